@@ -1,0 +1,59 @@
+"""The ASGI application of the API: observer, gate, routes."""
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+
+from registry.api.call import Endpoint
+from registry.api.gate import Gate
+from registry.api.observe import Observer
+from registry.api.ops import Ops
+from registry.api.settings import ApiSettings
+from registry.api.v2.routes import ROUTES
+from registry.auth.policy import OpenPolicy
+from registry.errors import EndpointUnknownError, MethodUnknownError
+from registry.services.registry import Registry
+
+
+def build(
+    registry: Registry, settings: ApiSettings, policy: OpenPolicy, lifespan: Lifespan[Router]
+) -> ASGIApp:
+    """All endpoints, with the layers that every request passes."""
+    ops = Ops(registry)
+    routes: list[BaseRoute] = [
+        Route(entry.path, Endpoint(entry, registry, settings, policy)) for entry in ROUTES
+    ]
+    routes += [
+        Route(path, _ReadOnly(path, handler))
+        for path, handler in {
+            "/": ops.get_page,
+            "/healthz": ops.get_health,
+            "/readyz": ops.get_readiness,
+            "/metrics": ops.get_metrics,
+        }.items()
+    ]
+    router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
+    return Observer(Gate(router))
+
+
+class _ReadOnly:
+    """An endpoint that takes GET and HEAD alone."""
+
+    def __init__(self, path: str, handler: Callable[[Request], Awaitable[Response]]) -> None:
+        self._path = path
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["moorage.route"] = self._path
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise MethodUnknownError(["GET", "HEAD"])
+        response = await self._handler(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    del receive, send
+    raise EndpointUnknownError("no endpoint has this path", {"path": scope["path"][:255]})

@@ -1,0 +1,116 @@
+"""One request to an endpoint of the registry, and the table it is found in."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.api.settings import ApiSettings
+from registry.auth.actions import Action
+from registry.auth.policy import OpenPolicy
+from registry.auth.principals import Principal
+from registry.errors import (
+    DeniedError,
+    MethodUnknownError,
+    NameInvalidError,
+    PageInvalidError,
+    SwitchedOffError,
+)
+from registry.oci.names import RepositoryName
+from registry.services.registry import Registry
+
+_NUMBER = re.compile(r"[0-9]+")
+_DIGITS = 9
+"""Digits of a page size beyond which it is above every cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An authorized request."""
+
+    request: Request
+    registry: Registry
+    settings: ApiSettings
+    policy: OpenPolicy
+    principal: Principal
+    repository: RepositoryName | None
+
+    @property
+    def name(self) -> RepositoryName:
+        """The repository in the path."""
+        if self.repository is None:
+            raise NameInvalidError("the path names no repository")
+        return self.repository
+
+    def param(self, name: str) -> str:
+        """A part of the path."""
+        return str(self.request.path_params[name])
+
+    def query(self, name: str) -> str | None:
+        """A query parameter. No text in the registry holds NUL; what follows one says nothing."""
+        value = self.request.query_params.get(name)
+        return None if value is None else value.split("\0", 1)[0]
+
+    def page_size(self) -> int:
+        """`n`, clamped to the documented cap; PageInvalidError if it is no number."""
+        text = self.request.query_params.get("n")
+        if text is None:
+            return self.settings.page
+        if not _NUMBER.fullmatch(text):
+            raise PageInvalidError("n must be a number", {"n": text[:80]})
+        digits = text.lstrip("0")
+        largest = self.settings.page_max
+        return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
+
+    def may_pull(self, name: RepositoryName) -> bool:
+        return self.policy.may(self.principal, Action.PULL, name)
+
+
+Handler = Callable[[Call], Awaitable[Response | ASGIApp]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A path of the table: per method the action it asks for and what answers it."""
+
+    path: str
+    methods: Mapping[str, tuple[Action, Handler]]
+
+
+class Endpoint:
+    """The ASGI application of one entry. Rights are asked here and nowhere else."""
+
+    def __init__(
+        self, entry: Entry, registry: Registry, settings: ApiSettings, policy: OpenPolicy
+    ) -> None:
+        self._entry = entry
+        self._registry = registry
+        self._settings = settings
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["moorage.route"] = self._entry.path
+        request = Request(scope, receive, send)
+        if request.method not in self._entry.methods:
+            raise MethodUnknownError(sorted(self._entry.methods))
+        action, handler = self._entry.methods[request.method]
+        name = request.path_params.get("name")
+        repository = None if name is None else RepositoryName.parse(name)
+        principal = self._policy.authenticate()
+        scope["moorage.principal"] = principal.name
+        if not self._policy.may(principal, action, repository):
+            raise DeniedError("the right for this is missing", {"action": action.value})
+        self._require_switched_on(action)
+        response = await handler(
+            Call(request, self._registry, self._settings, self._policy, principal, repository)
+        )
+        await response(scope, receive, send)
+
+    def _require_switched_on(self, action: Action) -> None:
+        if action in {Action.PUSH, Action.DELETE} and self._settings.read_only:
+            raise SwitchedOffError("the registry is read-only ([content] read_only)")
+        if action is Action.DELETE and not self._settings.delete:
+            raise SwitchedOffError("deletion is switched off ([content] delete)")

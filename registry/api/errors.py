@@ -1,0 +1,103 @@
+"""The one table from what went wrong to the answer on the wire.
+
+Source: OCI distribution-spec, Error Codes. The codes of a 4xx are that closed list.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from registry import errors
+from storage.digest import DigestInvalidError
+from storage.errors import StoreError, StoreFullError
+
+RETRY_AFTER = "5"
+"""Seconds after which a client may try again what is unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How an error is answered."""
+
+    status: int
+    code: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_ALLOW_READ = (("Allow", "GET, HEAD"),)
+_RETRY = (("Retry-After", RETRY_AFTER),)
+
+# Looked up by the exception's classes, most specific first.
+TABLE: Mapping[type[Exception], Wire] = {
+    errors.PathInvalidError: Wire(400, "NAME_INVALID"),
+    errors.NameInvalidError: Wire(400, "NAME_INVALID"),
+    errors.TagInvalidError: Wire(400, "NAME_INVALID"),
+    errors.RepositoryUnknownError: Wire(404, "NAME_UNKNOWN"),
+    DigestInvalidError: Wire(400, "DIGEST_INVALID"),
+    errors.DigestMismatchError: Wire(400, "DIGEST_INVALID"),
+    errors.SizeInvalidError: Wire(400, "SIZE_INVALID"),
+    errors.BlobUnknownError: Wire(404, "BLOB_UNKNOWN"),
+    errors.BlobInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.ManifestUnknownError: Wire(404, "MANIFEST_UNKNOWN"),
+    errors.ManifestInvalidError: Wire(400, "MANIFEST_INVALID"),
+    errors.ManifestTooLargeError: Wire(413, "SIZE_INVALID"),
+    errors.ManifestInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.ManifestContentMissingError: Wire(400, "MANIFEST_BLOB_UNKNOWN"),
+    errors.UploadUnknownError: Wire(404, "BLOB_UPLOAD_UNKNOWN"),
+    errors.UploadInvalidError: Wire(400, "BLOB_UPLOAD_INVALID"),
+    errors.UploadBusyError: Wire(409, "BLOB_UPLOAD_INVALID"),
+    errors.UploadOutOfOrderError: Wire(416, "BLOB_UPLOAD_INVALID"),
+    errors.BodyStalledError: Wire(400, "BLOB_UPLOAD_INVALID"),
+    errors.ClientGoneError: Wire(400, "BLOB_UPLOAD_INVALID"),
+    errors.RangeInvalidError: Wire(416, "SIZE_INVALID"),
+    errors.TagMovedError: Wire(412, "DENIED"),
+    errors.TooManyTagsError: Wire(414, "UNSUPPORTED"),
+    errors.PageInvalidError: Wire(400, "UNSUPPORTED"),
+    errors.UnsupportedError: Wire(400, "UNSUPPORTED"),
+    errors.SwitchedOffError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.EndpointUnknownError: Wire(404, "UNSUPPORTED"),
+    errors.MethodUnknownError: Wire(405, "UNSUPPORTED"),
+    errors.DeniedError: Wire(403, "DENIED"),
+    errors.DatabaseUnavailableError: Wire(503, "UNAVAILABLE", _RETRY),
+    errors.DatabaseFullError: Wire(507, "UNAVAILABLE", _RETRY),
+    StoreError: Wire(503, "UNAVAILABLE", _RETRY),
+    StoreFullError: Wire(507, "UNAVAILABLE", _RETRY),
+}
+
+_UNKNOWN = Wire(500, "UNKNOWN")
+
+
+def find_wire(error: Exception) -> Wire:
+    """How `error` is answered; what the table does not know is a bug and answered as 500."""
+    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), _UNKNOWN)
+
+
+def answer(error: Exception) -> Response:
+    """The answer for `error` in the contract's form."""
+    wire = find_wire(error)
+    body = {"errors": _entries(error, wire)}
+    response = Response(
+        json.dumps(body, separators=(",", ":")), wire.status, media_type="application/json"
+    )
+    for name, value in wire.headers:
+        response.headers[name] = value
+    if isinstance(error, errors.MethodUnknownError):
+        response.headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, errors.RangeInvalidError):
+        response.headers["Content-Range"] = f"bytes */{error.size}"
+    return response
+
+
+def _entries(error: Exception, wire: Wire) -> list[dict[str, Any]]:
+    if wire is _UNKNOWN:
+        return [_entry(wire.code, "internal error; the log has more under the request id", None)]
+    if isinstance(error, errors.ManifestContentMissingError):
+        return [_entry(wire.code, error.message, {"digest": d}) for d in error.missing]
+    return [_entry(wire.code, str(error), getattr(error, "detail", None))]
+
+
+def _entry(code: str, message: str, detail: Any) -> dict[str, Any]:
+    return {"code": code, "message": message, "detail": detail}

@@ -1,0 +1,46 @@
+"""Judging the raw path, before anything is routed.
+
+Servers decode `%2F`, `%00` and `..` before an application sees the path; what the client meant can
+then no longer be told. So the path is read here from the bytes as sent: the canonical one goes on,
+every other that could name something else is refused.
+"""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.errors import PathInvalidError
+
+_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PLAIN = re.compile(rb"[!$&'()*+,\-./0-9:;=@A-Z_a-z~]*")
+_SPLITTERS = re.compile(rb"%(2f|5c|00)", re.IGNORECASE)
+
+
+def canonical_path(raw: bytes) -> str:
+    """The path that `raw`, the bytes of a request target's path, names beyond doubt.
+
+    PathInvalidError for escaped separators, dot segments, doubled slashes and odd characters.
+    """
+    if _ESCAPE.search(raw) or _SPLITTERS.search(raw):
+        raise PathInvalidError("the path holds an escape that a path here cannot hold")
+    decoded = unquote_to_bytes(raw)
+    if not decoded.startswith(b"/") or not _PLAIN.fullmatch(decoded):
+        raise PathInvalidError("the path holds a character that a path here cannot hold")
+    segments = decoded.split(b"/")[1:]
+    if any(segment in {b".", b".."} for segment in segments) or b"" in segments[:-1]:
+        raise PathInvalidError("the path holds a dot segment or a doubled slash")
+    return decoded.decode("ascii")
+
+
+class Gate:
+    """ASGI middleware that puts the canonical path into the scope."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = canonical_path(scope["raw_path"])
+            scope["path"] = "/v2/" if path == "/v2" else path
+        await self._app(scope, receive, send)

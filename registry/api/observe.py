@@ -1,0 +1,153 @@
+"""The outermost layer: request ids, the answer to every error, access lines, metrics."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry import logs, metrics
+from registry.api.errors import answer, find_wire
+from registry.errors import ClientGoneError, DatabaseUnavailableError
+from storage.errors import StoreError, StoreFullError
+
+logger = logging.getLogger(__name__)
+access = logging.getLogger("moorage.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+LINGER = 1.0
+"""Seconds for which the rest of a refused body is read and dropped. Closing at once would reset
+the connection, and the client would lose the answer that says why."""
+
+_SERVER_ERROR = 500
+_CLIENT_GONE = 499
+
+
+class Observer:
+    """ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        token = logs.request_id.set(exchange.request_id)
+        metrics.IN_FLIGHT.inc()
+        try:
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except Exception as error:  # noqa: BLE001 - this is where each one becomes an answer
+            await exchange.fail(error)
+        finally:
+            metrics.IN_FLIGHT.dec()
+            exchange.note()
+            logs.request_id.reset(token)
+
+
+class _Exchange:
+    """One request and its answer, counted."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = {**scope, "moorage.route": "other", "moorage.principal": "-"}
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self._receive = receive
+        self._send = send
+        self._status = 0
+        self._in = 0
+        self._out = 0
+        self._started = time.monotonic()
+        length = self.headers.get("content-length", "0")
+        self._unread = length != "0" or "transfer-encoding" in self.headers
+        self._gone = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+            self._unread = False
+        else:
+            self._in += len(message.get("body", b""))
+            self._unread = message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            if str(self.scope["path"]).startswith("/v2"):
+                headers["Docker-Distribution-API-Version"] = "registry/2.0"
+            if self._unread:
+                headers["Connection"] = "close"
+            await self._send(message)
+            return
+        if message["type"] == "http.response.body":
+            self._out += len(message.get("body", b""))
+            if self._unread and not message.get("more_body", False):
+                await self._send({**message, "more_body": True})
+                await self._drop_body()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _drop_body(self) -> None:
+        if "expect" in self.headers:
+            return  # the client waits for a word from us before it sends anything
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while self._unread:
+                    await self.receive()
+
+    async def fail(self, error: Exception) -> None:
+        """Answer the error, or cut the connection where the answer has begun."""
+        wire = find_wire(error)
+        if isinstance(error, StoreError):
+            kind = "full" if isinstance(error, StoreFullError) else "unavailable"
+            metrics.STORAGE_ERRORS.labels(kind).inc()
+        elif isinstance(error, DatabaseUnavailableError):
+            metrics.DATABASE_ERRORS.inc()
+        if wire.status >= _SERVER_ERROR:
+            logger.error("request failed: %s", error, exc_info=error)
+        if isinstance(error, ClientGoneError):
+            self._status = _CLIENT_GONE
+        elif not self._status:
+            response = answer(error)
+            if self.scope["method"] == "HEAD":
+                response.body = b""
+            await response(self.scope, self.receive, self.send)
+
+    def note(self) -> None:
+        method = str(self.scope["method"])
+        route = str(self.scope["moorage.route"])
+        seconds = time.monotonic() - self._started
+        if method not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}:
+            method = "other"
+        metrics.REQUESTS.labels(method, route, str(self._status)).inc()
+        metrics.SECONDS.labels(method, route).observe(seconds)
+        metrics.BYTES_IN.inc(self._in)
+        metrics.BYTES_OUT.inc(self._out)
+        if access.isEnabledFor(logging.INFO):
+            client = self.scope.get("client") or ("-", 0)
+            access.info(
+                "request",
+                extra={
+                    "method": self.scope["method"],
+                    "path": self.scope["raw_path"].decode("latin-1"),
+                    "status": self._status,
+                    "duration_ms": round(seconds * 1000, 1),
+                    "bytes_in": self._in,
+                    "bytes_out": self._out,
+                    "client": client[0],
+                    "user_agent": self.headers.get("user-agent", "-"),
+                    "principal": self.scope["moorage.principal"],
+                },
+            )

@@ -1,0 +1,62 @@
+"""For operators and the curious: health, readiness, metrics, and a page at `/`."""
+
+import html
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from registry import metrics
+from registry.services.registry import Registry
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Moorage</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}}
+pre{{background:#f3f3f3;padding:1rem;overflow:auto}}</style>
+<h1>Moorage</h1>
+<p>This is a registry for Docker and OCI images. To push one:</p>
+<pre>docker tag IMAGE {host}/IMAGE
+docker push {host}/IMAGE</pre>
+<p>To pull it elsewhere: <code>docker pull {host}/IMAGE</code></p>
+<p>For programs: <a href="/v2/_catalog">catalogue</a>, <a href="/readyz">readiness</a>,
+<a href="/metrics">metrics</a>.</p>
+</html>
+"""
+
+
+class Ops:
+    """Endpoints beside the registry API."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def get_page(self, request: Request) -> Response:
+        host = html.escape(request.headers.get("host", "localhost:5000"))
+        return HTMLResponse(
+            _PAGE.format(host=host),
+            headers={
+                "Content-Security-Policy": (
+                    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+                )
+            },
+        )
+
+    async def get_health(self, request: Request) -> Response:
+        """200 while the process answers at all."""
+        del request
+        return JSONResponse({"status": "alive"})
+
+    async def get_readiness(self, request: Request) -> Response:
+        """200 when requests can be served, else 503 with what is wrong."""
+        del request
+        troubles = await self._registry.health.list_troubles()
+        if troubles:
+            return JSONResponse({"status": "not ready", "troubles": troubles}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def get_metrics(self, request: Request) -> Response:
+        del request
+        metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
+        text = await run_in_threadpool(metrics.render)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

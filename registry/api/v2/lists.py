@@ -1,0 +1,57 @@
+"""Tags, the catalogue and referrers: endpoints 8, 12 and `_catalog`."""
+
+from urllib.parse import urlencode
+
+from starlette.responses import JSONResponse, Response
+
+from registry.api.call import Call
+from registry.oci.media_types import OCI_INDEX
+from registry.oci.names import RepositoryName
+from registry.oci.referrers import build_index
+from storage.digest import Digest
+
+
+def _next_link(path: str, **query: object) -> str:
+    return f'<{path}?{urlencode(query)}>; rel="next"'
+
+
+async def list_tags(call: Call) -> Response:
+    n = call.page_size()
+    names = await call.registry.tags.list_names(call.name, n + 1, call.query("last") or "")
+    response = JSONResponse({"name": str(call.name), "tags": names[:n]})
+    if 0 < n < len(names):
+        response.headers["Link"] = _next_link(f"/v2/{call.name}/tags/list", n=n, last=names[n - 1])
+    return response
+
+
+async def list_catalog(call: Call) -> Response:
+    n, last = call.page_size(), call.query("last") or ""
+    names: list[str] = []
+    more = True
+    while len(names) <= n and more:
+        some = await call.registry.repositories.list_names(n + 1, last)
+        names += [name for name in some if call.may_pull(RepositoryName(name))]
+        more = len(some) > n
+        last = some[-1] if some else last
+    response = JSONResponse({"repositories": names[:n]})
+    if 0 < n < len(names):
+        response.headers["Link"] = _next_link("/v2/_catalog", n=n, last=names[n - 1])
+    return response
+
+
+async def list_referrers(call: Call) -> Response:
+    subject = Digest.parse(call.param("digest"))
+    artifact_type = call.query("artifactType") or None
+    entries, more = await call.registry.referrers.list_page(
+        call.name, subject, artifact_type, call.query("last") or ""
+    )
+    # Content-Type without parameters: clients compare it to the letter.
+    response = Response(build_index(entries), 200, {"Content-Type": OCI_INDEX})
+    query = {"last": str(entries[-1].digest)} if more else {}
+    if artifact_type is not None:
+        response.headers["OCI-Filters-Applied"] = "artifactType"
+        query["artifactType"] = artifact_type
+    if more:
+        path = f"/v2/{call.name}/referrers/{subject}"
+        response.headers["Link"] = _next_link(path, **query)
+    return response

@@ -1,0 +1,95 @@
+"""Manifests: endpoints 3, 7 and 9."""
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from registry.api.body import read_body
+from registry.api.call import Call
+from registry.api.etags import is_unchanged, parse_etags
+from registry.errors import (
+    ManifestUnknownError,
+    TagInvalidError,
+    TooManyTagsError,
+    UnsupportedError,
+)
+from registry.oci.manifests import MAX_MANIFEST_BYTES
+from registry.oci.references import Reference, Tag, parse_reference
+from registry.services.manifests import TagCondition
+from storage.digest import Digest
+
+MAX_TAGS = 100
+"""Tags set by one push."""
+
+
+def _existing_reference(call: Call) -> Reference:
+    """What the path names; a text that can be no tag names nothing."""
+    text = call.param("reference")
+    try:
+        return parse_reference(text)
+    except TagInvalidError as error:
+        raise ManifestUnknownError(
+            "the repository has no such manifest", {"reference": text[:255]}
+        ) from error
+
+
+def _condition(headers: Headers) -> TagCondition | None:
+    match = headers.get("if-match")
+    absent = headers.get("if-none-match", "").strip() == "*"
+    if match is None and not absent:
+        return None
+    # A list without one usable tag matches nothing: the empty text is no digest.
+    return TagCondition(parse_etags(match, weak=False) or ("",) if match else (), absent)
+
+
+async def get_manifest(call: Call) -> Response:
+    reference = _existing_reference(call)
+    if call.request.method == "HEAD":
+        row, raw = await call.registry.manifests.stat(call.name, reference), b""
+    else:
+        row, raw = await call.registry.manifests.get(call.name, reference)
+    headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
+    if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):
+        return Response(None, 304, headers)
+    headers |= {"Content-Type": row.media_type, "Content-Length": str(row.size)}
+    return Response(raw, 200, headers)
+
+
+async def put_manifest(call: Call) -> Response:
+    reference = parse_reference(call.param("reference"))
+    asked = call.request.query_params.getlist("tag")
+    if len(asked) > MAX_TAGS:
+        raise TooManyTagsError(f"at most {MAX_TAGS} tags in one push", {"limit": MAX_TAGS})
+    if asked and isinstance(reference, Tag):
+        raise UnsupportedError("tag= goes with a digest in the path")
+    set_tags = [reference] if isinstance(reference, Tag) else [Tag.parse(text) for text in asked]
+    raw = await read_body(call.request, call.settings.body_idle, MAX_MANIFEST_BYTES)
+    pushed = await call.registry.manifests.put(
+        call.name,
+        raw,
+        call.request.headers.get("content-type"),
+        call.principal,
+        digest=reference if isinstance(reference, Digest) else None,
+        set_tags=set_tags,
+        condition=_condition(call.request.headers),
+    )
+    response = Response(
+        None,
+        201,
+        {
+            "Location": f"/v2/{call.name}/manifests/{pushed.digest}",
+            "Docker-Content-Digest": str(pushed.digest),
+        },
+    )
+    if pushed.subject is not None:
+        response.headers["OCI-Subject"] = str(pushed.subject)
+    if asked:
+        for tag in set_tags:
+            response.headers.append("OCI-Tag", str(tag))
+    return response
+
+
+async def delete_manifest(call: Call) -> Response:
+    await call.registry.manifests.delete(
+        call.name, _existing_reference(call), call.principal, _condition(call.request.headers)
+    )
+    return Response(None, 202)

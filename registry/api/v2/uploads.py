@@ -1,0 +1,132 @@
+"""Upload sessions: endpoints 4, 5, 6, 11, 13 and 14."""
+
+import re
+
+from starlette.responses import Response
+
+from registry.api.body import iter_body
+from registry.api.call import Call
+from registry.api.errors import answer
+from registry.api.ranges import parse_content_range
+from registry.errors import RegistryError, UploadOutOfOrderError, UploadUnknownError
+from registry.oci.names import RepositoryName
+from registry.services.uploads import Chunk, UploadRow
+from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
+from storage.errors import StoreError
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _session_headers(name: RepositoryName, upload_id: str, offset: int) -> dict[str, str]:
+    return {
+        "Location": f"/v2/{name}/blobs/uploads/{upload_id}",
+        "Range": f"0-{max(0, offset - 1)}",
+        "Docker-Upload-UUID": upload_id,
+    }
+
+
+def _session(status: int, row: UploadRow) -> Response:
+    return Response(None, status, _session_headers(row.repository, row.id, row.offset))
+
+
+def _created(name: RepositoryName, digest: Digest) -> Response:
+    return Response(
+        None,
+        201,
+        {"Location": f"/v2/{name}/blobs/{digest}", "Docker-Content-Digest": str(digest)},
+    )
+
+
+def _chunk(call: Call) -> Chunk:
+    body = iter_body(call.request, call.settings.body_idle)
+    span = parse_content_range(call.request.headers.get("content-range"))
+    return Chunk(body, *span) if span else Chunk(body)
+
+
+def _upload_id(call: Call) -> str:
+    upload_id = call.param("upload")
+    if not _UUID.fullmatch(upload_id):
+        raise UploadUnknownError("no such upload session in this repository")
+    return upload_id
+
+
+async def start_upload(call: Call) -> Response:
+    """Mount (11), push whole (4b) or begin a session (4a, 4c)."""
+    mount, digest = call.query("mount"), call.query("digest")
+    if mount and await _mount(call, Digest.parse(mount)):
+        return _created(call.name, Digest.parse(mount))
+    algorithm = call.query("digest-algorithm") or DEFAULT_ALGORITHM
+    if algorithm not in ALGORITHMS:
+        raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
+    if digest and not mount:
+        return await _push_whole(call, Digest.parse(digest))
+    row = await call.registry.uploads.start(call.name, call.principal, algorithm)
+    return _session(202, row)
+
+
+async def _mount(call: Call, digest: Digest) -> bool:
+    source = call.query("from")
+    return await call.registry.blobs.mount(
+        call.name,
+        digest,
+        RepositoryName.parse(source) if source else None,
+        call.principal,
+        call.may_pull,
+    )
+
+
+async def _push_whole(call: Call, digest: Digest) -> Response:
+    uploads = call.registry.uploads
+    row = await uploads.start(call.name, call.principal, digest.algorithm)
+    try:
+        await uploads.complete(call.name, call.principal, row.id, _chunk(call), digest)
+    except (RegistryError, StoreError):
+        # The client was never told of the session: nobody would resume it.
+        await _cancel_quietly(call, row.id)
+        raise
+    return _created(call.name, digest)
+
+
+async def _cancel_quietly(call: Call, upload_id: str) -> None:
+    try:
+        await call.registry.uploads.cancel(call.name, call.principal, upload_id)
+    except UploadUnknownError:
+        return  # a wrong digest has ended it
+
+
+async def get_upload(call: Call) -> Response:
+    row = await call.registry.uploads.get(call.name, call.principal, _upload_id(call))
+    return _session(204, row)
+
+
+async def append_upload(call: Call) -> Response:
+    upload_id = _upload_id(call)
+    try:
+        row = await call.registry.uploads.append(call.name, call.principal, upload_id, _chunk(call))
+    except UploadOutOfOrderError as error:
+        return _out_of_order(call, upload_id, error)
+    return _session(202, row)
+
+
+async def complete_upload(call: Call) -> Response:
+    upload_id = _upload_id(call)
+    digest = Digest.parse(call.query("digest") or "")
+    try:
+        await call.registry.uploads.complete(
+            call.name, call.principal, upload_id, _chunk(call), digest
+        )
+    except UploadOutOfOrderError as error:
+        return _out_of_order(call, upload_id, error)
+    return _created(call.name, digest)
+
+
+def _out_of_order(call: Call, upload_id: str, error: UploadOutOfOrderError) -> Response:
+    """416 with where the session stands: the client goes on from there."""
+    response = answer(error)
+    response.headers.update(_session_headers(call.name, upload_id, error.offset))
+    return response
+
+
+async def cancel_upload(call: Call) -> Response:
+    await call.registry.uploads.cancel(call.name, call.principal, _upload_id(call))
+    return Response(None, 204)

@@ -1,0 +1,66 @@
+"""`moorage db`: the schema of the database."""
+
+import argparse
+import asyncio
+from dataclasses import asdict
+
+from registry.cli import output
+from registry.cli.opened import load_settings
+from registry.config import Settings
+from registry.folder import DataFolder
+from registry.metadata import migrate
+from registry.metadata.database import Database
+from registry.metadata.migrate import SchemaState
+
+PATIENCE = 10.0
+"""Seconds to wait for other processes to leave an embedded database that must be upgraded."""
+
+
+def read_state(settings: Settings) -> SchemaState:
+    """The schema's state; an embedded database is created, empty, if there is none."""
+
+    async def job() -> SchemaState:
+        database = Database(settings.database_url)
+        try:
+            return await migrate.read_state(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(job())
+
+
+def bring_up_to_date(settings: Settings, folder: DataFolder) -> bool:
+    """Upgrade an older schema; whether there was anything to do."""
+    if read_state(settings).version >= migrate.VERSION:
+        return False
+    with folder.alone(PATIENCE):
+        migrate.upgrade(settings.database_url)
+    return True
+
+
+def upgrade(args: argparse.Namespace) -> int:
+    settings = load_settings(args)
+    folder = DataFolder(settings.data)
+    folder.create()
+    changed = bring_up_to_date(settings, folder)
+    folder.close()
+    if args.json:
+        output.write_json({"changed": changed, "version": migrate.VERSION})
+    else:
+        done = "upgraded to" if changed else "is already at"
+        output.write(f"The database {done} schema {migrate.VERSION}.")
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    settings = load_settings(args)
+    folder = DataFolder(settings.data)
+    folder.open()
+    state = read_state(settings)
+    folder.close()
+    if args.json:
+        output.write_json({**asdict(state), "known": migrate.VERSION, "usable": state.usable})
+        return 0
+    fits = "usable by this version" if state.usable else "not usable by this version"
+    output.write(f"schema {state.version or 'none'}: {fits}, which knows {migrate.VERSION}")
+    return 0

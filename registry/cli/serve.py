@@ -1,0 +1,153 @@
+"""`moorage serve`: run the registry."""
+
+import argparse
+import atexit
+import gc
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from registry import logs
+from registry.cli import db, output
+from registry.cli.opened import load_settings
+from registry.cli.workers import Supervisor
+from registry.config import Settings, require_safe_listen
+from registry.errors import ConfigError
+from registry.folder import DataFolder
+from registry.metadata import migrate
+from registry.metadata.database import Database
+
+if TYPE_CHECKING:
+    from registry.services.health import Health
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than proxies keep theirs."""
+
+_BACKLOG = 2048
+
+
+def serve(args: argparse.Namespace) -> int:
+    options = {"http.listen": args.listen, "http.workers": args.workers}
+    settings = load_settings(args, {k: v for k, v in options.items() if v is not None})
+    require_safe_listen(settings)
+    logs.configure(settings.log.format, settings.log.level, access=settings.log.access)
+    sockets = _bind(settings.http.listen)
+    folder = DataFolder(settings.data)
+    folder.create()
+    if Database.is_embedded(settings.database_url):
+        db.bring_up_to_date(settings, folder)
+    else:
+        _require_current(settings)
+    _greet(settings, sockets)
+    if settings.http.workers == 1:
+        return _work(settings, sockets)
+    _share_metrics()
+    # What is loaded so far is shared with the workers until someone writes to it.
+    from registry import app  # noqa: F401, PLC0415
+
+    gc.freeze()
+    supervisor = Supervisor(
+        settings.http.workers, lambda: _work(settings, sockets), settings.http.drain
+    )
+    return supervisor.run()
+
+
+def _require_current(settings: Settings) -> None:
+    migrate.require_usable(db.read_state(settings))
+
+
+def _share_metrics() -> None:
+    """Let the workers count in files, so that whichever is asked can add all of them up."""
+    folder = tempfile.mkdtemp(prefix="moorage-metrics-")
+    owner = os.getpid()
+    # prometheus_client takes this from the environment alone, when it is imported.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder)
+
+    atexit.register(remove)
+
+
+def _bind(listen: str) -> list[socket.socket]:
+    """Listening sockets for `HOST:PORT`; an empty host means all addresses. ConfigError."""
+    host, _, port_text = listen.rpartition(":")
+    port = int(port_text)
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, address in found:
+            bound = socket.socket(family, kind, protocol)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((address[0], port, *address[2:]))
+            bound.listen(_BACKLOG)
+            bound.setblocking(False)
+            bound.set_inheritable(True)
+            port = bound.getsockname()[1]  # the same for every address where it was 0
+            sockets.append(bound)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {listen} ({error.strerror}); is something else using port {port}? "
+            "Choose another with --listen HOST:PORT"
+        ) from error
+    return sockets
+
+
+def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
+    port = sockets[0].getsockname()[1]
+    for bound in sockets:
+        host = bound.getsockname()[0]
+        shown = f"[{host}]" if ":" in host else host
+        output.write(f"Moorage listens on http://{shown}:{port}")
+    output.write(f"Data lies in {settings.data.resolve()}")
+    output.write("To push an image:")
+    output.write(f"  docker tag IMAGE localhost:{port}/IMAGE")
+    output.write(f"  docker push localhost:{port}/IMAGE")
+
+
+class _Server(uvicorn.Server):
+    """A server that says it is draining before it stops listening."""
+
+    health: "Health"
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.health.draining = True
+        super().handle_exit(sig, frame)
+
+
+def _work(settings: Settings, sockets: list[socket.socket]) -> int:
+    """Serve until told to stop; the exit status."""
+    from registry.app import asgi, compose  # noqa: PLC0415 - after the metrics were shared
+
+    opened = compose(settings)
+    config = uvicorn.Config(
+        asgi(settings, opened),
+        http="httptools",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=max(1, round(settings.http.drain)),
+    )
+    server = _Server(config)
+    server.health = opened.registry.health
+    # uvicorn raises the signal once more when it is done; by then it has been obeyed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets)
+    return 0 if server.started else 1

@@ -1,0 +1,94 @@
+"""`moorage tag`: tags."""
+
+import argparse
+
+from registry import clock
+from registry.auth.principals import OPERATOR
+from registry.cli import output
+from registry.cli.opened import run
+from registry.errors import TagInvalidError
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference, Tag
+from registry.services.registry import Registry
+from storage.digest import Digest
+
+_PAGE = 1000
+
+
+def _split(text: str) -> tuple[RepositoryName, Reference]:
+    """Read `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; errors of their parts."""
+    name, at, digest = text.partition("@")
+    if at:
+        return RepositoryName.parse(name), Digest.parse(digest)
+    return _split_tag(text)
+
+
+def _split_tag(text: str) -> tuple[RepositoryName, Tag]:
+    name, colon, tag = text.rpartition(":")
+    if not colon:
+        raise TagInvalidError(f"{text!r} must be REPOSITORY:TAG")
+    return RepositoryName.parse(name), Tag.parse(tag)
+
+
+def list_all(args: argparse.Namespace) -> int:
+    name = RepositoryName.parse(args.repository)
+
+    async def work(registry: Registry) -> list[str]:
+        names: list[str] = []
+        more = True
+        while more:
+            some = await registry.tags.list_names(name, _PAGE, names[-1] if names else "")
+            names += some
+            more = len(some) == _PAGE
+        return names
+
+    names = run(args, work)
+    if args.json:
+        output.write_json({"name": str(name), "tags": names})
+    for tag in [] if args.json else names:
+        output.write(tag)
+    return 0
+
+
+def copy(args: argparse.Namespace) -> int:
+    source, reference = _split(args.source)
+    target, tag = _split_tag(args.target)
+    digest = run(
+        args, lambda registry: registry.tags.copy(source, reference, target, tag, OPERATOR)
+    )
+    if args.json:
+        output.write_json({"name": str(target), "tag": str(tag), "digest": str(digest)})
+    else:
+        output.write(f"{target}:{tag} is {digest}")
+    return 0
+
+
+def history(args: argparse.Namespace) -> int:
+    name, tag = _split_tag(args.tag)
+    rows = run(args, lambda registry: registry.tags.list_history(name, tag, _PAGE))
+    shown = [
+        {
+            "at": clock.rfc3339(row.at),
+            "actor": row.actor,
+            "change": row.kind.value,
+            "digest": str(row.digest) if row.digest else None,
+            "old_digest": str(row.old_digest) if row.old_digest else None,
+        }
+        for row in rows
+    ]
+    if args.json:
+        output.write_json({"name": str(name), "tag": str(tag), "history": shown})
+    else:
+        cells = [[line["at"], line["actor"], line["digest"] or "deleted"] for line in shown]
+        output.write_table(("AT", "BY", "DIGEST"), cells)
+    return 0
+
+
+def delete(args: argparse.Namespace) -> int:
+    name, tag = _split_tag(args.tag)
+    run(args, lambda registry: registry.manifests.delete(name, tag, OPERATOR))
+    if args.json:
+        output.write_json({"deleted": f"{name}:{tag}"})
+    else:
+        output.write(f"Deleted {name}:{tag}. Its manifest stays.")
+    return 0

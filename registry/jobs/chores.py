@@ -1,0 +1,31 @@
+"""The jobs there are."""
+
+from registry import clock
+from registry.jobs.runner import Job
+from registry.services.registry import Registry
+
+SWEEP_EVERY = 2.0
+EXPIRE_EVERY = 60.0
+RECOVER_EVERY = 3600.0
+
+
+def list_jobs(registry: Registry, upload_expiry: float) -> list[Job]:
+    """All jobs; `upload_expiry` in seconds without activity."""
+
+    def before() -> int:
+        return clock.now() - int(upload_expiry * 1_000_000)
+
+    async def expire() -> int:
+        return await registry.uploads.expire(before())
+
+    async def is_any_idle() -> bool:
+        return await registry.uploads.is_any_idle(before())
+
+    async def always() -> bool:
+        return True
+
+    return [
+        Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
+        Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
+        Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
+    ]

@@ -1,0 +1,127 @@
+"""Log lines, as text or JSON, on standard error: one record can never look like two.
+
+An access line is an INFO record on the logger `moorage.access`; its figures travel as `extra`:
+method, path, status, duration_ms, bytes_in, bytes_out, client, user_agent, principal.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The request that the current task works for; empty outside of requests."""
+
+_HANDLER = "moorage"
+_OURS = ("registry", "storage", "moorage")
+_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.asgi")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
+    *("message", "asctime", "taskName", "request_id"),
+    "color_message",  # uvicorn's message again, with escape sequences
+}
+# C0, DEL, C1; line separators and bidirectional marks; surrogates, which no stream can encode.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BARE = re.compile(r"[^\s\"=\\]+")
+
+
+def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - the setting's name
+    """Send every record to standard error as `format`, text or json; call again to change it.
+
+    `level` (debug, info, warning, error) is the least that is written; at debug, libraries stay at
+    info, because their debug lines hold headers and statements. `access` asks for access lines.
+    """
+    handler = logging.StreamHandler()
+    handler.set_name(_HANDLER)
+    handler.addFilter(_stamp)
+    handler.setFormatter(_Formatter(_json if format == "json" else _text))
+    root = logging.getLogger()
+    for former in [each for each in root.handlers if each.get_name() == _HANDLER]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    least = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(least, logging.INFO))
+    for name in _OURS:
+        logging.getLogger(name).setLevel(least)
+    for name in _UVICORN:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("moorage.access").disabled = not access
+
+
+def _stamp(record: logging.LogRecord) -> bool:
+    if not hasattr(record, "request_id"):
+        record.request_id = request_id.get()
+    return True
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{seconds}.{int(record.msecs):03d}Z"
+
+
+def _escape(text: str) -> str:
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def _pair(name: str, value: object) -> str:
+    """Write `name=value`, the value in quotes where it could be read as more than one."""
+    text = "-" if value is None else str(value)
+    return f"{_escape(name)}={_escape(text) if _BARE.fullmatch(text) else json.dumps(text)}"
+
+
+class _Formatter(logging.Formatter):
+    """A formatter that is one function."""
+
+    def __init__(self, render: Callable[[logging.LogRecord], str]) -> None:
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._render(record)
+
+
+_TRACEBACKS = logging.Formatter()
+
+
+def _text(record: logging.LogRecord) -> str:
+    """`2026-11-23T19:12:00.123Z INFO  registry.api request_id=… message name=value`, then bars."""
+    parts = [_timestamp(record), f"{record.levelname:<5}", record.name]
+    if identity := getattr(record, "request_id", ""):
+        parts.append(_pair("request_id", identity))
+    parts.append(_escape(record.getMessage()))
+    parts.extend(_pair(name, value) for name, value in _extras(record).items())
+    lines = [" ".join(parts)]
+    if record.exc_info:
+        lines.extend(_TRACEBACKS.formatException(record.exc_info).split("\n"))
+    if record.stack_info:
+        lines.extend(record.stack_info.split("\n"))
+    return "\n  | ".join([lines[0], *map(_escape, lines[1:])])
+
+
+def _json(record: logging.LogRecord) -> str:
+    """One object: ts, level, logger, message, request_id, exception and the extras."""
+    line: dict[str, Any] = {
+        "ts": _timestamp(record),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": record.getMessage(),
+    }
+    if identity := getattr(record, "request_id", ""):
+        line["request_id"] = identity
+    if record.exc_info:
+        line["exception"] = _TRACEBACKS.formatException(record.exc_info)
+    if record.stack_info:
+        line["stack"] = record.stack_info
+    return json.dumps(
+        line | {name: value for name, value in _extras(record).items() if name not in line},
+        default=str,
+    )

@@ -1,0 +1,191 @@
+"""Rows of blobs, and the links that make a blob visible in a repository."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.tables import (
+    TEXT,
+    blobs,
+    manifest_edges,
+    manifests,
+    repositories,
+    repository_blobs,
+)
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_b, _l, _e = blobs.c, repository_blobs.c, manifest_edges.c
+
+
+class BlobState(StrEnum):
+    """What is known of a blob's bytes."""
+
+    LIVE = "live"
+    # Absent or of the wrong length when last looked for; live again once they are back.
+    MISSING = "missing"
+    # They could not be read to the end; only another push heals them.
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRow:
+    """A blob: `size` in bytes, under `key` of the store called `store`."""
+
+    digest: Digest
+    size: int
+    store: str
+    key: str
+    state: BlobState
+
+
+_COLUMNS = (_b.digest, _b.size, _b.store, _b.key, _b.state)
+
+
+def _row(row: sa.Row[*tuple[Any, ...]] | None) -> BlobRow | None:
+    return BlobRow(row[0], row[1], row[2], row[3], BlobState(row[4])) if row else None
+
+
+def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | None:
+    """The blob, if it is linked in the repository."""
+    query = (
+        sa.select(*_COLUMNS)
+        .join(repository_blobs, _l.digest == _b.digest)
+        .join(repositories, repositories.c.id == _l.repository_id)
+        .where(repositories.c.name == name, _b.digest == digest)
+    )
+    return _row(tx.execute(query).one_or_none())
+
+
+def find_anywhere(tx: Transaction, digest: Digest, *, keep: bool = False) -> BlobRow | None:
+    """The blob, wherever it is linked. `keep` holds it against removal."""
+    query = sa.select(*_COLUMNS).where(_b.digest == digest)
+    if keep:
+        query = query.with_for_update(read=True, key_share=True)
+    return _row(tx.execute(query).one_or_none())
+
+
+def list_repositories(tx: Transaction, digest: Digest, n: int, last: str) -> list[RepositoryName]:
+    """At most `n` repositories after `last` that link the blob, in byte order."""
+    query = (
+        sa.select(repositories.c.name)
+        .join(repository_blobs, _l.repository_id == repositories.c.id)
+        .where(_l.digest == digest, sa.type_coerce(repositories.c.name, TEXT) > last)
+        .order_by(repositories.c.name)
+        .limit(n)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def put(tx: Transaction, blob: BlobRow) -> None:
+    """Insert the row, or point an existing one at new bytes."""
+    insert = tx.insert(blobs).values(
+        digest=blob.digest,
+        size=blob.size,
+        store=blob.store,
+        key=blob.key,
+        state=blob.state.value,
+        created_at=tx.now,
+        touched_at=tx.now,
+    )
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_b.digest],
+            set_={
+                "size": insert.excluded.size,
+                "store": insert.excluded.store,
+                "key": insert.excluded.key,
+                "state": insert.excluded.state,
+                "touched_at": insert.excluded.touched_at,
+            },
+        )
+    )
+
+
+def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
+    """The blob, locked against every change until the end of the transaction."""
+    query = sa.select(*_COLUMNS).where(_b.digest == digest).with_for_update()
+    return _row(tx.execute(query).one_or_none())
+
+
+def touch(tx: Transaction, digest: Digest) -> None:
+    tx.execute(sa.update(blobs).where(_b.digest == digest).values(touched_at=tx.now))
+
+
+def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
+    """Set the state, unless the row has moved to another key; whether it did."""
+    query = sa.update(blobs).where(_b.digest == blob.digest, _b.key == blob.key)
+    return tx.execute(query.values(state=state.value)).rowcount > 0
+
+
+def count_not_live(tx: Transaction) -> int:
+    query = sa.select(sa.func.count()).where(_b.state != BlobState.LIVE.value)
+    return int(tx.execute(query).scalar_one())
+
+
+def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
+    """Make the blob visible in the repository, also for manifests that waited for it."""
+    insert = tx.insert(repository_blobs).values(
+        repository_id=repository.id, digest=digest, linked_at=tx.now
+    )
+    # DO UPDATE, not DO NOTHING: it locks the link against a removal that is on its way.
+    linked_at = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_l.repository_id, _l.digest], set_={"digest": insert.excluded.digest}
+        ).returning(_l.linked_at)
+    ).scalar_one()
+    if linked_at == tx.now:
+        tx.record(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
+        tx.execute(
+            sa.update(manifest_edges)
+            .where(
+                _e.repository_id == repository.id,
+                _e.digest == digest,
+                _e.blob_digest.is_(None),
+                _e.child_digest.is_(None),
+            )
+            .values(blob_digest=digest)
+        )
+
+
+def unlink(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
+    """Take the blob out of the repository (locked by the caller); whether it was in it."""
+    here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
+    if tx.execute(sa.delete(repository_blobs).where(here)).rowcount == 0:
+        return False
+    tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
+    return True
+
+
+def list_users(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[Digest]:
+    """At most 20 manifests of the repository that use the blob."""
+    query = (
+        sa.select(manifests.c.digest)
+        .join(manifest_edges, _e.manifest_id == manifests.c.id)
+        .where(_e.repository_id == repository.id, _e.blob_digest == digest)
+        .distinct()
+        .order_by(manifests.c.digest)
+        .limit(20)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def list_linked(
+    tx: Transaction, repository: RepositoryRow, digests: list[Digest]
+) -> dict[Digest, BlobState]:
+    """Those of `digests` that are linked in the repository, held against unlinking.
+
+    Locked in digest order: two transactions that lock the same rows in two orders deadlock.
+    """
+    query = (
+        sa.select(_l.digest, _b.state)
+        .join(blobs, _b.digest == _l.digest)
+        .where(_l.repository_id == repository.id, _l.digest.in_(digests))
+        .order_by(_l.digest)
+        .with_for_update(read=True, key_share=True, of=repository_blobs)
+    )
+    return {digest: BlobState(state) for digest, state in tx.execute(query)}

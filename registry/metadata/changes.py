@@ -1,0 +1,64 @@
+"""Reading the change feed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import feed
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from storage.digest import Digest
+
+_f = feed.c
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """One change: `number` in commit order without gaps, `at` in microseconds."""
+
+    number: int
+    at: int
+    actor: str
+    kind: Change
+    repository: RepositoryName
+    generation: str
+    digest: Digest | None
+    tag: str | None
+    old_digest: Digest | None
+
+
+_COLUMNS = (
+    _f.number,
+    _f.at,
+    _f.actor,
+    _f.kind,
+    _f.repository,
+    _f.generation,
+    _f.digest,
+    _f.tag,
+    _f.old_digest,
+)
+
+
+def _row(row: sa.Row[*tuple[Any, ...]]) -> ChangeRow:
+    number, at, actor, kind, *rest = row
+    return ChangeRow(number, at, actor, Change(kind), *rest)
+
+
+def list_after(tx: Transaction, number: int, n: int) -> list[ChangeRow]:
+    """At most `n` changes after `number`, in order."""
+    query = sa.select(*_COLUMNS).where(_f.number > number).order_by(_f.number).limit(n)
+    return [_row(row) for row in tx.execute(query)]
+
+
+def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list[ChangeRow]:
+    """The latest `n` changes of a tag, newest first, through all lives of its repository."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_f.repository == name, _f.tag == str(tag))
+        .order_by(_f.number.desc())
+        .limit(n)
+    )
+    return [_row(row) for row in tx.execute(query)]

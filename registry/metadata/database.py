@@ -1,0 +1,109 @@
+"""The one way to SQL: `await db.read(fn)`, `await db.write(fn)` with a plain `def`, on a thread.
+
+No await can stand inside a transaction that way (design D7).
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from registry import clock
+from registry.errors import ConfigError, DatabaseFullError, DatabaseUnavailableError
+from registry.metadata import postgres, sqlite
+from registry.metadata.transaction import Transaction
+from storage.settled import settled
+
+T = TypeVar("T")
+
+READERS = 8
+
+_SQLITE_FULL = sqlite3.SQLITE_FULL
+
+
+class Database:
+    """An open database: a pool of readers and a writer."""
+
+    def __init__(self, url: str) -> None:
+        """Open `url`, a SQLAlchemy URL; ConfigError if it is none or of another database."""
+        self.url = parse_url(url)
+        self._writer: sqlite.SqliteWriter | postgres.PostgresWriter
+        if self.is_embedded(url):
+            path = self.path
+            sqlite.create_file(path)
+            self._reader = sqlite.open_engine(path, writer=False)
+            self._writer = sqlite.SqliteWriter(path, clock.now)
+        else:
+            self._reader = postgres.open_engine(self.url, writer=False)
+            self._writer = postgres.PostgresWriter(self.url, clock.now)
+        self._readers = ThreadPoolExecutor(READERS, "sql-read")
+
+    @staticmethod
+    def is_embedded(url: str) -> bool:
+        """Whether `url` names a file that this process opens itself."""
+        return parse_url(url).get_backend_name() == "sqlite"
+
+    @property
+    def path(self) -> Path:
+        """The file of an embedded database."""
+        return Path(self.url.database or "")
+
+    async def read(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` on a reading connection. On SQLite it sees one snapshot."""
+
+        def job() -> T:
+            with self._reader.connect() as connection:
+                return work(Transaction(connection, "", clock.now()))
+
+        try:
+            return await settled(asyncio.get_running_loop().run_in_executor(self._readers, job))
+        except sa.exc.SQLAlchemyError as error:
+            raise _translate(error) from error
+
+    async def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
+        """Run `work` in a transaction and return when it is durable.
+
+        `work` may be called more than once (conflicts are retried) and must change nothing else.
+        What it raises rolls the transaction back and goes on to the caller.
+        """
+        try:
+            return await settled(asyncio.wrap_future(self._writer.submit(work, actor)))
+        except sa.exc.SQLAlchemyError as error:
+            raise _translate(error) from error
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._readers.shutdown()
+        self._reader.dispose()
+        self._writer.close()
+
+
+def parse_url(text: str) -> sa.URL:
+    """Read a SQLAlchemy URL; ConfigError if it is none, or of another database."""
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError("[database] url is not a SQLAlchemy URL") from error
+    if url.drivername in {"postgresql", "postgres"}:
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername == "postgresql+psycopg" or (url.drivername == "sqlite" and url.database):
+        return url
+    raise ConfigError(
+        f"[database] url names {url.drivername!r}; "
+        "use sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+    )
+
+
+def _translate(error: sa.exc.SQLAlchemyError) -> DatabaseUnavailableError:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or (
+        getattr(cause, "sqlstate", None) == "53100"
+    ):
+        return DatabaseFullError("no room on the database's disk")
+    return DatabaseUnavailableError("the database cannot answer now")

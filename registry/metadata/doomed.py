@@ -1,0 +1,34 @@
+"""Keys whose bytes are to be removed: nothing in a store is ever without an owner (design D2)."""
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import doomed
+from registry.metadata.transaction import Transaction
+
+_d = doomed.c
+
+
+def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: int = 0) -> None:
+    """Doom a key. `not_before`: microseconds, when its bytes may go at the earliest."""
+    statement = tx.insert(doomed).values(store=store, key=key, reason=reason, not_before=not_before)
+    tx.execute(
+        statement.on_conflict_do_update(
+            index_elements=[_d.store, _d.key], set_={"not_before": statement.excluded.not_before}
+        )
+    )
+
+
+def list_due(tx: Transaction, store: str, n: int) -> list[str]:
+    """At most `n` keys of the store whose time has come."""
+    query = (
+        sa.select(_d.key)
+        .where(_d.store == store, _d.not_before <= tx.now)
+        .order_by(_d.not_before, _d.key)
+        .limit(n)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def delete(tx: Transaction, store: str, keys: list[str]) -> None:
+    """Forget keys whose bytes are gone."""
+    tx.execute(sa.delete(doomed).where(_d.store == store, _d.key.in_(keys)))

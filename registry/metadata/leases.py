@@ -1,0 +1,25 @@
+"""Leases: which process runs a job. One that dies lets its lease run out."""
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import leases
+from registry.metadata.transaction import Transaction
+
+_l = leases.c
+
+
+def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
+    """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
+    insert = tx.insert(leases).values(
+        name=name, holder=holder, expires_at=tx.now + int(seconds * 1_000_000)
+    )
+    statement = insert.on_conflict_do_update(
+        index_elements=[_l.name],
+        set_={"holder": insert.excluded.holder, "expires_at": insert.excluded.expires_at},
+        where=sa.or_(_l.holder == holder, _l.expires_at < tx.now),
+    )
+    return tx.execute(statement).rowcount > 0
+
+
+def release(tx: Transaction, name: str, holder: str) -> None:
+    tx.execute(sa.delete(leases).where(_l.name == name, _l.holder == holder))

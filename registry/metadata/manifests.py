@@ -1,0 +1,243 @@
+"""Rows of manifests, their bytes and their edges."""
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.tables import (
+    TEXT,
+    manifest_bytes,
+    manifest_edges,
+    manifests,
+    repositories,
+    tags,
+)
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.descriptors import Descriptor
+from registry.oci.manifests import Manifest
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference, Tag
+from storage.digest import Digest
+
+_m, _e, _t = manifests.c, manifest_edges.c, tags.c
+
+_CHUNK = 500
+"""Digests in one IN list: well below what either database takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """A manifest as it is served. `size` in bytes; `artifact_type` the effective one."""
+
+    id: int
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What a manifest names. `blob` or `child` says which of the two this repository has."""
+
+    kind: str
+    digest: Digest
+    blob: bool = False
+    child: bool = False
+
+
+_COLUMNS = (_m.id, _m.digest, _m.media_type, _m.size, _m.artifact_type)
+
+
+def find(tx: Transaction, name: RepositoryName, reference: Reference) -> ManifestRow | None:
+    query = (
+        sa.select(*_COLUMNS)
+        .join(repositories, repositories.c.id == _m.repository_id)
+        .where(repositories.c.name == name)
+    )
+    if isinstance(reference, Tag):
+        query = query.join(
+            tags, sa.and_(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
+        ).where(_t.name == str(reference))
+    else:
+        query = query.where(_m.digest == reference)
+    row = tx.execute(query).one_or_none()
+    return ManifestRow(*row) if row else None
+
+
+def read_bytes(tx: Transaction, manifest_id: int) -> bytes | None:
+    query = sa.select(manifest_bytes.c.bytes).where(manifest_bytes.c.manifest_id == manifest_id)
+    return tx.execute(query).scalar_one_or_none()
+
+
+def put(
+    tx: Transaction,
+    repository: RepositoryRow,
+    digest: Digest,
+    manifest: Manifest,
+    edges: list[Edge],
+) -> None:
+    """Insert the manifest, its bytes and its edges; pushed again, it takes the new media type."""
+    annotations = json.dumps(dict(manifest.annotations)) if manifest.subject else None
+    insert = tx.insert(manifests).values(
+        repository_id=repository.id,
+        digest=digest,
+        media_type=manifest.media_type,
+        size=len(manifest.raw),
+        subject=manifest.subject.digest if manifest.subject else None,
+        artifact_type=manifest.artifact_type,
+        annotations=annotations,
+        pushed_at=tx.now,
+    )
+    changed = {name: insert.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")}
+    manifest_id = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_m.repository_id, _m.digest], set_=changed
+        ).returning(_m.id)
+    ).scalar_one()
+    body = tx.insert(manifest_bytes).values(manifest_id=manifest_id, bytes=manifest.raw)
+    tx.execute(body.on_conflict_do_nothing(index_elements=[manifest_bytes.c.manifest_id]))
+    _put_edges(tx, repository, manifest_id, edges)
+    _adopt(tx, repository, digest)
+    tx.record(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
+
+
+def _put_edges(
+    tx: Transaction, repository: RepositoryRow, manifest_id: int, edges: list[Edge]
+) -> None:
+    tx.execute(sa.delete(manifest_edges).where(_e.manifest_id == manifest_id))
+    if edges:
+        tx.connection.execute(
+            sa.insert(manifest_edges),
+            [
+                {
+                    "manifest_id": manifest_id,
+                    "kind": edge.kind,
+                    "digest": edge.digest,
+                    "repository_id": repository.id,
+                    "blob_digest": edge.digest if edge.blob else None,
+                    "child_digest": edge.digest if edge.child else None,
+                }
+                for edge in edges
+            ],
+        )
+
+
+def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
+    """Tie sparse indexes that name this manifest to it, now that it has come."""
+    tx.execute(
+        sa.update(manifest_edges)
+        .where(
+            _e.repository_id == repository.id,
+            _e.digest == digest,
+            _e.kind == "entry",
+            _e.blob_digest.is_(None),
+            _e.child_digest.is_(None),
+        )
+        .values(child_digest=digest)
+    )
+
+
+def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
+    """Remove the manifest; its tags must be gone. The repository is locked by the caller."""
+    tx.execute(sa.delete(manifest_edges).where(_e.manifest_id == row.id))
+    tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
+    tx.execute(sa.delete(manifests).where(_m.id == row.id))
+    tx.record(Change.MANIFEST_DELETE, repository.name, repository.generation, digest=row.digest)
+
+
+def list_edges(tx: Transaction, row: ManifestRow) -> list[Edge]:
+    query = sa.select(_e.kind, _e.digest, _e.blob_digest, _e.child_digest).where(
+        _e.manifest_id == row.id
+    )
+    return [
+        Edge(kind, digest, blob is not None, child is not None)
+        for kind, digest, blob, child in tx.execute(query.order_by(_e.digest, _e.kind))
+    ]
+
+
+def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[ManifestRow]:
+    """At most 100 indexes of the repository that name the manifest."""
+    query = (
+        sa.select(*_COLUMNS)
+        .join(manifest_edges, _e.manifest_id == _m.id)
+        .where(_e.repository_id == repository.id, _e.child_digest == digest)
+        .order_by(_m.digest)
+        .limit(100)
+    )
+    return [ManifestRow(*row) for row in tx.execute(query)]
+
+
+def loosen(tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest) -> None:
+    """Let an index go on without one of its children: fallback tag indexes hold nothing."""
+    tx.execute(
+        sa.update(manifest_edges)
+        .where(_e.manifest_id == index.id, _e.child_digest == child)
+        .where(_e.repository_id == repository.id)
+        .values(child_digest=None)
+    )
+
+
+def list_present(
+    tx: Transaction, repository: RepositoryRow, digests: list[Digest]
+) -> dict[Digest, ManifestRow]:
+    """Those of `digests` that are manifests of the repository; in a write they are held."""
+    found: dict[Digest, ManifestRow] = {}
+    ordered = sorted(set(digests))
+    for start in range(0, len(ordered), _CHUNK):
+        query = (
+            sa.select(*_COLUMNS)
+            .where(
+                _m.repository_id == repository.id, _m.digest.in_(ordered[start : start + _CHUNK])
+            )
+            .order_by(_m.digest)
+            .with_for_update(read=True, key_share=True)
+        )
+        found.update({row[1]: ManifestRow(*row) for row in tx.execute(query)})
+    return found
+
+
+def list_digests(
+    tx: Transaction, repository: RepositoryRow, n: int, last: str
+) -> list[ManifestRow]:
+    """At most `n` manifests after the digest `last`, in byte order."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_m.repository_id == repository.id, sa.type_coerce(_m.digest, TEXT) > last)
+        .order_by(_m.digest)
+        .limit(n)
+    )
+    return [ManifestRow(*row) for row in tx.execute(query)]
+
+
+def list_referrers(
+    tx: Transaction,
+    repository: RepositoryRow,
+    subject: Digest,
+    *,
+    artifact_type: str | None,
+    last: str,
+    n: int,
+) -> list[Descriptor]:
+    """At most `n` manifests with the subject after the digest `last`, in digest order."""
+    query = (
+        sa.select(_m.media_type, _m.digest, _m.size, _m.artifact_type, _m.annotations)
+        .where(_m.repository_id == repository.id, _m.subject == subject)
+        .where(sa.type_coerce(_m.digest, TEXT) > last)
+        .order_by(_m.digest)
+        .limit(n)
+    )
+    if artifact_type is not None:
+        query = query.where(_m.artifact_type == artifact_type)
+    return [
+        Descriptor(
+            media_type=media_type,
+            digest=digest,
+            size=size,
+            artifact_type=artifact_type,
+            annotations=json.loads(annotations) if annotations else None,
+        )
+        for media_type, digest, size, artifact_type, annotations in tx.execute(query)
+    ]

@@ -1,0 +1,139 @@
+"""Rows of repositories. A repository is born with its first content and goes with its last."""
+
+import uuid
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import (
+    TEXT,
+    blobs,
+    manifest_bytes,
+    manifest_edges,
+    manifests,
+    repositories,
+    repository_blobs,
+    tags,
+    uploads,
+)
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+
+_r = repositories.c
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryRow:
+    """A repository. `created_at` in microseconds."""
+
+    id: int
+    name: RepositoryName
+    generation: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryCounts:
+    """What a repository holds; `bytes` counts its blobs and manifests once each."""
+
+    tags: int
+    manifests: int
+    blobs: int
+    bytes: int
+
+
+def find(
+    tx: Transaction, name: RepositoryName, *, keep: bool = False, lock: bool = False
+) -> RepositoryRow | None:
+    """The repository. `keep` holds it against removal until the end of the transaction, `lock`
+    against every other change of its content too.
+    """
+    query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.name == name)
+    if lock:
+        query = query.with_for_update()
+    elif keep:
+        query = query.with_for_update(read=True, key_share=True)
+    row = tx.execute(query).one_or_none()
+    return RepositoryRow(*row) if row else None
+
+
+def ensure(tx: Transaction, name: RepositoryName) -> RepositoryRow:
+    """The repository, created if there is none, held against removal."""
+    found = find(tx, name, keep=True)
+    if found is not None:
+        return found
+    generation = uuid.uuid4().hex
+    insert = tx.insert(repositories).values(name=name, generation=generation, created_at=tx.now)
+    # DO UPDATE, not DO NOTHING: it locks and returns the row that another transaction made.
+    row = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_r.name], set_={"name": insert.excluded.name}
+        ).returning(_r.id, _r.name, _r.generation, _r.created_at)
+    ).one()
+    repository = RepositoryRow(*row)
+    if repository.generation == generation:
+        tx.record(Change.REPOSITORY_CREATE, name, generation)
+    return repository
+
+
+def list_names(tx: Transaction, n: int, last: str) -> list[str]:
+    """At most `n` names after `last`, in byte order."""
+    query = sa.select(_r.name).where(sa.type_coerce(_r.name, TEXT) > last).order_by(_r.name)
+    return [str(name) for name in tx.execute(query.limit(n)).scalars()]
+
+
+def count(tx: Transaction, repository: RepositoryRow) -> RepositoryCounts:
+    def total(table: sa.Table) -> sa.ScalarSelect[int]:
+        here = table.c.repository_id == repository.id
+        return sa.select(sa.func.count()).select_from(table).where(here).scalar_subquery()
+
+    blob_bytes = (
+        sa.select(sa.func.coalesce(sa.func.sum(blobs.c.size), 0))
+        .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+        .where(repository_blobs.c.repository_id == repository.id)
+        .scalar_subquery()
+    )
+    own_bytes = (
+        sa.select(sa.func.coalesce(sa.func.sum(manifests.c.size), 0))
+        .where(manifests.c.repository_id == repository.id)
+        .scalar_subquery()
+    )
+    row = tx.execute(
+        sa.select(total(tags), total(manifests), total(repository_blobs), blob_bytes + own_bytes)
+    ).one()
+    return RepositoryCounts(row[0], row[1], row[2], int(row[3]))
+
+
+def remove_if_empty(tx: Transaction, repository: RepositoryRow) -> None:
+    """Remove a repository (locked by the caller) that has neither manifest nor blob.
+
+    Upload sessions begun in it go on as sessions of a repository that is not yet born.
+    """
+    for table in (manifests, repository_blobs):
+        here = sa.select(sa.literal(1)).where(table.c.repository_id == repository.id).limit(1)
+        if tx.execute(here).first() is not None:
+            return
+    tx.execute(
+        sa.update(uploads)
+        .where(uploads.c.repository_generation == repository.generation)
+        .values(repository_generation=None)
+    )
+    _remove(tx, repository)
+
+
+def delete(tx: Transaction, repository: RepositoryRow) -> None:
+    """Remove a repository (locked by the caller) with all that is in it. Its upload sessions keep
+    their rows, are no longer found, and expire.
+    """
+    ids = sa.select(manifests.c.id).where(manifests.c.repository_id == repository.id)
+    tx.execute(sa.delete(tags).where(tags.c.repository_id == repository.id))
+    tx.execute(sa.delete(manifest_edges).where(manifest_edges.c.manifest_id.in_(ids)))
+    tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id.in_(ids)))
+    tx.execute(sa.delete(manifests).where(manifests.c.repository_id == repository.id))
+    tx.execute(sa.delete(repository_blobs).where(repository_blobs.c.repository_id == repository.id))
+    _remove(tx, repository)
+
+
+def _remove(tx: Transaction, repository: RepositoryRow) -> None:
+    tx.execute(sa.delete(repositories).where(_r.id == repository.id))
+    tx.record(Change.REPOSITORY_DELETE, repository.name, repository.generation)

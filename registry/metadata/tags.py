@@ -1,0 +1,87 @@
+"""Rows of tags: mutable names of manifests."""
+
+import sqlalchemy as sa
+
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.tables import tags
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.references import Tag
+from storage.digest import Digest
+
+_t = tags.c
+
+
+def find(tx: Transaction, repository: RepositoryRow, tag: Tag) -> Digest | None:
+    query = sa.select(_t.digest).where(_t.repository_id == repository.id, _t.name == str(tag))
+    return tx.execute(query).scalar_one_or_none()
+
+
+def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) -> None:
+    """Point the tag at a manifest of the repository."""
+    old = find(tx, repository, tag)
+    insert = tx.insert(tags).values(
+        repository_id=repository.id, name=str(tag), digest=digest, updated_at=tx.now
+    )
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_t.repository_id, _t.name],
+            set_={
+                "digest": insert.excluded.digest,
+                "updated_at": insert.excluded.updated_at,
+            },
+        )
+    )
+    tx.record(
+        Change.TAG_SET,
+        repository.name,
+        repository.generation,
+        tag=str(tag),
+        digest=digest,
+        old_digest=old,
+    )
+
+
+def delete(tx: Transaction, repository: RepositoryRow, tag: Tag) -> bool:
+    """Remove the tag alone; whether there was one."""
+    query = (
+        sa.delete(tags)
+        .where(_t.repository_id == repository.id, _t.name == str(tag))
+        .returning(_t.digest)
+    )
+    old = tx.execute(query).scalar_one_or_none()
+    if old is None:
+        return False
+    _record_delete(tx, repository, str(tag), old)
+    return True
+
+
+def delete_all_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
+    """Remove every tag of the manifest."""
+    query = (
+        sa.delete(tags)
+        .where(_t.repository_id == repository.id, _t.digest == digest)
+        .returning(_t.name)
+    )
+    for name in sorted(tx.execute(query).scalars()):
+        _record_delete(tx, repository, name, digest)
+
+
+def _record_delete(tx: Transaction, repository: RepositoryRow, tag: str, old: Digest) -> None:
+    tx.record(Change.TAG_DELETE, repository.name, repository.generation, tag=tag, old_digest=old)
+
+
+def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) -> list[str]:
+    """At most `n` tags after `last`, in byte order."""
+    query = (
+        sa.select(_t.name)
+        .where(_t.repository_id == repository.id, _t.name > last)
+        .order_by(_t.name)
+        .limit(n)
+    )
+    return list(tx.execute(query).scalars())
+
+
+def list_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[str]:
+    """The tags of the manifest."""
+    query = sa.select(_t.name).where(_t.repository_id == repository.id, _t.digest == digest)
+    return list(tx.execute(query.order_by(_t.name)).scalars())

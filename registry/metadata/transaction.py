@@ -1,0 +1,85 @@
+"""A transaction as the files of queries see it."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from registry.metadata import tables
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+
+class Change(StrEnum):
+    """Kinds of rows in the change feed (design D6)."""
+
+    REPOSITORY_CREATE = "repository.create"
+    REPOSITORY_DELETE = "repository.delete"
+    MANIFEST_PUT = "manifest.put"
+    MANIFEST_DELETE = "manifest.delete"
+    TAG_SET = "tag.set"
+    TAG_DELETE = "tag.delete"
+    BLOB_LINK = "blob.link"
+    BLOB_UNLINK = "blob.unlink"
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One open transaction. `now` is its one time, in microseconds; `actor` who asked for it."""
+
+    connection: sa.Connection
+    actor: str
+    now: int
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
+        return self.connection.execute(statement)
+
+    def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        """An insert that knows ON CONFLICT, which both databases write alike."""
+        if self.connection.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+    def record(
+        self,
+        kind: Change,
+        repository: RepositoryName,
+        generation: str,
+        *,
+        digest: Digest | None = None,
+        tag: str | None = None,
+        old_digest: Digest | None = None,
+    ) -> None:
+        """Note a change; it is written as the transaction ends, in its own order."""
+        self.changes.append(
+            {
+                "at": self.now,
+                "actor": self.actor,
+                "kind": kind.value,
+                "repository": repository,
+                "generation": generation,
+                "digest": digest,
+                "tag": tag,
+                "old_digest": old_digest,
+            }
+        )
+
+    def write_changes(self) -> None:
+        """Number and write the noted changes. The last statement before the commit: the counter's
+        lock is then held for the commit alone, and numbers follow commits without a gap.
+        """
+        if not self.changes:
+            return
+        head = self.execute(
+            sa.update(tables.feed_head)
+            .values(number=tables.feed_head.c.number + len(self.changes))
+            .returning(tables.feed_head.c.number)
+        ).scalar_one()
+        first = head - len(self.changes) + 1
+        self.connection.execute(
+            sa.insert(tables.feed),
+            [{"number": first + i, **change} for i, change in enumerate(self.changes)],
+        )

@@ -1,0 +1,1 @@
+"""The field's vocabulary as pure values: names, references, descriptors, manifests. No I/O."""

@@ -1,0 +1,38 @@
+"""Repository names, the `<name>` of every path under `/v2/`.
+
+Source: OCI distribution-spec, section Pulling manifests.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from registry.errors import NameInvalidError
+
+MAX_LENGTH = 255
+
+# Each choice is settled by the next character and the repetitions are possessive,
+# so that no text makes the match slow.
+_COMPONENT = r"[a-z0-9]++(?:(?:\.|_{1,2}+|-++)[a-z0-9]++)*+"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*+")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RepositoryName:
+    """A namespace of content, such as `team/app`. Only `parse` makes one from outside."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if len(text) > MAX_LENGTH:
+            raise NameInvalidError(f"a repository name has at most {MAX_LENGTH} characters")
+        if not _NAME.fullmatch(text):
+            raise NameInvalidError(
+                f"{text!a} is no repository name: it takes lower-case letters and digits, "
+                "joined by one '.', one or two '_' or any number of '-', in parts split by '/'"
+            )
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.value

@@ -1,0 +1,40 @@
+"""References, the last segment of a manifest's path: a tag or a digest.
+
+Source: OCI distribution-spec, section Pulling manifests.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from registry.errors import TagInvalidError
+from storage.digest import Digest
+
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tag:
+    """A movable name of one manifest in a repository. Only `parse` makes one from outside."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if not _TAG.fullmatch(text):
+            raise TagInvalidError(
+                f"{text[:128]!a} is no tag: it takes 1 to 128 letters, digits, '_', '.' and '-', "
+                "and starts with a letter, a digit or '_'"
+            )
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+Reference = Tag | Digest
+
+
+def parse_reference(text: str) -> Reference:
+    """Read a tag or a digest; a colon, which no tag has, decides. Raise the error of that type."""
+    return Digest.parse(text) if ":" in text else Tag.parse(text)

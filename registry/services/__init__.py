@@ -1,0 +1,1 @@
+"""Use cases, one file a noun. They own the order 'bytes, then rows'."""

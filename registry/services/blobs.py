@@ -1,0 +1,159 @@
+"""Blobs of a repository: looked at, read, mounted, unlinked."""
+
+import logging
+from collections.abc import Callable
+
+from registry import metrics
+from registry.auth.principals import OPERATOR, Principal
+from registry.errors import BlobInUseError, BlobUnknownError
+from registry.metadata import blobs, repositories
+from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from storage.blobs import Blobs as Objects
+from storage.digest import Digest
+from storage.driver import Reader
+from storage.errors import ObjectDamagedError, ObjectMissingError
+
+__all__ = ["BlobRow", "Blobs"]
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 100
+
+
+def _unknown(digest: Digest) -> BlobUnknownError:
+    return BlobUnknownError("the repository has no such blob", {"digest": str(digest)})
+
+
+class Blobs:
+    """A blob is served only after its bytes were looked at: the row alone proves nothing."""
+
+    def __init__(self, database: Database, objects: Objects) -> None:
+        self._db = database
+        self._objects = objects
+
+    async def stat(self, name: RepositoryName, digest: Digest) -> BlobRow:
+        """The blob, if linked here and whole; else BlobUnknownError."""
+        row = await self._get_row(name, digest)
+        if not await self.is_whole(row):
+            raise _unknown(digest)
+        return row
+
+    async def open(self, name: RepositoryName, digest: Digest) -> tuple[BlobRow, Reader]:
+        """The blob, opened for reading; errors as `stat`. The caller closes the reader."""
+        row = await self._get_row(name, digest)
+        try:
+            reader = await self._objects.open(row.key, row.size)
+        except (ObjectMissingError, ObjectDamagedError) as error:
+            await self._note(row, BlobState.MISSING)
+            raise _unknown(digest) from error
+        if row.state is BlobState.MISSING:
+            await self._note(row, BlobState.LIVE)
+        return row, reader
+
+    async def _get_row(self, name: RepositoryName, digest: Digest) -> BlobRow:
+        row = await self._db.read(lambda tx: blobs.find(tx, name, digest))
+        if row is None or row.state is BlobState.DAMAGED:
+            raise _unknown(digest)
+        return row
+
+    async def is_whole(self, row: BlobRow) -> bool:
+        """Whether the blob's bytes are there in full length; the row is set right if it erred."""
+        if row.state is BlobState.DAMAGED:
+            return False
+        try:
+            await self._objects.check(row.key, row.size)
+        except (ObjectMissingError, ObjectDamagedError):
+            await self._note(row, BlobState.MISSING)
+            return False
+        await self._note(row, BlobState.LIVE)
+        return True
+
+    async def note_damage(self, row: BlobRow) -> None:
+        """Remember that reading the blob failed half-way. The next push of it heals it."""
+        await self._note(row, BlobState.DAMAGED)
+
+    async def _note(self, row: BlobRow, state: BlobState) -> None:
+        if row.state is state:
+            return
+        await self._db.write(lambda tx: blobs.set_state(tx, row, state), actor=OPERATOR.name)
+        if state is BlobState.LIVE:
+            logger.warning("blob %s is whole again", row.digest)
+        else:
+            metrics.BLOBS_FOUND_DAMAGED.inc()
+            logger.error("blob %s is %s; a push of it heals it", row.digest, state.value)
+
+    async def count_damaged(self) -> int:
+        """Blobs whose bytes are known to be missing or damaged."""
+        return await self._db.read(blobs.count_not_live)
+
+    async def mount(
+        self,
+        name: RepositoryName,
+        digest: Digest,
+        source: RepositoryName | None,
+        principal: Principal,
+        may_pull: Callable[[RepositoryName], bool],
+    ) -> bool:
+        """Link a blob of `source`, or of any repository the caller may pull, here; whether it was.
+
+        False says nothing of why: denied, no such repository and no such blob look the same.
+        """
+        if source is None:
+            source = await self._find_source(digest, may_pull)
+        if source is None or not may_pull(source):
+            return False
+        origin = source
+        row = await self._db.read(lambda tx: blobs.find(tx, origin, digest))
+        if row is None or not await self.is_whole(row):
+            return False
+
+        def work(tx: Transaction) -> bool:
+            target = repositories.ensure(tx, name)
+            kept = blobs.find_anywhere(tx, digest, keep=True)
+            if kept is None or kept.key != row.key or blobs.find(tx, origin, digest) is None:
+                raise _unknown(digest)  # gone since we looked; nothing is left of `ensure`
+            blobs.link(tx, target, digest)
+            blobs.touch(tx, digest)
+            return True
+
+        try:
+            return await self._db.write(work, actor=principal.name)
+        except BlobUnknownError:
+            return False
+
+    async def _find_source(
+        self, digest: Digest, may_pull: Callable[[RepositoryName], bool]
+    ) -> RepositoryName | None:
+        last = ""
+        while True:
+            page = await self._db.read(
+                lambda tx, last=last: blobs.list_repositories(tx, digest, _PAGE, last)  # type: ignore[misc]
+            )
+            for name in page:
+                if may_pull(name):
+                    return name
+            if len(page) < _PAGE:
+                return None
+            last = str(page[-1])
+
+    async def unlink(self, name: RepositoryName, digest: Digest, principal: Principal) -> None:
+        """Take the blob out of this repository; BlobInUseError while a manifest here uses it."""
+
+        def work(tx: Transaction) -> None:
+            repository = repositories.find(tx, name, lock=True)
+            if repository is None:
+                raise _unknown(digest)
+            users = blobs.list_users(tx, repository, digest)
+            if users:
+                raise BlobInUseError(
+                    "manifests of the repository use the blob; delete them first",
+                    {"manifests": [str(user) for user in users]},
+                )
+            if not blobs.unlink(tx, repository, digest):
+                raise _unknown(digest)
+            repositories.remove_if_empty(tx, repository)
+
+        await self._db.write(work, actor=principal.name)

@@ -1,0 +1,224 @@
+"""Manifests: read, pushed and deleted, each in one transaction (design D4)."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from registry.auth.principals import Principal
+from registry.errors import (
+    DigestMismatchError,
+    ManifestContentMissingError,
+    ManifestInUseError,
+    ManifestUnknownError,
+    TagMovedError,
+)
+from registry.metadata import blobs, manifests, repositories, tags
+from registry.metadata.blobs import BlobState
+from registry.metadata.database import Database
+from registry.metadata.manifests import Edge, ManifestRow
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.transaction import Transaction
+from registry.oci.manifests import Kind, Manifest, parse_manifest
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference, Tag
+from storage.digest import DEFAULT_ALGORITHM, Digest
+
+_FALLBACK_TAG = re.compile(r"sha(256|512)-[0-9a-f]{64}")
+
+_ON_THREAD = 64 * 1024
+"""Bytes from which hashing and parsing leave the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class SparseSettings:
+    """Which manifests may name content that is not there (design: mirrors need it)."""
+
+    index: bool = False
+    image: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TagCondition:
+    """A compare-and-swap: the tag must be at one of `match`, or, for `absent`, not exist."""
+
+    match: tuple[str, ...] = ()
+    absent: bool = False
+
+    def check(self, current: Digest | None) -> None:
+        """Raise TagMovedError unless the condition holds."""
+        if self.absent and current is not None:
+            raise TagMovedError("the tag exists", {"digest": str(current)})
+        if self.match:
+            held = current is not None and ("*" in self.match or str(current) in self.match)
+            if not held:
+                found = str(current) if current else None
+                raise TagMovedError("the tag is not at that digest", {"digest": found})
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a push stored. `subject` is what the manifest refers to, if anything."""
+
+    digest: Digest
+    subject: Digest | None
+
+
+def _unknown(reference: Reference) -> ManifestUnknownError:
+    return ManifestUnknownError(
+        "the repository has no such manifest", {"reference": str(reference)}
+    )
+
+
+class Manifests:
+    """Manifests of repositories."""
+
+    def __init__(self, database: Database, sparse: SparseSettings) -> None:
+        self._db = database
+        self._sparse = sparse
+
+    async def stat(self, name: RepositoryName, reference: Reference) -> ManifestRow:
+        """The manifest's row; ManifestUnknownError if there is none."""
+        row = await self._db.read(lambda tx: manifests.find(tx, name, reference))
+        if row is None:
+            raise _unknown(reference)
+        return row
+
+    async def get(self, name: RepositoryName, reference: Reference) -> tuple[ManifestRow, bytes]:
+        """The manifest and its bytes; ManifestUnknownError if there is none."""
+
+        def work(tx: Transaction) -> tuple[ManifestRow, bytes]:
+            row = manifests.find(tx, name, reference)
+            raw = manifests.read_bytes(tx, row.id) if row else None
+            if row is None or raw is None:
+                raise _unknown(reference)
+            return row, raw
+
+        return await self._db.read(work)
+
+    async def put(
+        self,
+        name: RepositoryName,
+        raw: bytes,
+        content_type: str | None,
+        principal: Principal,
+        *,
+        digest: Digest | None = None,
+        set_tags: Sequence[Tag] = (),
+        condition: TagCondition | None = None,
+    ) -> Pushed:
+        """Store a manifest, under `digest` if given, and point all of `set_tags` at it or none.
+
+        Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError and
+        TagMovedError; nothing is stored then.
+        """
+        if len(raw) < _ON_THREAD:
+            actual, manifest = _read(raw, content_type, digest)
+        else:
+            actual, manifest = await asyncio.to_thread(_read, raw, content_type, digest)
+
+        def work(tx: Transaction) -> None:
+            repository = repositories.ensure(tx, name)
+            if condition is not None:
+                # Held against every other push of this repository: no creator can slip between
+                # the comparison and the write.
+                repositories.find(tx, name, lock=True)
+                for tag in set_tags:
+                    condition.check(tags.find(tx, repository, tag))
+            edges = self._edges(tx, repository, manifest)
+            manifests.put(tx, repository, actual, manifest, edges)
+            for tag in sorted(set(set_tags)):
+                tags.put(tx, repository, tag, actual)
+
+        await self._db.write(work, actor=principal.name)
+        return Pushed(actual, manifest.subject.digest if manifest.subject else None)
+
+    def _edges(self, tx: Transaction, repository: RepositoryRow, manifest: Manifest) -> list[Edge]:
+        """What the manifest names, tied to what is here; ManifestContentMissingError otherwise."""
+        parts = [d.digest for d in manifest.layers]
+        if manifest.config is not None:
+            parts.append(manifest.config.digest)
+        entries = [d.digest for d in manifest.entries]
+        linked = blobs.list_linked(tx, repository, parts + entries)
+        live = {digest for digest, state in linked.items() if state is BlobState.LIVE}
+        children = manifests.list_present(tx, repository, entries)
+        sparse = self._sparse.index if manifest.kind is Kind.INDEX else self._sparse.image
+        missing = _required(manifest) - live - children.keys()
+        if missing and not sparse:
+            raise ManifestContentMissingError(sorted(str(digest) for digest in missing))
+        edges = {Edge("layer", d.digest, blob=d.digest in live) for d in manifest.layers}
+        if manifest.config is not None:
+            digest = manifest.config.digest
+            edges.add(Edge("config", digest, blob=digest in live))
+        for digest in entries:
+            # A manifest or a blob satisfies an entry, whatever its media type: BuildKit caches.
+            child = digest in children
+            edges.add(Edge("entry", digest, blob=digest in live and not child, child=child))
+        return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
+
+    async def delete(
+        self,
+        name: RepositoryName,
+        reference: Reference,
+        principal: Principal,
+        condition: TagCondition | None = None,
+    ) -> None:
+        """Delete a tag alone, or a manifest with all its tags.
+
+        ManifestInUseError while an index that is kept names the manifest.
+        """
+
+        def work(tx: Transaction) -> None:
+            repository = repositories.find(tx, name, lock=True)
+            if repository is None:
+                raise _unknown(reference)
+            if isinstance(reference, Tag):
+                if condition is not None:
+                    condition.check(tags.find(tx, repository, reference))
+                if not tags.delete(tx, repository, reference):
+                    raise _unknown(reference)
+                return
+            row = manifests.find(tx, name, reference)
+            if row is None:
+                raise _unknown(reference)
+            _free_from_indexes(tx, repository, row)
+            tags.delete_all_of(tx, repository, row.digest)
+            manifests.delete(tx, repository, row)
+            repositories.remove_if_empty(tx, repository)
+
+        await self._db.write(work, actor=principal.name)
+
+
+def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[Digest, Manifest]:
+    actual = Digest.of(raw, digest.algorithm if digest else DEFAULT_ALGORITHM)
+    if digest is not None and actual != digest:
+        raise DigestMismatchError(
+            "the manifest does not have this digest",
+            {"expected": str(digest), "actual": str(actual)},
+        )
+    return actual, parse_manifest(raw, content_type)
+
+
+def _required(manifest: Manifest) -> set[Digest]:
+    """What must be here: all but layers that are not distributed."""
+    named = [*manifest.distributable_layers, *manifest.entries]
+    if manifest.config is not None:
+        named.append(manifest.config)
+    return {descriptor.digest for descriptor in named}
+
+
+def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
+    """Refuse while an index names the manifest; one that is only a fallback tag's lets it go."""
+    parents = manifests.list_parents(tx, repository, row.digest)
+    holders = [p for p in parents if not _is_fallback(tags.list_of(tx, repository, p.digest))]
+    if holders:
+        raise ManifestInUseError(
+            "an index of the repository names the manifest; delete the index first, or its tag",
+            {"indexes": [str(holder.digest) for holder in holders]},
+        )
+    for parent in parents:
+        manifests.loosen(tx, repository, parent, row.digest)
+
+
+def _is_fallback(names: list[str]) -> bool:
+    return bool(names) and all(_FALLBACK_TAG.fullmatch(name) for name in names)

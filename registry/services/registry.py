@@ -1,0 +1,26 @@
+"""The registry as its front ends see it: one object a noun."""
+
+from dataclasses import dataclass
+
+from registry.services.blobs import Blobs
+from registry.services.doomed import Doomed
+from registry.services.health import Health
+from registry.services.manifests import Manifests
+from registry.services.referrers import Referrers
+from registry.services.repositories import Repositories
+from registry.services.tags import Tags
+from registry.services.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All use cases over one database and one store."""
+
+    repositories: Repositories
+    blobs: Blobs
+    uploads: Uploads
+    manifests: Manifests
+    tags: Tags
+    referrers: Referrers
+    doomed: Doomed
+    health: Health

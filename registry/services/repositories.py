@@ -1,0 +1,57 @@
+"""Repositories as people see them."""
+
+from dataclasses import dataclass
+
+from registry.auth.principals import Principal
+from registry.errors import RepositoryUnknownError
+from registry.metadata import repositories
+from registry.metadata.database import Database
+from registry.metadata.repositories import RepositoryCounts, RepositoryRow
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySummary:
+    """A repository and what it holds."""
+
+    repository: RepositoryRow
+    counts: RepositoryCounts
+
+
+def find_or_raise(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
+    found = repositories.find(tx, name, lock=lock)
+    if found is None:
+        raise RepositoryUnknownError("no such repository", {"name": str(name)})
+    return found
+
+
+class Repositories:
+    """Listing, looking at and deleting repositories."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def list_names(self, n: int, last: str = "") -> list[str]:
+        """At most `n` names after `last`, in byte order."""
+        return await self._db.read(lambda tx: repositories.list_names(tx, n, last))
+
+    async def get(self, name: RepositoryName) -> RepositorySummary:
+        """The repository; RepositoryUnknownError if there is none."""
+
+        def work(tx: Transaction) -> RepositorySummary:
+            found = find_or_raise(tx, name)
+            return RepositorySummary(found, repositories.count(tx, found))
+
+        return await self._db.read(work)
+
+    async def delete(self, name: RepositoryName, principal: Principal) -> RepositoryCounts:
+        """Delete the repository with all that is in it; what it held."""
+
+        def work(tx: Transaction) -> RepositoryCounts:
+            found = find_or_raise(tx, name, lock=True)
+            counts = repositories.count(tx, found)
+            repositories.delete(tx, found)
+            return counts
+
+        return await self._db.write(work, actor=principal.name)

@@ -1,0 +1,77 @@
+"""Tags: listed, copied, followed through time."""
+
+from registry.auth.principals import Principal
+from registry.errors import ManifestUnknownError, RepositoryUnknownError
+from registry.metadata import blobs, changes, manifests, repositories, tags
+from registry.metadata.changes import ChangeRow
+from registry.metadata.database import Database
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.transaction import Transaction
+from registry.oci.manifests import parse_manifest
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference, Tag
+from registry.services.repositories import find_or_raise
+from storage.digest import Digest
+
+
+class Tags:
+    """Mutable names of manifests."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def list_names(self, name: RepositoryName, n: int, last: str = "") -> list[str]:
+        """At most `n` tags after `last`, in byte order; RepositoryUnknownError without one."""
+
+        def work(tx: Transaction) -> list[str]:
+            return tags.list_names(tx, find_or_raise(tx, name), n, last)
+
+        return await self._db.read(work)
+
+    async def list_history(self, name: RepositoryName, tag: Tag, n: int) -> list[ChangeRow]:
+        """The latest `n` changes of the tag, newest first; RepositoryUnknownError if none ever."""
+        rows = await self._db.read(lambda tx: changes.list_of_tag(tx, name, tag, n))
+        if not rows:
+            raise RepositoryUnknownError("nothing was ever tagged so", {"tag": f"{name}:{tag}"})
+        return rows
+
+    async def copy(
+        self,
+        source: RepositoryName,
+        reference: Reference,
+        target: RepositoryName,
+        tag: Tag,
+        principal: Principal,
+    ) -> Digest:
+        """Tag a manifest of `source` in `target`, bringing what it names; its digest."""
+
+        def work(tx: Transaction) -> Digest:
+            origin = find_or_raise(tx, source)
+            row = manifests.find(tx, source, reference)
+            if row is None:
+                raise ManifestUnknownError("no such manifest", {"reference": str(reference)})
+            destination = repositories.ensure(tx, target)
+            if destination.id != origin.id:
+                _bring(tx, origin, destination, row.digest)
+            tags.put(tx, destination, tag, row.digest)
+            return row.digest
+
+        return await self._db.write(work, actor=principal.name)
+
+
+def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest: Digest) -> None:
+    """Put a manifest and all below it into `target`, children first, with the ties they have."""
+    row = manifests.find(tx, origin.name, digest)
+    raw = manifests.read_bytes(tx, row.id) if row else None
+    if row is None or raw is None:
+        raise ManifestUnknownError("no such manifest", {"reference": str(digest)})
+    edges = manifests.list_edges(tx, row)
+    for edge in edges:
+        if edge.child:
+            _bring(tx, origin, target, edge.digest)
+        elif edge.blob:
+            blobs.link(tx, target, edge.digest)
+    present = manifests.list_present(tx, target, [digest])
+    if digest not in present:
+        manifest = parse_manifest(raw, row.media_type)
+        manifests.put(tx, target, digest, manifest, edges)

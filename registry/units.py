@@ -1,0 +1,192 @@
+"""The values of settings as people write them, and the types by which a dataclass asks for them.
+
+A field `drain: Duration` is a float of seconds; its `Kind` reads `30s` and writes it again.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+from typing import Annotated, Any, TypeVar, get_args
+
+Network = IPv4Network | IPv6Network
+Number = TypeVar("Number", int, float)
+
+_MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
+_BYTES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+_LONGEST = 36_500 * _MILLISECONDS["d"]  # a century: every deadline fits a timestamp
+_LARGEST = (1 << 63) - 1  # what a column holds
+_PORTS = 1 << 16
+_TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+_QUANTITY = re.compile(r"([0-9]{1,19})([A-Za-z]+)")
+_HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
+_LISTEN = re.compile(rf"(?P<host>{_HOST})?:(?P<port>[0-9]{{1,5}})")
+_EXTERNAL_URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?/?")
+_DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.*")
+# Printed only if its shape leaves no doubt where the password is; of its query, what is harmless.
+_PRINTABLE_URL = re.compile(
+    r"(?P<before>sqlite(\+pysqlite)?:///[^?]*|postgresql(\+psycopg)?://[^:/?#@]*)"
+    r"(?P<password>:[^/?#@]*(?=@))?"
+    rf"(?P<after>@?({_HOST})?(:[0-9]+)?(/[\w.-]*)?)(?P<query>\?[^#]*)?"
+)
+_HARMLESS = re.compile(r"(application_name|connect_timeout|host|port|sslmode|timeout)=[\w.,:/-]*")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of `200ms`, `2s`, `5m`, `24h` or `90d`; raise ValueError for all else."""
+    return _parse_quantity(text, _MILLISECONDS, _LONGEST) / 1000
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds in the largest unit that divides them, to the millisecond."""
+    return _format_quantity(round(seconds * 1000), _MILLISECONDS) or "0s"
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of `512B`, `64KiB`, `5GiB` or `1TiB`; raise ValueError for all else."""
+    return _parse_quantity(text, _BYTES, _LARGEST)
+
+
+def format_size(size: int) -> str:
+    """Write bytes in the largest unit that divides them."""
+    return _format_quantity(size, _BYTES) or "0B"
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Split HOST:PORT, the host empty for all addresses; raise ValueError for all else."""
+    match = _match_endpoint(_LISTEN, text)
+    return (match["host"] or "").strip("[]"), int(match["port"])
+
+
+def mask_database_url(url: str) -> str:
+    """Write a database URL without its password, or `***` where it could be anywhere."""
+    match = _PRINTABLE_URL.fullmatch(url)
+    if match is None:
+        return "***" if url else ""
+    query = re.sub(r"[^?&]+", _mask_parameter, match["query"] or "")
+    return f"{match['before']}{':***' if match['password'] else ''}{match['after']}{query}"
+
+
+def _parse_quantity(text: str, units: dict[str, int], most: int) -> int:
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2] not in units:
+        raise ValueError(f"{text!r} is not a whole number and one of {', '.join(units)}")
+    amount = int(match[1]) * units[match[2]]
+    if amount > most:
+        raise ValueError(f"{text!r} is too much")
+    return amount
+
+
+def _format_quantity(amount: int, units: dict[str, int]) -> str:
+    fitting = (f"{amount // scale}{unit}" for unit, scale in units.items() if amount % scale == 0)
+    return next(fitting) if amount else ""
+
+
+def _match_endpoint(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    match = pattern.fullmatch(text)
+    if match is None or int(match["port"] or 0) >= _PORTS:
+        raise ValueError(f"{text!r} has no host and port as expected")
+    if (match["host"] or "").startswith("["):
+        IPv6Address(match["host"][1:-1])
+    return match
+
+
+def _mask_parameter(match: re.Match[str]) -> str:
+    return match[0] if _HARMLESS.fullmatch(match[0]) else "***"
+
+
+def _parse_listen(text: str) -> str:
+    parse_endpoint(text)
+    return text
+
+
+def _parse_external_url(text: str) -> str:
+    return _match_endpoint(_EXTERNAL_URL, text)[0].removesuffix("/") if text else ""
+
+
+def _parse_database_url(text: str) -> str:
+    if text and not _DATABASE_URL.fullmatch(text):
+        raise ValueError("not a URL of a database that is supported")
+    return text
+
+
+def _parse_networks(items: list[Any]) -> tuple[Network, ...]:
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("an item is not a string")
+    return tuple(ip_network(item) for item in items)
+
+
+def _show_networks(networks: tuple[Network, ...]) -> list[str]:
+    return [str(network) for network in networks]
+
+
+def _parse_timeout(text: str) -> float:
+    return _above_zero(parse_duration(text))
+
+
+def _above_zero(value: Number) -> Number:
+    if value <= 0:
+        raise ValueError(f"{value} is not above zero")
+    return value
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of value: what it looks like, how it is read from its TOML type, how it is printed."""
+
+    expected: str
+    toml: type = str
+    parse: Callable[[Any], Any] = _same
+    show: Callable[[Any], Any] = _same
+    secret: bool = False
+
+    def from_toml(self, value: object) -> Any:
+        """Return the value of what a TOML file holds; raise ValueError if it does not fit."""
+        if type(value) is not self.toml:
+            raise ValueError(f"{value!r} is not a TOML {self.toml.__name__}")
+        return self.parse(value)
+
+    def from_text(self, text: str) -> Any:
+        """Return the value of an option or variable; raise ValueError if it does not fit."""
+        if self.toml is list:
+            return self.parse([item.strip() for item in text.split(",") if item.strip()])
+        if self.toml is bool and text.lower() not in _TRUTH:
+            raise ValueError(f"{text!r} is none of {', '.join(_TRUTH)}")
+        return self.parse(_TRUTH[text.lower()] if self.toml is bool else self.toml(text))
+
+
+def one_of(literal: Any) -> Kind:
+    """Return the kind of a `Literal` of words; an empty one is for the default, not for people."""
+    words = get_args(literal)
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return Kind(" or ".join(f'"{word}"' for word in words if word), parse=parse)
+
+
+_DURATION = 'a duration with its unit, such as "30s"'
+_ENDPOINT = 'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses'
+_ORIGIN = 'scheme, host and port and nothing more, such as "https://registry.example.org"'
+_NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
+_DATABASE = '"sqlite:///FILE" or "postgresql+psycopg://USER:PASSWORD@HOST/NAME"'
+
+Text = Annotated[str, Kind("a string")]
+Flag = Annotated[bool, Kind("true or false", bool)]
+Count = Annotated[int, Kind("a whole number above zero, such as 4", int, _above_zero)]
+Duration = Annotated[float, Kind(_DURATION, str, parse_duration, format_duration)]
+Timeout = Annotated[float, Kind(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)]
+Size = Annotated[int, Kind('a size with its unit, such as "64MiB"', str, parse_size, format_size)]
+Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
+ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
+Networks = Annotated[tuple[Network, ...], Kind(_NETWORKS, list, _parse_networks, _show_networks)]
+DatabaseUrl = Annotated[
+    str, Kind(_DATABASE, str, _parse_database_url, mask_database_url, secret=True)
+]

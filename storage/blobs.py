@@ -1,0 +1,35 @@
+"""Content-addressed objects, judged before they are served."""
+
+from storage.driver import Driver, Reader
+from storage.errors import ObjectDamagedError
+
+
+class Blobs:
+    """Objects whose length is known from their row. Every way to bytes goes through a size check,
+    because a truncated or emptied file must never pass for the blob.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    async def check(self, key: str, size: int) -> None:
+        """Raise ObjectMissingError or ObjectDamagedError unless `size` bytes are under `key`."""
+        self._judge(await self._driver.stat(key), size)
+
+    async def open(self, key: str, size: int) -> Reader:
+        """Open the object for reading; errors as `check`."""
+        reader = await self._driver.open(key)
+        try:
+            self._judge(reader.size, size)
+        except ObjectDamagedError:
+            await reader.close()
+            raise
+        return reader
+
+    async def delete(self, key: str) -> None:
+        await self._driver.delete(key)
+
+    @staticmethod
+    def _judge(actual: int, size: int) -> None:
+        if actual != size:
+            raise ObjectDamagedError(f"{actual} bytes where {size} must be")

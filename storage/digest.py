@@ -1,0 +1,69 @@
+"""Digests: `algorithm:hex`, the name of every byte string in the registry.
+
+Source: OCI image-spec descriptor.md, section Digests.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+ALGORITHMS = {"sha256": 64, "sha512": 128}
+"""Supported algorithm -> number of hex digits."""
+
+DEFAULT_ALGORITHM = "sha256"
+
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+class DigestInvalidError(ValueError):
+    """A text that is no digest, or of an algorithm that is not supported."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """The content address of a byte string. Only `parse` and `of` make one from outside."""
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `algorithm:hex`; raise DigestInvalidError for anything else."""
+        algorithm, _, hex_digits = text.partition(":")
+        length = ALGORITHMS.get(algorithm)
+        if length is None:
+            msg = f"a digest starts with one of {', '.join(ALGORITHMS)} and a colon"
+            raise DigestInvalidError(msg)
+        if len(hex_digits) != length or not _HEX.fullmatch(hex_digits):
+            raise DigestInvalidError(f"{algorithm} takes {length} lower-case hex digits")
+        return cls(algorithm, hex_digits)
+
+    @classmethod
+    def of(cls, data: bytes, algorithm: str = DEFAULT_ALGORITHM) -> Self:
+        return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+class Hasher:
+    """A running hash that can be copied, so that a rejected chunk can be taken back."""
+
+    __slots__ = ("_hash", "algorithm")
+
+    def __init__(self, algorithm: str, running: "_Hash | None" = None) -> None:
+        self.algorithm = algorithm
+        self._hash = running if running is not None else hashlib.new(algorithm)
+
+    def update(self, data: bytes | bytearray | memoryview) -> None:
+        self._hash.update(data)
+
+    def copy(self) -> "Hasher":
+        return Hasher(self.algorithm, self._hash.copy())
+
+    def digest(self) -> Digest:
+        return Digest(self.algorithm, self._hash.hexdigest())

@@ -1,0 +1,326 @@
+"""Objects and staged bytes on a local disk. The layout is drawn in `storage.keys`.
+
+A durable write is one sequence: all bytes -> fsync -> rename into place -> fsync of the directory.
+A failed fsync is final for its file (PostgreSQL's fsyncgate, 2018): the kernel may have dropped the
+pages and would report success the second time.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import aiofiles
+from aiofiles.threadpool.binary import AsyncFileIO
+
+from storage import keys
+from storage.digest import ALGORITHMS, Hasher
+from storage.errors import (
+    ObjectDamagedError,
+    ObjectMissingError,
+    StagedBusyError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from storage.settled import settled
+
+T = TypeVar("T")
+
+VERSION = "moorage storage 1\n"
+PIECE = 1 << 20
+"""Bytes read in one thread job: long enough to make the hop cheap, short enough to be bounded."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@contextlib.contextmanager
+def _faults(doing: str) -> Iterator[None]:
+    """Give the store's own errors for the system's, without paths."""
+    try:
+        yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "error")
+        if error.errno in _FULL:
+            raise StoreFullError(f"no room on the store's disk ({name} while {doing})") from error
+        raise StoreUnavailableError(f"the store's disk failed ({name} while {doing})") from error
+
+
+def _fsync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock_named(fd: int, path: Path) -> None:
+    """Lock the open file, or raise StagedBusyError if it is locked or no longer under `path`.
+
+    Between our open and our lock another request may have published this very file: a write would
+    then land in a finished blob.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False)):
+            return
+    except (BlockingIOError, FileNotFoundError) as error:
+        raise StagedBusyError from error
+    raise StagedBusyError
+
+
+class LocalDriver:
+    """A folder on one file system. Writers and readers have threads of their own, so that stuck
+    uploads cannot starve pulls.
+    """
+
+    shared = True
+
+    def __init__(self, root: Path, *, name: str = "local", reserve: int = 0) -> None:
+        """`reserve`: bytes kept free, so that the database can still delete on a full disk."""
+        self.name = name
+        self.reserve = reserve
+        self._root = root
+        self._staging = root / "staging"
+        self._writers = ThreadPoolExecutor(16, "disk-write")
+        self._readers = ThreadPoolExecutor(16, "disk-read")
+
+    async def start(self) -> None:
+        await self.write(self._prepare)
+
+    def _prepare(self) -> None:
+        with _faults("preparing the folder"):
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            marker = self._root / "VERSION"
+            if not marker.exists():
+                self._create(marker)
+            if marker.read_text() != VERSION:
+                raise StoreUnavailableError("the storage folder was made by another version")
+            # Publishing is a rename, and a rename is atomic only within one file system.
+            if len({p.stat().st_dev for p in (self._staging, self._root / "blobs")}) != 1:
+                raise StoreUnavailableError("staging/ and blobs/ must be on one file system")
+
+    def _create(self, marker: Path) -> None:
+        """Make every shard now, so that no later write depends on a new folder being durable."""
+        self._staging.mkdir(mode=0o700, exist_ok=True)
+        for algorithm in ALGORITHMS:
+            for first in range(256):
+                folder = self._root / keys.shard(algorithm, f"{first:02x}")
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _fsync_folder(self._root / "blobs" / algorithm)
+        _fsync_folder(self._root / "blobs")
+        fresh = marker.with_suffix(".new")
+        with fresh.open("w") as file:
+            file.write(VERSION)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(marker)
+        _fsync_folder(self._root)
+
+    async def write(self, job: Callable[[], T]) -> T:
+        return await settled(asyncio.get_running_loop().run_in_executor(self._writers, job))
+
+    async def _read(self, job: Callable[[], T]) -> T:
+        return await settled(asyncio.get_running_loop().run_in_executor(self._readers, job))
+
+    async def check(self) -> None:
+        await self._read(self._require_mounted)
+
+    def _require_mounted(self) -> None:
+        """An empty mount point must not look like a store that has lost every object."""
+        if not (self._root / "VERSION").exists():
+            raise StoreUnavailableError("the storage folder is not there; is its disk mounted?")
+
+    async def claim(self, session: str) -> "LocalUpload":
+        if not _SESSION.fullmatch(session):
+            raise ValueError(session)
+        return await self.write(lambda: self._claim(self._staging / session))
+
+    def _claim(self, path: Path) -> "LocalUpload":
+        with _faults("opening staged bytes"):
+            self._require_mounted()
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _lock_named(fd, path)
+            except BaseException:
+                os.close(fd)
+                raise
+            return LocalUpload(self, path, fd, os.fstat(fd).st_size)
+
+    async def list_staged(self) -> list[str]:
+        def job() -> list[str]:
+            with _faults("listing staged bytes"):
+                return [p.name for p in self._staging.iterdir() if _SESSION.fullmatch(p.name)]
+
+        return await self._read(job)
+
+    async def stat(self, key: str) -> int:
+        return await self._read(lambda: self._stat(key).st_size)
+
+    def _stat(self, key: str) -> os.stat_result:
+        with _faults("looking at an object"):
+            try:
+                found = self.path(key).stat(follow_symlinks=False)
+            except FileNotFoundError as error:
+                self._require_mounted()
+                raise ObjectMissingError(key) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectMissingError(key)
+        return found
+
+    async def open(self, key: str) -> "LocalReader":
+        size = await self.stat(key)
+        with _faults("opening an object"):
+            try:
+                file = await settled(
+                    aiofiles.open(self.path(key), "rb", buffering=0, executor=self._readers)
+                )
+            except FileNotFoundError as error:
+                raise ObjectMissingError(key) from error
+        return LocalReader(file, size)
+
+    async def delete(self, key: str) -> None:
+        def job() -> None:
+            with _faults("removing an object"):
+                path = self.path(key)
+                self._require_mounted()
+                path.unlink(missing_ok=True)
+                # Durable before its owner, the doomed row, goes: else a power cut brings back a
+                # file that nothing knows of.
+                _fsync_folder(path.parent)
+
+        await self.write(job)
+
+    def path(self, key: str) -> Path:
+        return self._root / key
+
+    def require_room(self, size: int) -> None:
+        free = os.statvfs(self._root)
+        if free.f_bavail * free.f_frsize < size + self.reserve:
+            raise OSError(errno.ENOSPC, "below the reserve")
+
+    async def close(self) -> None:
+        self._writers.shutdown()
+        self._readers.shutdown()
+
+
+class LocalUpload:
+    """A locked descriptor of one staged file. Jobs take turns on it; a closed one does nothing."""
+
+    def __init__(self, driver: LocalDriver, path: Path, fd: int, size: int) -> None:
+        self.size = size
+        self._driver = driver
+        self._path = path
+        self._fd = fd
+        self._turn = threading.Lock()
+
+    async def _run(self, doing: str, job: Callable[[int], T]) -> T:
+        def on_thread() -> T:
+            with self._turn, _faults(doing):
+                if self._fd < 0:
+                    raise StagedBusyError
+                return job(self._fd)
+
+        return await self._driver.write(on_thread)
+
+    async def append(self, data: bytes, hasher: Hasher | None) -> None:
+        def job(fd: int) -> None:
+            self._driver.require_room(len(data))
+            rest = memoryview(data)
+            at = self.size
+            while rest:
+                written = os.pwrite(fd, rest, at)
+                at += written
+                rest = rest[written:]
+            if hasher is not None:
+                hasher.update(data)
+            self.size = at
+
+        await self._run("writing", job)
+
+    async def truncate(self, size: int) -> None:
+        def job(fd: int) -> None:
+            os.ftruncate(fd, size)
+            self.size = size
+
+        await self._run("truncating", job)
+
+    async def hash(self, hasher: Hasher) -> None:
+        def job(fd: int) -> int:
+            piece = os.pread(fd, PIECE, at)
+            hasher.update(piece)
+            return len(piece)
+
+        at = 0
+        while at < self.size:
+            got = await self._run("reading staged bytes", job)
+            if got == 0:
+                raise StoreUnavailableError("staged bytes ended early")
+            at += got
+
+    async def sync(self) -> None:
+        await self._run("syncing", self._sync)
+
+    def _sync(self, fd: int) -> None:
+        try:
+            os.fsync(fd)
+            _fsync_folder(self._path.parent)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+
+    async def finish(self, key: str) -> None:
+        def job(fd: int) -> None:
+            final = self._driver.path(key)
+            os.fchmod(fd, 0o400)
+            self._sync(fd)
+            self._path.rename(final)
+            _fsync_folder(final.parent)
+
+        await self._run("publishing", job)
+        await self.release()
+
+    async def discard(self) -> None:
+        await self._run("removing staged bytes", lambda _: self._path.unlink(missing_ok=True))
+        await self.release()
+
+    async def release(self) -> None:
+        def job() -> None:
+            with self._turn:
+                if self._fd >= 0:
+                    fd, self._fd = self._fd, -1
+                    os.close(fd)
+
+        await self._driver.write(job)
+
+
+class LocalReader:
+    """An object opened through aiofiles."""
+
+    def __init__(self, file: AsyncFileIO, size: int) -> None:
+        self.size = size
+        self._file = file
+
+    async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
+        with _faults("seeking"):
+            await settled(self._file.seek(start))
+        while length:
+            try:
+                piece = await settled(self._file.read(min(PIECE, length)))
+            except OSError as error:
+                raise ObjectDamagedError("the object cannot be read") from error
+            if not piece:
+                raise ObjectDamagedError("the object ends early")
+            length -= len(piece)
+            yield piece
+
+    async def close(self) -> None:
+        await settled(self._file.close())

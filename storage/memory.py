@@ -1,0 +1,114 @@
+"""A store in this process's memory: for trying things out and for tests. Gone at exit."""
+
+from collections.abc import AsyncIterator
+
+from storage.digest import Hasher
+from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyError
+
+
+class MemoryDriver:
+    """Two dictionaries. Not for more than one process."""
+
+    shared = False
+
+    def __init__(self, *, name: str = "memory") -> None:
+        self.name = name
+        self.objects: dict[str, bytes] = {}
+        self.staged: dict[str, bytearray] = {}
+        self.held: set[str] = set()
+
+    async def start(self) -> None:
+        """Nothing to prepare."""
+
+    async def check(self) -> None:
+        """Always there."""
+
+    async def claim(self, session: str) -> "MemoryUpload":
+        if session in self.held:
+            raise StagedBusyError
+        self.held.add(session)
+        return MemoryUpload(self, session)
+
+    async def list_staged(self) -> list[str]:
+        return list(self.staged)
+
+    async def stat(self, key: str) -> int:
+        if key not in self.objects:
+            raise ObjectMissingError(key)
+        return len(self.objects[key])
+
+    async def open(self, key: str) -> "MemoryReader":
+        await self.stat(key)
+        return MemoryReader(self.objects[key])
+
+    async def delete(self, key: str) -> None:
+        self.objects.pop(key, None)
+
+    async def close(self) -> None:
+        """Nothing to give up."""
+
+
+class MemoryUpload:
+    """The hold of one staged bytearray."""
+
+    def __init__(self, driver: MemoryDriver, session: str) -> None:
+        self._driver = driver
+        self._session = session
+        self._open = True
+        self._bytes = driver.staged.setdefault(session, bytearray())
+        self.size = len(self._bytes)
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise StagedBusyError
+
+    async def append(self, data: bytes, hasher: Hasher | None) -> None:
+        self._require_open()
+        self._bytes += data
+        if hasher is not None:
+            hasher.update(data)
+        self.size = len(self._bytes)
+
+    async def truncate(self, size: int) -> None:
+        self._require_open()
+        del self._bytes[size:]
+        self.size = size
+
+    async def hash(self, hasher: Hasher) -> None:
+        self._require_open()
+        hasher.update(self._bytes)
+
+    async def sync(self) -> None:
+        self._require_open()
+
+    async def finish(self, key: str) -> None:
+        self._require_open()
+        self._driver.objects[key] = bytes(self._driver.staged.pop(self._session))
+        await self.release()
+
+    async def discard(self) -> None:
+        self._require_open()
+        self._driver.staged.pop(self._session, None)
+        await self.release()
+
+    async def release(self) -> None:
+        if self._open:
+            self._open = False
+            self._driver.held.discard(self._session)
+
+
+class MemoryReader:
+    """Bytes that outlive their key."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
+        piece = self._data[start : start + length]
+        if len(piece) < length:
+            raise ObjectDamagedError("the object ends early")
+        yield piece
+
+    async def close(self) -> None:
+        """Nothing to give up."""

@@ -1,0 +1,27 @@
+"""Waiting for work on threads to end, whatever happens to the coroutine that waits."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def settled(work: Awaitable[T]) -> T:
+    """Await `work` to its end even when cancelled, and only then raise the cancellation.
+
+    A thread cannot be cancelled. If the coroutine went on before it, a descriptor could be closed
+    and its number reused while the thread still writes: bytes of one upload in another file.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen here; the cancellation is what the caller gets
+        raise cancelled
+    return task.result()

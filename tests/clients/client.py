@@ -1,0 +1,74 @@
+"""Command line clients, each with an environment of its own."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+TIMEOUT = 90.0  # seconds
+
+
+@dataclass(frozen=True)
+class Client:
+    """A program to call with arguments: `podman("push", name)` returns what it printed."""
+
+    program: str
+    env: Mapping[str, str]
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> str:
+        done = self._run(arguments, stdin, env)
+        assert done.returncode == 0, self._told(arguments, done)
+        return done.stdout.decode()
+
+    def refused(self, *arguments: str) -> str:
+        """Return what a call that must fail says."""
+        done = self._run(arguments, b"", {})
+        assert done.returncode != 0, self._told(arguments, done)
+        return done.stderr.decode()
+
+    def _run(
+        self, arguments: tuple[str, ...], stdin: bytes, env: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [self.program, *arguments],
+            env={**self.env, **env},
+            input=stdin,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    def _told(self, arguments: tuple[str, ...], done: subprocess.CompletedProcess[bytes]) -> str:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        return f"{' '.join([self.program, *arguments])}: status {done.returncode}\n{said}"
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip on a person's machine, fail where everything has to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def find_program(name: str, package: str, *, path: str = PATH) -> str:
+    found = shutil.which(name, path=path)
+    return found or unavailable(f"{name} is not installed (Debian: apt-get install {package})")
+
+
+def need_root(what: str) -> None:
+    if os.geteuid() != 0:
+        unavailable(f"{what} needs root here")
+
+
+def unmount_below(folder: Path) -> None:
+    """Undo mounts that a client left, so that the folder can be deleted."""
+    table = Path("/proc/self/mountinfo").read_text()
+    points = [line.split()[4] for line in table.splitlines()]
+    for point in sorted((p for p in points if Path(p).is_relative_to(folder)), reverse=True):
+        subprocess.run(["umount", "--lazy", point], check=True)

@@ -1,0 +1,161 @@
+"""A real Moorage and the real clients that speak to it."""
+
+import json
+import resource
+import shutil
+import tempfile
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.clients.api import Api
+from tests.clients.client import PATH, Client, find_program, need_root, unmount_below
+from tests.clients.engine import running_engine
+from tests.running import Running, running
+
+SERVER = pytest.StashKey[Running]()
+LOG_LINES = 100
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the server's log below a failed test."""
+    report = yield
+    server = item.config.stash.get(SERVER, None)
+    if server and report.failed:
+        lines = server.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        report.sections.append(("server log", "\n".join(lines)))
+    return report
+
+
+@pytest.fixture(scope="session")
+def registry(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("registry")) as server:
+        pytestconfig.stash[SERVER] = server
+        yield server
+
+
+@pytest.fixture(scope="session")
+def api(registry: Running) -> Iterator[Api]:
+    with httpx.Client(base_url=registry.url, trust_env=False, timeout=30) as client:
+        yield Api(client)
+
+
+@pytest.fixture
+def repository() -> str:
+    """Return a name that no other test pushes to."""
+    return f"team/app-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def busybox() -> Path:
+    return Path(find_program("busybox", "busybox-static"))
+
+
+@pytest.fixture(scope="session")
+def home(registry: Running) -> Iterator[Path]:
+    """A home without credentials, in which the registry is known to speak plain HTTP."""
+    with short_folder() as folder:
+        settings = folder / ".config" / "containers"
+        settings.mkdir(parents=True)
+        anything = {"default": [{"type": "insecureAcceptAnything"}]}
+        (settings / "policy.json").write_text(json.dumps(anything))
+        (settings / "registries.conf").write_text(
+            f'unqualified-search-registries = []\n[[registry]]\nlocation = "{registry.host}"\n'
+            "insecure = true\n"
+        )
+        (folder / "auth.json").write_text("{}")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def client_env(home: Path) -> dict[str, str]:
+    """All that a client sees of the environment."""
+    return {
+        "PATH": PATH,
+        "LANG": "C.UTF-8",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "DOCKER_CONFIG": str(home / ".docker"),
+        "REGISTRY_AUTH_FILE": str(home / "auth.json"),
+    }
+
+
+@pytest.fixture(scope="session")
+def docker(client_env: dict[str, str]) -> Iterator[Client]:
+    with short_folder() as folder, running_engine(folder, client_env) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def skopeo(client_env: dict[str, str]) -> Client:
+    return Client(find_program("skopeo", "skopeo"), client_env)
+
+
+@pytest.fixture(scope="session")
+def podman(client_env: dict[str, str]) -> Iterator[Client]:
+    need_root("podman")
+    with container_storage(client_env) as env:
+        client = Client(find_program("podman", "podman"), env)
+        yield client
+        client("rm", "--all", "--force")
+
+
+@pytest.fixture(scope="session")
+def buildah(client_env: dict[str, str]) -> Iterator[Client]:
+    need_root("buildah")
+    with container_storage(client_env) as env:
+        client = Client(find_program("buildah", "buildah"), env | {"BUILDAH_ISOLATION": "chroot"})
+        yield client
+        client("rm", "--all")
+
+
+@contextmanager
+def container_storage(env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Give podman or buildah folders of their own, and what lets containers start anywhere."""
+    with short_folder() as folder:
+        (folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+        )
+        limits = [f'"{name}={limit}:{limit}"' for name, limit in sorted(own_limits().items())]
+        # Debian's crun knows no mix of control groups v1 and v2; runc does.
+        runtime = 'runtime = "runc"\n' if shutil.which("runc", path=PATH) else ""
+        (folder / "containers.conf").write_text(
+            f"[containers]\ndefault_ulimits = [{', '.join(limits)}]\n"
+            f'[engine]\n{runtime}cgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
+            f'lock_type = "file"\ntmp_dir = "{folder}/tmp"\nvolume_path = "{folder}/volumes"\n'
+            f'[network]\nnetwork_config_dir = "{folder}/networks"\n'
+        )
+        yield env | {
+            "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+        }
+
+
+def own_limits() -> dict[str, int]:
+    """Return limits that need no right to raise limits, as podman's own do."""
+    hard = {
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
+    }
+    unlimited = resource.RLIM_INFINITY
+    return {name: 1024 if limit == unlimited else min(limit, 1024) for name, limit in hard.items()}
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """Make a folder whose path leaves room for a socket's name, and delete it with what is mounted there."""
+    folder = Path(tempfile.mkdtemp(prefix="moorage-"))
+    try:
+        yield folder
+    finally:
+        unmount_below(folder)
+        shutil.rmtree(folder)

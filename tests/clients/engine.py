@@ -1,0 +1,65 @@
+"""A Docker engine of our own: its own folders, its own socket, no bridge and no firewall rules."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.clients.client import PATH, Client, find_program, need_root, unavailable
+
+START, STOP = 60.0, 30.0  # seconds
+
+
+@contextmanager
+def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
+    """Start an engine below `folder`, whose path has to be short: sockets are made in it."""
+    need_root("the Docker engine")
+    daemon = find_program("dockerd", "docker.io")
+    # The client that came with the engine: a newer one may want plugins that are not there.
+    beside = f"{Path(daemon).parent.parent / 'bin'}:{PATH}"
+    address = f"unix://{folder / 'docker.sock'}"
+    docker = Client(find_program("docker", "docker.io", path=beside), env | {"DOCKER_HOST": address})
+    (folder / "daemon.json").write_text("{}")
+    log = folder / "dockerd.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                daemon,
+                f"--host={address}",
+                f"--config-file={folder / 'daemon.json'}",
+                f"--data-root={folder / 'data'}",
+                f"--exec-root={folder / 'exec'}",
+                f"--pidfile={folder / 'pid'}",
+                # Should a containerd of the machine be in use, neither sees the other's things.
+                f"--containerd-namespace={folder.name}",
+                f"--containerd-plugins-namespace={folder.name}-plugins",
+                "--bridge=none",
+                "--iptables=false",
+                "--ip-forward=false",
+            ],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_for(folder / "docker.sock", process, log)
+        yield docker
+    finally:
+        process.terminate()
+        try:
+            status = process.wait(STOP)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+    assert status == 0, f"the Docker engine ended with {status}\n{log.read_text()}"
+
+
+def _wait_for(address: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for the socket: it is made once everything else is ready."""
+    deadline = time.monotonic() + START
+    while not address.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            unavailable(f"the Docker engine does not start here\n{log.read_text()[-4000:]}")
+        time.sleep(0.05)

@@ -1,0 +1,37 @@
+"""Fixtures for all tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry.metadata import migrate
+from tests.support.missing import missing
+from tests.support.postgres import Cluster, find_binaries, run_cluster
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    binaries = find_binaries()
+    if binaries is None:
+        missing("PostgreSQL")
+    with run_cluster(binaries) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty registry's database, on each database there is."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/moorage.db"
+        migrate.upgrade(url)
+        yield url
+    else:
+        cluster: Cluster = request.getfixturevalue("postgres")
+        with cluster.database() as url:
+            yield url
