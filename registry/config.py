@@ -1,15 +1,14 @@
 """Settings: defaults < TOML file < environment < options, read once into a frozen typed tree.
 
 Nothing else reads the environment. Durations are seconds, sizes are bytes; the type of a field
-says how it is read and printed, its metadata what it means.
+says how it is read and printed and what it means.
 """
 
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import quote
@@ -27,6 +26,7 @@ from registry.units import (
     Size,
     Text,
     Timeout,
+    is_loopback,
     one_of,
     parse_endpoint,
 )
@@ -42,25 +42,18 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class HttpSettings:
     """`[http]`: where requests come from."""
 
-    listen: Listen = field(
-        default="127.0.0.1:5000",
-        metadata={"doc": "Address to serve on; no host means all addresses, port 0 any free one."},
-    )
-    workers: Count = field(default=1, metadata={"doc": "Processes that answer requests."})
-    external_url: ExternalUrl = field(
-        default="",
-        metadata={"doc": "The registry as clients reach it; empty: as the request says."},
-    )
-    trusted_proxies: Networks = field(
-        default=(),
-        metadata={"doc": "Proxies whose word on a client's address and scheme is believed."},
-    )
-    drain: Duration = field(
-        default=30.0, metadata={"doc": "How long a stopping server lets requests finish."}
-    )
-    body_idle: Timeout = field(
-        default=30.0, metadata={"doc": "How long a request body may deliver nothing."}
-    )
+    listen: Annotated[
+        Listen, "Address to serve on; no host means all addresses, port 0 any free port."
+    ] = "127.0.0.1:5000"
+    workers: Annotated[Count, "Processes that answer requests."] = 1
+    external_url: Annotated[
+        ExternalUrl, "The registry as clients reach it; empty: as each request says."
+    ] = ""
+    trusted_proxies: Annotated[
+        Networks, "Proxies whose word on a client's address and scheme is believed."
+    ] = ()
+    drain: Annotated[Duration, "How long a stopping server lets requests finish."] = 30.0
+    body_idle: Annotated[Timeout, "How long a request body may deliver nothing."] = 30.0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -72,18 +65,13 @@ class HttpSettings:
 class StorageSettings:
     """`[storage]`: where blobs are kept."""
 
-    driver: Annotated[Driver, one_of(Driver)] = field(
-        default="local",
-        metadata={"doc": "Files in a folder, or the memory of one process, gone when it ends."},
-    )
-    root: Text = field(
-        default="", metadata={"doc": "Folder of the blobs, from the data folder; empty: storage."}
-    )
-    reserve: Size = field(
-        default=64 << 20, metadata={"doc": "Bytes of the disk that uploads leave free."}
-    )
-    upload_expiry: Timeout = field(
-        default=86_400.0, metadata={"doc": "How long an upload session lives without a request."}
+    driver: Annotated[
+        Driver, one_of(Driver), "Files on disk, or the memory of one process, gone when it ends."
+    ] = "local"
+    root: Annotated[Text, "Folder of the blobs, from the data folder; empty: `storage`."] = ""
+    reserve: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
+    upload_expiry: Annotated[Timeout, "How long an upload session lives without a request."] = (
+        86_400.0
     )
 
 
@@ -91,63 +79,47 @@ class StorageSettings:
 class DatabaseSettings:
     """`[database]`: what exists and who may see it."""
 
-    url: DatabaseUrl = field(
-        default="",
-        repr=False,
-        metadata={"doc": "SQLAlchemy URL; empty: the SQLite file moorage.db in the data folder."},
-    )
+    url: Annotated[
+        DatabaseUrl, "SQLAlchemy URL; empty: the SQLite file `moorage.db` in the data folder."
+    ] = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
     """`[auth]`: who may do what."""
 
-    mode: Annotated[AuthMode, one_of(AuthMode)] = field(
-        default="",
-        metadata={
-            "doc": "Empty: no sign-in, this machine only. none: no sign-in, wherever it listens."
-        },
-    )
+    mode: Annotated[
+        AuthMode, one_of(AuthMode), "Empty: open to this machine; `none`: open wherever it listens."
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentSettings:
     """`[content]`: what may be pushed and deleted."""
 
-    sparse_index: Flag = field(
-        default=False, metadata={"doc": "Accept an index before the manifests it names."}
-    )
-    sparse_image: Flag = field(
-        default=False, metadata={"doc": "Accept an image before the blobs it names."}
-    )
-    delete: Flag = field(default=True, metadata={"doc": "Accept deletions."})
-    read_only: Flag = field(default=False, metadata={"doc": "Refuse every change."})
+    sparse_index: Annotated[Flag, "Accept an index without the manifests it names."] = False
+    sparse_image: Annotated[Flag, "Accept an image without the blobs it names."] = False
+    delete: Annotated[Flag, "Accept deletions."] = True
+    read_only: Annotated[Flag, "Refuse every change."] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSettings:
     """`[limits]`: how much at once."""
 
-    tags_page: Count = field(
-        default=1000,
-        metadata={"doc": "Entries of a page of tags or repositories if the request names none."},
-    )
-    tags_page_max: Count = field(
-        default=10_000, metadata={"doc": "Most entries of a page that a request may name."}
-    )
+    tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 1000
+    tags_page_max: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """`[log]`: what is written to standard error."""
 
-    format: Annotated[LogFormat, one_of(LogFormat)] = field(
-        default="text", metadata={"doc": "Lines for people, or one JSON object a line."}
-    )
-    level: Annotated[LogLevel, one_of(LogLevel)] = field(
-        default="info", metadata={"doc": "The least that is written."}
-    )
-    access: Flag = field(default=True, metadata={"doc": "A line at level info for each request."})
+    format: Annotated[
+        LogFormat, one_of(LogFormat), "Lines for people, or one JSON object a line."
+    ] = "text"
+    level: Annotated[LogLevel, one_of(LogLevel), "The least that is written."] = "info"
+    access: Annotated[Flag, "A line at level info for each request."] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +153,13 @@ class Setting(NamedTuple):
     """A key, as documentation and `config show` need it."""
 
     kind: Kind
-    default: Any
     doc: str
+    default: Any
+
+
+def _setting(key: Field[Any]) -> Setting:
+    _, kind, doc = get_args(key.type)
+    return Setting(kind, doc, key.default)
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = {
@@ -191,11 +168,10 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     if isinstance(each.type, type) and is_dataclass(each.type)
 }
 SETTINGS: Final[Mapping[str, Setting]] = {
-    f"{section}.{each.name}": Setting(get_args(each.type)[1], each.default, each.metadata["doc"])
+    f"{section}.{each.name}": _setting(each)
     for section, tree in _SECTIONS.items()
     for each in fields(tree)
 }
-_HEADINGS = [f"[{section}]" for section in _SECTIONS]
 _PREFIX = "MOORAGE_"
 _VARIABLES = {f"{_PREFIX}{key.upper().replace('.', '__')}": key for key in SETTINGS}
 _SLIPS = {name.replace("__", "_") for name in _VARIABLES}
@@ -251,13 +227,7 @@ def load(
 def require_safe_listen(settings: Settings) -> None:
     """Raise ConfigError if other machines could push without signing in and nobody wrote so."""
     host, _ = settings.http.address
-    if settings.auth.mode == "none" or host.lower() == "localhost":
-        return
-    try:
-        loopback = ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if settings.auth.mode != "none" and not is_loopback(host):
         raise ConfigError(
             f'http.listen = "{settings.http.listen}" lets other machines push without signing in.'
             ' Either listen on this machine only: http.listen = "127.0.0.1:5000".'
@@ -286,12 +256,13 @@ def show(settings: Settings) -> dict[str, Any]:
 def _read_document(
     config: Path | None, data: Path, environ: Mapping[str, str]
 ) -> tuple[Path | None, dict[str, Any]]:
-    named = config or Path(environ.get("MOORAGE_CONFIG") or "")
-    path = named if named.name else data / "moorage.toml"
+    variable = environ.get("MOORAGE_CONFIG")
+    named = config or (Path(variable) if variable else None)
+    path = named or data / "moorage.toml"
     try:
         return path, tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError:
-        if not named.name:
+        if named is None:
             return None, {}
         raise ConfigError(f"there is no settings file {path}") from None
     except OSError as error:
@@ -299,17 +270,19 @@ def _read_document(
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"the settings file {path} is not UTF-8 (at line {line})") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise ConfigError(f"the settings file {path} is not TOML: {error}") from error
 
 
 def _from_document(document: dict[str, Any], where: str) -> Iterator[_Given]:
     for section, table in document.items():
-        if section in _SECTIONS and isinstance(table, dict):
+        if not isinstance(table, dict):
+            yield _Given(f'"{section}"', table, "file", where)
+        elif section not in _SECTIONS:
+            yield _Given(f"[{section}]", table, "file", where)
+        else:
             for name, value in table.items():
                 yield _Given(f"{section}.{name}", value, "file", where)
-        else:
-            yield _Given(f"[{section}]", None, "file", where)
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
@@ -323,9 +296,10 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
 def _read(given: _Given) -> Any:
     """Return the value; raise ConfigError if its key is unknown or it does not fit."""
     if given.key not in SETTINGS:
-        known = _VARIABLES if given.origin == "env" else [*SETTINGS, *_HEADINGS]
-        near = get_close_matches(given.key, known, n=1, cutoff=0)
-        raise ConfigError(f"unknown setting {given.key} ({given.where}); the nearest is {near[0]}")
+        headings = [f"[{section}]" for section in _SECTIONS]
+        known = {name.upper(): name for name in (*SETTINGS, *headings, *_VARIABLES)}
+        near = known[get_close_matches(given.key.upper(), known, n=1, cutoff=0)[0]]
+        raise ConfigError(f"unknown setting {given.key} ({given.where}); the nearest is {near}")
     kind = SETTINGS[given.key].kind
     try:
         return (kind.from_toml if given.origin == "file" else kind.from_text)(given.value)
@@ -349,7 +323,6 @@ def _conflicts(settings: Settings) -> Iterator[str]:
 
 
 def _refuse(problems: list[str]) -> None:
-    if len(problems) == 1:
-        raise ConfigError(problems[0])
     if problems:
-        raise ConfigError("\n  ".join([f"{len(problems)} settings are wrong:", *problems]))
+        heading = [f"{len(problems)} settings are wrong:"] if problems[1:] else []
+        raise ConfigError("\n  ".join([*heading, *problems]), problems)

@@ -6,7 +6,7 @@ A field `drain: Duration` is a float of seconds; its `Kind` reads `30s` and writ
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, TypeVar, get_args
 
 Network = IPv4Network | IPv6Network
@@ -28,7 +28,7 @@ _DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.*")
 _PRINTABLE_URL = re.compile(
     r"(?P<before>sqlite(\+pysqlite)?:///[^?]*|postgresql(\+psycopg)?://[^:/?#@]*)"
     r"(?P<password>:[^/?#@]*(?=@))?"
-    rf"(?P<after>@?({_HOST})?(:[0-9]+)?(/[\w.-]*)?)(?P<query>\?[^#]*)?"
+    rf"(?P<after>@?({_HOST})?(:[0-9]+)?(/[\w.-]*)?)(?P<query>\?[^#@]*)?"
 )
 _HARMLESS = re.compile(r"(application_name|connect_timeout|host|port|sslmode|timeout)=[\w.,:/-]*")
 
@@ -57,6 +57,14 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     """Split HOST:PORT, the host empty for all addresses; raise ValueError for all else."""
     match = _match_endpoint(_LISTEN, text)
     return (match["host"] or "").strip("[]"), int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches a host; a name other than localhost counts as more."""
+    try:
+        return host.lower() == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def mask_database_url(url: str) -> str:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -117,7 +118,8 @@ class LocalDriver:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _fsync_folder(self._root / "blobs" / algorithm)
         _fsync_folder(self._root / "blobs")
-        fresh = marker.with_suffix(".new")
+        # A name of its own: several workers may make the same store at the same time.
+        fresh = marker.with_suffix(f".{secrets.token_hex(8)}")
         with fresh.open("w") as file:
             file.write(VERSION)
             file.flush()

@@ -3,7 +3,7 @@
 import argparse
 
 from registry.cli import output
-from registry.cli.opened import load_settings
+from registry.cli.settings import load_settings
 from registry.config import require_safe_listen
 from registry.config import show as show_settings
 

@@ -5,7 +5,7 @@ import asyncio
 from dataclasses import asdict
 
 from registry.cli import output
-from registry.cli.opened import load_settings
+from registry.cli.settings import load_settings
 from registry.config import Settings
 from registry.folder import DataFolder
 from registry.metadata import migrate

@@ -3,25 +3,15 @@
 import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 from registry import logs
 from registry.app import started
-from registry.config import Settings, load
+from registry.cli.settings import load_settings
 from registry.folder import DataFolder
 from registry.services.registry import Registry
 
 T = TypeVar("T")
-
-
-def load_settings(args: argparse.Namespace, overrides: dict[str, str] | None = None) -> Settings:
-    """The settings that the options name; ConfigError."""
-    return load(
-        config=Path(args.config) if args.config else None,
-        data=Path(args.data) if args.data else None,
-        overrides=overrides or {},
-    )
 
 
 def run(args: argparse.Namespace, work: Callable[[Registry], Awaitable[T]]) -> T:

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import socket
-import tempfile
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import uvicorn
 
 from registry import logs
 from registry.cli import db, output
-from registry.cli.opened import load_settings
+from registry.cli.settings import load_settings
 from registry.cli.workers import Supervisor
 from registry.config import Settings, require_safe_listen
 from registry.errors import ConfigError
@@ -47,9 +47,8 @@ def serve(args: argparse.Namespace) -> int:
     _greet(settings, sockets)
     if settings.http.workers == 1:
         return _work(settings, sockets)
-    _share_metrics()
-    # What is loaded so far is shared with the workers until someone writes to it.
-    from registry import app  # noqa: F401, PLC0415
+    _share_metrics(settings.data)
+    from registry import app  # noqa: F401, PLC0415 - loaded once, shared by the workers
 
     gc.freeze()
     supervisor = Supervisor(
@@ -62,12 +61,16 @@ def _require_current(settings: Settings) -> None:
     migrate.require_usable(db.read_state(settings))
 
 
-def _share_metrics() -> None:
+def _share_metrics(data: Path) -> None:
     """Let the workers count in files, so that whichever is asked can add all of them up."""
-    folder = tempfile.mkdtemp(prefix="moorage-metrics-")
+    for left in data.glob("metrics-*"):
+        if not Path("/proc", left.name.removeprefix("metrics-")).exists():
+            shutil.rmtree(left)
     owner = os.getpid()
+    folder = data / f"metrics-{owner}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     # prometheus_client takes this from the environment alone, when it is imported.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # noqa: TID251
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # noqa: TID251
 
     def remove() -> None:
         if os.getpid() == owner:

@@ -6,9 +6,8 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-import pytest
+from tests.support.missing import missing
 
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 TIMEOUT = 90.0  # seconds
@@ -37,6 +36,7 @@ class Client:
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             [self.program, *arguments],
+            cwd=self.env["HOME"],
             env={**self.env, **env},
             input=stdin,
             capture_output=True,
@@ -49,21 +49,13 @@ class Client:
         return f"{' '.join([self.program, *arguments])}: status {done.returncode}\n{said}"
 
 
-def unavailable(reason: str) -> NoReturn:
-    """Skip on a person's machine, fail where everything has to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
-
-
 def find_program(name: str, package: str, *, path: str = PATH) -> str:
-    found = shutil.which(name, path=path)
-    return found or unavailable(f"{name} is not installed (Debian: apt-get install {package})")
+    return shutil.which(name, path=path) or missing(f"{name} (Debian: apt-get install {package})")
 
 
 def need_root(what: str) -> None:
     if os.geteuid() != 0:
-        unavailable(f"{what} needs root here")
+        missing(f"root, which {what} needs,")
 
 
 def unmount_below(folder: Path) -> None:

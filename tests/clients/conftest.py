@@ -12,12 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.clients.api import Api
 from tests.clients.client import PATH, Client, find_program, need_root, unmount_below
 from tests.clients.engine import running_engine
-from tests.running import Running, running
+from tests.clients.repository import Repository
+from tests.support.server import Server, serving
 
-SERVER = pytest.StashKey[Running]()
+SERVER = pytest.StashKey[Server]()
 LOG_LINES = 100
 
 
@@ -37,22 +37,17 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def registry(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Running]:
-    with running(tmp_path_factory.mktemp("registry")) as server:
+) -> Iterator[Server]:
+    with serving(Server(tmp_path_factory.mktemp("registry") / "data")) as server:
         pytestconfig.stash[SERVER] = server
         yield server
 
 
-@pytest.fixture(scope="session")
-def api(registry: Running) -> Iterator[Api]:
-    with httpx.Client(base_url=registry.url, trust_env=False, timeout=30) as client:
-        yield Api(client)
-
-
 @pytest.fixture
-def repository() -> str:
-    """Return a name that no other test pushes to."""
-    return f"team/app-{uuid.uuid4().hex[:12]}"
+def repository(registry: Server) -> Iterator[Repository]:
+    """Name a repository that no other test pushes to."""
+    with httpx.Client(base_url=registry.url, trust_env=False, timeout=30) as client:
+        yield Repository(f"localhost:{registry.port}", f"team/app-{uuid.uuid4().hex[:12]}", client)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +56,7 @@ def busybox() -> Path:
 
 
 @pytest.fixture(scope="session")
-def home(registry: Running) -> Iterator[Path]:
+def home(registry: Server) -> Iterator[Path]:
     """A home without credentials, in which the registry is known to speak plain HTTP."""
     with short_folder() as folder:
         settings = folder / ".config" / "containers"
@@ -69,7 +64,7 @@ def home(registry: Running) -> Iterator[Path]:
         anything = {"default": [{"type": "insecureAcceptAnything"}]}
         (settings / "policy.json").write_text(json.dumps(anything))
         (settings / "registries.conf").write_text(
-            f'unqualified-search-registries = []\n[[registry]]\nlocation = "{registry.host}"\n'
+            f'unqualified-search-registries = []\n[[registry]]\nlocation = "localhost:{registry.port}"\n'
             "insecure = true\n"
         )
         (folder / "auth.json").write_text("{}")
@@ -131,7 +126,7 @@ def container_storage(env: dict[str, str]) -> Iterator[dict[str, str]]:
         (folder / "containers.conf").write_text(
             f"[containers]\ndefault_ulimits = [{', '.join(limits)}]\n"
             f'[engine]\n{runtime}cgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
-            f'lock_type = "file"\ntmp_dir = "{folder}/tmp"\nvolume_path = "{folder}/volumes"\n'
+            f'lock_type = "file"\ntmp_dir = "{folder / "tmp"}"\nvolume_path = "{folder}/volumes"\n'
             f'[network]\nnetwork_config_dir = "{folder}/networks"\n'
         )
         yield env | {
@@ -152,7 +147,7 @@ def own_limits() -> dict[str, int]:
 
 @contextmanager
 def short_folder() -> Iterator[Path]:
-    """Make a folder whose path leaves room for a socket's name, and delete it with what is mounted there."""
+    """Make a folder whose path leaves room for a socket's name; delete it with its mounts."""
     folder = Path(tempfile.mkdtemp(prefix="moorage-"))
     try:
         yield folder

@@ -1,12 +1,14 @@
 """A Docker engine of our own: its own folders, its own socket, no bridge and no firewall rules."""
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.clients.client import PATH, Client, find_program, need_root, unavailable
+from tests.clients.client import PATH, Client, find_program, need_root
+from tests.support.missing import missing
 
 START, STOP = 60.0, 30.0  # seconds
 
@@ -19,7 +21,9 @@ def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
     # The client that came with the engine: a newer one may want plugins that are not there.
     beside = f"{Path(daemon).parent.parent / 'bin'}:{PATH}"
     address = f"unix://{folder / 'docker.sock'}"
-    docker = Client(find_program("docker", "docker.io", path=beside), env | {"DOCKER_HOST": address})
+    docker = Client(
+        find_program("docker", "docker.io", path=beside), env | {"DOCKER_HOST": address}
+    )
     (folder / "daemon.json").write_text("{}")
     log = folder / "dockerd.log"
     with log.open("wb") as output:
@@ -32,8 +36,8 @@ def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
                 f"--exec-root={folder / 'exec'}",
                 f"--pidfile={folder / 'pid'}",
                 # Should a containerd of the machine be in use, neither sees the other's things.
-                f"--containerd-namespace={folder.name}",
-                f"--containerd-plugins-namespace={folder.name}-plugins",
+                f"--containerd-namespace=moorage{os.getpid()}",
+                f"--containerd-plugins-namespace=moorage{os.getpid()}.plugins",
                 "--bridge=none",
                 "--iptables=false",
                 "--ip-forward=false",
@@ -61,5 +65,5 @@ def _wait_for(address: Path, process: subprocess.Popen[bytes], log: Path) -> Non
     deadline = time.monotonic() + START
     while not address.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            unavailable(f"the Docker engine does not start here\n{log.read_text()[-4000:]}")
+            missing(f"a Docker engine that can start here\n{log.read_text()[-4000:]}\n")
         time.sleep(0.05)

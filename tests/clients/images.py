@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.clients.api import OCI, digest_of
+from tests.clients.repository import OCI, digest_of
 
 APPLETS = ("cat", "cp", "echo", "mkdir", "sh", "true")
 

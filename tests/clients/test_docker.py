@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.api import DOCKER, Api, Manifest
 from tests.clients.client import Client
 from tests.clients.images import rootfs
-from tests.running import Running
+from tests.clients.repository import INDEXES, MANIFESTS, Manifest, Repository
 
 pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("docker")]
 
@@ -45,11 +44,6 @@ def forget_images(docker: Client) -> None:
 def base(docker: Client, busybox: Path) -> str:
     docker("import", "-", "base:1", stdin=rootfs(busybox, salt=os.urandom(2_000_000)))
     return "base:1"
-
-
-@pytest.fixture
-def name(registry: Running, repository: str) -> str:
-    return f"{registry.host}/{repository}"
 
 
 def build(docker: Client, folder: Path, base: str, image: str, builder: str = CLASSIC) -> None:
@@ -91,20 +85,20 @@ def fetched_layers(output: str, manifest: Manifest) -> list[str]:
 
 @pytest.mark.parametrize("builder", [CLASSIC, BUILDKIT], ids=["classic", "buildkit"])
 def test_web_app_is_built_pushed_pulled_and_run(
-    docker: Client, api: Api, base: str, name: str, repository: str, tmp_path: Path, builder: str
+    docker: Client, base: str, repository: Repository, tmp_path: Path, builder: str
 ) -> None:
-    image = f"{name}:1.0"
+    image = f"{repository.name}:1.0"
     build(docker, tmp_path, base, image, builder)
     built = image_id(docker, image)
 
     pushed = push(docker, image)
 
-    manifest = api.manifest(repository, "1.0")
-    assert manifest.media_type == f"{DOCKER}.v2+json"
+    manifest = repository.manifest("1.0")
+    assert manifest.media_type == MANIFESTS["v2s2"]
     assert manifest.digest == pushed
     assert manifest.config == built
     for digest in [manifest.config, *manifest.layers]:
-        api.blob(repository, digest)
+        repository.blob(digest)
 
     forget_images(docker)
     docker.refused("image", "inspect", built)
@@ -115,127 +109,120 @@ def test_web_app_is_built_pushed_pulled_and_run(
     assert run(docker, image) == "flask==3.1\nserved\n"
 
 
-def test_pull_by_digest(
-    docker: Client, base: str, name: str, repository: str, api: Api
-) -> None:
-    docker("tag", base, f"{name}:1.0")
-    pushed = push(docker, f"{name}:1.0")
+def test_pull_by_digest(docker: Client, base: str, repository: Repository) -> None:
+    docker("tag", base, f"{repository.name}:1.0")
+    pushed = push(docker, f"{repository.name}:1.0")
     forget_images(docker)
 
-    docker("pull", f"{name}@{pushed}")
+    docker("pull", f"{repository.name}@{pushed}")
 
-    assert image_id(docker, f"{name}@{pushed}") == api.manifest(repository, pushed).config
+    assert image_id(docker, f"{repository.name}@{pushed}") == repository.manifest(pushed).config
 
 
 def test_second_push_sends_no_layer(
-    docker: Client, api: Api, base: str, name: str, repository: str, tmp_path: Path
+    docker: Client, base: str, repository: Repository, tmp_path: Path
 ) -> None:
-    build(docker, tmp_path, base, f"{name}:1.0")
-    first = push(docker, f"{name}:1.0")
+    build(docker, tmp_path, base, f"{repository.name}:1.0")
+    first = push(docker, f"{repository.name}:1.0")
 
-    second = docker("push", f"{name}:1.0")
+    second = docker("push", f"{repository.name}:1.0")
 
     assert pushed_digest(second) == first
     assert "Pushed" not in second
-    layers = api.manifest(repository, "1.0").layers
+    layers = repository.manifest("1.0").layers
     assert second.count("Layer already exists") == len(layers) > 1
 
 
 def test_push_to_second_repository_mounts_every_layer(
-    docker: Client, api: Api, base: str, name: str, repository: str, tmp_path: Path
+    docker: Client, base: str, repository: Repository, tmp_path: Path
 ) -> None:
-    build(docker, tmp_path, base, f"{name}:1.0")
-    first = push(docker, f"{name}:1.0")
-    docker("tag", f"{name}:1.0", f"{name}/second:1.0")
+    build(docker, tmp_path, base, f"{repository.name}:1.0")
+    first = push(docker, f"{repository.name}:1.0")
+    second = repository.below("second")
+    docker("tag", f"{repository.name}:1.0", f"{second.name}:1.0")
 
-    output = docker("push", f"{name}/second:1.0")
+    output = docker("push", f"{second.name}:1.0")
 
     assert pushed_digest(output) == first
-    manifest = api.manifest(f"{repository}/second", "1.0")
-    assert output.count(f"Mounted from {repository}") == len(manifest.layers) > 1
+    manifest = second.manifest("1.0")
+    assert output.count(f"Mounted from {repository.path}") == len(manifest.layers) > 1
     for layer in manifest.layers:
-        assert api.blob(f"{repository}/second", layer) == api.blob(repository, layer)
+        assert second.blob(layer) == repository.blob(layer)
 
 
 def test_committed_container_adds_one_layer(
-    docker: Client, api: Api, base: str, name: str, repository: str
+    docker: Client, base: str, repository: Repository
 ) -> None:
-    docker("tag", base, f"{name}:1")
-    push(docker, f"{name}:1")
+    docker("tag", base, f"{repository.name}:1")
+    push(docker, f"{repository.name}:1")
     docker("run", "--name=changed", "--network=none", base, "sh", "-c", "echo kept > /state")
-    docker("commit", "--change", 'CMD ["cat", "/state"]', "changed", f"{name}:2")
+    docker("commit", "--change", 'CMD ["cat", "/state"]', "changed", f"{repository.name}:2")
 
-    push(docker, f"{name}:2")
+    push(docker, f"{repository.name}:2")
 
-    before, after = api.manifest(repository, "1"), api.manifest(repository, "2")
+    before, after = repository.manifest("1"), repository.manifest("2")
     assert after.layers[:-1] == before.layers
     forget_images(docker)
-    docker("pull", f"{name}:2")
-    assert run(docker, f"{name}:2") == "kept\n"
+    docker("pull", f"{repository.name}:2")
+    assert run(docker, f"{repository.name}:2") == "kept\n"
 
 
 def test_tags_and_repositories_are_listed(
-    docker: Client, api: Api, base: str, name: str, repository: str
+    docker: Client, base: str, repository: Repository
 ) -> None:
     for tag in ["1.0", "latest", "1.1"]:
-        docker("tag", base, f"{name}:{tag}")
-    docker("push", "--all-tags", name)
-    docker("tag", base, f"{name}/other:1")
-    push(docker, f"{name}/other:1")
+        docker("tag", base, f"{repository.name}:{tag}")
+    docker("push", "--all-tags", repository.name)
+    docker("tag", base, f"{repository.name}/other:1")
+    push(docker, f"{repository.name}/other:1")
 
-    assert api.tags(repository) == ["1.0", "1.1", "latest"]
-    ours = [found for found in api.repositories() if found.startswith(repository)]
-    assert ours == [repository, f"{repository}/other"]
+    assert repository.tags() == ["1.0", "1.1", "latest"]
+    assert repository.catalog() == [repository.path, f"{repository.path}/other"]
 
 
-def test_pull_fails_after_deletion(
-    docker: Client, api: Api, base: str, name: str, repository: str
-) -> None:
-    docker("tag", base, f"{name}:gone")
-    deleted = push(docker, f"{name}:gone")
-    docker("commit", docker("create", base, "true").strip(), f"{name}:kept")
-    kept = push(docker, f"{name}:kept")
+def test_pull_fails_after_deletion(docker: Client, base: str, repository: Repository) -> None:
+    docker("tag", base, f"{repository.name}:gone")
+    deleted = push(docker, f"{repository.name}:gone")
+    docker("commit", docker("create", base, "true").strip(), f"{repository.name}:kept")
+    kept = push(docker, f"{repository.name}:kept")
 
-    api.delete(repository, deleted)
+    repository.delete(deleted)
 
     forget_images(docker)
-    assert "manifest unknown" in docker.refused("pull", f"{name}:gone")
-    assert "manifest unknown" in docker.refused("pull", f"{name}@{deleted}")
-    assert api.tags(repository) == ["kept"]
-    docker("pull", f"{name}@{kept}")
+    assert "manifest unknown" in docker.refused("pull", f"{repository.name}:gone")
+    assert "manifest unknown" in docker.refused("pull", f"{repository.name}@{deleted}")
+    assert repository.tags() == ["kept"]
+    docker("pull", f"{repository.name}@{kept}")
 
 
-def test_manifest_is_inspected(
-    docker: Client, api: Api, base: str, name: str, repository: str
-) -> None:
-    docker("tag", base, f"{name}:1.0")
-    push(docker, f"{name}:1.0")
+def test_manifest_is_inspected(docker: Client, base: str, repository: Repository) -> None:
+    docker("tag", base, f"{repository.name}:1.0")
+    push(docker, f"{repository.name}:1.0")
 
-    seen = json.loads(docker("manifest", "inspect", "--insecure", f"{name}:1.0"))
+    seen = json.loads(docker("manifest", "inspect", "--insecure", f"{repository.name}:1.0"))
 
-    assert seen == api.manifest(repository, "1.0").document
+    assert seen == repository.manifest("1.0").document
 
 
-def test_list_of_two_platforms(
-    docker: Client, api: Api, busybox: Path, name: str, repository: str
-) -> None:
+def test_list_of_two_platforms(docker: Client, repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY content /\n")
     built = {}
     for architecture in ["amd64", "arm64"]:
-        image = f"{name}:1.0-{architecture}"
-        content = rootfs(busybox, arch=architecture.encode())
-        docker("import", "--platform", f"linux/{architecture}", "-", image, stdin=content)
+        (tmp_path / "content").write_bytes(os.urandom(50_000))
+        image = f"{repository.name}:1.0-{architecture}"
+        options = ["--platform", f"linux/{architecture}", "--tag", image]
+        docker("build", *options, str(tmp_path), DOCKER_BUILDKIT=BUILDKIT)
         built[architecture] = image_id(docker, image)
         push(docker, image)
-    images = [f"{name}:1.0-{architecture}" for architecture in built]
-    docker("manifest", "create", "--insecure", f"{name}:1.0", *images)
+    images = [f"{repository.name}:1.0-{architecture}" for architecture in built]
+    docker("manifest", "create", "--insecure", f"{repository.name}:1.0", *images)
 
-    pushed = docker("manifest", "push", "--insecure", f"{name}:1.0").strip()
+    pushed = docker("manifest", "push", "--insecure", f"{repository.name}:1.0").strip()
 
-    index = api.manifest(repository, "1.0")
-    print(index.document, api.manifest(repository,"1.0-arm64").document); print(api.blob(repository, api.manifest(repository,"1.0-arm64").config))
-    assert index.media_type == f"{DOCKER}.list.v2+json"
+    index = repository.manifest("1.0")
+    assert index.media_type == INDEXES["v2s2"]
     assert index.digest == pushed
     for architecture, expected in built.items():
         forget_images(docker)
-        docker("pull", "--platform", f"linux/{architecture}", f"{name}:1.0")
-        assert image_id(docker, f"{name}:1.0") == expected
+        docker("pull", "--platform", f"linux/{architecture}", f"{repository.name}:1.0")
+        assert image_id(docker, f"{repository.name}:1.0") == expected

@@ -1,13 +1,22 @@
 """Pushing things in a line, for tests that are about something else."""
 
+import asyncio
 import json
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
+import sqlalchemy as sa
+from starlette.types import ASGIApp, Message
 
+from registry.metadata import tables
+from registry.metadata.database import Database
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from storage.digest import Digest
+from storage.driver import Driver
+from storage.local import LocalDriver
+from storage.memory import MemoryDriver
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -44,11 +53,102 @@ def media_type_of(raw: bytes) -> str:
     return str(json.loads(raw)["mediaType"])
 
 
+class Exchange:
+    """A request to the application itself: its body and its connection are in the test's hands."""
+
+    def __init__(self, app: ASGIApp, method: str, target: str, headers: dict[str, str]) -> None:
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "headers": [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "server": ("registry", 80),
+            "client": ("127.0.0.1", 123),
+            "root_path": "",
+        }
+        self.sent: list[Message] = []
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._waiting = asyncio.Event()
+        self._task: asyncio.Future[None] = asyncio.ensure_future(
+            app(scope, self._receive, self._send)
+        )
+        self._task.add_done_callback(lambda _: self._waiting.set())
+
+    async def _receive(self) -> Message:
+        self._waiting.set()
+        return await self._inbox.get()
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    async def wanted(self) -> None:
+        """Return when the application waits for the body, or has ended."""
+        await self._waiting.wait()
+
+    async def feed(self, data: bytes) -> None:
+        """Deliver a piece of the body; return when the application waits for the next."""
+        await self._deliver({"type": "http.request", "body": data, "more_body": True})
+        await self.wanted()
+
+    async def _deliver(self, message: Message) -> None:
+        await self.wanted()
+        self._waiting.clear()
+        await self._inbox.put(message)
+
+    async def finish(self, data: bytes = b"") -> Self:
+        """Deliver the end of the body and wait for the answer."""
+        await self._deliver({"type": "http.request", "body": data, "more_body": False})
+        return await self.ended()
+
+    async def hang_up(self) -> Self:
+        """Close the connection in the middle of the body."""
+        await self._deliver({"type": "http.disconnect"})
+        return await self.ended()
+
+    async def ended(self) -> Self:
+        await self._task
+        return self
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0]["status"])
+
+    @property
+    def headers(self) -> httpx.Headers:
+        return httpx.Headers(self.sent[0]["headers"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last message came; without it a server cuts the connection."""
+        return bool(self.sent) and not self.sent[-1].get("more_body", True)
+
+    def answer(self) -> httpx.Response:
+        """What a client makes of it."""
+        assert self.complete
+        return httpx.Response(self.status, headers=self.headers, content=self.body)
+
+
 @dataclass(frozen=True)
 class Kit:
     """A client of a registry, and the sequences that clients send."""
 
     http: httpx.AsyncClient
+
+    def speak(self, method: str, target: str, headers: dict[str, str] | None = None) -> Exchange:
+        """Begin a request whose body the test delivers."""
+        transport = self.http._transport
+        assert isinstance(transport, httpx.ASGITransport)
+        return Exchange(transport.app, method, target, headers or {})
 
     async def push_blob(self, name: str, data: bytes, algorithm: str = "sha256") -> Digest:
         digest = Digest.of(data, algorithm)
@@ -92,3 +192,36 @@ def codes(answer: httpx.Response) -> list[str]:
     entries = answer.json()["errors"]
     assert all(set(entry) == {"code", "message", "detail"} for entry in entries)
     return [entry["code"] for entry in entries]
+
+
+def require_session(answer: httpx.Response, status: int, name: str, received: int) -> str:
+    """Check what every answer about an upload session says; its location."""
+    assert answer.status_code == status, answer.text
+    upload = answer.headers["Docker-Upload-UUID"]
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", upload)
+    location = str(answer.headers["Location"])
+    assert location == f"/v2/{name}/blobs/uploads/{upload}"
+    assert answer.headers["Range"] == f"0-{max(0, received - 1)}"
+    return location
+
+
+def require_created(answer: httpx.Response, name: str, digest: Digest) -> None:
+    """Check the answer to what made `digest` a blob of the repository."""
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["Location"] == f"/v2/{name}/blobs/{digest}"
+    assert answer.headers["Docker-Content-Digest"] == str(digest)
+    assert answer.content == b""
+
+
+async def count_sessions(database: Database) -> int:
+    query = sa.select(sa.func.count()).select_from(tables.uploads)
+    return await database.read(lambda tx: int(tx.execute(query).scalar_one()))
+
+
+def list_stored(driver: Driver) -> list[str]:
+    """The keys of all objects in the store."""
+    if isinstance(driver, MemoryDriver):
+        return sorted(driver.objects)
+    assert isinstance(driver, LocalDriver)
+    root = driver.path("")
+    return sorted(str(path.relative_to(root)) for path in root.glob("blobs/*/*/*"))

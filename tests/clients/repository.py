@@ -1,8 +1,8 @@
-"""The registry's API, to compare what a client says with what is there."""
+"""The server's side of a push: compares what a client says with what is there."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -10,8 +10,9 @@ import httpx
 
 DOCKER = "application/vnd.docker.distribution.manifest"
 OCI = "application/vnd.oci.image"
-MANIFESTS = [f"{DOCKER}.v2+json", f"{OCI}.manifest.v1+json"]
-INDEXES = [f"{DOCKER}.list.v2+json", f"{OCI}.index.v1+json"]
+# By the names that podman, buildah and skopeo give the formats.
+MANIFESTS = {"v2s2": f"{DOCKER}.v2+json", "oci": f"{OCI}.manifest.v1+json"}
+INDEXES = {"v2s2": f"{DOCKER}.list.v2+json", "oci": f"{OCI}.index.v1+json"}
 
 
 def digest_of(content: bytes) -> str:
@@ -44,40 +45,52 @@ class Manifest:
         return [layer["digest"] for layer in self.document["layers"]]
 
 
-class Api:
-    """What the tests ask of a registry themselves."""
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the running server, as its API shows it to the tests themselves."""
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+    host: str
+    path: str
+    client: httpx.Client
 
-    def tags(self, repository: str) -> list[str]:
-        return self._pages(f"/v2/{repository}/tags/list", "tags")
+    @property
+    def name(self) -> str:
+        """As a client is given it."""
+        return f"{self.host}/{self.path}"
 
-    def repositories(self) -> list[str]:
-        return self._pages("/v2/_catalog", "repositories")
+    def below(self, name: str) -> "Repository":
+        return replace(self, path=f"{self.path}/{name}")
 
-    def manifest(self, repository: str, reference: str) -> Manifest:
-        accept = {"Accept": ", ".join([*MANIFESTS, *INDEXES])}
-        answer = self._client.get(f"/v2/{repository}/manifests/{reference}", headers=accept)
+    def tags(self) -> list[str]:
+        return self._pages(f"/v2/{self.path}/tags/list", "tags")
+
+    def catalog(self) -> list[str]:
+        """List the repositories whose path begins like this one's."""
+        found = self._pages("/v2/_catalog", "repositories")
+        return [path for path in found if path.startswith(self.path)]
+
+    def manifest(self, reference: str) -> Manifest:
+        accept = {"Accept": ", ".join([*MANIFESTS.values(), *INDEXES.values()])}
+        answer = self.client.get(f"/v2/{self.path}/manifests/{reference}", headers=accept)
         assert answer.status_code == httpx.codes.OK, answer.text
         manifest = Manifest(answer.content, answer.headers["Content-Type"])
         assert answer.headers["Docker-Content-Digest"] == manifest.digest
         return manifest
 
-    def blob(self, repository: str, digest: str) -> bytes:
-        answer = self._client.get(f"/v2/{repository}/blobs/{digest}")
+    def blob(self, digest: str) -> bytes:
+        answer = self.client.get(f"/v2/{self.path}/blobs/{digest}")
         assert answer.status_code == httpx.codes.OK, answer.text
         assert digest_of(answer.content) == digest
         return answer.content
 
-    def delete(self, repository: str, digest: str) -> None:
-        answer = self._client.delete(f"/v2/{repository}/manifests/{digest}")
+    def delete(self, digest: str) -> None:
+        answer = self.client.delete(f"/v2/{self.path}/manifests/{digest}")
         assert answer.status_code == httpx.codes.ACCEPTED, answer.text
 
     def _pages(self, path: str, key: str) -> list[str]:
         found: list[str] = []
         while path:
-            answer = self._client.get(path)
+            answer = self.client.get(path)
             assert answer.status_code == httpx.codes.OK, answer.text
             found += answer.json()[key] or []
             link = answer.links.get("next")

@@ -1,0 +1,115 @@
+"""Rows to test with, made by the functions under test, and plain looks at the tables."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from registry.metadata import blobs, manifests, repositories, tables, tags
+from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.database import Database
+from registry.metadata.manifests import Edge, ManifestRow
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.transaction import Transaction
+from registry.metadata.uploads import UploadRow
+from registry.oci.manifests import Kind, Manifest, parse_manifest
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from storage.digest import Digest
+from tests.support.kit import image_manifest, index_manifest
+
+T = TypeVar("T")
+
+NAME = RepositoryName("team/app")
+STORE = "local"
+
+
+def digest(seed: str) -> Digest:
+    return Digest.of(seed.encode())
+
+
+def blob(seed: str, key: str = "") -> BlobRow:
+    return BlobRow(digest(seed), len(seed), STORE, key or f"blobs/{seed}.0", BlobState.LIVE)
+
+
+def upload(upload_id: str, **changed: Any) -> UploadRow:
+    values: dict[str, Any] = {
+        "id": upload_id,
+        "repository": NAME,
+        "repository_generation": None,
+        "principal": "ann",
+        "algorithm": "sha256",
+        "offset": 0,
+        "prefix": None,
+        "store": STORE,
+        "generation": "0",
+        "key": None,
+    }
+    return UploadRow(**values | changed)
+
+
+def image(seed: str, layers: Sequence[str] = ("layer",), **more: Any) -> Manifest:
+    raw = image_manifest(f"config {seed}".encode(), [layer.encode() for layer in layers], **more)
+    return parse_manifest(raw, None)
+
+
+def index(children: Iterable[Manifest], **more: Any) -> Manifest:
+    return parse_manifest(index_manifest([child.raw for child in children], **more), None)
+
+
+def add_blob(tx: Transaction, repository: RepositoryRow, seed: str) -> Digest:
+    if blobs.find_anywhere(tx, digest(seed)) is None:
+        blobs.put(tx, blob(seed))
+    blobs.link(tx, repository, digest(seed))
+    return digest(seed)
+
+
+def add(
+    tx: Transaction, manifest: Manifest, *set_tags: str, name: RepositoryName = NAME
+) -> ManifestRow:
+    """Put a manifest with all it names, and tag it."""
+    repository = repositories.ensure(tx, name)
+    edges = [Edge("entry", d.digest, child=True) for d in manifest.entries]
+    named = [("layer", d) for d in manifest.layers]
+    named += [("config", manifest.config)] if manifest.config else []
+    for kind, descriptor in named:
+        blobs.put(tx, BlobRow(descriptor.digest, descriptor.size, STORE, "k", BlobState.LIVE))
+        blobs.link(tx, repository, descriptor.digest)
+        edges.append(Edge(kind, descriptor.digest, blob=True))
+    manifests.put(tx, repository, Digest.of(manifest.raw), manifest, edges)
+    for tag in set_tags:
+        tags.put(tx, repository, Tag(tag), Digest.of(manifest.raw))
+    row = manifests.find(tx, name, Digest.of(manifest.raw))
+    assert row is not None
+    assert manifest.kind in Kind
+    return row
+
+
+def find(tx: Transaction, name: RepositoryName = NAME) -> RepositoryRow:
+    row = repositories.find(tx, name)
+    assert row is not None
+    return row
+
+
+async def write(database: Database, work: Callable[[Transaction], T], actor: str = "ann") -> T:
+    return await database.write(work, actor=actor)
+
+
+async def race(databases: Sequence[Database], works: Iterable[Callable[[Transaction], T]]) -> list[T]:
+    """Run all works at once, spread over the databases."""
+    return await asyncio.gather(
+        *(
+            databases[number % len(databases)].write(work, actor=f"writer {number}")
+            for number, work in enumerate(works)
+        )
+    )
+
+
+async def rows(database: Database, table: sa.Table, *where: sa.ColumnElement[bool]) -> list[Any]:
+    query = sa.select(table).where(*where).order_by(*table.primary_key.columns)
+    return await database.read(lambda tx: list(tx.execute(query)))
+
+
+async def events(database: Database) -> list[Any]:
+    return await rows(database, tables.feed)

@@ -1,0 +1,129 @@
+"""A real server in processes of its own, which tests may stop, freeze and kill."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.support.postgres import free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START = 30.0
+"""Seconds to wait for a server's first answer; one worker answers within one on a quiet machine."""
+
+
+@dataclass
+class Server:
+    """How to start a server on `data`; running between `start` and `stop` or `kill`.
+
+    `settings` are environment variables. `patches` is put before everything else on PYTHONPATH:
+    a `sitecustomize.py` there can break the server's system calls.
+    """
+
+    data: Path
+    workers: int = 1
+    settings: dict[str, str] = field(default_factory=dict)
+    patches: Path | None = None
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.data.parent / f"{self.data.name}.log"
+
+    def start(self) -> "Server":
+        """Start it and wait for its first answer."""
+        path = [str(p) for p in (self.patches, ROOT) if p is not None]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
+        options = ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "registry.cli.main", "serve", *options]
+                + ["--workers", str(self.workers)],
+                env={**kept, **self.settings, "PYTHONPATH": os.pathsep.join(path)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a group of its own, so that all of it can be killed
+            )
+        deadline = time.monotonic() + START
+        while not self._answers():
+            dead = self.process.poll() is not None
+            assert not dead and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/v2/", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def running(self) -> subprocess.Popen[bytes]:
+        assert self.process is not None
+        return self.process
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to the server and its workers."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.running.pid, number)
+
+    def kill(self) -> None:
+        """kill -9 everything at once."""
+        self.signal_all(signal.SIGKILL)
+        self.running.wait()
+        self._wait_for_group()
+
+    def wait(self) -> int:
+        """Wait until it has ended by itself."""
+        status = self.running.wait(START)
+        self._wait_for_group()
+        return status
+
+    def _wait_for_group(self) -> None:
+        """Wait for workers, which die just after their parent."""
+        deadline = time.monotonic() + START
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self.running.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.01)
+        raise AssertionError("workers outlived their parent")
+
+    def stop(self) -> int:
+        """Ask it to end; its exit status."""
+        self.running.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def worker_pids(self) -> list[int]:
+        """The processes that serve."""
+        pid = self.running.pid
+        if self.workers == 1:
+            return [pid]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+
+@contextlib.contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Run `server` for a while; it must end well, or must have been killed by the test."""
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.running.poll() is None:
+            server.signal_all(signal.SIGCONT)
+            assert server.stop() == 0, server.log.read_text()

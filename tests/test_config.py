@@ -1,0 +1,415 @@
+"""Settings from defaults, file, environment and options; what is refused, and how it is said."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from registry.config import SETTINGS, Settings, load, require_safe_listen, show
+from registry.errors import ConfigError
+
+
+def settings(
+    tmp_path: Path,
+    toml: str = "",
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Settings:
+    """Load with `toml` as the settings file of the data folder."""
+    if toml:
+        (tmp_path / "moorage.toml").write_text(toml)
+    return load(config=None, data=tmp_path, overrides=overrides or {}, environ=environ or {})
+
+
+def refusal(
+    tmp_path: Path,
+    toml: str = "",
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> str:
+    with pytest.raises(ConfigError) as refused:
+        settings(tmp_path, toml, environ, overrides)
+    return refused.value.message
+
+
+# Defaults
+
+
+def test_the_defaults(tmp_path: Path) -> None:
+    assert show(settings(tmp_path)) == {
+        "data": str(tmp_path),
+        "config": None,
+        "http": {
+            "listen": "127.0.0.1:5000",
+            "workers": 1,
+            "external_url": "",
+            "trusted_proxies": [],
+            "drain": "30s",
+            "body_idle": "30s",
+        },
+        "storage": {
+            "driver": "local",
+            "root": str(tmp_path / "storage"),
+            "reserve": "64MiB",
+            "upload_expiry": "1d",
+        },
+        "database": {"url": f"sqlite:///{tmp_path}/moorage.db"},
+        "auth": {"mode": ""},
+        "content": {
+            "sparse_index": False,
+            "sparse_image": False,
+            "delete": True,
+            "read_only": False,
+        },
+        "limits": {"tags_page": 1000, "tags_page_max": 10_000},
+        "log": {"format": "text", "level": "info", "access": True},
+    }
+
+
+def test_every_default_is_a_value_that_its_kind_writes_and_reads() -> None:
+    for setting in SETTINGS.values():
+        assert setting.kind.from_toml(setting.kind.show(setting.default)) == setting.default
+        assert setting.doc.endswith(".")
+
+
+def test_durations_are_seconds_and_sizes_bytes(tmp_path: Path) -> None:
+    given = settings(tmp_path, '[http]\ndrain = "200ms"\n[storage]\nreserve = "1KiB"\n')
+    assert given.http.drain == 0.2
+    assert given.storage.reserve == 1024
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    with pytest.raises(FrozenInstanceError):
+        settings(tmp_path).http.workers = 2  # type: ignore[misc]
+
+
+def test_settings_travel_to_a_worker_process(tmp_path: Path) -> None:
+    given = settings(tmp_path, overrides={"http.trusted_proxies": "::1"})
+    copy = pickle.loads(pickle.dumps(given))  # noqa: S301 - our own bytes
+    assert copy == given
+    assert copy.origins == given.origins
+
+
+# Where settings come from
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    given = settings(
+        tmp_path,
+        '[http]\nlisten = "localhost:1"\nworkers = 2\ndrain = "1s"\n',
+        {"MOORAGE_HTTP__LISTEN": "localhost:2", "MOORAGE_HTTP__WORKERS": "3"},
+        {"http.listen": "localhost:3"},
+    )
+    assert given.http.listen == "localhost:3"
+    assert given.http.workers == 3
+    assert given.http.drain == 1.0
+    assert given.origins["http.listen"] == "option"
+    assert given.origins["http.workers"] == "env"
+    assert given.origins["http.drain"] == "file"
+    assert given.origins["http.body_idle"] == "default"
+    assert given.origins.keys() == SETTINGS.keys()
+
+
+def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
+    given = settings(
+        tmp_path,
+        environ={
+            "MOORAGE_STORAGE__UPLOAD_EXPIRY": "2s",
+            "MOORAGE_HTTP__TRUSTED_PROXIES": "10.0.0.0/8,::1",
+            "MOORAGE_CONTENT__READ_ONLY": "yes",
+            "MOORAGE_CONTENT__DELETE": "0",
+            "MOORAGE_LOG__FORMAT": "json",
+        },
+    )
+    assert given.storage.upload_expiry == 2.0
+    assert given.http.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    assert given.content.read_only
+    assert not given.content.delete
+    assert given.log.format == "json"
+
+
+def test_other_variables_are_none_of_our_business(tmp_path: Path) -> None:
+    environ = {"MOORAGE_SOAK": "1", "MOORAGE_PORT": "tcp://10.0.0.1:5000", "HTTP__LISTEN": "x"}
+    assert settings(tmp_path, environ=environ) == settings(tmp_path)
+
+
+def test_the_environment_of_the_process_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOORAGE_HTTP__WORKERS", "7")
+    assert load(config=None, data=tmp_path, overrides={}).http.workers == 7
+
+
+def test_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"MOORAGE_DATA": str(tmp_path / "of-environment")}
+    option = Path("of-option")
+    assert load(config=None, data=option, overrides={}, environ=environ).data == tmp_path / option
+    assert load(config=None, data=None, overrides={}, environ=environ).data.name == "of-environment"
+    for empty in ({}, {"MOORAGE_DATA": ""}):
+        assert load(config=None, data=None, overrides={}, environ=empty).data == tmp_path / "data"
+
+
+def test_the_settings_file(tmp_path: Path) -> None:
+    for name in ("moorage", "of-environment", "of-option"):
+        (tmp_path / f"{name}.toml").write_text(f'[storage]\nroot = "{name}"\n')
+    environ = {"MOORAGE_CONFIG": str(tmp_path / "of-environment.toml")}
+    option = tmp_path / "of-option.toml"
+    for config, variables, name in [
+        (option, environ, "of-option"),
+        (None, environ, "of-environment"),
+        (None, {"MOORAGE_CONFIG": ""}, "moorage"),
+        (None, {}, "moorage"),
+    ]:
+        given = load(config=config, data=tmp_path, overrides={}, environ=variables)
+        assert given.storage.root == name
+        assert given.source == tmp_path / f"{name}.toml"
+
+
+def test_relative_folders_start_at_the_data_folder(tmp_path: Path) -> None:
+    assert settings(tmp_path).storage_root == tmp_path / "storage"
+    blobs = settings(tmp_path, overrides={"storage.root": "blobs"})
+    assert blobs.storage_root == tmp_path / "blobs"
+    elsewhere = settings(tmp_path, overrides={"storage.root": "/srv/blobs"})
+    assert elsewhere.storage_root == Path("/srv/blobs")
+
+
+def test_any_data_folder_makes_a_database_url(tmp_path: Path) -> None:
+    odd = tmp_path / "a b?c#d%41@e:f"
+    given = load(config=None, data=odd, overrides={}, environ={})
+    assert make_url(given.database_url).database == str(odd / "moorage.db")
+    assert unquote(show(given)["database"]["url"]) == f"sqlite:///{odd}/moorage.db"
+
+
+def test_a_database_url_of_ones_own(tmp_path: Path) -> None:
+    given = settings(tmp_path, '[database]\nurl = "postgresql+psycopg://me:KEY@db/moorage"\n')
+    assert given.database_url == "postgresql+psycopg://me:KEY@db/moorage"
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [("[::1]:5000", ("::1", 5000)), (":0", ("", 0)), ("localhost:1", ("localhost", 1))],
+)
+def test_the_address_to_listen_on(tmp_path: Path, listen: str, address: tuple[str, int]) -> None:
+    assert settings(tmp_path, overrides={"http.listen": listen}).http.address == address
+
+
+# Unknown keys
+
+
+@pytest.mark.parametrize(
+    ("toml", "unknown", "nearest"),
+    [
+        ("[http]\nlisen = 1\n", "http.lisen", "http.listen"),
+        ("[http]\nupload_expiry = 1\n", "http.upload_expiry", "storage.upload_expiry"),
+        ("[http.listen]\nhost = 1\n", "http.listen", '"127.0.0.1:5000"'),
+        ("[htp]\nlisten = 1\n", "[htp]", "[http]"),
+        ("http = 1\n", '"http"', "[http]"),
+        ('"http.listen" = "localhost:1"\n', '"http.listen"', "http.listen"),
+    ],
+)
+def test_unknown_keys_in_the_file(tmp_path: Path, toml: str, unknown: str, nearest: str) -> None:
+    message = refusal(tmp_path, toml)
+    assert unknown in message
+    assert message.endswith(nearest) or f"such as {nearest}" in message
+    assert f"(file {tmp_path / 'moorage.toml'})" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("MOORAGE_HTTP__LISEN", "MOORAGE_HTTP__LISTEN"),
+        ("MOORAGE_HTP__LISTEN", "MOORAGE_HTTP__LISTEN"),
+        ("MOORAGE_http__listen", "MOORAGE_HTTP__LISTEN"),
+        ("MOORAGE_AUTH_MODE", "MOORAGE_AUTH__MODE"),
+    ],
+)
+def test_unknown_variables(tmp_path: Path, name: str, nearest: str) -> None:
+    assert refusal(tmp_path, environ={name: "VALUE"}) == (
+        f"unknown setting {name} (environment); the nearest is {nearest}"
+    )
+
+
+def test_unknown_options(tmp_path: Path) -> None:
+    assert refusal(tmp_path, overrides={"http.worker": "2"}) == (
+        "unknown setting http.worker (command line); the nearest is http.workers"
+    )
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings(
+            tmp_path,
+            '[http]\nworkers = 0\nlisen = "x"\n',
+            {"MOORAGE_LOG__LEVEL": "loud"},
+            {"http.listen": "5000"},
+        )
+    assert refused.value.message.startswith("4 settings are wrong:\n  ")
+    assert len(refused.value.detail) == 4
+    for key in ("http.workers", "http.lisen", "log.level", "http.listen"):
+        assert key in refused.value.message
+
+
+# Values that are refused
+
+
+def test_a_number_without_a_unit_is_no_duration(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "[http]\ndrain = 30\n") == (
+        f"http.drain = 30 (file {tmp_path / 'moorage.toml'}):"
+        ' expected a duration with its unit, such as "30s"'
+    )
+
+
+def test_the_place_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path, environ={"MOORAGE_LOG__LEVEL": "loud"}) == (
+        "log.level = 'loud' (environment variable MOORAGE_LOG__LEVEL):"
+        ' expected "debug" or "info" or "warning" or "error"'
+    )
+    assert "http.listen = '5000' (command line)" in refusal(
+        tmp_path, overrides={"http.listen": "5000"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("http.listen", "::1:5000"),
+        ("http.workers", "0"),
+        ("http.external_url", "https://a/path"),
+        ("http.trusted_proxies", "10.0.0.1/8"),
+        ("http.body_idle", "0s"),
+        ("storage.driver", "s3?"),
+        ("storage.reserve", "64MB"),
+        ("storage.upload_expiry", "1"),
+        ("database.url", "postgres://db"),
+        ("auth.mode", "off"),
+        ("content.delete", "maybe"),
+        ("limits.tags_page", "-1"),
+        ("log.format", "xml"),
+    ],
+)
+def test_values_that_do_not_fit(tmp_path: Path, key: str, text: str) -> None:
+    message = refusal(tmp_path, overrides={key: text})
+    assert message.startswith(key)
+    assert f"expected {SETTINGS[key].kind.expected}" in message
+
+
+def test_a_wrong_value_is_told_even_if_another_overrides_it(tmp_path: Path) -> None:
+    assert "http.workers" in refusal(
+        tmp_path, "[http]\nworkers = 0\n", overrides={"http.workers": "1"}
+    )
+
+
+def test_memory_is_the_memory_of_one_process(tmp_path: Path) -> None:
+    overrides = {"storage.driver": "memory", "http.workers": "2"}
+    assert "storage.driver" in refusal(tmp_path, overrides=overrides)
+    alone = settings(tmp_path, overrides=overrides | {"http.workers": "1"})
+    assert alone.storage.driver == "memory"
+
+
+def test_the_default_page_is_no_larger_than_the_largest(tmp_path: Path) -> None:
+    assert "limits.tags_page_max = 10" in refusal(tmp_path, "[limits]\ntags_page_max = 10\n")
+
+
+# Files that are refused
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_named_file_must_be_there(tmp_path: Path, by: str) -> None:
+    path = tmp_path / "absent.toml"
+    with pytest.raises(ConfigError, match=r"there is no settings file .*absent\.toml"):
+        load(
+            config=path if by == "option" else None,
+            data=tmp_path,
+            overrides={},
+            environ={"MOORAGE_CONFIG": str(path)} if by == "environment" else {},
+        )
+
+
+@pytest.mark.parametrize("folder", [".", "/"])
+def test_a_folder_is_no_file(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(config=Path(folder), data=tmp_path, overrides={}, environ={})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[http]\nlisten = "x\n', "is not TOML: .*line 2"),
+        (b"[http]\n\n[http]\n", "is not TOML: .*line 3"),
+        (b"[http]\n# \xff\n", r"is not UTF-8 \(at line 2\)"),
+        (b"[http]\nworkers = " + b"9" * 5000, "is not TOML"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "moorage.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        settings(tmp_path)
+
+
+# Secrets
+
+
+def test_a_secret_is_in_no_message(tmp_path: Path) -> None:
+    wrong = "postgres://me:KEY@db/moorage"
+    for message in (
+        refusal(tmp_path, environ={"MOORAGE_DATABASE__URL": wrong}),
+        refusal(tmp_path, overrides={"database.url": wrong}),
+        refusal(tmp_path, overrides={"database.ulr": wrong}),
+        refusal(tmp_path, f'[database]\nurl = ["{wrong}"]\n'),
+        refusal(tmp_path, f'database = "{wrong}"\n'),
+        refusal(tmp_path, f'[datab]\nurl = "{wrong}"\n'),
+        refusal(tmp_path, f'[database]\nurl = "{wrong}\n'),
+    ):
+        assert "KEY" not in message
+        assert "datab" in message.lower() or "line 2" in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://me:KEY@db/moorage",
+        "postgresql://me:KEY/moorage",
+        "postgresql://db/moorage?password=KEY",
+    ],
+)
+def test_a_secret_is_not_printed(tmp_path: Path, url: str) -> None:
+    given = settings(tmp_path, overrides={"database.url": url})
+    assert given.database_url == url
+    for printed in (repr(given), str(given.database), json.dumps(show(given))):
+        assert "KEY" not in printed
+
+
+def test_every_secret_stays_out_of_the_repr(tmp_path: Path) -> None:
+    for key, setting in SETTINGS.items():
+        section, name = key.split(".")
+        tree = getattr(settings(tmp_path), section)
+        assert is_dataclass(tree)
+        shown = {each.name: each.repr for each in fields(tree)}
+        assert shown[name] is not setting.kind.secret
+
+
+# Listening
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:5000", "127.9.9.9:1", "[::1]:0", "localhost:5000"])
+def test_this_machine_needs_no_sign_in(tmp_path: Path, listen: str) -> None:
+    require_safe_listen(settings(tmp_path, overrides={"http.listen": listen}))
+
+
+@pytest.mark.parametrize(
+    "listen", [":5000", "0.0.0.0:5000", "[::]:5000", "10.0.0.1:5000", "registry:5000"]
+)
+def test_other_machines_need_it_in_writing(tmp_path: Path, listen: str) -> None:
+    open_to_all = {"http.listen": listen}
+    with pytest.raises(ConfigError) as refused:
+        require_safe_listen(settings(tmp_path, overrides=open_to_all))
+    for way in (listen, "127.0.0.1:5000", '[auth] mode = "none"', "MOORAGE_AUTH__MODE=none"):
+        assert way in refused.value.message
+    require_safe_listen(settings(tmp_path, overrides=open_to_all | {"auth.mode": "none"}))
