@@ -50,6 +50,7 @@ def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - th
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("alembic").setLevel(max(least, logging.WARNING))
     logging.getLogger("moorage.access").disabled = not access
 
 

@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -99,11 +99,14 @@ class LocalDriver:
 
     def _prepare(self) -> None:
         with _faults("preparing the folder"):
+            made = [p for p in (self._root, *self._root.parents) if not p.exists()]
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in made:
+                _fsync_folder(folder.parent)
             marker = self._root / "VERSION"
             if not marker.exists():
                 self._create(marker)
-            if marker.read_text() != VERSION:
+            if marker.read_bytes() != VERSION.encode():
                 raise StoreUnavailableError("the storage folder was made by another version")
             # Publishing is a rename, and a rename is atomic only within one file system.
             if len({p.stat().st_dev for p in (self._staging, self._root / "blobs")}) != 1:
@@ -111,13 +114,16 @@ class LocalDriver:
 
     def _create(self, marker: Path) -> None:
         """Make every shard now, so that no later write depends on a new folder being durable."""
-        self._staging.mkdir(mode=0o700, exist_ok=True)
+        blobs = self._root / "blobs"
+        for folder in (self._staging, blobs):
+            folder.mkdir(mode=0o700, exist_ok=True)
         for algorithm in ALGORITHMS:
+            (blobs / algorithm).mkdir(mode=0o700, exist_ok=True)
             for first in range(256):
-                folder = self._root / keys.shard(algorithm, f"{first:02x}")
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _fsync_folder(self._root / "blobs" / algorithm)
-        _fsync_folder(self._root / "blobs")
+                shard = self._root / keys.shard(algorithm, f"{first:02x}")
+                shard.mkdir(mode=0o700, exist_ok=True)
+            _fsync_folder(blobs / algorithm)
+        _fsync_folder(blobs)
         # A name of its own: several workers may make the same store at the same time.
         fresh = marker.with_suffix(f".{secrets.token_hex(8)}")
         with fresh.open("w") as file:
@@ -127,8 +133,10 @@ class LocalDriver:
         fresh.rename(marker)
         _fsync_folder(self._root)
 
-    async def write(self, job: Callable[[], T]) -> T:
-        return await settled(asyncio.get_running_loop().run_in_executor(self._writers, job))
+    async def write(
+        self, job: Callable[[], T], undo: Callable[[T], Awaitable[None]] | None = None
+    ) -> T:
+        return await settled(asyncio.get_running_loop().run_in_executor(self._writers, job), undo)
 
     async def _read(self, job: Callable[[], T]) -> T:
         return await settled(asyncio.get_running_loop().run_in_executor(self._readers, job))
@@ -138,13 +146,15 @@ class LocalDriver:
 
     def _require_mounted(self) -> None:
         """An empty mount point must not look like a store that has lost every object."""
-        if not (self._root / "VERSION").exists():
-            raise StoreUnavailableError("the storage folder is not there; is its disk mounted?")
+        with _faults("looking at the folder"):
+            if not (self._root / "VERSION").exists():
+                raise StoreUnavailableError("the storage folder is not there; is its disk mounted?")
 
     async def claim(self, session: str) -> "LocalUpload":
         if not _SESSION.fullmatch(session):
             raise ValueError(session)
-        return await self.write(lambda: self._claim(self._staging / session))
+        path = self._staging / session
+        return await self.write(lambda: self._claim(path), undo=LocalUpload.release)
 
     def _claim(self, path: Path) -> "LocalUpload":
         with _faults("opening staged bytes"):
@@ -152,10 +162,10 @@ class LocalDriver:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 _lock_named(fd, path)
+                return LocalUpload(self, path, fd, os.fstat(fd).st_size)
             except BaseException:
                 os.close(fd)
                 raise
-            return LocalUpload(self, path, fd, os.fstat(fd).st_size)
 
     async def list_staged(self) -> list[str]:
         def job() -> list[str]:
@@ -183,7 +193,8 @@ class LocalDriver:
         with _faults("opening an object"):
             try:
                 file = await settled(
-                    aiofiles.open(self.path(key), "rb", buffering=0, executor=self._readers)
+                    aiofiles.open(self.path(key), "rb", buffering=0, executor=self._readers),
+                    undo=AsyncFileIO.close,
                 )
             except FileNotFoundError as error:
                 raise ObjectMissingError(key) from error
@@ -210,8 +221,8 @@ class LocalDriver:
             raise OSError(errno.ENOSPC, "below the reserve")
 
     async def close(self) -> None:
-        self._writers.shutdown()
-        self._readers.shutdown()
+        for pool in (self._writers, self._readers):
+            await settled(asyncio.to_thread(pool.shutdown))
 
 
 class LocalUpload:
@@ -224,24 +235,38 @@ class LocalUpload:
         self._fd = fd
         self._turn = threading.Lock()
 
-    async def _run(self, doing: str, job: Callable[[int], T]) -> T:
+    async def _run(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
         def on_thread() -> T:
             with self._turn, _faults(doing):
                 if self._fd < 0:
                     raise StagedBusyError
-                return job(self._fd)
+                try:
+                    return job(self._fd)
+                finally:
+                    if last:
+                        self._close()
 
         return await self._driver.write(on_thread)
+
+    def _close(self) -> None:
+        """Give up the descriptor and with it the lock. From here on another may own the path."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         def job(fd: int) -> None:
             self._driver.require_room(len(data))
             rest = memoryview(data)
             at = self.size
-            while rest:
-                written = os.pwrite(fd, rest, at)
-                at += written
-                rest = rest[written:]
+            try:
+                while rest:
+                    written = os.pwrite(fd, rest, at)
+                    at += written
+                    rest = rest[written:]
+            except OSError:
+                os.ftruncate(fd, self.size)
+                raise
             if hasher is not None:
                 hasher.update(data)
             self.size = at
@@ -276,30 +301,33 @@ class LocalUpload:
             os.fsync(fd)
             _fsync_folder(self._path.parent)
         except OSError:
-            self._path.unlink(missing_ok=True)
+            try:
+                self._path.unlink(missing_ok=True)
+            finally:
+                self._close()
             raise
 
     async def finish(self, key: str) -> None:
         def job(fd: int) -> None:
             final = self._driver.path(key)
-            os.fchmod(fd, 0o400)
             self._sync(fd)
             self._path.rename(final)
+            # Not before the rename: staged bytes that could not be published stay writable.
+            os.fchmod(fd, 0o400)
             _fsync_folder(final.parent)
 
-        await self._run("publishing", job)
-        await self.release()
+        await self._run("publishing", job, last=True)
 
     async def discard(self) -> None:
-        await self._run("removing staged bytes", lambda _: self._path.unlink(missing_ok=True))
-        await self.release()
+        def job(_fd: int) -> None:
+            self._path.unlink(missing_ok=True)
+
+        await self._run("removing staged bytes", job, last=True)
 
     async def release(self) -> None:
         def job() -> None:
-            with self._turn:
-                if self._fd >= 0:
-                    fd, self._fd = self._fd, -1
-                    os.close(fd)
+            with self._turn, _faults("closing staged bytes"):
+                self._close()
 
         await self._driver.write(job)
 

@@ -23,7 +23,7 @@ class Staging:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._running: OrderedDict[str, tuple[int, Hasher]] = OrderedDict()
+        self._running: OrderedDict[str, Hasher] = OrderedDict()
 
     async def claim(self, session: str) -> "Staged":
         """Hold the session's bytes; StagedBusyError while another request does."""
@@ -32,18 +32,20 @@ class Staging:
     async def list(self) -> list[str]:
         return await self._driver.list_staged()
 
-    def remember(self, session: str, offset: int, hasher: Hasher) -> None:
-        self._running[session] = (offset, hasher)
+    def remember(self, session: str, hasher: Hasher) -> None:
+        self._running[session] = hasher
         self._running.move_to_end(session)
         while len(self._running) > MAX_RUNNING:
             self._running.popitem(last=False)
 
-    def recall(self, session: str, offset: int, algorithm: str) -> Hasher | None:
-        """The hash of the first `offset` bytes, if this process has it. It is handed out once."""
-        if offset == 0:
-            return Hasher(algorithm)
-        at, hasher = self._running.pop(session, (-1, None))
-        return hasher if at == offset else None
+    def recall(self, session: str, prefix: Digest | None) -> Hasher | None:
+        """The running hash, if this process has it and it is of these bytes. It is handed out once.
+
+        Its offset would prove nothing: another process may have dropped bytes that were hashed
+        here but never acknowledged, and have acknowledged others in their place.
+        """
+        hasher = self._running.pop(session, None)
+        return hasher if hasher is not None and hasher.digest() == prefix else None
 
 
 class Staged:
@@ -57,9 +59,10 @@ class Staged:
         self._hasher: Hasher | None = None
         self._mark: tuple[int, Hasher | None] = (0, None)
 
-    async def resume(self, offset: int, algorithm: str) -> None:
+    async def resume(self, offset: int, algorithm: str, prefix: Digest | None = None) -> None:
         """Go on from the acknowledged `offset`: what a killed request left beyond it is dropped.
 
+        `prefix`: the digest of the acknowledged bytes as stored with `offset`, if it is.
         StagedLostError if there are fewer bytes than were acknowledged.
         """
         if self._upload.size < offset:
@@ -67,7 +70,8 @@ class Staged:
         if self._upload.size > offset:
             await self._upload.truncate(offset)
         self.offset = offset
-        self._hasher = self._staging.recall(self._session, offset, algorithm)
+        running = self._staging.recall(self._session, prefix)
+        self._hasher = running if offset else Hasher(algorithm)
         self._mark = (offset, self._hasher.copy() if self._hasher else None)
 
     async def append(self, body: AsyncIterable[bytes]) -> None:
@@ -130,5 +134,6 @@ class Staged:
     async def release(self) -> None:
         """End the hold. Safe to call twice."""
         if self._hasher is not None and self.offset:
-            self._staging.remember(self._session, self.offset, self._hasher)
+            self._staging.remember(self._session, self._hasher)
+            self._hasher = None
         await self._upload.release()

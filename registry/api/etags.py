@@ -6,10 +6,14 @@ _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 
 
 def parse_etags(header: str, *, weak: bool) -> tuple[str, ...]:
-    """The opaque tags listed, or `*`; weak ones only where the comparison may be weak."""
+    """The opaque tags listed, or `*`; weak ones only where the comparison may be weak.
+
+    A star in quotes is a tag, one that nothing here has, and stands for nothing else.
+    """
     if header.strip() == "*":
         return ("*",)
-    return tuple(tag for mark, tag in _ENTITY_TAG.findall(header) if weak or not mark)
+    listed = _ENTITY_TAG.findall(header)
+    return tuple(tag for mark, tag in listed if tag != "*" and (weak or not mark))
 
 
 def is_unchanged(header: str | None, etag: str) -> bool:

@@ -22,12 +22,11 @@ def show(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     shown = show_settings(settings)
     if args.json:
-        output.write_json(shown)
+        output.write_json(shown | {"origins": dict(settings.origins)})
         return 0
-    rows = [
-        (f"{section}.{key}" if section else key, value)
-        for section, keys in shown.items()
-        for key, value in (keys.items() if isinstance(keys, dict) else [("", keys)])
-    ]
-    output.write_table(("SETTING", "VALUE"), rows)
+    rows = [("data", shown["data"], ""), ("config", shown["config"] or "(none)", "")]
+    for key, origin in settings.origins.items():
+        section, name = key.split(".")
+        rows.append((key, shown[section][name], origin))
+    output.write_table(("SETTING", "VALUE", "FROM"), rows)
     return 0

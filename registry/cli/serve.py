@@ -114,9 +114,11 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
         shown = f"[{host}]" if ":" in host else host
         output.write(f"Moorage listens on http://{shown}:{port}")
     output.write(f"Data lies in {settings.data.resolve()}")
+    _, _, named = settings.http.external_url.partition("://")
+    host = named or f"localhost:{port}"
     output.write("To push an image:")
-    output.write(f"  docker tag IMAGE localhost:{port}/IMAGE")
-    output.write(f"  docker push localhost:{port}/IMAGE")
+    output.write(f"  docker tag IMAGE {host}/IMAGE")
+    output.write(f"  docker push {host}/IMAGE")
 
 
 class _Server(uvicorn.Server):
@@ -143,7 +145,8 @@ def _work(settings: Settings, sockets: list[socket.socket]) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.http.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.http.trusted_proxies],
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(settings.http.drain)),
     )

@@ -15,7 +15,7 @@ from registry.metadata.tables import (
     repositories,
     repository_blobs,
 )
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata.transaction import Change, Transaction, in_chunks
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
@@ -107,9 +107,14 @@ def put(tx: Transaction, blob: BlobRow) -> None:
 
 
 def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
-    """The blob, locked against every change until the end of the transaction."""
+    """The blob, locked against every change, its birth included, until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_b.digest == digest).with_for_update()
-    return _row(tx.execute(query).one_or_none())
+    found = _row(tx.execute(query).one_or_none())
+    if found is None:
+        # Without this, of two that find none the second would overwrite the first one's key.
+        tx.lock_absent(str(digest))
+        found = _row(tx.execute(query).one_or_none())
+    return found
 
 
 def touch(tx: Transaction, digest: Digest) -> None:
@@ -123,33 +128,38 @@ def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
 
 
 def count_not_live(tx: Transaction) -> int:
-    query = sa.select(sa.func.count()).where(_b.state != BlobState.LIVE.value)
+    # Not `!=`, which reads the whole index.
+    query = sa.select(sa.func.count()).where(
+        _b.state.in_([state.value for state in BlobState if state is not BlobState.LIVE])
+    )
     return int(tx.execute(query).scalar_one())
 
 
 def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
     """Make the blob visible in the repository, also for manifests that waited for it."""
-    insert = tx.insert(repository_blobs).values(
-        repository_id=repository.id, digest=digest, linked_at=tx.now
+    here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
+    held = sa.select(_l.digest).where(here).with_for_update(read=True, key_share=True)
+    insert = (
+        tx.insert(repository_blobs)
+        .values(repository_id=repository.id, digest=digest, linked_at=tx.now)
+        .on_conflict_do_nothing(index_elements=[_l.repository_id, _l.digest])
+        .returning(_l.digest)
     )
-    # DO UPDATE, not DO NOTHING: it locks the link against a removal that is on its way.
-    linked_at = tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_l.repository_id, _l.digest], set_={"digest": insert.excluded.digest}
-        ).returning(_l.linked_at)
-    ).scalar_one()
-    if linked_at == tx.now:
-        tx.record(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
-        tx.execute(
-            sa.update(manifest_edges)
-            .where(
-                _e.repository_id == repository.id,
-                _e.digest == digest,
-                _e.blob_digest.is_(None),
-                _e.child_digest.is_(None),
-            )
-            .values(blob_digest=digest)
+    while tx.execute(insert).first() is None:
+        # A link that is there is held; one that was on its way out when we came is made again.
+        if tx.execute(held).first() is not None:
+            return
+    tx.record(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
+    tx.execute(
+        sa.update(manifest_edges)
+        .where(
+            _e.repository_id == repository.id,
+            _e.digest == digest,
+            _e.blob_digest.is_(None),
+            _e.child_digest.is_(None),
         )
+        .values(blob_digest=digest)
+    )
 
 
 def unlink(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
@@ -181,11 +191,14 @@ def list_linked(
 
     Locked in digest order: two transactions that lock the same rows in two orders deadlock.
     """
-    query = (
-        sa.select(_l.digest, _b.state)
-        .join(blobs, _b.digest == _l.digest)
-        .where(_l.repository_id == repository.id, _l.digest.in_(digests))
-        .order_by(_l.digest)
-        .with_for_update(read=True, key_share=True, of=repository_blobs)
-    )
-    return {digest: BlobState(state) for digest, state in tx.execute(query)}
+    found: dict[Digest, BlobState] = {}
+    for chunk in in_chunks(digests):
+        query = (
+            sa.select(_l.digest, _b.state)
+            .join(blobs, _b.digest == _l.digest)
+            .where(_l.repository_id == repository.id, _l.digest.in_(chunk))
+            .order_by(_l.digest)
+            .with_for_update(read=True, key_share=True, of=repository_blobs)
+        )
+        found.update((digest, BlobState(state)) for digest, state in tx.execute(query))
+    return found

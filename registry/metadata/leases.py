@@ -18,7 +18,8 @@ def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
         set_={"holder": insert.excluded.holder, "expires_at": insert.excluded.expires_at},
         where=sa.or_(_l.holder == holder, _l.expires_at < tx.now),
     )
-    return tx.execute(statement).rowcount > 0
+    # RETURNING, because psycopg does not count the rows of an insert.
+    return tx.execute(statement.returning(_l.name)).first() is not None
 
 
 def release(tx: Transaction, name: str, holder: str) -> None:

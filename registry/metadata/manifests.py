@@ -14,7 +14,7 @@ from registry.metadata.tables import (
     repositories,
     tags,
 )
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata.transaction import Change, Transaction, in_chunks
 from registry.oci.descriptors import Descriptor
 from registry.oci.manifests import Manifest
 from registry.oci.names import RepositoryName
@@ -22,9 +22,6 @@ from registry.oci.references import Reference, Tag
 from storage.digest import Digest
 
 _m, _e, _t = manifests.c, manifest_edges.c, tags.c
-
-_CHUNK = 500
-"""Digests in one IN list: well below what either database takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +182,10 @@ def list_present(
 ) -> dict[Digest, ManifestRow]:
     """Those of `digests` that are manifests of the repository; in a write they are held."""
     found: dict[Digest, ManifestRow] = {}
-    ordered = sorted(set(digests))
-    for start in range(0, len(ordered), _CHUNK):
+    for chunk in in_chunks(digests):
         query = (
             sa.select(*_COLUMNS)
-            .where(
-                _m.repository_id == repository.id, _m.digest.in_(ordered[start : start + _CHUNK])
-            )
+            .where(_m.repository_id == repository.id, _m.digest.in_(chunk))
             .order_by(_m.digest)
             .with_for_update(read=True, key_share=True)
         )

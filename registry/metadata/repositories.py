@@ -57,9 +57,12 @@ def find(
     return RepositoryRow(*row) if row else None
 
 
-def ensure(tx: Transaction, name: RepositoryName) -> RepositoryRow:
-    """The repository, created if there is none, held against removal."""
-    found = find(tx, name, keep=True)
+def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
+    """The repository, created if there is none, held against removal; `lock` as in `find`.
+
+    Who needs the lock says so here: two that hold and lock later wait for each other.
+    """
+    found = find(tx, name, keep=True, lock=lock)
     if found is not None:
         return found
     generation = uuid.uuid4().hex

@@ -11,26 +11,32 @@ from storage.digest import Digest
 _t = tags.c
 
 
-def find(tx: Transaction, repository: RepositoryRow, tag: Tag) -> Digest | None:
+def find(
+    tx: Transaction, repository: RepositoryRow, tag: Tag, *, lock: bool = False
+) -> Digest | None:
+    """What the tag points at. `lock` keeps it there until the end of the transaction."""
     query = sa.select(_t.digest).where(_t.repository_id == repository.id, _t.name == str(tag))
+    if lock:
+        query = query.with_for_update()
     return tx.execute(query).scalar_one_or_none()
 
 
 def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) -> None:
     """Point the tag at a manifest of the repository."""
-    old = find(tx, repository, tag)
-    insert = tx.insert(tags).values(
-        repository_id=repository.id, name=str(tag), digest=digest, updated_at=tx.now
+    values = {"digest": digest, "updated_at": tx.now}
+    insert = (
+        tx.insert(tags)
+        .values(repository_id=repository.id, name=str(tag), **values)
+        .on_conflict_do_nothing(index_elements=[_t.repository_id, _t.name])
+        .returning(_t.name)
     )
-    tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_t.repository_id, _t.name],
-            set_={
-                "digest": insert.excluded.digest,
-                "updated_at": insert.excluded.updated_at,
-            },
-        )
-    )
+    # The old digest is what the tag has under its lock, else the feed skips what came between.
+    old = find(tx, repository, tag, lock=True)
+    while old is None and tx.execute(insert).first() is None:
+        old = find(tx, repository, tag, lock=True)
+    if old is not None:
+        here = sa.and_(_t.repository_id == repository.id, _t.name == str(tag))
+        tx.execute(sa.update(tags).where(here).values(**values))
     tx.record(
         Change.TAG_SET,
         repository.name,

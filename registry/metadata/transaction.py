@@ -1,5 +1,6 @@
 """A transaction as the files of queries see it."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -10,6 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from registry.metadata import tables
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
+
+
+CHUNK = 500
+"""Digests in one IN list: well below what either database takes."""
 
 
 class Change(StrEnum):
@@ -42,6 +47,12 @@ class Transaction:
         if self.connection.dialect.name == "postgresql":
             return postgresql.insert(table)
         return sqlite.insert(table)
+
+    def lock_absent(self, name: str) -> None:
+        """Hold the name of a row that is not there yet until the transaction ends."""
+        if self.connection.dialect.name == "postgresql":
+            key = sa.func.hashtextextended(name, 0)
+            self.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
     def record(
         self,
@@ -83,3 +94,10 @@ class Transaction:
             sa.insert(tables.feed),
             [{"number": first + i, **change} for i, change in enumerate(self.changes)],
         )
+
+
+def in_chunks(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
+    """The digests, each once and in order, in lists short enough for a statement."""
+    ordered = sorted(set(digests))
+    for start in range(0, len(ordered), CHUNK):
+        yield ordered[start : start + CHUNK]

@@ -76,6 +76,13 @@ def list_idle(tx: Transaction, before: int, n: int) -> list[UploadRow]:
     return [UploadRow(*row) for row in tx.execute(query)]
 
 
+def find_idle(tx: Transaction, upload_id: str, before: int) -> UploadRow | None:
+    """The session, if it is without activity since `before`, in microseconds."""
+    query = sa.select(*_COLUMNS).where(_u.id == upload_id, _u.active_at < before)
+    row = tx.execute(query).one_or_none()
+    return UploadRow(*row) if row else None
+
+
 def list_present(tx: Transaction, upload_ids: list[str]) -> set[str]:
     """Those of `upload_ids` that are sessions."""
     return set(tx.execute(sa.select(_u.id).where(_u.id.in_(upload_ids))).scalars())

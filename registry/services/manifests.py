@@ -40,20 +40,22 @@ class SparseSettings:
 
 @dataclass(frozen=True, slots=True)
 class TagCondition:
-    """A compare-and-swap: the tag must be at one of `match`, or, for `absent`, not exist."""
+    """A compare-and-swap: the tag must be at one of `match`, if given, and at none of `other`.
 
-    match: tuple[str, ...] = ()
-    absent: bool = False
+    Both hold digests, or `*` for any. Source: RFC 9110 section 13.1.
+    """
+
+    match: tuple[str, ...] | None = None
+    other: tuple[str, ...] = ()
 
     def check(self, current: Digest | None) -> None:
         """Raise TagMovedError unless the condition holds."""
-        if self.absent and current is not None:
+        is_at = {"*", str(current)} if current else set()
+        if self.match is not None and is_at.isdisjoint(self.match):
+            found = str(current) if current else None
+            raise TagMovedError("the tag is not at that digest", {"digest": found})
+        if not is_at.isdisjoint(self.other):
             raise TagMovedError("the tag exists", {"digest": str(current)})
-        if self.match:
-            held = current is not None and ("*" in self.match or str(current) in self.match)
-            if not held:
-                found = str(current) if current else None
-                raise TagMovedError("the tag is not at that digest", {"digest": found})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +120,10 @@ class Manifests:
             actual, manifest = await asyncio.to_thread(_read, raw, content_type, digest)
 
         def work(tx: Transaction) -> None:
-            repository = repositories.ensure(tx, name)
+            # A comparison is held against every other push of this repository: no creator can
+            # slip between it and the write.
+            repository = repositories.ensure(tx, name, lock=condition is not None)
             if condition is not None:
-                # Held against every other push of this repository: no creator can slip between
-                # the comparison and the write.
-                repositories.find(tx, name, lock=True)
                 for tag in set_tags:
                     condition.check(tags.find(tx, repository, tag))
             edges = self._edges(tx, repository, manifest)
@@ -173,10 +174,12 @@ class Manifests:
             if repository is None:
                 raise _unknown(reference)
             if isinstance(reference, Tag):
-                if condition is not None:
-                    condition.check(tags.find(tx, repository, reference))
-                if not tags.delete(tx, repository, reference):
+                current = tags.find(tx, repository, reference)
+                if current is None:
                     raise _unknown(reference)
+                if condition is not None:
+                    condition.check(current)
+                tags.delete(tx, repository, reference)
                 return
             row = manifests.find(tx, name, reference)
             if row is None:

@@ -1,5 +1,6 @@
 """Upload sessions: bytes first, then rows. Design D2 and D3 give the order and the reasons."""
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator
@@ -157,16 +158,20 @@ class Uploads:
     async def expire(self, before: int) -> int:
         """End sessions without activity since `before`, in microseconds; how many."""
         idle = await self._db.read(lambda tx: uploads.list_idle(tx, before, 100))
-        ended = 0
-        for row in idle:
-            with contextlib.suppress(StagedBusyError):  # a request is at it: not idle after all
-                staged = await self._staging.claim(row.id)
-                try:
+        return sum(await asyncio.gather(*(self._expire(row.id, before) for row in idle)))
+
+    async def _expire(self, upload_id: str, before: int) -> bool:
+        with contextlib.suppress(StagedBusyError):  # a request is at it: not idle after all
+            staged = await self._staging.claim(upload_id)
+            try:
+                # Look again: before the claim a request may have come and gone.
+                row = await self._db.read(lambda tx: uploads.find_idle(tx, upload_id, before))
+                if row is not None:
                     await self._end(row, staged)
-                    ended += 1
-                finally:
-                    await staged.release()
-        return ended
+                    return True
+            finally:
+                await staged.release()
+        return False
 
     async def recover(self) -> int:
         """Remove staged bytes that no session owns: what a crash left between row and bytes."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
@@ -64,10 +65,14 @@ async def api(start_api: Started) -> AsyncIterator[Api]:
 async def _lifespan(settings: Settings, opened: Opened) -> AsyncIterator[httpx.AsyncClient]:
     """What a server does around an application: start it, talk to it, stop it."""
     app = asgi(settings, opened)
-    to_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-    from_app: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    to_app: asyncio.Queue[Message] = asyncio.Queue()
+    from_app: asyncio.Queue[Message] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
-    task = asyncio.create_task(app(scope, to_app.get, from_app.put))
+
+    async def run() -> None:
+        await app(scope, to_app.get, from_app.put)
+
+    task = asyncio.create_task(run())
     await to_app.put({"type": "lifespan.startup"})
     assert (await from_app.get())["type"] == "lifespan.startup.complete"
     try:

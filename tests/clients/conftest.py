@@ -64,8 +64,8 @@ def home(registry: Server) -> Iterator[Path]:
         anything = {"default": [{"type": "insecureAcceptAnything"}]}
         (settings / "policy.json").write_text(json.dumps(anything))
         (settings / "registries.conf").write_text(
-            f'unqualified-search-registries = []\n[[registry]]\nlocation = "localhost:{registry.port}"\n'
-            "insecure = true\n"
+            "unqualified-search-registries = []\n"
+            f'[[registry]]\nlocation = "localhost:{registry.port}"\ninsecure = true\n'
         )
         (folder / "auth.json").write_text("{}")
         yield folder

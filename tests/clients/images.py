@@ -87,7 +87,7 @@ class Layout:
 
 
 def two_platforms(folder: Path, tag: str) -> Layout:
-    """Return a layout with a list of an amd64 and an arm64 image, who share one layer of two."""
+    """Return a layout with a list of an amd64 and an arm64 image; they share one layer of two."""
     layout = Layout(folder)
     shared = tar_of({"shared": os.urandom(300_000)})
     images = [

@@ -58,11 +58,7 @@ def push(buildah: Client, folder: Path, image: str, *options: str) -> str:
 
 @pytest.mark.parametrize("form", ["oci", "v2s2"])
 def test_image_is_built_pushed_and_pulled(
-    buildah: Client,
-    archive: Path,
-    repository: Repository,
-    tmp_path: Path,
-    form: str,
+    buildah: Client, archive: Path, repository: Repository, tmp_path: Path, form: str
 ) -> None:
     build(buildah, archive, f"{repository.name}:1.0", "first")
 

@@ -68,11 +68,7 @@ def run(podman: Client, image: str) -> str:
 
 @pytest.mark.parametrize("form", ["oci", "v2s2"])
 def test_image_is_built_pushed_pulled_and_run(
-    podman: Client,
-    base: str,
-    repository: Repository,
-    tmp_path: Path,
-    form: str,
+    podman: Client, base: str, repository: Repository, tmp_path: Path, form: str
 ) -> None:
     image = f"{repository.name}:1.0"
     build(podman, tmp_path, base, image)

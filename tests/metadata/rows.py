@@ -1,19 +1,20 @@
 """Rows to test with, made by the functions under test, and plain looks at the tables."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from registry.metadata import blobs, manifests, repositories, tables, tags
+from registry.metadata import blobs, manifests, postgres, repositories, tables, tags
 from registry.metadata.blobs import BlobRow, BlobState
-from registry.metadata.database import Database
+from registry.metadata.database import Database, parse_url
 from registry.metadata.manifests import Edge, ManifestRow
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.metadata.uploads import UploadRow
-from registry.oci.manifests import Kind, Manifest, parse_manifest
+from registry.oci.manifests import Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
@@ -27,6 +28,10 @@ STORE = "local"
 
 def digest(seed: str) -> Digest:
     return Digest.of(seed.encode())
+
+
+def digest_of(manifest: Manifest) -> Digest:
+    return Digest.of(manifest.raw)
 
 
 def blob(seed: str, key: str = "") -> BlobRow:
@@ -58,6 +63,12 @@ def index(children: Iterable[Manifest], **more: Any) -> Manifest:
     return parse_manifest(index_manifest([child.raw for child in children], **more), None)
 
 
+def find(tx: Transaction, name: RepositoryName = NAME) -> RepositoryRow:
+    row = repositories.find(tx, name)
+    assert row is not None
+    return row
+
+
 def add_blob(tx: Transaction, repository: RepositoryRow, seed: str) -> Digest:
     if blobs.find_anywhere(tx, digest(seed)) is None:
         blobs.put(tx, blob(seed))
@@ -68,32 +79,22 @@ def add_blob(tx: Transaction, repository: RepositoryRow, seed: str) -> Digest:
 def add(
     tx: Transaction, manifest: Manifest, *set_tags: str, name: RepositoryName = NAME
 ) -> ManifestRow:
-    """Put a manifest with all it names, and tag it."""
+    """Put a manifest and the blobs it names, and tag it; entries of an index are there already."""
     repository = repositories.ensure(tx, name)
     edges = [Edge("entry", d.digest, child=True) for d in manifest.entries]
     named = [("layer", d) for d in manifest.layers]
     named += [("config", manifest.config)] if manifest.config else []
     for kind, descriptor in named:
-        blobs.put(tx, BlobRow(descriptor.digest, descriptor.size, STORE, "k", BlobState.LIVE))
+        key = f"blobs/{descriptor.digest}"
+        blobs.put(tx, BlobRow(descriptor.digest, descriptor.size, STORE, key, BlobState.LIVE))
         blobs.link(tx, repository, descriptor.digest)
         edges.append(Edge(kind, descriptor.digest, blob=True))
-    manifests.put(tx, repository, Digest.of(manifest.raw), manifest, edges)
+    manifests.put(tx, repository, digest_of(manifest), manifest, edges)
     for tag in set_tags:
-        tags.put(tx, repository, Tag(tag), Digest.of(manifest.raw))
-    row = manifests.find(tx, name, Digest.of(manifest.raw))
-    assert row is not None
-    assert manifest.kind in Kind
-    return row
-
-
-def find(tx: Transaction, name: RepositoryName = NAME) -> RepositoryRow:
-    row = repositories.find(tx, name)
+        tags.put(tx, repository, Tag(tag), digest_of(manifest))
+    row = manifests.find(tx, name, digest_of(manifest))
     assert row is not None
     return row
-
-
-async def write(database: Database, work: Callable[[Transaction], T], actor: str = "ann") -> T:
-    return await database.write(work, actor=actor)
 
 
 async def race(databases: Sequence[Database], works: Iterable[Callable[[Transaction], T]]) -> list[T]:
@@ -106,10 +107,21 @@ async def race(databases: Sequence[Database], works: Iterable[Callable[[Transact
     )
 
 
-async def rows(database: Database, table: sa.Table, *where: sa.ColumnElement[bool]) -> list[Any]:
-    query = sa.select(table).where(*where).order_by(*table.primary_key.columns)
+async def rows(database: Database, table: sa.Table, **where: Any) -> list[Any]:
+    query = sa.select(table).filter_by(**where).order_by(*table.primary_key.columns)
     return await database.read(lambda tx: list(tx.execute(query)))
 
 
 async def events(database: Database) -> list[Any]:
     return await rows(database, tables.feed)
+
+
+@contextlib.contextmanager
+def held_open(url: str) -> Iterator[Transaction]:
+    """A transaction on PostgreSQL that another can meet half-way; it commits as the block ends."""
+    engine = postgres.open_engine(parse_url(url), writer=True)
+    with engine.begin() as connection:
+        transaction = Transaction(connection, "first", 1)
+        yield transaction
+        transaction.write_changes()
+    engine.dispose()

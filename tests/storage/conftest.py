@@ -1,7 +1,11 @@
-"""Stores to try things on."""
+"""Stores to try things on, and what is in the way of their disk."""
 
+import asyncio
+import os
+import shutil
+import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +16,42 @@ from storage.keys import blob_key, new_generation
 from storage.local import LocalDriver
 from storage.open import open_driver
 
+PATIENCE = 10.0
+"""Seconds after which a thread held back goes on, so that a failed test ends."""
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of a store: to make them durably takes longer than most tests."""
+    root = tmp_path_factory.mktemp("prepared") / "storage"
+    LocalDriver(root)._prepare()
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path) -> Iterator[Path]:
+    """Where an empty store is. A test that harms its layout makes one of its own."""
+    yield prepared
+    for path in (*prepared.glob("staging/*"), *prepared.glob("blobs/*/*/*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
 
 @pytest.fixture(params=["local", "memory"])
-async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+async def driver(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Driver]:
     """Each store there is, empty and started. A new one joins as a parameter."""
-    store = open_driver(request.param, root=tmp_path / "storage", reserve=0)
+    store = open_driver(request.param, root=root, reserve=0)
     await store.start()
     yield store
     await store.close()
 
 
 @pytest.fixture
-async def local(tmp_path: Path) -> AsyncIterator[LocalDriver]:
+async def local(root: Path) -> AsyncIterator[LocalDriver]:
     """A store on disk, empty and started."""
-    store = LocalDriver(tmp_path / "storage")
+    store = LocalDriver(root)
     await store.start()
     yield store
     await store.close()
@@ -39,3 +65,57 @@ def session() -> str:
 @pytest.fixture
 def key() -> str:
     return blob_key(Digest.of(b"the name says nothing of the bytes here"), new_generation())
+
+
+class Gate:
+    """Holds back the first thread that comes to it."""
+
+    def __init__(self) -> None:
+        self._used = threading.Lock()
+        self._reached = threading.Event()
+        self._opened = threading.Event()
+
+    def wait(self) -> None:
+        """Stop here, on a thread, if it is the first to come."""
+        if self._used.acquire(blocking=False):
+            self._reached.set()
+            assert self._opened.wait(PATIENCE)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()
+
+
+class Calls(list[tuple[str, str]]):
+    """What was called on the disk, and on which file below the root of the store."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def note(self, name: str, what: int | str | Path) -> None:
+        path = Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else Path(what)
+        self.append((name, os.path.relpath(path, self._root)))
+
+
+@pytest.fixture
+def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """A record of every call that changes the disk or makes it durable."""
+    calls = Calls(root)
+    for name in ("pwrite", "ftruncate", "fsync", "fchmod", "rename", "unlink"):
+
+        def call(what: int | Path, *args: object, name: str = name, real=getattr(os, name)):  # type: ignore[no-untyped-def]
+            calls.note(name, what)
+            return real(what, *args)
+
+        monkeypatch.setattr(os, name, call)
+    return calls

@@ -130,7 +130,8 @@ class Exchange:
     @property
     def complete(self) -> bool:
         """Whether the last message came; without it a server cuts the connection."""
-        return bool(self.sent) and not self.sent[-1].get("more_body", True)
+        last = self.sent[-1] if self.sent else {"type": "none"}
+        return last["type"] == "http.response.body" and not last.get("more_body", False)
 
     def answer(self) -> httpx.Response:
         """What a client makes of it."""

@@ -79,8 +79,10 @@ def run_cluster(binaries: Path) -> Iterator[Cluster]:
         data = folder / "data"
         subprocess.run(
             _as_postgres(
-                [str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
-                + ["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"]
+                [
+                    *(str(binaries / "initdb"), "-D", str(data), "-U", "postgres"),
+                    *("-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"),
+                ]
             ),
             check=True,
             capture_output=True,

@@ -47,10 +47,10 @@ class Server:
         path = [str(p) for p in (self.patches, ROOT) if p is not None]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
         options = ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
+        options += ["--workers", str(self.workers)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "registry.cli.main", "serve", *options]
-                + ["--workers", str(self.workers)],
+                [sys.executable, "-m", "registry.cli.main", "serve", *options],
                 env={**kept, **self.settings, "PYTHONPATH": os.pathsep.join(path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -59,8 +59,8 @@ class Server:
             )
         deadline = time.monotonic() + START
         while not self._answers():
-            dead = self.process.poll() is not None
-            assert not dead and time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
         return self
 

@@ -33,12 +33,25 @@ def _existing_reference(call: Call) -> Reference:
 
 
 def _condition(headers: Headers) -> TagCondition | None:
-    match = headers.get("if-match")
-    absent = headers.get("if-none-match", "").strip() == "*"
-    if match is None and not absent:
+    match, other = headers.get("if-match"), headers.get("if-none-match")
+    if match is None and other is None:
         return None
-    # A list without one usable tag matches nothing: the empty text is no digest.
-    return TagCondition(parse_etags(match, weak=False) or ("",) if match else (), absent)
+    return TagCondition(
+        None if match is None else parse_etags(match, weak=False),
+        parse_etags(other or "", weak=True),
+    )
+
+
+def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
+    """The tag in the path, or, beside a digest, those in the query, each once."""
+    asked = call.request.query_params.getlist("tag")
+    if len(asked) > MAX_TAGS:
+        raise TooManyTagsError(f"at most {MAX_TAGS} tags in one push", {"limit": MAX_TAGS})
+    if isinstance(reference, Digest):
+        return [Tag.parse(text) for text in dict.fromkeys(asked)]
+    if asked:
+        raise UnsupportedError("tag= goes with a digest in the path")
+    return [reference]
 
 
 async def get_manifest(call: Call) -> Response:
@@ -56,12 +69,7 @@ async def get_manifest(call: Call) -> Response:
 
 async def put_manifest(call: Call) -> Response:
     reference = parse_reference(call.param("reference"))
-    asked = call.request.query_params.getlist("tag")
-    if len(asked) > MAX_TAGS:
-        raise TooManyTagsError(f"at most {MAX_TAGS} tags in one push", {"limit": MAX_TAGS})
-    if asked and isinstance(reference, Tag):
-        raise UnsupportedError("tag= goes with a digest in the path")
-    set_tags = [reference] if isinstance(reference, Tag) else [Tag.parse(text) for text in asked]
+    set_tags = _tags_to_set(call, reference)
     raw = await read_body(call.request, call.settings.body_idle, MAX_MANIFEST_BYTES)
     pushed = await call.registry.manifests.put(
         call.name,
@@ -82,7 +90,7 @@ async def put_manifest(call: Call) -> Response:
     )
     if pushed.subject is not None:
         response.headers["OCI-Subject"] = str(pushed.subject)
-    if asked:
+    if isinstance(reference, Digest):
         for tag in set_tags:
             response.headers.append("OCI-Tag", str(tag))
     return response

@@ -1,0 +1,354 @@
+"""Endpoints 2 and 10: blobs are read and unlinked."""
+
+import os
+from pathlib import Path
+
+import pytest
+from starlette.types import Message
+
+from storage.digest import Digest
+from tests.api.conftest import Api, Started
+from tests.support.kit import codes, image_manifest, index_manifest
+
+pytestmark = pytest.mark.anyio
+
+DATA = bytes(range(256)) * 4
+ABSENT = Digest.of(b"nobody pushed this")
+LOCAL = pytest.mark.parametrize("driver", ["local"])
+
+
+def url(name: str, digest: Digest | str) -> str:
+    return f"/v2/{name}/blobs/{digest}"
+
+
+def immutable(digest: Digest) -> dict[str, str]:
+    return {"etag": f'"{digest}"', "cache-control": "max-age=31536000, immutable"}
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_2_says_all_about_the_blob(api: Api, algorithm: str) -> None:
+    digest = await api.push_blob("team/app", DATA, algorithm)
+    expected = {
+        "docker-content-digest": str(digest),
+        "content-length": str(len(DATA)),
+        "content-type": "application/octet-stream",
+        "accept-ranges": "bytes",
+        **immutable(digest),
+    }
+    for method, body in (("GET", DATA), ("HEAD", b"")):
+        # Compressing on the way would give bytes of another digest.
+        headers = {"Accept-Encoding": "gzip, br, zstd"}
+        exchange = await api.speak(method, url("team/app", digest), headers).finish()
+        assert exchange.status == 200
+        assert expected.items() <= dict(exchange.headers).items()
+        assert "content-encoding" not in exchange.headers
+        assert exchange.headers["docker-distribution-api-version"] == "registry/2.0"
+        assert exchange.body == body
+
+
+async def test_2_digest_in_the_path_may_be_escaped(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    answer = await api.http.get(url("app", str(digest).replace(":", "%3A")))
+    assert (answer.status_code, answer.content) == (200, DATA)
+    assert answer.headers["Docker-Content-Digest"] == str(digest)
+
+
+async def test_2_the_same_bytes_are_served_under_each_digest_they_were_pushed_with(
+    api: Api,
+) -> None:
+    for algorithm in ("sha256", "sha512"):
+        digest = Digest.of(DATA, algorithm)
+        assert (await api.http.get(url("app", digest))).status_code == 404
+        await api.push_blob("app", DATA, algorithm)
+        answer = await api.http.get(url("app", digest))
+        assert answer.headers["Docker-Content-Digest"] == str(digest)
+        assert answer.content == DATA
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (3 << 20) + 7])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_2_every_length_comes_whole(api: Api, size: int) -> None:
+    data = os.urandom(size)
+    digest = await api.push_blob("app", data)
+    answer = await api.http.get(url("app", digest))
+    assert answer.headers["Content-Length"] == str(size)
+    assert answer.content == data
+    assert (await api.http.head(url("app", digest))).headers["Content-Length"] == str(size)
+
+
+async def test_2_one_range_is_answered_with_it(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    last = len(DATA) - 1
+    for asked, (first, end) in {
+        "bytes=0-0": (0, 0),
+        "bytes=0-9": (0, 9),
+        "bytes=5-5": (5, 5),
+        "bytes=100-": (100, last),
+        f"bytes={last}-": (last, last),
+        f"bytes=0-{last}": (0, last),
+        "bytes=1000-99999": (1000, last),
+        "bytes=-1": (last, last),
+        "bytes=-24": (1000, last),
+        "bytes=-99999": (0, last),
+        "Bytes=7-8": (7, 8),
+    }.items():
+        answer = await api.http.get(url("app", digest), headers={"Range": asked})
+        assert answer.status_code == 206, asked
+        assert answer.headers["Content-Range"] == f"bytes {first}-{end}/{len(DATA)}"
+        assert answer.headers["Content-Length"] == str(end - first + 1)
+        assert answer.content == DATA[first : end + 1]
+        assert immutable(digest).items() <= dict(answer.headers).items()
+        assert answer.headers["Docker-Content-Digest"] == str(digest)
+        assert answer.headers["Accept-Ranges"] == "bytes"
+        assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert "Content-Encoding" not in answer.headers
+
+
+async def test_2_a_range_across_the_pieces_of_a_large_blob(api: Api) -> None:
+    data = os.urandom((2 << 20) + 100)
+    digest = await api.push_blob("app", data)
+    first, last = (1 << 20) - 5, (2 << 20) + 5
+    answer = await api.http.get(url("app", digest), headers={"Range": f"bytes={first}-{last}"})
+    assert answer.status_code == 206
+    assert answer.content == data[first : last + 1]
+
+
+async def test_2_several_ranges_or_what_is_no_range_get_everything(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    for asked in ("bytes=0-1,4-5", "bytes=0-0, -1", "lines=0-1", "bytes=-", "bytes=a-b", "0-4", ""):
+        answer = await api.http.get(url("app", digest), headers={"Range": asked})
+        assert answer.status_code == 200, asked
+        assert "Content-Range" not in answer.headers
+        assert answer.content == DATA
+
+
+async def test_2_a_range_outside_is_416_with_the_size(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    size = len(DATA)
+    for asked in (f"bytes={size}-", f"bytes={size}-{size + 5}", "bytes=9-8", "bytes=-0"):
+        answer = await api.http.get(url("app", digest), headers={"Range": asked})
+        assert answer.status_code == 416, asked
+        assert answer.headers["Content-Range"] == f"bytes */{size}"
+        assert codes(answer) == ["SIZE_INVALID"]
+        assert answer.json()["errors"][0]["detail"] == {"size": size}
+    huge = await api.http.get(url("app", digest), headers={"Range": f"bytes={'9' * 30}-"})
+    assert (huge.status_code, huge.headers["Content-Range"]) == (416, f"bytes */{size}")
+
+
+async def test_2_range_on_head_is_ignored(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    for asked in ("bytes=0-9", "bytes=99999-", "bytes=9-8", "bytes=0-1,4-5"):
+        answer = await api.http.head(url("app", digest), headers={"Range": asked})
+        assert answer.status_code == 200, asked
+        assert answer.headers["Content-Length"] == str(len(DATA))
+        assert "Content-Range" not in answer.headers
+
+
+async def test_2_if_range_gives_the_part_only_of_the_same_blob(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    for condition, status in {
+        f'"{digest}"': 206,
+        f'W/"{digest}"': 200,  # RFC 9110 section 13.1.5 asks for the strong comparison
+        '"another"': 200,
+        "Thu, 23 Jul 2026 10:00:00 GMT": 200,
+    }.items():
+        headers = {"Range": "bytes=1-2", "If-Range": condition}
+        answer = await api.http.get(url("app", digest), headers=headers)
+        assert answer.status_code == status, condition
+        assert answer.content == (DATA[1:3] if status == 206 else DATA)
+
+
+async def test_2_if_none_match_is_304_without_a_body(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    for condition in (f'"{digest}"', f'W/"{digest}"', f'"other", "{digest}"', "*"):
+        for method in ("GET", "HEAD"):
+            headers = {"If-None-Match": condition, "Range": "bytes=99999-"}
+            exchange = await api.speak(method, url("app", digest), headers).finish()
+            assert exchange.status == 304, condition
+            assert exchange.body == b""
+            assert immutable(digest).items() <= dict(exchange.headers).items()
+            assert exchange.headers.get("content-length", "0") in {"0", str(len(DATA))}
+    for condition in ('"other"', f'"{ABSENT}"', '"*"'):
+        for method in ("GET", "HEAD"):
+            answer = await api.http.request(
+                method, url("app", digest), headers={"If-None-Match": condition}
+            )
+            assert answer.status_code == 200, condition
+
+
+async def test_2_if_none_match_does_not_bring_an_absent_blob_to_life(api: Api) -> None:
+    await api.push_blob("app", DATA)
+    for condition in (f'"{ABSENT}"', "*"):
+        answer = await api.http.get(url("app", ABSENT), headers={"If-None-Match": condition})
+        assert answer.status_code == 404
+
+
+async def test_2_an_unknown_blob_and_an_unknown_repository_look_alike(api: Api) -> None:
+    await api.push_blob("app", DATA)
+    seen = set()
+    for name in ("app", "nobody/here"):
+        answer = await api.http.get(url(name, ABSENT))
+        assert answer.status_code == 404
+        assert codes(answer) == ["BLOB_UNKNOWN"]
+        assert answer.json()["errors"][0]["detail"] == {"digest": str(ABSENT)}
+        seen.add(answer.text)
+        head = await api.speak("HEAD", url(name, ABSENT)).finish()
+        assert (head.status, head.body, head.complete) == (404, b"", True)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_2_10_a_bad_digest_is_400(api: Api, method: str) -> None:
+    await api.push_blob("app", DATA)
+    good = Digest.of(DATA)
+    for bad in (
+        "sha256:",
+        "sha256:" + good.hex.upper(),
+        "sha256:" + good.hex[:-1],
+        "sha256:" + good.hex + "0",
+        "sha512:" + good.hex,
+        "sha256:" + "g" * 64,
+        "md5:" + "0" * 32,
+        "sha384:" + "0" * 96,
+        good.hex,
+        "latest",
+    ):
+        exchange = await api.speak(method, url("app", bad)).finish()
+        assert exchange.status == 400, bad
+        if method == "HEAD":
+            assert exchange.body == b""
+        else:
+            assert codes(exchange.answer()) == ["DIGEST_INVALID"]
+
+
+async def test_2_a_bad_name_is_400(api: Api) -> None:
+    for name in ("UPPER", "a__.b", "-a", "a" * 256, "team/-"):
+        answer = await api.http.get(url(name, ABSENT))
+        assert answer.status_code == 400, name
+        assert codes(answer) == ["NAME_INVALID"]
+
+
+async def test_2_a_name_may_hold_the_words_of_paths(api: Api) -> None:
+    for name in ("blobs/uploads", "a/blobs/b", "a/manifests/tags/list"):
+        digest = await api.push_blob(name, name.encode())
+        assert (await api.http.get(url(name, digest))).content == name.encode()
+
+
+async def test_2_other_methods_are_405_with_those_there_are(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    for method in ("PUT", "POST", "PATCH", "OPTIONS"):
+        answer = await api.http.request(method, url("app", digest))
+        assert answer.status_code == 405
+        assert answer.headers["Allow"] == "DELETE, GET, HEAD"
+        assert codes(answer) == ["UNSUPPORTED"]
+
+
+@LOCAL
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_2_a_client_that_leaves_costs_no_descriptor(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = await api.push_blob("app", os.urandom(3 << 20))
+    await api.http.get(url("app", digest))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        exchange = api.speak("GET", url("app", digest))
+
+        async def broken(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                raise OSError("the peer has gone")
+
+        monkeypatch.setattr(exchange, "_send", broken)
+        await exchange.ended()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+async def test_10_takes_the_blob_out_of_this_repository_alone(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    await api.push_blob("app", b"something else")
+    await api.push_blob("other", DATA)
+    answer = await api.http.delete(url("app", digest))
+    assert (answer.status_code, answer.content) == (202, b"")
+    for method in ("GET", "HEAD", "DELETE"):
+        assert (await api.http.request(method, url("app", digest))).status_code == 404
+    assert (await api.http.get(url("other", digest))).content == DATA
+
+
+async def test_10_an_unknown_blob_or_repository_is_404(api: Api) -> None:
+    await api.push_blob("app", DATA)
+    for name in ("app", "nobody/here"):
+        answer = await api.http.delete(url(name, ABSENT))
+        assert answer.status_code == 404
+        assert codes(answer) == ["BLOB_UNKNOWN"]
+
+
+async def test_10_a_blob_in_use_stays_and_the_answer_names_its_users(api: Api) -> None:
+    first, raw = await api.push_image("app", "one", seed="x")
+    config, layer = b"{}", b"layer one x"
+    await api.push_blob("app", config)
+    second = image_manifest(config, [layer])
+    assert (await api.put_manifest("app", "two", second)).status_code == 201
+    users = sorted([str(first), str(Digest.of(second))])
+
+    answer = await api.http.delete(url("app", Digest.of(layer)))
+    assert answer.status_code == 405
+    assert codes(answer) == ["UNSUPPORTED"]
+    assert answer.headers["Allow"] == "GET, HEAD"
+    assert answer.json()["errors"][0]["detail"] == {"manifests": users}
+    assert (await api.http.get(url("app", Digest.of(layer)))).content == layer
+    held_by_one = await api.http.delete(url("app", Digest.of(config)))  # a config counts as well
+    assert held_by_one.status_code == 405
+
+    # A tag is no user: the manifests still are.
+    assert (await api.http.delete("/v2/app/manifests/one")).status_code == 202
+    assert (await api.http.delete(url("app", Digest.of(layer)))).status_code == 405
+    for manifest in (raw, second):
+        gone = await api.http.delete(f"/v2/app/manifests/{Digest.of(manifest)}")
+        assert gone.status_code == 202
+    assert (await api.http.delete(url("app", Digest.of(layer)))).status_code == 202
+
+
+async def test_10_a_blob_that_an_index_lists_is_in_use(api: Api) -> None:
+    """BuildKit's caches are indexes of blobs."""
+    layer = await api.push_blob("app", DATA)
+    index = index_manifest([])[:-2] + b"]}"
+    index = index.replace(
+        b'"manifests": []',
+        b'"manifests": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",'
+        b' "digest": "%b", "size": %d}]' % (str(layer).encode(), len(DATA)),
+    )
+    assert (await api.put_manifest("app", "cache", index)).status_code == 201
+    answer = await api.http.delete(url("app", layer))
+    assert answer.status_code == 405
+    assert answer.json()["errors"][0]["detail"] == {"manifests": [str(Digest.of(index))]}
+
+
+async def test_10_use_in_another_repository_does_not_hold_the_blob(api: Api) -> None:
+    await api.push_image("user", "latest", seed="x")
+    layer = await api.push_blob("app", b"layer one x")
+    assert (await api.http.delete(url("app", layer))).status_code == 202
+    assert (await api.http.get(url("app", layer))).status_code == 404
+    assert (await api.http.get(url("user", layer))).status_code == 200
+
+
+async def test_10_the_last_blob_takes_the_repository_along(api: Api) -> None:
+    digest = await api.push_blob("app", DATA)
+    assert (await api.http.get("/v2/app/tags/list")).status_code == 200
+    assert (await api.http.delete(url("app", digest))).status_code == 202
+    assert codes(await api.http.get("/v2/app/tags/list")) == ["NAME_UNKNOWN"]
+    assert (await api.http.get("/v2/_catalog")).json() == {"repositories": []}
+
+
+@LOCAL
+@pytest.mark.parametrize("switch", ["content.delete=false", "content.read_only=true"])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_10_switched_off_deletes_nothing(start_api: Started, switch: str) -> None:
+    async with start_api() as api:
+        digest = await api.push_blob("app", DATA)
+    async with start_api(dict([switch.split("=")])) as api:
+        for target in (digest, ABSENT):
+            answer = await api.http.delete(url("app", target))
+            assert answer.status_code == 405
+            assert answer.headers["Allow"] == "GET, HEAD"
+            assert codes(answer) == ["UNSUPPORTED"]
+        assert (await api.http.get(url("app", digest))).content == DATA

@@ -1,0 +1,321 @@
+"""Endpoint 9, and the settings that switch changes off."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from registry.oci.referrers import fallback_tag
+from storage.digest import Digest
+from tests.api.conftest import Api, Started
+from tests.support.kit import codes, image_manifest, index_manifest, media_type_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("driver", ["memory"])]
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+CONFIG = b"{}"
+RAW = image_manifest(CONFIG, [])
+DIGEST = Digest.of(RAW)
+NAME = "team/app"
+
+
+def url(reference: object, name: str = NAME) -> str:
+    return f"/v2/{name}/manifests/{reference}"
+
+
+@pytest.fixture
+async def ready(api: Api) -> Api:
+    """RAW is in team/app under two tags."""
+    await api.push_blob(NAME, CONFIG)
+    await api.put_manifest(NAME, f"{DIGEST}?tag=a&tag=b", RAW)
+    return api
+
+
+async def list_tags(api: Api, name: str = NAME) -> list[str]:
+    answer = await api.http.get(f"/v2/{name}/tags/list")
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["tags"])
+
+
+async def delete(api: Api, reference: object, name: str = NAME) -> httpx.Response:
+    return await api.http.delete(url(reference, name))
+
+
+async def test_9_by_tag_removes_the_tag_alone_and_at_once(ready: Api) -> None:
+    answer = await delete(ready, "a")
+    assert (answer.status_code, answer.content) == (202, b"")
+    for method in ("GET", "HEAD", "DELETE"):
+        assert (await ready.http.request(method, url("a"))).status_code == 404
+    assert await list_tags(ready) == ["b"]
+    for reference in ("b", DIGEST):
+        assert (await ready.http.get(url(reference))).content == RAW
+
+
+async def test_9_by_digest_removes_the_manifest_with_all_its_tags(ready: Api) -> None:
+    other = index_manifest([])
+    await ready.put_manifest(NAME, "kept", other)
+    assert (await delete(ready, DIGEST)).status_code == 202
+    for reference in ("a", "b", DIGEST):
+        answer = await ready.http.get(url(reference))
+        assert (answer.status_code, codes(answer)) == (404, ["MANIFEST_UNKNOWN"])
+    assert await list_tags(ready) == ["kept"]
+    answer = await delete(ready, DIGEST)
+    assert (answer.status_code, codes(answer)) == (404, ["MANIFEST_UNKNOWN"])
+    assert (await ready.http.get(url("kept"))).content == other
+
+
+async def test_9_a_tag_deleted_and_pushed_again_is_there(ready: Api) -> None:
+    for _ in range(3):
+        assert (await delete(ready, "a")).status_code == 202
+        assert (await ready.http.get(url("a"))).status_code == 404
+        assert (await ready.put_manifest(NAME, "a", RAW)).status_code == 201
+        assert (await ready.http.get(url("a"))).content == RAW
+
+
+async def test_9_in_one_repository_leaves_the_others_alone(ready: Api) -> None:
+    await ready.push_blob("other", CONFIG)
+    await ready.put_manifest("other", "a", RAW)
+    assert (await delete(ready, DIGEST)).status_code == 202
+    assert (await ready.http.get(url("a", "other"))).content == RAW
+
+
+async def test_9_the_last_content_takes_the_repository_with_it(ready: Api) -> None:
+    await delete(ready, DIGEST)
+    assert await list_tags(ready) == []  # its config is there yet
+    blob = f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}"
+    assert (await ready.http.delete(blob)).status_code == 202
+    answer = await ready.http.get(f"/v2/{NAME}/tags/list")
+    assert (answer.status_code, codes(answer)) == (404, ["NAME_UNKNOWN"])
+    assert (await ready.http.get("/v2/_catalog")).json() == {"repositories": []}
+
+
+async def test_9_the_blobs_of_a_deleted_manifest_are_free(ready: Api) -> None:
+    blob = f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}"
+    await delete(ready, "a")
+    await delete(ready, "b")
+    assert (await ready.http.delete(blob)).status_code == 405
+    await delete(ready, DIGEST)
+    assert (await ready.http.get(blob)).status_code == 200
+    assert (await ready.http.delete(blob)).status_code == 202
+
+
+async def test_9_what_is_not_there_is_404(ready: Api) -> None:
+    for reference in ("absent", Digest.of(b""), ".no-tag", "a" * 129):
+        for name in (NAME, "nowhere"):
+            answer = await delete(ready, reference, name)
+            assert (answer.status_code, codes(answer)) == (404, ["MANIFEST_UNKNOWN"])
+
+
+async def test_9_by_sha512_digest(ready: Api) -> None:
+    digest = Digest.of(RAW, "sha512")
+    await ready.put_manifest(NAME, f"{digest}?tag=long", RAW)
+    assert (await delete(ready, digest)).status_code == 202
+    assert (await ready.http.get(url("long"))).status_code == 404
+    assert (await ready.http.get(url("a"))).content == RAW
+
+
+# Children of an index
+
+
+async def test_9_a_child_of_an_index_stays(ready: Api) -> None:
+    indexes = [index_manifest([RAW], annotations={"n": str(n)}) for n in range(2)]
+    for raw in indexes:
+        assert (await ready.put_manifest(NAME, "index", raw)).status_code == 201
+    answer = await delete(ready, DIGEST)
+    assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"])
+    assert answer.headers["Allow"] == "GET, HEAD"
+    named = answer.json()["errors"][0]["detail"]["indexes"]
+    assert named == sorted(str(Digest.of(raw)) for raw in indexes)  # untagged ones count too
+    assert await list_tags(ready) == ["a", "b", "index"]
+    assert (await delete(ready, "a")).status_code == 202  # a tag can go
+    for raw in indexes:
+        assert (await delete(ready, DIGEST)).status_code == 405
+        assert (await delete(ready, Digest.of(raw))).status_code == 202
+    assert (await delete(ready, DIGEST)).status_code == 202
+
+
+async def test_9_an_index_may_hold_an_index(ready: Api) -> None:
+    inner = index_manifest([RAW])
+    outer = index_manifest([inner])
+    for raw in (inner, outer):
+        await ready.put_manifest(NAME, str(Digest.of(raw)), raw)
+    for raw in (RAW, inner):
+        assert (await delete(ready, Digest.of(raw))).status_code == 405
+    for raw in (outer, inner, RAW):
+        assert (await delete(ready, Digest.of(raw))).status_code == 202
+
+
+async def test_9_an_index_of_another_repository_does_not_hold_a_child(ready: Api) -> None:
+    await ready.push_blob("other", CONFIG)
+    for raw in (RAW, index_manifest([RAW])):
+        await ready.put_manifest("other", "t", raw)
+    assert (await delete(ready, DIGEST)).status_code == 202
+    assert (await delete(ready, DIGEST, "other")).status_code == 405
+
+
+async def test_9_a_subject_can_go_and_its_referrers_stay(ready: Api) -> None:
+    referrer = index_manifest([], subject=json.loads(index_manifest([RAW]))["manifests"][0])
+    await ready.put_manifest(NAME, "referrer", referrer)
+    assert (await delete(ready, DIGEST)).status_code == 202
+    assert (await ready.http.get(url("referrer"))).content == referrer
+    entries = (await ready.http.get(f"/v2/{NAME}/referrers/{DIGEST}")).json()["manifests"]
+    assert [entry["digest"] for entry in entries] == [str(Digest.of(referrer))]
+    assert (await delete(ready, Digest.of(referrer))).status_code == 202
+    assert (await ready.http.get(f"/v2/{NAME}/referrers/{DIGEST}")).json()["manifests"] == []
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_9_a_fallback_tag_index_does_not_hold_its_entries(ready: Api, algorithm: str) -> None:
+    tag = fallback_tag(Digest.of(b"subject", algorithm))
+    index = index_manifest([RAW])
+    await ready.put_manifest(NAME, str(tag), index)
+    assert (await delete(ready, DIGEST)).status_code == 202
+    assert (await ready.http.get(url(tag))).content == index
+    # Once it is tagged otherwise too, it is an index like any other.
+    await ready.put_manifest(NAME, "a", RAW)
+    assert (await ready.put_manifest(NAME, "release", index)).status_code == 201
+    assert (await delete(ready, DIGEST)).status_code == 405
+    await delete(ready, "release")
+    assert (await delete(ready, DIGEST)).status_code == 202
+
+
+@SQLITE
+async def test_9_a_tag_that_is_almost_a_fallback_tag_holds(ready: Api) -> None:
+    index = index_manifest([RAW])
+    full = "sha256-" + 64 * "a"
+    for tag in (full + ".sig", full[:-1], full.upper(), full + "a", "sha384-" + 64 * "a"):
+        await ready.put_manifest(NAME, tag, index)
+        assert (await delete(ready, DIGEST)).status_code == 405, tag
+        assert (await delete(ready, tag)).status_code == 202
+
+
+# Compare and swap
+
+
+async def test_9_if_match_deletes_the_tag_only_where_it_is(ready: Api) -> None:
+    for etag in ('"x"', f'W/"{DIGEST}"', str(DIGEST), ""):
+        answer = await ready.http.delete(url("a"), headers={"If-Match": etag})
+        assert (answer.status_code, codes(answer)) == (412, ["DENIED"]), etag
+        assert answer.json()["errors"][0]["detail"] == {"digest": str(DIGEST)}
+    assert await list_tags(ready) == ["a", "b"]
+    for tag, etag in (("a", f'"{DIGEST}"'), ("b", '"x", *'), ("b", "*")):
+        answer = await ready.http.delete(url(tag), headers={"If-Match": etag})
+        assert answer.status_code == (412 if etag == '"x", *' else 202), etag
+    # RFC 9110 section 13.2.1: what is not there is 404 with a condition as without.
+    for name in (NAME, "nowhere"):
+        answer = await ready.http.delete(url("a", name), headers={"If-Match": f'"{DIGEST}"'})
+        assert answer.status_code == 404
+
+
+async def test_9_of_deletes_and_pushes_at_once_none_is_half_done(ready: Api) -> None:
+    """Whoever comes last wins; neither a tag without a manifest nor a 5xx comes of it."""
+    index = index_manifest([RAW])
+    calls = []
+    for n in range(12):
+        calls += [
+            ready.put_manifest(NAME, f"t{n % 3}", RAW),
+            ready.put_manifest(NAME, "index", index),
+            delete(ready, DIGEST),
+            delete(ready, f"t{n % 3}"),
+            delete(ready, Digest.of(index)),
+        ]
+    answers = await asyncio.gather(*calls)
+    assert {answer.status_code for answer in answers} <= {201, 202, 400, 404, 405}
+    for answer in answers:
+        if answer.status_code == 400:
+            assert codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]
+    for tag in await list_tags(ready):
+        pulled = await ready.http.get(url(tag))
+        assert pulled.status_code == 200
+        for entry in pulled.json().get("manifests", []):
+            assert (await ready.http.get(url(entry["digest"]))).status_code == 200
+
+
+# Switched off
+
+
+ABSENT = Digest.of(b"absent")
+PUSHES = [
+    ("POST", f"/v2/{NAME}/blobs/uploads/", []),
+    ("POST", f"/v2/{NAME}/blobs/uploads/?digest={Digest.of(b'x')}", []),
+    ("POST", f"/v2/{NAME}/blobs/uploads/?mount={Digest.of(CONFIG)}&from={NAME}", []),
+    ("PATCH", "UPLOAD", ["GET"]),
+    ("PUT", f"UPLOAD?digest={Digest.of(b'x')}", ["GET"]),
+    ("DELETE", "UPLOAD", ["GET"]),
+    ("PUT", url("a"), ["GET", "HEAD"]),
+    ("PUT", url("new"), ["GET", "HEAD"]),
+    ("PUT", f"{url(DIGEST)}?tag=new", ["GET", "HEAD"]),
+]
+DELETES = [
+    ("DELETE", url("a"), ["GET", "HEAD"]),
+    ("DELETE", url("absent"), ["GET", "HEAD"]),
+    ("DELETE", url(DIGEST), ["GET", "HEAD"]),
+    ("DELETE", url(DIGEST, "nowhere"), ["GET", "HEAD"]),
+    ("DELETE", f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}", ["GET", "HEAD"]),
+    ("DELETE", f"/v2/{NAME}/blobs/{ABSENT}", ["GET", "HEAD"]),
+]
+READS = [
+    "/v2/",
+    url("a"),
+    url(DIGEST),
+    f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}",
+    f"/v2/{NAME}/tags/list",
+    f"/v2/{NAME}/referrers/{DIGEST}",
+    "/v2/_catalog",
+]
+
+
+async def prepare(start_api: Started) -> str:
+    """Fill the registry while all is allowed; the location of an upload session in it."""
+    async with start_api() as api:
+        await api.push_blob(NAME, CONFIG)
+        await api.put_manifest(NAME, "a", RAW)
+        return await api.start_upload(NAME)
+
+
+async def require_refused(
+    api: Api, requests: list[tuple[str, str, list[str]]], upload: str, setting: str
+) -> None:
+    for method, target, allowed in requests:
+        path = target.replace("UPLOAD", upload)
+        headers = {"Content-Type": media_type_of(RAW)}
+        answer = await api.http.request(method, path, content=RAW, headers=headers)
+        assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"]), (method, path)
+        assert setting in answer.json()["errors"][0]["message"]
+        assert answer.headers["Allow"] == ", ".join(allowed), (method, path)
+
+
+async def require_readable(api: Api, upload: str) -> None:
+    for path in READS:
+        assert (await api.http.get(path)).status_code == 200, path
+    assert (await api.http.get(upload)).status_code == 204
+    assert await list_tags(api) == ["a"]
+
+
+async def test_9_read_only_refuses_every_change(start_api: Started) -> None:
+    upload = await prepare(start_api)
+    async with start_api({"content.read_only": "true"}) as api:
+        await require_refused(api, PUSHES + DELETES, upload, "read_only")
+        await require_readable(api, upload)
+
+
+async def test_9_switched_off_refuses_deletions_alone(start_api: Started) -> None:
+    upload = await prepare(start_api)
+    async with start_api({"content.delete": "false"}) as api:
+        requests = [
+            (method, path, [*allowed, "PUT"] if "manifests" in path else allowed)
+            for method, path, allowed in DELETES
+        ]
+        await require_refused(api, requests, upload, "delete")
+        await require_readable(api, upload)
+        assert (await api.put_manifest(NAME, "new", RAW)).status_code == 201
+        assert (await api.http.delete(upload)).status_code == 204  # gives up what was never kept
+
+
+@SQLITE
+async def test_9_both_switches_at_once(start_api: Started) -> None:
+    upload = await prepare(start_api)
+    async with start_api({"content.read_only": "true", "content.delete": "false"}) as api:
+        await require_refused(api, PUSHES + DELETES, upload, "[content]")
+        await require_readable(api, upload)

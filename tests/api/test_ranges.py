@@ -1,0 +1,198 @@
+"""`Range` and `Content-Range`, without a server."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.api.ranges import parse_content_range, parse_range
+from registry.errors import RangeInvalidError, UploadInvalidError
+
+HUGE = "9" * 5000  # more digits than Python turns into a number
+
+sizes = st.integers(0, 2**63 - 1)
+positions = st.integers(0, 2**80)
+
+
+@pytest.mark.parametrize(
+    ("header", "part"),
+    [
+        ("bytes=0-0", (0, 1)),
+        ("bytes=0-9", (0, 10)),
+        ("bytes=3-5", (3, 3)),
+        ("bytes=3-3", (3, 1)),
+        ("bytes=9-9", (9, 1)),
+        ("bytes=9-10", (9, 1)),
+        ("bytes=0-", (0, 10)),
+        ("bytes=9-", (9, 1)),
+        ("bytes=4-99999999999999999999", (4, 6)),
+        ("bytes=-1", (9, 1)),
+        ("bytes=-10", (0, 10)),
+        ("bytes=-11", (0, 10)),
+        ("bytes=0000000000000000000000000003-05", (3, 3)),
+        ("BYTES=3-5", (3, 3)),
+        ("bytes= 3-5 ", (3, 3)),
+    ],
+)
+def test_2_one_range_is_a_part(header: str, part: tuple[int, int]) -> None:
+    assert parse_range(header, 10) == part
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=0-1,3-4",
+        "bytes=0-1,",
+        "bytes=--1",
+        "bytes=+1-2",
+        "bytes=1 -2",
+        "bytes=0x1-2",
+        "bytes=\u0661-\u0662",
+        "bytes=\xb2-\xb3",
+        "items=0-1",
+        "0-1",
+        "bytes 0-1",
+        "bytes=0-1\n",
+    ],
+)
+def test_2_what_is_not_one_range_gets_everything(header: str | None) -> None:
+    assert parse_range(header, 10) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["bytes=10-", "bytes=10-12", "bytes=5-4", "bytes=-0", "bytes=99999999999999999999999-"],
+)
+def test_2_a_range_with_nothing_in_it_is_refused(header: str) -> None:
+    with pytest.raises(RangeInvalidError) as refused:
+        parse_range(header, 10)
+    assert refused.value.size == 10
+
+
+def test_2_numbers_beyond_all_sizes_are_numbers() -> None:
+    assert parse_range(f"bytes=4-{HUGE}", 10) == (4, 6)
+    assert parse_range(f"bytes=-{HUGE}", 10) == (0, 10)
+    for header in (f"bytes={HUGE}-", f"bytes={HUGE}-{HUGE}", f"bytes={HUGE}-3"):
+        with pytest.raises(RangeInvalidError):
+            parse_range(header, 10)
+
+
+def test_2_ranges_of_nothing() -> None:
+    assert parse_range("bytes=-5", 0) is None  # satisfiable: RFC 9110 section 14.1.2
+    for header in ("bytes=0-", "bytes=0-0"):
+        with pytest.raises(RangeInvalidError):
+            parse_range(header, 0)
+
+
+@given(sizes, positions, positions | st.none())
+def test_2_a_range_is_what_slicing_says(size: int, first: int, last: int | None) -> None:
+    header = f"bytes={first}-{'' if last is None else last}"
+    expected = range(size)[first : None if last is None else last + 1] if size else range(0)
+    if len(expected):
+        assert parse_range(header, size) == (expected.start, len(expected))
+    else:
+        with pytest.raises(RangeInvalidError):
+            parse_range(header, size)
+
+
+@given(st.integers(1, 2**63 - 1), st.integers(1, 2**80))
+def test_2_a_suffix_is_what_slicing_says(size: int, length: int) -> None:
+    expected = range(size)[-length:]
+    assert parse_range(f"bytes=-{length}", size) == (expected.start, len(expected))
+
+
+@given(st.text(alphabet="bytes=-,0123456789 \t*/", max_size=30), st.integers(0, 200))
+def test_2_no_text_gives_a_part_that_is_not_there(header: str, size: int) -> None:
+    try:
+        part = parse_range(header, size)
+    except RangeInvalidError:
+        return
+    if part is not None:
+        start, length = part
+        assert length > 0
+        assert start >= 0
+        assert start + length <= size
+
+
+@pytest.mark.parametrize(
+    ("header", "span"),
+    [
+        (None, None),
+        ("0-0", (0, 1)),
+        ("0-9", (0, 10)),
+        ("5-9", (5, 5)),
+        (" 5-9 ", (5, 5)),
+        # As RFC 9110 writes it; several clients do.
+        ("bytes 5-9/10", (5, 5)),
+        ("bytes 5-9/*", (5, 5)),
+        ("Bytes 5-9/10", (5, 5)),
+        ("bytes=5-9", (5, 5)),
+    ],
+)
+def test_5_content_range_is_start_and_length(
+    header: str | None, span: tuple[int, int] | None
+) -> None:
+    assert parse_content_range(header) == span
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "-",
+        "0-",
+        "-9",
+        "9-5",
+        "a-b",
+        "0-9-12",
+        "0 - 9",
+        "bytes",
+        "items 0-9/10",
+        "bytes */10",
+        "0x1-2",
+        "\xb2-\xb3",
+        "0-9\n1",
+        "1.0-2",
+        "+1-2",
+        "-1-2",
+    ],
+)
+def test_5_what_is_no_content_range_is_refused(header: str) -> None:
+    with pytest.raises(UploadInvalidError) as refused:
+        parse_content_range(header)
+    assert refused.value.detail == {"content_range": header}
+
+
+def test_5_a_refusal_does_not_repeat_a_long_header() -> None:
+    with pytest.raises(UploadInvalidError) as refused:
+        parse_content_range("x" * 10_000)
+    assert len(str(refused.value.detail)) < 200
+
+
+@given(sizes, st.integers(1, 2**40))
+def test_5_content_range_comes_back(start: int, length: int) -> None:
+    assert parse_content_range(f"{start}-{start + length - 1}") == (start, length)
+
+
+def test_5_a_start_beyond_all_numbers_is_still_a_start() -> None:
+    """It is out of order, like any other wrong start, and no error of form."""
+    span = parse_content_range(f"{HUGE}-{HUGE}")
+    assert span is not None
+    assert span[0] > 2**63
+
+
+@given(st.text(alphabet=string.printable, max_size=40))
+def test_5_any_text_is_a_span_or_refused(header: str) -> None:
+    try:
+        span = parse_content_range(header)
+    except UploadInvalidError:
+        return
+    assert span is not None
+    assert span[0] >= 0
+    assert span[1] > 0

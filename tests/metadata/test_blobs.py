@@ -1,0 +1,245 @@
+"""Blobs: one row each, seen only through links, and no link lost or told twice."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from registry.metadata import blobs, doomed, manifests, repositories, tables
+from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.database import Database
+from registry.metadata.manifests import Edge
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+from tests.metadata.rows import (
+    NAME,
+    STORE,
+    add,
+    add_blob,
+    blob,
+    digest,
+    digest_of,
+    events,
+    find,
+    held_open,
+    image,
+    race,
+    rows,
+)
+from tests.support.postgres import Cluster
+
+pytestmark = pytest.mark.anyio
+
+MORE_THAN_A_STATEMENT_TAKES = 70_000
+"""PostgreSQL takes 65,535 parameters, SQLite as it is built by most 32,766."""
+
+
+async def test_is_found_only_where_it_is_linked(database: Database) -> None:
+    def work(tx: Transaction) -> list[BlobRow | None]:
+        add_blob(tx, repositories.ensure(tx, NAME), "x")
+        repositories.ensure(tx, RepositoryName("other"))
+        return [
+            blobs.find(tx, NAME, digest("x")),
+            blobs.find(tx, RepositoryName("other"), digest("x")),
+            blobs.find(tx, RepositoryName("none"), digest("x")),
+            blobs.find(tx, NAME, digest("y")),
+            blobs.find_anywhere(tx, digest("x"), keep=True),
+            blobs.find_anywhere(tx, digest("y"), keep=True),
+        ]
+
+    found = await database.write(work, actor="ann")
+    assert found == [blob("x"), None, None, None, blob("x"), None]
+
+
+async def test_repositories_that_link_it_are_paged_in_byte_order(database: Database) -> None:
+    names = ["a", "a-b", "a.b", "a/b", "a0", "a_b", "aa"]
+
+    def work(tx: Transaction) -> None:
+        for name in names:
+            add_blob(tx, repositories.ensure(tx, RepositoryName(name)), "x")
+        add_blob(tx, repositories.ensure(tx, RepositoryName("a1")), "y")
+
+    await database.write(work, actor="ann")
+    listed: list[str] = []
+    while page := await database.read(
+        lambda tx: blobs.list_repositories(tx, digest("x"), 3, listed[-1] if listed else "")
+    ):
+        listed += map(str, page)
+    assert listed == sorted(names)
+
+
+async def test_put_again_points_at_new_bytes(database: Database) -> None:
+    def work(tx: Transaction) -> BlobRow | None:
+        blobs.put(tx, blob("x"))
+        blobs.set_state(tx, blob("x"), BlobState.DAMAGED)
+        blobs.put(tx, blob("x", "blobs/x.1"))
+        return blobs.lock(tx, digest("x"))
+
+    assert await database.write(work, actor="ann") == blob("x", "blobs/x.1")
+
+
+async def test_a_state_is_that_of_a_key(database: Database) -> None:
+    def work(tx: Transaction) -> list[object]:
+        blobs.put(tx, blob("x"))
+        stale = blobs.set_state(tx, blob("x", "an older key"), BlobState.MISSING)
+        live = blobs.count_not_live(tx)
+        blobs.put(tx, blob("y"))
+        fresh = [
+            blobs.set_state(tx, blob("x"), BlobState.MISSING),
+            blobs.set_state(tx, blob("y"), BlobState.DAMAGED),
+        ]
+        return [stale, live, *fresh, blobs.count_not_live(tx)]
+
+    assert await database.write(work, actor="ann") == [False, 0, True, True, 2]
+
+
+async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Database]) -> None:
+    """What `services.uploads` does: the key that loses must have an owner (design D2)."""
+
+    def link(seed: str, number: int) -> Callable[[Transaction], None]:
+        mine = blob(seed, f"{seed} {number}")
+        name = NAME if number % 2 else RepositoryName(f"other/{number}")
+
+        def work(tx: Transaction) -> None:
+            repository = repositories.ensure(tx, name)
+            if blobs.lock(tx, mine.digest) is None:
+                blobs.put(tx, mine)
+            else:
+                blobs.touch(tx, mine.digest)
+                doomed.insert(tx, STORE, mine.key, "duplicate upload")
+            blobs.link(tx, repository, mine.digest)
+
+        return work
+
+    for seed in ("a", "b", "c", "d"):
+        await race(replicas, [link(seed, number) for number in range(16)])
+        (row,) = await rows(replicas[0], tables.blobs, digest=digest(seed))
+        losers = {row.key for row in await rows(replicas[0], tables.doomed)}
+        assert {f"{seed} {number}" for number in range(16)} - losers == {row.key}
+        told = await rows(replicas[0], tables.feed, kind=Change.BLOB_LINK, digest=digest(seed))
+        assert len(told) == 9
+
+
+async def test_a_link_is_told_once_in_a_transaction(database: Database) -> None:
+    """Layers that several manifests of one copied index share are linked again and again."""
+
+    def work(tx: Transaction) -> None:
+        repository = repositories.ensure(tx, NAME)
+        for _ in range(3):
+            add_blob(tx, repository, "x")
+
+    await database.write(work, actor="ann")
+    kinds = [event.kind for event in await events(database)]
+    assert kinds == [Change.REPOSITORY_CREATE, Change.BLOB_LINK]
+
+
+async def test_a_link_does_not_wait_for_who_uses_it(postgres: Cluster) -> None:
+    with postgres.database() as url:
+        database = Database(url)
+
+        def work(tx: Transaction) -> None:
+            add_blob(tx, repositories.ensure(tx, NAME), "x")
+
+        await database.write(work, actor="ann")
+        with held_open(url) as tx:
+            assert blobs.list_linked(tx, find(tx), [digest("x")]) == {digest("x"): BlobState.LIVE}
+            async with asyncio.timeout(5):
+                await database.write(work, actor="bob")
+        await database.close()
+
+
+async def test_a_link_ties_manifests_that_waited_for_it(database: Database) -> None:
+    manifest = image("1", ["late", "never"])
+
+    def work(tx: Transaction) -> list[list[Edge]]:
+        repository = repositories.ensure(tx, NAME)
+        edges = [Edge("layer", digest("late")), Edge("layer", digest("never"))]
+        manifests.put(tx, repository, digest_of(manifest), manifest, edges)
+        add_blob(tx, repositories.ensure(tx, RepositoryName("other")), "late")
+        row = manifests.find(tx, NAME, digest_of(manifest))
+        assert row is not None
+        before = manifests.list_edges(tx, row)
+        add_blob(tx, repository, "late")
+        return [before, manifests.list_edges(tx, row)]
+
+    before, after = await database.write(work, actor="ann")
+    assert {edge.digest for edge in before if edge.blob} == set()
+    assert {edge.digest for edge in after if edge.blob} == {digest("late")}
+
+
+async def test_unlinking_is_told_and_leaves_other_repositories_alone(database: Database) -> None:
+    def work(tx: Transaction) -> list[object]:
+        for name in (NAME, RepositoryName("other")):
+            add_blob(tx, repositories.ensure(tx, name), "x")
+        repository = find(tx)
+        took = [blobs.unlink(tx, repository, digest("x")) for _ in range(2)]
+        return [*took, blobs.list_repositories(tx, digest("x"), 9, "")]
+
+    assert await database.write(work, actor="ann") == [True, False, [RepositoryName("other")]]
+    (event,) = await rows(database, tables.feed, kind=Change.BLOB_UNLINK)
+    assert (event.repository, event.digest) == (NAME, digest("x"))
+
+
+async def test_users_of_a_blob_are_listed_up_to_twenty(database: Database) -> None:
+    images = [image(str(number), ["shared", "shared too"]) for number in range(25)]
+
+    def work(tx: Transaction) -> list[object]:
+        for one in images:
+            add(tx, one)
+        repository = find(tx)
+        return [
+            blobs.list_users(tx, repository, digest("shared")),
+            blobs.list_users(tx, repository, digest("config 7")),
+            blobs.list_users(tx, repository, digest("unused")),
+        ]
+
+    shared, config, unused = await database.write(work, actor="ann")
+    assert shared == sorted(map(digest_of, images))[:20]
+    assert config == [digest_of(images[7])]
+    assert unused == []
+
+
+async def test_any_number_of_digests_can_be_asked_for(database: Database) -> None:
+    asked = [digest(str(number)) for number in range(MORE_THAN_A_STATEMENT_TAKES)]
+
+    def work(tx: Transaction) -> list[dict[object, object]]:
+        repository = repositories.ensure(tx, NAME)
+        raw = tx.connection.connection.dbapi_connection
+        if isinstance(raw, sqlite3.Connection):
+            raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)  # as before SQLite 3.32
+        for seed in ("5", "66666"):
+            add_blob(tx, repository, seed)
+        add(tx, image("x"))
+        here = [*asked, digest_of(image("x"))]
+        return [
+            dict(blobs.list_linked(tx, repository, here)),
+            dict(manifests.list_present(tx, repository, here)),
+        ]
+
+    linked, present = await database.write(work, actor="ann")
+    assert linked == dict.fromkeys([digest("5"), digest("66666")], BlobState.LIVE)
+    assert list(present) == [digest_of(image("x"))]
+
+
+async def test_unlinking_waits_for_who_was_told_that_it_is_linked(postgres: Cluster) -> None:
+    """Even without the lock on the repository that services take: no edge is left dangling."""
+    manifest = image("1", ["x"])
+    with postgres.database() as url:
+        database = Database(url)
+        await database.write(
+            lambda tx: add_blob(tx, repositories.ensure(tx, NAME), "x"), actor="ann"
+        )
+        with held_open(url) as tx:
+            assert digest("x") in blobs.list_linked(tx, find(tx), [digest("x")])
+            unlinking = asyncio.ensure_future(
+                database.write(lambda tx: blobs.unlink(tx, find(tx), digest("x")), actor="bob")
+            )
+            await asyncio.sleep(0.3)
+            assert not unlinking.done()
+            edges = [Edge("layer", digest("x"), blob=True)]
+            manifests.put(tx, find(tx), digest_of(manifest), manifest, edges)
+        with pytest.raises(Exception, match="database cannot answer"):
+            await unlinking
+        assert len(await rows(database, tables.repository_blobs)) == 1
+        await database.close()

@@ -1,0 +1,79 @@
+"""Leases: one holder at a time, extended by the holder, free when they have run out."""
+
+from collections.abc import Callable
+
+import pytest
+
+from registry.metadata import leases, tables
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from tests.metadata.rows import race, rows
+
+pytestmark = pytest.mark.anyio
+
+SECOND = 1_000_000
+
+
+def claim(holder: str, at: float, seconds: float = 60) -> Callable[[Transaction], bool]:
+    """A claim made at `at`, in seconds of the test's own clock."""
+
+    def work(tx: Transaction) -> bool:
+        tx.now = int(at * SECOND)
+        return leases.claim(tx, "gc", holder, seconds)
+
+    return work
+
+
+async def test_has_one_holder_until_it_runs_out(database: Database) -> None:
+    steps = [
+        ("ann", 0, True),
+        ("bob", 1, False),
+        ("bob", 60, False),  # runs out after this moment, not at it
+        ("bob", 60.1, True),
+        ("ann", 60.2, False),
+    ]
+    for holder, at, taken in steps:
+        assert await database.write(claim(holder, at), actor=holder) is taken
+
+
+async def test_is_extended_by_its_holder_alone(database: Database) -> None:
+    steps = [
+        ("ann", 0, True),
+        ("ann", 50, True),
+        ("bob", 70, False),
+        ("ann", 100, True),
+        ("bob", 161, True),
+    ]
+    for holder, at, taken in steps:
+        assert await database.write(claim(holder, at), actor=holder) is taken
+    (row,) = await rows(database, tables.leases)
+    assert (row.name, row.holder, row.expires_at) == ("gc", "bob", 221 * SECOND)
+
+
+async def test_is_given_back_by_its_holder_alone(database: Database) -> None:
+    await database.write(claim("ann", 0), actor="ann")
+    await database.write(lambda tx: leases.release(tx, "gc", "bob"), actor="bob")
+    assert not await database.write(claim("bob", 1), actor="bob")
+    await database.write(lambda tx: leases.release(tx, "gc", "ann"), actor="ann")
+    assert await database.write(claim("bob", 2), actor="bob")
+
+
+async def test_others_are_others(database: Database) -> None:
+    def work(tx: Transaction) -> list[bool]:
+        return [leases.claim(tx, name, holder, 60) for name in ("gc", "scrub") for holder in "ab"]
+
+    assert await database.write(work, actor="ann") == [True, False, True, False]
+
+
+async def test_of_many_that_claim_at_once_one_gets_it(replicas: list[Database]) -> None:
+    for turn in range(5):
+        claims = [claim(f"holder {number}", turn * 100) for number in range(16)]
+        taken = await race(replicas, claims)
+        assert taken.count(True) == 1
+        (row,) = await rows(replicas[0], tables.leases)
+        assert row.holder == f"holder {taken.index(True)}"
+
+
+async def test_leaves_no_trace_in_the_feed(database: Database) -> None:
+    await database.write(claim("ann", 0), actor="ann")
+    assert await rows(database, tables.feed) == []

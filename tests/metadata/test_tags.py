@@ -1,0 +1,126 @@
+"""Tags: one digest each, moved in turn, listed in byte order."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from registry.metadata import manifests, tables, tags
+from registry.metadata.database import Database
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from storage.digest import Digest
+from tests.metadata.rows import NAME, add, digest_of, find, image, race, rows
+
+pytestmark = pytest.mark.anyio
+
+# In byte order: `-` < `.` < digits < capitals < `_` < small letters.
+TAGS = ["V1", "_v1", "v1", "v1-a", "v1.0", "v1_a", "v10", "v2", "Z", "a", "0", "latest", "LATEST"]
+LATEST = Tag("latest")
+
+
+async def test_points_at_one_manifest_at_a_time(database: Database) -> None:
+    one, two = image("1"), image("2")
+
+    def work(tx: Transaction) -> list[Digest | None]:
+        add(tx, one)
+        add(tx, two)
+        add(tx, one, "latest", name=RepositoryName("other"))
+        found = [tags.find(tx, find(tx), LATEST)]
+        for manifest in (one, two):
+            tags.put(tx, find(tx), LATEST, digest_of(manifest))
+            found.append(tags.find(tx, find(tx), LATEST))
+        return [*found, tags.find(tx, find(tx, RepositoryName("other")), LATEST)]
+
+    found = await database.write(work, actor="ann")
+    assert found == [None, digest_of(one), digest_of(two), digest_of(one)]
+
+
+async def test_moving_is_told_with_what_it_was(database: Database) -> None:
+    one, two = image("1"), image("2")
+
+    def work(tx: Transaction) -> None:
+        add(tx, one, "latest")
+        add(tx, two, "latest")
+        assert tags.delete(tx, find(tx), LATEST)
+        assert not tags.delete(tx, find(tx), LATEST)
+
+    await database.write(work, actor="ann")
+    told = await rows(database, tables.feed, tag="latest")
+    assert [(event.kind, event.digest, event.old_digest) for event in told] == [
+        (Change.TAG_SET, digest_of(one), None),
+        (Change.TAG_SET, digest_of(two), digest_of(one)),
+        (Change.TAG_DELETE, None, digest_of(two)),
+    ]
+
+
+async def test_every_move_starts_where_the_one_before_ended(replicas: list[Database]) -> None:
+    """Of pushes at once none may be missing in the chain of old and new digests."""
+    images = [image(str(number)) for number in range(16)]
+
+    def prepare(tx: Transaction) -> None:
+        for manifest in images:
+            add(tx, manifest)
+
+    def move(number: int, tag: str) -> Callable[[Transaction], None]:
+        return lambda tx: tags.put(tx, find(tx), Tag(tag), digest_of(images[number]))
+
+    await replicas[0].write(prepare, actor="ann")
+    for tag in ("born-1", "born-2", "born-3"):
+        for _ in range(2):
+            await race(replicas, [move(number, tag) for number in range(16)])
+        told = await rows(replicas[0], tables.feed, kind=Change.TAG_SET, tag=tag)
+        assert len(told) == 32
+        assert told[0].old_digest is None
+        assert [(a.digest, b.old_digest) for a, b in pairwise(told)] == [
+            (a.digest, a.digest) for a in told[:-1]
+        ]
+        (row,) = await rows(replicas[0], tables.tags, name=tag)
+        assert row.digest == told[-1].digest
+
+
+async def test_all_tags_of_a_manifest_go_together(database: Database) -> None:
+    def work(tx: Transaction) -> list[str]:
+        add(tx, image("1"), "b", "a")
+        add(tx, image("2"), "c")
+        tags.delete_all_of(tx, find(tx), digest_of(image("1")))
+        return tags.list_names(tx, find(tx), 9, "")
+
+    assert await database.write(work, actor="ann") == ["c"]
+    told = await rows(database, tables.feed, kind=Change.TAG_DELETE)
+    assert [(event.tag, event.old_digest) for event in told] == [
+        ("a", digest_of(image("1"))),
+        ("b", digest_of(image("1"))),
+    ]
+
+
+async def test_names_are_paged_in_byte_order(database: Database) -> None:
+    def prepare(tx: Transaction) -> None:
+        add(tx, image("1"), *TAGS)
+        add(tx, image("1"), "in-another-repository", name=RepositoryName("other"))
+
+    await database.write(prepare, actor="ann")
+    listed: list[str] = []
+    while page := await database.read(
+        lambda tx: tags.list_names(tx, find(tx), 4, listed[-1] if listed else "")
+    ):
+        listed += page
+    assert listed == sorted(TAGS)
+    of_it = await database.read(lambda tx: tags.list_of(tx, find(tx), digest_of(image("1"))))
+    assert of_it == sorted(TAGS)
+    assert await database.read(lambda tx: tags.list_names(tx, find(tx), 2, "M")) == ["V1", "Z"]
+
+
+async def test_leads_to_a_manifest_of_its_own_repository(database: Database) -> None:
+    other = RepositoryName("other")
+
+    def work(tx: Transaction) -> list[Digest | None]:
+        add(tx, image("1"), "latest")
+        add(tx, image("2"), "latest", name=other)
+        found = [manifests.find(tx, name, LATEST) for name in (NAME, other)]
+        found.append(manifests.find(tx, NAME, Tag("Latest")))
+        return [row.digest if row else None for row in found]
+
+    expected = [digest_of(image("1")), digest_of(image("2")), None]
+    assert await database.write(work, actor="ann") == expected

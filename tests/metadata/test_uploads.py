@@ -1,0 +1,97 @@
+"""Upload sessions as rows: found by id, advanced, idle, gone."""
+
+import asyncio
+
+import pytest
+
+from registry.metadata import tables, uploads
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.metadata.uploads import UploadRow
+from tests.metadata.rows import digest, held_open, rows, upload
+from tests.support.postgres import Cluster
+
+pytestmark = pytest.mark.anyio
+
+BIG = 5 << 40
+"""Bytes: more than 32 bits hold."""
+
+
+async def test_is_found_as_it_was_written(database: Database) -> None:
+    full = upload("full", repository_generation="g", offset=7, prefix=digest("x"), key="k")
+
+    def work(tx: Transaction) -> list[UploadRow | None]:
+        for row in (upload("bare"), full):
+            uploads.insert(tx, row)
+        return [
+            uploads.find(tx, "bare"),
+            uploads.find(tx, "full", lock=True),
+            uploads.find(tx, "none"),
+        ]
+
+    assert await database.write(work, actor="ann") == [upload("bare"), full, None]
+
+
+async def test_advances_in_all_that_it_is_told(database: Database) -> None:
+    def work(tx: Transaction) -> list[object]:
+        uploads.insert(tx, upload("a", repository_generation="g"))
+        tx.now += 5
+        there = uploads.advance(tx, "a", offset=BIG, prefix=digest("x"), key="k")
+        first = uploads.find(tx, "a")
+        uploads.advance(tx, "a", offset=BIG + 1, prefix=None, key=None)
+        gone = uploads.advance(tx, "b", offset=1, prefix=None, key=None)
+        return [there, gone, first, uploads.find(tx, "a")]
+
+    there, gone, first, second = await database.write(work, actor="ann")
+    assert (there, gone) == (True, False)
+    assert first == upload(
+        "a", repository_generation="g", offset=BIG, prefix=digest("x"), key="k"
+    )
+    assert second == upload("a", repository_generation="g", offset=BIG + 1)
+    (row,) = await rows(database, tables.uploads)
+    assert row.active_at == row.started_at + 5
+
+
+async def test_ends_once(database: Database) -> None:
+    def work(tx: Transaction) -> list[bool]:
+        uploads.insert(tx, upload("a"))
+        return [uploads.delete(tx, "a") for _ in range(2)]
+
+    assert await database.write(work, actor="ann") == [True, False]
+
+
+async def test_idle_ones_are_listed_oldest_first(database: Database) -> None:
+    def work(tx: Transaction) -> list[list[str]]:
+        for upload_id, active_at in {"c": 30, "a": 10, "b": 20, "busy": 40}.items():
+            tx.now = active_at
+            uploads.insert(tx, upload(upload_id))
+        return [
+            [row.id for row in uploads.list_idle(tx, 40, 9)],
+            [row.id for row in uploads.list_idle(tx, 40, 2)],
+        ]
+
+    assert await database.write(work, actor="ann") == [["a", "b", "c"], ["a", "b"]]
+
+
+async def test_those_that_are_there_are_told_from_those_that_are_not(database: Database) -> None:
+    def work(tx: Transaction) -> set[str]:
+        for upload_id in ("a", "b"):
+            uploads.insert(tx, upload(upload_id))
+        return uploads.list_present(tx, ["a", "x", "b", "y"])
+
+    assert await database.write(work, actor="ann") == {"a", "b"}
+
+
+async def test_a_locked_one_cannot_end(postgres: Cluster) -> None:
+    with postgres.database() as url:
+        database = Database(url)
+        await database.write(lambda tx: uploads.insert(tx, upload("a")), actor="ann")
+        with held_open(url) as tx:
+            assert uploads.find(tx, "a", lock=True) == upload("a")
+            ending = asyncio.ensure_future(
+                database.write(lambda tx: uploads.delete(tx, "a"), actor="bob")
+            )
+            await asyncio.sleep(0.3)
+            assert not ending.done()
+        assert await ending
+        await database.close()

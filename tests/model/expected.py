@@ -1,0 +1,56 @@
+"""What the model says an answer must be, and the comparison."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Want:
+    """An answer. A header that must be absent is None; what is None else is not compared."""
+
+    status: int
+    headers: dict[str, str | None] = field(default_factory=dict)
+    body: bytes | None = None
+    json: Any = None
+    code: str | None = None
+    digests: list[str] | None = None
+    """What the errors, one each, name in `detail.digest`."""
+    detail: Any = None
+
+    def check(self, answer: httpx.Response) -> None:
+        """Fail unless the answer is this one."""
+        request = f"{answer.request.method} {answer.request.url.raw_path.decode()}"
+        assert answer.status_code == self.status, f"{request}: {answer.text}"
+        assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"
+        for name, value in self.headers.items():
+            assert answer.headers.get(name) == value, f"{name} of {request}"
+        if answer.request.method == "HEAD":
+            assert answer.content == b"", request
+            return
+        if self.body is not None:
+            assert answer.content == self.body, request
+        if self.json is not None:
+            assert answer.json() == self.json, request
+        if self.code is not None:
+            self._check_errors(answer, request)
+
+    def _check_errors(self, answer: httpx.Response, request: str) -> None:
+        assert answer.headers["Content-Type"] == "application/json"
+        errors = answer.json()["errors"]
+        assert {error["code"] for error in errors} == {self.code}, request
+        if self.digests is not None:
+            assert [error["detail"]["digest"] for error in errors] == self.digests, request
+        if self.detail is not None:
+            assert [error["detail"] for error in errors] == [self.detail], request
+
+
+def refuse(status: int, code: str, **more: Any) -> Want:
+    return Want(status, code=code, **more)
+
+
+BLOB_UNKNOWN = refuse(404, "BLOB_UNKNOWN")
+MANIFEST_UNKNOWN = refuse(404, "MANIFEST_UNKNOWN")
+UPLOAD_UNKNOWN = refuse(404, "BLOB_UPLOAD_UNKNOWN")
+NAME_UNKNOWN = refuse(404, "NAME_UNKNOWN")

@@ -1,0 +1,286 @@
+"""A direct look at database and disk, round the registry, and what must hold there at any time."""
+
+import hashlib
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata import tables
+from registry.metadata.transaction import Change
+from tests.model.model import Model, Repository
+
+Contents = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """An upload session as it is in the database."""
+
+    name: str
+    generation: str | None
+    offset: int
+    key: str | None
+    active: int
+
+
+@dataclass
+class Look:
+    """All rows and files, digests and names as texts."""
+
+    contents: Contents
+    generations: dict[str, str]
+    blobs: dict[str, tuple[int, str, str]]
+    """Size, key and state, by digest."""
+    sessions: dict[str, SessionRow]
+    doomed: set[str]
+    objects: dict[str, int]
+    """Size of each file of the store, by key."""
+    staged: dict[str, int]
+    head: int
+    changes: list[Any]
+    """Rows of the feed after the number asked for."""
+
+
+def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
+    """Read everything; of the feed what comes after the number `after`."""
+    with engine.connect() as connection:
+
+        def rows(table: sa.Table) -> list[dict[str, Any]]:
+            return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+        repositories = rows(tables.repositories)
+        feed = tables.feed
+        changes = connection.execute(
+            sa.select(feed).where(feed.c.number > after).order_by(feed.c.number)
+        ).all()
+        found = Look(
+            contents=_contents(repositories, rows),
+            generations={str(row["name"]): row["generation"] for row in repositories},
+            blobs={
+                str(row["digest"]): (row["size"], row["key"], row["state"])
+                for row in rows(tables.blobs)
+            },
+            sessions={
+                row["id"]: SessionRow(
+                    str(row["repository"]),
+                    row["repository_generation"],
+                    row["offset"],
+                    row["key"],
+                    row["active_at"],
+                )
+                for row in rows(tables.uploads)
+            },
+            doomed={row["key"] for row in rows(tables.doomed)},
+            objects=_list_objects(storage),
+            staged={e.name: e.stat().st_size for e in os.scandir(storage / "staging")},
+            head=connection.execute(sa.select(tables.feed_head.c.number)).scalar_one(),
+            changes=list(changes),
+        )
+        connection.rollback()
+        return found
+
+
+def _contents(repositories: list[dict[str, Any]], rows: Any) -> Contents:
+    """What each repository holds, in the form of `contents_of`."""
+    name_of = {row["id"]: str(row["name"]) for row in repositories}
+    raw_of = {row["manifest_id"]: row["bytes"] for row in rows(tables.manifest_bytes)}
+    contents: Contents = {
+        name: {"tags": {}, "manifests": {}, "links": set(), "ties": {}} for name in name_of.values()
+    }
+    digest_of: dict[int, tuple[str, str]] = {}
+    for row in rows(tables.manifests):
+        name, digest = name_of[row["repository_id"]], str(row["digest"])
+        digest_of[row["id"]] = name, digest
+        subject = str(row["subject"]) if row["subject"] else None
+        contents[name]["manifests"][digest] = (
+            row["media_type"],
+            raw_of.pop(row["id"]),
+            subject,
+            row["artifact_type"],
+        )
+        contents[name]["ties"][digest] = set()
+    assert raw_of == {}, "bytes of manifests that are not there"
+    for row in rows(tables.manifest_edges):
+        name, digest = digest_of[row["manifest_id"]]
+        tie = "blob" if row["blob_digest"] else "child" if row["child_digest"] else None
+        assert not (row["blob_digest"] and row["child_digest"])
+        assert {row["blob_digest"], row["child_digest"]} <= {None, row["digest"]}
+        contents[name]["ties"][digest].add((row["kind"], str(row["digest"]), tie))
+    for row in rows(tables.repository_blobs):
+        contents[name_of[row["repository_id"]]]["links"].add(str(row["digest"]))
+    for row in rows(tables.tags):
+        contents[name_of[row["repository_id"]]]["tags"][row["name"]] = str(row["digest"])
+    return contents
+
+
+def _list_objects(storage: Path) -> dict[str, int]:
+    return {
+        f"blobs/{algorithm}/{first}/{entry.name}": entry.stat().st_size
+        for algorithm in os.listdir(storage / "blobs")
+        for first in os.listdir(storage / "blobs" / algorithm)
+        for entry in os.scandir(storage / "blobs" / algorithm / first)
+    }
+
+
+def contents_of(model: Model) -> Contents:
+    """What the repositories must hold, by the model."""
+    return {
+        name: {
+            "tags": repository.tags,
+            "manifests": {
+                digest: (m.media_type, m.document.raw, m.named.subject, m.named.artifact_type)
+                for digest, m in repository.manifests.items()
+            },
+            "links": repository.links,
+            "ties": {digest: _ties(repository, digest) for digest in repository.manifests},
+        }
+        for name, repository in model.repositories.items()
+    }
+
+
+def _ties(repository: Repository, digest: str) -> set[tuple[str, str, str | None]]:
+    stored = repository.manifests[digest]
+    ties: set[tuple[str, str, str | None]] = {
+        (kind, part, "blob" if part in repository.links else None)
+        for kind, part in stored.named.parts
+    }
+    return ties | {("entry", entry, tie) for entry, tie in stored.ties.items()}
+
+
+@dataclass
+class Replay:
+    """The feed, played from its first number: what a reader with a cursor believes."""
+
+    number: int = 0
+    repositories: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def play(self, changes: list[Any]) -> None:
+        """Fail on a gap, and on a change that does not follow from what was before."""
+        for change in changes:
+            self.number += 1
+            assert change.number == self.number, "a gap in the feed"
+            assert change.actor in {"anonymous", "operator"}
+            self._apply(change)
+
+    def _apply(self, change: Any) -> None:
+        name, digest = str(change.repository), str(change.digest)
+        kind = Change(change.kind)
+        if kind is Change.REPOSITORY_CREATE:
+            assert name not in self.repositories, change
+            here = {"generation": change.generation, "tags": {}}
+            self.repositories[name] = here | {"manifests": set(), "links": set()}
+            return
+        held = self.repositories[name]
+        assert held["generation"] == change.generation, change
+        match kind:
+            case Change.REPOSITORY_DELETE:
+                del self.repositories[name]
+            case Change.MANIFEST_PUT:
+                held["manifests"].add(digest)
+            case Change.MANIFEST_DELETE:
+                held["manifests"].remove(digest)
+            case Change.BLOB_LINK:
+                assert digest not in held["links"], change
+                held["links"].add(digest)
+            case Change.BLOB_UNLINK:
+                held["links"].remove(digest)
+            case Change.TAG_SET | Change.TAG_DELETE:
+                old = str(change.old_digest) if change.old_digest else None
+                assert held["tags"].pop(change.tag, None) == old, change
+                if kind is Change.TAG_SET:
+                    held["tags"][change.tag] = digest
+
+    def check(self, found: Look) -> None:
+        """Fail unless the feed tells what the tables hold."""
+        assert self.number == found.head
+        told = {
+            name: (held["generation"], held["tags"], held["manifests"], held["links"])
+            for name, held in self.repositories.items()
+        }
+        assert told == {
+            name: (
+                found.generations[name],
+                held["tags"],
+                held["manifests"].keys(),
+                held["links"],
+            )
+            for name, held in found.contents.items()
+        }, "the feed tells otherwise"
+
+
+@dataclass
+class Inspector:
+    """Compares what is there with the model, after each step."""
+
+    verified: set[str] = field(default_factory=set)
+    """Keys whose bytes were hashed: a key never gets other bytes."""
+    lives: dict[int, str] = field(default_factory=dict)
+    """Generation, by life of the model."""
+
+    def check(self, model: Model, found: Look, storage: Path) -> None:
+        wanted = contents_of(model)
+        assert found.contents.keys() == wanted.keys(), "catalogue"
+        for name, held in found.contents.items():
+            for part, value in held.items():
+                assert value == wanted[name][part], f"{part} of {name}"
+            assert held["manifests"] or held["links"], f"{name} is empty"
+        self._check_generations(model, found)
+        self._check_blobs(model, found, storage)
+        self._check_closures(model, found)
+        self._check_owners(found)
+        self._check_sessions(model, found)
+
+    def _check_generations(self, model: Model, found: Look) -> None:
+        for name, repository in model.repositories.items():
+            generation = found.generations[name]
+            assert self.lives.setdefault(repository.generation, generation) == generation
+        assert len(set(self.lives.values())) == len(self.lives), "a generation came twice"
+
+    def _check_blobs(self, model: Model, found: Look, storage: Path) -> None:
+        for digest, (size, key, state) in found.blobs.items():
+            if digest in model.lost:
+                assert state == "missing", digest
+                continue
+            assert state == "live", digest
+            assert found.objects.get(key) == size, f"bytes of {digest}"
+            if key not in self.verified:
+                algorithm, _, expected = digest.partition(":")
+                data = (storage / key).read_bytes()
+                assert hashlib.new(algorithm, data).hexdigest() == expected
+                self.verified.add(key)
+
+    def _check_closures(self, model: Model, found: Look) -> None:
+        """I1: tag -> manifest -> everything it names, present."""
+        for name, repository in model.repositories.items():
+            held = found.contents[name]
+            assert set(held["tags"].values()) <= held["manifests"].keys()
+            assert held["links"] <= found.blobs.keys()
+            for digest, stored in repository.manifests.items():
+                entries = stored.ties.keys()
+                assert stored.named.required - entries <= held["links"], f"{digest} in {name}"
+                for entry, tie in stored.ties.items():
+                    # None: a fallback tag's index has let go of it.
+                    here = {"child": held["manifests"], "blob": held["links"], None: entries}[tie]
+                    assert entry in here, f"{digest} in {name}"
+
+    def _check_owners(self, found: Look) -> None:
+        """D2: no object without a row that knows of it."""
+        owners = found.doomed | {key for _, key, _ in found.blobs.values()}
+        owners |= {session.key for session in found.sessions.values() if session.key}
+        assert found.objects.keys() <= owners, "an object without an owner"
+
+    def _check_sessions(self, model: Model, found: Look) -> None:
+        assert found.sessions.keys() == model.sessions.keys(), "sessions"
+        assert found.staged.keys() <= model.sessions.keys(), "staged bytes without a session"
+        for upload, row in found.sessions.items():
+            session = model.sessions[upload]
+            assert row.name == session.name
+            assert row.offset == len(session.data)
+            known = self.lives.get(session.generation) if session.generation else None
+            assert row.generation == known
+            if not session.lost:
+                assert found.staged.get(upload, 0) >= row.offset

@@ -1,0 +1,245 @@
+"""The ground that all rules of the state machine stand on."""
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.model.content import BYTES_OF, REPOSITORIES, SUBJECTS, TAGS
+from tests.model.expected import Want
+from tests.model.look import Inspector, Look, Replay, contents_of, look
+from tests.model.model import Model, Repository, Session
+from tests.model.world import Clock, Died, World
+
+M = TypeVar("M", bound="Machine")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Place = Callable[[], AbstractContextManager[tuple[str, Path]]]
+"""An empty database's URL and an empty folder, for as long as the block lasts."""
+
+names = st.sampled_from(REPOSITORIES)
+picks = st.integers(0, 5)
+digests = st.sampled_from(sorted(BYTES_OF))
+tags = st.sampled_from(TAGS)
+
+
+class AbortedError(Exception):
+    """The processes died during the step and others have taken over."""
+
+
+def step(
+    **strategies: Any,
+) -> Callable[[Callable[Concatenate[M, P], None]], Callable[Concatenate[M, P], None]]:
+    """A rule whose step may be cut short by the death of the processes."""
+
+    def decorate(
+        body: Callable[Concatenate[M, P], None],
+    ) -> Callable[Concatenate[M, P], None]:
+        @functools.wraps(body)
+        def careful(machine: M, /, *args: P.args, **more: P.kwargs) -> None:
+            machine.failed = True
+            with contextlib.suppress(AbortedError):
+                body(machine, *args, **more)
+            machine.world.life.fuse = machine.fuse
+            machine.fuse = None
+            machine.failed = False
+
+        return rule(**strategies)(careful)
+
+    return decorate
+
+
+class Machine(RuleBasedStateMachine):
+    """A model, and a world that must answer as it does."""
+
+    def __init__(self, place: Place, clock: Clock) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        url, folder = self.stack.enter_context(place())
+        self.clock = clock
+        self.world = World(url, folder, clock)
+        self.stack.callback(self.world.close)
+        self.model = Model()
+        self.inspector = Inspector()
+        self.replay = Replay()
+        self.ended: list[str] = []
+        self.fuse: int | None = None
+        """Steps of the store and the database after which the next rule's processes die."""
+        self.failed = False
+
+    # What rules do
+
+    def ask(
+        self, foresee: Callable[[Model], Want], method: str, path: str, **more: Any
+    ) -> httpx.Response:
+        """Send a request, and fail unless it is answered as the model foresees."""
+        want, answer = self.try_out(foresee, self.world.request(method, path, **more))
+        want.check(answer)
+        return answer
+
+    def try_out(
+        self, foresee: Callable[[Model], T], work: Coroutine[Any, Any, Any]
+    ) -> tuple[T, Any]:
+        """What the model says will come of some work, and what did."""
+        before = copy.deepcopy(self.model) if self.world.life.fuse is not None else self.model
+        self.model.now = self.clock.now()
+        known = set(self.model.sessions)
+        want = foresee(self.model)
+        try:
+            got = self.world.run(work)
+        except Died:
+            self._take_over(before)
+            raise AbortedError from None
+        self.ended += sorted(known - self.model.sessions.keys())
+        return want, got
+
+    def pick_session(self, pick: int) -> tuple[str, Session]:
+        """A session that is open; the caller has seen to it that there is one."""
+        uploads = list(self.model.sessions)
+        upload = uploads[pick % len(uploads)]
+        return upload, self.model.sessions[upload]
+
+    def look(self, after: int = 0) -> Look:
+        return look(self.world.engine, self.world.storage, after)
+
+    # After a death
+
+    def _take_over(self, before: Model) -> None:
+        """Start again, and see which of the states that the contract allows was left behind."""
+        after = self.model
+        self.world.crash()
+        found = self.look()
+        for name, generation in found.generations.items():
+            note(f"after the crash: {name} is {generation}")
+        candidates = [m for m in (after, before) if contents_of(m) == found.contents]
+        assert candidates, "half of a request is to be seen"
+        self.model = copy.deepcopy(candidates[0])
+        self.model.lost &= before.lost
+        done = contents_of(before) != contents_of(after) and candidates[0] is after
+        self.model.sessions = dict(self._surviving_sessions(before, after, found, done=done))
+        self.model.lost = {
+            digest
+            for digest, (size, key, _) in found.blobs.items()
+            if found.objects.get(key) != size
+        }
+        assert self.model.lost <= before.lost, "bytes were lost"
+        self.model.blobs = {**before.blobs, **after.blobs}
+
+    def _surviving_sessions(
+        self, before: Model, after: Model, found: Look, *, done: bool
+    ) -> Iterator[tuple[str, Session]]:
+        """Sessions as they were found; each must have at least what was acknowledged."""
+        for upload, old in before.sessions.items():
+            gone = upload not in found.sessions
+            assert not gone or upload not in after.sessions, "an open session is gone"
+            assert gone or not done or upload in after.sessions, "a finished session is there"
+        lives = {text: life for life, text in self.inspector.lives.items()}
+        for upload, row in found.sessions.items():
+            old = before.sessions.get(upload)
+            known = old.data if old else b""
+            staged = found.staged.get(upload, 0)
+            path = self.world.storage / "staging" / upload
+            data = path.read_bytes()[: row.offset] if staged else b""
+            lost = staged < row.offset
+            assert row.offset >= len(known), "acknowledged bytes are gone"
+            assert lost or data[: len(known)] == known, "other bytes than were acknowledged"
+            life = lives.get(row.generation) if row.generation else None
+            size = b"\0" * row.offset
+            yield upload, Session(row.name, life, size if lost else data, row.active, lost)
+
+    # What must hold at any time
+
+    @invariant()
+    def everything_is_as_the_model_says(self) -> None:
+        self.failed = True
+        found = self.look(self.replay.number)
+        self.inspector.check(self.model, found, self.world.storage)
+        self.replay.play(found.changes)
+        self.replay.check(found)
+        self.failed = False
+
+    def teardown(self) -> None:
+        with self.stack:
+            if not self.failed:
+                self.world.life.fuse = None
+                self._read_all_again()
+
+    def _read_all_again(self) -> None:
+        """Everything through the front door, and the feed once more from its first number."""
+        self.world.restart()
+        found = self.look()
+        self.inspector.verified.clear()
+        self.inspector.check(self.model, found, self.world.storage)
+        replay = Replay()
+        replay.play(found.changes)
+        replay.check(found)
+        for name in REPOSITORIES:
+            self._read_repository(name)
+        self.see_catalog()
+
+    def _read_repository(self, name: str) -> None:
+        self.see_tags(name)
+        repository = self.model.repositories.get(name) or Repository(0)
+        for digest in sorted(repository.links):
+            self.see_blob(name, digest)
+        for reference in [*TAGS, *sorted(repository.manifests)]:
+            self.see_manifest(name, reference)
+        for subject in SUBJECTS:
+            self.see_referrers(name, subject)
+
+    # Looking through the front door
+
+    def see_blob(
+        self, name: str, digest: str, *, method: str = "GET", asked: str | None = None
+    ) -> None:
+        def foresee(model: Model) -> Want:
+            return model.get_blob(name, digest, None if method == "HEAD" else asked)
+
+        headers = {"Range": asked} if asked else {}
+        self.ask(foresee, method, f"/v2/{name}/blobs/{digest}", headers=headers)
+
+    def see_manifest(self, name: str, reference: str, *, method: str = "GET") -> None:
+        path = f"/v2/{name}/manifests/{reference}"
+        self.ask(lambda model: model.get_manifest(name, reference), method, path)
+
+    def see_referrers(self, name: str, subject: str, artifact_type: str | None = None) -> None:
+        self.ask(
+            lambda model: model.list_referrers(name, subject, artifact_type),
+            "GET",
+            f"/v2/{name}/referrers/{subject}",
+            params={"artifactType": artifact_type} if artifact_type else None,
+        )
+
+    def see_tags(self, name: str, n: int | None = None, last: str | None = None) -> None:
+        path = f"/v2/{name}/tags/list"
+        self._see_page(lambda model: model.list_tags(name, n, last), path, n, last)
+
+    def see_catalog(self, n: int | None = None, last: str | None = None) -> None:
+        self._see_page(lambda model: model.list_catalog(n, last), "/v2/_catalog", n, last)
+
+    def _see_page(
+        self, foresee: Callable[[Model], Want], path: str, n: int | None, last: str | None
+    ) -> None:
+        params = {"n": n, "last": last}
+        given = {key: str(value) for key, value in params.items() if value is not None}
+        want, answer = self.try_out(
+            foresee, self.world.request("GET", path, params=given)
+        )
+        want.check(answer)
+        if want.status != HTTPStatus.OK or "Link" in want.headers:
+            return
+        entries = answer.json().get("tags") or answer.json()["repositories"]
+        target = urlsplit(answer.links["next"]["url"])
+        assert target.path == path
+        assert parse_qs(target.query) == {"n": [str(n)], "last": [entries[-1]]}

@@ -1,0 +1,217 @@
+"""Rules about manifests, tags, lists and referrers."""
+
+from http import HTTPStatus
+
+from hypothesis import strategies as st
+
+from tests.model.content import (
+    BYTES_OF,
+    DOCUMENT_OF,
+    DOCUMENTS,
+    FALLBACK_TAGS,
+    NAMED,
+    SIGNATURE,
+    SUBJECTS,
+    TAGS,
+    Document,
+    digest_of,
+)
+from tests.model.content_rules import BlobRules, algorithms
+from tests.model.expected import Want
+from tests.model.machine import names, step, tags
+from tests.model.model import Model
+
+documents = st.sampled_from(DOCUMENTS)
+manifest_digests = st.sampled_from(sorted(DOCUMENT_OF))
+references = tags | manifest_digests
+several_tags = st.lists(tags, min_size=0, max_size=3, unique=True)
+sizes = st.none() | st.sampled_from((0, 1, 2, 100))
+bounds = st.none() | st.sampled_from(("", "L", "a", "a-b", "a/b", "b", "zz", *TAGS))
+
+
+class ManifestRules(BlobRules):
+    """Manifests and tags: pushed in every way, read, deleted."""
+
+    def put(
+        self, name: str, document: Document, algorithm: str, at: str | list[str], header: int
+    ) -> bool:
+        """PUT to a tag, or to the digest with tags in the query; whether it was accepted.
+
+        `header`: which of the types the document may have is told, none for -1.
+        """
+        digest = digest_of(document.raw, "sha256" if isinstance(at, str) else algorithm)
+        media_type = document.media_types[header % len(document.media_types)]
+        media_type = document.media_types[0] if header < 0 else media_type
+        tags_set = [at] if isinstance(at, str) else at
+        answer = self.ask(
+            lambda model: model.put_manifest(
+                name,
+                document,
+                digest,
+                tags=tags_set,
+                media_type=media_type,
+                tells_tags=not isinstance(at, str),
+            ),
+            "PUT",
+            f"/v2/{name}/manifests/{at if isinstance(at, str) else digest}",
+            params=None if isinstance(at, str) else [("tag", tag) for tag in at],
+            content=document.raw,
+            headers={} if header < 0 else {"Content-Type": f"{media_type}; charset=utf-8"},
+        )
+        return answer.status_code == HTTPStatus.CREATED
+
+    @step(name=names, document=documents, algorithm=algorithms, at=tags | several_tags)
+    def put_as_it_is(
+        self, name: str, document: Document, algorithm: str, at: str | list[str]
+    ) -> None:
+        self.put(name, document, algorithm, at, 0)
+
+    @step(
+        name=names,
+        document=documents,
+        algorithm=algorithms,
+        at=tags | several_tags,
+        header=st.integers(-1, 1),
+        blobs=st.booleans(),
+    )
+    def push(
+        self,
+        name: str,
+        document: Document,
+        algorithm: str,
+        at: str | list[str],
+        header: int,
+        blobs: bool,
+    ) -> None:
+        """With everything it names before it, as clients do; entries as `blobs` where they can."""
+        self._push_parts(name, document, blobs=blobs)
+        assert self.put(name, document, algorithm, at, header)
+
+    def _push_parts(self, name: str, document: Document, *, blobs: bool) -> None:
+        for digest in sorted(NAMED[document.label].required):
+            repository = self.model.repositories.get(name)
+            if repository and digest in repository.links - self.model.lost:
+                continue
+            if digest in BYTES_OF and (blobs or digest not in DOCUMENT_OF):
+                self.push_bytes(name, BYTES_OF[digest], digest)
+            elif not (repository and digest in repository.manifests):
+                self._push_parts(name, DOCUMENT_OF[digest], blobs=blobs)
+                assert self.put(name, DOCUMENT_OF[digest], digest.partition(":")[0], [], 0)
+
+    @step(
+        name=names,
+        document=documents,
+        tag=tags,
+        match=st.none() | st.just("*") | manifest_digests,
+        current=st.booleans(),
+        absent=st.booleans(),
+    )
+    def put_if(
+        self,
+        name: str,
+        document: Document,
+        tag: str,
+        match: str | None,
+        current: bool,
+        absent: bool,
+    ) -> None:
+        """Compare and swap."""
+        match = self._current(name, tag) or match if current else match
+        headers = {"If-Match": match if match == "*" else f'"no", "{match}"'} if match else {}
+        if absent:
+            headers["If-None-Match"] = "*"
+        self.ask(
+            lambda model: model.put_manifest(
+                name,
+                document,
+                digest_of(document.raw),
+                tags=[tag],
+                match=match,
+                absent=absent,
+            ),
+            "PUT",
+            f"/v2/{name}/manifests/{tag}",
+            content=document.raw,
+            headers=headers,
+        )
+
+    def _current(self, name: str, tag: str) -> str | None:
+        repository = self.model.repositories.get(name)
+        return repository.tags.get(tag) if repository else None
+
+    @step(name=names, document=documents, digest=manifest_digests, tag=tags)
+    def put_under_any_digest(self, name: str, document: Document, digest: str, tag: str) -> None:
+        self.ask(
+            lambda model: model.put_manifest(
+                name, document, digest, tags=[tag], tells_tags=True
+            ),
+            "PUT",
+            f"/v2/{name}/manifests/{digest}",
+            params={"tag": tag},
+            content=document.raw,
+        )
+
+    @step(name=names, reference=references, head=st.booleans())
+    def read_manifest(self, name: str, reference: str, head: bool) -> None:
+        self.see_manifest(name, reference, method="HEAD" if head else "GET")
+
+    @step(name=names, reference=references, known=manifest_digests, current=st.booleans())
+    def revalidate_manifest(self, name: str, reference: str, known: str, current: bool) -> None:
+        etag = self._current(name, reference) or known if current else known
+
+        def foresee(model: Model) -> Want:
+            want = model.get_manifest(name, reference)
+            if want.headers.get("Docker-Content-Digest") != etag:
+                return want
+            return Want(304, {"ETag": f'"{etag}"', "Docker-Content-Digest": etag}, b"")
+
+        headers = {"If-None-Match": f'"{etag}"'}
+        self.ask(foresee, "GET", f"/v2/{name}/manifests/{reference}", headers=headers)
+
+    @step(name=names, tag=tags, match=st.none() | st.just("*") | manifest_digests)
+    def delete_tag(self, name: str, tag: str, match: str | None) -> None:
+        headers = {"If-Match": match if match == "*" else f'"{match}"'} if match else {}
+        path = f"/v2/{name}/manifests/{tag}"
+        self.ask(
+            lambda model: model.delete_tag(name, tag, match), "DELETE", path, headers=headers
+        )
+
+    @step(name=names, digest=manifest_digests)
+    def delete_manifest(self, name: str, digest: str) -> None:
+        path = f"/v2/{name}/manifests/{digest}"
+        self.ask(lambda model: model.delete_manifest(name, digest), "DELETE", path)
+
+    @step(name=names, pick=st.integers(0, 20))
+    def delete_one_that_is_there(self, name: str, pick: int) -> None:
+        repository = self.model.repositories.get(name)
+        if repository and repository.manifests:
+            digest = sorted(repository.manifests)[pick % len(repository.manifests)]
+            path = f"/v2/{name}/manifests/{digest}"
+            self.ask(lambda model: model.delete_manifest(name, digest), "DELETE", path)
+
+    @step(name=names, tag=st.sampled_from(FALLBACK_TAGS), blobs=st.booleans())
+    def push_fallback(self, name: str, tag: str, blobs: bool) -> None:
+        """What a client does that knows no referrers API."""
+        index = next(d for d in DOCUMENTS if d.label.startswith("fallback"))
+        self._push_parts(name, index, blobs=blobs)
+        assert self.put(name, index, "sha256", tag, 0)
+
+
+class ListRules(ManifestRules):
+    """Tags, catalogue, referrers."""
+
+    @step(name=names, n=sizes, last=bounds)
+    def list_tags(self, name: str, n: int | None, last: str | None) -> None:
+        self.see_tags(name, n, last)
+
+    @step(n=sizes, last=bounds)
+    def list_catalog(self, n: int | None, last: str | None) -> None:
+        self.see_catalog(n, last)
+
+    @step(
+        name=names,
+        subject=st.sampled_from(SUBJECTS),
+        artifact_type=st.none() | st.sampled_from((SIGNATURE, "application/vnd.oci.empty.v1+json")),
+    )
+    def list_referrers(self, name: str, subject: str, artifact_type: str | None) -> None:
+        self.see_referrers(name, subject, artifact_type)

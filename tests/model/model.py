@@ -1,0 +1,489 @@
+"""The registry as a few dictionaries: what the HTTP contract says and nothing of how it is done.
+
+Each method of the model takes a request, changes the dictionaries, and gives the answer wanted.
+Digests are texts here.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tests.model.content import NAMED, Document, Json, Named, digest_of, fallback_tag
+from tests.model.expected import (
+    BLOB_UNKNOWN,
+    MANIFEST_UNKNOWN,
+    NAME_UNKNOWN,
+    UPLOAD_UNKNOWN,
+    Want,
+    refuse,
+)
+
+Tie = Literal["blob", "child"]
+
+_FALLBACK = re.compile(r"sha(256|512)-[0-9a-f]{64}")
+_ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@dataclass
+class Stored:
+    """A manifest of a repository. `ties`: by which kind of content each entry is satisfied."""
+
+    document: Document
+    media_type: str
+    ties: dict[str, Tie | None]
+
+    @property
+    def named(self) -> Named:
+        return NAMED[self.document.label]
+
+
+@dataclass
+class Repository:
+    """What one name holds, in one of its lives."""
+
+    generation: int
+    tags: dict[str, str] = field(default_factory=dict)
+    manifests: dict[str, Stored] = field(default_factory=dict)
+    links: set[str] = field(default_factory=set)
+
+    def resolve(self, reference: str) -> str | None:
+        """The digest of a manifest that is here, of a tag or a digest."""
+        digest = reference if ":" in reference else self.tags.get(reference)
+        return digest if digest in self.manifests else None
+
+    def tags_of(self, digest: str) -> list[str]:
+        return sorted(tag for tag, target in self.tags.items() if target == digest)
+
+    def parents_of(self, digest: str) -> list[str]:
+        return sorted(d for d, m in self.manifests.items() if m.ties.get(digest) == "child")
+
+    def users_of(self, blob: str) -> list[str]:
+        """Manifests that keep the blob from being deleted."""
+        return sorted(
+            digest
+            for digest, manifest in self.manifests.items()
+            if manifest.ties.get(blob) == "blob"
+            or blob in {part for _, part in manifest.named.parts}
+        )
+
+    def is_fallback(self, digest: str) -> bool:
+        """Whether the manifest is known by fallback tags and by no other."""
+        tags = self.tags_of(digest)
+        return bool(tags) and all(_FALLBACK.fullmatch(tag) for tag in tags)
+
+    def tie(self, entry: str) -> Tie | None:
+        if entry in self.manifests:
+            return "child"
+        return "blob" if entry in self.links else None
+
+    def settle(self, digest: str, kind: Tie | None) -> None:
+        """Let every index that waits for the content have it."""
+        for manifest in self.manifests.values():
+            if digest in manifest.ties and manifest.ties[digest] is None:
+                manifest.ties[digest] = kind
+
+
+@dataclass
+class Session:
+    """An upload session. `generation` is that of its repository, None if that was not born."""
+
+    name: str
+    generation: int | None
+    data: bytes
+    active: int
+    lost: bool = False
+    """Its bytes were published by a request that died: only expiry can end it."""
+
+
+@dataclass
+class Counted:
+    """What a repository holds."""
+
+    tags: int
+    manifests: int
+    blobs: int
+    bytes: int
+
+
+def _session_headers(name: str, upload: str, size: int) -> dict[str, str | None]:
+    return {
+        "Location": f"/v2/{name}/blobs/uploads/{upload}",
+        "Range": f"0-{max(0, size - 1)}",
+        "Docker-Upload-UUID": upload,
+    }
+
+
+def _created(name: str, kind: str, digest: str) -> Want:
+    location = f"/v2/{name}/{kind}/{digest}"
+    return Want(201, {"Location": location, "Docker-Content-Digest": digest}, b"")
+
+
+@dataclass
+class Model:
+    """All repositories, sessions, and every blob's bytes."""
+
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    """Blobs whose bytes are gone from the disk, and the registry knows."""
+    lives: int = 0
+    now: int = 0
+
+    # Repositories
+
+    def ensure(self, name: str) -> Repository:
+        if name not in self.repositories:
+            self.lives += 1
+            self.repositories[name] = Repository(self.lives)
+        return self.repositories[name]
+
+    def _remove_if_empty(self, name: str) -> None:
+        repository = self.repositories[name]
+        if repository.manifests or repository.links:
+            return
+        del self.repositories[name]
+        for session in self.sessions.values():
+            if session.generation == repository.generation:
+                session.generation = None
+
+    def count(self, name: str) -> Counted | None:
+        repository = self.repositories.get(name)
+        if repository is None:
+            return None
+        sizes = [len(m.document.raw) for m in repository.manifests.values()]
+        sizes += [len(self.blobs[digest]) for digest in repository.links]
+        return Counted(
+            len(repository.tags), len(repository.manifests), len(repository.links), sum(sizes)
+        )
+
+    def delete_repository(self, name: str) -> Counted | None:
+        counted = self.count(name)
+        self.repositories.pop(name, None)
+        return counted
+
+    def list_catalog(self, n: int | None, last: str | None) -> Want:
+        names, more = _page(self.repositories, n, last)
+        return Want(200, {} if more else {"Link": None}, json={"repositories": names})
+
+    def list_tags(self, name: str, n: int | None, last: str | None) -> Want:
+        repository = self.repositories.get(name)
+        if repository is None:
+            return NAME_UNKNOWN
+        tags, more = _page(repository.tags, n, last)
+        return Want(200, {} if more else {"Link": None}, json={"name": name, "tags": tags})
+
+    # Upload sessions
+
+    def start(self, name: str) -> tuple[Session, Want]:
+        """The session, still without the name that only the answer tells."""
+        repository = self.repositories.get(name)
+        session = Session(name, repository.generation if repository else None, b"", self.now)
+        return session, Want(202, {"Range": "0-0"}, b"")
+
+    def find_session(self, name: str, upload: str) -> Session | None:
+        session = self.sessions.get(upload)
+        if session is None or session.name != name:
+            return None
+        repository = self.repositories.get(name)
+        generation = repository.generation if repository else None
+        return session if session.generation in {None, generation} else None
+
+    def status(self, name: str, upload: str) -> Want:
+        session = self.find_session(name, upload)
+        if session is None:
+            return UPLOAD_UNKNOWN
+        return Want(204, _session_headers(name, upload, len(session.data)), b"")
+
+    def _receive(
+        self, upload: str, session: Session, data: bytes, span: tuple[int, int] | None
+    ) -> Want | None:
+        """The refusal, if there is one."""
+        size = len(session.data)
+        if span is not None and span[0] != size:
+            headers = _session_headers(session.name, upload, size)
+            return refuse(416, "BLOB_UPLOAD_INVALID", headers=headers)
+        if span is not None and span[1] - span[0] + 1 != len(data):
+            return refuse(400, "SIZE_INVALID")
+        session.data += data
+        session.active = self.now
+        return None
+
+    def _open(self, name: str, upload: str) -> Session | None:
+        """The session, for a request that needs its bytes."""
+        session = self.find_session(name, upload)
+        if session is not None and session.lost:
+            del self.sessions[upload]
+            return None
+        return session
+
+    def append(self, name: str, upload: str, data: bytes, span: tuple[int, int] | None) -> Want:
+        session = self._open(name, upload)
+        if session is None:
+            return UPLOAD_UNKNOWN
+        refusal = self._receive(upload, session, data, span)
+        headers = _session_headers(name, upload, len(session.data))
+        return refusal or Want(202, headers, b"")
+
+    def complete(
+        self, name: str, upload: str, data: bytes, span: tuple[int, int] | None, digest: str
+    ) -> Want:
+        session = self._open(name, upload)
+        if session is None:
+            return UPLOAD_UNKNOWN
+        refusal = self._receive(upload, session, data, span)
+        if refusal is not None:
+            return refusal
+        del self.sessions[upload]
+        return self.push_blob(name, session.data, digest)
+
+    def cancel(self, name: str, upload: str) -> Want:
+        if self._open(name, upload) is None:
+            return UPLOAD_UNKNOWN
+        del self.sessions[upload]
+        return Want(204, {}, b"")
+
+    def expire(self, before: int) -> int:
+        idle = [upload for upload, s in self.sessions.items() if s.active < before]
+        for upload in idle:
+            del self.sessions[upload]
+        return len(idle)
+
+    # Blobs
+
+    def push_blob(self, name: str, data: bytes, digest: str) -> Want:
+        if digest_of(data, digest.partition(":")[0]) != digest:
+            return refuse(400, "DIGEST_INVALID")
+        self.blobs[digest] = data
+        self.lost.discard(digest)
+        self._link(name, digest)
+        return _created(name, "blobs", digest)
+
+    def _link(self, name: str, digest: str) -> None:
+        repository = self.ensure(name)
+        repository.links.add(digest)
+        repository.settle(digest, "blob")
+
+    def mount(self, name: str, digest: str, source: str | None) -> Want | None:
+        """None: an ordinary session begins instead."""
+        sources = [source] if source else sorted(self.repositories)
+        linking = [s for s in sources if digest in self._links(s)]
+        if not linking or digest in self.lost:
+            return None
+        self._link(name, digest)
+        return _created(name, "blobs", digest)
+
+    def _links(self, name: str) -> set[str]:
+        repository = self.repositories.get(name)
+        return repository.links if repository else set()
+
+    def is_readable(self, name: str, digest: str) -> bool:
+        return digest in self._links(name) and digest not in self.lost
+
+    def get_blob(self, name: str, digest: str, asked: str | None = None) -> Want:
+        if not self.is_readable(name, digest):
+            return BLOB_UNKNOWN
+        data = self.blobs[digest]
+        headers = {
+            "Docker-Content-Digest": digest,
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+            "ETag": f'"{digest}"',
+            "Content-Encoding": None,
+        }
+        part = _cut(asked, len(data)) if asked else None
+        if part is None:
+            length = str(len(data))
+            return Want(200, {**headers, "Content-Length": length, "Content-Range": None}, data)
+        first, last = part
+        if first > last:
+            return Want(416, {"Content-Range": f"bytes */{len(data)}"})
+        content_range = f"bytes {first}-{last}/{len(data)}"
+        length = str(last - first + 1)
+        headers |= {"Content-Length": length, "Content-Range": content_range}
+        return Want(206, headers, data[first : last + 1])
+
+    def delete_blob(self, name: str, digest: str) -> Want:
+        if digest not in self._links(name):
+            return BLOB_UNKNOWN
+        users = self.repositories[name].users_of(digest)
+        if users:
+            allow: dict[str, str | None] = {"Allow": "GET, HEAD"}
+            return refuse(405, "UNSUPPORTED", headers=allow, detail={"manifests": users})
+        self.repositories[name].links.remove(digest)
+        self._remove_if_empty(name)
+        return Want(202, {}, b"")
+
+    # Manifests
+
+    def put_manifest(
+        self,
+        name: str,
+        document: Document,
+        digest: str,
+        *,
+        tags: list[str],
+        media_type: str | None = None,
+        tells_tags: bool = False,
+        match: str | None = None,
+        absent: bool = False,
+    ) -> Want:
+        """`tells_tags`: the tags stood in the query. `match` and `absent`: a condition."""
+        if digest_of(document.raw, digest.partition(":")[0]) != digest:
+            return refuse(400, "DIGEST_INVALID")
+        held = self.repositories.get(name) or Repository(0)
+        for tag in tags:
+            if _is_moved(held.tags.get(tag), match, absent=absent):
+                return refuse(412, "DENIED")
+        named = NAMED[document.label]
+        present = (held.links - self.lost) | held.manifests.keys()
+        missing = sorted(named.required - present)
+        if missing:
+            return refuse(400, "MANIFEST_BLOB_UNKNOWN", digests=missing)
+        repository = self.ensure(name)
+        ties = {entry["digest"]: repository.tie(entry["digest"]) for entry in named.entries}
+        media_type = media_type or document.media_types[0]
+        repository.manifests[digest] = Stored(document, media_type, ties)
+        repository.settle(digest, "child")
+        repository.tags |= dict.fromkeys(tags, digest)
+        want = _created(name, "manifests", digest)
+        want.headers["OCI-Subject"] = named.subject
+        want.headers["OCI-Tag"] = ", ".join(tags) if tells_tags else None
+        return want
+
+    def get_manifest(self, name: str, reference: str) -> Want:
+        repository = self.repositories.get(name)
+        digest = repository.resolve(reference) if repository else None
+        if repository is None or digest is None:
+            return MANIFEST_UNKNOWN
+        stored = repository.manifests[digest]
+        raw = stored.document.raw
+        return Want(
+            200,
+            {
+                "Docker-Content-Digest": digest,
+                "Content-Type": stored.media_type,
+                "Content-Length": str(len(raw)),
+                "ETag": f'"{digest}"',
+            },
+            raw,
+        )
+
+    def delete_tag(self, name: str, tag: str, match: str | None = None) -> Want:
+        repository = self.repositories.get(name)
+        if repository is None:
+            return MANIFEST_UNKNOWN
+        if _is_moved(repository.tags.get(tag), match, absent=False):
+            return refuse(412, "DENIED")
+        if repository.tags.pop(tag, None) is None:
+            return MANIFEST_UNKNOWN
+        return Want(202, {}, b"")
+
+    def delete_manifest(self, name: str, digest: str) -> Want:
+        repository = self.repositories.get(name)
+        if repository is None or digest not in repository.manifests:
+            return MANIFEST_UNKNOWN
+        parents = repository.parents_of(digest)
+        holders = [parent for parent in parents if not repository.is_fallback(parent)]
+        if holders:
+            allow: dict[str, str | None] = {"Allow": "GET, HEAD"}
+            return refuse(405, "UNSUPPORTED", headers=allow, detail={"indexes": holders})
+        for tag in repository.tags_of(digest):
+            del repository.tags[tag]
+        del repository.manifests[digest]
+        for parent in parents:
+            repository.manifests[parent].ties[digest] = repository.tie(digest)
+        self._remove_if_empty(name)
+        return Want(202, {}, b"")
+
+    def copy(self, source: str, reference: str, target: str, tag: str) -> str | None:
+        """Tag a manifest of one repository in another; its digest, None if there is none."""
+        origin = self.repositories.get(source)
+        digest = origin.resolve(reference) if origin else None
+        if origin is None or digest is None:
+            return None
+        self.ensure(target)
+        self._bring(origin, target, digest)
+        self.repositories[target].tags[tag] = digest
+        return digest
+
+    def _bring(self, origin: Repository, target: str, digest: str) -> None:
+        stored, destination = origin.manifests[digest], self.repositories[target]
+        if destination is origin:
+            return
+        for entry, tie in stored.ties.items():
+            if tie == "child":
+                self._bring(origin, target, entry)
+            elif tie == "blob":
+                self._link(target, entry)
+        for _, part in stored.named.parts:
+            if part in origin.links:
+                self._link(target, part)
+        if digest not in destination.manifests:
+            ties = {entry: destination.tie(entry) for entry in stored.ties}
+            destination.manifests[digest] = Stored(stored.document, stored.media_type, ties)
+            destination.settle(digest, "child")
+
+    def list_referrers(self, name: str, subject: str, artifact_type: str | None) -> Want:
+        repository = self.repositories.get(name) or Repository(0)
+        found: dict[str, Json] = {}
+        legacy = repository.resolve(fallback_tag(subject))
+        for entry in repository.manifests[legacy].named.entries if legacy else ():
+            child = repository.manifests.get(entry["digest"])
+            if child is not None:
+                found[entry["digest"]] = _without_none(
+                    {"artifactType": child.named.artifact_type, **entry}
+                )
+        for digest, stored in repository.manifests.items():
+            if stored.named.subject == subject:
+                found[digest] = _without_none(
+                    {
+                        "mediaType": stored.media_type,
+                        "size": len(stored.document.raw),
+                        "digest": digest,
+                        "annotations": dict(stored.named.annotations),
+                        "artifactType": stored.named.artifact_type,
+                    }
+                )
+        entries = [
+            found[digest]
+            for digest in sorted(found)
+            if artifact_type in {None, found[digest].get("artifactType")}
+        ]
+        media_type = "application/vnd.oci.image.index.v1+json"
+        applied = "artifactType" if artifact_type else None
+        headers = {"Content-Type": media_type, "OCI-Filters-Applied": applied, "Link": None}
+        body = {"schemaVersion": 2, "mediaType": media_type, "manifests": entries}
+        return Want(200, headers, json=body)
+
+
+def _without_none(fields: dict[str, Any]) -> Json:
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _page(names: Any, n: int | None, last: str | None) -> tuple[list[str], bool]:
+    """A page in byte order, and whether it must tell of a next one."""
+    after = sorted(name for name in names if name > (last or ""))
+    page = after if n is None else after[:n]
+    return page, bool(page) and len(page) < len(after)
+
+
+def _is_moved(current: str | None, match: str | None, *, absent: bool) -> bool:
+    if absent and current is not None:
+        return True
+    if match == "*":
+        return current is None
+    return match is not None and match != current
+
+
+def _cut(asked: str, size: int) -> tuple[int, int] | None:
+    """First and last byte, last before first if there is none; None: everything."""
+    match = _ONE_RANGE.fullmatch(asked)
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if first == "":
+        return max(0, size - int(last)), size - 1
+    if last and int(last) < int(first):
+        return 1, 0
+    return int(first), min(int(last or size), size - 1)

@@ -1,0 +1,114 @@
+"""Rules about what happens to a registry beside requests, and the machine of all rules."""
+
+from dataclasses import asdict
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition
+
+from registry.auth.principals import OPERATOR
+from registry.errors import ManifestUnknownError, RepositoryUnknownError
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag, parse_reference
+from registry.services.registry import Registry
+from tests.model.content_rules import UploadRules
+from tests.model.machine import Machine, names, step, tags
+from tests.model.manifest_rules import ListRules, references
+
+HOUR = 3600 * 1_000_000
+EXPIRY = 24 * HOUR
+
+
+class OperatorRules(Machine):
+    """Time, jobs, the command line, and the end of processes."""
+
+    @property
+    def registry(self) -> Registry:
+        return self.world.worker.opened.registry
+
+    @step(name=names)
+    def delete_repository(self, name: str) -> None:
+        async def delete() -> dict[str, int] | None:
+            try:
+                deleted = await self.registry.repositories.delete(RepositoryName(name), OPERATOR)
+            except RepositoryUnknownError:
+                return None
+            return asdict(deleted)
+
+        want, got = self.try_out(lambda model: model.delete_repository(name), delete())
+        assert got == (asdict(want) if want else None)
+
+    @step(name=names)
+    def count(self, name: str) -> None:
+        async def count() -> dict[str, int] | None:
+            try:
+                return asdict((await self.registry.repositories.get(RepositoryName(name))).counts)
+            except RepositoryUnknownError:
+                return None
+
+        want, got = self.try_out(lambda model: model.count(name), count())
+        assert got == (asdict(want) if want else None)
+
+    @step(source=names, reference=references, into=names, tag=tags)
+    def copy_tag(self, source: str, reference: str, into: str, tag: str) -> None:
+        async def copy() -> str | None:
+            origin, destination = RepositoryName(source), RepositoryName(into)
+            known = parse_reference(reference)
+            try:
+                return str(
+                    await self.registry.tags.copy(origin, known, destination, Tag(tag), OPERATOR)
+                )
+            except (ManifestUnknownError, RepositoryUnknownError):
+                return None
+
+        want, got = self.try_out(lambda model: model.copy(source, reference, into, tag), copy())
+        assert got == want
+
+    @step(hours=st.sampled_from((1, 15, 25)))
+    def wait(self, hours: int) -> None:
+        self.clock.leaps += hours * HOUR
+
+    @precondition(lambda self: self.model.sessions)
+    @step()
+    def expire(self) -> None:
+        before = self.clock.now() - EXPIRY
+        work = self.registry.uploads.expire(before)
+        want, got = self.try_out(lambda model: model.expire(before), work)
+        assert got == want
+
+    @step()
+    def sweep(self) -> None:
+        """Doomed keys go, and then the store holds what rows name and nothing else."""
+        doomed = len(self.look().doomed)
+        _, swept = self.try_out(lambda _: None, self.registry.doomed.sweep())
+        assert swept == doomed
+        found = self.look()
+        assert not found.doomed
+        assert found.objects.keys() <= {key for _, key, _ in found.blobs.values()} | {
+            row.key for row in found.sessions.values()
+        }
+
+    @step()
+    def recover(self) -> None:
+        _, removed = self.try_out(lambda _: None, self.registry.uploads.recover())
+        assert removed == 0
+
+    @step()
+    def restart(self) -> None:
+        self.world.restart()
+
+    @step()
+    def crash(self) -> None:
+        self.world.crash()
+
+    @step()
+    def use_other_worker(self) -> None:
+        self.world.current ^= 1
+
+    @step(steps=st.integers(0, 12))
+    def light_fuse(self, steps: int) -> None:
+        """The next step's processes die after so many changes of the store or the database."""
+        self.fuse = steps
+
+
+class Registries(UploadRules, ListRules, OperatorRules):
+    """All rules."""

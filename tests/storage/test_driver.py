@@ -1,0 +1,413 @@
+"""One suite for every store: each sentence of the contract in `storage.driver`."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from storage.digest import Digest, Hasher
+from storage.driver import Driver, Reader, Upload
+from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyError
+from storage.keys import blob_key, new_generation
+
+pytestmark = pytest.mark.anyio
+
+MANY = bytes(range(256)) * (5 << 12)
+"""5 MiB: more than any piece that a store reads or writes at once."""
+
+
+def key_of(data: bytes) -> str:
+    return blob_key(Digest.of(data), new_generation())
+
+
+async def put(driver: Driver, data: bytes) -> str:
+    key = key_of(data)
+    upload = await driver.claim(str(uuid.uuid4()))
+    await upload.append(data, None)
+    await upload.finish(key)
+    return key
+
+
+async def read(reader: Reader, start: int, length: int) -> bytes:
+    return b"".join([piece async for piece in reader.read(start, length)])
+
+
+async def read_object(driver: Driver, key: str) -> bytes:
+    reader = await driver.open(key)
+    try:
+        return await read(reader, 0, reader.size)
+    finally:
+        await reader.close()
+
+
+async def hash_of(upload: Upload) -> Digest:
+    hasher = Hasher("sha256")
+    await upload.hash(hasher)
+    return hasher.digest()
+
+
+async def test_has_a_name_and_says_whether_it_is_shared(driver: Driver) -> None:
+    assert driver.name
+    assert isinstance(driver.shared, bool)
+
+
+async def test_started_store_can_be_reached(driver: Driver) -> None:
+    await driver.check()
+
+
+async def test_starting_again_loses_nothing(driver: Driver, session: str) -> None:
+    key = await put(driver, b"published")
+    upload = await driver.claim(session)
+    await upload.append(b"staged", None)
+    await upload.release()
+    await driver.start()
+    assert await read_object(driver, key) == b"published"
+    assert (await driver.claim(session)).size == len(b"staged")
+
+
+class TestClaim:
+    """Who holds a session's staged bytes."""
+
+    async def test_none_are_staged_at_first(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        assert upload.size == 0
+        assert await hash_of(upload) == Digest.of(b"")
+        await upload.release()
+
+    async def test_hold_is_exclusive(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        for _ in range(2):  # to be refused takes nothing from the holder
+            with pytest.raises(StagedBusyError):
+                await driver.claim(session)
+        await upload.append(b"mine", None)
+        await upload.release()
+        again = await driver.claim(session)
+        assert again.size == len(b"mine")
+        await again.release()
+
+    async def test_one_of_many_at_once_gets_it(self, driver: Driver, session: str) -> None:
+        answers = await asyncio.gather(
+            *(driver.claim(session) for _ in range(32)), return_exceptions=True
+        )
+        refused = [answer for answer in answers if isinstance(answer, BaseException)]
+        assert [type(error) for error in refused] == [StagedBusyError] * 31
+
+    async def test_sessions_do_not_meet(self, driver: Driver, session: str) -> None:
+        one, other = await driver.claim(session), await driver.claim(str(uuid.uuid4()))
+        await one.append(b"one", None)
+        await other.append(b"other", None)
+        assert await hash_of(one) == Digest.of(b"one")
+        assert await hash_of(other) == Digest.of(b"other")
+        await one.release()
+        await other.release()
+
+    async def test_release_may_be_called_twice(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        await upload.release()
+        again = await driver.claim(session)
+        await upload.release()  # takes nothing from the one who holds it now
+        with pytest.raises(StagedBusyError):
+            await driver.claim(session)
+        await again.release()
+
+    @pytest.mark.parametrize("end", ["finish", "discard"])
+    async def test_release_may_follow_the_end(
+        self, driver: Driver, session: str, key: str, end: str
+    ) -> None:
+        upload = await driver.claim(session)
+        await (upload.finish(key) if end == "finish" else upload.discard())
+        await upload.release()
+        await upload.release()
+        again = await driver.claim(session)
+        assert again.size == 0
+        await again.release()
+
+    async def test_list_staged(self, driver: Driver) -> None:
+        sessions = [str(uuid.uuid4()) for _ in range(4)]
+        uploads = [await driver.claim(session) for session in sessions]
+        for upload in uploads:
+            await upload.append(b"staged", None)
+        assert sorted(await driver.list_staged()) == sorted(sessions)  # held ones too
+        await uploads[0].finish(key_of(b"staged"))
+        await uploads[1].discard()
+        await uploads[2].release()
+        assert sorted(await driver.list_staged()) == sorted(sessions[2:])
+        await uploads[3].release()
+
+    async def test_nothing_is_staged_in_an_empty_store(self, driver: Driver) -> None:
+        await put(driver, b"published")
+        assert await driver.list_staged() == []
+
+
+Deed = Callable[[Upload], Awaitable[None]]
+
+DEEDS: dict[str, Deed] = {
+    "append": lambda upload: upload.append(b"late", None),
+    "truncate": lambda upload: upload.truncate(0),
+    "sync": lambda upload: upload.sync(),
+    "finish": lambda upload: upload.finish(key_of(b"late")),
+    "discard": lambda upload: upload.discard(),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
+class TestEndedHold:
+    """Nothing done through a handle whose hold has ended changes any byte."""
+
+    async def test_published(self, driver: Driver, session: str, key: str, deed: Deed) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"published", None)
+        await upload.finish(key)
+        with pytest.raises(StagedBusyError):
+            await deed(upload)
+        assert await read_object(driver, key) == b"published"
+        assert await driver.list_staged() == []
+
+    async def test_published_and_claimed_again(
+        self, driver: Driver, session: str, key: str, deed: Deed
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"published", None)
+        await upload.finish(key)
+        await self._require_untouched(driver, session, upload, deed)
+        assert await read_object(driver, key) == b"published"
+
+    async def test_discarded(self, driver: Driver, session: str, deed: Deed) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"discarded", None)
+        await upload.discard()
+        await self._require_untouched(driver, session, upload, deed)
+
+    async def test_released(self, driver: Driver, session: str, deed: Deed) -> None:
+        upload = await driver.claim(session)
+        await upload.release()
+        await self._require_untouched(driver, session, upload, deed)
+
+    async def _require_untouched(
+        self, driver: Driver, session: str, ended: Upload, deed: Deed
+    ) -> None:
+        """The next holder's bytes and hold stay as they are."""
+        upload = await driver.claim(session)
+        await upload.append(b"next", None)
+        with pytest.raises(StagedBusyError):
+            await deed(ended)
+        with pytest.raises(StagedBusyError):
+            await driver.claim(session)
+        assert await hash_of(upload) == Digest.of(b"next")
+        key = key_of(b"next")
+        await upload.finish(key)
+        assert await read_object(driver, key) == b"next"
+
+
+class TestStagedBytes:
+    """What a holder can do with them."""
+
+    async def test_append_adds_at_the_end(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        hasher = Hasher("sha512")
+        for piece in (b"one", b"", b"two", MANY):
+            await upload.append(piece, hasher)
+        assert upload.size == len(b"onetwo") + len(MANY)
+        assert hasher.digest() == Digest.of(b"onetwo" + MANY, "sha512")
+        assert await hash_of(upload) == Digest.of(b"onetwo" + MANY)
+        await upload.release()
+
+    async def test_append_without_hasher(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"one", None)
+        assert await hash_of(upload) == Digest.of(b"one")
+        await upload.release()
+
+    async def test_next_holder_goes_on_at_the_end(self, driver: Driver, session: str) -> None:
+        for number in range(3):
+            upload = await driver.claim(session)
+            assert upload.size == number
+            await upload.append(b"%d" % number, None)
+            await upload.release()
+        upload = await driver.claim(session)
+        assert await hash_of(upload) == Digest.of(b"012")
+        await upload.release()
+
+    @pytest.mark.parametrize("size", [0, 1, 5, 6])
+    async def test_truncate_drops_from_there_on(
+        self, driver: Driver, session: str, size: int
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"abcdef", None)
+        await upload.truncate(size)
+        assert upload.size == size
+        await upload.append(b"XY", None)
+        assert upload.size == size + 2
+        assert await hash_of(upload) == Digest.of(b"abcdef"[:size] + b"XY")
+        await upload.release()
+
+    async def test_truncate_holds_for_the_next_one(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"abcdef", None)
+        await upload.truncate(2)
+        await upload.release()
+        again = await driver.claim(session)
+        assert again.size == 2
+        await again.release()
+
+    async def test_hash_reads_all_and_adds_to_what_was_there(
+        self, driver: Driver, session: str
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(MANY, None)
+        hasher = Hasher("sha256")
+        hasher.update(b"before")
+        await upload.hash(hasher)
+        assert hasher.digest() == Digest.of(b"before" + MANY)
+        assert upload.size == len(MANY)
+        await upload.release()
+
+    async def test_sync_changes_nothing_to_be_seen(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"synced", None)
+        await upload.sync()
+        await upload.sync()
+        await upload.append(b" and more", None)
+        assert await hash_of(upload) == Digest.of(b"synced and more")
+        with pytest.raises(StagedBusyError):
+            await driver.claim(session)
+        await upload.release()
+
+    @pytest.mark.parametrize("data", [b"", b"small", MANY], ids=["empty", "small", "large"])
+    async def test_finish_lets_all_of_them_appear(
+        self, driver: Driver, session: str, key: str, data: bytes
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(data, None)
+        with pytest.raises(ObjectMissingError):
+            await driver.stat(key)
+        await upload.finish(key)
+        assert await driver.stat(key) == len(data)
+        assert await read_object(driver, key) == data
+        assert await driver.list_staged() == []
+
+    async def test_discard_removes_them(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"gone", None)
+        await upload.discard()
+        assert await driver.list_staged() == []
+        again = await driver.claim(session)
+        assert again.size == 0
+        await again.release()
+
+    async def test_session_of_a_published_blob_starts_empty(
+        self, driver: Driver, session: str, key: str
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"published", None)
+        await upload.finish(key)
+        again = await driver.claim(session)
+        assert again.size == 0
+        await again.append(b"other", None)
+        await again.truncate(1)
+        assert await read_object(driver, key) == b"published"
+        await again.release()
+
+
+class TestObjects:
+    """Published bytes."""
+
+    async def test_missing(self, driver: Driver, key: str) -> None:
+        with pytest.raises(ObjectMissingError):
+            await driver.stat(key)
+        with pytest.raises(ObjectMissingError):
+            await driver.open(key)
+
+    async def test_same_digest_under_two_keys(self, driver: Driver) -> None:
+        """Deleting the old object cannot hit the new one (design D1)."""
+        old, new = await put(driver, b"same"), await put(driver, b"same")
+        await driver.delete(old)
+        assert await read_object(driver, new) == b"same"
+        with pytest.raises(ObjectMissingError):
+            await driver.stat(old)
+
+    async def test_delete_of_nothing(self, driver: Driver, key: str) -> None:
+        await driver.delete(key)
+        key = await put(driver, b"data")
+        await driver.delete(key)
+        await driver.delete(key)
+        with pytest.raises(ObjectMissingError):
+            await driver.open(key)
+
+    async def test_open_object_outlives_its_key(self, driver: Driver) -> None:
+        key = await put(driver, MANY)
+        reader = await driver.open(key)
+        await driver.delete(key)
+        assert reader.size == len(MANY)
+        assert await read(reader, 0, reader.size) == MANY
+        await reader.close()
+
+    @pytest.mark.parametrize(
+        ("start", "length"),
+        [
+            (0, 0),
+            (0, 1),
+            (7, 100),
+            (len(MANY), 0),
+            (len(MANY) - 1, 1),
+            (1 << 20, 1 << 20),
+            ((1 << 20) - 1, (2 << 20) + 2),
+            (3, len(MANY) - 3),
+            (0, len(MANY)),
+        ],
+    )
+    async def test_read_a_part(self, driver: Driver, start: int, length: int) -> None:
+        reader = await driver.open(await put(driver, MANY))
+        assert await read(reader, start, length) == MANY[start : start + length]
+        await reader.close()
+
+    async def test_read_again_and_backwards(self, driver: Driver) -> None:
+        reader = await driver.open(await put(driver, b"0123456789"))
+        assert await read(reader, 5, 5) == b"56789"
+        assert await read(reader, 0, 3) == b"012"
+        assert await read(reader, 0, 3) == b"012"
+        await reader.close()
+
+    @pytest.mark.parametrize(("start", "length"), [(0, 11), (5, 6), (10, 1), (11, 1)])
+    async def test_read_past_the_end(self, driver: Driver, start: int, length: int) -> None:
+        reader = await driver.open(await put(driver, b"0123456789"))
+        with pytest.raises(ObjectDamagedError):
+            await read(reader, start, length)
+        await reader.close()
+
+    async def test_two_readers_of_one_object(self, driver: Driver) -> None:
+        key = await put(driver, MANY)
+        readers = [await driver.open(key) for _ in range(2)]
+        one, other = await asyncio.gather(
+            read(readers[0], 0, len(MANY)), read(readers[1], 5, len(MANY) - 5)
+        )
+        assert one == MANY
+        assert other == MANY[5:]
+        for reader in readers:
+            await reader.close()
+
+    async def test_reader_left_half_way(self, driver: Driver) -> None:
+        reader = await driver.open(await put(driver, MANY))
+        async for _ in reader.read(0, len(MANY)):
+            break
+        await reader.close()
+        await reader.close()
+
+
+async def test_sessions_in_parallel_keep_their_bytes_apart(driver: Driver) -> None:
+    async def push(number: int) -> tuple[str, bytes]:
+        upload = await driver.claim(str(uuid.uuid4()))
+        hasher = Hasher("sha256")
+        piece = number.to_bytes(2, "big") * 2000
+        for _ in range(20):
+            await upload.append(piece, hasher)
+            await asyncio.sleep(0)
+        key = key_of(piece * 20)
+        assert hasher.digest() == Digest.of(piece * 20)
+        await upload.finish(key)
+        return key, piece * 20
+
+    for key, data in await asyncio.gather(*(push(number) for number in range(64))):
+        assert await driver.stat(key) == len(data)
+        assert await read_object(driver, key) == data

@@ -1,0 +1,351 @@
+"""The store on disk: its layout, its start, the order and the modes of a durable write."""
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import local as module
+from storage.digest import ALGORITHMS
+from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
+from storage.local import VERSION, LocalDriver
+
+pytestmark = pytest.mark.anyio
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def put(driver: LocalDriver, session: str, key: str, data: bytes = b"data") -> None:
+    upload = await driver.claim(session)
+    await upload.append(data, None)
+    await upload.finish(key)
+
+
+class TestStart:
+    """A folder becomes a store, or is refused."""
+
+    async def test_makes_every_folder_private(self, tmp_path: Path) -> None:
+        root = tmp_path / "storage"
+        driver = LocalDriver(root)
+        await driver.start()
+        folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+        # root, staging, blobs, and of each algorithm one folder with 256 in it
+        assert len(folders) == 3 + len(ALGORITHMS) * 257
+        assert {mode_of(folder) for folder in folders} == {0o700}
+        assert [path.name for path in root.rglob("*") if path.is_file()] == ["VERSION"]
+        await driver.close()
+
+    async def test_every_folder_is_durable_before_the_store_is_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[str] = []
+        real = os.fsync
+
+        def fsync(fd: int) -> None:
+            path = Path(f"/proc/self/fd/{fd}").readlink()
+            mark = "" if (root / "VERSION").exists() else " before VERSION"
+            synced.append(f"{path.relative_to(tmp_path)}{mark}")
+            real(fd)
+
+        root = tmp_path / "made" / "too" / "storage"
+        monkeypatch.setattr(os, "fsync", fsync)
+        driver = LocalDriver(root)
+        await driver.start()
+        before = [entry.removesuffix(" before VERSION") for entry in synced[:-1]]
+        assert [f"{entry} before VERSION" for entry in before] == synced[:-1]
+        # The folders that hold a new folder, and the file that becomes VERSION.
+        assert sorted(entry for entry in before if "VERSION" not in entry) == [
+            ".",
+            "made",
+            "made/too",
+            "made/too/storage/blobs",
+            *(f"made/too/storage/blobs/{algorithm}" for algorithm in sorted(ALGORITHMS)),
+        ]
+        assert Path(before[-1]).name.startswith("VERSION.")
+        assert synced[-1] == "made/too/storage"
+        await driver.close()
+
+    async def test_goes_on_where_a_crash_stopped_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = tmp_path / "storage"
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "power cut")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", fail)
+            driver = LocalDriver(root)
+            with pytest.raises(StoreUnavailableError):
+                await driver.start()
+            with pytest.raises(StoreUnavailableError):
+                await driver.check()
+        await driver.start()
+        await driver.check()
+        await driver.close()
+
+    async def test_several_processes_make_one_store(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second one starts and ends its start in the middle of the first one's."""
+        root = tmp_path / "storage"
+        real = os.rename
+        nested: list[bool] = []
+
+        def rename(source: Path, target: Path) -> None:
+            if not nested:
+                nested.append(True)
+                LocalDriver(root)._prepare()
+            real(source, target)
+
+        monkeypatch.setattr(os, "rename", rename)
+        driver = LocalDriver(root)
+        await driver.start()
+        await driver.check()
+        assert nested
+        assert [path.name for path in root.glob("VERSION*")] == ["VERSION"]
+        await driver.close()
+
+    @pytest.mark.parametrize("text", [b"", b"moorage storage 2\n", b"moorage storage 1", b"\xff"])
+    async def test_refuses_the_store_of_another_version(self, tmp_path: Path, text: bytes) -> None:
+        (tmp_path / "VERSION").write_bytes(text)
+        driver = LocalDriver(tmp_path)
+        with pytest.raises(StoreUnavailableError, match="another version"):
+            await driver.start()
+        assert [path.name for path in tmp_path.iterdir()] == ["VERSION"]
+        await driver.close()
+
+    async def test_refuses_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "storage").touch()
+        driver = LocalDriver(tmp_path / "storage")
+        with pytest.raises(StoreUnavailableError):
+            await driver.start()
+        await driver.close()
+
+    async def test_refuses_when_staging_is_gone(self, tmp_path: Path) -> None:
+        (tmp_path / "VERSION").write_text(VERSION)
+        (tmp_path / "blobs").mkdir()
+        driver = LocalDriver(tmp_path)
+        with pytest.raises(StoreUnavailableError):
+            await driver.start()
+        (tmp_path / "staging").mkdir()
+        await driver.start()
+        await driver.close()
+
+    async def test_refuses_two_file_systems(self, tmp_path: Path) -> None:
+        other = Path("/proc")
+        assert other.stat().st_dev != tmp_path.stat().st_dev
+        driver = LocalDriver(tmp_path / "storage")
+        await driver.start()
+        (tmp_path / "storage" / "staging").rmdir()
+        (tmp_path / "storage" / "staging").symlink_to(other)
+        with pytest.raises(StoreUnavailableError, match="one file system"):
+            await driver.start()
+        await driver.close()
+
+
+Deed = Callable[[LocalDriver, str, str], Any]
+
+DEEDS: dict[str, Deed] = {
+    "check": lambda driver, session, key: driver.check(),
+    "claim": lambda driver, session, key: driver.claim(session),
+    "list_staged": lambda driver, session, key: driver.list_staged(),
+    "stat": lambda driver, session, key: driver.stat(key),
+    "open": lambda driver, session, key: driver.open(key),
+    "delete": lambda driver, session, key: driver.delete(key),
+}
+
+
+@pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
+class TestUnmounted:
+    """A disk that is not there is no store that has lost its objects."""
+
+    async def test_empty_mount_point(
+        self, tmp_path: Path, session: str, key: str, deed: Deed
+    ) -> None:
+        driver = LocalDriver(tmp_path / "storage")
+        await driver.start()
+        (tmp_path / "storage").rename(tmp_path / "elsewhere")
+        (tmp_path / "storage").mkdir()
+        with pytest.raises(StoreUnavailableError):
+            await deed(driver, session, key)
+        assert list((tmp_path / "storage").iterdir()) == []
+        await driver.close()
+
+    async def test_with_its_disk_it_is_answered(
+        self, tmp_path: Path, session: str, key: str, deed: Deed
+    ) -> None:
+        """The control of the tests above."""
+        driver = LocalDriver(tmp_path / "storage")
+        await driver.start()
+        if deed in (DEEDS["stat"], DEEDS["open"]):
+            with pytest.raises(ObjectMissingError):
+                await deed(driver, session, key)
+        elif deed is DEEDS["claim"]:
+            await (await driver.claim(session)).release()
+        else:
+            await deed(driver, session, key)
+        await driver.close()
+
+    async def test_disk_that_cannot_be_asked(
+        self, local: LocalDriver, session: str, key: str, deed: Deed, monkeypatch: Any
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EIO, "no answer")
+
+        for name in ("stat", "unlink", "listdir", "scandir"):
+            monkeypatch.setattr(os, name, fail)
+        with pytest.raises(StoreUnavailableError):
+            await deed(local, session, key)
+
+
+@pytest.mark.parametrize("name", ["check", "claim", "stat", "open", "delete"])
+async def test_folders_without_marker_are_not_ours(
+    tmp_path: Path, session: str, key: str, name: str
+) -> None:
+    driver = LocalDriver(tmp_path / "storage")
+    await driver.start()
+    (tmp_path / "storage" / "VERSION").unlink()
+    with pytest.raises(StoreUnavailableError):
+        await DEEDS[name](driver, session, key)
+    await driver.close()
+
+
+class TestDurableWrite:
+    """All bytes -> fsync -> rename -> fsync of the directory."""
+
+    async def test_order(
+        self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]]
+    ) -> None:
+        upload = await local.claim(session)
+        await upload.append(b"one", None)
+        await upload.append(b"two", None)
+        staged, shard = f"staging/{session}", str(Path(key).parent)
+        assert calls == [("pwrite", staged), ("pwrite", staged)]
+        calls.clear()
+        await upload.finish(key)
+        assert calls == [
+            ("fsync", staged),
+            ("fsync", "staging"),
+            ("rename", staged),
+            ("fchmod", key),
+            ("fsync", shard),
+        ]
+
+    async def test_sync_makes_the_name_durable_too(
+        self, local: LocalDriver, session: str, calls: list[tuple[str, str]]
+    ) -> None:
+        upload = await local.claim(session)
+        await upload.append(b"one", None)
+        calls.clear()
+        await upload.sync()
+        assert calls == [("fsync", f"staging/{session}"), ("fsync", "staging")]
+        await upload.release()
+
+    async def test_delete_is_durable(
+        self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]]
+    ) -> None:
+        await put(local, session, key)
+        for _ in range(2):  # and so is the delete that was repeated
+            calls.clear()
+            await local.delete(key)
+            assert calls == [("unlink", key), ("fsync", str(Path(key).parent))]
+
+    async def test_modes(self, local: LocalDriver, session: str, key: str, root: Path) -> None:
+        upload = await local.claim(session)
+        await upload.append(b"data", None)
+        assert mode_of(root / "staging" / session) == 0o600
+        await upload.finish(key)
+        assert mode_of(local.path(key)) == 0o400
+
+    async def test_lies_where_the_layout_says(
+        self, local: LocalDriver, session: str, key: str, root: Path
+    ) -> None:
+        upload = await local.claim(session)
+        await upload.append(b"data", None)
+        assert (root / "staging" / session).read_bytes() == b"data"
+        await upload.finish(key)
+        assert (root / key).read_bytes() == b"data"
+        assert list((root / "staging").iterdir()) == []
+
+
+async def test_reserve_is_kept_free(root: Path, session: str) -> None:
+    free = os.statvfs(root)
+    driver = LocalDriver(root, reserve=free.f_bavail * free.f_frsize + (1 << 40))
+    upload = await driver.claim(session)
+    with pytest.raises(StoreFullError):
+        await upload.append(b"x", None)
+    assert upload.size == 0
+    driver.reserve = 0
+    await upload.append(b"x", None)
+    driver.reserve = 1 << 60
+    await upload.discard()  # to delete is what the reserve is for
+    await driver.close()
+
+
+@pytest.mark.parametrize("session", ["", ".", "..", "../blobs", "a/b", "A" * 36, "VERSION"])
+async def test_session_that_is_no_lower_case_uuid(local: LocalDriver, session: str) -> None:
+    with pytest.raises(ValueError, match=r"^.*$"):
+        await local.claim(session)
+    with pytest.raises(ValueError, match=r"^.*$"):
+        await local.claim("00000000-0000-0000-0000-00000000000A")
+
+
+async def test_what_is_no_session_is_not_listed(local: LocalDriver, root: Path) -> None:
+    (root / "staging" / "lost+found").mkdir()
+    assert await local.list_staged() == []
+
+
+@pytest.mark.parametrize("length", [0, 1, module.PIECE, 3 * module.PIECE + 1])
+async def test_objects_are_read_in_pieces(
+    local: LocalDriver, session: str, key: str, length: int
+) -> None:
+    await put(local, session, key, bytes(length))
+    reader = await local.open(key)
+    sizes = [len(piece) async for piece in reader.read(0, length)]
+    assert sum(sizes) == length
+    assert all(0 < size <= module.PIECE for size in sizes)
+    await reader.close()
+
+
+async def test_the_loop_never_waits_for_the_disk(
+    local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call that can wait for a disk is made on another thread than the loop's."""
+    threads: dict[str, set[int]] = {}
+    watched = "open close stat fstat statvfs pwrite pread ftruncate fsync fchmod rename unlink"
+    for name in (*watched.split(), "listdir", "scandir"):
+
+        def call(*args: Any, name: str = name, real: Any = getattr(os, name), **more: Any) -> Any:
+            threads.setdefault(name, set()).add(threading.get_ident())
+            return real(*args, **more)
+
+        monkeypatch.setattr(os, name, call)
+    await local.start()
+    await local.check()
+    upload = await local.claim(session)
+    await upload.append(b"data", None)
+    await upload.truncate(3)
+    await upload.hash(module.Hasher("sha256"))
+    await upload.sync()
+    await local.list_staged()
+    await upload.finish(key)
+    await local.stat(key)
+    reader = await local.open(key)
+    async for _ in reader.read(0, 3):
+        pass
+    await reader.close()
+    await local.delete(key)
+    await (await local.claim(session)).discard()
+    assert set(threads) >= set(watched.split())
+    here = threading.get_ident()
+    assert [name for name, seen in threads.items() if here in seen] == []
+    os.stat("/")  # noqa: ASYNC240, PTH116 - the control: a call from here is seen
+    assert here in threads["stat"]

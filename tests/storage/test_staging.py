@@ -1,0 +1,600 @@
+"""Upload sessions on every store. Where the service has a row, the tests have variables."""
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from storage import staging as module
+from storage.digest import Digest, Hasher
+from storage.driver import Driver, Upload
+from storage.errors import (
+    ObjectMissingError,
+    StagedBusyError,
+    StagedLostError,
+    StoreFullError,
+    StoreUnavailableError,
+)
+from storage.local import LocalDriver
+from storage.staging import PIECE, Staged, Staging
+
+pytestmark = pytest.mark.anyio
+
+LARGE = bytes(range(256)) * ((2 * PIECE + PIECE // 2) // 256)
+"""Two pieces and a half."""
+
+
+class BodyError(Exception):
+    """The client is gone."""
+
+
+async def body(*chunks: bytes, error: BaseException | None = None) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if error is not None:
+        raise error
+
+
+def in_chunks(data: bytes, length: int = 65_521) -> AsyncIterator[bytes]:
+    return body(*(data[at : at + length] for at in range(0, len(data), length)))
+
+
+async def read(driver: Driver, key: str) -> bytes:
+    reader = await driver.open(key)
+    try:
+        return b"".join([piece async for piece in reader.read(0, reader.size)])
+    finally:
+        await reader.close()
+
+
+async def resume(
+    staging: Staging,
+    session: str,
+    offset: int = 0,
+    prefix: Digest | None = None,
+    algorithm: str = "sha256",
+) -> Staged:
+    staged = await staging.claim(session)
+    await staged.resume(offset, algorithm, prefix)
+    return staged
+
+
+async def patch_up(
+    staging: Staging, session: str, data: bytes, offset: int = 0, prefix: Digest | None = None
+) -> tuple[int, Digest | None]:
+    """One request that adds `data`; what its row would say."""
+    staged = await resume(staging, session, offset, prefix)
+    await staged.append(body(data))
+    await staged.sync()
+    row = staged.offset, staged.prefix()
+    await staged.release()
+    return row
+
+
+def count_reads(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> list[Upload]:
+    """Grows by one whenever the staged bytes are read a second time."""
+    upload = staged._upload
+    reads: list[Upload] = []
+    real = upload.hash
+
+    async def counted(hasher: Hasher) -> None:
+        reads.append(upload)
+        await real(hasher)
+
+    monkeypatch.setattr(upload, "hash", counted)
+    return reads
+
+
+@pytest.fixture
+def staging(driver: Driver) -> Staging:
+    return Staging(driver)
+
+
+class TestOneRequest:
+    """A session that begins and ends with one hold."""
+
+    @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+    @pytest.mark.parametrize("data", [b"", b"small", LARGE], ids=["empty", "small", "large"])
+    async def test_publish(
+        self,
+        driver: Driver,
+        staging: Staging,
+        session: str,
+        key: str,
+        monkeypatch: pytest.MonkeyPatch,
+        data: bytes,
+        algorithm: str,
+    ) -> None:
+        staged = await resume(staging, session, algorithm=algorithm)
+        reads = count_reads(staged, monkeypatch)
+        await staged.append(in_chunks(data))
+        assert staged.offset == len(data)
+        assert staged.prefix() == Digest.of(data, algorithm)
+        assert await staged.digest(algorithm, None) == Digest.of(data, algorithm)
+        await staged.publish(key)
+        await staged.release()
+        assert await read(driver, key) == data
+        assert reads == []
+        assert await staging.list() == []
+
+    async def test_several_bodies(self, staging: Staging, session: str) -> None:
+        staged = await resume(staging, session)
+        for data in (b"one", b"", LARGE, b"two"):
+            await staged.append(in_chunks(data))
+        assert await staged.digest("sha256", None) == Digest.of(b"one" + LARGE + b"two")
+        await staged.release()
+
+    @pytest.mark.parametrize("length", [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 5 * PIECE])
+    async def test_chunks_of_any_length(self, staging: Staging, session: str, length: int) -> None:
+        data = LARGE if length > 1 else b"short"
+        staged = await resume(staging, session)
+        await staged.append(in_chunks(data, length))
+        assert staged.offset == len(data)
+        assert staged.prefix() == Digest.of(data)
+        await staged.release()
+
+    async def test_discard(self, staging: Staging, session: str, key: str) -> None:
+        staged = await resume(staging, session)
+        await staged.append(body(b"gone"))
+        await staged.discard()
+        await staged.release()
+        assert await staging.list() == []
+        with pytest.raises(ObjectMissingError):
+            await read(staging._driver, key)
+
+    async def test_hold_is_exclusive(self, staging: Staging, session: str) -> None:
+        staged = await staging.claim(session)
+        with pytest.raises(StagedBusyError):
+            await staging.claim(session)
+        assert await staging.list() == [session]
+        await staged.release()
+        await staged.release()
+        await (await staging.claim(session)).release()
+
+    async def test_another_algorithm_is_read(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staged = await resume(staging, session)
+        await staged.append(in_chunks(LARGE))
+        reads = count_reads(staged, monkeypatch)
+        assert await staged.digest("sha512", staged.prefix()) == Digest.of(LARGE, "sha512")
+        assert len(reads) == 1
+        await staged.release()
+
+
+class TestResume:
+    """A session goes on where it was acknowledged."""
+
+    async def test_lost_bytes(self, staging: Staging, session: str) -> None:
+        await patch_up(staging, session, b"12345")
+        staged = await staging.claim(session)
+        with pytest.raises(StagedLostError):
+            await staged.resume(6, "sha256")
+        await staged.resume(5, "sha256")
+        await staged.release()
+
+    @pytest.mark.parametrize("acknowledged", [0, 3])
+    async def test_what_was_not_acknowledged_is_dropped(
+        self, staging: Staging, session: str, key: str, acknowledged: int
+    ) -> None:
+        await patch_up(staging, session, b"12345")
+        staged = await resume(staging, session, acknowledged)
+        assert staged.offset == acknowledged
+        await staged.append(body(b"abc"))
+        assert await staged.digest("sha256", None) == Digest.of(b"12345"[:acknowledged] + b"abc")
+        await staged.publish(key)
+        assert await read(staging._driver, key) == b"12345"[:acknowledged] + b"abc"
+
+    async def test_running_hash_is_kept_between_requests(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        row = await patch_up(staging, session, LARGE)
+        row = await patch_up(staging, session, b"more", *row)
+        assert row == (len(LARGE) + 4, Digest.of(LARGE + b"more"))
+        staged = await resume(staging, session, *row)
+        reads = count_reads(staged, monkeypatch)
+        await staged.append(body(b"last"))
+        assert await staged.digest("sha256", row[1]) == Digest.of(LARGE + b"morelast")
+        assert reads == []
+        await staged.release()
+
+    async def test_elsewhere_it_is_read_once_at_the_end(
+        self, driver: Driver, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The control of the test above: a process that has not seen the first bytes."""
+        row = await patch_up(Staging(driver), session, LARGE)
+        elsewhere = Staging(driver)
+        row = await patch_up(elsewhere, session, b"more", *row)
+        assert row == (len(LARGE) + 4, None)
+        staged = await resume(elsewhere, session, *row)
+        reads = count_reads(staged, monkeypatch)
+        await staged.append(body(b"last"))
+        assert reads == []
+        assert await staged.digest("sha256", row[1]) == Digest.of(LARGE + b"morelast")
+        assert len(reads) == 1
+        await staged.release()
+
+    async def test_running_hash_is_handed_out_once(self, staging: Staging, session: str) -> None:
+        offset, prefix = await patch_up(staging, session, b"12345")
+        assert staging.recall(session, prefix) is not None
+        assert staging.recall(session, prefix) is None
+        assert prefix == Digest.of(b"12345")
+        staged = await resume(staging, session, offset, prefix)
+        assert staged.prefix() is None
+        await staged.release()
+
+    async def test_without_the_stored_digest_a_running_hash_proves_nothing(
+        self, staging: Staging, session: str
+    ) -> None:
+        offset, _ = await patch_up(staging, session, b"12345")
+        staged = await resume(staging, session, offset, None)
+        assert staged.prefix() is None
+        assert await staged.digest("sha256", None) == Digest.of(b"12345")
+        await staged.release()
+
+    async def test_running_hash_of_bytes_that_another_process_replaced(
+        self, driver: Driver, session: str, key: str
+    ) -> None:
+        """Else whoever may push could publish any bytes under the digest of others: bytes that
+        were never acknowledged here, others of the same length acknowledged elsewhere.
+        """
+        here, elsewhere = Staging(driver), Staging(driver)
+        staged = await resume(here, session)
+        await staged.append(body(b"promised"))
+        await staged.release()  # cut before its row was written
+        row = await patch_up(elsewhere, session, b"smuggled")
+        staged = await resume(here, session, *row)
+        assert staged.prefix() != Digest.of(b"promised")
+        assert await staged.digest("sha256", row[1]) == Digest.of(b"smuggled")
+        await staged.append(body(b"!"))
+        assert await staged.digest("sha256", row[1]) == Digest.of(b"smuggled!")
+        await staged.publish(key)
+        assert await read(driver, key) == b"smuggled!"
+
+    async def test_stored_digest_serves_where_nothing_was_appended(
+        self, driver: Driver, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        offset, prefix = await patch_up(Staging(driver), session, LARGE)
+        staged = await resume(Staging(driver), session, offset, prefix)
+        reads = count_reads(staged, monkeypatch)
+        await staged.append(body())
+        assert await staged.digest("sha256", prefix) == Digest.of(LARGE)
+        assert reads == []
+        assert await staged.digest("sha512", prefix) == Digest.of(LARGE, "sha512")
+        assert len(reads) == 1
+        await staged.append(body(b"+"))
+        assert await staged.digest("sha256", prefix) == Digest.of(LARGE + b"+")
+        assert len(reads) == 2
+        await staged.release()
+
+    async def test_session_that_starts_again_at_nothing(
+        self, staging: Staging, session: str
+    ) -> None:
+        _, prefix = await patch_up(staging, session, b"12345")
+        staged = await resume(staging, session, 0)
+        assert staged.prefix() == Digest.of(b"")
+        assert staging.recall(session, prefix) is None
+        await staged.release()
+
+    async def test_second_release_takes_nothing_from_the_next(
+        self, staging: Staging, session: str
+    ) -> None:
+        first = await resume(staging, session)
+        await first.append(body(b"one"))
+        await first.release()
+        row = await patch_up(staging, session, b"two", 3, Digest.of(b"one"))
+        await first.release()
+        staged = await resume(staging, session, *row)
+        assert staged.prefix() == Digest.of(b"onetwo")
+        await first.release()
+        await staged.publish("blobs/sha256/00/key")
+        await first.release()
+        assert staging.recall(session, Digest.of(b"onetwo")) is None
+
+    @pytest.mark.parametrize("end", ["publish", "discard"])
+    async def test_ended_session_is_forgotten(
+        self, staging: Staging, session: str, key: str, end: str
+    ) -> None:
+        row = await patch_up(staging, session, b"12345")
+        staged = await resume(staging, session, *row)
+        await (staged.publish(key) if end == "publish" else staged.discard())
+        await staged.release()
+        assert list(staging._running) == []
+
+    async def test_running_hashes_are_bounded(
+        self, staging: Staging, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "MAX_RUNNING", 3)
+        for session in "abcd":
+            staging.remember(session, Hasher("sha256"))
+        staging.remember("b", Hasher("sha256"))
+        staging.remember("e", Hasher("sha256"))
+        assert list(staging._running) == ["d", "b", "e"]
+
+
+class TestRollback:
+    """What was appended since `resume` is taken back."""
+
+    @pytest.mark.parametrize("rejected", [b"", b"rejected", LARGE], ids=["none", "some", "much"])
+    async def test_bytes_and_hash(
+        self,
+        driver: Driver,
+        staging: Staging,
+        session: str,
+        key: str,
+        monkeypatch: pytest.MonkeyPatch,
+        rejected: bytes,
+    ) -> None:
+        row = await patch_up(staging, session, b"kept,")
+        staged = await resume(staging, session, *row)
+        await staged.append(in_chunks(rejected))
+        await staged.rollback()
+        assert (staged.offset, staged.prefix()) == row
+        await staged.append(body(b"accepted"))
+        reads = count_reads(staged, monkeypatch)
+        assert await staged.digest("sha256", row[1]) == Digest.of(b"kept,accepted")
+        assert reads == []
+        await staged.publish(key)
+        assert await read(driver, key) == b"kept,accepted"
+
+    async def test_next_request_goes_on_there(self, staging: Staging, session: str) -> None:
+        row = await patch_up(staging, session, b"kept,")
+        staged = await resume(staging, session, *row)
+        await staged.append(body(b"rejected"))
+        await staged.rollback()
+        await staged.release()
+        assert await patch_up(staging, session, b"next", *row) == (9, Digest.of(b"kept,next"))
+
+    async def test_without_running_hash(self, driver: Driver, session: str) -> None:
+        row = await patch_up(Staging(driver), session, b"kept,")
+        staged = await resume(Staging(driver), session, *row)
+        await staged.append(body(b"rejected"))
+        await staged.rollback()
+        assert staged.prefix() is None
+        assert await staged.digest("sha256", row[1]) == Digest.of(b"kept,")
+        await staged.release()
+
+
+class TestBrokenBody:
+    """What arrived before is kept, and the error goes on."""
+
+    @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, len(LARGE)])
+    @pytest.mark.parametrize("error", [BodyError(), asyncio.CancelledError()], ids=repr)
+    async def test_keeps_what_arrived(
+        self, staging: Staging, session: str, length: int, error: BaseException
+    ) -> None:
+        chunks = [LARGE[at : min(at + 65_521, length)] for at in range(0, length, 65_521)]
+        staged = await resume(staging, session)
+        with pytest.raises(type(error)):
+            await staged.append(body(*chunks, error=error))
+        assert staged.offset == length
+        assert staged.prefix() == Digest.of(LARGE[:length])
+        await staged.release()
+        row = length, Digest.of(LARGE[:length])
+        assert await patch_up(staging, session, b"rest", *row) == (
+            length + 4,
+            Digest.of(LARGE[:length] + b"rest"),
+        )
+
+    async def test_cancelled_request(self, staging: Staging, session: str) -> None:
+        waiting = asyncio.Event()
+
+        async def stalled() -> AsyncIterator[bytes]:
+            yield b"arrived"
+            waiting.set()
+            await asyncio.sleep(60)
+
+        staged = await resume(staging, session)
+        task = asyncio.create_task(staged.append(stalled()))
+        await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (staged.offset, staged.prefix()) == (7, Digest.of(b"arrived"))
+        await staged.release()
+
+    async def test_store_fails_too(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Then that is what went wrong: what arrived was not kept."""
+        staged = await resume(staging, session)
+        monkeypatch.setattr(staged._upload, "append", full)
+        with pytest.raises(StoreFullError) as caught:
+            await staged.append(in_broken_chunks())
+        assert isinstance(caught.value.__context__, BodyError)
+        assert staged.offset == 0
+        await staged.release()
+
+    async def test_store_fails_at_the_last_bytes(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staged = await resume(staging, session)
+        monkeypatch.setattr(staged._upload, "append", full)
+        with pytest.raises(StoreFullError):
+            await staged.append(body(b"less than a piece", error=BodyError()))
+        await staged.release()
+
+
+async def full(_data: bytes, _hasher: Hasher | None) -> None:
+    await asyncio.sleep(0.01)
+    raise StoreFullError("made up")
+
+
+def in_broken_chunks() -> AsyncIterator[bytes]:
+    """A body that breaks while its first piece is being written."""
+    return body(bytes(PIECE), error=BodyError())
+
+
+class TestFailedWrite:
+    """The store refuses a piece."""
+
+    async def test_ends_the_body(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given = 0
+
+        async def endless() -> AsyncIterator[bytes]:
+            nonlocal given
+            while True:
+                given += 1
+                yield bytes(PIECE)
+
+        staged = await resume(staging, session)
+        monkeypatch.setattr(staged._upload, "append", full)
+        with pytest.raises(StoreFullError):
+            await staged.append(endless())
+        assert given == 2  # the second arrived while the first was being written
+        await staged.release()
+
+    async def test_rollback_to_what_was_acknowledged(
+        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staging = Staging(local)
+        row = await patch_up(staging, session, b"kept,")
+        real = os.pwrite
+
+        def pwrite(fd: int, data: memoryview, at: int) -> int:
+            room = PIECE + PIECE // 2 - at
+            if room <= 0:
+                raise OSError(errno.ENOSPC, "made up")
+            return real(fd, data[:room], at)
+
+        staged = await resume(staging, session, *row)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", pwrite)
+            with pytest.raises(StoreFullError):
+                await staged.append(in_chunks(LARGE))
+        assert len(b"kept,") < staged.offset < len(LARGE)
+        await staged.rollback()
+        assert (staged.offset, staged.prefix()) == row
+        assert (local._staging / session).read_bytes() == b"kept,"
+        await staged.release()
+        staged = await resume(staging, session, *row)
+        await staged.append(body(b"and more"))
+        assert staged.prefix() == Digest.of(b"kept,and more")
+        await staged.publish(key)
+        assert local.path(key).read_bytes() == b"kept,and more"
+
+    async def test_failed_sync_loses_the_session(
+        self, local: LocalDriver, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staging = Staging(local)
+        row = await patch_up(staging, session, b"acknowledged")
+        staged = await resume(staging, session, *row)
+        await staged.append(body(b" and not"))
+
+        def fsync(_fd: int) -> None:
+            raise OSError(errno.EIO, "made up")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fsync)
+            with pytest.raises(StoreUnavailableError):
+                await staged.sync()
+        await staged.release()
+        staged = await staging.claim(session)
+        with pytest.raises(StagedLostError):
+            await staged.resume(row[0], "sha256", row[1])
+        await staged.discard()
+
+    async def test_failed_publication_can_be_tried_again(
+        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staging = Staging(local)
+        row = await patch_up(staging, session, b"acknowledged")
+
+        def rename(*_: object) -> None:
+            raise OSError(errno.EIO, "made up")
+
+        staged = await resume(staging, session, *row)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", rename)
+            with pytest.raises(StoreUnavailableError):
+                await staged.publish(key)
+        await staged.release()
+        staged = await resume(staging, session, *row)
+        assert await staged.digest("sha256", row[1]) == Digest.of(b"acknowledged")
+        await staged.publish(key)
+        assert local.path(key).read_bytes() == b"acknowledged"
+
+
+class TestPieces:
+    """Nothing holds a whole blob in memory."""
+
+    async def test_body_waits_for_the_store(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        chunk, total, given = 65_536, 8 * PIECE, 0
+        go_on = asyncio.Event()
+        sizes: list[int] = []
+        staged = await resume(staging, session)
+        real = staged._upload.append
+
+        async def append(data: bytes, hasher: Hasher | None) -> None:
+            await go_on.wait()
+            sizes.append(len(data))
+            await real(data, hasher)
+
+        async def generous() -> AsyncIterator[bytes]:
+            nonlocal given
+            while given < total:
+                given += chunk
+                yield bytes(chunk)
+
+        monkeypatch.setattr(staged._upload, "append", append)
+        task = asyncio.create_task(staged.append(generous()))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert given == 2 * PIECE  # one being written, one that has just arrived
+        go_on.set()
+        await task
+        assert given == staged.offset == total
+        assert sizes == [PIECE] * 8
+        await staged.release()
+
+    async def test_pieces_arrive_while_others_are_written(
+        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        events: list[str] = []
+        staged = await resume(staging, session)
+        real = staged._upload.append
+
+        async def append(data: bytes, hasher: Hasher | None) -> None:
+            events.append("writing")
+            await asyncio.sleep(0.01)
+            await real(data, hasher)
+            events.append("written")
+
+        async def two() -> AsyncIterator[bytes]:
+            yield bytes(PIECE)
+            await asyncio.sleep(0)
+            events.append("arrived")
+            yield bytes(PIECE)
+
+        monkeypatch.setattr(staged._upload, "append", append)
+        await staged.append(two())
+        assert events == ["writing", "arrived", "written", "writing", "written"]
+        await staged.release()
+
+
+async def test_many_sessions_at_once(driver: Driver) -> None:
+    staging = Staging(driver)
+
+    async def push(number: int) -> None:
+        session = f"00000000-0000-0000-0000-{number:012x}"
+        data = hashlib.shake_128(session.encode()).digest(PIECE + 1000 * number)
+        row: tuple[int, Any] = (0, None)
+        for part in (data[:PIECE], data[PIECE:]):
+            row = await patch_up(staging, session, part, *row)
+        staged = await resume(staging, session, *row)
+        assert await staged.digest("sha256", row[1]) == Digest.of(data)
+        key = f"blobs/sha256/{number:02x}/key"
+        await staged.publish(key)
+        await staged.release()
+        assert await read(driver, key) == data
+
+    await asyncio.gather(*(push(number) for number in range(24)))
+    assert await staging.list() == []

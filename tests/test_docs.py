@@ -1,0 +1,51 @@
+"""Documentation is an output under test: no endpoint, command or claim of a file is missing."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from registry.api.v2.routes import ROUTES
+from registry.cli.main import build_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def list_commands(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
+    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not groups:
+        yield name
+    for group in groups:
+        for word, command in group.choices.items():
+            yield from list_commands(command, f"{name} {word}")
+
+
+def test_every_command_has_a_section_and_every_section_a_command() -> None:
+    text = (DOCS / "commands.md").read_text()
+    documented = re.findall(r"^## `(.+)`$", text, re.MULTILINE)
+    assert sorted(documented) == sorted(list_commands(build_parser(), "moorage"))
+
+
+def test_every_endpoint_is_listed_with_its_methods() -> None:
+    rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z, ]+) \|", (DOCS / "http-api.md").read_text(), re.MULTILINE)
+    documented = {path: sorted(methods.split(", ")) for path, methods in rows}
+    routed = {entry.path.replace(":path", ""): sorted(entry.methods) for entry in ROUTES}
+    beside = {path: ["GET", "HEAD"] for path in ("/", "/healthz", "/readyz", "/metrics")}
+    assert documented == routed | beside
+
+
+def test_files_named_in_the_docs_exist() -> None:
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+        named = re.findall(
+            r"`((?:docs|tests|registry|storage|migrations)/[\w./-]+)`", page.read_text()
+        )
+        for name in named:
+            if name != "registry/migrations":  # where the wheel has them
+                assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_the_changelog_starts_with_this_version() -> None:
+    [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == version("moorage")
