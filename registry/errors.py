@@ -118,7 +118,11 @@ class UnsupportedError(RegistryError):
 
 
 class SwitchedOffError(RegistryError):
-    """A change that a setting forbids."""
+    """A change that a setting forbids; `allowed` lists the methods that are left."""
+
+    def __init__(self, message: str, allowed: list[str]) -> None:
+        super().__init__(message, {"allowed": allowed})
+        self.allowed = allowed
 
 
 class EndpointUnknownError(RegistryError):

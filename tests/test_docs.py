@@ -29,7 +29,8 @@ def test_every_command_has_a_section_and_every_section_a_command() -> None:
 
 
 def test_every_endpoint_is_listed_with_its_methods() -> None:
-    rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z, ]+) \|", (DOCS / "http-api.md").read_text(), re.MULTILINE)
+    text = (DOCS / "http-api.md").read_text()
+    rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z, ]+) \|", text, re.MULTILINE)
     documented = {path: sorted(methods.split(", ")) for path, methods in rows}
     routed = {entry.path.replace(":path", ""): sorted(entry.methods) for entry in ROUTES}
     beside = {path: ["GET", "HEAD"] for path in ("/", "/healthz", "/readyz", "/metrics")}

@@ -23,6 +23,7 @@ from registry.oci.names import RepositoryName
 from registry.services.registry import Registry
 
 _NUMBER = re.compile(r"[0-9]+")
+_READS = {"GET", "HEAD"}
 _DIGITS = 9
 """Digits of a page size beyond which it is above every cap."""
 
@@ -90,6 +91,12 @@ class Endpoint:
         self._registry = registry
         self._settings = settings
         self._policy = policy
+        off = _list_switched_off(settings)
+        self._off = {
+            method: off[action]
+            for method, (action, _) in entry.methods.items()
+            if action in off and method not in _READS
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["moorage.route"] = self._entry.path
@@ -103,14 +110,20 @@ class Endpoint:
         scope["moorage.principal"] = principal.name
         if not self._policy.may(principal, action, repository):
             raise DeniedError("the right for this is missing", {"action": action.value})
-        self._require_switched_on(action)
+        if request.method in self._off:
+            left = sorted(self._entry.methods.keys() - self._off.keys())
+            raise SwitchedOffError(self._off[request.method], left)
         response = await handler(
             Call(request, self._registry, self._settings, self._policy, principal, repository)
         )
         await response(scope, receive, send)
 
-    def _require_switched_on(self, action: Action) -> None:
-        if action in {Action.PUSH, Action.DELETE} and self._settings.read_only:
-            raise SwitchedOffError("the registry is read-only ([content] read_only)")
-        if action is Action.DELETE and not self._settings.delete:
-            raise SwitchedOffError("deletion is switched off ([content] delete)")
+
+def _list_switched_off(settings: ApiSettings) -> dict[Action, str]:
+    """The actions that change something and that settings forbid, each with the reason."""
+    if settings.read_only:
+        reason = "the registry is read-only ([content] read_only)"
+        return dict.fromkeys((Action.PUSH, Action.DELETE), reason)
+    if not settings.delete:
+        return {Action.DELETE: "deletion is switched off ([content] delete)"}
+    return {}

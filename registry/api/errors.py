@@ -57,7 +57,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.TooManyTagsError: Wire(414, "UNSUPPORTED"),
     errors.PageInvalidError: Wire(400, "UNSUPPORTED"),
     errors.UnsupportedError: Wire(400, "UNSUPPORTED"),
-    errors.SwitchedOffError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.SwitchedOffError: Wire(405, "UNSUPPORTED"),
     errors.EndpointUnknownError: Wire(404, "UNSUPPORTED"),
     errors.MethodUnknownError: Wire(405, "UNSUPPORTED"),
     errors.DeniedError: Wire(403, "DENIED"),
@@ -84,7 +84,7 @@ def answer(error: Exception) -> Response:
     )
     for name, value in wire.headers:
         response.headers[name] = value
-    if isinstance(error, errors.MethodUnknownError):
+    if isinstance(error, errors.MethodUnknownError | errors.SwitchedOffError):
         response.headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, errors.RangeInvalidError):
         response.headers["Content-Range"] = f"bytes */{error.size}"

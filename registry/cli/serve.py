@@ -51,8 +51,17 @@ def serve(args: argparse.Namespace) -> int:
     from registry import app  # noqa: F401, PLC0415 - loaded once, shared by the workers
 
     gc.freeze()
+
+    def close_sockets() -> None:
+        # While the parent has them open, the kernel takes connections that nobody will answer.
+        for bound in sockets:
+            bound.close()
+
     supervisor = Supervisor(
-        settings.http.workers, lambda: _work(settings, sockets), settings.http.drain
+        settings.http.workers,
+        lambda: _work(settings, sockets),
+        drain=settings.http.drain,
+        at_stop=close_sockets,
     )
     return supervisor.run()
 

@@ -20,11 +20,16 @@ _RESTART_PAUSE = 1.0
 class Supervisor:
     """The parent of `count` workers that each run `work` and end with its result."""
 
-    def __init__(self, count: int, work: Callable[[], int], drain: float) -> None:
-        """`drain`: seconds that workers may take to end after SIGTERM, before SIGKILL."""
+    def __init__(
+        self, count: int, work: Callable[[], int], *, drain: float, at_stop: Callable[[], None]
+    ) -> None:
+        """`drain`: seconds that workers may take to end after SIGTERM, before SIGKILL. `at_stop`
+        is called once in the parent when it is told to end.
+        """
         self._count = count
         self._work = work
         self._drain = drain
+        self._at_stop = at_stop
         self._started: dict[int, float] = {}
         self._stopping = False
         self._status = 0
@@ -78,7 +83,9 @@ class Supervisor:
         self._stop()
 
     def _stop(self) -> None:
-        self._stopping = True
+        if not self._stopping:
+            self._stopping = True
+            self._at_stop()
         self._signal(signal.SIGTERM)
         signal.setitimer(signal.ITIMER_REAL, self._drain + 5)
 

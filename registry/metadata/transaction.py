@@ -12,7 +12,6 @@ from registry.metadata import tables
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
-
 CHUNK = 500
 """Digests in one IN list: well below what either database takes."""
 

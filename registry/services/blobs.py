@@ -63,12 +63,16 @@ class Blobs:
         """Whether the blob's bytes are there in full length; the row is set right if it erred."""
         if row.state is BlobState.DAMAGED:
             return False
+        whole = await self.is_stored(row.key, row.size)
+        await self._note(row, BlobState.LIVE if whole else BlobState.MISSING)
+        return whole
+
+    async def is_stored(self, key: str, size: int) -> bool:
+        """Whether there are `size` bytes under `key`."""
         try:
-            await self._objects.check(row.key, row.size)
+            await self._objects.check(key, size)
         except (ObjectMissingError, ObjectDamagedError):
-            await self._note(row, BlobState.MISSING)
             return False
-        await self._note(row, BlobState.LIVE)
         return True
 
     async def note_damage(self, row: BlobRow) -> None:

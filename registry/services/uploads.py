@@ -44,6 +44,19 @@ def _unknown(upload_id: str) -> UploadUnknownError:
     return UploadUnknownError("no such upload session in this repository", {"upload": upload_id})
 
 
+def _blob(row: UploadRow, digest: Digest, size: int) -> BlobRow:
+    """What the session's bytes become."""
+    return BlobRow(digest, size, row.store, blob_key(digest, row.generation), BlobState.LIVE)
+
+
+class _PublishedError(UploadBusyError):
+    """The session's bytes are under their key, and its request has not linked them yet."""
+
+    def __init__(self, row: UploadRow) -> None:
+        super().__init__("another request is completing this upload session")
+        self.row = row
+
+
 async def _measured(chunk: Chunk) -> AsyncIterator[bytes]:
     """The body, ended with SizeInvalidError as soon as it is not as long as it was announced."""
     received = 0
@@ -126,25 +139,14 @@ class Uploads:
         digest: Digest,
     ) -> None:
         """Add the last chunk, verify, publish, link. A wrong digest ends the session."""
-        async with self._held(name, principal, upload_id) as (row, staged):
-            try:
-                await self._receive(staged, chunk)
-            except (ClientGoneError, BodyStalledError):
-                await self._acknowledge(row, staged)
+        try:
+            row, blob = await self._publish(name, principal, upload_id, chunk, digest)
+        except _PublishedError as published:
+            # By a request that was cut off before it came to link them, or is about to.
+            row, blob = published.row, _blob(published.row, digest, published.row.offset)
+            if row.key != blob.key:
                 raise
-            actual = await staged.digest(digest.algorithm, row.prefix)
-            if actual != digest:
-                await self._end(row, staged)
-                raise DigestMismatchError(
-                    "the bytes do not have this digest; the session has ended",
-                    {"expected": str(digest), "actual": str(actual)},
-                )
-            blob = BlobRow(
-                digest, staged.offset, row.store, blob_key(digest, row.generation), BlobState.LIVE
-            )
-            await self._name_key(row, staged, blob.key)
-            await staged.publish(blob.key)
-            await self._link(row, blob)
+        await self._link(row, blob)
 
     async def cancel(self, name: RepositoryName, principal: Principal, upload_id: str) -> None:
         """End the session and free its bytes."""
@@ -205,13 +207,43 @@ class Uploads:
                 await staged.discard()
                 raise
             try:
-                await staged.resume(row.offset, row.algorithm)
+                await staged.resume(row.offset, row.algorithm, row.prefix)
             except StagedLostError as error:
+                if row.key is not None and await self._blobs.is_stored(row.key, row.offset):
+                    await staged.discard()
+                    raise _PublishedError(row) from error
                 await self._end(row, staged)
                 raise _unknown(upload_id) from error
             yield row, staged
         finally:
             await staged.release()
+
+    async def _publish(
+        self,
+        name: RepositoryName,
+        principal: Principal,
+        upload_id: str,
+        chunk: Chunk,
+        digest: Digest,
+    ) -> tuple[UploadRow, BlobRow]:
+        """Add the last chunk, verify, let the bytes appear under their key."""
+        async with self._held(name, principal, upload_id) as (row, staged):
+            try:
+                await self._receive(staged, chunk)
+            except (ClientGoneError, BodyStalledError):
+                await self._acknowledge(row, staged)
+                raise
+            actual = await staged.digest(digest.algorithm, row.prefix)
+            if actual != digest:
+                await self._end(row, staged)
+                raise DigestMismatchError(
+                    "the bytes do not have this digest; the session has ended",
+                    {"expected": str(digest), "actual": str(actual)},
+                )
+            blob = _blob(row, digest, staged.offset)
+            await self._name_key(row, staged, blob.key)
+            await staged.publish(blob.key)
+            return row, blob
 
     async def _receive(self, staged: Staged, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.start != staged.offset:
@@ -261,6 +293,9 @@ class Uploads:
 
         def work(tx: Transaction) -> None:
             session = uploads.find(tx, row.id, lock=True)
+            linked = blobs.find(tx, row.repository, blob.digest)
+            if session is None and linked is not None and linked.key != broken:
+                return  # another request of the session was faster
             repository = repositories.ensure(tx, row.repository)
             if session is None or not _belongs(session, repository):
                 raise _unknown(row.id)

@@ -18,8 +18,7 @@ from storage.digest import Digest
 from tests.api.conftest import Api
 from tests.support.kit import CONFIG, LAYER, codes, descriptor, image_manifest, index_manifest
 
-# Manifests live in the database: the store makes no difference here.
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("driver", ["memory"])]
+pytestmark = pytest.mark.anyio
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 EMPTY = b"{}"
@@ -30,6 +29,11 @@ RAW = image_manifest(EMPTY, [])
 
 def url(reference: object, name: str = "team/app") -> str:
     return f"/v2/{name}/manifests/{reference}"
+
+
+@pytest.fixture
+def driver() -> str:
+    return "memory"  # manifests live in the database: the store makes no difference here
 
 
 @pytest.fixture

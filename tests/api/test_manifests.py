@@ -25,8 +25,7 @@ from tests.support.kit import (
     media_type_of,
 )
 
-# Manifests live in the database: the store makes no difference here.
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("driver", ["memory"])]
+pytestmark = pytest.mark.anyio
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 EMPTY = b"{}"
@@ -52,6 +51,11 @@ NO_TAGS = [".hidden", "-x", "a" * 129, "a+b", "a@b", "a~"]
 
 def url(reference: object, name: str = "team/app") -> str:
     return f"/v2/{name}/manifests/{reference}"
+
+
+@pytest.fixture
+def driver() -> str:
+    return "memory"  # manifests live in the database: the store makes no difference here
 
 
 @pytest.fixture

@@ -26,6 +26,10 @@ NAME = RepositoryName("team/app")
 STORE = "local"
 
 
+def void(_: object) -> None:
+    """Take what a work gives where nobody wants it."""
+
+
 def digest(seed: str) -> Digest:
     return Digest.of(seed.encode())
 
@@ -97,7 +101,9 @@ def add(
     return row
 
 
-async def race(databases: Sequence[Database], works: Iterable[Callable[[Transaction], T]]) -> list[T]:
+async def race(
+    databases: Sequence[Database], works: Iterable[Callable[[Transaction], T]]
+) -> list[T]:
     """Run all works at once, spread over the databases."""
     return await asyncio.gather(
         *(
@@ -105,6 +111,20 @@ async def race(databases: Sequence[Database], works: Iterable[Callable[[Transact
             for number, work in enumerate(works)
         )
     )
+
+
+async def read_pages(
+    database: Database, page: Callable[[Transaction, T | None], Sequence[T]]
+) -> list[T]:
+    """All that pages give, where `page` is told the last of the page before."""
+
+    def after(last: T | None) -> Callable[[Transaction], Sequence[T]]:
+        return lambda tx: page(tx, last)
+
+    found: list[T] = []
+    while more := await database.read(after(found[-1] if found else None)):
+        found += more
+    return found
 
 
 async def rows(database: Database, table: sa.Table, **where: Any) -> list[Any]:

@@ -20,8 +20,10 @@ from tests.metadata.rows import (
     held_open,
     image,
     race,
+    read_pages,
     rows,
     upload,
+    void,
 )
 from tests.support.postgres import Cluster
 
@@ -89,11 +91,7 @@ async def test_names_are_listed_in_byte_order(database: Database) -> None:
             repositories.ensure(tx, RepositoryName.parse(name))
 
     await database.write(work, actor="ann")
-    listed: list[str] = []
-    while page := await database.read(
-        lambda tx: repositories.list_names(tx, 5, listed[-1] if listed else "")
-    ):
-        listed += page
+    listed = await read_pages(database, lambda tx, last: repositories.list_names(tx, 5, last or ""))
     assert listed == sorted(NAMES)
     after = await database.read(lambda tx: repositories.list_names(tx, 2, "a/a-name-that-is-not"))
     assert after == ["a/b", "a/b-c"]
@@ -237,7 +235,3 @@ async def test_puts_and_removals_at_once_leave_no_half_repository(
         if event.kind == Change.REPOSITORY_DELETE:
             alive.clear()
     assert {row.generation for row in await rows(replicas[0], tables.repositories)} == alive
-
-
-def void(_: object) -> None:
-    """For works that give nothing."""

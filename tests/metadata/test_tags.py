@@ -11,7 +11,7 @@ from registry.metadata.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
-from tests.metadata.rows import NAME, add, digest_of, find, image, race, rows
+from tests.metadata.rows import NAME, add, digest_of, find, image, race, read_pages, rows
 
 pytestmark = pytest.mark.anyio
 
@@ -101,11 +101,9 @@ async def test_names_are_paged_in_byte_order(database: Database) -> None:
         add(tx, image("1"), "in-another-repository", name=RepositoryName("other"))
 
     await database.write(prepare, actor="ann")
-    listed: list[str] = []
-    while page := await database.read(
-        lambda tx: tags.list_names(tx, find(tx), 4, listed[-1] if listed else "")
-    ):
-        listed += page
+    listed = await read_pages(
+        database, lambda tx, last: tags.list_names(tx, find(tx), 4, last or "")
+    )
     assert listed == sorted(TAGS)
     of_it = await database.read(lambda tx: tags.list_of(tx, find(tx), digest_of(image("1"))))
     assert of_it == sorted(TAGS)

@@ -44,9 +44,7 @@ async def test_advances_in_all_that_it_is_told(database: Database) -> None:
 
     there, gone, first, second = await database.write(work, actor="ann")
     assert (there, gone) == (True, False)
-    assert first == upload(
-        "a", repository_generation="g", offset=BIG, prefix=digest("x"), key="k"
-    )
+    assert first == upload("a", repository_generation="g", offset=BIG, prefix=digest("x"), key="k")
     assert second == upload("a", repository_generation="g", offset=BIG + 1)
     (row,) = await rows(database, tables.uploads)
     assert row.active_at == row.started_at + 5

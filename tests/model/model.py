@@ -348,7 +348,7 @@ class Model:
         repository.tags |= dict.fromkeys(tags, digest)
         want = _created(name, "manifests", digest)
         want.headers["OCI-Subject"] = named.subject
-        want.headers["OCI-Tag"] = ", ".join(tags) if tells_tags else None
+        want.headers["OCI-Tag"] = ", ".join(tags) if tells_tags and tags else None
         return want
 
     def get_manifest(self, name: str, reference: str) -> Want:

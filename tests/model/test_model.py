@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,8 +57,7 @@ def _embedded(tmp_path: Path) -> Place:
 
 @contextlib.contextmanager
 def _folder(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "data"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
     try:
         yield folder
     finally:

@@ -1,12 +1,11 @@
-"""Stores to try things on, and what is in the way of their disk."""
+"""Stores to try things on."""
 
-import asyncio
 import os
 import shutil
-import threading
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +14,6 @@ from storage.driver import Driver
 from storage.keys import blob_key, new_generation
 from storage.local import LocalDriver
 from storage.open import open_driver
-
-PATIENCE = 10.0
-"""Seconds after which a thread held back goes on, so that a failed test ends."""
 
 
 @pytest.fixture(scope="session")
@@ -67,34 +63,6 @@ def key() -> str:
     return blob_key(Digest.of(b"the name says nothing of the bytes here"), new_generation())
 
 
-class Gate:
-    """Holds back the first thread that comes to it."""
-
-    def __init__(self) -> None:
-        self._used = threading.Lock()
-        self._reached = threading.Event()
-        self._opened = threading.Event()
-
-    def wait(self) -> None:
-        """Stop here, on a thread, if it is the first to come."""
-        if self._used.acquire(blocking=False):
-            self._reached.set()
-            assert self._opened.wait(PATIENCE)
-
-    async def reached(self) -> None:
-        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
-
-    def open(self) -> None:
-        self._opened.set()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()
-
-
 class Calls(list[tuple[str, str]]):
     """What was called on the disk, and on which file below the root of the store."""
 
@@ -111,11 +79,16 @@ class Calls(list[tuple[str, str]]):
 def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     """A record of every call that changes the disk or makes it durable."""
     calls = Calls(root)
-    for name in ("pwrite", "ftruncate", "fsync", "fchmod", "rename", "unlink"):
 
-        def call(what: int | Path, *args: object, name: str = name, real=getattr(os, name)):  # type: ignore[no-untyped-def]
+    def noted(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(what: int | Path, *args: Any) -> Any:
             calls.note(name, what)
             return real(what, *args)
 
-        monkeypatch.setattr(os, name, call)
+        return call
+
+    for name in ("pwrite", "ftruncate", "fsync", "fchmod", "rename", "unlink"):
+        monkeypatch.setattr(os, name, noted(name))
     return calls

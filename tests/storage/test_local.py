@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from storage import local as module
-from storage.digest import ALGORITHMS
+from storage.digest import ALGORITHMS, Hasher
 from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
 from storage.local import VERSION, LocalDriver
 
@@ -142,10 +142,10 @@ class TestStart:
     async def test_refuses_two_file_systems(self, tmp_path: Path) -> None:
         other = Path("/proc")
         assert other.stat().st_dev != tmp_path.stat().st_dev
-        driver = LocalDriver(tmp_path / "storage")
-        await driver.start()
-        (tmp_path / "storage" / "staging").rmdir()
-        (tmp_path / "storage" / "staging").symlink_to(other)
+        (tmp_path / "VERSION").write_text(VERSION)
+        (tmp_path / "blobs").mkdir()
+        (tmp_path / "staging").symlink_to(other)
+        driver = LocalDriver(tmp_path)
         with pytest.raises(StoreUnavailableError, match="one file system"):
             await driver.start()
         await driver.close()
@@ -154,12 +154,12 @@ class TestStart:
 Deed = Callable[[LocalDriver, str, str], Any]
 
 DEEDS: dict[str, Deed] = {
-    "check": lambda driver, session, key: driver.check(),
-    "claim": lambda driver, session, key: driver.claim(session),
-    "list_staged": lambda driver, session, key: driver.list_staged(),
-    "stat": lambda driver, session, key: driver.stat(key),
-    "open": lambda driver, session, key: driver.open(key),
-    "delete": lambda driver, session, key: driver.delete(key),
+    "check": lambda driver, _session, _key: driver.check(),
+    "claim": lambda driver, session, _key: driver.claim(session),
+    "list_staged": lambda driver, _session, _key: driver.list_staged(),
+    "stat": lambda driver, _session, key: driver.stat(key),
+    "open": lambda driver, _session, key: driver.open(key),
+    "delete": lambda driver, _session, key: driver.delete(key),
 }
 
 
@@ -170,29 +170,23 @@ class TestUnmounted:
     async def test_empty_mount_point(
         self, tmp_path: Path, session: str, key: str, deed: Deed
     ) -> None:
-        driver = LocalDriver(tmp_path / "storage")
-        await driver.start()
-        (tmp_path / "storage").rename(tmp_path / "elsewhere")
-        (tmp_path / "storage").mkdir()
+        driver = LocalDriver(tmp_path)
         with pytest.raises(StoreUnavailableError):
             await deed(driver, session, key)
-        assert list((tmp_path / "storage").iterdir()) == []
+        assert list(tmp_path.iterdir()) == []
         await driver.close()
 
     async def test_with_its_disk_it_is_answered(
-        self, tmp_path: Path, session: str, key: str, deed: Deed
+        self, local: LocalDriver, session: str, key: str, deed: Deed
     ) -> None:
-        """The control of the tests above."""
-        driver = LocalDriver(tmp_path / "storage")
-        await driver.start()
+        """The control of the tests here."""
         if deed in (DEEDS["stat"], DEEDS["open"]):
             with pytest.raises(ObjectMissingError):
-                await deed(driver, session, key)
+                await deed(local, session, key)
         elif deed is DEEDS["claim"]:
-            await (await driver.claim(session)).release()
+            await (await local.claim(session)).release()
         else:
-            await deed(driver, session, key)
-        await driver.close()
+            await deed(local, session, key)
 
     async def test_disk_that_cannot_be_asked(
         self, local: LocalDriver, session: str, key: str, deed: Deed, monkeypatch: Any
@@ -210,11 +204,13 @@ class TestUnmounted:
 async def test_folders_without_marker_are_not_ours(
     tmp_path: Path, session: str, key: str, name: str
 ) -> None:
-    driver = LocalDriver(tmp_path / "storage")
-    await driver.start()
-    (tmp_path / "storage" / "VERSION").unlink()
+    (tmp_path / "staging").mkdir()
+    (tmp_path / key).parent.mkdir(parents=True)
+    driver = LocalDriver(tmp_path)
     with pytest.raises(StoreUnavailableError):
         await DEEDS[name](driver, session, key)
+    (tmp_path / "VERSION").write_text(VERSION)
+    await driver.check()
     await driver.close()
 
 
@@ -321,19 +317,24 @@ async def test_the_loop_never_waits_for_the_disk(
     """Every call that can wait for a disk is made on another thread than the loop's."""
     threads: dict[str, set[int]] = {}
     watched = "open close stat fstat statvfs pwrite pread ftruncate fsync fchmod rename unlink"
-    for name in (*watched.split(), "listdir", "scandir"):
 
-        def call(*args: Any, name: str = name, real: Any = getattr(os, name), **more: Any) -> Any:
+    def noted(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        def call(*args: Any, **more: Any) -> Any:
             threads.setdefault(name, set()).add(threading.get_ident())
             return real(*args, **more)
 
-        monkeypatch.setattr(os, name, call)
+        return call
+
+    for name in (*watched.split(), "listdir", "scandir"):
+        monkeypatch.setattr(os, name, noted(name))
     await local.start()
     await local.check()
     upload = await local.claim(session)
     await upload.append(b"data", None)
     await upload.truncate(3)
-    await upload.hash(module.Hasher("sha256"))
+    await upload.hash(Hasher("sha256"))
     await upload.sync()
     await local.list_staged()
     await upload.finish(key)
@@ -347,5 +348,5 @@ async def test_the_loop_never_waits_for_the_disk(
     assert set(threads) >= set(watched.split())
     here = threading.get_ident()
     assert [name for name, seen in threads.items() if here in seen] == []
-    os.stat("/")  # noqa: ASYNC240, PTH116 - the control: a call from here is seen
+    os.stat("/")  # noqa: PTH116 - the control: a call from here is seen
     assert here in threads["stat"]

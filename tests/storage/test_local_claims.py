@@ -6,8 +6,9 @@ import fcntl
 import os
 import random
 import sys
+import threading
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,13 +18,43 @@ import pytest
 from storage import local as module
 from storage.errors import StagedBusyError
 from storage.local import LocalDriver, LocalUpload
-from tests.storage.conftest import Gate
 
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+PATIENCE = 10.0
+"""Seconds after which a thread held back goes on, so that a failed test ends."""
+
+
+class Gate:
+    """Holds back the first thread that comes to it."""
+
+    def __init__(self) -> None:
+        self._used = threading.Lock()
+        self._reached = threading.Event()
+        self._opened = threading.Event()
+
+    def wait(self) -> None:
+        """Stop here, on a thread, if it is the first to come."""
+        if self._used.acquire(blocking=False):
+            self._reached.set()
+            assert self._opened.wait(PATIENCE)
+
+    async def reached(self) -> None:
+        assert await asyncio.to_thread(self._reached.wait, PATIENCE)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()
 
 
 def list_open() -> list[str]:

@@ -1,6 +1,7 @@
 """Upload sessions: endpoints 4, 5, 6, 11, 13 and 14."""
 
 import re
+from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
@@ -8,7 +9,12 @@ from registry.api.body import iter_body
 from registry.api.call import Call
 from registry.api.errors import answer
 from registry.api.ranges import parse_content_range
-from registry.errors import RegistryError, UploadOutOfOrderError, UploadUnknownError
+from registry.errors import (
+    RegistryError,
+    UploadBusyError,
+    UploadOutOfOrderError,
+    UploadUnknownError,
+)
 from registry.oci.names import RepositoryName
 from registry.services.uploads import Chunk, UploadRow
 from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
@@ -37,10 +43,13 @@ def _created(name: RepositoryName, digest: Digest) -> Response:
     )
 
 
+def _body(call: Call) -> AsyncIterator[bytes]:
+    return iter_body(call.request, call.settings.body_idle)
+
+
 def _chunk(call: Call) -> Chunk:
-    body = iter_body(call.request, call.settings.body_idle)
     span = parse_content_range(call.request.headers.get("content-range"))
-    return Chunk(body, *span) if span else Chunk(body)
+    return Chunk(_body(call), *span) if span else Chunk(_body(call))
 
 
 def _upload_id(call: Call) -> str:
@@ -50,22 +59,28 @@ def _upload_id(call: Call) -> str:
     return upload_id
 
 
+def _digest(call: Call, name: str) -> Digest | None:
+    """A query parameter, read to its last character: a digest has no NUL to cut it at."""
+    text = call.request.query_params.get(name)
+    return Digest.parse(text) if text else None
+
+
 async def start_upload(call: Call) -> Response:
     """Mount (11), push whole (4b) or begin a session (4a, 4c)."""
-    mount, digest = call.query("mount"), call.query("digest")
-    if mount and await _mount(call, Digest.parse(mount)):
-        return _created(call.name, Digest.parse(mount))
-    algorithm = call.query("digest-algorithm") or DEFAULT_ALGORITHM
+    mount, digest = _digest(call, "mount"), _digest(call, "digest")
+    if mount and await _mount(call, mount):
+        return _created(call.name, mount)
+    algorithm = call.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
     if algorithm not in ALGORITHMS:
         raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
     if digest and not mount:
-        return await _push_whole(call, Digest.parse(digest))
+        return await _push_whole(call, digest)
     row = await call.registry.uploads.start(call.name, call.principal, algorithm)
     return _session(202, row)
 
 
 async def _mount(call: Call, digest: Digest) -> bool:
-    source = call.query("from")
+    source = call.request.query_params.get("from")
     return await call.registry.blobs.mount(
         call.name,
         digest,
@@ -79,7 +94,8 @@ async def _push_whole(call: Call, digest: Digest) -> Response:
     uploads = call.registry.uploads
     row = await uploads.start(call.name, call.principal, digest.algorithm)
     try:
-        await uploads.complete(call.name, call.principal, row.id, _chunk(call), digest)
+        # No Content-Range is read: there is no session yet that a 416 could point to.
+        await uploads.complete(call.name, call.principal, row.id, Chunk(_body(call)), digest)
     except (RegistryError, StoreError):
         # The client was never told of the session: nobody would resume it.
         await _cancel_quietly(call, row.id)
@@ -90,8 +106,8 @@ async def _push_whole(call: Call, digest: Digest) -> Response:
 async def _cancel_quietly(call: Call, upload_id: str) -> None:
     try:
         await call.registry.uploads.cancel(call.name, call.principal, upload_id)
-    except UploadUnknownError:
-        return  # a wrong digest has ended it
+    except (UploadUnknownError, UploadBusyError):
+        return  # a wrong digest has ended it, or its bytes are published and it is to expire
 
 
 async def get_upload(call: Call) -> Response:
@@ -110,7 +126,7 @@ async def append_upload(call: Call) -> Response:
 
 async def complete_upload(call: Call) -> Response:
     upload_id = _upload_id(call)
-    digest = Digest.parse(call.query("digest") or "")
+    digest = Digest.parse(call.request.query_params.get("digest", ""))
     try:
         await call.registry.uploads.complete(
             call.name, call.principal, upload_id, _chunk(call), digest

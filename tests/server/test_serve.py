@@ -1,0 +1,164 @@
+"""`moorage serve` as a person and an init system meet it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from storage.digest import Digest
+from tests.support.kit import Kit
+from tests.support.postgres import Cluster, free_port
+from tests.support.pushing import blob_bytes
+from tests.support.raw import Wire
+from tests.support.server import ROOT, Server, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+def moorage(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "registry.cli.main", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_it_says_where_it_listens_where_data_lies_and_how_to_push(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data")) as server:
+        said = server.log.read_text()
+    assert f"listens on http://127.0.0.1:{server.port}" in said
+    assert f"Data lies in {tmp_path / 'data'}" in said
+    assert f"docker push localhost:{server.port}/IMAGE" in said
+
+
+def test_a_port_in_use_is_named_with_the_way_out(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data")) as server:
+        listen = f"127.0.0.1:{server.port}"
+        second = moorage("serve", "--listen", listen, "--data", "other", cwd=tmp_path)
+    assert second.returncode == 1
+    assert str(server.port) in second.stderr
+    assert "--listen" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_an_address_others_can_reach_is_refused_with_both_ways_on(tmp_path: Path) -> None:
+    refused = moorage("serve", "--listen", f"0.0.0.0:{free_port()}", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "127.0.0.1:5000" in refused.stderr
+    assert 'mode = "none"' in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_postgres_without_the_schema_is_refused(postgres: Cluster, tmp_path: Path) -> None:
+    with postgres.database(empty=True) as url:
+        listen = f"127.0.0.1:{free_port()}"
+        environment = {"MOORAGE_DATABASE__URL": url}
+        refused = moorage("serve", "--listen", listen, cwd=tmp_path, **environment)
+        assert refused.returncode == 1
+        assert "moorage db upgrade" in refused.stderr
+        assert moorage("db", "upgrade", cwd=tmp_path, **environment).returncode == 0
+        with serving(Server(tmp_path / "data", 2, environment)):
+            pass
+
+
+@pytest.mark.parametrize("victim", ["worker", "parent", "all"])
+async def test_it_comes_back_after_kill_9(tmp_path: Path, victim: str) -> None:
+    data = blob_bytes("back", 10_000)
+    with serving(Server(tmp_path / "data", 3)) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+            digest = await Kit(http).push_blob("back", data)
+        if victim == "worker":
+            killed = server.worker_pids()[0]
+            os.kill(killed, signal.SIGKILL)
+            deadline = time.monotonic() + 20
+            while killed in server.worker_pids() or len(server.worker_pids()) < 3:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        elif victim == "parent":
+            os.kill(server.running.pid, signal.SIGKILL)
+            server.wait()  # the workers end by themselves and free the port
+            server.start()
+        else:
+            server.kill()
+            server.start()
+        for _ in range(10):
+            assert httpx.get(f"{server.url}/v2/back/blobs/{digest}").content == data
+
+
+async def start_put(server: Server, data: bytes, announced: int) -> Wire:
+    """A PUT that has begun: the session's last request, `data` of its `announced` bytes sent."""
+    wire = await Wire.open(server.port)
+    await wire.send_head("POST", "/v2/drain/blobs/uploads/", Content_Length=0)
+    location = (await wire.read()).headers["location"]
+    digest = Digest.of(blob_bytes("drain", announced))
+    await wire.send_head("PUT", f"{location}?digest={digest}", Content_Length=announced)
+    await wire.send(data)
+    await asyncio.sleep(0.3)
+    return wire
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_lets_requests_finish(tmp_path: Path, workers: int) -> None:
+    data = blob_bytes("drain", 1_000_000)
+    with serving(Server(tmp_path / "data", workers)) as server:
+        wire = await start_put(server, data[:500_000], len(data))
+        server.running.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/v2/")
+        await wire.send(data[500_000:])
+        assert (await wire.read()).status == 201
+        await wire.close()
+        assert server.wait() == 0
+        server.start()
+        pulled = httpx.get(f"{server.url}/v2/drain/blobs/{Digest.of(data)}")
+        assert pulled.content == data
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_does_not_wait_for_ever(tmp_path: Path, workers: int) -> None:
+    with serving(Server(tmp_path / "data", workers, {"MOORAGE_HTTP__DRAIN": "1s"})) as server:
+        wire = await start_put(server, b"x" * 10, 1000)
+        started = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started < 15
+        await wire.close()
+        server.start()
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+async def test_every_answer_and_line_has_the_request_id(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data", settings={"MOORAGE_LOG__FORMAT": "json"})) as server:
+        answer = httpx.get(f"{server.url}/v2/x/tags/list", headers={"X-Request-Id": "mine-1"})
+        assert answer.headers["X-Request-Id"] == "mine-1"
+        other = httpx.get(f"{server.url}/v2/", headers={"X-Request-Id": "a b"})
+        assert other.headers["X-Request-Id"] not in {"", "a b"}
+    assert '"request_id": "mine-1"' in server.log.read_text().replace('":"', '": "')
+
+
+async def test_a_manifest_of_one_byte_too_many_is_refused_unread(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data")) as server:
+        wire = await Wire.open(server.port)
+        await wire.send_head("PUT", "/v2/big/manifests/v1", Content_Length=(4 << 20) + 1)
+        answer = await wire.read()
+        assert answer.status == 413
+        assert answer.headers["connection"] == "close"
+        await wire.close()
+        # Without Content-Length: refused when the byte comes, however much would follow.
+        wire = await Wire.open(server.port)
+        await wire.send_head("PUT", "/v2/big/manifests/v1", Transfer_Encoding="chunked")
+        piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        for _ in range(65):
+            await wire.send(piece)
+        assert (await wire.read()).status == 413
+        await wire.close()
