@@ -34,7 +34,12 @@ def upgrade() -> None:
         sa.Column("reason", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("store", "key", name=op.f("pk_doomed")),
     )
-    op.create_index(op.f("ix_doomed_not_before"), "doomed", ["not_before"], unique=False)
+    op.create_index(
+        op.f("ix_doomed_store_not_before_key"),
+        "doomed",
+        ["store", "not_before", "key"],
+        unique=False,
+    )
     op.create_table(
         "feed",
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -207,14 +212,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("repository_id", "name", name=op.f("pk_tags")),
     )
     op.create_index(
-        op.f("ix_tags_repository_id_digest"), "tags", ["repository_id", "digest"], unique=False
+        op.f("ix_tags_repository_id_digest_name"),
+        "tags",
+        ["repository_id", "digest", "name"],
+        unique=False,
     )
     op.execute("INSERT INTO schema (id, version, min_reader) VALUES (1, 1, 1)")
     op.execute("INSERT INTO feed_head (id, number) VALUES (1, 0)")
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_tags_repository_id_digest"), table_name="tags")
+    op.drop_index(op.f("ix_tags_repository_id_digest_name"), table_name="tags")
     op.drop_table("tags")
     op.drop_index(op.f("ix_manifest_edges_repository_id_digest"), table_name="manifest_edges")
     op.drop_index(op.f("ix_manifest_edges_repository_id_child_digest"), table_name="manifest_edges")
@@ -233,7 +241,7 @@ def downgrade() -> None:
     op.drop_table("feed_head")
     op.drop_index(op.f("ix_feed_repository_tag_number"), table_name="feed")
     op.drop_table("feed")
-    op.drop_index(op.f("ix_doomed_not_before"), table_name="doomed")
+    op.drop_index(op.f("ix_doomed_store_not_before_key"), table_name="doomed")
     op.drop_table("doomed")
     op.drop_index(op.f("ix_blobs_state_digest"), table_name="blobs")
     op.drop_table("blobs")

@@ -51,9 +51,18 @@ class Call:
         return str(self.request.path_params[name])
 
     def query(self, name: str) -> str | None:
-        """A query parameter. No text in the registry holds NUL; what follows one says nothing."""
+        """A query parameter. NUL, which databases refuse, becomes another character that no name
+        in the registry has.
+        """
         value = self.request.query_params.get(name)
-        return None if value is None else value.split("\0", 1)[0]
+        return None if value is None else value.replace("\0", "\ufffd")
+
+    @property
+    def last(self) -> str:
+        """`last`, after which a list goes on. A name follows this text if it follows what stands
+        before the first NUL: there is none between the two.
+        """
+        return self.request.query_params.get("last", "").partition("\0")[0]
 
     def page_size(self) -> int:
         """`n`, clamped to the documented cap; PageInvalidError if it is no number."""

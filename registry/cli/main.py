@@ -55,7 +55,7 @@ def _command(
 ) -> argparse.ArgumentParser:
     """Add a command; `target` is `module:function` below this package."""
     command = commands.add_parser(name, help=summary, description=summary, parents=parents)
-    command.set_defaults(target=target)
+    command.set_defaults(command=target)
     return command
 
 
@@ -103,7 +103,7 @@ def _version() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage."""
     args = build_parser().parse_args(argv)
-    module, function = args.target.split(":")
+    module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(
         importlib.import_module(f"registry.cli.{module}"), function
     )

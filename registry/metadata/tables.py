@@ -160,7 +160,7 @@ tags = sa.Table(
         ["manifests.repository_id", "manifests.digest"],
         name="fk_tags_manifest",
     ),
-    sa.Index(None, "repository_id", "digest"),
+    sa.Index(None, "repository_id", "digest", "name"),
 )
 
 uploads = sa.Table(
@@ -196,7 +196,7 @@ doomed = sa.Table(
     sa.Column("key", TEXT, primary_key=True),
     sa.Column("not_before", sa.BigInteger, nullable=False),
     sa.Column("reason", TEXT, nullable=False),
-    sa.Index(None, "not_before"),
+    sa.Index(None, "store", "not_before", "key"),
 )
 
 feed = sa.Table(

@@ -120,9 +120,10 @@ class Manifests:
             actual, manifest = await asyncio.to_thread(_read, raw, content_type, digest)
 
         def work(tx: Transaction) -> None:
-            # A comparison is held against every other push of this repository: no creator can
-            # slip between it and the write.
-            repository = repositories.ensure(tx, name, lock=condition is not None)
+            # A comparison, and a look at what is not here yet, are held against every other push
+            # of this repository: nothing can slip between them and the write.
+            lock = condition is not None or self._may_be_sparse(manifest)
+            repository = repositories.ensure(tx, name, lock=lock)
             if condition is not None:
                 for tag in set_tags:
                     condition.check(tags.find(tx, repository, tag))
@@ -143,19 +144,22 @@ class Manifests:
         linked = blobs.list_linked(tx, repository, parts + entries)
         live = {digest for digest, state in linked.items() if state is BlobState.LIVE}
         children = manifests.list_present(tx, repository, entries)
-        sparse = self._sparse.index if manifest.kind is Kind.INDEX else self._sparse.image
         missing = _required(manifest) - live - children.keys()
-        if missing and not sparse:
+        if missing and not self._may_be_sparse(manifest):
             raise ManifestContentMissingError(sorted(str(digest) for digest in missing))
-        edges = {Edge("layer", d.digest, blob=d.digest in live) for d in manifest.layers}
+        # Tied is also what is damaged now: another push heals it.
+        edges = {Edge("layer", d.digest, blob=d.digest in linked) for d in manifest.layers}
         if manifest.config is not None:
             digest = manifest.config.digest
-            edges.add(Edge("config", digest, blob=digest in live))
+            edges.add(Edge("config", digest, blob=digest in linked))
         for digest in entries:
             # A manifest or a blob satisfies an entry, whatever its media type: BuildKit caches.
             child = digest in children
-            edges.add(Edge("entry", digest, blob=digest in live and not child, child=child))
+            edges.add(Edge("entry", digest, blob=digest in linked and not child, child=child))
         return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
+
+    def _may_be_sparse(self, manifest: Manifest) -> bool:
+        return self._sparse.index if manifest.kind is Kind.INDEX else self._sparse.image
 
     async def delete(
         self,

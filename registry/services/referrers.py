@@ -1,6 +1,6 @@
 """What refers to a manifest. Source: OCI distribution-spec, Listing Referrers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from registry.metadata import manifests, repositories
 from registry.metadata.database import Database
@@ -79,7 +79,7 @@ def _list_fallback(tx: Transaction, repository: RepositoryRow, subject: Digest) 
         return []
     present = manifests.list_present(tx, repository, [entry.digest for entry in index.entries])
     return [
-        replace(entry, artifact_type=entry.artifact_type or present[entry.digest].artifact_type)
+        Descriptor(row.media_type, row.digest, row.size, row.artifact_type, entry.annotations)
         for entry in index.entries
-        if entry.digest in present
+        if (row := present.get(entry.digest))
     ]

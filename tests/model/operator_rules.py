@@ -97,7 +97,7 @@ class OperatorRules(Machine):
         self.world.restart()
 
     @step()
-    def crash(self) -> None:
+    def kill(self) -> None:
         self.world.crash()
 
     @step()

@@ -17,7 +17,7 @@ def _next_link(path: str, **query: object) -> str:
 
 async def list_tags(call: Call) -> Response:
     n = call.page_size()
-    names = await call.registry.tags.list_names(call.name, n + 1, call.query("last") or "")
+    names = await call.registry.tags.list_names(call.name, n + 1, call.last)
     response = JSONResponse({"name": str(call.name), "tags": names[:n]})
     if 0 < n < len(names):
         response.headers["Link"] = _next_link(f"/v2/{call.name}/tags/list", n=n, last=names[n - 1])
@@ -25,7 +25,7 @@ async def list_tags(call: Call) -> Response:
 
 
 async def list_catalog(call: Call) -> Response:
-    n, last = call.page_size(), call.query("last") or ""
+    n, last = call.page_size(), call.last
     names: list[str] = []
     more = True
     while len(names) <= n and more:
@@ -43,7 +43,7 @@ async def list_referrers(call: Call) -> Response:
     subject = Digest.parse(call.param("digest"))
     artifact_type = call.query("artifactType") or None
     entries, more = await call.registry.referrers.list_page(
-        call.name, subject, artifact_type, call.query("last") or ""
+        call.name, subject, artifact_type, call.last
     )
     # Content-Type without parameters: clients compare it to the letter.
     response = Response(build_index(entries), 200, {"Content-Type": OCI_INDEX})
