@@ -59,7 +59,7 @@ class Staged:
         self._hasher: Hasher | None = None
         self._mark: tuple[int, Hasher | None] = (0, None)
 
-    async def resume(self, offset: int, algorithm: str, prefix: Digest | None = None) -> None:
+    async def resume(self, offset: int, algorithm: str, prefix: Digest | None) -> None:
         """Go on from the acknowledged `offset`: what a killed request left beyond it is dropped.
 
         `prefix`: the digest of the acknowledged bytes as stored with `offset`, if it is.

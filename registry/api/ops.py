@@ -1,5 +1,6 @@
 """For operators and the curious: health, readiness, metrics, and a page at `/`."""
 
+import contextlib
 import html
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -8,6 +9,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from registry import metrics
+from registry.api.errors import RETRY_AFTER
+from registry.errors import DatabaseUnavailableError
 from registry.services.registry import Registry
 
 _PAGE = """<!doctype html>
@@ -52,11 +55,14 @@ class Ops:
         del request
         troubles = await self._registry.health.list_troubles()
         if troubles:
-            return JSONResponse({"status": "not ready", "troubles": troubles}, 503)
+            body = {"status": "not ready", "troubles": troubles}
+            return JSONResponse(body, 503, {"Retry-After": RETRY_AFTER})
         return JSONResponse({"status": "ready"})
 
     async def get_metrics(self, request: Request) -> Response:
         del request
-        metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
+        # Without a database the count stays as it was: the other figures matter most then.
+        with contextlib.suppress(DatabaseUnavailableError):
+            metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
         text = await run_in_threadpool(metrics.render)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

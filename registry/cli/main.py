@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from registry.cli.output import complain
 from registry.errors import RegistryError
+from storage.digest import DigestInvalidError
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return command(args)
-    except (RegistryError, StoreError) as error:
+    except (RegistryError, StoreError, DigestInvalidError) as error:
         complain(str(error))
         return FAILED
     except KeyboardInterrupt:

@@ -53,14 +53,17 @@ class Database:
         return Path(self.url.database or "")
 
     async def read(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` on a reading connection. On SQLite it sees one snapshot."""
+        """Run `work` on a reading connection. On SQLite it sees one snapshot.
+
+        Cancelled, it does not wait for `work`: a database that hangs must not hang who gave up.
+        """
 
         def job() -> T:
             with self._reader.connect() as connection:
                 return work(Transaction(connection, "", clock.now()))
 
         try:
-            return await settled(asyncio.get_running_loop().run_in_executor(self._readers, job))
+            return await asyncio.get_running_loop().run_in_executor(self._readers, job)
         except sa.exc.SQLAlchemyError as error:
             raise _translate(error) from error
 

@@ -43,6 +43,7 @@ _PRAGMAS = {
     "synchronous": 2,  # FULL: with NORMAL a power cut loses acknowledged commits
     "foreign_keys": 1,
     "wal_autocheckpoint": 0,  # the writer checkpoints, under its lock
+    "journal_size_limit": CHECKPOINT_GROWTH,  # else the log keeps the largest size it ever had
 }
 
 
@@ -121,7 +122,7 @@ class _Member:
     actor: str
     future: "Future[Any]"
     result: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
 
 class SqliteWriter:
@@ -133,6 +134,8 @@ class SqliteWriter:
         self._engine = open_engine(path, writer=True)
         self._lock = WriterLock(path)
         self._queue: queue.SimpleQueue[_Member | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._closed = False
         self._commits = 0
         self._wal = 0
         self._thread = threading.Thread(target=self._run, name="sql-write", daemon=True)
@@ -141,12 +144,18 @@ class SqliteWriter:
     def submit(self, work: Callable[[Transaction], Any], actor: str) -> "Future[Any]":
         """Queue `work`; the future ends after the commit that made it durable."""
         future: Future[Any] = Future()
-        self._queue.put(_Member(work, actor, future))
+        future.set_running_or_notify_cancel()  # what is queued is not taken back
+        with self._gate:
+            if self._closed:
+                raise RuntimeError("the database is closed")
+            self._queue.put(_Member(work, actor, future))
         return future
 
     def close(self) -> None:
         """Write what is queued, checkpoint, stop."""
-        self._queue.put(None)
+        with self._gate:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
 
     def _run(self) -> None:
@@ -182,7 +191,7 @@ class SqliteWriter:
                         break
         except Exception as error:  # noqa: BLE001 - each caller gets it
             failure = error
-            done = max(done, 1)
+            done = done or len(members)  # it did not even begin: nobody waits for his own failure
         for member in members[:done]:
             if failure is not None:
                 member.future.set_exception(failure)
@@ -201,7 +210,7 @@ class SqliteWriter:
             member.result = member.work(transaction)
             transaction.write_changes()
             savepoint.commit()
-        except Exception as error:
+        except BaseException as error:
             if not getattr(connection.connection.dbapi_connection, "in_transaction", False):
                 raise  # a full disk or an I/O error took the whole group back
             savepoint.rollback()
@@ -214,6 +223,7 @@ class SqliteWriter:
         self._commits += 1
         try:
             size = Path(f"{self._path}-wal").stat().st_size
+            self._wal = min(self._wal, size)
             if size < self._wal + CHECKPOINT_GROWTH and self._commits < CHECKPOINT_COMMITS:
                 return
             self._commits, self._wal = 0, size

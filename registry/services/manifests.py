@@ -216,15 +216,15 @@ def _required(manifest: Manifest) -> set[Digest]:
 
 def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
     """Refuse while an index names the manifest; one that is only a fallback tag's lets it go."""
-    parents = manifests.list_parents(tx, repository, row.digest)
-    holders = [p for p in parents if not _is_fallback(tags.list_of(tx, repository, p.digest))]
-    if holders:
-        raise ManifestInUseError(
-            "an index of the repository names the manifest; delete the index first, or its tag",
-            {"indexes": [str(holder.digest) for holder in holders]},
-        )
-    for parent in parents:
-        manifests.loosen(tx, repository, parent, row.digest)
+    while parents := manifests.list_parents(tx, repository, row.digest):
+        holders = [p for p in parents if not _is_fallback(tags.list_of(tx, repository, p.digest))]
+        if holders:
+            raise ManifestInUseError(
+                "an index of the repository names the manifest; delete the index first",
+                {"indexes": [str(holder.digest) for holder in holders]},
+            )
+        for parent in parents:
+            manifests.loosen(tx, repository, parent, row.digest)
 
 
 def _is_fallback(names: list[str]) -> bool:

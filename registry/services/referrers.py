@@ -79,7 +79,7 @@ def _list_fallback(tx: Transaction, repository: RepositoryRow, subject: Digest) 
         return []
     present = manifests.list_present(tx, repository, [entry.digest for entry in index.entries])
     return [
-        Descriptor(row.media_type, row.digest, row.size, row.artifact_type, entry.annotations)
+        Descriptor(it.media_type, it.digest, it.size, it.artifact_type, entry.annotations)
         for entry in index.entries
-        if (row := present.get(entry.digest))
+        if (it := present.get(entry.digest))
     ]

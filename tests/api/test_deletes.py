@@ -196,6 +196,45 @@ async def test_9_a_tag_that_is_almost_a_fallback_tag_holds(ready: Api) -> None:
         assert (await delete(ready, tag)).status_code == 202
 
 
+@SQLITE
+async def test_9_no_number_of_fallback_tag_indexes_holds_a_manifest(ready: Api) -> None:
+    for n in range(101):
+        index = index_manifest([RAW], annotations={"n": str(n)})
+        answer = await ready.put_manifest(NAME, f"sha256-{n:064x}", index)
+        assert answer.status_code == 201
+    release = index_manifest([RAW])
+    await ready.put_manifest(NAME, "release", release)
+    answer = await delete(ready, DIGEST)
+    assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"])
+    assert answer.json()["errors"][0]["detail"] == {"indexes": [str(Digest.of(release))]}
+    await delete(ready, Digest.of(release))
+    assert (await delete(ready, DIGEST)).status_code == 202
+
+
+# Replicas
+
+
+async def test_9_gone_at_once_on_every_replica(start_api: Started) -> None:
+    index = index_manifest([])
+    subject = json.loads(index_manifest([index]))["manifests"][0]
+    referrer = index_manifest([], subject=subject)
+    referrers = f"/v2/{NAME}/referrers/{Digest.of(index)}"
+    async with start_api() as one, start_api() as other:
+        for _ in range(3):
+            for raw, tag in ((index, "a"), (referrer, "r")):
+                await one.put_manifest(NAME, tag, raw)
+                assert (await other.http.get(url(tag))).content == raw
+            assert len((await other.http.get(referrers)).json()["manifests"]) == 1
+            assert (await delete(one, "a")).status_code == 202
+            assert (await other.http.get(url("a"))).status_code == 404
+            assert await list_tags(other) == ["r"]
+            assert (await delete(other, Digest.of(referrer))).status_code == 202
+            assert (await one.http.get(url("r"))).status_code == 404
+            assert (await one.http.get(referrers)).json()["manifests"] == []
+            assert (await delete(other, Digest.of(index))).status_code == 202
+            assert (await one.http.get(f"/v2/{NAME}/tags/list")).status_code == 404
+
+
 # Compare and swap
 
 

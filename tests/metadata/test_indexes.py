@@ -74,16 +74,18 @@ class Explaining:
                 connection.execute(sa.text(f"SET LOCAL enable_{method} = off"))
 
     def plan(self, work: Callable[[Transaction], object]) -> list[str]:
-        """The lines of the plans of all that `work` executes."""
+        """The lines of the plans of all that `work` executes; what it does is undone."""
         executed: list[tuple[str, Any]] = []
 
         def note(*args: Any) -> None:
             _connection, _cursor, statement, parameters, _context, many = args
             executed.append((statement, parameters[0] if many else parameters))
 
+        savepoint = self.connection.begin_nested()
         sa.event.listen(self.connection, "before_cursor_execute", note)
         work(self.tx)
         sa.event.remove(self.connection, "before_cursor_execute", note)
+        savepoint.rollback()
         assert executed
         return [
             str(row[-1])

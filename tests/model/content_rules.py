@@ -93,6 +93,8 @@ class UploadRules(Machine):
     def break_off(self, pick: int, data: bytes, sent: int, ranged: bool, end: str) -> None:
         """A PATCH, or a PUT, whose connection breaks: what arrived is kept."""
         upload, session = self.pick_session(pick)
+        if session.published:
+            return
         span = lay_out("right" if ranged else "none", len(session.data), data)
         verb = "PATCH" if sent % 2 else "PUT"
 
@@ -121,7 +123,8 @@ class UploadRules(Machine):
     def finish(self, pick: int, data: bytes, how: str, algorithm: str, right: bool) -> None:
         upload, session = self.pick_session(pick)
         span = lay_out(how, len(session.data), data)
-        digest = digest_of(session.data + data + (b"" if right else b"!"), algorithm)
+        whole = session.data + (b"" if session.published else data)
+        digest = digest_of(whole + (b"" if right else b"!"), algorithm)
         self.ask(
             lambda model: model.complete(session.name, upload, data, span, digest),
             "PUT",

@@ -52,5 +52,6 @@ def refuse(status: int, code: str, **more: Any) -> Want:
 
 BLOB_UNKNOWN = refuse(404, "BLOB_UNKNOWN")
 MANIFEST_UNKNOWN = refuse(404, "MANIFEST_UNKNOWN")
+UPLOAD_BUSY = refuse(409, "BLOB_UPLOAD_INVALID")
 UPLOAD_UNKNOWN = refuse(404, "BLOB_UPLOAD_UNKNOWN")
 NAME_UNKNOWN = refuse(404, "NAME_UNKNOWN")

@@ -282,5 +282,5 @@ class Inspector:
             assert row.offset == len(session.data)
             known = self.lives.get(session.generation) if session.generation else None
             assert row.generation == known
-            if not session.lost:
+            if not session.published:
                 assert found.staged.get(upload, 0) >= row.offset

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.model.content import BYTES_OF, REPOSITORIES, SUBJECTS, TAGS
 from tests.model.expected import Want
-from tests.model.look import Inspector, Look, Replay, contents_of, look
+from tests.model.look import Inspector, Look, Replay, SessionRow, contents_of, look
 from tests.model.model import Model, Repository, Session
 from tests.model.world import Clock, Died, World
 
@@ -148,15 +148,21 @@ class Machine(RuleBasedStateMachine):
         for upload, row in found.sessions.items():
             old = before.sessions.get(upload)
             known = old.data if old else b""
-            staged = found.staged.get(upload, 0)
-            path = self.world.storage / "staging" / upload
-            data = path.read_bytes()[: row.offset] if staged else b""
-            lost = staged < row.offset
-            assert row.offset >= len(known), "acknowledged bytes are gone"
-            assert lost or data[: len(known)] == known, "other bytes than were acknowledged"
+            data, published = self._read_session(upload, row, found)
+            assert data[: len(known)] == known, "other bytes than were acknowledged"
             life = lives.get(row.generation) if row.generation else None
-            size = b"\0" * row.offset
-            yield upload, Session(row.name, life, size if lost else data, row.active, lost)
+            yield upload, Session(row.name, life, data, row.active, published)
+
+    def _read_session(self, upload: str, row: SessionRow, found: Look) -> tuple[bytes, str | None]:
+        """The bytes of a session, and the digest under which they were published, if they were."""
+        if found.staged.get(upload, 0) >= row.offset:
+            path = self.world.storage / "staging" / upload
+            return (path.read_bytes()[: row.offset] if row.offset else b""), None
+        assert row.key in found.objects, "acknowledged bytes are gone"
+        data = (self.world.storage / row.key).read_bytes()
+        assert len(data) == row.offset
+        _, algorithm, _, name = row.key.split("/")
+        return data, f"{algorithm}:{name.partition('.')[0]}"
 
     # What must hold at any time
 

@@ -5,14 +5,16 @@ Digests are texts here.
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from tests.model.content import NAMED, Document, Json, Named, digest_of, fallback_tag
 from tests.model.expected import (
     BLOB_UNKNOWN,
     MANIFEST_UNKNOWN,
     NAME_UNKNOWN,
+    UPLOAD_BUSY,
     UPLOAD_UNKNOWN,
     Want,
     refuse,
@@ -28,6 +30,7 @@ _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 class Stored:
     """A manifest of a repository. `ties`: by which kind of content each entry is satisfied."""
 
+    digest: str
     document: Document
     media_type: str
     ties: dict[str, Tie | None]
@@ -35,6 +38,17 @@ class Stored:
     @property
     def named(self) -> Named:
         return NAMED[self.document.label]
+
+    def describe(self, annotations: Mapping[str, str] | None) -> Json:
+        """As in a list of referrers."""
+        fields = {
+            "mediaType": self.media_type,
+            "size": len(self.document.raw),
+            "digest": self.digest,
+            "annotations": annotations,
+            "artifactType": self.named.artifact_type,
+        }
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass
@@ -91,8 +105,8 @@ class Session:
     generation: int | None
     data: bytes
     active: int
-    lost: bool = False
-    """Its bytes were published by a request that died: only expiry can end it."""
+    published: str | None = None
+    """The digest under which a request that died has published the bytes; it can be repeated."""
 
 
 @dataclass
@@ -209,18 +223,12 @@ class Model:
         session.active = self.now
         return None
 
-    def _open(self, name: str, upload: str) -> Session | None:
-        """The session, for a request that needs its bytes."""
-        session = self.find_session(name, upload)
-        if session is not None and session.lost:
-            del self.sessions[upload]
-            return None
-        return session
-
     def append(self, name: str, upload: str, data: bytes, span: tuple[int, int] | None) -> Want:
-        session = self._open(name, upload)
+        session = self.find_session(name, upload)
         if session is None:
             return UPLOAD_UNKNOWN
+        if session.published:
+            return UPLOAD_BUSY
         refusal = self._receive(upload, session, data, span)
         headers = _session_headers(name, upload, len(session.data))
         return refusal or Want(202, headers, b"")
@@ -228,18 +236,25 @@ class Model:
     def complete(
         self, name: str, upload: str, data: bytes, span: tuple[int, int] | None, digest: str
     ) -> Want:
-        session = self._open(name, upload)
+        session = self.find_session(name, upload)
         if session is None:
             return UPLOAD_UNKNOWN
-        refusal = self._receive(upload, session, data, span)
-        if refusal is not None:
-            return refusal
+        if session.published:
+            if session.published != digest:
+                return UPLOAD_BUSY
+        else:
+            refusal = self._receive(upload, session, data, span)
+            if refusal is not None:
+                return refusal
         del self.sessions[upload]
         return self.push_blob(name, session.data, digest)
 
     def cancel(self, name: str, upload: str) -> Want:
-        if self._open(name, upload) is None:
+        session = self.find_session(name, upload)
+        if session is None:
             return UPLOAD_UNKNOWN
+        if session.published:
+            return UPLOAD_BUSY
         del self.sessions[upload]
         return Want(204, {}, b"")
 
@@ -343,7 +358,7 @@ class Model:
         repository = self.ensure(name)
         ties = {entry["digest"]: repository.tie(entry["digest"]) for entry in named.entries}
         media_type = media_type or document.media_types[0]
-        repository.manifests[digest] = Stored(document, media_type, ties)
+        repository.manifests[digest] = Stored(digest, document, media_type, ties)
         repository.settle(digest, "child")
         repository.tags |= dict.fromkeys(tags, digest)
         want = _created(name, "manifests", digest)
@@ -371,12 +386,11 @@ class Model:
 
     def delete_tag(self, name: str, tag: str, match: str | None = None) -> Want:
         repository = self.repositories.get(name)
-        if repository is None:
+        if repository is None or tag not in repository.tags:
             return MANIFEST_UNKNOWN
-        if _is_moved(repository.tags.get(tag), match, absent=False):
+        if _is_moved(repository.tags[tag], match, absent=False):
             return refuse(412, "DENIED")
-        if repository.tags.pop(tag, None) is None:
-            return MANIFEST_UNKNOWN
+        del repository.tags[tag]
         return Want(202, {}, b"")
 
     def delete_manifest(self, name: str, digest: str) -> Want:
@@ -421,7 +435,7 @@ class Model:
                 self._link(target, part)
         if digest not in destination.manifests:
             ties = {entry: destination.tie(entry) for entry in stored.ties}
-            destination.manifests[digest] = Stored(stored.document, stored.media_type, ties)
+            destination.manifests[digest] = replace(stored, ties=ties)
             destination.settle(digest, "child")
 
     def list_referrers(self, name: str, subject: str, artifact_type: str | None) -> Want:
@@ -431,20 +445,10 @@ class Model:
         for entry in repository.manifests[legacy].named.entries if legacy else ():
             child = repository.manifests.get(entry["digest"])
             if child is not None:
-                found[entry["digest"]] = _without_none(
-                    {"artifactType": child.named.artifact_type, **entry}
-                )
-        for digest, stored in repository.manifests.items():
+                found[entry["digest"]] = child.describe(entry.get("annotations"))
+        for stored in repository.manifests.values():
             if stored.named.subject == subject:
-                found[digest] = _without_none(
-                    {
-                        "mediaType": stored.media_type,
-                        "size": len(stored.document.raw),
-                        "digest": digest,
-                        "annotations": dict(stored.named.annotations),
-                        "artifactType": stored.named.artifact_type,
-                    }
-                )
+                found[stored.digest] = stored.describe(stored.named.annotations)
         entries = [
             found[digest]
             for digest in sorted(found)
@@ -457,11 +461,7 @@ class Model:
         return Want(200, headers, json=body)
 
 
-def _without_none(fields: dict[str, Any]) -> Json:
-    return {key: value for key, value in fields.items() if value is not None}
-
-
-def _page(names: Any, n: int | None, last: str | None) -> tuple[list[str], bool]:
+def _page(names: Iterable[str], n: int | None, last: str | None) -> tuple[list[str], bool]:
     """A page in byte order, and whether it must tell of a next one."""
     after = sorted(name for name in names if name > (last or ""))
     page = after if n is None else after[:n]

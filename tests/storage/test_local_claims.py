@@ -183,9 +183,9 @@ class TestCancelledWrite:
             task = asyncio.create_task(request())
             await gate.reached()
             task.cancel()
-            await a_moment()
+            await asyncio.sleep(0)
             task.cancel()
-            await a_moment()
+            await asyncio.wait([task], timeout=PATIENCE if careless else 0.2)
             ended_first = task.done()
             # What is opened now gets the lowest numbers that are free.
             others = [tmp_path / str(number) for number in range(20)]

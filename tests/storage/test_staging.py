@@ -166,11 +166,11 @@ class TestResume:
     """A session goes on where it was acknowledged."""
 
     async def test_lost_bytes(self, staging: Staging, session: str) -> None:
-        await patch_up(staging, session, b"12345")
+        _, prefix = await patch_up(staging, session, b"12345")
         staged = await staging.claim(session)
         with pytest.raises(StagedLostError):
-            await staged.resume(6, "sha256")
-        await staged.resume(5, "sha256")
+            await staged.resume(6, "sha256", prefix)
+        await staged.resume(5, "sha256", prefix)
         await staged.release()
 
     @pytest.mark.parametrize("acknowledged", [0, 3])

@@ -1,9 +1,12 @@
 """Pushing things in a line, for tests that are about something else."""
 
 import asyncio
+import contextlib
 import json
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -56,7 +59,15 @@ def media_type_of(raw: bytes) -> str:
 class Exchange:
     """A request to the application itself: its body and its connection are in the test's hands."""
 
-    def __init__(self, app: ASGIApp, method: str, target: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        on_send: Callable[["Exchange"], Awaitable[None]] | None = None,
+    ) -> None:
+        """`on_send` is called after each message of the answer; what it raises, sending raises."""
         path, _, query = target.partition("?")
         scope = {
             "type": "http",
@@ -73,6 +84,7 @@ class Exchange:
             "root_path": "",
         }
         self.sent: list[Message] = []
+        self._on_send = on_send
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
         self._waiting = asyncio.Event()
         self._task: asyncio.Future[None] = asyncio.ensure_future(
@@ -86,6 +98,8 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         self.sent.append(message)
+        if self._on_send is not None:
+            await self._on_send(self)
 
     async def wanted(self) -> None:
         """Return when the application waits for the body, or has ended."""
@@ -145,11 +159,17 @@ class Kit:
 
     http: httpx.AsyncClient
 
-    def speak(self, method: str, target: str, headers: dict[str, str] | None = None) -> Exchange:
+    def speak(
+        self,
+        method: str,
+        target: str,
+        headers: dict[str, str] | None = None,
+        on_send: Callable[[Exchange], Awaitable[None]] | None = None,
+    ) -> Exchange:
         """Begin a request whose body the test delivers."""
         transport = self.http._transport
         assert isinstance(transport, httpx.ASGITransport)
-        return Exchange(transport.app, method, target, headers or {})
+        return Exchange(transport.app, method, target, headers or {}, on_send)
 
     async def push_blob(self, name: str, data: bytes, algorithm: str = "sha256") -> Digest:
         digest = Digest.of(data, algorithm)
@@ -226,3 +246,12 @@ def list_stored(driver: Driver) -> list[str]:
     assert isinstance(driver, LocalDriver)
     root = driver.path("")
     return sorted(str(path.relative_to(root)) for path in root.glob("blobs/*/*/*"))
+
+
+def list_open_files() -> list[str]:
+    """What this process has open."""
+    names = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            names.append(str(descriptor.readlink()))
+    return names

@@ -3,9 +3,11 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,12 +40,36 @@ class Cluster:
         self.folder = folder
         self.port = port
         self.binaries = binaries
+        self._data = folder / "data"
         self._admin = sa.create_engine(
             self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool
         )
 
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
+        self._control("-o", f"{options} -c max_connections=200", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        self._control("-m", mode, "stop")
+
+    def kill(self) -> None:
+        """Kill the server and all its processes, as when its container dies."""
+        parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in [parent, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # Its lock file counts while any of them lives.
+        while any(Path(f"/proc/{pid}").exists() for pid in [parent, *children]):
+            time.sleep(0.01)
+
+    def _control(self, *arguments: str) -> None:
+        command = [str(self.binaries / "pg_ctl"), "-D", str(self._data)]
+        command += ["-l", str(self.folder / "log"), "-w", *arguments]
+        subprocess.run(_as_postgres(command), check=True, stdout=subprocess.DEVNULL)
 
     def prepare(self) -> None:
         with self._admin.connect() as connection:
@@ -88,21 +114,12 @@ def run_cluster(binaries: Path) -> Iterator[Cluster]:
             capture_output=True,
             cwd=folder,
         )
-        port = free_port()
-        options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=200"
-        control = [str(binaries / "pg_ctl"), "-D", str(data), "-l", str(folder / "log"), "-w"]
-        subprocess.run(
-            _as_postgres([*control, "-o", options, "start"]), check=True, stdout=subprocess.DEVNULL
-        )
+        cluster = Cluster(folder, free_port(), binaries)
+        cluster.start()
         try:
-            cluster = Cluster(folder, port, binaries)
             cluster.prepare()
             yield cluster
         finally:
-            subprocess.run(
-                _as_postgres([*control, "-m", "immediate", "stop"]),
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            cluster.stop("immediate")
     finally:
         shutil.rmtree(folder)

@@ -1,0 +1,211 @@
+"""PostgreSQL going away and coming back, and conflicts tried again."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from registry.errors import DatabaseFullError, DatabaseUnavailableError
+from registry.metadata import leases, postgres, repositories, tables
+from registry.metadata.database import Database, parse_url
+from registry.metadata.transaction import Transaction
+from tests.metadata.rows import NAME, race, rows
+from tests.support.missing import missing
+from tests.support.postgres import Cluster, find_binaries, run_cluster
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 5.0
+"""Seconds within which a request learns that the database is away."""
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Cluster]:
+    """A server of this module's own, to stop and to kill."""
+    binaries = find_binaries()
+    if binaries is None:
+        missing("PostgreSQL")
+    with run_cluster(binaries) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def there(mortal: Cluster, anyio_backend: str) -> AsyncIterator[Database]:
+    """A database that has served: its pools hold connections."""
+    del anyio_backend
+    with mortal.database() as url:
+        database = Database(url)
+        await asyncio.gather(*(database.read(look) for _ in range(16)))
+        await race([database], [claim] * 16)
+        yield database
+        await database.close()
+
+
+def look(tx: Transaction) -> list[str]:
+    return repositories.list_names(tx, 9, "")
+
+
+def claim(tx: Transaction) -> bool:
+    return leases.claim(tx, "gc", tx.actor, 60)
+
+
+async def refused(database: Database) -> None:
+    """Reads and writes are answered, with the error, in time."""
+    started = time.monotonic()
+    outcomes = await asyncio.gather(
+        *(database.read(look) for _ in range(10)),
+        *(database.write(claim, actor="ann") for _ in range(10)),
+        return_exceptions=True,
+    )
+    assert time.monotonic() - started < PATIENCE
+    for outcome in outcomes:
+        assert type(outcome) is DatabaseUnavailableError, outcome
+
+
+async def serves(database: Database) -> None:
+    await asyncio.gather(*(database.read(look) for _ in range(16)))
+    await race([database], [lambda tx: repositories.ensure(tx, NAME)] * 16)
+
+
+async def test_a_stopped_server_is_told_and_missed_no_longer_than_it_is_away(
+    mortal: Cluster, there: Database
+) -> None:
+    mortal.stop()
+    try:
+        await refused(there)
+        await refused(there)
+    finally:
+        mortal.start()
+    await serves(there)
+
+
+async def test_a_killed_server_takes_its_transactions_and_nothing_else(
+    mortal: Cluster, there: Database
+) -> None:
+    await there.write(claim, actor="acknowledged")
+
+    def work(tx: Transaction) -> None:
+        repositories.ensure(tx, NAME)
+        tx.execute(sa.select(sa.func.pg_sleep(30)))
+
+    running = asyncio.ensure_future(there.write(work, actor="ann"))
+    reading = asyncio.ensure_future(
+        there.read(lambda tx: tx.execute(sa.select(sa.func.pg_sleep(30))).scalars().all())
+    )
+    await asyncio.sleep(0.5)
+    mortal.kill()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            for task in (running, reading):
+                with pytest.raises(DatabaseUnavailableError):
+                    await task
+        await refused(there)
+    finally:
+        mortal.start()
+    assert await there.read(look) == []
+    assert len(await rows(there, tables.leases)) == 1
+    await serves(there)
+
+
+async def test_connections_that_the_server_ended_are_replaced(there: Database) -> None:
+    ended = sa.text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE application_name = 'moorage' AND pid != pg_backend_pid()"
+    )
+    assert await there.read(lambda tx: tx.execute(ended).scalar_one()) >= 8
+    await serves(there)
+
+
+async def test_nobody_has_to_wait_for_a_frozen_server(there: Database) -> None:
+    """A read is given up with whoever asked for it: readiness has to answer."""
+
+    def pause(number: int) -> None:
+        for backend in backends:
+            os.kill(backend, number)
+
+    backends = await there.read(
+        lambda tx: list(
+            tx.execute(
+                sa.text("SELECT pid FROM pg_stat_activity WHERE application_name = 'moorage'")
+            ).scalars()
+        )
+    )
+    pause(signal.SIGSTOP)
+    thaw = threading.Timer(3, pause, [signal.SIGCONT])
+    thaw.start()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await there.read(look)
+    given_up_before_the_thaw = thaw.is_alive()
+    await asyncio.to_thread(thaw.join)
+    assert given_up_before_the_thaw
+    await serves(there)
+
+
+@pytest.mark.parametrize("state", ["40001", "40P01", "23503", "23505"])
+async def test_a_conflict_is_tried_again(there: Database, state: str) -> None:
+    attempts: list[int] = []
+
+    def work(tx: Transaction) -> int:
+        repositories.ensure(tx, NAME)
+        attempts.append(tx.now)
+        if len(attempts) < postgres.ATTEMPTS:
+            fail(tx, state)
+        return len(attempts)
+
+    assert await there.write(work, actor="ann") == postgres.ATTEMPTS
+    assert attempts == sorted(set(attempts))
+    (event,) = await rows(there, tables.feed)
+    assert event.number == 1
+
+
+async def test_a_conflict_is_not_tried_for_ever(there: Database) -> None:
+    attempts: list[int] = []
+
+    def work(tx: Transaction) -> None:
+        attempts.append(tx.now)
+        fail(tx, "40P01")
+
+    with pytest.raises(DatabaseUnavailableError):
+        await there.write(work, actor="ann")
+    assert len(attempts) == postgres.ATTEMPTS
+
+
+async def test_no_other_error_is_tried_again(there: Database) -> None:
+    attempts: list[int] = []
+
+    def work(tx: Transaction) -> None:
+        attempts.append(tx.now)
+        fail(tx, "57014")
+
+    with pytest.raises(DatabaseUnavailableError):
+        await there.write(work, actor="ann")
+    assert len(attempts) == 1
+
+
+async def test_a_full_disk_is_called_so(there: Database) -> None:
+    with pytest.raises(DatabaseFullError):
+        await there.write(lambda tx: fail(tx, "53100"), actor="ann")
+
+
+def fail(tx: Transaction, state: str) -> None:
+    """Let the server itself raise the error."""
+    raising = f"BEGIN RAISE EXCEPTION 'as asked' USING ERRCODE = '{state}'; END"
+    tx.execute(sa.text(f"DO $$ {raising} $$"))
+
+
+def test_no_statement_may_hang(mortal: Cluster) -> None:
+    engine = postgres.open_engine(parse_url(mortal.url("moorage_template")), writer=True)
+    with engine.connect() as connection:
+        for setting in ("statement_timeout", "lock_timeout"):
+            value = connection.execute(sa.text(f"SHOW {setting}")).scalar_one()
+            assert value not in {"0", "0ms"}
+        assert connection.execute(sa.text("SHOW transaction_isolation")).scalar_one() == (
+            "read committed"
+        )
+    engine.dispose()
