@@ -71,12 +71,17 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
     """An open registry whose schema fits and whose store is ready; SchemaError and StoreError."""
     opened = compose(settings, driver)
     try:
-        await migrate.require_current(opened.database)
-        await opened.driver.start()
+        await _prepare(opened)
         yield opened
     finally:
         await opened.driver.close()
         await opened.database.close()
+
+
+async def _prepare(opened: Opened) -> None:
+    """Refuse a schema that does not fit, and an empty folder where there must be blobs."""
+    await migrate.require_current(opened.database)
+    await opened.driver.start(create=not await opened.registry.blobs.is_any())
 
 
 def asgi(settings: Settings, opened: Opened) -> ASGIApp:
@@ -84,8 +89,7 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
-        await migrate.require_current(opened.database)
-        await opened.driver.start()
+        await _prepare(opened)
         runner = Runner(opened.leases, list_jobs(opened.registry, settings.storage.upload_expiry))
         runner.start()
         try:

@@ -75,8 +75,11 @@ class Driver(Protocol):
     shared: bool
     """Whether other processes see the same bytes."""
 
-    async def start(self) -> None:
-        """Prepare the store; refuse one that is not ours or cannot keep the promises."""
+    async def start(self, *, create: bool = True) -> None:
+        """Prepare the store; refuse one that is not ours or cannot keep the promises.
+
+        Without `create` one that is not there is refused too, not made: its disk is not mounted.
+        """
         ...
 
     async def check(self) -> None:

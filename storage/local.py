@@ -94,11 +94,13 @@ class LocalDriver:
         self._writers = ThreadPoolExecutor(16, "disk-write")
         self._readers = ThreadPoolExecutor(16, "disk-read")
 
-    async def start(self) -> None:
-        await self.write(self._prepare)
+    async def start(self, *, create: bool = True) -> None:
+        await self.write(lambda: self._prepare(create=create))
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, create: bool) -> None:
         with _faults("preparing the folder"):
+            if not create:
+                self._require_mounted()
             made = [p for p in (self._root, *self._root.parents) if not p.exists()]
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in made:

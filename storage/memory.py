@@ -17,8 +17,8 @@ class MemoryDriver:
         self.staged: dict[str, bytearray] = {}
         self.held: set[str] = set()
 
-    async def start(self) -> None:
-        """Nothing to prepare."""
+    async def start(self, *, create: bool = True) -> None:
+        del create  # there is nothing to prepare
 
     async def check(self) -> None:
         """Always there."""

@@ -127,6 +127,10 @@ def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
     return tx.execute(query.values(state=state.value)).rowcount > 0
 
 
+def is_any(tx: Transaction) -> bool:
+    return tx.execute(sa.select(sa.literal(1)).select_from(blobs).limit(1)).first() is not None
+
+
 def count_not_live(tx: Transaction) -> int:
     # Not `!=`, which reads the whole index.
     query = sa.select(sa.func.count()).where(

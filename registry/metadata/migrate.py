@@ -62,17 +62,21 @@ def require_usable(state: SchemaState) -> None:
 
 
 def upgrade(url: str) -> None:
-    """Bring the schema up to date. Blocking; a migration is one transaction, killed or whole.
+    """Bring the schema up to date. Blocking; all migrations are one transaction, killed or whole.
 
-    DatabaseUnavailableError and what Alembic raises go on to the caller.
+    SchemaError, with the database's own words, if it cannot be.
     """
     # Alembic takes 0.2 s to import: only who migrates pays.
     from alembic import command  # noqa: PLC0415
 
     engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        command.upgrade(alembic_config(connection), "head")
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            command.upgrade(alembic_config(connection), "head")
+    except sa.exc.DBAPIError as error:
+        raise SchemaError(
+            f"the database could not be upgraded, and nothing was changed: {error.orig}"
+        ) from error
 
 
 def alembic_config(connection: sa.Connection) -> "Config":

@@ -89,6 +89,10 @@ class Blobs:
             metrics.BLOBS_FOUND_DAMAGED.inc()
             logger.error("blob %s is %s; a push of it heals it", row.digest, state.value)
 
+    async def is_any(self) -> bool:
+        """Whether the registry has any blob at all."""
+        return await self._db.read(blobs.is_any)
+
     async def count_damaged(self) -> int:
         """Blobs whose bytes are known to be missing or damaged."""
         return await self._db.read(blobs.count_not_live)

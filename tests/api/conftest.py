@@ -1,6 +1,12 @@
-"""The whole application in process, on every pair of database and store."""
+"""The whole application in process, on every pair of database and store.
+
+With MOORAGE_TEST_SERVED=1 a real uvicorn on a real port stands between: `test_served.py` runs the
+suite once that way.
+"""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -8,11 +14,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.types import Message
+import uvicorn
+from starlette.types import ASGIApp, Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
 from tests.support.kit import Kit
+
+SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,8 @@ def start_api(database_url: str, driver: str, tmp_path: Path) -> Started:
             environ={},
         )
         opened = compose(settings)
-        async with _lifespan(settings, opened) as http:
+        app = asgi(settings, opened)
+        async with _served(app) if SERVED else _in_process(app) as http:
             yield Api(http, opened, settings)
 
     return start
@@ -62,9 +72,8 @@ async def api(start_api: Started) -> AsyncIterator[Api]:
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, opened: Opened) -> AsyncIterator[httpx.AsyncClient]:
+async def _in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """What a server does around an application: start it, talk to it, stop it."""
-    app = asgi(settings, opened)
     to_app: asyncio.Queue[Message] = asyncio.Queue()
     from_app: asyncio.Queue[Message] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
@@ -83,3 +92,42 @@ async def _lifespan(settings: Settings, opened: Opened) -> AsyncIterator[httpx.A
         await to_app.put({"type": "lifespan.shutdown"})
         assert (await from_app.get())["type"] == "lifespan.shutdown.complete"
         await task
+
+
+class _Wire(httpx.ASGITransport):
+    """Sends over the wire, and still knows the application for tests that speak to it directly."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app)
+        self._wire = httpx.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._wire.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+
+
+@asynccontextmanager
+async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
+    """The application behind a real server."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listening])
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        async with httpx.AsyncClient(transport=_Wire(app), base_url=url, timeout=30) as http:
+            yield http
+    finally:
+        # What uvicorn does at its end, without the pauses and signals of a process.
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        await asyncio.gather(*server.server_state.tasks)
+        await server.lifespan.shutdown()

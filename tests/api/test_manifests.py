@@ -81,7 +81,7 @@ async def require_stored(api: Api, raw: bytes, media_type: str, reference: objec
 
 async def test_3_serves_bytes_and_type_exactly_as_pushed(ready: Api) -> None:
     raw = json.dumps(json.loads(RAW), indent=3).encode() + b"\r\n \n"
-    headers = {"Content-Type": f" {OCI_MANIFEST.upper()} ; charset=utf-8"}
+    headers = {"Content-Type": f"{OCI_MANIFEST.upper()} ; charset=utf-8"}
     answer = await ready.http.put(url("t"), content=raw, headers=headers)
     assert answer.status_code == 201
     digest = Digest.of(raw)

@@ -111,16 +111,17 @@ async def test_7a_content_of_another_repository_is_not_the_one_awaited(
 async def test_7a_a_blob_pushed_anew_because_it_was_damaged_is_kept(start_api: Started) -> None:
     async with start_api(BOTH) as api:
         blobs = api.opened.registry.blobs
-        for data in (CONFIG, b"entry"):
+        for data in (CONFIG, b"one", b"entry"):
             digest = await api.push_blob(NAME, data)
             await blobs.note_damage(await blobs.stat(RepositoryName(NAME), digest))
             assert (await api.http.get(blob(data))).status_code == 404
         for tag, raw in (("image", RAW), ("index", index_manifest([b"entry"]))):
             assert (await api.put_manifest(NAME, tag, raw)).status_code == 201
-        for data in (CONFIG, b"entry"):
+        for data in (CONFIG, b"one", b"entry"):
             await api.push_blob(NAME, data)
             assert (await api.http.get(blob(data))).content == data
         await require_in_use(api, blob(CONFIG), RAW)
+        await require_in_use(api, blob(b"one"), RAW)
         await require_in_use(api, blob(b"entry"), index_manifest([b"entry"]))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -200,24 +201,47 @@ async def test_a_disk_that_is_not_mounted_is_no_lost_blob(tmp_path: Path) -> Non
             assert await verify(server.url, ledger.pushes) == []
 
 
+async def test_a_start_without_the_disk_is_refused(tmp_path: Path) -> None:
+    """An empty mount point must not be taken for a new store by a registry that has blobs."""
+    server = Server(tmp_path / "data")
+    with serving(server):
+        async with client(server) as kit:
+            ledger = Ledger()
+            await push_image(kit, ledger, "kept", "v1", 1000)
+    storage, away = server.data / "storage", server.data / "away"
+    storage.rename(away)
+    storage.mkdir()
+    with pytest.raises(AssertionError, match="is its disk mounted"):
+        server.start()
+    assert list(storage.iterdir()) == []
+    storage.rmdir()
+    away.rename(storage)
+    with serving(server):
+        assert await verify(server.url, ledger.pushes) == []
+
+
+async def pull_while_it_is_cut(kit: Kit, digest: Digest, path: Path) -> None:
+    """Pull the blob; as its first bytes come, its file loses its second half."""
+    async with kit.http.stream("GET", f"/v2/cut/blobs/{digest}") as stream:
+        async for _ in stream.aiter_raw():
+            size = path.stat().st_size
+            assert stream.headers["Content-Length"] == str(CUT_SIZE)
+            if size == CUT_SIZE:
+                path.chmod(0o600)
+                os.truncate(path, size // 2)
+
+
+CUT_SIZE = 40 << 20
+
+
 async def test_a_blob_truncated_while_it_is_read_cuts_the_connection(tmp_path: Path) -> None:
-    size = 40 << 20
     with serving(Server(tmp_path / "data")) as server:
         async with client(server) as kit:
-            data = blob_bytes("cut", size)
+            data = blob_bytes("cut", CUT_SIZE)
             digest = await kit.push_blob("cut", data)
             [path] = (server.data / "storage").glob(f"blobs/sha256/*/{digest.hex}.*")
-            received = 0
             with pytest.raises(httpx.RemoteProtocolError):
-                async with kit.http.stream("GET", f"/v2/cut/blobs/{digest}") as stream:
-                    assert stream.headers["Content-Length"] == str(size)
-                    async for piece in stream.aiter_raw():
-                        if not received:
-                            path.chmod(0o600)
-                            with path.open("r+b") as file:
-                                file.truncate(size // 2)
-                        received += len(piece)
-            assert received < size
+                await pull_while_it_is_cut(kit, digest, path)
             assert (await kit.http.head(f"/v2/cut/blobs/{digest}")).status_code == 404
             assert "moorage_blobs_damaged 1.0" in (await kit.http.get("/metrics")).text
             await kit.push_blob("cut", data)

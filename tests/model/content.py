@@ -156,9 +156,9 @@ SUBJECTS = (
     digest_of(LONG.raw, "sha512"),
     digest_of(b"never pushed"),
 )
-DOCUMENT_OF = {
-    digest_of(document.raw, algorithm): document
-    for document in DOCUMENTS
-    for algorithm in ("sha256", "sha512")
+DOCUMENT_OF = {digest_of(document.raw): document for document in DOCUMENTS} | {
+    digest_of(document.raw, "sha512"): document for document in (PLAIN, LONG)
 }
-BYTES_OF = {digest_of(b, algorithm): b for b in BLOBS for algorithm in ("sha256", "sha512")}
+BYTES_OF = {digest_of(data): data for data in BLOBS} | {
+    digest_of(data, "sha512"): data for data in (BIG, NOTHING)
+}

@@ -13,7 +13,7 @@ from registry.errors import UploadUnknownError
 from registry.oci.names import RepositoryName
 from tests.model.content import BLOBS, BYTES_OF, REPOSITORIES, digest_of
 from tests.model.expected import Want, refuse
-from tests.model.machine import Machine, digests, names, picks, step
+from tests.model.machine import Machine, chances, digests, names, picks, step
 from tests.model.model import Model
 
 ACCEPTED = HTTPStatus.ACCEPTED
@@ -70,8 +70,15 @@ class UploadRules(Machine):
     def start(self, name: str, algorithm: str | None) -> None:
         self._begin(name, {"digest-algorithm": algorithm} if algorithm else {})
 
-    @step(name=names, digest=digests, source=st.none() | st.sampled_from((*REPOSITORIES, "no")))
-    def mount(self, name: str, digest: str, source: str | None) -> None:
+    @step(
+        name=names,
+        digest=digests,
+        source=st.none() | st.sampled_from((*REPOSITORIES, "no")),
+        pick=chances,
+    )
+    def mount(self, name: str, digest: str, source: str | None, pick: int | None) -> None:
+        if source and pick is not None:
+            source, digest = self.pick_link(pick, source, digest)
         params = {"mount": digest} | ({"from": source} if source else {})
         self._begin(name, params, digest)
 
@@ -202,12 +209,17 @@ class BlobRules(Machine):
     def push_blob(self, name: str, digest: str, right: bool) -> None:
         self.push_bytes(name, BYTES_OF[digest] + (b"" if right else b"!"), digest)
 
-    @step(name=names, digest=digests, asked=st.none() | ranges, head=st.booleans())
-    def read_blob(self, name: str, digest: str, asked: str | None, head: bool) -> None:
+    @step(
+        name=names, digest=digests, pick=chances, asked=st.none() | ranges, head=st.booleans()
+    )
+    def read_blob(self, name: str, digest: str, pick: int | None, asked: str | None, head: bool) -> None:
+        name, digest = self.pick_link(pick, name, digest)
         self.see_blob(name, digest, method="HEAD" if head else "GET", asked=asked)
 
-    @step(name=names, digest=digests)
-    def revalidate_blob(self, name: str, digest: str) -> None:
+    @step(name=names, digest=digests, pick=chances)
+    def revalidate_blob(self, name: str, digest: str, pick: int | None) -> None:
+        name, digest = self.pick_link(pick, name, digest)
+
         def foresee(model: Model) -> Want:
             want = model.get_blob(name, digest)
             return Want(304, {"ETag": f'"{digest}"'}, b"") if want.status == HTTPStatus.OK else want
@@ -215,14 +227,16 @@ class BlobRules(Machine):
         etag = {"If-None-Match": f'"other", W/"{digest}"'}
         self.ask(foresee, "GET", f"/v2/{name}/blobs/{digest}", headers=etag)
 
-    @step(name=names, digest=digests)
-    def delete_blob(self, name: str, digest: str) -> None:
+    @step(name=names, digest=digests, pick=chances)
+    def delete_blob(self, name: str, digest: str, pick: int | None) -> None:
+        name, digest = self.pick_link(pick, name, digest)
         path = f"/v2/{name}/blobs/{digest}"
         self.ask(lambda model: model.delete_blob(name, digest), "DELETE", path)
 
-    @step(name=names, digest=digests, size=st.sampled_from((None, 0, 1, 7000)))
-    def damage(self, name: str, digest: str, size: int | None) -> None:
+    @step(name=names, digest=digests, pick=chances, size=st.sampled_from((None, 0, 1, 7000)))
+    def damage(self, name: str, digest: str, pick: int | None, size: int | None) -> None:
         """Bytes vanish, or get another length: from the next look the blob is gone everywhere."""
+        name, digest = self.pick_link(pick, name, digest)
         if not self.model.is_readable(name, digest):
             return
         length, key, _ = self.look().blobs[digest]
@@ -239,11 +253,13 @@ class BlobRules(Machine):
         self.inspector.verified.discard(key)
         self.ask(lambda _: refuse(404, "BLOB_UNKNOWN"), "HEAD", f"/v2/{name}/blobs/{digest}")
 
-    @step(name=names, digest=digests)
-    def mend(self, name: str, digest: str) -> None:
+    @precondition(lambda self: self.model.lost)
+    @step(pick=picks)
+    def mend(self, pick: int) -> None:
         """Somebody puts the bytes back."""
-        repository = self.model.repositories.get(name)
-        if digest not in self.model.lost or not repository or digest not in repository.links:
+        digest = sorted(self.model.lost)[pick % len(self.model.lost)]
+        name = next((n for n, r in self.model.repositories.items() if digest in r.links), None)
+        if name is None:
             return
         key = self.look().blobs[digest][1]
         (self.world.storage / key).write_bytes(self.model.blobs[digest])

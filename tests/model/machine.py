@@ -19,7 +19,7 @@ from tests.model.content import BYTES_OF, REPOSITORIES, SUBJECTS, TAGS
 from tests.model.expected import Want
 from tests.model.look import Inspector, Look, Replay, SessionRow, contents_of, look
 from tests.model.model import Model, Repository, Session
-from tests.model.world import Clock, Died, World
+from tests.model.world import WORKERS, Clock, Died, World
 
 M = TypeVar("M", bound="Machine")
 P = ParamSpec("P")
@@ -29,7 +29,8 @@ Place = Callable[[], AbstractContextManager[tuple[str, Path]]]
 """An empty database's URL and an empty folder, for as long as the block lasts."""
 
 names = st.sampled_from(REPOSITORIES)
-picks = st.integers(0, 5)
+picks = st.integers(0, 30)
+chances = st.none() | picks
 digests = st.sampled_from(sorted(BYTES_OF))
 tags = st.sampled_from(TAGS)
 
@@ -51,8 +52,6 @@ def step(
             machine.failed = True
             with contextlib.suppress(AbortedError):
                 body(machine, *args, **more)
-            machine.world.life.fuse = machine.fuse
-            machine.fuse = None
             machine.failed = False
 
         return rule(**strategies)(careful)
@@ -74,8 +73,6 @@ class Machine(RuleBasedStateMachine):
         self.inspector = Inspector()
         self.replay = Replay()
         self.ended: list[str] = []
-        self.fuse: int | None = None
-        """Steps of the store and the database after which the next rule's processes die."""
         self.failed = False
 
     # What rules do
@@ -109,6 +106,20 @@ class Machine(RuleBasedStateMachine):
         uploads = list(self.model.sessions)
         upload = uploads[pick % len(uploads)]
         return upload, self.model.sessions[upload]
+
+    def pick_link(self, pick: int | None, name: str, digest: str) -> tuple[str, str]:
+        """A blob that is somewhere, or for None, and where there is none, the one given."""
+        links = [(n, d) for n, r in self.model.repositories.items() for d in sorted(r.links)]
+        return (name, digest) if pick is None or not links else links[pick % len(links)]
+
+    def pick_manifest(self, pick: int | None, name: str, reference: str) -> tuple[str, str]:
+        """A manifest by digest or tag, as `pick_link`."""
+        known = [
+            (n, reference)
+            for n, repository in self.model.repositories.items()
+            for reference in [*repository.tags, *repository.manifests]
+        ]
+        return (name, reference) if pick is None or not known else known[pick % len(known)]
 
     def look(self, after: int = 0) -> Look:
         return look(self.world.engine, self.world.storage, after)
@@ -183,6 +194,10 @@ class Machine(RuleBasedStateMachine):
 
     def _read_all_again(self) -> None:
         """Everything through the front door, and the feed once more from its first number."""
+        for name in REPOSITORIES:
+            for self.world.current in range(WORKERS):
+                self._read_repository(name)
+        self.see_catalog()
         self.world.restart()
         found = self.look()
         self.inspector.verified.clear()
@@ -190,18 +205,15 @@ class Machine(RuleBasedStateMachine):
         replay = Replay()
         replay.play(found.changes)
         replay.check(found)
-        for name in REPOSITORIES:
-            self._read_repository(name)
-        self.see_catalog()
 
     def _read_repository(self, name: str) -> None:
         self.see_tags(name)
         repository = self.model.repositories.get(name) or Repository(0)
         for digest in sorted(repository.links):
-            self.see_blob(name, digest)
+            self.see_blob(name, digest, method="HEAD" if self.world.current else "GET")
         for reference in [*TAGS, *sorted(repository.manifests)]:
             self.see_manifest(name, reference)
-        for subject in SUBJECTS:
+        for subject in SUBJECTS if repository.manifests else ():
             self.see_referrers(name, subject)
 
     # Looking through the front door

@@ -18,7 +18,7 @@ from tests.model.content import (
 )
 from tests.model.content_rules import BlobRules, algorithms
 from tests.model.expected import Want
-from tests.model.machine import names, step, tags
+from tests.model.machine import chances, names, step, tags
 from tests.model.model import Model
 
 documents = st.sampled_from(DOCUMENTS)
@@ -151,13 +151,17 @@ class ManifestRules(BlobRules):
             content=document.raw,
         )
 
-    @step(name=names, reference=references, head=st.booleans())
-    def read_manifest(self, name: str, reference: str, head: bool) -> None:
+    @step(name=names, reference=references, pick=chances, head=st.booleans())
+    def read_manifest(self, name: str, reference: str, pick: int | None, head: bool) -> None:
+        name, reference = self.pick_manifest(pick, name, reference)
         self.see_manifest(name, reference, method="HEAD" if head else "GET")
 
-    @step(name=names, reference=references, known=manifest_digests, current=st.booleans())
-    def revalidate_manifest(self, name: str, reference: str, known: str, current: bool) -> None:
-        etag = self._current(name, reference) or known if current else known
+    @step(name=names, reference=references, pick=chances, known=manifest_digests)
+    def revalidate_manifest(
+        self, name: str, reference: str, pick: int | None, known: str
+    ) -> None:
+        name, reference = self.pick_manifest(pick, name, reference)
+        etag = self._current(name, reference) or known
 
         def foresee(model: Model) -> Want:
             want = model.get_manifest(name, reference)
@@ -169,25 +173,20 @@ class ManifestRules(BlobRules):
         self.ask(foresee, "GET", f"/v2/{name}/manifests/{reference}", headers=headers)
 
     @step(name=names, tag=tags, match=st.none() | st.just("*") | manifest_digests)
-    def delete_tag(self, name: str, tag: str, match: str | None) -> None:
+    def delete_tag_if(self, name: str, tag: str, match: str | None) -> None:
         headers = {"If-Match": match if match == "*" else f'"{match}"'} if match else {}
         path = f"/v2/{name}/manifests/{tag}"
-        self.ask(
-            lambda model: model.delete_tag(name, tag, match), "DELETE", path, headers=headers
-        )
+        self.ask(lambda model: model.delete_tag(name, tag, match), "DELETE", path, headers=headers)
 
-    @step(name=names, digest=manifest_digests)
-    def delete_manifest(self, name: str, digest: str) -> None:
-        path = f"/v2/{name}/manifests/{digest}"
-        self.ask(lambda model: model.delete_manifest(name, digest), "DELETE", path)
+    @step(name=names, reference=references, pick=chances)
+    def delete_manifest(self, name: str, reference: str, pick: int | None) -> None:
+        name, reference = self.pick_manifest(pick, name, reference)
 
-    @step(name=names, pick=st.integers(0, 20))
-    def delete_one_that_is_there(self, name: str, pick: int) -> None:
-        repository = self.model.repositories.get(name)
-        if repository and repository.manifests:
-            digest = sorted(repository.manifests)[pick % len(repository.manifests)]
-            path = f"/v2/{name}/manifests/{digest}"
-            self.ask(lambda model: model.delete_manifest(name, digest), "DELETE", path)
+        def foresee(model: Model) -> Want:
+            delete = model.delete_manifest if ":" in reference else model.delete_tag
+            return delete(name, reference)
+
+        self.ask(foresee, "DELETE", f"/v2/{name}/manifests/{reference}")
 
     @step(name=names, tag=st.sampled_from(FALLBACK_TAGS), blobs=st.booleans())
     def push_fallback(self, name: str, tag: str, blobs: bool) -> None:

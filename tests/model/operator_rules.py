@@ -11,7 +11,7 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Tag, parse_reference
 from registry.services.registry import Registry
 from tests.model.content_rules import UploadRules
-from tests.model.machine import Machine, names, step, tags
+from tests.model.machine import Machine, chances, names, step, tags
 from tests.model.manifest_rules import ListRules, references
 
 HOUR = 3600 * 1_000_000
@@ -48,8 +48,12 @@ class OperatorRules(Machine):
         want, got = self.try_out(lambda model: model.count(name), count())
         assert got == (asdict(want) if want else None)
 
-    @step(source=names, reference=references, into=names, tag=tags)
-    def copy_tag(self, source: str, reference: str, into: str, tag: str) -> None:
+    @step(source=names, reference=references, pick=chances, into=names, tag=tags)
+    def copy_tag(
+        self, source: str, reference: str, pick: int | None, into: str, tag: str
+    ) -> None:
+        source, reference = self.pick_manifest(pick, source, reference)
+
         async def copy() -> str | None:
             origin, destination = RepositoryName(source), RepositoryName(into)
             known = parse_reference(reference)
@@ -106,8 +110,8 @@ class OperatorRules(Machine):
 
     @step(steps=st.integers(0, 12))
     def light_fuse(self, steps: int) -> None:
-        """The next step's processes die after so many changes of the store or the database."""
-        self.fuse = steps
+        """The processes die after so many changes of the store or the database."""
+        self.world.life.fuse = steps
 
 
 class Registries(UploadRules, ListRules, OperatorRules):

@@ -144,13 +144,13 @@ def _cache_without_looking(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("break_it", "found"),
     [
-        (_leave_tags, "DELETE .* UNAVAILABLE"),
+        (_leave_tags, "DELETE .*UNAVAILABLE"),
         (_leave_empty, "catalogue"),
         (_forget_keys, "an object without an owner"),
         (_tell_no_deletion, "the feed tells otherwise"),
         (_share_sessions, "BLOB_UPLOAD_UNKNOWN|/uploads/"),
         (_publish_before_naming, "an object without an owner"),
-        (_cache_without_looking, "HEAD .*/manifests/"),
+        (_cache_without_looking, "/manifests/"),
     ],
 )
 def test_the_machine_can_fail(

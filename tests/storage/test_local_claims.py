@@ -183,9 +183,7 @@ class TestCancelledWrite:
             task = asyncio.create_task(request())
             await gate.reached()
             task.cancel()
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task], timeout=PATIENCE if careless else 0.2)
+            await asyncio.wait([task], timeout=PATIENCE if careless else 0.1)
             ended_first = task.done()
             # What is opened now gets the lowest numbers that are free.
             others = [tmp_path / str(number) for number in range(20)]

@@ -1,9 +1,7 @@
 """Upload sessions on every store. Where the service has a row, the tests have variables."""
 
 import asyncio
-import errno
 import hashlib
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,10 +14,7 @@ from storage.errors import (
     ObjectMissingError,
     StagedBusyError,
     StagedLostError,
-    StoreFullError,
-    StoreUnavailableError,
 )
-from storage.local import LocalDriver
 from storage.staging import PIECE, Staged, Staging
 
 pytestmark = pytest.mark.anyio
@@ -28,15 +23,9 @@ LARGE = bytes(range(256)) * ((2 * PIECE + PIECE // 2) // 256)
 """Two pieces and a half."""
 
 
-class BodyError(Exception):
-    """The client is gone."""
-
-
-async def body(*chunks: bytes, error: BaseException | None = None) -> AsyncIterator[bytes]:
+async def body(*chunks: bytes) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
-    if error is not None:
-        raise error
 
 
 def in_chunks(data: bytes, length: int = 65_521) -> AsyncIterator[bytes]:
@@ -348,227 +337,6 @@ class TestRollback:
         await staged.rollback()
         assert staged.prefix() is None
         assert await staged.digest("sha256", row[1]) == Digest.of(b"kept,")
-        await staged.release()
-
-
-class TestBrokenBody:
-    """What arrived before is kept, and the error goes on."""
-
-    @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, len(LARGE)])
-    @pytest.mark.parametrize("error", [BodyError(), asyncio.CancelledError()], ids=repr)
-    async def test_keeps_what_arrived(
-        self, staging: Staging, session: str, length: int, error: BaseException
-    ) -> None:
-        chunks = [LARGE[at : min(at + 65_521, length)] for at in range(0, length, 65_521)]
-        staged = await resume(staging, session)
-        with pytest.raises(type(error)):
-            await staged.append(body(*chunks, error=error))
-        assert staged.offset == length
-        assert staged.prefix() == Digest.of(LARGE[:length])
-        await staged.release()
-        row = length, Digest.of(LARGE[:length])
-        assert await patch_up(staging, session, b"rest", *row) == (
-            length + 4,
-            Digest.of(LARGE[:length] + b"rest"),
-        )
-
-    async def test_cancelled_request(self, staging: Staging, session: str) -> None:
-        waiting = asyncio.Event()
-
-        async def stalled() -> AsyncIterator[bytes]:
-            yield b"arrived"
-            waiting.set()
-            await asyncio.sleep(60)
-
-        staged = await resume(staging, session)
-        task = asyncio.create_task(staged.append(stalled()))
-        await waiting.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert (staged.offset, staged.prefix()) == (7, Digest.of(b"arrived"))
-        await staged.release()
-
-    async def test_store_fails_too(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Then that is what went wrong: what arrived was not kept."""
-        staged = await resume(staging, session)
-        monkeypatch.setattr(staged._upload, "append", full)
-        with pytest.raises(StoreFullError) as caught:
-            await staged.append(in_broken_chunks())
-        assert isinstance(caught.value.__context__, BodyError)
-        assert staged.offset == 0
-        await staged.release()
-
-    async def test_store_fails_at_the_last_bytes(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        staged = await resume(staging, session)
-        monkeypatch.setattr(staged._upload, "append", full)
-        with pytest.raises(StoreFullError):
-            await staged.append(body(b"less than a piece", error=BodyError()))
-        await staged.release()
-
-
-async def full(_data: bytes, _hasher: Hasher | None) -> None:
-    await asyncio.sleep(0.01)
-    raise StoreFullError("made up")
-
-
-def in_broken_chunks() -> AsyncIterator[bytes]:
-    """A body that breaks while its first piece is being written."""
-    return body(bytes(PIECE), error=BodyError())
-
-
-class TestFailedWrite:
-    """The store refuses a piece."""
-
-    async def test_ends_the_body(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        given = 0
-
-        async def endless() -> AsyncIterator[bytes]:
-            nonlocal given
-            while True:
-                given += 1
-                yield bytes(PIECE)
-
-        staged = await resume(staging, session)
-        monkeypatch.setattr(staged._upload, "append", full)
-        with pytest.raises(StoreFullError):
-            await staged.append(endless())
-        assert given == 2  # the second arrived while the first was being written
-        await staged.release()
-
-    async def test_rollback_to_what_was_acknowledged(
-        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        staging = Staging(local)
-        row = await patch_up(staging, session, b"kept,")
-        real = os.pwrite
-
-        def pwrite(fd: int, data: memoryview, at: int) -> int:
-            room = PIECE + PIECE // 2 - at
-            if room <= 0:
-                raise OSError(errno.ENOSPC, "made up")
-            return real(fd, data[:room], at)
-
-        staged = await resume(staging, session, *row)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "pwrite", pwrite)
-            with pytest.raises(StoreFullError):
-                await staged.append(in_chunks(LARGE))
-        assert len(b"kept,") < staged.offset < len(LARGE)
-        await staged.rollback()
-        assert (staged.offset, staged.prefix()) == row
-        assert (local._staging / session).read_bytes() == b"kept,"
-        await staged.release()
-        staged = await resume(staging, session, *row)
-        await staged.append(body(b"and more"))
-        assert staged.prefix() == Digest.of(b"kept,and more")
-        await staged.publish(key)
-        assert local.path(key).read_bytes() == b"kept,and more"
-
-    async def test_failed_sync_loses_the_session(
-        self, local: LocalDriver, session: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        staging = Staging(local)
-        row = await patch_up(staging, session, b"acknowledged")
-        staged = await resume(staging, session, *row)
-        await staged.append(body(b" and not"))
-
-        def fsync(_fd: int) -> None:
-            raise OSError(errno.EIO, "made up")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fsync)
-            with pytest.raises(StoreUnavailableError):
-                await staged.sync()
-        await staged.release()
-        staged = await staging.claim(session)
-        with pytest.raises(StagedLostError):
-            await staged.resume(row[0], "sha256", row[1])
-        await staged.discard()
-
-    async def test_failed_publication_can_be_tried_again(
-        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        staging = Staging(local)
-        row = await patch_up(staging, session, b"acknowledged")
-
-        def rename(*_: object) -> None:
-            raise OSError(errno.EIO, "made up")
-
-        staged = await resume(staging, session, *row)
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "rename", rename)
-            with pytest.raises(StoreUnavailableError):
-                await staged.publish(key)
-        await staged.release()
-        staged = await resume(staging, session, *row)
-        assert await staged.digest("sha256", row[1]) == Digest.of(b"acknowledged")
-        await staged.publish(key)
-        assert local.path(key).read_bytes() == b"acknowledged"
-
-
-class TestPieces:
-    """Nothing holds a whole blob in memory."""
-
-    async def test_body_waits_for_the_store(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        chunk, total, given = 65_536, 8 * PIECE, 0
-        go_on = asyncio.Event()
-        sizes: list[int] = []
-        staged = await resume(staging, session)
-        real = staged._upload.append
-
-        async def append(data: bytes, hasher: Hasher | None) -> None:
-            await go_on.wait()
-            sizes.append(len(data))
-            await real(data, hasher)
-
-        async def generous() -> AsyncIterator[bytes]:
-            nonlocal given
-            while given < total:
-                given += chunk
-                yield bytes(chunk)
-
-        monkeypatch.setattr(staged._upload, "append", append)
-        task = asyncio.create_task(staged.append(generous()))
-        for _ in range(1000):
-            await asyncio.sleep(0)
-        assert given == 2 * PIECE  # one being written, one that has just arrived
-        go_on.set()
-        await task
-        assert given == staged.offset == total
-        assert sizes == [PIECE] * 8
-        await staged.release()
-
-    async def test_pieces_arrive_while_others_are_written(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        events: list[str] = []
-        staged = await resume(staging, session)
-        real = staged._upload.append
-
-        async def append(data: bytes, hasher: Hasher | None) -> None:
-            events.append("writing")
-            await asyncio.sleep(0.01)
-            await real(data, hasher)
-            events.append("written")
-
-        async def two() -> AsyncIterator[bytes]:
-            yield bytes(PIECE)
-            await asyncio.sleep(0)
-            events.append("arrived")
-            yield bytes(PIECE)
-
-        monkeypatch.setattr(staged._upload, "append", append)
-        await staged.append(two())
-        assert events == ["writing", "arrived", "written", "writing", "written"]
         await staged.release()
 
 

@@ -1,0 +1,136 @@
+"""A process that writes to a SQLite file for a while, and says how long each write had to wait.
+
+`python -m tests.metadata.writing queue|busy FILE NUMBER SECONDS`; stdin tells it when to start.
+Times are those of CLOCK_MONOTONIC, which all processes share.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from registry import clock
+from registry.metadata import blobs, repositories, sqlite
+from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+WRITERS = 16
+WORST = 100
+"""How many of the longest waits are told."""
+
+Span = tuple[float, float]
+
+
+class Record:
+    """What happened: one span per write, one per use of the disk, and what failed."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.writes: list[Span] = []
+        self.disk: list[Span] = []
+        self.failures: list[str] = []
+
+    def work(self, writer: int) -> Callable[[Transaction], None]:
+        """A push of a new blob: six statements and its changes."""
+        name = RepositoryName(f"process/{self.number}")
+        digest = Digest.of(f"{self.number} {writer} {time.monotonic_ns()}".encode())
+
+        def work(tx: Transaction) -> None:
+            repository = repositories.ensure(tx, name)
+            blobs.put(tx, BlobRow(digest, 1, "local", f"blobs/{digest}", BlobState.LIVE))
+            blobs.link(tx, repository, digest)
+
+        return work
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, counted as time of the disk."""
+
+        def call(*args: Any) -> Any:
+            started = time.monotonic()
+            try:
+                return function(*args)
+            finally:
+                self.disk.append((started, time.monotonic()))
+
+        return call
+
+    def dump(self) -> str:
+        worst = sorted(self.writes, key=lambda span: span[0] - span[1])[:WORST]
+        return json.dumps(
+            {
+                "count": len(self.writes),
+                "worst": worst,
+                "disk": self.disk,
+                "failures": self.failures,
+            }
+        )
+
+
+async def write_by_queue(path: Path, record: Record, start: float, end: float) -> None:
+    """As the registry does it."""
+    database = Database(f"sqlite:///{path}")
+    queue = database._writer
+    assert isinstance(queue, sqlite.SqliteWriter)
+    queue._engine.dialect.do_commit = record.timed(queue._engine.dialect.do_commit)  # type: ignore[method-assign]
+    queue._checkpoint = record.timed(queue._checkpoint)  # type: ignore[method-assign]
+
+    async def write(writer: int) -> None:
+        await asyncio.sleep(start - time.monotonic())
+        while (began := time.monotonic()) < end:
+            try:
+                await database.write(record.work(writer), actor="ann")
+            except Exception as error:  # noqa: BLE001 - it is what is counted
+                record.failures.append(repr(error))
+            record.writes.append((began, time.monotonic()))
+
+    await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+    await database.close()
+
+
+def write_by_busy_handler(path: Path, record: Record, start: float, end: float) -> None:
+    """The same transactions on the same connections, without the queue: each waits for itself."""
+    engine = sqlite.open_engine(path, writer=True)
+    engine.dialect.do_commit = record.timed(engine.dialect.do_commit)  # type: ignore[method-assign]
+
+    def write(writer: int) -> None:
+        time.sleep(start - time.monotonic())
+        while (began := time.monotonic()) < end:
+            work = record.work(writer)
+            try:
+                with engine.begin() as connection:
+                    transaction = Transaction(connection, "ann", clock.now())
+                    work(transaction)
+                    transaction.write_changes()
+            except Exception as error:  # noqa: BLE001 - it is what is counted
+                record.failures.append(repr(error))
+            record.writes.append((began, time.monotonic()))
+
+    threads = [threading.Thread(target=write, args=[writer]) for writer in range(WRITERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine.dispose()
+
+
+def main() -> None:
+    way, file, number, seconds = sys.argv[1:]
+    record = Record(int(number))
+    print("ready", flush=True)  # noqa: T201
+    start = float(sys.stdin.readline())
+    if way == "queue":
+        asyncio.run(write_by_queue(Path(file), record, start, start + float(seconds)))
+    else:
+        write_by_busy_handler(Path(file), record, start, start + float(seconds))
+    print(record.dump())  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
