@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:5000
 DATA ?= data
+ARGS ?= -n auto --dist loadgroup
 
 .PHONY: serve test lint format clean
 

@@ -29,6 +29,10 @@ def open_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
         pool_timeout=5,
         connect_args={
             "connect_timeout": 3,
+            # A server that has vanished answers nothing, not even that it has.
+            "tcp_user_timeout": 4000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
             "options": "-c statement_timeout=30000 -c lock_timeout=10000",
             "application_name": "moorage",
         },

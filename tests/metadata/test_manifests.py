@@ -15,6 +15,7 @@ from registry.errors import (
     DatabaseUnavailableError,
     ManifestContentMissingError,
     ManifestUnknownError,
+    TagMovedError,
 )
 from registry.metadata import blobs, manifests, repositories, tables
 from registry.metadata.database import Database
@@ -26,7 +27,7 @@ from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.blobs import Blobs
-from registry.services.manifests import Manifests, SparseSettings
+from registry.services.manifests import Manifests, SparseSettings, TagCondition
 from storage.blobs import Blobs as Objects
 from storage.digest import Digest
 from storage.memory import MemoryDriver
@@ -214,10 +215,10 @@ async def test_digests_and_referrers_are_paged_in_byte_order(database: Database)
 async def test_deleting_what_shares_layers_never_deadlocks(replicas: list[Database]) -> None:
     """GitLab #732: touches of shared rows in random order."""
     names = [RepositoryName(f"repository/{number}") for number in range(4)]
-    layers = [f"layer {number}" for number in range(20)]
+    layers = [f"layer {number}" for number in range(10)]
     chance = random.Random(3)
     pushes = [
-        (names[n % 4], image(str(n), chance.sample(layers, 8), annotations={"n": str(n)}))
+        (names[n % 4], image(str(n), chance.sample(layers, 4), annotations={"n": str(n)}))
         for n in range(100)
     ]
     services = [Manifests(database, SparseSettings()) for database in replicas]
@@ -238,6 +239,36 @@ async def test_deleting_what_shares_layers_never_deadlocks(replicas: list[Databa
         assert await rows(replicas[0], table) == []
     kinds = [event.kind for event in await events(replicas[0])]
     assert kinds.count(Change.MANIFEST_DELETE) == kinds.count(Change.TAG_DELETE) == 100
+
+
+async def test_of_creators_of_a_tag_exactly_one_wins(replicas: list[Database]) -> None:
+    """R16: the comparison and the write are one, for every other push of the repository."""
+    services = [Manifests(database, SparseSettings()) for database in replicas]
+
+    def prepare(tx: Transaction) -> None:
+        repository = repositories.ensure(tx, NAME)
+        for seed in ("config 0", "layer"):
+            add_blob(tx, repository, seed)
+
+    async def create(number: int, tag: str) -> bool:
+        raw = image("0", annotations={"n": str(number)}).raw
+        absent = TagCondition(other=("*",))
+        try:
+            await services[number % 2].put(
+                NAME, raw, None, ANONYMOUS, set_tags=[Tag(tag)], condition=absent
+            )
+        except TagMovedError:
+            return False
+        return True
+
+    await replicas[0].write(prepare, actor="ann")
+    async with asyncio.timeout(20):
+        for tag in ("a", "b", "c"):
+            won = await asyncio.gather(*(create(number, tag) for number in range(16)))
+            assert won.count(True) == 1
+            (event,) = await rows(replicas[0], tables.feed, kind=Change.TAG_SET, tag=tag)
+            winner = image("0", annotations={"n": str(won.index(True))})
+            assert event.digest == digest_of(winner)
 
 
 async def test_no_edge_dangles_when_blobs_leave_while_manifests_come(
@@ -312,13 +343,13 @@ async def test_tags_lead_somewhere_while_manifests_are_moved_and_deleted(  # noq
         await services[number].put(NAME, manifest.raw, None, ANONYMOUS, set_tags=[Tag(tag)])
 
     async def move(number: int) -> None:
-        for step in range(10):
+        for step in range(6):
             await push(number % 2, kept[(number + step) % 3], "kept")
             await push(number % 2, prey[(number + step) % 3], "prey")
             await push(number % 2, (kept + prey)[(number + step) % 6], "shared")
 
     async def delete(number: int) -> None:
-        for step in range(20):
+        for step in range(12):
             shared, hunted = Tag("shared"), digest_of(prey[step % 3])
             with contextlib.suppress(ManifestUnknownError):
                 await services[number].delete(NAME, hunted if step % 2 else shared, ANONYMOUS)

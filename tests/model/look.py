@@ -2,18 +2,18 @@
 
 import hashlib
 import os
-from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from registry.metadata import tables
 from registry.metadata.transaction import Change
 from tests.model.model import Model, Repository
 
 Contents = dict[str, dict[str, Any]]
+Rows = Callable[[str], list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,19 @@ class SessionRow:
     offset: int
     key: str | None
     active: int
+
+
+class ChangeRow(NamedTuple):
+    """A change, as it is in the feed."""
+
+    number: int
+    actor: str
+    kind: str
+    repository: str
+    generation: str
+    digest: str | None
+    tag: str | None
+    old_digest: str | None
 
 
 @dataclass
@@ -41,7 +54,7 @@ class Look:
     """Size of each file of the store, by key."""
     staged: dict[str, int]
     head: int
-    changes: list[Any]
+    changes: list[ChangeRow]
     """Rows of the feed after the number asked for."""
 
 
@@ -49,71 +62,60 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
     """Read everything; of the feed what comes after the number `after`."""
     with engine.connect() as connection:
 
-        def rows(table: sa.Table) -> list[dict[str, Any]]:
-            return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+        def rows(statement: str) -> list[tuple[Any, ...]]:
+            return [tuple(row) for row in connection.exec_driver_sql(statement)]
 
-        repositories = rows(tables.repositories)
-        feed = tables.feed
-        changes = connection.execute(
-            sa.select(feed).where(feed.c.number > after).order_by(feed.c.number)
-        ).all()
+        repositories = rows("SELECT id, name, generation FROM repositories")
         found = Look(
-            contents=_contents(repositories, rows),
-            generations={str(row["name"]): row["generation"] for row in repositories},
-            blobs={
-                str(row["digest"]): (row["size"], row["key"], row["state"])
-                for row in rows(tables.blobs)
-            },
+            contents=_contents({id_: name for id_, name, _ in repositories}, rows),
+            generations={name: generation for _, name, generation in repositories},
+            blobs={row[0]: row[1:] for row in rows("SELECT digest, size, key, state FROM blobs")},
             sessions={
-                row["id"]: SessionRow(
-                    str(row["repository"]),
-                    row["repository_generation"],
-                    row["offset"],
-                    row["key"],
-                    row["active_at"],
+                row[0]: SessionRow(*row[1:])
+                for row in rows(
+                    'SELECT id, repository, repository_generation, "offset", key, active_at '
+                    "FROM uploads"
                 )
-                for row in rows(tables.uploads)
             },
-            doomed={row["key"] for row in rows(tables.doomed)},
+            doomed={key for (key,) in rows("SELECT key FROM doomed")},
             objects=_list_objects(storage),
             staged={e.name: e.stat().st_size for e in os.scandir(storage / "staging")},
-            head=connection.execute(sa.select(tables.feed_head.c.number)).scalar_one(),
-            changes=list(changes),
+            head=rows("SELECT number FROM feed_head")[0][0],
+            changes=[
+                ChangeRow(*row)
+                for row in rows(
+                    "SELECT number, actor, kind, repository, generation, digest, tag, old_digest "
+                    f"FROM feed WHERE number > {after} ORDER BY number"  # noqa: S608
+                )
+            ],
         )
         connection.rollback()
         return found
 
 
-def _contents(repositories: list[dict[str, Any]], rows: Any) -> Contents:
+def _contents(name_of: dict[int, str], rows: Rows) -> Contents:
     """What each repository holds, in the form of `contents_of`."""
-    name_of = {row["id"]: str(row["name"]) for row in repositories}
-    raw_of = {row["manifest_id"]: row["bytes"] for row in rows(tables.manifest_bytes)}
+    raw_of = dict(rows("SELECT manifest_id, bytes FROM manifest_bytes"))
     contents: Contents = {
         name: {"tags": {}, "manifests": {}, "links": set(), "ties": {}} for name in name_of.values()
     }
-    digest_of: dict[int, tuple[str, str]] = {}
-    for row in rows(tables.manifests):
-        name, digest = name_of[row["repository_id"]], str(row["digest"])
-        digest_of[row["id"]] = name, digest
-        subject = str(row["subject"]) if row["subject"] else None
-        contents[name]["manifests"][digest] = (
-            row["media_type"],
-            raw_of.pop(row["id"]),
-            subject,
-            row["artifact_type"],
-        )
-        contents[name]["ties"][digest] = set()
+    ties_of: dict[int, set[tuple[str, str, str | None]]] = {}
+    for id_, repository, digest, media_type, subject, artifact_type in rows(
+        "SELECT id, repository_id, digest, media_type, subject, artifact_type FROM manifests"
+    ):
+        held = contents[name_of[repository]]
+        held["manifests"][digest] = media_type, bytes(raw_of.pop(id_)), subject, artifact_type
+        held["ties"][digest] = ties_of[id_] = set()
     assert raw_of == {}, "bytes of manifests that are not there"
-    for row in rows(tables.manifest_edges):
-        name, digest = digest_of[row["manifest_id"]]
-        tie = "blob" if row["blob_digest"] else "child" if row["child_digest"] else None
-        assert not (row["blob_digest"] and row["child_digest"])
-        assert {row["blob_digest"], row["child_digest"]} <= {None, row["digest"]}
-        contents[name]["ties"][digest].add((row["kind"], str(row["digest"]), tie))
-    for row in rows(tables.repository_blobs):
-        contents[name_of[row["repository_id"]]]["links"].add(str(row["digest"]))
-    for row in rows(tables.tags):
-        contents[name_of[row["repository_id"]]]["tags"][row["name"]] = str(row["digest"])
+    for id_, kind, digest, blob, child in rows(
+        "SELECT manifest_id, kind, digest, blob_digest, child_digest FROM manifest_edges"
+    ):
+        assert {blob, child} in ({None}, {None, digest})
+        ties_of[id_].add((kind, digest, "blob" if blob else "child" if child else None))
+    for repository, digest in rows("SELECT repository_id, digest FROM repository_blobs"):
+        contents[name_of[repository]]["links"].add(digest)
+    for repository, tag, digest in rows("SELECT repository_id, name, digest FROM tags"):
+        contents[name_of[repository]]["tags"][tag] = digest
     return contents
 
 
@@ -158,7 +160,7 @@ class Replay:
     number: int = 0
     repositories: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def play(self, changes: list[Any]) -> None:
+    def play(self, changes: list[ChangeRow]) -> None:
         """Fail on a gap, and on a change that does not follow from what was before."""
         for change in changes:
             self.number += 1
@@ -166,8 +168,8 @@ class Replay:
             assert change.actor in {"anonymous", "operator"}
             self._apply(change)
 
-    def _apply(self, change: Any) -> None:
-        name, digest = str(change.repository), str(change.digest)
+    def _apply(self, change: ChangeRow) -> None:
+        name, digest = change.repository, change.digest
         kind = Change(change.kind)
         if kind is Change.REPOSITORY_CREATE:
             assert name not in self.repositories, change
@@ -189,8 +191,7 @@ class Replay:
             case Change.BLOB_UNLINK:
                 held["links"].remove(digest)
             case Change.TAG_SET | Change.TAG_DELETE:
-                old = str(change.old_digest) if change.old_digest else None
-                assert held["tags"].pop(change.tag, None) == old, change
+                assert held["tags"].pop(change.tag, None) == change.old_digest, change
                 if kind is Change.TAG_SET:
                     held["tags"][change.tag] = digest
 

@@ -196,7 +196,7 @@ class World:
 
     @property
     def worker(self) -> Worker:
-        """The one that the balancer sends requests to."""
+        """The one that had the last request."""
         return self._workers[self.current]
 
     @property
@@ -261,6 +261,7 @@ class World:
         self._runner.close()
 
     async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        self.current = (self.current + 1) % WORKERS  # as a load balancer does
         return await self.worker.http.request(method, path, **more)
 
     async def send_cut(
