@@ -1,6 +1,6 @@
 """Fixtures for all tests."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,16 @@ import pytest
 from registry.metadata import migrate
 from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let captured text cross from an xdist worker, also where a test logs what UTF-8 cannot."""
+    report = yield
+    report.sections[:] = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture

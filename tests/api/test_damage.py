@@ -30,6 +30,7 @@ DATA = os.urandom(5000)
 DIGEST = Digest.of(DATA)
 LARGE = os.urandom(3 << 20)
 NAME = "team/app"
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def url(digest: Digest = DIGEST, name: str = NAME) -> str:
@@ -92,6 +93,7 @@ async def push_in_chunks(api: Api, data: bytes = DATA) -> None:
     require_created(await api.http.put(location, params={"digest": str(digest)}), NAME, digest)
 
 
+@SQLITE
 @damages
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
 async def test_2_a_damaged_blob_is_404(
@@ -190,6 +192,7 @@ async def test_3_a_manifest_outlives_its_blobs(api: Api) -> None:
     await require_served(api, b"layer one x")
 
 
+@SQLITE
 @damages
 async def test_10_a_damaged_blob_can_be_deleted(api: Api, damage: Callable[[Path], None]) -> None:
     await api.push_blob(NAME, DATA)
@@ -199,6 +202,7 @@ async def test_10_a_damaged_blob_can_be_deleted(api: Api, damage: Callable[[Path
     assert (await api.http.delete(url())).status_code == 404
 
 
+@SQLITE
 @damages
 async def test_11_a_damaged_blob_is_not_mounted(api: Api, damage: Callable[[Path], None]) -> None:
     await api.push_blob("other", DATA)
@@ -330,6 +334,7 @@ async def test_2_damage_on_the_way_cuts_the_connection(
     assert len(list_stored(api.opened.driver)) == 1
 
 
+@SQLITE
 async def test_2_a_range_is_cut_as_well(api: Api) -> None:
     digest = await api.push_blob(NAME, LARGE)
     path = await file_of(api, digest)
@@ -358,6 +363,7 @@ async def test_2_damage_of_an_old_key_does_not_touch_the_healed_blob(api: Api) -
     await require_served(api, LARGE)
 
 
+@SQLITE
 async def test_2_a_blob_removed_while_it_is_read_is_read_to_its_end(api: Api) -> None:
     digest = await api.push_blob(NAME, LARGE)
     on_send = after_one_piece((await file_of(api, digest)).unlink)

@@ -27,6 +27,7 @@ DATA = b"known to one repository alone"
 DIGEST = Digest.of(DATA)
 ABSENT = Digest.of(b"nobody pushed this")
 HERE, THERE = "team/here", "team/there"
+MEMORY = pytest.mark.parametrize("driver", ["memory"])
 
 
 async def delete_repository(api: Api, name: str) -> None:
@@ -74,6 +75,7 @@ async def test_5_a_session_at_work_is_unknown_elsewhere_and_not_busy(api: Api) -
     require_session((await exchange.finish(DATA[6:])).answer(), 202, HERE, len(DATA))
 
 
+@MEMORY
 async def test_5_a_session_elsewhere_looks_like_none(api: Api) -> None:
     known = (await api.start_upload(HERE)).rpartition("/")[2]
     none = "00000000-0000-4000-8000-000000000000"
@@ -88,6 +90,7 @@ async def test_5_a_session_elsewhere_looks_like_none(api: Api) -> None:
 # Blobs
 
 
+@MEMORY
 async def test_2_10_a_blob_known_elsewhere_is_unknown_here(api: Api) -> None:
     for algorithm in ("sha256", "sha512"):
         digest = await api.push_blob(THERE, DATA, algorithm)
@@ -106,6 +109,7 @@ async def test_2_10_a_blob_known_elsewhere_is_unknown_here(api: Api) -> None:
         assert (await api.http.get(f"/v2/{THERE}/blobs/{digest}")).content == DATA
 
 
+@MEMORY
 async def test_4b_6_knowing_the_digest_does_not_stand_for_the_bytes(api: Api) -> None:
     """Only who sends all bytes, or may pull them elsewhere, gets the blob linked."""
     await api.push_blob(THERE, DATA)
@@ -118,6 +122,7 @@ async def test_4b_6_knowing_the_digest_does_not_stand_for_the_bytes(api: Api) ->
     assert (await api.http.get(f"/v2/{HERE}/blobs/{DIGEST}")).status_code == 404
 
 
+@MEMORY
 async def test_10_a_blob_deleted_here_stays_elsewhere_and_is_not_back_through_it(api: Api) -> None:
     """CVE-2026-35172: a pull elsewhere filled a cache that answered for here."""
     for name in (HERE, THERE):
@@ -132,6 +137,7 @@ async def test_10_a_blob_deleted_here_stays_elsewhere_and_is_not_back_through_it
         assert answer.status_code == 404
 
 
+@MEMORY
 async def test_11_a_mount_names_one_source_and_no_other_is_tried(api: Api) -> None:
     await api.push_blob(THERE, DATA)
     answer = await api.http.post(
@@ -144,6 +150,7 @@ async def test_11_a_mount_names_one_source_and_no_other_is_tried(api: Api) -> No
 # Manifests
 
 
+@MEMORY
 async def test_3_9_a_manifest_known_elsewhere_is_unknown_here(api: Api) -> None:
     digest, raw = await api.push_image(THERE, "latest")
     await api.push_blob(HERE, b"so that it exists")
@@ -155,6 +162,7 @@ async def test_3_9_a_manifest_known_elsewhere_is_unknown_here(api: Api) -> None:
     assert (await api.http.get(f"/v2/{HERE}/tags/list")).json()["tags"] == []
 
 
+@MEMORY
 async def test_7_a_manifest_cannot_reference_what_is_only_elsewhere(api: Api) -> None:
     config, layer = b"{}", DATA
     for data in (config, layer):
@@ -180,6 +188,7 @@ async def test_7_a_manifest_cannot_reference_what_is_only_elsewhere(api: Api) ->
     assert (await api.http.get(f"/v2/{HERE}/tags/list")).status_code == 404
 
 
+@MEMORY
 async def test_12_referrers_are_those_of_this_repository(api: Api) -> None:
     subject, raw = await api.push_image(THERE, "latest")
     signed = await api.push_image(THERE, "signature", "s", subject=descriptor(raw))
@@ -195,6 +204,7 @@ async def test_12_referrers_are_those_of_this_repository(api: Api) -> None:
 # Deleted and made again
 
 
+@MEMORY
 async def test_2_3_a_repository_made_again_has_nothing_of_the_old_one(api: Api) -> None:
     digest, raw = await api.push_image(HERE, "latest", "x")
     await api.push_image(HERE, "signature", "s", subject=descriptor(raw))
@@ -274,6 +284,7 @@ async def test_5_6_a_session_outlives_a_repository_that_was_emptied(api: Api) ->
     assert (await api.http.get(f"/v2/{HERE}/blobs/{DIGEST}")).content == DATA
 
 
+@MEMORY
 async def test_4a_6_sessions_from_before_the_birth_belong_to_whom_is_born(api: Api) -> None:
     """Docker begins all of an image's layers at once, in a repository that is not there yet."""
     locations = [await api.start_upload(HERE) for _ in range(3)]

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 DATA = b"a layer that many images share"
 DIGEST = Digest.of(DATA)
 NAME = "team/app"
+MEMORY = pytest.mark.parametrize("driver", ["memory"])
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -85,6 +86,7 @@ async def test_11_a_mounted_blob_is_the_repositorys_own(api: Api) -> None:
     assert (await api.http.get(f"/v2/onward/blobs/{digest}")).content == DATA
 
 
+@MEMORY
 async def test_11_what_is_linked_here_already_may_be_mounted_again(api: Api) -> None:
     await api.push_blob("source", DATA)
     await api.push_blob(NAME, DATA)
@@ -92,12 +94,14 @@ async def test_11_what_is_linked_here_already_may_be_mounted_again(api: Api) -> 
         require_created(await mount(api, DIGEST, source), NAME, DIGEST)
 
 
+@MEMORY
 async def test_11_from_may_be_left_out(api: Api) -> None:
     await api.push_blob("somewhere/else", DATA)
     require_created(await mount(api, DIGEST), NAME, DIGEST)
     assert (await api.http.get(f"/v2/{NAME}/blobs/{DIGEST}")).content == DATA
 
 
+@MEMORY
 async def test_11_other_parameters_are_ignored(api: Api) -> None:
     await api.push_blob("source", DATA)
     answer = await mount(api, DIGEST, "source", origin="registry/team/app")  # crane
@@ -112,12 +116,14 @@ async def test_11_without_a_blob_to_link_a_session_begins(api: Api) -> None:
     await require_upload(api, await mount(api, DIGEST, "source"))
 
 
+@MEMORY
 async def test_11_only_the_named_source_counts(api: Api) -> None:
     await api.push_blob("has/it", DATA)
     await api.push_blob("has/not", b"another blob")
     await require_upload(api, await mount(api, DIGEST, "has/not"))
 
 
+@MEMORY
 async def test_11_a_source_that_was_unlinked_or_deleted_is_none(api: Api) -> None:
     for name in ("unlinked", "deleted"):
         await api.push_blob(name, DATA)
@@ -128,6 +134,7 @@ async def test_11_a_source_that_was_unlinked_or_deleted_is_none(api: Api) -> Non
         await require_upload(api, await mount(api, DIGEST, source), then_push=False)
 
 
+@MEMORY
 async def test_11_denied_and_missing_look_the_same(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +153,7 @@ async def test_11_denied_and_missing_look_the_same(
     assert await catalogue(api) == ["source"]
 
 
+@MEMORY
 async def test_11_without_from_only_what_the_caller_may_pull_counts(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +166,7 @@ async def test_11_without_from_only_what_the_caller_may_pull_counts(
 
 
 @SQLITE
-@pytest.mark.parametrize("driver", ["memory"])
+@MEMORY
 async def test_11_without_from_the_search_does_not_end_with_a_page(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +182,7 @@ async def test_11_without_from_the_search_does_not_end_with_a_page(
     require_created(await mount(api, DIGEST), NAME, DIGEST)
 
 
+@MEMORY
 @SQLITE
 async def test_11_malformed_names_are_refused(api: Api) -> None:
     await api.push_blob("source", DATA)
@@ -188,6 +197,7 @@ async def test_11_malformed_names_are_refused(api: Api) -> None:
     assert await count_sessions(api.opened.database) == 0
 
 
+@MEMORY
 @SQLITE
 async def test_11_a_mount_that_fails_does_not_read_the_body_as_the_blob(api: Api) -> None:
     answer = await api.http.post(

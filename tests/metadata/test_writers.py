@@ -5,7 +5,7 @@ its disk" means: in a fair queue a write waits for the disk once for each proces
 the group that was being committed when it came. So from its wait are taken the longest of the
 commits and checkpoints that fell into it, one more than there are processes. Half a second is meant
 on a machine of one's own: where other programs take a part of the processors it is that much more,
-and the longest time is added that a process which only sleeps was not woken.
+at most twice as much, and the longest time is added that a process which only sleeps was not woken.
 """
 
 import heapq
@@ -56,7 +56,7 @@ class Outcome:
 
     @property
     def longest_allowed(self) -> float:
-        return LONGEST / self.processors + self.stall
+        return LONGEST / max(0.5, self.processors) + self.stall
 
     @property
     def least_share(self) -> float:
@@ -102,7 +102,7 @@ class Processors:
     def left(self) -> float:
         """The part that was ours to use, or idle."""
         there = (time.monotonic() - self.started) * (os.cpu_count() or 1)
-        return max(0.05, 1 - (self.others() - self.before) / there)
+        return 1 - (self.others() - self.before) / there
 
 
 class Stalls(threading.Thread):

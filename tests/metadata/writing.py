@@ -9,17 +9,17 @@ import json
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from registry import clock
-from registry.metadata import blobs, repositories, sqlite
-from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata import sqlite, uploads
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
+from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
-from storage.digest import Digest
 
 WRITERS = 16
 WORST = 100
@@ -37,17 +37,21 @@ class Record:
         self.disk: list[Span] = []
         self.failures: list[str] = []
 
-    def work(self, writer: int) -> Callable[[Transaction], None]:
-        """A push of a new blob: six statements and its changes."""
-        name = RepositoryName(f"process/{self.number}")
-        digest = Digest.of(f"{self.number} {writer} {time.monotonic_ns()}".encode())
-
-        def work(tx: Transaction) -> None:
-            repository = repositories.ensure(tx, name)
-            blobs.put(tx, BlobRow(digest, 1, "local", f"blobs/{digest}", BlobState.LIVE))
-            blobs.link(tx, repository, digest)
-
-        return work
+    def work(self) -> Callable[[Transaction], None]:
+        """What the registry writes most: an upload session begins."""
+        row = UploadRow(
+            id=str(uuid.uuid4()),
+            repository=RepositoryName(f"process/{self.number}"),
+            repository_generation=None,
+            principal="ann",
+            algorithm="sha256",
+            offset=0,
+            prefix=None,
+            store="local",
+            generation="0",
+            key=None,
+        )
+        return lambda tx: uploads.insert(tx, row)
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same, counted as time of the disk."""
@@ -81,16 +85,16 @@ async def write_by_queue(path: Path, record: Record, start: float, end: float) -
     queue._engine.dialect.do_commit = record.timed(queue._engine.dialect.do_commit)  # type: ignore[method-assign]
     queue._checkpoint = record.timed(queue._checkpoint)  # type: ignore[method-assign]
 
-    async def write(writer: int) -> None:
+    async def write() -> None:
         await asyncio.sleep(start - time.monotonic())
         while (began := time.monotonic()) < end:
             try:
-                await database.write(record.work(writer), actor="ann")
+                await database.write(record.work(), actor="ann")
             except Exception as error:  # noqa: BLE001 - it is what is counted
                 record.failures.append(repr(error))
             record.writes.append((began, time.monotonic()))
 
-    await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+    await asyncio.gather(*(write() for _ in range(WRITERS)))
     await database.close()
 
 
@@ -99,10 +103,10 @@ def write_by_busy_handler(path: Path, record: Record, start: float, end: float) 
     engine = sqlite.open_engine(path, writer=True)
     engine.dialect.do_commit = record.timed(engine.dialect.do_commit)  # type: ignore[method-assign]
 
-    def write(writer: int) -> None:
+    def write() -> None:
         time.sleep(start - time.monotonic())
         while (began := time.monotonic()) < end:
-            work = record.work(writer)
+            work = record.work()
             try:
                 with engine.begin() as connection:
                     transaction = Transaction(connection, "ann", clock.now())
@@ -112,7 +116,7 @@ def write_by_busy_handler(path: Path, record: Record, start: float, end: float) 
                 record.failures.append(repr(error))
             record.writes.append((began, time.monotonic()))
 
-    threads = [threading.Thread(target=write, args=[writer]) for writer in range(WRITERS)]
+    threads = [threading.Thread(target=write) for _ in range(WRITERS)]
     for thread in threads:
         thread.start()
     for thread in threads:

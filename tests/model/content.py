@@ -99,7 +99,7 @@ def _entry(document: Document, algorithm: str = "sha256", **more: Any) -> Json:
     return _named(document.raw, document.media_types[0], algorithm, **more)
 
 
-ONE, TWO, BIG, NOTHING, SETTINGS = b"one", b"two", b"big " * 1500, b"", b'{"os":"linux"}'
+ONE, TWO, BIG, NOTHING, SETTINGS = b"one", b"two", b"big " * 10, b"", b'{"os":"linux"}'
 _config = _named(SETTINGS, CONFIG)
 
 PLAIN = _image("plain", [_named(ONE, LAYER)], _config)
@@ -147,7 +147,7 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")[: len("sha256-") + 64]
 
 
-REPOSITORIES = ("a", "a-b", "a/b")  # "-" sorts before "/" by bytes, and after it by some locales
+REPOSITORIES = ("a-b", "a/b")  # "-" sorts before "/" by bytes, and after it by some locales
 PLAIN_TAGS = ("latest", "V1", "v1", "_x")
 FALLBACK_TAGS = (fallback_tag(digest_of(PLAIN.raw)), fallback_tag(digest_of(LONG.raw, "sha512")))
 TAGS = (*PLAIN_TAGS, *FALLBACK_TAGS)

@@ -1,6 +1,5 @@
 """Rules about upload sessions and blobs."""
 
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -13,16 +12,20 @@ from registry.errors import UploadUnknownError
 from registry.oci.names import RepositoryName
 from tests.model.content import BLOBS, BYTES_OF, REPOSITORIES, digest_of
 from tests.model.expected import Want, refuse
-from tests.model.machine import Machine, chances, digests, names, picks, step
-from tests.model.model import Model
+from tests.model.machine import Machine, chances, digests, names, picks, risky, step
+from tests.model.model import Model, Session
 
 ACCEPTED = HTTPStatus.ACCEPTED
 
+any_content = precondition(lambda machine: machine.model.repositories)
+
 pieces = st.sampled_from((b"", b"o", b"ne", b"{", b"}", *BLOBS))
 algorithms = st.sampled_from(("sha256", "sha256", "sha512"))
-ranges = st.sampled_from(
-    ("bytes=0-", "bytes=0-0", "bytes=1-2", "bytes=-2", "bytes=-0", "bytes=2-1", "bytes=5999-")
-    + ("bytes=6000-", "bytes=-99999", "bytes=0-1,2-3", "lines=0-1", "bytes=-", "bytes=1-99999")
+methods = st.sampled_from(("GET", "HEAD"))
+asked = st.sampled_from(
+    ("", "", "what it has", "bytes=0-", "bytes=0-0", "bytes=1-2", "bytes=-2", "bytes=-0")
+    + ("bytes=2-1", "bytes=39-", "bytes=40-", "bytes=-99999", "bytes=0-1,2-3", "lines=0-1")
+    + ("bytes=-", "bytes=1-99999")
 )
 spans = st.sampled_from(("none", "right", "overlap", "gap", "short", "long"))
 
@@ -47,9 +50,9 @@ def range_header(span: tuple[int, int] | None) -> dict[str, str]:
 class UploadRules(Machine):
     """Sessions: begun, continued, finished, cancelled, and meddled with."""
 
-    def _begin(self, name: str, params: dict[str, str], mount: str | None = None) -> None:
-        """POST; a session, or a blob where it could be mounted."""
-        started = []
+    def _begin(self, name: str, params: dict[str, str], mount: str | None = None) -> str | None:
+        """POST; a session's name, or None where a blob could be mounted instead."""
+        started: list[Session] = []
 
         def foresee(model: Model) -> Want:
             mounted = model.mount(name, mount, params.get("from")) if mount else None
@@ -60,32 +63,17 @@ class UploadRules(Machine):
             return want
 
         answer = self.ask(foresee, "POST", f"/v2/{name}/blobs/uploads/", params=params)
-        for session in started:
-            upload = answer.headers["Docker-Upload-UUID"]
-            assert answer.headers["Location"] == f"/v2/{name}/blobs/uploads/{upload}"
-            assert upload not in self.model.sessions
-            self.model.sessions[upload] = session
+        if not started:
+            return None
+        upload = answer.headers["Docker-Upload-UUID"]
+        assert answer.headers["Location"] == f"/v2/{name}/blobs/uploads/{upload}"
+        assert upload not in self.model.sessions
+        self.model.sessions[upload] = started[0]
+        return upload
 
-    @step(name=names, algorithm=st.none() | algorithms)
-    def start(self, name: str, algorithm: str | None) -> None:
-        self._begin(name, {"digest-algorithm": algorithm} if algorithm else {})
-
-    @step(
-        name=names,
-        digest=digests,
-        source=st.none() | st.sampled_from((*REPOSITORIES, "no")),
-        pick=chances,
-    )
-    def mount(self, name: str, digest: str, source: str | None, pick: int | None) -> None:
-        if source and pick is not None:
-            source, digest = self.pick_link(pick, source, digest)
-        params = {"mount": digest} | ({"from": source} if source else {})
-        self._begin(name, params, digest)
-
-    @precondition(open_session)
-    @step(pick=picks, data=pieces, how=spans)
-    def patch(self, pick: int, data: bytes, how: str) -> None:
-        upload, session = self.pick_session(pick)
+    def _append(self, upload: str, data: bytes, how: str) -> None:
+        """PATCH."""
+        session = self.model.sessions[upload]
         span = lay_out(how, len(session.data), data)
         self.ask(
             lambda model: model.append(session.name, upload, data, span),
@@ -95,8 +83,59 @@ class UploadRules(Machine):
             headers=range_header(span),
         )
 
+    def _complete(self, upload: str, data: bytes, how: str, algorithm: str, *, right: bool) -> None:
+        """PUT."""
+        session = self.model.sessions[upload]
+        span = lay_out(how, len(session.data), data)
+        whole = session.data + (b"" if session.published else data)
+        digest = digest_of(whole + (b"" if right else b"!"), algorithm)
+        self.ask(
+            lambda model: model.complete(session.name, upload, data, span, digest),
+            "PUT",
+            f"/v2/{session.name}/blobs/uploads/{upload}",
+            params={"digest": digest},
+            content=data,
+            headers=range_header(span),
+        )
+
+    @risky(
+        name=names,
+        told=st.none() | algorithms,
+        chunks=st.lists(pieces, max_size=3),
+        finish=st.booleans(),
+        algorithm=algorithms,
+    )
+    def upload(
+        self, name: str, told: str | None, chunks: list[bytes], finish: bool, algorithm: str
+    ) -> None:
+        """As clients do, to the end or not."""
+        upload = self._begin(name, {"digest-algorithm": told} if told else {})
+        assert upload is not None
+        for chunk in chunks:
+            self._append(upload, chunk, "none" if finish else "right")
+        if finish:
+            self._complete(upload, b"", "none", algorithm, right=True)
+
+    @risky(
+        name=names,
+        digest=digests,
+        source=st.none() | st.sampled_from((*REPOSITORIES, "no")),
+        pick=chances,
+    )
+    def mount(self, name: str, digest: str, source: str | None, pick: int) -> None:
+        if source:
+            source, digest = self.pick_link(pick, source, digest)
+        params = {"mount": digest} | ({"from": source} if source else {})
+        self._begin(name, params, digest)
+
     @precondition(open_session)
-    @step(pick=picks, data=pieces, sent=st.integers(0, 9), ranged=st.booleans(), end=digests)
+    @risky(pick=picks, data=pieces, how=spans)
+    def append(self, pick: int, data: bytes, how: str) -> None:
+        upload, _ = self.pick_session(pick)
+        self._append(upload, data, how)
+
+    @precondition(open_session)
+    @risky(pick=picks, data=pieces, sent=st.integers(0, 9), ranged=st.booleans(), end=digests)
     def break_off(self, pick: int, data: bytes, sent: int, ranged: bool, end: str) -> None:
         """A PATCH, or a PUT, whose connection breaks: what arrived is kept."""
         upload, session = self.pick_session(pick)
@@ -120,7 +159,7 @@ class UploadRules(Machine):
         assert got == want
 
     @precondition(open_session)
-    @step(
+    @risky(
         pick=picks,
         data=st.just(b"") | pieces,
         how=spans,
@@ -128,35 +167,27 @@ class UploadRules(Machine):
         right=st.sampled_from((True, True, True, False)),
     )
     def finish(self, pick: int, data: bytes, how: str, algorithm: str, right: bool) -> None:
-        upload, session = self.pick_session(pick)
-        span = lay_out(how, len(session.data), data)
-        whole = session.data + (b"" if session.published else data)
-        digest = digest_of(whole + (b"" if right else b"!"), algorithm)
-        self.ask(
-            lambda model: model.complete(session.name, upload, data, span, digest),
-            "PUT",
-            f"/v2/{session.name}/blobs/uploads/{upload}",
-            params={"digest": digest},
-            content=data,
-            headers=range_header(span),
-        )
+        upload, _ = self.pick_session(pick)
+        self._complete(upload, data, how, algorithm, right=right)
 
     @precondition(open_session)
-    @step(pick=picks)
+    @risky(pick=picks)
     def cancel(self, pick: int) -> None:
         upload, session = self.pick_session(pick)
         path = f"/v2/{session.name}/blobs/uploads/{upload}"
         self.ask(lambda model: model.cancel(session.name, upload), "DELETE", path)
 
-    @precondition(open_session)
-    @step(pick=picks)
-    def status(self, pick: int) -> None:
-        upload, session = self.pick_session(pick)
-        path = f"/v2/{session.name}/blobs/uploads/{upload}"
-        self.ask(lambda model: model.status(session.name, upload), "GET", path)
-
-    def _meddle(self, name: str, upload: str, verb: str) -> None:
-        """A request to what is no session here: refused, and nothing comes of it."""
+    @precondition(lambda self: self.model.sessions or self.ended)
+    @risky(pick=picks, other=names, verb=st.sampled_from(("GET", "PATCH", "PUT", "DELETE")))
+    def look_or_meddle(self, pick: int, other: str, verb: str) -> None:
+        """The status of a session, or a request that must not reach it."""
+        uploads = [*self.model.sessions, *self.ended]
+        upload = uploads[pick % len(uploads)]
+        session = self.model.sessions.get(upload)
+        name = session.name if session and verb == "GET" else other
+        if self.model.find_session(name, upload) and verb != "GET":
+            self._meddle_as_another(name, upload)
+            return
         self.ask(
             lambda model: model.status(name, upload),
             verb,
@@ -165,31 +196,10 @@ class UploadRules(Machine):
             params={"digest": digest_of(b"one")} if verb == "PUT" else None,
         )
 
-    @precondition(open_session)
-    @step(pick=picks, other=names, verb=st.sampled_from(("GET", "PATCH", "PUT", "DELETE")))
-    def meddle_from_elsewhere(self, pick: int, other: str, verb: str) -> None:
-        upload, session = self.pick_session(pick)
-        if session.name != other:
-            self._meddle(other, upload, verb)
-
-    @precondition(lambda self: self.ended)
-    @step(pick=picks, name=names, verb=st.sampled_from(("GET", "PATCH", "PUT", "DELETE")))
-    def meddle_with_ended(self, pick: int, name: str, verb: str) -> None:
-        self._meddle(name, self.ended[-1 - pick % len(self.ended)], verb)
-
-    @precondition(open_session)
-    @step(pick=picks)
-    def meddle_as_another(self, pick: int) -> None:
-        upload, session = self.pick_session(pick)
-        uploads, name = self.world.worker.opened.registry.uploads, RepositoryName(session.name)
-        work: Callable[..., Awaitable[object]]
-        for work in (uploads.get, uploads.cancel):
-            with pytest.raises(UploadUnknownError):
-                self.try_out(lambda _: None, _started(work(name, Principal("mallory"), upload)))
-
-
-async def _started(work: Awaitable[object]) -> object:
-    return await work
+    def _meddle_as_another(self, name: str, upload: str) -> None:
+        uploads, mallory = self.world.worker.opened.registry.uploads, Principal("mallory")
+        with pytest.raises(UploadUnknownError):
+            self.try_out(lambda _: None, uploads.cancel(RepositoryName(name), mallory, upload))
 
 
 class BlobRules(Machine):
@@ -205,36 +215,35 @@ class BlobRules(Machine):
             content=data,
         )
 
-    @step(name=names, digest=digests, right=st.sampled_from((True, True, True, False)))
+    @risky(name=names, digest=digests, right=st.sampled_from((True, True, True, False)))
     def push_blob(self, name: str, digest: str, right: bool) -> None:
         self.push_bytes(name, BYTES_OF[digest] + (b"" if right else b"!"), digest)
 
-    @step(
-        name=names, digest=digests, pick=chances, asked=st.none() | ranges, head=st.booleans()
-    )
-    def read_blob(self, name: str, digest: str, pick: int | None, asked: str | None, head: bool) -> None:
+    @any_content
+    @step(name=names, digest=digests, pick=chances, asked=asked, method=methods)
+    def read_blob(self, name: str, digest: str, pick: int, asked: str, method: str) -> None:
         name, digest = self.pick_link(pick, name, digest)
-        self.see_blob(name, digest, method="HEAD" if head else "GET", asked=asked)
-
-    @step(name=names, digest=digests, pick=chances)
-    def revalidate_blob(self, name: str, digest: str, pick: int | None) -> None:
-        name, digest = self.pick_link(pick, name, digest)
+        if asked != "what it has":
+            self.see_blob(name, digest, method=method, asked=asked)
+            return
 
         def foresee(model: Model) -> Want:
             want = model.get_blob(name, digest)
             return Want(304, {"ETag": f'"{digest}"'}, b"") if want.status == HTTPStatus.OK else want
 
         etag = {"If-None-Match": f'"other", W/"{digest}"'}
-        self.ask(foresee, "GET", f"/v2/{name}/blobs/{digest}", headers=etag)
+        self.ask(foresee, method, f"/v2/{name}/blobs/{digest}", headers=etag)
 
-    @step(name=names, digest=digests, pick=chances)
-    def delete_blob(self, name: str, digest: str, pick: int | None) -> None:
+    @any_content
+    @risky(name=names, digest=digests, pick=chances)
+    def delete_blob(self, name: str, digest: str, pick: int) -> None:
         name, digest = self.pick_link(pick, name, digest)
         path = f"/v2/{name}/blobs/{digest}"
         self.ask(lambda model: model.delete_blob(name, digest), "DELETE", path)
 
-    @step(name=names, digest=digests, pick=chances, size=st.sampled_from((None, 0, 1, 7000)))
-    def damage(self, name: str, digest: str, pick: int | None, size: int | None) -> None:
+    @any_content
+    @step(name=names, digest=digests, pick=chances, size=st.sampled_from((None, 0, 1, 70)))
+    def damage(self, name: str, digest: str, pick: int, size: int | None) -> None:
         """Bytes vanish, or get another length: from the next look the blob is gone everywhere."""
         name, digest = self.pick_link(pick, name, digest)
         if not self.model.is_readable(name, digest):

@@ -3,15 +3,15 @@
 import contextlib
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -21,40 +21,55 @@ from tests.model.look import Inspector, Look, Replay, SessionRow, contents_of, l
 from tests.model.model import Model, Repository, Session
 from tests.model.world import WORKERS, Clock, Died, World
 
-M = TypeVar("M", bound="Machine")
-P = ParamSpec("P")
 T = TypeVar("T")
 
 Place = Callable[[], AbstractContextManager[tuple[str, Path]]]
 """An empty database's URL and an empty folder, for as long as the block lasts."""
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 names = st.sampled_from(REPOSITORIES)
 picks = st.integers(0, 30)
 chances = st.integers(-3, 30)
 digests = st.sampled_from(sorted(BYTES_OF))
 tags = st.sampled_from(TAGS)
+deaths = st.sampled_from((None,) * 60 + tuple(range(12)))
 
 
 class AbortedError(Exception):
     """The processes died during the step and others have taken over."""
 
 
-def step(
-    **strategies: Any,
-) -> Callable[[Callable[Concatenate[M, P], None]], Callable[Concatenate[M, P], None]]:
-    """A rule whose step may be cut short by the death of the processes."""
+def step(**strategies: Any) -> Decorator:
+    """A rule."""
 
-    def decorate(
-        body: Callable[Concatenate[M, P], None],
-    ) -> Callable[Concatenate[M, P], None]:
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
-        def careful(machine: M, /, *args: P.args, **more: P.kwargs) -> None:
+        def careful(machine: "Machine", **drawn: Any) -> None:
             machine.failed = True
-            with contextlib.suppress(AbortedError):
-                body(machine, *args, **more)
+            body(machine, **drawn)
             machine.failed = False
 
         return rule(**strategies)(careful)
+
+    return decorate
+
+
+def risky(**strategies: Any) -> Decorator:
+    """A rule during which the processes may die.
+
+    It is given `dies_after` so many changes of the store or the database; mostly, never.
+    """
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(body)
+        def mortal(machine: "Machine", dies_after: int | None, **drawn: Any) -> None:
+            machine.world.life.fuse = dies_after
+            with contextlib.suppress(AbortedError):
+                body(machine, **drawn)
+            machine.world.life.fuse = None
+
+        return step(dies_after=deaths, **strategies)(mortal)
 
     return decorate
 
@@ -73,7 +88,12 @@ class Machine(RuleBasedStateMachine):
         self.inspector = Inspector()
         self.replay = Replay()
         self.ended: list[str] = []
+        self.glances = itertools.cycle(itertools.product(REPOSITORIES, TAGS))
         self.failed = False
+        self.doomed = 0
+        """Keys that are to be swept."""
+        self.changed = False
+        """Something was done since the last start."""
         self.touched = True
         """Something may have changed since all was looked at."""
 
@@ -86,6 +106,7 @@ class Machine(RuleBasedStateMachine):
         looked = method in {"GET", "HEAD"} and not self.touched
         want, answer = self.try_out(foresee, self.world.request(method, path, **more))
         self.touched = not looked
+        self.changed = self.changed or not looked
         want.check(answer)
         return answer
 
@@ -93,17 +114,18 @@ class Machine(RuleBasedStateMachine):
         self, foresee: Callable[[Model], T], work: Coroutine[Any, Any, Any]
     ) -> tuple[T, Any]:
         """What the model says will come of some work, and what did."""
-        before = copy.deepcopy(self.model) if self.world.life.fuse is not None else self.model
+        mortal = self.world.life.fuse is not None
+        before = copy.deepcopy(self.model) if mortal else self.model
         self.touched = True
         self.model.now = self.clock.now()
-        known = set(self.model.sessions)
+        known = list(self.model.sessions)
         want = foresee(self.model)
         try:
             got = self.world.run(work)
         except Died:
             self._take_over(before)
             raise AbortedError from None
-        self.ended += sorted(known - self.model.sessions.keys())
+        self.ended += [upload for upload in known if upload not in self.model.sessions]
         return want, got
 
     def pick_session(self, pick: int) -> tuple[str, Session]:
@@ -122,7 +144,7 @@ class Machine(RuleBasedStateMachine):
         known = [
             (n, reference)
             for n, repository in self.model.repositories.items()
-            for reference in [*repository.tags, *repository.manifests]
+            for reference in [*sorted(repository.tags), *repository.manifests]
         ]
         return (name, reference) if pick < 0 or not known else known[pick % len(known)]
 
@@ -136,8 +158,6 @@ class Machine(RuleBasedStateMachine):
         after = self.model
         self.world.crash()
         found = self.look()
-        for name, generation in found.generations.items():
-            note(f"after the crash: {name} is {generation}")
         candidates = [m for m in (after, before) if contents_of(m) == found.contents]
         assert candidates, "half of a request is to be seen"
         self.model = copy.deepcopy(candidates[0])
@@ -156,7 +176,7 @@ class Machine(RuleBasedStateMachine):
         self, before: Model, after: Model, found: Look, *, done: bool
     ) -> Iterator[tuple[str, Session]]:
         """Sessions as they were found; each must have at least what was acknowledged."""
-        for upload, old in before.sessions.items():
+        for upload in before.sessions:
             gone = upload not in found.sessions
             assert not gone or upload not in after.sessions, "an open session is gone"
             assert gone or not done or upload in after.sessions, "a finished session is there"
@@ -189,15 +209,24 @@ class Machine(RuleBasedStateMachine):
         self.touched = False
         self.failed = True
         found = self.look(self.replay.number)
+        self.doomed = len(found.doomed)
         self.inspector.check(self.model, found, self.world.storage)
         self.replay.play(found.changes)
         self.replay.check(found)
+        self._glance()
         self.failed = False
+
+    def _glance(self) -> None:
+        """A look through the front door: at all sessions, and at something else in turn."""
+        for upload, session in self.model.sessions.items():
+            self.see_session(session.name, upload)
+        name, tag = next(self.glances)
+        self.see_manifest(name, tag)
+        self.touched = False
 
     def teardown(self) -> None:
         with self.stack:
             if not self.failed:
-                self.world.life.fuse = None
                 self._read_all_again()
 
     def _read_all_again(self) -> None:
@@ -227,6 +256,10 @@ class Machine(RuleBasedStateMachine):
             self.see_referrers(name, subject)
 
     # Looking through the front door
+
+    def see_session(self, name: str, upload: str) -> None:
+        path = f"/v2/{name}/blobs/uploads/{upload}"
+        self.ask(lambda model: model.status(name, upload), "GET", path)
 
     def see_blob(
         self, name: str, digest: str, *, method: str = "GET", asked: str | None = None

@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from hypothesis import strategies as st
+from hypothesis.stateful import initialize
 
 from tests.model.content import (
     BYTES_OF,
@@ -16,9 +17,9 @@ from tests.model.content import (
     Document,
     digest_of,
 )
-from tests.model.content_rules import BlobRules, algorithms
+from tests.model.content_rules import BlobRules, algorithms, any_content, methods
 from tests.model.expected import Want
-from tests.model.machine import chances, names, step, tags
+from tests.model.machine import chances, names, picks, risky, step, tags
 from tests.model.model import Model
 
 documents = st.sampled_from(DOCUMENTS)
@@ -31,6 +32,12 @@ bounds = st.none() | st.sampled_from(("", "L", "a", "a-b", "a/b", "b", "zz", *TA
 
 class ManifestRules(BlobRules):
     """Manifests and tags: pushed in every way, read, deleted."""
+
+    @initialize(pushes=st.lists(st.tuples(names, documents, tags), max_size=5))
+    def begin_with(self, pushes: list[tuple[str, Document, str]]) -> None:
+        for name, document, tag in pushes:
+            self._push_parts(name, document, blobs=False)
+            self.put(name, document, "sha256", tag, 0)
 
     def put(
         self, name: str, document: Document, algorithm: str, at: str | list[str], header: int
@@ -60,13 +67,21 @@ class ManifestRules(BlobRules):
         )
         return answer.status_code == HTTPStatus.CREATED
 
-    @step(name=names, document=documents, algorithm=algorithms, at=tags | several_tags)
-    def put_as_it_is(
-        self, name: str, document: Document, algorithm: str, at: str | list[str]
-    ) -> None:
-        self.put(name, document, algorithm, at, 0)
+    @risky(name=names, document=documents, at=tags | manifest_digests)
+    def put_as_it_is(self, name: str, document: Document, at: str) -> None:
+        """Without what it names, and to a digest that is hardly its own."""
+        if ":" not in at:
+            self.put(name, document, "sha256", at, 0)
+            return
+        self.ask(
+            lambda model: model.put_manifest(name, document, at, tags=["v1"], tells_tags=True),
+            "PUT",
+            f"/v2/{name}/manifests/{at}",
+            params={"tag": "v1"},
+            content=document.raw,
+        )
 
-    @step(
+    @risky(
         name=names,
         document=documents,
         algorithm=algorithms,
@@ -98,7 +113,7 @@ class ManifestRules(BlobRules):
                 self._push_parts(name, DOCUMENT_OF[digest], blobs=blobs)
                 assert self.put(name, DOCUMENT_OF[digest], digest.partition(":")[0], [], 0)
 
-    @step(
+    @risky(
         name=names,
         document=documents,
         tag=tags,
@@ -135,51 +150,29 @@ class ManifestRules(BlobRules):
             headers=headers,
         )
 
-    def _current(self, name: str, tag: str) -> str | None:
+    def _current(self, name: str, reference: str) -> str | None:
         repository = self.model.repositories.get(name)
-        return repository.tags.get(tag) if repository else None
+        return repository.resolve(reference) if repository else None
 
-    @step(name=names, document=documents, digest=manifest_digests, tag=tags)
-    def put_under_any_digest(self, name: str, document: Document, digest: str, tag: str) -> None:
+    @any_content
+    @step(name=names, reference=references, pick=chances, method=methods, known=st.booleans())
+    def read_manifest(self, name: str, reference: str, pick: int, method: str, known: bool) -> None:
+        """`known`: the client has what it asks for."""
+        name, reference = self.pick_manifest(pick, name, reference)
+        etag = self._current(name, reference)
+        if not known or etag is None:
+            self.see_manifest(name, reference, method=method)
+            return
         self.ask(
-            lambda model: model.put_manifest(
-                name, document, digest, tags=[tag], tells_tags=True
-            ),
-            "PUT",
-            f"/v2/{name}/manifests/{digest}",
-            params={"tag": tag},
-            content=document.raw,
+            lambda _: Want(304, {"ETag": f'"{etag}"', "Docker-Content-Digest": etag}, b""),
+            method,
+            f"/v2/{name}/manifests/{reference}",
+            headers={"If-None-Match": f'"{etag}"'},
         )
 
-    @step(name=names, reference=references, pick=chances, head=st.booleans())
-    def read_manifest(self, name: str, reference: str, pick: int | None, head: bool) -> None:
-        name, reference = self.pick_manifest(pick, name, reference)
-        self.see_manifest(name, reference, method="HEAD" if head else "GET")
-
-    @step(name=names, reference=references, pick=chances, known=manifest_digests)
-    def revalidate_manifest(
-        self, name: str, reference: str, pick: int | None, known: str
-    ) -> None:
-        name, reference = self.pick_manifest(pick, name, reference)
-        etag = self._current(name, reference) or known
-
-        def foresee(model: Model) -> Want:
-            want = model.get_manifest(name, reference)
-            if want.headers.get("Docker-Content-Digest") != etag:
-                return want
-            return Want(304, {"ETag": f'"{etag}"', "Docker-Content-Digest": etag}, b"")
-
-        headers = {"If-None-Match": f'"{etag}"'}
-        self.ask(foresee, "GET", f"/v2/{name}/manifests/{reference}", headers=headers)
-
-    @step(name=names, tag=tags, match=st.none() | st.just("*") | manifest_digests)
-    def delete_tag_if(self, name: str, tag: str, match: str | None) -> None:
-        headers = {"If-Match": match if match == "*" else f'"{match}"'} if match else {}
-        path = f"/v2/{name}/manifests/{tag}"
-        self.ask(lambda model: model.delete_tag(name, tag, match), "DELETE", path, headers=headers)
-
-    @step(name=names, reference=references, pick=chances)
-    def delete_manifest(self, name: str, reference: str, pick: int | None) -> None:
+    @any_content
+    @risky(name=names, reference=references, pick=chances)
+    def delete_manifest(self, name: str, reference: str, pick: int) -> None:
         name, reference = self.pick_manifest(pick, name, reference)
 
         def foresee(model: Model) -> Want:
@@ -188,7 +181,16 @@ class ManifestRules(BlobRules):
 
         self.ask(foresee, "DELETE", f"/v2/{name}/manifests/{reference}")
 
-    @step(name=names, tag=st.sampled_from(FALLBACK_TAGS), blobs=st.booleans())
+    @any_content
+    @risky(name=names, tag=tags, pick=picks, match=st.just("*") | manifest_digests)
+    def delete_tag_if(self, name: str, tag: str, pick: int, match: str) -> None:
+        if pick % 2:
+            match = self._current(name, tag) or match
+        headers = {"If-Match": match if match == "*" else f'"{match}"'}
+        path = f"/v2/{name}/manifests/{tag}"
+        self.ask(lambda model: model.delete_tag(name, tag, match), "DELETE", path, headers=headers)
+
+    @risky(name=names, tag=st.sampled_from(FALLBACK_TAGS), blobs=st.booleans())
     def push_fallback(self, name: str, tag: str, blobs: bool) -> None:
         """What a client does that knows no referrers API."""
         index = next(d for d in DOCUMENTS if d.label.startswith("fallback"))
@@ -199,13 +201,12 @@ class ManifestRules(BlobRules):
 class ListRules(ManifestRules):
     """Tags, catalogue, referrers."""
 
-    @step(name=names, n=sizes, last=bounds)
-    def list_tags(self, name: str, n: int | None, last: str | None) -> None:
-        self.see_tags(name, n, last)
-
-    @step(n=sizes, last=bounds)
-    def list_catalog(self, n: int | None, last: str | None) -> None:
-        self.see_catalog(n, last)
+    @step(name=st.just("") | names, n=sizes, last=bounds)
+    def list_names(self, name: str, n: int | None, last: str | None) -> None:
+        if name:
+            self.see_tags(name, n, last)
+        else:
+            self.see_catalog(n, last)
 
     @step(
         name=names,

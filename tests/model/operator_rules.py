@@ -10,8 +10,8 @@ from registry.errors import ManifestUnknownError, RepositoryUnknownError
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag, parse_reference
 from registry.services.registry import Registry
-from tests.model.content_rules import UploadRules
-from tests.model.machine import Machine, chances, names, step, tags
+from tests.model.content_rules import UploadRules, any_content
+from tests.model.machine import Machine, chances, names, risky, step, tags
 from tests.model.manifest_rules import ListRules, references
 
 HOUR = 3600 * 1_000_000
@@ -25,8 +25,11 @@ class OperatorRules(Machine):
     def registry(self) -> Registry:
         return self.world.worker.opened.registry
 
-    @step(name=names)
+    @any_content
+    @risky(name=names)
     def delete_repository(self, name: str) -> None:
+        self._count(name)
+
         async def delete() -> dict[str, int] | None:
             try:
                 deleted = await self.registry.repositories.delete(RepositoryName(name), OPERATOR)
@@ -37,8 +40,7 @@ class OperatorRules(Machine):
         want, got = self.try_out(lambda model: model.delete_repository(name), delete())
         assert got == (asdict(want) if want else None)
 
-    @step(name=names)
-    def count(self, name: str) -> None:
+    def _count(self, name: str) -> None:
         async def count() -> dict[str, int] | None:
             try:
                 return asdict((await self.registry.repositories.get(RepositoryName(name))).counts)
@@ -48,10 +50,9 @@ class OperatorRules(Machine):
         want, got = self.try_out(lambda model: model.count(name), count())
         assert got == (asdict(want) if want else None)
 
-    @step(source=names, reference=references, pick=chances, into=names, tag=tags)
-    def copy_tag(
-        self, source: str, reference: str, pick: int | None, into: str, tag: str
-    ) -> None:
+    @any_content
+    @risky(source=names, reference=references, pick=chances, into=names, tag=tags)
+    def copy_tag(self, source: str, reference: str, pick: int, into: str, tag: str) -> None:
         source, reference = self.pick_manifest(pick, source, reference)
 
         async def copy() -> str | None:
@@ -67,19 +68,18 @@ class OperatorRules(Machine):
         want, got = self.try_out(lambda model: model.copy(source, reference, into, tag), copy())
         assert got == want
 
-    @step(hours=st.sampled_from((1, 15, 25)))
-    def wait(self, hours: int) -> None:
-        self.clock.leaps += hours * HOUR
-
     @precondition(lambda self: self.model.sessions)
-    @step()
-    def expire(self) -> None:
+    @risky(hours=st.sampled_from((1, 15, 25)))
+    def expire(self, hours: int) -> None:
+        """Time passes, and the job comes."""
+        self.clock.leaps += hours * HOUR
         before = self.clock.now() - EXPIRY
         work = self.registry.uploads.expire(before)
         want, got = self.try_out(lambda model: model.expire(before), work)
         assert got == want
 
-    @step()
+    @precondition(lambda machine: machine.doomed)
+    @risky()
     def sweep(self) -> None:
         """Doomed keys go, and then the store holds what rows name and nothing else."""
         doomed = len(self.look().doomed)
@@ -91,27 +91,14 @@ class OperatorRules(Machine):
             row.key for row in found.sessions.values()
         }
 
-    @step()
-    def recover(self) -> None:
-        _, removed = self.try_out(lambda _: None, self.registry.uploads.recover())
-        assert removed == 0
-
-    @step()
-    def restart(self) -> None:
-        self.world.restart()
-
-    @step()
-    def kill(self) -> None:
-        self.world.crash()
-
-    @step()
-    def use_other_worker(self) -> None:
-        self.world.current ^= 1
-
-    @step(steps=st.integers(0, 12))
-    def light_fuse(self, steps: int) -> None:
-        """The processes die after so many changes of the store or the database."""
-        self.world.life.fuse = steps
+    @precondition(lambda machine: machine.changed)
+    @step(orderly=st.booleans())
+    def restart(self, orderly: bool) -> None:
+        self.changed = False
+        if orderly:
+            self.world.restart()
+        else:
+            self.world.crash()
 
 
 class Registries(UploadRules, ListRules, OperatorRules):

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import sqlite3
 from pathlib import Path
 
+import httpx
 import pytest
 
 from storage.digest import Digest
@@ -142,6 +144,27 @@ async def test_a_thousand_aborted_uploads_leak_nothing(tmp_path: Path, workers: 
                 break
         assert count_left(server) == (0, 0, 0, 0)
         assert count_descriptors(server) <= before
+
+
+async def test_a_client_that_leaves_a_pull_lets_go_of_the_blob(tmp_path: Path) -> None:
+    size = 64 << 20
+    with serving(Server(tmp_path / "data")) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            digest = await Kit(http).push_blob("left", bytes(size))
+            before = count_descriptors(server)
+            for _ in range(20):
+                wire = await Wire.open(server.port)
+                await wire.send_head("GET", f"/v2/left/blobs/{digest}")
+                await wire.reader.readexactly(1000)
+                wire.abort()
+            for _ in range(100):
+                if count_descriptors(server) <= before:
+                    break
+                await asyncio.sleep(0.05)
+            assert count_descriptors(server) <= before
+            metrics = (await http.get("/metrics")).text
+        [sent] = re.findall(r"^moorage_sent_bytes_total (\S+)$", metrics, re.MULTILINE)
+        assert float(sent) < 20 * size / 4  # it stopped reading when nobody was there
 
 
 async def patch_on(kit: Kit, location: str, data: bytes, length: int) -> int:

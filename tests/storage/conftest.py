@@ -20,7 +20,7 @@ from storage.open import open_driver
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folders of a store: to make them durably takes longer than most tests."""
     root = tmp_path_factory.mktemp("prepared") / "storage"
-    LocalDriver(root)._prepare()
+    LocalDriver(root)._prepare(create=True)
     return root
 
 

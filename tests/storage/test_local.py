@@ -102,7 +102,7 @@ class TestStart:
         def rename(source: Path, target: Path) -> None:
             if not nested:
                 nested.append(True)
-                LocalDriver(root)._prepare()
+                LocalDriver(root)._prepare(create=True)
             real(source, target)
 
         monkeypatch.setattr(os, "rename", rename)
