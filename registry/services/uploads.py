@@ -86,7 +86,8 @@ class Uploads:
         """Begin a session. Nothing is created in the store until bytes come."""
 
         def work(tx: Transaction) -> UploadRow:
-            repository = repositories.find(tx, name)
+            # Kept: a removal at the same moment would take the session with it, unseen.
+            repository = repositories.find(tx, name, keep=True)
             row = UploadRow(
                 id=str(uuid.uuid4()),
                 repository=name,

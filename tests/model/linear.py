@@ -69,8 +69,7 @@ def find_order(history: Sequence[Operation]) -> list[Operation]:
         tried.add((done, held))
         best = max(best, done, key=int.bit_count)
         for i in reversed(_list_next(operations, done)):
-            for after in operations[i].run(held):
-                waiting.append((done | 1 << i, after, (*order, i)))
+            waiting.extend((done | 1 << i, after, (*order, i)) for after in operations[i].run(held))
     rest = [operations[i] for i in _list_next(operations, best)]
     raise AssertionError(f"no order explains the answers to {rest}")
 

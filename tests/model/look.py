@@ -85,7 +85,7 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
                 ChangeRow(*row)
                 for row in rows(
                     "SELECT number, actor, kind, repository, generation, digest, tag, old_digest "
-                    f"FROM feed WHERE number > {after} ORDER BY number"  # noqa: S608
+                    f"FROM feed WHERE number > {after} ORDER BY number"
                 )
             ],
         )
@@ -95,7 +95,7 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
 
 def _contents(name_of: dict[int, str], rows: Rows) -> Contents:
     """What each repository holds, in the form of `contents_of`."""
-    raw_of = dict(rows("SELECT manifest_id, bytes FROM manifest_bytes"))
+    raw_of: dict[int, bytes] = dict(rows("SELECT manifest_id, bytes FROM manifest_bytes"))
     contents: Contents = {
         name: {"tags": {}, "manifests": {}, "links": set(), "ties": {}} for name in name_of.values()
     }
@@ -121,10 +121,8 @@ def _contents(name_of: dict[int, str], rows: Rows) -> Contents:
 
 def _list_objects(storage: Path) -> dict[str, int]:
     return {
-        f"blobs/{algorithm}/{first}/{entry.name}": entry.stat().st_size
-        for algorithm in os.listdir(storage / "blobs")
-        for first in os.listdir(storage / "blobs" / algorithm)
-        for entry in os.scandir(storage / "blobs" / algorithm / first)
+        str(path.relative_to(storage)): path.stat().st_size
+        for path in (storage / "blobs").glob("*/*/*")
     }
 
 

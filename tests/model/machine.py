@@ -50,7 +50,8 @@ def step(**strategies: Any) -> Decorator:
             body(machine, **drawn)
             machine.failed = False
 
-        return rule(**strategies)(careful)
+        ruled: Callable[..., None] = rule(**strategies)(careful)  # type: ignore[no-untyped-call]
+        return ruled
 
     return decorate
 
@@ -104,6 +105,7 @@ class Machine(RuleBasedStateMachine):
     ) -> httpx.Response:
         """Send a request, and fail unless it is answered as the model foresees."""
         looked = method in {"GET", "HEAD"} and not self.touched
+        answer: httpx.Response
         want, answer = self.try_out(foresee, self.world.request(method, path, **more))
         self.touched = not looked
         self.changed = self.changed or not looked

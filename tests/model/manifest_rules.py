@@ -89,7 +89,7 @@ class ManifestRules(BlobRules):
         header=st.integers(-1, 1),
         blobs=st.booleans(),
     )
-    def push(
+    def push(  # noqa: PLR0917 - rules are called by keyword
         self,
         name: str,
         document: Document,
@@ -121,7 +121,7 @@ class ManifestRules(BlobRules):
         current=st.booleans(),
         absent=st.booleans(),
     )
-    def put_if(
+    def put_if(  # noqa: PLR0917 - as above
         self,
         name: str,
         document: Document,

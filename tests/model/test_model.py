@@ -91,7 +91,7 @@ def factory(monkeypatch: pytest.MonkeyPatch) -> Callable[[Place], Callable[[], M
 def test_registry_is_as_the_model(
     place: Place, factory: Callable[[Place], Callable[[], Machine]]
 ) -> None:
-    run_state_machine_as_test(factory(place), settings=PROFILE)
+    run_state_machine_as_test(factory(place), settings=PROFILE)  # type: ignore[arg-type]
 
 
 # The machine must be able to fail: with a rule of the registry broken, it finds that.
@@ -171,4 +171,4 @@ def test_the_machine_can_fail(
         print_blob=False,
     )
     with pytest.raises(AssertionError, match=found):
-        run_state_machine_as_test(factory(_embedded(tmp_path)), settings=quick)
+        run_state_machine_as_test(factory(_embedded(tmp_path)), settings=quick)  # type: ignore[arg-type]

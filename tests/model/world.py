@@ -92,8 +92,8 @@ class MortalDriver:
         self._driver = driver
         self._life = life
 
-    async def start(self) -> None:
-        await self._driver.start()
+    async def start(self, *, create: bool = True) -> None:
+        await self._driver.start(create=create)
 
     async def check(self) -> None:
         await self._driver.check()
