@@ -5,6 +5,7 @@ from registry.errors import ManifestUnknownError, RepositoryUnknownError
 from registry.metadata import blobs, changes, manifests, repositories, tags
 from registry.metadata.changes import ChangeRow
 from registry.metadata.database import Database
+from registry.metadata.manifests import Edge
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.oci.manifests import parse_manifest
@@ -60,7 +61,7 @@ class Tags:
 
 
 def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest: Digest) -> None:
-    """Put a manifest and all below it into `target`, children first, with the ties they have."""
+    """Put a manifest and all below it into `target`, children first, tied to what is there."""
     row = manifests.find(tx, origin.name, digest)
     raw = manifests.read_bytes(tx, row.id) if row else None
     if row is None or raw is None:
@@ -71,7 +72,23 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
             _bring(tx, origin, target, edge.digest)
         elif edge.blob:
             blobs.link(tx, target, edge.digest)
-    present = manifests.list_present(tx, target, [digest])
-    if digest not in present:
+    if digest not in manifests.list_present(tx, target, [digest]):
         manifest = parse_manifest(raw, row.media_type)
-        manifests.put(tx, target, digest, manifest, edges)
+        manifests.put(tx, target, digest, manifest, _tie(tx, target, edges))
+
+
+def _tie(tx: Transaction, target: RepositoryRow, edges: list[Edge]) -> list[Edge]:
+    """The edges as they are in `target`, which may have what the repository they are from lacks."""
+    digests = [edge.digest for edge in edges]
+    linked = blobs.list_linked(tx, target, digests)
+    entries = [edge.digest for edge in edges if edge.kind == "entry"]
+    present = manifests.list_present(tx, target, entries)
+    return [
+        Edge(
+            edge.kind,
+            edge.digest,
+            blob=edge.digest in linked and edge.digest not in present,
+            child=edge.digest in present,
+        )
+        for edge in edges
+    ]

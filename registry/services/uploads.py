@@ -207,17 +207,26 @@ class Uploads:
             except UploadUnknownError:
                 await staged.discard()
                 raise
-            try:
-                await staged.resume(row.offset, row.algorithm, row.prefix)
-            except StagedLostError as error:
-                if row.key is not None and await self._blobs.is_stored(row.key, row.offset):
-                    await staged.discard()
-                    raise _PublishedError(row) from error
-                await self._end(row, staged)
-                raise _unknown(upload_id) from error
+            await self._resume(row, staged)
             yield row, staged
         finally:
             await staged.release()
+
+    async def _resume(self, row: UploadRow, staged: Staged) -> None:
+        """Go on at the acknowledged offset, unless the bytes are published already, or lost."""
+        lost = False
+        try:
+            await staged.resume(row.offset, row.algorithm, row.prefix)
+        except StagedLostError:
+            lost = True
+        # An empty blob leaves as much behind when it is published as it had before.
+        named = row.key if lost or row.offset == 0 else None
+        if named is not None and await self._blobs.is_stored(named, row.offset):
+            await staged.discard()
+            raise _PublishedError(row)
+        if lost:
+            await self._end(row, staged)
+            raise _unknown(row.id)
 
     async def _publish(
         self,

@@ -121,8 +121,10 @@ def _contents(name_of: dict[int, str], rows: Rows) -> Contents:
 
 def _list_objects(storage: Path) -> dict[str, int]:
     return {
-        str(path.relative_to(storage)): path.stat().st_size
-        for path in (storage / "blobs").glob("*/*/*")
+        f"blobs/{algorithm.name}/{first.name}/{entry.name}": entry.stat().st_size
+        for algorithm in os.scandir(storage / "blobs")
+        for first in os.scandir(algorithm)
+        for entry in os.scandir(first)
     }
 
 

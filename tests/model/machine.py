@@ -193,10 +193,10 @@ class Machine(RuleBasedStateMachine):
 
     def _read_session(self, upload: str, row: SessionRow, found: Look) -> tuple[bytes, str | None]:
         """The bytes of a session, and the digest under which they were published, if they were."""
-        if found.staged.get(upload, 0) >= row.offset:
+        if row.key not in found.objects:
+            assert found.staged.get(upload, 0) >= row.offset, "acknowledged bytes are gone"
             path = self.world.storage / "staging" / upload
             return (path.read_bytes()[: row.offset] if row.offset else b""), None
-        assert row.key in found.objects, "acknowledged bytes are gone"
         data = (self.world.storage / row.key).read_bytes()
         assert len(data) == row.offset
         _, algorithm, _, name = row.key.split("/")
