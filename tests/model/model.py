@@ -483,7 +483,8 @@ def _cut(asked: str, size: int) -> tuple[int, int] | None:
         return None
     first, last = match.groups()
     if first == "":
-        return max(0, size - int(last)), size - 1
+        # The last bytes of an empty blob are all of it (RFC 9110 section 14.1.2).
+        return (max(0, size - int(last)), size - 1) if size else None
     if last and int(last) < int(first):
         return 1, 0
     return int(first), min(int(last or size), size - 1)

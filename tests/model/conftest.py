@@ -1,0 +1,64 @@
+"""Places for registries to live in, and a clock that the tests turn."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry import clock
+from registry.metadata import migrate
+from tests.model.machine import Place
+from tests.model.world import Clock
+from tests.support.postgres import Cluster
+
+MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Place:
+    template = tmp_path / "template.db"
+    migrate.upgrade(f"sqlite:///{template}")
+
+    @contextlib.contextmanager
+    def embed() -> Iterator[tuple[str, Path]]:
+        with _folder(tmp_path) as folder:
+            shutil.copyfile(template, folder / "moorage.db")
+            yield f"sqlite:///{folder}/moorage.db", folder
+
+    return embed
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        found: Place = request.getfixturevalue("embedded")
+        return found
+    cluster: Cluster = request.getfixturevalue("postgres")
+
+    @contextlib.contextmanager
+    def serve() -> Iterator[tuple[str, Path]]:
+        with _folder(tmp_path) as folder, cluster.database() as url:
+            yield url, folder
+
+    return serve
+
+
+@contextlib.contextmanager
+def _folder(tmp_path: Path) -> Iterator[Path]:
+    # Syncing is not under test here: where memory can be a folder, the data is there.
+    folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else tmp_path))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that everything goes by."""
+    made = Clock()
+    monkeypatch.setattr(clock, "now", made.now)
+    return made
