@@ -9,22 +9,36 @@ from starlette.types import ASGIApp
 
 from registry.api.application import build
 from registry.api.settings import ApiSettings
-from registry.auth.policy import OpenPolicy
+from registry.auth.authenticator import Authenticator
+from registry.auth.keyring import Keyring
+from registry.auth.policies import Policies
+from registry.auth.rules import AuthRules
+from registry.auth.vault import DatabaseVault, FileVault, Vault
 from registry.config import Settings
 from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Runner
 from registry.metadata import migrate
 from registry.metadata.database import Database
+from registry.services.access import Access
+from registry.services.access_tokens import AccessTokens
+from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.doomed import Doomed
+from registry.services.grants import Grants
+from registry.services.groups import Groups
 from registry.services.health import Health
+from registry.services.keys import Keys
 from registry.services.leases import Leases
 from registry.services.manifests import Manifests, SparseSettings
 from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
+from registry.services.robots import Robots
 from registry.services.tags import Tags
+from registry.services.tidying import Tidying
+from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
+from registry.services.users import Users
 from storage.blobs import Blobs as Objects
 from storage.driver import Driver
 from storage.open import open_driver
@@ -38,7 +52,14 @@ class Opened:
     database: Database
     driver: Driver
     registry: Registry
+    access: Access
+    keyring: Keyring
     leases: Leases
+
+    async def close(self) -> None:
+        self.access.authenticator.close()
+        await self.driver.close()
+        await self.database.close()
 
 
 def compose(settings: Settings, driver: Driver | None = None) -> Opened:
@@ -63,7 +84,47 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         doomed=Doomed(database, objects, driver.name),
         health=Health(database, driver),
     )
-    return Opened(database, driver, registry, Leases(database))
+    keyring = Keyring(database, _find_vault(settings, database))
+    access = _compose_access(settings, database, keyring)
+    return Opened(database, driver, registry, access, keyring, Leases(database))
+
+
+def _find_vault(settings: Settings, database: Database) -> Vault:
+    """Where private keys are (design D12)."""
+    place = settings.auth.keys
+    if place == "file" or (place == "auto" and database.embedded):
+        return FileVault(settings.data / "keys")
+    return DatabaseVault(database, settings.auth.secret)
+
+
+def _compose_access(settings: Settings, database: Database, keyring: Keyring) -> Access:
+    auth = settings.auth
+    rules = AuthRules(
+        open=auth.mode == "none",
+        closed=auth.mode == "token" or bool(auth.jwks_url or auth.jwks_file),
+        own=auth.own,
+        service=auth.service,
+        issuer=auth.service,
+        token_life=auth.token_life,
+        personal_namespaces=auth.personal_namespaces,
+        sign_ins=settings.limits.sign_ins,
+    )
+    policies = Policies(database, personal_namespaces=rules.personal_namespaces)
+    authenticator = Authenticator(database, policies, keyring, rules)
+    keys = Keys(database, keyring)
+    return Access(
+        authenticator=authenticator,
+        policies=policies,
+        tokens=Tokens(database, authenticator, keyring),
+        users=Users(database, keyring, authenticator.passwords),
+        groups=Groups(database),
+        robots=Robots(database, keyring),
+        access_tokens=AccessTokens(database, keyring),
+        grants=Grants(database, policies),
+        keys=keys,
+        audit=Audit(database),
+        tidying=Tidying(database, keys),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -74,8 +135,7 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
         await _prepare(opened)
         yield opened
     finally:
-        await opened.driver.close()
-        await opened.database.close()
+        await opened.close()
 
 
 async def _prepare(opened: Opened) -> None:
@@ -90,24 +150,37 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
         await _prepare(opened)
-        runner = Runner(opened.leases, list_jobs(opened.registry, settings.storage.upload_expiry))
+        if await opened.access.authenticator.find_open() is None:
+            await opened.keyring.prepare()
+        jobs = list_jobs(
+            opened.registry,
+            opened.access,
+            settings.storage.upload_expiry,
+            settings.auth.audit_keep,
+        )
+        runner = Runner(opened.leases, jobs)
         runner.start()
         try:
             yield
         finally:
             await runner.stop()
-            await opened.driver.close()
-            await opened.database.close()
+            await opened.close()
 
     return build(
         opened.registry,
+        opened.access,
         ApiSettings(
             body_idle=settings.http.body_idle,
             page=settings.limits.tags_page,
             page_max=settings.limits.tags_page_max,
             delete=settings.content.delete,
             read_only=settings.content.read_only,
+            external_url=settings.http.external_url,
+            trusted_proxies=settings.http.trusted_proxies,
+            requests=settings.limits.requests,
+            uploads=settings.limits.uploads,
+            realm=settings.auth.realm,
+            realm_service=settings.auth.audience if settings.auth.realm else "",
         ),
-        OpenPolicy(),
         lifespan,
     )

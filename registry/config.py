@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import quote
 
+from registry.auth.issuers import Oidc
 from registry.errors import ConfigError
 from registry.units import (
     Count,
@@ -21,11 +22,16 @@ from registry.units import (
     ExternalUrl,
     Flag,
     Kind,
+    Limit,
     Listen,
     Networks,
+    Secret,
+    ServiceName,
     Size,
     Text,
     Timeout,
+    TokenLife,
+    Url,
     is_loopback,
     one_of,
     parse_endpoint,
@@ -33,7 +39,8 @@ from registry.units import (
 
 Origin = Literal["default", "file", "env", "option"]
 Driver = Literal["local", "memory"]
-AuthMode = Literal["", "none"]
+AuthMode = Literal["", "none", "token"]
+KeyPlace = Literal["auto", "file", "database"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -52,6 +59,13 @@ class HttpSettings:
     trusted_proxies: Annotated[
         Networks, "Proxies whose word on a client's address and scheme is believed."
     ] = ()
+    tls_cert: Annotated[
+        Text, "File of the certificate and its chain, from the data folder; empty: no TLS."
+    ] = ""
+    tls_key: Annotated[Text, "File of the certificate's key, from the data folder."] = ""
+    tls_client_ca: Annotated[
+        Text, "File of the authorities of client certificates, from the data folder; empty: none."
+    ] = ""
     drain: Annotated[Duration, "How long a stopping server lets requests finish."] = 30.0
     body_idle: Annotated[Timeout, "How long a request body may deliver nothing."] = 30.0
 
@@ -89,8 +103,41 @@ class AuthSettings:
     """`[auth]`: who may do what."""
 
     mode: Annotated[
-        AuthMode, one_of(AuthMode), "Empty: open to this machine; `none`: open wherever it listens."
+        AuthMode,
+        one_of(AuthMode),
+        "`token`: all sign in; `none`: nobody does; empty: all do as soon as there is a user.",
     ] = ""
+    service: Annotated[ServiceName, "What this registry is called in its own tokens."] = "moorage"
+    token_life: Annotated[TokenLife, "How long a token of this registry is good."] = 300.0
+    personal_namespaces: Annotated[
+        Flag, "Let a user do everything in repositories below her own name."
+    ] = False
+    keys: Annotated[
+        KeyPlace,
+        one_of(KeyPlace),
+        "Where private keys are: `file`, in the data folder; `database`, shared by replicas; "
+        "`auto`: in files beside an embedded database, else in the database.",
+    ] = "auto"
+    secret: Annotated[Secret, "What encrypts private keys in the database; 32 characters."] = field(
+        default="", repr=False
+    )
+    audit_keep: Annotated[Duration, "How long the audit log is kept."] = 365 * 86_400.0
+    issuer: Annotated[Text, "Who makes the tokens of outside: their `iss`, exactly."] = ""
+    audience: Annotated[Text, "Whom those tokens are for: their `aud`, and the service named."] = ""
+    realm: Annotated[Url, "Where clients get those tokens; empty: at this registry."] = ""
+    jwks_url: Annotated[Url, "Where the keys of that issuer are; empty: no such issuer."] = ""
+    jwks_file: Annotated[Text, "Or the file they are in, from the data folder."] = ""
+    own: Annotated[
+        Flag, "Sign in with the users of this registry; false: only the outside issuer's tokens."
+    ] = True
+    allow_private: Annotated[Flag, "Fetch keys from private addresses too, and there by http."] = (
+        False
+    )
+    ca_file: Annotated[
+        Text, "Authorities to trust beside the system's for that, from the data folder."
+    ] = ""
+    jwks_refresh: Annotated[Timeout, "How often the keys of outside issuers are fetched."] = 900.0
+    oidc: Annotated[Oidc, "Issuers whose ID tokens are exchanged for tokens of robots."] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +156,11 @@ class LimitsSettings:
 
     tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 1000
     tags_page_max: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
+    requests: Annotated[Limit, "Requests a second from an address, and of a principal."] = 0
+    sign_ins: Annotated[
+        Limit, "Failed sign-ins of an address in five minutes, and of an account at large."
+    ] = 30
+    uploads: Annotated[Limit, "Uploads begun a minute from an address, and by a principal."] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +224,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     for section, tree in _SECTIONS.items()
     for each in fields(tree)
 }
+SHORTEST_SECRET = 32
 _PREFIX = "MOORAGE_"
 _VARIABLES = {f"{_PREFIX}{key.upper().replace('.', '__')}": key for key in SETTINGS}
 _SLIPS = {name.replace("__", "_") for name in _VARIABLES}
@@ -224,16 +277,22 @@ def load(
     return settings
 
 
-def require_safe_listen(settings: Settings) -> None:
-    """Raise ConfigError if other machines could push without signing in and nobody wrote so."""
-    host, _ = settings.http.address
-    if settings.auth.mode != "none" and not is_loopback(host):
-        raise ConfigError(
-            f'http.listen = "{settings.http.listen}" lets other machines push without signing in.'
-            ' Either listen on this machine only: http.listen = "127.0.0.1:5000".'
-            ' Or allow it in writing: [auth] mode = "none" in the settings file,'
-            " or MOORAGE_AUTH__MODE=none in the environment."
-        )
+def require_safe_listen(settings: Settings, *, has_users: bool) -> None:
+    """Raise ConfigError if other machines could push without signing in and nobody wrote so, or
+    if nobody at all could sign in.
+    """
+    auth = settings.auth
+    outside = bool(auth.jwks_url or auth.jwks_file)
+    if auth.mode == "none" or has_users or outside or is_loopback(settings.http.address[0]):
+        return
+    raise ConfigError(
+        f'http.listen = "{settings.http.listen}" is open to other machines, and there are no users'
+        " who could sign in. Run these two:\n"
+        f"  moorage user add NAME --admin --data {settings.data}\n"
+        f"  moorage serve --listen {settings.http.listen} --data {settings.data}\n"
+        'To let everybody push without signing in, write it down: [auth] mode = "none" in the'
+        " settings file, or MOORAGE_AUTH__MODE=none in the environment."
+    )
 
 
 def show(settings: Settings) -> dict[str, Any]:
@@ -303,6 +362,8 @@ def _read(given: _Given) -> Any:
     kind = SETTINGS[given.key].kind
     try:
         return (kind.from_toml if given.origin == "file" else kind.from_text)(given.value)
+    except ConfigError as problem:  # of a value with places inside
+        raise ConfigError(f"{given.key}{problem.message} ({given.where})") from None
     except ValueError:
         written = given.key if kind.secret else f"{given.key} = {given.value!r}"
         raise ConfigError(f"{written} ({given.where}): expected {kind.expected}") from None
@@ -314,12 +375,59 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             'storage.driver = "memory" is the memory of one process, so http.workers must be 1,'
             f" not {settings.http.workers}"
         )
+    http = settings.http
+    if bool(http.tls_cert) != bool(http.tls_key):
+        there, missing = ("tls_cert", "tls_key") if http.tls_cert else ("tls_key", "tls_cert")
+        yield f"http.{there} is of use only with http.{missing}: set both, or neither"
+    elif http.tls_client_ca and not http.tls_cert:
+        yield "http.tls_client_ca is of use only with http.tls_cert and http.tls_key: set all three"
+    if settings.auth.secret and len(settings.auth.secret) < SHORTEST_SECRET:
+        yield (
+            f"auth.secret has less than {SHORTEST_SECRET} characters; "
+            "make one: openssl rand -hex 32"
+        )
+    yield from _issuer_conflicts(settings.auth)
     limits = settings.limits
     if limits.tags_page > limits.tags_page_max:
         yield (
             f"limits.tags_page = {limits.tags_page} must not be above"
             f" limits.tags_page_max = {limits.tags_page_max}"
         )
+
+
+def _issuer_conflicts(auth: AuthSettings) -> Iterator[str]:
+    has_keys = bool(auth.jwks_url or auth.jwks_file)
+    if auth.jwks_url and auth.jwks_file:
+        yield "auth.jwks_url and auth.jwks_file exclude each other: set one"
+    for name, value in (("issuer", auth.issuer), ("audience", auth.audience)):
+        if has_keys and not value:
+            yield f"auth.{name} is needed beside auth.jwks_url or auth.jwks_file"
+        elif value and not has_keys:
+            yield f"auth.{name} is of use only with auth.jwks_url or auth.jwks_file"
+    if auth.realm and not has_keys:
+        yield "auth.realm is of use only with auth.jwks_url or auth.jwks_file"
+    if not auth.own:
+        yield from _foreign_only_conflicts(auth)
+    for name, url in _places_of_keys(auth):
+        if url.startswith("http:") and not auth.allow_private:
+            yield f'{name} = "{url}" must be https, or auth.allow_private be true'
+
+
+def _foreign_only_conflicts(auth: AuthSettings) -> Iterator[str]:
+    if not (auth.realm and (auth.jwks_url or auth.jwks_file)):
+        yield (
+            "auth.own = false needs an outside issuer: auth.issuer, auth.audience, auth.realm, and"
+            " auth.jwks_url or auth.jwks_file"
+        )
+    if auth.oidc:
+        yield "auth.own = false leaves no tokens of robots, for which auth.oidc is: set one of them"
+
+
+def _places_of_keys(auth: AuthSettings) -> Iterator[tuple[str, str]]:
+    yield "auth.jwks_url", auth.jwks_url
+    for index, oidc in enumerate(auth.oidc):
+        yield f"auth.oidc[{index}].issuer", oidc.issuer
+        yield f"auth.oidc[{index}].jwks_url", oidc.jwks_url
 
 
 def _refuse(problems: list[str]) -> None:

@@ -47,7 +47,11 @@ class ManifestInvalidError(RegistryError):
     """A manifest that breaks the content rules."""
 
 
-class ManifestTooLargeError(RegistryError):
+class BodyTooLargeError(RegistryError):
+    """A request body above the limit."""
+
+
+class ManifestTooLargeError(BodyTooLargeError):
     """A manifest above the limit."""
 
 
@@ -149,12 +153,76 @@ class DeniedError(RegistryError):
     """The principal lacks the right."""
 
 
+class UnauthorizedError(RegistryError):
+    """Who asks must sign in, or show more than this: `challenge` says how (RFC 9110, 11.6.1)."""
+
+    def __init__(self, message: str, challenge: str, detail: Any = None) -> None:
+        super().__init__(message, detail)
+        self.challenge = challenge
+
+
+class CredentialsInvalidError(RegistryError):
+    """No such account, a wrong password, or a secret that was revoked or has expired."""
+
+
+class GrantTypeInvalidError(RegistryError):
+    """A request for a token in a way that is not offered."""
+
+
+class InputInvalidError(RegistryError):
+    """A value that cannot be used; the message says what can."""
+
+
+class RightsInvalidError(InputInvalidError):
+    """Not the name of an action that can be granted."""
+
+
+class PatternInvalidError(InputInvalidError):
+    """Not a pattern of repository names."""
+
+
+class SubjectInvalidError(InputInvalidError):
+    """Nobody that a grant can be given to."""
+
+
+class AccountNameInvalidError(InputInvalidError):
+    """Not a name for a user, group or robot."""
+
+
+class PasswordInvalidError(InputInvalidError):
+    """A password that is too short, too long or holds what cannot be typed."""
+
+
+class NotFoundError(RegistryError):
+    """No such user, group, robot, token, grant or key."""
+
+
+class ConflictError(RegistryError):
+    """What is there already, or is in use, stands against it."""
+
+
+class TokenInvalidError(RegistryError):
+    """A token that is malformed, expired, forged or revoked."""
+
+
+class TooManyRequestsError(RegistryError):
+    """More requests than a limit allows; the next may come in `retry_after` whole seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, {"retry_after": retry_after})
+        self.retry_after = retry_after
+
+
 class DatabaseUnavailableError(RegistryError):
     """The database cannot answer now."""
 
 
 class DatabaseFullError(DatabaseUnavailableError):
     """The database has no room for more."""
+
+
+class UpstreamError(RegistryError):
+    """Another server cannot be reached, may not be, or gave what cannot be used."""
 
 
 class SchemaError(RegistryError):

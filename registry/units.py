@@ -3,6 +3,7 @@
 A field `drain: Duration` is a float of seconds; its `Kind` reads `30s` and writes it again.
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _QUANTITY = re.compile(r"([0-9]{1,19})([A-Za-z]+)")
 _HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _LISTEN = re.compile(rf"(?P<host>{_HOST})?:(?P<port>[0-9]{{1,5}})")
 _EXTERNAL_URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?/?")
+_URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?(/[!-~]*)?")
 _DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.*")
 # Printed only if its shape leaves no doubt where the password is; of its query, what is harmless.
 _PRINTABLE_URL = re.compile(
@@ -30,6 +32,8 @@ _PRINTABLE_URL = re.compile(
     r"(?P<password>:[^/?#@]*(?=@))?"
     rf"(?P<after>@?({_HOST})?(:[0-9]+)?(/[\w.-]*)?)(?P<query>\?[^#@]*)?"
 )
+_SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_TOKEN_LIFE = range(60, 86_401)  # seconds; clients take a token to live a minute at the least
 _HARMLESS = re.compile(r"(application_name|connect_timeout|host|port|sslmode|timeout)=[\w.,:/-]*")
 
 
@@ -57,6 +61,11 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     """Split HOST:PORT, the host empty for all addresses; raise ValueError for all else."""
     match = _match_endpoint(_LISTEN, text)
     return (match["host"] or "").strip("[]"), int(match["port"])
+
+
+def parse_url(text: str) -> str:
+    """Return an http or https URL without credentials; raise ValueError for all else."""
+    return _match_endpoint(_URL, text)[0]
 
 
 def is_loopback(host: str) -> bool:
@@ -113,6 +122,10 @@ def _parse_external_url(text: str) -> str:
     return _match_endpoint(_EXTERNAL_URL, text)[0].removesuffix("/") if text else ""
 
 
+def _parse_optional_url(text: str) -> str:
+    return parse_url(text) if text else ""
+
+
 def _parse_database_url(text: str) -> str:
     if text and not _DATABASE_URL.fullmatch(text):
         raise ValueError("not a URL of a database that is supported")
@@ -133,10 +146,40 @@ def _parse_timeout(text: str) -> float:
     return _above_zero(parse_duration(text))
 
 
+def _parse_token_life(text: str) -> float:
+    life = parse_duration(text)
+    if life not in _TOKEN_LIFE or life != int(life):
+        raise ValueError(f"{text!r} is too short, too long, or not of whole seconds")
+    return life
+
+
+def _parse_service(text: str) -> str:
+    if not _SERVICE.fullmatch(text):
+        raise ValueError(f"{text!r} cannot stand in a header")
+    return text
+
+
+def _mask(text: str) -> str:
+    return "***" if text else ""
+
+
+def _not_negative(value: int) -> int:
+    if value < 0:
+        raise ValueError(f"{value} is below zero")
+    return value
+
+
 def _above_zero(value: Number) -> Number:
     if value <= 0:
         raise ValueError(f"{value} is not above zero")
     return value
+
+
+def _read_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _same(value: Any) -> Any:
@@ -145,13 +188,17 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of value: what it looks like, how it is read from its TOML type, how it is printed."""
+    """A sort of value: what it looks like, how it is read from its TOML type, how it is printed.
+
+    One that is `json` is so written in an option or variable.
+    """
 
     expected: str
     toml: type = str
     parse: Callable[[Any], Any] = _same
     show: Callable[[Any], Any] = _same
     secret: bool = False
+    json: bool = False
 
     def from_toml(self, value: object) -> Any:
         """Return the value of what a TOML file holds; raise ValueError if it does not fit."""
@@ -161,6 +208,8 @@ class Kind:
 
     def from_text(self, text: str) -> Any:
         """Return the value of an option or variable; raise ValueError if it does not fit."""
+        if self.json:
+            return self.from_toml(_read_json(text))
         if self.toml is list:
             return self.parse([item.strip() for item in text.split(",") if item.strip()])
         if self.toml is bool and text.lower() not in _TRUTH:
@@ -183,17 +232,26 @@ def one_of(literal: Any) -> Kind:
 _DURATION = 'a duration with its unit, such as "30s"'
 _ENDPOINT = 'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses'
 _ORIGIN = 'scheme, host and port and nothing more, such as "https://registry.example.org"'
+_PLACE = 'a URL, such as "https://gitlab.example.org/oauth/discovery/keys"'
 _NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
 _DATABASE = '"sqlite:///FILE" or "postgresql+psycopg://USER:PASSWORD@HOST/NAME"'
 
 Text = Annotated[str, Kind("a string")]
+Secret = Annotated[str, Kind("a string", show=_mask, secret=True)]
+ServiceName = Annotated[str, Kind("a name of letters, digits and . _ : / -", parse=_parse_service)]
+TokenLife = Annotated[
+    float,
+    Kind('a duration of "60s" to "24h"', parse=_parse_token_life, show=format_duration),
+]
 Flag = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("a whole number above zero, such as 4", int, _above_zero)]
+Limit = Annotated[int, Kind("a whole number, such as 50, 0 for no limit", int, _not_negative)]
 Duration = Annotated[float, Kind(_DURATION, str, parse_duration, format_duration)]
 Timeout = Annotated[float, Kind(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)]
 Size = Annotated[int, Kind('a size with its unit, such as "64MiB"', str, parse_size, format_size)]
 Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
 ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
+Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]
 Networks = Annotated[tuple[Network, ...], Kind(_NETWORKS, list, _parse_networks, _show_networks)]
 DatabaseUrl = Annotated[
     str, Kind(_DATABASE, str, _parse_database_url, mask_database_url, secret=True)

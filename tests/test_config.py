@@ -50,6 +50,9 @@ def test_the_defaults(tmp_path: Path) -> None:
             "workers": 1,
             "external_url": "",
             "trusted_proxies": [],
+            "tls_cert": "",
+            "tls_key": "",
+            "tls_client_ca": "",
             "drain": "30s",
             "body_idle": "30s",
         },
@@ -60,14 +63,26 @@ def test_the_defaults(tmp_path: Path) -> None:
             "upload_expiry": "1d",
         },
         "database": {"url": f"sqlite:///{tmp_path}/moorage.db"},
-        "auth": {"mode": ""},
+        "auth": {
+            "mode": "",
+            "issuer": "",
+            "audience": "",
+            "realm": "",
+            "jwks_url": "",
+            "jwks_file": "",
+            "own": True,
+            "allow_private": False,
+            "ca_file": "",
+            "jwks_refresh": "15m",
+            "oidc": [],
+        },
         "content": {
             "sparse_index": False,
             "sparse_image": False,
             "delete": True,
             "read_only": False,
         },
-        "limits": {"tags_page": 1000, "tags_page_max": 10_000},
+        "limits": {"tags_page": 1000, "tags_page_max": 10_000, "requests": 0, "uploads": 0},
         "log": {"format": "text", "level": "info", "access": True},
     }
 
@@ -289,6 +304,12 @@ def test_the_place_is_named(tmp_path: Path) -> None:
         ("storage.upload_expiry", "1"),
         ("database.url", "postgres://db"),
         ("auth.mode", "off"),
+        ("auth.realm", "auth.example.org/token"),
+        ("auth.jwks_url", "https://user:word@example.org/keys"),
+        ("auth.jwks_url", "file:///keys.json"),
+        ("auth.jwks_refresh", "0s"),
+        ("auth.oidc", "https://example.org"),
+        ("auth.oidc", "{}"),
         ("content.delete", "maybe"),
         ("limits.tags_page", "-1"),
         ("log.format", "xml"),
@@ -315,6 +336,55 @@ def test_memory_is_the_memory_of_one_process(tmp_path: Path) -> None:
 
 def test_the_default_page_is_no_larger_than_the_largest(tmp_path: Path) -> None:
     assert "limits.tags_page_max = 10" in refusal(tmp_path, "[limits]\ntags_page_max = 10\n")
+
+
+OUTSIDE = {
+    "auth.issuer": "gitlab-issuer",
+    "auth.audience": "container_registry",
+    "auth.realm": "https://gitlab.example.org/jwt/auth",
+    "auth.jwks_url": "https://gitlab.example.org/oauth/discovery/keys",
+}
+OIDC = '[{"issuer": "%s", "rules": [{"robot": "ci", "claims": {"repository": "org/app"}}]}]'
+GITHUB = OIDC % "https://token.actions.githubusercontent.com"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        OUTSIDE,
+        OUTSIDE | {"auth.realm": ""},
+        OUTSIDE | {"auth.own": "false"},
+        OUTSIDE | {"auth.jwks_url": "", "auth.jwks_file": "keys.json"},
+        OUTSIDE | {"auth.jwks_url": "http://gitlab/keys", "auth.allow_private": "true"},
+        OUTSIDE | {"auth.oidc": GITHUB},
+        {"auth.oidc": OIDC % "http://gitlab", "auth.allow_private": "true"},
+    ],
+)
+def test_outside_issuers(tmp_path: Path, overrides: Mapping[str, str]) -> None:
+    settings(tmp_path, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (OUTSIDE | {"auth.jwks_file": "keys.json"}, "auth.jwks_url and auth.jwks_file exclude"),
+        (OUTSIDE | {"auth.issuer": ""}, "auth.issuer is needed"),
+        (OUTSIDE | {"auth.audience": ""}, "auth.audience is needed"),
+        ({"auth.issuer": "gitlab-issuer"}, "auth.issuer is of use only"),
+        ({"auth.audience": "registry"}, "auth.audience is of use only"),
+        ({"auth.realm": "https://auth.example.org"}, "auth.realm is of use only"),
+        ({"auth.own": "false"}, "auth.own = false needs"),
+        (OUTSIDE | {"auth.own": "false", "auth.realm": ""}, "auth.own = false needs"),
+        (OUTSIDE | {"auth.own": "false", "auth.oidc": GITHUB}, "auth.own = false leaves"),
+        (OUTSIDE | {"auth.jwks_url": "http://gitlab/keys"}, "auth.jwks_url = .* must be https"),
+        ({"auth.oidc": OIDC % "http://gitlab"}, r"auth\.oidc\[0\]\.issuer = .* must be https"),
+    ],
+)
+def test_outside_issuers_that_are_half_set(
+    tmp_path: Path, overrides: Mapping[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings(tmp_path, overrides=overrides)
 
 
 # Files that are refused

@@ -13,9 +13,11 @@ from registry.units import (
     ExternalUrl,
     Flag,
     Kind,
+    Limit,
     Listen,
     Networks,
     Timeout,
+    Url,
     format_duration,
     format_size,
     is_loopback,
@@ -285,6 +287,14 @@ def test_counts_are_above_zero(text: str) -> None:
         kind_of(Count).from_text(text)
 
 
+def test_a_limit_may_be_zero_and_not_less() -> None:
+    assert kind_of(Limit).from_text("0") == 0
+    assert kind_of(Limit).from_toml(50) == 50
+    for text in ("-1", "many", "", "1.0"):
+        with pytest.raises(ValueError, match=r"."):
+            kind_of(Limit).from_text(text)
+
+
 def test_a_timeout_is_above_zero() -> None:
     assert kind_of(Timeout).from_text("1ms") == 0.001
     with pytest.raises(ValueError, match="above zero"):
@@ -304,3 +314,49 @@ def test_a_refused_database_url_is_not_repeated(url: str) -> None:
     with pytest.raises(ValueError, match=r".") as refused:
         kind_of(DatabaseUrl).from_text(url)
     assert url not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "https://example.org",
+        "https://example.org/",
+        "https://example.org:8443/keys?app=1",
+        "http://[::1]:80/keys",
+    ],
+)
+def test_urls(text: str) -> None:
+    assert kind_of(Url).from_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "example.org",
+        "//example.org",
+        "ftp://example.org",
+        "https://",
+        "https:///keys",
+        "https://user@example.org/",
+        "https://user:word@example.org/",
+        "https://example.org:65536/",
+        "https://[::1/",
+        "https://[::g]/",
+        "https://example.org/a b",
+        "https://example.org/\n",
+        "https://example.org/\u00e9",
+        "https://example.org?app=1",
+    ],
+)
+def test_other_urls_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        kind_of(Url).from_text(text)
+
+
+def test_a_kind_that_is_json_is_so_written_outside_of_files() -> None:
+    kind = Kind("tables", list, tuple, json=True)
+    assert kind.from_text('[{"a": "b,c"}]') == ({"a": "b,c"},)
+    for text in ("", "a,b", "{}", "[" * 100_000):
+        with pytest.raises(ValueError, match=r"."):
+            kind.from_text(text)

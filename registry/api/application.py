@@ -1,4 +1,4 @@
-"""The ASGI application of the API: observer, gate, routes."""
+"""The ASGI application of the API: proxies, observer, gate, routes."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,23 +9,32 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from registry.api.call import Endpoint
 from registry.api.gate import Gate
+from registry.api.guard import Guard
 from registry.api.observe import Observer
 from registry.api.ops import Ops
+from registry.api.proxies import Proxies
+from registry.api.rates import Limits
 from registry.api.settings import ApiSettings
+from registry.api.token import KeysEndpoint, TokenEndpoint
 from registry.api.v2.routes import ROUTES
-from registry.auth.policy import OpenPolicy
 from registry.errors import EndpointUnknownError, MethodUnknownError
+from registry.services.access import Access
 from registry.services.registry import Registry
 
 
 def build(
-    registry: Registry, settings: ApiSettings, policy: OpenPolicy, lifespan: Lifespan[Router]
+    registry: Registry,
+    access: Access,
+    settings: ApiSettings,
+    lifespan: Lifespan[Router],
 ) -> ASGIApp:
     """All endpoints, with the layers that every request passes."""
     ops = Ops(registry)
+    guard = Guard(access.authenticator, Limits(settings), settings)
     routes: list[BaseRoute] = [
-        Route(entry.path, Endpoint(entry, registry, settings, policy)) for entry in ROUTES
+        Route(entry.path, Endpoint(entry, registry, settings, guard)) for entry in ROUTES
     ]
+    routes.append(Route("/token", TokenEndpoint(guard, access.tokens, settings.body_idle)))
     routes += [
         Route(path, _ReadOnly(path, handler))
         for path, handler in {
@@ -33,10 +42,11 @@ def build(
             "/healthz": ops.get_health,
             "/readyz": ops.get_readiness,
             "/metrics": ops.get_metrics,
+            "/.well-known/jwks.json": KeysEndpoint(guard).get_keys,
         }.items()
     ]
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
-    return Observer(Gate(router))
+    return Proxies(Observer(Gate(router)), settings.trusted_proxies, settings.external_url)
 
 
 class _ReadOnly:

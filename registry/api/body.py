@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
-from registry.errors import BodyStalledError, ClientGoneError, ManifestTooLargeError
+from registry.errors import BodyStalledError, BodyTooLargeError, ClientGoneError
 
 
 async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
@@ -30,9 +30,9 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
 
 
 async def read_body(request: Request, idle: float, limit: int) -> bytes:
-    """The whole body; ManifestTooLargeError as soon as it is known to exceed `limit` bytes."""
+    """The whole body; BodyTooLargeError as soon as it is known to exceed `limit` bytes."""
     announced = request.headers.get("content-length", "0")
-    too_large = ManifestTooLargeError(f"a manifest has at most {limit} bytes", {"limit": limit})
+    too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})
     if int(announced) > limit:
         raise too_large
     body = bytearray()

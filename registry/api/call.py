@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.api.guard import Guard, format_scope
 from registry.api.settings import ApiSettings
 from registry.auth.actions import Action
-from registry.auth.policy import OpenPolicy
+from registry.auth.caller import Caller
 from registry.auth.principals import Principal
 from registry.errors import (
-    DeniedError,
     MethodUnknownError,
     NameInvalidError,
     PageInvalidError,
@@ -35,9 +35,13 @@ class Call:
     request: Request
     registry: Registry
     settings: ApiSettings
-    policy: OpenPolicy
-    principal: Principal
+    guard: Guard
+    caller: Caller
     repository: RepositoryName | None
+
+    @property
+    def principal(self) -> Principal:
+        return self.caller.principal
 
     @property
     def name(self) -> RepositoryName:
@@ -75,8 +79,16 @@ class Call:
         largest = self.settings.page_max
         return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
 
-    def may_pull(self, name: RepositoryName) -> bool:
-        return self.policy.may(self.principal, Action.PULL, name)
+    def require_mount(self, source: RepositoryName) -> None:
+        """Ask for a token that reaches the source of a mount too, if she could have one."""
+        if not self.caller.may_pull(source) and self.caller.could_pull(source):
+            scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
+            raise self.guard.demand(self.request, scopes)
+
+    def check_upload(self) -> None:
+        """Count an upload that is to begin; TooManyRequestsError."""
+        client = self.request.client
+        self.guard.limits.check_upload(client.host if client else None, self.principal.name)
 
 
 Handler = Callable[[Call], Awaitable[Response | ASGIApp]]
@@ -94,12 +106,12 @@ class Endpoint:
     """The ASGI application of one entry. Rights are asked here and nowhere else."""
 
     def __init__(
-        self, entry: Entry, registry: Registry, settings: ApiSettings, policy: OpenPolicy
+        self, entry: Entry, registry: Registry, settings: ApiSettings, guard: Guard
     ) -> None:
         self._entry = entry
         self._registry = registry
         self._settings = settings
-        self._policy = policy
+        self._guard = guard
         off = _list_switched_off(settings)
         self._off = {
             method: off[action]
@@ -115,15 +127,13 @@ class Endpoint:
         action, handler = self._entry.methods[request.method]
         name = request.path_params.get("name")
         repository = None if name is None else RepositoryName.parse(name)
-        principal = self._policy.authenticate()
-        scope["moorage.principal"] = principal.name
-        if not self._policy.may(principal, action, repository):
-            raise DeniedError("the right for this is missing", {"action": action.value})
+        caller = await self._guard.admit(request, action, repository)
+        scope["moorage.principal"] = caller.principal.name
         if request.method in self._off:
             left = sorted(self._entry.methods.keys() - self._off.keys())
             raise SwitchedOffError(self._off[request.method], left)
         response = await handler(
-            Call(request, self._registry, self._settings, self._policy, principal, repository)
+            Call(request, self._registry, self._settings, self._guard, caller, repository)
         )
         await response(scope, receive, send)
 

@@ -43,7 +43,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.BlobInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
     errors.ManifestUnknownError: Wire(404, "MANIFEST_UNKNOWN"),
     errors.ManifestInvalidError: Wire(400, "MANIFEST_INVALID"),
-    errors.ManifestTooLargeError: Wire(413, "SIZE_INVALID"),
+    errors.BodyTooLargeError: Wire(413, "SIZE_INVALID"),
     errors.ManifestInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
     errors.ManifestContentMissingError: Wire(400, "MANIFEST_BLOB_UNKNOWN"),
     errors.UploadUnknownError: Wire(404, "BLOB_UPLOAD_UNKNOWN"),
@@ -61,8 +61,18 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.EndpointUnknownError: Wire(404, "UNSUPPORTED"),
     errors.MethodUnknownError: Wire(405, "UNSUPPORTED"),
     errors.DeniedError: Wire(403, "DENIED"),
+    errors.UnauthorizedError: Wire(401, "UNAUTHORIZED"),
+    errors.CredentialsInvalidError: Wire(401, "UNAUTHORIZED"),
+    errors.TokenInvalidError: Wire(401, "UNAUTHORIZED"),
+    errors.GrantTypeInvalidError: Wire(400, "UNSUPPORTED"),
+    errors.InputInvalidError: Wire(400, "INVALID"),
+    errors.NotFoundError: Wire(404, "NOT_FOUND"),
+    errors.ConflictError: Wire(409, "CONFLICT"),
+    errors.ConfigError: Wire(503, "UNAVAILABLE", _RETRY),
+    errors.TooManyRequestsError: Wire(429, "TOOMANYREQUESTS"),
     errors.DatabaseUnavailableError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.DatabaseFullError: Wire(507, "UNAVAILABLE", _RETRY),
+    errors.UpstreamError: Wire(503, "UNAVAILABLE", _RETRY),
     StoreError: Wire(503, "UNAVAILABLE", _RETRY),
     StoreFullError: Wire(507, "UNAVAILABLE", _RETRY),
 }
@@ -88,6 +98,10 @@ def answer(error: Exception) -> Response:
         response.headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, errors.RangeInvalidError):
         response.headers["Content-Range"] = f"bytes */{error.size}"
+    if isinstance(error, errors.UnauthorizedError):
+        response.headers["WWW-Authenticate"] = error.challenge
+    if isinstance(error, errors.TooManyRequestsError):
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
 
 

@@ -2,13 +2,25 @@
 
 from dataclasses import dataclass
 
+from registry.units import Network
+
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """`body_idle` in seconds; `page` and `page_max` in entries of a list."""
+    """`body_idle` in seconds; `page` and `page_max` in entries of a list.
+
+    `requests` per second and `uploads` begun per minute, of an address and of a principal, 0 for
+    any number. `realm` is where tokens are to be had, if not here, for `realm_service`.
+    """
 
     body_idle: float = 30.0
     page: int = 1000
     page_max: int = 10_000
     delete: bool = True
     read_only: bool = False
+    external_url: str = ""
+    trusted_proxies: tuple[Network, ...] = ()
+    requests: int = 0
+    uploads: int = 0
+    realm: str = ""
+    realm_service: str = ""

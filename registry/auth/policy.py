@@ -1,18 +1,266 @@
-"""May she? The one place that decides."""
+"""Who may do what: all of it in memory, as it was at one moment."""
 
-from registry.auth.actions import Action
-from registry.auth.principals import ANONYMOUS, Principal
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
+from registry.metadata.policy import PolicyRows
+from registry.metadata.robots import RobotRow
+from registry.metadata.secrets import SecretRow
+from registry.metadata.signing_keys import KeyState, SigningKeyRow
+from registry.metadata.users import UserRow
 from registry.oci.names import RepositoryName
 
 
-class OpenPolicy:
-    """Everybody is let in and may do everything: a registry on loopback, or `mode = "none"`."""
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant, read."""
 
-    def authenticate(self) -> Principal:
-        """Who sent the request."""
-        return ANONYMOUS
+    id: int
+    subject: Subject
+    pattern: RepositoryPattern
+    rights: Rights
 
-    def may(self, principal: Principal, action: Action, name: RepositoryName | None) -> bool:
-        """Whether the principal may do `action` in the repository, or, for None, at all."""
-        del principal, action, name
-        return True
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a personal access token is good for at most."""
+
+    pattern: RepositoryPattern
+    rights: Rights
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is allowed, and why: the grants that give it, or a sentence."""
+
+    allowed: bool
+    reason: str
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The owner of a live credential: a user or a robot, with what bounds the credential."""
+
+    name: str
+    admin: bool
+    subjects: tuple[Subject, ...]
+    namespace: str | None
+    bounds: tuple[Bound, ...] | None
+
+
+def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
+    """Read the `scopes` of a secret: JSON pairs of a pattern and actions; None for no bound."""
+    if text is None:
+        return None
+    return tuple(
+        Bound(RepositoryPattern.parse(pattern), parse_rights(actions))
+        for pattern, actions in json.loads(text)
+    )
+
+
+class Policy:
+    """The rows, indexed for the questions of every request. Never changed: replaced."""
+
+    def __init__(self, rows: PolicyRows, *, personal_namespaces: bool) -> None:
+        self.number = rows.number
+        self.has_users = bool(rows.users)
+        self.keys: dict[str, SigningKeyRow] = {row.kid: row for row in rows.keys}
+        self._removals = rows.removals
+        self._personal = personal_namespaces
+        self._users = {row.name: row for row in rows.users}
+        self._robots = {row.name: row for row in rows.robots}
+        self._secrets = {row.id: row for row in rows.secrets}
+        self._bounds = {row.id: read_bounds(row.scopes) for row in rows.secrets}
+        self._groups: defaultdict[str, list[str]] = defaultdict(list)
+        for user, group in rows.memberships:
+            self._groups[user].append(group)
+        self._grants: defaultdict[Subject, list[Grant]] = defaultdict(list)
+        self._index: defaultdict[tuple[Subject, str], list[Grant]] = defaultdict(list)
+        for row in rows.grants:
+            pattern = RepositoryPattern.parse(row.pattern)
+            subject = Subject.parse(row.subject)
+            grant = Grant(row.id, subject, pattern, parse_rights(row.actions.split(",")))
+            self._grants[subject].append(grant)
+            self._index[subject, str(pattern)].append(grant)
+
+    @property
+    def active_key(self) -> SigningKeyRow | None:
+        """The key that new tokens are signed with."""
+        return next((k for k in self.keys.values() if k.state is KeyState.ACTIVE), None)
+
+    def find_user(self, name: str) -> UserRow | None:
+        return self._users.get(name)
+
+    def find_robot(self, name: str) -> RobotRow | None:
+        return self._robots.get(name)
+
+    def find_secret(self, secret_id: str) -> SecretRow | None:
+        return self._secrets.get(secret_id)
+
+    def find_account(self, credential: str, now: int) -> Account | None:
+        """Whose credential that is, if it is good at `now`, in microseconds."""
+        kind, _, rest = credential.partition(":")
+        name, _, generation = rest.rpartition(":")
+        if kind == "user":
+            user = self._users.get(name)
+            return self._of_user(user) if user and user.generation == generation else None
+        if kind == "robot":
+            robot = self._robots.get(name)
+            return self._of_robot(robot, now) if robot and robot.generation == generation else None
+        secret = self._secrets.get(rest) if kind == "secret" else None
+        return self._of_secret(secret, now) if secret else None
+
+    def _of_secret(self, secret: SecretRow, now: int) -> Account | None:
+        if secret.expires_at is not None and secret.expires_at <= now:
+            return None
+        if secret.user is not None:
+            user = self._users.get(secret.user)
+            return self._of_user(user, self._bounds[secret.id]) if user else None
+        robot = self._robots.get(secret.robot or "")
+        return self._of_robot(robot, now) if robot else None
+
+    def _of_user(self, user: UserRow, bounds: tuple[Bound, ...] | None = None) -> Account | None:
+        if user.disabled:
+            return None
+        return Account(user.name, user.admin, self._subjects(user), user.name, bounds)
+
+    def _subjects(self, user: UserRow) -> tuple[Subject, ...]:
+        own = Subject(SubjectKind.USER, user.name)
+        groups = [Subject(SubjectKind.GROUP, name) for name in self._groups.get(user.name, ())]
+        return own, *groups, SIGNED_IN, EVERYBODY
+
+    @staticmethod
+    def _of_robot(robot: RobotRow, now: int) -> Account | None:
+        if robot.expires_at is not None and robot.expires_at <= now:
+            return None
+        subjects = (Subject(SubjectKind.ROBOT, robot.name), SIGNED_IN, EVERYBODY)
+        return Account(ROBOT_SIGN_IN + robot.name, False, subjects, None, None)
+
+    def rights(self, account: Account | None, name: RepositoryName) -> Rights:
+        """What the account, or for None anybody, may do in the repository."""
+        text = str(name)
+        if account is None:
+            return self._granted((EVERYBODY,), text)
+        if account.admin or self._owns(account, text):
+            rights = ALL_RIGHTS
+        else:
+            rights = self._granted(account.subjects, text)
+        if account.bounds is None:
+            return rights
+        bound = (b.rights for b in account.bounds if b.pattern.matches(text))
+        return rights & _with_admin(frozenset().union(*bound))
+
+    def is_admin(self, account: Account | None) -> bool:
+        """Whether the account may administer the registry: a bounded token of an admin may not."""
+        return account is not None and account.admin and account.bounds is None
+
+    def administers(self, account: Account | None, pattern: RepositoryPattern) -> bool:
+        """Whether the account may say who may do what in all repositories of the pattern."""
+        if account is None or account.bounds is not None:
+            return False
+        if account.admin or (
+            self._personal
+            and account.namespace is not None
+            and RepositoryPattern.parse(f"{account.namespace}/**").covers(pattern)
+        ):
+            return True
+        return any(
+            Right.ADMIN in grant.rights and grant.pattern.covers(pattern)
+            for subject in account.subjects
+            for grant in self._grants.get(subject, ())
+        )
+
+    def was_removed(self, name: RepositoryName, *, since: int) -> bool:
+        """Whether a repository of that name went after the policy's number `since`."""
+        removal = self._removals.get(name)
+        return removal is not None and removal.number > since
+
+    def was_removed_after(self, name: RepositoryName, moment: int) -> bool:
+        """As `was_removed`, since a moment in microseconds."""
+        removal = self._removals.get(name)
+        return removal is not None and removal.at > moment
+
+    def _owns(self, account: Account, name: str) -> bool:
+        return (
+            self._personal
+            and account.namespace is not None
+            and name.startswith(f"{account.namespace}/")
+        )
+
+    def _granted(self, subjects: Iterable[Subject], name: str) -> Rights:
+        rights = NO_RIGHTS
+        for grant in self._iter_grants(subjects, name):
+            rights |= grant.rights
+        return _with_admin(rights)
+
+    def _iter_grants(self, subjects: Iterable[Subject], name: str) -> Iterator[Grant]:
+        """The grants of the subjects that speak of the repository: looked up, not searched."""
+        patterns = _list_patterns(name)
+        for subject in subjects:
+            if subject in self._grants:
+                for pattern in patterns:
+                    yield from self._index.get((subject, pattern), ())
+
+    def explain(self, subject: Subject, name: RepositoryName, wanted: Rights) -> Decision:
+        """Whether the subject may do all of `wanted` in the repository, and which grants decide."""
+        account = self._find_subject(subject)
+        if isinstance(account, str):
+            return Decision(False, account)
+        if account is not None and account.admin:
+            return Decision(True, f"{subject} is an admin, who may do everything")
+        if account is not None and self._owns(account, str(name)):
+            return Decision(True, f"{name} is in {subject}'s own namespace")
+        subjects = account.subjects if account is not None else _belongs_to(subject)
+        found = [
+            grant
+            for grant in self._iter_grants(subjects, str(name))
+            if _with_admin(grant.rights) & wanted
+        ]
+        given = _with_admin(frozenset().union(*(grant.rights for grant in found)))
+        if wanted <= given:
+            return Decision(True, "granted", tuple(found))
+        missing = ", ".join(sorted(wanted - given))
+        return Decision(False, f"no grant to {subject} gives {missing} there", tuple(found))
+
+    def _find_subject(self, subject: Subject) -> Account | str | None:
+        """The account of a subject that has one; a sentence where it can do nothing."""
+        if subject.kind is SubjectKind.USER:
+            user = self._users.get(subject.name)
+            if user is None:
+                return f"there is no user {subject.name}"
+            return self._of_user(user) or f"the user {subject.name} is disabled"
+        if subject.kind is SubjectKind.ROBOT:
+            robot = self._robots.get(subject.name)
+            if robot is None:
+                return f"there is no robot {subject.name}"
+            # Whether it has expired is told where it signs in.
+            return Account(robot.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
+        return None
+
+
+def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
+    """A group or everybody, with those that they are part of."""
+    if subject == EVERYBODY:
+        return (EVERYBODY,)
+    return tuple(dict.fromkeys((subject, SIGNED_IN, EVERYBODY)))
+
+
+def _with_admin(rights: Rights) -> Rights:
+    return ALL_RIGHTS if Right.ADMIN in rights else rights
+
+
+def _list_patterns(name: str) -> list[str]:
+    """All patterns that speak of the repository."""
+    patterns = [name, "**"]
+    parent, _, _ = name.rpartition("/")
+    patterns.append(f"{parent}/*" if parent else "*")
+    while parent:
+        patterns.append(f"{parent}/**")
+        parent, _, _ = parent.rpartition("/")
+    return patterns

@@ -2,16 +2,38 @@
 
 from dataclasses import dataclass
 
+from registry.auth.subjects import ROBOT_SIGN_IN
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody with a name; the change feed and upload sessions name them."""
+    """Somebody. `name` is what the books and upload sessions say.
+
+    `credential` is what was signed in with, as the policy knows it: `user:NAME:GENERATION`,
+    `robot:NAME:GENERATION` or `secret:ID`. Empty for those whom the policy does not know.
+    """
 
     name: str
+    credential: str = ""
 
 
 ANONYMOUS = Principal("anonymous")
-"""Anybody, where `[auth] mode` is `none`."""
+"""Anybody."""
 
 OPERATOR = Principal("operator")
 """Whoever can run the command line on the data itself."""
+
+
+def of_user(name: str, generation: str) -> Principal:
+    """A user who gave her password."""
+    return Principal(name, f"user:{name}:{generation}")
+
+
+def of_robot(name: str, generation: str) -> Principal:
+    """A robot that an outside issuer vouches for."""
+    return Principal(ROBOT_SIGN_IN + name, f"robot:{name}:{generation}")
+
+
+def of_outside(subject: str) -> Principal:
+    """Whom a token of an outside issuer speaks of."""
+    return Principal(f"outside:{subject}")

@@ -8,7 +8,7 @@ from registry.cli import output
 from registry.cli.settings import load_settings
 from registry.config import Settings
 from registry.folder import DataFolder
-from registry.metadata import migrate
+from registry.metadata import migrate, users
 from registry.metadata.database import Database
 from registry.metadata.migrate import SchemaState
 
@@ -23,6 +23,21 @@ def read_state(settings: Settings) -> SchemaState:
         database = Database(settings.database_url)
         try:
             return await migrate.read_state(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(job())
+
+
+def has_users(settings: Settings) -> bool:
+    """Whether anybody could sign in; no database means nobody."""
+
+    async def job() -> bool:
+        database = Database(settings.database_url)
+        try:
+            if not (await migrate.read_state(database)).usable:
+                return False
+            return await database.read(users.is_any)
         finally:
             await database.close()
 

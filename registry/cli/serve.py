@@ -1,6 +1,7 @@
 """`moorage serve`: run the registry."""
 
 import argparse
+import asyncio
 import atexit
 import gc
 import os
@@ -16,6 +17,7 @@ import uvicorn
 from registry import logs
 from registry.cli import db, output
 from registry.cli.settings import load_settings
+from registry.cli.tls import TlsContext, TlsFiles
 from registry.cli.workers import Supervisor
 from registry.config import Settings, require_safe_listen
 from registry.errors import ConfigError
@@ -35,8 +37,8 @@ _BACKLOG = 2048
 def serve(args: argparse.Namespace) -> int:
     options = {"http.listen": args.listen, "http.workers": args.workers}
     settings = load_settings(args, {k: v for k, v in options.items() if v is not None})
-    require_safe_listen(settings)
     logs.configure(settings.log.format, settings.log.level, access=settings.log.access)
+    tls = _load_tls(settings)
     sockets = _bind(settings.http.listen)
     folder = DataFolder(settings.data)
     folder.create()
@@ -44,9 +46,10 @@ def serve(args: argparse.Namespace) -> int:
         db.bring_up_to_date(settings, folder)
     else:
         _require_current(settings)
+    require_safe_listen(settings, has_users=db.has_users(settings))
     _greet(settings, sockets)
     if settings.http.workers == 1:
-        return _work(settings, sockets)
+        return _work(settings, sockets, tls)
     _share_metrics(settings.data)
     from registry import app  # noqa: F401, PLC0415 - loaded once, shared by the workers
 
@@ -59,7 +62,7 @@ def serve(args: argparse.Namespace) -> int:
 
     supervisor = Supervisor(
         settings.http.workers,
-        lambda: _work(settings, sockets),
+        lambda: _work(settings, sockets, tls),
         drain=settings.http.drain,
         at_stop=close_sockets,
     )
@@ -86,6 +89,15 @@ def _share_metrics(data: Path) -> None:
             shutil.rmtree(folder)
 
     atexit.register(remove)
+
+
+def _load_tls(settings: Settings) -> TlsContext | None:
+    """The certificate to serve with, if there is to be one; ConfigError."""
+    http, data = settings.http, settings.data
+    if not http.tls_cert:
+        return None
+    client_ca = data / http.tls_client_ca if http.tls_client_ca else None
+    return TlsContext(TlsFiles(data / http.tls_cert, data / http.tls_key, client_ca))
 
 
 def _bind(listen: str) -> list[socket.socket]:
@@ -118,10 +130,11 @@ def _bind(listen: str) -> list[socket.socket]:
 
 def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
     port = sockets[0].getsockname()[1]
+    scheme = "https" if settings.http.tls_cert else "http"
     for bound in sockets:
         host = bound.getsockname()[0]
         shown = f"[{host}]" if ":" in host else host
-        output.write(f"Moorage listens on http://{shown}:{port}")
+        output.write(f"Moorage listens on {scheme}://{shown}:{port}")
     output.write(f"Data lies in {settings.data.resolve()}")
     _, _, named = settings.http.external_url.partition("://")
     host = named or f"localhost:{port}"
@@ -131,16 +144,23 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that says it is draining before it stops listening."""
+    """A server that watches its certificate, and says it is draining before it stops listening."""
 
     health: "Health"
+    tls: TlsContext | None
+
+    async def main_loop(self) -> None:
+        watching = asyncio.create_task(self.tls.watch()) if self.tls else None
+        await super().main_loop()
+        if watching:
+            watching.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.health.draining = True
         super().handle_exit(sig, frame)
 
 
-def _work(settings: Settings, sockets: list[socket.socket]) -> int:
+def _work(settings: Settings, sockets: list[socket.socket], tls: TlsContext | None) -> int:
     """Serve until told to stop; the exit status."""
     from registry.app import asgi, compose  # noqa: PLC0415 - after the metrics were shared
 
@@ -149,17 +169,18 @@ def _work(settings: Settings, sockets: list[socket.socket]) -> int:
         asgi(settings, opened),
         http="httptools",
         ws="none",
-        loop="asyncio",
+        loop="registry.cli.tls:TlsLoop" if tls else "asyncio",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.http.trusted_proxies),
-        forwarded_allow_ips=[str(network) for network in settings.http.trusted_proxies],
+        proxy_headers=False,  # registry.api.proxies reads them
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=max(1, round(settings.http.drain)),
+        ssl_context_factory=(lambda *_: tls) if tls else None,
     )
     server = _Server(config)
+    server.tls = tls
     server.health = opened.registry.health
     # uvicorn raises the signal once more when it is done; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):

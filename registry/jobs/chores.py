@@ -2,15 +2,19 @@
 
 from registry import clock
 from registry.jobs.runner import Job
+from registry.services.access import Access
 from registry.services.registry import Registry
 
 SWEEP_EVERY = 2.0
 EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
+TIDY_EVERY = 3600.0
 
 
-def list_jobs(registry: Registry, upload_expiry: float) -> list[Job]:
-    """All jobs; `upload_expiry` in seconds without activity."""
+def list_jobs(
+    registry: Registry, access: Access, upload_expiry: float, audit_keep: float
+) -> list[Job]:
+    """All jobs; `upload_expiry` in seconds without activity, `audit_keep` in seconds."""
 
     def before() -> int:
         return clock.now() - int(upload_expiry * 1_000_000)
@@ -28,4 +32,6 @@ def list_jobs(registry: Registry, upload_expiry: float) -> list[Job]:
         Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
+        Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
+        Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
     ]

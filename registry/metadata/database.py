@@ -48,6 +48,11 @@ class Database:
         return parse_url(url).get_backend_name() == "sqlite"
 
     @property
+    def embedded(self) -> bool:
+        """Whether the database is a file of this process."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
     def path(self) -> Path:
         """The file of an embedded database."""
         return Path(self.url.database or "")

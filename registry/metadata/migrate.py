@@ -14,7 +14,7 @@ from registry.metadata.transaction import Transaction
 if TYPE_CHECKING:
     from alembic.config import Config
 
-VERSION = 1
+VERSION = 2
 """The schema this code writes: the number of the newest migration."""
 
 

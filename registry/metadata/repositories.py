@@ -140,3 +140,4 @@ def delete(tx: Transaction, repository: RepositoryRow) -> None:
 def _remove(tx: Transaction, repository: RepositoryRow) -> None:
     tx.execute(sa.delete(repositories).where(_r.id == repository.id))
     tx.record(Change.REPOSITORY_DELETE, repository.name, repository.generation)
+    tx.removed.append(repository.name)

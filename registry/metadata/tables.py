@@ -229,3 +229,158 @@ leases = sa.Table(
     sa.Column("holder", TEXT, nullable=False),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
 )
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", TEXT, nullable=False, unique=True),
+    # A PHC string (argon2id), or bcrypt as an htpasswd file had it; null: no password signs in.
+    sa.Column("password", TEXT),
+    # What signs a user in names this; a new one ends every session and token at once.
+    sa.Column("generation", TEXT, nullable=False),
+    sa.Column("admin", sa.Boolean, nullable=False),
+    sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", TEXT, nullable=False, unique=True),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+group_members = sa.Table(
+    "group_members",
+    metadata,
+    sa.Column("group_id", ID, sa.ForeignKey("groups.id"), primary_key=True),
+    sa.Column("user_id", ID, sa.ForeignKey("users.id"), primary_key=True),
+    sa.Index(None, "user_id"),
+)
+
+robots = sa.Table(
+    "robots",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", TEXT, nullable=False, unique=True),
+    sa.Column("generation", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sqlite_autoincrement=True,
+)
+
+# Secrets made by the registry: personal access tokens of users, secrets of robots. Of 256 random
+# bits a keyed hash is all that is kept, and all that is needed: they cannot be guessed.
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("user_id", ID, sa.ForeignKey("users.id")),
+    sa.Column("robot_id", ID, sa.ForeignKey("robots.id")),
+    sa.Column("name", TEXT, nullable=False),
+    sa.Column("hash", TEXT, nullable=False),
+    # What the secret is good for at most, as JSON; null: all that its owner may do.
+    sa.Column("scopes", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("used_at", sa.BigInteger),
+    sa.UniqueConstraint("user_id", "name"),
+    sa.Index(None, "robot_id"),
+)
+
+refresh_tokens = sa.Table(
+    "refresh_tokens",
+    metadata,
+    sa.Column("id", TEXT, primary_key=True),
+    sa.Column("hash", TEXT, nullable=False),
+    # What was signed in with: the token is worth something while that is.
+    sa.Column("credential", TEXT, nullable=False),
+    sa.Column("service", TEXT, nullable=False),
+    sa.Column("client", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("used_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "credential", "used_at"),
+)
+
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("subject", TEXT, nullable=False),
+    sa.Column("pattern", TEXT, nullable=False),
+    sa.Column("actions", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("subject", "pattern"),
+    sqlite_autoincrement=True,
+)
+
+# The public half; the private one is in the vault.
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    sa.Column("kid", TEXT, primary_key=True),
+    sa.Column("jwk", sa.Text, nullable=False),
+    sa.Column("state", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.BigInteger, nullable=False),
+)
+
+# Private keys, encrypted, where replicas share them (design D12).
+vault = sa.Table(
+    "vault",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
+
+# One row: grows with every change of who may do what, in the change's own transaction.
+policy_head = sa.Table(
+    "policy_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+
+# When a name last lost its repository: tokens from before are not good for the next one.
+removed_repositories = sa.Table(
+    "removed_repositories",
+    metadata,
+    sa.Column("name", NameText, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("removed_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "removed_at"),
+)
+
+# For the limits alone, so `account` is a keyed hash: people type passwords where names belong.
+sign_in_failures = sa.Table(
+    "sign_in_failures",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("address", TEXT, nullable=False),
+    sa.Column("account", TEXT, nullable=False),
+    sa.Index(None, "address", "at"),
+    sa.Index(None, "account", "at"),
+    sa.Index(None, "at"),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", ID, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("address", TEXT, nullable=False),
+    sa.Column("request_id", TEXT, nullable=False),
+    sa.Column("kind", TEXT, nullable=False),
+    sa.Column("target", TEXT, nullable=False),
+    # JSON; never a secret.
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Index(None, "actor", "number"),
+    sa.Index(None, "at"),
+    sqlite_autoincrement=True,
+)

@@ -37,6 +37,8 @@ class Transaction:
     actor: str
     now: int
     changes: list[dict[str, Any]] = field(default_factory=list)
+    policy_changed: bool = False
+    removed: list[RepositoryName] = field(default_factory=list)
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
@@ -77,12 +79,32 @@ class Transaction:
             }
         )
 
+    def change_policy(self) -> None:
+        """Note that who may do what has changed: every process looks again before it answers."""
+        self.policy_changed = True
+
     def write_changes(self) -> None:
-        """Number and write the noted changes. The last statement before the commit: the counter's
-        lock is then held for the commit alone, and numbers follow commits without a gap.
+        """Number and write the noted changes. The last statements before the commit: the counters'
+        locks are then held for the commit alone, and numbers follow commits without a gap.
         """
-        if not self.changes:
-            return
+        if self.policy_changed or self.removed:
+            self._write_policy_number()
+        if self.changes:
+            self._write_feed()
+
+    def _write_policy_number(self) -> None:
+        head = tables.policy_head
+        number = self.execute(
+            sa.update(head).values(number=head.c.number + 1).returning(head.c.number)
+        ).scalar_one()
+        for name in sorted(set(self.removed)):
+            insert = self.insert(tables.removed_repositories).values(
+                name=name, number=number, removed_at=self.now
+            )
+            changed = {"number": number, "removed_at": self.now}
+            self.execute(insert.on_conflict_do_update(index_elements=["name"], set_=changed))
+
+    def _write_feed(self) -> None:
         head = self.execute(
             sa.update(tables.feed_head)
             .values(number=tables.feed_head.c.number + len(self.changes))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from registry.auth.principals import Principal
 from registry.errors import (
+    DeniedError,
     DigestMismatchError,
     ManifestContentMissingError,
     ManifestInUseError,
@@ -59,6 +60,29 @@ class TagCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class TagRights:
+    """Whether a push may make new tags, and whether it may move those there are."""
+
+    create: bool = True
+    overwrite: bool = True
+
+    @property
+    def are_bounded(self) -> bool:
+        return not (self.create and self.overwrite)
+
+    def check(self, tag: Tag, current: Digest | None, digest: Digest) -> None:
+        """Raise DeniedError unless the tag may be set to `digest`. To set it again is no change."""
+        if current is None and not self.create:
+            raise DeniedError(
+                "new tags may not be made here", {"tag": str(tag), "action": "create"}
+            )
+        if current is not None and current != digest and not self.overwrite:
+            raise DeniedError(
+                "the tag exists and may not be moved", {"tag": str(tag), "action": "overwrite"}
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Pushed:
     """What a push stored. `subject` is what the manifest refers to, if anything."""
 
@@ -108,11 +132,12 @@ class Manifests:
         digest: Digest | None = None,
         set_tags: Sequence[Tag] = (),
         condition: TagCondition | None = None,
+        rights: TagRights = TagRights(),
     ) -> Pushed:
         """Store a manifest, under `digest` if given, and point all of `set_tags` at it or none.
 
-        Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError and
-        TagMovedError; nothing is stored then.
+        Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError, TagMovedError
+        and DeniedError; nothing is stored then.
         """
         if len(raw) < _ON_THREAD:
             actual, manifest = _read(raw, content_type, digest)
@@ -122,11 +147,14 @@ class Manifests:
         def work(tx: Transaction) -> None:
             # A comparison, and a look at what is not here yet, are held against every other push
             # of this repository: nothing can slip between them and the write.
-            lock = condition is not None or self._may_be_sparse(manifest)
+            looks = condition is not None or rights.are_bounded
+            lock = looks or self._may_be_sparse(manifest)
             repository = repositories.ensure(tx, name, lock=lock)
-            if condition is not None:
-                for tag in set_tags:
-                    condition.check(tags.find(tx, repository, tag))
+            for tag in set_tags if looks else ():
+                current = tags.find(tx, repository, tag)
+                rights.check(tag, current, actual)
+                if condition is not None:
+                    condition.check(current)
             edges = self._edges(tx, repository, manifest)
             manifests.put(tx, repository, actual, manifest, edges)
             for tag in sorted(set(set_tags)):

@@ -41,8 +41,8 @@ STATUSES = {
     "UNSUPPORTED": {400, 404, 405, 414},
     "TOOMANYREQUESTS": {429},
 }
-# Without accounts and limits nothing is answered so yet.
-NOT_YET = {"UNAUTHORIZED", "TOOMANYREQUESTS"}
+# Without accounts nothing is answered so yet.
+NOT_YET = {"UNAUTHORIZED"}
 BEYOND = {"UNAVAILABLE": {503, 507}}
 
 # They end the start of the program, or a request that is not one.

@@ -6,7 +6,6 @@ import httpx
 import pytest
 
 from registry.auth.principals import ANONYMOUS
-from registry.jobs.chores import list_jobs
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.api.conftest import Api
@@ -14,6 +13,7 @@ from tests.support.kit import (
     codes,
     count_sessions,
     descriptor,
+    find_job,
     image_manifest,
     index_manifest,
     list_stored,
@@ -238,7 +238,7 @@ async def test_5_6_13_14_a_session_dies_with_its_repository(api: Api) -> None:
     await api.push_blob(HERE, b"another life")
     await require_session_unknown(api, location)
     assert (await api.http.get(f"/v2/{HERE}/blobs/{DIGEST}")).status_code == 404
-    [expiry] = [j for j in list_jobs(api.opened.registry, 0) if j.name == "upload-expiry"]
+    expiry = find_job(api.opened, "upload-expiry", upload_expiry=0)
     assert await expiry.run() == 1
     assert await count_sessions(api.opened.database) == 0
     assert await api.opened.driver.list_staged() == []
@@ -262,7 +262,7 @@ async def test_6_a_repository_deleted_while_its_blob_arrives_does_not_get_it(
     catalogue = (await api.http.get("/v2/_catalog")).json()["repositories"]
     assert catalogue == ([HERE] if born_again else [])
     # The bytes were published in vain; they have an owner that lets them go.
-    [expiry] = [j for j in list_jobs(api.opened.registry, 0) if j.name == "upload-expiry"]
+    expiry = find_job(api.opened, "upload-expiry", upload_expiry=0)
     assert await expiry.run() == 1
     await api.opened.registry.doomed.sweep()
     assert not [key for key in list_stored(api.opened.driver) if DIGEST.hex in key]

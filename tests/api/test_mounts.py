@@ -3,9 +3,8 @@
 import httpx
 import pytest
 
-from registry.auth.actions import Action
-from registry.auth.policy import OpenPolicy
-from registry.auth.principals import ANONYMOUS, Principal
+from registry.auth.caller import Caller
+from registry.auth.principals import ANONYMOUS
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.api.conftest import Api
@@ -49,12 +48,7 @@ async def catalogue(api: Api) -> list[str]:
 
 
 def deny_pulls_of(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    def may(
-        _self: OpenPolicy, _principal: Principal, action: Action, name: RepositoryName | None
-    ) -> bool:
-        return action is not Action.PULL or str(name) not in names
-
-    monkeypatch.setattr(OpenPolicy, "may", may)
+    monkeypatch.setattr(Caller, "may_pull", lambda _self, name: str(name) not in names)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -11,7 +11,6 @@ from registry import clock
 from registry.api import observe
 from registry.auth.principals import Principal
 from registry.errors import DatabaseUnavailableError, UploadUnknownError
-from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Job
 from registry.oci.names import RepositoryName
 from registry.services.uploads import Uploads
@@ -24,6 +23,7 @@ from tests.api.conftest import Api, Started
 from tests.support.kit import (
     codes,
     count_sessions,
+    find_job,
     list_open_files,
     list_stored,
     require_created,
@@ -84,13 +84,11 @@ async def in_pieces(data: bytes, size: int = 3) -> AsyncIterator[bytes]:
 
 
 def expiry(api: Api, seconds: float) -> Job:
-    [job] = [j for j in list_jobs(api.opened.registry, seconds) if j.name == "upload-expiry"]
-    return job
+    return find_job(api.opened, "upload-expiry", upload_expiry=seconds)
 
 
 def recovery(api: Api) -> Job:
-    [job] = [j for j in list_jobs(api.opened.registry, 1) if j.name == "staging-recovery"]
-    return job
+    return find_job(api.opened, "staging-recovery")
 
 
 def held_by(driver: Driver) -> list[str]:

@@ -13,6 +13,9 @@ import httpx
 import sqlalchemy as sa
 from starlette.types import ASGIApp, Message
 
+from registry.app import Opened
+from registry.jobs.chores import list_jobs
+from registry.jobs.runner import Job
 from registry.metadata import tables
 from registry.metadata.database import Database
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
@@ -255,3 +258,9 @@ def list_open_files() -> list[str]:
         with contextlib.suppress(FileNotFoundError):  # the one that lists them
             names.append(str(descriptor.readlink()))
     return names
+
+
+def find_job(opened: Opened, name: str, *, upload_expiry: float = 86_400) -> Job:
+    """One of the registry's jobs."""
+    jobs = list_jobs(opened.registry, opened.access, upload_expiry, 86_400)
+    return next(job for job in jobs if job.name == name)

@@ -30,7 +30,7 @@ async def list_catalog(call: Call) -> Response:
     more = True
     while len(names) <= n and more:
         some = await call.registry.repositories.list_names(n + 1, last)
-        names += [name for name in some if call.may_pull(RepositoryName(name))]
+        names += [name for name in some if call.caller.may_list(RepositoryName(name))]
         more = len(some) > n
         last = some[-1] if some else last
     response = JSONResponse({"repositories": names[:n]})

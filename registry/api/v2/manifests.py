@@ -6,6 +6,7 @@ from starlette.responses import Response
 from registry.api.body import read_body
 from registry.api.call import Call
 from registry.api.etags import is_unchanged, parse_etags
+from registry.auth.actions import Right
 from registry.errors import (
     ManifestUnknownError,
     TagInvalidError,
@@ -14,7 +15,7 @@ from registry.errors import (
 )
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.references import Reference, Tag, parse_reference
-from registry.services.manifests import TagCondition
+from registry.services.manifests import TagCondition, TagRights
 from storage.digest import Digest
 
 MAX_TAGS = 100
@@ -71,6 +72,7 @@ async def put_manifest(call: Call) -> Response:
     reference = parse_reference(call.param("reference"))
     set_tags = _tags_to_set(call, reference)
     raw = await read_body(call.request, call.settings.body_idle, MAX_MANIFEST_BYTES)
+    rights = call.caller.rights_in(call.name)
     pushed = await call.registry.manifests.put(
         call.name,
         raw,
@@ -79,6 +81,7 @@ async def put_manifest(call: Call) -> Response:
         digest=reference if isinstance(reference, Digest) else None,
         set_tags=set_tags,
         condition=_condition(call.request.headers),
+        rights=TagRights(Right.CREATE in rights, Right.OVERWRITE in rights),
     )
     response = Response(
         None,

@@ -68,6 +68,7 @@ def _digest(call: Call, name: str) -> Digest | None:
 async def start_upload(call: Call) -> Response:
     """Mount (11), push whole (4b) or begin a session (4a, 4c)."""
     mount, digest = _digest(call, "mount"), _digest(call, "digest")
+    call.check_upload()
     if mount and await _mount(call, mount):
         return _created(call.name, mount)
     algorithm = call.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
@@ -80,13 +81,12 @@ async def start_upload(call: Call) -> Response:
 
 
 async def _mount(call: Call, digest: Digest) -> bool:
-    source = call.request.query_params.get("from")
+    named = call.request.query_params.get("from")
+    source = RepositoryName.parse(named) if named else None
+    if source is not None:
+        call.require_mount(source)
     return await call.registry.blobs.mount(
-        call.name,
-        digest,
-        RepositoryName.parse(source) if source else None,
-        call.principal,
-        call.may_pull,
+        call.name, digest, source, call.principal, call.caller.may_pull
     )
 
 

@@ -1,0 +1,155 @@
+"""Who sends the request, and may she? Asked once, before anything is looked at.
+
+Source: RFC 9110 section 11, RFC 6750 section 3, Distribution's token specification.
+"""
+
+import base64
+import binascii
+import logging
+import time
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from registry import logs
+from registry.api.rates import Limits
+from registry.api.settings import ApiSettings
+from registry.auth.actions import Action
+from registry.auth.authenticator import Authenticator
+from registry.auth.caller import Caller, needed_actions
+from registry.auth.origins import Origin
+from registry.errors import (
+    CredentialsInvalidError,
+    DeniedError,
+    TokenInvalidError,
+    UnauthorizedError,
+)
+from registry.oci.names import RepositoryName
+from registry.units import is_loopback
+
+logger = logging.getLogger(__name__)
+
+_WARN_EVERY = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Basic:
+    """User name and password of a request."""
+
+    name: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The bearer token of a request."""
+
+    text: str
+
+
+def read_credentials(request: Request) -> Basic | Token | None:
+    """What the request signs in with; no name and no password are none. CredentialsInvalidError."""
+    given = request.headers.getlist("authorization")
+    if not given:
+        return None
+    scheme, _, value = given[0].partition(" ")
+    if len(given) == 1 and scheme.lower() == "bearer":
+        return Token(value.strip())
+    if len(given) == 1 and scheme.lower() == "basic":
+        try:
+            text = base64.b64decode(value.strip(), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            text = ""
+        name, colon, password = text.partition(":")
+        if colon and "\0" not in text:
+            return Basic(name, password) if name or password else None
+    raise CredentialsInvalidError("the Authorization header cannot be read")
+
+
+def find_origin(request: Request) -> Origin:
+    """Where the request came from."""
+    return Origin(request.client.host if request.client else "", logs.request_id.get())
+
+
+def format_scope(action: Action, name: RepositoryName | None) -> str:
+    """The scope that a token needs for `action`; empty where any token will do."""
+    if action is Action.CATALOG:
+        return "registry:catalog:*"
+    if name is None:
+        return ""
+    return f"repository:{name}:{','.join(sorted(needed_actions(action)))}"
+
+
+class Guard:
+    """Lets requests in."""
+
+    def __init__(self, auth: Authenticator, limits: Limits, settings: ApiSettings) -> None:
+        self.auth = auth
+        self.limits = limits
+        self._realm = settings.realm
+        self._service = settings.realm_service or auth.rules.service
+        self._warned = float("-inf")
+
+    async def admit(self, request: Request, action: Action, name: RepositoryName | None) -> Caller:
+        """The caller, who may do `action` in the repository.
+
+        UnauthorizedError with a challenge where she has to show something (else), DeniedError
+        where that would not help, TooManyRequestsError.
+        """
+        origin = find_origin(request)
+        self.limits.check_request(origin.address or None, None)
+        caller = await self.auth.find_open()
+        if caller is None:
+            caller = await self._identify(request, action, name, origin)
+        self.limits.check_request(None, caller.principal.name)
+        return caller
+
+    async def _identify(
+        self, request: Request, action: Action, name: RepositoryName | None, origin: Origin
+    ) -> Caller:
+        scope = format_scope(action, name)
+        try:
+            given = read_credentials(request)
+            if isinstance(given, Basic):
+                self.warn_if_readable(request)
+                caller = await self.auth.from_password(given.name, given.password, origin)
+                if caller.may(action, name):
+                    return caller
+                raise DeniedError("the right for this is missing", {"action": action.value})
+            if isinstance(given, Token):
+                caller = await self.auth.from_token(given.text)
+                if caller.may(action, name):
+                    return caller
+                raise self.demand(request, [scope])
+        except CredentialsInvalidError as error:
+            raise self._unauthorized(request, error.message, scope) from error
+        except TokenInvalidError as error:
+            raise self._unauthorized(request, error.message, scope, "invalid_token") from error
+        self.warn_if_readable(request)
+        raise self._unauthorized(request, "sign in first", scope)
+
+    def demand(self, request: Request, scopes: list[str]) -> UnauthorizedError:
+        """What tells the bearer of a token that it would take one with these scopes."""
+        message = "the token does not hold what this needs"
+        return self._unauthorized(request, message, " ".join(scopes), "insufficient_scope")
+
+    def _unauthorized(
+        self, request: Request, message: str, scope: str, error: str = ""
+    ) -> UnauthorizedError:
+        realm = self._realm or f"{request.scope['moorage.base']}/token"
+        fields = {"realm": realm, "service": self._service, "scope": scope}
+        fields["error"] = error
+        given = ",".join(f'{key}="{value}"' for key, value in fields.items() if value)
+        return UnauthorizedError(message, f"Bearer {given}", {"scope": scope} if scope else None)
+
+    def warn_if_readable(self, request: Request) -> None:
+        """Say now and then that passwords travel where others can read them."""
+        readable = str(request.scope["moorage.base"]).startswith("http:")
+        client = request.client.host if request.client else "localhost"
+        if readable and not is_loopback(client) and time.monotonic() > self._warned + _WARN_EVERY:
+            self._warned = time.monotonic()
+            logger.warning(
+                "passwords are asked for without TLS, and others on the way can read them: set "
+                "[http] tls_cert and tls_key; behind a proxy that has TLS, set [http] "
+                "trusted_proxies, or external_url to the https:// address"
+            )

@@ -1,0 +1,149 @@
+"""Who asks, and by which address of ours: the outermost layer.
+
+A client is the peer of its connection unless that peer is a proxy which the settings trust. Then
+the proxy's word counts, and the word of a proxy behind it that is trusted as well, read from the
+right, where the nearest one wrote. What a client could have written itself is never believed, and
+what cannot be read is as if it were not there.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import zip_longest
+from typing import NamedTuple
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.units import Network
+
+# Strict, because it is written into headers: no quotes, no controls, no user names.
+_HOST = re.compile(
+    r"(?:[A-Za-z0-9._-]{1,255}|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_PORTS = 1 << 16
+_WITH_PORT = re.compile(r"(?P<ipv4>[0-9.]+):[0-9]+|\[(?P<ipv6>[^\]%]+)\](:[0-9]+)?")
+# RFC 7239. The values that matter hold no comma, semicolon or escape, so others need no reading.
+_PAIR = re.compile(r"(?P<name>[^=\s\"]+)=(?:\"(?P<quoted>[^\"\\]*)\"|(?P<plain>[^\"\\\s]+))")
+_SCHEMES = {"http", "https"}
+
+
+class _Hop(NamedTuple):
+    """What one proxy says of what it received; empty where it says nothing."""
+
+    address: str = ""
+    scheme: str = ""
+    host: str = ""
+
+
+class Proxies:
+    """ASGI middleware that sets `client`, `scheme` and `moorage.base` in the scope.
+
+    `moorage.base` is the registry's URL as this client reaches it, without a slash at the end.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: tuple[Network, ...], external_url: str) -> None:
+        """`external_url`, if it is not empty, is the base whatever a request says."""
+        self._app = app
+        self._trusted = trusted
+        self._external_url = external_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = self._placed(scope)
+        await self._app(scope, receive, send)
+
+    def _placed(self, scope: Scope) -> Scope:
+        headers = Headers(scope=scope)
+        client = scope.get("client")
+        told = self._ask(client, headers)
+        scheme = told.scheme or scope["scheme"]
+        host = told.host or _find_own_host(headers, scope)
+        return {
+            **scope,
+            "client": (told.address, 0) if told.address else client,
+            "scheme": scheme,
+            "moorage.base": self._external_url or f"{scheme}://{host}",
+        }
+
+    def _ask(self, client: tuple[str, int] | None, headers: Headers) -> _Hop:
+        """What trusted proxies say of the request, as far as it can be read."""
+        told = _Hop()
+        address = _read_address(client[0].partition("%")[0]) if client else None
+        for hop in _list_hops(headers) if self._trusts(address) else ():
+            address = _read_address(hop.address)
+            scheme = hop.scheme.lower()
+            told = _Hop(
+                told.address if address is None else str(address),
+                scheme if scheme in _SCHEMES else told.scheme,
+                hop.host if _is_host(hop.host) else told.host,
+            )
+            if not self._trusts(address):
+                break  # a client, who may have made up what stands to the left
+        return told
+
+    def _trusts(self, address: IPv4Address | IPv6Address | None) -> bool:
+        return address is not None and any(address in network for network in self._trusted)
+
+
+def _list_hops(headers: Headers) -> Iterable[_Hop]:
+    """The nearest proxy's word first.
+
+    `Forwarded` is read only where no `X-Forwarded-…` is: a proxy that writes those, as most do,
+    often hands on a `Forwarded` that the client made up.
+    """
+    told = [_split(headers, f"x-forwarded-{name}") for name in ("for", "proto", "host")]
+    if any(told):
+        return (_Hop(*said) for said in zip_longest(*told, fillvalue=""))
+    return _read_forwarded(_split(headers, "forwarded"))
+
+
+def _split(headers: Headers, name: str) -> list[str]:
+    """The items of a list that may stand on several lines, from the right."""
+    items = (item.strip(" \t") for line in headers.getlist(name) for item in line.split(","))
+    return [item for item in items if item][::-1]
+
+
+def _read_forwarded(elements: list[str]) -> Iterator[_Hop]:
+    for element in elements:
+        pairs = [_PAIR.fullmatch(pair.strip(" \t")) for pair in element.split(";") if pair.strip()]
+        said = {
+            pair["name"].lower(): pair["quoted"] or pair["plain"] or "" for pair in pairs if pair
+        }
+        if len(said) < len(pairs):
+            return  # malformed, or a name twice
+        yield _Hop(said.get("for", ""), said.get("proto", ""), said.get("host", ""))
+
+
+def _read_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address, of which a port may follow; None for all else, such as `unknown`."""
+    if match := _WITH_PORT.fullmatch(text):
+        text = match["ipv4"] or match["ipv6"]
+    if "%" in text:
+        return None  # a zone, which is of another machine
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def _is_host(text: str) -> bool:
+    match = _HOST.fullmatch(text)
+    if match is None or int(match["port"] or 0) >= _PORTS:
+        return False
+    try:
+        IPv6Address(match["ipv6"] or "::")
+    except ValueError:
+        return False
+    return True
+
+
+def _find_own_host(headers: Headers, scope: Scope) -> str:
+    """Host and port by which the client asked, else where the server listens."""
+    named = headers.getlist("host")
+    if len(named) == 1 and _is_host(named[0]):
+        return named[0]
+    address, port = scope.get("server") or ("", None)
+    own = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return own if _is_host(own) else "localhost"  # a Unix socket

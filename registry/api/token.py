@@ -1,0 +1,190 @@
+"""`/token`: access tokens for those who sign in. And the keys that prove them.
+
+Source: Distribution's specifications token and oauth; RFC 6749, RFC 8693.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from registry import clock
+from registry.api.body import read_body
+from registry.api.guard import Basic, Guard, find_origin, read_credentials
+from registry.auth.authenticator import OIDC_SIGN_IN
+from registry.auth.caller import Caller
+from registry.auth.scopes import Scopes
+from registry.errors import (
+    CredentialsInvalidError,
+    GrantTypeInvalidError,
+    MethodUnknownError,
+    UnauthorizedError,
+    UnsupportedError,
+)
+from registry.services.tokens import Granted, TokenRequest, Tokens
+
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FORM = 64 * 1024
+_MAX_FIELDS = 1000
+_MAX_CLIENT = 80
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token"  # noqa: S105 - the name of a type
+
+Fields = dict[str, list[str]]
+
+
+class TokenEndpoint:
+    """The ASGI application of `/token`."""
+
+    def __init__(self, guard: Guard, tokens: Tokens, body_idle: float) -> None:
+        self._guard = guard
+        self._tokens = tokens
+        self._idle = body_idle
+        self._grants: dict[str, Callable[[Request, Fields], Awaitable[Caller]]] = {
+            "password": self._from_password,
+            "refresh_token": self._from_refresh_token,
+            _EXCHANGE: self._from_exchange,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["moorage.route"] = "/token"
+        request = Request(scope, receive, send)
+        if request.method not in {"GET", "POST"}:
+            raise MethodUnknownError(["GET", "POST"])
+        self._guard.limits.check_request(find_origin(request).address or None, None)
+        if await self._guard.auth.find_open() is not None:
+            raise UnsupportedError("nobody needs to sign in here")
+        response = await (self._get(request) if request.method == "GET" else self._post(request))
+        response.headers["Cache-Control"] = "no-store"
+        await response(scope, receive, send)
+
+    async def _get(self, request: Request) -> Response:
+        """Basic credentials or none; a refresh token when `offline_token=true`."""
+        caller = await self._identify(request, self._from_basic, {})
+        query = request.query_params
+        asked = self._request(query.getlist("scope"), query)
+        if query.get("offline_token") == "true":
+            asked = TokenRequest(asked.scopes, asked.service, asked.client, offline=True)
+        return self._answer(await self._tokens.issue(caller, asked, find_origin(request)))
+
+    async def _post(self, request: Request) -> Response:
+        """OAuth 2: a form with a grant type."""
+        fields = await self._read_form(request)
+        kind = _first(fields, "grant_type")
+        if kind not in self._grants:
+            raise GrantTypeInvalidError(
+                "grant_type is password, refresh_token or token-exchange", {"grant_type": kind[:80]}
+            )
+        caller = await self._identify(request, self._grants[kind], fields)
+        single = QueryParams({key: values[0] for key, values in fields.items()})
+        asked = self._request(fields.get("scope", []), single)
+        if _first(fields, "access_type") == "offline" and kind == "password":
+            asked = TokenRequest(asked.scopes, asked.service, asked.client, offline=True)
+        granted = await self._tokens.issue(caller, asked, find_origin(request))
+        # A refresh token stays what it is: some clients forget it unless they are told again.
+        again = _first(fields, "refresh_token") if kind == "refresh_token" else None
+        return self._answer(granted, scope=str(granted.access.scopes), refresh=again)
+
+    async def _identify(
+        self,
+        request: Request,
+        find: Callable[[Request, Fields], Awaitable[Caller]],
+        fields: Fields,
+    ) -> Caller:
+        try:
+            caller = await find(request, fields)
+        except CredentialsInvalidError as error:
+            challenge = f'Basic realm="{self._guard.auth.rules.service}"'
+            raise UnauthorizedError(error.message, challenge) from error
+        request.scope["moorage.principal"] = caller.principal.name
+        self._guard.limits.check_request(None, caller.principal.name)
+        return caller
+
+    async def _from_basic(self, request: Request, _fields: Fields) -> Caller:
+        given = read_credentials(request)
+        if given is None:
+            return await self._guard.auth.from_nothing()
+        if not isinstance(given, Basic):
+            raise CredentialsInvalidError("tokens are given for user names and passwords")
+        self._guard.warn_if_readable(request)
+        origin = find_origin(request)
+        return await self._guard.auth.from_password(given.name, given.password, origin)
+
+    async def _from_password(self, request: Request, fields: Fields) -> Caller:
+        self._guard.warn_if_readable(request)
+        name, password = _first(fields, "username"), _first(fields, "password")
+        if "\0" in name + password:
+            raise CredentialsInvalidError("wrong user name or password")
+        return await self._guard.auth.from_password(name, password, find_origin(request))
+
+    async def _from_refresh_token(self, request: Request, fields: Fields) -> Caller:
+        del request
+        return await self._tokens.find_refresher(
+            _first(fields, "refresh_token"), self._service(_first(fields, "service"))
+        )
+
+    async def _from_exchange(self, request: Request, fields: Fields) -> Caller:
+        if _first(fields, "subject_token_type") != _ID_TOKEN:
+            raise GrantTypeInvalidError(f"subject_token_type is {_ID_TOKEN}")
+        return await self._guard.auth.from_password(
+            OIDC_SIGN_IN, _first(fields, "subject_token"), find_origin(request)
+        )
+
+    async def _read_form(self, request: Request) -> Fields:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != _FORM:
+            raise UnsupportedError(f"the body of this request is a form: {_FORM}")
+        raw = await read_body(request, self._idle, _MAX_FORM)
+        try:
+            return parse_qs(
+                raw.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"
+            )
+        except ValueError as error:
+            raise UnsupportedError("the form cannot be read") from error
+
+    def _request(self, scopes: list[str], query: QueryParams) -> TokenRequest:
+        client = "".join(c for c in query.get("client_id", "") if c.isprintable())
+        return TokenRequest(
+            Scopes.parse(scopes), self._service(query.get("service", "")), client[:_MAX_CLIENT]
+        )
+
+    def _service(self, named: str) -> str:
+        return named.replace("\0", "\ufffd") or self._guard.auth.rules.service
+
+    @staticmethod
+    def _answer(granted: Granted, scope: str | None = None, refresh: str | None = None) -> Response:
+        access = granted.access
+        body: dict[str, Any] = {
+            "token": access.token,
+            "access_token": access.token,
+            "expires_in": access.life,
+            "issued_at": clock.rfc3339(access.at),
+        }
+        if granted.refresh or refresh:
+            body["refresh_token"] = granted.refresh or refresh
+        if scope is not None:
+            body["scope"] = scope
+        return JSONResponse(body)
+
+
+def _first(fields: Fields, name: str) -> str:
+    return fields.get(name, [""])[0]
+
+
+class KeysEndpoint:
+    """The public keys of this registry, as other servers read them (RFC 7517)."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._auth = guard.auth
+
+    async def get_keys(self, request: Request) -> Response:
+        del request
+        policy = await self._auth.policies.get()
+        return JSONResponse(
+            {"keys": self._auth.tokens.list_public(policy)},
+            headers={"Cache-Control": "max-age=60"},
+        )

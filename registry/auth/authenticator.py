@@ -1,0 +1,228 @@
+"""Who is it? Passwords, secrets and tokens become principals here."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from registry import clock
+from registry.auth.actions import Rights
+from registry.auth.caller import OPEN, Caller, rights_of_actions
+from registry.auth.keyring import Keyring
+from registry.auth.limiter import SignInLimiter
+from registry.auth.origins import Origin
+from registry.auth.passwords import Passwords
+from registry.auth.policies import Policies
+from registry.auth.policy import Policy
+from registry.auth.principals import ANONYMOUS, Principal, of_outside, of_robot, of_user
+from registry.auth.recent import Recent
+from registry.auth.rules import AuthRules
+from registry.auth.scopes import Scopes
+from registry.auth.secrets import Secret, find_secret
+from registry.auth.subjects import ROBOT_SIGN_IN
+from registry.auth.tokens import AccessTokens, Bearer, read_issuer
+from registry.errors import CredentialsInvalidError, TokenInvalidError
+from registry.metadata import secrets, users
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+
+if TYPE_CHECKING:
+    from registry.auth.outside import OidcIssuer, OutsideIssuer
+
+logger = logging.getLogger(__name__)
+
+OIDC_SIGN_IN = "oidc"
+"""The user name with which an outside issuer's ID token is sent as password."""
+
+_RECENT = 10_000
+_RECENT_SECONDS = 60.0
+_USED_EVERY = 300 * 1_000_000
+"""Microseconds between two notes of a secret's use."""
+
+_LEEWAY = 60.0
+_SECOND = 1_000_000
+
+
+def _wrong() -> CredentialsInvalidError:
+    # One sentence for all: which part was wrong is nobody's business.
+    return CredentialsInvalidError("wrong user name or password")
+
+
+class Authenticator:
+    """Proves who asks. What she may do then is the policy's to say."""
+
+    def __init__(
+        self,
+        database: Database,
+        policies: Policies,
+        keyring: Keyring,
+        rules: AuthRules,
+        *,
+        issuer: "OutsideIssuer | None" = None,
+        oidc: "Sequence[OidcIssuer]" = (),
+    ) -> None:
+        self.rules = rules
+        self.policies = policies
+        self.tokens = AccessTokens(keyring, rules)
+        self.passwords = Passwords()
+        self._db = database
+        self._keyring = keyring
+        self._issuer = issuer
+        self._oidc = oidc
+        self._limiter = SignInLimiter(rules.sign_ins)
+        self._signed_in: Recent[Principal] = Recent(_RECENT, _RECENT_SECONDS)
+        self._bearers: Recent[Bearer] = Recent(_RECENT, _RECENT_SECONDS)
+        self._used: dict[str, int] = {}
+
+    async def find_open(self) -> Caller | None:
+        """The caller that everybody is, where nobody needs to sign in."""
+        if self.rules.open:
+            return OPEN
+        if self.rules.closed:
+            return None
+        policy = self.policies.peek() or await self.policies.get()
+        return None if policy.has_users else OPEN
+
+    async def from_password(self, name: str, password: str, origin: Origin) -> Caller:
+        """Who signs in with a password, or with a secret or ID token in its place.
+
+        Raises CredentialsInvalidError, TooManyRequestsError.
+        """
+        policy = self.policies.peek() or await self.policies.get()
+        given = f"{name}\0{password}"
+        principal = self._signed_in.find(given)
+        if principal is None or policy.find_account(principal.credential, clock.now()) is None:
+            principal = await self._sign_in(name, password, policy, origin)
+            self._signed_in.put(given, principal)
+        return self._caller(principal, policy)
+
+    async def from_credential(self, credential: str) -> Caller:
+        """Who signed in with a credential before; CredentialsInvalidError where it is over."""
+        policy = self.policies.peek() or await self.policies.get()
+        account = policy.find_account(credential, clock.now())
+        if account is None:
+            raise _wrong()
+        return self._caller(Principal(account.name, credential), policy)
+
+    async def from_nothing(self) -> Caller:
+        """Anybody: she may do what is granted to everybody."""
+        return self._caller(ANONYMOUS, self.policies.peek() or await self.policies.get())
+
+    async def from_token(self, token: str) -> Caller:
+        """Who bears an access token, of ours or of the outside issuer; TokenInvalidError."""
+        policy = self.policies.peek() or await self.policies.get()
+        if self._issuer is not None and read_issuer(token) == self._issuer.issuer:
+            return self._outside_caller(self._issuer, token, policy)
+        bearer = self._bearers.find(token)
+        if bearer is None:
+            bearer = self.tokens.read(token, policy)
+            self._bearers.put(token, bearer)
+        if not self.tokens.is_trusted(bearer.kid, policy) or (
+            bearer.expires + _LEEWAY < clock.now() / _SECOND
+        ):
+            raise TokenInvalidError("the token has expired or was revoked")
+        account = None
+        if bearer.principal.credential:
+            account = policy.find_account(bearer.principal.credential, clock.now())
+            if account is None:
+                raise TokenInvalidError("what the token was given for is no longer good")
+        return Caller(
+            bearer.principal,
+            account,
+            policy,
+            lambda name: policy.rights(account, name),
+            bearer.scopes,
+            bearer.since,
+        )
+
+    def _caller(self, principal: Principal, policy: Policy) -> Caller:
+        account = policy.find_account(principal.credential, clock.now())
+        return Caller(principal, account, policy, lambda name: policy.rights(account, name))
+
+    @staticmethod
+    def _outside_caller(issuer: "OutsideIssuer", token: str, policy: Policy) -> Caller:
+        claims = issuer.verify(token)
+        scopes = Scopes.from_claims(claims.get("access"))
+        made = int(float(claims["iat"]) * _SECOND)
+
+        def rights(name: RepositoryName) -> Rights:
+            # The issuer alone says what its token is good for, but not for the next repository
+            # of an old name.
+            gone = policy.was_removed_after(name, made)
+            return rights_of_actions(
+                frozenset() if gone else scopes.repositories.get(name, frozenset())
+            )
+
+        return Caller(of_outside(str(claims.get("sub", ""))), None, None, rights, scopes)
+
+    async def _sign_in(self, name: str, password: str, policy: Policy, origin: Origin) -> Principal:
+        if name == OIDC_SIGN_IN:
+            return self._from_id_token(password, policy)
+        secret = find_secret(password)
+        if secret is not None:
+            found = await self._check_secret(name, secret, policy)
+            if found is not None:
+                return found
+        with self._limiter.attempt(origin):
+            return await self._check_password(name, password, policy, origin)
+
+    async def _check_secret(self, name: str, secret: Secret, policy: Policy) -> Principal | None:
+        """Secrets cannot be guessed, so no limit keeps the right one out."""
+        row = policy.find_secret(secret.id)
+        if row is None or not (await self._keyring.get_hasher()).matches(secret, row.hash):
+            return None
+        owner = policy.find_account(f"secret:{row.id}", clock.now())
+        if owner is None or owner.name != name:
+            return None
+        await self._note_use(row.id)
+        return Principal(owner.name, f"secret:{row.id}")
+
+    async def _note_use(self, secret_id: str) -> None:
+        now = clock.now()
+        if now - self._used.get(secret_id, 0) > _USED_EVERY:
+            self._used[secret_id] = now
+            await self._db.write(lambda tx: secrets.set_used(tx, secret_id), actor="")
+
+    async def _check_password(
+        self, name: str, password: str, policy: Policy, origin: Origin
+    ) -> Principal:
+        """The user, if that is her password. Unknown users take the same way."""
+        account = (await self._keyring.get_hasher()).hash(name)
+
+        def look(tx: Transaction) -> str | None:
+            self._limiter.check(tx, origin, account)
+            return users.find_password(tx, name)
+
+        stored = await self._db.read(look)
+        right = await self.passwords.verify(password, stored)
+        user = policy.find_user(name) if self.rules.own else None
+        if not right or stored is None or user is None or user.disabled:
+            robot = policy.find_robot(name.removeprefix(ROBOT_SIGN_IN))
+            known = name if policy.find_user(name) or (robot and name != robot.name) else None
+            await self._db.write(
+                lambda tx: self._limiter.fail(tx, origin, account, known), actor=""
+            )
+            raise _wrong()
+        if self.passwords.is_outdated(stored):
+            better = await self.passwords.hash(password)
+            await self._db.write(lambda tx: users.rehash(tx, name, stored, better), actor="")
+        return of_user(name, user.generation)
+
+    def _from_id_token(self, token: str, policy: Policy) -> Principal:
+        """The robot that a rule on the claims of an ID token names."""
+        made_by = read_issuer(token)
+        for issuer in self._oidc:
+            if issuer.issuer != made_by:
+                continue
+            try:
+                name = issuer.match(issuer.verify(token))
+            except TokenInvalidError as error:
+                raise CredentialsInvalidError(str(error)) from error
+            robot = policy.find_robot(name) if name is not None else None
+            if robot is not None:
+                return of_robot(robot.name, robot.generation)
+        raise CredentialsInvalidError("no rule of [[auth.oidc]] lets this ID token in")
+
+    def close(self) -> None:
+        self.passwords.close()
+        self.policies.close()

@@ -1,0 +1,56 @@
+"""Writing the audit log: what happened, to whom, who did it and from where. Never a secret."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from registry.auth.origins import Origin
+from registry.metadata import audit
+from registry.metadata.transaction import Transaction
+
+
+class Event(StrEnum):
+    """Kinds of events."""
+
+    SIGN_IN_FAIL = "sign-in.fail"
+    TOKEN_ISSUE = "token.issue"  # noqa: S105 - the name of an event
+    USER_ADD = "user.add"
+    USER_CHANGE = "user.change"
+    USER_REMOVE = "user.remove"
+    GROUP_ADD = "group.add"
+    GROUP_CHANGE = "group.change"
+    GROUP_REMOVE = "group.remove"
+    ROBOT_ADD = "robot.add"
+    ROBOT_ROTATE = "robot.rotate"
+    ROBOT_REMOVE = "robot.remove"
+    ACCESS_TOKEN_ADD = "access-token.add"  # noqa: S105 - as above
+    ACCESS_TOKEN_REVOKE = "access-token.revoke"  # noqa: S105 - as above
+    GRANT_ADD = "grant.add"
+    GRANT_REMOVE = "grant.remove"
+    KEY_ROTATE = "key.rotate"
+    KEY_REVOKE = "key.revoke"
+
+
+_NOWHERE = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, and from where."""
+
+    name: str
+    origin: Origin = _NOWHERE
+
+
+def note(tx: Transaction, actor: Actor, event: Event, target: str, **detail: Any) -> None:
+    """Write an event, in the transaction of what it tells of."""
+    audit.insert(
+        tx,
+        actor=actor.name,
+        address=actor.origin.address,
+        request_id=actor.origin.request_id,
+        kind=event.value,
+        target=target,
+        detail=json.dumps(detail),
+    )

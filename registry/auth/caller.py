@@ -1,0 +1,80 @@
+"""Who makes a request, with all that decides what she may do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, allowed_actions
+from registry.auth.policy import Account, Policy
+from registry.auth.principals import ANONYMOUS, Principal
+from registry.auth.scopes import Scopes
+from registry.oci.names import RepositoryName
+
+_RIGHTS = {
+    Action.PULL: frozenset({Right.PULL}),
+    Action.PUSH: frozenset({Right.CREATE, Right.OVERWRITE}),
+    Action.DELETE: frozenset({Right.DELETE}),
+}
+# Whoever pushes is told what is there already, so she must be allowed to see it.
+_NEEDED = {
+    Action.PULL: frozenset({Action.PULL}),
+    Action.PUSH: frozenset({Action.PULL, Action.PUSH}),
+    Action.DELETE: frozenset({Action.DELETE}),
+}
+
+
+def rights_of_actions(actions: frozenset[Action]) -> Rights:
+    """What actions, as tokens list them, stand for."""
+    return frozenset().union(*(_RIGHTS[action] for action in actions))
+
+
+def needed_actions(action: Action) -> frozenset[Action]:
+    """The actions a token must hold for what a route asks."""
+    return _NEEDED[action]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`scopes` is what a token bounds her to, None for no bound. `rights` tells what the grants,
+    or an outside issuer, give her in a repository now.
+    """
+
+    principal: Principal
+    account: Account | None
+    policy: Policy | None
+    rights: Callable[[RepositoryName], Rights]
+    scopes: Scopes | None = None
+    since: int = 0
+
+    def rights_in(self, name: RepositoryName) -> Rights:
+        """What she may do in the repository: what she has been given, within her token."""
+        return self.rights(name) & self._bound(name)
+
+    def may(self, action: Action, name: RepositoryName | None) -> bool:
+        """Whether she may do `action`. What concerns no repository is open to all let in."""
+        if name is None:
+            return True
+        return _NEEDED[action] <= allowed_actions(self.rights_in(name))
+
+    def may_pull(self, name: RepositoryName) -> bool:
+        return self.may(Action.PULL, name)
+
+    def may_list(self, name: RepositoryName) -> bool:
+        """Whether the catalogue shows her the repository."""
+        if self.scopes is not None and self.scopes.catalog:
+            return Right.PULL in self.rights(name)
+        return self.may_pull(name)
+
+    def could_pull(self, name: RepositoryName) -> bool:
+        """Whether another token would let her pull."""
+        return Right.PULL in self.rights(name)
+
+    def _bound(self, name: RepositoryName) -> Rights:
+        if self.scopes is None:
+            return ALL_RIGHTS
+        if self.policy is not None and self.policy.was_removed(name, since=self.since):
+            return NO_RIGHTS
+        return rights_of_actions(self.scopes.repositories.get(name, frozenset()))
+
+
+OPEN = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS)
+"""Anybody, where nobody needs to sign in."""

@@ -1,0 +1,247 @@
+"""Signed tokens and the keys that prove them. It verifies; it signs nothing.
+
+Sources: RFC 7515 (JWS), 7517 (JWK), 7519 (JWT), 7638 (thumbprint), 8725 (what to refuse).
+The signature is PyJWT's to judge; all around it is judged here, because PyJWT reads JSON and
+claims more kindly than an access decision may.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, NoReturn
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm
+
+from registry import clock
+from registry.errors import TokenInvalidError
+
+PublicKey = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
+
+MAX_TOKEN = 8 << 10
+"""Bytes of a token that are looked at."""
+
+MAX_KEYS = 100
+"""Keys of a document that are looked at."""
+
+LEEWAY = 60.0
+"""Seconds by which clocks may differ."""
+
+_TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_OWN_HEADER: Final = frozenset({"alg", "kid", "typ"})
+# To an outside issuer's token an unread `x5c` does no harm; these change what would be verified.
+_NEVER: Final = frozenset({"b64", "crit", "jku", "jwk", "x5u", "zip"})
+_LATEST: Final = 253_402_300_799  # the end of the year 9999: every time fits a timestamp
+_LONGEST_NAME: Final = 255
+
+# What makes a key of its type, and nothing else, so that a private member is never read.
+_MEMBERS: Final[Mapping[object, tuple[str, ...]]] = {
+    "EC": ("crv", "kty", "x", "y"),
+    "OKP": ("crv", "kty", "x"),
+    "RSA": ("e", "kty", "n"),
+}
+# The algorithms of a type and curve; the first where the key does not say.
+_ALGORITHMS: Final[Mapping[object, tuple[str, ...]]] = {
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("RSA", None): ("RS256", "RS384", "RS512", "PS256"),
+}
+_MEMBER = re.compile(r"[A-Za-z0-9_-]{1,1366}")  # an RSA modulus of 8192 bits
+_RSA_BITS: Final = 2048
+
+# Without HMAC and `none`, no key and no header can make PyJWT use them.
+_SIGNATURES = jwt.PyJWS(
+    algorithms=[name for names in _ALGORITHMS.values() for name in names],
+    options={"verify_signature": True, "enforce_minimum_key_length": True},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationKey:
+    """A public key, the one algorithm it is used with, and the name tokens give it."""
+
+    kid: str
+    algorithm: str
+    key: PublicKey
+
+
+def verify(
+    token: str,
+    keys: Mapping[str, VerificationKey],
+    *,
+    issuer: str,
+    audience: str,
+    types: frozenset[str],
+    leeway: float = LEEWAY,
+    outside: bool = False,
+) -> dict[str, Any]:
+    """Return the claims of a token that `issuer` made for `audience` and that is valid now.
+
+    `types` are the values of `typ` it may have, in lower case; the empty one lets it have none.
+    `leeway` is in seconds. An `outside` issuer may add headers and leave out `nbf` and `sub`.
+    Raises TokenInvalidError for everything else, whatever the token is.
+    """
+    match = _TOKEN.fullmatch(token) if len(token) <= MAX_TOKEN else None
+    if match is None:
+        raise TokenInvalidError("the token is not a signed token of at most 8 KiB")
+    header = _read(_decode(match[1]), "header")
+    key = _find_key(header, keys, types=types, outside=outside)
+    try:
+        payload: bytes = _SIGNATURES.decode(token, key.key, algorithms=[key.algorithm])
+    except jwt.PyJWTError:
+        raise TokenInvalidError("the token's signature is wrong") from None
+    claims = _read(payload, "claims")
+    _check_names(claims, issuer, audience, outside=outside)
+    _check_times(claims, leeway, outside=outside)
+    return claims
+
+
+def public_keys(jwks: object) -> dict[str, VerificationKey]:
+    """Return the keys of a JWKS document that can verify tokens, by `kid`.
+
+    Keys of other uses and kinds are left out, symmetric ones always. Of two with one `kid` the
+    first counts; a key without gets its thumbprint. What is no JWKS document has no keys.
+    """
+    entries = jwks.get("keys") if isinstance(jwks, dict) else None
+    keys: dict[str, VerificationKey] = {}
+    for entry in islice(entries, MAX_KEYS) if isinstance(entries, list) else ():
+        key = _public_key(entry) if isinstance(entry, dict) else None
+        if key is not None:
+            keys.setdefault(key.kid, key)
+    return keys
+
+
+def thumbprint(jwk: Mapping[str, Any]) -> str:
+    """Return the RFC 7638 thumbprint of an EC, OKP or RSA key, with SHA-256, in base64url."""
+    members = {name: jwk[name] for name in _MEMBERS[jwk["kty"]]}
+    text = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+
+
+def jwk_of(public_key: Ed25519PublicKey | EllipticCurvePublicKey) -> dict[str, str]:
+    """Return the JWK of a key of ours, Ed25519 or P-256, named by its thumbprint."""
+    if isinstance(public_key, Ed25519PublicKey):
+        jwk = OKPAlgorithm.to_jwk(public_key, as_dict=True)
+    else:
+        jwk = ECAlgorithm.to_jwk(public_key, as_dict=True)
+    [algorithm] = _ALGORITHMS[jwk["kty"], jwk["crv"]]
+    return {**jwk, "kid": thumbprint(jwk), "alg": algorithm, "use": "sig"}
+
+
+def _find_key(
+    header: dict[str, Any],
+    keys: Mapping[str, VerificationKey],
+    *,
+    types: frozenset[str],
+    outside: bool,
+) -> VerificationKey:
+    if header.keys() & _NEVER or not (outside or header.keys() <= _OWN_HEADER):
+        raise TokenInvalidError("the token's header holds what is not accepted")
+    kind = header.get("typ", "")
+    if not isinstance(kind, str) or kind.lower() not in types:
+        raise TokenInvalidError("the token is of another type")
+    kid = header.get("kid")
+    key = keys.get(kid) if isinstance(kid, str) else None
+    if key is None:
+        raise TokenInvalidError("the token is signed by an unknown key")
+    if header.get("alg") != key.algorithm:
+        raise TokenInvalidError("the token's algorithm is not that of its key")
+    return key
+
+
+def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, outside: bool) -> None:
+    if claims.get("iss") != issuer:
+        raise TokenInvalidError("the token is of another issuer")
+    named = claims.get("aud")
+    audiences = [named] if isinstance(named, str) else named
+    if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
+        raise TokenInvalidError("the token's audience is no name and no list of names")
+    if audience not in audiences:
+        raise TokenInvalidError("the token is for another audience")
+    subject = claims.get("sub", "" if outside else None)
+    # It is stored and logged: no control characters, no lone surrogates.
+    if not (isinstance(subject, str) and len(subject) <= _LONGEST_NAME and subject.isprintable()):
+        raise TokenInvalidError("the token's subject is no name")
+
+
+def _check_times(claims: dict[str, Any], leeway: float, *, outside: bool) -> None:
+    now = clock.now() / 1_000_000
+    if _time(claims, "exp") + leeway <= now:
+        raise TokenInvalidError("the token has expired")
+    begins = [_time(claims, "iat")]
+    if "nbf" in claims or not outside:
+        begins.append(_time(claims, "nbf"))
+    if max(begins) - leeway > now:
+        raise TokenInvalidError("the token is not valid yet")
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    """Return the seconds since the epoch that a claim holds."""
+    value: Any = claims.get(name)
+    # True is an int to Python, and no comparison with NaN holds.
+    if type(value) not in {int, float} or not 0 <= value <= _LATEST:
+        raise TokenInvalidError(f"the token has no {name} that is a time")
+    return float(value)
+
+
+def _public_key(entry: dict[str, Any]) -> VerificationKey | None:
+    kty = entry.get("kty")
+    members = _MEMBERS.get(kty) if isinstance(kty, str) else None
+    if members is None or entry.get("use", "sig") != "sig":
+        return None
+    jwk = {name: entry.get(name) for name in members}
+    if not all(isinstance(value, str) and _MEMBER.fullmatch(value) for value in jwk.values()):
+        return None
+    algorithms = _ALGORITHMS.get((kty, jwk.get("crv")), ())
+    algorithm = entry.get("alg", next(iter(algorithms), None))
+    kid = entry.get("kid", thumbprint(jwk))
+    if algorithm not in algorithms or not isinstance(kid, str):
+        return None
+    try:
+        key: PublicKey = jwt.PyJWK(jwk, algorithm).key
+    except jwt.PyJWTError:  # a point that is not on its curve, a length that does not fit
+        return None
+    if isinstance(key, RSAPublicKey) and key.key_size < _RSA_BITS:
+        return None
+    return VerificationKey(kid, algorithm, key)
+
+
+def _decode(segment: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+    except binascii.Error:
+        raise TokenInvalidError("the token is not base64url") from None
+
+
+def _read(raw: bytes, what: str) -> dict[str, Any]:
+    """Read a JSON object in which no key stands twice; raise TokenInvalidError for all else."""
+    try:
+        value: object = _JSON.decode(raw.decode())
+    except (ValueError, RecursionError):
+        raise TokenInvalidError(f"the token's {what} cannot be read") from None
+    if not isinstance(value, dict):
+        raise TokenInvalidError(f"the token's {what} is not an object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key stands twice")
+    return fields
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -1,0 +1,85 @@
+"""The keys of the registry: one that hashes secrets, and those that sign tokens."""
+
+import asyncio
+import json
+import os
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from registry.auth.jose import jwk_of
+from registry.auth.secrets import Hasher
+from registry.auth.vault import Vault
+from registry.errors import ConfigError
+from registry.metadata import signing_keys
+from registry.metadata.database import Database
+from registry.metadata.signing_keys import KeyState
+from registry.metadata.transaction import Transaction
+
+_PEPPER = "secrets"
+_BYTES = 32
+
+
+class Keyring:
+    """Private halves come from the vault, once; the public ones are rows of the policy."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._db = database
+        self._vault = vault
+        self._hasher: Hasher | None = None
+        self._private: dict[str, Ed25519PrivateKey] = {}
+        self._lock = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Make what is not there yet; ConfigError where keys cannot be kept."""
+        await self.get_hasher()
+        keys = await self._db.read(signing_keys.list_all)
+        if not any(key.state is KeyState.ACTIVE for key in keys):
+            await self.add_key(only_first=True)
+
+    async def get_hasher(self) -> Hasher:
+        """Hashes secrets; ConfigError."""
+        if self._hasher is None:
+            async with self._lock:
+                key = await self._vault.find(_PEPPER)
+                if key is None:
+                    key = await self._vault.add(_PEPPER, os.urandom(_BYTES))
+                self._hasher = Hasher(key)
+        return self._hasher
+
+    async def add_key(self, *, only_first: bool = False) -> str:
+        """Make a key and sign with it from now on; its id. `only_first`: unless there is one."""
+        private = Ed25519PrivateKey.generate()
+        jwk = jwk_of(private.public_key())
+        # The private half is kept before anybody can see the public one and ask for it.
+        await self._vault.add(jwk["kid"], private.private_bytes_raw())
+
+        def work(tx: Transaction) -> bool:
+            if only_first:
+                tx.lock_absent("signing key")
+                if any(key.state is KeyState.ACTIVE for key in signing_keys.list_all(tx)):
+                    return False
+            signing_keys.insert(tx, jwk["kid"], json.dumps(jwk))
+            return True
+
+        if not await self._db.write(work, actor=""):
+            await self._vault.remove(jwk["kid"])
+        return jwk["kid"]
+
+    async def get_private(self, kid: str) -> Ed25519PrivateKey:
+        """The private half of a key; ConfigError where it is not in this vault."""
+        found = self._private.get(kid)
+        if found is None:
+            raw = await self._vault.find(kid)
+            if raw is None:
+                raise ConfigError(
+                    f"the private half of the signing key {kid} is not here: replicas share keys "
+                    'with [auth] keys = "database"'
+                )
+            found = self._private[kid] = Ed25519PrivateKey.from_private_bytes(raw)
+        return found
+
+    async def forget(self, kids: list[str]) -> None:
+        """Remove the private halves of keys that are no longer known."""
+        for kid in kids:
+            self._private.pop(kid, None)
+            await self._vault.remove(kid)

@@ -1,0 +1,147 @@
+"""Issuers of tokens other than this registry, and their keys, fetched on a timer.
+
+No token causes a request: whoever sends tokens with names of keys that nobody knows would
+otherwise decide when, and how often, another server is called.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from registry.auth.issuers import Rule
+from registry.auth.jose import VerificationKey, public_keys, verify
+from registry.client.web import MAX_DOCUMENT, Web
+from registry.errors import UpstreamError
+
+logger = logging.getLogger(__name__)
+
+Source = Callable[[], Awaitable[object]]
+"""Gives a JWKS document anew; raises UpstreamError if there is none to be had."""
+
+FIRST_PAUSE = 1.0
+"""Seconds before the second attempt of a fetch that failed; each pause doubles."""
+
+_TYPES: Final = frozenset({"", "jwt"})
+
+
+def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None) -> Source:
+    """Return where an issuer's keys come from: the file, else the URL, else where it says."""
+    if file is not None:
+        return lambda: asyncio.to_thread(_read, file)
+    if url:
+        return lambda: web.get_json(url)
+    return lambda: _discover(web, issuer)
+
+
+class OutsideIssuer:
+    """A server whose tokens are accepted; between `start` and `stop` its keys are kept fresh.
+
+    `refresh` is in seconds. Until the keys are there for the first time, no token is valid.
+    """
+
+    def __init__(self, issuer: str, audience: str, source: Source, *, refresh: float) -> None:
+        self.issuer: Final = issuer
+        self._audience = audience
+        self._source = source
+        self._refresh = refresh
+        self._keys: Mapping[str, VerificationKey] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to fetch; the first answer is not waited for, the issuer may be down."""
+        self._task = asyncio.create_task(self._repeat(), name=f"keys of {self.issuer}")
+
+    async def stop(self) -> None:
+        """End fetching, also in the middle."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def verify(self, token: str) -> dict[str, Any]:
+        """Return the claims of a token of this issuer; raise TokenInvalidError.
+
+        `sub` and `nbf` may be missing.
+        """
+        return verify(
+            token,
+            self._keys,
+            issuer=self.issuer,
+            audience=self._audience,
+            types=_TYPES,
+            outside=True,
+        )
+
+    async def _repeat(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            if await self._fetch():
+                wait, pause = self._refresh, FIRST_PAUSE
+            else:
+                wait, pause = min(pause, self._refresh), pause * 2
+            await asyncio.sleep(wait)
+
+    async def _fetch(self) -> bool:
+        """Fetch the keys and tell whether there were some; else the former ones stay."""
+        try:
+            keys = _some_keys(await self._source())
+        except UpstreamError as error:
+            logger.warning("the keys of %s were not fetched: %s", self.issuer, error.message)
+        except Exception:
+            # The timer must outlive every failure.
+            logger.exception("the keys of %s were not fetched", self.issuer)
+        else:
+            if keys.keys() != self._keys.keys():
+                logger.info("the keys of %s have changed: there are %d", self.issuer, len(keys))
+            self._keys = keys
+            return True
+        return False
+
+
+class OidcIssuer(OutsideIssuer):
+    """An issuer of ID tokens, which stand for robots by rules on their claims."""
+
+    def __init__(
+        self, issuer: str, audience: str, source: Source, rules: Iterable[Rule], *, refresh: float
+    ) -> None:
+        super().__init__(issuer, audience, source, refresh=refresh)
+        self._rules = tuple(rules)
+
+    def match(self, claims: Mapping[str, Any]) -> str | None:
+        """Return the robot of the first rule that verified claims fulfil, None if none does."""
+        return next((rule.robot for rule in self._rules if rule.matches(claims)), None)
+
+
+def _some_keys(document: object) -> dict[str, VerificationKey]:
+    keys = public_keys(document)
+    if not keys:
+        raise UpstreamError("there is no key in the document that can be used")
+    return keys
+
+
+def _read(file: Path) -> object:
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_DOCUMENT)
+        return json.loads(raw)
+    except OSError as error:
+        raise UpstreamError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        raise UpstreamError(f"{file} is not JSON") from None
+
+
+async def _discover(web: Web, issuer: str) -> object:
+    """Fetch the keys from where the issuer says. Source: OpenID Connect Discovery 1.0, 4."""
+    document = await web.get_json(f"{issuer.removesuffix('/')}/.well-known/openid-configuration")
+    fields = document if isinstance(document, dict) else {}
+    # Another name here would let one issuer of a server speak for all of them.
+    if fields.get("issuer") != issuer:
+        raise UpstreamError(f"the configuration at {issuer} is of another issuer")
+    place = fields.get("jwks_uri")
+    if not isinstance(place, str):
+        raise UpstreamError(f"the configuration at {issuer} does not say where the keys are")
+    return await web.get_json(place)

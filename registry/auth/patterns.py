@@ -1,0 +1,60 @@
+"""Which repositories a grant speaks of: `team/app`, `team/*`, `team/**` or `**`."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from registry.errors import NameInvalidError, PatternInvalidError
+from registry.oci.names import RepositoryName
+
+
+class Reach(Enum):
+    """How far below its prefix a pattern goes; the value is how that is written."""
+
+    EXACT = ""
+    CHILDREN = "*"
+    ALL = "**"
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryPattern:
+    """`prefix` is a repository name, or empty for `*` and `**` alone."""
+
+    prefix: str
+    reach: Reach
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a pattern; PatternInvalidError."""
+        head, slash, tail = text.rpartition("/")
+        reach = {"*": Reach.CHILDREN, "**": Reach.ALL}.get(tail, Reach.EXACT)
+        prefix = text if reach is Reach.EXACT else head
+        try:
+            if prefix or slash or reach is Reach.EXACT:
+                RepositoryName.parse(prefix)
+        except NameInvalidError as error:
+            raise PatternInvalidError(
+                f"{text[:255]!r} is no pattern; patterns are team/app, team/* (one level), "
+                "team/** (all below) and ** (everything)"
+            ) from error
+        return cls(prefix, reach)
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.prefix, self.reach.value) if part)
+
+    def matches(self, name: str) -> bool:
+        """Whether the repository is one that the pattern speaks of."""
+        if self.reach is Reach.EXACT:
+            return name == self.prefix
+        below = f"{self.prefix}/" if self.prefix else ""
+        if not name.startswith(below):
+            return False
+        return self.reach is Reach.ALL or "/" not in name[len(below) :]
+
+    def covers(self, other: "RepositoryPattern") -> bool:
+        """Whether every repository that `other` speaks of is spoken of here too."""
+        if other.reach is Reach.EXACT:
+            return self.matches(other.prefix)
+        if self.reach is not Reach.ALL:
+            return self == other
+        return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")

@@ -1,0 +1,94 @@
+"""What a token is asked for and lets through. Source: Distribution's token scope specification.
+
+A scope reads `repository:team/app:pull,push`; the name may hold one more colon, of a host's port.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from registry.auth.actions import Action
+from registry.errors import NameInvalidError
+from registry.oci.names import RepositoryName
+
+_SCOPE = re.compile(r"(?P<type>[a-z0-9]+)(\([a-z0-9]+\))?:(?P<name>.+):(?P<actions>[a-z*,]*)")
+_REPOSITORY_ACTIONS = (Action.PULL, Action.PUSH, Action.DELETE)
+_MOST = 100
+"""Scopes of a request that are read; a token that holds more would be too long for a header."""
+
+
+def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
+    """The actions on a repository that are named, all of them by `*`; others are passed over."""
+    given = {name for name in names if isinstance(name, str)}
+    if "*" in given:
+        return frozenset(_REPOSITORY_ACTIONS)
+    return frozenset(action for action in _REPOSITORY_ACTIONS if action.value in given)
+
+
+@dataclass(frozen=True, slots=True)
+class Scopes:
+    """Actions by repository, and whether the whole catalogue may be listed."""
+
+    repositories: Mapping[RepositoryName, frozenset[Action]]
+    catalog: bool = False
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        """Read scopes, each text one or several between spaces. What is unknown is passed over."""
+        asked: dict[RepositoryName, frozenset[Action]] = {}
+        catalog = False
+        for text in [scope for some in texts for scope in some.split()][:_MOST]:
+            match = _SCOPE.fullmatch(text)
+            if match is None:
+                continue
+            if match["type"] == "registry" and match["name"] == "catalog":
+                catalog = True
+            elif match["type"] == "repository":
+                _add(asked, match["name"], match["actions"].split(","))
+        return cls(asked, catalog)
+
+    @classmethod
+    def from_claims(cls, access: Any) -> Self:
+        """Read the `access` claim of a token, of ours or of an outside issuer."""
+        granted: dict[RepositoryName, frozenset[Action]] = {}
+        catalog = False
+        for entry in access if isinstance(access, list) else []:
+            if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
+                continue
+            kind = str(entry.get("type")).partition("(")[0]
+            if kind == "registry" and entry.get("name") == "catalog":
+                catalog = catalog or "*" in entry["actions"]
+            elif kind == "repository":
+                _add(granted, str(entry.get("name")), entry["actions"])
+        return cls(granted, catalog)
+
+    def to_claims(self) -> list[dict[str, Any]]:
+        """The `access` claim."""
+        claims: list[dict[str, Any]] = [
+            {"type": "repository", "name": str(name), "actions": _names(actions)}
+            for name, actions in self.repositories.items()
+        ]
+        if self.catalog:
+            claims.append({"type": "registry", "name": "catalog", "actions": ["*"]})
+        return claims
+
+    def __str__(self) -> str:
+        return " ".join(
+            f"{entry['type']}:{entry['name']}:{','.join(entry['actions'])}"
+            for entry in self.to_claims()
+        )
+
+
+def _names(actions: frozenset[Action]) -> list[str]:
+    return [action.value for action in _REPOSITORY_ACTIONS if action in actions]
+
+
+def _add(
+    scopes: dict[RepositoryName, frozenset[Action]], text: str, actions: Iterable[Any]
+) -> None:
+    try:
+        name = RepositoryName.parse(text)
+    except NameInvalidError:
+        return  # no repository has this name, so there is nothing to grant
+    scopes[name] = scopes.get(name, frozenset()) | parse_actions(actions)

@@ -1,0 +1,143 @@
+"""Access tokens: signed, short-lived, an upper bound of what their bearer may do.
+
+Source: Distribution's token specification, JWT.
+"""
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+
+from registry import clock
+from registry.auth.jose import MAX_TOKEN, VerificationKey, public_keys, verify
+from registry.auth.keyring import Keyring
+from registry.auth.policy import Policy
+from registry.auth.principals import ANONYMOUS, Principal
+from registry.auth.rules import AuthRules
+from registry.auth.scopes import Scopes
+from registry.errors import ConfigError, TokenInvalidError
+from registry.metadata.signing_keys import KeyState
+
+_TYPES = frozenset({"jwt"})
+_SECOND = 1_000_000
+_ROOM = 4096
+"""Bytes of the `access` claim: with the rest and in base64 a token stays below 8 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token as its bearer gets it: `life` in seconds, `at` in microseconds."""
+
+    token: str
+    id: str
+    scopes: Scopes
+    life: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """What a token of ours says. `since`: the policy's number when it was made."""
+
+    principal: Principal
+    scopes: Scopes
+    since: int
+    expires: float
+    kid: str
+
+
+class AccessTokens:
+    """Makes and reads tokens of this registry."""
+
+    def __init__(self, keyring: Keyring, rules: AuthRules) -> None:
+        self._keyring = keyring
+        self._rules = rules
+        self._keys: tuple[int, dict[str, VerificationKey]] = (-1, {})
+
+    async def issue(self, principal: Principal, scopes: Scopes, policy: Policy) -> Issued:
+        """Make a token for `scopes`, all of which the principal has; ConfigError."""
+        key = policy.active_key
+        if key is None:
+            raise ConfigError("there is no key to sign tokens with; run: moorage key rotate")
+        now = clock.now()
+        life = round(self._rules.token_life)
+        fitting = _fit(scopes)
+        token_id = uuid.uuid4().hex
+        claims = {
+            "iss": self._rules.issuer,
+            "sub": "" if principal == ANONYMOUS else principal.name,
+            "aud": self._rules.service,
+            "iat": now // _SECOND,
+            "nbf": now // _SECOND,
+            "exp": now // _SECOND + life,
+            "jti": token_id,
+            "access": fitting.to_claims(),
+            "credential": principal.credential,
+            "policy": policy.number,
+        }
+        private = await self._keyring.get_private(key.kid)
+        token = jwt.encode(claims, private, "EdDSA", headers={"kid": key.kid})
+        return Issued(token, token_id, fitting, life, now)
+
+    def read(self, token: str, policy: Policy) -> Bearer:
+        """What the token says, if a key in force signed it; TokenInvalidError."""
+        claims = verify(
+            token,
+            self._get_keys(policy),
+            issuer=self._rules.issuer,
+            audience=self._rules.service,
+            types=_TYPES,
+        )
+        credential, since = claims.get("credential"), claims.get("policy")
+        if not isinstance(credential, str) or not isinstance(since, int):
+            raise TokenInvalidError("the token is not an access token of this registry")
+        return Bearer(
+            Principal(claims["sub"] or ANONYMOUS.name, credential),
+            Scopes.from_claims(claims.get("access")),
+            since,
+            float(claims["exp"]),
+            jwt.get_unverified_header(token)["kid"],
+        )
+
+    def is_trusted(self, kid: str, policy: Policy) -> bool:
+        """Whether tokens signed with the key are good now."""
+        row = policy.keys.get(kid)
+        return row is not None and row.state is not KeyState.REVOKED
+
+    def list_public(self, policy: Policy) -> list[dict[str, Any]]:
+        """The JWKS entries of all keys in force."""
+        return [
+            json.loads(row.jwk) for kid, row in policy.keys.items() if self.is_trusted(kid, policy)
+        ]
+
+    def _get_keys(self, policy: Policy) -> dict[str, VerificationKey]:
+        number, keys = self._keys
+        if number != policy.number:
+            keys = public_keys({"keys": self.list_public(policy)})
+            self._keys = policy.number, keys
+        return keys
+
+
+def read_issuer(token: str) -> str | None:
+    """Who says that she made the token; nothing is proved by it."""
+    if len(token) > MAX_TOKEN:
+        return None
+    try:
+        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
+    except (jwt.PyJWTError, RecursionError):
+        return None
+    return issuer if isinstance(issuer, str) else None
+
+
+def _fit(scopes: Scopes) -> Scopes:
+    """As many of the scopes as a token has room for: fewer than asked is no error."""
+    room = _ROOM
+    fitting = {}
+    for name, actions in scopes.repositories.items():
+        room -= len(str(name)) + 80
+        if room < 0:
+            break
+        fitting[name] = actions
+    return Scopes(fitting, scopes.catalog)

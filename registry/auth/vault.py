@@ -1,0 +1,124 @@
+"""Where private keys lie: in files of one machine, or encrypted in the database that replicas
+share (design D12).
+"""
+
+import asyncio
+import base64
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from registry.errors import ConfigError
+from registry.metadata import vault
+from registry.metadata.database import Database
+
+
+class Vault(Protocol):
+    """Small secrets by name. A name, once given, keeps its value."""
+
+    async def find(self, name: str) -> bytes | None:
+        """The value; ConfigError where it cannot be read."""
+
+    async def add(self, name: str, value: bytes) -> bytes:
+        """Keep `value` durably; the value kept, which is another's if that came first."""
+
+    async def remove(self, name: str) -> None:
+        """Forget the value."""
+
+
+class FileVault:
+    """A file for each, mode 0600, in a folder of mode 0700."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def find(self, name: str) -> bytes | None:
+        return await asyncio.to_thread(self._find, name)
+
+    def _find(self, name: str) -> bytes | None:
+        path = self._folder / name
+        try:
+            if path.stat().st_mode & 0o077:
+                raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigError(f"the key {path} cannot be read: {error.strerror}") from error
+
+    async def add(self, name: str, value: bytes) -> bytes:
+        try:
+            await asyncio.to_thread(self._write, name, value)
+        except OSError as error:
+            raise ConfigError(
+                f"a key cannot be written to {self._folder}: {error.strerror}"
+            ) from error
+        return await self.find(name) or value
+
+    def _write(self, name: str, value: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self._folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(value)
+                file.flush()
+                os.fsync(file.fileno())
+            # A link, unlike a rename, leaves a key alone that somebody else has just made.
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, self._folder / name)
+        finally:
+            Path(temporary).unlink()
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    async def remove(self, name: str) -> None:
+        await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
+
+
+class DatabaseVault:
+    """Rows, encrypted with a key that is made from a secret of the settings."""
+
+    def __init__(self, database: Database, secret: str) -> None:
+        """Without a secret there is nothing to keep keys with: each use is a ConfigError."""
+        self._secret = secret
+        self._db = database
+
+    def _open(self) -> Fernet:
+        if not self._secret:
+            raise ConfigError(
+                "signing in needs private keys, and replicas share them in the database, encrypted:"
+                " set [auth] secret to 32 or more random characters, the same everywhere "
+                '(openssl rand -hex 32), or, for one machine, [auth] keys = "file"'
+            )
+        derived = HKDF(hashes.SHA256(), 32, None, b"moorage vault").derive(self._secret.encode())
+        return Fernet(base64.urlsafe_b64encode(derived))
+
+    async def find(self, name: str) -> bytes | None:
+        cipher = self._open()
+        value = await self._db.read(lambda tx: vault.find(tx, name))
+        if value is None:
+            return None
+        try:
+            return cipher.decrypt(value)
+        except InvalidToken as error:
+            raise ConfigError(
+                "[auth] secret does not open the keys in the database: every replica needs the "
+                "secret that they were made with"
+            ) from error
+
+    async def add(self, name: str, value: bytes) -> bytes:
+        sealed = self._open().encrypt(value)
+        await self._db.write(lambda tx: vault.insert(tx, name, sealed), actor="")
+        return await self.find(name) or value
+
+    async def remove(self, name: str) -> None:
+        await self._db.write(lambda tx: vault.delete(tx, name), actor="")

@@ -1,0 +1,1 @@
+"""Calls to other servers. The only importer of httpx."""

@@ -1,0 +1,77 @@
+"""Rows of the audit log: who signed in, was given a token, changed what anyone may do."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import audit
+from registry.metadata.transaction import Transaction
+
+_a = audit.c
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One event: `at` in microseconds, `detail` JSON without secrets."""
+
+    number: int
+    at: int
+    actor: str
+    address: str
+    request_id: str
+    kind: str
+    target: str
+    detail: str
+
+
+_COLUMNS = (
+    _a.number,
+    _a.at,
+    _a.actor,
+    _a.address,
+    _a.request_id,
+    _a.kind,
+    _a.target,
+    _a.detail,
+)
+
+
+def insert(
+    tx: Transaction,
+    *,
+    actor: str,
+    address: str,
+    request_id: str,
+    kind: str,
+    target: str,
+    detail: str,
+) -> None:
+    tx.execute(
+        sa.insert(audit).values(
+            at=tx.now,
+            actor=actor,
+            address=address,
+            request_id=request_id,
+            kind=kind,
+            target=target,
+            detail=detail,
+        )
+    )
+
+
+def list_page(
+    tx: Transaction, n: int, *, after: int = 0, since: int = 0, actor: str | None = None
+) -> list[AuditRow]:
+    """At most `n` events after the number `after` and since `since`, in microseconds; oldest
+    first.
+    """
+    query = sa.select(*_COLUMNS).where(_a.number > after, _a.at >= since)
+    if actor is not None:
+        query = query.where(_a.actor == actor)
+    return [AuditRow(*row) for row in tx.execute(query.order_by(_a.number).limit(n))]
+
+
+def delete_before(tx: Transaction, moment: int, n: int) -> int:
+    """Forget at most `n` events before `moment`, in microseconds; how many."""
+    oldest = sa.select(_a.number).where(_a.at < moment).order_by(_a.at).limit(n)
+    return tx.execute(sa.delete(audit).where(_a.number.in_(oldest))).rowcount

@@ -1,0 +1,71 @@
+"""Rows of grants: subject, pattern of repositories, actions."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import grants
+from registry.metadata.transaction import Transaction
+
+_g = grants.c
+
+
+@dataclass(frozen=True, slots=True)
+class GrantRow:
+    """A grant, as text: `actions` between commas."""
+
+    id: int
+    subject: str
+    pattern: str
+    actions: str
+    created_at: int
+
+
+_COLUMNS = (_g.id, _g.subject, _g.pattern, _g.actions, _g.created_at)
+
+
+def find(tx: Transaction, subject: str, pattern: str) -> GrantRow | None:
+    """The grant, its row held until the end of the transaction."""
+    query = sa.select(*_COLUMNS).where(_g.subject == subject, _g.pattern == pattern)
+    row = tx.execute(query.with_for_update()).one_or_none()
+    return GrantRow(*row) if row else None
+
+
+def find_by_id(tx: Transaction, grant_id: int) -> GrantRow | None:
+    row = tx.execute(sa.select(*_COLUMNS).where(_g.id == grant_id)).one_or_none()
+    return GrantRow(*row) if row else None
+
+
+def list_page(tx: Transaction, n: int, last: int) -> list[GrantRow]:
+    """At most `n` grants after the id `last`."""
+    query = sa.select(*_COLUMNS).where(_g.id > last).order_by(_g.id).limit(n)
+    return [GrantRow(*row) for row in tx.execute(query)]
+
+
+def list_all(tx: Transaction) -> list[GrantRow]:
+    return [GrantRow(*row) for row in tx.execute(sa.select(*_COLUMNS).order_by(_g.id))]
+
+
+def put(tx: Transaction, subject: str, pattern: str, actions: str) -> GrantRow:
+    """Set what the subject may do in the repositories of the pattern."""
+    insert = tx.insert(grants).values(
+        subject=subject, pattern=pattern, actions=actions, created_at=tx.now
+    )
+    row = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_g.subject, _g.pattern], set_={"actions": insert.excluded.actions}
+        ).returning(*_COLUMNS)
+    ).one()
+    tx.change_policy()
+    return GrantRow(*row)
+
+
+def delete(tx: Transaction, grant: GrantRow) -> None:
+    tx.execute(sa.delete(grants).where(_g.id == grant.id))
+    tx.change_policy()
+
+
+def delete_all_of(tx: Transaction, subject: str) -> None:
+    """Remove what a subject that goes had been granted: the next of its name inherits nothing."""
+    tx.execute(sa.delete(grants).where(_g.subject == subject))
+    tx.change_policy()

@@ -1,0 +1,76 @@
+"""Rows of robot accounts. Their secrets are in `secrets`."""
+
+import uuid
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import refresh_tokens, robots, secrets, uploads
+from registry.metadata.transaction import Transaction
+
+_r = robots.c
+
+
+@dataclass(frozen=True, slots=True)
+class RobotRow:
+    """A robot. Times in microseconds; `expires_at` None: never."""
+
+    id: int
+    name: str
+    generation: str
+    created_at: int
+    expires_at: int | None
+
+
+_COLUMNS = (_r.id, _r.name, _r.generation, _r.created_at, _r.expires_at)
+
+
+def find(tx: Transaction, name: str, *, lock: bool = False) -> RobotRow | None:
+    """The robot. `lock` holds the row until the end of the transaction."""
+    query = sa.select(*_COLUMNS).where(_r.name == name)
+    if lock:
+        query = query.with_for_update()
+    row = tx.execute(query).one_or_none()
+    return RobotRow(*row) if row else None
+
+
+def list_page(tx: Transaction, n: int, last: str) -> list[RobotRow]:
+    """At most `n` robots after `last`, by name."""
+    query = sa.select(*_COLUMNS).where(_r.name > last).order_by(_r.name).limit(n)
+    return [RobotRow(*row) for row in tx.execute(query)]
+
+
+def list_all(tx: Transaction) -> list[RobotRow]:
+    return [RobotRow(*row) for row in tx.execute(sa.select(*_COLUMNS))]
+
+
+def insert(tx: Transaction, name: str, expires_at: int | None) -> RobotRow | None:
+    """Add a robot; None if the name is taken."""
+    statement = tx.insert(robots).values(
+        name=name, generation=uuid.uuid4().hex, created_at=tx.now, expires_at=expires_at
+    )
+    row = tx.execute(
+        statement.on_conflict_do_nothing(index_elements=[_r.name]).returning(*_COLUMNS)
+    ).first()
+    tx.change_policy()
+    return RobotRow(*row) if row else None
+
+
+def set_expiry(tx: Transaction, robot: RobotRow, expires_at: int | None) -> None:
+    tx.execute(sa.update(robots).where(_r.id == robot.id).values(expires_at=expires_at))
+    tx.change_policy()
+
+
+def delete(tx: Transaction, robot: RobotRow, principal: str) -> None:
+    """Remove a robot with its secrets; upload sessions of `principal`, its name in the books, are
+    nobody's then.
+    """
+    ids = tx.execute(
+        sa.delete(secrets).where(secrets.c.robot_id == robot.id).returning(secrets.c.id)
+    )
+    gone = [f"secret:{secret_id}" for secret_id in ids.scalars()]
+    tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
+    orphaned = sa.update(uploads).where(uploads.c.principal == principal)
+    tx.execute(orphaned.values(principal=f"removed:{robot.generation}"))
+    tx.execute(sa.delete(robots).where(_r.id == robot.id))
+    tx.change_policy()

@@ -1,0 +1,40 @@
+"""Rows of sign-ins that failed of late, counted for the limits."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import sign_in_failures
+from registry.metadata.transaction import Transaction
+
+_f = sign_in_failures.c
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCounts:
+    """Failures since a moment, with the time of the oldest of them in microseconds."""
+
+    count: int
+    oldest: int
+
+
+def count(
+    tx: Transaction, since: int, *, address: str | None = None, account: str | None = None
+) -> FailureCounts:
+    """Failures after `since`, in microseconds, from the address and for the account."""
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.min(_f.at), 0))
+    query = query.where(_f.at > since)
+    if address is not None:
+        query = query.where(_f.address == address)
+    if account is not None:
+        query = query.where(_f.account == account)
+    return FailureCounts(*tx.execute(query).one())
+
+
+def insert(tx: Transaction, address: str, account: str) -> None:
+    tx.execute(sa.insert(sign_in_failures).values(at=tx.now, address=address, account=account))
+
+
+def delete_before(tx: Transaction, moment: int) -> int:
+    """Forget failures before `moment`, in microseconds; how many."""
+    return tx.execute(sa.delete(sign_in_failures).where(_f.at < moment)).rowcount

@@ -1,0 +1,126 @@
+"""Rows of users."""
+
+import uuid
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import group_members, refresh_tokens, secrets, uploads, users
+from registry.metadata.transaction import Transaction
+
+_u = users.c
+
+
+@dataclass(frozen=True, slots=True)
+class UserRow:
+    """A user. `generation` changes whenever what was signed in with must end."""
+
+    id: int
+    name: str
+    generation: str
+    admin: bool
+    disabled: bool
+    created_at: int
+
+
+_COLUMNS = (_u.id, _u.name, _u.generation, _u.admin, _u.disabled, _u.created_at)
+
+
+def _new_generation() -> str:
+    return uuid.uuid4().hex
+
+
+def find(tx: Transaction, name: str, *, lock: bool = False) -> UserRow | None:
+    """The user. `lock` holds the row until the end of the transaction."""
+    query = sa.select(*_COLUMNS).where(_u.name == name)
+    if lock:
+        query = query.with_for_update()
+    row = tx.execute(query).one_or_none()
+    return UserRow(*row) if row else None
+
+
+def list_page(tx: Transaction, n: int, last: str) -> list[UserRow]:
+    """At most `n` users after `last`, by name."""
+    query = sa.select(*_COLUMNS).where(_u.name > last).order_by(_u.name).limit(n)
+    return [UserRow(*row) for row in tx.execute(query)]
+
+
+def list_all(tx: Transaction) -> list[UserRow]:
+    return [UserRow(*row) for row in tx.execute(sa.select(*_COLUMNS))]
+
+
+def is_any(tx: Transaction) -> bool:
+    return tx.execute(sa.select(_u.id).limit(1)).first() is not None
+
+
+def is_other(tx: Transaction, user: UserRow) -> bool:
+    """Whether there is a user beside this one. Holds all of them against removal."""
+    query = sa.select(_u.id).where(_u.id != user.id).order_by(_u.id).limit(1)
+    return tx.execute(query.with_for_update()).first() is not None
+
+
+def find_password(tx: Transaction, name: str) -> str | None:
+    """The hash of the user's password; None for no such user, and for one without a password."""
+    return tx.execute(sa.select(_u.password).where(_u.name == name)).scalar_one_or_none()
+
+
+def insert(tx: Transaction, name: str, password: str | None, *, admin: bool) -> bool:
+    """Add a user; False if the name is taken."""
+    statement = tx.insert(users).values(
+        name=name,
+        password=password,
+        generation=_new_generation(),
+        admin=admin,
+        disabled=False,
+        created_at=tx.now,
+    )
+    added = tx.execute(
+        statement.on_conflict_do_nothing(index_elements=[_u.name]).returning(_u.id)
+    ).first()
+    tx.change_policy()
+    return added is not None
+
+
+def set_password(tx: Transaction, user: UserRow, password: str) -> None:
+    """Set another password: what was signed in with the old one ends."""
+    _update(tx, user, password=password, generation=_new_generation())
+    end_sessions(tx, user)
+
+
+def rehash(tx: Transaction, name: str, old: str, new: str) -> None:
+    """Keep the same password under a better hash, unless it was changed meanwhile."""
+    query = sa.update(users).where(_u.name == name, _u.password == old)
+    tx.execute(query.values(password=new))
+
+
+def set_disabled(tx: Transaction, user: UserRow, *, disabled: bool) -> None:
+    _update(tx, user, disabled=disabled, generation=_new_generation())
+    end_sessions(tx, user)
+
+
+def set_admin(tx: Transaction, user: UserRow, *, admin: bool) -> None:
+    _update(tx, user, admin=admin)
+
+
+def _update(tx: Transaction, user: UserRow, **values: object) -> None:
+    tx.execute(sa.update(users).where(_u.id == user.id).values(**values))
+    tx.change_policy()
+
+
+def end_sessions(tx: Transaction, user: UserRow) -> None:
+    """Forget the refresh tokens that the user's password has brought."""
+    brought = refresh_tokens.c.credential.startswith(f"user:{user.name}:", autoescape=True)
+    tx.execute(sa.delete(refresh_tokens).where(brought))
+
+
+def delete(tx: Transaction, user: UserRow) -> None:
+    """Remove a user with her tokens and memberships; her upload sessions are nobody's then."""
+    tx.execute(sa.delete(group_members).where(group_members.c.user_id == user.id))
+    ids = tx.execute(sa.delete(secrets).where(secrets.c.user_id == user.id).returning(secrets.c.id))
+    gone = [f"secret:{secret_id}" for secret_id in ids.scalars()]
+    tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
+    end_sessions(tx, user)
+    orphaned = sa.update(uploads).where(uploads.c.principal == user.name)
+    tx.execute(orphaned.values(principal=f"removed:{user.generation}"))
+    tx.execute(sa.delete(users).where(_u.id == user.id))
+    tx.change_policy()

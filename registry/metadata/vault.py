@@ -1,0 +1,22 @@
+"""Private keys that replicas share, encrypted before they come here (design D12)."""
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import vault
+from registry.metadata.transaction import Transaction
+
+_v = vault.c
+
+
+def find(tx: Transaction, name: str) -> bytes | None:
+    return tx.execute(sa.select(_v.value).where(_v.name == name)).scalar_one_or_none()
+
+
+def insert(tx: Transaction, name: str, value: bytes) -> None:
+    """Keep `value`, unless another was faster."""
+    statement = tx.insert(vault).values(name=name, value=value)
+    tx.execute(statement.on_conflict_do_nothing(index_elements=[_v.name]))
+
+
+def delete(tx: Transaction, name: str) -> None:
+    tx.execute(sa.delete(vault).where(_v.name == name))

@@ -1,0 +1,32 @@
+"""Who may do what, as the front ends see it: one object a noun."""
+
+from dataclasses import dataclass
+
+from registry.auth.authenticator import Authenticator
+from registry.auth.policies import Policies
+from registry.services.access_tokens import AccessTokens
+from registry.services.audit import Audit
+from registry.services.grants import Grants
+from registry.services.groups import Groups
+from registry.services.keys import Keys
+from registry.services.robots import Robots
+from registry.services.tidying import Tidying
+from registry.services.tokens import Tokens
+from registry.services.users import Users
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """All use cases of signing in and of its administration, over one database."""
+
+    authenticator: Authenticator
+    policies: Policies
+    tokens: Tokens
+    users: Users
+    groups: Groups
+    robots: Robots
+    access_tokens: AccessTokens
+    grants: Grants
+    keys: Keys
+    audit: Audit
+    tidying: Tidying

@@ -1,0 +1,125 @@
+"""Personal access tokens: secrets in place of a user's password, named, bounded, expiring."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from registry.auth.actions import format_rights
+from registry.auth.books import Actor, Event, note
+from registry.auth.keyring import Keyring
+from registry.auth.policy import Bound, read_bounds
+from registry.auth.secrets import new_secret
+from registry.errors import ConflictError, InputInvalidError, NotFoundError
+from registry.metadata import secrets
+from registry.metadata.database import Database
+from registry.metadata.secrets import SecretRow
+from registry.metadata.transaction import Transaction
+from registry.services.users import find_user_or_raise
+
+_SECOND = 1_000_000
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token, without its secret. `bounds` None: all that its user may do. Times in µs."""
+
+    name: str
+    bounds: tuple[Bound, ...] | None
+    created_at: int
+    expires_at: int | None
+    used_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccessToken:
+    """A token and its secret, which is shown this once."""
+
+    token: AccessToken
+    secret: str = field(repr=False)
+
+
+def _read(row: SecretRow) -> AccessToken:
+    bounds = read_bounds(row.scopes)
+    return AccessToken(row.name, bounds, row.created_at, row.expires_at, row.used_at)
+
+
+def _write_bounds(bounds: Sequence[Bound] | None) -> str | None:
+    if bounds is None:
+        return None
+    return json.dumps([[str(bound.pattern), format_rights(bound.rights)] for bound in bounds])
+
+
+class AccessTokens:
+    """Adding and revoking them; the user's own business, or an admin's."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._db = database
+        self._keyring = keyring
+
+    async def list_of(self, user: str) -> list[AccessToken]:
+        """The user's tokens, by name; NotFoundError."""
+
+        def work(tx: Transaction) -> list[AccessToken]:
+            return [_read(row) for row in secrets.list_of_user(tx, find_user_or_raise(tx, user))]
+
+        return await self._db.read(work)
+
+    async def add(
+        self,
+        user: str,
+        name: str,
+        actor: Actor,
+        *,
+        bounds: Sequence[Bound] | None = None,
+        lifetime: float | None = None,
+    ) -> NewAccessToken:
+        """Add a token that is good for `lifetime` seconds, None: until it is revoked.
+
+        Raises NotFoundError, InputInvalidError, ConflictError.
+        """
+        if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
+            raise InputInvalidError(f"a token's name has 1 to {_LONGEST_NAME} printable characters")
+        if lifetime is not None and lifetime <= 0:
+            raise InputInvalidError("what expires must have some time to live")
+        secret = new_secret()
+        hashed = (await self._keyring.get_hasher()).hash(secret.value)
+
+        def work(tx: Transaction) -> AccessToken:
+            row = find_user_or_raise(tx, user, lock=True)
+            expires = None if lifetime is None else tx.now + int(lifetime * _SECOND)
+            scopes = _write_bounds(bounds)
+            if not secrets.insert_for_user(
+                tx,
+                row,
+                secret_id=secret.id,
+                name=name,
+                hash_=hashed,
+                scopes=scopes,
+                expires_at=expires,
+            ):
+                raise ConflictError(f"{user} has a token {name!r} already")
+            note(
+                tx,
+                actor,
+                Event.ACCESS_TOKEN_ADD,
+                user,
+                name=name,
+                scopes=scopes,
+                expires_at=expires,
+            )
+            return AccessToken(
+                name, None if bounds is None else tuple(bounds), tx.now, expires, None
+            )
+
+        return NewAccessToken(await self._db.write(work, actor=actor.name), secret.reveal())
+
+    async def revoke(self, user: str, name: str, actor: Actor) -> None:
+        """Revoke a token, at once; NotFoundError."""
+
+        def work(tx: Transaction) -> None:
+            if not secrets.delete_of_user(tx, find_user_or_raise(tx, user, lock=True), name):
+                raise NotFoundError(f"{user} has no token {name!r}")
+            note(tx, actor, Event.ACCESS_TOKEN_REVOKE, user, name=name)
+
+        await self._db.write(work, actor=actor.name)

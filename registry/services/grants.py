@@ -1,0 +1,112 @@
+"""Grants: who may do what in which repositories."""
+
+from registry.auth.actions import Right, Rights, format_rights, parse_rights
+from registry.auth.books import Actor, Event, note
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.policies import Policies
+from registry.auth.policy import Decision, Grant
+from registry.auth.subjects import EVERYBODY, Subject, SubjectKind
+from registry.errors import InputInvalidError, NotFoundError
+from registry.metadata import grants, groups, robots, users
+from registry.metadata.database import Database
+from registry.metadata.grants import GrantRow
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+
+__all__ = ["Decision", "Grant", "Grants"]
+
+
+def _read(row: GrantRow) -> Grant:
+    return Grant(
+        row.id,
+        Subject.parse(row.subject),
+        RepositoryPattern.parse(row.pattern),
+        parse_rights(row.actions.split(",")),
+    )
+
+
+def _require_subject(tx: Transaction, subject: Subject) -> None:
+    """Raise NotFoundError for a subject that is not there: most likely a slip of the pen. The row
+    is held, so that its removal waits and then takes the new grant with it.
+    """
+    found: object = subject
+    if subject.kind is SubjectKind.USER:
+        found = users.find(tx, subject.name, lock=True)
+    elif subject.kind is SubjectKind.GROUP:
+        found = groups.find(tx, subject.name, lock=True)
+    elif subject.kind is SubjectKind.ROBOT:
+        found = robots.find(tx, subject.name, lock=True)
+    if found is None:
+        raise NotFoundError(f"there is no {subject.kind.value} {subject.name!r}")
+
+
+class Grants:
+    """Adding, removing and explaining grants."""
+
+    def __init__(self, database: Database, policies: Policies) -> None:
+        self._db = database
+        self._policies = policies
+
+    async def list_page(self, n: int, last: int = 0) -> list[Grant]:
+        """At most `n` grants after the id `last`."""
+        return await self._db.read(lambda tx: [_read(row) for row in grants.list_page(tx, n, last)])
+
+    async def get(self, grant_id: int) -> Grant:
+        """The grant; NotFoundError."""
+
+        def work(tx: Transaction) -> Grant:
+            row = grants.find_by_id(tx, grant_id)
+            if row is None:
+                raise NotFoundError(f"there is no grant {grant_id}")
+            return _read(row)
+
+        return await self._db.read(work)
+
+    async def add(
+        self, subject: Subject, pattern: RepositoryPattern, rights: Rights, actor: Actor
+    ) -> Grant:
+        """Grant `rights`, beside what the subject has by the same pattern already.
+
+        Raises NotFoundError, and InputInvalidError for what nobody gets without signing in.
+        """
+        if subject == EVERYBODY and rights != {Right.PULL}:
+            raise InputInvalidError("anonymous may be granted pull, and nothing else")
+
+        def work(tx: Transaction) -> Grant:
+            _require_subject(tx, subject)
+            before = grants.find(tx, str(subject), str(pattern))
+            held = parse_rights(before.actions.split(",")) if before else frozenset()
+            row = grants.put(tx, str(subject), str(pattern), ",".join(format_rights(rights | held)))
+            note(tx, actor, Event.GRANT_ADD, str(subject), pattern=row.pattern, actions=row.actions)
+            return _read(row)
+
+        return await self._db.write(work, actor=actor.name)
+
+    async def remove(
+        self,
+        subject: Subject,
+        pattern: RepositoryPattern,
+        actor: Actor,
+        rights: Rights | None = None,
+    ) -> None:
+        """Take a grant back, or those `rights` of it; NotFoundError."""
+
+        def work(tx: Transaction) -> None:
+            row = grants.find(tx, str(subject), str(pattern))
+            if row is None:
+                raise NotFoundError(f"{subject} has no grant for {pattern}")
+            held = parse_rights(row.actions.split(","))
+            left = held - (held if rights is None else rights)
+            if left:
+                grants.put(tx, row.subject, row.pattern, ",".join(format_rights(left)))
+            else:
+                grants.delete(tx, row)
+            taken = ",".join(format_rights(held - left))
+            note(tx, actor, Event.GRANT_REMOVE, row.subject, pattern=row.pattern, actions=taken)
+
+        await self._db.write(work, actor=actor.name)
+
+    async def check(self, subject: Subject, name: RepositoryName, wanted: Rights) -> Decision:
+        """Whether the subject may do all of `wanted` there, and why."""
+        policy = await self._policies.get()
+        return policy.explain(subject, name, wanted)

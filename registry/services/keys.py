@@ -1,0 +1,58 @@
+"""Keys that sign tokens: looked at, rotated, revoked."""
+
+from registry import clock
+from registry.auth.books import Actor, Event, note
+from registry.auth.keyring import Keyring
+from registry.errors import NotFoundError
+from registry.metadata import signing_keys
+from registry.metadata.database import Database
+from registry.metadata.signing_keys import KeyState, SigningKeyRow
+from registry.metadata.transaction import Transaction
+
+__all__ = ["KeyState", "Keys", "SigningKeyRow"]
+
+KEPT = 2 * 86_400.0
+"""Seconds for which a key that no longer signs still verifies: no token lives as long."""
+
+
+class Keys:
+    """Signing keys of this registry, shared by all workers and replicas."""
+
+    def __init__(self, database: Database, keyring: Keyring) -> None:
+        self._db = database
+        self._keyring = keyring
+
+    async def list_all(self) -> list[SigningKeyRow]:
+        """All keys, the oldest first."""
+        return await self._db.read(signing_keys.list_all)
+
+    async def rotate(self, actor: Actor) -> str:
+        """Sign with a new key from now on; its id. Tokens of the old one stay good until they
+        expire.
+        """
+        kid = await self._keyring.add_key()
+        await self._db.write(lambda tx: note(tx, actor, Event.KEY_ROTATE, kid), actor=actor.name)
+        return kid
+
+    async def revoke(self, kid: str, actor: Actor) -> None:
+        """Refuse all tokens of a key, at once; another signs from then on. NotFoundError."""
+        keys = {key.kid: key for key in await self.list_all()}
+        if kid not in keys:
+            raise NotFoundError(f"there is no key {kid!r}")
+        if keys[kid].state is KeyState.ACTIVE:
+            await self._keyring.add_key()
+
+        def work(tx: Transaction) -> None:
+            signing_keys.revoke(tx, kid)
+            note(tx, actor, Event.KEY_REVOKE, kid)
+
+        await self._db.write(work, actor=actor.name)
+
+    async def drop_retired(self) -> int:
+        """Forget keys that have not signed for longer than any token lives; how many."""
+        before = clock.now() - int(KEPT * 1_000_000)
+        gone = await self._db.write(
+            lambda tx: signing_keys.delete_retired(tx, before), actor="operator"
+        )
+        await self._keyring.forget(gone)
+        return len(gone)

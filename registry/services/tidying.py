@@ -1,0 +1,34 @@
+"""Forgetting what no longer matters: expired secrets, retired keys, old removals."""
+
+from registry import clock
+from registry.metadata import policy, secrets, sign_ins
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.services.keys import Keys
+
+_DAY = 86_400 * 1_000_000
+_SECRETS = 30 * _DAY
+"""Expired secrets stay in lists for a month, so that it can be seen why a robot stopped."""
+_REMOVALS = 7 * _DAY
+"""Longer than any token lives."""
+
+
+class Tidying:
+    """Small rows that would otherwise pile up."""
+
+    def __init__(self, database: Database, keys: Keys) -> None:
+        self._db = database
+        self._keys = keys
+
+    async def run(self) -> int:
+        """Forget what is old enough; how much."""
+        now = clock.now()
+
+        def work(tx: Transaction) -> int:
+            return (
+                secrets.delete_expired(tx, now - _SECRETS)
+                + policy.forget_removals(tx, now - _REMOVALS)
+                + sign_ins.delete_before(tx, now - _DAY)
+            )
+
+        return await self._db.write(work, actor="operator") + await self._keys.drop_retired()

@@ -1,0 +1,108 @@
+"""The token endpoint: who asks for what gets a token for as much of it as she may do.
+
+Source: Distribution's specifications token and oauth.
+"""
+
+from dataclasses import dataclass
+
+from registry.auth.actions import allowed_actions
+from registry.auth.authenticator import Authenticator
+from registry.auth.books import Actor, Event, note
+from registry.auth.caller import Caller
+from registry.auth.keyring import Keyring
+from registry.auth.origins import Origin
+from registry.auth.scopes import Scopes
+from registry.auth.secrets import find_secret, new_secret
+from registry.auth.tokens import Issued
+from registry.errors import CredentialsInvalidError, DatabaseUnavailableError
+from registry.metadata import refresh_tokens
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """What is asked for. `offline`: a refresh token too. `client`: what the client calls itself."""
+
+    scopes: Scopes
+    service: str
+    client: str
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """An access token, and a refresh token where one was asked for."""
+
+    access: Issued
+    refresh: str | None
+
+
+class Tokens:
+    """Issues tokens to those who have proved who they are."""
+
+    def __init__(self, database: Database, authenticator: Authenticator, keyring: Keyring) -> None:
+        self._db = database
+        self._auth = authenticator
+        self._keyring = keyring
+
+    async def issue(self, caller: Caller, request: TokenRequest, origin: Origin) -> Granted:
+        """Grant what was asked for and is allowed: less than asked is no error."""
+        policy = caller.policy
+        if policy is None:
+            raise DatabaseUnavailableError("there is no policy to issue tokens by")
+        access = await self._auth.tokens.issue(
+            caller.principal, _allowed(caller, request.scopes), policy
+        )
+        refresh = new_secret() if request.offline and caller.principal.credential else None
+        hashed = (await self._keyring.get_hasher()).hash(refresh.value) if refresh else ""
+
+        def work(tx: Transaction) -> None:
+            if refresh is not None:
+                refresh_tokens.insert(
+                    tx,
+                    refresh.id,
+                    hashed,
+                    credential=caller.principal.credential,
+                    service=request.service,
+                    client=request.client,
+                )
+            note(
+                tx,
+                Actor(caller.principal.name, origin),
+                Event.TOKEN_ISSUE,
+                str(access.scopes) or "-",
+                id=access.id,
+                client=request.client,
+                refresh=refresh is not None,
+            )
+
+        await self._db.write(work, actor=caller.principal.name)
+        return Granted(access, refresh.reveal() if refresh else None)
+
+    async def find_refresher(self, text: str, service: str) -> Caller:
+        """Who holds a refresh token for the service; CredentialsInvalidError. The token stays good:
+        Docker drops a new one.
+        """
+        secret = find_secret(text)
+        row = None
+        if secret is not None:
+            row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
+        hasher = await self._keyring.get_hasher()
+        if secret is None or row is None or not hasher.matches(secret, row.hash):
+            raise CredentialsInvalidError("the refresh token is not good")
+        if row.service != service:
+            raise CredentialsInvalidError("the refresh token is for another service")
+        caller = await self._auth.from_credential(row.credential)
+        await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
+        return caller
+
+
+def _allowed(caller: Caller, asked: Scopes) -> Scopes:
+    """What of it she may do, names in the order asked; nothing is said of the rest."""
+    granted = {}
+    for name, actions in asked.repositories.items():
+        allowed = actions & allowed_actions(caller.rights(name))
+        if allowed:
+            granted[name] = allowed
+    return Scopes(granted, asked.catalog)

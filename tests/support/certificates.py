@@ -1,0 +1,72 @@
+"""A certificate authority of the test's own, and servers' certificates of it."""
+
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from registry import clock
+
+
+class Authority:
+    """Signs certificates; `bundle` is what a client must trust, in PEM."""
+
+    def __init__(self, name: str = "test authority") -> None:
+        self._key = generate_private_key(SECP256R1())
+        self._name = _name(name)
+        self._certificate = (
+            _builder(self._name, self._name, self._key)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, SHA256())
+        )
+
+    @property
+    def bundle(self) -> bytes:
+        return self._certificate.public_bytes(Encoding.PEM)
+
+    def issue(self, folder: Path, *hosts: str, days: int = 30) -> tuple[Path, Path]:
+        """Write a certificate for `hosts` and its key, both in PEM; fewer than 0 days: expired."""
+        key = generate_private_key(SECP256R1())
+        certificate = (
+            _builder(_name(hosts[0]), self._name, key, days)
+            .add_extension(x509.SubjectAlternativeName([_general(h) for h in hosts]), False)
+            .sign(self._key, SHA256())
+        )
+        paths = folder / f"{hosts[0]}.crt", folder / f"{hosts[0]}.key"
+        paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+        paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return paths
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+def _general(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int = 30
+) -> x509.CertificateBuilder:
+    now = datetime.fromtimestamp(clock.now() // 1_000_000, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=30))
+        .not_valid_after(now + timedelta(days=days))
+    )
