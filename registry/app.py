@@ -11,9 +11,11 @@ from registry.api.application import build
 from registry.api.settings import ApiSettings
 from registry.auth.authenticator import Authenticator
 from registry.auth.keyring import Keyring
+from registry.auth.outside import OidcIssuer, OutsideIssuer, Source, key_source
 from registry.auth.policies import Policies
 from registry.auth.rules import AuthRules
 from registry.auth.vault import DatabaseVault, FileVault, Vault
+from registry.client.web import Web
 from registry.config import Settings
 from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Runner
@@ -57,7 +59,7 @@ class Opened:
     leases: Leases
 
     async def close(self) -> None:
-        self.access.authenticator.close()
+        await self.access.authenticator.close()
         await self.driver.close()
         await self.database.close()
 
@@ -97,6 +99,34 @@ def _find_vault(settings: Settings, database: Database) -> Vault:
     return DatabaseVault(database, settings.auth.secret)
 
 
+def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[OidcIssuer]]:
+    """The outside issuers that the settings name, not yet started."""
+    auth, data = settings.auth, settings.data
+    if not (auth.issuer or auth.oidc):
+        return None, []
+    web = Web(
+        allow_private=auth.allow_private, ca_file=data / auth.ca_file if auth.ca_file else None
+    )
+
+    def source(issuer: str, url: str, file: str) -> Source:
+        return key_source(web, issuer=issuer, url=url, file=data / file if file else None)
+
+    oidc = [
+        OidcIssuer(
+            each.issuer,
+            each.audience,
+            source(each.issuer, each.jwks_url, each.jwks_file),
+            each.rules,
+            refresh=auth.jwks_refresh,
+        )
+        for each in auth.oidc
+    ]
+    if not auth.issuer:
+        return None, oidc
+    keys = source(auth.issuer, auth.jwks_url, auth.jwks_file)
+    return OutsideIssuer(auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh), oidc
+
+
 def _compose_access(settings: Settings, database: Database, keyring: Keyring) -> Access:
     auth = settings.auth
     rules = AuthRules(
@@ -110,7 +140,8 @@ def _compose_access(settings: Settings, database: Database, keyring: Keyring) ->
         sign_ins=settings.limits.sign_ins,
     )
     policies = Policies(database, personal_namespaces=rules.personal_namespaces)
-    authenticator = Authenticator(database, policies, keyring, rules)
+    issuer, oidc = _compose_issuers(settings)
+    authenticator = Authenticator(database, policies, keyring, rules, issuer=issuer, oidc=oidc)
     keys = Keys(database, keyring)
     return Access(
         authenticator=authenticator,
@@ -150,7 +181,8 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
         await _prepare(opened)
-        if await opened.access.authenticator.find_open() is None:
+        authenticator = opened.access.authenticator
+        if authenticator.rules.own and await authenticator.find_open() is None:
             await opened.keyring.prepare()
         jobs = list_jobs(
             opened.registry,
@@ -160,6 +192,7 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
         )
         runner = Runner(opened.leases, jobs)
         runner.start()
+        await authenticator.start()
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ says how it is read and printed and what it means.
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -277,13 +277,13 @@ def load(
     return settings
 
 
-def require_safe_listen(settings: Settings, *, has_users: bool) -> None:
+def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> None:
     """Raise ConfigError if other machines could push without signing in and nobody wrote so, or
     if nobody at all could sign in.
     """
     auth = settings.auth
     outside = bool(auth.jwks_url or auth.jwks_file)
-    if auth.mode == "none" or has_users or outside or is_loopback(settings.http.address[0]):
+    if auth.mode == "none" or outside or is_loopback(settings.http.address[0]) or has_users():
         return
     raise ConfigError(
         f'http.listen = "{settings.http.listen}" is open to other machines, and there are no users'

@@ -65,6 +65,12 @@ def test_the_defaults(tmp_path: Path) -> None:
         "database": {"url": f"sqlite:///{tmp_path}/moorage.db"},
         "auth": {
             "mode": "",
+            "service": "moorage",
+            "token_life": "5m",
+            "personal_namespaces": False,
+            "keys": "auto",
+            "secret": "",
+            "audit_keep": "365d",
             "issuer": "",
             "audience": "",
             "realm": "",
@@ -82,7 +88,13 @@ def test_the_defaults(tmp_path: Path) -> None:
             "delete": True,
             "read_only": False,
         },
-        "limits": {"tags_page": 1000, "tags_page_max": 10_000, "requests": 0, "uploads": 0},
+        "limits": {
+            "tags_page": 1000,
+            "tags_page_max": 10_000,
+            "requests": 0,
+            "sign_ins": 30,
+            "uploads": 0,
+        },
         "log": {"format": "text", "level": "info", "access": True},
     }
 
@@ -468,18 +480,30 @@ def test_every_secret_stays_out_of_the_repr(tmp_path: Path) -> None:
 # Listening
 
 
+def _never() -> bool:
+    raise AssertionError("nobody needs to look whether there are users")
+
+
 @pytest.mark.parametrize("listen", ["127.0.0.1:5000", "127.9.9.9:1", "[::1]:0", "localhost:5000"])
 def test_this_machine_needs_no_sign_in(tmp_path: Path, listen: str) -> None:
-    require_safe_listen(settings(tmp_path, overrides={"http.listen": listen}))
+    require_safe_listen(settings(tmp_path, overrides={"http.listen": listen}), lambda: False)
 
 
 @pytest.mark.parametrize(
     "listen", [":5000", "0.0.0.0:5000", "[::]:5000", "10.0.0.1:5000", "registry:5000"]
 )
-def test_other_machines_need_it_in_writing(tmp_path: Path, listen: str) -> None:
-    open_to_all = {"http.listen": listen}
-    with pytest.raises(ConfigError) as refused:
-        require_safe_listen(settings(tmp_path, overrides=open_to_all))
-    for way in (listen, "127.0.0.1:5000", '[auth] mode = "none"', "MOORAGE_AUTH__MODE=none"):
-        assert way in refused.value.message
-    require_safe_listen(settings(tmp_path, overrides=open_to_all | {"auth.mode": "none"}))
+def test_other_machines_need_users_or_it_in_writing(tmp_path: Path, listen: str) -> None:
+    reachable = {"http.listen": listen}
+    for mode in ("", "token"):
+        given = settings(tmp_path, overrides=reachable | ({"auth.mode": mode} if mode else {}))
+        with pytest.raises(ConfigError) as refused:
+            require_safe_listen(given, lambda: False)
+        for way in (
+            f"moorage user add NAME --admin --data {tmp_path}",
+            f"moorage serve --listen {listen} --data {tmp_path}",
+            '[auth] mode = "none"',
+            "MOORAGE_AUTH__MODE=none",
+        ):
+            assert way in refused.value.message
+        require_safe_listen(given, lambda: True)
+    require_safe_listen(settings(tmp_path, overrides=reachable | {"auth.mode": "none"}), _never)

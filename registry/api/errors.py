@@ -68,7 +68,6 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.InputInvalidError: Wire(400, "INVALID"),
     errors.NotFoundError: Wire(404, "NOT_FOUND"),
     errors.ConflictError: Wire(409, "CONFLICT"),
-    errors.ConfigError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.TooManyRequestsError: Wire(429, "TOOMANYREQUESTS"),
     errors.DatabaseUnavailableError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.DatabaseFullError: Wire(507, "UNAVAILABLE", _RETRY),

@@ -58,6 +58,8 @@ class TokenEndpoint:
         self._guard.limits.check_request(find_origin(request).address or None, None)
         if await self._guard.auth.find_open() is not None:
             raise UnsupportedError("nobody needs to sign in here")
+        if not self._guard.auth.rules.own:
+            raise UnsupportedError("tokens are made by another server ([auth] own = false)")
         response = await (self._get(request) if request.method == "GET" else self._post(request))
         response.headers["Cache-Control"] = "no-store"
         await response(scope, receive, send)

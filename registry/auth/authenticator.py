@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from registry import clock
 from registry.auth.actions import Rights
@@ -10,6 +9,7 @@ from registry.auth.caller import OPEN, Caller, rights_of_actions
 from registry.auth.keyring import Keyring
 from registry.auth.limiter import SignInLimiter
 from registry.auth.origins import Origin
+from registry.auth.outside import OidcIssuer, OutsideIssuer
 from registry.auth.passwords import Passwords
 from registry.auth.policies import Policies
 from registry.auth.policy import Policy
@@ -25,9 +25,6 @@ from registry.metadata import secrets, users
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
-
-if TYPE_CHECKING:
-    from registry.auth.outside import OidcIssuer, OutsideIssuer
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +55,8 @@ class Authenticator:
         keyring: Keyring,
         rules: AuthRules,
         *,
-        issuer: "OutsideIssuer | None" = None,
-        oidc: "Sequence[OidcIssuer]" = (),
+        issuer: OutsideIssuer | None = None,
+        oidc: Sequence[OidcIssuer] = (),
     ) -> None:
         self.rules = rules
         self.policies = policies
@@ -69,6 +66,7 @@ class Authenticator:
         self._keyring = keyring
         self._issuer = issuer
         self._oidc = oidc
+        self._outside = [*oidc, issuer] if issuer is not None else list(oidc)
         self._limiter = SignInLimiter(rules.sign_ins)
         self._signed_in: Recent[Principal] = Recent(_RECENT, _RECENT_SECONDS)
         self._bearers: Recent[Bearer] = Recent(_RECENT, _RECENT_SECONDS)
@@ -88,6 +86,8 @@ class Authenticator:
 
         Raises CredentialsInvalidError, TooManyRequestsError.
         """
+        if not self.rules.own:
+            raise CredentialsInvalidError("only tokens of the outside issuer are taken here")
         policy = self.policies.peek() or await self.policies.get()
         given = f"{name}\0{password}"
         principal = self._signed_in.find(given)
@@ -113,6 +113,8 @@ class Authenticator:
         policy = self.policies.peek() or await self.policies.get()
         if self._issuer is not None and read_issuer(token) == self._issuer.issuer:
             return self._outside_caller(self._issuer, token, policy)
+        if not self.rules.own:
+            raise TokenInvalidError("the token is not of the issuer that this registry trusts")
         bearer = self._bearers.find(token)
         if bearer is None:
             bearer = self.tokens.read(token, policy)
@@ -140,7 +142,7 @@ class Authenticator:
         return Caller(principal, account, policy, lambda name: policy.rights(account, name))
 
     @staticmethod
-    def _outside_caller(issuer: "OutsideIssuer", token: str, policy: Policy) -> Caller:
+    def _outside_caller(issuer: OutsideIssuer, token: str, policy: Policy) -> Caller:
         claims = issuer.verify(token)
         scopes = Scopes.from_claims(claims.get("access"))
         made = int(float(claims["iat"]) * _SECOND)
@@ -195,7 +197,7 @@ class Authenticator:
 
         stored = await self._db.read(look)
         right = await self.passwords.verify(password, stored)
-        user = policy.find_user(name) if self.rules.own else None
+        user = policy.find_user(name)
         if not right or stored is None or user is None or user.disabled:
             robot = policy.find_robot(name.removeprefix(ROBOT_SIGN_IN))
             known = name if policy.find_user(name) or (robot and name != robot.name) else None
@@ -223,6 +225,13 @@ class Authenticator:
                 return of_robot(robot.name, robot.generation)
         raise CredentialsInvalidError("no rule of [[auth.oidc]] lets this ID token in")
 
-    def close(self) -> None:
+    async def start(self) -> None:
+        """Begin to fetch the keys of outside issuers."""
+        for issuer in self._outside:
+            await issuer.start()
+
+    async def close(self) -> None:
+        for issuer in self._outside:
+            await issuer.stop()
         self.passwords.close()
         self.policies.close()

@@ -1,7 +1,6 @@
 """`moorage config`: look at the settings before anything depends on them."""
 
 import argparse
-from pathlib import Path
 
 from registry.cli import db, output
 from registry.cli.settings import load_settings
@@ -11,9 +10,7 @@ from registry.config import show as show_settings
 
 def check(args: argparse.Namespace) -> int:
     settings = load_settings(args)
-    # Nothing is created here: without a data folder there is no registry, and no users.
-    there = Path(settings.data, "lock").exists()
-    require_safe_listen(settings, has_users=there and db.has_users(settings))
+    require_safe_listen(settings, lambda: db.has_users(settings))
     if args.json:
         output.write_json({"ok": True})
     else:

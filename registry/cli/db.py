@@ -3,13 +3,14 @@
 import argparse
 import asyncio
 from dataclasses import asdict
+from pathlib import Path
 
 from registry.cli import output
 from registry.cli.settings import load_settings
 from registry.config import Settings
 from registry.folder import DataFolder
 from registry.metadata import migrate, users
-from registry.metadata.database import Database
+from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import SchemaState
 
 PATIENCE = 10.0
@@ -29,10 +30,16 @@ def read_state(settings: Settings) -> SchemaState:
     return asyncio.run(job())
 
 
+def _file(settings: Settings) -> Path:
+    return Path(parse_url(settings.database_url).database or "")
+
+
 def has_users(settings: Settings) -> bool:
-    """Whether anybody could sign in; no database means nobody."""
+    """Whether anybody could sign in. Nothing is created: without a database there is nobody."""
 
     async def job() -> bool:
+        if Database.is_embedded(settings.database_url) and not _file(settings).exists():
+            return False
         database = Database(settings.database_url)
         try:
             if not (await migrate.read_state(database)).usable:

@@ -38,6 +38,7 @@ def serve(args: argparse.Namespace) -> int:
     options = {"http.listen": args.listen, "http.workers": args.workers}
     settings = load_settings(args, {k: v for k, v in options.items() if v is not None})
     logs.configure(settings.log.format, settings.log.level, access=settings.log.access)
+    require_safe_listen(settings, lambda: db.has_users(settings))
     tls = _load_tls(settings)
     sockets = _bind(settings.http.listen)
     folder = DataFolder(settings.data)
@@ -46,7 +47,6 @@ def serve(args: argparse.Namespace) -> int:
         db.bring_up_to_date(settings, folder)
     else:
         _require_current(settings)
-    require_safe_listen(settings, has_users=db.has_users(settings))
     _greet(settings, sockets)
     if settings.http.workers == 1:
         return _work(settings, sockets, tls)

@@ -143,6 +143,18 @@ async def test_no_token_causes_a_request(server: Upstream, web: Web) -> None:
         assert len(server.requests) == 1
 
 
+async def test_what_other_servers_do_otherwise(server: Upstream, web: Web) -> None:
+    """No type and a chain in the header, no `nbf` and no `sub`: GitLab's of nobody."""
+    source = key_source(web, issuer=ISSUER, url=server.put("/keys", jwks(FIRST)))
+    claims = good_claims(ISSUER, AUDIENCE)
+    del claims["nbf"], claims["sub"]
+    jwk = jwk_of(FIRST.public_key())
+    header = {"alg": jwk["alg"], "kid": jwk["kid"], "x5c": ["MIIB"]}
+    token = assemble(header, claims, signer(FIRST))
+    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
+        await eventually(lambda: accepts(issuer, token))
+
+
 async def test_an_issuer_that_is_down_at_the_start(
     web: Web, monkeypatch: pytest.MonkeyPatch, told: Told
 ) -> None:
@@ -266,6 +278,7 @@ class TestDiscovery:
         async with running(OutsideIssuer(name, AUDIENCE, source, refresh=3600)) as issuer:
             await eventually(lambda: bool(told()))
             assert not accepts(issuer, sign(FIRST, good_claims(name, AUDIENCE)))
+        assert not told()[0].exc_info
         assert [path for path, _ in server.requests] == ["/.well-known/openid-configuration"]
 
     async def test_http_and_private_addresses_are_for_those_who_allow_it(

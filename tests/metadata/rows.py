@@ -7,7 +7,24 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from registry.metadata import blobs, manifests, postgres, repositories, tables, tags
+from registry.metadata import (
+    audit,
+    blobs,
+    grants,
+    groups,
+    manifests,
+    postgres,
+    refresh_tokens,
+    repositories,
+    robots,
+    secrets,
+    sign_ins,
+    signing_keys,
+    tables,
+    tags,
+    users,
+    vault,
+)
 from registry.metadata.blobs import BlobRow, BlobState
 from registry.metadata.database import Database, parse_url
 from registry.metadata.manifests import Edge, ManifestRow
@@ -99,6 +116,28 @@ def add(
     row = manifests.find(tx, name, digest_of(manifest))
     assert row is not None
     return row
+
+
+def add_access(tx: Transaction) -> None:
+    """Put a row into each table of who may do what."""
+    users.insert(tx, "ann", None, admin=True)
+    ann = users.find(tx, "ann")
+    groups.insert(tx, "devs")
+    devs = groups.find(tx, "devs")
+    robot = robots.insert(tx, "ci", None)
+    assert ann is not None
+    assert devs is not None
+    assert robot is not None
+    groups.add_member(tx, devs, ann)
+    secrets.insert_for_robot(tx, robot, "id", "hash")
+    grants.put(tx, "ann", "team/**", "pull")
+    refresh_tokens.insert(tx, "id", "hash", credential="secret:id", service="s", client="c")
+    signing_keys.insert(tx, "kid", "{}")
+    vault.insert(tx, "kid", b"sealed")
+    sign_ins.insert(tx, "127.0.0.1", "hash")
+    audit.insert(
+        tx, actor="ann", address="", request_id="", kind="user.add", target="ann", detail="{}"
+    )
 
 
 async def race(

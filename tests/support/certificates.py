@@ -5,11 +5,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
-    EllipticCurvePrivateKey,
-    generate_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -23,7 +20,7 @@ class Authority:
         self._key = generate_private_key(SECP256R1())
         self._name = _name(name)
         self._certificate = (
-            _builder(self._name, self._name, self._key)
+            _builder(self._name, self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self._key, SHA256())
         )
@@ -32,16 +29,18 @@ class Authority:
     def bundle(self) -> bytes:
         return self._certificate.public_bytes(Encoding.PEM)
 
+    def certify(self, key: CertificatePublicKeyTypes, *hosts: str, days: int = 30) -> bytes:
+        """A certificate for `hosts`, in PEM; fewer than 0 days: expired."""
+        names = x509.SubjectAlternativeName([_general(host) for host in hosts])
+        builder = _builder(_name(hosts[0]), self._name, key, days)
+        certificate = builder.add_extension(names, critical=False).sign(self._key, SHA256())
+        return certificate.public_bytes(Encoding.PEM)
+
     def issue(self, folder: Path, *hosts: str, days: int = 30) -> tuple[Path, Path]:
-        """Write a certificate for `hosts` and its key, both in PEM; fewer than 0 days: expired."""
+        """Write a certificate for `hosts` and its key, both in PEM."""
         key = generate_private_key(SECP256R1())
-        certificate = (
-            _builder(_name(hosts[0]), self._name, key, days)
-            .add_extension(x509.SubjectAlternativeName([_general(h) for h in hosts]), False)
-            .sign(self._key, SHA256())
-        )
         paths = folder / f"{hosts[0]}.crt", folder / f"{hosts[0]}.key"
-        paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
+        paths[0].write_bytes(self.certify(key.public_key(), *hosts, days=days))
         paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return paths
 
@@ -58,14 +57,14 @@ def _general(host: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, days: int = 30
+    subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, days: int = 30
 ) -> x509.CertificateBuilder:
     now = datetime.fromtimestamp(clock.now() // 1_000_000, UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=30))
         .not_valid_after(now + timedelta(days=days))
