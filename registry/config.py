@@ -404,6 +404,8 @@ def _issuer_conflicts(auth: AuthSettings) -> Iterator[str]:
             yield f"auth.{name} is needed beside auth.jwks_url or auth.jwks_file"
         elif value and not has_keys:
             yield f"auth.{name} is of use only with auth.jwks_url or auth.jwks_file"
+    if has_keys and auth.issuer == auth.service:
+        yield "auth.issuer is what this registry calls itself: set auth.service to something else"
     if auth.realm and not has_keys:
         yield "auth.realm is of use only with auth.jwks_url or auth.jwks_file"
     if not auth.own:

@@ -51,6 +51,10 @@ class BodyTooLargeError(RegistryError):
     """A request body above the limit."""
 
 
+class BodyTypeError(RegistryError):
+    """A request body that is not of the type it must have."""
+
+
 class ManifestTooLargeError(BodyTooLargeError):
     """A manifest above the limit."""
 
@@ -223,6 +227,10 @@ class DatabaseFullError(DatabaseUnavailableError):
 
 class UpstreamError(RegistryError):
     """Another server cannot be reached, may not be, or gave what cannot be used."""
+
+
+class RefusedError(RegistryError):
+    """Another registry refused what was asked of it; the message is its own."""
 
 
 class SchemaError(RegistryError):

@@ -50,7 +50,9 @@ def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - th
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
-    logging.getLogger("alembic").setLevel(max(least, logging.WARNING))
+    # httpx would repeat what other servers say.
+    for name in ("alembic", "httpx"):
+        logging.getLogger(name).setLevel(max(least, logging.WARNING))
     logging.getLogger("moorage.access").disabled = not access
 
 

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from registry.api.admin.endpoint import list_routes as list_admin_routes
 from registry.api.call import Endpoint
 from registry.api.gate import Gate
 from registry.api.guard import Guard
@@ -35,6 +36,7 @@ def build(
         Route(entry.path, Endpoint(entry, registry, settings, guard)) for entry in ROUTES
     ]
     routes.append(Route("/token", TokenEndpoint(guard, access.tokens, settings.body_idle)))
+    routes += list_admin_routes(access, guard, settings.body_idle)
     routes += [
         Route(path, _ReadOnly(path, handler))
         for path, handler in {

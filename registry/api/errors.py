@@ -44,6 +44,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.ManifestUnknownError: Wire(404, "MANIFEST_UNKNOWN"),
     errors.ManifestInvalidError: Wire(400, "MANIFEST_INVALID"),
     errors.BodyTooLargeError: Wire(413, "SIZE_INVALID"),
+    errors.BodyTypeError: Wire(415, "UNSUPPORTED"),
     errors.ManifestInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
     errors.ManifestContentMissingError: Wire(400, "MANIFEST_BLOB_UNKNOWN"),
     errors.UploadUnknownError: Wire(404, "BLOB_UPLOAD_UNKNOWN"),
@@ -81,7 +82,12 @@ _UNKNOWN = Wire(500, "UNKNOWN")
 
 def find_wire(error: Exception) -> Wire:
     """How `error` is answered; what the table does not know is a bug and answered as 500."""
-    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), _UNKNOWN)
+    return find_wire_of(type(error))
+
+
+def find_wire_of(kind: type[Exception]) -> Wire:
+    """How errors of a class are answered; as above."""
+    return next((TABLE[cls] for cls in kind.__mro__ if cls in TABLE), _UNKNOWN)
 
 
 def answer(error: Exception) -> Response:

@@ -219,7 +219,9 @@ class Authenticator:
             try:
                 name = issuer.match(issuer.verify(token))
             except TokenInvalidError as error:
-                raise CredentialsInvalidError(str(error)) from error
+                # Another entry may trust the same issuer's tokens for another audience.
+                logger.info("an ID token of %s was refused: %s", made_by, error)
+                continue
             robot = policy.find_robot(name) if name is not None else None
             if robot is not None:
                 return of_robot(robot.name, robot.generation)

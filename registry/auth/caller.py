@@ -1,6 +1,6 @@
 """Who makes a request, with all that decides what she may do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, allowed_actions
@@ -63,6 +63,11 @@ class Caller:
         if self.scopes is not None and self.scopes.catalog:
             return Right.PULL in self.rights(name)
         return self.may_pull(name)
+
+    @property
+    def named_repositories(self) -> Collection[RepositoryName] | None:
+        """The repositories that her token names; None where nothing bounds her."""
+        return None if self.scopes is None else list(self.scopes.repositories)
 
     def could_pull(self, name: RepositoryName) -> bool:
         """Whether another token would let her pull."""

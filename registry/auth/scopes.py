@@ -43,7 +43,7 @@ class Scopes:
             if match is None:
                 continue
             if match["type"] == "registry" and match["name"] == "catalog":
-                catalog = True
+                catalog = catalog or "*" in match["actions"].split(",")
             elif match["type"] == "repository":
                 _add(asked, match["name"], match["actions"].split(","))
         return cls(asked, catalog)

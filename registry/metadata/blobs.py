@@ -1,5 +1,6 @@
 """Rows of blobs, and the links that make a blob visible in a repository."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -8,7 +9,6 @@ import sqlalchemy as sa
 
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.tables import (
-    TEXT,
     blobs,
     manifest_edges,
     manifests,
@@ -69,15 +69,19 @@ def find_anywhere(tx: Transaction, digest: Digest, *, keep: bool = False) -> Blo
     return _row(tx.execute(query).one_or_none())
 
 
-def list_repositories(tx: Transaction, digest: Digest, n: int, last: str) -> list[RepositoryName]:
-    """At most `n` repositories after `last` that link the blob, in byte order."""
+def list_repositories(
+    tx: Transaction, digest: Digest, n: int, among: Collection[RepositoryName] | None = None
+) -> list[RepositoryName]:
+    """At most `n` repositories, of those `among` or of all, that link the blob, in byte order."""
     query = (
         sa.select(repositories.c.name)
         .join(repository_blobs, _l.repository_id == repositories.c.id)
-        .where(_l.digest == digest, sa.type_coerce(repositories.c.name, TEXT) > last)
+        .where(_l.digest == digest)
         .order_by(repositories.c.name)
         .limit(n)
     )
+    if among is not None:
+        query = query.where(repositories.c.name.in_(among))
     return list(tx.execute(query).scalars())
 
 

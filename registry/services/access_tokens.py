@@ -1,6 +1,7 @@
 """Personal access tokens: secrets in place of a user's password, named, bounded, expiring."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,7 @@ from registry.metadata.transaction import Transaction
 from registry.services.users import find_user_or_raise
 
 _SECOND = 1_000_000
-_LONGEST_NAME = 64
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it stands in paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,11 @@ class AccessTokens:
 
         Raises NotFoundError, InputInvalidError, ConflictError.
         """
-        if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
-            raise InputInvalidError(f"a token's name has 1 to {_LONGEST_NAME} printable characters")
+        if not _NAME.fullmatch(name):
+            raise InputInvalidError(
+                f"{name[:80]!r} is no name for a token: letters, digits, '.', '_' and '-', "
+                "at most 64, a letter or digit first"
+            )
         if lifetime is not None and lifetime <= 0:
             raise InputInvalidError("what expires must have some time to live")
         secret = new_secret()

@@ -1,7 +1,7 @@
 """Blobs of a repository: looked at, read, mounted, unlinked."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from registry import metrics
 from registry.auth.principals import OPERATOR, Principal
@@ -20,7 +20,7 @@ __all__ = ["BlobRow", "Blobs"]
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 100
+_SOURCES = 100
 
 
 def _unknown(digest: Digest) -> BlobUnknownError:
@@ -104,13 +104,17 @@ class Blobs:
         source: RepositoryName | None,
         principal: Principal,
         may_pull: Callable[[RepositoryName], bool],
+        *,
+        among: Collection[RepositoryName] | None = None,
     ) -> bool:
-        """Link a blob of `source`, or of any repository the caller may pull, here; whether it was.
+        """Link a blob of `source`, or of a repository the caller may pull, here; whether it was.
 
-        False says nothing of why: denied, no such repository and no such blob look the same.
+        Without a source, those `among` are looked at, which a token names, or else the first
+        hundred. False says nothing of why: denied, no such repository and no such blob look the
+        same.
         """
         if source is None:
-            source = await self._find_source(digest, may_pull)
+            source = await self._find_source(digest, may_pull, among)
         if source is None or not may_pull(source):
             return False
         origin = source
@@ -133,19 +137,16 @@ class Blobs:
             return False
 
     async def _find_source(
-        self, digest: Digest, may_pull: Callable[[RepositoryName], bool]
+        self,
+        digest: Digest,
+        may_pull: Callable[[RepositoryName], bool],
+        among: Collection[RepositoryName] | None,
     ) -> RepositoryName | None:
-        last = ""
-        while True:
-            page = await self._db.read(
-                lambda tx, last=last: blobs.list_repositories(tx, digest, _PAGE, last)  # type: ignore[misc]
-            )
-            for name in page:
-                if may_pull(name):
-                    return name
-            if len(page) < _PAGE:
-                return None
-            last = str(page[-1])
+        """One query, however many repositories have the blob: how long a search takes must not
+        tell of those that the caller may not see.
+        """
+        found = await self._db.read(lambda tx: blobs.list_repositories(tx, digest, _SOURCES, among))
+        return next((name for name in found if may_pull(name)), None)
 
     async def unlink(self, name: RepositoryName, digest: Digest, principal: Principal) -> None:
         """Take the blob out of this repository; BlobInUseError while a manifest here uses it."""

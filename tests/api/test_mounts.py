@@ -48,7 +48,8 @@ async def catalogue(api: Api) -> list[str]:
 
 
 def deny_pulls_of(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(Caller, "may_pull", lambda _self, name: str(name) not in names)
+    for question in ("may_pull", "could_pull"):
+        monkeypatch.setattr(Caller, question, lambda _self, name: str(name) not in names)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
@@ -161,7 +162,7 @@ async def test_11_without_from_only_what_the_caller_may_pull_counts(
 
 @SQLITE
 @MEMORY
-async def test_11_without_from_the_search_does_not_end_with_a_page(
+async def test_11_without_from_all_that_a_token_names_are_looked_at(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"n{number:03}" for number in range(201)]
@@ -170,9 +171,10 @@ async def test_11_without_from_the_search_does_not_end_with_a_page(
         source, target = RepositoryName(names[0]), RepositoryName(name)
         blobs = api.opened.registry.blobs
         assert await blobs.mount(target, DIGEST, source, ANONYMOUS, lambda _: True)
-    deny_pulls_of(monkeypatch, *names)
-    await require_upload(api, await mount(api, DIGEST), then_push=False)
     deny_pulls_of(monkeypatch, *names[:-1])
+    monkeypatch.setattr(Caller, "named_repositories", [RepositoryName(names[0])])
+    await require_upload(api, await mount(api, DIGEST), then_push=False)
+    monkeypatch.setattr(Caller, "named_repositories", [RepositoryName(names[-1])])
     require_created(await mount(api, DIGEST), NAME, DIGEST)
 
 

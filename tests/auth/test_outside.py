@@ -213,7 +213,11 @@ async def test_a_bad_document_leaves_the_last_good_keys(
 
 @pytest.mark.parametrize("content", [None, b"", b"no JSON", b"\xff", b"[" * 100_000, b"[]"])
 async def test_a_bad_file(
-    web: Web, tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+    web: Web,
+    tmp_path: Path,
+    content: bytes | None,
+    monkeypatch: pytest.MonkeyPatch,
+    told: Told,
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     path = tmp_path / "keys.json"
@@ -221,7 +225,8 @@ async def test_a_bad_file(
         path.write_bytes(content)
     source = key_source(web, issuer=ISSUER, file=path)
     async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
-        await asyncio.sleep(0.1)
+        await eventually(lambda: bool(told()))
+        assert not told()[0].exc_info
         assert not accepts(issuer, sign(FIRST))
         path.write_text(json.dumps(jwks(FIRST)))
         await eventually(lambda: accepts(issuer, sign(FIRST)))

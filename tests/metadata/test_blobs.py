@@ -26,7 +26,6 @@ from tests.metadata.rows import (
     held_open,
     image,
     race,
-    read_pages,
     rows,
 )
 from tests.support.postgres import Cluster
@@ -65,10 +64,11 @@ async def test_repositories_that_link_it_are_paged_in_byte_order(database: Datab
         add_blob(tx, repositories.ensure(tx, RepositoryName("a1")), "y")
 
     await database.write(work, actor="ann")
-    listed = await read_pages(
-        database, lambda tx, last: blobs.list_repositories(tx, digest("x"), 3, str(last or ""))
-    )
+    listed = await database.read(lambda tx: blobs.list_repositories(tx, digest("x"), 9))
     assert [str(name) for name in listed] == sorted(names)
+    some = [RepositoryName(name) for name in ("aa", "a/b", "a1", "unborn")]
+    listed = await database.read(lambda tx: blobs.list_repositories(tx, digest("x"), 9, some))
+    assert [str(name) for name in listed] == ["a/b", "aa"]
 
 
 async def test_put_again_points_at_new_bytes(database: Database) -> None:
@@ -176,7 +176,7 @@ async def test_unlinking_is_told_and_leaves_other_repositories_alone(database: D
             add_blob(tx, repositories.ensure(tx, name), "x")
         repository = find(tx)
         took = [blobs.unlink(tx, repository, digest("x")) for _ in range(2)]
-        return [*took, blobs.list_repositories(tx, digest("x"), 9, "")]
+        return [*took, blobs.list_repositories(tx, digest("x"), 9)]
 
     assert await database.write(work, actor="ann") == [True, False, [RepositoryName("other")]]
     (event,) = await rows(database, tables.feed, kind=Change.BLOB_UNLINK)

@@ -28,7 +28,7 @@ TAG = Tag("latest")
 
 SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.find": lambda tx: blobs.find(tx, NAME, ANY),
-    "blobs.list_repositories": lambda tx: blobs.list_repositories(tx, ANY, 9, ""),
+    "blobs.list_repositories": lambda tx: blobs.list_repositories(tx, ANY, 9),
     "blobs.count_not_live": blobs.count_not_live,
     "blobs.unlink": lambda tx: blobs.unlink(tx, find(tx), ANY),
     "blobs.list_users": lambda tx: blobs.list_users(tx, find(tx), ANY),

@@ -66,7 +66,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/v2/", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/v2/", timeout=5).status_code in {200, 401}
         except httpx.TransportError:
             return False
 

@@ -86,7 +86,12 @@ async def _mount(call: Call, digest: Digest) -> bool:
     if source is not None:
         call.require_mount(source)
     return await call.registry.blobs.mount(
-        call.name, digest, source, call.principal, call.caller.may_pull
+        call.name,
+        digest,
+        source,
+        call.principal,
+        call.caller.may_pull,
+        among=call.caller.named_repositories,
     )
 
 

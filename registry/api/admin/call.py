@@ -1,0 +1,57 @@
+"""Who asks for an operation, and what she may administer."""
+
+from dataclasses import dataclass
+
+from registry.auth.books import Actor
+from registry.auth.caller import Caller
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.principals import OPERATOR
+from registry.services.access import Access
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`caller` is None for the operator, who has the data in her hands and may do everything."""
+
+    access: Access
+    actor: Actor
+    caller: Caller | None
+
+    @classmethod
+    def of_operator(cls, access: Access) -> "Call":
+        return cls(access, Actor(OPERATOR.name), None)
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether she may administer the registry."""
+        if self.caller is None:
+            return True
+        policy = self.caller.policy
+        return policy is not None and policy.is_admin(self.caller.account)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether she showed a token that is not good for everything that she may do."""
+        account = self.caller.account if self.caller else None
+        return account is not None and account.bounds is not None
+
+    @property
+    def ends_at(self) -> int | None:
+        """When what she signed in with expires, in microseconds; None: never."""
+        if self.caller is None or self.caller.policy is None:
+            return None
+        kind, _, secret_id = self.caller.principal.credential.partition(":")
+        secret = self.caller.policy.find_secret(secret_id) if kind == "secret" else None
+        return secret.expires_at if secret else None
+
+    def is_user(self, name: str) -> bool:
+        """Whether the user herself asks, and with no bounded token."""
+        account = self.caller.account if self.caller else None
+        return account is not None and account.name == name and account.bounds is None
+
+    def administers(self, pattern: RepositoryPattern) -> bool:
+        """Whether she may say who may do what in all repositories of the pattern."""
+        if self.caller is None:
+            return True
+        policy = self.caller.policy
+        return policy is not None and policy.administers(self.caller.account, pattern)

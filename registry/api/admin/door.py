@@ -1,0 +1,71 @@
+"""Signing in to the admin API, and keeping other sites' pages out of it.
+
+Source: RFC 6454 and the Fetch Metadata specification, for requests that a browser sends unasked.
+"""
+
+from starlette.requests import Request
+
+from registry.api.guard import Basic, Guard, Token, find_origin, read_credentials
+from registry.auth.caller import Caller
+from registry.auth.origins import Origin
+from registry.auth.secrets import find_secret
+from registry.auth.subjects import ROBOT_SIGN_IN
+from registry.errors import CredentialsInvalidError, DeniedError, UnauthorizedError
+
+_OWN_SITE = {"same-origin", "none"}
+
+
+class Door:
+    """Lets callers in who prove who they are: by password, or by a secret of this registry."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._auth = guard.auth
+
+    async def admit(self, request: Request) -> Caller:
+        """Who asks. UnauthorizedError, DeniedError, TooManyRequestsError."""
+        origin = find_origin(request)
+        self._guard.limits.check_request(origin.address or None, None)
+        _require_own_site(request)
+        if await self._auth.find_open() is not None:
+            raise DeniedError(
+                "nobody signs in to this registry, so nobody can administer it from afar. Where "
+                "its data is, run: moorage user add NAME --admin; and leave out "
+                '[auth] mode = "none"'
+            )
+        self._guard.warn_if_readable(request)
+        try:
+            caller = await self._identify(request, origin)
+        except CredentialsInvalidError as error:
+            challenge = f'Basic realm="{self._auth.rules.service}"'
+            raise UnauthorizedError(error.message, challenge) from error
+        self._guard.limits.check_request(None, caller.principal.name)
+        return caller
+
+    async def _identify(self, request: Request, origin: Origin) -> Caller:
+        match read_credentials(request):
+            case Basic(name, password):
+                return await self._auth.from_password(name, password, origin)
+            case Token(text):
+                name = await self._find_owner(text)
+                return await self._auth.from_password(name, text, origin)
+            case _:
+                raise CredentialsInvalidError("sign in first")
+
+    async def _find_owner(self, text: str) -> str:
+        """The user name that goes with a secret; CredentialsInvalidError."""
+        secret = find_secret(text)
+        policy = await self._auth.policies.get()
+        row = policy.find_secret(secret.id) if secret else None
+        if row is None:
+            raise CredentialsInvalidError("not a personal access token that is good")
+        return row.user or f"{ROBOT_SIGN_IN}{row.robot}"
+
+
+def _require_own_site(request: Request) -> None:
+    """Refuse what a page of another site has a browser send."""
+    site = request.headers.get("sec-fetch-site", "none")
+    origin = request.headers.get("origin")
+    base = str(request.scope["moorage.base"])
+    if site not in _OWN_SITE or (origin is not None and origin.lower() != base.lower()):
+        raise DeniedError("pages of other sites may not use this")

@@ -1,0 +1,119 @@
+"""HTTP for the operations: a path, its methods, the request read and the answer written."""
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from registry.api.admin.call import Call
+from registry.api.admin.door import Door
+from registry.api.admin.fields import Asked, Page, Shown
+from registry.api.admin.openapi import build_document
+from registry.api.admin.operation import Operation
+from registry.api.admin.table import BASE, OPERATIONS
+from registry.api.body import read_body
+from registry.api.guard import Guard, find_origin
+from registry.auth.books import Actor
+from registry.errors import BodyTypeError, InputInvalidError, MethodUnknownError
+from registry.services.access import Access
+
+_MAX_BODY = 1 << 20
+_JSON = "application/json"
+
+
+def list_routes(access: Access, guard: Guard, body_idle: float) -> list[Route]:
+    """The routes of all operations, and of the document that describes them."""
+    paths: dict[str, list[Operation]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, []).append(operation)
+    door = Door(guard)
+    routes = [
+        Route(BASE + path, _Endpoint(path, operations, access, door, body_idle))
+        for path, operations in paths.items()
+    ]
+    return [*routes, Route(f"{BASE}/openapi.json", _Document(guard))]
+
+
+class _Endpoint:
+    """The ASGI application of one path."""
+
+    def __init__(
+        self,
+        path: str,
+        operations: Iterable[Operation],
+        access: Access,
+        door: Door,
+        body_idle: float,
+    ) -> None:
+        self._path = path
+        self._operations = {operation.method: operation for operation in operations}
+        self._access = access
+        self._door = door
+        self._idle = body_idle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["moorage.route"] = BASE + self._path
+        request = Request(scope, receive, send)
+        operation = self._operations.get(request.method)
+        if operation is None:
+            raise MethodUnknownError(sorted(self._operations))
+        caller = await self._door.admit(request)
+        scope["moorage.principal"] = caller.principal.name
+        asked = await self._read(request, operation)
+        actor = Actor(caller.principal.name, find_origin(request))
+        result = await operation.run(Call(self._access, actor, caller), asked)
+        await _write(request, operation, result)(scope, receive, send)
+
+    async def _read(self, request: Request, operation: Operation) -> Asked:
+        if operation.has_body:
+            given = await self._read_body(request)
+        else:
+            given = dict(request.query_params)
+        if twice := given.keys() & set(operation.in_path):
+            raise InputInvalidError(f"{', '.join(sorted(twice))} stands in the path already")
+        return operation.read(given | request.path_params)
+
+    async def _read_body(self, request: Request) -> dict[str, Any]:
+        kind = request.headers.get("content-type")
+        raw = await read_body(request, self._idle, _MAX_BODY)
+        if kind is None and not raw:
+            return {}
+        if kind is None or kind.partition(";")[0].strip().lower() != _JSON:
+            raise BodyTypeError(f"the body of this request is {_JSON}")
+        try:
+            given = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputInvalidError("the body is not JSON that can be read") from error
+        if not isinstance(given, dict):
+            raise InputInvalidError("the body is not a JSON object")
+        return given
+
+
+def _write(request: Request, operation: Operation, result: Shown | None) -> Response:
+    if result is None:
+        return Response(status_code=operation.status)
+    response = Response(msgspec.json.encode(result), operation.status, media_type=_JSON)
+    if isinstance(result, Page) and result.next is not None:
+        query = urlencode({**request.query_params, "last": result.next})
+        response.headers["Link"] = f'<{request.scope["path"]}?{query}>; rel="next"'
+    return response
+
+
+class _Document:
+    """The OpenAPI document. It says nothing of this registry, so everybody may read it."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._limits = guard.limits
+        self._body = msgspec.json.encode(build_document())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["moorage.route"] = f"{BASE}/openapi.json"
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise MethodUnknownError(["GET", "HEAD"])
+        self._limits.check_request(find_origin(Request(scope)).address or None, None)
+        await Response(self._body, media_type=_JSON)(scope, receive, send)

@@ -1,0 +1,121 @@
+"""What several operations are asked and answer: names, times, durations, pages.
+
+A pattern that stands in `extra_json_schema` is told in the document alone: the services check it,
+and say in better words what is wrong.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar
+
+from msgspec import Meta, Struct
+
+from registry import clock
+from registry.auth.actions import Rights, format_rights
+from registry.errors import InputInvalidError
+from registry.units import parse_duration
+
+T = TypeVar("T")
+Row = TypeVar("Row")
+
+PAGE = 1000
+"""Entries of a page, and the most that there can be."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LARGEST = (1 << 63) - 1  # what a column holds
+
+
+class _Silent(Struct, frozen=True):
+    """Does not print its values, some of which are secrets."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+class Asked(_Silent, frozen=True, forbid_unknown_fields=True):
+    """What an operation is asked: of the path, and of the query or the body."""
+
+
+class Shown(_Silent, frozen=True):
+    """What an operation answers."""
+
+
+def _said(**schema: object) -> Meta:
+    return Meta(extra_json_schema=schema)
+
+
+class GrantAction(StrEnum):
+    """What a grant gives; `push` is `create` and `overwrite`."""
+
+    PULL = "pull"
+    PUSH = "push"
+    CREATE = "create"
+    OVERWRITE = "overwrite"
+    DELETE = "delete"
+    ADMIN = "admin"
+
+
+Actions = Annotated[list[GrantAction], Meta(min_length=1)]
+AccountName = Annotated[str, _said(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$", maxLength=64)]
+Password = Annotated[str, _said(minLength=8, maxLength=1024, pattern=r"^[^\x00-\x1f]*$")]
+Pattern = Annotated[str, _said(examples=["team/app", "team/*", "team/**", "**"])]
+SubjectText = Annotated[
+    str, _said(examples=["alice", "group:devs", "robot:ci", "authenticated", "anonymous"])
+]
+Life = Annotated[str, _said(pattern="^[0-9]{1,19}(ms|s|m|h|d)$", examples=["90d", "24h"])]
+Moment = Annotated[str, _said(format="date-time", examples=["2026-11-23T19:12:00.123456Z"])]
+# Databases refuse NUL, and no name has it.
+Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
+Number = Annotated[int, Meta(ge=0, le=_LARGEST)]
+Size = Annotated[int, Meta(ge=1, description=f"entries of the page; above {PAGE} is {PAGE}")]
+
+
+class PageAsked(Asked, frozen=True):
+    """A page of a list by name: `n` entries after `last`."""
+
+    n: Size = PAGE
+    last: Text = ""
+
+
+class Page(Shown, Generic[T], frozen=True):
+    """Some entries of a list; `next` is the `last` of the page that follows, null at the end."""
+
+    items: list[T]
+    next: str | None
+
+
+def make_page(
+    rows: Sequence[Row], n: int, show: Callable[[Row], T], key: Callable[[Row], str | int]
+) -> Page[T]:
+    """A page of `n` entries; one row more than that says that another follows."""
+    more = len(rows) > n
+    return Page([show(row) for row in rows[:n]], str(key(rows[n - 1])) if more else None)
+
+
+def clamp(n: int) -> int:
+    return min(n, PAGE)
+
+
+def write_actions(rights: Rights) -> list[GrantAction]:
+    return [GrantAction(name) for name in format_rights(rights)]
+
+
+def write_moment(us: int | None) -> str | None:
+    """Microseconds since the epoch as text; None stays."""
+    return None if us is None else clock.rfc3339(us)
+
+
+def read_moment(moment: datetime) -> int:
+    """Microseconds since the epoch."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def read_life(text: str | None) -> float | None:
+    """Seconds; None stays. InputInvalidError."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ValueError as error:
+        raise InputInvalidError(
+            f"{text!r:.80} is no duration; durations read 200ms, 2s, 5m, 24h or 90d"
+        ) from error

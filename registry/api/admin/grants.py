@@ -1,0 +1,186 @@
+"""Grants. Whoever is granted `admin` for a pattern administers the grants within it."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    PAGE,
+    Actions,
+    Asked,
+    GrantAction,
+    Number,
+    Page,
+    Pattern,
+    Shown,
+    Size,
+    SubjectText,
+    clamp,
+    make_page,
+    write_actions,
+)
+from registry.api.admin.operation import Operation, Who
+from registry.auth.actions import parse_rights
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.subjects import Subject
+from registry.errors import DeniedError, NameInvalidError, NotFoundError
+from registry.oci.names import RepositoryName
+from registry.services import grants
+
+
+class Grant(Shown, frozen=True):
+    """What a subject may do in the repositories of a pattern."""
+
+    id: int
+    subject: str
+    pattern: str
+    actions: list[GrantAction]
+
+
+class Decision(Shown, frozen=True):
+    """Whether something is allowed, why, and the grants that decide."""
+
+    allowed: bool
+    reason: str
+    grants: list[Grant]
+
+
+class ListGrants(Asked, frozen=True):
+    """A page of grants by id: `n` entries after `last`, of one subject if it is given."""
+
+    n: Size = PAGE
+    last: Number = 0
+    subject: SubjectText = ""
+
+
+class AddGrant(Asked, frozen=True):
+    """Actions to grant, beside those that are granted already."""
+
+    subject: SubjectText
+    pattern: Pattern
+    actions: Actions
+
+
+class TakeGrant(Asked, frozen=True):
+    """Actions to take back; left out: the whole grant."""
+
+    subject: SubjectText
+    pattern: Pattern
+    actions: Actions | None = None
+
+
+class NumberedGrant(Asked, frozen=True):
+    """A grant by its id."""
+
+    id: Number
+
+
+class CheckGrant(Asked, frozen=True):
+    """A subject that wants to do something in a repository."""
+
+    subject: SubjectText
+    repository: Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
+    action: GrantAction
+
+
+_EVERYTHING = RepositoryPattern.parse("**")
+
+PATTERN_ADMINS = Who(
+    "admins, and whoever may administer all repositories of the pattern",
+    lambda call, asked: call.administers(RepositoryPattern.parse(asked.pattern)),
+)
+REPOSITORY_ADMINS = Who(
+    "admins, and whoever may administer the repository",
+    lambda call, asked: call.administers(_only(asked.repository)),
+)
+SOME_ADMINS = Who(
+    "admins, and whoever may administer what it concerns; bounded tokens may not",
+    lambda call, _: not call.is_bounded,
+)
+
+
+def _only(repository: str) -> RepositoryPattern:
+    """The pattern of one repository; NameInvalidError."""
+    return RepositoryPattern.parse(str(RepositoryName.parse(repository)))
+
+
+def _show(grant: grants.Grant) -> Grant:
+    return Grant(grant.id, str(grant.subject), str(grant.pattern), write_actions(grant.rights))
+
+
+async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
+    """List grants: those that the caller may administer, which may be none."""
+    n, last = clamp(asked.n), asked.last
+    subject = Subject.parse(asked.subject) if asked.subject else None
+    found: list[grants.Grant] = []
+    more = True
+    while len(found) <= n and more:
+        some = await call.access.grants.list_page(PAGE, last)
+        found += [
+            grant
+            for grant in some
+            if subject in {None, grant.subject} and call.administers(grant.pattern)
+        ]
+        more = len(some) == PAGE
+        last = some[-1].id if some else last
+    return make_page(found, n, _show, lambda grant: grant.id)
+
+
+async def add_grant(call: Call, asked: AddGrant) -> Grant:
+    """Grant something. Anonymous may be granted pull alone."""
+    return _show(
+        await call.access.grants.add(
+            Subject.parse(asked.subject),
+            RepositoryPattern.parse(asked.pattern),
+            parse_rights(asked.actions),
+            call.actor,
+        )
+    )
+
+
+async def take_grant(call: Call, asked: TakeGrant) -> None:
+    """Take a grant back, or some of its actions."""
+    await call.access.grants.remove(
+        Subject.parse(asked.subject),
+        RepositoryPattern.parse(asked.pattern),
+        call.actor,
+        None if asked.actions is None else parse_rights(asked.actions),
+    )
+
+
+async def remove_grant(call: Call, asked: NumberedGrant) -> None:
+    """Remove a grant by its id."""
+    try:
+        grant = await call.access.grants.get(asked.id)
+    except NotFoundError:
+        if not call.administers(_EVERYTHING):
+            raise _denied() from None
+        raise
+    if not call.administers(grant.pattern):
+        raise _denied()
+    await call.access.grants.remove(grant.subject, grant.pattern, call.actor)
+
+
+def _denied() -> DeniedError:
+    # One answer for what is not there and for what is not hers.
+    return DeniedError("the right for this is missing")
+
+
+async def check_grant(call: Call, asked: CheckGrant) -> Decision:
+    """Say whether a subject may do something in a repository, and which grants decide."""
+    decision = await call.access.grants.check(
+        Subject.parse(asked.subject),
+        RepositoryName.parse(asked.repository),
+        parse_rights([asked.action]),
+    )
+    return Decision(decision.allowed, decision.reason, [_show(grant) for grant in decision.grants])
+
+
+OPERATIONS = (
+    Operation("GET", "/grants", list_grants, SOME_ADMINS),
+    Operation("POST", "/grants", add_grant, PATTERN_ADMINS, (NotFoundError,), 201),
+    Operation("POST", "/grants/remove", take_grant, PATTERN_ADMINS, (NotFoundError,), 204),
+    Operation("GET", "/grants/check", check_grant, REPOSITORY_ADMINS, (NameInvalidError,)),
+    Operation("DELETE", "/grants/{id}", remove_grant, SOME_ADMINS, (NotFoundError,), 204),
+)

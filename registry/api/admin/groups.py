@@ -1,0 +1,93 @@
+"""Groups and their members."""
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    AccountName,
+    Asked,
+    Moment,
+    Page,
+    PageAsked,
+    Shown,
+    clamp,
+    make_page,
+)
+from registry.api.admin.operation import ADMINS, Operation
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.services import groups
+
+
+class Group(Shown, frozen=True):
+    """A group of users."""
+
+    name: str
+    created_at: Moment
+    members: list[str]
+
+
+class NamedGroup(Asked, frozen=True):
+    """A group by name."""
+
+    name: str
+
+
+class AddGroup(Asked, frozen=True):
+    """A group to add."""
+
+    name: AccountName
+
+
+class Membership(Asked, frozen=True):
+    """A user in a group."""
+
+    group: str
+    user: str
+
+
+def _show(group: groups.Group) -> Group:
+    return Group(group.name, rfc3339(group.created_at), group.members)
+
+
+async def list_groups(call: Call, asked: PageAsked) -> Page[Group]:
+    """List groups with their members, by name."""
+    n = clamp(asked.n)
+    return make_page(
+        await call.access.groups.list_page(n + 1, asked.last), n, _show, lambda row: row.name
+    )
+
+
+async def add_group(call: Call, asked: AddGroup) -> Group:
+    """Add a group."""
+    return _show(await call.access.groups.add(asked.name, call.actor))
+
+
+async def get_group(call: Call, asked: NamedGroup) -> Group:
+    """Look at a group."""
+    return _show(await call.access.groups.get(asked.name))
+
+
+async def remove_group(call: Call, asked: NamedGroup) -> None:
+    """Remove a group with its grants; its members stay users."""
+    await call.access.groups.remove(asked.name, call.actor)
+
+
+async def add_member(call: Call, asked: Membership) -> Group:
+    """Put a user into a group, where she may be already."""
+    return _show(await call.access.groups.add_member(asked.group, asked.user, call.actor))
+
+
+async def remove_member(call: Call, asked: Membership) -> Group:
+    """Take a user out of a group."""
+    return _show(await call.access.groups.remove_member(asked.group, asked.user, call.actor))
+
+
+_MEMBER = "/groups/{group}/members/{user}"
+
+OPERATIONS = (
+    Operation("GET", "/groups", list_groups, ADMINS),
+    Operation("POST", "/groups", add_group, ADMINS, (ConflictError,), 201),
+    Operation("GET", "/groups/{name}", get_group, ADMINS, (NotFoundError,)),
+    Operation("DELETE", "/groups/{name}", remove_group, ADMINS, (NotFoundError,), 204),
+    Operation("PUT", _MEMBER, add_member, ADMINS, (NotFoundError,)),
+    Operation("DELETE", _MEMBER, remove_member, ADMINS, (NotFoundError,)),
+)

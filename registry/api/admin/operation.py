@@ -1,0 +1,95 @@
+"""One operation of the admin API: what is asked, by whom, and what is answered."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import getdoc
+from typing import Any, get_type_hints
+
+import msgspec
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import Asked, Shown
+from registry.errors import DeniedError, InputInvalidError, RegistryError
+
+WITHOUT_BODY = {"GET", "DELETE"}
+"""Methods that are asked by path and query; the others by path and body."""
+
+_FIELD = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who may do something. It is asked before anything is looked at, so that a refusal does not
+    tell what there is.
+    """
+
+    words: str
+    allows: Callable[[Call, Any], bool]
+
+
+ADMINS = Who("admins", lambda call, _: call.is_admin)
+HERSELF = Who(
+    "the user herself, and admins",
+    lambda call, asked: call.is_admin or call.is_user(asked.user),
+)
+SIGNED_IN = Who("whoever has signed in", lambda *_: True)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A row of the table. Name, summary and types are the handler's own.
+
+    `raises` are the errors that not every operation has.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Call, Any], Awaitable[Shown | None]]
+    who: Who
+    raises: tuple[type[RegistryError], ...] = ()
+    status: int = 200
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__
+
+    @property
+    def text(self) -> str:
+        """What it does."""
+        return getdoc(self.handler) or ""
+
+    @cached_property
+    def asked(self) -> type[Asked]:
+        """The type of what is asked."""
+        found: type[Asked] = get_type_hints(self.handler)["asked"]
+        return found
+
+    @cached_property
+    def answer(self) -> Any:
+        """The type of the answer; NoneType for an answer without a body."""
+        return get_type_hints(self.handler)["return"]
+
+    @cached_property
+    def in_path(self) -> tuple[str, ...]:
+        """The fields of what is asked that stand in the path."""
+        return tuple(_FIELD.findall(self.path))
+
+    @property
+    def has_body(self) -> bool:
+        return self.method not in WITHOUT_BODY
+
+    def read(self, values: Mapping[str, Any]) -> Asked:
+        """What is asked, from its fields by name; InputInvalidError."""
+        try:
+            # What stands in paths and queries is text, also where a number is meant.
+            return msgspec.convert(values, self.asked, strict=self.has_body)
+        except msgspec.ValidationError as error:
+            raise InputInvalidError(str(error)) from error
+
+    async def run(self, call: Call, asked: Asked) -> Shown | None:
+        """Do it; DeniedError, and the errors of the services."""
+        if not self.who.allows(call, asked):
+            raise DeniedError("the right for this is missing")
+        return await self.handler(call, asked)

@@ -1,0 +1,120 @@
+"""Robots and their secrets."""
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    AccountName,
+    Asked,
+    Life,
+    Moment,
+    Page,
+    PageAsked,
+    Shown,
+    clamp,
+    make_page,
+    read_life,
+    write_moment,
+)
+from registry.api.admin.operation import ADMINS, Operation
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.services import robots
+from registry.services.robots import NewRobotSecret
+
+
+class Robot(Shown, frozen=True):
+    """A robot. It signs in as `username`; `used_at` is when it last did, to some minutes."""
+
+    name: str
+    username: str
+    created_at: Moment
+    expires_at: Moment | None
+    used_at: Moment | None
+
+
+class RobotSecret(Shown, frozen=True):
+    """What a robot signs in with. The secret is not shown again."""
+
+    name: str
+    username: str
+    secret: str
+    expires_at: Moment | None
+
+
+class NamedRobot(Asked, frozen=True):
+    """A robot by name."""
+
+    name: str
+
+
+class AddRobot(Asked, frozen=True):
+    """A robot to add, which expires after `expires`; left out: never."""
+
+    name: AccountName
+    expires: Life | None = None
+
+
+class RotateRobot(Asked, frozen=True):
+    """For how long the old secrets stay good, and when the robot expires; left out: as before."""
+
+    name: str
+    overlap: Life = "0s"
+    expires: Life | None = None
+
+
+def _show(robot: robots.Robot) -> Robot:
+    return Robot(
+        robot.name,
+        robot.username,
+        rfc3339(robot.created_at),
+        write_moment(robot.expires_at),
+        write_moment(robot.used_at),
+    )
+
+
+def _reveal(made: NewRobotSecret) -> RobotSecret:
+    robot = made.robot
+    return RobotSecret(robot.name, robot.username, made.secret, write_moment(robot.expires_at))
+
+
+async def list_robots(call: Call, asked: PageAsked) -> Page[Robot]:
+    """List robots, by name."""
+    n = clamp(asked.n)
+    return make_page(
+        await call.access.robots.list_page(n + 1, asked.last), n, _show, lambda row: row.name
+    )
+
+
+async def add_robot(call: Call, asked: AddRobot) -> RobotSecret:
+    """Add a robot. Its secret is in this answer and in no other."""
+    return _reveal(await call.access.robots.add(asked.name, read_life(asked.expires), call.actor))
+
+
+async def get_robot(call: Call, asked: NamedRobot) -> Robot:
+    """Look at a robot."""
+    return _show(await call.access.robots.get(asked.name))
+
+
+async def rotate_robot(call: Call, asked: RotateRobot) -> RobotSecret:
+    """Give a robot a new secret, which is in this answer and in no other."""
+    return _reveal(
+        await call.access.robots.rotate(
+            asked.name,
+            read_life(asked.overlap) or 0.0,
+            call.actor,
+            lifetime=read_life(asked.expires),
+        )
+    )
+
+
+async def remove_robot(call: Call, asked: NamedRobot) -> None:
+    """Remove a robot with its secrets and grants."""
+    await call.access.robots.remove(asked.name, call.actor)
+
+
+OPERATIONS = (
+    Operation("GET", "/robots", list_robots, ADMINS),
+    Operation("POST", "/robots", add_robot, ADMINS, (ConflictError,), 201),
+    Operation("GET", "/robots/{name}", get_robot, ADMINS, (NotFoundError,)),
+    Operation("DELETE", "/robots/{name}", remove_robot, ADMINS, (NotFoundError,), 204),
+    Operation("POST", "/robots/{name}/rotate", rotate_robot, ADMINS, (NotFoundError,)),
+)

@@ -1,0 +1,20 @@
+"""All operations of the admin API: routes, document and command line are made from this table."""
+
+from registry.api.admin import audit, grants, groups, keys, me, robots, tokens, users
+from registry.api.admin.operation import Operation
+
+BASE = "/api/v1"
+"""Where the paths of the operations begin."""
+
+OPERATIONS: tuple[Operation, ...] = (
+    *me.OPERATIONS,
+    *users.OPERATIONS,
+    *tokens.OPERATIONS,
+    *groups.OPERATIONS,
+    *robots.OPERATIONS,
+    *grants.OPERATIONS,
+    *keys.OPERATIONS,
+    *audit.OPERATIONS,
+)
+
+BY_NAME = {operation.name: operation for operation in OPERATIONS}

@@ -1,0 +1,139 @@
+"""Personal access tokens: a user's own business, or an admin's."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from registry import clock
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    Actions,
+    Asked,
+    Life,
+    Moment,
+    Page,
+    Pattern,
+    Shown,
+    make_page,
+    read_life,
+    write_actions,
+    write_moment,
+)
+from registry.api.admin.operation import HERSELF, Operation
+from registry.auth.actions import parse_rights
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy import Bound
+from registry.errors import ConflictError, DeniedError, NotFoundError
+from registry.services.access_tokens import AccessToken
+
+_SECOND = 1_000_000
+_MOST_SCOPES = 100
+
+
+class TokenScope(Shown, frozen=True, forbid_unknown_fields=True):
+    """Repositories, and what a token is good for there at most."""
+
+    pattern: Pattern
+    actions: Actions
+
+
+class Token(Shown, frozen=True):
+    """A token. `scopes` null: all that its user may do."""
+
+    name: str
+    scopes: list[TokenScope] | None
+    created_at: Moment
+    expires_at: Moment | None
+    used_at: Moment | None
+
+
+class TokenSecret(Shown, frozen=True):
+    """What signs in in place of the user's password. The secret is not shown again."""
+
+    user: str
+    name: str
+    secret: str
+    expires_at: Moment | None
+
+
+class OwnedTokens(Asked, frozen=True):
+    """The tokens of a user."""
+
+    user: str
+
+
+class NamedToken(Asked, frozen=True):
+    """A token of a user by name."""
+
+    user: str
+    name: str
+
+
+class AddToken(Asked, frozen=True):
+    """A token to add. Left out: `scopes`, all that the user may do; `expires`, never."""
+
+    user: str
+    name: Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"})]
+    scopes: Annotated[list[TokenScope], Meta(min_length=1, max_length=_MOST_SCOPES)] | None = None
+    expires: Life | None = None
+
+
+def _show(token: AccessToken) -> Token:
+    scopes = None
+    if token.bounds is not None:
+        scopes = [_show_bound(bound) for bound in token.bounds]
+    return Token(
+        token.name,
+        scopes,
+        clock.rfc3339(token.created_at),
+        write_moment(token.expires_at),
+        write_moment(token.used_at),
+    )
+
+
+def _show_bound(bound: Bound) -> TokenScope:
+    return TokenScope(str(bound.pattern), write_actions(bound.rights))
+
+
+def _read_scope(scope: TokenScope) -> Bound:
+    return Bound(RepositoryPattern.parse(scope.pattern), parse_rights(scope.actions))
+
+
+async def list_tokens(call: Call, asked: OwnedTokens) -> Page[Token]:
+    """List a user's tokens, by name, all of them."""
+    tokens = await call.access.access_tokens.list_of(asked.user)
+    return make_page(tokens, len(tokens), _show, lambda token: token.name)
+
+
+async def add_token(call: Call, asked: AddToken) -> TokenSecret:
+    """Add a token. Its secret is in this answer and in no other.
+
+    A bounded token makes no others, and one that expires none that outlast it.
+    """
+    lifetime = read_life(asked.expires)
+    if call.ends_at is not None and (
+        lifetime is None or clock.now() + lifetime * _SECOND > call.ends_at
+    ):
+        raise DeniedError("a token cannot make one that outlasts it")
+    made = await call.access.access_tokens.add(
+        asked.user,
+        asked.name,
+        call.actor,
+        bounds=None if asked.scopes is None else [_read_scope(scope) for scope in asked.scopes],
+        lifetime=lifetime,
+    )
+    return TokenSecret(asked.user, asked.name, made.secret, write_moment(made.token.expires_at))
+
+
+async def revoke_token(call: Call, asked: NamedToken) -> None:
+    """Revoke a token, at once."""
+    await call.access.access_tokens.revoke(asked.user, asked.name, call.actor)
+
+
+_TOKENS = "/users/{user}/tokens"
+
+OPERATIONS = (
+    Operation("GET", _TOKENS, list_tokens, HERSELF, (NotFoundError,)),
+    Operation("POST", _TOKENS, add_token, HERSELF, (NotFoundError, ConflictError), 201),
+    Operation("DELETE", f"{_TOKENS}/{{name}}", revoke_token, HERSELF, (NotFoundError,), 204),
+)

@@ -1,0 +1,174 @@
+"""Users, robots and grants of a registry, and clients that sign in as Docker does."""
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from registry.app import Opened
+from registry.auth.actions import parse_rights
+from registry.auth.books import Actor
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy import Bound
+from registry.auth.subjects import Subject
+from registry.services.access import Access
+from tests.support.kit import Kit
+
+OPERATOR = Actor("operator")
+SECRET = "a secret of the settings, 32 characters or more"  # noqa: S105 - of tests
+AUTH = {"auth.mode": "token", "auth.secret": SECRET}
+"""Settings with which everybody signs in, on either database."""
+
+_FIELD = re.compile(r'([a-z_]+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Login:
+    """What somebody types at `docker login`."""
+
+    name: str
+    secret: str = field(repr=False)
+
+    @property
+    def basic(self) -> dict[str, str]:
+        """The header of simple clients."""
+        pair = base64.b64encode(f"{self.name}:{self.secret}".encode()).decode()
+        return {"Authorization": f"Basic {pair}"}
+
+
+ANONYMOUS = Login("", "")
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Makes accounts and grants, as the command line does."""
+
+    access: Access
+
+    @classmethod
+    def of(cls, opened: Opened) -> "Accounts":
+        return cls(opened.access)
+
+    async def user(self, name: str, password: str = "", *, admin: bool = False) -> Login:
+        secret = password or f"the password of {name}"
+        await self.access.users.add(name, secret, OPERATOR, admin=admin)
+        return Login(name, secret)
+
+    async def robot(self, name: str, lifetime: float | None = None) -> Login:
+        new = await self.access.robots.add(name, lifetime, OPERATOR)
+        return Login(new.robot.username, new.secret)
+
+    async def token(
+        self,
+        user: str,
+        name: str = "laptop",
+        bounds: Sequence[tuple[str, str]] | None = None,
+        lifetime: float | None = None,
+    ) -> Login:
+        """A personal access token, which stands for the password; `bounds`: patterns, actions."""
+        read = bounds and [
+            Bound(RepositoryPattern.parse(pattern), parse_rights(rights.split(",")))
+            for pattern, rights in bounds
+        ]
+        new = await self.access.access_tokens.add(
+            user, name, OPERATOR, bounds=read, lifetime=lifetime
+        )
+        return Login(user, new.secret)
+
+    async def grant(self, subject: str, pattern: str, rights: str) -> None:
+        await self.access.grants.add(
+            Subject.parse(subject),
+            RepositoryPattern.parse(pattern),
+            parse_rights(rights.split(",")),
+            OPERATOR,
+        )
+
+    async def take(self, subject: str, pattern: str, rights: str | None = None) -> None:
+        """Take a grant back, or some of its rights."""
+        await self.access.grants.remove(
+            Subject.parse(subject),
+            RepositoryPattern.parse(pattern),
+            OPERATOR,
+            None if rights is None else parse_rights(rights.split(",")),
+        )
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def read_challenge(answer: httpx.Response) -> dict[str, str]:
+    """The fields of the one Bearer challenge."""
+    assert answer.status_code == 401, (answer.status_code, answer.text)
+    [challenge] = answer.headers.get_list("www-authenticate")
+    scheme, _, rest = challenge.partition(" ")
+    assert scheme == "Bearer", challenge
+    fields = _FIELD.findall(rest)
+    assert ",".join(f'{key}="{value}"' for key, value in fields) == rest
+    assert len(dict(fields)) == len(fields)
+    return dict(fields)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """What a token says; nothing is proved by it."""
+    middle = token.split(".")[1]
+    read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+    return read
+
+
+def access_of(token: str) -> dict[str, set[str]]:
+    """The actions that a token lets through, by name."""
+    return {entry["name"]: set(entry["actions"]) for entry in claims_of(token)["access"]}
+
+
+async def get_token(http: httpx.AsyncClient, login: Login, *scopes: str, **more: str) -> str:
+    """A token of the token endpoint for `scopes`."""
+    params = [("service", "moorage"), *(("scope", scope) for scope in scopes), *more.items()]
+    headers = login.basic if login.name else {}
+    answer = await http.get("/token", params=params, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["token"])
+
+
+async def answer_challenge(
+    http: httpx.AsyncClient, login: Login, challenged: httpx.Response
+) -> str:
+    """The token that Docker would fetch when it is answered so."""
+    fields = read_challenge(challenged)
+    assert fields["realm"] == f"{str(http.base_url).rstrip('/')}/token"
+    scopes = fields.get("scope", "").split()
+    return await get_token(http, login, *scopes, account=login.name)
+
+
+def signed(http: httpx.AsyncClient, headers: dict[str, str]) -> Kit:
+    """Whoever sends `headers` with each request, over the same connections."""
+    client = httpx.AsyncClient(
+        transport=http._transport, base_url=http.base_url, headers=headers, timeout=60
+    )
+    return Kit(client)
+
+
+@dataclass
+class Docker:
+    """A client that keeps one token, and asks for another when it is challenged."""
+
+    http: httpx.AsyncClient
+    login: Login
+    token: str = ""
+    asked: int = 0
+
+    async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        headers = more.pop("headers", {})
+        answer = await self.http.request(method, path, headers=headers | self._header(), **more)
+        if answer.status_code != 401:
+            return answer
+        self.token = await answer_challenge(self.http, self.login, answer)
+        self.asked += 1
+        return await self.http.request(method, path, headers=headers | self._header(), **more)
+
+    def _header(self) -> dict[str, str]:
+        return bearer(self.token) if self.token else {}
