@@ -33,8 +33,9 @@ def test_every_endpoint_is_listed_with_its_methods() -> None:
     rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z, ]+) \|", text, re.MULTILINE)
     documented = {path: sorted(methods.split(", ")) for path, methods in rows}
     routed = {entry.path.replace(":path", ""): sorted(entry.methods) for entry in ROUTES}
-    beside = {path: ["GET", "HEAD"] for path in ("/", "/healthz", "/readyz", "/metrics")}
-    assert documented == routed | beside
+    beside = ("/", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json")
+    token = {"/token": ["GET", "POST"]}
+    assert documented == routed | token | {path: ["GET", "HEAD"] for path in beside}
 
 
 def test_files_named_in_the_docs_exist() -> None:

@@ -15,6 +15,9 @@ from registry.metadata.signing_keys import KeyState, SigningKeyRow
 from registry.metadata.users import UserRow
 from registry.oci.names import RepositoryName
 
+_UNSIGNED: Rights = frozenset({Right.PULL})
+"""All that anybody may do without signing in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grant:
@@ -85,7 +88,10 @@ class Policy:
         for row in rows.grants:
             pattern = RepositoryPattern.parse(row.pattern)
             subject = Subject.parse(row.subject)
-            grant = Grant(row.id, subject, pattern, parse_rights(row.actions.split(",")))
+            rights = parse_rights(row.actions.split(","))
+            if subject == EVERYBODY:
+                rights &= _UNSIGNED  # whatever a row says
+            grant = Grant(row.id, subject, pattern, rights)
             self._grants[subject].append(grant)
             self._index[subject, str(pattern)].append(grant)
 

@@ -56,11 +56,11 @@ class Scopes:
         for entry in access if isinstance(access, list) else []:
             if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
                 continue
-            kind = str(entry.get("type")).partition("(")[0]
-            if kind == "registry" and entry.get("name") == "catalog":
+            kind, name = str(entry.get("type")).partition("(")[0], entry.get("name")
+            if kind == "registry" and name == "catalog":
                 catalog = catalog or "*" in entry["actions"]
-            elif kind == "repository":
-                _add(granted, str(entry.get("name")), entry["actions"])
+            elif kind == "repository" and isinstance(name, str):
+                _add(granted, name, entry["actions"])
         return cls(granted, catalog)
 
     def to_claims(self) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""Names of rights, and what may be done with them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.auth.actions import (
+    ALL_RIGHTS,
+    Action,
+    Right,
+    Rights,
+    allowed_actions,
+    format_rights,
+    parse_rights,
+)
+from registry.auth.caller import rights_of_actions
+from registry.errors import RightsInvalidError
+
+some_rights = st.frozensets(st.sampled_from(Right))
+
+
+@pytest.mark.parametrize(
+    ("names", "rights"),
+    [
+        (["pull"], {Right.PULL}),
+        (["push"], {Right.CREATE, Right.OVERWRITE}),
+        (["push", "create", "pull"], {Right.CREATE, Right.OVERWRITE, Right.PULL}),
+        (["create"], {Right.CREATE}),
+        (["overwrite", "delete"], {Right.OVERWRITE, Right.DELETE}),
+        (["admin"], {Right.ADMIN}),
+        (["pull", "pull"], {Right.PULL}),
+    ],
+)
+def test_reads(names: list[str], rights: Rights) -> None:
+    assert parse_rights(names) == rights
+
+
+@pytest.mark.parametrize(
+    "names", [[], [""], ["Pull"], ["pull "], ["*"], ["catalog"], ["pull", "write"], ["\ud800" * 99]]
+)
+def test_refuses(names: list[str]) -> None:
+    with pytest.raises(RightsInvalidError) as caught:
+        parse_rights(names)
+    caught.value.message.encode()
+
+
+def test_writes_both_halves_of_push_as_one() -> None:
+    assert format_rights(ALL_RIGHTS) == ["pull", "push", "delete", "admin"]
+    assert format_rights(frozenset({Right.OVERWRITE})) == ["overwrite"]
+    assert format_rights(frozenset({Right.DELETE, Right.CREATE})) == ["create", "delete"]
+    assert format_rights(frozenset()) == []
+
+
+@given(some_rights.filter(bool))
+def test_what_is_written_is_read_again(rights: Rights) -> None:
+    assert parse_rights(format_rights(rights)) == rights
+
+
+@given(st.lists(st.text() | st.sampled_from(["push", *Right])))
+def test_no_text_crashes(names: list[str]) -> None:
+    try:
+        rights = parse_rights(names)
+    except RightsInvalidError:
+        assert not names or set(names) - {"push", *Right}
+    else:
+        assert set(names) <= {"push", *Right}
+        assert rights
+
+
+@given(some_rights)
+def test_what_may_be_done(rights: Rights) -> None:
+    actions = allowed_actions(rights)
+    assert (Action.PULL in actions) == (Right.PULL in rights)
+    assert (Action.PUSH in actions) == (Right.CREATE in rights or Right.OVERWRITE in rights)
+    assert (Action.DELETE in actions) == (Right.DELETE in rights)
+    assert actions <= {Action.PULL, Action.PUSH, Action.DELETE}
+
+
+@given(st.frozensets(st.sampled_from([Action.PULL, Action.PUSH, Action.DELETE])))
+def test_a_token_stands_for_the_rights_of_its_actions(actions: frozenset[Action]) -> None:
+    rights = rights_of_actions(actions)
+    assert allowed_actions(rights) == actions
+    assert Right.ADMIN not in rights
