@@ -277,6 +277,21 @@ def load(
     return settings
 
 
+@dataclass(frozen=True, slots=True)
+class SignInVariables:
+    """What the environment holds for signing in to a registry elsewhere."""
+
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+def read_sign_in(environ: Mapping[str, str] | None = None) -> SignInVariables:
+    """MOORAGE_PASSWORD and MOORAGE_TOKEN; empty where they are not set."""
+    if environ is None:
+        environ = os.environ
+    return SignInVariables(environ.get("MOORAGE_PASSWORD", ""), environ.get("MOORAGE_TOKEN", ""))
+
+
 def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> None:
     """Raise ConfigError if other machines could push without signing in and nobody wrote so, or
     if nobody at all could sign in.

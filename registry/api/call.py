@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api.guard import Guard, format_scope
+from registry.api.guard import Guard, find_limited, format_scope
 from registry.api.settings import ApiSettings
 from registry.auth.actions import Action
 from registry.auth.caller import Caller
@@ -88,7 +88,8 @@ class Call:
     def check_upload(self) -> None:
         """Count an upload that is to begin; TooManyRequestsError."""
         client = self.request.client
-        self.guard.limits.check_upload(client.host if client else None, self.principal.name)
+        address = client.host if client else None
+        self.guard.limits.check_upload(address, find_limited(self.caller))
 
 
 Handler = Callable[[Call], Awaitable[Response | ASGIApp]]

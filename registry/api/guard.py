@@ -18,6 +18,7 @@ from registry.auth.actions import Action
 from registry.auth.authenticator import Authenticator
 from registry.auth.caller import Caller, needed_actions
 from registry.auth.origins import Origin
+from registry.auth.principals import ANONYMOUS
 from registry.errors import (
     CredentialsInvalidError,
     DeniedError,
@@ -71,6 +72,11 @@ def find_origin(request: Request) -> Origin:
     return Origin(request.client.host if request.client else "", logs.request_id.get())
 
 
+def find_limited(caller: Caller) -> str | None:
+    """Whose requests are counted together: anybody's are not."""
+    return None if caller.principal == ANONYMOUS else caller.principal.name
+
+
 def format_scope(action: Action, name: RepositoryName | None) -> str:
     """The scope that a token needs for `action`; empty where any token will do."""
     if action is Action.CATALOG:
@@ -101,7 +107,7 @@ class Guard:
         caller = await self.auth.find_open()
         if caller is None:
             caller = await self._identify(request, action, name, origin)
-        self.limits.check_request(None, caller.principal.name)
+        self.limits.check_request(None, find_limited(caller))
         return caller
 
     async def _identify(

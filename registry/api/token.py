@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry import clock
 from registry.api.body import read_body
-from registry.api.guard import Basic, Guard, find_origin, read_credentials
+from registry.api.guard import Basic, Guard, find_limited, find_origin, read_credentials
 from registry.auth.authenticator import OIDC_SIGN_IN
 from registry.auth.caller import Caller
 from registry.auth.scopes import Scopes
@@ -103,7 +103,7 @@ class TokenEndpoint:
             challenge = f'Basic realm="{self._guard.auth.rules.service}"'
             raise UnauthorizedError(error.message, challenge) from error
         request.scope["moorage.principal"] = caller.principal.name
-        self._guard.limits.check_request(None, caller.principal.name)
+        self._guard.limits.check_request(None, find_limited(caller))
         return caller
 
     async def _from_basic(self, request: Request, _fields: Fields) -> Caller:
@@ -124,9 +124,10 @@ class TokenEndpoint:
         return await self._guard.auth.from_password(name, password, find_origin(request))
 
     async def _from_refresh_token(self, request: Request, fields: Fields) -> Caller:
-        del request
         return await self._tokens.find_refresher(
-            _first(fields, "refresh_token"), self._service(_first(fields, "service"))
+            _first(fields, "refresh_token"),
+            self._service(_first(fields, "service")),
+            find_origin(request),
         )
 
     async def _from_exchange(self, request: Request, fields: Fields) -> Caller:

@@ -17,7 +17,7 @@ from registry.auth.principals import ANONYMOUS, Principal, of_outside, of_robot,
 from registry.auth.recent import Recent
 from registry.auth.rules import AuthRules
 from registry.auth.scopes import Scopes
-from registry.auth.secrets import Secret, find_secret
+from registry.auth.secrets import find_secret
 from registry.auth.subjects import ROBOT_SIGN_IN
 from registry.auth.tokens import AccessTokens, Bearer, read_issuer
 from registry.errors import CredentialsInvalidError, TokenInvalidError
@@ -158,20 +158,49 @@ class Authenticator:
         return Caller(of_outside(str(claims.get("sub", ""))), None, None, rights, scopes)
 
     async def _sign_in(self, name: str, password: str, policy: Policy, origin: Origin) -> Principal:
+        # What cannot be guessed is looked at first: no limit keeps the right one out.
         if name == OIDC_SIGN_IN:
-            return self._from_id_token(password, policy)
-        secret = find_secret(password)
-        if secret is not None:
-            found = await self._check_secret(name, secret, policy)
-            if found is not None:
-                return found
+            found = self._from_id_token(password, policy)
+        else:
+            found = await self._check_secret(name, password, policy)
+        if found is not None:
+            return found
         with self._limiter.attempt(origin):
-            return await self._check_password(name, password, policy, origin)
+            found = await self._check_password(name, password, policy, origin)
+            if found is None:
+                await self._fail(name, policy, origin)
+        if found is None and name == OIDC_SIGN_IN:
+            raise CredentialsInvalidError("no rule of [[auth.oidc]] lets this ID token in")
+        if found is None:
+            raise _wrong()
+        return found
 
-    async def _check_secret(self, name: str, secret: Secret, policy: Policy) -> Principal | None:
-        """Secrets cannot be guessed, so no limit keeps the right one out."""
-        row = policy.find_secret(secret.id)
-        if row is None or not (await self._keyring.get_hasher()).matches(secret, row.hash):
+    async def refuse(self, name: str, origin: Origin) -> CredentialsInvalidError:
+        """What to raise for something else than a password that was wrong: it counts as much.
+
+        TooManyRequestsError where a limit is reached.
+        """
+        account = (await self._keyring.get_hasher()).hash(name)
+        with self._limiter.attempt(origin):
+            await self._db.read(lambda tx: self._limiter.check(tx, origin, account))
+            await self._fail(name, await self.policies.get(), origin)
+        return _wrong()
+
+    async def _fail(self, name: str, policy: Policy, origin: Origin) -> None:
+        account = (await self._keyring.get_hasher()).hash(name)
+        robot = name.startswith(ROBOT_SIGN_IN) and policy.find_robot(
+            name.removeprefix(ROBOT_SIGN_IN)
+        )
+        known = name if robot or policy.find_user(name) or name == OIDC_SIGN_IN else None
+        await self._db.write(lambda tx: self._limiter.fail(tx, origin, account, known), actor="")
+
+    async def _check_secret(self, name: str, text: str, policy: Policy) -> Principal | None:
+        """Whose secret of the registry's making that is."""
+        secret = find_secret(text)
+        row = policy.find_secret(secret.id) if secret is not None else None
+        if secret is None or row is None:
+            return None
+        if not (await self._keyring.get_hasher()).matches(secret, row.hash):
             return None
         owner = policy.find_account(f"secret:{row.id}", clock.now())
         if owner is None or owner.name != name:
@@ -187,7 +216,7 @@ class Authenticator:
 
     async def _check_password(
         self, name: str, password: str, policy: Policy, origin: Origin
-    ) -> Principal:
+    ) -> Principal | None:
         """The user, if that is her password. Unknown users take the same way."""
         account = (await self._keyring.get_hasher()).hash(name)
 
@@ -199,18 +228,13 @@ class Authenticator:
         right = await self.passwords.verify(password, stored)
         user = policy.find_user(name)
         if not right or stored is None or user is None or user.disabled:
-            robot = policy.find_robot(name.removeprefix(ROBOT_SIGN_IN))
-            known = name if policy.find_user(name) or (robot and name != robot.name) else None
-            await self._db.write(
-                lambda tx: self._limiter.fail(tx, origin, account, known), actor=""
-            )
-            raise _wrong()
+            return None
         if self.passwords.is_outdated(stored):
             better = await self.passwords.hash(password)
             await self._db.write(lambda tx: users.rehash(tx, name, stored, better), actor="")
         return of_user(name, user.generation)
 
-    def _from_id_token(self, token: str, policy: Policy) -> Principal:
+    def _from_id_token(self, token: str, policy: Policy) -> Principal | None:
         """The robot that a rule on the claims of an ID token names."""
         made_by = read_issuer(token)
         for issuer in self._oidc:
@@ -225,7 +249,8 @@ class Authenticator:
             robot = policy.find_robot(name) if name is not None else None
             if robot is not None:
                 return of_robot(robot.name, robot.generation)
-        raise CredentialsInvalidError("no rule of [[auth.oidc]] lets this ID token in")
+            logger.info("no rule, or one with no robot, is for an ID token of %s", made_by)
+        return None
 
     async def start(self) -> None:
         """Begin to fetch the keys of outside issuers."""

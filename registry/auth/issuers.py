@@ -147,8 +147,8 @@ def _take(
 ) -> Value:
     value = table.get(key, default)
     if not isinstance(value, kind):
-        names = {str: "a string", list: "a list of tables", dict: "a table"}
-        raise ConfigError(f"{where}.{key}: expected {names[kind]}")
+        names = {"str": "a string", "list": "a list of tables", "dict": "a table"}
+        raise ConfigError(f"{where}.{key}: expected {names[kind.__name__]}")
     return value
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -46,8 +47,16 @@ class Keyring:
                 self._hasher = Hasher(key)
         return self._hasher
 
-    async def add_key(self, *, only_first: bool = False) -> str:
-        """Make a key and sign with it from now on; its id. `only_first`: unless there is one."""
+    async def add_key(
+        self,
+        record: Callable[[Transaction, str], None] = lambda _tx, _kid: None,
+        *,
+        only_first: bool = False,
+    ) -> str:
+        """Make a key and sign with it from now on; its id. `only_first`: unless there is one.
+
+        `record` writes the books in the transaction that adds the key.
+        """
         private = Ed25519PrivateKey.generate()
         jwk = jwk_of(private.public_key())
         # The private half is kept before anybody can see the public one and ask for it.
@@ -59,6 +68,7 @@ class Keyring:
                 if any(key.state is KeyState.ACTIVE for key in signing_keys.list_all(tx)):
                     return False
             signing_keys.insert(tx, jwk["kid"], json.dumps(jwk))
+            record(tx, jwk["kid"])
             return True
 
         if not await self._db.write(work, actor=""):

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import bcrypt
 from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.exceptions import Argon2Error
 
 from registry.errors import PasswordInvalidError, TooManyRequestsError
 
@@ -25,6 +25,7 @@ SHORTEST = 8
 LONGEST = 1024
 _BCRYPT = ("$2a$", "$2b$", "$2y$")
 _BCRYPT_BYTES = 72
+_SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # what no text in UTF-8 holds
 _NICE = 10
 _RETRY_AFTER = 2
 
@@ -33,7 +34,7 @@ def require_usable(password: str) -> None:
     """Raise PasswordInvalidError for a password that nobody should have or could type."""
     if not SHORTEST <= len(password) <= LONGEST:
         raise PasswordInvalidError(f"a password has {SHORTEST} to {LONGEST} characters")
-    if any(ord(character) < ord(" ") for character in password):
+    if any(ord(character) < ord(" ") or character in _SURROGATES for character in password):
         raise PasswordInvalidError("a password holds no control characters")
 
 
@@ -77,12 +78,13 @@ class Passwords:
             self._busy -= 1
 
     def _verify(self, password: str, stored: str | None) -> bool:
-        if stored is not None and stored.startswith(_BCRYPT):
-            typed = password.encode()
-            # bcrypt looks at 72 bytes: a longer password would equal every other that begins so.
-            return len(typed) <= _BCRYPT_BYTES and bcrypt.checkpw(typed, stored.encode())
         try:
+            if stored is not None and stored.startswith(_BCRYPT):
+                typed = password.encode()
+                right = bcrypt.checkpw(typed[:_BCRYPT_BYTES], stored.encode())
+                # A longer password would equal every other that begins so.
+                return right and len(typed) <= _BCRYPT_BYTES
             self._hasher.verify(stored or self._nobody, password)
-        except (Argon2Error, InvalidHashError):
+        except (Argon2Error, ValueError):  # ValueError: a hash or a text that cannot be read
             return False
         return stored is not None

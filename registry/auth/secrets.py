@@ -42,7 +42,8 @@ class Hasher:
         self._key = key
 
     def hash(self, text: str) -> str:
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+        raw = text.encode("utf-8", "surrogatepass")
+        return hmac.new(self._key, raw, hashlib.sha256).hexdigest()
 
     def matches(self, secret: Secret, hash_: str) -> bool:
         """Whether `hash_` is the secret's, told in the same time for yes and no."""

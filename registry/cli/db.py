@@ -60,6 +60,14 @@ def bring_up_to_date(settings: Settings, folder: DataFolder) -> bool:
     return True
 
 
+def make_usable(settings: Settings, folder: DataFolder) -> None:
+    """Create or upgrade an embedded database; SchemaError for any other that does not fit."""
+    if Database.is_embedded(settings.database_url):
+        bring_up_to_date(settings, folder)
+    else:
+        migrate.require_usable(read_state(settings))
+
+
 def upgrade(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     folder = DataFolder(settings.data)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from registry.cli import access
 from registry.cli.output import complain
+from registry.cli.parsing import add_command, add_group
 from registry.errors import RegistryError
 from storage.digest import DigestInvalidError
 from storage.errors import StoreError
 
 if TYPE_CHECKING:
-    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no other name
+    from registry.cli.parsing import Commands
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -29,68 +31,57 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"moorage {_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serve = _command(commands, "serve", "run the registry", "serve:serve", [shared])
+    serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
     serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:5000)")
     serve.add_argument("--workers", metavar="N", help="worker processes (default 1)")
 
     printing = argparse.ArgumentParser(add_help=False, parents=[shared])
     printing.add_argument("--json", action="store_true", help="print JSON")
-    _add_database(_group(commands, "db", "the database's schema"), printing)
-    _add_config(_group(commands, "config", "the settings"), printing)
-    _add_repositories(_group(commands, "repo", "repositories"), printing)
-    _add_tags(_group(commands, "tag", "tags"), printing)
+    _add_database(add_group(commands, "db", "the database's schema"), printing)
+    _add_config(add_group(commands, "config", "the settings"), printing)
+    _add_repositories(add_group(commands, "repo", "repositories"), printing)
+    _add_tags(add_group(commands, "tag", "tags"), printing)
+    access.add_commands(commands, printing)
     return parser
 
 
-def _group(commands: "_Commands", name: str, summary: str) -> "_Commands":
-    group = commands.add_parser(name, help=summary, description=summary)
-    return group.add_subparsers(metavar="COMMAND", required=True)
+def _add_database(group: "Commands", printing: argparse.ArgumentParser) -> None:
+    add_command(group, "upgrade", "bring the schema up to date", "db:upgrade", [printing])
+    add_command(group, "status", "show the schema's version", "db:status", [printing])
 
 
-def _command(
-    commands: "_Commands",
-    name: str,
-    summary: str,
-    target: str,
-    parents: list[argparse.ArgumentParser],
-) -> argparse.ArgumentParser:
-    """Add a command; `target` is `module:function` below this package."""
-    command = commands.add_parser(name, help=summary, description=summary, parents=parents)
-    command.set_defaults(command=target)
-    return command
+def _add_config(group: "Commands", printing: argparse.ArgumentParser) -> None:
+    add_command(group, "check", "check the settings, change nothing", "config:check", [printing])
+    add_command(group, "show", "show the settings in force", "config:show", [printing])
 
 
-def _add_database(group: "_Commands", printing: argparse.ArgumentParser) -> None:
-    _command(group, "upgrade", "bring the schema up to date", "db:upgrade", [printing])
-    _command(group, "status", "show the schema's version", "db:status", [printing])
-
-
-def _add_config(group: "_Commands", printing: argparse.ArgumentParser) -> None:
-    _command(group, "check", "check the settings, change nothing", "config:check", [printing])
-    _command(group, "show", "show the settings in force", "config:show", [printing])
-
-
-def _add_repositories(group: "_Commands", printing: argparse.ArgumentParser) -> None:
-    _command(group, "list", "list repositories", "repo:list_all", [printing])
+def _add_repositories(group: "Commands", printing: argparse.ArgumentParser) -> None:
+    add_command(group, "list", "list repositories", "repo:list_all", [printing])
     for name, summary in (
         ("show", "show what a repository holds"),
         ("delete", "delete a repository with all that is in it"),
     ):
-        command = _command(group, name, summary, f"repo:{name}", [printing])
+        command = add_command(group, name, summary, f"repo:{name}", [printing])
         command.add_argument("repository", metavar="REPOSITORY")
 
 
-def _add_tags(group: "_Commands", printing: argparse.ArgumentParser) -> None:
-    command = _command(group, "list", "list the tags of a repository", "tag:list_all", [printing])
+def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
+    command = add_command(
+        group, "list", "list the tags of a repository", "tag:list_all", [printing]
+    )
     command.add_argument("repository", metavar="REPOSITORY")
-    command = _command(
+    command = add_command(
         group, "copy", "tag a manifest anew, here or in another repository", "tag:copy", [printing]
     )
     command.add_argument("source", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST")
     command.add_argument("target", metavar="REPOSITORY:TAG")
-    command = _command(group, "history", "show where a tag has pointed", "tag:history", [printing])
+    command = add_command(
+        group, "history", "show where a tag has pointed", "tag:history", [printing]
+    )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
-    command = _command(group, "delete", "delete a tag, not its manifest", "tag:delete", [printing])
+    command = add_command(
+        group, "delete", "delete a tag, not its manifest", "tag:delete", [printing]
+    )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from registry import logs
-from registry.app import started
+from registry.app import Opened, started
+from registry.cli import db
 from registry.cli.settings import load_settings
 from registry.folder import DataFolder
 from registry.services.registry import Registry
@@ -16,14 +17,25 @@ T = TypeVar("T")
 
 def run(args: argparse.Namespace, work: Callable[[Registry], Awaitable[T]]) -> T:
     """Run `work` on the registry; ConfigError where there is none."""
+    return run_opened(args, lambda opened: work(opened.registry))
+
+
+def run_opened(
+    args: argparse.Namespace, work: Callable[[Opened], Awaitable[T]], *, create: bool = False
+) -> T:
+    """As above, on all that there is. `create`: where there is no registry, make one."""
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
     folder = DataFolder(settings.data)
-    folder.open()
+    if create:
+        folder.create()
+        db.make_usable(settings, folder)
+    else:
+        folder.open()
 
     async def job() -> T:
         async with started(settings) as opened:
-            return await work(opened.registry)
+            return await work(opened)
 
     try:
         return asyncio.run(job())

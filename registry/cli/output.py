@@ -16,11 +16,29 @@ def write_json(value: Any) -> None:
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Columns as wide as their widest cell; nothing but the header where there are no rows."""
-    cells = [list(header), *([str(cell) for cell in row] for row in rows)]
+    cells = [list(header), *([_readable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         write("  ".join(padded).rstrip())
+
+
+def _readable(text: str) -> str:
+    """Escape what would move the cursor: some of it was written by others."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def show(value: Any, text: str, *, as_json: bool) -> None:
+    """Write what came out: the value as JSON, or the text for people."""
+    if as_json:
+        write_json(value)
+    else:
+        write(text)
+
+
+def hint(text: str) -> None:
+    """Say something beside the result, where it is in nobody's way."""
+    sys.stderr.write(text + "\n")
 
 
 def complain(message: str) -> None:

@@ -22,8 +22,6 @@ from registry.cli.workers import Supervisor
 from registry.config import Settings, require_safe_listen
 from registry.errors import ConfigError
 from registry.folder import DataFolder
-from registry.metadata import migrate
-from registry.metadata.database import Database
 
 if TYPE_CHECKING:
     from registry.services.health import Health
@@ -43,10 +41,7 @@ def serve(args: argparse.Namespace) -> int:
     sockets = _bind(settings.http.listen)
     folder = DataFolder(settings.data)
     folder.create()
-    if Database.is_embedded(settings.database_url):
-        db.bring_up_to_date(settings, folder)
-    else:
-        _require_current(settings)
+    db.make_usable(settings, folder)
     _greet(settings, sockets)
     if settings.http.workers == 1:
         return _work(settings, sockets, tls)
@@ -67,10 +62,6 @@ def serve(args: argparse.Namespace) -> int:
         at_stop=close_sockets,
     )
     return supervisor.run()
-
-
-def _require_current(settings: Settings) -> None:
-    migrate.require_usable(db.read_state(settings))
 
 
 def _share_metrics(data: Path) -> None:

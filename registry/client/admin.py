@@ -77,7 +77,7 @@ class AdminClient:
         if answer.is_redirect:
             raise UpstreamError(f"{self._where} sends elsewhere; give the address where it ends")
         try:
-            document = answer.json() if answer.content else None
+            document: Any = answer.json() if answer.content else None
             if answer.is_success:
                 return document
             messages = [str(error["message"]) for error in document["errors"]]
@@ -94,5 +94,7 @@ def _parse(url: str) -> httpx.URL:
     except (httpx.InvalidURL, ValueError):
         base = httpx.URL()
     if base.scheme not in {"http", "https"} or not base.host or base.query or base.userinfo:
-        raise ConfigError("--url is the address of a registry, such as https://registry.example.org")
+        raise ConfigError(
+            "--url is the address of a registry, such as https://registry.example.org"
+        )
     return base

@@ -115,7 +115,10 @@ def delete_of_user(tx: Transaction, user: UserRow, name: str) -> bool:
 
 def delete_expired(tx: Transaction, before: int) -> int:
     """Remove secrets that ended before `before`; how many."""
-    return tx.execute(sa.delete(secrets).where(_s.expires_at < before)).rowcount
+    ids = tx.execute(sa.delete(secrets).where(_s.expires_at < before).returning(_s.id)).scalars()
+    gone = [f"secret:{secret_id}" for secret_id in ids]
+    tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
+    return len(gone)
 
 
 def set_used(tx: Transaction, secret_id: str) -> None:

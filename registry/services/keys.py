@@ -30,9 +30,7 @@ class Keys:
         """Sign with a new key from now on; its id. Tokens of the old one stay good until they
         expire.
         """
-        kid = await self._keyring.add_key()
-        await self._db.write(lambda tx: note(tx, actor, Event.KEY_ROTATE, kid), actor=actor.name)
-        return kid
+        return await self._keyring.add_key(lambda tx, kid: note(tx, actor, Event.KEY_ROTATE, kid))
 
     async def revoke(self, kid: str, actor: Actor) -> None:
         """Refuse all tokens of a key, at once; another signs from then on. NotFoundError."""
@@ -40,7 +38,7 @@ class Keys:
         if kid not in keys:
             raise NotFoundError(f"there is no key {kid!r}")
         if keys[kid].state is KeyState.ACTIVE:
-            await self._keyring.add_key()
+            await self.rotate(actor)
 
         def work(tx: Transaction) -> None:
             signing_keys.revoke(tx, kid)

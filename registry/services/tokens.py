@@ -80,9 +80,10 @@ class Tokens:
         await self._db.write(work, actor=caller.principal.name)
         return Granted(access, refresh.reveal() if refresh else None)
 
-    async def find_refresher(self, text: str, service: str) -> Caller:
-        """Who holds a refresh token for the service; CredentialsInvalidError. The token stays good:
-        Docker drops a new one.
+    async def find_refresher(self, text: str, service: str, origin: Origin) -> Caller:
+        """Who holds a refresh token for the service. It stays good: Docker drops a new one.
+
+        Raises CredentialsInvalidError, TooManyRequestsError.
         """
         secret = find_secret(text)
         row = None
@@ -90,7 +91,7 @@ class Tokens:
             row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
         hasher = await self._keyring.get_hasher()
         if secret is None or row is None or not hasher.matches(secret, row.hash):
-            raise CredentialsInvalidError("the refresh token is not good")
+            raise await self._auth.refuse("", origin)
         if row.service != service:
             raise CredentialsInvalidError("the refresh token is for another service")
         caller = await self._auth.from_credential(row.credential)

@@ -21,7 +21,8 @@ from registry.metadata.users import UserRow
 
 __all__ = ["Imported", "UserRow", "Users", "find_user_or_raise"]
 
-_HTPASSWD = re.compile(r"(?P<name>[^:]+):(?P<hash>\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53})")
+# A cost above 15 would keep a thread busy for seconds at each try.
+_HTPASSWD = re.compile(r"(?P<name>[^:]+):(?P<hash>\$2[aby]\$(0[4-9]|1[0-5])\$[./A-Za-z0-9]{53})")
 
 
 def find_user_or_raise(tx: Transaction, name: str, *, lock: bool = False) -> UserRow:
@@ -159,7 +160,9 @@ def _read_entry(number: int, line: str) -> tuple[str, str] | None:
     match = _HTPASSWD.fullmatch(text)
     if match is None:
         # The line may hold a hash that is easy to break: it is not repeated.
-        raise InputInvalidError(f"line {number} is not NAME:BCRYPT; make it with: htpasswd -B")
+        raise InputInvalidError(
+            f"line {number} is not NAME:BCRYPT with a cost of 4 to 15; make it with: htpasswd -B"
+        )
     try:
         return parse_account_name(match["name"]), match["hash"]
     except AccountNameInvalidError as error:

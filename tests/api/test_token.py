@@ -195,7 +195,7 @@ BAD = ["", "x", "a.b.c", "é", "\u00ff\u00fe", "x" * 9000]
 @SQLITE
 async def test_1_a_bad_token_is_said_to_be_bad(api: Api) -> None:
     for token in BAD:
-        headers = {"Authorization": f"Bearer {token}".encode("latin-1")}
+        headers = [(b"Authorization", f"Bearer {token}".encode("latin-1"))]
         for path in ("/v2/", f"/v2/{NAME}/tags/list"):
             answer = await api.http.request("GET", path, headers=headers)
             assert read_challenge(answer)["error"] == "invalid_token"

@@ -1,0 +1,160 @@
+"""The commands about who may do what, as they are written: user, group, robot, token, grant, key,
+audit. They work on the data itself, or with `--url` on a registry elsewhere.
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from registry.cli.parsing import add_command, add_group
+
+if TYPE_CHECKING:
+    from registry.cli.parsing import Commands
+
+
+class _Noun:
+    """The commands of a noun; a verb's function has its name in the noun's module."""
+
+    def __init__(
+        self, commands: "Commands", noun: str, summary: str, options: argparse.ArgumentParser
+    ) -> None:
+        self._group = add_group(commands, noun, summary)
+        self._noun = noun
+        self._options = options
+
+    def add(
+        self,
+        verb: str,
+        summary: str,
+        *arguments: str,
+        function: str = "",
+        options: argparse.ArgumentParser | None = None,
+    ) -> argparse.ArgumentParser:
+        """Add a command with the arguments it must have, all in capitals."""
+        target = f"{self._noun}:{function or verb}"
+        command = add_command(self._group, verb, summary, target, [options or self._options])
+        for argument in arguments:
+            command.add_argument(argument.lower(), metavar=argument)
+        return command
+
+
+def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> None:
+    """Add all of them."""
+    near = argparse.ArgumentParser(add_help=False, parents=[printing])
+    far = near.add_argument_group("a registry elsewhere")
+    far.add_argument("--url", metavar="URL", help="its address, instead of a data folder here")
+    far.add_argument(
+        "--user",
+        metavar="NAME",
+        dest="sign_in_as",
+        help="who signs in there, by the password in MOORAGE_PASSWORD or asked for; else the "
+        "token in MOORAGE_TOKEN signs in",
+    )
+    far.add_argument("--ca-file", metavar="FILE", help="more authorities to trust (PEM)")
+    reading = argparse.ArgumentParser(add_help=False, parents=[near])
+    reading.add_argument(
+        "--password-stdin",
+        action="store_true",
+        dest="sign_in_stdin",
+        help="read the password to sign in with from standard input",
+    )
+    _add_users(commands, near, reading)
+    _add_groups(_Noun(commands, "group", "groups of users", reading))
+    _add_robots(_Noun(commands, "robot", "robot accounts, for CI", reading))
+    _add_tokens(_Noun(commands, "token", "personal access tokens", reading))
+    _add_grants(_Noun(commands, "grant", "who may do what in which repositories", reading))
+    _add_keys(_Noun(commands, "key", "keys that sign tokens", reading))
+    _add_audit(_Noun(commands, "audit", "what happened", reading))
+
+
+def _add_users(
+    commands: "Commands", near: argparse.ArgumentParser, reading: argparse.ArgumentParser
+) -> None:
+    users = _Noun(commands, "user", "users", reading)
+    # Of these two, standard input brings the new password.
+    setting = argparse.ArgumentParser(add_help=False, parents=[near])
+    setting.add_argument(
+        "--password-stdin", action="store_true", help="read the new password from standard input"
+    )
+    setting.set_defaults(sign_in_stdin=False)
+    command = users.add("add", "add a user", "NAME", options=setting)
+    command.add_argument("--admin", action="store_true", help="who may do everything")
+    command.add_argument("--no-password", action="store_true", help="who signs in by tokens alone")
+    users.add("list", "list users", function="list_all")
+    users.add("passwd", "set a user's password", "NAME", options=setting)
+    command = users.add("change", "make a user an admin, or no longer", "NAME")
+    command.add_argument("--admin", action=argparse.BooleanOptionalAction, required=True)
+    users.add("disable", "shut a user out, at once", "NAME")
+    users.add("enable", "let a user in again", "NAME")
+    users.add("remove", "remove a user with her tokens and grants", "NAME")
+    users.add("import", "add the users of an htpasswd file", "FILE", function="import_file")
+
+
+def _add_groups(groups: _Noun) -> None:
+    groups.add("add", "add a group", "NAME")
+    groups.add("list", "list groups and their members", function="list_all")
+    groups.add("remove", "remove a group with its grants", "NAME")
+    for verb, summary in (
+        ("join", "put users into a group"),
+        ("leave", "take users out of a group"),
+    ):
+        groups.add(verb, summary, "GROUP").add_argument("users", metavar="USER", nargs="+")
+
+
+def _add_robots(robots: _Noun) -> None:
+    expires = "when it expires, such as 90d"
+    command = robots.add("add", "add a robot and print its secret", "NAME")
+    command.add_argument("--expires", metavar="DURATION", help=f"{expires} (default never)")
+    robots.add("list", "list robots", function="list_all")
+    command = robots.add("rotate", "give a robot a new secret and print it", "NAME")
+    command.add_argument("--expires", metavar="DURATION", help=f"{expires} (default as before)")
+    command.add_argument(
+        "--overlap",
+        metavar="DURATION",
+        default="24h",
+        help="for how long the old secrets stay good (default 24h)",
+    )
+    robots.add("remove", "remove a robot with its secrets and grants", "NAME")
+
+
+def _add_tokens(tokens: _Noun) -> None:
+    command = tokens.add("add", "add a token of a user and print it", "USER", "NAME")
+    command.add_argument(
+        "--scope",
+        metavar="PATTERN:ACTIONS",
+        action="append",
+        dest="scopes",
+        help="what it is good for at most, such as 'team/**:pull,push'; may be repeated "
+        "(default all that the user may do)",
+    )
+    command.add_argument("--expires", metavar="DURATION", help="such as 30d (default never)")
+    tokens.add("list", "list the tokens of a user", "USER", function="list_all")
+    tokens.add("revoke", "revoke a token, at once", "USER", "NAME")
+
+
+def _add_grants(grants: _Noun) -> None:
+    actions = "of pull, push, create, overwrite, delete, admin, between commas"
+    command = grants.add("add", "grant something", "SUBJECT", "PATTERN")
+    command.add_argument("actions", metavar="ACTIONS", help=actions)
+    command = grants.add("list", "list grants", function="list_all")
+    command.add_argument("--subject", metavar="SUBJECT", help="those of one subject")
+    command = grants.add("remove", "take a grant back, or some of it", "SUBJECT", "PATTERN")
+    command.add_argument("actions", metavar="ACTIONS", nargs="?", help=f"{actions} (default all)")
+    grants.add(
+        "check",
+        "say whether something is allowed, and why; exit status 0 if it is, else 1",
+        "SUBJECT",
+        "REPOSITORY",
+        "ACTION",
+    )
+
+
+def _add_keys(keys: _Noun) -> None:
+    keys.add("list", "list keys", function="list_all")
+    keys.add("rotate", "sign with a new key from now on")
+    keys.add("revoke", "refuse all tokens that a key has signed, at once", "KID")
+
+
+def _add_audit(audit: _Noun) -> None:
+    command = audit.add("list", "list the audit log, oldest first", function="list_all")
+    command.add_argument("--since", metavar="WHEN", help="a time, or how long ago, such as 24h")
+    command.add_argument("--actor", metavar="NAME", help="what one principal did")

@@ -1,0 +1,131 @@
+"""The operations of the admin API for commands: done on the data itself, or sent to `--url`."""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from registry.api.admin.call import Call
+from registry.api.admin.table import BY_NAME
+from registry.cli import output, passwords
+from registry.cli.opened import run_opened
+from registry.config import read_sign_in
+from registry.errors import ConfigError
+from registry.services.access import Access
+
+if TYPE_CHECKING:
+    from registry.client.admin import AdminClient, SignIn
+
+T = TypeVar("T")
+
+
+class Desk(Protocol):
+    """Where operations are done. `name` and `password` are what signed in, if that is known."""
+
+    name: str
+    password: str
+
+    async def send(self, operation: str, **values: Any) -> Any:
+        """Do an operation; its answer as JSON has it. What is None is left out."""
+
+
+class _Here:
+    """On the data, as the operator."""
+
+    name = ""
+    password = ""
+
+    def __init__(self, access: Access) -> None:
+        self._call = Call.of_operator(access)
+
+    async def send(self, operation: str, **values: Any) -> Any:
+        found = BY_NAME[operation]
+        return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
+
+
+class _There:
+    """Through the admin API."""
+
+    def __init__(self, client: "AdminClient", sign_in: "SignIn") -> None:
+        self.name = sign_in.name
+        self.password = sign_in.password
+        self._client = client
+
+    async def send(self, operation: str, **values: Any) -> Any:
+        found = BY_NAME[operation]
+        given = _given(values)
+        path = found.path.format(**{name: quote(given.pop(name), "") for name in found.in_path})
+        if found.has_body:
+            return await self._client.send(found.method, path, {}, given)
+        query = {name: str(value) for name, value in given.items()}
+        return await self._client.send(found.method, path, query, None)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def run(
+    args: argparse.Namespace, work: Callable[[Desk], Awaitable[T]], *, create: bool = False
+) -> T:
+    """Run `work` where the options say. `create`: make a registry here if there is none."""
+    if not args.url:
+        return run_opened(args, lambda opened: work(_Here(opened.access)), create=create)
+    from registry.client.admin import AdminClient  # noqa: PLC0415 - httpx takes a while
+
+    sign_in = _read_sign_in(args)
+    client = AdminClient(args.url, sign_in, Path(args.ca_file) if args.ca_file else None)
+    if client.readable:
+        output.complain("this goes without TLS: others on the way can read what signs in")
+
+    async def job() -> T:
+        async with client:
+            return await work(_There(client, sign_in))
+
+    return asyncio.run(job())
+
+
+def do(args: argparse.Namespace, operation: str, **values: Any) -> Any:
+    """Do one operation; its answer."""
+    return run(args, lambda desk: desk.send(operation, **values))
+
+
+def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[Any]:
+    """All entries of a list, whose pages are asked for one by one."""
+
+    async def work(desk: Desk) -> list[Any]:
+        items: list[Any] = []
+        last = None
+        while True:
+            page = await desk.send(operation, **values, last=last)
+            items += page["items"]
+            last = page["next"]
+            if last is None:
+                return items
+
+    return run(args, work)
+
+
+def _read_sign_in(args: argparse.Namespace) -> "SignIn":
+    """Who signs in, and with what; ConfigError, InputInvalidError."""
+    from registry.client.admin import SignIn  # noqa: PLC0415 - as above
+
+    given = read_sign_in()
+    if not args.sign_in_as:
+        if not given.token:
+            raise ConfigError(
+                "--url needs somebody who signs in: --user NAME, with the password in "
+                "MOORAGE_PASSWORD, or a personal access token in MOORAGE_TOKEN"
+            )
+        return SignIn(token=given.token)
+    if args.sign_in_stdin:
+        password = passwords.read_line()
+    else:
+        password = given.password or passwords.ask(
+            f"Password of {args.sign_in_as}", "set MOORAGE_PASSWORD"
+        )
+    return SignIn(args.sign_in_as, password)

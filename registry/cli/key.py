@@ -1,0 +1,28 @@
+"""`moorage key`: keys that sign tokens."""
+
+import argparse
+
+from registry.cli import admin, output
+
+
+def list_all(args: argparse.Namespace) -> int:
+    keys = admin.do(args, "list_keys")["items"]
+    if args.json:
+        output.write_json({"keys": keys})
+    else:
+        rows = [(key["kid"], key["state"], key["created_at"]) for key in keys]
+        output.write_table(("KID", "STATE", "CREATED"), rows)
+    return 0
+
+
+def rotate(args: argparse.Namespace) -> int:
+    key = admin.do(args, "rotate_key")
+    output.show(key, f"Tokens are signed with {key['kid']} from now on.", as_json=args.json)
+    return 0
+
+
+def revoke(args: argparse.Namespace) -> int:
+    admin.do(args, "revoke_key", kid=args.kid)
+    said = f"Tokens that {args.kid} has signed are refused."
+    output.show({"revoked": args.kid}, said, as_json=args.json)
+    return 0

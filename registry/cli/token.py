@@ -1,0 +1,62 @@
+"""`moorage token`: personal access tokens."""
+
+import argparse
+from typing import Any
+
+from registry.auth.actions import parse_rights
+from registry.auth.patterns import RepositoryPattern
+from registry.cli import admin, output
+from registry.errors import InputInvalidError
+
+
+def add(args: argparse.Namespace) -> int:
+    scopes = None if args.scopes is None else [_read_scope(scope) for scope in args.scopes]
+    made = admin.do(
+        args, "add_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
+    )
+    output.show(made, made["secret"], as_json=args.json)
+    output.hint(
+        "The token is not shown again. It is used in place of the password: "
+        f"docker login HOST --username {args.user} --password-stdin"
+    )
+    return 0
+
+
+def _read_scope(text: str) -> dict[str, Any]:
+    """Read `PATTERN:ACTIONS`; InputInvalidError."""
+    pattern, colon, actions = text.rpartition(":")
+    if not colon:
+        raise InputInvalidError(f"{text!r} is not PATTERN:ACTIONS, such as 'team/**:pull,push'")
+    RepositoryPattern.parse(pattern)
+    parse_rights(actions.split(","))
+    return {"pattern": pattern, "actions": actions.split(",")}
+
+
+def list_all(args: argparse.Namespace) -> int:
+    tokens = admin.do(args, "list_tokens", user=args.user)["items"]
+    if args.json:
+        output.write_json({"user": args.user, "tokens": tokens})
+    else:
+        rows = [
+            (
+                token["name"],
+                _write_scopes(token["scopes"]),
+                token["expires_at"] or "never",
+                token["used_at"] or "never",
+            )
+            for token in tokens
+        ]
+        output.write_table(("NAME", "SCOPES", "EXPIRES", "LAST USED"), rows)
+    return 0
+
+
+def _write_scopes(scopes: list[Any] | None) -> str:
+    if scopes is None:
+        return "all"
+    return " ".join(f"{scope['pattern']}:{','.join(scope['actions'])}" for scope in scopes)
+
+
+def revoke(args: argparse.Namespace) -> int:
+    admin.do(args, "revoke_token", user=args.user, name=args.name)
+    output.show({"revoked": args.name}, f"Revoked {args.name} of {args.user}.", as_json=args.json)
+    return 0

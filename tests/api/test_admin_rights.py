@@ -1,0 +1,188 @@
+"""Who may do what with the admin API: each operation by each role, compared with a table."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from registry.api.admin.table import BASE, OPERATIONS
+from tests.api.conftest import Api, Started
+from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
+
+pytestmark = pytest.mark.anyio
+
+ROLES = ("anonymous", "herself", "other", "pattern", "bounded", "admin")
+
+# `pattern` is granted admin in team/**; `bounded` is an admin's token with a scope for everything.
+RIGHTS = """
+get_me         401 200 200 200 200 200
+list_users     401 403 403 403 403 200
+add_user       401 403 403 403 403 201
+get_user       401 403 403 403 403 200
+change_user    401 403 403 403 403 200
+remove_user    401 403 403 403 403 204
+set_password   401 204 403 403 403 204
+import_users   401 403 403 403 403 200
+list_tokens    401 200 403 403 403 200
+add_token      401 201 403 403 403 201
+revoke_token   401 204 403 403 403 204
+list_groups    401 403 403 403 403 200
+add_group      401 403 403 403 403 201
+get_group      401 403 403 403 403 200
+remove_group   401 403 403 403 403 204
+add_member     401 403 403 403 403 200
+remove_member  401 403 403 403 403 200
+list_robots    401 403 403 403 403 200
+add_robot      401 403 403 403 403 201
+get_robot      401 403 403 403 403 200
+rotate_robot   401 403 403 403 403 200
+remove_robot   401 403 403 403 403 204
+list_grants    401 200 200 200 403 200
+add_grant      401 403 403 201 403 201
+take_grant     401 403 403 204 403 204
+remove_grant   401 403 403 204 403 204
+check_grant    401 403 403 200 403 200
+list_keys      401 403 403 403 403 200
+rotate_key     401 403 403 403 403 201
+revoke_key     401 403 403 403 403 204
+list_events    401 403 403 403 403 200
+"""
+
+PASSWORD = "the password of alice"  # noqa: S105 - of a test
+BCRYPT = "$2b$04$abcdefghijklmnopqrstuu1dmtQyzKTQyqfXqhRIlOyF5OJUOy4ZO"
+
+# `alice` is the user herself. What each role would change has the role's name.
+BODIES: dict[str, dict[str, Any]] = {
+    "add_user": {"name": "new-{role}"},
+    "change_user": {"admin": False},
+    "set_password": {"password": PASSWORD, "current": PASSWORD},
+    "import_users": {"htpasswd": f"imported-{{role}}:{BCRYPT}"},
+    "add_token": {"name": "new-{role}"},
+    "add_group": {"name": "new-{role}"},
+    "add_member": {},
+    "add_robot": {"name": "new-{role}"},
+    "rotate_robot": {},
+    "add_grant": {"subject": "alice", "pattern": "team/{role}", "actions": ["pull"]},
+    "take_grant": {"subject": "alice", "pattern": "team/take/{role}"},
+    "rotate_key": {},
+    "revoke_key": {},
+}
+QUERIES = {"check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"}}
+NAMES = {"group": "devs", "user": "alice", "id": "{grant}", "kid": "{kid}"}
+NAMED = {
+    "remove_user": "leaver",
+    "revoke_token": "old-{role}",
+    "get_group": "devs",
+    "remove_group": "leavers",
+    "get_robot": "ci",
+    "rotate_robot": "ci",
+    "remove_robot": "old",
+}
+# What is not there, in place of what is.
+MISSING = {
+    "{grant}": "987654321",
+    "{kid}": "nothing",
+    "alice": "nobody",
+    "leavers": "no-group",
+    "leaver": "nobody",
+    "devs": "no-group",
+    "old-{role}": "no-token",
+    "old": "no-robot",
+    "ci": "no-robot",
+}
+
+
+@pytest.fixture
+def driver() -> str:
+    return "memory"
+
+
+async def _sign_up(api: Api) -> dict[str, Login]:
+    accounts = Accounts.of(api.opened)
+    admin = await accounts.user("root", admin=True)
+    logins = {
+        "anonymous": ANONYMOUS,
+        "herself": await accounts.user("alice", PASSWORD),
+        "other": await accounts.user("bob"),
+        "pattern": await accounts.user("carol"),
+        "bounded": await accounts.token("root", "bounded", [("**", "admin")]),
+        "admin": admin,
+    }
+    await accounts.user("leaver")
+    await accounts.grant("carol", "team/**", "admin")
+    for name in ("devs", "leavers"):
+        await api.opened.access.groups.add(name, OPERATOR)
+    for name in ("ci", "old"):
+        await accounts.robot(name)
+    for role in ROLES:
+        await accounts.token("alice", f"old-{role}")
+        await accounts.grant("alice", f"team/take/{role}", "pull")
+        await accounts.grant("alice", f"team/gone/{role}", "pull")
+    return logins
+
+
+async def _fill(api: Api, role: str) -> dict[str, str]:
+    """What stands for the names that the registry gives."""
+    grants = await api.opened.access.grants.list_page(1000)
+    ids = {str(grant.pattern): str(grant.id) for grant in grants}
+    keys = await api.opened.access.keys.list_all()
+    return {
+        "role": role,
+        "grant": ids.get(f"team/gone/{role}", "0"),
+        "kid": next(key.kid for key in keys if key.state == "active"),
+    }
+
+
+async def _send(
+    api: Api, name: str, login: Login, fill: dict[str, str], missing: dict[str, str]
+) -> httpx.Response:
+    operation = next(operation for operation in OPERATIONS if operation.name == name)
+
+    def write(text: str) -> str:
+        for there, gone in missing.items():
+            text = text.replace(there, gone)
+        return text.format(**fill)
+
+    names = {**NAMES, "name": NAMED.get(name, "alice")}
+    path = operation.path.format(**{key: write(value) for key, value in names.items()})
+    body = {
+        key: write(value) if isinstance(value, str) else value
+        for key, value in BODIES.get(name, {}).items()
+    }
+    return await api.http.request(
+        operation.method,
+        BASE + path,
+        headers=login.basic if login.name else {},
+        json=body if operation.has_body else None,
+        params={key: write(value) for key, value in QUERIES.get(name, {}).items()},
+    )
+
+
+async def test_each_operation_by_each_role(start_api: Started) -> None:
+    expected = {
+        line.split()[0]: [int(status) for status in line.split()[1:]]
+        for line in RIGHTS.strip().splitlines()
+    }
+    async with start_api(AUTH) as api:
+        logins = await _sign_up(api)
+        found: dict[str, list[int]] = {}
+        for operation in OPERATIONS:
+            for role in ROLES:
+                fill = await _fill(api, role)
+                answer = await _send(api, operation.name, logins[role], fill, {})
+                found.setdefault(operation.name, []).append(answer.status_code)
+    assert found == expected
+
+
+async def test_a_refusal_does_not_tell_what_there_is(start_api: Started) -> None:
+    async with start_api(AUTH) as api:
+        logins = await _sign_up(api)
+        for operation in OPERATIONS:
+            for role in ("anonymous", "other", "bounded"):
+                fill = await _fill(api, role)
+                there = await _send(api, operation.name, logins[role], fill, {})
+                if there.status_code not in {401, 403}:
+                    continue
+                gone = await _send(api, operation.name, logins[role], fill, MISSING)
+                assert (gone.status_code, gone.content) == (there.status_code, there.content)
+                assert gone.headers.keys() == there.headers.keys()

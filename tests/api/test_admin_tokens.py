@@ -1,0 +1,111 @@
+"""Personal access tokens through the admin API, and what they are good for there."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.api.conftest import Api, Started
+from tests.support.accounts import AUTH, OPERATOR, Accounts, Login, bearer
+from tests.support.admin import Admin
+
+pytestmark = pytest.mark.anyio
+
+TOKENS = "/users/alice/tokens"
+
+
+@pytest.fixture
+def driver() -> str:
+    return "memory"
+
+
+@pytest.fixture
+async def api(start_api: Started) -> AsyncIterator[Api]:
+    async with start_api(AUTH) as started:
+        yield started
+
+
+@pytest.fixture
+async def alice(api: Api) -> Admin:
+    return Admin(api.http, await Accounts.of(api.opened).user("alice"))
+
+
+async def test_a_token_from_first_to_last(alice: Admin) -> None:
+    scopes = [{"pattern": "team/**", "actions": ["pull", "push"]}]
+    made = await alice.send(
+        "POST", TOKENS, {"name": "laptop", "scopes": scopes, "expires": "30d"}, expect=201
+    )
+    assert list(made) == ["user", "name", "secret", "expires_at"]
+    token = alice.by(Login("alice", made["secret"]))
+    assert (await token.send("GET", "/me"))["bounded"]
+    [shown] = (await alice.send("GET", TOKENS))["items"]
+    assert shown.pop("created_at").endswith("Z")
+    assert shown.pop("used_at").endswith("Z")
+    assert shown == {"name": "laptop", "scopes": scopes, "expires_at": made["expires_at"]}
+    said = await alice.refused("POST", TOKENS, {"name": "laptop"})
+    assert said == "409 CONFLICT: alice has a token 'laptop' already"
+    await alice.send("DELETE", f"{TOKENS}/laptop", expect=204)
+    assert (await token.answer("GET", "/me")).status_code == 401
+    assert "no token" in await alice.refused("DELETE", f"{TOKENS}/laptop")
+
+
+async def test_what_a_token_cannot_be(alice: Admin) -> None:
+    for more in (
+        {"name": ""},
+        {"name": "a b"},
+        {"name": "a/b"},
+        {"name": ".."},
+        {"name": "é"},
+        {"name": "a\0"},
+        {"name": "x" * 65},
+        {"scopes": []},
+        {"scopes": [{}]},
+        {"scopes": [{"pattern": "Team", "actions": ["pull"]}]},
+        {"scopes": [{"pattern": "team", "actions": ["pul"]}]},
+        {"scopes": [{"pattern": "team", "actions": []}]},
+        {"scopes": [{"pattern": "team", "actions": ["pull"], "x": 1}]},
+        {"scopes": [{"pattern": "team", "actions": ["pull"]}] * 101},
+    ):
+        said = await alice.refused("POST", TOKENS, {"name": "x", **more})
+        assert said.startswith("400 INVALID: "), more
+    assert (await alice.send("GET", TOKENS))["items"] == []
+
+
+async def test_a_bounded_token_of_an_admin_administers_nothing(api: Api, alice: Admin) -> None:
+    await api.opened.access.users.change("alice", OPERATOR, admin=True)
+    token = alice.by(await Accounts.of(api.opened).token("alice", bounds=[("**", "admin")]))
+    assert await token.send("GET", "/me") == {
+        "name": "alice",
+        "admin": False,
+        "bounded": True,
+        "groups": [],
+    }
+    grant = {"subject": "alice", "pattern": "x", "actions": ["pull"]}
+    for method, path, body in (
+        ("POST", TOKENS, {"name": "wider"}),
+        ("GET", TOKENS, None),
+        ("PUT", "/users/alice/password", {"password": "x" * 9, "current": alice.login.secret}),
+        ("POST", "/grants", grant),
+        ("GET", "/users", None),
+    ):
+        said = await token.refused(method, path, body)
+        assert said == "403 DENIED: the right for this is missing"
+
+
+async def test_a_token_makes_none_that_outlasts_it(api: Api, alice: Admin) -> None:
+    token = alice.by(await Accounts.of(api.opened).token("alice", lifetime=3600))
+    denied = "403 DENIED: a token cannot make one that outlasts it"
+    for expires in ({}, {"expires": "2h"}, {"expires": "3601s"}):
+        assert await token.refused("POST", TOKENS, {"name": "longer", **expires}) == denied
+    await token.send("POST", TOKENS, {"name": "shorter", "expires": "30m"}, expect=201)
+
+
+async def test_a_token_alone_signs_in(api: Api, alice: Admin) -> None:
+    accounts = Accounts.of(api.opened)
+    for login in (await accounts.token("alice"), await accounts.robot("ci")):
+        answer = await api.http.get("/api/v1/me", headers=bearer(login.secret))
+        assert answer.json()["name"] == login.name
+        wrong = login.secret[:-1] + ("0" if login.secret[-1] != "0" else "1")
+        assert (await api.http.get("/api/v1/me", headers=bearer(wrong))).status_code == 401
+        elsewhere = login.secret.replace(login.secret.split("_")[1], "0" * 16)
+        assert (await api.http.get("/api/v1/me", headers=bearer(elsewhere))).status_code == 401
+    assert (await alice.by(Login("root", login.secret)).answer("GET", "/me")).status_code == 401

@@ -1,0 +1,46 @@
+"""The admin API as its callers see it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from registry.api.admin.table import BASE
+from tests.support.accounts import Login
+from tests.support.kit import codes
+
+
+@dataclass(frozen=True)
+class Admin:
+    """Somebody who calls it."""
+
+    http: httpx.AsyncClient
+    login: Login
+
+    async def send(
+        self, method: str, path: str, body: Any = None, *, expect: int = 200, **query: Any
+    ) -> Any:
+        """The JSON of the answer, which must have the status; None where there is none."""
+        answer = await self.answer(method, path, body, **query)
+        assert answer.status_code == expect, (answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+    async def refused(self, method: str, path: str, body: Any = None, **query: Any) -> str:
+        """Status, code and message of an answer that is an error."""
+        answer = await self.answer(method, path, body, **query)
+        [code] = codes(answer)
+        return f"{answer.status_code} {code}: {answer.json()['errors'][0]['message']}"
+
+    async def answer(
+        self, method: str, path: str, body: Any = None, **query: Any
+    ) -> httpx.Response:
+        headers = self.login.basic if self.login.name else {}
+        answer = await self.http.request(
+            method, BASE + path, headers=headers, json=body, params=query
+        )
+        assert answer.headers["Cache-Control"] == "no-store"
+        return answer
+
+    def by(self, login: Login) -> "Admin":
+        """The same, called by somebody else."""
+        return Admin(self.http, login)
