@@ -63,10 +63,9 @@ class Keyring:
         await self._vault.add(jwk["kid"], private.private_bytes_raw())
 
         def work(tx: Transaction) -> bool:
-            if only_first:
-                tx.lock_absent("signing key")
-                if any(key.state is KeyState.ACTIVE for key in signing_keys.list_all(tx)):
-                    return False
+            tx.lock_absent("signing key")  # of two made at once one would stay active as well
+            if only_first and any(k.state is KeyState.ACTIVE for k in signing_keys.list_all(tx)):
+                return False
             signing_keys.insert(tx, jwk["kid"], json.dumps(jwk))
             record(tx, jwk["kid"])
             return True

@@ -126,7 +126,7 @@ def read_issuer(token: str) -> str | None:
         return None
     try:
         issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-    except (jwt.PyJWTError, RecursionError):
+    except (jwt.PyJWTError, ValueError, RecursionError):
         return None
     return issuer if isinstance(issuer, str) else None
 

@@ -40,7 +40,7 @@ async def test_a_grant_from_first_to_last(api: Api, root: Admin) -> None:
     more = await root.send("POST", "/grants", grant("alice", "team/**", "push"), expect=201)
     assert more == made | {"actions": ["pull", "push"]}
     assert (await root.send("GET", "/grants"))["items"] == [more]
-    query = {"subject": "alice", "repository": "team/app"}
+    query: dict[str, Any] = {"subject": "alice", "repository": "team/app"}
     decision = await root.send("GET", "/grants/check", action="push", **query)
     assert decision == {"allowed": True, "reason": "granted", "grants": [more]}
     taken = grant("alice", "team/**", "overwrite")
@@ -87,7 +87,7 @@ async def test_who_administers_a_pattern_stays_within_it(api: Api, root: Admin) 
     for number in (ids["other"], 987654321):
         assert await carol.refused("DELETE", f"/grants/{number}") == DENIED
     await carol.send("DELETE", f"/grants/{ids['team/app']}", expect=204)
-    query = {"subject": "alice", "action": "pull"}
+    query: dict[str, Any] = {"subject": "alice", "action": "pull"}
     assert (await carol.send("GET", "/grants/check", repository="team/x", **query))["allowed"]
     assert await carol.refused("GET", "/grants/check", repository="other", **query) == DENIED
 

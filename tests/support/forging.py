@@ -82,12 +82,14 @@ def forged(
     yield from _texts(good)
 
 
-def missigned(issuer: str, audience: str, kid: str, key: PrivateKey) -> Iterator[Forgery]:
+def missigned(
+    issuer: str, audience: str, kid: str, key: PrivateKey, more: Json | None = None
+) -> Iterator[Forgery]:
     """What only the holder of the key can make, and what is refused all the same.
 
-    An access token of this registry is expected: type JWT, all claims present.
+    An access token of this registry is expected: type JWT, all claims present, with `more`.
     """
-    claims = good_claims(issuer, audience)
+    claims = {**good_claims(issuer, audience), **(more or {})}
     algorithm = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
     header = {"alg": algorithm, "kid": kid, "typ": "JWT"}
     sign = signer(key)

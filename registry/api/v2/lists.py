@@ -11,6 +11,9 @@ from registry.oci.referrers import build_index
 from storage.digest import Digest
 
 
+_STEP = 1000
+
+
 def _next_link(path: str, **query: object) -> str:
     return f'<{path}?{urlencode(query)}>; rel="next"'
 
@@ -28,10 +31,12 @@ async def list_catalog(call: Call) -> Response:
     n, last = call.page_size(), call.last
     names: list[str] = []
     more = True
+    # Most names may be hidden from her: small steps would ask the database again and again.
+    step = max(n + 1, _STEP)
     while len(names) <= n and more:
-        some = await call.registry.repositories.list_names(n + 1, last)
+        some = await call.registry.repositories.list_names(step, last)
         names += [name for name in some if call.caller.may_list(RepositoryName(name))]
-        more = len(some) > n
+        more = len(some) == step
         last = some[-1] if some else last
     response = JSONResponse({"repositories": names[:n]})
     if 0 < n < len(names):

@@ -1,0 +1,120 @@
+"""The document of the admin API, and whether the answers are as it says.
+
+Schemathesis makes requests from the document, good and bad ones, and judges the answers by it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
+    content_type_conformance,
+    ignored_auth,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from registry.api.admin.openapi import build_document
+from registry.api.admin.operation import Operation
+from registry.api.admin.table import BASE, OPERATIONS
+from tests.support.server import ROOT, Server, serving
+
+EXAMPLES = 20
+PASSWORD = "the password of root"  # noqa: S105 - of a test
+CHECKS = [
+    allow_header_conformance,
+    content_type_conformance,
+    ignored_auth,
+    negative_data_rejection,
+    not_a_server_error,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A registry that runs, and the document that it gives."""
+
+    server: Server
+    schema: Any
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    data = tmp_path_factory.mktemp("openapi") / "data"
+    command = [sys.executable, "-m", "registry.cli.main", "user", "add", "root", "--admin"]
+    subprocess.run(
+        [*command, "--password-stdin", "--data", str(data)],
+        input=PASSWORD + "\n",
+        text=True,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    # Many requests come with wrong passwords.
+    with serving(Server(data, settings={"MOORAGE_LIMITS__SIGN_INS": "0"})) as server:
+        yield Served(server, schemathesis.openapi.from_url(f"{server.url}{BASE}/openapi.json"))
+
+
+def test_anybody_may_read_the_document(served: Served) -> None:
+    answer = httpx.get(f"{served.server.url}{BASE}/openapi.json")
+    assert answer.status_code == 200
+    assert answer.json() == build_document()
+    assert httpx.post(f"{served.server.url}{BASE}/openapi.json").status_code == 405
+
+
+def test_the_document_has_every_operation_and_no_other() -> None:
+    document = build_document()
+    described = {
+        (method, path): entry["operationId"]
+        for path, entries in document["paths"].items()
+        for method, entry in entries.items()
+    }
+    assert described == {(o.method.lower(), BASE + o.path): o.name for o in OPERATIONS}
+
+
+def test_no_answer_has_a_field_for_a_stored_secret() -> None:
+    schemas = build_document()["components"]["schemas"]
+    secret = {
+        (name, field)
+        for name, schema in schemas.items()
+        for field in schema.get("properties", ())
+        if field in {"secret", "password", "hash", "generation", "jwk"}
+    }
+    assert secret == {("RobotSecret", "secret"), ("TokenSecret", "secret")}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_answers_are_as_the_document_says(served: Served, operation: Operation) -> None:
+    described = served.schema[BASE + operation.path][operation.method]
+    cases = described.as_strategy(GenerationMode.POSITIVE)
+    if operation.asked.__struct_fields__:
+        cases |= described.as_strategy(GenerationMode.NEGATIVE)
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def run(case: Case) -> None:
+        case.call_and_validate(checks=CHECKS, auth=("root", PASSWORD))
+
+    run()

@@ -1,0 +1,137 @@
+"""What a caller may do: her grants, within her token."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights
+from registry.auth.caller import OPEN, Caller, needed_actions, rights_of_actions
+from registry.auth.policy import Policy
+from registry.auth.principals import ANONYMOUS, Principal
+from registry.auth.scopes import Scopes
+from registry.metadata.policy import PolicyRows, Removal
+from registry.oci.names import RepositoryName
+
+APP, OTHER = RepositoryName("team/app"), RepositoryName("team/other")
+PULL, PUSH, DELETE = Action.PULL, Action.PUSH, Action.DELETE
+CONTENT = [PULL, PUSH, DELETE]
+
+some_rights = st.frozensets(st.sampled_from(Right))
+some_actions = st.frozensets(st.sampled_from(CONTENT))
+
+
+def caller(
+    rights: Rights, scopes: Scopes | None = None, *, removed_at: int = 0, since: int = 0
+) -> Caller:
+    """Who has `rights` in one repository and none elsewhere."""
+    removals = {APP: Removal(removed_at, 0)} if removed_at else {}
+    rows = PolicyRows(9, [], [], [], [], [], [], removals)
+    policy = Policy(rows, personal_namespaces=False)
+    given_rights = {APP: rights}
+    return Caller(
+        Principal("ann", "user:ann:1"),
+        None,
+        policy,
+        lambda name: given_rights.get(name, NO_RIGHTS),
+        scopes,
+        since,
+    )
+
+
+def scopes(*actions: Action, name: RepositoryName = APP, catalog: bool = False) -> Scopes:
+    return Scopes({name: frozenset(actions)}, catalog)
+
+
+@pytest.mark.parametrize(
+    ("rights", "may"),
+    [
+        (set(), []),
+        ({Right.PULL}, [PULL]),
+        ({Right.CREATE}, []),
+        ({Right.PULL, Right.CREATE}, [PULL, PUSH]),
+        ({Right.PULL, Right.OVERWRITE}, [PULL, PUSH]),
+        ({Right.DELETE}, [DELETE]),
+        (ALL_RIGHTS, CONTENT),
+    ],
+)
+def test_what_each_right_is_good_for(rights: Rights, may: list[Action]) -> None:
+    ann = caller(frozenset(rights))
+    assert [action for action in CONTENT if ann.may(action, APP)] == may
+    assert not any(ann.may(action, OTHER) for action in CONTENT)
+    assert ann.may_pull(APP) is ann.may_list(APP) is ann.could_pull(APP) is (PULL in may)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_what_concerns_no_repository_is_open_to_all_let_in(action: Action) -> None:
+    assert caller(NO_RIGHTS).may(action, None)
+
+
+@pytest.mark.parametrize(
+    ("bound", "may"),
+    [
+        (scopes(), []),
+        (scopes(PULL), [PULL]),
+        (scopes(PUSH), []),
+        (scopes(PULL, PUSH), [PULL, PUSH]),
+        (scopes(DELETE), [DELETE]),
+        (scopes(*CONTENT), CONTENT),
+        (scopes(*CONTENT, name=OTHER), []),
+        (Scopes({}), []),
+        (Scopes({}, catalog=True), []),
+    ],
+)
+def test_a_token_bounds_her(bound: Scopes, may: list[Action]) -> None:
+    ann = caller(ALL_RIGHTS, bound)
+    assert [action for action in CONTENT if ann.may(action, APP)] == may
+    assert ann.could_pull(APP)
+
+
+@given(some_rights, some_actions)
+def test_a_token_gives_nothing(rights: Rights, actions: frozenset[Action]) -> None:
+    free, bound = caller(rights), caller(rights, scopes(*actions))
+    assert bound.rights_in(APP) == rights & rights_of_actions(actions)
+    assert bound.rights_in(APP) <= free.rights_in(APP)
+    for action in CONTENT:
+        assert bound.may(action, APP) == (
+            free.may(action, APP) and needed_actions(action) <= actions
+        )
+
+
+def test_a_token_to_push_does_not_overwrite_for_who_may_only_create() -> None:
+    ann = caller(frozenset({Right.PULL, Right.CREATE}), scopes(PULL, PUSH))
+    assert ann.may(PUSH, APP)
+    assert Right.OVERWRITE not in ann.rights_in(APP)
+
+
+@pytest.mark.parametrize(("since", "good"), [(4, False), (5, True), (6, True)])
+def test_a_token_is_not_for_the_next_repository_of_the_name(since: int, *, good: bool) -> None:
+    ann = caller(ALL_RIGHTS, scopes(*CONTENT), removed_at=5, since=since)
+    assert [ann.may(action, APP) for action in CONTENT] == [good] * 3
+    assert ann.may_list(APP) is good
+    assert ann.could_pull(APP)
+
+
+def test_who_has_no_token_has_the_rights_of_now() -> None:
+    assert caller(ALL_RIGHTS, removed_at=5).may(PUSH, APP)
+
+
+def test_the_catalogue_shows_what_she_may_pull() -> None:
+    every = Scopes({}, catalog=True)
+    assert caller(frozenset({Right.PULL}), every).may_list(APP)
+    assert not caller(frozenset({Right.PULL}), every).may_pull(APP)
+    assert not caller(frozenset({Right.CREATE}), every).may_list(APP)
+    assert not caller(ALL_RIGHTS, every).may_list(OTHER)
+    assert not caller(ALL_RIGHTS, Scopes({})).may_list(APP)
+
+
+def test_where_nobody_signs_in() -> None:
+    assert OPEN.principal == ANONYMOUS
+    assert all(OPEN.may(action, APP) for action in CONTENT)
+    assert OPEN.rights_in(APP) == ALL_RIGHTS
+    assert OPEN.may_list(APP)
+
+
+def test_the_names_of_her_token() -> None:
+    assert caller(ALL_RIGHTS).named_repositories is None
+    bound = Scopes({APP: frozenset(), OTHER: frozenset({PULL})})
+    assert caller(NO_RIGHTS, bound).named_repositories == [APP, OTHER]

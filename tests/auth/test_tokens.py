@@ -1,0 +1,272 @@
+"""Access tokens: made and read with the keys of a real keyring."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry import clock
+from registry.auth.actions import Action
+from registry.auth.jose import LEEWAY, MAX_TOKEN, public_keys
+from registry.auth.keyring import Keyring
+from registry.auth.policies import Policies
+from registry.auth.policy import Policy
+from registry.auth.principals import ANONYMOUS, Principal
+from registry.auth.rules import AuthRules
+from registry.auth.scopes import Scopes
+from registry.auth.tokens import AccessTokens, read_issuer
+from registry.auth.vault import DatabaseVault
+from registry.errors import ConfigError, TokenInvalidError
+from registry.metadata import signing_keys
+from registry.metadata.database import Database
+from registry.oci.names import RepositoryName
+from tests.support.forging import assemble, decode, forged, signer
+
+pytestmark = pytest.mark.anyio
+
+ANN = Principal("ann", "user:ann:generation")
+APP = RepositoryName("team/app")
+SCOPES = Scopes({APP: frozenset({Action.PULL, Action.PUSH})})
+RULES = AuthRules(service="registry.example.org", issuer="moorage-issuer", token_life=300)
+EVERYTHING = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
+
+
+@dataclass
+class Issuer:
+    """A registry as far as tokens go."""
+
+    database: Database
+    keyring: Keyring
+    policies: Policies
+    tokens: AccessTokens
+
+    async def policy(self) -> Policy:
+        return await self.policies.get()
+
+    async def issue(self, principal: Principal = ANN, scopes: Scopes = SCOPES) -> str:
+        return (await self.tokens.issue(principal, scopes, await self.policy())).token
+
+
+@pytest.fixture
+async def issuer(database_url: str, anyio_backend: str) -> AsyncIterator[Issuer]:
+    del anyio_backend
+    database = Database(database_url)
+    keyring = Keyring(database, DatabaseVault(database, "s" * 32))
+    await keyring.prepare()
+    policies = Policies(database, personal_namespaces=False)
+    yield Issuer(database, keyring, policies, AccessTokens(keyring, RULES))
+    policies.close()
+    await database.close()
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    header, claims, _ = token.split(".")
+    return json.loads(decode(header)), json.loads(decode(claims))
+
+
+async def test_a_token_says_what_it_is(issuer: Issuer) -> None:
+    policy = await issuer.policy()
+    before = time.time()
+    issued = await issuer.tokens.issue(ANN, SCOPES, policy)
+    header, claims = parts(issued.token)
+    assert policy.active_key is not None
+    assert header == {"alg": "EdDSA", "typ": "JWT", "kid": policy.active_key.kid}
+    assert claims["iss"] == "moorage-issuer"
+    assert claims["aud"] == "registry.example.org"
+    assert claims["sub"] == "ann"
+    assert claims["exp"] - claims["iat"] == issued.life == 300
+    assert claims["nbf"] == claims["iat"] == issued.at // 1_000_000
+    assert before - 1 <= claims["iat"] <= time.time()
+    assert claims["jti"] == issued.id
+    assert claims["access"] == [
+        {"type": "repository", "name": "team/app", "actions": ["pull", "push"]}
+    ]
+
+
+async def test_what_was_issued_is_read(issuer: Issuer) -> None:
+    policy = await issuer.policy()
+    bearer = issuer.tokens.read(await issuer.issue(), policy)
+    assert bearer.principal == ANN
+    assert bearer.scopes == SCOPES
+    assert bearer.since == policy.number
+    assert policy.active_key is not None
+    assert bearer.kid == policy.active_key.kid
+    assert abs(bearer.expires - time.time() - 300) < 5
+
+
+async def test_no_two_tokens_are_alike(issuer: Issuer) -> None:
+    assert len({await issuer.issue() for _ in range(5)}) == 5
+
+
+async def test_anybody(issuer: Issuer) -> None:
+    token = await issuer.issue(ANONYMOUS)
+    assert parts(token)[1]["sub"] == ""
+    assert issuer.tokens.read(token, await issuer.policy()).principal == ANONYMOUS
+
+
+async def test_an_independent_reader_agrees(issuer: Issuer) -> None:
+    (key,) = jwt.PyJWKSet.from_dict({"keys": issuer.tokens.list_public(await issuer.policy())}).keys
+    claims = jwt.decode(
+        await issuer.issue(), key, ["EdDSA"], audience=RULES.service, issuer=RULES.issuer
+    )
+    assert claims["sub"] == "ann"
+
+
+async def test_nobody_else_can_make_one(issuer: Issuer) -> None:
+    policy = await issuer.policy()
+    good = await issuer.issue()
+    (verification,) = public_keys({"keys": issuer.tokens.list_public(policy)}).values()
+    forgeries = list(forged(RULES.issuer, RULES.service, good, verification.key))  # type: ignore[arg-type]
+    assert len(forgeries) >= 20
+    for name, token in forgeries:
+        with pytest.raises(TokenInvalidError):
+            issuer.tokens.read(token, policy)
+        read_issuer(token)
+        assert token != good, name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"iss": "another"}, {"aud": "another"}, {"exp": 1}, {"nbf": 2**33}, {"sub": None}),
+        *({"credential": None}, {"credential": 1}, {"policy": None}, {"policy": "1"}, {"iat": "1"}),
+    ],
+    ids=str,
+)
+async def test_signed_by_us_and_still_not_good(issuer: Issuer, changes: dict[str, Any]) -> None:
+    policy = await issuer.policy()
+    header, claims = parts(await issuer.issue())
+    private = await issuer.keyring.get_private(header["kid"])
+    assert issuer.tokens.read(assemble(header, claims, signer(private)), policy).principal == ANN
+    with pytest.raises(TokenInvalidError):
+        issuer.tokens.read(assemble(header, {**claims, **changes}, signer(private)), policy)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"service": "another.example.org"},
+        {"issuer": "another-issuer"},
+    ],
+)
+async def test_a_token_is_for_one_registry(issuer: Issuer, other: dict[str, str]) -> None:
+    """Also where two share their keys."""
+    twin = AccessTokens(issuer.keyring, replace(RULES, **other))  # type: ignore[arg-type]
+    with pytest.raises(TokenInvalidError):
+        twin.read(await issuer.issue(), await issuer.policy())
+
+
+async def test_it_expires(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, policy = await issuer.issue(), await issuer.policy()
+    now = clock.now()
+    monkeypatch.setattr(clock, "now", lambda: now + int((300 + LEEWAY - 2) * 1_000_000))
+    issuer.tokens.read(token, policy)
+    monkeypatch.setattr(clock, "now", lambda: now + int((300 + LEEWAY + 2) * 1_000_000))
+    with pytest.raises(TokenInvalidError, match="expired"):
+        issuer.tokens.read(token, policy)
+
+
+async def test_keys_rotate_without_breaking_tokens_in_use(issuer: Issuer) -> None:
+    old = await issuer.issue()
+    await issuer.keyring.add_key()
+    policy = await issuer.policy()
+    new = await issuer.issue()
+    assert parts(old)[0]["kid"] != parts(new)[0]["kid"]
+    for token in (old, new):
+        assert issuer.tokens.read(token, policy).principal == ANN
+    assert len(issuer.tokens.list_public(policy)) == 2
+
+
+async def test_a_revoked_key_is_refused_at_once(issuer: Issuer) -> None:
+    old = await issuer.issue()
+    kid = parts(old)[0]["kid"]
+    issuer.tokens.read(old, await issuer.policy())
+    await issuer.keyring.add_key()
+    await issuer.database.write(lambda tx: signing_keys.revoke(tx, kid), actor="")
+    policy = await issuer.policy()
+    assert not issuer.tokens.is_trusted(kid, policy)
+    with pytest.raises(TokenInvalidError):
+        issuer.tokens.read(old, policy)
+    assert kid not in {jwk["kid"] for jwk in issuer.tokens.list_public(policy)}
+    assert issuer.tokens.read(await issuer.issue(), policy).principal == ANN
+
+
+async def test_without_a_key_it_names_the_remedy(issuer: Issuer) -> None:
+    (key,) = (await issuer.policy()).keys
+    await issuer.database.write(lambda tx: signing_keys.revoke(tx, key), actor="")
+    with pytest.raises(ConfigError, match="moorage key rotate"):
+        await issuer.issue()
+
+
+def long_names(count: int) -> list[RepositoryName]:
+    names = [RepositoryName.parse(f"{number:04}/" + "n" * 250) for number in range(count)]
+    assert all(len(str(name)) == 255 for name in names)
+    return names
+
+
+@pytest.mark.parametrize(
+    "names", [long_names(1000), [RepositoryName(f"n{n}") for n in range(1000)]]
+)
+async def test_it_fits_whatever_is_asked_for(issuer: Issuer, names: list[RepositoryName]) -> None:
+    principal = Principal("a" * 64, "user:" + "a" * 64 + ":" + "0" * 32)
+    asked = Scopes(dict.fromkeys(names, EVERYTHING), catalog=True)
+    issued = await issuer.tokens.issue(principal, asked, await issuer.policy())
+    assert len(issued.token) <= MAX_TOKEN
+    bearer = issuer.tokens.read(issued.token, await issuer.policy())
+    assert bearer.scopes == issued.scopes
+    fitting = list(issued.scopes.repositories)
+    assert fitting == names[: len(fitting)]
+    assert len(fitting) >= 10
+    assert issued.scopes.catalog
+
+
+async def test_a_mount_of_long_names_fits_whole(issuer: Issuer) -> None:
+    asked = Scopes(dict.fromkeys(long_names(10), EVERYTHING))
+    issued = await issuer.tokens.issue(ANN, asked, await issuer.policy())
+    assert issued.scopes == asked
+
+
+async def test_a_token_from_before_a_removal_knows_it(issuer: Issuer) -> None:
+    policy = await issuer.policy()
+    token = await issuer.issue()
+
+    await issuer.database.write(lambda tx: tx.removed.append(APP), actor="")
+    later = await issuer.policy()
+    assert later.number == policy.number + 1
+    assert later.was_removed(APP, since=issuer.tokens.read(token, later).since)
+    again = await issuer.issue()
+    assert not later.was_removed(APP, since=issuer.tokens.read(again, later).since)
+
+
+def unsigned(claims: bytes) -> str:
+    return assemble(b'{"alg":"EdDSA"}', claims, lambda _: b"signature")
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        ("", None),
+        ("a.b.c", None),
+        (unsigned(b'{"iss":"x"}'), "x"),
+        (unsigned(b'{"iss":["x"]}'), None),
+        (unsigned(b"{}"), None),
+        (unsigned(b"[]"), None),
+        (unsigned(b"\xff"), None),
+        (unsigned(b"[" * 3000), None),
+        ("a" * (MAX_TOKEN + 1), None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_who_says_that_she_made_it(token: str, name: str | None) -> None:
+    assert read_issuer(token) == name
+
+
+@given(st.text() | st.text(alphabet="eyJ0.", max_size=20))
+def test_no_text_crashes(text: str) -> None:
+    read_issuer(text)

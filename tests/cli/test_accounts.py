@@ -1,0 +1,345 @@
+"""The commands about who may do what, run as people run them: on the data itself, and with `--url`
+on a registry that serves.
+"""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import httpx
+import pytest
+
+from tests.support.server import ROOT, Server, serving
+
+pytestmark = pytest.mark.timeout(120)
+
+PASSWORD = "the password of root"  # noqa: S105 - of a test
+LONG = "correct horse battery"
+COMMAND = [sys.executable, "-m", "registry.cli.main"]
+
+
+@dataclass
+class Moorage:
+    """The command line. `where` are the options of the place, `settings` its environment."""
+
+    folder: Path
+    where: list[str]
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def run(
+        self, *arguments: str, typed: str = "", expect: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
+        done = subprocess.run(
+            [*COMMAND, *arguments, *self.where],
+            env={**kept, **self.settings, "PYTHONPATH": str(ROOT)},
+            input=typed,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *arguments: str, typed: str = "") -> Any:
+        return json.loads(self.run(*arguments, "--json", typed=typed).stdout)
+
+    def fails(self, *arguments: str, typed: str = "") -> str:
+        """What it says in a line; status 1."""
+        said = self.run(*arguments, typed=typed, expect=1).stderr
+        assert said.startswith("moorage: ")
+        assert said.count("\n") == 1
+        return said
+
+
+def at(data: Path) -> Moorage:
+    return Moorage(data.parent, ["--data", str(data)])
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A registry with one user, an admin."""
+    folder = tmp_path / "data"
+    at(folder).run("user", "add", "root", "--admin", "--password-stdin", typed=PASSWORD + "\n")
+    return folder
+
+
+@pytest.fixture
+def server(data: Path) -> Iterator[Server]:
+    with serving(Server(data)) as started:
+        yield started
+
+
+@pytest.fixture(params=["here", "there"])
+def moorage(request: pytest.FixtureRequest, data: Path) -> Moorage:
+    """On the data itself, or through the API."""
+    if request.param == "here":
+        return at(data)
+    server: Server = request.getfixturevalue("server")
+    where = ["--url", server.url, "--user", "root"]
+    return Moorage(data.parent, where, {"MOORAGE_PASSWORD": PASSWORD})
+
+
+def test_users(moorage: Moorage, tmp_path: Path) -> None:
+    added = moorage.json("user", "add", "alice", "--password-stdin", typed=LONG + "\n")
+    assert added.pop("created_at").endswith("Z")
+    assert added == {"name": "alice", "admin": False, "disabled": False}
+    done = moorage.run("user", "add", "bob", "--admin", "--no-password")
+    assert (done.stdout, done.stderr) == ("Added bob.\n", "")
+    assert "already" in moorage.fails("user", "add", "bob", "--no-password")
+    moorage.run("user", "change", "alice", "--admin")
+    moorage.run("user", "change", "bob", "--no-admin")
+    moorage.run("user", "disable", "bob")
+    listed = moorage.run("user", "list").stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["NAME", "ADMIN", "STATE"],
+        ["alice", "admin"],
+        ["bob", "disabled"],
+        ["root", "admin"],
+    ]
+    moorage.run("user", "enable", "bob")
+    moorage.run("user", "passwd", "bob", "--password-stdin", typed=LONG + "\n")
+    hashed = bcrypt.hashpw(LONG.encode(), bcrypt.gensalt(4)).decode()
+    (tmp_path / "htpasswd").write_text(f"carol:{hashed}\nbob:{hashed}\n")
+    imported = moorage.json("user", "import", str(tmp_path / "htpasswd"))
+    assert imported == {"added": ["carol"], "skipped": ["bob"]}
+    assert "cannot be read" in moorage.fails("user", "import", str(tmp_path / "nothing"))
+    moorage.run("user", "remove", "bob")
+    users = moorage.json("user", "list")["users"]
+    assert [(u["name"], u["disabled"]) for u in users] == [
+        ("alice", False),
+        ("carol", False),
+        ("root", False),
+    ]
+    assert "no user 'bob'" in moorage.fails("user", "remove", "bob")
+
+
+def test_groups(moorage: Moorage) -> None:
+    moorage.run("group", "add", "devs")
+    moorage.run("user", "add", "alice", "--no-password")
+    assert moorage.run("group", "join", "devs", "root", "alice").stdout == "devs: alice, root\n"
+    assert moorage.json("group", "leave", "devs", "root")["members"] == ["alice"]
+    assert moorage.run("group", "list").stdout == "NAME  MEMBERS\ndevs  alice\n"
+    assert "not in the group" in moorage.fails("group", "leave", "devs", "root")
+    moorage.run("group", "remove", "devs")
+    assert moorage.json("group", "list") == {"groups": []}
+
+
+def test_robots(moorage: Moorage) -> None:
+    made = moorage.run("robot", "add", "ci", "--expires", "90d")
+    assert made.stdout.startswith("moorage_")
+    assert made.stdout.count("\n") == 1
+    assert "--username robot+ci --password-stdin" in made.stderr
+    assert made.stdout.strip() not in made.stderr
+    second = moorage.json("robot", "add", "deploy")
+    assert list(second) == ["name", "username", "secret", "expires_at"]
+    assert (second["username"], second["expires_at"]) == ("robot+deploy", None)
+    assert moorage.json("robot", "rotate", "ci", "--overlap", "1h")["secret"] != made.stdout.strip()
+    listed = moorage.run("robot", "list").stdout
+    assert "robot+ci" in listed
+    assert "moorage_" not in listed
+    moorage.run("robot", "remove", "ci")
+    assert [r["name"] for r in moorage.json("robot", "list")["robots"]] == ["deploy"]
+    assert "duration" in moorage.fails("robot", "add", "other", "--expires", "soon")
+
+
+def test_tokens(moorage: Moorage) -> None:
+    scopes = ["--scope", "team/**:pull,push", "--scope", "public/*:pull"]
+    made = moorage.run("token", "add", "root", "laptop", *scopes, "--expires", "30d")
+    assert made.stdout.startswith("moorage_")
+    assert made.stdout.count("\n") == 1
+    [token] = moorage.json("token", "list", "root")["tokens"]
+    assert token["scopes"] == [
+        {"pattern": "team/**", "actions": ["pull", "push"]},
+        {"pattern": "public/*", "actions": ["pull"]},
+    ]
+    assert "team/**:pull,push public/*:pull" in moorage.run("token", "list", "root").stdout
+    assert "PATTERN:ACTIONS" in moorage.fails("token", "add", "root", "x", "--scope", "team")
+    assert "no action" in moorage.fails("token", "add", "root", "x", "--scope", "team:pul")
+    moorage.run("token", "revoke", "root", "laptop")
+    assert moorage.json("token", "list", "root") == {"user": "root", "tokens": []}
+
+
+def test_grants(moorage: Moorage) -> None:
+    moorage.run("user", "add", "alice", "--no-password")
+    done = moorage.run("grant", "add", "alice", "team/**", "create,overwrite")
+    assert done.stdout == "alice may push in team/**\n"
+    assert "need pull as well" in done.stderr
+    assert moorage.run("grant", "add", "alice", "team/**", "pull").stderr == ""
+    moorage.run("grant", "add", "anonymous", "public/*", "pull")
+    grants = moorage.json("grant", "list")["grants"]
+    assert [(g["subject"], g["pattern"], g["actions"]) for g in grants] == [
+        ("alice", "team/**", ["pull", "push"]),
+        ("anonymous", "public/*", ["pull"]),
+    ]
+    assert len(moorage.json("grant", "list", "--subject", "alice")["grants"]) == 1
+    allowed = moorage.run("grant", "check", "alice", "team/app", "push")
+    assert allowed.stdout == "allowed: granted\n  alice may pull, push in team/**\n"
+    refused = moorage.run("grant", "check", "alice", "other", "pull", expect=1)
+    assert refused.stdout == "not allowed: no grant to alice gives pull there\n"
+    moorage.run("grant", "remove", "alice", "team/**", "overwrite")
+    assert moorage.json("grant", "check", "alice", "team/app", "create")["allowed"]
+    moorage.run("grant", "check", "alice", "team/app", "overwrite", expect=1)
+    moorage.run("grant", "remove", "alice", "team/**")
+    assert "has no grant" in moorage.fails("grant", "remove", "alice", "team/**")
+    assert "no action" in moorage.fails("grant", "add", "alice", "team", "pul")
+    assert "no group" in moorage.fails("grant", "add", "group:devs", "team", "pull")
+
+
+def test_keys(moorage: Moorage) -> None:
+    [first] = moorage.json("key", "list")["keys"]
+    second = moorage.json("key", "rotate")["kid"]
+    moorage.run("key", "revoke", first["kid"])
+    states = {key["kid"]: key["state"] for key in moorage.json("key", "list")["keys"]}
+    assert states == {first["kid"]: "revoked", second: "active"}
+    assert "active" in moorage.run("key", "list").stdout
+    assert "no key" in moorage.fails("key", "revoke", "nothing")
+
+
+def test_the_audit_log(moorage: Moorage) -> None:
+    moorage.run("user", "add", "alice", "--no-password")
+    events = moorage.json("audit", "list")["events"]
+    assert [event["target"] for event in events] == ["root", "alice"]
+    assert events[0]["actor"] == "operator"
+    assert len(moorage.json("audit", "list", "--since", events[1]["at"])["events"]) == 1
+    assert len(moorage.json("audit", "list", "--since", "24h")["events"]) == 2
+    assert moorage.json("audit", "list", "--since", "0s")["events"] == []
+    actor = events[1]["actor"]
+    assert moorage.json("audit", "list", "--actor", actor)["events"][-1] == events[1]
+    assert "user.add" in moorage.run("audit", "list").stdout
+    assert "since" in moorage.fails("audit", "list", "--since", "yesterday")
+
+
+def test_the_first_user_makes_a_registry_and_is_told_so(tmp_path: Path) -> None:
+    moorage = at(tmp_path / "data")
+    for command in ("user", "group", "robot", "grant", "key", "audit"):
+        assert "no registry here" in moorage.fails(command, "list")
+    typed = LONG + "\n"
+    # Nothing is made for a name or password that cannot be.
+    assert "is no name" in moorage.fails("user", "add", "Alice", "--password-stdin", typed=typed)
+    assert "no password" in moorage.fails("user", "add", "alice", "--password-stdin")
+    assert "no terminal" in moorage.fails("user", "add", "alice")
+    assert list(tmp_path.iterdir()) == []
+    first = moorage.run("user", "add", "alice", "--admin", "--password-stdin", typed=typed)
+    assert first.stdout == "Added alice.\n"
+    assert "must sign in" in first.stderr
+    assert moorage.run("user", "add", "bob", "--no-password").stderr == ""
+    with serving(Server(moorage.folder / "data")) as server:
+        assert httpx.get(f"{server.url}/v2/").status_code == 401
+        signed_in = httpx.get(f"{server.url}/v2/", auth=("alice", LONG))
+        assert signed_in.status_code == 200
+    assert "last user" not in moorage.run("user", "remove", "bob").stderr
+    assert "last user" in moorage.fails("user", "remove", "alice")
+
+
+def test_the_first_user_closes_a_registry_that_serves(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data", workers=2)) as server:
+        assert httpx.get(f"{server.url}/v2/").status_code == 200
+        far = Moorage(tmp_path, ["--url", server.url, "--user", "x"], {"MOORAGE_PASSWORD": "x"})
+        assert "moorage user add NAME --admin" in far.fails("user", "list")
+        at(server.data).run("user", "add", "root", "--password-stdin", typed=PASSWORD + "\n")
+        for _ in range(8):
+            with httpx.Client() as fresh:
+                assert fresh.get(f"{server.url}/v2/").status_code == 401
+
+
+def test_ways_to_sign_in_from_afar(data: Path, server: Server) -> None:
+    far = ["--url", server.url]
+    assert "--user NAME" in Moorage(data.parent, far).fails("user", "list")
+    root = [*far, "--user", "root"]
+    assert "no terminal" in Moorage(data.parent, root).fails("user", "list")
+    stdin = Moorage(data.parent, [*root, "--password-stdin"])
+    assert stdin.json("user", "list", typed=PASSWORD + "\n")["users"]
+    assert "wrong" in stdin.fails("user", "list", typed="something else\n")
+    secret = at(data).run("token", "add", "root", "laptop").stdout.strip()
+    token = Moorage(data.parent, far, {"MOORAGE_TOKEN": secret})
+    assert token.json("user", "list")["users"]
+    bounded = at(data).run("token", "add", "root", "small", "--scope", "**:admin").stdout.strip()
+    small = Moorage(data.parent, far, {"MOORAGE_TOKEN": bounded})
+    assert "the right for this is missing" in small.fails("user", "list")
+
+
+def test_her_own_password_from_afar(data: Path, server: Server) -> None:
+    at(data).run("user", "add", "alice", "--password-stdin", typed=LONG + "\n")
+    where = ["--url", server.url, "--user", "alice"]
+    alice = Moorage(data.parent, where, {"MOORAGE_PASSWORD": LONG})
+    assert "right" in alice.fails("user", "passwd", "root", "--password-stdin", typed="x" * 9)
+    alice.run("user", "passwd", "alice", "--password-stdin", typed="another password\n")
+    assert "wrong" in alice.fails("token", "list", "alice")
+    again = Moorage(data.parent, where, {"MOORAGE_PASSWORD": "another password"})
+    assert again.json("token", "list", "alice")["tokens"] == []
+
+
+def test_places_that_are_no_registry(data: Path) -> None:
+    for url, said in (
+        ("registry.example.org", "address of a registry"),
+        ("ftp://127.0.0.1", "address of a registry"),
+        ("http://me:secret@127.0.0.1", "address of a registry"),
+        ("http://127.0.0.1:1", "cannot be reached"),
+    ):
+        far = Moorage(data.parent, ["--url", url], {"MOORAGE_TOKEN": "x"})
+        answer = far.fails("user", "list")
+        assert said in answer
+        assert "secret" not in answer
+
+
+def test_a_password_is_typed_twice_and_not_shown(data: Path) -> None:
+    for second, status in ((LONG, 0), ("something else", 1)):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            [*COMMAND, "user", "passwd", "root", "--data", str(data)],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        ) as process:
+            os.close(theirs)
+            shown = b""
+            for prompt, answer in ((b"New password of root: ", LONG), (b"Again: ", second)):
+                while not shown.endswith(prompt):
+                    shown += os.read(ours, 1024)
+                os.write(ours, answer.encode() + b"\n")
+            assert process.wait(30) == status
+        os.close(ours)
+        assert LONG.encode() not in shown
+
+
+def test_secrets_are_no_arguments() -> None:
+    """What is an argument, everybody on the machine can read."""
+    for command in (("user", "add"), ("user", "passwd"), ("robot", "add"), ("token", "add")):
+        usage = subprocess.run(
+            [*COMMAND, *command, "--help"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        assert "--password " not in usage
+        assert "PASSWORD]" not in usage
+
+
+def test_help_is_quick() -> None:
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, registry.cli.main as m; m.build_parser(); print(*sys.modules)",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    heavy = {"sqlalchemy", "starlette", "httpx", "msgspec", "argon2", "jwt", "uvicorn"}
+    assert not heavy.intersection(loaded)

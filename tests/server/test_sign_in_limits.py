@@ -1,0 +1,307 @@
+"""Wrong passwords: slowed down by address and account, and never to the harm of anybody else."""
+
+import asyncio
+import contextlib
+import itertools
+import statistics
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.accounts import OPERATOR, Accounts, Login, signed
+from tests.support.guarded import SETTINGS, alone, client_of, operating, resident
+from tests.support.server import Server, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+
+MOST = 6
+FEW = 3
+WORKERS = 3
+VICTIM = "198.51.100.7"
+_NUMBERS = itertools.count()
+SLACK = 0.012
+"""Seconds: a third of what it takes to hash a password here."""
+
+
+def is_slower(times: list[float], others: list[float]) -> bool:
+    return statistics.median(times) > statistics.median(others) + SLACK
+
+
+@contextlib.contextmanager
+def limited(folder: Path, workers: int, most: int) -> Iterator[Server]:
+    settings = {**SETTINGS, "MOORAGE_LIMITS__SIGN_INS": str(most), "MOORAGE_LOG__ACCESS": "false"}
+    with serving(Server(folder / "data", workers, settings)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with limited(tmp_path_factory.mktemp("limits"), WORKERS, MOST) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def accounts(server: Server) -> AsyncIterator[Accounts]:
+    async with operating(server) as accounts:
+        await accounts.user("root", admin=True)
+        yield accounts
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A test's own user, and addresses of its own."""
+
+    accounts: Accounts
+    http: httpx.AsyncClient
+    alice: Login
+    number: int
+
+    def address(self, host: int) -> str:
+        return f"198.18.{self.number}.{host}"
+
+    @property
+    def victim(self) -> str:
+        return self.address(100)
+
+    @property
+    def attacker(self) -> str:
+        return self.address(200)
+
+    def wrong(self, number: int = 0) -> Login:
+        return Login(self.alice.name, f"a guess {number}")
+
+    async def sign_in(self, login: Login, address: str) -> httpx.Response:
+        return await sign_in(self.http, login, address)
+
+
+@pytest.fixture
+async def scene(server: Server, accounts: Accounts) -> AsyncIterator[Scene]:
+    number = next(_NUMBERS)
+    alice = await accounts.user(f"alice{number}")
+    async with client_of(server) as http:
+        yield Scene(accounts, http, alice, number)
+
+
+async def sign_in(http: httpx.AsyncClient, login: Login, address: str) -> httpx.Response:
+    headers = {**login.basic, "X-Forwarded-For": address}
+    return await http.get("/token", headers=headers)
+
+
+def wrong(name: str, number: int = 0) -> Login:
+    return Login(name, f"a guess {number}")
+
+
+def require_refused_for_now(answer: httpx.Response) -> None:
+    assert answer.status_code == 429, answer.text
+    assert 1 <= int(answer.headers["Retry-After"]) <= 300
+    [entry] = answer.json()["errors"]
+    assert entry["code"] == "TOOMANYREQUESTS"
+
+
+async def test_an_address_has_so_many_failures_on_all_workers_together(
+    server: Server, scene: Scene
+) -> None:
+    statuses = []
+    pids = itertools.cycle(server.worker_pids())
+    for number in range(MOST):
+        with alone(server, next(pids)):
+            answer = await scene.sign_in(wrong(f"name{number}"), scene.attacker)
+        statuses.append(answer.status_code)
+    assert statuses == [401] * MOST
+    for pid in server.worker_pids():
+        with alone(server, pid):
+            require_refused_for_now(await scene.sign_in(scene.wrong(), scene.attacker))
+            # Who waits, waits with the right password too; others do not.
+            require_refused_for_now(await scene.sign_in(scene.alice, scene.attacker))
+            assert (await scene.sign_in(scene.alice, scene.victim)).status_code == 200
+    fields = {"grant_type": "password", "username": "alice", "password": "a guess"}
+    headers = {"X-Forwarded-For": scene.attacker}
+    require_refused_for_now(await scene.http.post("/token", data=fields, headers=headers))
+    answer = await scene.http.get("/v2/", headers={**scene.wrong().basic, **headers})
+    require_refused_for_now(answer)
+
+
+async def test_many_at_once_do_not_slip_through(scene: Scene) -> None:
+    """What is being tried counts as well; each worker may be wrong by what the others try now."""
+    answers = await asyncio.gather(
+        *(scene.sign_in(scene.wrong(number), scene.attacker) for number in range(60))
+    )
+    statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {401, 429}
+    assert statuses.count(401) <= MOST * WORKERS
+
+
+async def test_the_network_of_one_household_is_one_address(scene: Scene) -> None:
+    for number in range(MOST):
+        answer = await scene.sign_in(wrong("a"), f"2001:db8:1:2::{number:x}")
+        assert answer.status_code == 401
+    require_refused_for_now(await scene.sign_in(wrong("a"), "2001:db8:1:2:ffff::1"))
+    assert (await scene.sign_in(wrong("b"), "2001:db8:1:3::1")).status_code == 401
+
+
+async def test_an_account_under_attack_is_not_locked(scene: Scene) -> None:
+    """From many addresses: each is let try only a few times, and the victim gets in at once."""
+    for number in range(MOST + 2):
+        answer = await scene.sign_in(scene.wrong(number), scene.address(number))
+        assert answer.status_code == 401
+    for number in range(FEW):
+        answer = await scene.sign_in(scene.wrong(number), scene.attacker)
+        assert answer.status_code == 401, number
+    require_refused_for_now(await scene.sign_in(scene.wrong(), scene.attacker))
+    # That address may still be somebody else's.
+    assert (await scene.sign_in(wrong("bob"), scene.attacker)).status_code == 401
+    assert (await scene.sign_in(scene.wrong(), scene.victim)).status_code == 401
+    assert (await scene.sign_in(scene.alice, scene.victim)).status_code == 200
+
+
+async def test_a_few_slips_do_no_harm(scene: Scene) -> None:
+    for number in range(MOST - 1):
+        assert (await scene.sign_in(scene.wrong(number), scene.victim)).status_code == 401
+    assert (await scene.sign_in(scene.alice, scene.victim)).status_code == 200
+
+
+async def test_robots_are_never_kept_out(scene: Scene) -> None:
+    """Nor personal access tokens: what cannot be guessed needs no limit."""
+    robot = await scene.accounts.robot("ci")
+    personal = await scene.accounts.token(scene.alice.name)
+    for number in range(MOST + FEW):
+        await scene.sign_in(wrong(robot.name, number), scene.attacker)
+        await scene.sign_in(scene.wrong(number), scene.address(number))
+    require_refused_for_now(await scene.sign_in(wrong(robot.name), scene.attacker))
+    for login in (robot, personal):
+        for address in (scene.attacker, scene.victim):
+            assert (await scene.sign_in(login, address)).status_code == 200
+
+
+async def test_the_books_tell_of_failures(scene: Scene) -> None:
+    for name in (scene.alice.name, "the password typed as name"):
+        await scene.sign_in(wrong(name), scene.attacker)
+    rows = [
+        row
+        for row in await scene.accounts.access.audit.list_page(1000)
+        if row.kind == "sign-in.fail" and row.address == scene.attacker
+    ]
+    assert [row.target for row in rows] == [scene.alice.name, "(unknown)"]
+    assert all(row.request_id for row in rows)
+
+
+async def test_unknown_and_known_take_the_same_time(tmp_path: Path) -> None:
+    rounds = 9
+    with limited(tmp_path, 1, 0) as server:
+        async with operating(server) as accounts, client_of(server) as http:
+            await accounts.user("root", admin=True)
+            await accounts.user("known")
+            await accounts.user("disabled")
+            await accounts.access.users.change("disabled", OPERATOR, disabled=True)
+            await accounts.access.users.add("tokens.only", None, OPERATOR)
+            personal = await accounts.token("known")
+            robot = await accounts.robot("ci")
+            last = "0" if personal.secret[-1] != "0" else "1"
+            logins = {
+                "unknown": wrong("unknown"),
+                "known": wrong("known"),
+                "disabled": wrong("disabled"),
+                "disabled, the right password": Login("disabled", "the password of disabled"),
+                "without a password": wrong("tokens.only"),
+                "a robot": wrong(robot.name),
+                "no name that could be": wrong("No Name"),
+                "a secret of nobody": Login("known", f"moorage_{'0' * 16}_{'0' * 64}"),
+                "a secret that is nearly right": Login("known", personal.secret[:-1] + last),
+                "another's secret": Login("root", personal.secret),
+                "long": Login("known", "x" * 900),
+            }
+            spent: dict[str, list[float]] = {what: [] for what in logins}
+            for _ in range(rounds):
+                for what, login in logins.items():
+                    started = time.perf_counter()
+                    answer = await sign_in(http, login, VICTIM)
+                    spent[what].append(time.perf_counter() - started)
+                    assert answer.status_code == 401
+    for what, times in spent.items():
+        assert not is_slower(times, spent["unknown"]), what
+        assert not is_slower(spent["unknown"], times), what
+
+
+async def test_an_imported_user_is_not_told_by_an_answer_that_comes_at_once(
+    tmp_path: Path,
+) -> None:
+    """bcrypt takes no password above 72 bytes: its user must not be known by that."""
+    stored = "$2y$10$" + "abcdefghijklmnopqrstuu" + "0" * 31
+    with limited(tmp_path, 1, 0) as server:
+        async with operating(server) as accounts, client_of(server) as http:
+            await accounts.user("root", admin=True)
+            await accounts.access.users.import_htpasswd([f"old:{stored}"], OPERATOR)
+            spent: dict[str, list[float]] = {"old": [], "unknown": []}
+            for _ in range(9):
+                for name, times in spent.items():
+                    started = time.perf_counter()
+                    answer = await sign_in(http, Login(name, "x" * 80), VICTIM)
+                    times.append(time.perf_counter() - started)
+                    assert answer.status_code == 401
+    assert not is_slower(spent["unknown"], spent["old"])
+
+
+async def pull(http: httpx.AsyncClient, login: Login) -> list[float]:
+    """How long pulls of a manifest take, the quickest first."""
+    times = []
+    for _ in range(60):
+        started = time.perf_counter()
+        answer = await http.get("/v2/team/app/manifests/latest", headers=login.basic)
+        times.append(time.perf_counter() - started)
+        assert answer.status_code == 200
+    return sorted(times)
+
+
+@contextlib.asynccontextmanager
+async def flooding(http: httpx.AsyncClient, name: str) -> AsyncIterator[set[int]]:
+    """Sign-ins from ever new addresses, so that no limit but that of hashing holds them back."""
+    going = True
+    statuses: set[int] = set()
+    numbers = itertools.count()
+
+    async def flood() -> None:
+        while going:
+            number = next(numbers)
+            address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+            statuses.add((await sign_in(http, wrong(name, number), address)).status_code)
+
+    tasks = [asyncio.create_task(flood()) for _ in range(40)]
+    await asyncio.sleep(1)
+    try:
+        yield statuses
+    finally:
+        going = False
+        await asyncio.gather(*tasks)
+    assert next(numbers) > len(tasks)
+
+
+async def test_a_flood_of_sign_ins_does_not_slow_pulls(tmp_path: Path) -> None:
+    with limited(tmp_path, 1, 30) as server:
+        async with operating(server) as accounts, client_of(server) as http:
+            root = await accounts.user("root", admin=True)
+            alice = await accounts.user("alice")
+            await signed(http, root.basic).push_image("team/app", "latest")
+            robot = await accounts.robot("ci")
+            await accounts.grant("robot:ci", "team/app", "pull")
+            quiet = await pull(http, robot)
+            before = resident(server)
+            async with flooding(http, "alice") as statuses:
+                busy = await pull(http, robot)
+                # And whoever has the right password gets in meanwhile.
+                started = time.perf_counter()
+                assert (await sign_in(http, alice, VICTIM)).status_code == 200
+                assert time.perf_counter() - started < 10
+                grown = resident(server) - before
+    assert statuses <= {401, 429}
+    assert statistics.median(busy) < statistics.median(quiet) * 10 + 0.1
+    assert busy[-4] < quiet[-4] * 10 + 0.5
+    assert grown < 150 << 20

@@ -1,0 +1,58 @@
+"""A server that asks who comes, and the operator beside it, in a process of his own."""
+
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+
+from registry.app import started
+from registry.config import load
+from tests.support.accounts import SECRET, Accounts
+from tests.support.server import Server
+
+SETTINGS = {
+    "MOORAGE_AUTH__MODE": "token",
+    "MOORAGE_AUTH__SECRET": SECRET,
+    "MOORAGE_HTTP__TRUSTED_PROXIES": "127.0.0.1",
+    "MOORAGE_STORAGE__RESERVE": "0B",
+}
+"""Clients are where they say, in `X-Forwarded-For`."""
+
+
+@contextlib.asynccontextmanager
+async def operating(server: Server) -> AsyncIterator[Accounts]:
+    """The registry behind the server, opened once more as every command does."""
+    settings = load(config=None, data=server.data, overrides={}, environ=server.settings)
+    async with started(settings) as opened:
+        yield Accounts.of(opened)
+
+
+def client_of(server: Server) -> httpx.AsyncClient:
+    """A client each of whose requests may meet another worker."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits)
+
+
+@contextlib.contextmanager
+def alone(server: Server, pid: int) -> Iterator[None]:
+    """Let one worker answer, the others are frozen."""
+    others = [other for other in server.worker_pids() if other != pid]
+    for other in others:
+        os.kill(other, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for other in others:
+            os.kill(other, signal.SIGCONT)
+
+
+def resident(server: Server) -> int:
+    """Bytes of memory that the server's processes have."""
+    total = 0
+    for pid in {server.running.pid, *server.worker_pids()}:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        total += int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
