@@ -19,6 +19,17 @@ _CONFLICTS = {
 }
 
 
+CONNECT = {
+    "connect_timeout": 3,
+    # A server that has vanished answers nothing, not even that it has.
+    "tcp_user_timeout": 4000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "options": "-c statement_timeout=30000 -c lock_timeout=10000",
+    "application_name": "moorage",
+}
+
+
 def open_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
     """An engine whose connections are tested before use and whose statements cannot hang."""
     engine = sa.create_engine(
@@ -27,15 +38,7 @@ def open_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=5,
-        connect_args={
-            "connect_timeout": 3,
-            # A server that has vanished answers nothing, not even that it has.
-            "tcp_user_timeout": 4000,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "options": "-c statement_timeout=30000 -c lock_timeout=10000",
-            "application_name": "moorage",
-        },
+        connect_args=CONNECT,
     )
     return engine if writer else engine.execution_options(isolation_level="AUTOCOMMIT")
 

@@ -2,16 +2,21 @@
 
 SQLite counts commits of other connections in `PRAGMA data_version`, 2 µs to read; a connection
 that does nothing else sees all of them. PostgreSQL has no such thing: one query serves all who
-asked before it began.
+asked before it began (`registry.metadata.head`).
 """
 
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
 
 from registry.metadata import policy
 from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
+
+if TYPE_CHECKING:
+    from registry.metadata.head import HeadQuery
 
 
 class PolicyWatch:
@@ -20,6 +25,7 @@ class PolicyWatch:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._commits = _Commits(database.path) if database.embedded else None
+        self._head = None if database.embedded else _open_head(database.url)
         self._seen = -1
         self._number = 0
         self._next: asyncio.Future[int] | None = None
@@ -49,7 +55,7 @@ class PolicyWatch:
             asked, self._next = self._next, None
             try:
                 seen = self._commits.count() if self._commits is not None else -1
-                number = await self._db.read(_read_number)
+                number = await self._ask()
             except Exception as error:  # noqa: BLE001 - whoever asked gets it
                 asked.set_exception(error)
                 asked.exception()  # nobody may be left to ask: that is no fault
@@ -58,20 +64,33 @@ class PolicyWatch:
                 asked.set_result(number)
         self._task = None
 
+    async def _ask(self) -> int:
+        if self._head is not None:
+            return await self._head.ask()
+        return await self._db.read(policy.read_number)
+
     def close(self) -> None:
         if self._commits is not None:
             self._commits.close()
+        if self._head is not None:
+            self._head.close()
 
 
-def _read_number(tx: Transaction) -> int:
-    return policy.read_number(tx)
+def _open_head(url: sa.URL) -> "HeadQuery":
+    # psycopg is an extra: only those who have PostgreSQL have it.
+    from registry.metadata.head import HeadQuery  # noqa: PLC0415
+
+    return HeadQuery(url)
 
 
 class _Commits:
     """Counts commits of all other connections to an embedded database, in any process."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # Asked on the loop, so it never waits: a locked file is one that cannot be read now.
+        self._connection = sqlite3.connect(
+            path, timeout=0, isolation_level=None, check_same_thread=False
+        )
         self._connection.execute("PRAGMA query_only=1")
 
     def count(self) -> int:
