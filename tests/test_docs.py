@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from registry.api.admin.table import BASE, OPERATIONS
 from registry.api.v2.routes import ROUTES
 from registry.cli.main import build_parser
 
@@ -36,6 +37,12 @@ def test_every_endpoint_is_listed_with_its_methods() -> None:
     beside = ("/", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json")
     token = {"/token": ["GET", "POST"]}
     assert documented == routed | token | {path: ["GET", "HEAD"] for path in beside}
+
+
+def test_every_operation_of_the_admin_api_is_listed_with_who_may() -> None:
+    text = (DOCS / "admin-api.md").read_text()
+    rows = re.findall(r"^\| ([A-Z]+) \| `(/[^`]*)` \| .+ \| (.+) \|$", text, re.MULTILINE)
+    assert rows == [(o.method, BASE + o.path, o.who.words) for o in OPERATIONS]
 
 
 def test_files_named_in_the_docs_exist() -> None:

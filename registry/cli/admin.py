@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -14,7 +14,7 @@ from registry.api.admin.table import BY_NAME
 from registry.cli import output, passwords
 from registry.cli.opened import run_opened
 from registry.config import read_sign_in
-from registry.errors import ConfigError
+from registry.errors import ConfigError, InputInvalidError
 from registry.services.access import Access
 
 if TYPE_CHECKING:
@@ -66,7 +66,13 @@ class _There:
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+    """What is not None; InputInvalidError for arguments that are no text."""
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        msgspec.json.encode(given)
+    except UnicodeEncodeError as error:
+        raise InputInvalidError("an argument is not UTF-8") from error
+    return given
 
 
 def run(
@@ -108,6 +114,12 @@ def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[An
                 return items
 
     return run(args, work)
+
+
+def write_login(args: argparse.Namespace, username: str) -> str:
+    """The command that signs in with a secret."""
+    host = urlsplit(args.url).netloc if args.url else "HOST"
+    return f"docker login {host} --username {username} --password-stdin"
 
 
 def _read_sign_in(args: argparse.Namespace) -> "SignIn":

@@ -21,10 +21,8 @@ def rotate(args: argparse.Namespace) -> int:
 def _reveal(args: argparse.Namespace, made: Any) -> int:
     """Print the secret alone, so that it can be piped."""
     output.show(made, made["secret"], as_json=args.json)
-    output.hint(
-        "The secret is not shown again. To sign in: "
-        f"docker login HOST --username {made['username']} --password-stdin"
-    )
+    login = admin.write_login(args, made["username"])
+    output.hint(f"The secret is not shown again. To sign in: {login}")
     return 0
 
 

@@ -15,10 +15,8 @@ def add(args: argparse.Namespace) -> int:
         args, "add_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
     )
     output.show(made, made["secret"], as_json=args.json)
-    output.hint(
-        "The token is not shown again. It is used in place of the password: "
-        f"docker login HOST --username {args.user} --password-stdin"
-    )
+    login = admin.write_login(args, args.user)
+    output.hint(f"The token is not shown again. It takes the place of the password: {login}")
     return 0
 
 

@@ -93,6 +93,7 @@ class AccessTokens:
             row = find_user_or_raise(tx, user, lock=True)
             expires = None if lifetime is None else tx.now + int(lifetime * _SECOND)
             scopes = _write_bounds(bounds)
+            read_bounds(scopes)  # what cannot be read again would shut everybody out
             if not secrets.insert_for_user(
                 tx,
                 row,

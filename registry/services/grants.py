@@ -36,6 +36,8 @@ def _require_subject(tx: Transaction, subject: Subject) -> None:
         found = groups.find(tx, subject.name, lock=True)
     elif subject.kind is SubjectKind.ROBOT:
         found = robots.find(tx, subject.name, lock=True)
+    else:
+        tx.lock_absent(f"grants to {subject}")  # two at once would each see half of the rights
     if found is None:
         raise NotFoundError(f"there is no {subject.kind.value} {subject.name!r}")
 
@@ -97,6 +99,8 @@ class Grants:
                 raise NotFoundError(f"{subject} has no grant for {pattern}")
             held = parse_rights(row.actions.split(","))
             left = held - (held if rights is None else rights)
+            if left == held:
+                raise NotFoundError(f"{subject} has no grant of that for {pattern}")
             if left:
                 grants.put(tx, row.subject, row.pattern, ",".join(format_rights(left)))
             else:

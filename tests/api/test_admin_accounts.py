@@ -62,7 +62,7 @@ async def test_what_a_user_cannot_be(root: Admin) -> None:
         {"name": "a" * 65},
         {"name": "alice", "password": "short"},
         {"name": "alice", "password": "with a \0 in it"},
-        {"name": "alice", "pasword": LONG},
+        {"name": "alice", "passphrase": LONG},
         {"name": "alice", "admin": "true"},
         {"name": "alice", "created_at": 0},
         {},

@@ -114,7 +114,7 @@ def test_answers_are_as_the_document_says(served: Served, operation: Operation) 
         suppress_health_check=list(HealthCheck),
     )
     @given(case=cases)
-    def run(case: Case) -> None:
+    def run(case: Case[Any]) -> None:
         case.call_and_validate(checks=CHECKS, auth=("root", PASSWORD))
 
     run()

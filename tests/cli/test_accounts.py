@@ -16,6 +16,7 @@ import bcrypt
 import httpx
 import pytest
 
+from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving
 
 pytestmark = pytest.mark.timeout(120)
@@ -242,6 +243,20 @@ def test_the_first_user_makes_a_registry_and_is_told_so(tmp_path: Path) -> None:
     assert "last user" in moorage.fails("user", "remove", "alice")
 
 
+def test_the_first_user_on_postgres(tmp_path: Path, postgres: Cluster) -> None:
+    with postgres.database() as url:
+        moorage = at(tmp_path / "data")
+        moorage.settings["MOORAGE_DATABASE__URL"] = url
+        add = ("user", "add", "alice", "--password-stdin")
+        assert "[auth] secret" in moorage.fails(*add, typed=LONG + "\n")
+        moorage.settings["MOORAGE_AUTH__SECRET"] = "0123456789abcdef" * 2
+        moorage.run(*add, typed=LONG + "\n")
+        assert moorage.json("user", "list")["users"][0]["name"] == "alice"
+    with postgres.database(empty=True) as url:
+        moorage.settings["MOORAGE_DATABASE__URL"] = url
+        assert "moorage db upgrade" in moorage.fails(*add, typed=LONG + "\n")
+
+
 def test_the_first_user_closes_a_registry_that_serves(tmp_path: Path) -> None:
     with serving(Server(tmp_path / "data", workers=2)) as server:
         assert httpx.get(f"{server.url}/v2/").status_code == 200
@@ -278,6 +293,12 @@ def test_her_own_password_from_afar(data: Path, server: Server) -> None:
     assert "wrong" in alice.fails("token", "list", "alice")
     again = Moorage(data.parent, where, {"MOORAGE_PASSWORD": "another password"})
     assert again.json("token", "list", "alice")["tokens"] == []
+
+
+def test_arguments_that_are_no_text(data: Path) -> None:
+    strange = os.fsdecode(b"\xff")
+    for command in (("audit", "list", "--actor"), ("user", "disable"), ("robot", "rotate")):
+        assert at(data).fails(*command, strange) == "moorage: an argument is not UTF-8\n"
 
 
 def test_places_that_are_no_registry(data: Path) -> None:

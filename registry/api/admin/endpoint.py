@@ -71,6 +71,9 @@ class _Endpoint:
 
     async def _read(self, request: Request, operation: Operation) -> Asked:
         if operation.has_body:
+            if request.query_params:
+                # Above all, nobody learns to put a password there, where proxies write it down.
+                raise InputInvalidError("this is asked by a body, not by a query")
             given = await self._read_body(request)
         else:
             given = dict(request.query_params)

@@ -2,7 +2,7 @@
 
 from registry.api.admin.call import Call
 from registry.api.admin.fields import Asked, Moment, Page, Shown, make_page
-from registry.api.admin.operation import ADMINS, SIGNED_IN, Operation
+from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
 from registry.services.keys import KeyState, SigningKeyRow
@@ -56,7 +56,7 @@ async def revoke_key(call: Call, asked: NamedKey) -> None:
 
 
 OPERATIONS = (
-    Operation("GET", "/keys", list_keys, SIGNED_IN),
+    Operation("GET", "/keys", list_keys, ADMINS),
     Operation("POST", "/keys/rotate", rotate_key, ADMINS, (), 201),
     Operation("POST", "/keys/{kid}/revoke", revoke_key, ADMINS, (NotFoundError,), 204),
 )
