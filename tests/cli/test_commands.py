@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from registry.metadata.migrate import VERSION
 from tests.support.kit import Kit
 from tests.support.server import ROOT, Server, serving
 
@@ -137,8 +138,8 @@ def test_no_registry_here(arguments: tuple[str, ...], tmp_path: Path) -> None:
 
 def test_db_upgrade_and_status(tmp_path: Path) -> None:
     moorage = Moorage(tmp_path / "data")
-    assert moorage.json("db", "upgrade") == {"changed": True, "version": 1}
-    assert moorage.json("db", "upgrade") == {"changed": False, "version": 1}
+    assert moorage.json("db", "upgrade") == {"changed": True, "version": VERSION}
+    assert moorage.json("db", "upgrade") == {"changed": False, "version": VERSION}
     assert moorage.json("db", "status")["usable"] is True
     assert "already at" in moorage.run("db", "upgrade").stdout
 
