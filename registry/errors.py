@@ -229,7 +229,7 @@ class UpstreamError(RegistryError):
     """Another server cannot be reached, may not be, or gave what cannot be used."""
 
 
-class RefusedError(RegistryError):
+class RefusedError(UpstreamError):
     """Another registry refused what was asked of it; the message is its own."""
 
 

@@ -44,7 +44,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.ManifestUnknownError: Wire(404, "MANIFEST_UNKNOWN"),
     errors.ManifestInvalidError: Wire(400, "MANIFEST_INVALID"),
     errors.BodyTooLargeError: Wire(413, "SIZE_INVALID"),
-    errors.BodyTypeError: Wire(415, "UNSUPPORTED"),
+    errors.BodyTypeError: Wire(415, "INVALID"),
     errors.ManifestInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
     errors.ManifestContentMissingError: Wire(400, "MANIFEST_BLOB_UNKNOWN"),
     errors.UploadUnknownError: Wire(404, "BLOB_UPLOAD_UNKNOWN"),

@@ -63,6 +63,13 @@ def format_rights(rights: Rights) -> list[str]:
     return names
 
 
+def usable(rights: Rights) -> Rights:
+    """What is left of rights without `pull`: nothing. Whoever pushes or deletes is told what is
+    there, by the answers alone.
+    """
+    return rights if Right.PULL in rights else NO_RIGHTS
+
+
 def allowed_actions(rights: Rights) -> frozenset[Action]:
     """What may be done with the rights: to push, either half of `push` is needed."""
     actions: set[Action] = set()

@@ -1,10 +1,11 @@
 """Who is it? Passwords, secrets and tokens become principals here."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 
 from registry import clock
-from registry.auth.actions import Rights
+from registry.auth.actions import Rights, usable
 from registry.auth.caller import OPEN, Caller, rights_of_actions
 from registry.auth.keyring import Keyring
 from registry.auth.limiter import SignInLimiter
@@ -20,7 +21,12 @@ from registry.auth.scopes import Scopes
 from registry.auth.secrets import find_secret
 from registry.auth.subjects import ROBOT_SIGN_IN
 from registry.auth.tokens import AccessTokens, Bearer, read_issuer
-from registry.errors import CredentialsInvalidError, TokenInvalidError
+from registry.errors import (
+    CredentialsInvalidError,
+    DatabaseUnavailableError,
+    TokenInvalidError,
+    TooManyRequestsError,
+)
 from registry.metadata import secrets, users
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
@@ -93,7 +99,8 @@ class Authenticator:
         principal = self._signed_in.find(given)
         if principal is None or policy.find_account(principal.credential, clock.now()) is None:
             principal = await self._sign_in(name, password, policy, origin)
-            self._signed_in.put(given, principal)
+            if name != OIDC_SIGN_IN:  # which is good for as long as it says
+                self._signed_in.put(given, principal)
         return self._caller(principal, policy)
 
     async def from_credential(self, credential: str) -> Caller:
@@ -132,14 +139,16 @@ class Authenticator:
             bearer.principal,
             account,
             policy,
-            lambda name: policy.rights(account, name),
+            lambda name: usable(policy.rights(account, name)),
             bearer.scopes,
             bearer.since,
         )
 
     def _caller(self, principal: Principal, policy: Policy) -> Caller:
         account = policy.find_account(principal.credential, clock.now())
-        return Caller(principal, account, policy, lambda name: policy.rights(account, name))
+        if account is None and principal != ANONYMOUS:
+            raise _wrong()  # she is not anybody: what she signed in with is over
+        return Caller(principal, account, policy, lambda name: usable(policy.rights(account, name)))
 
     @staticmethod
     def _outside_caller(issuer: OutsideIssuer, token: str, policy: Policy) -> Caller:
@@ -212,7 +221,9 @@ class Authenticator:
         now = clock.now()
         if now - self._used.get(secret_id, 0) > _USED_EVERY:
             self._used[secret_id] = now
-            await self._db.write(lambda tx: secrets.set_used(tx, secret_id), actor="")
+            # Not worth a sign-in: robots pull on where nothing can be written.
+            with contextlib.suppress(DatabaseUnavailableError):
+                await self._db.write(lambda tx: secrets.set_used(tx, secret_id), actor="")
 
     async def _check_password(
         self, name: str, password: str, policy: Policy, origin: Origin
@@ -230,8 +241,10 @@ class Authenticator:
         if not right or stored is None or user is None or user.disabled:
             return None
         if self.passwords.is_outdated(stored):
-            better = await self.passwords.hash(password)
-            await self._db.write(lambda tx: users.rehash(tx, name, stored, better), actor="")
+            # The next time will do as well.
+            with contextlib.suppress(DatabaseUnavailableError, TooManyRequestsError):
+                better = await self.passwords.hash(password)
+                await self._db.write(lambda tx: users.rehash(tx, name, stored, better), actor="")
         return of_user(name, user.generation)
 
     def _from_id_token(self, token: str, policy: Policy) -> Principal | None:

@@ -83,7 +83,10 @@ class Passwords:
                 typed = password.encode()
                 right = bcrypt.checkpw(typed[:_BCRYPT_BYTES], stored.encode())
                 # A longer password would equal every other that begins so.
-                return right and len(typed) <= _BCRYPT_BYTES
+                if right and len(typed) <= _BCRYPT_BYTES:
+                    return True
+                # What htpasswd makes is checked at once, by which a guesser would know its user.
+                stored = None
             self._hasher.verify(stored or self._nobody, password)
         except (Argon2Error, ValueError):  # ValueError: a hash or a text that cannot be read
             return False

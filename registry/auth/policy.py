@@ -1,13 +1,16 @@
 """Who may do what: all of it in memory, as it was at one moment."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights
+from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
 from registry.auth.patterns import RepositoryPattern
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
+from registry.errors import InputInvalidError
+from registry.metadata.grants import GrantRow
 from registry.metadata.policy import PolicyRows
 from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
@@ -17,6 +20,9 @@ from registry.oci.names import RepositoryName
 
 _UNSIGNED: Rights = frozenset({Right.PULL})
 """All that anybody may do without signing in."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,20 @@ class Account:
     bounds: tuple[Bound, ...] | None
 
 
+def read_grant(row: GrantRow) -> Grant | None:
+    """Read a row; None for one that only newer code can read: it gives nothing here."""
+    try:
+        pattern = RepositoryPattern.parse(row.pattern)
+        subject = Subject.parse(row.subject)
+        rights = parse_rights(row.actions.split(","))
+    except InputInvalidError as error:
+        logger.error("grant %d gives nothing: %s", row.id, error)  # noqa: TRY400 - it says all
+        return None
+    if subject == EVERYBODY:
+        rights &= _UNSIGNED  # whatever a row says
+    return Grant(row.id, subject, pattern, rights)
+
+
 def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
     """Read the `scopes` of a secret: JSON pairs of a pattern and actions; None for no bound."""
     if text is None:
@@ -86,14 +106,10 @@ class Policy:
         self._grants: defaultdict[Subject, list[Grant]] = defaultdict(list)
         self._index: defaultdict[tuple[Subject, str], list[Grant]] = defaultdict(list)
         for row in rows.grants:
-            pattern = RepositoryPattern.parse(row.pattern)
-            subject = Subject.parse(row.subject)
-            rights = parse_rights(row.actions.split(","))
-            if subject == EVERYBODY:
-                rights &= _UNSIGNED  # whatever a row says
-            grant = Grant(row.id, subject, pattern, rights)
-            self._grants[subject].append(grant)
-            self._index[subject, str(pattern)].append(grant)
+            grant = read_grant(row)
+            if grant is not None:
+                self._grants[grant.subject].append(grant)
+                self._index[grant.subject, str(grant.pattern)].append(grant)
 
     @property
     def active_key(self) -> SigningKeyRow | None:
@@ -226,11 +242,13 @@ class Policy:
         found = [
             grant
             for grant in self._iter_grants(subjects, str(name))
-            if _with_admin(grant.rights) & wanted
+            if _with_admin(grant.rights) & (wanted | {Right.PULL})
         ]
         given = _with_admin(frozenset().union(*(grant.rights for grant in found)))
-        if wanted <= given:
+        if wanted <= usable(given):
             return Decision(True, "granted", tuple(found))
+        if wanted <= given:
+            return Decision(False, "granted, but of no use without pull", tuple(found))
         missing = ", ".join(sorted(wanted - given))
         return Decision(False, f"no grant to {subject} gives {missing} there", tuple(found))
 

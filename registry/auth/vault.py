@@ -74,11 +74,13 @@ class FileVault:
                 os.link(temporary, self._folder / name)
         finally:
             Path(temporary).unlink()
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The folder itself may be new: a key must not go in a power cut that its row outlives.
+        for path in (self._folder, self._folder.parent):
+            folder = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     async def remove(self, name: str) -> None:
         await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)

@@ -14,8 +14,8 @@ def add(args: argparse.Namespace) -> int:
     grant = admin.do(args, "add_grant", subject=args.subject, pattern=args.pattern, actions=actions)
     output.show(grant, _write(grant), as_json=args.json)
     given = parse_rights(grant["actions"])
-    if given & {Right.CREATE, Right.OVERWRITE} and not given & {Right.PULL, Right.ADMIN}:
-        output.hint("Clients that push need pull as well: they ask what is there already.")
+    if not given & {Right.PULL, Right.ADMIN}:
+        output.hint("This is of use only beside pull: answers to pushes tell what is there.")
     return 0
 
 

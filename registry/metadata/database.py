@@ -4,6 +4,7 @@ No await can stand inside a transaction that way (design D7).
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from registry.metadata.transaction import Transaction
 from storage.settled import settled
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 READERS = 8
 
@@ -70,7 +73,7 @@ class Database:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, job)
         except sa.exc.SQLAlchemyError as error:
-            raise _translate(error) from error
+            raise _translate(error) from None
 
     async def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
         """Run `work` in a transaction and return when it is durable.
@@ -81,7 +84,7 @@ class Database:
         try:
             return await settled(asyncio.wrap_future(self._writer.submit(work, actor)))
         except sa.exc.SQLAlchemyError as error:
-            raise _translate(error) from error
+            raise _translate(error) from None
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -109,6 +112,10 @@ def parse_url(text: str) -> sa.URL:
 
 
 def _translate(error: sa.exc.SQLAlchemyError) -> DatabaseUnavailableError:
+    """What callers get in its place. Only its first line is logged: PostgreSQL shows whole rows in
+    those below.
+    """
+    logger.error("%s: %s", type(error).__name__, str(error).partition("\n")[0])
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
     if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or (
         getattr(cause, "sqlstate", None) == "53100"

@@ -17,7 +17,6 @@ PATIENCE = 4.0
 """Seconds to wait for an answer: the server has vanished then."""
 
 _QUERY = b"SELECT number FROM policy_head"
-_NAME = b"head"
 
 
 class HeadQuery:
@@ -51,13 +50,12 @@ class HeadQuery:
         connection = pq.PGconn.connect(self._conninfo.encode())
         if connection.status != pq.ConnStatus.OK:
             raise psycopg.OperationalError("no connection")
-        _require(connection.prepare(_NAME, _QUERY), pq.ExecStatus.COMMAND_OK)
         return connection
 
     @staticmethod
     async def _ask(connection: pq.abc.PGconn) -> int:
         loop = asyncio.get_running_loop()
-        connection.send_query_prepared(_NAME, None)
+        connection.send_query_params(_QUERY, None)
         answered: asyncio.Future[None] = loop.create_future()
 
         def read() -> None:
@@ -75,7 +73,9 @@ class HeadQuery:
         finally:
             loop.remove_reader(connection.socket)
         result = connection.get_result()
-        value = _require(result, pq.ExecStatus.TUPLES_OK).get_value(0, 0)
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            raise psycopg.OperationalError("the query failed")
+        value = result.get_value(0, 0)
         while connection.get_result() is not None:
             pass
         return int(value or b"")
@@ -84,9 +84,3 @@ class HeadQuery:
         if self._connection is not None:
             self._connection.finish()
             self._connection = None
-
-
-def _require(result: pq.abc.PGresult | None, status: pq.ExecStatus) -> pq.abc.PGresult:
-    if result is None or result.status != status:
-        raise psycopg.OperationalError("the query failed")
-    return result

@@ -38,6 +38,7 @@ def open_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
         max_overflow=0,
         pool_pre_ping=True,
         pool_timeout=5,
+        hide_parameters=True,  # an error is logged, and must show no hash of a password
         connect_args=CONNECT,
     )
     return engine if writer else engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -69,6 +69,7 @@ def delete(tx: Transaction, robot: RobotRow, principal: str) -> None:
         sa.delete(secrets).where(secrets.c.robot_id == robot.id).returning(secrets.c.id)
     )
     gone = [f"secret:{secret_id}" for secret_id in ids.scalars()]
+    gone.append(f"robot:{robot.name}:{robot.generation}")
     tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
     orphaned = sa.update(uploads).where(uploads.c.principal == principal)
     tx.execute(orphaned.values(principal=f"removed:{robot.generation}"))

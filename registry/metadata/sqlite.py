@@ -50,7 +50,10 @@ _PRAGMAS = {
 def open_engine(path: Path, *, writer: bool) -> sa.Engine:
     """An engine whose connections hold the promises of `_PRAGMAS`, each asserted."""
     engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)), pool_size=16, max_overflow=0
+        sa.URL.create("sqlite", database=str(path)),
+        pool_size=16,
+        max_overflow=0,
+        hide_parameters=True,  # an error is logged, and must show no hash of a password
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -113,7 +113,13 @@ async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """The application behind a real server."""
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # as the server of the command line
     )
     config.load()
     server = uvicorn.Server(config)

@@ -43,7 +43,7 @@ STATUSES = {
 }
 BEYOND = {"UNAVAILABLE": {503, 507}}
 # Of the admin API, which no specification binds.
-OWN = {"INVALID": {400}, "NOT_FOUND": {404}, "CONFLICT": {409}}
+OWN = {"INVALID": {400, 415}, "NOT_FOUND": {404}, "CONFLICT": {409}}
 
 # They end the start of the program, or a request that is not one.
 NEVER_ON_THE_WIRE = {errors.RegistryError, errors.ConfigError, errors.SchemaError}

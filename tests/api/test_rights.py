@@ -41,6 +41,8 @@ ALL = f"repository:{NAME}:pull,push,delete"
 DATA = b"a blob of the team"
 DIGEST = Digest.of(DATA)
 PATH = f"/v2/{NAME}/blobs/{DIGEST}"
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Where the database makes no difference, or the server's tests run on both."""
 
 
 @pytest.fixture
@@ -177,6 +179,7 @@ async def make_refresh_token(api: Api, login: Login) -> str:
     return str(answer.json()["refresh_token"])
 
 
+@SQLITE
 async def test_a_token_is_good_for_its_own_repository(api: Api, accounts: Accounts) -> None:
     login = await make_user(accounts)
     await signed(api.http, login.basic).push_image("team/other", "latest")
@@ -194,6 +197,7 @@ async def test_a_token_is_good_for_its_own_repository(api: Api, accounts: Accoun
         assert read_challenge(answer)["error"] == "insufficient_scope"
 
 
+@SQLITE
 @pytest.mark.parametrize("case", ENDED.values(), ids=ENDED)
 async def test_what_a_credential_brought_ends_with_it(
     api: Api, accounts: Accounts, case: Ended
@@ -215,6 +219,7 @@ async def test_what_a_credential_brought_ends_with_it(
     assert (await api.http.get("/token", headers=login.basic)).status_code == 401
 
 
+@SQLITE
 @pytest.mark.parametrize("case", TAKEN.values(), ids=TAKEN)
 async def test_a_right_that_is_taken_away_stops_at_once(
     api: Api, accounts: Accounts, case: Ended
@@ -233,6 +238,7 @@ async def test_a_right_that_is_taken_away_stops_at_once(
         assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
 
 
+@SQLITE
 async def test_a_push_loses_the_right_in_the_middle(api: Api, accounts: Accounts) -> None:
     login = await make_user(accounts)
     kit = signed(api.http, bearer(await get_token(api.http, login, ALL)))
@@ -259,6 +265,7 @@ async def test_one_half_of_push_taken_away(api: Api, accounts: Accounts) -> None
     assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
 
 
+@SQLITE
 async def test_an_expired_robot(api: Api, accounts: Accounts, hands: Hands) -> None:
     login = await accounts.robot("ci", lifetime=30)
     await accounts.grant("robot:ci", NAME, "pull")
@@ -270,6 +277,7 @@ async def test_an_expired_robot(api: Api, accounts: Accounts, hands: Hands) -> N
     assert (await api.http.get(PATH, headers=login.basic)).status_code == 401
 
 
+@SQLITE
 async def test_an_expired_access_token(api: Api, accounts: Accounts, hands: Hands) -> None:
     await make_user(accounts)
     login = await accounts.token("alice", lifetime=30)
@@ -293,6 +301,7 @@ async def test_a_rotated_robot_has_its_overlap(api: Api, accounts: Accounts, han
     assert answer.status_code == 200
 
 
+@SQLITE
 async def test_tokens_expire(api: Api, accounts: Accounts, hands: Hands) -> None:
     """With 60 s of leeway, whether they were verified a moment ago or not."""
     login = await make_user(accounts)
@@ -307,6 +316,7 @@ async def test_tokens_expire(api: Api, accounts: Accounts, hands: Hands) -> None
 # keys
 
 
+@SQLITE
 async def test_tokens_outlive_the_rotation_of_keys(api: Api, accounts: Accounts) -> None:
     login = await make_user(accounts)
     old = await get_token(api.http, login, PULL)
@@ -514,6 +524,7 @@ async def test_a_push_longer_than_its_token(api: Api, accounts: Accounts, hands:
     assert docker.asked == 5
 
 
+@SQLITE
 async def test_a_request_longer_than_its_token(api: Api, accounts: Accounts, hands: Hands) -> None:
     """It is judged when it starts."""
     login = await make_user(accounts)
@@ -554,6 +565,7 @@ async def test_a_session_is_its_principals_alone(api: Api, accounts: Accounts) -
     require_session(answer, 204, NAME, 0)
 
 
+@SQLITE
 async def test_the_books_name_who_a_token_is_of(api: Api, accounts: Accounts) -> None:
     login = await make_user(accounts)
     token = await get_token(api.http, login, PULL)

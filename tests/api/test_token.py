@@ -6,15 +6,18 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import bcrypt
 import httpx
 import jwt
 import pytest
 
+from registry.metadata.transaction import Transaction
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import (
     ANONYMOUS,
     AUTH,
+    OPERATOR,
     Accounts,
     Docker,
     Login,
@@ -195,12 +198,13 @@ BAD = ["", "x", "a.b.c", "é", "\u00ff\u00fe", "x" * 9000]
 @SQLITE
 async def test_1_a_bad_token_is_said_to_be_bad(api: Api) -> None:
     for token in BAD:
-        headers = [(b"Authorization", f"Bearer {token}".encode("latin-1"))]
+        headers = [(b"Authorization", f"Bearer {token}".strip().encode("latin-1"))]
         for path in ("/v2/", f"/v2/{NAME}/tags/list"):
             answer = await api.http.request("GET", path, headers=headers)
             assert read_challenge(answer)["error"] == "invalid_token"
 
 
+@SQLITE
 async def test_1_a_token_that_lacks_the_scope_is_told_which(api: Api, alice: Login) -> None:
     held = await get_token(api.http, alice, PULL)
     for scope, method, path in (
@@ -274,6 +278,7 @@ async def test_1_a_mount_asks_for_both_scopes_where_that_helps(
     require_created(await mount("team/source", again), NAME, DIGEST)
 
 
+@SQLITE
 async def test_1_docker_mounts_with_what_it_is_challenged_for(
     api: Api, accounts: Accounts, alice: Login
 ) -> None:
@@ -288,6 +293,7 @@ async def test_1_docker_mounts_with_what_it_is_challenged_for(
 # 2: GET
 
 
+@SQLITE
 async def test_2_what_a_token_answer_holds(api: Api, alice: Login) -> None:
     params = {"service": "moorage", "scope": PUSH, "account": "alice", "client_id": "docker"}
     answer = await api.http.get("/token", params=params, headers=alice.basic)
@@ -327,6 +333,7 @@ async def test_2_scopes_repeated_and_in_one(api: Api, alice: Login) -> None:
         assert access_of(token) == {"team/a": {"pull"}, "team/b": {"pull", "push"}}
 
 
+@SQLITE
 async def test_2_fewer_than_asked_is_no_error(api: Api, accounts: Accounts, alice: Login) -> None:
     await accounts.grant("anonymous", "public/*", "pull")
     bob = await accounts.user("bob")
@@ -397,6 +404,7 @@ async def test_2_other_methods(api: Api) -> None:
 # 3: POST
 
 
+@SQLITE
 async def test_3_a_password_brings_a_token(api: Api, alice: Login) -> None:
     fields = {"username": "alice", "password": alice.secret, "service": "moorage"}
     answer = await post(api, grant_type="password", client_id="skopeo", scope=PUSH, **fields)
@@ -415,7 +423,7 @@ FORMS = [
     f"{FORM};charset=UTF-8",
     f"{FORM}; charset=iso-8859-1",
     FORM.upper(),
-    f" {FORM} ; x=y",
+    f"{FORM} ; x=y",
 ]
 
 
@@ -576,6 +584,7 @@ async def test_3_forms_that_are_no_utf8(api: Api) -> None:
 # 4: the tokens themselves
 
 
+@SQLITE
 async def test_4_a_token_can_be_verified_with_the_published_keys(api: Api, alice: Login) -> None:
     """By PyJWT alone, as another server would."""
     token = await get_token(api.http, alice, PULL)
@@ -641,6 +650,7 @@ async def test_5_every_kind_of_account_signs_in(
     assert access_of(answer.json()["token"]) == {NAME: {"pull", "push"}}
 
 
+@SQLITE
 @pytest.mark.usefixtures("alice")
 async def test_5_a_secret_is_its_owners_alone(api: Api, accounts: Accounts) -> None:
     await accounts.user("bob")
@@ -659,6 +669,7 @@ async def test_5_a_secret_is_its_owners_alone(api: Api, accounts: Accounts) -> N
         require_basic_challenge(await api.http.get("/token", headers=Login(name, secret).basic))
 
 
+@SQLITE
 @pytest.mark.usefixtures("alice")
 async def test_5_an_access_token_is_bounded(api: Api, accounts: Accounts) -> None:
     login = await accounts.token("alice", "ci", bounds=[("team/app", "pull"), ("x/**", "push")])
@@ -667,6 +678,27 @@ async def test_5_an_access_token_is_bounded(api: Api, accounts: Accounts) -> Non
     answer = await api.http.get("/v2/team/b/tags/list", headers=login.basic)
     assert answer.status_code == 403
     assert (await api.http.get("/v2/team/app/tags/list", headers=login.basic)).status_code == 404
+
+
+@SQLITE
+@pytest.mark.usefixtures("alice")
+async def test_5_pulls_go_on_where_nothing_can_be_written(api: Api, accounts: Accounts) -> None:
+    """When a secret was last used is not worth a sign-in, nor is a better hash of a password."""
+    stored = bcrypt.hashpw(b"her password", bcrypt.gensalt(5)).decode()
+    await accounts.access.users.import_htpasswd([f"old:{stored}"], OPERATOR)
+    await accounts.grant("authenticated", NAME, "pull")
+    logins = [await accounts.robot("ci"), await accounts.token("alice")]
+    logins.append(Login("old", "her password"))
+
+    def refuse(tx: Transaction) -> None:
+        for table in ("secrets", "users"):
+            trigger = f"CREATE TRIGGER no_{table} BEFORE UPDATE ON {table} BEGIN"
+            tx.connection.exec_driver_sql(f"{trigger} SELECT RAISE(ABORT, 'full'); END")
+
+    await api.opened.database.write(refuse, actor="")
+    for login in logins:
+        answer = await api.http.get(f"/v2/{NAME}/tags/list", headers=login.basic)
+        assert (answer.status_code, codes(answer)) == (404, ["NAME_UNKNOWN"])
 
 
 # 7: where tokens are to be had

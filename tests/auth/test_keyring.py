@@ -142,13 +142,14 @@ async def test_rotation(keyring: Keyring, database: Database) -> None:
     assert await active(database) == second != first
     assert await states(database) == [KeyState.ACTIVE, KeyState.RETIRED]
     for kid in (first, second):
-        assert await Keyring(database, DatabaseVault(database, SECRET)).get_private(kid)
+        private = await Keyring(database, DatabaseVault(database, SECRET)).get_private(kid)
+        assert jwk_of(private.public_key())["kid"] == kid
 
 
 async def test_rotations_at_once_leave_one_active_key(replicas: list[Database]) -> None:
     keyrings = [Keyring(one, DatabaseVault(one, SECRET)) for one in replicas]
     await keyrings[0].prepare()
-    for _ in range(5):
+    for _ in range(3):
         await asyncio.gather(*(keyring.add_key() for keyring in keyrings * 4))
         await active(replicas[0])
 

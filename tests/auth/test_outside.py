@@ -271,7 +271,6 @@ class TestDiscovery:
             {"jwks_uri": "file:///etc/passwd"},
             {"jwks_uri": "http://169.254.169.254/keys"},
         ],
-        ids=str,
     )
     async def test_a_configuration_that_is_refused(
         self, server: Upstream, web: Web, changes: dict[str, Any], told: Told

@@ -131,35 +131,30 @@ async def test_nobody_else_can_make_one(issuer: Issuer) -> None:
         assert token != good, name
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *({"iss": "another"}, {"aud": "another"}, {"exp": 1}, {"nbf": 2**33}, {"sub": None}),
-        *({"credential": None}, {"credential": 1}, {"policy": None}, {"policy": "1"}, {"iat": "1"}),
-    ],
-    ids=str,
-)
-async def test_signed_by_us_and_still_not_good(issuer: Issuer, changes: dict[str, Any]) -> None:
+async def test_signed_by_us_and_still_not_good(issuer: Issuer) -> None:
     policy = await issuer.policy()
     header, claims = parts(await issuer.issue())
     private = await issuer.keyring.get_private(header["kid"])
     assert issuer.tokens.read(assemble(header, claims, signer(private)), policy).principal == ANN
-    with pytest.raises(TokenInvalidError):
-        issuer.tokens.read(assemble(header, {**claims, **changes}, signer(private)), policy)
+    changes: list[dict[str, Any]] = [
+        *({"iss": "another"}, {"aud": "another"}, {"exp": 1}, {"nbf": 2**33}, {"sub": None}),
+        *({"credential": None}, {"credential": 1}, {"policy": None}, {"policy": "1"}, {"iat": "1"}),
+    ]
+    for change in changes:
+        token = assemble(header, {**claims, **change}, signer(private))
+        with pytest.raises(TokenInvalidError):
+            issuer.tokens.read(token, policy)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"service": "another.example.org"},
-        {"issuer": "another-issuer"},
-    ],
-)
-async def test_a_token_is_for_one_registry(issuer: Issuer, other: dict[str, str]) -> None:
+async def test_a_token_is_for_one_registry(issuer: Issuer) -> None:
     """Also where two share their keys."""
-    twin = AccessTokens(issuer.keyring, replace(RULES, **other))  # type: ignore[arg-type]
-    with pytest.raises(TokenInvalidError):
-        twin.read(await issuer.issue(), await issuer.policy())
+    others = [
+        replace(RULES, service="another.example.org"),
+        replace(RULES, issuer="another-issuer"),
+    ]
+    for other in others:
+        with pytest.raises(TokenInvalidError):
+            AccessTokens(issuer.keyring, other).read(await issuer.issue(), await issuer.policy())
 
 
 async def test_it_expires(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

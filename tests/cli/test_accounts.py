@@ -175,7 +175,7 @@ def test_grants(moorage: Moorage) -> None:
     moorage.run("user", "add", "alice", "--no-password")
     done = moorage.run("grant", "add", "alice", "team/**", "create,overwrite")
     assert done.stdout == "alice may push in team/**\n"
-    assert "need pull as well" in done.stderr
+    assert "only beside pull" in done.stderr
     assert moorage.run("grant", "add", "alice", "team/**", "pull").stderr == ""
     moorage.run("grant", "add", "anonymous", "public/*", "pull")
     grants = moorage.json("grant", "list")["grants"]

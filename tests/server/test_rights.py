@@ -113,9 +113,7 @@ async def test_what_is_taken_away_is_gone_everywhere(
     assert await ask_everybody(server, http, new) == {200}
 
 
-async def test_while_requests_pour_in(
-    opened: Opened, http: httpx.AsyncClient
-) -> None:
+async def test_while_requests_pour_in(opened: Opened, http: httpx.AsyncClient) -> None:
     """Whatever begins after the change is acknowledged is refused."""
     accounts = Accounts.of(opened)
     root = await accounts.user("root", admin=True)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import bcrypt
 import httpx
 import pytest
 
@@ -28,7 +29,8 @@ SLACK = 0.012
 
 
 def is_slower(times: list[float], others: list[float]) -> bool:
-    return statistics.median(times) > statistics.median(others) + SLACK
+    """By the quickest of each: a busy machine makes the others slow as it likes."""
+    return min(times) > min(others) + SLACK
 
 
 @contextlib.contextmanager
@@ -234,20 +236,25 @@ async def test_unknown_and_known_take_the_same_time(tmp_path: Path) -> None:
 async def test_an_imported_user_is_not_told_by_an_answer_that_comes_at_once(
     tmp_path: Path,
 ) -> None:
-    """bcrypt takes no password above 72 bytes: its user must not be known by that."""
-    stored = "$2y$10$" + "abcdefghijklmnopqrstuu" + "0" * 31
+    """bcrypt as htpasswd makes it is quick, and takes no password above 72 bytes."""
+    stored = bcrypt.hashpw(b"her password", bcrypt.gensalt(5)).decode()
     with limited(tmp_path, 1, 0) as server:
         async with operating(server) as accounts, client_of(server) as http:
             await accounts.user("root", admin=True)
             await accounts.access.users.import_htpasswd([f"old:{stored}"], OPERATOR)
-            spent: dict[str, list[float]] = {"old": [], "unknown": []}
-            for _ in range(9):
-                for name, times in spent.items():
-                    started = time.perf_counter()
-                    answer = await sign_in(http, Login(name, "x" * 80), VICTIM)
-                    times.append(time.perf_counter() - started)
-                    assert answer.status_code == 401
-    assert not is_slower(spent["unknown"], spent["old"])
+            for guess in ("a guess", "x" * 80):
+                spent: dict[str, list[float]] = {"old": [], "unknown": []}
+                for _ in range(9):
+                    for name, times in spent.items():
+                        started = time.perf_counter()
+                        answer = await sign_in(http, Login(name, guess), VICTIM)
+                        times.append(time.perf_counter() - started)
+                        assert answer.status_code == 401
+                assert not is_slower(spent["unknown"], spent["old"])
+            # And it is hashed anew when she comes.
+            for _ in range(2):
+                answer = await sign_in(http, Login("old", "her password"), VICTIM)
+                assert answer.status_code == 200
 
 
 async def pull(http: httpx.AsyncClient, login: Login) -> list[float]:

@@ -70,12 +70,12 @@ class Accounts:
         lifetime: float | None = None,
     ) -> Login:
         """A personal access token, which stands for the password; `bounds`: patterns, actions."""
-        read = bounds and [
+        read = [
             Bound(RepositoryPattern.parse(pattern), parse_rights(rights.split(",")))
-            for pattern, rights in bounds
+            for pattern, rights in bounds or ()
         ]
         new = await self.access.access_tokens.add(
-            user, name, OPERATOR, bounds=read, lifetime=lifetime
+            user, name, OPERATOR, bounds=read or None, lifetime=lifetime
         )
         return Login(user, new.secret)
 
@@ -127,7 +127,9 @@ def access_of(token: str) -> dict[str, set[str]]:
 
 async def get_token(http: httpx.AsyncClient, login: Login, *scopes: str, **more: str) -> str:
     """A token of the token endpoint for `scopes`."""
-    params = [("service", "moorage"), *(("scope", scope) for scope in scopes), *more.items()]
+    params = httpx.QueryParams({"service": "moorage", **more})
+    for scope in scopes:
+        params = params.add("scope", scope)
     headers = login.basic if login.name else {}
     answer = await http.get("/token", params=params, headers=headers)
     assert answer.status_code == 200, answer.text

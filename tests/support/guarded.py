@@ -1,8 +1,10 @@
 """A server that asks who comes, and the operator beside it, in a process of his own."""
 
 import contextlib
+import fcntl
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -38,15 +40,32 @@ def client_of(server: Server) -> httpx.AsyncClient:
 
 @contextlib.contextmanager
 def alone(server: Server, pid: int) -> Iterator[None]:
-    """Let one worker answer, the others are frozen."""
+    """Let one worker answer, the others are frozen; none of them while it writes to SQLite."""
     others = [other for other in server.worker_pids() if other != pid]
-    for other in others:
-        os.kill(other, signal.SIGSTOP)
+    _signal(others, signal.SIGSTOP)
+    while _is_writing(server):
+        _signal(others, signal.SIGCONT)
+        time.sleep(0.02)
+        _signal(others, signal.SIGSTOP)
     try:
         yield
     finally:
-        for other in others:
-            os.kill(other, signal.SIGCONT)
+        _signal(others, signal.SIGCONT)
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def _is_writing(server: Server) -> bool:
+    for path in server.data.glob("moorage.db-[tw]*r*"):  # the locks `-turn` and `-writer`
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def resident(server: Server) -> int:

@@ -10,7 +10,6 @@ from registry.oci.names import RepositoryName
 from registry.oci.referrers import build_index
 from storage.digest import Digest
 
-
 _STEP = 1000
 
 
