@@ -50,6 +50,7 @@ ROLES = {
     "pull,overwrite": "pull,overwrite",
     "pull,push": "pull,push",
     "delete": "delete",
+    "pull,delete": "pull,delete",
     "repository admin": "admin",
 }
 """Users by what they are granted in the repository."""

@@ -338,12 +338,13 @@ async def test_2_fewer_than_asked_is_no_error(api: Api, accounts: Accounts, alic
     await accounts.grant("anonymous", "public/*", "pull")
     bob = await accounts.user("bob")
     robot = await accounts.robot("ci")
-    await accounts.grant("robot:ci", "team/app", "create")
+    await accounts.grant("robot:ci", "team/app", "pull,create")
+    await accounts.grant("robot:ci", "hidden", "push,delete")  # of no use without pull
     asked = [f"repository:{n}:pull,push,delete" for n in ("team/app", "public/x", "hidden")]
     for login, granted in (
         (alice, {"team/app": {"pull", "push"}, "public/x": {"pull"}}),
         (bob, {"public/x": {"pull"}}),
-        (robot, {"team/app": {"push"}, "public/x": {"pull"}}),
+        (robot, {"team/app": {"pull", "push"}, "public/x": {"pull"}}),
         (ANONYMOUS, {"public/x": {"pull"}}),
     ):
         assert access_of(await get_token(api.http, login, *asked)) == granted
