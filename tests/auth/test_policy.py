@@ -270,7 +270,7 @@ class TestBounds:
         assert policy.rights(who, RepositoryName("ann/other")) == NO_RIGHTS
         assert not policy.administers(who, RepositoryPattern.parse("ann/app"))
 
-    @pytest.mark.parametrize("text", ['[["team/*", []]]', '[["te*", ["pull"]]]', '[["a", ["x"]]]'])
+    @pytest.mark.parametrize("text", ['[["team/*", []]]', '[["tea*", ["pull"]]]', '[["a", ["x"]]]'])
     def test_bounds_that_say_nothing_are_refused(self, text: str) -> None:
         with pytest.raises(InputInvalidError):
             read_bounds(text)
