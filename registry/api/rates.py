@@ -7,11 +7,11 @@ it has used will be free again. It is exact, and needs neither windows nor a tas
 import math
 import time
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 from operator import itemgetter
 from typing import Final
 
 from registry.api.settings import ApiSettings
+from registry.auth.origins import Origin
 from registry.errors import TooManyRequestsError
 
 CAPACITY: Final = 65_536
@@ -89,7 +89,7 @@ class _Limit:
 
     def check(self, address: str | None, principal: str | None) -> None:
         if self._addresses is not None and address is not None:
-            self._refuse(self._addresses.take(_find_network(address)), "address")
+            self._refuse(self._addresses.take(Origin(address).network), "address")
         if self._principals is not None and principal is not None:
             self._refuse(self._principals.take(principal), "account")
 
@@ -98,14 +98,3 @@ class _Limit:
             seconds = math.ceil(wait)
             message = f"too many {self._what} from this {whose}; try again in {seconds} s"
             raise TooManyRequestsError(message, seconds)
-
-
-def _find_network(address: str) -> str:
-    """What belongs to one client: the /64 of an IPv6 address, else the address."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    return str(parsed.ipv4_mapped or int(parsed) >> 64)
