@@ -28,9 +28,22 @@ SLACK = 0.012
 """Seconds: a third of what it takes to hash a password here."""
 
 
+MOST_ROUNDS = 40
+
+
 def is_slower(times: list[float], others: list[float]) -> bool:
     """By the quickest of each: a busy machine makes the others slow as it likes."""
     return min(times) > min(others) + SLACK
+
+
+def find_different(spent: dict[str, list[float]]) -> list[str]:
+    """Sign-ins that take longer or less than that of an unknown user."""
+    unknown = spent["unknown"]
+    return [
+        what
+        for what, times in spent.items()
+        if is_slower(times, unknown) or is_slower(unknown, times)
+    ]
 
 
 @contextlib.contextmanager
@@ -222,15 +235,17 @@ async def test_unknown_and_known_take_the_same_time(tmp_path: Path) -> None:
                 "long": Login("known", "x" * 900),
             }
             spent: dict[str, list[float]] = {what: [] for what in logins}
-            for _ in range(rounds):
+            # More rounds while they differ: a busy machine may have left one no quick moment yet,
+            # and what differs by its nature goes on to.
+            for number in range(MOST_ROUNDS):
                 for what, login in logins.items():
                     started = time.perf_counter()
                     answer = await sign_in(http, login, VICTIM)
                     spent[what].append(time.perf_counter() - started)
                     assert answer.status_code == 401
-    for what, times in spent.items():
-        assert not is_slower(times, spent["unknown"]), what
-        assert not is_slower(spent["unknown"], times), what
+                if number + 1 >= rounds and not find_different(spent):
+                    break
+    assert find_different(spent) == []
 
 
 async def test_an_imported_user_is_not_told_by_an_answer_that_comes_at_once(
