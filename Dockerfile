@@ -4,14 +4,17 @@ ARG BASE=python:3.13-slim
 FROM ${BASE} AS build
 COPY . /src
 RUN python3 -m venv /opt/moorage \
-    && /opt/moorage/bin/pip install --no-cache-dir -c /src/constraints.txt '/src[postgres]'
+    && /opt/moorage/bin/pip install --no-cache-dir -c /src/constraints.txt '/src[postgres]' \
+    && /opt/moorage/bin/pip uninstall --yes setuptools pip
 
 FROM ${BASE}
 COPY --from=build /opt/moorage /opt/moorage
-RUN useradd --system --uid 10001 --home-dir /data moorage \
+RUN groupadd --system --gid 10001 moorage \
+    && useradd --system --uid 10001 --gid 10001 --home-dir /data moorage \
     && install -d -o moorage -g moorage -m 0700 /data
 ENV PATH=/opt/moorage/bin:$PATH PYTHONUNBUFFERED=1 MOORAGE_DATA=/data
-USER moorage
+# By number: Kubernetes cannot tell from a name that it is not root.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 5000

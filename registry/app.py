@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from starlette.routing import Router
 from starlette.types import ASGIApp
@@ -16,11 +16,13 @@ from registry.auth.policies import Policies
 from registry.auth.rules import AuthRules
 from registry.auth.vault import DatabaseVault, FileVault, Vault
 from registry.client.web import Web
-from registry.config import Settings
+from registry.config import Settings, StoreSettings
+from registry.errors import ConfigError
 from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Runner
 from registry.metadata import migrate
 from registry.metadata.database import Database
+from registry.metadata.watch import Watch
 from registry.services.access import Access
 from registry.services.access_tokens import AccessTokens
 from registry.services.audit import Audit
@@ -31,7 +33,9 @@ from registry.services.groups import Groups
 from registry.services.health import Health
 from registry.services.keys import Keys
 from registry.services.leases import Leases
+from registry.services.manifest_cache import ManifestCache
 from registry.services.manifests import Manifests, SparseSettings
+from registry.services.moving import Moving
 from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
@@ -41,10 +45,10 @@ from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
 from registry.services.users import Users
-from storage.blobs import Blobs as Objects
 from storage.driver import Driver
 from storage.open import open_driver
-from storage.staging import Staging
+from storage.s3_settings import S3Settings
+from storage.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +56,63 @@ class Opened:
     """An open registry with what it stands on."""
 
     database: Database
-    driver: Driver
+    watch: Watch
+    stores: Stores
     registry: Registry
     access: Access
     keyring: Keyring
     leases: Leases
 
+    @property
+    def driver(self) -> Driver:
+        """The store of new blobs."""
+        return self.stores.current.driver
+
     async def close(self) -> None:
         await self.access.authenticator.close()
-        await self.driver.close()
+        self.watch.close()
+        await self.stores.close()
         await self.database.close()
 
 
 def compose(settings: Settings, driver: Driver | None = None) -> Opened:
-    """Open database and store (or take `driver`) and put the use cases on them."""
+    """Open database and stores (new blobs go to `driver`, if it is given), and put the use cases on
+    them.
+    """
     database = Database(settings.database_url)
-    if driver is None:
-        driver = open_driver(
-            settings.storage.driver,
-            root=settings.storage_root,
-            reserve=settings.storage.reserve,
-        )
-    objects = Objects(driver)
-    blobs = Blobs(database, objects)
+    stores = Stores(
+        driver or _open_store(settings, settings.storage),
+        _open_store(settings, settings.old_storage) if settings.old_storage.driver else None,
+    )
+    blobs = Blobs(database, stores)
+    watch = Watch(database)
+    cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
+    uploads = Uploads(database, stores, blobs)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
-        uploads=Uploads(database, Staging(driver), driver.name, blobs),
-        manifests=Manifests(database, sparse),
+        uploads=uploads,
+        manifests=Manifests(database, sparse, watch, cache),
         tags=Tags(database),
         referrers=Referrers(database),
-        doomed=Doomed(database, objects, driver.name),
-        health=Health(database, driver),
+        doomed=Doomed(database, stores),
+        moving=Moving(database, stores, blobs, uploads),
+        health=Health(database, stores),
     )
     keyring = Keyring(database, _find_vault(settings, database))
-    access = _compose_access(settings, database, keyring)
-    return Opened(database, driver, registry, access, keyring, Leases(database))
+    access = _compose_access(settings, database, watch, keyring)
+    return Opened(database, watch, stores, registry, access, keyring, Leases(database))
+
+
+def _open_store(settings: Settings, store: StoreSettings) -> Driver:
+    return open_driver(
+        store.driver,
+        root=settings.find_root(store),
+        reserve=store.reserve,
+        bucket=S3Settings(**{each.name: getattr(store, each.name) for each in fields(S3Settings)}),
+        name=store.called,
+    )
 
 
 def _find_vault(settings: Settings, database: Database) -> Vault:
@@ -97,6 +121,30 @@ def _find_vault(settings: Settings, database: Database) -> Vault:
     if place == "file" or (place == "auto" and database.embedded):
         return FileVault(settings.data / "keys")
     return DatabaseVault(database, settings.auth.secret)
+
+
+async def gather_keys(settings: Settings, opened: Opened, target: str) -> dict[str, bytes] | None:
+    """Rows of private keys for a database that the registry is copied to; None: those that it has.
+
+    Keys that shall be files there are written. ConfigError where they cannot be kept.
+    """
+    here = _find_vault(settings, opened.database)
+    place = settings.auth.keys
+    in_files = place == "file" or (place == "auto" and Database.is_embedded(target))
+    if isinstance(here, FileVault) == in_files:
+        return None
+    private = await opened.keyring.list_private()
+    if not in_files:
+        sealed = DatabaseVault(opened.database, settings.auth.secret)
+        return {name: sealed.seal(value) for name, value in private.items()}
+    files = FileVault(settings.data / "keys")
+    for name, value in private.items():
+        if await files.add(name, value) != value:
+            raise ConfigError(
+                f"there is another key already in {settings.data / 'keys' / name}: it is of another"
+                " registry, so move it away"
+            )
+    return {}
 
 
 def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[OidcIssuer]]:
@@ -127,7 +175,9 @@ def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[Oid
     return OutsideIssuer(auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh), oidc
 
 
-def _compose_access(settings: Settings, database: Database, keyring: Keyring) -> Access:
+def _compose_access(
+    settings: Settings, database: Database, watch: Watch, keyring: Keyring
+) -> Access:
     auth = settings.auth
     rules = AuthRules(
         open=auth.mode == "none",
@@ -139,7 +189,7 @@ def _compose_access(settings: Settings, database: Database, keyring: Keyring) ->
         personal_namespaces=auth.personal_namespaces,
         sign_ins=settings.limits.sign_ins,
     )
-    policies = Policies(database, personal_namespaces=rules.personal_namespaces)
+    policies = Policies(database, watch, personal_namespaces=rules.personal_namespaces)
     issuer, oidc = _compose_issuers(settings)
     authenticator = Authenticator(database, policies, keyring, rules, issuer=issuer, oidc=oidc)
     keys = Keys(database, keyring)
@@ -170,9 +220,28 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
 
 
 async def _prepare(opened: Opened) -> None:
-    """Refuse a schema that does not fit, and an empty folder where there must be blobs."""
+    """Refuse a schema that does not fit, blobs in a store that is not open, and an empty folder
+    where there must be blobs.
+    """
     await migrate.require_current(opened.database)
-    await opened.driver.start(create=not await opened.registry.blobs.is_any())
+    stores = opened.stores
+    holding = await opened.registry.blobs.list_stores()
+    missing = [name for name in holding if name not in stores.names]
+    if missing:
+        raise ConfigError(
+            f'there are blobs in a store called "{missing[0]}", and the settings open '
+            f"{' and '.join(stores.names)} only: say under [old_storage] where it is, or give the "
+            "store its name back with storage.name"
+        )
+    await stores.start(create=stores.current.name not in holding)
+
+
+def compose_runner(settings: Settings, opened: Opened) -> Runner:
+    """What runs the jobs, not yet started."""
+    jobs = list_jobs(
+        opened.registry, opened.access, settings.storage.upload_expiry, settings.auth.audit_keep
+    )
+    return Runner(opened.leases, jobs)
 
 
 def asgi(settings: Settings, opened: Opened) -> ASGIApp:
@@ -184,14 +253,9 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
         authenticator = opened.access.authenticator
         if authenticator.rules.own and await authenticator.find_open() is None:
             await opened.keyring.prepare()
-        jobs = list_jobs(
-            opened.registry,
-            opened.access,
-            settings.storage.upload_expiry,
-            settings.auth.audit_keep,
-        )
-        runner = Runner(opened.leases, jobs)
-        runner.start()
+        runner = compose_runner(settings, opened)
+        if settings.jobs.in_serve:
+            runner.start()
         await authenticator.start()
         try:
             yield

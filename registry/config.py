@@ -23,8 +23,10 @@ from registry.units import (
     Flag,
     Kind,
     Limit,
+    LinkLife,
     Listen,
     Networks,
+    PartSize,
     Secret,
     ServiceName,
     Size,
@@ -38,7 +40,9 @@ from registry.units import (
 )
 
 Origin = Literal["default", "file", "env", "option"]
-Driver = Literal["local", "memory"]
+Driver = Literal["local", "memory", "s3"]
+OldDriver = Literal["", "local", "s3"]
+Encryption = Literal["", "AES256", "aws:kms"]
 AuthMode = Literal["", "none", "token"]
 KeyPlace = Literal["auto", "file", "database"]
 LogFormat = Literal["text", "json"]
@@ -66,6 +70,9 @@ class HttpSettings:
     tls_client_ca: Annotated[
         Text, "File of the authorities of client certificates, from the data folder; empty: none."
     ] = ""
+    stop_delay: Annotated[
+        Duration, "How long a stopping server takes requests on, and says it is not ready."
+    ] = 0.0
     drain: Annotated[Duration, "How long a stopping server lets requests finish."] = 30.0
     body_idle: Annotated[Timeout, "How long a request body may deliver nothing."] = 30.0
 
@@ -76,17 +83,59 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StorageSettings:
+class StoreSettings:
+    """What there is to say about any store."""
+
+    driver: Annotated[str, one_of(Driver), "What keeps the bytes."] = ""
+    name: Annotated[Text, "What rows call the store; empty: as its driver."] = ""
+    root: Annotated[Text, "Folder of the blobs, from the data folder; empty: `storage`."] = ""
+    reserve: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
+    bucket: Annotated[Text, "Name of the S3 bucket."] = ""
+    prefix: Annotated[Text, "Begin of all keys in the bucket; empty: all of it is the store."] = ""
+    endpoint: Annotated[Url, "Address of the S3 server; empty: Amazon's."] = ""
+    region: Annotated[Text, "Region of the bucket; empty: as the AWS variables and files say."] = ""
+    access_key: Annotated[Text, "Access key; empty: as the AWS variables and files say."] = ""
+    secret_key: Annotated[Secret, "The secret that belongs to it."] = field(default="", repr=False)
+    path_style: Annotated[Flag, "Name the bucket in the path, not in the host."] = False
+    sse: Annotated[
+        Encryption, one_of(Encryption), "Encryption by the store; empty: as the bucket has it."
+    ] = ""
+    storage_class: Annotated[Text, "Storage class of objects; empty: the bucket's."] = ""
+    part_size: Annotated[PartSize, "Bytes sent to the bucket at once."] = 16 << 20
+    upload_concurrency: Annotated[Count, "Parts that a process has in memory at once."] = 4
+    redirect: Annotated[Flag, "Send clients to the bucket for the bytes of blobs."] = False
+    redirect_life: Annotated[LinkLife, "How long a client may use what it was sent to."] = 1200.0
+    redirect_endpoint: Annotated[
+        Url, "Address of the S3 server for clients; empty: that of the registry."
+    ] = ""
+
+    @property
+    def called(self) -> str:
+        """The store's name in rows."""
+        return self.name or self.driver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings(StoreSettings):
     """`[storage]`: where blobs are kept."""
 
     driver: Annotated[
-        Driver, one_of(Driver), "Files on disk, or the memory of one process, gone when it ends."
+        Driver,
+        one_of(Driver),
+        "Files on disk, an S3 bucket, or the memory of one process, gone when it ends.",
     ] = "local"
-    root: Annotated[Text, "Folder of the blobs, from the data folder; empty: `storage`."] = ""
-    reserve: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
     upload_expiry: Annotated[Timeout, "How long an upload session lives without a request."] = (
         86_400.0
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldStorageSettings(StoreSettings):
+    """`[old_storage]`: the store that blobs are moved away from."""
+
+    driver: Annotated[
+        OldDriver, one_of(OldDriver), "As `storage.driver`; empty: no such store."
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +210,16 @@ class LimitsSettings:
         Limit, "Failed sign-ins of an address in five minutes, and of an account at large."
     ] = 30
     uploads: Annotated[Limit, "Uploads begun a minute from an address, and by a principal."] = 0
+    manifest_cache: Annotated[Size, "Memory of a process for manifests asked for lately."] = (
+        64 << 20
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsSettings:
+    """`[jobs]`: work in the background."""
+
+    in_serve: Annotated[Flag, "Run them in `serve`; false: `moorage worker` does."] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,10 +240,12 @@ class Settings:
     data: Path
     http: HttpSettings
     storage: StorageSettings
+    old_storage: OldStorageSettings
     database: DatabaseSettings
     auth: AuthSettings
     content: ContentSettings
     limits: LimitsSettings
+    jobs: JobsSettings
     log: LogSettings
     source: Path | None
     origins: Mapping[str, Origin] = field(repr=False, compare=False)
@@ -193,7 +254,11 @@ class Settings:
     @property
     def storage_root(self) -> Path:
         """Folder of the blobs."""
-        return self.data / (self.storage.root or "storage")
+        return self.find_root(self.storage)
+
+    def find_root(self, store: StoreSettings) -> Path:
+        """Folder of the blobs of a local store."""
+        return self.data / (store.root or "storage")
 
     @property
     def database_url(self) -> str:
@@ -390,6 +455,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             'storage.driver = "memory" is the memory of one process, so http.workers must be 1,'
             f" not {settings.http.workers}"
         )
+    yield from _bucket_conflicts("storage", settings.storage)
+    yield from _old_storage_conflicts(settings)
     http = settings.http
     if bool(http.tls_cert) != bool(http.tls_key):
         there, missing = ("tls_cert", "tls_key") if http.tls_cert else ("tls_key", "tls_cert")
@@ -408,6 +475,47 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             f"limits.tags_page = {limits.tags_page} must not be above"
             f" limits.tags_page_max = {limits.tags_page_max}"
         )
+
+
+def _bucket_conflicts(section: str, store: StoreSettings) -> Iterator[str]:
+    if store.driver == "s3" and not store.bucket:
+        yield f'{section}.driver = "s3" needs {section}.bucket'
+    if store.driver != "s3" and store.bucket:
+        yield f'{section}.bucket is of use only with {section}.driver = "s3"'
+    if store.driver != "s3" and store.redirect:
+        yield f'{section}.redirect is of use only with {section}.driver = "s3"'
+    if store.redirect_endpoint and not store.redirect:
+        yield f"{section}.redirect_endpoint is of use only with {section}.redirect = true"
+    if bool(store.access_key) != bool(store.secret_key):
+        there, missing = (
+            ("access_key", "secret_key") if store.access_key else ("secret_key", "access_key")
+        )
+        yield f"{section}.{there} is of use only with {section}.{missing}: set both, or neither"
+
+
+def _old_storage_conflicts(settings: Settings) -> Iterator[str]:
+    new, old = settings.storage, settings.old_storage
+    if not old.driver:
+        for each in fields(old):
+            if getattr(old, each.name) != each.default:
+                yield f"old_storage.{each.name} is of use only with old_storage.driver"
+        return
+    yield from _bucket_conflicts("old_storage", old)
+    if old.called == new.called:
+        yield (
+            f'storage and old_storage are both called "{new.called}": give [storage] a name of its'
+            " own, such as storage.name = "
+            f'"{new.called}-2", and leave the old one as it is'
+        )
+    if _place(settings, old) == _place(settings, new):
+        yield "storage and old_storage are the same place: nothing could be moved"
+
+
+def _place(settings: Settings, store: StoreSettings) -> tuple[str, ...]:
+    """Where the bytes of a store are."""
+    if store.driver == "s3":
+        return "s3", store.endpoint, store.bucket, store.prefix.strip("/")
+    return store.driver, str(settings.find_root(store).resolve())
 
 
 def _issuer_conflicts(auth: AuthSettings) -> Iterator[str]:

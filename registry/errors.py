@@ -221,6 +221,10 @@ class DatabaseUnavailableError(RegistryError):
     """The database cannot answer now."""
 
 
+class DatabaseMovingError(DatabaseUnavailableError):
+    """The database takes no changes: it is being copied to another, or was."""
+
+
 class DatabaseFullError(DatabaseUnavailableError):
     """The database has no room for more."""
 

@@ -34,6 +34,8 @@ _PRINTABLE_URL = re.compile(
 )
 _SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _TOKEN_LIFE = range(60, 86_401)  # seconds; clients take a token to live a minute at the least
+_LINK_LIFE = range(10, 7 * 86_400 + 1)  # seconds; S3's signatures are good for a week at most
+_PARTS = range(5 << 20, (5 << 30) + 1)  # bytes that object stores take as a part
 _HARMLESS = re.compile(r"(application_name|connect_timeout|host|port|sslmode|timeout)=[\w.,:/-]*")
 
 
@@ -147,8 +149,16 @@ def _parse_timeout(text: str) -> float:
 
 
 def _parse_token_life(text: str) -> float:
+    return _parse_life(text, _TOKEN_LIFE)
+
+
+def _parse_link_life(text: str) -> float:
+    return _parse_life(text, _LINK_LIFE)
+
+
+def _parse_life(text: str, allowed: range) -> float:
     life = parse_duration(text)
-    if life not in _TOKEN_LIFE or life != int(life):
+    if life not in allowed or life != int(life):
         raise ValueError(f"{text!r} is too short, too long, or not of whole seconds")
     return life
 
@@ -157,6 +167,13 @@ def _parse_service(text: str) -> str:
     if not _SERVICE.fullmatch(text):
         raise ValueError(f"{text!r} cannot stand in a header")
     return text
+
+
+def _parse_part(text: str) -> int:
+    size = parse_size(text)
+    if size not in _PARTS:
+        raise ValueError(f"{text!r} is not what object stores take as a part")
+    return size
 
 
 def _mask(text: str) -> str:
@@ -243,12 +260,17 @@ TokenLife = Annotated[
     float,
     Kind('a duration of "60s" to "24h"', parse=_parse_token_life, show=format_duration),
 ]
+LinkLife = Annotated[
+    float,
+    Kind('a duration of "10s" to "7d"', parse=_parse_link_life, show=format_duration),
+]
 Flag = Annotated[bool, Kind("true or false", bool)]
 Count = Annotated[int, Kind("a whole number above zero, such as 4", int, _above_zero)]
 Limit = Annotated[int, Kind("a whole number, such as 50, 0 for no limit", int, _not_negative)]
 Duration = Annotated[float, Kind(_DURATION, str, parse_duration, format_duration)]
 Timeout = Annotated[float, Kind(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)]
 Size = Annotated[int, Kind('a size with its unit, such as "64MiB"', str, parse_size, format_size)]
+PartSize = Annotated[int, Kind('a size of "5MiB" to "5GiB"', str, _parse_part, format_size)]
 Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
 ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
 Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]

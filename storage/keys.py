@@ -1,18 +1,31 @@
 """The only mapping from digests to keys.
 
-Layout below the root of a local store (a bucket's prefix has the same `blobs/`):
+Layout below the root of a local store:
 
     VERSION                                       layout version; its absence means "not mounted"
     staging/<session id>                          bytes of an open upload session
     blobs/<algorithm>/<first two hex>/<hex>.<generation>
+
+Layout below the prefix of a bucket, where nothing can be renamed and an open multipart upload
+keeps the key it began with:
+
+    VERSION                                       as above
+    SELFTEST                                      written and read back at each start
+    staging/<session id>/<claim>                  the last bytes of a session, less than a part
+    blobs/<algorithm>/<first two hex>/<hex>.<generation>    put whole
+    blobs/parts/<first two hex>/<uuid>            put in parts, begun before the digest was known
 
 A generation is random and a key is never used twice, so that removing an old object can never hit
 a new one with the same digest (design D1).
 """
 
 import secrets
+import uuid
 
-from storage.digest import Digest
+from storage.digest import ALGORITHMS, Digest
+
+PARTS = "blobs/parts/"
+"""Where the keys are under which a multipart upload may be open."""
 
 
 def new_generation() -> str:
@@ -24,5 +37,22 @@ def blob_key(digest: Digest, generation: str) -> str:
     return f"{shard(digest.algorithm, digest.hex[:2])}/{digest.hex}.{generation}"
 
 
+def find_digest(key: str) -> Digest | None:
+    """The digest that a key of `blob_key` is of; None for all others."""
+    match key.split("/"):
+        case ["blobs", algorithm, _, name] if algorithm in ALGORITHMS:
+            return Digest.parse(f"{algorithm}:{name.partition('.')[0]}")
+    return None
+
+
 def shard(algorithm: str, first: str) -> str:
     return f"blobs/{algorithm}/{first}"
+
+
+def new_parts_key() -> str:
+    name = str(uuid.uuid4())
+    return f"{PARTS}{name[:2]}/{name}"
+
+
+def staged_key(session: str, claim: int) -> str:
+    return f"staging/{session}/{claim}"

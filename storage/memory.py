@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 from storage.digest import Hasher
+from storage.driver import Record
 from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyError
 
 
@@ -10,6 +11,9 @@ class MemoryDriver:
     """Two dictionaries. Not for more than one process."""
 
     shared = False
+    locks = True
+    cheap_stat = True
+    link_life = 0.0
 
     def __init__(self, *, name: str = "memory") -> None:
         self.name = name
@@ -23,11 +27,16 @@ class MemoryDriver:
     async def check(self) -> None:
         """Always there."""
 
-    async def claim(self, session: str) -> "MemoryUpload":
+    async def claim(self, session: str, record: Record | None = None) -> "MemoryUpload":
+        del record
         if session in self.held:
             raise StagedBusyError
         self.held.add(session)
         return MemoryUpload(self, session)
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        del session, state, claim
+        return set()
 
     async def list_staged(self) -> list[str]:
         return list(self.staged)
@@ -37,9 +46,14 @@ class MemoryDriver:
             raise ObjectMissingError(key)
         return len(self.objects[key])
 
-    async def open(self, key: str) -> "MemoryReader":
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> "MemoryReader":
+        del start, length
         await self.stat(key)
         return MemoryReader(self.objects[key])
+
+    async def find_link(self, key: str) -> str | None:
+        del key
+        return None
 
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
@@ -51,6 +65,10 @@ class MemoryDriver:
 class MemoryUpload:
     """The hold of one staged bytearray."""
 
+    state = ""
+    sealed = False
+    overdue = False
+
     def __init__(self, driver: MemoryDriver, session: str) -> None:
         self._driver = driver
         self._session = session
@@ -61,6 +79,9 @@ class MemoryUpload:
     def _require_open(self) -> None:
         if not self._open:
             raise StagedBusyError
+
+    def key_for(self, key: str) -> str:
+        return key
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         self._require_open()
@@ -79,6 +100,9 @@ class MemoryUpload:
         hasher.update(self._bytes)
 
     async def sync(self) -> None:
+        self._require_open()
+
+    async def seal(self) -> None:
         self._require_open()
 
     async def finish(self, key: str) -> None:

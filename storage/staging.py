@@ -5,8 +5,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterable
 
 from storage.digest import Digest, Hasher
-from storage.driver import Driver, Upload
-from storage.errors import StagedLostError
+from storage.driver import Driver, Record, Upload
+from storage.errors import StagedLostError, StoreUnavailableError
 from storage.settled import settled
 
 PIECE = 1 << 20
@@ -25,9 +25,18 @@ class Staging:
         self._driver = driver
         self._running: OrderedDict[str, Hasher] = OrderedDict()
 
-    async def claim(self, session: str) -> "Staged":
+    @property
+    def locks(self) -> bool:
+        """Whether `claim` keeps others out; where not, it is given the session's row."""
+        return self._driver.locks
+
+    async def claim(self, session: str, record: Record | None = None) -> "Staged":
         """Hold the session's bytes; StagedBusyError while another request does."""
-        return Staged(self, session, await self._driver.claim(session))
+        return Staged(self, session, await self._driver.claim(session, record))
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        """Every key that may have bytes of the session, where only its row knows them."""
+        return self._driver.list_keys(session, state, claim)
 
     async def list(self) -> list[str]:
         return await self._driver.list_staged()
@@ -53,11 +62,29 @@ class Staged:
 
     def __init__(self, staging: Staging, session: str, upload: Upload) -> None:
         self.offset = 0
+        self.over = False
+        """Whether its session is known to have ended with it, and with it every claim."""
+        self.published: str | None = None
+        """The key that bytes may have appeared under."""
         self._staging = staging
         self._session = session
         self._upload = upload
         self._hasher: Hasher | None = None
         self._mark: tuple[int, Hasher | None] = (0, None)
+
+    @property
+    def state(self) -> str:
+        """What the session's row has to remember of the bytes that are synced or sealed."""
+        return self._upload.state
+
+    @property
+    def sealed(self) -> bool:
+        """Whether an earlier holder took the last byte; the session can only be completed."""
+        return self._upload.sealed
+
+    def key_for(self, key: str) -> str:
+        """Where sealed bytes will appear that are published as `key`."""
+        return self._upload.key_for(key)
 
     async def resume(self, offset: int, algorithm: str, prefix: Digest | None) -> None:
         """Go on from the acknowledged `offset`: what a killed request left beyond it is dropped.
@@ -78,12 +105,15 @@ class Staged:
         """Add the body: one piece is written and hashed on a thread while the next arrives.
 
         When the body breaks off, what arrived before is kept, and the error goes on.
+        StoreUnavailableError where it comes too slowly for a store that others wait for.
         """
         buffer = bytearray()
         writing: asyncio.Task[None] | None = None
         try:
             async for chunk in body:
                 buffer += chunk
+                if self._upload.overdue:
+                    raise StoreUnavailableError("the upload is too slow while others wait")
                 if len(buffer) >= PIECE:
                     if writing is not None:
                         await settled(writing)
@@ -108,22 +138,34 @@ class Staged:
         """Make what is staged durable, so that its offset may be acknowledged."""
         await self._upload.sync()
 
+    async def seal(self) -> None:
+        """Take no more bytes, so that they can be read and published."""
+        await self._upload.seal()
+
     def prefix(self) -> Digest | None:
         """The digest of what is staged, if it was hashed without a gap."""
         return self._hasher.digest() if self._hasher else None
 
-    async def digest(self, algorithm: str, prefix: Digest | None) -> Digest:
-        """The digest of all staged bytes: running, or `prefix` as stored, or read once more."""
+    def known_digest(self, algorithm: str, prefix: Digest | None) -> Digest | None:
+        """The digest of all staged bytes without reading them: running, or `prefix` as stored."""
         for known in (self.prefix(), prefix if self.offset == self._mark[0] else None):
             if known is not None and known.algorithm == algorithm:
                 return known
+        return None
+
+    async def digest(self, algorithm: str, prefix: Digest | None) -> Digest:
+        """The digest of all staged bytes, sealed ones: known, or by reading them once more."""
+        known = self.known_digest(algorithm, prefix)
+        if known is not None:
+            return known
         hasher = Hasher(algorithm)
         await self._upload.hash(hasher)
         return hasher.digest()
 
     async def publish(self, key: str) -> None:
-        """Let the bytes appear durably under `key`. The hold ends."""
+        """Let sealed bytes appear durably under `key_for(key)`. The hold ends."""
         self._hasher = None
+        self.published = self.key_for(key)
         await self._upload.finish(key)
 
     async def discard(self) -> None:

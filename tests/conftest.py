@@ -8,6 +8,7 @@ import pytest
 from registry.metadata import migrate
 from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster
+from tests.support.seaweed import Bucket, Seaweed, find_weed, run_seaweed
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,3 +46,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         cluster: Cluster = request.getfixturevalue("postgres")
         with cluster.database() as url:
             yield url
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    weed = find_weed()
+    if weed is None:
+        missing("SeaweedFS")
+    with run_seaweed(weed) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed) -> Bucket:
+    """A place of the test's own in a bucket."""
+    return seaweed.bucket()

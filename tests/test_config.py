@@ -54,13 +54,49 @@ def test_the_defaults(tmp_path: Path) -> None:
             "tls_key": "",
             "tls_client_ca": "",
             "drain": "30s",
+            "stop_delay": "0s",
             "body_idle": "30s",
         },
         "storage": {
             "driver": "local",
+            "name": "",
             "root": str(tmp_path / "storage"),
             "reserve": "64MiB",
+            "bucket": "",
+            "prefix": "",
+            "endpoint": "",
+            "region": "",
+            "access_key": "",
+            "secret_key": "",
+            "path_style": False,
+            "sse": "",
+            "storage_class": "",
+            "part_size": "16MiB",
+            "upload_concurrency": 4,
+            "redirect": False,
+            "redirect_life": "20m",
+            "redirect_endpoint": "",
             "upload_expiry": "1d",
+        },
+        "old_storage": {
+            "driver": "",
+            "name": "",
+            "root": "",
+            "reserve": "64MiB",
+            "bucket": "",
+            "prefix": "",
+            "endpoint": "",
+            "region": "",
+            "access_key": "",
+            "secret_key": "",
+            "path_style": False,
+            "sse": "",
+            "storage_class": "",
+            "part_size": "16MiB",
+            "upload_concurrency": 4,
+            "redirect": False,
+            "redirect_life": "20m",
+            "redirect_endpoint": "",
         },
         "database": {"url": f"sqlite:///{tmp_path}/moorage.db"},
         "auth": {
@@ -94,7 +130,9 @@ def test_the_defaults(tmp_path: Path) -> None:
             "requests": 0,
             "sign_ins": 30,
             "uploads": 0,
+            "manifest_cache": "64MiB",
         },
+        "jobs": {"in_serve": True},
         "log": {"format": "text", "level": "info", "access": True},
     }
 
@@ -312,6 +350,14 @@ def test_the_place_is_named(tmp_path: Path) -> None:
         ("http.trusted_proxies", "10.0.0.1/8"),
         ("http.body_idle", "0s"),
         ("storage.driver", "s3?"),
+        ("storage.sse", "rot13"),
+        ("storage.part_size", "4MiB"),
+        ("storage.part_size", "6GiB"),
+        ("storage.upload_concurrency", "0"),
+        ("storage.redirect_life", "9s"),
+        ("storage.redirect_life", "8d"),
+        ("storage.redirect_life", "10500ms"),
+        ("storage.redirect_endpoint", "s3.example.org"),
         ("storage.reserve", "64MB"),
         ("storage.upload_expiry", "1"),
         ("database.url", "postgres://db"),
@@ -344,6 +390,80 @@ def test_memory_is_the_memory_of_one_process(tmp_path: Path) -> None:
     assert "storage.driver" in refusal(tmp_path, overrides=overrides)
     alone = settings(tmp_path, overrides=overrides | {"http.workers": "1"})
     assert alone.storage.driver == "memory"
+
+
+S3 = {"storage.driver": "s3", "storage.bucket": "blobs"}
+
+
+def test_a_bucket_is_named_where_it_is_used(tmp_path: Path) -> None:
+    assert load(config=None, data=tmp_path, environ={}, overrides=S3).storage.part_size == 16 << 20
+    assert "needs storage.bucket" in refusal(tmp_path, overrides={"storage.driver": "s3"})
+    assert 'only with storage.driver = "s3"' in refusal(
+        tmp_path, overrides={"storage.bucket": "blobs"}
+    )
+
+
+def test_clients_are_sent_only_to_a_bucket(tmp_path: Path) -> None:
+    assert 'only with storage.driver = "s3"' in refusal(
+        tmp_path, overrides={"storage.redirect": "true"}
+    )
+    elsewhere = {"storage.redirect_endpoint": "https://s3.example.org"}
+    assert "only with storage.redirect" in refusal(tmp_path, overrides={**S3, **elsewhere})
+    together = settings(tmp_path, overrides={**S3, **elsewhere, "storage.redirect": "true"})
+    assert together.storage.redirect_life == 1200
+
+
+@pytest.mark.parametrize("key", ["storage.access_key", "storage.secret_key"])
+def test_a_key_goes_with_its_secret(tmp_path: Path, key: str) -> None:
+    told = refusal(tmp_path, overrides={**S3, key: "HIDDEN"})
+    assert "set both, or neither" in told
+    assert "HIDDEN" not in told
+
+
+def test_the_secret_of_a_bucket_is_not_shown(tmp_path: Path) -> None:
+    keys = {"storage.access_key": "shown", "storage.secret_key": "HIDDEN"}
+    settings = load(config=None, data=tmp_path, environ={}, overrides={**S3, **keys})
+    assert "HIDDEN" not in f"{show(settings)}{settings}"
+    assert show(settings)["storage"]["secret_key"] == "***"  # noqa: S105
+
+
+TO_S3 = {**S3, "old_storage.driver": "local"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ({"old_storage.driver": "local"}, 'are both called "local"'),
+        (
+            {"old_storage.driver": "local", "old_storage.name": "first"},
+            "are the same place",
+        ),
+        (TO_S3 | {"storage.name": "local"}, 'are both called "local"'),
+        (TO_S3 | {"old_storage.bucket": "a"}, 'only with old_storage.driver = "s3"'),
+        (S3 | {"old_storage.driver": "s3"}, "needs old_storage.bucket"),
+        (
+            S3 | {f"old_{key}": value for key, value in S3.items()} | {"storage.name": "new"},
+            "are the same place",
+        ),
+        ({"old_storage.root": "old"}, "old_storage.root is of use only with old_storage.driver"),
+        ({"old_storage.driver": "memory"}, "old_storage.driver = 'memory'"),
+    ],
+)
+def test_two_stores_that_cannot_be(tmp_path: Path, overrides: dict[str, str], told: str) -> None:
+    assert told in refusal(tmp_path, overrides=overrides)
+
+
+def test_two_stores(tmp_path: Path) -> None:
+    both = settings(tmp_path, overrides=TO_S3)
+    assert (both.storage.called, both.old_storage.called) == ("s3", "local")
+    assert both.find_root(both.old_storage) == tmp_path / "storage"
+    disks = {"storage.name": "second", "storage.root": "new", "old_storage.driver": "local"}
+    both = settings(tmp_path, overrides=disks)
+    assert (both.storage.called, both.old_storage.called) == ("second", "local")
+    variables = {"MOORAGE_OLD_STORAGE__DRIVER": "local", "MOORAGE_STORAGE__NAME": "second"}
+    variables["MOORAGE_STORAGE__ROOT"] = "new"
+    told = load(config=None, data=tmp_path, overrides={}, environ=variables)
+    assert told.old_storage == both.old_storage
 
 
 def test_the_default_page_is_no_larger_than_the_largest(tmp_path: Path) -> None:

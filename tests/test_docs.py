@@ -48,7 +48,8 @@ def test_every_operation_of_the_admin_api_is_listed_with_who_may() -> None:
 def test_files_named_in_the_docs_exist() -> None:
     for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
         named = re.findall(
-            r"`((?:docs|tests|registry|storage|migrations)/[\w./-]+)`", page.read_text()
+            r"`((?:docs|tests|registry|storage|migrations|deploy|benchmarks)/[\w./-]+)`",
+            page.read_text(),
         )
         for name in named:
             if name != "registry/migrations":  # where the wheel has them

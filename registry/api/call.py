@@ -50,6 +50,11 @@ class Call:
             raise NameInvalidError("the path names no repository")
         return self.repository
 
+    @property
+    def began(self) -> float:
+        """When the request came, of `time.monotonic`."""
+        return float(self.request.scope["moorage.began"])
+
     def param(self, name: str) -> str:
         """A part of the path."""
         return str(self.request.path_params[name])

@@ -104,7 +104,7 @@ class Guard:
         """
         origin = find_origin(request)
         self.limits.check_request(origin.address or None, None)
-        caller = await self.auth.find_open()
+        caller = await self.auth.find_open(request.scope["moorage.began"])
         if caller is None:
             caller = await self._identify(request, action, name, origin)
         self.limits.check_request(None, find_limited(caller))
@@ -114,16 +114,17 @@ class Guard:
         self, request: Request, action: Action, name: RepositoryName | None, origin: Origin
     ) -> Caller:
         scope = format_scope(action, name)
+        since = request.scope["moorage.began"]
         try:
             given = read_credentials(request)
             if isinstance(given, Basic):
                 self.warn_if_readable(request)
-                caller = await self.auth.from_password(given.name, given.password, origin)
+                caller = await self.auth.from_password(given.name, given.password, origin, since)
                 if caller.may(action, name):
                     return caller
                 raise DeniedError("the right for this is missing", {"action": action.value})
             if isinstance(given, Token):
-                caller = await self.auth.from_token(given.text)
+                caller = await self.auth.from_token(given.text, since)
                 if caller.may(action, name):
                     return caller
                 raise self.demand(request, [scope])

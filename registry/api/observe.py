@@ -55,7 +55,13 @@ class _Exchange:
     """One request and its answer, counted."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = {**scope, "moorage.route": "other", "moorage.principal": "-"}
+        self._started = time.monotonic()
+        self.scope = {
+            **scope,
+            "moorage.began": self._started,
+            "moorage.route": "other",
+            "moorage.principal": "-",
+        }
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -64,7 +70,6 @@ class _Exchange:
         self._status = 0
         self._in = 0
         self._out = 0
-        self._started = time.monotonic()
         length = self.headers.get("content-length", "0")
         self._unread = length != "0" or "transfer-encoding" in self.headers
         self._gone = False
@@ -118,7 +123,9 @@ class _Exchange:
         elif isinstance(error, DatabaseUnavailableError):
             metrics.DATABASE_ERRORS.inc()
         if wire.status >= _SERVER_ERROR:
-            logger.error("request failed: %s", error, exc_info=error)
+            # Where it was when the database went away says nothing, a hundred times a second.
+            away = isinstance(error, DatabaseUnavailableError)
+            logger.error("request failed: %s", error, exc_info=None if away else error)
         if isinstance(error, ClientGoneError):
             self._status = _CLIENT_GONE
         elif not self._status:

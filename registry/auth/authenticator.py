@@ -78,23 +78,27 @@ class Authenticator:
         self._bearers: Recent[Bearer] = Recent(_RECENT, _RECENT_SECONDS)
         self._used: dict[str, int] = {}
 
-    async def find_open(self) -> Caller | None:
-        """The caller that everybody is, where nobody needs to sign in."""
+    async def find_open(self, since: float | None = None) -> Caller | None:
+        """The caller that everybody is, where nobody needs to sign in. `since`: as in
+        `Policies.get`, here and below.
+        """
         if self.rules.open:
             return OPEN
         if self.rules.closed:
             return None
-        policy = self.policies.peek() or await self.policies.get()
+        policy = await self.policies.get(since)
         return None if policy.has_users else OPEN
 
-    async def from_password(self, name: str, password: str, origin: Origin) -> Caller:
+    async def from_password(
+        self, name: str, password: str, origin: Origin, since: float | None = None
+    ) -> Caller:
         """Who signs in with a password, or with a secret or ID token in its place.
 
         Raises CredentialsInvalidError, TooManyRequestsError.
         """
         if not self.rules.own:
             raise CredentialsInvalidError("only tokens of the outside issuer are taken here")
-        policy = self.policies.peek() or await self.policies.get()
+        policy = await self.policies.get(since)
         given = f"{name}\0{password}"
         principal = self._signed_in.find(given)
         if principal is None or policy.find_account(principal.credential, clock.now()) is None:
@@ -105,7 +109,7 @@ class Authenticator:
 
     async def from_credential(self, credential: str) -> Caller:
         """Who signed in with a credential before; CredentialsInvalidError where it is over."""
-        policy = self.policies.peek() or await self.policies.get()
+        policy = await self.policies.get()
         account = policy.find_account(credential, clock.now())
         if account is None:
             raise _wrong()
@@ -113,11 +117,11 @@ class Authenticator:
 
     async def from_nothing(self) -> Caller:
         """Anybody: she may do what is granted to everybody."""
-        return self._caller(ANONYMOUS, self.policies.peek() or await self.policies.get())
+        return self._caller(ANONYMOUS, await self.policies.get())
 
-    async def from_token(self, token: str) -> Caller:
+    async def from_token(self, token: str, since: float | None = None) -> Caller:
         """Who bears an access token, of ours or of the outside issuer; TokenInvalidError."""
-        policy = self.policies.peek() or await self.policies.get()
+        policy = await self.policies.get(since)
         if self._issuer is not None and read_issuer(token) == self._issuer.issuer:
             return self._outside_caller(self._issuer, token, policy)
         if not self.rules.own:
@@ -274,4 +278,3 @@ class Authenticator:
         for issuer in self._outside:
             await issuer.stop()
         self.passwords.close()
-        self.policies.close()

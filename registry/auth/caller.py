@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import cache
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, allowed_actions
 from registry.auth.policy import Account, Policy
@@ -22,6 +23,7 @@ _NEEDED = {
 }
 
 
+@cache  # there are eight sets of actions, and this was most of what a token cost
 def rights_of_actions(actions: frozenset[Action]) -> Rights:
     """What actions, as tokens list them, stand for."""
     return frozenset().union(*(_RIGHTS[action] for action in actions))

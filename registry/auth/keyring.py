@@ -87,6 +87,12 @@ class Keyring:
             found = self._private[kid] = Ed25519PrivateKey.from_private_bytes(raw)
         return found
 
+    async def list_private(self) -> dict[str, bytes]:
+        """All that the vault keeps for this registry, by name; ConfigError."""
+        known = [key.kid for key in await self._db.read(signing_keys.list_all)]
+        found = {name: await self._vault.find(name) for name in [_PEPPER, *known]}
+        return {name: value for name, value in found.items() if value is not None}
+
     async def forget(self, kids: list[str]) -> None:
         """Remove the private halves of keys that are no longer known."""
         for kid in kids:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def read_state(settings: Settings) -> SchemaState:
     return asyncio.run(job())
 
 
+def is_embedded(settings: Settings) -> bool:
+    """Whether the database is a file in reach of this machine alone."""
+    return Database.is_embedded(settings.database_url)
+
+
 def _file(settings: Settings) -> Path:
     return Path(parse_url(settings.database_url).database or "")
 
@@ -38,7 +44,7 @@ def has_users(settings: Settings) -> bool:
     """Whether anybody could sign in. Nothing is created: without a database there is nobody."""
 
     async def job() -> bool:
-        if Database.is_embedded(settings.database_url) and not _file(settings).exists():
+        if is_embedded(settings) and not _file(settings).exists():
             return False
         database = Database(settings.database_url)
         try:
@@ -55,17 +61,34 @@ def bring_up_to_date(settings: Settings, folder: DataFolder) -> bool:
     """Upgrade an older schema; whether there was anything to do."""
     if read_state(settings).version >= migrate.VERSION:
         return False
-    with folder.alone(PATIENCE):
+    # Servers of the version before go on where the database is elsewhere.
+    with folder.alone(PATIENCE) if is_embedded(settings) else contextlib.nullcontext():
         migrate.upgrade(settings.database_url)
     return True
 
 
 def make_usable(settings: Settings, folder: DataFolder) -> None:
-    """Create or upgrade an embedded database; SchemaError for any other that does not fit."""
-    if Database.is_embedded(settings.database_url):
+    """Create or upgrade an embedded database, and create any other in one that has nothing in it;
+    SchemaError for one that does not fit.
+    """
+    if is_embedded(settings):
         bring_up_to_date(settings, folder)
+        return
+    state = read_state(settings)
+    if not state.version and migrate.is_bare(settings.database_url):
+        migrate.upgrade(settings.database_url)
+        state = read_state(settings)
+    migrate.require_usable(state)
+
+
+def enter(settings: Settings, folder: DataFolder) -> None:
+    """Use the folder of a registry that there is. Of one whose database is elsewhere it may hold
+    nothing, and be new wherever a command runs. ConfigError where there is none.
+    """
+    if is_embedded(settings):
+        folder.open()
     else:
-        migrate.require_usable(read_state(settings))
+        folder.create()
 
 
 def upgrade(args: argparse.Namespace) -> int:
@@ -85,12 +108,14 @@ def upgrade(args: argparse.Namespace) -> int:
 def status(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     folder = DataFolder(settings.data)
-    folder.open()
+    enter(settings, folder)
     state = read_state(settings)
     folder.close()
     if args.json:
         output.write_json({**asdict(state), "known": migrate.VERSION, "usable": state.usable})
         return 0
+    if state.move is not None and not state.move.over:
+        output.write(f"{state.move.state}: takes no changes (copied to {state.move.place})")
     fits = "usable by this version" if state.usable else "not usable by this version"
     output.write(f"schema {state.version or 'none'}: {fits}, which knows {migrate.VERSION}")
     return 0

@@ -34,10 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
     serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
     serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:5000)")
     serve.add_argument("--workers", metavar="N", help="worker processes (default 1)")
+    add_command(commands, "worker", "run the background jobs alone", "worker:work", [shared])
 
     printing = argparse.ArgumentParser(add_help=False, parents=[shared])
     printing.add_argument("--json", action="store_true", help="print JSON")
     _add_database(add_group(commands, "db", "the database's schema"), printing)
+    _add_storage(add_group(commands, "storage", "the stores of blobs"), printing)
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
     _add_tags(add_group(commands, "tag", "tags"), printing)
@@ -48,6 +50,29 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_database(group: "Commands", printing: argparse.ArgumentParser) -> None:
     add_command(group, "upgrade", "bring the schema up to date", "db:upgrade", [printing])
     add_command(group, "status", "show the schema's version", "db:status", [printing])
+    copy = add_command(
+        group, "copy", "copy all of it to another database", "db_copy:copy", [printing]
+    )
+    copy.add_argument("--to", metavar="URL", help="SQLAlchemy URL of an empty database")
+    copy.add_argument("--keep", action="store_true", help="go on with this database afterwards")
+    copy.add_argument(
+        "--release", action="store_true", help="take changes again after a copy, copy nothing"
+    )
+
+
+def _add_storage(group: "Commands", printing: argparse.ArgumentParser) -> None:
+    copy = add_command(
+        group, "copy", "move all blobs from the old store to the new", "storage:copy", [printing]
+    )
+    copy.add_argument("--dry-run", action="store_true", help="say how much there is, move nothing")
+    copy.add_argument("--parallel", metavar="N", default="4", help="blobs at once (default 4)")
+    copy.add_argument("--pace", metavar="SIZE", help="bytes a second at the most (20MiB)")
+    copy.add_argument(
+        "--keep",
+        metavar="DURATION",
+        default="1h",
+        help="how long bytes stay in the old store after their blob has moved (default 1h)",
+    )
 
 
 def _add_config(group: "Commands", printing: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ def run_opened(
         folder.create()
         db.make_usable(settings, folder)
     else:
-        folder.open()
+        db.enter(settings, folder)
 
     async def job() -> T:
         async with started(settings) as opened:

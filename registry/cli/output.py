@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+_BAR = 30
+
 
 def write(text: str) -> None:
     sys.stdout.write(text + "\n")
@@ -39,6 +41,21 @@ def show(value: Any, text: str, *, as_json: bool) -> None:
 def hint(text: str) -> None:
     """Say something beside the result, where it is in nobody's way."""
     sys.stderr.write(text + "\n")
+
+
+def show_progress(done: int, total: int, text: str) -> None:
+    """Draw how far long work is over the line before, where a person looks on."""
+    if sys.stderr.isatty():
+        share = min(1.0, done / total) if total else 1.0
+        bar = "#" * round(share * _BAR)
+        sys.stderr.write(f"\r\x1b[K[{bar:<{_BAR}}] {share:4.0%}  {text}")
+        sys.stderr.flush()
+
+
+def end_progress() -> None:
+    """Leave the line of the bar."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
 
 
 def complain(message: str) -> None:

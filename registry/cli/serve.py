@@ -58,7 +58,7 @@ def serve(args: argparse.Namespace) -> int:
     supervisor = Supervisor(
         settings.http.workers,
         lambda: _work(settings, sockets, tls),
-        drain=settings.http.drain,
+        drain=settings.http.stop_delay + settings.http.drain,
         at_stop=close_sockets,
     )
     return supervisor.run()
@@ -139,15 +139,19 @@ class _Server(uvicorn.Server):
 
     health: "Health"
     tls: TlsContext | None
+    stop_delay: float
 
     async def main_loop(self) -> None:
         watching = asyncio.create_task(self.tls.watch()) if self.tls else None
         await super().main_loop()
+        await asyncio.sleep(self.stop_delay)
         if watching:
             watching.cancel()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.health.draining = True
+        if sig == signal.SIGINT:
+            self.stop_delay = 0  # a person at a terminal waits
         super().handle_exit(sig, frame)
 
 
@@ -172,6 +176,7 @@ def _work(settings: Settings, sockets: list[socket.socket], tls: TlsContext | No
     )
     server = _Server(config)
     server.tls = tls
+    server.stop_delay = settings.http.stop_delay
     server.health = opened.registry.health
     # uvicorn raises the signal once more when it is done; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):

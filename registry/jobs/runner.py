@@ -3,19 +3,27 @@
 import asyncio
 import contextlib
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from registry.errors import DatabaseUnavailableError
 from registry.services.leases import Leases
 
 logger = logging.getLogger(__name__)
 
-LEASE = 60.0
+LEASE = 30.0
 """Seconds after which another process may take over a job whose process died."""
+
+BEAT = 10.0
+"""Seconds between two extensions of the lease of a job that runs."""
 
 LONGEST_PAUSE = 300.0
 """Seconds between attempts of a job that keeps failing, at the most."""
+
+PATIENCE = 3.0
+"""Seconds for running pieces of work to end when the process is told to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,7 @@ class Job:
     """`run` does a bounded piece of work and says how much it did; it is called until that is 0.
 
     `is_due` is a cheap look, so that idle processes write no leases. `interval` in seconds.
+    A piece may be cut off, by kill -9 or by the end of its lease: the next one goes on.
     """
 
     name: str
@@ -45,9 +54,13 @@ class Runner:
         self._tasks = [asyncio.create_task(self._repeat(job), name=job.name) for job in self._jobs]
 
     async def stop(self) -> None:
-        """Let running pieces of work end, give the leases back."""
+        """Let running pieces of work end, or end them; give the leases back."""
         self._stopping.set()
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=PATIENCE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _repeat(self, job: Job) -> None:
         pause = job.interval
@@ -65,10 +78,43 @@ class Runner:
     async def _run(self, job: Job) -> None:
         if not await job.is_due():
             return
-        while await self._leases.claim(job.name, self._holder, LEASE):
-            done = await job.run()
+        while True:
+            claimed = time.monotonic()
+            if not await self._claim(job):
+                return
+            try:
+                done = await self._hold(job, asyncio.ensure_future(job.run()), claimed)
+            except BaseException:
+                # What fails here may be done elsewhere.
+                with contextlib.suppress(DatabaseUnavailableError):
+                    await self._leases.release(job.name, self._holder)
+                raise
             if done:
                 logger.info("job %s: %d done", job.name, done)
             if not done or self._stopping.is_set():
                 await self._leases.release(job.name, self._holder)
                 return
+
+    async def _hold(self, job: Job, work: asyncio.Future[int], claimed: float) -> int:
+        """Keep the lease while `work` runs, and end it where the lease is lost; what it did."""
+        try:
+            while not (await asyncio.wait([work], timeout=BEAT))[0]:
+                asked = time.monotonic()
+                try:
+                    if not await self._claim(job):
+                        break
+                    claimed = asked
+                except DatabaseUnavailableError:
+                    if time.monotonic() > claimed + LEASE - BEAT:
+                        break
+            else:
+                return work.result()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
+        logger.warning("job %s: the lease was lost, so the work was cut off", job.name)
+        return 0
+
+    async def _claim(self, job: Job) -> bool:
+        return await self._leases.claim(job.name, self._holder, LEASE)

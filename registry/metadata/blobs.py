@@ -132,8 +132,33 @@ def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
     return tx.execute(query.values(state=state.value)).rowcount > 0
 
 
-def is_any(tx: Transaction) -> bool:
-    return tx.execute(sa.select(sa.literal(1)).select_from(blobs).limit(1)).first() is not None
+def list_stores(tx: Transaction) -> list[str]:
+    """The names of all stores that hold blobs, each found by one step in the index."""
+    found: list[str] = []
+    while True:
+        query = sa.select(sa.func.min(_b.store))
+        if found:
+            query = query.where(_b.store > found[-1])
+        name = tx.execute(query).scalar_one()
+        if name is None:
+            return found
+        found.append(name)
+
+
+def list_in(tx: Transaction, store: str, last: Digest | None, n: int) -> list[BlobRow]:
+    """At most `n` blobs of the store, after digest `last`, in order of digests."""
+    query = sa.select(*_COLUMNS).where(_b.store == store)
+    if last is not None:
+        query = query.where(_b.digest > last)
+    found = tx.execute(query.order_by(_b.digest).limit(n))
+    return [row for row in map(_row, found) if row is not None]
+
+
+def measure(tx: Transaction, store: str) -> tuple[int, int]:
+    """How many blobs the store holds, and their bytes."""
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_b.size), 0))
+    count, size = tx.execute(query.where(_b.store == store)).one()
+    return int(count), int(size)
 
 
 def count_not_live(tx: Transaction) -> int:

@@ -14,8 +14,16 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from registry import clock
-from registry.errors import ConfigError, DatabaseFullError, DatabaseUnavailableError
-from registry.metadata import postgres, sqlite
+from registry.errors import (
+    ConfigError,
+    DatabaseFullError,
+    DatabaseMovingError,
+    DatabaseUnavailableError,
+)
+from registry.metadata import moves, postgres, sqlite
+from registry.metadata.call import PATIENCE, UNAVAILABLE, answer
+from registry.metadata.postgres import PostgresReader, PostgresWriter
+from registry.metadata.sqlite import SqliteWriter
 from registry.metadata.transaction import Transaction
 from storage.settled import settled
 
@@ -24,6 +32,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 READERS = 8
+
+_AT_ONCE = 2.0
+"""Seconds within which the smallest question is answered by a database that is there."""
 
 _SQLITE_FULL = sqlite3.SQLITE_FULL
 
@@ -34,16 +45,18 @@ class Database:
     def __init__(self, url: str) -> None:
         """Open `url`, a SQLAlchemy URL; ConfigError if it is none or of another database."""
         self.url = parse_url(url)
-        self._writer: sqlite.SqliteWriter | postgres.PostgresWriter
+        self._writer: SqliteWriter | PostgresWriter
+        self._readers: ThreadPoolExecutor | PostgresReader
         if self.is_embedded(url):
             path = self.path
             sqlite.create_file(path)
             self._reader = sqlite.open_engine(path, writer=False)
-            self._writer = sqlite.SqliteWriter(path, clock.now)
+            self._writer = SqliteWriter(path, clock.now)
+            self._readers = ThreadPoolExecutor(READERS, "sql-read")
         else:
             self._reader = postgres.open_engine(self.url, writer=False)
-            self._writer = postgres.PostgresWriter(self.url, clock.now)
-        self._readers = ThreadPoolExecutor(READERS, "sql-read")
+            self._writer = PostgresWriter(self.url, clock.now)
+            self._readers = PostgresReader(self._reader, clock.now)
 
     @staticmethod
     def is_embedded(url: str) -> bool:
@@ -60,38 +73,59 @@ class Database:
         """The file of an embedded database."""
         return Path(self.url.database or "")
 
-    async def read(self, work: Callable[[Transaction], T]) -> T:
+    async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
         """Run `work` on a reading connection. On SQLite it sees one snapshot.
 
-        Cancelled, it does not wait for `work`: a database that hangs must not hang who gave up.
+        DatabaseUnavailableError, on PostgreSQL when `patience`, in seconds, ends. Cancelled, it
+        does not wait for `work`: a database that hangs must not hang who gave up.
         """
-
-        def job() -> T:
-            with self._reader.connect() as connection:
-                return work(Transaction(connection, "", clock.now()))
-
+        readers = self._readers
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, job)
+            if isinstance(readers, PostgresReader):
+                return await answer(lambda: readers.submit(work), self._look, patience)
+            return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
         except sa.exc.SQLAlchemyError as error:
             raise _translate(error) from None
 
-    async def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        with self._reader.connect() as connection:
+            return work(Transaction(connection, "", clock.now()))
+
+    async def write(
+        self, work: Callable[[Transaction], T], *, actor: str, patience: float = PATIENCE
+    ) -> T:
         """Run `work` in a transaction and return when it is durable.
 
         `work` may be called more than once (conflicts are retried) and must change nothing else.
-        What it raises rolls the transaction back and goes on to the caller.
+        What it raises rolls the transaction back and goes on to the caller. After
+        DatabaseUnavailableError it may have been committed all the same. `patience` as in `read`.
         """
+        writer = self._writer
         try:
-            return await settled(asyncio.wrap_future(self._writer.submit(work, actor)))
+            if isinstance(writer, PostgresWriter):
+                return await answer(
+                    lambda: writer.submit(work, actor, patience),
+                    self._look,
+                    patience,
+                    to_the_end=True,
+                )
+            return await settled(asyncio.wrap_future(writer.submit(work, actor)))
         except sa.exc.SQLAlchemyError as error:
             raise _translate(error) from None
+
+    async def _look(self) -> None:
+        """Ask for nothing; DatabaseUnavailableError unless there is an answer at once."""
+        await self.read(lambda tx: tx.execute(sa.select(1)).scalar_one(), patience=_AT_ONCE)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self._readers.shutdown()
-        self._reader.dispose()
+        if isinstance(self._readers, PostgresReader):
+            self._readers.close()
+        else:
+            self._readers.shutdown()
+            self._reader.dispose()
         self._writer.close()
 
 
@@ -115,10 +149,14 @@ def _translate(error: sa.exc.SQLAlchemyError) -> DatabaseUnavailableError:
     """What callers get in its place. Only its first line is logged: PostgreSQL shows whole rows in
     those below.
     """
-    logger.error("%s: %s", type(error).__name__, str(error).partition("\n")[0])
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    if getattr(cause, "sqlstate", None) == moves.SQLSTATE or str(cause) == moves.REFUSAL:
+        return DatabaseMovingError(
+            "the registry is moving to another database and takes no changes until it is there"
+        )
+    logger.error("%s: %s", type(error).__name__, str(error).partition("\n")[0])
     if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or (
         getattr(cause, "sqlstate", None) == "53100"
     ):
         return DatabaseFullError("no room on the database's disk")
-    return DatabaseUnavailableError("the database cannot answer now")
+    return DatabaseUnavailableError(UNAVAILABLE)

@@ -9,8 +9,12 @@ _d = doomed.c
 
 
 def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: int = 0) -> None:
-    """Doom a key. `not_before`: microseconds, when its bytes may go at the earliest."""
-    statement = tx.insert(doomed).values(store=store, key=key, reason=reason, not_before=not_before)
+    """Doom a key. `not_before`: microseconds, when its bytes may go at the earliest; never before
+    now, so that `list_due` knows for how long a key has been doomed.
+    """
+    statement = tx.insert(doomed).values(
+        store=store, key=key, reason=reason, not_before=max(not_before, tx.now)
+    )
     tx.execute(
         statement.on_conflict_do_update(
             index_elements=[_d.store, _d.key], set_={"not_before": statement.excluded.not_before}
@@ -18,15 +22,22 @@ def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: in
     )
 
 
-def list_due(tx: Transaction, store: str, n: int) -> list[str]:
-    """At most `n` keys of the store whose time has come."""
+def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[str]:
+    """At most `n` keys of the store whose time has come, and `held` seconds have gone since."""
+    until = tx.now - int(held * 1_000_000)
     query = (
         sa.select(_d.key)
-        .where(_d.store == store, _d.not_before <= tx.now)
+        .where(_d.store == store, _d.not_before <= until)
         .order_by(_d.not_before, _d.key)
         .limit(n)
     )
     return list(tx.execute(query).scalars())
+
+
+def count_in(tx: Transaction, store: str) -> int:
+    """How many keys of the store are doomed."""
+    query = sa.select(sa.func.count()).select_from(doomed).where(_d.store == store)
+    return int(tx.execute(query).scalar_one())
 
 
 def delete(tx: Transaction, store: str, keys: list[str]) -> None:

@@ -10,13 +10,14 @@ _l = leases.c
 
 def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
+    now = tx.read_clock()
     insert = tx.insert(leases).values(
-        name=name, holder=holder, expires_at=tx.now + int(seconds * 1_000_000)
+        name=name, holder=holder, expires_at=now + int(seconds * 1_000_000)
     )
     statement = insert.on_conflict_do_update(
         index_elements=[_l.name],
         set_={"holder": insert.excluded.holder, "expires_at": insert.excluded.expires_at},
-        where=sa.or_(_l.holder == holder, _l.expires_at < tx.now),
+        where=sa.or_(_l.holder == holder, _l.expires_at < now),
     )
     # RETURNING, because psycopg does not count the rows of an insert.
     return tx.execute(statement.returning(_l.name)).first() is not None

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -36,6 +37,14 @@ class ManifestRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """A manifest and its bytes."""
+
+    row: ManifestRow
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Edge:
     """What a manifest names. `blob` or `child` says which of the two this repository has."""
 
@@ -49,24 +58,31 @@ _COLUMNS = (_m.id, _m.digest, _m.media_type, _m.size, _m.artifact_type)
 
 
 def find(tx: Transaction, name: RepositoryName, reference: Reference) -> ManifestRow | None:
-    query = (
-        sa.select(*_COLUMNS)
-        .join(repositories, repositories.c.id == _m.repository_id)
-        .where(repositories.c.name == name)
-    )
-    if isinstance(reference, Tag):
-        query = query.join(
-            tags, sa.and_(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
-        ).where(_t.name == str(reference))
-    else:
-        query = query.where(_m.digest == reference)
-    row = tx.execute(query).one_or_none()
+    row = tx.execute(_referred(sa.select(*_COLUMNS), name, reference)).one_or_none()
     return ManifestRow(*row) if row else None
 
 
-def read_bytes(tx: Transaction, manifest_id: int) -> bytes | None:
-    query = sa.select(manifest_bytes.c.bytes).where(manifest_bytes.c.manifest_id == manifest_id)
-    return tx.execute(query).scalar_one_or_none()
+def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> Found | None:
+    """The manifest with its bytes, in one question."""
+    query = sa.select(manifest_bytes.c.bytes, *_COLUMNS).join(
+        manifests, manifest_bytes.c.manifest_id == _m.id
+    )
+    row = tx.execute(_referred(query, name, reference)).one_or_none()
+    return Found(ManifestRow(*row[1:]), row[0]) if row else None
+
+
+def _referred(
+    query: sa.Select[*tuple[Any, ...]], name: RepositoryName, reference: Reference
+) -> sa.Select[*tuple[Any, ...]]:
+    """The query, of the one manifest that is meant."""
+    query = query.join(repositories, repositories.c.id == _m.repository_id).where(
+        repositories.c.name == name
+    )
+    if isinstance(reference, Tag):
+        return query.join(
+            tags, sa.and_(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
+        ).where(_t.name == str(reference))
+    return query.where(_m.digest == reference)
 
 
 def put(

@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from registry.errors import SchemaError
+from registry.errors import DatabaseUnavailableError, SchemaError
+from registry.metadata import moves
+from registry.metadata.call import PATIENCE, UNAVAILABLE
 from registry.metadata.database import Database, parse_url
+from registry.metadata.moves import MoveRow, MoveState
 from registry.metadata.tables import schema
 from registry.metadata.transaction import Transaction
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-VERSION = 2
+VERSION = 4
 """The schema this code writes: the number of the newest migration."""
+
+_MOVES = 4
+"""The first that says of itself that it moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +32,32 @@ class SchemaState:
 
     version: int
     min_reader: int
+    move: MoveRow | None = None
 
     @property
     def usable(self) -> bool:
-        return self.version >= VERSION >= self.min_reader
+        return self.version >= VERSION >= self.min_reader and not self.filling
+
+    @property
+    def filling(self) -> bool:
+        """Whether a copy into the database has not come to its end."""
+        return self.move is not None and self.move.state is MoveState.FILLING
 
 
-async def read_state(database: Database) -> SchemaState:
+async def read_state(database: Database, *, patience: float = PATIENCE) -> SchemaState:
     def work(tx: Transaction) -> SchemaState:
         if not sa.inspect(tx.connection).has_table(schema.name):
             return SchemaState(0, 0)
         version, min_reader = tx.execute(sa.select(schema.c.version, schema.c.min_reader)).one()
-        return SchemaState(version, min_reader)
+        move = moves.find(tx) if version >= _MOVES else None
+        return SchemaState(version, min_reader, move)
 
-    return await database.read(work)
+    return await database.read(work, patience=patience)
 
 
-async def require_current(database: Database) -> None:
+async def require_current(database: Database, *, patience: float = PATIENCE) -> None:
     """Raise SchemaError, with the remedy, unless this code may use the database."""
-    require_usable(await read_state(database))
+    require_usable(await read_state(database, patience=patience))
 
 
 def require_usable(state: SchemaState) -> None:
@@ -59,6 +72,20 @@ def require_usable(state: SchemaState) -> None:
         raise SchemaError(
             f"the database {what}, this version needs {VERSION}. Run: moorage db upgrade"
         )
+    if state.filling:
+        raise SchemaError(
+            "the database was being filled by a copy that did not end. Run moorage db copy again, "
+            "with the settings of the database that it was copied from"
+        )
+
+
+def is_bare(url: str) -> bool:
+    """Whether the database has no tables at all, of nobody. Blocking; DatabaseUnavailableError."""
+    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
+    try:
+        return not sa.inspect(engine).get_table_names()
+    except sa.exc.SQLAlchemyError as error:
+        raise DatabaseUnavailableError(UNAVAILABLE) from error
 
 
 def upgrade(url: str) -> None:

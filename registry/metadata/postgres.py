@@ -1,14 +1,21 @@
 """PostgreSQL: short transactions at READ COMMITTED on threads of their own, retried on conflict."""
 
+import random
+import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import sqlalchemy as sa
 
+from registry.metadata.call import PATIENCE, Call
 from registry.metadata.transaction import Transaction
 
+T = TypeVar("T")
+
 THREADS = 8
+"""Connections for reads, and as many for writes."""
+
 ATTEMPTS = 4
 
 _CONFLICTS = {
@@ -18,30 +25,76 @@ _CONFLICTS = {
     "23505",  # unique_violation: what was not there has come; look again
 }
 
+_PAUSE = 0.02
+"""Seconds between two attempts, about; twice as long each time."""
+
+_SESSION = {
+    # All questions are small: to compile one takes longer than to answer it.
+    "jit": "off",
+    # The server gives up before we do: what it tells keeps its connection.
+    "lock_timeout": "2500ms",
+    "statement_timeout": "3s",
+    # A client cut off in the middle would keep its locks for hours, the counter's of the feed too.
+    "idle_in_transaction_session_timeout": "4s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 CONNECT = {
     "connect_timeout": 3,
     # A server that has vanished answers nothing, not even that it has.
     "tcp_user_timeout": 4000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "options": "-c statement_timeout=30000 -c lock_timeout=10000",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
     "application_name": "moorage",
 }
 
 
 def open_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
-    """An engine whose connections are tested before use and whose statements cannot hang."""
+    """An engine whose statements cannot hang. Connections are not tested before use: it would
+    double the time of a read. Who finds a lost one takes another.
+    """
     engine = sa.create_engine(
         url,
         pool_size=THREADS,
         max_overflow=0,
-        pool_pre_ping=True,
-        pool_timeout=5,
         hide_parameters=True,  # an error is logged, and must show no hash of a password
         connect_args=CONNECT,
     )
     return engine if writer else engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+class PostgresReader:
+    """Threads that each read for one caller at a time."""
+
+    def __init__(self, engine: sa.Engine, clock: Callable[[], int]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(THREADS, "sql-read")
+
+    def submit(self, work: Callable[[Transaction], T]) -> Call[T]:
+        """Begin a read, each of its statements of its own moment."""
+
+        def run(call: Call[T]) -> T:
+            with self._engine.connect() as connection, call.using(connection):
+                return work(Transaction(connection, "", self._clock()))
+
+        def run_again_if_lost(call: Call[T]) -> T:
+            try:
+                return run(call)
+            except sa.exc.DBAPIError as error:
+                if not error.connection_invalidated or call.given_up:
+                    raise
+                return run(call)
+
+        return Call(self._threads, run_again_if_lost)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._engine.dispose()
 
 
 class PostgresWriter:
@@ -52,22 +105,35 @@ class PostgresWriter:
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "sql-write")
 
-    def submit(self, work: Callable[[Transaction], Any], actor: str) -> "Future[Any]":
-        return self._threads.submit(self._transact, work, actor)
+    def submit(
+        self, work: Callable[[Transaction], T], actor: str, patience: float = PATIENCE
+    ) -> Call[T]:
+        """Begin a transaction; above PATIENCE its statements may take so many seconds, too."""
+        return Call(self._threads, lambda call: self._transact(call, work, actor, patience))
 
-    def _transact(self, work: Callable[[Transaction], Any], actor: str) -> Any:
+    def _transact(
+        self, call: Call[T], work: Callable[[Transaction], T], actor: str, patience: float
+    ) -> T:
         for attempt in range(1, ATTEMPTS + 1):
+            committing = False
             try:
-                with self._engine.begin() as connection:
+                with self._engine.connect() as connection, call.using(connection):
+                    if patience > PATIENCE:
+                        limit = f"SET LOCAL statement_timeout = '{patience:.0f}s'"
+                        connection.exec_driver_sql(limit)
                     transaction = Transaction(connection, actor, self._clock())
                     result = work(transaction)
                     transaction.write_changes()
+                    committing = True
+                    connection.commit()
+                    return result
             except sa.exc.DBAPIError as error:
-                # No retry once the commit may have happened: those errors are of other classes.
-                if attempt == ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _CONFLICTS:
+                state = getattr(error.orig, "sqlstate", None)
+                # A connection lost in its commit leaves open whether that happened: no retry then.
+                lost = error.connection_invalidated and not committing and attempt == 1
+                if attempt == ATTEMPTS or call.given_up or not (lost or state in _CONFLICTS):
                     raise
-            else:
-                return result
+            time.sleep(random.uniform(0, _PAUSE * 2**attempt))  # noqa: S311 - against lockstep
         raise AssertionError
 
     def close(self) -> None:

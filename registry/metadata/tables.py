@@ -62,6 +62,21 @@ schema = sa.Table(
     sa.Column("min_reader", sa.Integer, nullable=False),
 )
 
+# At most one row: what `moorage db copy` is doing to this database, or has done. While there is
+# one, triggers on the other tables refuse every change (registry/metadata/moves.py).
+moves = sa.Table(
+    "moves",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("state", TEXT, nullable=False),
+    # Who copies: a run of the command that lost its lease can tell.
+    sa.Column("token", TEXT, nullable=False),
+    # The other database, without its password.
+    sa.Column("place", TEXT, nullable=False),
+    # When a pause ends whose command died, in microseconds; null: never.
+    sa.Column("until", sa.BigInteger),
+)
+
 repositories = sa.Table(
     "repositories",
     metadata,
@@ -84,6 +99,7 @@ blobs = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("touched_at", sa.BigInteger, nullable=False),
     sa.Index(None, "state", "digest"),
+    sa.Index(None, "store", "digest"),
 )
 
 repository_blobs = sa.Table(
@@ -179,10 +195,12 @@ uploads = sa.Table(
     sa.Column("generation", TEXT, nullable=False),
     # The key the bytes may appear under: set, and committed, before they do.
     sa.Column("key", TEXT),
-    # For stores that take bytes in parts: what each part is called there, as JSON.
+    # For stores that take bytes in parts: what each part is called there, as JSON of the store.
     sa.Column("parts", sa.Text),
     # Fencing for stores whose claims are rows: grows with each claim.
     sa.Column("claim", sa.BigInteger, nullable=False),
+    # Until when such a claim keeps others out; null: nobody holds it.
+    sa.Column("held_until", sa.BigInteger),
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("active_at", sa.BigInteger, nullable=False),
     sa.Index(None, "active_at"),

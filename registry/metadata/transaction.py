@@ -49,6 +49,15 @@ class Transaction:
             return postgresql.insert(table)
         return sqlite.insert(table)
 
+    def read_clock(self) -> sa.ColumnElement[int]:
+        """The time by the one clock that all processes share, in microseconds: what a lease is
+        measured by, since the clocks of machines differ.
+        """
+        if self.connection.dialect.name == "postgresql":
+            seconds = sa.extract("epoch", sa.func.clock_timestamp())
+            return sa.cast(seconds * 1_000_000, sa.BigInteger)
+        return sa.literal(self.now)
+
     def lock_absent(self, name: str) -> None:
         """Hold the name of a row that is not there yet until the transaction ends."""
         if self.connection.dialect.name == "postgresql":

@@ -1,45 +1,62 @@
-"""Has the policy changed? Asked before every answer, so it must cost next to nothing (design D8).
+"""Has anything changed? Asked before every answer, so it must cost next to nothing (design D8).
 
 SQLite counts commits of other connections in `PRAGMA data_version`, 2 µs to read; a connection
 that does nothing else sees all of them. PostgreSQL has no such thing: one query serves all who
-asked before it began (`registry.metadata.head`).
+asked before it began (`registry.metadata.head_query`).
 """
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from registry.metadata import policy
+from registry.errors import DatabaseUnavailableError
+from registry.metadata import heads
 from registry.metadata.database import Database
+from registry.metadata.heads import NOWHERE, Changed, Heads
 
 if TYPE_CHECKING:
-    from registry.metadata.head import HeadQuery
+    from registry.metadata.head_query import HeadQuery
 
 
-class PolicyWatch:
-    """The number of the policy's last change, as of the moment it is asked for."""
+class Watch:
+    """The numbers of the last changes, as of the moment they are asked for."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
         self._commits = _Commits(database.path) if database.embedded else None
-        self._head = None if database.embedded else _open_head(database.url)
+        self._query = None if database.embedded else _open_query(database.url)
+        self._forget: list[Callable[[Changed], None]] = []
         self._seen = -1
-        self._number = 0
-        self._next: asyncio.Future[int] | None = None
+        self._heads = NOWHERE
+        self._began = float("-inf")
+        self._next: asyncio.Future[Heads] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    def peek(self) -> int | None:
-        """The number, where nothing was committed since it was last read."""
+    def subscribe(self, forget: Callable[[Changed], None]) -> None:
+        """Have `forget` called with the repositories that changed, before anybody is told of heads
+        that are behind those changes.
+        """
+        self._forget.append(forget)
+
+    def peek(self, since: float | None = None) -> Heads | None:
+        """The heads, where they are known without a question, as `read` tells them."""
+        if since is not None and self._began >= since:
+            return self._heads
         if self._commits is None or self._seen < 0 or self._commits.count() != self._seen:
             return None
-        return self._number
+        return self._heads
 
-    async def read(self) -> int:
-        """The number. DatabaseUnavailableError."""
-        known = self.peek()
+    async def read(self, since: float | None = None) -> Heads:
+        """The heads as of now, or as of some moment after `since` (of `time.monotonic`).
+
+        DatabaseUnavailableError.
+        """
+        known = self.peek(since)
         if known is not None:
             return known
         # A query that has begun may be older than this question: the next one answers it.
@@ -48,37 +65,53 @@ class PolicyWatch:
         waiting = self._next
         if self._task is None:
             self._task = asyncio.create_task(self._run())
-        return await asyncio.shield(waiting)
+        try:
+            return await asyncio.shield(waiting)
+        except DatabaseUnavailableError as error:
+            # One of his own for each: what all share would grow by the way of each.
+            raise DatabaseUnavailableError(error.message) from None
 
     async def _run(self) -> None:
         while self._next is not None:
             asked, self._next = self._next, None
             try:
+                began = time.monotonic()
                 seen = self._commits.count() if self._commits is not None else -1
-                number = await self._ask()
+                now, changed = await self._ask()
             except Exception as error:  # noqa: BLE001 - whoever asked gets it
-                asked.set_exception(error)
-                asked.exception()  # nobody may be left to ask: that is no fault
+                # Who asked since has waited for the database as well, and would wait as long again.
+                late, self._next = self._take(), None
+                for each in (asked, late):
+                    if each is not None:
+                        each.set_exception(error)
+                        each.exception()  # nobody may be left to ask: that is no fault
             else:
-                self._seen, self._number = seen, number
-                asked.set_result(number)
+                if changed is None or changed:
+                    for forget in self._forget:
+                        forget(changed)
+                self._seen, self._heads, self._began = seen, now, began
+                asked.set_result(now)
         self._task = None
 
-    async def _ask(self) -> int:
-        if self._head is not None:
-            return await self._head.ask()
-        return await self._db.read(policy.read_number)
+    def _take(self) -> asyncio.Future[Heads] | None:
+        return self._next
+
+    async def _ask(self) -> tuple[Heads, Changed]:
+        last = self._heads
+        if self._query is not None:
+            return await self._query.ask(last)
+        return await self._db.read(lambda tx: heads.read(tx, last))
 
     def close(self) -> None:
         if self._commits is not None:
             self._commits.close()
-        if self._head is not None:
-            self._head.close()
+        if self._query is not None:
+            self._query.close()
 
 
-def _open_head(url: sa.URL) -> "HeadQuery":
+def _open_query(url: sa.URL) -> "HeadQuery":
     # psycopg is an extra: only those who have PostgreSQL have it.
-    from registry.metadata.head import HeadQuery  # noqa: PLC0415
+    from registry.metadata.head_query import HeadQuery  # noqa: PLC0415
 
     return HeadQuery(url)
 

@@ -11,10 +11,10 @@ from registry.metadata.blobs import BlobRow, BlobState
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
-from storage.blobs import Blobs as Objects
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError, ObjectMissingError
+from storage.stores import Stores
 
 __all__ = ["BlobRow", "Blobs"]
 
@@ -30,47 +30,66 @@ def _unknown(digest: Digest) -> BlobUnknownError:
 class Blobs:
     """A blob is served only after its bytes were looked at: the row alone proves nothing."""
 
-    def __init__(self, database: Database, objects: Objects) -> None:
+    def __init__(self, database: Database, stores: Stores) -> None:
         self._db = database
-        self._objects = objects
+        self._stores = stores
 
     async def stat(self, name: RepositoryName, digest: Digest) -> BlobRow:
         """The blob, if linked here and whole; else BlobUnknownError."""
-        row = await self._get_row(name, digest)
+        row = await self.get(name, digest)
         if not await self.is_whole(row):
             raise _unknown(digest)
         return row
 
-    async def open(self, name: RepositoryName, digest: Digest) -> tuple[BlobRow, Reader]:
-        """The blob, opened for reading; errors as `stat`. The caller closes the reader."""
-        row = await self._get_row(name, digest)
+    async def open(self, row: BlobRow, part: tuple[int, int] | None = None) -> Reader:
+        """The blob, opened for reading; errors as `stat`. The caller closes the reader.
+
+        `part`: first byte and length of what will be read, all by default.
+        """
         try:
-            reader = await self._objects.open(row.key, row.size)
+            reader = await self._stores.get(row.store).blobs.open(row.key, row.size, part)
         except (ObjectMissingError, ObjectDamagedError) as error:
+            moved = await self._db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
+            if moved is not None and moved.key != row.key:
+                return await self.open(moved, part)  # since the row was read
             await self._note(row, BlobState.MISSING)
-            raise _unknown(digest) from error
+            raise _unknown(row.digest) from error
         if row.state is BlobState.MISSING:
             await self._note(row, BlobState.LIVE)
-        return row, reader
+        return reader
 
-    async def _get_row(self, name: RepositoryName, digest: Digest) -> BlobRow:
+    async def find_link(self, row: BlobRow) -> str | None:
+        """A URL where the client can read the blob itself, if the store is set up for that. Whoever
+        has it needs no other right: it goes to nobody else, and into no log.
+        """
+        if row.state is not BlobState.LIVE:
+            return None  # reading it here sets the row right
+        return await self._stores.get(row.store).blobs.find_link(row.key)
+
+    async def get(self, name: RepositoryName, digest: Digest) -> BlobRow:
+        """The blob, if linked here, as its row has it; nobody has looked at its bytes."""
         row = await self._db.read(lambda tx: blobs.find(tx, name, digest))
         if row is None or row.state is BlobState.DAMAGED:
             raise _unknown(digest)
         return row
 
     async def is_whole(self, row: BlobRow) -> bool:
-        """Whether the blob's bytes are there in full length; the row is set right if it erred."""
+        """Whether the blob's bytes are there in full length; the row is set right if it erred.
+
+        Of a store that takes long to tell the row is believed: reading it sets it right.
+        """
         if row.state is BlobState.DAMAGED:
             return False
-        whole = await self.is_stored(row.key, row.size)
+        if not self._stores.get(row.store).blobs.cheap_stat:
+            return row.state is BlobState.LIVE
+        whole = await self.is_stored(row.store, row.key, row.size)
         await self._note(row, BlobState.LIVE if whole else BlobState.MISSING)
         return whole
 
-    async def is_stored(self, key: str, size: int) -> bool:
-        """Whether there are `size` bytes under `key`."""
+    async def is_stored(self, store: str, key: str, size: int) -> bool:
+        """Whether there are `size` bytes under `key` of the store called `store`."""
         try:
-            await self._objects.check(key, size)
+            await self._stores.get(store).blobs.check(key, size)
         except (ObjectMissingError, ObjectDamagedError):
             return False
         return True
@@ -89,9 +108,9 @@ class Blobs:
             metrics.BLOBS_FOUND_DAMAGED.inc()
             logger.error("blob %s is %s; a push of it heals it", row.digest, state.value)
 
-    async def is_any(self) -> bool:
-        """Whether the registry has any blob at all."""
-        return await self._db.read(blobs.is_any)
+    async def list_stores(self) -> list[str]:
+        """The names of the stores that hold blobs."""
+        return await self._db.read(blobs.list_stores)
 
     async def count_damaged(self) -> int:
         """Blobs whose bytes are known to be missing or damaged."""

@@ -1,42 +1,65 @@
 """Whether this process can do its work."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 
-from registry.errors import DatabaseUnavailableError, SchemaError
+from registry.errors import RegistryError
 from registry.metadata import migrate
 from registry.metadata.database import Database
-from storage.driver import Driver
 from storage.errors import StoreError
+from storage.stores import Store, Stores
 
-PATIENCE = 5.0
-"""Seconds for the database and the store to answer."""
+PATIENCE = 2.5
+"""Seconds for the database and the stores to answer: whoever probes has little more himself."""
+
+
+class _Check:
+    """One look at a part at a time, however many ask. One that hangs is not waited for again."""
+
+    def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
+        self._look = look
+        self._began = 0.0
+        self._task: asyncio.Task[str] | None = None
+
+    async def find_trouble(self) -> str:
+        """What is wrong; empty if nothing is."""
+        now = time.monotonic()
+        if self._task is None or self._task.done() or now >= self._began + PATIENCE:
+            self._began = now
+            self._task = asyncio.create_task(self._run())
+        task = self._task
+        await asyncio.wait([task], timeout=self._began + PATIENCE - now)
+        return task.result() if task.done() else "no answer"
+
+    async def _run(self) -> str:
+        try:
+            await self._look()
+        except (RegistryError, StoreError) as error:
+            return str(error)
+        return ""
 
 
 class Health:
-    """Readiness: the database and the store answer, the schema fits, no shutdown is under way."""
+    """Readiness: the database and the stores answer, the schema fits, no shutdown is under way."""
 
-    def __init__(self, database: Database, driver: Driver) -> None:
-        self._db = database
-        self._driver = driver
+    def __init__(self, database: Database, stores: Stores) -> None:
         self.draining = False
+        self._checks = {
+            "database": _Check(lambda: migrate.require_current(database, patience=PATIENCE)),
+            "storage": _Check(partial(_look_at, stores.current)),
+        }
+        if stores.old is not None:
+            self._checks["old_storage"] = _Check(partial(_look_at, stores.old))
 
     async def list_troubles(self) -> dict[str, str]:
         """What keeps this process from serving, by part; empty when it is ready."""
-        troubles: dict[str, str] = {}
-        if self.draining:
-            troubles["server"] = "shutting down"
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await migrate.require_current(self._db)
-        except (DatabaseUnavailableError, SchemaError) as error:
-            troubles["database"] = error.message
-        except TimeoutError:
-            troubles["database"] = "no answer"
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._driver.check()
-        except StoreError as error:
-            troubles["storage"] = str(error)
-        except TimeoutError:
-            troubles["storage"] = "no answer"
-        return troubles
+        found = await asyncio.gather(*(check.find_trouble() for check in self._checks.values()))
+        parts = [*self._checks, "server"]
+        troubles = [*found, "shutting down" if self.draining else ""]
+        return {part: trouble for part, trouble in zip(parts, troubles, strict=True) if trouble}
+
+
+async def _look_at(store: Store) -> None:
+    await store.driver.check()

@@ -17,12 +17,14 @@ from registry.errors import (
 from registry.metadata import blobs, manifests, repositories, tags
 from registry.metadata.blobs import BlobState
 from registry.metadata.database import Database
-from registry.metadata.manifests import Edge, ManifestRow
+from registry.metadata.manifests import Edge, Found, ManifestRow
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
+from registry.metadata.watch import Watch
 from registry.oci.manifests import Kind, Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.services.manifest_cache import ManifestCache
 from storage.digest import DEFAULT_ALGORITHM, Digest
 
 _FALLBACK_TAG = re.compile(r"sha(256|512)-[0-9a-f]{64}")
@@ -99,28 +101,34 @@ def _unknown(reference: Reference) -> ManifestUnknownError:
 class Manifests:
     """Manifests of repositories."""
 
-    def __init__(self, database: Database, sparse: SparseSettings) -> None:
+    def __init__(
+        self, database: Database, sparse: SparseSettings, watch: Watch, cache: ManifestCache
+    ) -> None:
         self._db = database
         self._sparse = sparse
+        self._watch = watch
+        self._cache = cache
+        watch.subscribe(cache.forget)
 
-    async def stat(self, name: RepositoryName, reference: Reference) -> ManifestRow:
-        """The manifest's row; ManifestUnknownError if there is none."""
-        row = await self._db.read(lambda tx: manifests.find(tx, name, reference))
-        if row is None:
-            raise _unknown(reference)
-        return row
+    async def get(self, name: RepositoryName, reference: Reference, since: float) -> Found:
+        """The manifest as of a moment after `since`, of `time.monotonic`: when the request came.
 
-    async def get(self, name: RepositoryName, reference: Reference) -> tuple[ManifestRow, bytes]:
-        """The manifest and its bytes; ManifestUnknownError if there is none."""
-
-        def work(tx: Transaction) -> tuple[ManifestRow, bytes]:
-            row = manifests.find(tx, name, reference)
-            raw = manifests.read_bytes(tx, row.id) if row else None
-            if row is None or raw is None:
+        ManifestUnknownError if there is none.
+        """
+        if self._watch.peek(since) is None:
+            await self._watch.read(since)
+        shelf = self._cache.shelf(name)
+        known = shelf.find(reference)
+        if known is not None:
+            return known
+        try:
+            found = await self._db.read(lambda tx: manifests.find_whole(tx, name, reference))
+            if found is None:
                 raise _unknown(reference)
-            return row, raw
-
-        return await self._db.read(work)
+            self._cache.put(name, shelf, reference, found)
+        finally:
+            self._cache.leave(name, shelf)
+        return found
 
     async def put(
         self,

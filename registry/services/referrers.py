@@ -70,11 +70,10 @@ def _merge(
 
 def _list_fallback(tx: Transaction, repository: RepositoryRow, subject: Digest) -> list[Descriptor]:
     """Entries of the subject's fallback tag index whose manifests are in the repository."""
-    row = manifests.find(tx, repository.name, fallback_tag(subject))
-    raw = manifests.read_bytes(tx, row.id) if row else None
-    if row is None or raw is None:
+    found = manifests.find_whole(tx, repository.name, fallback_tag(subject))
+    if found is None:
         return []
-    index = parse_manifest(raw, row.media_type)
+    index = parse_manifest(found.raw, found.row.media_type)
     if index.kind is not Kind.INDEX:
         return []
     present = manifests.list_present(tx, repository, [entry.digest for entry in index.entries])

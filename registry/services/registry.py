@@ -6,6 +6,7 @@ from registry.services.blobs import Blobs
 from registry.services.doomed import Doomed
 from registry.services.health import Health
 from registry.services.manifests import Manifests
+from registry.services.moving import Moving
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
 from registry.services.tags import Tags
@@ -14,7 +15,7 @@ from registry.services.uploads import Uploads
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All use cases over one database and one store."""
+    """All use cases over one database and its stores."""
 
     repositories: Repositories
     blobs: Blobs
@@ -23,4 +24,5 @@ class Registry:
     tags: Tags
     referrers: Referrers
     doomed: Doomed
+    moving: Moving
     health: Health

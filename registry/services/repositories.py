@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from registry.auth.principals import Principal
 from registry.errors import RepositoryUnknownError
 from registry.metadata import repositories
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.repositories import RepositoryCounts, RepositoryRow
 from registry.metadata.transaction import Transaction
@@ -54,4 +55,4 @@ class Repositories:
             repositories.delete(tx, found)
             return counts
 
-        return await self._db.write(work, actor=principal.name)
+        return await self._db.write(work, actor=principal.name, patience=LONG)

@@ -62,18 +62,17 @@ class Tags:
 
 def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest: Digest) -> None:
     """Put a manifest and all below it into `target`, children first, tied to what is there."""
-    row = manifests.find(tx, origin.name, digest)
-    raw = manifests.read_bytes(tx, row.id) if row else None
-    if row is None or raw is None:
+    found = manifests.find_whole(tx, origin.name, digest)
+    if found is None:
         raise ManifestUnknownError("no such manifest", {"reference": str(digest)})
-    edges = manifests.list_edges(tx, row)
+    edges = manifests.list_edges(tx, found.row)
     for edge in edges:
         if edge.child:
             _bring(tx, origin, target, edge.digest)
         elif edge.blob:
             blobs.link(tx, target, edge.digest)
     if digest not in manifests.list_present(tx, target, [digest]):
-        manifest = parse_manifest(raw, row.media_type)
+        manifest = parse_manifest(found.raw, found.row.media_type)
         manifests.put(tx, target, digest, manifest, _tie(tx, target, edges))
 
 

@@ -2,6 +2,7 @@
 
 from registry import clock
 from registry.metadata import policy, secrets, sign_ins
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.services.keys import Keys
@@ -31,4 +32,5 @@ class Tidying:
                 + sign_ins.delete_before(tx, now - _DAY)
             )
 
-        return await self._db.write(work, actor="operator") + await self._keys.drop_retired()
+        forgotten = await self._db.write(work, actor="operator", patience=LONG)
+        return forgotten + await self._keys.drop_retired()

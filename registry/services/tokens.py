@@ -3,6 +3,7 @@
 Source: Distribution's specifications token and oauth.
 """
 
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -17,7 +18,11 @@ from registry.auth.recent import Recent
 from registry.auth.scopes import Scopes
 from registry.auth.secrets import find_secret, new_secret
 from registry.auth.tokens import Issued
-from registry.errors import CredentialsInvalidError, DatabaseUnavailableError
+from registry.errors import (
+    CredentialsInvalidError,
+    DatabaseMovingError,
+    DatabaseUnavailableError,
+)
 from registry.metadata import refresh_tokens
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
@@ -93,7 +98,13 @@ class Tokens:
                 refresh=refresh is not None,
             )
 
-        await self._db.write(work, actor=caller.principal.name)
+        try:
+            await self._db.write(work, actor=caller.principal.name)
+        except DatabaseMovingError:
+            if refresh is not None:
+                raise
+            # Pulls go on. The log has what the books cannot take now.
+            logger.warning("a token for %s: %s", caller.principal.name, access.scopes)
         return Granted(access, refresh.reveal() if refresh else None)
 
     def _is_known(self, origin: Origin) -> bool:
@@ -120,7 +131,8 @@ class Tokens:
         if row.service != service:
             raise CredentialsInvalidError("the refresh token is for another service")
         caller = await self._auth.from_credential(row.credential)
-        await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
+        with contextlib.suppress(DatabaseMovingError):  # not worth a sign-in
+            await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
         return caller
 
 

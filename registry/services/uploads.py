@@ -1,6 +1,5 @@
 """Upload sessions: bytes first, then rows. Design D2 and D3 give the order and the reasons."""
 
-import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator
@@ -11,6 +10,7 @@ from registry.errors import (
     BodyStalledError,
     ClientGoneError,
     DigestMismatchError,
+    RegistryError,
     SizeInvalidError,
     UploadBusyError,
     UploadOutOfOrderError,
@@ -23,10 +23,15 @@ from registry.metadata.transaction import Transaction
 from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
+from registry.services.holds import Holds
 from storage.digest import Digest
 from storage.errors import StagedBusyError, StagedLostError, StoreError
-from storage.keys import blob_key, new_generation
+from storage.keys import blob_key, find_digest, new_generation
 from storage.staging import Staged, Staging
+from storage.stores import Stores
+
+_NOWHERE = RepositoryName("(moving)")
+"""No client can ask for a session of this repository: it is no name."""
 
 __all__ = ["Chunk", "UploadRow", "Uploads"]
 
@@ -42,11 +47,6 @@ class Chunk:
 
 def _unknown(upload_id: str) -> UploadUnknownError:
     return UploadUnknownError("no such upload session in this repository", {"upload": upload_id})
-
-
-def _blob(row: UploadRow, digest: Digest, size: int) -> BlobRow:
-    """What the session's bytes become."""
-    return BlobRow(digest, size, row.store, blob_key(digest, row.generation), BlobState.LIVE)
 
 
 class _PublishedError(UploadBusyError):
@@ -75,12 +75,11 @@ async def _measured(chunk: Chunk) -> AsyncIterator[bytes]:
 class Uploads:
     """A session is worth something only in its repository and to the principal that began it."""
 
-    def __init__(self, database: Database, staging: Staging, store: str, linked: Blobs) -> None:
-        """`store`: the name of the store that `staging` publishes to."""
+    def __init__(self, database: Database, stores: Stores, linked: Blobs) -> None:
         self._db = database
-        self._staging = staging
-        self._store = store
+        self._stores = stores
         self._blobs = linked
+        self._holds = Holds(database)
 
     async def start(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
         """Begin a session. Nothing is created in the store until bytes come."""
@@ -96,7 +95,7 @@ class Uploads:
                 algorithm=algorithm,
                 offset=0,
                 prefix=None,
-                store=self._store,
+                store=self._stores.current.name,
                 generation=new_generation(),
                 key=None,
             )
@@ -141,51 +140,74 @@ class Uploads:
     ) -> None:
         """Add the last chunk, verify, publish, link. A wrong digest ends the session."""
         try:
-            row, blob = await self._publish(name, principal, upload_id, chunk, digest)
-        except _PublishedError as published:
+            async with self._held(name, principal, upload_id) as (row, staged):
+                published, key = await self._publish(row, staged, chunk, digest)
+                await self._link(published, digest, key)
+                staged.over = True
+        except _PublishedError as error:
             # By a request that was cut off before it came to link them, or is about to.
-            row, blob = published.row, _blob(published.row, digest, published.row.offset)
-            if row.key != blob.key:
+            row = error.row
+            if row.key is None or row.key != blob_key(digest, row.generation):
                 raise
-        await self._link(row, blob)
+            await self._link(row, digest, row.key)
 
     async def cancel(self, name: RepositoryName, principal: Principal, upload_id: str) -> None:
         """End the session and free its bytes."""
         async with self._held(name, principal, upload_id) as (row, staged):
             await self._end(row, staged)
 
+    async def move(self, blob: BlobRow, body: AsyncIterable[bytes], keep: float) -> bool:
+        """Copy a blob into the store of new blobs, and let its row name the copy; False if the row
+        has come to name other bytes meanwhile. The ones before stay for `keep` seconds.
+
+        DigestMismatchError if `body` is not the blob; what reading it raises, StoreError.
+        """
+        session = await self.start(_NOWHERE, OPERATOR, blob.digest.algorithm)
+        try:
+            async with self._held(_NOWHERE, OPERATOR, session.id) as (row, staged):
+                copied, key = await self._publish(row, staged, Chunk(body), blob.digest)
+                return await self._switch(copied, blob, key, int(keep * 1_000_000))
+        except BaseException:
+            # Else the job that expires sessions does it.
+            with contextlib.suppress(RegistryError, StoreError):
+                await self.cancel(_NOWHERE, OPERATOR, session.id)
+            raise
+
     async def is_any_idle(self, before: int) -> bool:
         """Whether `expire` would find any."""
-        return bool(await self._db.read(lambda tx: uploads.list_idle(tx, before, 1)))
+        names = self._stores.names
+        return bool(await self._db.read(lambda tx: uploads.list_idle(tx, names, before, 1)))
 
     async def expire(self, before: int) -> int:
         """End sessions without activity since `before`, in microseconds; how many."""
-        idle = await self._db.read(lambda tx: uploads.list_idle(tx, before, 100))
-        return sum(await asyncio.gather(*(self._expire(row.id, before) for row in idle)))
+        names = self._stores.names
+        idle = await self._db.read(lambda tx: uploads.list_idle(tx, names, before, 100))
+        return sum([await self._expire(row, before) for row in idle])
 
-    async def _expire(self, upload_id: str, before: int) -> bool:
-        with contextlib.suppress(StagedBusyError):  # a request is at it: not idle after all
-            staged = await self._staging.claim(upload_id)
-            try:
+    async def _expire(self, idle: UploadRow, before: int) -> bool:
+        # A request is at it, so that it is not idle after all, or has ended it.
+        with contextlib.suppress(StagedBusyError, UploadUnknownError):
+            async with self._claimed(idle) as staged:
                 # Look again: before the claim a request may have come and gone.
-                row = await self._db.read(lambda tx: uploads.find_idle(tx, upload_id, before))
+                row = await self._db.read(lambda tx: uploads.find_idle(tx, idle.id, before))
                 if row is not None:
                     await self._end(row, staged)
                     return True
-            finally:
-                await staged.release()
         return False
 
     async def recover(self) -> int:
         """Remove staged bytes that no session owns: what a crash left between row and bytes."""
-        ids = await self._staging.list()
+        return sum([await self._recover(store.staging) for store in self._stores])
+
+    async def _recover(self, staging: Staging) -> int:
+        ids = await staging.list()
         removed = 0
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]
             present = await self._db.read(lambda tx, some=some: uploads.list_present(tx, some))  # type: ignore[misc]
             for upload_id in set(some) - present:
                 with contextlib.suppress(StagedBusyError):
-                    staged = await self._staging.claim(upload_id)
+                    staged = await staging.claim(upload_id)
                     await staged.discard()
                     removed += 1
         return removed
@@ -195,22 +217,68 @@ class Uploads:
         self, name: RepositoryName, principal: Principal, upload_id: str
     ) -> AsyncIterator[tuple[UploadRow, Staged]]:
         """Hold the session for one request, at its acknowledged offset."""
-        await self.get(name, principal, upload_id)
+        found = await self.get(name, principal, upload_id)
         try:
-            staged = await self._staging.claim(upload_id)
+            async with self._claimed(found) as staged:
+                # Read again: the session may have moved or ended before the claim.
+                try:
+                    row = await self.get(name, principal, upload_id)
+                except UploadUnknownError:
+                    await staged.discard()
+                    raise
+                await self._resume(row, staged)
+                try:
+                    yield row, staged
+                except StagedLostError as error:  # as a store says that finds it out late
+                    await self._end(row, staged)
+                    raise _unknown(upload_id) from error
         except StagedBusyError as error:
             raise UploadBusyError("another request is using this upload session") from error
-        try:
-            # Read again: the session may have moved or ended before the claim.
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, row: UploadRow) -> AsyncIterator[Staged]:
+        """Hold the staged bytes: by the store's lock, or else by the session's row."""
+        staging = self._staging_of(row)
+        if staging.locks:
+            staged = await staging.claim(row.id)
             try:
-                row = await self.get(name, principal, upload_id)
-            except UploadUnknownError:
-                await staged.discard()
-                raise
-            await self._resume(row, staged)
-            yield row, staged
+                yield staged
+            finally:
+                await staged.release()
+            return
+        hold, published = None, None
+        try:
+            async with self._holds.hold(row.id) as hold:
+                if hold is None:
+                    raise _unknown(row.id)
+                staged = await staging.claim(row.id, hold.record)
+                try:
+                    yield staged
+                finally:
+                    await staged.release()
+                    hold.over, published = staged.over, staged.published
         finally:
-            await staged.release()
+            if hold is not None and hold.lost:
+                await self._disown(replace(row, claim=hold.record.claim), published)
+
+    async def _disown(self, row: UploadRow, published: str | None) -> None:
+        """Doom what a hold put that was followed by another, or whose session ended meanwhile: who
+        came later may have doomed the same keys, and they may have been swept before bytes came.
+        """
+        put = self._list_own(row)
+        if published is not None and find_digest(published) is not None:
+            put.add(published)
+
+        def work(tx: Transaction) -> None:
+            now = uploads.find(tx, row.id, lock=True)
+            owned: set[str | None] = {None} if now is None else {*self._list_keys(now), now.key}
+            for key in put - owned:
+                digest = find_digest(key)
+                blob = blobs.find_anywhere(tx, digest, keep=True) if digest is not None else None
+                if blob is None or blob.key != key:
+                    doomed.insert(tx, row.store, key, "put too late")
+
+        await self._db.write(work, actor=OPERATOR.name)
 
     async def _resume(self, row: UploadRow, staged: Staged) -> None:
         """Go on at the acknowledged offset, unless the bytes are published already, or lost."""
@@ -221,7 +289,7 @@ class Uploads:
             lost = True
         # An empty blob leaves as much behind when it is published as it had before.
         named = row.key if lost or row.offset == 0 else None
-        if named is not None and await self._blobs.is_stored(named, row.offset):
+        if named is not None and await self._blobs.is_stored(row.store, named, row.offset):
             await staged.discard()
             raise _PublishedError(row)
         if lost:
@@ -229,31 +297,31 @@ class Uploads:
             raise _unknown(row.id)
 
     async def _publish(
-        self,
-        name: RepositoryName,
-        principal: Principal,
-        upload_id: str,
-        chunk: Chunk,
-        digest: Digest,
-    ) -> tuple[UploadRow, BlobRow]:
-        """Add the last chunk, verify, let the bytes appear under their key."""
-        async with self._held(name, principal, upload_id) as (row, staged):
+        self, row: UploadRow, staged: Staged, chunk: Chunk, digest: Digest
+    ) -> tuple[UploadRow, str]:
+        """Add the last chunk, verify, let the bytes appear; the row, and the key they are under."""
+        if not staged.sealed:  # else by a request that came no further
             try:
                 await self._receive(staged, chunk)
             except (ClientGoneError, BodyStalledError):
                 await self._acknowledge(row, staged)
                 raise
-            actual = await staged.digest(digest.algorithm, row.prefix)
-            if actual != digest:
-                await self._end(row, staged)
-                raise DigestMismatchError(
-                    "the bytes do not have this digest; the session has ended",
-                    {"expected": str(digest), "actual": str(actual)},
-                )
-            blob = _blob(row, digest, staged.offset)
-            await self._name_key(row, staged, blob.key)
-            await staged.publish(blob.key)
-            return row, blob
+            await staged.seal()
+        row = self._renewed(row, digest)
+        key = staged.key_for(blob_key(digest, row.generation))
+        if staged.known_digest(digest.algorithm, row.prefix) is None:
+            # Reading them may let them appear.
+            row = await self._name_key(row, staged, key)
+        actual = await staged.digest(digest.algorithm, row.prefix)
+        if actual != digest:
+            await self._end(row, staged)
+            raise DigestMismatchError(
+                "the bytes do not have this digest; the session has ended",
+                {"expected": str(digest), "actual": str(actual)},
+            )
+        row = await self._name_key(row, staged, key)
+        await staged.publish(blob_key(digest, row.generation))
+        return row, key
 
     async def _receive(self, staged: Staged, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.start != staged.offset:
@@ -269,35 +337,80 @@ class Uploads:
         Docker sends a blob in one PATCH, and its digest is then the prefix.
         """
         await staged.sync()
+        row = self._renewed(row, None)
         prefix = staged.prefix()
-        key = blob_key(prefix, row.generation) if prefix else None
-        return await self._advance(replace(row, offset=staged.offset, prefix=prefix, key=key))
+        key = blob_key(prefix, row.generation) if prefix and self._staging_of(row).locks else None
+        return await self._advance(row, self._moved(row, staged, key, prefix))
 
-    async def _name_key(self, row: UploadRow, staged: Staged, key: str) -> None:
+    async def _name_key(self, row: UploadRow, staged: Staged, key: str) -> UploadRow:
         """Give the key its owner before bytes appear under it."""
-        if row.key != key:
-            await self._advance(replace(row, offset=staged.offset, prefix=staged.prefix(), key=key))
+        if row.key == key:
+            return row
+        return await self._advance(row, self._moved(row, staged, key, staged.prefix()))
 
-    async def _advance(self, row: UploadRow) -> UploadRow:
+    @staticmethod
+    def _moved(row: UploadRow, staged: Staged, key: str | None, prefix: Digest | None) -> UploadRow:
+        state = staged.state or None
+        return replace(row, offset=staged.offset, prefix=prefix, key=key, parts=state)
+
+    async def _advance(self, row: UploadRow, moved: UploadRow) -> UploadRow:
+        """Write how far the session has moved; keys that it owned before and no more are doomed."""
+        # What this claim has put is in what is written, so that only earlier ones are left over.
+        left = self._list_keys(replace(row, claim=row.claim - 1)) - self._list_keys(moved)
+        if row.key not in {None, moved.key} and not self._staging_of(row).locks:
+            left.add(str(row.key))
+
         def work(tx: Transaction) -> bool:
-            return uploads.advance(tx, row.id, offset=row.offset, prefix=row.prefix, key=row.key)
+            there = uploads.advance(tx, moved)
+            for key in left if there else ():
+                doomed.insert(tx, row.store, key, "staged before")
+            return there
 
         if not await self._db.write(work, actor=row.principal):
             raise _unknown(row.id)
-        return row
+        return moved
+
+    def _renewed(self, row: UploadRow, digest: Digest | None) -> UploadRow:
+        """The row, for bytes that are not to be published as an earlier request tried: the key that
+        it named is doomed and must never be used again.
+        """
+        named = find_digest(row.key) if row.key is not None else None
+        if named in {None, digest} or self._staging_of(row).locks:
+            return row
+        return replace(row, generation=new_generation())
+
+    def _list_own(self, row: UploadRow) -> set[str]:
+        """The keys of staged bytes that only the holder of this very claim may have put."""
+        bare = replace(row, parts=None)
+        return self._list_keys(bare) - self._list_keys(replace(bare, claim=row.claim - 1))
+
+    def _list_keys(self, row: UploadRow) -> set[str]:
+        """The keys that only the session's row knows."""
+        return self._staging_of(row).list_keys(row.id, row.parts or "", row.claim)
+
+    def _staging_of(self, row: UploadRow) -> Staging:
+        """Where the session's bytes are; StoreUnavailableError if that store is not open."""
+        return self._stores.get(row.store).staging
 
     async def _end(self, row: UploadRow, staged: Staged) -> None:
-        """End a held session: its key, if it named one, may have bytes and is doomed."""
+        """End a held session: the keys that it named may have bytes and are doomed."""
 
-        def work(tx: Transaction) -> None:
-            if uploads.delete(tx, row.id) and row.key is not None:
-                doomed.insert(tx, row.store, row.key, "upload ended")
+        def work(tx: Transaction) -> bool:
+            # As it is now: the store has written to it since it was read.
+            now = uploads.find(tx, row.id, lock=True)
+            if now is None or not uploads.delete(tx, row.id, row.claim):
+                return False
+            for key in self._list_keys(now) | ({now.key} if now.key is not None else set()):
+                doomed.insert(tx, now.store, key, "upload ended")
+            return True
 
-        await self._db.write(work, actor=OPERATOR.name)
+        staged.over = await self._db.write(work, actor=OPERATOR.name)
         await staged.discard()
 
-    async def _link(self, row: UploadRow, blob: BlobRow) -> None:
+    async def _link(self, row: UploadRow, digest: Digest, key: str) -> None:
         """Make published bytes a blob of the repository, and the session's row go with it."""
+        blob = BlobRow(digest, row.offset, row.store, key, BlobState.LIVE)
+        rest = self._list_keys(row) - {key}
         before = await self._db.read(lambda tx: blobs.find_anywhere(tx, blob.digest))
         broken = before.key if before and not await self._blobs.is_whole(before) else None
 
@@ -309,6 +422,8 @@ class Uploads:
             repository = repositories.ensure(tx, row.repository)
             if session is None or not _belongs(session, repository):
                 raise _unknown(row.id)
+            if not uploads.delete(tx, row.id, row.claim):
+                raise UploadBusyError("another request has taken over this upload session")
             stored = blobs.lock(tx, blob.digest)
             if stored is None or stored.key == broken:
                 blobs.put(tx, blob)
@@ -319,9 +434,31 @@ class Uploads:
                 blobs.touch(tx, blob.digest)
                 doomed.insert(tx, blob.store, blob.key, "duplicate upload")
             blobs.link(tx, repository, blob.digest)
-            uploads.delete(tx, row.id)
+            for other in rest:
+                doomed.insert(tx, row.store, other, "staged before")
 
         await self._db.write(work, actor=row.principal)
+
+    async def _switch(self, row: UploadRow, blob: BlobRow, key: str, keep: int) -> bool:
+        """Let the blob's row name published bytes, and the session's row go with it."""
+        rest = self._list_keys(row) - {key}
+
+        def work(tx: Transaction) -> bool:
+            session = uploads.find(tx, row.id, lock=True)
+            if session is None or not uploads.delete(tx, row.id, row.claim):
+                raise UploadBusyError("another has taken over this upload session")
+            for other in rest:
+                doomed.insert(tx, row.store, other, "staged before")
+            stored = blobs.lock(tx, blob.digest)
+            if stored is None or stored.key != blob.key:
+                doomed.insert(tx, row.store, key, "moved too late")
+                return False
+            blobs.put(tx, replace(blob, store=row.store, key=key, state=BlobState.LIVE))
+            # Whoever has read the row before is still going to read there.
+            doomed.insert(tx, blob.store, blob.key, "moved", not_before=tx.now + keep)
+            return True
+
+        return await self._db.write(work, actor=OPERATOR.name)
 
 
 def _belongs(row: UploadRow, repository: repositories.RepositoryRow | None) -> bool:

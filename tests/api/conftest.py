@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
 from tests.support.kit import Kit
+from tests.support.seaweed import Bucket
 
 SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
 
@@ -35,13 +36,43 @@ class Api(Kit):
 Started = Callable[..., AbstractAsyncContextManager[Api]]
 
 
-@pytest.fixture(params=["local", "memory"])
+BOTH = {"test_uploads.py", "test_buckets.py"}
+"""Where buckets meet PostgreSQL: elsewhere what is tested of the one has no part in the other."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what would cost minutes and show nothing."""
+    left: list[pytest.Item] = []
+    for item in items:
+        params = (
+            item.callspec.params
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else {}
+        )
+        pair = params.get("driver"), params.get("database_url")
+        if pair == ("s3", "postgres") and item.path.name not in BOTH:
+            left.append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in set(left)]
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def start_api(database_url: str, driver: str, tmp_path: Path) -> Started:
+def store(request: pytest.FixtureRequest, driver: str) -> dict[str, str]:
+    """Settings of the store."""
+    settings = {"storage.driver": driver, "storage.reserve": "0B"}
+    if driver == "s3":
+        bucket: Bucket = request.getfixturevalue("bucket")
+        settings |= bucket.overrides()
+    return settings
+
+
+@pytest.fixture
+def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Started:
     """Start an application with settings of the test's own, `{"content.delete": "false"}`."""
 
     @asynccontextmanager
@@ -51,15 +82,14 @@ def start_api(database_url: str, driver: str, tmp_path: Path) -> Started:
             data=tmp_path,
             overrides={
                 "database.url": database_url,
-                "storage.driver": driver,
-                "storage.reserve": "0B",
+                **store,
                 **(overrides or {}),
             },
             environ={},
         )
         opened = compose(settings)
         app = asgi(settings, opened)
-        async with _served(app) if SERVED else _in_process(app) as http:
+        async with _served(app) if SERVED else in_process(app) as http:
             yield Api(http, opened, settings)
 
     return start
@@ -72,7 +102,7 @@ async def api(start_api: Started) -> AsyncIterator[Api]:
 
 
 @asynccontextmanager
-async def _in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
+async def in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """What a server does around an application: start it, talk to it, stop it."""
     to_app: asyncio.Queue[Message] = asyncio.Queue()
     from_app: asyncio.Queue[Message] = asyncio.Queue()

@@ -25,6 +25,7 @@ from registry.auth.vault import DatabaseVault
 from registry.errors import ConfigError, TokenInvalidError
 from registry.metadata import signing_keys
 from registry.metadata.database import Database
+from registry.metadata.watch import Watch
 from registry.oci.names import RepositoryName
 from tests.support.forging import assemble, decode, forged, signer
 
@@ -59,9 +60,10 @@ async def issuer(database_url: str, anyio_backend: str) -> AsyncIterator[Issuer]
     database = Database(database_url)
     keyring = Keyring(database, DatabaseVault(database, "s" * 32))
     await keyring.prepare()
-    policies = Policies(database, personal_namespaces=False)
+    watch = Watch(database)
+    policies = Policies(database, watch, personal_namespaces=False)
     yield Issuer(database, keyring, policies, AccessTokens(keyring, RULES))
-    policies.close()
+    watch.close()
     await database.close()
 
 

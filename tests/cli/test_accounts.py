@@ -15,7 +15,9 @@ from typing import Any
 import bcrypt
 import httpx
 import pytest
+import sqlalchemy as sa
 
+from registry.metadata import tables
 from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving
 
@@ -253,8 +255,14 @@ def test_the_first_user_on_postgres(tmp_path: Path, postgres: Cluster) -> None:
         moorage.run(*add, typed=LONG + "\n")
         assert moorage.json("user", "list")["users"][0]["name"] == "alice"
     with postgres.database(empty=True) as url:
+        # A database without any table is a new registry's: its schema is made.
         moorage.settings["MOORAGE_DATABASE__URL"] = url
-        assert "moorage db upgrade" in moorage.fails(*add, typed=LONG + "\n")
+        moorage.run(*add, typed=LONG + "\n")
+        assert moorage.json("user", "list")["users"][0]["name"] == "alice"
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            connection.execute(tables.schema.update().values(version=tables.schema.c.version - 1))
+        assert "moorage db upgrade" in moorage.fails("user", "list")
 
 
 def test_the_first_user_closes_a_registry_that_serves(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A real Moorage and the real clients that speak to it."""
 
 import json
+import os
 import resource
 import shutil
 import tempfile
@@ -15,10 +16,23 @@ import pytest
 from tests.clients.client import PATH, Client, find_program, need_root, unmount_below
 from tests.clients.engine import running_engine
 from tests.clients.repository import Repository
+from tests.support.nginx import Nginx
+from tests.support.postgres import Cluster
+from tests.support.replicas import Replicas, running_replicas
+from tests.support.seaweed import Seaweed
 from tests.support.server import Server, serving
 
-SERVER = pytest.StashKey[Server]()
+LOGS = pytest.StashKey[list[Path]]()
 LOG_LINES = 100
+SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose the registries of a test: a server alone, and for some tests two behind nginx."""
+    if "registry" in metafunc.fixturenames:
+        both = SOAK > 1 or metafunc.definition.get_closest_marker("replicas")
+        kinds = [pytest.param(None, id="alone")] + [pytest.param("replicas")] * bool(both)
+        metafunc.parametrize("registry", kinds, indirect=True, scope="session")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -27,24 +41,37 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the end of the server's log below a failed test."""
     report = yield
-    server = item.config.stash.get(SERVER, None)
-    if server and report.failed:
-        lines = server.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-        report.sections.append(("server log", "\n".join(lines)))
+    for log in item.config.stash.get(LOGS, []) if report.failed else []:
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        report.sections.append((f"log of {log.stem}", "\n".join(lines)))
     return report
 
 
 @pytest.fixture(scope="session")
 def registry(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Iterator[Server]:
-    with serving(Server(tmp_path_factory.mktemp("registry") / "data")) as server:
-        pytestconfig.stash[SERVER] = server
-        yield server
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
+) -> Iterator[Server | Nginx]:
+    """A server alone, or nginx before two that share a database and a bucket."""
+    folder = tmp_path_factory.mktemp("registry")
+    if getattr(request, "param", None) is None:
+        with serving(Server(folder / "data")) as server:
+            pytestconfig.stash[LOGS] = [server.log]
+            yield server
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    seaweed: Seaweed = request.getfixturevalue("seaweed")
+    with cluster.database() as url:
+        replicas = Replicas(folder, url, seaweed.bucket())
+        with running_replicas(replicas):
+            front = replicas.front
+            pytestconfig.stash[LOGS] = [replicas.a.log, replicas.b.log, front.folder / "error.log"]
+            yield front
 
 
 @pytest.fixture
-def repository(registry: Server) -> Iterator[Repository]:
+def repository(registry: Server | Nginx) -> Iterator[Repository]:
     """Name a repository that no other test pushes to."""
     with httpx.Client(base_url=registry.url, trust_env=False, timeout=30) as client:
         yield Repository(f"localhost:{registry.port}", f"team/app-{uuid.uuid4().hex[:12]}", client)
@@ -56,7 +83,7 @@ def busybox() -> Path:
 
 
 @pytest.fixture(scope="session")
-def home(registry: Server) -> Iterator[Path]:
+def home(registry: Server | Nginx) -> Iterator[Path]:
     """A home without credentials, in which the registry is known to speak plain HTTP."""
     with short_folder() as folder:
         settings = folder / ".config" / "containers"

@@ -75,6 +75,7 @@ def test_image_is_built_pushed_and_pulled(
     assert note_in(buildah, f"{repository.name}:1.0") == "first\n"
 
 
+@pytest.mark.replicas
 def test_image_on_top_of_a_pulled_one_adds_one_layer(
     buildah: Client, archive: Path, repository: Repository, tmp_path: Path
 ) -> None:

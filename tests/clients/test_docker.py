@@ -83,6 +83,7 @@ def fetched_layers(output: str, manifest: Manifest) -> list[str]:
     ]
 
 
+@pytest.mark.replicas
 @pytest.mark.parametrize("builder", [CLASSIC, BUILDKIT], ids=["classic", "buildkit"])
 def test_web_app_is_built_pushed_pulled_and_run(
     docker: Client, base: str, repository: Repository, tmp_path: Path, builder: str
@@ -119,6 +120,7 @@ def test_pull_by_digest(docker: Client, base: str, repository: Repository) -> No
     assert image_id(docker, f"{repository.name}@{pushed}") == repository.manifest(pushed).config
 
 
+@pytest.mark.replicas
 def test_second_push_sends_no_layer(
     docker: Client, base: str, repository: Repository, tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_second_push_sends_no_layer(
     assert second.count("Layer already exists") == len(layers) > 1
 
 
+@pytest.mark.replicas
 def test_push_to_second_repository_mounts_every_layer(
     docker: Client, base: str, repository: Repository, tmp_path: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_committed_container_adds_one_layer(
     assert run(docker, f"{repository.name}:2") == "kept\n"
 
 
+@pytest.mark.replicas
 def test_tags_and_repositories_are_listed(
     docker: Client, base: str, repository: Repository
 ) -> None:
@@ -180,6 +184,7 @@ def test_tags_and_repositories_are_listed(
     assert repository.catalog() == [repository.path, f"{repository.path}/other"]
 
 
+@pytest.mark.replicas
 def test_pull_fails_after_deletion(docker: Client, base: str, repository: Repository) -> None:
     docker("tag", base, f"{repository.name}:gone")
     deleted = push(docker, f"{repository.name}:gone")

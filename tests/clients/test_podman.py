@@ -66,6 +66,7 @@ def run(podman: Client, image: str) -> str:
     return podman("run", "--rm", "--network=none", image)
 
 
+@pytest.mark.replicas
 @pytest.mark.parametrize("form", ["oci", "v2s2"])
 def test_image_is_built_pushed_pulled_and_run(
     podman: Client, base: str, repository: Repository, tmp_path: Path, form: str
@@ -150,6 +151,7 @@ def test_tags_and_repositories_are_listed(
     assert found.split() == [repository.name, f"{repository.name}/other"]
 
 
+@pytest.mark.replicas
 def test_pull_fails_after_deletion(
     podman: Client, base: str, repository: Repository, tmp_path: Path
 ) -> None:

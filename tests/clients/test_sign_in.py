@@ -16,6 +16,8 @@ from tests.clients.client import Client
 from tests.clients.images import rootfs, two_platforms
 from tests.support.accounts import SECRET, Accounts, Login
 from tests.support.postgres import Cluster
+from tests.support.replicas import Replicas, running_replicas
+from tests.support.seaweed import Seaweed
 from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.clients
@@ -34,7 +36,7 @@ class Team:
     maker: Login
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+@pytest.fixture(scope="session", params=["sqlite", "postgres", "replicas"])
 def team(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Team]:
@@ -46,11 +48,18 @@ def team(
         settings: dict[str, str] = {}
         migrate.upgrade(f"sqlite:///{data}/moorage.db")
         yield from _run(data, settings)
-    else:
-        cluster: Cluster = request.getfixturevalue("postgres")
-        with cluster.database() as url:
+        return
+    cluster: Cluster = request.getfixturevalue("postgres")
+    with cluster.database() as url:
+        if request.param == "postgres":
             settings = {"MOORAGE_DATABASE__URL": url, "MOORAGE_AUTH__SECRET": SECRET}
             yield from _run(data, settings)
+            return
+        seaweed: Seaweed = request.getfixturevalue("seaweed")
+        signed = {"auth.mode": "token"}
+        with running_replicas(Replicas(data, url, seaweed.bucket(), signed)) as replicas:
+            port = replicas.front.port
+            yield asyncio.run(_populate(f"localhost:{port}", data / "operator", replicas.environ()))
 
 
 def _run(data: Path, settings: dict[str, str]) -> Iterator[Team]:

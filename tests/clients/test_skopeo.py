@@ -29,6 +29,7 @@ def blobs(layout: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (layout / "blobs" / "sha256").iterdir()}
 
 
+@pytest.mark.replicas
 def test_list_returns_byte_for_byte(
     skopeo: Client, layout: Layout, source: str, repository: Repository
 ) -> None:
@@ -99,6 +100,7 @@ def test_inspect(skopeo: Client, source: str, repository: Repository) -> None:
     assert config.encode() == repository.blob(repository.manifest("amd").config)
 
 
+@pytest.mark.replicas
 def test_deleted_tag_is_gone_and_the_others_stay(
     skopeo: Client, source: str, repository: Repository
 ) -> None:
@@ -146,6 +148,7 @@ def test_zstd_layers(skopeo: Client, source: str, repository: Repository, tmp_pa
         assert digest_of(content) == diff_id
 
 
+@pytest.mark.replicas
 def test_copy_between_repositories(
     skopeo: Client, layout: Layout, source: str, repository: Repository
 ) -> None:
@@ -161,6 +164,7 @@ def test_copy_between_repositories(
     assert blobs(returned) == blobs(layout.folder)
 
 
+@pytest.mark.replicas
 def test_sync_of_all_tags(
     skopeo: Client, source: str, repository: Repository, tmp_path: Path
 ) -> None:

@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import sqlalchemy as sa
 
 from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
 
 
 @pytest.fixture
@@ -23,3 +25,9 @@ async def replicas(database_url: str, anyio_backend: str) -> AsyncIterator[list[
     yield opened
     for database in opened:
         await database.close()
+
+
+@pytest.fixture
+def own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test says what time it is, by setting `tx.now`."""
+    monkeypatch.setattr(Transaction, "read_clock", lambda tx: sa.literal(tx.now))

@@ -1,5 +1,6 @@
 """Rows of who may do what: unique, changed with the policy's number, gone with their owners."""
 
+import asyncio
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -173,7 +174,7 @@ async def test_a_change_while_it_is_loaded_is_not_mixed_in(database: Database) -
         def change_once(_connection: object, _cursor: object, statement: str, *_: object) -> None:
             if "FROM users" in statement and not asked:
                 asked.append(1)
-                other._writer.submit(lambda tx: void(add_user(tx, "bob")), "").result(10)
+                asyncio.run(other.write(lambda tx: void(add_user(tx, "bob")), actor=""))
 
         sa.event.listen(tx.connection, "before_cursor_execute", change_once)
         try:

@@ -30,6 +30,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.find": lambda tx: blobs.find(tx, NAME, ANY),
     "blobs.list_repositories": lambda tx: blobs.list_repositories(tx, ANY, 9),
     "blobs.count_not_live": blobs.count_not_live,
+    "blobs.list_stores": blobs.list_stores,
     "blobs.unlink": lambda tx: blobs.unlink(tx, find(tx), ANY),
     "blobs.list_users": lambda tx: blobs.list_users(tx, find(tx), ANY),
     "blobs.list_linked": lambda tx: blobs.list_linked(tx, find(tx), [ANY]),
@@ -55,7 +56,7 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
-    "uploads.list_idle": lambda tx: uploads.list_idle(tx, 0, 9),
+    "uploads.list_idle": lambda tx: uploads.list_idle(tx, [STORE], 0, 9),
 }
 
 

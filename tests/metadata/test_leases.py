@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
+from registry import clock
 from registry.metadata import leases, tables
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from tests.metadata.rows import race, rows
+from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 
@@ -24,6 +26,7 @@ def claim(holder: str, at: float, seconds: float = 60) -> Callable[[Transaction]
     return work
 
 
+@pytest.mark.usefixtures("own_time")
 async def test_has_one_holder_until_it_runs_out(database: Database) -> None:
     steps = [
         ("ann", 0, True),
@@ -36,6 +39,7 @@ async def test_has_one_holder_until_it_runs_out(database: Database) -> None:
         assert await database.write(claim(holder, at), actor=holder) is taken
 
 
+@pytest.mark.usefixtures("own_time")
 async def test_is_extended_by_its_holder_alone(database: Database) -> None:
     steps = [
         ("ann", 0, True),
@@ -50,6 +54,7 @@ async def test_is_extended_by_its_holder_alone(database: Database) -> None:
     assert (row.name, row.holder, row.expires_at) == ("gc", "bob", 221 * SECOND)
 
 
+@pytest.mark.usefixtures("own_time")
 async def test_is_given_back_by_its_holder_alone(database: Database) -> None:
     await database.write(claim("ann", 0), actor="ann")
     await database.write(lambda tx: leases.release(tx, "gc", "bob"), actor="bob")
@@ -65,6 +70,7 @@ async def test_others_are_others(database: Database) -> None:
     assert await database.write(work, actor="ann") == [True, False, True, False]
 
 
+@pytest.mark.usefixtures("own_time")
 async def test_of_many_that_claim_at_once_one_gets_it(replicas: list[Database]) -> None:
     for turn in range(5):
         claims = [claim(f"holder {number}", turn * 100) for number in range(16)]
@@ -77,3 +83,24 @@ async def test_of_many_that_claim_at_once_one_gets_it(replicas: list[Database]) 
 async def test_leaves_no_trace_in_the_feed(database: Database) -> None:
     await database.write(claim("ann", 0), actor="ann")
     assert await rows(database, tables.feed) == []
+
+
+async def test_replicas_whose_clocks_differ_agree(
+    postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database's clock counts, not that of the machine that asks."""
+    real = clock.now
+    with postgres.database() as url:
+        database = Database(url)
+
+        def take(tx: Transaction) -> bool:
+            return leases.claim(tx, "gc", tx.actor, 60)
+
+        assert await database.write(take, actor="ann")
+        for ahead in (3600, -3600):
+            monkeypatch.setattr(clock, "now", lambda ahead=ahead: real() + ahead * SECOND)
+            assert not await database.write(take, actor="bob")
+            assert await database.write(take, actor="ann")
+            (row,) = await rows(database, tables.leases)
+            assert abs(row.expires_at - real() - 60 * SECOND) < 30 * SECOND
+        await database.close()

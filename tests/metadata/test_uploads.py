@@ -1,6 +1,7 @@
 """Upload sessions as rows: found by id, advanced, idle, gone."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -34,17 +35,21 @@ async def test_is_found_as_it_was_written(database: Database) -> None:
 
 async def test_advances_in_all_that_it_is_told(database: Database) -> None:
     def work(tx: Transaction) -> list[object]:
-        uploads.insert(tx, upload("a", repository_generation="g"))
+        row = upload("a", repository_generation="g")
+        uploads.insert(tx, row)
         tx.now += 5
-        there = uploads.advance(tx, "a", offset=BIG, prefix=digest("x"), key="k")
+        moved = replace(row, offset=BIG, prefix=digest("x"), key="k", parts="[]")
+        there = uploads.advance(tx, moved)
         first = uploads.find(tx, "a")
-        uploads.advance(tx, "a", offset=BIG + 1, prefix=None, key=None)
-        gone = uploads.advance(tx, "b", offset=1, prefix=None, key=None)
+        uploads.advance(tx, replace(row, offset=BIG + 1))
+        gone = uploads.advance(tx, upload("b", offset=1))
         return [there, gone, first, uploads.find(tx, "a")]
 
     there, gone, first, second = await database.write(work, actor="ann")
     assert (there, gone) == (True, False)
-    assert first == upload("a", repository_generation="g", offset=BIG, prefix=digest("x"), key="k")
+    assert first == upload(
+        "a", repository_generation="g", offset=BIG, prefix=digest("x"), key="k", parts="[]"
+    )
     assert second == upload("a", repository_generation="g", offset=BIG + 1)
     (row,) = await rows(database, tables.uploads)
     assert row.active_at == row.started_at + 5
@@ -64,8 +69,8 @@ async def test_idle_ones_are_listed_oldest_first(database: Database) -> None:
             tx.now = active_at
             uploads.insert(tx, upload(upload_id))
         return [
-            [row.id for row in uploads.list_idle(tx, 40, 9)],
-            [row.id for row in uploads.list_idle(tx, 40, 2)],
+            [row.id for row in uploads.list_idle(tx, ["local"], 40, 9)],
+            [row.id for row in uploads.list_idle(tx, ["local"], 40, 2)],
         ]
 
     assert await database.write(work, actor="ann") == [["a", "b", "c"], ["a", "b"]]
@@ -93,3 +98,76 @@ async def test_a_locked_one_cannot_end(postgres: Cluster) -> None:
             assert not ending.done()
         assert await ending
         await database.close()
+
+
+class TestClaim:
+    """Rows that are held, for stores that cannot lock."""
+
+    async def test_one_at_a_time_until_it_is_released(self, database: Database) -> None:
+        def work(tx: Transaction) -> list[UploadRow | None]:
+            uploads.insert(tx, upload("a", parts="{}"))
+            first, refused = (uploads.claim(tx, "a", 30) for _ in range(2))
+            uploads.release(tx, "a", 1)
+            return [first, refused, uploads.claim(tx, "a", 30), uploads.claim(tx, "b", 30)]
+
+        claims = await database.write(work, actor="ann")
+        one, two = upload("a", parts="{}", claim=1), upload("a", parts="{}", claim=2)
+        assert claims == [one, None, two, None]
+
+    @pytest.mark.usefixtures("own_time")
+    async def test_a_dead_holder_is_followed_when_its_lease_is_over(
+        self, database: Database
+    ) -> None:
+        def work(tx: Transaction) -> list[object]:
+            uploads.insert(tx, upload("a"))
+            uploads.claim(tx, "a", 30)
+            tx.now += 20_000_000
+            beat = uploads.hold(tx, "a", 1, 30)
+            tx.now += 30_000_000
+            early = uploads.claim(tx, "a", 30)
+            tx.now += 1
+            return [beat, early, uploads.claim(tx, "a", 30)]
+
+        assert await database.write(work, actor="ann") == [True, None, upload("a", claim=2)]
+
+    @pytest.mark.usefixtures("own_time")
+    async def test_whoever_was_followed_changes_nothing_more(self, database: Database) -> None:
+        def work(tx: Transaction) -> list[object]:
+            uploads.insert(tx, upload("a"))
+            for _ in range(2):
+                uploads.claim(tx, "a", 30)
+                tx.now += 30_000_001
+            before = uploads.find(tx, "a")
+            refused = [
+                uploads.advance(tx, upload("a", offset=7, claim=1)),
+                uploads.save(tx, "a", 1, "late"),
+                uploads.hold(tx, "a", 1, 3600),
+                uploads.delete(tx, "a", 1),
+            ]
+            return [refused, before == uploads.find(tx, "a"), uploads.claim(tx, "a", 30)]
+
+        assert await database.write(work, actor="ann") == [
+            [False] * 4,
+            True,
+            upload("a", claim=3),
+        ]
+
+    async def test_its_holder_may_do_everything(self, database: Database) -> None:
+        def work(tx: Transaction) -> list[object]:
+            uploads.insert(tx, upload("a"))
+            uploads.claim(tx, "a", 30)
+            return [
+                uploads.save(tx, "a", 1, "half-way"),
+                uploads.find(tx, "a"),
+                uploads.advance(tx, upload("a", offset=7, parts="moved", claim=1)),
+                uploads.find(tx, "a"),
+                uploads.delete(tx, "a", 1),
+            ]
+
+        assert await database.write(work, actor="ann") == [
+            True,
+            upload("a", parts="half-way", claim=1),
+            True,
+            upload("a", offset=7, parts="moved", claim=1),
+            True,
+        ]

@@ -1,4 +1,4 @@
-"""Has the policy changed? Never answered from before the question, on both databases."""
+"""Has anything changed? Never answered from before the question, on both databases."""
 
 import asyncio
 import contextlib
@@ -17,19 +17,23 @@ import sqlalchemy as sa
 from registry.errors import DatabaseUnavailableError
 from registry.metadata import leases, policy, repositories
 from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
-from registry.metadata.watch import PolicyWatch
+from registry.metadata.heads import MOST, Changed, Heads
+from registry.metadata.tables import feed, feed_head
+from registry.metadata.transaction import Change, Transaction
+from registry.metadata.watch import Watch
+from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, add_blob, find
 from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 
+OTHER = RepositoryName("other")
 ROOT = Path(__file__).resolve().parent.parent.parent
 STRESS_SECONDS = 2.0
 READERS = 8
 
 WRITER = """
-import asyncio, mmap, struct, sys, time
+import asyncio, mmap, struct, sys
 from registry.metadata import policy
 from registry.metadata.database import Database
 
@@ -41,10 +45,9 @@ async def steps(database):
     while sys.stdin.readline():
         print(await database.write(change, actor=""), flush=True)
 
-async def storm(database, path, seconds):
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 8) as shared:
-        end = time.monotonic() + float(seconds)
-        while time.monotonic() < end:
+async def storm(database, path):
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
+        while not struct.unpack_from("q", shared, 8)[0]:
             number = await database.write(change, actor="")
             struct.pack_into("q", shared, 0, number)
 
@@ -78,8 +81,8 @@ async def other(database_url: str, anyio_backend: str) -> AsyncIterator[Database
 
 
 @pytest.fixture
-def watch(database: Database) -> Iterator[PolicyWatch]:
-    made = PolicyWatch(database)
+def watch(database: Database) -> Iterator[Watch]:
+    made = Watch(database)
     yield made
     made.close()
 
@@ -112,32 +115,32 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 
 async def test_it_begins_with_what_is_there(
-    watch: PolicyWatch, database: Database, other: Database
+    watch: Watch, database: Database, other: Database
 ) -> None:
     number = await bump(other)
     assert watch.peek() is None
-    assert await watch.read() == number == await database.read(policy.read_number)
+    assert (await watch.read()).policy == number == await database.read(policy.read_number)
 
 
-async def test_a_change_of_another_connection_is_seen(watch: PolicyWatch, other: Database) -> None:
-    last = await watch.read()
+async def test_a_change_of_another_connection_is_seen(watch: Watch, other: Database) -> None:
+    last = (await watch.read()).policy
     for _ in range(50):
         number = await bump(other)
         assert number == last + 1
         assert watch.peek() is None
-        assert await watch.read() == number
+        assert (await watch.read()).policy == number
         last = number
 
 
-async def test_a_change_of_its_own_process_is_seen(watch: PolicyWatch, database: Database) -> None:
+async def test_a_change_of_its_own_process_is_seen(watch: Watch, database: Database) -> None:
     await watch.read()
     for _ in range(20):
         number = await bump(database)
-        assert await watch.read() == number
+        assert (await watch.read()).policy == number
 
 
-async def test_a_change_of_another_process_is_seen(watch: PolicyWatch, database_url: str) -> None:
-    last = await watch.read()
+async def test_a_change_of_another_process_is_seen(watch: Watch, database_url: str) -> None:
+    last = (await watch.read()).policy
     with process(database_url) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
@@ -146,15 +149,15 @@ async def test_a_change_of_another_process_is_seen(watch: PolicyWatch, database_
             writer.stdin.flush()
             number = int(writer.stdout.readline())
             assert number == last + 1
-            assert await watch.read() == number
+            assert (await watch.read()).policy == number
             last = number
         writer.stdin.close()
     # What the end of a process does to the file is no change, and hides none.
-    assert await watch.read() == last
+    assert (await watch.read()).policy == last
 
 
-async def test_what_is_rolled_back_is_no_change(watch: PolicyWatch, other: Database) -> None:
-    number = await watch.read()
+async def test_what_is_rolled_back_is_no_change(watch: Watch, other: Database) -> None:
+    number = (await watch.read()).policy
 
     def work(tx: Transaction) -> None:
         tx.change_policy()
@@ -162,59 +165,62 @@ async def test_what_is_rolled_back_is_no_change(watch: PolicyWatch, other: Datab
 
     with pytest.raises(KeyError):
         await other.write(work, actor="")
-    assert await watch.read() == number
+    assert (await watch.read()).policy == number
 
 
-async def test_other_commits_are_no_change(watch: PolicyWatch, other: Database) -> None:
-    number = await watch.read()
+async def test_other_commits_are_no_change(watch: Watch, other: Database) -> None:
+    number = (await watch.read()).policy
     await other.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
-    assert await watch.read() == number
-    assert await watch.read() == number
+    assert (await watch.read()).policy == number
+    assert (await watch.read()).policy == number
 
 
-async def test_a_repository_that_goes_is_a_change(watch: PolicyWatch, other: Database) -> None:
-    def make(tx: Transaction) -> None:
-        add_blob(tx, repositories.ensure(tx, NAME), "layer")
+def make(tx: Transaction, *names: RepositoryName) -> None:
+    for name in names:
+        add_blob(tx, repositories.ensure(tx, name), "layer")
 
-    number = await watch.read()
-    await other.write(make, actor="")
-    assert await watch.read() == number
+
+async def test_a_repository_that_goes_is_a_change(watch: Watch, other: Database) -> None:
+    number = (await watch.read()).policy
+    await other.write(lambda tx: make(tx, NAME), actor="")
+    assert (await watch.read()).policy == number
     await other.write(lambda tx: repositories.delete(tx, find(tx)), actor="")
-    assert await watch.read() == number + 1
+    assert (await watch.read()).policy == number + 1
 
 
 async def test_many_readers_are_few_queries(
-    watch: PolicyWatch, other: Database, monkeypatch: pytest.MonkeyPatch
+    watch: Watch, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queries: list[int] = []
+    queries: list[Heads] = []
     ask = watch._ask
 
-    async def counted() -> int:
-        queries.append(await ask())
-        return queries[-1]
+    async def counted() -> tuple[Heads, Changed]:
+        told = await ask()
+        queries.append(told[0])
+        return told
 
     monkeypatch.setattr(watch, "_ask", counted)
     for _ in range(5):
         number = await bump(other)
         queries.clear()
         told = await asyncio.gather(*(watch.read() for _ in range(500)))
-        assert set(told) == {number}
+        assert {heads.policy for heads in told} == {number}
         assert 1 <= len(queries) <= 2
 
 
 async def test_nothing_is_asked_where_nothing_was_committed(
-    database: Database, watch: PolicyWatch, other: Database, statements: list[str]
+    database: Database, watch: Watch, other: Database, statements: list[str]
 ) -> None:
     """An embedded database tells of commits without a query."""
     assert watch.peek() is None
-    number = await watch.read()
+    number = (await watch.read()).policy
     statements.clear()
     if not database.embedded:
         assert watch.peek() is None
         return
     threads = threading.active_count()
-    assert [watch.peek() for _ in range(1000)] == [number] * 1000
-    assert await watch.read() == number
+    assert [watch.peek() for _ in range(1000)] == [await watch.read()] * 1000
+    assert (await watch.read()).policy == number
     assert statements == []
     assert threading.active_count() == threads
     await bump(other)
@@ -222,19 +228,19 @@ async def test_nothing_is_asked_where_nothing_was_committed(
 
 
 async def test_a_query_that_has_begun_does_not_answer_a_later_question(
-    watch: PolicyWatch, other: Database, monkeypatch: pytest.MonkeyPatch
+    watch: Watch, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held back between its answer and those who wait for it, while the policy changes."""
     answered, go_on = asyncio.Event(), asyncio.Event()
     ask = watch._ask
 
-    async def held() -> int:
-        number = await ask()
+    async def held() -> tuple[Heads, Changed]:
+        told = await ask()
         answered.set()
         await go_on.wait()
-        return number
+        return told
 
-    number = await watch.read()
+    number = (await watch.read()).policy
     await bump(other)
     monkeypatch.setattr(watch, "_ask", held)
     early = asyncio.ensure_future(watch.read())
@@ -244,19 +250,17 @@ async def test_a_query_that_has_begun_does_not_answer_a_later_question(
     await asyncio.sleep(0.05)
     assert not any(asked.done() for asked in [early, *late])
     go_on.set()
-    assert await early == number + 1
-    assert await asyncio.gather(*late) == [number + 2] * 3
-    assert await watch.read() == number + 2
+    assert (await early).policy == number + 1
+    assert [heads.policy for heads in await asyncio.gather(*late)] == [number + 2] * 3
+    assert (await watch.read()).policy == number + 2
 
 
-async def test_one_who_leaves_does_not_take_the_answer_along(
-    watch: PolicyWatch, other: Database
-) -> None:
+async def test_one_who_leaves_does_not_take_the_answer_along(watch: Watch, other: Database) -> None:
     number = await bump(other)
     asked = [asyncio.ensure_future(watch.read()) for _ in range(5)]
     await asyncio.sleep(0)
     asked[0].cancel()
-    assert await asyncio.gather(*asked[1:]) == [number] * 4
+    assert [heads.policy for heads in await asyncio.gather(*asked[1:])] == [number] * 4
     # All leave: the next one is answered all the same.
     await bump(other)
     asked = [asyncio.ensure_future(watch.read()) for _ in range(5)]
@@ -264,10 +268,10 @@ async def test_one_who_leaves_does_not_take_the_answer_along(
     for one in asked:
         one.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
-    assert await watch.read() == number + 1
+    assert (await watch.read()).policy == number + 1
 
 
-async def fails_for_all(watch: PolicyWatch) -> None:
+async def fails_for_all(watch: Watch) -> None:
     told = await asyncio.gather(*(watch.read() for _ in range(20)), return_exceptions=True)
     assert {type(one) for one in told} == {DatabaseUnavailableError}
     with pytest.raises(DatabaseUnavailableError):
@@ -278,14 +282,14 @@ def rename(old: str, new: str) -> sa.TextClause:
     return sa.text(f"ALTER TABLE {old} RENAME TO {new}")
 
 
-async def test_a_database_that_fails_and_recovers(watch: PolicyWatch, other: Database) -> None:
-    number = await watch.read()
+async def test_a_database_that_fails_and_recovers(watch: Watch, other: Database) -> None:
+    number = (await watch.read()).policy
     await other.write(lambda tx: tx.execute(rename("policy_head", "away")).close(), actor="")
     await fails_for_all(watch)
     assert watch.peek() is None
     await other.write(lambda tx: tx.execute(rename("away", "policy_head")).close(), actor="")
-    assert await watch.read() == number
-    assert await watch.read() == number
+    assert (await watch.read()).policy == number
+    assert (await watch.read()).policy == number
 
 
 async def test_a_server_that_goes_and_comes_back(postgres: Cluster) -> None:
@@ -293,55 +297,131 @@ async def test_a_server_that_goes_and_comes_back(postgres: Cluster) -> None:
     with postgres.database() as url, postgres._admin.connect() as admin:
         name = url.rpartition("/")[2]
         database = Database(url)
-        watch = PolicyWatch(database)
-        number = await watch.read()
+        watch = Watch(database)
+        number = (await watch.read()).policy
         admin.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
         cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
         admin.execute(sa.text(cut), {"name": name})
         await fails_for_all(watch)
         admin.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
-        assert await watch.read() == number
-        assert await bump(database) == await watch.read() == number + 1
+        assert (await watch.read()).policy == number
+        assert await bump(database) == (await watch.read()).policy == number + 1
         watch.close()
         await database.close()
 
 
-async def test_a_closed_watch_knows_nothing(watch: PolicyWatch) -> None:
+async def test_a_closed_watch_knows_nothing(watch: Watch) -> None:
     await watch.read()
     watch.close()
     assert watch.peek() is None
 
 
 async def test_readers_are_never_told_what_is_over(
-    watch: PolicyWatch, database_url: str, tmp_path: Path
+    watch: Watch, database_url: str, tmp_path: Path
 ) -> None:
     """A process writes as fast as it can and says after each commit how far it is."""
     path = tmp_path / "shared"
-    path.write_bytes(bytes(8))
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 8) as shared:
+    path.write_bytes(bytes(16))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
 
         def committed() -> int:
             return int(struct.unpack_from("q", shared)[0])
 
         end = time.monotonic() + STRESS_SECONDS
+        enough = 20
         seen: list[set[int]] = [set() for _ in range(READERS)]
 
         async def read(mine: set[int]) -> None:
             last = 0
-            while time.monotonic() < end:
+            while len(mine) < enough or time.monotonic() < end:
                 floor = committed()
-                number = watch.peek()
-                if number is None:
-                    number = await watch.read()
+                heads = watch.peek()
+                if heads is None:
+                    heads = await watch.read()
                 else:
                     await asyncio.sleep(0)
+                number = heads.policy
                 assert number >= floor, "what was committed before the question is not in it"
                 assert number >= last, "it went back"
                 last = number
                 mine.add(number)
 
-        with process(database_url, str(path), str(STRESS_SECONDS)) as writer:
+        with process(database_url, str(path)) as writer:
             await asyncio.gather(*(read(mine) for mine in seen))
+            struct.pack_into("q", shared, 8, 1)
             assert await asyncio.to_thread(writer.wait, 30) == 0
-        assert await watch.read() == committed()
-        assert min(len(mine) for mine in seen) > 20
+        assert (await watch.read()).policy == committed()
+
+
+async def test_what_changed_is_told_before_the_heads_are(watch: Watch, other: Database) -> None:
+    told: list[Changed] = []
+    watch.subscribe(told.append)
+    first = await watch.read()
+    assert told == [None]  # from nowhere on, nobody knows what changed
+    await other.write(lambda tx: make(tx, NAME, OTHER), actor="")
+    second = await watch.read()
+    assert second.feed > first.feed
+    assert told == [None, {NAME, OTHER}]
+    await other.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
+    await bump(other)
+    assert (await watch.read()).feed == second.feed
+    assert told == [None, {NAME, OTHER}]
+    await other.write(lambda tx: repositories.delete(tx, find(tx)), actor="")
+    assert (await watch.read()).feed == second.feed + 1
+    assert told == [None, {NAME, OTHER}, {NAME}]
+
+
+async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
+    watch: Watch, other: Database
+) -> None:
+    told: list[Changed] = []
+    await watch.read()
+    watch.subscribe(told.append)
+
+    def change_often(tx: Transaction, times: int) -> None:
+        repository = repositories.ensure(tx, NAME)
+        for _ in range(times):
+            tx.record(Change.TAG_SET, NAME, repository.generation)
+
+    await other.write(lambda tx: change_often(tx, 1), actor="")
+    await watch.read()
+    for times, changed in ((MOST, {NAME}), (MOST + 1, None), (1, {NAME})):
+        told.clear()
+        await other.write(lambda tx, times=times: change_often(tx, times), actor="")  # type: ignore[misc]
+        await watch.read()
+        assert told == [changed]
+    await other.write(lambda tx: change_often(tx, 2), actor="")
+    newest = sa.select(sa.func.max(feed.c.number)).scalar_subquery()
+    trim = sa.delete(feed).where(feed.c.number < newest)
+    await other.write(lambda tx: tx.execute(trim).close(), actor="")
+    told.clear()
+    await watch.read()
+    assert told == [None]
+    # As after a restore of an older copy.
+    back = sa.update(feed_head).values(number=1)
+    await other.write(lambda tx: tx.execute(back).close(), actor="")
+    told.clear()
+    assert (await watch.read()).feed == 1
+    assert told == [None]
+
+
+async def test_what_was_read_since_is_not_asked_for_again(
+    watch: Watch, other: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = 0
+    ask = watch._ask
+
+    async def counted() -> tuple[Heads, Changed]:
+        nonlocal queries
+        queries += 1
+        return await ask()
+
+    monkeypatch.setattr(watch, "_ask", counted)
+    began = time.monotonic()
+    assert watch.peek(began) is None
+    before = await watch.read(began)
+    await bump(other)
+    assert watch.peek(began) == await watch.read(began) == before
+    assert queries == 1
+    assert (await watch.read(time.monotonic())).policy == before.policy + 1
+    assert queries == 2

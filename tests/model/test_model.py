@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from registry.metadata import doomed, tags
-from registry.metadata.manifests import ManifestRow
+from registry.metadata.manifests import Found
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference
 from registry.services import uploads
@@ -65,13 +65,11 @@ def _share_sessions(patch: pytest.MonkeyPatch) -> None:
 
 def _remember_without_looking(patch: pytest.MonkeyPatch) -> None:
     get = Manifests.get
-    seen: dict[object, tuple[ManifestRow, bytes]] = {}
+    seen: dict[object, Found] = {}
 
-    async def remember(
-        self: Manifests, name: RepositoryName, at: Reference
-    ) -> tuple[ManifestRow, bytes]:
+    async def remember(self: Manifests, name: RepositoryName, at: Reference, since: float) -> Found:
         if (self, name, at) not in seen:
-            seen[self, name, at] = await get(self, name, at)
+            seen[self, name, at] = await get(self, name, at, since)
         return seen[self, name, at]
 
     patch.setattr(Manifests, "get", remember)

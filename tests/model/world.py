@@ -20,10 +20,11 @@ from starlette.types import ASGIApp, Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
+from registry.metadata.call import PATIENCE
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from storage.digest import Hasher
-from storage.driver import Driver, Reader, Upload
+from storage.driver import Driver, Reader, Record, Upload
 from storage.open import open_driver
 
 T = TypeVar("T")
@@ -71,14 +72,16 @@ class MortalDatabase(Database):
         super().__init__(url)
         self._life = life
 
-    async def read(self, work: Callable[[Transaction], T]) -> T:
+    async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
         if self._life.dead:
             raise Died
-        return await super().read(work)
+        return await super().read(work, patience=patience)
 
-    async def write(self, work: Callable[[Transaction], T], *, actor: str) -> T:
+    async def write(
+        self, work: Callable[[Transaction], T], *, actor: str, patience: float = PATIENCE
+    ) -> T:
         self._life.tick()
-        done = await super().write(work, actor=actor)
+        done = await super().write(work, actor=actor, patience=patience)
         self._life.tick()
         return done
 
@@ -89,6 +92,9 @@ class MortalDriver:
     def __init__(self, driver: Driver, life: Life) -> None:
         self.name = driver.name
         self.shared = driver.shared
+        self.locks = driver.locks
+        self.cheap_stat = driver.cheap_stat
+        self.link_life = driver.link_life
         self._driver = driver
         self._life = life
 
@@ -98,9 +104,12 @@ class MortalDriver:
     async def check(self) -> None:
         await self._driver.check()
 
-    async def claim(self, session: str) -> Upload:
+    async def claim(self, session: str, record: Record | None = None) -> Upload:
         self._life.tick()
-        return MortalUpload(await self._driver.claim(session), self._life)
+        return MortalUpload(await self._driver.claim(session, record), self._life)
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        return self._driver.list_keys(session, state, claim)
 
     async def list_staged(self) -> list[str]:
         return await self._driver.list_staged()
@@ -108,8 +117,11 @@ class MortalDriver:
     async def stat(self, key: str) -> int:
         return await self._driver.stat(key)
 
-    async def open(self, key: str) -> Reader:
-        return await self._driver.open(key)
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
+        return await self._driver.open(key, start, length)
+
+    async def find_link(self, key: str) -> str | None:
+        return await self._driver.find_link(key)
 
     async def delete(self, key: str) -> None:
         self._life.tick()
@@ -126,6 +138,28 @@ class MortalUpload:
     def __init__(self, upload: Upload, life: Life) -> None:
         self._upload = upload
         self._life = life
+
+    @property
+    def state(self) -> str:
+        return self._upload.state
+
+    @property
+    def overdue(self) -> bool:
+        return self._upload.overdue
+
+    @property
+    def sealed(self) -> bool:
+        return self._upload.sealed
+
+    @sealed.setter
+    def sealed(self, value: bool) -> None:
+        raise AssertionError(value)
+
+    def key_for(self, key: str) -> str:
+        return self._upload.key_for(key)
+
+    async def seal(self) -> None:
+        await self._do(self._upload.seal)
 
     @property
     def size(self) -> int:
@@ -172,6 +206,7 @@ class Worker:
 
     async def close(self) -> None:
         await self.http.aclose()
+        self.opened.watch.close()
         await self.opened.driver.close()
         await self.opened.database.close()
 

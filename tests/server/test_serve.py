@@ -1,16 +1,20 @@
 """`moorage serve` as a person and an init system meet it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
+from registry.metadata import migrate
 from storage.digest import Digest
 from tests.support.kit import Kit
 from tests.support.postgres import Cluster, free_port
@@ -61,16 +65,87 @@ def test_an_address_others_can_reach_is_refused_with_the_ways_on(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_postgres_without_the_schema_is_refused(postgres: Cluster, tmp_path: Path) -> None:
-    with postgres.database(empty=True) as url:
+def test_a_schema_that_does_not_fit_is_refused_with_the_remedy(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with postgres.database() as url, psycopg.connect(url.replace("+psycopg", "")) as session:
+        session.autocommit = True
         listen = f"127.0.0.1:{free_port()}"
         environment = {"MOORAGE_DATABASE__URL": url}
-        refused = moorage("serve", "--listen", listen, cwd=tmp_path, **environment)
-        assert refused.returncode == 1
-        assert "moorage db upgrade" in refused.stderr
-        assert moorage("db", "upgrade", cwd=tmp_path, **environment).returncode == 0
-        with serving(Server(tmp_path / "data", 2, environment)):
-            pass
+        for spoil, remedy in (
+            ("UPDATE schema SET version = 1", "moorage db upgrade"),
+            ("UPDATE schema SET version = 99, min_reader = 99", "Install the newer version"),
+            # Of somebody else.
+            ("ALTER TABLE schema RENAME TO theirs", "moorage db upgrade"),
+        ):
+            session.execute(spoil)
+            refused = moorage("serve", "--listen", listen, cwd=tmp_path, **environment)
+            assert refused.returncode == 1
+            assert remedy in refused.stderr
+            assert "Traceback" not in refused.stderr
+
+
+def test_replicas_that_start_at_once_on_an_empty_database_make_it_once(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with postgres.database(empty=True) as url, contextlib.ExitStack() as stack:
+        environment = {
+            "MOORAGE_DATABASE__URL": url,
+            "MOORAGE_STORAGE__ROOT": str(tmp_path / "store"),
+        }
+        servers = [Server(tmp_path / f"{n}", 1, environment) for n in range(3)]
+        with ThreadPoolExecutor(3) as threads:
+            started = [threads.submit(stack.enter_context, serving(each)) for each in servers]
+            for each in started:
+                each.result()
+        for server in servers:
+            assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
+        with psycopg.connect(url.replace("+psycopg", "")) as session:
+            assert session.execute("SELECT version, min_reader FROM schema").fetchall() == [
+                (migrate.VERSION, 2)
+            ]
+
+
+async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    """This code is the version before; what a later migration does is done by hand."""
+    with (
+        postgres.database() as url,
+        psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as session,
+        serving(Server(tmp_path / "data", 2, {"MOORAGE_DATABASE__URL": url})) as server,
+    ):
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+            kit = Kit(http)
+            await kit.push_image("team/app", "before")
+            session.execute(
+                "ALTER TABLE manifests ADD COLUMN later text;"
+                f"UPDATE schema SET version = {migrate.VERSION + 1}"
+            )
+            await kit.push_image("team/app", "beside", "new")
+            for tag in ("before", "beside"):
+                assert (await http.get(f"/v2/team/app/manifests/{tag}")).status_code == 200
+            assert (await http.get("/readyz")).status_code == 200
+            with serving(Server(tmp_path / "data", 1, {"MOORAGE_DATABASE__URL": url})):
+                pass  # one that is started now comes up as well
+            # The next but one: by then this version is gone, or sent no requests any more.
+            session.execute(f"UPDATE schema SET min_reader = {migrate.VERSION + 1}")
+            answer = await http.get("/readyz")
+            assert answer.status_code == 503
+            assert "Install the newer version" in answer.json()["troubles"]["database"]
+
+
+async def test_sigterm_is_told_to_probes_before_the_port_is_closed(tmp_path: Path) -> None:
+    settings = {"MOORAGE_HTTP__STOP_DELAY": "2s"}
+    with serving(Server(tmp_path / "data", 2, settings)) as server:
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        server.running.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 2
+        while (answer := httpx.get(f"{server.url}/readyz")).status_code == 200:
+            assert time.monotonic() < deadline
+        assert answer.json()["troubles"] == {"server": "shutting down"}
+        assert httpx.get(f"{server.url}/v2/").status_code == 200
+        assert server.wait() == 0
 
 
 @pytest.mark.parametrize("victim", ["worker", "parent", "all"])

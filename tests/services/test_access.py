@@ -40,6 +40,7 @@ from registry.errors import (
 )
 from registry.metadata import tables
 from registry.metadata.database import Database
+from registry.metadata.watch import Watch
 from registry.oci.names import RepositoryName
 from registry.services.access_tokens import AccessTokens
 from registry.services.audit import Audit, AuditRow
@@ -71,7 +72,8 @@ class House:
         rules = AuthRules(sign_ins=0)
         self.database = Database(url)
         self.keyring = Keyring(self.database, DatabaseVault(self.database, "s" * 32))
-        self.policies = Policies(self.database, personal_namespaces=False)
+        self.watch = Watch(self.database)
+        self.policies = Policies(self.database, self.watch, personal_namespaces=False)
         self.auth = Authenticator(self.database, self.policies, self.keyring, rules, oidc=oidc)
         self.users = Users(self.database, self.keyring, self.auth.passwords)
         self.groups = Groups(self.database)
@@ -85,6 +87,7 @@ class House:
 
     async def close(self) -> None:
         await self.auth.close()
+        self.watch.close()
         await self.database.close()
 
     async def fill(self) -> None:

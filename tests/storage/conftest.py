@@ -14,6 +14,7 @@ from storage.driver import Driver
 from storage.keys import blob_key, new_generation
 from storage.local import LocalDriver
 from storage.open import open_driver
+from tests.storage.rowed import RowedDriver
 
 
 @pytest.fixture(scope="session")
@@ -35,12 +36,13 @@ def root(prepared: Path) -> Iterator[Path]:
             path.unlink()
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 async def driver(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Driver]:
     """Each store there is, empty and started. A new one joins as a parameter."""
-    store = open_driver(request.param, root=root, reserve=0)
+    bucket = request.getfixturevalue("bucket").settings() if request.param == "s3" else None
+    store = open_driver(request.param, root=root, reserve=0, bucket=bucket)
     await store.start()
-    yield store
+    yield store if store.locks else RowedDriver(store)
     await store.close()
 
 

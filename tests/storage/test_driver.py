@@ -60,6 +60,7 @@ async def test_starting_again_loses_nothing(driver: Driver, session: str) -> Non
     key = await put(driver, b"published")
     upload = await driver.claim(session)
     await upload.append(b"staged", None)
+    await upload.sync()
     await upload.release()
     await driver.start()
     assert await read_object(driver, key) == b"published"
@@ -81,6 +82,7 @@ class TestClaim:
             with pytest.raises(StagedBusyError):
                 await driver.claim(session)
         await upload.append(b"mine", None)
+        await upload.sync()
         await upload.release()
         again = await driver.claim(session)
         assert again.size == len(b"mine")
@@ -124,6 +126,8 @@ class TestClaim:
         await again.release()
 
     async def test_list_staged(self, driver: Driver) -> None:
+        if not driver.locks:
+            pytest.skip("rows know")
         sessions = [str(uuid.uuid4()) for _ in range(4)]
         uploads = [await driver.claim(session) for session in sessions]
         for upload in uploads:
@@ -224,17 +228,20 @@ class TestStagedBytes:
             upload = await driver.claim(session)
             assert upload.size == number
             await upload.append(b"%d" % number, None)
+            await upload.sync()
             await upload.release()
         upload = await driver.claim(session)
         assert await hash_of(upload) == Digest.of(b"012")
         await upload.release()
 
     @pytest.mark.parametrize("size", [0, 1, 5, 6])
-    async def test_truncate_drops_from_there_on(
+    async def test_truncate_drops_what_was_added_since(
         self, driver: Driver, session: str, size: int
     ) -> None:
         upload = await driver.claim(session)
-        await upload.append(b"abcdef", None)
+        await upload.append(b"abcdef"[:size], None)
+        await upload.sync()
+        await upload.append(b"abcdef"[size:], None)
         await upload.truncate(size)
         assert upload.size == size
         await upload.append(b"XY", None)
@@ -244,7 +251,9 @@ class TestStagedBytes:
 
     async def test_truncate_holds_for_the_next_one(self, driver: Driver, session: str) -> None:
         upload = await driver.claim(session)
-        await upload.append(b"abcdef", None)
+        await upload.append(b"ab", None)
+        await upload.sync()
+        await upload.append(b"cdef", None)
         await upload.truncate(2)
         await upload.release()
         again = await driver.claim(session)
@@ -305,7 +314,7 @@ class TestStagedBytes:
         again = await driver.claim(session)
         assert again.size == 0
         await again.append(b"other", None)
-        await again.truncate(1)
+        await again.truncate(0)
         assert await read_object(driver, key) == b"published"
         await again.release()
 

@@ -3,7 +3,14 @@ import re
 import pytest
 
 from storage.digest import ALGORITHMS, Digest
-from storage.keys import blob_key, new_generation, shard
+from storage.keys import (
+    blob_key,
+    find_digest,
+    new_generation,
+    new_parts_key,
+    shard,
+    staged_key,
+)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -23,3 +30,11 @@ def test_generation_is_64_random_bits() -> None:
 def test_key_is_never_used_twice() -> None:
     digest = Digest.of(b"bytes")
     assert blob_key(digest, new_generation()) != blob_key(digest, new_generation())
+
+
+def test_the_digest_of_a_key_is_found_again() -> None:
+    for algorithm in ("sha256", "sha512"):
+        digest = Digest.of(b"", algorithm)
+        assert find_digest(blob_key(digest, new_generation())) == digest
+    assert find_digest(new_parts_key()) is None
+    assert find_digest(staged_key("0" * 8, 1)) is None

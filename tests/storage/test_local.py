@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from storage import local as module
-from storage.digest import ALGORITHMS, Hasher
+from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
 from storage.local import VERSION, LocalDriver
 
@@ -350,3 +350,20 @@ async def test_the_loop_never_waits_for_the_disk(
     assert [name for name, seen in threads.items() if here in seen] == []
     os.stat("/")  # noqa: PTH116 - the control: a call from here is seen
     assert here in threads["stat"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, 1, 5, 6])
+async def test_truncate_drops_from_anywhere_on(local: LocalDriver, session: str, size: int) -> None:
+    """Also what a request that was killed had synced but not acknowledged."""
+    upload = await local.claim(session)
+    await upload.append(b"abcdef", None)
+    await upload.sync()
+    await upload.release()
+    upload = await local.claim(session)
+    await upload.truncate(size)
+    await upload.append(b"XY", None)
+    hasher = Hasher("sha256")
+    await upload.hash(hasher)
+    assert hasher.digest() == Digest.of(b"abcdef"[:size] + b"XY")
+    await upload.release()

@@ -137,7 +137,7 @@ class TestOneRequest:
         staged = await staging.claim(session)
         with pytest.raises(StagedBusyError):
             await staging.claim(session)
-        assert await staging.list() == [session]
+        assert await staging.list() == ([session] if staging.locks else [])
         await staged.release()
         await staged.release()
         await (await staging.claim(session)).release()
@@ -166,6 +166,8 @@ class TestResume:
     async def test_what_was_not_acknowledged_is_dropped(
         self, staging: Staging, session: str, key: str, acknowledged: int
     ) -> None:
+        if not staging.locks:
+            pytest.skip("bytes are staged and acknowledged by one write of the row")
         await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, acknowledged)
         assert staged.offset == acknowledged
@@ -257,6 +259,8 @@ class TestResume:
     async def test_session_that_starts_again_at_nothing(
         self, staging: Staging, session: str
     ) -> None:
+        if not staging.locks:
+            pytest.skip("bytes are staged and acknowledged by one write of the row")
         _, prefix = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, 0)
         assert staged.prefix() == Digest.of(b"")
@@ -268,6 +272,7 @@ class TestResume:
     ) -> None:
         first = await resume(staging, session)
         await first.append(body(b"one"))
+        await first.sync()
         await first.release()
         row = await patch_up(staging, session, b"two", 3, Digest.of(b"one"))
         await first.release()

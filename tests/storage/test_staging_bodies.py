@@ -74,6 +74,7 @@ class TestBrokenBody:
             await staged.append(body(LARGE[:length], error))
         assert staged.offset == length
         assert staged.prefix() == Digest.of(LARGE[:length])
+        await staged.sync()
         await staged.release()
         row = await add(staging, session, b"rest", (length, Digest.of(LARGE[:length])))
         assert row == (length + 4, Digest.of(LARGE[:length] + b"rest"))

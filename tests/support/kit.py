@@ -23,6 +23,7 @@ from storage.digest import Digest
 from storage.driver import Driver
 from storage.local import LocalDriver
 from storage.memory import MemoryDriver
+from storage.s3 import S3Driver
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -246,9 +247,22 @@ def list_stored(driver: Driver) -> list[str]:
     """The keys of all objects in the store."""
     if isinstance(driver, MemoryDriver):
         return sorted(driver.objects)
+    if isinstance(driver, S3Driver):
+        return list_bucket(driver)
     assert isinstance(driver, LocalDriver)
     root = driver.path("")
     return sorted(str(path.relative_to(root)) for path in root.glob("blobs/*/*/*"))
+
+
+def list_bucket(driver: S3Driver, below: str = "blobs/") -> list[str]:
+    """The keys of all objects in the bucket below the driver's prefix."""
+    bucket = driver._bucket
+    client = bucket._client.reads.client()
+    pages = client.get_paginator("list_objects_v2").paginate(
+        Bucket=bucket._client._bucket, Prefix=f"{bucket._prefix}{below}"
+    )
+    found = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    return sorted(key.removeprefix(bucket._prefix) for key in found)
 
 
 def list_open_files() -> list[str]:

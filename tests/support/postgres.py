@@ -52,8 +52,12 @@ class Cluster:
         options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
         self._control("-o", f"{options} -c max_connections=200", "start")
 
-    def stop(self, mode: str = "fast") -> None:
-        self._control("-m", mode, "stop")
+    def stop(self, mode: str = "fast", *, wait: bool = True) -> None:
+        self._control("-m", mode, *([] if wait else ["-W"]), "stop")
+
+    def wait_until_stopped(self) -> None:
+        while (self._data / "postmaster.pid").exists():
+            time.sleep(0.05)
 
     def kill(self) -> None:
         """Kill the server and all its processes, as when its container dies."""

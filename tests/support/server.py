@@ -32,6 +32,8 @@ class Server:
     settings: dict[str, str] = field(default_factory=dict)
     patches: Path | None = None
     port: int = field(default_factory=free_port)
+    python: Path | None = None
+    """Of an installed Moorage that is to run in place of this checkout."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,13 +46,15 @@ class Server:
 
     def start(self) -> "Server":
         """Start it and wait for its first answer."""
-        path = [str(p) for p in (self.patches, ROOT) if p is not None]
+        checkout = ROOT if self.python is None else None
+        path = [str(p) for p in (self.patches, checkout) if p is not None]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
         options = ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "registry.cli.main", "serve", *options],
+                [self.python or sys.executable, "-m", "registry.cli.main", "serve", *options],
+                cwd=self.data.parent,
                 env={**kept, **self.settings, "PYTHONPATH": os.pathsep.join(path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -71,6 +71,19 @@ async def _wait_until_gone(receive: Receive) -> None:
         pass
 
 
+def _elsewhere(digest: Digest, link: str) -> Response:
+    """Send the client to the object, where it asks for the range itself that it wants."""
+    return Response(
+        None,
+        307,
+        {
+            "Location": link,
+            "Docker-Content-Digest": str(digest),
+            "Cache-Control": "no-store",  # it is a credential, and soon of no use
+        },
+    )
+
+
 async def get_blob(call: Call) -> Response:
     digest = Digest.parse(call.param("digest"))
     headers = call.request.headers
@@ -81,15 +94,16 @@ async def get_blob(call: Call) -> Response:
             return Response(None, 304, {k: unchanged[k] for k in ("ETag", "Cache-Control")})
         if call.request.method == "HEAD":
             return Response(None, 200, _headers(digest, row.size))
-    row, reader = await call.registry.blobs.open(call.name, digest)
-    try:
-        asked = headers.get("range")
-        if headers.get("if-range", f'"{digest}"') != f'"{digest}"':
-            asked = None
-        return BlobResponse(call.registry.blobs, row, reader, parse_range(asked, row.size))
-    except BaseException:
-        await reader.close()
-        raise
+    row = await call.registry.blobs.get(call.name, digest)
+    link = await call.registry.blobs.find_link(row)
+    if link is not None:
+        return _elsewhere(digest, link)
+    asked = headers.get("range")
+    if headers.get("if-range", f'"{digest}"') != f'"{digest}"':
+        asked = None
+    part = parse_range(asked, row.size)
+    reader = await call.registry.blobs.open(row, part)
+    return BlobResponse(call.registry.blobs, row, reader, part)
 
 
 async def delete_blob(call: Call) -> Response:

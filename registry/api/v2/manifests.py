@@ -57,15 +57,13 @@ def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
 
 async def get_manifest(call: Call) -> Response:
     reference = _existing_reference(call)
-    if call.request.method == "HEAD":
-        row, raw = await call.registry.manifests.stat(call.name, reference), b""
-    else:
-        row, raw = await call.registry.manifests.get(call.name, reference)
+    found = await call.registry.manifests.get(call.name, reference, call.began)
+    row = found.row
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):
         return Response(None, 304, headers)
     headers |= {"Content-Type": row.media_type, "Content-Length": str(row.size)}
-    return Response(raw, 200, headers)
+    return Response(b"" if call.request.method == "HEAD" else found.raw, 200, headers)
 
 
 async def put_manifest(call: Call) -> Response:

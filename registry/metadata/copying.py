@@ -1,0 +1,241 @@
+"""Copying all rows of one database into another, empty one, in one transaction there."""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry import clock
+from registry.errors import ConflictError, DatabaseUnavailableError
+from registry.metadata import moves, sqlite, tables
+from registry.metadata.database import parse_url
+from registry.metadata.moves import MoveState
+from registry.metadata.transaction import Transaction
+from storage.digest import Digest
+
+ROWS = 500
+"""Rows held at once, of tables that have no bytes in them."""
+
+HEAVY = 16
+"""As above where a row may have the 4 MiB of a manifest."""
+
+_TOTAL = 1 << 128
+
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Sum:
+    """How many rows, and a sum over the hashes of all, in whatever order they came."""
+
+    rows: int = 0
+    total: int = 0
+
+    def add(self, row: Row) -> None:
+        self.rows += 1
+        digest = hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+        self.total = (self.total + int.from_bytes(digest)) % _TOTAL
+
+
+def list_tables() -> list[sa.Table]:
+    """What is copied, parents before their children: every table, but for what is the database's
+    own.
+    """
+    own = {tables.schema.name, tables.moves.name}
+    return [table for table in tables.metadata.sorted_tables if table.name not in own]
+
+
+def copy(
+    source: str,
+    target: str,
+    *,
+    token: str,
+    vault: Mapping[str, bytes] | None,
+    tell: Callable[[str, int], None],
+) -> dict[str, int]:
+    """Fill the target with the rows of the source, which must not change meanwhile; how many of
+    each table. What came is read back and compared, and manifests are hashed. Blocking.
+
+    `vault`: rows of that table in place of the source's. `tell` is called with a table's name and
+    the number of its rows that are there. Until `confirm` the target is no registry's. Whatever
+    ends this, nothing of it stays. ConflictError if the target is not empty, or not as it was
+    written; DatabaseUnavailableError.
+    """
+    try:
+        with _reading(source) as reading, _writing(target) as tx:
+            _require_empty(tx)
+            moves.fill(tx, token, parse_url(source).render_as_string())
+            return _fill(reading, tx, vault, tell)
+    except sa.exc.SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        raise DatabaseUnavailableError(f"the copy failed, nothing was changed: {cause}") from error
+
+
+def confirm(tx: Transaction, token: str) -> None:
+    """The target is the registry's from here on."""
+    row = tables.moves.c
+    tx.execute(sa.delete(tables.moves).where(row.token == token))
+
+
+@contextlib.contextmanager
+def _reading(url: str) -> Iterator[sa.Connection]:
+    """One snapshot of the source."""
+    place = parse_url(url)
+    if place.get_backend_name() == "sqlite":
+        engine = sqlite.open_engine(_path(place), writer=False)
+    else:
+        # Without the time-outs of a server: a large table takes as long as it takes.
+        engine = sa.create_engine(place, poolclass=sa.NullPool, hide_parameters=True)
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _writing(url: str) -> Iterator[Transaction]:
+    """One transaction of the target, alone there."""
+    place = parse_url(url)
+    with contextlib.ExitStack() as stack:
+        if place.get_backend_name() == "sqlite":
+            lock = sqlite.WriterLock(_path(place))
+            stack.callback(lock.close)
+            stack.enter_context(lock.held())
+            engine = sqlite.open_engine(_path(place), writer=True)
+        else:
+            engine = sa.create_engine(place, poolclass=sa.NullPool, hide_parameters=True)
+        stack.callback(engine.dispose)
+        connection = stack.enter_context(engine.begin())
+        if connection.dialect.name == "postgresql":
+            names = ", ".join(f'"{table.name}"' for table in list_tables())
+            connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+            connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
+        yield Transaction(connection, "", clock.now())
+
+
+def _path(url: sa.URL) -> Path:
+    return Path(url.database or "")
+
+
+def _require_empty(tx: Transaction) -> None:
+    """Clear what an earlier copy began, and the counters of a new schema; ConflictError if there
+    is anything else.
+    """
+    before = moves.find(tx)
+    ours = before is not None and before.state is MoveState.FILLING
+    heads = {tables.feed_head.name, tables.policy_head.name}
+    for table in reversed(list_tables()):
+        if not ours and table.name not in heads:
+            one = sa.select(sa.literal(1)).select_from(table).limit(1)
+            if tx.execute(one).first() is not None:
+                raise ConflictError(
+                    f"the database to copy to is not empty: its table {table.name} has rows"
+                )
+        tx.execute(sa.delete(table))
+    tx.execute(sa.delete(tables.moves))
+
+
+def _fill(
+    reading: sa.Connection,
+    tx: Transaction,
+    vault: Mapping[str, bytes] | None,
+    tell: Callable[[str, int], None],
+) -> dict[str, int]:
+    counts = {}
+    for table in list_tables():
+        if table is tables.vault and vault is not None:
+            rows: Iterator[list[Row]] = iter([list(vault.items())] if vault else [])
+        else:
+            rows = _iter_rows(reading, table)
+        written = Sum()
+        names = [column.name for column in table.columns]
+        for some in rows:
+            tx.connection.execute(
+                sa.insert(table), [dict(zip(names, row, strict=True)) for row in some]
+            )
+            for row in some:
+                written.add(row)
+            tell(table.name, written.rows)
+        _require_same(table, written, tx.connection)
+        counts[table.name] = written.rows
+    _require_digests(tx.connection)
+    _set_counters(reading, tx.connection)
+    return counts
+
+
+def _iter_rows(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+    heavy = any(isinstance(column.type, sa.LargeBinary) for column in table.columns)
+    size = HEAVY if heavy else ROWS
+    options = {"stream_results": True, "max_row_buffer": size}
+    with connection.execute(sa.select(table), execution_options=options) as found:
+        for some in found.partitions(size):
+            yield [tuple(row) for row in some]
+
+
+def _require_same(table: sa.Table, written: Sum, target: sa.Connection) -> None:
+    there = Sum()
+    for some in _iter_rows(target, table):
+        for row in some:
+            there.add(row)
+    if there != written:
+        raise ConflictError(
+            f"the table {table.name} is not what was written to it: {there.rows} rows there, "
+            f"{written.rows} written"
+        )
+
+
+def _require_digests(target: sa.Connection) -> None:
+    """Every manifest's bytes must have its digest."""
+    query = sa.select(tables.manifests.c.digest, tables.manifest_bytes.c.bytes).join(
+        tables.manifest_bytes, tables.manifest_bytes.c.manifest_id == tables.manifests.c.id
+    )
+    options = {"stream_results": True, "max_row_buffer": HEAVY}
+    with target.execute(query, execution_options=options) as found:
+        for digest, raw in found:
+            if Digest.of(raw, digest.algorithm) != digest:
+                raise ConflictError(f"the bytes of the manifest {digest} do not have its digest")
+
+
+def _set_counters(source: sa.Connection, target: sa.Connection) -> None:
+    """Go on numbering where the source would have: a number that was used is never used again."""
+    for table in list_tables():
+        column = table.autoincrement_column
+        if column is None:
+            continue
+        most = source.execute(sa.select(sa.func.max(column))).scalar_one() or 0
+        last = max(most, _read_counter(source, table, column))
+        if target.dialect.name == "postgresql":
+            if last and (sequence := _find_sequence(target, table, column)):
+                target.execute(sa.select(sa.func.setval(sequence, last)))
+        elif table.dialect_options["sqlite"]["autoincrement"]:
+            counters = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))
+            target.execute(sa.delete(counters).where(counters.c.name == table.name))
+            target.execute(sa.insert(counters).values(name=table.name, seq=last))
+
+
+def _read_counter(source: sa.Connection, table: sa.Table, column: sa.Column[Any]) -> int:
+    """The last number given to a row of the table, as the database remembers it."""
+    if source.dialect.name == "postgresql":
+        sequence = _find_sequence(source, table, column)
+        if sequence is None:
+            return 0
+        query = f"SELECT last_value, is_called FROM {sequence}"  # noqa: S608 - its own name
+        last, called = source.exec_driver_sql(query).one()
+        return int(last) if called else 0
+    counters = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))
+    known = sa.select(counters.c.seq).where(counters.c.name == table.name)
+    return int(source.execute(known).scalar_one_or_none() or 0)
+
+
+def _find_sequence(
+    connection: sa.Connection, table: sa.Table, column: sa.Column[Any]
+) -> str | None:
+    found = sa.func.pg_get_serial_sequence(f'"{table.name}"', column.name)
+    name: str | None = connection.execute(sa.select(found)).scalar_one()
+    return name

@@ -1,0 +1,87 @@
+"""Manifests that were asked for lately, in the memory of one process (design D8).
+
+Nothing here is ever out of date: whoever looks has read the heads of the registry since his
+request began, and before heads are told, what changed up to them is forgotten.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from registry.metadata.heads import Changed
+from registry.metadata.manifests import Found
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference
+from storage.digest import Digest
+
+OVERHEAD = 1024
+"""Bytes that an entry takes beside the manifest, about."""
+
+_SHARE = 16
+"""A manifest may take this part of the room at most."""
+
+
+@dataclass(slots=True, eq=False)
+class Shelf:
+    """What is known of one repository. One that has been forgotten may still be written to, by
+    those who began to read before: nobody looks there any more.
+    """
+
+    found: dict[Digest, Found] = field(default_factory=dict)
+    tags: dict[str, Digest] = field(default_factory=dict)
+    size: int = 0
+
+    def find(self, reference: Reference) -> Found | None:
+        digest = reference if isinstance(reference, Digest) else self.tags.get(str(reference))
+        return None if digest is None else self.found.get(digest)
+
+    def put(self, reference: Reference, found: Found) -> int:
+        """Keep it; how many bytes that takes."""
+        taken = 0
+        if found.row.digest not in self.found:
+            self.found[found.row.digest] = found
+            taken += OVERHEAD + len(found.raw)
+        if not isinstance(reference, Digest) and str(reference) not in self.tags:
+            self.tags[str(reference)] = found.row.digest
+            taken += OVERHEAD
+        self.size += taken
+        return taken
+
+
+class ManifestCache:
+    """At most `room` bytes; what was not asked for goes first, a repository at a time."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._size = 0
+        self._shelves: OrderedDict[RepositoryName, Shelf] = OrderedDict()
+
+    def shelf(self, name: RepositoryName) -> Shelf:
+        """The repository's shelf as it is now. To be taken before the database is read: what
+        changes meanwhile takes it away, and what was read is not kept.
+        """
+        shelf = self._shelves.get(name)
+        if shelf is None:
+            shelf = self._shelves[name] = Shelf()
+        self._shelves.move_to_end(name)
+        return shelf
+
+    def put(self, name: RepositoryName, shelf: Shelf, reference: Reference, found: Found) -> None:
+        """Keep what was read on a shelf that was taken before."""
+        if self._shelves.get(name) is not shelf or len(found.raw) + OVERHEAD > self._room // _SHARE:
+            return
+        self._size += shelf.put(reference, found)
+        while self._size > self._room:
+            self._drop(next(iter(self._shelves)))
+
+    def leave(self, name: RepositoryName, shelf: Shelf) -> None:
+        """Take an empty shelf away: names that are asked for in vain take no room."""
+        if not shelf.size and self._shelves.get(name) is shelf:
+            self._drop(name)
+
+    def forget(self, changed: Changed) -> None:
+        """Forget repositories; all of them if it is not known which."""
+        for name in list(self._shelves) if changed is None else changed & self._shelves.keys():
+            self._drop(name)
+
+    def _drop(self, name: RepositoryName) -> None:
+        self._size -= self._shelves.pop(name).size

@@ -1,0 +1,79 @@
+"""Objects and staged bytes in a bucket. The layout is drawn in `storage.keys`.
+
+A bucket has no locks and no rename. Who holds a session, and what of it is staged where, is in the
+session's row; every key is in a row before there are bytes under it, so that nothing ever has to
+be searched for in the bucket.
+"""
+
+from storage import keys
+from storage.driver import Record
+from storage.errors import ObjectMissingError, StoreUnavailableError
+from storage.s3_bucket import S3Bucket
+from storage.s3_reader import S3Reader
+from storage.s3_settings import S3Settings
+from storage.s3_state import S3State
+from storage.s3_upload import S3Upload
+
+VERSION = b"moorage storage 1\n"
+
+
+class S3Driver:
+    """A bucket, or what is below a prefix of one."""
+
+    shared = True
+    locks = False
+    cheap_stat = False
+
+    def __init__(self, settings: S3Settings, *, name: str = "s3") -> None:
+        self.name = name
+        self.link_life = settings.redirect_life if settings.redirect else 0.0
+        self._bucket = S3Bucket(settings)
+
+    async def start(self, *, create: bool = True) -> None:
+        await self._bucket.test()
+        try:
+            found = await self._bucket.fetch("VERSION")
+        except ObjectMissingError as error:
+            if not create:
+                raise StoreUnavailableError(
+                    "the bucket has no registry below its prefix; is it the right one?"
+                ) from error
+            await self._bucket.put("VERSION", VERSION)
+            return
+        if found != VERSION:
+            raise StoreUnavailableError("the bucket's content was made by another version")
+
+    async def check(self) -> None:
+        try:
+            await self._bucket.stat("VERSION")
+        except ObjectMissingError as error:
+            raise StoreUnavailableError("the bucket has no registry below its prefix") from error
+
+    async def claim(self, session: str, record: Record | None = None) -> S3Upload:
+        if record is None:
+            raise ValueError("a bucket has no locks: a session's row has to be held")
+        return S3Upload(self._bucket, session, record)
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        found = S3State.read(state)
+        # Claims since the state was written may each have put a tail, and died.
+        named = {keys.staged_key(session, n) for n in range(found.claim + 1, claim + 1)}
+        return named | {key for key in (found.tail, found.key) if key is not None}
+
+    async def list_staged(self) -> list[str]:
+        return []  # every key has a row, so none has to be searched for
+
+    async def stat(self, key: str) -> int:
+        return await self._bucket.stat(key)
+
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
+        return await self._bucket.open(key, start, length)
+
+    async def find_link(self, key: str) -> str | None:
+        return await self._bucket.sign(key, self.link_life) if self.link_life else None
+
+    async def delete(self, key: str) -> None:
+        await self._bucket.delete(key)
+
+    async def close(self) -> None:
+        await self._bucket.close()

@@ -1,0 +1,128 @@
+"""Objects below a prefix of a bucket, put whole or in parts, and looked at afterwards."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from storage import keys
+from storage.errors import ObjectDamagedError, ObjectMissingError, StoreUnavailableError
+from storage.s3_buffers import Buffers
+from storage.s3_client import (
+    ConditionFailedError,
+    NotImplementedByStoreError,
+    S3Client,
+    UploadGoneError,
+)
+from storage.s3_reader import S3Reader
+from storage.s3_settings import S3Settings
+from storage.settled import settled
+
+SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
+
+
+class S3Bucket:
+    """What of a bucket is ours, and what this process may use for it."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.part_size = settings.part_size
+        self.buffers = Buffers(settings.upload_concurrency, settings.part_size)
+        self.hashers = ThreadPoolExecutor(2, "s3-hash")
+        self._client = S3Client(settings)
+        prefix = settings.prefix.strip("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._conditions = {"IfNoneMatch": "*"}
+        self._kept: dict[str, str] = {}
+        if settings.sse:
+            self._kept["ServerSideEncryption"] = settings.sse
+        if settings.storage_class:
+            self._kept["StorageClass"] = settings.storage_class
+
+    async def test(self) -> None:
+        """See that the store keeps exactly what it is sent, and whether it keeps out doubles."""
+        try:
+            await self._client.read("head_bucket")
+        except ObjectMissingError as error:
+            raise StoreUnavailableError("there is no such bucket") from error
+        await self.write("put_object", "SELFTEST", body=SELFTEST, **self._kept)
+        kept = await self.fetch("SELFTEST")
+        if kept != SELFTEST:
+            reason = "with its checksums inside" if SELFTEST in kept else "changed"
+            raise StoreUnavailableError(f"the object store keeps objects {reason}: do not use it")
+        try:
+            await self.write("put_object", "SELFTEST", body=SELFTEST, **self._conditions)
+        except ConditionFailedError:
+            return
+        except NotImplementedByStoreError:
+            pass
+        self._conditions = {}
+
+    async def stat(self, key: str) -> int:
+        """Length of the object in bytes."""
+        answer = await self._client.read("head_object", Key=self._prefix + key)
+        return int(answer["ContentLength"])
+
+    async def require_size(self, key: str, size: int) -> None:
+        """Look at what the store made of what it was sent."""
+        if await self.stat(key) != size:
+            raise ObjectDamagedError("the object store kept less or more than it was sent")
+
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
+        return await S3Reader.open(self._client, self._prefix + key, start, length)
+
+    async def fetch(self, key: str) -> bytes:
+        """All of a small object."""
+        reader = await self.open(key)
+        try:
+            return b"".join([piece async for piece in reader.read(0, reader.size)])
+        finally:
+            await reader.close()
+
+    async def sign(self, key: str, life: float) -> str:
+        """A URL at which the object can be read for `life` seconds."""
+        return await self._client.sign(self._prefix + key, int(life))
+
+    async def write(self, operation: str, key: str, **arguments: Any) -> Any:
+        return await self._client.write(operation, Key=self._prefix + key, **arguments)
+
+    async def put(self, key: str, data: bytes | bytearray) -> None:
+        """Write an object whole, unless there is one already: no key is ever used for two."""
+        try:
+            await self.write("put_object", key, body=data, **self._conditions, **self._kept)
+        except ConditionFailedError:
+            await self.require_size(key, len(data))
+
+    async def begin(self, key: str) -> str:
+        """Begin a multipart upload; its id."""
+
+        async def end_others() -> None:
+            # One may have been begun by the attempt that got no answer.
+            await self.abort_all(key)
+
+        answer = await self.write("create_multipart_upload", key, between=end_others, **self._kept)
+        return str(answer["UploadId"])
+
+    async def delete(self, key: str) -> None:
+        """Remove the object and end every multipart upload of its key, also one whose id was never
+        written down.
+        """
+        if key.startswith(keys.PARTS):
+            await self.abort_all(key)
+        await self.write("delete_object", key)
+
+    async def abort_all(self, key: str) -> None:
+        """End every multipart upload of the key, whoever began it."""
+        answer = await self._client.write("list_multipart_uploads", Prefix=self._prefix + key)
+        for upload in answer.get("Uploads", ()):
+            if upload["Key"] == self._prefix + key:
+                await self.abort(key, upload["UploadId"])
+
+    async def abort(self, key: str, upload: str) -> None:
+        """End a multipart upload; no error if it has ended."""
+        try:
+            await self.write("abort_multipart_upload", key, UploadId=upload)
+        except UploadGoneError:
+            return
+
+    async def close(self) -> None:
+        await self._client.close()
+        await settled(asyncio.to_thread(self.hashers.shutdown))

@@ -1,0 +1,95 @@
+"""An object of a bucket, opened by the request that already asks for its bytes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+from storage.errors import (
+    ObjectDamagedError,
+    ObjectMissingError,
+    StoreUnavailableError,
+)
+from storage.s3_client import ConditionFailedError, S3Client
+from storage.settled import settled
+
+PIECE = 1 << 20
+"""Bytes read in one thread job."""
+
+RESUMES = 3
+"""How often a body that broke off is asked for again where it ended."""
+
+
+class S3Reader:
+    """Reads on in the body that `open` began; anywhere else by a request of its own."""
+
+    def __init__(self, client: S3Client, key: str) -> None:
+        self.size = 0
+        self._client = client
+        self._key = key
+        self._etag: str | None = None
+        self._body: Any = None
+        self._at = 0
+        self._end = 0
+
+    @classmethod
+    async def open(cls, client: S3Client, key: str, start: int, length: int | None) -> Self:
+        reader = cls(client, key)
+        await reader._ask(start, length)
+        return reader
+
+    async def _ask(self, start: int, length: int | None) -> None:
+        """Request these bytes, of the object as it was first seen."""
+        await self.close()
+        arguments: dict[str, Any] = {"Key": self._key}
+        if start or length is not None:
+            last = "" if length is None else start + max(length, 1) - 1
+            arguments["Range"] = f"bytes={start}-{last}"
+        if self._etag is not None:
+            arguments["IfMatch"] = self._etag
+        answer = await self._client.read("get_object", undo=_close_body, **arguments)
+        self._body = answer["Body"]
+        given = answer["ContentLength"]
+        if "ContentRange" in answer:
+            self._at = int(answer["ContentRange"].removeprefix("bytes ").partition("-")[0])
+            self.size = int(answer["ContentRange"].rpartition("/")[2])
+        else:
+            self._at, self.size = 0, given
+        self._end = self._at + given
+        self._etag = answer.get("ETag")
+        if self._at != start:
+            raise StoreUnavailableError("the object store does not know ranges")
+
+    async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
+        end = start + length
+        resumes = RESUMES
+        if end > self.size:
+            raise ObjectDamagedError("the object ends early")
+        while start < end:
+            if self._body is None or self._at != start or self._end < end:
+                await self._ask_again(start, end - start)
+            piece = await self._client.read_piece(self._body, min(PIECE, end - start))
+            if not piece:
+                await self.close()
+                if resumes == 0:
+                    raise StoreUnavailableError("the object store broke off")
+                resumes -= 1
+                await asyncio.sleep(0.1 * (RESUMES - resumes))
+                continue
+            start += len(piece)
+            self._at = start
+            yield piece
+
+    async def _ask_again(self, start: int, length: int) -> None:
+        try:
+            await self._ask(start, length)
+        except (ConditionFailedError, ObjectMissingError) as error:
+            raise ObjectDamagedError("the object went while it was read") from error
+
+    async def close(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            await settled(asyncio.to_thread(body.close))
+
+
+async def _close_body(answer: Any) -> None:
+    await settled(asyncio.to_thread(answer["Body"].close))

@@ -1,0 +1,25 @@
+"""What there is to say about a bucket."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Settings:
+    """Where the bucket is and how it is spoken to; sizes in bytes."""
+
+    bucket: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+    access_key: str = ""
+    secret_key: str = field(default="", repr=False)
+    path_style: bool = False
+    sse: str = ""
+    storage_class: str = ""
+    part_size: int = 16 << 20
+    upload_concurrency: int = 4
+
+    redirect: bool = False
+    redirect_life: float = 1200.0
+    """Seconds."""
+    redirect_endpoint: str = ""

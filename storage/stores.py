@@ -1,0 +1,56 @@
+"""The stores that are open at once: each row says in which of them its bytes are."""
+
+import asyncio
+from collections.abc import Iterator
+
+from storage.blobs import Blobs
+from storage.driver import Driver
+from storage.errors import StoreUnavailableError
+from storage.staging import Staging
+
+
+class Store:
+    """An open store."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.name = driver.name
+        self.blobs = Blobs(driver)
+        self.staging = Staging(driver)
+
+
+class Stores:
+    """`current` takes new bytes; from `old`, if there is one, bytes are moved away."""
+
+    def __init__(self, current: Driver, old: Driver | None = None) -> None:
+        """ValueError if both have one name."""
+        self.current = Store(current)
+        self.old = Store(old) if old is not None else None
+        self._open = {store.name: store for store in (self.current, self.old) if store is not None}
+        if self.old is not None and self.old.name == self.current.name:
+            raise ValueError(f"two stores are called {self.current.name}")
+
+    def __iter__(self) -> Iterator[Store]:
+        return iter(self._open.values())
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._open)
+
+    def get(self, name: str) -> Store:
+        """The store that rows call so; StoreUnavailableError if it is not open here."""
+        store = self._open.get(name)
+        if store is None:
+            raise StoreUnavailableError(f"no store called {name} is open")
+        return store
+
+    async def start(self, *, create: bool) -> None:
+        """Prepare them. `create`: where the current one is not there, make it; never the old one,
+        from which there would be nothing to move.
+        """
+        await self.current.driver.start(create=create)
+        if self.old is not None:
+            await self.old.driver.start(create=False)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(store.driver.close() for store in self))

@@ -1,0 +1,43 @@
+"""Commands on a registry whose database is elsewhere, from a folder that is new each time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import Cluster
+from tests.support.server import ROOT
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def moorage(data: Path, url: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "registry.cli.main", *arguments, "--data", data],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "MOORAGE_DATABASE__URL": url,
+            "MOORAGE_AUTH__SECRET": "x" * 64,
+            "MOORAGE_STORAGE__ROOT": str(data.parent / "storage"),
+        },
+        input="a password that is long\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_no_command_needs_what_another_left_in_the_folder(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with postgres.database() as url:
+        moorage(tmp_path / "one", url, "user", "add", "ann", "--admin", "--password-stdin")
+        assert "ann" in moorage(tmp_path / "two", url, "user", "list")
+        assert moorage(tmp_path / "three", url, "repo", "list") == ""
+        assert "usable" in moorage(tmp_path / "four", url, "db", "status")

@@ -1,0 +1,234 @@
+"""`moorage worker` in processes of its own: one of them runs a job at a time, whoever dies."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import Cluster
+from tests.support.server import ROOT, Server, serving
+from tests.support.tcp_proxy import tcp_proxy
+
+PATIENCE = 40.0
+"""Seconds to wait for processes; on a quiet machine they need two."""
+
+PATCH = """
+import asyncio, os, time
+from pathlib import Path
+from registry.jobs import chores, runner
+from registry import app
+
+runner.LEASE, runner.BEAT = 2.0, 0.5
+LINES = Path(os.environ["LINES"])
+real = app.list_jobs
+
+
+def note(word):
+    with LINES.open("a") as lines:
+        lines.write(f"{word} {os.getpid()} {time.monotonic()}\\n")
+
+
+async def always():
+    return True
+
+
+async def run():
+    note("begin")
+    await asyncio.sleep(float(os.environ["TAKES"]))
+    note("end")
+    return 0
+
+
+app.list_jobs = lambda *rest: [*real(*rest), runner.Job("noted", 0.05, always, run)]
+"""
+"""Runs in each process before everything else: a job that notes who runs it, and short leases."""
+
+
+@dataclass
+class Notes:
+    """What the job noted."""
+
+    path: Path
+
+    def read(self) -> list[tuple[str, int, float]]:
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines()
+        return [(word, int(pid), float(at)) for word, pid, at in map(str.split, lines)]
+
+    def wait_for(self, word: str, pid: int | None = None, after: float = 0) -> tuple[int, float]:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            for found, who, at in self.read():
+                if found == word and at > after and pid in {None, who}:
+                    return who, at
+            assert time.monotonic() < deadline, self.read()
+            time.sleep(0.02)
+
+    def require_one_at_a_time(self) -> None:
+        """Nobody begins before the one before has ended, or is dead."""
+        running: int | None = None
+        for word, pid, _ in self.read():
+            if word == "begin":
+                assert running is None or not alive(running), self.read()
+                running = pid
+            else:
+                assert running == pid, self.read()
+                running = None
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    return Notes(tmp_path / "lines")
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(PATCH)
+    return folder
+
+
+@pytest.fixture
+def environment(notes: Notes, patches: Path, tmp_path: Path) -> dict[str, str]:
+    return {
+        "LINES": str(notes.path),
+        "TAKES": "0.2",
+        "PYTHONPATH": os.pathsep.join([str(patches), str(ROOT)]),
+        "MOORAGE_STORAGE__ROOT": str(tmp_path / "store"),
+    }
+
+
+@contextlib.contextmanager
+def worker(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A `moorage worker`, which must end well unless the test ends it otherwise."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "registry.cli.main", "worker", "--data", str(data)],
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            killed = process.poll() is not None
+            if not killed:
+                process.terminate()
+            _, said = process.communicate(timeout=PATIENCE)
+            assert killed or process.returncode == 0, said
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+def test_one_runs_a_job_at_a_time_and_another_follows(
+    postgres: Cluster,
+    tmp_path: Path,
+    notes: Notes,
+    environment: dict[str, str],
+    end: signal.Signals,
+) -> None:
+    with postgres.database() as url:
+        environment |= {"MOORAGE_DATABASE__URL": url}
+        with (
+            worker(tmp_path / "one", **environment) as one,
+            worker(tmp_path / "two", **environment) as two,
+        ):
+            pids = {one.pid: one, two.pid: two}
+            for pid in pids:
+                notes.wait_for("end", pid)
+            environment["TAKES"] = "30"
+            first, _ = notes.wait_for("begin", after=time.monotonic())
+            os.kill(first, end)
+            ended = time.monotonic()
+            (other,) = pids.keys() - {first}
+            if end == signal.SIGTERM:
+                assert pids[first].wait(PATIENCE) == 0
+            _, at = notes.wait_for("begin", other, after=ended)
+            notes.wait_for("end", other, after=at)
+            if end == signal.SIGSTOP:
+                os.kill(first, signal.SIGCONT)
+            elif end == signal.SIGKILL:
+                pids[first].wait()
+                assert at - ended > 1  # not before the lease was over
+                notes.require_one_at_a_time()
+
+
+def test_a_long_piece_keeps_its_lease(
+    postgres: Cluster, tmp_path: Path, notes: Notes, environment: dict[str, str]
+) -> None:
+    with postgres.database() as url:
+        environment |= {"MOORAGE_DATABASE__URL": url, "TAKES": "5"}
+        with (
+            worker(tmp_path / "one", **environment),
+            worker(tmp_path / "two", **environment),
+        ):
+            _, begun = notes.wait_for("begin")
+            notes.wait_for("end", after=begun)
+            notes.require_one_at_a_time()
+
+
+def test_work_is_cut_off_when_its_lease_cannot_be_kept(
+    postgres: Cluster, tmp_path: Path, notes: Notes, environment: dict[str, str]
+) -> None:
+    """Cut off from the database, it may not run on beside whoever follows."""
+    with (
+        postgres.database() as url,
+        tcp_proxy(("127.0.0.1", postgres.port)) as proxy,
+    ):
+        environment["TAKES"] = "6"
+        behind = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        with worker(tmp_path / "one", **environment, MOORAGE_DATABASE__URL=behind) as one:
+            notes.wait_for("begin", one.pid)
+            with worker(tmp_path / "two", **environment, MOORAGE_DATABASE__URL=url) as two:
+                proxy.refuse()
+                notes.wait_for("begin", two.pid)
+                notes.wait_for("end", two.pid)
+                assert "end" not in {word for word, pid, _ in notes.read() if pid == one.pid}
+                proxy.accept()
+
+
+def test_a_server_that_is_told_so_leaves_the_jobs_to_workers(
+    tmp_path: Path, notes: Notes, patches: Path, environment: dict[str, str]
+) -> None:
+    environment["MOORAGE_JOBS__IN_SERVE"] = "false"
+    server = Server(tmp_path / "data", 2, environment, patches)
+    with serving(server):
+        with worker(tmp_path / "data", **environment) as one:
+            assert notes.wait_for("end")[0] == one.pid
+        assert {pid for _, pid, _ in notes.read()} == {one.pid}
+    environment["MOORAGE_JOBS__IN_SERVE"] = "true"
+    stopped = time.monotonic()
+    with serving(server):
+        assert notes.wait_for("end", after=stopped)[0] in server.worker_pids()
+
+
+def test_without_a_registry_it_says_so(tmp_path: Path) -> None:
+    with worker(tmp_path / "none") as process:
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert "no registry here" in said
+    assert "Traceback" not in said
+
+
+def test_with_a_schema_that_does_not_fit_it_says_so(postgres: Cluster, tmp_path: Path) -> None:
+    with (
+        postgres.database(empty=True) as url,
+        worker(tmp_path / "none", MOORAGE_DATABASE__URL=url) as process,
+    ):
+        assert process.wait(PATIENCE) == 1
+        assert process.stderr is not None
+        assert "moorage db upgrade" in process.stderr.read()

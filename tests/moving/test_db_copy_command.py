@@ -1,0 +1,93 @@
+"""The command as people run it, and killed while it copies."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.metadata.test_migrate import fill
+from tests.support.postgres import Cluster
+from tests.support.server import ROOT, Server, serving
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+HALT = """
+import time
+from pathlib import Path
+from registry.metadata import copying
+from registry.services import transfer
+transfer.LEASE = 2.0
+def halt(*arguments):
+    Path({mark!r}).touch()
+    time.sleep(60)
+copying._set_counters = halt
+"""
+
+
+def begin(data: Path, *arguments: str, patches: Path | None = None) -> "subprocess.Popen[str]":
+    path = os.pathsep.join(str(p) for p in (patches, ROOT) if p is not None)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "registry.cli.main", "db", *arguments, "--data", str(data)],
+        env={**kept, "PYTHONPATH": path, "MOORAGE_AUTH__SECRET": "x" * 32},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(data: Path, *arguments: str, expect: int = 0) -> str:
+    process = begin(data, *arguments)
+    told, complaints = process.communicate(timeout=120)
+    assert process.returncode == expect, complaints
+    assert "Traceback" not in complaints
+    return told + complaints
+
+
+def try_to_write(data: Path) -> str:
+    """What a process that knows nothing of all this is told."""
+    connection = sqlite3.connect(data / "moorage.db", timeout=30)
+    try:
+        with connection:
+            connection.execute("UPDATE feed_head SET number = number")
+    except sqlite3.IntegrityError as error:
+        return str(error)
+    finally:
+        connection.close()
+    return ""
+
+
+def test_the_command_killed_and_run_again(tmp_path: Path, postgres: Cluster) -> None:
+    data, mark, patches = tmp_path / "data", tmp_path / "mark", tmp_path / "patches"
+    with serving(Server(data)):
+        pass
+    fill(f"sqlite:///{data}/moorage.db")
+    patches.mkdir()
+    (patches / "sitecustomize.py").write_text(HALT.format(mark=str(mark)))
+    assert "--to" in run(data, "copy", expect=1)
+    with postgres.database() as target:
+        killed = begin(data, "copy", "--to", target, patches=patches)
+        deadline = time.monotonic() + 60
+        while not mark.exists():
+            assert killed.poll() is None, killed.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert "takes no changes" in try_to_write(data)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        while try_to_write(data):
+            assert time.monotonic() < deadline + 60
+            time.sleep(0.1)
+        told = json.loads(run(data, "copy", "--to", target, "--json"))
+        assert told["rows"]["manifests"] > 0
+        assert "takes no changes" in try_to_write(data)
+        assert "moved: takes no changes" in run(data, "status")
+        assert "was moved" in run(data, "copy", "--to", target, expect=1)
+        assert "takes changes again" in run(data, "copy", "--release")
+        assert try_to_write(data) == ""

@@ -1,0 +1,112 @@
+"""Rows for a store that does not lock, as the registry keeps them."""
+
+from typing import Any
+
+from storage.driver import Driver, Reader, Record, Upload
+from storage.errors import StagedBusyError
+
+
+class RowedDriver:
+    """Claims are rows here, in a dictionary: state and number of each session."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.name, self.shared = driver.name, driver.shared
+        self.locks, self.cheap_stat = driver.locks, driver.cheap_stat
+        self.link_life = driver.link_life
+        self.rows: dict[str, tuple[str, int]] = {}
+        self.held: set[str] = set()
+        self.doomed: set[str] = set()
+
+    async def claim(self, session: str, record: Record | None = None) -> Upload:
+        assert record is None
+        if session in self.held:
+            raise StagedBusyError
+        state, claim = self.rows.get(session, ("", 0))
+        self.rows[session] = state, claim + 1
+        self.held.add(session)
+
+        async def save(state: str) -> None:
+            if self.rows[session][1] != claim + 1:
+                raise StagedBusyError
+            self.rows[session] = state, claim + 1
+
+        upload = await self.driver.claim(session, Record(claim + 1, state, save))
+        return RowedUpload(self, session, upload)
+
+    def end(self, session: str, kept: str | None = None) -> None:
+        """Doom what the session owned."""
+        self.doomed |= self.list_keys(session, *self.rows.pop(session)) - {kept}
+        self.held.discard(session)
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        return self.driver.list_keys(session, state, claim)
+
+    async def start(self, *, create: bool = True) -> None:
+        await self.driver.start(create=create)
+
+    async def check(self) -> None:
+        await self.driver.check()
+
+    async def list_staged(self) -> list[str]:
+        return await self.driver.list_staged()
+
+    async def stat(self, key: str) -> int:
+        return await self.driver.stat(key)
+
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
+        return await self.driver.open(key, start, length)
+
+    async def find_link(self, key: str) -> str | None:
+        return await self.driver.find_link(key)
+
+    async def delete(self, key: str) -> None:
+        await self.driver.delete(key)
+
+    async def close(self) -> None:
+        await self.driver.close()
+
+
+class RowedUpload:
+    """What a hold has synced or sealed is written to its row."""
+
+    def __init__(self, driver: RowedDriver, session: str, upload: Upload) -> None:
+        self._driver = driver
+        self._session = session
+        self._upload = upload
+        self._open = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._upload, name)
+
+    def write(self) -> None:
+        """Put the state into the row, and doom what it owns no more."""
+        driver, session = self._driver, self._session
+        state, claim = driver.rows[session]
+        driver.rows[session] = self._upload.state, claim
+        now = driver.list_keys(session, *driver.rows[session])
+        driver.doomed |= driver.list_keys(session, state, claim - 1) - now
+
+    async def sync(self) -> None:
+        await self._upload.sync()
+        self.write()
+
+    async def seal(self) -> None:
+        await self._upload.seal()
+        self.write()
+
+    async def finish(self, key: str) -> None:
+        await self._upload.finish(key)
+        self._open = False
+        self._driver.end(self._session, self._upload.key_for(key))
+
+    async def discard(self) -> None:
+        await self._upload.discard()
+        self._open = False
+        self._driver.end(self._session)
+
+    async def release(self) -> None:
+        await self._upload.release()
+        if self._open:
+            self._open = False
+            self._driver.held.discard(self._session)

@@ -1,0 +1,88 @@
+"""A multipart upload that was begun and whose id nobody knows: it ends, though its key lives on."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from storage.errors import StoreUnavailableError
+from storage.s3 import S3Driver
+from storage.s3_bucket import S3Bucket
+from tests.storage.rowed import RowedDriver
+from tests.storage.test_driver import read_object
+from tests.storage.test_s3 import DATA, PART, append, finish
+from tests.support.flaky import CUT, Fault, flaky
+from tests.support.seaweed import Bucket
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def driver(bucket: Bucket) -> AsyncIterator[RowedDriver]:
+    store = S3Driver(bucket.settings(part_size=PART))
+    await store.start()
+    yield RowedDriver(store)
+    await store.close()
+
+
+async def push(driver: RowedDriver, session: str, key: str) -> None:
+    upload = await driver.claim(session)
+    await append(upload, DATA)
+    await upload.sync()
+    await upload.release()
+    assert await read_object(driver, await finish(driver, session, key)) == DATA
+
+
+async def test_by_a_holder_that_died(
+    driver: RowedDriver,
+    bucket: Bucket,
+    session: str,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next one begins under the same key."""
+    begin = S3Bucket.begin
+
+    async def then_killed(bucket: S3Bucket, key: str) -> str:
+        await begin(bucket, key)
+        raise asyncio.CancelledError
+
+    upload = await driver.claim(session)
+    with monkeypatch.context() as patched:
+        patched.setattr(S3Bucket, "begin", then_killed)
+        with pytest.raises(asyncio.CancelledError):
+            await append(upload, DATA)
+    assert len(bucket.list_uploads()) == 1
+    await upload.release()
+    await push(driver, session, key)
+    assert bucket.list_uploads() == []
+
+
+@pytest.mark.parametrize("lost", [1, 2, 9])
+async def test_by_a_request_whose_answer_was_lost(
+    bucket: Bucket, session: str, key: str, lost: int
+) -> None:
+    """It is repeated, or at last given up and done by the client's next request."""
+    left = iter(range(lost))
+
+    def judge(method: str, target: str) -> Fault | None:
+        begins = method == "POST" and target.endswith("?uploads")
+        return CUT if begins and next(left, None) is not None else None
+
+    with flaky(bucket.endpoint) as network:
+        store = S3Driver(bucket.settings(endpoint=network.url, part_size=PART))
+        await store.start()
+        driver = RowedDriver(store)
+        network.judge = judge
+        try:
+            for _ in range(lost):
+                try:
+                    await push(driver, session, key)
+                    break
+                except StoreUnavailableError:
+                    driver.held.clear()
+                    network.judge = lambda _method, _target: None
+                    await asyncio.sleep(2)  # the breaker looks again
+        finally:
+            await store.close()
+    assert bucket.list_uploads() == []

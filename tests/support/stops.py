@@ -1,0 +1,68 @@
+"""Points in a server's work at which a test lets it stand still, to kill it there."""
+
+import asyncio
+from pathlib import Path
+
+_SCRIPT = """\
+import asyncio
+import os
+
+from registry.services.holds import Holds
+from registry.services.uploads import Uploads
+from storage.s3_bucket import S3Bucket
+from storage.s3_upload import S3Upload
+
+
+async def stop(point):
+    try:
+        os.rename(f"{folder}/{{point}}", f"{folder}/{{point}}.reached")
+    except FileNotFoundError:
+        return
+    await asyncio.Event().wait()
+
+
+def stopping(owner, name):
+    real = getattr(owner, name)
+
+    async def call(*args, **kwargs):
+        await stop(f"before {{name}}")
+        result = await real(*args, **kwargs)
+        await stop(f"after {{name}}")
+        return result
+
+    setattr(owner, name, call)
+
+
+stopping(Holds, "_claim")
+stopping(S3Bucket, "begin")
+stopping(S3Upload, "_stage")
+stopping(S3Upload, "_complete")
+stopping(Uploads, "_advance")
+stopping(Uploads, "_link")
+"""
+
+DURING_PATCH = ["after _claim", "after begin", "after _stage", "before _advance", "after _advance"]
+DURING_PUT = ["before _complete", "after _complete", "before _link", "after _link"]
+
+
+class Stops:
+    """What is set holds the first request that comes there, for ever, of the servers that load
+    `patches`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self.patches = folder
+        (folder / "sitecustomize.py").write_text(_SCRIPT.format(folder=folder))
+
+    def set(self, point: str) -> None:
+        assert point in {*DURING_PATCH, *DURING_PUT}
+        (self.patches / point).touch()
+
+    async def reached(self, point: str) -> None:
+        """Return when a request stands there."""
+        path = self.patches / f"{point}.reached"
+        async with asyncio.timeout(30):
+            while not path.exists():
+                await asyncio.sleep(0.01)
+        path.unlink()
