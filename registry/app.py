@@ -27,7 +27,9 @@ from registry.services.access import Access
 from registry.services.access_tokens import AccessTokens
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs
+from registry.services.collector import Collector
 from registry.services.doomed import Doomed
+from registry.services.gc_rules import GcRules
 from registry.services.grants import Grants
 from registry.services.groups import Groups
 from registry.services.health import Health
@@ -43,6 +45,7 @@ from registry.services.robots import Robots
 from registry.services.tags import Tags
 from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
+from registry.services.untagged import UntaggedRules
 from registry.services.uploads import Uploads
 from registry.services.users import Users
 from storage.driver import Driver
@@ -84,7 +87,8 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         driver or _open_store(settings, settings.storage),
         _open_store(settings, settings.old_storage) if settings.old_storage.driver else None,
     )
-    blobs = Blobs(database, stores)
+    rules = _compose_gc_rules(settings)
+    blobs = Blobs(database, stores, rules)
     watch = Watch(database)
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
@@ -93,9 +97,10 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         repositories=Repositories(database),
         blobs=blobs,
         uploads=uploads,
-        manifests=Manifests(database, sparse, watch, cache),
+        manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
         referrers=Referrers(database),
+        collector=Collector(database, rules),
         doomed=Doomed(database, stores),
         moving=Moving(database, stores, blobs, uploads),
         health=Health(database, stores),
@@ -103,6 +108,17 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     keyring = Keyring(database, _find_vault(settings, database))
     access = _compose_access(settings, database, watch, keyring)
     return Opened(database, watch, stores, registry, access, keyring, Leases(database))
+
+
+def _compose_gc_rules(settings: Settings) -> GcRules:
+    gc = settings.gc
+    return GcRules(
+        grace=gc.grace,
+        untagged=UntaggedRules(gc.untagged, gc.rules),
+        objects=gc.objects,
+        bytes=gc.bytes,
+        window=gc.window,
+    )
 
 
 def _open_store(settings: Settings, store: StoreSettings) -> Driver:
@@ -239,7 +255,11 @@ async def _prepare(opened: Opened) -> None:
 def compose_runner(settings: Settings, opened: Opened) -> Runner:
     """What runs the jobs, not yet started."""
     jobs = list_jobs(
-        opened.registry, opened.access, settings.storage.upload_expiry, settings.auth.audit_keep
+        opened.registry,
+        opened.access,
+        upload_expiry=settings.storage.upload_expiry,
+        audit_keep=settings.auth.audit_keep,
+        gc_interval=settings.gc.interval,
     )
     return Runner(opened.leases, jobs)
 

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -15,3 +16,19 @@ def rfc3339(us: int) -> str:
     """Write microseconds since the epoch as `2026-11-23T19:12:00.123456Z`."""
     moment = _EPOCH + timedelta(microseconds=us)
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def steady() -> int:
+    """Return the microseconds since the machine started, sleep included: nobody sets this clock."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+
+
+def boot() -> str:
+    """Return what tells this start of this machine from all others."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def minute_of_day() -> int:
+    """Return the minutes since midnight where the machine is."""
+    now = time.localtime()
+    return now.tm_hour * 60 + now.tm_min

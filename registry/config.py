@@ -15,6 +15,8 @@ from urllib.parse import quote
 
 from registry.auth.issuers import Oidc
 from registry.errors import ConfigError
+from registry.services.untagged import Rules as UntaggedTable
+from registry.services.untagged import Untagged
 from registry.units import (
     Count,
     DatabaseUrl,
@@ -34,6 +36,7 @@ from registry.units import (
     Timeout,
     TokenLife,
     Url,
+    Window,
     is_loopback,
     one_of,
     parse_endpoint,
@@ -200,6 +203,25 @@ class ContentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GcSettings:
+    """`[gc]`: what nothing refers to goes."""
+
+    grace: Annotated[Timeout, "How long it stays after it was last pushed, asked for or used."] = (
+        86_400.0
+    )
+    interval: Annotated[Timeout, "How often there is a look at what may have to go."] = 60.0
+    untagged: Annotated[
+        Untagged, one_of(Untagged), "What happens to manifests that nothing refers to."
+    ] = "keep"
+    rules: Annotated[UntaggedTable, "The same for the repositories of a pattern."] = ()
+    objects: Annotated[Limit, "Manifests and blobs that go a second at the most."] = 0
+    bytes: Annotated[Size, "Bytes of blobs that go a second at the most; 0B: no limit."] = 0
+    window: Annotated[
+        Window, "The part of the day, by the clock of the machine, in which they go; empty: all."
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSettings:
     """`[limits]`: how much at once."""
 
@@ -244,6 +266,7 @@ class Settings:
     database: DatabaseSettings
     auth: AuthSettings
     content: ContentSettings
+    gc: GcSettings
     limits: LimitsSettings
     jobs: JobsSettings
     log: LogSettings

@@ -43,6 +43,19 @@ BLOBS_DAMAGED = Gauge(
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
+COLLECTED = Counter(
+    "moorage_gc_collected", "Manifests and blobs that were collected.", ["kind"], registry=REGISTRY
+)
+COLLECTED_BYTES = Counter(
+    "moorage_gc_collected_bytes", "Bytes of the blobs that were collected.", registry=REGISTRY
+)
+GC_QUEUE = Gauge(
+    "moorage_gc_queue",
+    "What the collector has yet to look at, by kind.",
+    ["kind"],
+    multiprocess_mode="mostrecent",
+    registry=REGISTRY,
+)
 
 
 def render() -> bytes:

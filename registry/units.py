@@ -246,6 +246,29 @@ def one_of(literal: Any) -> Kind:
     return Kind(" or ".join(f'"{word}"' for word in words if word), parse=parse)
 
 
+_DAY_MINUTES = 24 * 60
+_WINDOW = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
+
+
+def parse_window(text: str) -> tuple[int, int] | None:
+    """Return the minutes since midnight of `22:00-06:00`, None for no text; else ValueError."""
+    if not text:
+        return None
+    match = _WINDOW.fullmatch(text)
+    if match is None or int(match[2]) > 59 or int(match[4]) > 59:  # noqa: PLR2004 - minutes
+        raise ValueError(f"{text!r} is no part of a day")
+    begin = int(match[1]) * 60 + int(match[2])
+    end = int(match[3]) * 60 + int(match[4])
+    if not begin < _DAY_MINUTES or not end <= _DAY_MINUTES or begin == end:
+        raise ValueError(f"{text!r} is no part of a day")
+    return begin, end
+
+
+def format_window(window: tuple[int, int] | None) -> str:
+    """Write it again."""
+    return "-".join(f"{each // 60:02}:{each % 60:02}" for each in window or ())
+
+
 _DURATION = 'a duration with its unit, such as "30s"'
 _ENDPOINT = 'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses'
 _ORIGIN = 'scheme, host and port and nothing more, such as "https://registry.example.org"'
@@ -271,6 +294,10 @@ Duration = Annotated[float, Kind(_DURATION, str, parse_duration, format_duration
 Timeout = Annotated[float, Kind(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)]
 Size = Annotated[int, Kind('a size with its unit, such as "64MiB"', str, parse_size, format_size)]
 PartSize = Annotated[int, Kind('a size of "5MiB" to "5GiB"', str, _parse_part, format_size)]
+Window = Annotated[
+    tuple[int, int] | None,
+    Kind('a part of the day, such as "22:00-06:00"', str, parse_window, format_window),
+]
 Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
 ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
 Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]

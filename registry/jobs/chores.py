@@ -12,9 +12,14 @@ TIDY_EVERY = 3600.0
 
 
 def list_jobs(
-    registry: Registry, access: Access, upload_expiry: float, audit_keep: float
+    registry: Registry,
+    access: Access,
+    *,
+    upload_expiry: float,
+    audit_keep: float,
+    gc_interval: float,
 ) -> list[Job]:
-    """All jobs; `upload_expiry` in seconds without activity, `audit_keep` in seconds."""
+    """All jobs; `upload_expiry` in seconds without activity, the others in seconds."""
 
     def before() -> int:
         return clock.now() - int(upload_expiry * 1_000_000)
@@ -29,6 +34,7 @@ def list_jobs(
         return True
 
     return [
+        Job("gc", gc_interval, registry.collector.is_due, registry.collector.run),
         Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),

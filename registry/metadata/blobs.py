@@ -7,7 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata import candidates
 from registry.metadata.repositories import RepositoryRow
+from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
     blobs,
     manifest_edges,
@@ -15,7 +17,7 @@ from registry.metadata.tables import (
     repositories,
     repository_blobs,
 )
-from registry.metadata.transaction import Change, Transaction, in_chunks
+from registry.metadata.transaction import NOWHERE, Change, Kind, Transaction, in_chunks
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
@@ -59,6 +61,33 @@ def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | Non
         .where(repositories.c.name == name, _b.digest == digest)
     )
     return _row(tx.execute(query).one_or_none())
+
+
+def find_promised(
+    tx: Transaction, name: RepositoryName, digest: Digest
+) -> tuple[BlobRow, bool] | None:
+    """As `find`, and whether `touch` is needed before anybody is told that the blob is here."""
+    stale = candidates.is_stale(tx, Kind.LINK, _l.repository_id, _l.digest)
+    query = (
+        sa.select(*_COLUMNS, stale)
+        .join(repository_blobs, _l.digest == _b.digest)
+        .join(repositories, repositories.c.id == _l.repository_id)
+        .where(repositories.c.name == name, _b.digest == digest)
+    )
+    row = tx.execute(query).one_or_none()
+    found = _row(row)
+    return (found, bool(row[-1])) if found and row else None
+
+
+def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
+    """Keep the blob in the repository for a grace; the next `ahead` seconds need no other touch.
+    False: it is there no more.
+    """
+    repository = find_repository(tx, name)
+    if repository is not None:
+        candidates.touch(tx, Kind.LINK, repository.id, digest, ahead)
+    # What is no candidate any more is kept by a manifest, or has gone.
+    return find(tx, name, digest) is not None
 
 
 def find_anywhere(tx: Transaction, digest: Digest, *, keep: bool = False) -> BlobRow | None:
@@ -122,8 +151,22 @@ def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
     return found
 
 
-def touch(tx: Transaction, digest: Digest) -> None:
-    tx.execute(sa.update(blobs).where(_b.digest == digest).values(touched_at=tx.now))
+def lock_idle(tx: Transaction, digests: Collection[Digest]) -> list[BlobRow]:
+    """Those of the blobs that nobody else holds now, locked as by `lock`, in order of digests."""
+    query = sa.select(*_COLUMNS).where(_b.digest.in_(digests)).order_by(_b.digest)
+    found = tx.execute(query.with_for_update(skip_locked=True))
+    return [row for row in map(_row, found) if row is not None]
+
+
+def delete(tx: Transaction, digests: Collection[Digest]) -> None:
+    """Remove blobs that no repository links, locked by the caller."""
+    tx.execute(sa.delete(blobs).where(_b.digest.in_(digests)))
+
+
+def measure_each(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, int]:
+    """The sizes of those of the blobs that there are, in bytes."""
+    query = sa.select(_b.digest, _b.size).where(_b.digest.in_(digests))
+    return {row.digest: row.size for row in tx.execute(query)}
 
 
 def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
@@ -179,6 +222,7 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
         .on_conflict_do_nothing(index_elements=[_l.repository_id, _l.digest])
         .returning(_l.digest)
     )
+    tx.queue((repository.id, Kind.LINK, digest))
     while tx.execute(insert).first() is None:
         # A link that is there is held; one that was on its way out when we came is made again.
         if tx.execute(held).first() is not None:
@@ -196,11 +240,16 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
     )
 
 
-def unlink(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
-    """Take the blob out of the repository (locked by the caller); whether it was in it."""
+def unlink(
+    tx: Transaction, repository: RepositoryRow, digest: Digest, since: int | None = None
+) -> bool:
+    """Take the blob out of the repository (locked by the caller); whether it was in it. `since`:
+    when the grace of the blob itself began, if that is not now.
+    """
     here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
     if tx.execute(sa.delete(repository_blobs).where(here)).rowcount == 0:
         return False
+    tx.queue((NOWHERE, Kind.BLOB, digest), since)
     tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
     return True
 

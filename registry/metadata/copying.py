@@ -129,7 +129,7 @@ def _require_empty(tx: Transaction) -> None:
     """
     before = moves.find(tx)
     ours = before is not None and before.state is MoveState.FILLING
-    heads = {tables.feed_head.name, tables.policy_head.name}
+    heads = {tables.feed_head.name, tables.policy_head.name, tables.collector.name}
     for table in reversed(list_tables()):
         if not ours and table.name not in heads:
             one = sa.select(sa.literal(1)).select_from(table).limit(1)

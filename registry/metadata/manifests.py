@@ -6,7 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata import candidates
 from registry.metadata.repositories import RepositoryRow
+from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
     TEXT,
     manifest_bytes,
@@ -14,15 +16,16 @@ from registry.metadata.tables import (
     manifests,
     repositories,
     tags,
+    unreadable,
 )
-from registry.metadata.transaction import Change, Transaction, in_chunks
+from registry.metadata.transaction import Change, Kind, Transaction, in_chunks
 from registry.oci.descriptors import Descriptor
 from registry.oci.manifests import Manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from storage.digest import Digest
 
-_m, _e, _t = manifests.c, manifest_edges.c, tags.c
+_m, _e, _t, _u = manifests.c, manifest_edges.c, tags.c, unreadable.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,24 @@ def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> F
     return Found(ManifestRow(*row[1:]), row[0]) if row else None
 
 
+def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
+    """Whether anybody can be told that the manifest is here; else `touch` is needed before."""
+    stale = candidates.is_stale(tx, Kind.MANIFEST, _m.repository_id, _m.digest)
+    row = tx.execute(_referred(sa.select(stale), name, digest)).one_or_none()
+    return row is not None and not row[0]
+
+
+def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
+    """Keep the manifest for a grace; the next `ahead` seconds need no other touch. False: it is
+    there no more.
+    """
+    repository = find_repository(tx, name)
+    if repository is not None:
+        candidates.touch(tx, Kind.MANIFEST, repository.id, digest, ahead)
+    # What is no candidate any more is kept, or has gone.
+    return find(tx, name, digest) is not None
+
+
 def _referred(
     query: sa.Select[*tuple[Any, ...]], name: RepositoryName, reference: Reference
 ) -> sa.Select[*tuple[Any, ...]]:
@@ -114,13 +135,15 @@ def put(
     tx.execute(body.on_conflict_do_nothing(index_elements=[manifest_bytes.c.manifest_id]))
     _put_edges(tx, repository, manifest_id, edges)
     _adopt(tx, repository, digest)
+    tx.execute(sa.delete(unreadable).where(_u.repository_id == repository.id, _u.digest == digest))
+    tx.queue((repository.id, Kind.MANIFEST, digest))
     tx.record(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
 
 
 def _put_edges(
     tx: Transaction, repository: RepositoryRow, manifest_id: int, edges: list[Edge]
 ) -> None:
-    tx.execute(sa.delete(manifest_edges).where(_e.manifest_id == manifest_id))
+    _drop_edges(tx, repository, manifest_id)
     if edges:
         tx.connection.execute(
             sa.insert(manifest_edges),
@@ -136,6 +159,21 @@ def _put_edges(
                 for edge in edges
             ],
         )
+    for edge in edges:
+        if edge.blob:
+            tx.keep((repository.id, Kind.LINK, edge.digest))
+        if edge.child:
+            tx.keep((repository.id, Kind.MANIFEST, edge.digest))
+
+
+def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) -> None:
+    """Remove the edges; what they were tied to may have been held by them alone."""
+    dropped = sa.delete(manifest_edges).where(_e.manifest_id == manifest_id)
+    for blob, child in tx.execute(dropped.returning(_e.blob_digest, _e.child_digest)):
+        if blob is not None:
+            tx.queue((repository.id, Kind.LINK, blob))
+        if child is not None:
+            tx.queue((repository.id, Kind.MANIFEST, child))
 
 
 def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
@@ -155,9 +193,18 @@ def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
 
 def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
     """Remove the manifest; its tags must be gone. The repository is locked by the caller."""
-    tx.execute(sa.delete(manifest_edges).where(_e.manifest_id == row.id))
+    _drop_edges(tx, repository, row.id)
     tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
     tx.execute(sa.delete(manifests).where(_m.id == row.id))
+    tx.execute(
+        sa.delete(unreadable).where(_u.repository_id == repository.id, _u.digest == row.digest)
+    )
+    referrers = sa.select(_m.digest).where(
+        _m.repository_id == repository.id, _m.subject == row.digest
+    )
+    for digest in tx.execute(referrers).scalars():
+        tx.queue((repository.id, Kind.MANIFEST, digest))
+    tx.keep((repository.id, Kind.MANIFEST, row.digest))
     tx.record(Change.MANIFEST_DELETE, repository.name, repository.generation, digest=row.digest)
 
 

@@ -8,15 +8,17 @@ import sqlalchemy as sa
 from registry.metadata.tables import (
     TEXT,
     blobs,
+    candidates,
     manifest_bytes,
     manifest_edges,
     manifests,
     repositories,
     repository_blobs,
     tags,
+    unreadable,
     uploads,
 )
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata.transaction import NOWHERE, Change, Kind, Transaction
 from registry.oci.names import RepositoryName
 
 _r = repositories.c
@@ -54,6 +56,13 @@ def find(
     elif keep:
         query = query.with_for_update(read=True, key_share=True)
     row = tx.execute(query).one_or_none()
+    return RepositoryRow(*row) if row else None
+
+
+def find_by_id(tx: Transaction, repository_id: int, *, lock: bool = False) -> RepositoryRow | None:
+    """The repository; `lock` as in `find`."""
+    query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.id == repository_id)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     return RepositoryRow(*row) if row else None
 
 
@@ -124,6 +133,29 @@ def remove_if_empty(tx: Transaction, repository: RepositoryRow) -> None:
     _remove(tx, repository)
 
 
+def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
+    """Queue all blobs of the repository, without reading them here: there may be many."""
+    links = repository_blobs.c
+    gone = (
+        sa.select(
+            sa.literal(NOWHERE),
+            sa.literal(Kind.BLOB.value),
+            links.digest,
+            tx.read_clock(),
+            sa.literal(""),
+        )
+        .where(links.repository_id == repository.id)
+        .order_by(links.digest)
+    )
+    insert = tx.insert(candidates).from_select([column.name for column in candidates.columns], gone)
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=list(candidates.primary_key.columns),
+            set_={"since": insert.excluded.since},
+        )
+    )
+
+
 def delete(tx: Transaction, repository: RepositoryRow) -> None:
     """Remove a repository (locked by the caller) with all that is in it. Its upload sessions keep
     their rows, are no longer found, and expire.
@@ -133,11 +165,16 @@ def delete(tx: Transaction, repository: RepositoryRow) -> None:
     tx.execute(sa.delete(manifest_edges).where(manifest_edges.c.manifest_id.in_(ids)))
     tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id.in_(ids)))
     tx.execute(sa.delete(manifests).where(manifests.c.repository_id == repository.id))
+    _queue_blobs(tx, repository)
     tx.execute(sa.delete(repository_blobs).where(repository_blobs.c.repository_id == repository.id))
     _remove(tx, repository)
 
 
 def _remove(tx: Transaction, repository: RepositoryRow) -> None:
+    for table in (candidates, unreadable):
+        tx.execute(sa.delete(table).where(table.c.repository_id == repository.id))
+    for key in [key for key in tx.queued if key[0] == repository.id]:
+        del tx.queued[key]
     tx.execute(sa.delete(repositories).where(_r.id == repository.id))
     tx.record(Change.REPOSITORY_DELETE, repository.name, repository.generation)
     tx.removed.append(repository.name)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.tables import tags
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata.transaction import Change, Kind, Transaction
 from registry.oci.references import Tag
 from storage.digest import Digest
 
@@ -37,6 +37,9 @@ def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) ->
     if old is not None:
         here = sa.and_(_t.repository_id == repository.id, _t.name == str(tag))
         tx.execute(sa.update(tags).where(here).values(**values))
+    if old is not None and old != digest:
+        tx.queue((repository.id, Kind.MANIFEST, old))
+    tx.keep((repository.id, Kind.MANIFEST, digest))
     tx.record(
         Change.TAG_SET,
         repository.name,
@@ -73,6 +76,7 @@ def delete_all_of(tx: Transaction, repository: RepositoryRow, digest: Digest) ->
 
 
 def _record_delete(tx: Transaction, repository: RepositoryRow, tag: str, old: Digest) -> None:
+    tx.queue((repository.id, Kind.MANIFEST, old))
     tx.record(Change.TAG_DELETE, repository.name, repository.generation, tag=tag, old_digest=old)
 
 

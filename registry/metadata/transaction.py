@@ -29,6 +29,23 @@ class Change(StrEnum):
     BLOB_UNLINK = "blob.unlink"
 
 
+class Kind(StrEnum):
+    """What the collector collects."""
+
+    MANIFEST = "manifest"
+    # A blob's link to a repository.
+    LINK = "link"
+    # The blob itself, once nothing links it.
+    BLOB = "blob"
+
+
+NOWHERE = 0
+"""In place of a repository's id: blobs are of none."""
+
+Key = tuple[int, Kind, Digest]
+"""A candidate: the id of its repository or NOWHERE, what it is, and its digest."""
+
+
 @dataclass(slots=True)
 class Transaction:
     """One open transaction. `now` is its one time, in microseconds; `actor` who asked for it."""
@@ -39,6 +56,7 @@ class Transaction:
     changes: list[dict[str, Any]] = field(default_factory=list)
     policy_changed: bool = False
     removed: list[RepositoryName] = field(default_factory=list)
+    queued: dict[Key, int | None] = field(default_factory=dict)
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
@@ -88,6 +106,16 @@ class Transaction:
             }
         )
 
+    def queue(self, key: Key, since: int | None = None) -> None:
+        """Note something to which there may be no reference any more: the collector will look. Its
+        grace begins now, or began `since`, in microseconds; where it is queued, the later counts.
+        """
+        self.queued[key] = since
+
+    def keep(self, key: Key) -> None:
+        """Take that back: this transaction refers to it, or removes it."""
+        self.queued.pop(key, None)
+
     def change_policy(self) -> None:
         """Note that who may do what has changed: every process looks again before it answers."""
         self.policy_changed = True
@@ -96,10 +124,41 @@ class Transaction:
         """Number and write the noted changes. The last statements before the commit: the counters'
         locks are then held for the commit alone, and numbers follow commits without a gap.
         """
+        self._write_queue()
         if self.policy_changed or self.removed:
             self._write_policy_number()
         if self.changes:
             self._write_feed()
+
+    def _write_queue(self) -> None:
+        """In one order, so that transactions that queue the same things do not deadlock."""
+        table = tables.candidates
+        keys = sorted(self.queued)
+        for start in range(0, len(keys), CHUNK):
+            insert = self.insert(table).values(
+                [self._candidate(key) for key in keys[start : start + CHUNK]]
+            )
+            later = insert.excluded.since > table.c.since
+            changed = {
+                "since": sa.case((later, insert.excluded.since), else_=table.c.since),
+                "parked": "",
+            }
+            self.execute(
+                insert.on_conflict_do_update(
+                    index_elements=list(table.primary_key.columns), set_=changed
+                )
+            )
+
+    def _candidate(self, key: Key) -> dict[str, Any]:
+        repository_id, kind, digest = key
+        since = self.queued[key]
+        return {
+            "repository_id": repository_id,
+            "kind": kind.value,
+            "digest": digest,
+            "since": self.read_clock() if since is None else since,
+            "parked": "",
+        }
 
     def _write_policy_number(self) -> None:
         head = tables.policy_head

@@ -11,6 +11,7 @@ from registry.metadata.blobs import BlobRow, BlobState
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
+from registry.services.gc_rules import GcRules
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError, ObjectMissingError
@@ -30,14 +31,24 @@ def _unknown(digest: Digest) -> BlobUnknownError:
 class Blobs:
     """A blob is served only after its bytes were looked at: the row alone proves nothing."""
 
-    def __init__(self, database: Database, stores: Stores) -> None:
+    def __init__(self, database: Database, stores: Stores, rules: GcRules) -> None:
         self._db = database
         self._stores = stores
+        self._rules = rules
 
     async def stat(self, name: RepositoryName, digest: Digest) -> BlobRow:
-        """The blob, if linked here and whole; else BlobUnknownError."""
-        row = await self.get(name, digest)
+        """The blob, if linked here and whole; else BlobUnknownError. It stays for a grace at least:
+        whoever is told that a blob is here does not push it.
+        """
+        found = await self._db.read(lambda tx: blobs.find_promised(tx, name, digest))
+        if found is None:
+            raise _unknown(digest)
+        row, stale = found
         if not await self.is_whole(row):
+            raise _unknown(digest)
+        if stale and not await self._db.write(
+            lambda tx: blobs.touch(tx, name, digest, self._rules.ahead), actor=OPERATOR.name
+        ):
             raise _unknown(digest)
         return row
 
@@ -52,7 +63,8 @@ class Blobs:
             moved = await self._db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
             if moved is not None and moved.key != row.key:
                 return await self.open(moved, part)  # since the row was read
-            await self._note(row, BlobState.MISSING)
+            if moved is not None:  # else it was collected since
+                await self._note(row, BlobState.MISSING)
             raise _unknown(row.digest) from error
         if row.state is BlobState.MISSING:
             await self._note(row, BlobState.LIVE)
@@ -147,7 +159,6 @@ class Blobs:
             if kept is None or kept.key != row.key or blobs.find(tx, origin, digest) is None:
                 raise _unknown(digest)  # gone since we looked; nothing is left of `ensure`
             blobs.link(tx, target, digest)
-            blobs.touch(tx, digest)
             return True
 
         try:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from registry.auth.principals import Principal
+from registry.auth.principals import OPERATOR, Principal
 from registry.errors import (
     DeniedError,
     DigestMismatchError,
@@ -24,6 +24,7 @@ from registry.metadata.watch import Watch
 from registry.oci.manifests import Kind, Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.services.gc_rules import GcRules
 from registry.services.manifest_cache import ManifestCache
 from storage.digest import DEFAULT_ALGORITHM, Digest
 
@@ -102,10 +103,16 @@ class Manifests:
     """Manifests of repositories."""
 
     def __init__(
-        self, database: Database, sparse: SparseSettings, watch: Watch, cache: ManifestCache
+        self,
+        database: Database,
+        sparse: SparseSettings,
+        watch: Watch,
+        cache: ManifestCache,
+        rules: GcRules,
     ) -> None:
         self._db = database
         self._sparse = sparse
+        self._rules = rules
         self._watch = watch
         self._cache = cache
         watch.subscribe(cache.forget)
@@ -129,6 +136,19 @@ class Manifests:
         finally:
             self._cache.leave(name, shelf)
         return found
+
+    async def promise(self, name: RepositoryName, digest: Digest) -> None:
+        """Let the manifest stay for a grace at least, where untagged ones go: whoever is told that
+        it is here does not push it. ManifestUnknownError if it has gone.
+        """
+        if not self._rules.untagged.go_in(str(name)):
+            return
+        if await self._db.read(lambda tx: manifests.is_promised(tx, name, digest)):
+            return
+        if not await self._db.write(
+            lambda tx: manifests.touch(tx, name, digest, self._rules.ahead), actor=OPERATOR.name
+        ):
+            raise _unknown(digest)
 
     async def put(
         self,

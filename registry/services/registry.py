@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from registry.services.blobs import Blobs
+from registry.services.collector import Collector
 from registry.services.doomed import Doomed
 from registry.services.health import Health
 from registry.services.manifests import Manifests
@@ -23,6 +24,7 @@ class Registry:
     manifests: Manifests
     tags: Tags
     referrers: Referrers
+    collector: Collector
     doomed: Doomed
     moving: Moving
     health: Health

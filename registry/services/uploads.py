@@ -431,7 +431,6 @@ class Uploads:
                     doomed.insert(tx, stored.store, stored.key, "replaced by a push")
             else:
                 # The bytes are there already, whole. One copy is enough.
-                blobs.touch(tx, blob.digest)
                 doomed.insert(tx, blob.store, blob.key, "duplicate upload")
             blobs.link(tx, repository, blob.digest)
             for other in rest:

@@ -108,7 +108,6 @@ async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Da
             if blobs.lock(tx, mine.digest) is None:
                 blobs.put(tx, mine)
             else:
-                blobs.touch(tx, mine.digest)
                 doomed.insert(tx, STORE, mine.key, "duplicate upload")
             blobs.link(tx, repository, mine.digest)
 

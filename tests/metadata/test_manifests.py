@@ -30,6 +30,7 @@ from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.blobs import Blobs
+from registry.services.gc_rules import GcRules
 from registry.services.manifest_cache import ManifestCache
 from registry.services.manifests import Manifests, SparseSettings, TagCondition
 from storage.digest import Digest
@@ -65,7 +66,7 @@ def serve() -> Iterator[Serve]:
 
         def made(database: Database) -> Manifests:
             watch = stack.enter_context(contextlib.closing(Watch(database)))
-            return Manifests(database, SparseSettings(), watch, ManifestCache(1 << 20))
+            return Manifests(database, SparseSettings(), watch, ManifestCache(1 << 20), GcRules())
 
         yield made
 
@@ -299,7 +300,7 @@ async def test_no_edge_dangles_when_blobs_leave_while_manifests_come(
 ) -> None:
     stores = Stores(MemoryDriver())
     pushers = [serve(database) for database in replicas]
-    takers = [Blobs(database, stores) for database in replicas]
+    takers = [Blobs(database, stores, GcRules()) for database in replicas]
     refused = {"push": 0, "unlink": 0}
 
     def prepare(tx: Transaction) -> None:

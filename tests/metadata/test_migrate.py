@@ -20,7 +20,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from registry.errors import SchemaError
-from registry.metadata import doomed, leases, migrate, repositories, tables, uploads
+from registry.metadata import candidates, doomed, leases, migrate, repositories, tables, uploads
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import VERSION, SchemaState
 from registry.metadata.transaction import Transaction
@@ -89,7 +89,8 @@ def fill(url: str) -> None:
         leases.claim(tx, "gc", "ann", 60)
         add_access(tx)
         repositories.delete(tx, find(tx))
-        add(tx, image("1"), "latest")
+        row = add(tx, image("1"), "latest")
+        candidates.note_unreadable(tx, find(tx).id, row.digest)
 
     async def job() -> None:
         database = Database(url)

@@ -18,6 +18,7 @@ from registry.metadata.transaction import Transaction
 from registry.metadata.watch import Watch
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
+from registry.services.gc_rules import GcRules
 from registry.services.manifest_cache import OVERHEAD, ManifestCache
 from registry.services.manifests import Manifests, SparseSettings
 from storage.digest import Digest
@@ -101,7 +102,9 @@ class Process:
         self.database = Database(url)
         self.watch = Watch(self.database)
         self.cache = ManifestCache(room)
-        self.manifests = Manifests(self.database, SparseSettings(), self.watch, self.cache)
+        self.manifests = Manifests(
+            self.database, SparseSettings(), self.watch, self.cache, GcRules()
+        )
         self.asked: list[str] = []
         sa.event.listen(self.database._reader, "before_cursor_execute", self._note)
 

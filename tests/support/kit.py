@@ -276,5 +276,11 @@ def list_open_files() -> list[str]:
 
 def find_job(opened: Opened, name: str, *, upload_expiry: float = 86_400) -> Job:
     """One of the registry's jobs."""
-    jobs = list_jobs(opened.registry, opened.access, upload_expiry, 86_400)
+    jobs = list_jobs(
+        opened.registry,
+        opened.access,
+        upload_expiry=upload_expiry,
+        audit_keep=86_400,
+        gc_interval=60,
+    )
     return next(job for job in jobs if job.name == name)

@@ -58,6 +58,8 @@ def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
 async def get_manifest(call: Call) -> Response:
     reference = _existing_reference(call)
     found = await call.registry.manifests.get(call.name, reference, call.began)
+    if call.request.method == "HEAD" and isinstance(reference, Digest):
+        await call.registry.manifests.promise(call.name, reference)
     row = found.row
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):

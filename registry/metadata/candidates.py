@@ -1,0 +1,217 @@
+"""The queue of what may have to go. `Transaction.queue` fills it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata import reasons
+from registry.metadata.tables import blobs, candidates, manifests, repository_blobs, unreadable
+from registry.metadata.transaction import Kind, Transaction
+from storage.digest import Digest
+
+_c = candidates.c
+
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Candidate:
+    """Something to look at. `since` in microseconds: from when its grace counts."""
+
+    since: int
+    repository_id: int
+    kind: Kind
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was found. `present`: whether it is there at all; `kept`: whether something keeps it."""
+
+    candidate: Candidate
+    present: bool
+    kept: bool
+
+
+_COLUMNS = (_c.since, _c.repository_id, _c.kind, _c.digest)
+
+
+def _candidate(row: Sequence[Any]) -> Candidate:
+    return Candidate(row[0], row[1], Kind(row[2]), row[3])
+
+
+def _now(tx: Transaction) -> sa.ColumnElement[int]:
+    """The database's clock, read once: an index is of no use for what is read for every row."""
+    return sa.select(tx.read_clock()).scalar_subquery()
+
+
+def _due(tx: Transaction, grace: float) -> sa.ColumnElement[bool]:
+    """Whether the grace, in seconds, is over."""
+    return _c.since <= _now(tx) - int(grace * SECOND)
+
+
+def list_due(
+    tx: Transaction, grace: float, n: int, last: Candidate | None = None
+) -> list[Candidate]:
+    """At most `n` candidates whose grace is over, the oldest first, after `last`."""
+    query = sa.select(*_COLUMNS).where(_c.parked == "", _due(tx, grace))
+    if last is not None:
+        after = (last.since, last.repository_id, last.kind.value, last.digest)
+        query = query.where(sa.tuple_(*_COLUMNS) > sa.tuple_(*_literals(after)))
+    return [_candidate(row) for row in tx.execute(query.order_by(*_COLUMNS).limit(n))]
+
+
+def _literals(values: Sequence[Any]) -> list[sa.ColumnElement[Any]]:
+    return [sa.literal(value, column.type) for value, column in zip(values, _COLUMNS, strict=True)]
+
+
+def judge(
+    tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest], grace: float
+) -> list[Judged]:
+    """Those of the candidates whose grace is over, as they are now, in order of digests.
+
+    To act on it, `lock` them in a statement before.
+    """
+    kept = reasons.is_kept(kind, _c.repository_id, _c.digest)
+    query = (
+        sa.select(*_COLUMNS, _is_present(kind), kept)
+        .where(_of(kind, repository_id, digests), _due(tx, grace))
+        .order_by(_c.digest)
+    )
+    return [Judged(_candidate(row), row[4], row[5]) for row in tx.execute(query)]
+
+
+def lock(
+    tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]
+) -> list[Digest]:
+    """Those of the candidates that nobody queues anew or touches at this moment, kept from it."""
+    query = sa.select(_c.digest).where(_of(kind, repository_id, digests)).order_by(_c.digest)
+    return list(tx.execute(query.with_for_update(skip_locked=True)).scalars())
+
+
+def _is_present(kind: Kind) -> sa.ColumnElement[bool]:
+    if kind is Kind.BLOB:
+        return sa.select(blobs.c.digest).where(blobs.c.digest == _c.digest).exists()
+    table = manifests if kind is Kind.MANIFEST else repository_blobs
+    here = sa.and_(table.c.repository_id == _c.repository_id, table.c.digest == _c.digest)
+    return sa.select(table.c.digest).where(here).exists()
+
+
+def is_stale(
+    tx: Transaction,
+    kind: Kind,
+    repository_id: sa.ColumnElement[int],
+    digest: sa.ColumnElement[Any],
+) -> sa.ColumnElement[bool]:
+    """Whether nothing keeps it but a grace that began before now: who promises that it stays has to
+    `touch` it. Whatever is kept now gets a grace of its own when it no longer is.
+    """
+    waits = (
+        sa.select(_c.digest)
+        .where(_c.repository_id == repository_id, _c.kind == kind.value, _c.digest == digest)
+        .where(_c.since < _now(tx))
+        .exists()
+    )
+    return sa.and_(waits, sa.not_(reasons.is_kept(kind, repository_id, digest)))
+
+
+def touch(tx: Transaction, kind: Kind, repository_id: int, digest: Digest, ahead: float) -> bool:
+    """Let its grace begin in `ahead` seconds, so that until then nobody has to touch it again;
+    False: it is no candidate any more.
+    """
+    query = sa.update(candidates).where(_of(kind, repository_id, [digest]))
+    since = tx.read_clock() + int(ahead * SECOND)
+    return tx.execute(query.values(since=since)).rowcount > 0
+
+
+def _of(kind: Kind, repository_id: int, digests: Sequence[Digest]) -> sa.ColumnElement[bool]:
+    return sa.and_(_c.repository_id == repository_id, _c.kind == kind.value, _c.digest.in_(digests))
+
+
+def delete(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]) -> None:
+    """Forget candidates: they are gone, or something keeps them."""
+    if digests:
+        tx.execute(sa.delete(candidates).where(_of(kind, repository_id, digests)))
+
+
+def postpone(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]) -> None:
+    """Look at them again when another grace is over."""
+    if digests:
+        query = sa.update(candidates).where(_of(kind, repository_id, digests))
+        tx.execute(query.values(since=tx.read_clock()))
+
+
+def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: str) -> None:
+    """Look at manifests again when the rules are no longer those of this fingerprint."""
+    if digests:
+        query = sa.update(candidates).where(_of(Kind.MANIFEST, repository_id, digests))
+        tx.execute(query.values(parked=rules))
+
+
+def is_any_odd(tx: Transaction, rules: str, ahead: float) -> bool:
+    """Whether `wake` or `heal` would find any."""
+    odd = (*_parked_by_others(rules), _is_ahead(tx, ahead))
+    found = (sa.select(_c.digest).where(each).limit(1) for each in odd)
+    return any(tx.execute(query).first() is not None for query in found)
+
+
+def wake(tx: Transaction, rules: str, n: int) -> None:
+    """Let at most `n` be looked at again that were parked by other rules."""
+    for others in _parked_by_others(rules):
+        tx.execute(_update_some(others, n).values(parked=""))
+
+
+def heal(tx: Transaction, ahead: float, n: int) -> None:
+    """Let the grace begin now of at most `n` for which it begins in more than `ahead` seconds: the
+    clock was wrong when they were queued.
+    """
+    tx.execute(_update_some(_is_ahead(tx, ahead), n).values(since=tx.read_clock()))
+
+
+def _parked_by_others(rules: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    """Two ranges of an index, where an inequality would read all of it."""
+    return sa.and_(_c.parked > "", _c.parked < rules), _c.parked > rules
+
+
+def _is_ahead(tx: Transaction, ahead: float) -> sa.ColumnElement[bool]:
+    return sa.and_(_c.parked == "", _c.since > _now(tx) + int(ahead * SECOND))
+
+
+def _update_some(which: sa.ColumnElement[bool], n: int) -> sa.Update:
+    key = candidates.primary_key.columns.values()
+    some = sa.select(*key).where(which).limit(n)
+    return sa.update(candidates).where(sa.tuple_(*key).in_(some))
+
+
+def count(tx: Transaction) -> dict[Kind, int]:
+    """How many wait to be looked at."""
+    query = sa.select(_c.kind, sa.func.count()).where(_c.parked == "").group_by(_c.kind)
+    found = {Kind(kind): int(number) for kind, number in tx.execute(query)}
+    return {kind: found.get(kind, 0) for kind in Kind}
+
+
+def has_unreadable(tx: Transaction, repository_id: int) -> bool:
+    """Whether a manifest of the repository cannot be read, so that it might need anything there."""
+    query = (
+        sa.select(unreadable.c.digest)
+        .join(
+            manifests,
+            sa.and_(
+                manifests.c.repository_id == unreadable.c.repository_id,
+                manifests.c.digest == unreadable.c.digest,
+            ),
+        )
+        .where(unreadable.c.repository_id == repository_id)
+        .limit(1)
+    )
+    return tx.execute(query).first() is not None
+
+
+def note_unreadable(tx: Transaction, repository_id: int, digest: Digest) -> None:
+    """Remember that a manifest cannot be read."""
+    insert = tx.insert(unreadable).values(
+        repository_id=repository_id, digest=digest, found_at=tx.now
+    )
+    tx.execute(insert.on_conflict_do_nothing())

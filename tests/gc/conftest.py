@@ -1,0 +1,122 @@
+"""A registry in this process, and hands that let time pass in its books."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from registry.app import Opened, asgi, compose
+from registry.config import load
+from registry.metadata import tables
+from registry.metadata.candidates import SECOND
+from registry.metadata.transaction import Transaction
+from registry.services.collector import Tally
+from storage.digest import Digest
+from tests.api.conftest import in_process
+from tests.support.kit import Kit, list_stored
+
+GRACE = 86_400.0
+
+
+@dataclass(frozen=True)
+class Yard(Kit):
+    """A client of a registry whose jobs do not run, and what is behind it."""
+
+    opened: Opened
+
+    async def age(self, seconds: float = GRACE) -> None:
+        """Let time pass for all that is queued."""
+        since = tables.candidates.c.since
+        query = sa.update(tables.candidates).values(since=since - int(seconds * SECOND))
+
+        def work(tx: Transaction) -> None:
+            tx.execute(query)
+
+        await self.opened.database.write(work, actor="test")
+
+    async def collect(self) -> Tally:
+        """Collect what is due, and remove the bytes of what went."""
+        tally = Tally()
+        while await self.opened.registry.collector.collect(tally):
+            pass
+        while await self.opened.registry.doomed.sweep():
+            pass
+        return tally
+
+    async def exhaust(self) -> Tally:
+        """Collect until another grace changes nothing more."""
+        tally = Tally()
+        while True:
+            await self.age()
+            before = tally.manifests, tally.blobs, len(await self.list_rows(tables.candidates))
+            some = await self.collect()
+            tally.manifests += some.manifests
+            tally.blobs += some.blobs
+            tally.bytes += some.bytes
+            after = tally.manifests, tally.blobs, len(await self.list_rows(tables.candidates))
+            if before == after:
+                return tally
+
+    async def has_blob(self, name: str, digest: Digest) -> bool:
+        """Whether the repository links the blob: asked without a promise."""
+        answer = await self.http.get(f"/v2/{name}/blobs/{digest}", headers={"Range": "bytes=0-0"})
+        return answer.status_code == 206
+
+    async def has_manifest(self, name: str, reference: object) -> bool:
+        answer = await self.http.get(f"/v2/{name}/manifests/{reference}")
+        return answer.status_code == 200
+
+    async def list_rows(self, table: sa.Table) -> list[sa.Row[tuple[object, ...]]]:
+        return await self.opened.database.read(lambda tx: list(tx.execute(sa.select(table))))
+
+    async def count_rows(self) -> dict[str, int]:
+        """Rows of what is collected."""
+        content = (tables.repositories, tables.manifests, tables.repository_blobs, tables.blobs)
+        return {table.name: len(await self.list_rows(table)) for table in content}
+
+    def list_stored(self) -> list[str]:
+        return list_stored(self.opened.driver)
+
+
+Opening = Callable[..., AbstractAsyncContextManager[Yard]]
+
+
+@pytest.fixture
+def open_yard(database_url: str, tmp_path: Path) -> Opening:
+    """Open a registry with settings of the test's own, `{"gc.untagged": "delete"}`."""
+
+    @asynccontextmanager
+    async def opening(overrides: dict[str, str] | None = None) -> AsyncIterator[Yard]:
+        settings = load(
+            config=None,
+            data=tmp_path,
+            overrides={
+                "database.url": database_url,
+                "storage.driver": "local",
+                "storage.reserve": "0B",
+                "jobs.in_serve": "false",
+                **(overrides or {}),
+            },
+            environ={},
+        )
+        opened = compose(settings)
+        async with in_process(asgi(settings, opened)) as http:
+            yield Yard(http, opened)
+
+    return opening
+
+
+@pytest.fixture
+async def yard(open_yard: Opening) -> AsyncIterator[Yard]:
+    async with open_yard() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sweeping(open_yard: Opening) -> AsyncIterator[Yard]:
+    """A registry where untagged manifests go."""
+    async with open_yard({"gc.untagged": "delete"}) as opened:
+        yield opened
