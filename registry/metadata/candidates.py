@@ -150,6 +150,44 @@ def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: 
         tx.execute(query.values(parked=rules))
 
 
+def list_last(
+    tx: Transaction, repository_id: int, digests: Sequence[Digest], grace: float
+) -> set[Digest]:
+    """Those of the blobs, whose links to the repository go, that no other link keeps: all others
+    go too, and are of repositories with higher ids, so that each blob is counted once.
+    """
+    here, other, waiting = repository_blobs.alias(), repository_blobs.alias(), candidates.alias()
+    goes = sa.and_(
+        sa.select(waiting.c.digest)
+        .where(waiting.c.repository_id == other.c.repository_id, waiting.c.kind == Kind.LINK.value)
+        .where(waiting.c.digest == other.c.digest)
+        .where(waiting.c.since <= _now(tx) - int(grace * SECOND))
+        .exists(),
+        sa.not_(reasons.is_kept(Kind.LINK, other.c.repository_id, other.c.digest)),
+    )
+    keeping = (
+        sa.select(other.c.digest)
+        .where(other.c.digest == here.c.digest, other.c.repository_id != repository_id)
+        .where(sa.or_(other.c.repository_id < repository_id, sa.not_(goes)))
+        .exists()
+    )
+    query = sa.select(here.c.digest).where(
+        here.c.repository_id == repository_id, here.c.digest.in_(digests), sa.not_(keeping)
+    )
+    return set(tx.execute(query).scalars())
+
+
+def find(tx: Transaction, kind: Kind, repository_id: int, digest: Digest) -> Candidate | None:
+    row = tx.execute(sa.select(*_COLUMNS).where(_of(kind, repository_id, [digest]))).one_or_none()
+    return _candidate(row) if row else None
+
+
+def count_due(tx: Transaction, grace: float) -> int:
+    """How many `list_due` would give in all."""
+    query = sa.select(sa.func.count()).where(_c.parked == "", _due(tx, grace))
+    return int(tx.execute(query).scalar_one())
+
+
 def is_any_odd(tx: Transaction, rules: str, ahead: float) -> bool:
     """Whether `wake` or `heal` would find any."""
     odd = (*_parked_by_others(rules), _is_ahead(tx, ahead))

@@ -256,6 +256,16 @@ def list_present(
     return found
 
 
+def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[RepositoryName]:
+    """At most `n` repositories that have the manifest. Looks at all manifests: for people who ask."""
+    query = (
+        sa.select(repositories.c.name)
+        .join(manifests, _m.repository_id == repositories.c.id)
+        .where(_m.digest == digest)
+    )
+    return list(tx.execute(query.order_by(repositories.c.name).limit(n)).scalars())
+
+
 def list_digests(
     tx: Transaction, repository: RepositoryRow, n: int, last: str
 ) -> list[ManifestRow]:

@@ -61,8 +61,17 @@ class Tally:
     bytes: int = 0
     repositories: dict[str, Freed] = field(default_factory=dict)
 
-    def of(self, name: object) -> Freed:
-        return self.repositories.setdefault(str(name), Freed())
+    def add(self, done: "_Done") -> None:
+        """Add what one transaction did."""
+        self.seen += done.seen
+        self.manifests += done.manifests
+        self.blobs += done.blobs
+        self.bytes += done.freed
+        if done.manifests or done.links:
+            freed = self.repositories.setdefault(done.name, Freed())
+            freed.manifests += done.manifests
+            freed.blobs += done.links
+            freed.bytes += done.unlinked
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +93,17 @@ class Status:
 
 @dataclass(slots=True)
 class _Done:
-    """What one transaction did."""
+    """What one transaction did, in the repository called `name` if it was in one: `links` to blobs
+    of `unlinked` bytes went from it, and `blobs` of `freed` bytes altogether.
+    """
 
     seen: int = 0
     name: str = ""
     manifests: int = 0
     links: int = 0
+    unlinked: int = 0
     blobs: int = 0
-    bytes: int = 0
+    freed: int = 0
 
 
 def find_jump(row: Round, boot: str, steady: int, now: int, grace: float) -> int:
@@ -160,16 +172,62 @@ class Collector:
         if not await self.trusts_clock():
             return False
         if await self._db.read(lambda tx: self._may_walk(rounds.find(tx), rounds.read_clock(tx))):
-            await self._db.write(walk.go_on, actor=ACTOR)
+            await self._db.write(walk.go_on, actor=ACTOR, frees=True)
             return True
         if await self._db.read(self._is_odd):
-            await self._db.write(self._set_right, actor=ACTOR)
+            await self._db.write(self._set_right, actor=ACTOR, frees=True)
         before = tally.seen
         for group in _group(await self._db.read(lambda tx: self._list_due(tx, BATCH))):
             if only_in_window and not self._is_open():
                 return False
             await self._collect(group, tally)
         return tally.seen > before
+
+    async def count_due(self) -> int:
+        """How many candidates are to be looked at now."""
+        return await self._db.read(lambda tx: candidates.count_due(tx, self._rules.grace))
+
+    async def plan(self) -> Tally:
+        """What would go now. What that leaves without a reference has a grace of its own."""
+        tally = Tally()
+        last: Candidate | None = None
+        while True:
+
+            def list_next(tx: Transaction, after: Candidate | None = last) -> list[Candidate]:
+                return candidates.list_due(tx, self._rules.grace, BATCH, after)
+
+            found = await self._db.read(list_next)
+            for group in _group(found):
+                done = await self._db.read(lambda tx, group=group: self._foresee(tx, group))  # type: ignore[misc]
+                tally.add(done)
+            if not found:
+                return tally
+            last = found[-1]
+
+    def _foresee(self, tx: Transaction, group: "_Group") -> "_Done":
+        """What `_collect` would do."""
+        judged = candidates.judge(
+            tx, group.kind, group.repository_id, group.digests, self._rules.grace
+        )
+        idle = [each.candidate.digest for each in judged if _is_idle(each)]
+        done = _Done(len(judged))
+        if group.kind is Kind.BLOB:
+            sizes = blobs.measure_each(tx, idle)
+            done.blobs, done.freed = len(sizes), sum(sizes.values())
+            return done
+        repository = repositories.find_by_id(tx, group.repository_id)
+        if repository is None or candidates.has_unreadable(tx, repository.id):
+            return done
+        done.name = str(repository.name)
+        if group.kind is Kind.LINK:
+            sizes = blobs.measure_each(tx, idle)
+            gone = candidates.list_last(tx, repository.id, idle, self._rules.grace)
+            done.links, done.unlinked = len(sizes), sum(sizes.values())
+            done.blobs, done.freed = len(gone), sum(sizes[digest] for digest in gone)
+        elif self._rules.untagged.go_in(done.name):
+            unreadable = [d for d in idle if not _is_readable(tx, repository, d)]
+            done.manifests = 0 if unreadable else len(idle)
+        return done
 
     def _list_due(self, tx: Transaction, n: int) -> list[Candidate]:
         return candidates.list_due(tx, self._rules.grace, n)
@@ -222,7 +280,7 @@ class Collector:
                 elif over:
                     rounds.forget_jump(tx)
 
-            await self._db.write(note, actor=ACTOR)
+            await self._db.write(note, actor=ACTOR, frees=True)
         if jump:
             logger.warning(
                 "the database's clock has moved by %.0f s that did not go by: nothing is collected "
@@ -251,21 +309,12 @@ class Collector:
                 return self._collect_manifests(tx, repository, group.digests, unreadable)
             return self._collect_links(tx, repository, group.digests)
 
-        done = await self._db.write(work, actor=ACTOR)
-        tally.seen += done.seen
-        tally.manifests += done.manifests
-        tally.blobs += done.blobs
-        if done.manifests or done.links:
-            freed = tally.of(done.name)
-            freed.manifests += done.manifests
-            freed.blobs += done.links
-            freed.bytes += done.bytes
+        done = await self._db.write(work, actor=ACTOR, frees=True)
+        tally.add(done)
         metrics.COLLECTED.labels("manifest").inc(done.manifests)
         metrics.COLLECTED.labels("blob").inc(done.blobs)
-        if done.blobs:
-            tally.bytes += done.bytes
-            metrics.COLLECTED_BYTES.inc(done.bytes)
-            await self._bytes.take(done.bytes)
+        metrics.COLLECTED_BYTES.inc(done.freed)
+        await self._bytes.take(done.freed)
         await self._objects.take(done.manifests + done.links + done.blobs)
 
     def _judge(
@@ -343,7 +392,7 @@ class Collector:
             # Whoever was promised the blob was promised the link: no other grace for the blob.
             blobs.unlink(tx, repository, each.digest, each.since)
             gone.append(each.digest)
-            done.bytes += sizes.get(each.digest, 0)
+            done.unlinked += sizes.get(each.digest, 0)
             if time.monotonic() > deadline:
                 break
         candidates.delete(tx, Kind.LINK, repository.id, gone)
@@ -361,7 +410,7 @@ class Collector:
             doomed.insert(tx, rows[digest].store, rows[digest].key, "collected")
         candidates.delete(tx, Kind.BLOB, NOWHERE, gone)
         return _Done(
-            seen + len(gone), blobs=len(gone), bytes=sum(rows[digest].size for digest in gone)
+            seen + len(gone), blobs=len(gone), freed=sum(rows[digest].size for digest in gone)
         )
 
     @staticmethod

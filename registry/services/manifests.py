@@ -249,7 +249,7 @@ class Manifests:
             manifests.delete(tx, repository, row)
             repositories.remove_if_empty(tx, repository)
 
-        await self._db.write(work, actor=principal.name)
+        await self._db.write(work, actor=principal.name, frees=True)
 
 
 def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[Digest, Manifest]:

@@ -10,8 +10,10 @@ from registry.services.manifests import Manifests
 from registry.services.moving import Moving
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
+from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
 from registry.services.uploads import Uploads
+from registry.services.why import Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Registry:
     tags: Tags
     referrers: Referrers
     collector: Collector
+    why: Why
     doomed: Doomed
+    spare_room: SpareRoom
     moving: Moving
     health: Health

@@ -55,4 +55,4 @@ class Repositories:
             repositories.delete(tx, found)
             return counts
 
-        return await self._db.write(work, actor=principal.name, patience=LONG)
+        return await self._db.write(work, actor=principal.name, patience=LONG, frees=True)
