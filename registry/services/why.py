@@ -35,7 +35,7 @@ MOST = 1000
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step of a path. `kind`: a `tag`, or the `index`, `subject` or `manifest` that refers to the
-    next step; or, where a path begins without a tag, why what comes next stays all the same:
+    next step. Where a path begins without a tag, it is why that stays all the same.
 
     `rule`: untagged manifests are kept in the repository; `grace`: it may go at `until`, in
     microseconds; `unreadable`: a manifest of the repository cannot be read; `unqueued`: it was
