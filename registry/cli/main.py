@@ -43,7 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
     _add_tags(add_group(commands, "tag", "tags"), printing)
-    _add_gc(add_group(commands, "gc", "garbage collection"), printing)
     access.add_commands(commands, printing)
     return parser
 
@@ -109,13 +108,6 @@ def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
         group, "delete", "delete a tag, not its manifest", "tag:delete", [printing]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
-
-
-def _add_gc(group: "Commands", printing: argparse.ArgumentParser) -> None:
-    add_command(
-        group, "run", "collect now what the server would collect bit by bit", "gc:run", [printing]
-    )
-    add_command(group, "status", "show how the collector is", "gc:status", [printing])
 
 
 def _version() -> str:

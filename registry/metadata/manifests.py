@@ -257,7 +257,7 @@ def list_present(
 
 
 def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[RepositoryName]:
-    """At most `n` repositories that have the manifest. Looks at all manifests: for people who ask."""
+    """At most `n` repositories that have the manifest. It looks at every manifest."""
     query = (
         sa.select(repositories.c.name)
         .join(manifests, _m.repository_id == repositories.c.id)

@@ -120,7 +120,7 @@ def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> 
 
 
 def list_with(tx: Transaction, digest: Digest, n: int) -> list[UploadRow]:
-    """At most `n` sessions whose bytes have the digest so far. Looks at all: for people who ask."""
+    """At most `n` sessions whose bytes have the digest so far. It looks at every session."""
     query = sa.select(*_COLUMNS).where(_u.prefix == digest).order_by(_u.id).limit(n)
     return [UploadRow(*row) for row in tx.execute(query)]
 

@@ -13,7 +13,7 @@ from registry.config import load
 from registry.metadata import tables
 from registry.metadata.candidates import SECOND
 from registry.metadata.transaction import Transaction
-from registry.services.collector import Tally
+from registry.services.collection import Tally
 from storage.digest import Digest
 from tests.api.conftest import in_process
 from tests.support.kit import Kit, list_stored

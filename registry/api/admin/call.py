@@ -7,6 +7,7 @@ from registry.auth.caller import Caller
 from registry.auth.patterns import RepositoryPattern
 from registry.auth.principals import OPERATOR
 from registry.services.access import Access
+from registry.services.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +15,13 @@ class Call:
     """`caller` is None for the operator, who has the data in her hands and may do everything."""
 
     access: Access
+    registry: Registry
     actor: Actor
     caller: Caller | None
 
     @classmethod
-    def of_operator(cls, access: Access) -> "Call":
-        return cls(access, Actor(OPERATOR.name), None)
+    def of_operator(cls, access: Access, registry: Registry) -> "Call":
+        return cls(access, registry, Actor(OPERATOR.name), None)
 
     @property
     def is_admin(self) -> bool:
