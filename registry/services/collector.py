@@ -67,7 +67,7 @@ class Collector:
                 return True
             return self._is_open() and (
                 self._may_walk(row, now)
-                or self._is_odd(tx, now)
+                or self._is_odd(tx)
                 or bool(candidates.list_due(tx, now - self._grace, 1))
             )
 
@@ -86,15 +86,14 @@ class Collector:
         """Do a piece of work, ended early when it may not go on, and add to `tally` what went;
         whether there may be more to do.
         """
+        if await self._db.read(self._is_odd):
+            await self._db.write(self._set_right, actor=ACTOR, frees=True)
         until = await self._ages.find_until()
         if until is None:
             return False
-        now = until + self._grace
-        if await self._db.read(lambda tx: self._may_walk(rounds.find(tx), now)):
+        if await self._db.read(lambda tx: self._may_walk(rounds.find(tx), until + self._grace)):
             await self._db.write(walk.go_on, actor=ACTOR, frees=True)
             return True
-        if await self._db.read(lambda tx: self._is_odd(tx, now)):
-            await self._db.write(lambda tx: self._set_right(tx, now), actor=ACTOR, frees=True)
         before = tally.seen
         collection = Collection(self._rules.untagged, until)
         found = await self._db.read(lambda tx: candidates.list_due(tx, until, BATCH))
@@ -172,16 +171,17 @@ class Collector:
     def _is_open(self) -> bool:
         return self._rules.is_open(clock.minute_of_day())
 
-    def _is_odd(self, tx: Transaction, now: int) -> bool:
+    def _is_odd(self, tx: Transaction) -> bool:
         """Whether there is anything that `_set_right` would set right."""
-        return candidates.is_any_odd(tx, self._rules.untagged.fingerprint, now + self._grace)
+        latest = rounds.read_clock(tx) + self._grace
+        return candidates.is_any_odd(tx, self._rules.untagged.fingerprint, latest)
 
-    def _set_right(self, tx: Transaction, now: int) -> None:
+    def _set_right(self, tx: Transaction) -> None:
         """Have parked manifests looked at again where the rules are others now, and correct times
         that lie ahead.
         """
         candidates.wake(tx, self._rules.untagged.fingerprint, BATCH)
-        candidates.heal(tx, now + self._grace, BATCH)
+        candidates.heal(tx, rounds.read_clock(tx) + self._grace, BATCH)
 
     def _may_walk(self, row: Round, now: int) -> bool:
         """Whether the walk through what was there before the queue goes on.

@@ -16,6 +16,7 @@ from registry.metadata.transaction import Transaction
 from registry.services.collection import Tally
 from storage.digest import Digest
 from tests.api.conftest import in_process
+from tests.support.clocks import Clocks
 from tests.support.kit import Kit, list_stored
 
 GRACE = 86_400.0
@@ -120,3 +121,9 @@ async def sweeping(open_yard: Opening) -> AsyncIterator[Yard]:
     """A registry where untagged manifests go."""
     async with open_yard({"gc.untagged": "delete"}) as opened:
         yield opened
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """The test says what time it is."""
+    return Clocks(monkeypatch)
