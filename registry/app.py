@@ -28,6 +28,7 @@ from registry.services.access_tokens import AccessTokens
 from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.doomed import Doomed
+from registry.services.fsck import Fsck
 from registry.services.grants import Grants
 from registry.services.groups import Groups
 from registry.services.health import Health
@@ -40,6 +41,7 @@ from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
 from registry.services.robots import Robots
+from registry.services.scrub import Scrub, ScrubSettings
 from registry.services.tags import Tags
 from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
@@ -89,6 +91,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
     uploads = Uploads(database, stores, blobs)
+    scrub = ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
@@ -98,6 +101,9 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         referrers=Referrers(database),
         doomed=Doomed(database, stores),
         moving=Moving(database, stores, blobs, uploads),
+        scrub=Scrub(database, stores, blobs, scrub),
+        # What is on its way to a row is a session's, and those live no longer.
+        fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         health=Health(database, stores),
     )
     keyring = Keyring(database, _find_vault(settings, database))

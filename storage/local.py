@@ -24,7 +24,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from storage import keys
 from storage.digest import ALGORITHMS, Hasher
-from storage.driver import Record
+from storage.driver import Record, StoredObject
 from storage.errors import (
     ObjectDamagedError,
     ObjectMissingError,
@@ -39,6 +39,9 @@ T = TypeVar("T")
 VERSION = "moorage storage 1\n"
 PIECE = 1 << 20
 """Bytes read in one thread job: long enough to make the hop cheap, short enough to be bounded."""
+
+PAGE = 1000
+"""Objects listed in one thread job."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -184,6 +187,35 @@ class LocalDriver:
                 return [p.name for p in self._staging.iterdir() if _SESSION.fullmatch(p.name)]
 
         return await self._read(job)
+
+    async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        for folder in await self._read(self._list_shards):
+            names = await self._read(lambda folder=folder: self._list_names(folder))  # type: ignore[misc]
+            for start in range(0, len(names), PAGE):
+                some = [f"{folder}/{name}" for name in names[start : start + PAGE]]
+                yield await self._read(lambda some=some: self._look_at(some))  # type: ignore[misc]
+
+    def _list_shards(self) -> list[str]:
+        with _faults("listing the folders"):
+            self._require_mounted()
+            found = [path for path in self._root.glob("blobs/*/*") if path.is_dir()]
+            return sorted(str(path.relative_to(self._root)) for path in found)
+
+    def _list_names(self, folder: str) -> list[str]:
+        with _faults("listing a folder"):
+            return sorted(os.listdir(self.path(folder)))
+
+    def _look_at(self, some: list[str]) -> list[StoredObject]:
+        """Those of the keys that are files."""
+        found = []
+        with _faults("looking at objects"):
+            for key in some:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    about = self.path(key).stat(follow_symlinks=False)
+                    if stat.S_ISREG(about.st_mode):
+                        # Not when its last byte was written, but when it came to be here.
+                        found.append(StoredObject(key, about.st_size, about.st_ctime_ns // 1000))
+        return found
 
     async def stat(self, key: str) -> int:
         return await self._read(lambda: self._stat(key).st_size)

@@ -61,8 +61,11 @@ class Ops:
 
     async def get_metrics(self, request: Request) -> Response:
         del request
-        # Without a database the count stays as it was: the other figures matter most then.
+        # Without a database they stay as they were: the other figures matter most then.
         with contextlib.suppress(DatabaseUnavailableError):
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
+            scrub = await self._registry.scrub.find()
+            if scrub is not None and scrub.finished_at is not None:
+                metrics.SCRUB_FINISHED.set(scrub.finished_at / 1_000_000)
         text = await run_in_threadpool(metrics.render)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from registry.metadata.blobs import BlobRow
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.services.blobs import Blobs
+from registry.services.pace import Pace
 from registry.services.uploads import Uploads
 from storage.digest import Digest
 from storage.driver import Reader
@@ -60,19 +60,6 @@ class Moved:
     """Bytes read so far, also of blobs that are not moved yet."""
 
     troubles: list[Trouble] = field(default_factory=list)
-
-
-class Pace:
-    """Lets so many bytes a second through, of all tasks together; 0: as many as there are."""
-
-    def __init__(self, rate: int) -> None:
-        self._rate = rate
-        self._free = 0.0
-
-    async def take(self, amount: int) -> None:
-        if self._rate:
-            self._free = max(self._free, time.monotonic()) + amount / self._rate
-            await asyncio.sleep(self._free - time.monotonic())
 
 
 class Moving:
