@@ -20,7 +20,6 @@ a new one with the same digest (design D1).
 """
 
 import re
-import re
 import secrets
 import uuid
 

@@ -203,7 +203,7 @@ class LocalDriver:
 
     def _list_names(self, folder: str) -> list[str]:
         with _faults("listing a folder"):
-            return sorted(os.listdir(self.path(folder)))
+            return sorted(path.name for path in self.path(folder).iterdir())
 
     def _look_at(self, some: list[str]) -> list[StoredObject]:
         """Those of the keys that are files."""

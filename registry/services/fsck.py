@@ -6,7 +6,7 @@ left alone while it is young, and asked about again in the transaction that give
 """
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from registry import clock
@@ -22,7 +22,7 @@ from registry.services.pace import Pace
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
 from storage.errors import ObjectDamagedError, ObjectMissingError
-from storage.keys import find_digest, is_ours
+from storage.keys import find_digest, find_session, is_ours
 from storage.stores import Store, Stores
 
 PAGE = 500
@@ -89,6 +89,15 @@ class Report:
         self.open += finding.deed not in {Deed.ADOPTED, Deed.DOOMED}
         if len(self.findings) < MOST:
             self.findings.append(finding)
+        if finding.deed is Deed.ADOPTED:
+            self._settle(finding)
+
+    def _settle(self, adopted: Finding) -> None:
+        """What the object was adopted for may have been found before it."""
+        for index, each in enumerate(self.findings):
+            if each.kind is Kind.MISSING and each.digest == adopted.digest:
+                self.findings[index] = replace(each, deed=Deed.ADOPTED)
+                self.open -= 1
 
 
 class Fsck:
@@ -176,10 +185,10 @@ class _Comparison:
         now = await self.db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
         if now is None or now.key != row.key:
             return  # deleted, healed or moved since it was read
-        deed = Deed.NOTHING
-        if self.repair and now.state is BlobState.LIVE:
-            await self.blobs.note(now, BlobState.MISSING)
-            deed = Deed.QUARANTINED
+        known = now.state is not BlobState.LIVE
+        if not known and self.repair:
+            known = await self.blobs.note(now, BlobState.MISSING)
+        deed = Deed.QUARANTINED if known else Deed.NOTHING
         self.report.add(Finding(Kind.MISSING, row.store, row.key, row.size, row.digest, deed))
 
     # --- objects ------------------------------------------------------------------------------
@@ -209,6 +218,8 @@ class _Comparison:
 
     async def _find_heir(self, found: StoredObject) -> BlobRow | None:
         """A blob whose own bytes are missing or damaged, and that these are the bytes of."""
+        if find_session(found.key) is not None:
+            return None  # the end of some upload
         named = find_digest(found.key)
         if named is not None and await self._find_broken(named) is None:
             return None  # there is nobody to read it for
