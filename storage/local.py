@@ -59,6 +59,11 @@ def _faults(doing: str) -> Iterator[None]:
         raise StoreUnavailableError(f"the store's disk failed ({name} while {doing})") from error
 
 
+def _list_shards() -> list[str]:
+    """All folders of objects, in the order of keys."""
+    return [keys.shard(a, f"{first:02x}") for a in sorted(ALGORITHMS) for first in range(256)]
+
+
 def _fsync_folder(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -128,9 +133,9 @@ class LocalDriver:
             folder.mkdir(mode=0o700, exist_ok=True)
         for algorithm in ALGORITHMS:
             (blobs / algorithm).mkdir(mode=0o700, exist_ok=True)
-            for first in range(256):
-                shard = self._root / keys.shard(algorithm, f"{first:02x}")
-                shard.mkdir(mode=0o700, exist_ok=True)
+        for shard in _list_shards():
+            (self._root / shard).mkdir(mode=0o700, exist_ok=True)
+        for algorithm in ALGORITHMS:
             _fsync_folder(blobs / algorithm)
         _fsync_folder(blobs)
         # A name of its own: several workers may make the same store at the same time.
@@ -189,21 +194,19 @@ class LocalDriver:
         return await self._read(job)
 
     async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        for folder in await self._read(self._list_shards):
+        for folder in _list_shards():
             names = await self._read(lambda folder=folder: self._list_names(folder))  # type: ignore[misc]
             for start in range(0, len(names), PAGE):
                 some = [f"{folder}/{name}" for name in names[start : start + PAGE]]
                 yield await self._read(lambda some=some: self._look_at(some))  # type: ignore[misc]
 
-    def _list_shards(self) -> list[str]:
-        with _faults("listing the folders"):
-            self._require_mounted()
-            found = [path for path in self._root.glob("blobs/*/*") if path.is_dir()]
-            return sorted(str(path.relative_to(self._root)) for path in found)
-
     def _list_names(self, folder: str) -> list[str]:
         with _faults("listing a folder"):
-            return sorted(path.name for path in self.path(folder).iterdir())
+            try:
+                return sorted(path.name for path in self.path(folder).iterdir())
+            except FileNotFoundError:
+                self._require_mounted()
+                return []
 
     def _look_at(self, some: list[str]) -> list[StoredObject]:
         """Those of the keys that are files."""

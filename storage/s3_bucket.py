@@ -21,6 +21,9 @@ from storage.settled import settled
 
 SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
 
+PAGE = 1000
+"""Objects that a store lists at once; none lists more."""
+
 
 class S3Bucket:
     """What of a bucket is ours, and what this process may use for it."""
@@ -63,7 +66,7 @@ class S3Bucket:
         last = self._prefix + below
         while True:
             answer = await self._client.read(
-                "list_objects_v2", Prefix=self._prefix + below, StartAfter=last
+                "list_objects_v2", Prefix=self._prefix + below, StartAfter=last, MaxKeys=PAGE
             )
             found = answer.get("Contents", [])
             if found:

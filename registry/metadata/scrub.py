@@ -47,7 +47,8 @@ def find(tx: Transaction) -> ScrubRow | None:
 
 def find_birth(tx: Transaction) -> int | None:
     """When the oldest repository was made, in microseconds."""
-    query = sa.select(repositories.c.created_at).order_by(repositories.c.id).limit(1)
+    oldest = sa.select(sa.func.min(repositories.c.id)).scalar_subquery()
+    query = sa.select(repositories.c.created_at).where(repositories.c.id == oldest)
     return tx.execute(query).scalar_one_or_none()
 
 

@@ -1,13 +1,14 @@
 """The comparison of rows and objects, both ways, while the registry serves (design D2).
 
-A page of objects is listed first and its rows are asked for afterwards: what a push makes in between
-is then a row too many, and a look at the one object shows that all is well. What no row names is
-left alone while it is young, and asked about again in the transaction that gives it up.
+A page of objects is listed first and its rows are asked for afterwards: what a push makes in
+between is then a row too many, and a look at the one object shows that all is well. What no row
+names is left alone while it is young, and asked about again in the transaction that gives it up.
 """
 
 import asyncio
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 
 from registry import clock
 from registry.auth.principals import OPERATOR
@@ -153,7 +154,7 @@ class _Comparison:
 
     def _require_order(self, keys: list[str]) -> None:
         # Else rows would be looked for in the wrong pages, and all of them be missing.
-        if any(one >= other for one, other in zip(keys, keys[1:], strict=False)):
+        if any(one >= other for one, other in pairwise(keys)):
             raise ConflictError(f"the store {self.store.name} does not list its objects in order")
 
     async def _compare(self, page: dict[str, StoredObject], last: str, upto: str | None) -> None:
@@ -198,19 +199,19 @@ class _Comparison:
             return
         unowned = await self.db.read(lambda tx: owners.list_unowned(tx, self.store.name, page))
         for key in sorted(unowned):
-            if page[key].written_at > clock.now() - self.grace:
+            found = page[key]
+            if found.written_at > clock.now() - self.grace:
                 self.report.young += 1
+            elif not await self.blobs.is_stored(self.store.name, key, found.size):
+                continue  # removed since it was listed, and its row with it
             elif self.repair:
-                await self._repair(page[key])
+                await self._repair(found)
             else:
-                self._add(Kind.UNOWNED, page[key], None, Deed.NOTHING)
+                self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
 
     async def _repair(self, found: StoredObject) -> None:
         """Let the object become that of a blob in need, or else doom it."""
-        try:
-            row = await self._find_heir(found)
-        except ObjectMissingError:
-            return  # removed since it was listed
+        row = await self._find_heir(found)
         if row is not None and await self._adopt(found, row):
             self._add(Kind.UNOWNED, found, row.digest, Deed.ADOPTED)
         elif await self._doom(found.key):
@@ -238,12 +239,12 @@ class _Comparison:
         return row
 
     async def _hash(self, found: StoredObject) -> list[Digest]:
-        """The object's digest by each algorithm; none where it cannot be read to its end."""
+        """The object's digest by each algorithm; none where it cannot be read."""
         hashers = [Hasher(algorithm) for algorithm in ALGORITHMS]
         try:
             reader = await self.store.blobs.open(found.key, found.size)
             await hash_into(hashers, reader, Pace(0))
-        except ObjectDamagedError:
+        except (ObjectMissingError, ObjectDamagedError):
             return []
         return [hasher.digest() for hasher in hashers]
 

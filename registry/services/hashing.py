@@ -8,6 +8,9 @@ from storage.digest import Hasher
 from storage.driver import Reader
 from storage.settled import settled
 
+_ON_THREAD = 64 * 1024
+"""Bytes from which hashing leaves the event loop."""
+
 
 async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Pace) -> None:
     """Read all of an open object, a piece at a time, and close it.
@@ -22,6 +25,9 @@ async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Pace) -> No
     try:
         async for piece in reader.read(0, reader.size):
             await pace.take(len(piece))
-            await settled(asyncio.to_thread(update, piece))
+            if len(piece) < _ON_THREAD:
+                update(piece)
+            else:
+                await settled(asyncio.to_thread(update, piece))
     finally:
         await reader.close()
