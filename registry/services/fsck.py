@@ -15,6 +15,7 @@ from registry.auth.principals import OPERATOR
 from registry.errors import ConflictError
 from registry.metadata import blobs, doomed, owners
 from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.services.blobs import Blobs
@@ -113,7 +114,7 @@ class Fsck:
 
     async def measure(self) -> int:
         """How many rows there are to compare."""
-        return (await self._db.read(blobs.measure))[0]
+        return (await self._db.read(blobs.measure, patience=LONG))[0]
 
     async def run(self, report: Report, *, repair: bool, grace: float | None = None) -> None:
         """Compare all; `report` tells meanwhile how far it is. StoreUnavailableError.

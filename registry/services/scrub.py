@@ -13,6 +13,7 @@ from registry import clock, metrics
 from registry.auth.principals import OPERATOR
 from registry.metadata import blobs, scrub, tags
 from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.scrub import ScrubRow
 from registry.metadata.transaction import Transaction
@@ -164,7 +165,7 @@ class Scrub:
 
     async def measure(self) -> tuple[int, int]:
         """How many blobs there are, and their bytes."""
-        return await self._db.read(blobs.measure)
+        return await self._db.read(blobs.measure, patience=LONG)
 
     async def iter_damaged(self, most: int) -> AsyncIterator[Damaged]:
         """Blobs known to be missing or damaged, each with the first `most` tags that it breaks."""
@@ -179,4 +180,4 @@ class Scrub:
         return await self._db.read(lambda tx: blobs.list_in_state(tx, state, last, PAGE))
 
     async def _list_tags(self, digest: Digest, most: int) -> list[tuple[RepositoryName, str]]:
-        return await self._db.read(lambda tx: tags.list_needing(tx, digest, most))
+        return await self._db.read(lambda tx: tags.list_needing(tx, digest, most), patience=LONG)
