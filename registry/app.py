@@ -29,6 +29,7 @@ from registry.services.audit import Audit
 from registry.services.blobs import Blobs
 from registry.services.collector import Collector
 from registry.services.doomed import Doomed
+from registry.services.fsck import Fsck
 from registry.services.gc_rules import GcRules
 from registry.services.grants import Grants
 from registry.services.groups import Groups
@@ -42,6 +43,7 @@ from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
 from registry.services.robots import Robots
+from registry.services.scrub import Scrub, ScrubSettings
 from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
 from registry.services.tidying import Tidying
@@ -95,6 +97,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
     uploads = Uploads(database, stores, blobs)
+    scrub = ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
@@ -107,6 +110,9 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         doomed=Doomed(database, stores),
         spare_room=SpareRoom(database),
         moving=Moving(database, stores, blobs, uploads),
+        scrub=Scrub(database, stores, blobs, scrub),
+        # What is on its way to a row is a session's, and those live no longer.
+        fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         health=Health(database, stores),
     )
     keyring = Keyring(database, _find_vault(settings, database))

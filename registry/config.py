@@ -245,6 +245,15 @@ class JobsSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScrubSettings:
+    """`[scrub]`: stored bytes are read again and compared with their digests."""
+
+    enabled: Annotated[Flag, "Scrub in the background."] = True
+    interval: Annotated[Timeout, "How often all blobs are read."] = 30 * 86_400.0
+    rate: Annotated[Size, "Bytes read a second at the most; `0B`: no limit."] = 20 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """`[log]`: what is written to standard error."""
 
@@ -269,6 +278,7 @@ class Settings:
     gc: GcSettings
     limits: LimitsSettings
     jobs: JobsSettings
+    scrub: ScrubSettings
     log: LogSettings
     source: Path | None
     origins: Mapping[str, Origin] = field(repr=False, compare=False)

@@ -34,7 +34,7 @@ STORAGE_ERRORS = Counter(
 DATABASE_ERRORS = Counter("moorage_database_errors", "Failures of the database.", registry=REGISTRY)
 BLOBS_FOUND_DAMAGED = Counter(
     "moorage_blobs_found_damaged",
-    "Blobs found missing, short or unreadable when they were asked for.",
+    "Blobs found missing or damaged when they were asked for or checked.",
     registry=REGISTRY,
 )
 BLOBS_DAMAGED = Gauge(
@@ -53,6 +53,14 @@ GC_QUEUE = Gauge(
     "moorage_gc_queue",
     "What the collector has yet to look at, by kind.",
     ["kind"],
+    multiprocess_mode="mostrecent",
+    registry=REGISTRY,
+)
+BLOBS_SCRUBBED = Counter("moorage_scrubbed_blobs", "Blobs read by the scrub.", registry=REGISTRY)
+BYTES_SCRUBBED = Counter("moorage_scrubbed_bytes", "Bytes read by the scrub.", registry=REGISTRY)
+SCRUB_FINISHED = Gauge(
+    "moorage_scrub_finished_timestamp_seconds",
+    "When the last whole pass of the scrub ended; 0: none has.",
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )

@@ -111,6 +111,17 @@ class Reader(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a store says of an object. `size` in bytes; `written_at` in microseconds, by the clock
+    of the store.
+    """
+
+    key: str
+    size: int
+    written_at: int
+
+
 class Driver(Protocol):
     """A store. Keys are those of `storage.keys`; a session id is a lower-case UUID."""
 
@@ -155,6 +166,14 @@ class Driver(Protocol):
 
     async def list_staged(self) -> list[str]:
         """The sessions that have staged bytes, where the store locks."""
+        ...
+
+    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        """Every object, in pages, in the byte order of their keys; staged bytes too, where the
+        store does not lock. One that comes or goes meanwhile may be among them.
+
+        This reads all there is: nothing but a comparison with the rows has a use for it.
+        """
         ...
 
     async def stat(self, key: str) -> int:

@@ -19,6 +19,7 @@ A generation is random and a key is never used twice, so that removing an old ob
 a new one with the same digest (design D1).
 """
 
+import re
 import secrets
 import uuid
 
@@ -26,6 +27,20 @@ from storage.digest import ALGORITHMS, Digest
 
 PARTS = "blobs/parts/"
 """Where the keys are under which a multipart upload may be open."""
+
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OURS = re.compile(
+    "|".join(
+        [
+            *(
+                f"blobs/{a}/[0-9a-f]{{2}}/[0-9a-f]{{{n}}}[.][0-9a-f]+"
+                for a, n in ALGORITHMS.items()
+            ),
+            f"{PARTS}[0-9a-f]{{2}}/{_UUID}",
+            f"staging/{_UUID}/[0-9]+",
+        ]
+    )
+)
 
 
 def new_generation() -> str:
@@ -43,6 +58,17 @@ def find_digest(key: str) -> Digest | None:
         case ["blobs", algorithm, _, name] if algorithm in ALGORITHMS:
             return Digest.parse(f"{algorithm}:{name.partition('.')[0]}")
     return None
+
+
+def find_session(key: str) -> str | None:
+    """The session that a key of `staged_key` is of; None for all others."""
+    folder, _, rest = key.partition("/")
+    return rest.partition("/")[0] if folder == "staging" else None
+
+
+def is_ours(key: str) -> bool:
+    """Whether a key found in a store is one that is made here."""
+    return _OURS.fullmatch(key) is not None
 
 
 def shard(algorithm: str, first: str) -> str:

@@ -24,7 +24,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from storage import keys
 from storage.digest import ALGORITHMS, Hasher
-from storage.driver import Record
+from storage.driver import Record, StoredObject
 from storage.errors import (
     ObjectDamagedError,
     ObjectMissingError,
@@ -40,6 +40,9 @@ VERSION = "moorage storage 1\n"
 PIECE = 1 << 20
 """Bytes read in one thread job: long enough to make the hop cheap, short enough to be bounded."""
 
+PAGE = 1000
+"""Objects listed in one thread job."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -54,6 +57,11 @@ def _faults(doing: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise StoreFullError(f"no room on the store's disk ({name} while {doing})") from error
         raise StoreUnavailableError(f"the store's disk failed ({name} while {doing})") from error
+
+
+def _list_shards() -> list[str]:
+    """All folders of objects, in the order of keys."""
+    return [keys.shard(a, f"{first:02x}") for a in sorted(ALGORITHMS) for first in range(256)]
 
 
 def _fsync_folder(path: Path) -> None:
@@ -125,9 +133,9 @@ class LocalDriver:
             folder.mkdir(mode=0o700, exist_ok=True)
         for algorithm in ALGORITHMS:
             (blobs / algorithm).mkdir(mode=0o700, exist_ok=True)
-            for first in range(256):
-                shard = self._root / keys.shard(algorithm, f"{first:02x}")
-                shard.mkdir(mode=0o700, exist_ok=True)
+        for shard in _list_shards():
+            (self._root / shard).mkdir(mode=0o700, exist_ok=True)
+        for algorithm in ALGORITHMS:
             _fsync_folder(blobs / algorithm)
         _fsync_folder(blobs)
         # A name of its own: several workers may make the same store at the same time.
@@ -184,6 +192,33 @@ class LocalDriver:
                 return [p.name for p in self._staging.iterdir() if _SESSION.fullmatch(p.name)]
 
         return await self._read(job)
+
+    async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        for folder in _list_shards():
+            names = await self._read(lambda folder=folder: self._list_names(folder))  # type: ignore[misc]
+            for start in range(0, len(names), PAGE):
+                some = [f"{folder}/{name}" for name in names[start : start + PAGE]]
+                yield await self._read(lambda some=some: self._look_at(some))  # type: ignore[misc]
+
+    def _list_names(self, folder: str) -> list[str]:
+        with _faults("listing a folder"):
+            try:
+                return sorted(path.name for path in self.path(folder).iterdir())
+            except FileNotFoundError:
+                self._require_mounted()
+                return []
+
+    def _look_at(self, some: list[str]) -> list[StoredObject]:
+        """Those of the keys that are files."""
+        found = []
+        with _faults("looking at objects"):
+            for key in some:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    about = self.path(key).stat(follow_symlinks=False)
+                    if stat.S_ISREG(about.st_mode):
+                        # Not when its last byte was written, but when it came to be here.
+                        found.append(StoredObject(key, about.st_size, about.st_ctime_ns // 1000))
+        return found
 
     async def stat(self, key: str) -> int:
         return await self._read(lambda: self._stat(key).st_size)

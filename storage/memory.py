@@ -1,9 +1,10 @@
 """A store in this process's memory: for trying things out and for tests. Gone at exit."""
 
+import time
 from collections.abc import AsyncIterator
 
 from storage.digest import Hasher
-from storage.driver import Record
+from storage.driver import Record, StoredObject
 from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyError
 
 
@@ -18,6 +19,7 @@ class MemoryDriver:
     def __init__(self, *, name: str = "memory") -> None:
         self.name = name
         self.objects: dict[str, bytes] = {}
+        self.written: dict[str, int] = {}
         self.staged: dict[str, bytearray] = {}
         self.held: set[str] = set()
 
@@ -41,6 +43,12 @@ class MemoryDriver:
     async def list_staged(self) -> list[str]:
         return list(self.staged)
 
+    async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        yield [
+            StoredObject(key, len(data), self.written.get(key, 0))
+            for key, data in sorted(self.objects.items())
+        ]
+
     async def stat(self, key: str) -> int:
         if key not in self.objects:
             raise ObjectMissingError(key)
@@ -57,6 +65,7 @@ class MemoryDriver:
 
     async def delete(self, key: str) -> None:
         self.objects.pop(key, None)
+        self.written.pop(key, None)
 
     async def close(self) -> None:
         """Nothing to give up."""
@@ -108,6 +117,7 @@ class MemoryUpload:
     async def finish(self, key: str) -> None:
         self._require_open()
         self._driver.objects[key] = bytes(self._driver.staged.pop(self._session))
+        self._driver.written[key] = time.time_ns() // 1000
         await self.release()
 
     async def discard(self) -> None:

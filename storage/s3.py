@@ -5,8 +5,10 @@ session's row; every key is in a row before there are bytes under it, so that no
 be searched for in the bucket.
 """
 
+from collections.abc import AsyncIterator
+
 from storage import keys
-from storage.driver import Record
+from storage.driver import Record, StoredObject
 from storage.errors import ObjectMissingError, StoreUnavailableError
 from storage.s3_bucket import S3Bucket
 from storage.s3_reader import S3Reader
@@ -62,6 +64,11 @@ class S3Driver:
 
     async def list_staged(self) -> list[str]:
         return []  # every key has a row, so none has to be searched for
+
+    async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        for below in ("blobs/", "staging/"):
+            async for page in self._bucket.iter_objects(below):
+                yield page
 
     async def stat(self, key: str) -> int:
         return await self._bucket.stat(key)

@@ -1,10 +1,12 @@
 """Objects below a prefix of a bucket, put whole or in parts, and looked at afterwards."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from storage import keys
+from storage.driver import StoredObject
 from storage.errors import ObjectDamagedError, ObjectMissingError, StoreUnavailableError
 from storage.s3_buffers import Buffers
 from storage.s3_client import (
@@ -18,6 +20,9 @@ from storage.s3_settings import S3Settings
 from storage.settled import settled
 
 SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
+
+PAGE = 1000
+"""Objects that a store lists at once; none lists more."""
 
 
 class S3Bucket:
@@ -55,6 +60,27 @@ class S3Bucket:
         except NotImplementedByStoreError:
             pass
         self._conditions = {}
+
+    async def iter_objects(self, below: str) -> AsyncIterator[list[StoredObject]]:
+        """All objects whose keys begin with `below`, as many at once as the store gives."""
+        last = self._prefix + below
+        while True:
+            answer = await self._client.read(
+                "list_objects_v2", Prefix=self._prefix + below, StartAfter=last, MaxKeys=PAGE
+            )
+            found = answer.get("Contents", [])
+            if found:
+                last = found[-1]["Key"]
+                yield [
+                    StoredObject(
+                        each["Key"].removeprefix(self._prefix),
+                        each["Size"],
+                        int(each["LastModified"].timestamp() * 1_000_000),
+                    )
+                    for each in found
+                ]
+            if not (found and answer["IsTruncated"]):
+                return
 
     async def stat(self, key: str) -> int:
         """Length of the object in bytes."""

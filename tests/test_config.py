@@ -142,6 +142,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "manifest_cache": "64MiB",
         },
         "jobs": {"in_serve": True},
+        "scrub": {"enabled": True, "interval": "30d", "rate": "20MiB"},
         "log": {"format": "text", "level": "info", "access": True},
     }
 

@@ -61,10 +61,13 @@ class Ops:
 
     async def get_metrics(self, request: Request) -> Response:
         del request
-        # Without a database the counts stay as they were: the other figures matter most then.
+        # Without a database they stay as they were: the other figures matter most then.
         with contextlib.suppress(DatabaseUnavailableError):
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
             for kind, number in (await self._registry.collector.count_waiting()).items():
                 metrics.GC_QUEUE.labels(kind).set(number)
+            scrub = await self._registry.scrub.find()
+            if scrub is not None and scrub.finished_at is not None:
+                metrics.SCRUB_FINISHED.set(scrub.finished_at / 1_000_000)
         text = await run_in_threadpool(metrics.render)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

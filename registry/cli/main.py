@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     printing.add_argument("--json", action="store_true", help="print JSON")
     _add_database(add_group(commands, "db", "the database's schema"), printing)
     _add_storage(add_group(commands, "storage", "the stores of blobs"), printing)
+    _add_checks(commands, printing)
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
     _add_tags(add_group(commands, "tag", "tags"), printing)
@@ -72,6 +73,38 @@ def _add_storage(group: "Commands", printing: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         default="1h",
         help="how long bytes stay in the old store after their blob has moved (default 1h)",
+    )
+
+
+def _add_checks(commands: "Commands", printing: argparse.ArgumentParser) -> None:
+    listing = argparse.ArgumentParser(add_help=False, parents=[printing])
+    listing.add_argument(
+        "--limit",
+        metavar="N",
+        default="1000",
+        help="damaged blobs, and tags of each (default 1000)",
+    )
+    group = add_group(commands, "scrub", "stored bytes, read again and compared with their digests")
+    scrub = add_command(
+        group, "run", "read all blobs and say which are damaged", "scrub:work", [listing]
+    )
+    scrub.add_argument("--rate", metavar="SIZE", help="bytes a second at the most, 0B for no limit")
+    scrub.add_argument(
+        "--restart", action="store_true", help="begin anew where a pass is under way"
+    )
+    add_command(
+        group, "status", "show damaged blobs and what they break", "scrub:status", [listing]
+    )
+    fsck = add_command(
+        commands, "fsck", "compare blobs with what is in the stores", "fsck:check", [printing]
+    )
+    fsck.add_argument(
+        "--repair", action="store_true", help="quarantine, adopt or remove what does not fit"
+    )
+    fsck.add_argument(
+        "--grace",
+        metavar="DURATION",
+        help="leave younger objects alone that no row names (default storage.upload_expiry)",
     )
 
 

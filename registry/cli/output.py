@@ -1,11 +1,16 @@
 """What commands print: for people, or JSON with `--json`."""
 
+import asyncio
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _BAR = 30
+_EVERY = 0.2
+"""Seconds between two looks at how far work is."""
 
 
 def write(text: str) -> None:
@@ -43,6 +48,15 @@ def hint(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far long work is, of `total` in all."""
+
+    done: int
+    total: int
+    text: str
+
+
 def show_progress(done: int, total: int, text: str) -> None:
     """Draw how far long work is over the line before, where a person looks on."""
     if sys.stderr.isatty():
@@ -56,6 +70,24 @@ def end_progress() -> None:
     """Leave the line of the bar."""
     if sys.stderr.isatty():
         sys.stderr.write("\n")
+
+
+@contextlib.asynccontextmanager
+async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
+    """Show meanwhile how far the work is, every now and then."""
+
+    async def show() -> None:
+        while True:
+            now = look()
+            show_progress(now.done, now.total, now.text)
+            await asyncio.sleep(_EVERY)
+
+    showing = asyncio.create_task(show())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        end_progress()
 
 
 def complain(message: str) -> None:

@@ -1,10 +1,31 @@
 """How commands are declared: nouns, and below each its verbs."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from registry.errors import ConfigError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no other name
+
+Value = TypeVar("Value")
+
+
+def read_option(text: str, option: str, parse: Callable[[str], Value]) -> Value:
+    """The value of an option; ConfigError names it where `parse` raises ValueError."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: {error}") from error
+
+
+def read_count(text: str, option: str) -> int:
+    """A whole number above zero; ConfigError."""
+    count = read_option(text, option, int)
+    if count < 1:
+        raise ConfigError(f"{option} is a whole number above zero")
+    return count
 
 
 def add_group(commands: "Commands", name: str, summary: str) -> "Commands":

@@ -1,36 +1,27 @@
 """`moorage storage`: the stores of blobs."""
 
 import argparse
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
 from registry.cli import output
 from registry.cli.opened import run
-from registry.errors import ConfigError
+from registry.cli.parsing import read_count, read_option
 from registry.services.moving import Moved, Rest
 from registry.services.registry import Registry
 from registry.units import format_size, parse_duration, parse_size
 
-_EVERY = 0.2
-"""Seconds between two looks of the progress bar."""
-
 
 def copy(args: argparse.Namespace) -> int:
-    keep, rate = _read(args.keep, "--keep", parse_duration), 0
-    if args.pace:
-        rate = _read(args.pace, "--pace", parse_size)
-    parallel = _read(args.parallel, "--parallel", int)
-    if parallel < 1:
-        raise ConfigError("--parallel is a whole number above zero")
+    keep = read_option(args.keep, "--keep", parse_duration)
+    rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
+    parallel = read_count(args.parallel, "--parallel")
 
     async def work(registry: Registry) -> tuple[Moved, Rest]:
         plan, moved = await registry.moving.measure(), Moved()
         if args.dry_run:
             return moved, plan
-        async with _shown(plan, moved):
+        async with output.shown(lambda: _progress(moved, plan)):
             await registry.moving.run(moved, parallel=parallel, keep=keep, rate=rate)
         return moved, await registry.moving.measure()
 
@@ -44,29 +35,8 @@ def copy(args: argparse.Namespace) -> int:
     return 0 if args.dry_run or not rest.blobs else 1
 
 
-def _read(text: str, option: str, parse: Any) -> Any:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ConfigError(f"{option} {text}: {error}") from error
-
-
-@contextlib.asynccontextmanager
-async def _shown(plan: Rest, moved: Moved) -> AsyncIterator[None]:
-    """Show a bar meanwhile, on a terminal."""
-
-    async def show() -> None:
-        while True:
-            done = f"{moved.blobs} of {plan.blobs} blobs"
-            output.show_progress(moved.read, plan.bytes, done)
-            await asyncio.sleep(_EVERY)
-
-    showing = asyncio.create_task(show())
-    try:
-        yield
-    finally:
-        showing.cancel()
-        output.end_progress()
+def _progress(moved: Moved, plan: Rest) -> output.Progress:
+    return output.Progress(moved.read, plan.bytes, f"{moved.blobs} of {plan.blobs} blobs")
 
 
 def _as_json(moved: Moved, rest: Rest) -> dict[str, Any]:

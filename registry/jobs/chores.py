@@ -10,6 +10,10 @@ SPARE_EVERY = 10.0
 EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0
+SCRUB_EVERY = 60.0
+
+SCRUB = "scrub"
+"""The job that the command of this name does as well."""
 
 
 def list_jobs(
@@ -42,4 +46,5 @@ def list_jobs(
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
+        Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
     ]

@@ -66,7 +66,7 @@ class Runner:
         pause = job.interval
         while not self._stopping.is_set():
             try:
-                await self._run(job)
+                await self.run(job)
                 pause = job.interval
             except Exception:
                 # A job must outlive every failure of the database and the store.
@@ -75,9 +75,13 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _run(self, job: Job) -> None:
+    async def run(self, job: Job) -> None:
+        """Run a job that is due until it has nothing to do, unless another process does; what it
+        raises.
+        """
         if not await job.is_due():
             return
+        total = 0
         while True:
             claimed = time.monotonic()
             if not await self._claim(job):
@@ -89,10 +93,11 @@ class Runner:
                 with contextlib.suppress(DatabaseUnavailableError):
                     await self._leases.release(job.name, self._holder)
                 raise
-            if done:
-                logger.info("job %s: %d done", job.name, done)
+            total += done
             if not done or self._stopping.is_set():
                 await self._leases.release(job.name, self._holder)
+                if total:
+                    logger.info("job %s: %d done", job.name, total)
                 return
 
     async def _hold(self, job: Job, work: asyncio.Future[int], claimed: float) -> int:

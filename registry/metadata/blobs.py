@@ -49,7 +49,15 @@ _COLUMNS = (_b.digest, _b.size, _b.store, _b.key, _b.state)
 
 
 def _row(row: sa.Row[*tuple[Any, ...]] | None) -> BlobRow | None:
-    return BlobRow(row[0], row[1], row[2], row[3], BlobState(row[4])) if row else None
+    return _made(row) if row else None
+
+
+def _rows(tx: Transaction, query: sa.Select[*tuple[Any, ...]]) -> list[BlobRow]:
+    return [_made(row) for row in tx.execute(query)]
+
+
+def _made(row: sa.Row[*tuple[Any, ...]]) -> BlobRow:
+    return BlobRow(row[0], row[1], row[2], row[3], BlobState(row[4]))
 
 
 def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | None:
@@ -170,8 +178,10 @@ def measure_each(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, i
 
 
 def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
-    """Set the state, unless the row has moved to another key; whether it did."""
-    query = sa.update(blobs).where(_b.digest == blob.digest, _b.key == blob.key)
+    """Set the state, unless the row has another key or state by now; whether it did."""
+    query = sa.update(blobs).where(
+        _b.digest == blob.digest, _b.key == blob.key, _b.state == blob.state.value
+    )
     return tx.execute(query.values(state=state.value)).rowcount > 0
 
 
@@ -193,14 +203,37 @@ def list_in(tx: Transaction, store: str, last: Digest | None, n: int) -> list[Bl
     query = sa.select(*_COLUMNS).where(_b.store == store)
     if last is not None:
         query = query.where(_b.digest > last)
-    found = tx.execute(query.order_by(_b.digest).limit(n))
-    return [row for row in map(_row, found) if row is not None]
+    return _rows(tx, query.order_by(_b.digest).limit(n))
 
 
-def measure(tx: Transaction, store: str) -> tuple[int, int]:
-    """How many blobs the store holds, and their bytes."""
+def list_after(tx: Transaction, last: Digest | None, n: int) -> list[BlobRow]:
+    """At most `n` blobs of all stores, after digest `last`, in order of digests."""
+    query = sa.select(*_COLUMNS).order_by(_b.digest).limit(n)
+    return _rows(tx, query if last is None else query.where(_b.digest > last))
+
+
+def list_keyed(tx: Transaction, store: str, last: str, upto: str | None, n: int) -> list[BlobRow]:
+    """At most `n` blobs of the store whose keys are after `last` and not after `upto`, by key."""
+    query = sa.select(*_COLUMNS).where(_b.store == store, _b.key > last)
+    if upto is not None:
+        query = query.where(_b.key <= upto)
+    return _rows(tx, query.order_by(_b.key).limit(n))
+
+
+def list_in_state(tx: Transaction, state: BlobState, last: Digest | None, n: int) -> list[BlobRow]:
+    """At most `n` blobs of which that is known, after digest `last`, in order of digests."""
+    query = sa.select(*_COLUMNS).where(_b.state == state.value)
+    if last is not None:
+        query = query.where(_b.digest > last)
+    return _rows(tx, query.order_by(_b.digest).limit(n))
+
+
+def measure(tx: Transaction, store: str | None = None) -> tuple[int, int]:
+    """How many blobs the store holds, or all do, and their bytes."""
     query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_b.size), 0))
-    count, size = tx.execute(query.where(_b.store == store)).one()
+    if store is not None:
+        query = query.where(_b.store == store)
+    count, size = tx.execute(query).one()
     return int(count), int(size)
 
 

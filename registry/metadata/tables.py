@@ -100,6 +100,7 @@ blobs = sa.Table(
     sa.Column("touched_at", sa.BigInteger, nullable=False),
     sa.Index(None, "state", "digest"),
     sa.Index(None, "store", "digest"),
+    sa.Index(None, "store", "key"),
 )
 
 repository_blobs = sa.Table(
@@ -284,6 +285,24 @@ feed_head = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),
+)
+
+# At most one row: how far the re-reading of all blobs is, or how it ended.
+scrub = sa.Table(
+    "scrub",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("running", sa.Boolean, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    # When the last whole pass ended; null: none has.
+    sa.Column("finished_at", sa.BigInteger),
+    # The last blob that was read; the next is the one after it.
+    sa.Column("last", DigestText),
+    # Of this pass so far.
+    sa.Column("blobs", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("damaged", sa.BigInteger, nullable=False),
+    sa.Column("unreadable", sa.BigInteger, nullable=False),
 )
 
 leases = sa.Table(

@@ -3,12 +3,19 @@
 import sqlalchemy as sa
 
 from registry.metadata.repositories import RepositoryRow
-from registry.metadata.tables import tags
+from registry.metadata.tables import (
+    manifest_edges,
+    manifests,
+    repositories,
+    repository_blobs,
+    tags,
+)
 from registry.metadata.transaction import Change, Kind, Transaction
+from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
 
-_t = tags.c
+_t, _m, _e, _l = tags.c, manifests.c, manifest_edges.c, repository_blobs.c
 
 
 def find(
@@ -89,6 +96,45 @@ def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) ->
         .limit(n)
     )
     return list(tx.execute(query).scalars())
+
+
+def list_needing(tx: Transaction, blob: Digest, n: int) -> list[tuple[RepositoryName, str]]:
+    """At most `n` tags, of all repositories, whose image or index cannot be had whole without the
+    blob, in byte order.
+    """
+    straight = (
+        sa.select(_m.id, _m.repository_id, _m.digest)
+        .join(manifest_edges, _e.manifest_id == _m.id)
+        # The links say in which repositories to look.
+        .join(
+            repository_blobs,
+            sa.and_(_l.repository_id == _e.repository_id, _l.digest == _e.blob_digest),
+        )
+        .where(_l.digest == blob)
+    )
+    needing = straight.cte("needing", recursive=True)
+    above = (
+        sa.select(_m.id, _m.repository_id, _m.digest)
+        .join(manifest_edges, _e.manifest_id == _m.id)
+        .join(
+            needing,
+            sa.and_(
+                needing.c.repository_id == _e.repository_id, needing.c.digest == _e.child_digest
+            ),
+        )
+    )
+    needing = needing.union(above)
+    query = (
+        sa.select(repositories.c.name, _t.name)
+        .join(repositories, repositories.c.id == _t.repository_id)
+        .join(
+            needing,
+            sa.and_(needing.c.repository_id == _t.repository_id, needing.c.digest == _t.digest),
+        )
+        .order_by(repositories.c.name, _t.name)
+        .limit(n)
+    )
+    return [(name, tag) for name, tag in tx.execute(query)]
 
 
 def list_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -13,7 +13,9 @@ from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
 CHUNK = 500
-"""Digests in one IN list: well below what either database takes."""
+"""Values in one IN list: well below what either database takes."""
+
+Value = TypeVar("Value", Digest, str)
 
 
 class Change(StrEnum):
@@ -188,8 +190,8 @@ class Transaction:
         )
 
 
-def in_chunks(digests: Iterable[Digest]) -> Iterator[list[Digest]]:
-    """The digests, each once and in order, in lists short enough for a statement."""
-    ordered = sorted(set(digests))
+def in_chunks(values: Iterable[Value]) -> Iterator[list[Value]]:
+    """The values, each once and in order, in lists short enough for a statement."""
+    ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]

@@ -64,10 +64,10 @@ class Blobs:
             if moved is not None and moved.key != row.key:
                 return await self.open(moved, part)  # since the row was read
             if moved is not None:  # else it was collected since
-                await self._note(row, BlobState.MISSING)
+                await self.note(row, BlobState.MISSING)
             raise _unknown(row.digest) from error
         if row.state is BlobState.MISSING:
-            await self._note(row, BlobState.LIVE)
+            await self.note(row, BlobState.LIVE)
         return reader
 
     async def find_link(self, row: BlobRow) -> str | None:
@@ -95,7 +95,7 @@ class Blobs:
         if not self._stores.get(row.store).blobs.cheap_stat:
             return row.state is BlobState.LIVE
         whole = await self.is_stored(row.store, row.key, row.size)
-        await self._note(row, BlobState.LIVE if whole else BlobState.MISSING)
+        await self.note(row, BlobState.LIVE if whole else BlobState.MISSING)
         return whole
 
     async def is_stored(self, store: str, key: str, size: int) -> bool:
@@ -108,17 +108,24 @@ class Blobs:
 
     async def note_damage(self, row: BlobRow) -> None:
         """Remember that reading the blob failed half-way. The next push of it heals it."""
-        await self._note(row, BlobState.DAMAGED)
+        await self.note(row, BlobState.DAMAGED)
 
-    async def _note(self, row: BlobRow, state: BlobState) -> None:
+    async def note(self, row: BlobRow, state: BlobState) -> bool:
+        """Remember what was found of the blob's bytes; False if that is known, or if its row has
+        moved on since it was read: what was found then says nothing of the blob as it is.
+        """
         if row.state is state:
-            return
-        await self._db.write(lambda tx: blobs.set_state(tx, row, state), actor=OPERATOR.name)
+            return False
+        if not await self._db.write(
+            lambda tx: blobs.set_state(tx, row, state), actor=OPERATOR.name
+        ):
+            return False
         if state is BlobState.LIVE:
             logger.warning("blob %s is whole again", row.digest)
         else:
             metrics.BLOBS_FOUND_DAMAGED.inc()
             logger.error("blob %s is %s; a push of it heals it", row.digest, state.value)
+        return True
 
     async def list_stores(self) -> list[str]:
         """The names of the stores that hold blobs."""

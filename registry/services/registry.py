@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from registry.services.blobs import Blobs
 from registry.services.collector import Collector
 from registry.services.doomed import Doomed
+from registry.services.fsck import Fsck
 from registry.services.health import Health
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
+from registry.services.scrub import Scrub
 from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
 from registry.services.uploads import Uploads
@@ -31,4 +33,6 @@ class Registry:
     doomed: Doomed
     spare_room: SpareRoom
     moving: Moving
+    scrub: Scrub
+    fsck: Fsck
     health: Health

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -85,6 +86,8 @@ async def test_a_state_is_that_of_a_key(database: Database) -> None:
     def work(tx: Transaction) -> list[object]:
         blobs.put(tx, blob("x"))
         stale = blobs.set_state(tx, blob("x", "an older key"), BlobState.MISSING)
+        missing = replace(blob("x"), state=BlobState.MISSING)
+        stale |= blobs.set_state(tx, missing, BlobState.DAMAGED)
         live = blobs.count_not_live(tx)
         blobs.put(tx, blob("y"))
         fresh = [

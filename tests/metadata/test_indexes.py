@@ -12,15 +12,19 @@ from registry.metadata import (
     changes,
     doomed,
     manifests,
+    owners,
     postgres,
     repositories,
+    scrub,
     sqlite,
     tags,
     uploads,
 )
+from registry.metadata.blobs import BlobState
 from registry.metadata.database import Database, parse_url
 from registry.metadata.transaction import Transaction
 from registry.oci.references import Tag
+from storage.keys import PARTS
 from tests.metadata.rows import NAME, STORE, add, digest, digest_of, find, image
 
 ANY = digest("any")
@@ -39,6 +43,8 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_parents": lambda tx: manifests.list_parents(tx, find(tx), ANY),
     "manifests.list_present": lambda tx: manifests.list_present(tx, find(tx), [ANY]),
     "manifests.put": lambda tx: add(tx, image("2")),
+    "scrub.find_birth": scrub.find_birth,
+    "tags.list_needing": lambda tx: tags.list_needing(tx, ANY, 9),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
     "tags.delete": lambda tx: tags.delete(tx, find(tx), TAG),
@@ -46,6 +52,9 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
 }
 
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
+    "blobs.list_after": lambda tx: blobs.list_after(tx, ANY, 9),
+    "blobs.list_keyed": lambda tx: blobs.list_keyed(tx, STORE, "a", "b", 9),
+    "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
     "changes.list_after": lambda tx: changes.list_after(tx, 0, 9),
     "changes.list_of_tag": lambda tx: changes.list_of_tag(tx, NAME, TAG, 9),
     "doomed.list_due": lambda tx: doomed.list_due(tx, STORE, 9),
@@ -108,9 +117,12 @@ def explaining(database_url: str) -> Iterator[Explaining]:
 
 
 def is_scan(line: str) -> bool:
-    """All rows of a table but the feed's head, which has one."""
+    """All rows of a table but the feed's head, which has one. `needing` is what a query has found
+    so far.
+    """
     reads_all = line.startswith("SCAN") or "Seq Scan" in line
-    return reads_all and "feed_head" not in line and line != "SCAN CONSTANT ROW"
+    no_table = line in {"SCAN CONSTANT ROW", "SCAN needing"}
+    return reads_all and "feed_head" not in line and not no_table
 
 
 def is_sort(line: str) -> bool:
@@ -125,6 +137,13 @@ def test_everything_is_found_by_an_index(explaining: Explaining) -> None:
 def test_lists_stop_at_the_end_of_the_page(explaining: Explaining) -> None:
     plans = {name: explaining.plan(work) for name, work in IN_ORDER.items()}
     assert {name: lines for name, lines in plans.items() if any(map(is_sort, lines))} == {}
+
+
+def test_only_sessions_are_searched_for_the_owner_of_a_key(explaining: Explaining) -> None:
+    """There are never many, and they are asked only for what no blob has."""
+    keys = [f"{PARTS}ab/x", "staging/a/1"]
+    lines = explaining.plan(lambda tx: owners.list_unowned(tx, STORE, keys))
+    assert [line for line in lines if is_scan(line) and "uploads" not in line] == []
 
 
 def test_the_tags_of_a_manifest_are_read_alone(explaining: Explaining) -> None:

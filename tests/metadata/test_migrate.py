@@ -20,7 +20,16 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from registry.errors import SchemaError
-from registry.metadata import candidates, doomed, leases, migrate, repositories, tables, uploads
+from registry.metadata import (
+    candidates,
+    doomed,
+    leases,
+    migrate,
+    repositories,
+    scrub,
+    tables,
+    uploads,
+)
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import VERSION, SchemaState
 from registry.metadata.transaction import Transaction
@@ -87,6 +96,7 @@ def fill(url: str) -> None:
         uploads.insert(tx, upload("a"))
         doomed.insert(tx, STORE, "key", "test")
         leases.claim(tx, "gc", "ann", 60)
+        scrub.begin(tx)
         add_access(tx)
         repositories.delete(tx, find(tx))
         row = add(tx, image("1"), "latest")

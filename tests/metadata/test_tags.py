@@ -11,7 +11,18 @@ from registry.metadata.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
-from tests.metadata.rows import NAME, add, digest_of, find, image, race, read_pages, rows
+from tests.metadata.rows import (
+    NAME,
+    add,
+    digest,
+    digest_of,
+    find,
+    image,
+    index,
+    race,
+    read_pages,
+    rows,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -122,3 +133,34 @@ async def test_leads_to_a_manifest_of_its_own_repository(database: Database) -> 
 
     expected = [digest_of(image("1")), digest_of(image("2")), None]
     assert await database.write(work, actor="ann") == expected
+
+
+async def test_what_needs_a_blob_is_found_through_indexes_of_indexes(database: Database) -> None:
+    one, two, three = image("1", ["base", "1"]), image("2", ["base"]), image("3", ["other"])
+    inner = index([one, three])
+    outer = index([inner])
+    other = RepositoryName("other/app")
+
+    def work(tx: Transaction) -> None:
+        add(tx, one, "one", "also-one")
+        add(tx, two)  # has no tag
+        add(tx, three, "three")
+        add(tx, inner, "inner")
+        add(tx, outer, "outer")
+        add(tx, two, "two", name=other)
+        add(tx, three, "three", name=other)
+
+    await database.write(work, actor="ann")
+
+    async def needing(seed: str, n: int = 99) -> list[str]:
+        found = await database.read(lambda tx: tags.list_needing(tx, digest(seed), n))
+        return [f"{name}:{tag}" for name, tag in found]
+
+    here = [f"{NAME}:{tag}" for tag in ("also-one", "inner", "one", "outer")]
+    assert await needing("base") == ["other/app:two", *here]
+    assert await needing("base", 2) == ["other/app:two", here[0]]
+    assert await needing("1") == here
+    threes = [f"{NAME}:{tag}" for tag in ("inner", "outer", "three")]
+    assert await needing("other") == ["other/app:three", *threes]
+    assert await needing("config 2") == ["other/app:two"]
+    assert await needing("nothing") == []

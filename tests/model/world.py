@@ -7,7 +7,7 @@ tries to do to its store or its database raises Died instead.
 import asyncio
 import itertools
 import shutil
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from registry.metadata.call import PATIENCE
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from storage.digest import Hasher
-from storage.driver import Driver, Reader, Record, Upload
+from storage.driver import Driver, Reader, Record, StoredObject, Upload
 from storage.open import open_driver
 
 T = TypeVar("T")
@@ -118,6 +118,9 @@ class MortalDriver:
 
     async def list_staged(self) -> list[str]:
         return await self._driver.list_staged()
+
+    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        return self._driver.iter_objects()
 
     async def stat(self, key: str) -> int:
         return await self._driver.stat(key)

@@ -1,8 +1,9 @@
 """Rows for a store that does not lock, as the registry keeps them."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-from storage.driver import Driver, Reader, Record, Upload
+from storage.driver import Driver, Reader, Record, StoredObject, Upload
 from storage.errors import StagedBusyError
 
 
@@ -50,6 +51,9 @@ class RowedDriver:
 
     async def list_staged(self) -> list[str]:
         return await self.driver.list_staged()
+
+    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        return self.driver.iter_objects()
 
     async def stat(self, key: str) -> int:
         return await self.driver.stat(key)

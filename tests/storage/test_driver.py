@@ -1,6 +1,7 @@
 """One suite for every store: each sentence of the contract in `storage.driver`."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -21,8 +22,8 @@ def key_of(data: bytes) -> str:
     return blob_key(Digest.of(data), new_generation())
 
 
-async def put(driver: Driver, data: bytes) -> str:
-    key = key_of(data)
+async def put(driver: Driver, data: bytes, key: str = "") -> str:
+    key = key or key_of(data)
     upload = await driver.claim(str(uuid.uuid4()))
     await upload.append(data, None)
     await upload.finish(key)
@@ -317,6 +318,45 @@ class TestStagedBytes:
         await again.truncate(0)
         assert await read_object(driver, key) == b"published"
         await again.release()
+
+
+class TestListing:
+    """All objects there are."""
+
+    async def test_lists_each_once_in_the_order_of_keys(
+        self, driver: Driver, session: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("storage.local.PAGE", 3)
+        monkeypatch.setattr("storage.s3_bucket.PAGE", 3)
+        before = time.time_ns() // 1000
+        # Some in one folder of a disk: those need two pages.
+        digests = [Digest("sha256", f"{n % 2:02x}{n:062x}") for n in range(8)]
+        keys = sorted(blob_key(digest, new_generation()) for digest in digests)
+        for n, key in enumerate(keys):
+            await put(driver, b"x" * n, key)
+        removed = await put(driver, b"removed")
+        await driver.delete(removed)
+        upload = await driver.claim(session)
+        await upload.append(b"staged", None)
+        await upload.sync()
+        await upload.release()
+        pages = [page async for page in driver.iter_objects()]
+        assert all(pages)
+        found = [each for page in pages for each in page]
+        named = [each.key for each in found]
+        assert named == sorted(named)
+        staged = [key for key in named if not key.startswith("blobs/")]
+        assert len(staged) == (0 if driver.locks else 1)
+        assert all(key.startswith(f"staging/{session}/") for key in staged)
+        assert [(each.key, each.size) for each in found if each.key not in staged] == [
+            (key, n) for n, key in enumerate(keys)
+        ]
+        minute = 60_000_000  # clocks of stores differ
+        assert all(abs(each.written_at - before) < minute for each in found)
+        assert len(pages) > 2 or driver.name == "memory"
+
+    async def test_an_empty_store_has_none(self, driver: Driver) -> None:
+        assert [page async for page in driver.iter_objects() if page] == []
 
 
 class TestObjects:

@@ -12,6 +12,7 @@ import pytest
 
 from storage import local as module
 from storage.digest import ALGORITHMS, Digest, Hasher
+from storage.driver import StoredObject
 from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
 from storage.local import VERSION, LocalDriver
 
@@ -151,12 +152,17 @@ class TestStart:
         await driver.close()
 
 
+async def list_objects(driver: LocalDriver) -> list[StoredObject]:
+    return [each async for page in driver.iter_objects() for each in page]
+
+
 Deed = Callable[[LocalDriver, str, str], Any]
 
 DEEDS: dict[str, Deed] = {
     "check": lambda driver, _session, _key: driver.check(),
     "claim": lambda driver, session, _key: driver.claim(session),
     "list_staged": lambda driver, _session, _key: driver.list_staged(),
+    "iter_objects": lambda driver, _session, _key: list_objects(driver),
     "stat": lambda driver, _session, key: driver.stat(key),
     "open": lambda driver, _session, key: driver.open(key),
     "delete": lambda driver, _session, key: driver.delete(key),
@@ -338,6 +344,7 @@ async def test_the_loop_never_waits_for_the_disk(
     await upload.sync()
     await local.list_staged()
     await upload.finish(key)
+    await list_objects(local)
     await local.stat(key)
     reader = await local.open(key)
     async for _ in reader.read(0, 3):

@@ -1,0 +1,152 @@
+"""`moorage scrub`: stored bytes are read again and compared with their digests."""
+
+import argparse
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from registry import clock
+from registry.app import Opened
+from registry.cli import output
+from registry.cli.opened import run, run_opened
+from registry.cli.parsing import read_count, read_option
+from registry.jobs.chores import SCRUB
+from registry.jobs.runner import Job, Runner
+from registry.services.registry import Registry
+from registry.services.scrub import Damaged, ScrubRow
+from registry.units import format_size, parse_size
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at a pass that a server is at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known when all is done: the last pass, and of damaged blobs as many as are shown."""
+
+    row: ScrubRow | None
+    count: int
+    damaged: list[Damaged]
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.count and not (self.row and self.row.unreadable)
+
+
+def work(args: argparse.Namespace) -> int:
+    rate = read_option(args.rate, "--rate", parse_size) if args.rate else None
+    limit = read_count(args.limit, "--limit")
+
+    async def job(opened: Opened) -> _Known:
+        await _finish(opened, restart=args.restart, rate=rate)
+        return await _look(opened.registry, limit)
+
+    return _tell(run_opened(args, job), as_json=args.json)
+
+
+def status(args: argparse.Namespace) -> int:
+    limit = read_count(args.limit, "--limit")
+    return _tell(run(args, lambda registry: _look(registry, limit)), as_json=args.json)
+
+
+async def _finish(opened: Opened, *, restart: bool, rate: int | None) -> None:
+    """Bring a pass to its end; while a server is at it, see it do that."""
+    scrub = opened.registry.scrub
+    await scrub.begin(restart=restart)
+    job = Job(SCRUB, _LOOK_EVERY, scrub.is_running, partial(scrub.run, rate))
+    runner = Runner(opened.leases, [])
+    blobs, size = await scrub.measure()
+    row = await scrub.find()
+
+    def progress() -> output.Progress:
+        done, read = (row.blobs, row.bytes) if row is not None else (0, 0)
+        return output.Progress(read, size, f"{done} of {blobs} blobs")
+
+    async def follow() -> None:
+        nonlocal row
+        while True:
+            row = await scrub.find()
+            await asyncio.sleep(_LOOK_EVERY)
+
+    following = asyncio.create_task(follow())
+    try:
+        async with output.shown(progress):
+            while await scrub.is_running():
+                await runner.run(job)
+                if await scrub.is_running():
+                    await asyncio.sleep(_LOOK_EVERY)
+    finally:
+        following.cancel()
+
+
+async def _look(registry: Registry, limit: int) -> _Known:
+    damaged: list[Damaged] = []
+    async for each in registry.scrub.iter_damaged(limit):
+        damaged.append(each)
+        if len(damaged) == limit:
+            break
+    return _Known(await registry.scrub.find(), await registry.blobs.count_damaged(), damaged)
+
+
+def _tell(known: _Known, *, as_json: bool) -> int:
+    if as_json:
+        output.write_json(_as_json(known))
+    else:
+        output.write(_describe(known.row))
+        if known.damaged:
+            output.write_table(
+                ("BLOB", "SIZE", "STATE", "BREAKS"),
+                [
+                    (each.blob.digest, each.blob.size, each.blob.state.value, tag)
+                    for each in known.damaged
+                    for tag in _list_tags(each) or ["-"]
+                ],
+            )
+        if known.count > len(known.damaged):
+            output.write(f"and {known.count - len(known.damaged)} more; see --limit")
+        if known.count:
+            output.hint("A push of a damaged blob heals it, wherever it is used.")
+    return 0 if known.is_clean else 1
+
+
+def _list_tags(each: Damaged) -> list[str]:
+    return [f"{name}:{tag}" for name, tag in each.tags]
+
+
+def _describe(row: ScrubRow | None) -> str:
+    if row is None:
+        return "No scrub has been run."
+    since = clock.rfc3339(row.started_at)
+    what = f"{row.blobs} blobs of {format_size(row.bytes)}, {row.damaged} of them damaged"
+    if row.unreadable:
+        what += f", {row.unreadable} that could not be read"
+    if row.running:
+        return f"Running since {since}: {what}."
+    return f"Done {clock.rfc3339(row.finished_at or row.started_at)}, begun {since}: {what}."
+
+
+def _as_json(known: _Known) -> dict[str, Any]:
+    row = known.row
+    return {
+        "scrub": row
+        and {
+            "running": row.running,
+            "started_at": clock.rfc3339(row.started_at),
+            "finished_at": clock.rfc3339(row.finished_at) if row.finished_at else None,
+            "blobs": row.blobs,
+            "bytes": row.bytes,
+            "damaged": row.damaged,
+            "unreadable": row.unreadable,
+        },
+        "damaged": known.count,
+        "blobs": [
+            {
+                "digest": str(each.blob.digest),
+                "size": each.blob.size,
+                "state": each.blob.state.value,
+                "tags": _list_tags(each),
+            }
+            for each in known.damaged
+        ],
+    }
