@@ -36,9 +36,12 @@ from registry.services.leases import Leases
 from registry.services.manifest_cache import ManifestCache
 from registry.services.manifests import Manifests, SparseSettings
 from registry.services.moving import Moving
+from registry.services.pulls import Pulls
 from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
+from registry.services.retention import Retention
+from registry.services.retention_rules import RetentionRules
 from registry.services.robots import Robots
 from registry.services.tags import Tags
 from registry.services.tidying import Tidying
@@ -96,6 +99,14 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         manifests=Manifests(database, sparse, watch, cache),
         tags=Tags(database),
         referrers=Referrers(database),
+        pulls=Pulls(database, settings.retention.pulls),
+        retention_rules=RetentionRules(database),
+        retention=Retention(
+            database,
+            interval=settings.retention.interval,
+            grace=settings.retention.grace,
+            read_only=settings.content.read_only,
+        ),
         doomed=Doomed(database, stores),
         moving=Moving(database, stores, blobs, uploads),
         health=Health(database, stores),
@@ -257,10 +268,12 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
         if settings.jobs.in_serve:
             runner.start()
         await authenticator.start()
+        opened.registry.pulls.start()
         try:
             yield
         finally:
             await runner.stop()
+            await opened.registry.pulls.stop()
             await opened.close()
 
     return build(

@@ -9,6 +9,8 @@ SWEEP_EVERY = 2.0
 EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0
+RETAIN_EVERY = 30.0
+"""Seconds between two looks whether a run is due."""
 
 
 def list_jobs(
@@ -28,10 +30,12 @@ def list_jobs(
     async def always() -> bool:
         return True
 
+    retention = registry.retention
     return [
         Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
+        Job("retention", RETAIN_EVERY, retention.is_due, retention.work),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
     ]

@@ -23,12 +23,10 @@ class RunRow:
     manifests: int
 
 
-def find(tx: Transaction) -> tuple[RunRow | None, int]:
-    """The last run, if there was one, and what time it is."""
-    now = tx.execute(sa.select(tx.read_clock())).scalar_one()
+def find(tx: Transaction) -> RunRow | None:
     columns = (_r.started_at, _r.ended_at, _r.done, _r.tags, _r.manifests)
     row = tx.execute(sa.select(*columns)).one_or_none()
-    return RunRow(*row) if row else None, int(now)
+    return RunRow(*row) if row else None
 
 
 def start(tx: Transaction) -> None:

@@ -16,7 +16,7 @@ _VERSION = re.compile(
     rf"v?({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-({_IDENTIFIER}(?:\.{_IDENTIFIER})*))?"
 )
 
-_RELEASE = ((2, 0, ""),)
+_RELEASE: tuple[tuple[int, int, str], ...] = ((2, 0, ""),)
 """Comes after everything that a pre-release can say."""
 
 
@@ -39,7 +39,7 @@ class Version:
         if match[4] is not None:
             # Numbers come before words, and among themselves in their order.
             rest = tuple(
-                (0, int(part), "") if part.isdecimal() else (1, 0, part)
+                (0, int(part), "") if part.isdecimal() else (1, 0, str(part))
                 for part in match[4].split(".")
             )
         return cls(int(match[1]), int(match[2]), int(match[3]), rest)

@@ -72,9 +72,7 @@ class Pulls:
 
     async def _write(self, noted: list[tuple[tuple[int, str], float]]) -> None:
         now = time.monotonic()
-        seen = [
-            (manifest_id, tag, int((now - at) * 1_000_000)) for (manifest_id, tag), at in noted
-        ]
+        seen = [(manifest_id, tag, int((now - at) * 1_000_000)) for (manifest_id, tag), at in noted]
         await self._db.write(lambda tx: pulls.put(tx, seen), actor=OPERATOR.name)
 
     async def _repeat(self) -> None:

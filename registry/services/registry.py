@@ -7,8 +7,11 @@ from registry.services.doomed import Doomed
 from registry.services.health import Health
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
+from registry.services.pulls import Pulls
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
+from registry.services.retention import Retention
+from registry.services.retention_rules import RetentionRules
 from registry.services.tags import Tags
 from registry.services.uploads import Uploads
 
@@ -23,6 +26,9 @@ class Registry:
     manifests: Manifests
     tags: Tags
     referrers: Referrers
+    pulls: Pulls
+    retention_rules: RetentionRules
+    retention: Retention
     doomed: Doomed
     moving: Moving
     health: Health

@@ -1,6 +1,6 @@
 """All operations of the admin API: routes, document and command line are made from this table."""
 
-from registry.api.admin import audit, grants, groups, keys, me, robots, tokens, users
+from registry.api.admin import audit, grants, groups, keys, me, retention, robots, tokens, users
 from registry.api.admin.operation import Operation
 
 BASE = "/api/v1"
@@ -15,6 +15,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *grants.OPERATIONS,
     *keys.OPERATIONS,
     *audit.OPERATIONS,
+    *retention.OPERATIONS,
 )
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
