@@ -57,6 +57,8 @@ class RetentionRules:
         """Set the rules of a pattern, in place of those it had; InputInvalidError for none."""
         if rule == RetentionRule(rule.pattern, newest_by=rule.newest_by):
             raise InputInvalidError("say what is to be kept or dropped")
+        if rule.keep_newest is None and rule.newest_by is not NewestBy.PUSH:
+            raise InputInvalidError("newest by what: that goes with how many are kept")
         row = _write_rule(rule)
         said = {k: v for k, v in asdict(row).items() if k != "pattern" and v not in {None, ""}}
 
