@@ -74,8 +74,8 @@ def decide_tags(
     """
     kept: _Kept = {name: (None, reason) for name, reason in protected.items()}
     kept |= _keep_matching(rules, [tag for tag in tags if tag.name not in kept])
-    kept |= _keep_newest(rules, [tag for tag in tags if tag.name not in kept])
     kept |= _keep_versions(rules, [tag for tag in tags if tag.name not in kept], tags)
+    kept |= _keep_newest(rules, [tag for tag in tags if tag.name not in kept])
     decisions = []
     for tag in tags:
         if tag.name in kept:
@@ -96,24 +96,6 @@ def _keep_matching(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _K
     return kept
 
 
-def _keep_newest(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kept:
-    """The newest of those tags that no pattern keeps: these take no places."""
-    kept: _Kept = {}
-    for rule in rules:
-        if rule.keep_newest is None:
-            continue
-        by_pull = rule.newest_by is NewestBy.PULL
-        ordered = sorted(
-            tags,
-            key=lambda tag: (used_at(tag) if by_pull else tag.pushed_at, tag.name),
-            reverse=True,
-        )
-        reason = f"among the newest {rule.keep_newest} by {rule.newest_by.value}"
-        for tag in ordered[: rule.keep_newest]:
-            kept.setdefault(tag.name, (rule.pattern, reason))
-    return kept
-
-
 def _keep_versions(
     rules: Iterable[RetentionRule], left: Sequence[TagUse], tags: Sequence[TagUse]
 ) -> _Kept:
@@ -130,6 +112,24 @@ def _keep_versions(
                 minor = f"{version.major}.{version.minor}"
                 reason = f"among the last {rule.keep_per_minor} of {minor}"
                 kept.setdefault(tag.name, (rule.pattern, reason))
+    return kept
+
+
+def _keep_newest(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kept:
+    """The newest of the tags that no other rule keeps: those take no places."""
+    kept: _Kept = {}
+    for rule in rules:
+        if rule.keep_newest is None:
+            continue
+        by_pull = rule.newest_by is NewestBy.PULL
+        ordered = sorted(
+            tags,
+            key=lambda tag: (used_at(tag) if by_pull else tag.pushed_at, tag.name),
+            reverse=True,
+        )
+        reason = f"among the newest {rule.keep_newest} by {rule.newest_by.value}"
+        for tag in ordered[: rule.keep_newest]:
+            kept.setdefault(tag.name, (rule.pattern, reason))
     return kept
 
 

@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from registry.api.admin.table import BASE, OPERATIONS
+from registry.auth.patterns import RepositoryPattern
+from registry.services.retention_rules import RetentionRule
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
 
@@ -46,6 +48,12 @@ list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
 list_events    401 403 403 403 403 200
+list_retention_rules   401 200 200 200 403 200
+set_retention_rules    401 403 403 200 403 200
+remove_retention_rules 401 403 403 204 403 204
+plan_retention         401 403 403 200 403 200
+run_retention          401 403 403 200 403 200
+get_retention_status   401 403 403 403 403 200
 """
 
 PASSWORD = "the password of alice"  # noqa: S105 - of a test
@@ -66,8 +74,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "take_grant": {"subject": "alice", "pattern": "team/take/{role}"},
     "rotate_key": {},
     "revoke_key": {},
+    "set_retention_rules": {"pattern": "team/{role}", "keep_newest": 9},
+    "remove_retention_rules": {"pattern": "team/old-rules/{role}"},
+    "run_retention": {"pattern": "team/*"},
 }
-QUERIES = {"check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"}}
+QUERIES = {
+    "check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"},
+    "plan_retention": {"pattern": "team/**"},
+}
 NAMES = {"group": "devs", "user": "alice", "id": "{grant}", "kid": "{kid}"}
 NAMED = {
     "remove_user": "leaver",
@@ -83,6 +97,7 @@ MISSING = {
     "{grant}": "987654321",
     "{kid}": "nothing",
     "alice": "nobody",
+    "old-rules": "no-rules",
     "leavers": "no-group",
     "leaver": "nobody",
     "devs": "no-group",
@@ -118,6 +133,9 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await accounts.token("alice", f"old-{role}")
         await accounts.grant("alice", f"team/take/{role}", "pull")
         await accounts.grant("alice", f"team/gone/{role}", "pull")
+        pattern = RepositoryPattern.parse(f"team/old-rules/{role}")
+        rule = RetentionRule(pattern, keep_newest=9)
+        await api.opened.registry.retention_rules.set(rule, OPERATOR)
     return logins
 
 

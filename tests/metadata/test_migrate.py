@@ -20,11 +20,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from registry.errors import SchemaError
-from registry.metadata import doomed, leases, migrate, repositories, tables, uploads
+from registry.metadata import doomed, leases, migrate, pulls, repositories, tables, uploads
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import VERSION, SchemaState
 from registry.metadata.transaction import Transaction
-from tests.metadata.rows import STORE, add, add_access, find, image, upload
+from tests.metadata.rows import STORE, add, add_access, add_retention, find, image, upload
 from tests.support.postgres import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -88,8 +88,9 @@ def fill(url: str) -> None:
         doomed.insert(tx, STORE, "key", "test")
         leases.claim(tx, "gc", "ann", 60)
         add_access(tx)
+        add_retention(tx)
         repositories.delete(tx, find(tx))
-        add(tx, image("1"), "latest")
+        pulls.put(tx, [(add(tx, image("1"), "latest").id, "latest", 0)])
 
     async def job() -> None:
         database = Database(url)
