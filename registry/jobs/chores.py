@@ -35,7 +35,12 @@ def list_jobs(
         Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
-        Job("retention", RETAIN_EVERY, retention.is_due, retention.work),
+        Job(
+            "retention",
+            min(RETAIN_EVERY, retention.interval),
+            retention.is_due,
+            retention.work,
+        ),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
     ]

@@ -136,7 +136,8 @@ def find_loose(tx: Transaction, repository: RepositoryRow, digest: Digest) -> Lo
 
 def _read_start(tx: Transaction) -> int:
     """How far the feed reaches back, in microseconds; 0: to the beginning."""
-    row = tx.execute(sa.select(_f.number, _f.at).order_by(_f.number).limit(1)).one_or_none()
+    first = sa.select(_f.number, _f.at).where(_f.number > 0).order_by(_f.number).limit(1)
+    row = tx.execute(first).one_or_none()
     return 0 if row is None or row[0] == 1 else int(row[1])
 
 

@@ -120,7 +120,7 @@ class Retention:
         manifest that was pushed, tagged or pulled is not dropped. `read_only`: nothing is.
         """
         self._db = database
-        self._interval = int(interval * _SECOND)
+        self.interval = interval
         self._grace = int(grace * _SECOND)
         self._read_only = read_only
 
@@ -205,7 +205,7 @@ class Retention:
         if self._read_only or not retention_rules.list_page(tx, 1, ""):
             due_at = None
         elif run is not None and run.ended_at is not None:
-            due_at = run.started_at + self._interval
+            due_at = run.started_at + int(self.interval * _SECOND)
         return Status(run, due_at, now)
 
     async def is_due(self) -> bool:
