@@ -133,6 +133,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "manifest_cache": "64MiB",
         },
         "jobs": {"in_serve": True},
+        "retention": {"interval": "1h", "grace": "1d", "pulls": "1m"},
         "log": {"format": "text", "level": "info", "access": True},
     }
 

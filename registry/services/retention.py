@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from registry.auth.books import Actor, Event, note
-from registry.auth.patterns import Reach, RepositoryPattern, list_patterns, list_widest
+from registry.auth.patterns import RepositoryPattern, list_patterns
 from registry.auth.principals import OPERATOR, RETENTION
 from registry.errors import ConflictError
 from registry.metadata import (
@@ -30,6 +30,7 @@ from registry.services.manifests import delete_manifest
 from registry.services.protection import find_protected_manifests, find_protected_tags
 from registry.services.retention_plan import Decision, Item, decide_loose, decide_tags
 from registry.services.retention_rules import RetentionRule, read_rule
+from registry.services.retention_targets import list_targets
 
 __all__ = ["Decision", "LooseManifest", "Piece", "Plan", "Retention", "Status", "TagUse"]
 
@@ -42,9 +43,6 @@ LINES = 1000
 """Of tags and manifests, after which a page of plans ends."""
 
 _EVERYTHING = RepositoryPattern.parse("**")
-_NAMES = 500
-_RANGES = 100
-"""Ranges of names in one query; with more of them it is cheaper to look at all names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ class Retention:
         """Some of the repositories of the pattern that rules speak of, after the name `last`, in
         byte order; none: there are no more.
         """
-        return await self._db.read(lambda tx: _list_names(tx, asked, last), patience=LONG)
+        return await self._db.read(lambda tx: list_targets(tx, asked, last), patience=LONG)
 
     async def list_plans(
         self, asked: RepositoryPattern, n: int, last: str
@@ -295,27 +293,6 @@ class Retention:
         return (_Outcome.DROPPED if dropped else _Outcome.CHANGED), head
 
 
-def _list_names(tx: Transaction, asked: RepositoryPattern, last: str) -> list[str]:
-    patterns = [read_rule(row).pattern for row in retention_rules.list_all(tx)]
-    # Of two patterns one covers the other, or they have no repository in common.
-    met = [asked if each.covers(asked) else each for each in patterns if _meet(each, asked)]
-    targets = list_widest(met)
-    ranges = [_span(target) for target in targets]
-    if len(ranges) > _RANGES:
-        ranges = [_span(_EVERYTHING)]
-    while ranges:
-        names = repositories.list_names_within(tx, ranges, _NAMES, last)
-        found = [name for name in names if any(target.matches(name) for target in targets)]
-        if found or len(names) < _NAMES:
-            return found
-        last = names[-1]
-    return []
-
-
-def _meet(one: RepositoryPattern, other: RepositoryPattern) -> bool:
-    return one.covers(other) or other.covers(one)
-
-
 def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
     """Delete the tag unless it moved, was pulled, or is protected; whether it was deleted."""
     if retention.find_tag(tx, repository, use.name) != use:
@@ -350,12 +327,3 @@ def _measure(tx: Transaction, plan: Plan) -> Plan:
         return [replace(each, bytes=next(freed)) if each.goes else each for each in decisions]
 
     return replace(plan, tags=fill(plan.tags), manifests=fill(plan.manifests))
-
-
-def _span(pattern: RepositoryPattern) -> tuple[str, str]:
-    """The first name that the pattern may speak of, and the first one behind all of them."""
-    if pattern.reach is Reach.EXACT:
-        return pattern.prefix, f"{pattern.prefix}\x01"
-    if not pattern.prefix:
-        return "", "\x7f"
-    return f"{pattern.prefix}/", f"{pattern.prefix}0"  # what comes after the slash
