@@ -17,7 +17,7 @@ from tests.metadata.rows import NAME, add, digest_of, find, image, index
 
 pytestmark = pytest.mark.anyio
 
-ROUNDS = 30
+ROUNDS = 20
 
 
 class UndoneError(Exception):

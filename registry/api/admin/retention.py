@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from registry.api.admin.call import Call
 from registry.api.admin.fields import (
@@ -44,7 +44,7 @@ _TagPattern = Annotated[
         }
     ),
 ]
-TagPatterns = Annotated[tuple[_TagPattern, ...], Meta(max_length=100)]
+TagPatterns = Annotated[list[_TagPattern], Meta(max_length=100)]
 
 
 class RetentionRules(Shown, frozen=True):
@@ -123,11 +123,11 @@ class SetRetention(Asked, frozen=True):
     """The rules of a pattern. What is left out is no rule; `by` goes with `keep_newest`."""
 
     pattern: Pattern
-    keep: TagPatterns = ()
+    keep: TagPatterns = field(default_factory=list)
     keep_newest: Count | None = None
     by: NewestBy = NewestBy.PUSH
     keep_per_minor: Count | None = None
-    drop: TagPatterns = ()
+    drop: TagPatterns = field(default_factory=list)
     drop_not_pulled: Life | None = None
     drop_untagged: Life | None = None
 
