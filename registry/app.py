@@ -39,9 +39,12 @@ from registry.services.leases import Leases
 from registry.services.manifest_cache import ManifestCache
 from registry.services.manifests import Manifests, SparseSettings
 from registry.services.moving import Moving
+from registry.services.pulls import Pulls
 from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
+from registry.services.retention import Retention
+from registry.services.retention_rules import RetentionRules
 from registry.services.robots import Robots
 from registry.services.scrub import Scrub, ScrubSettings
 from registry.services.spare_room import SpareRoom
@@ -107,6 +110,14 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         referrers=Referrers(database),
         collector=Collector(database, rules),
         why=Why(database, stores, rules),
+        pulls=Pulls(database, settings.retention.pulls),
+        retention_rules=RetentionRules(database),
+        retention=Retention(
+            database,
+            interval=settings.retention.interval,
+            grace=settings.retention.grace,
+            read_only=settings.content.read_only,
+        ),
         doomed=Doomed(database, stores),
         spare_room=SpareRoom(database),
         moving=Moving(database, stores, blobs, uploads),
@@ -287,10 +298,12 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
         if settings.jobs.in_serve:
             runner.start()
         await authenticator.start()
+        opened.registry.pulls.start()
         try:
             yield
         finally:
             await runner.stop()
+            await opened.registry.pulls.stop()
             await opened.close()
 
     return build(

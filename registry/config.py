@@ -254,6 +254,18 @@ class ScrubSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """`[retention]`: dropping tags and manifests by rules."""
+
+    interval: Annotated[Timeout, "How often the rules are applied."] = 3600.0
+    grace: Annotated[
+        Duration,
+        "How long a manifest is not dropped that was pushed, tagged or pulled.",
+    ] = 86_400.0
+    pulls: Annotated[Timeout, "How often the times of pulls are written."] = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """`[log]`: what is written to standard error."""
 
@@ -279,6 +291,7 @@ class Settings:
     limits: LimitsSettings
     jobs: JobsSettings
     scrub: ScrubSettings
+    retention: RetentionSettings
     log: LogSettings
     source: Path | None
     origins: Mapping[str, Origin] = field(repr=False, compare=False)

@@ -30,6 +30,9 @@ class Event(StrEnum):
     GRANT_REMOVE = "grant.remove"
     KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
+    RETENTION_SET = "retention.set"
+    RETENTION_REMOVE = "retention.remove"
+    RETENTION_RUN = "retention.run"
 
 
 _NOWHERE = Origin()

@@ -23,6 +23,9 @@ ANONYMOUS = Principal("anonymous")
 OPERATOR = Principal("operator")
 """Whoever can run the command line on the data itself."""
 
+RETENTION = Principal("retention")
+"""The rules of retention, whoever has them applied."""
+
 
 def of_user(name: str, generation: str) -> Principal:
     """A user who gave her password."""

@@ -1,5 +1,5 @@
 """The commands of the admin API, as they are written: user, group, robot, token, grant, key, audit,
-gc. They work on the data itself, or with `--url` on a registry elsewhere.
+gc, retention. They work on the data itself, or with `--url` on a registry elsewhere.
 """
 
 import argparse
@@ -65,6 +65,7 @@ def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> Non
     _add_keys(_Noun(commands, "key", "keys that sign tokens", reading))
     _add_audit(_Noun(commands, "audit", "what happened", reading))
     _add_gc(_Noun(commands, "gc", "garbage collection", reading))
+    _add_retention(_Noun(commands, "retention", "dropping tags and manifests by rules", reading))
 
 
 def _add_users(
@@ -166,3 +167,39 @@ def _add_gc(gc: _Noun) -> None:
     command.add_argument("--dry-run", action="store_true", help="say what would go, and stop there")
     gc.add("status", "show how the collector is")
     gc.add("why", "show what keeps a blob or a manifest", "DIGEST")
+
+
+def _add_retention(retention: _Noun) -> None:
+    command = retention.add(
+        "set",
+        "set the rules of a pattern of repositories, in place of those it had",
+        "PATTERN",
+        function="set_rules",
+    )
+    for option, summary in (
+        ("--keep", "keep tags that match, such as 'v*'"),
+        ("--drop", "drop tags that match, such as '*'"),
+    ):
+        command.add_argument(option, metavar="GLOB", nargs="+", action="extend", help=summary)
+    command.add_argument(
+        "--keep-newest", metavar="N", type=int, help="keep the newest N of the other tags"
+    )
+    command.add_argument("--by", choices=("push", "pull"), help="newest by what (default push)")
+    command.add_argument(
+        "--keep-per-minor", metavar="N", type=int, help="keep the last N versions of each minor one"
+    )
+    for option, summary in (
+        ("--drop-not-pulled", "drop tags not pulled for so long"),
+        ("--drop-untagged", "drop manifests untagged for so long"),
+    ):
+        command.add_argument(option, metavar="DURATION", help=summary)
+    retention.add("list", "list the rules", function="list_all")
+    retention.add("remove", "remove the rules of a pattern", "PATTERN")
+    for verb, summary in (
+        ("plan", "say tag by tag what the rules would drop, and why; drop nothing"),
+        ("run", "apply the rules now"),
+    ):
+        retention.add(verb, summary).add_argument(
+            "pattern", metavar="PATTERN", nargs="?", default="**", help="in which repositories"
+        )
+    retention.add("status", "say when the rules were applied, and when they will be")

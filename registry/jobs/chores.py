@@ -14,6 +14,8 @@ SCRUB_EVERY = 60.0
 
 SCRUB = "scrub"
 """The job that the command of this name does as well."""
+RETAIN_EVERY = 30.0
+"""Seconds between two looks whether a run is due."""
 
 
 def list_jobs(
@@ -38,12 +40,19 @@ def list_jobs(
     async def always() -> bool:
         return True
 
+    retention = registry.retention
     return [
         Job("gc", gc_interval, registry.collector.is_due, registry.collector.run),
         Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
         Job("spare-room", SPARE_EVERY, registry.spare_room.is_due, registry.spare_room.make),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
+        Job(
+            "retention",
+            min(RETAIN_EVERY, retention.interval),
+            retention.is_due,
+            retention.work,
+        ),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),

@@ -1,6 +1,7 @@
 """Rows of manifests, their bytes and their edges."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from registry.metadata.repositories import RepositoryRow
 from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
     TEXT,
+    DigestText,
     manifest_bytes,
     manifest_edges,
     manifests,
@@ -18,7 +20,7 @@ from registry.metadata.tables import (
     tags,
     unreadable,
 )
-from registry.metadata.transaction import Change, Kind, Transaction, in_chunks
+from registry.metadata.transaction import CHUNK, Change, Kind, Transaction, in_chunks
 from registry.oci.descriptors import Descriptor
 from registry.oci.manifests import Manifest
 from registry.oci.names import RepositoryName
@@ -308,3 +310,25 @@ def list_referrers(
         )
         for media_type, digest, size, artifact_type, annotations in tx.execute(query)
     ]
+
+
+def list_beginning(
+    tx: Transaction, repository: RepositoryRow, begins: Collection[str]
+) -> dict[str, Digest]:
+    """For each of the texts `algorithm:hex…` a manifest of the repository whose digest begins so,
+    where there is one.
+    """
+    found: dict[str, Digest] = {}
+    texts, text = sorted(begins), sa.type_coerce(_m.digest, TEXT)
+    for start in range(0, len(texts), CHUNK):
+        some = [(begin,) for begin in texts[start : start + CHUNK]]
+        given = sa.values(sa.column("begin", TEXT), name="given").data(some).cte()
+        first = (
+            sa.select(sa.func.min(_m.digest, type_=DigestText))
+            .where(_m.repository_id == repository.id)
+            .where(text >= given.c.begin, text < given.c.begin + "g")
+            .scalar_subquery()
+        )
+        query = sa.select(given.c.begin, first)
+        found.update((begin, digest) for begin, digest in tx.execute(query) if digest is not None)
+    return found

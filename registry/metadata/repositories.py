@@ -1,6 +1,7 @@
 """Rows of repositories. A repository is born with its first content and goes with its last."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -99,6 +100,16 @@ def list_names(tx: Transaction, n: int, last: str) -> list[str]:
     """At most `n` names after `last`, in byte order."""
     query = sa.select(_r.name).where(sa.type_coerce(_r.name, TEXT) > last).order_by(_r.name)
     return [str(name) for name in tx.execute(query.limit(n)).scalars()]
+
+
+def list_names_within(
+    tx: Transaction, ranges: Sequence[tuple[str, str]], n: int, last: str
+) -> list[str]:
+    """As `list_names`, of names that lie in one of the ranges, the second end of which is out."""
+    name = sa.type_coerce(_r.name, TEXT)
+    within = sa.or_(*(sa.and_(name >= first, name < end) for first, end in ranges))
+    query = sa.select(_r.name).where(name > last, within).order_by(_r.name)
+    return [str(found) for found in tx.execute(query.limit(n)).scalars()]
 
 
 def count(tx: Transaction, repository: RepositoryRow) -> RepositoryCounts:

@@ -180,6 +180,19 @@ tags = sa.Table(
     sa.Index(None, "repository_id", "digest", "name"),
 )
 
+# When a manifest was last pulled by a tag, and, where `tag` is empty, by its digest. Apart from the
+# manifest and the tag, whose rows pushes lock. Older code deletes manifests and knows no such rows,
+# so they go by themselves.
+pulls = sa.Table(
+    "pulls",
+    metadata,
+    sa.Column(
+        "manifest_id", ID, sa.ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("tag", TEXT, primary_key=True),
+    sa.Column("pulled_at", sa.BigInteger, nullable=False),
+)
+
 uploads = sa.Table(
     "uploads",
     metadata,
@@ -277,6 +290,15 @@ feed = sa.Table(
     sa.Column("tag", TEXT),
     sa.Column("old_digest", DigestText),
     sa.Index(None, "repository", "tag", "number"),
+    # When tags left a manifest. Most changes are none of that, and take no room in it.
+    sa.Index(
+        None,
+        "repository",
+        "old_digest",
+        "at",
+        sqlite_where=sa.text("old_digest IS NOT NULL"),
+        postgresql_where=sa.text("old_digest IS NOT NULL"),
+    ),
 )
 
 # One row: the number of the last change. Taken as the last statement of each transaction.
@@ -466,4 +488,37 @@ audit = sa.Table(
     sa.Index(None, "actor", "number"),
     sa.Index(None, "at"),
     sqlite_autoincrement=True,
+)
+
+# What is kept and what is dropped in the repositories of a pattern. Ages in microseconds; null:
+# there is no such rule.
+retention_rules = sa.Table(
+    "retention_rules",
+    metadata,
+    sa.Column("pattern", TEXT, primary_key=True),
+    # Patterns of tags, between spaces, which they cannot have.
+    sa.Column("keep", TEXT, nullable=False),
+    sa.Column("keep_newest", sa.BigInteger),
+    sa.Column("newest_by", TEXT, nullable=False),
+    sa.Column("keep_per_minor", sa.BigInteger),
+    # As `keep`.
+    sa.Column("drop", TEXT, nullable=False),
+    sa.Column("drop_not_pulled", sa.BigInteger),
+    sa.Column("drop_untagged", sa.BigInteger),
+    sa.Column("changed_at", sa.BigInteger, nullable=False),
+)
+
+# At most one row: the last run of the rules over all repositories, or the one under way.
+retention_run = sa.Table(
+    "retention_run",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    # Null: it is under way.
+    sa.Column("ended_at", sa.BigInteger),
+    # The last repository that is done.
+    sa.Column("done", TEXT, nullable=False),
+    # How many were dropped.
+    sa.Column("tags", sa.BigInteger, nullable=False),
+    sa.Column("manifests", sa.BigInteger, nullable=False),
 )

@@ -244,10 +244,7 @@ class Manifests:
             row = manifests.find(tx, name, reference)
             if row is None:
                 raise _unknown(reference)
-            _free_from_indexes(tx, repository, row)
-            tags.delete_all_of(tx, repository, row.digest)
-            manifests.delete(tx, repository, row)
-            repositories.remove_if_empty(tx, repository)
+            delete_manifest(tx, repository, row)
 
         await self._db.write(work, actor=principal.name, frees=True)
 
@@ -268,6 +265,16 @@ def _required(manifest: Manifest) -> set[Digest]:
     if manifest.config is not None:
         named.append(manifest.config)
     return {descriptor.digest for descriptor in named}
+
+
+def delete_manifest(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
+    """Delete a manifest with all its tags, and the repository if it was its last content. The
+    repository is locked by the caller. ManifestInUseError as `Manifests.delete`.
+    """
+    _free_from_indexes(tx, repository, row)
+    tags.delete_all_of(tx, repository, row.digest)
+    manifests.delete(tx, repository, row)
+    repositories.remove_if_empty(tx, repository)
 
 
 def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:

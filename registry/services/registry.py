@@ -9,8 +9,11 @@ from registry.services.fsck import Fsck
 from registry.services.health import Health
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
+from registry.services.pulls import Pulls
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
+from registry.services.retention import Retention
+from registry.services.retention_rules import RetentionRules
 from registry.services.scrub import Scrub
 from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
@@ -30,6 +33,9 @@ class Registry:
     referrers: Referrers
     collector: Collector
     why: Why
+    pulls: Pulls
+    retention_rules: RetentionRules
+    retention: Retention
     doomed: Doomed
     spare_room: SpareRoom
     moving: Moving

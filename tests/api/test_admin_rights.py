@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from registry.api.admin.table import BASE, OPERATIONS
+from registry.auth.patterns import RepositoryPattern
+from registry.services.retention_rules import RetentionRule
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
@@ -50,6 +52,12 @@ list_events    401 403 403 403 403 200
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200
+list_retention_rules   401 200 200 200 403 200
+set_retention_rules    401 403 403 200 403 200
+remove_retention_rules 401 403 403 204 403 204
+plan_retention         401 403 403 200 403 200
+run_retention          401 403 403 200 403 200
+get_retention_status   401 403 403 403 403 200
 """
 
 PASSWORD = "the password of alice"  # noqa: S105 - of a test
@@ -71,8 +79,14 @@ BODIES: dict[str, dict[str, Any]] = {
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
+    "set_retention_rules": {"pattern": "team/{role}", "keep_newest": 9},
+    "remove_retention_rules": {"pattern": "team/old-rules/{role}"},
+    "run_retention": {"pattern": "team/*"},
 }
-QUERIES = {"check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"}}
+QUERIES = {
+    "check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"},
+    "plan_retention": {"pattern": "team/**"},
+}
 BLOB = b"a blob"
 NAMES = {
     "group": "devs",
@@ -95,6 +109,7 @@ MISSING = {
     "{grant}": "987654321",
     "{kid}": "nothing",
     "alice": "nobody",
+    "old-rules": "no-rules",
     "leavers": "no-group",
     "leaver": "nobody",
     "devs": "no-group",
@@ -135,6 +150,9 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await accounts.token("alice", f"old-{role}")
         await accounts.grant("alice", f"team/take/{role}", "pull")
         await accounts.grant("alice", f"team/gone/{role}", "pull")
+        pattern = RepositoryPattern.parse(f"team/old-rules/{role}")
+        rule = RetentionRule(pattern, keep_newest=9)
+        await api.opened.registry.retention_rules.set(rule, OPERATOR)
     return logins
 
 

@@ -1,13 +1,14 @@
 """Patterns of repositories against the same meaning, stated as regular expressions."""
 
 import itertools
+import random
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.patterns import Reach, RepositoryPattern
+from registry.auth.patterns import Reach, RepositoryPattern, list_patterns, list_widest
 from registry.errors import PatternInvalidError
 from registry.oci.names import RepositoryName
 
@@ -109,3 +110,23 @@ def test_covers_is_never_too_much(one: str, other: str, name: str) -> None:
     wide, narrow = RepositoryPattern.parse(one), RepositoryPattern.parse(other)
     if wide.covers(narrow) and narrow.matches(name):
         assert wide.matches(name)
+
+
+NESTED = ["a", "a/b", "a/b/c", "ab", "b", "a/bc", "a/b-c"]
+EVERY = ["**", "*", *(f"{name}{tail}" for name in NESTED for tail in ("", "/*", "/**"))]
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_the_patterns_that_speak_of_a_repository(name: str) -> None:
+    speaking = [text for text in EVERY if RepositoryPattern.parse(text).matches(name)]
+    assert sorted(list_patterns(name)) == sorted(speaking)
+
+
+def test_the_widest_patterns_speak_of_the_same_and_of_each_repository_once() -> None:
+    chance = random.Random(1)
+    for _ in range(200):
+        some = [RepositoryPattern.parse(text) for text in chance.sample(EVERY, 4)]
+        widest = list_widest([*some, some[0]])
+        for name in NESTED:
+            matching = [pattern for pattern in widest if pattern.matches(name)]
+            assert len(matching) == any(pattern.matches(name) for pattern in some)

@@ -16,6 +16,8 @@ from registry.metadata import (
     postgres,
     refresh_tokens,
     repositories,
+    retention_rules,
+    retention_run,
     robots,
     secrets,
     sign_ins,
@@ -29,6 +31,7 @@ from registry.metadata.blobs import BlobRow, BlobState
 from registry.metadata.database import Database, parse_url
 from registry.metadata.manifests import Edge, ManifestRow
 from registry.metadata.repositories import RepositoryRow
+from registry.metadata.retention_rules import RuleRow
 from registry.metadata.transaction import Transaction
 from registry.metadata.uploads import UploadRow
 from registry.oci.manifests import Manifest, parse_manifest
@@ -138,6 +141,12 @@ def add_access(tx: Transaction) -> None:
     audit.insert(
         tx, actor="ann", address="", request_id="", kind="user.add", target="ann", detail="{}"
     )
+
+
+def add_retention(tx: Transaction) -> None:
+    """Put a row into each table of retention but that of pulls."""
+    retention_run.start(tx)
+    retention_rules.put(tx, RuleRow("team/**", "v*", 9, "push", None, "*", None, None))
 
 
 async def race(

@@ -12,10 +12,14 @@ from registry.metadata import (
     candidates,
     changes,
     doomed,
+    graph,
     manifests,
     owners,
     postgres,
+    pulls,
     repositories,
+    retention,
+    retention_rules,
     rounds,
     scrub,
     sqlite,
@@ -33,6 +37,7 @@ from tests.metadata.rows import NAME, STORE, add, digest, digest_of, find, image
 
 ANY = digest("any")
 TAG = Tag("latest")
+LOOSE = image("loose")
 
 KINDS = tuple(Kind)
 
@@ -61,6 +66,15 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.put": lambda tx: add(tx, image("2")),
     "scrub.find_birth": scrub.find_birth,
     "tags.list_needing": lambda tx: tags.list_needing(tx, ANY, 9),
+    "pulls.put": lambda tx: pulls.put(tx, [(1, "latest", 0)]),
+    "retention.find_tag": lambda tx: retention.find_tag(tx, find(tx), "latest"),
+    "retention.find_loose": lambda tx: retention.find_loose(tx, find(tx), digest_of(LOOSE)),
+    "retention.list_loose": lambda tx: retention.list_loose(tx, find(tx)),
+    "retention.list_deleted_tags": lambda tx: retention.list_deleted_tags(tx, NAME, 9),
+    "retention_rules.list_of": lambda tx: retention_rules.list_of(tx, ["**", "team/*"]),
+    "manifests.list_beginning": lambda tx: manifests.list_beginning(tx, find(tx), ["sha256:0"]),
+    "graph.list_blobs": lambda tx: graph.list_blobs(tx, [1]),
+    "graph.iter_shares": lambda tx: list(graph.iter_shares(tx, find(tx), [ANY])),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
     "tags.delete": lambda tx: tags.delete(tx, find(tx), TAG),
@@ -90,6 +104,12 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_referrers": lambda tx: manifests.list_referrers(
         tx, find(tx), ANY, artifact_type=None, last="", n=9
     ),
+    "graph.iter_nodes": lambda tx: list(graph.iter_nodes(tx, find(tx))),
+    "retention.list_tags": lambda tx: retention.list_tags(tx, find(tx)),
+    "retention_rules.list_page": lambda tx: retention_rules.list_page(tx, 9, ""),
+    "repositories.list_names_within": lambda tx: repositories.list_names_within(
+        tx, [("team/", "team0")], 9, ""
+    ),
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
@@ -105,6 +125,7 @@ class Explaining:
         self.connection = connection
         self.tx = Transaction(connection, "ann", 1)
         add(self.tx, image("1"), "latest")
+        add(self.tx, LOOSE)
         self.prefix = "EXPLAIN QUERY PLAN "
         if connection.dialect.name == "postgresql":
             self.prefix = "EXPLAIN (COSTS OFF) "
@@ -146,10 +167,10 @@ def explaining(database_url: str) -> Iterator[Explaining]:
 
 
 def is_scan(line: str) -> bool:
-    """All rows of a table but of those that have one. `needing` is what a query has found so far."""
+    """All rows of a table but of those that have one, and of what was given or found before."""
     reads_all = line.startswith("SCAN") or "Seq Scan" in line
     has_one = "feed_head" in line or "collector" in line
-    no_table = line in {"SCAN CONSTANT ROW", "SCAN needing"}
+    no_table = line in {"SCAN CONSTANT ROW", "SCAN needing"} or "given" in line
     return reads_all and not has_one and not no_table
 
 

@@ -25,6 +25,7 @@ from registry.metadata import (
     doomed,
     leases,
     migrate,
+    pulls,
     repositories,
     scrub,
     tables,
@@ -33,7 +34,7 @@ from registry.metadata import (
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import VERSION, SchemaState
 from registry.metadata.transaction import Transaction
-from tests.metadata.rows import STORE, add, add_access, find, image, upload
+from tests.metadata.rows import STORE, add, add_access, add_retention, find, image, upload
 from tests.support.postgres import Cluster
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -98,9 +99,11 @@ def fill(url: str) -> None:
         leases.claim(tx, "gc", "ann", 60)
         scrub.begin(tx)
         add_access(tx)
+        add_retention(tx)
         repositories.delete(tx, find(tx))
         row = add(tx, image("1"), "latest")
         candidates.note_unreadable(tx, find(tx).id, row.digest)
+        pulls.put(tx, [(row.id, "latest", 0)])
 
     async def job() -> None:
         database = Database(url)

@@ -1,6 +1,6 @@
 """All operations of the admin API: routes, document and command line are made from this table."""
 
-from registry.api.admin import audit, gc, grants, groups, keys, me, robots, tokens, users
+from registry.api.admin import audit, gc, grants, groups, keys, me, retention, robots, tokens, users
 from registry.api.admin.operation import Operation
 
 BASE = "/api/v1"
@@ -16,6 +16,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *keys.OPERATIONS,
     *audit.OPERATIONS,
     *gc.OPERATIONS,
+    *retention.OPERATIONS,
 )
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}

@@ -61,6 +61,8 @@ async def get_manifest(call: Call) -> Response:
     if call.request.method == "HEAD" and isinstance(reference, Digest):
         await call.registry.manifests.promise(call.name, reference)
     row = found.row
+    # HEAD counts: it is all that Docker asks of a tag that has not moved.
+    call.registry.pulls.note(row.id, reference)
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):
         return Response(None, 304, headers)

@@ -1,0 +1,292 @@
+"""Retention: rules by patterns of repositories, what they would drop, and dropping it."""
+
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    PAGE,
+    Asked,
+    Life,
+    Moment,
+    Page,
+    PageAsked,
+    Pattern,
+    Shown,
+    Size,
+    Text,
+    clamp,
+    make_page,
+    read_life,
+    write_moment,
+)
+from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
+from registry.api.admin.operation import ADMINS, Operation
+from registry.auth.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.oci.tag_patterns import TagPattern
+from registry.services import retention
+from registry.services.retention_rules import NewestBy, RetentionRule
+from registry.units import format_duration
+
+_SECOND = 1_000_000
+_MOST = (1 << 31) - 1
+
+Count = Annotated[int, Meta(ge=1, le=_MOST)]
+_TagPattern = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": r"^[a-zA-Z0-9._*?\[\]!-]{1,128}$",
+            "examples": ["v*", "nightly-*"],
+        }
+    ),
+]
+TagPatterns = Annotated[list[_TagPattern], Meta(max_length=100)]
+
+
+class RetentionRules(Shown, frozen=True):
+    """The rules of a pattern of repositories; null, or an empty list, is no rule."""
+
+    pattern: str
+    keep: list[str]
+    keep_newest: int | None
+    by: NewestBy
+    keep_per_minor: int | None
+    drop: list[str]
+    drop_not_pulled: str | None
+    drop_untagged: str | None
+
+
+class PlannedTag(Shown, frozen=True):
+    """A tag: whether it goes, by which rule of which pattern, and how many bytes that frees."""
+
+    tag: str
+    digest: str
+    pushed_at: Moment
+    pulled_at: Moment | None
+    goes: bool
+    rule: str | None
+    reason: str
+    bytes: int
+
+
+class PlannedManifest(Shown, frozen=True):
+    """A manifest that no tag, index or subject holds, as above."""
+
+    digest: str
+    untagged_at: Moment
+    pulled_at: Moment | None
+    goes: bool
+    rule: str | None
+    reason: str
+    bytes: int
+
+
+class RetentionPlan(Shown, frozen=True):
+    """What the rules say about a repository, and how many bytes all that goes frees together.
+
+    Manifests without a tag are looked at where a rule drops such.
+    """
+
+    repository: str
+    tags: list[PlannedTag]
+    manifests: list[PlannedManifest]
+    bytes: int
+
+
+class RetentionPiece(Shown, frozen=True):
+    """How many a piece of a run dropped. `next` is the `last` of the piece that follows, null
+    where all is done.
+    """
+
+    tags: int
+    manifests: int
+    next: str | None
+
+
+class RetentionStatus(Shown, frozen=True):
+    """The last run, or the one under way, which has no end; when the next one is due, which is
+    null where nothing is to be dropped.
+    """
+
+    started_at: Moment | None
+    ended_at: Moment | None
+    tags: int
+    manifests: int
+    due_at: Moment | None
+
+
+class SetRetention(Asked, frozen=True):
+    """The rules of a pattern. What is left out is no rule; `by` goes with `keep_newest`."""
+
+    pattern: Pattern
+    keep: TagPatterns = field(default_factory=list)
+    keep_newest: Count | None = None
+    by: NewestBy = NewestBy.PUSH
+    keep_per_minor: Count | None = None
+    drop: TagPatterns = field(default_factory=list)
+    drop_not_pulled: Life | None = None
+    drop_untagged: Life | None = None
+
+
+class PatternedRetention(Asked, frozen=True):
+    """The rules of a pattern."""
+
+    pattern: Pattern
+
+
+class PlanRetention(Asked, frozen=True):
+    """A page of plans by name: at most `n` repositories of the pattern after `last`."""
+
+    pattern: Pattern = "**"
+    n: Size = PAGE
+    last: Text = ""
+
+
+class RunRetention(Asked, frozen=True):
+    """A piece of a run over the repositories of the pattern after `last`."""
+
+    pattern: Pattern = "**"
+    last: Text = ""
+
+
+class AskRetention(Asked, frozen=True):
+    """Nothing more."""
+
+
+def _show(rule: RetentionRule) -> RetentionRules:
+    return RetentionRules(
+        pattern=str(rule.pattern),
+        keep=[str(pattern) for pattern in rule.keep],
+        keep_newest=rule.keep_newest,
+        by=rule.newest_by,
+        keep_per_minor=rule.keep_per_minor,
+        drop=[str(pattern) for pattern in rule.drop],
+        drop_not_pulled=_write_age(rule.drop_not_pulled),
+        drop_untagged=_write_age(rule.drop_untagged),
+    )
+
+
+def _write_age(us: int | None) -> str | None:
+    return None if us is None else format_duration(us / _SECOND)
+
+
+def _read_age(text: str | None) -> int | None:
+    seconds = read_life(text)
+    return None if seconds is None else round(seconds * _SECOND)
+
+
+def _show_plan(plan: retention.Plan) -> RetentionPlan:
+    return RetentionPlan(
+        repository=str(plan.repository.name),
+        tags=[
+            PlannedTag(
+                tag=each.item.name,
+                digest=str(each.item.digest),
+                pushed_at=rfc3339(each.item.pushed_at),
+                pulled_at=write_moment(each.item.pulled_at),
+                goes=each.goes,
+                rule=str(each.rule) if each.rule else None,
+                reason=each.reason,
+                bytes=each.bytes,
+            )
+            for each in plan.tags
+        ],
+        manifests=[
+            PlannedManifest(
+                digest=str(each.item.digest),
+                untagged_at=rfc3339(each.item.loose_at),
+                pulled_at=write_moment(each.item.pulled_at),
+                goes=each.goes,
+                rule=str(each.rule) if each.rule else None,
+                reason=each.reason,
+                bytes=each.bytes,
+            )
+            for each in plan.manifests
+        ],
+        bytes=sum(each.bytes for each in plan.drops),
+    )
+
+
+async def list_retention_rules(call: Call, asked: PageAsked) -> Page[RetentionRules]:
+    """List retention rules, by pattern: those that the caller may administer."""
+    n, last = clamp(asked.n), asked.last
+    found: list[RetentionRule] = []
+    more = True
+    while len(found) <= n and more:
+        some = await call.registry.retention_rules.list_page(PAGE, last)
+        found += [rule for rule in some if call.administers(rule.pattern)]
+        more = len(some) == PAGE
+        last = str(some[-1].pattern) if some else last
+    return make_page(found, n, _show, lambda rule: str(rule.pattern))
+
+
+async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules:
+    """Set the retention rules of a pattern, in place of those it had."""
+    rule = RetentionRule(
+        pattern=RepositoryPattern.parse(asked.pattern),
+        keep=tuple(TagPattern.parse(text) for text in asked.keep),
+        keep_newest=asked.keep_newest,
+        newest_by=asked.by,
+        keep_per_minor=asked.keep_per_minor,
+        drop=tuple(TagPattern.parse(text) for text in asked.drop),
+        drop_not_pulled=_read_age(asked.drop_not_pulled),
+        drop_untagged=_read_age(asked.drop_untagged),
+    )
+    await call.registry.retention_rules.set(rule, call.actor)
+    return _show(rule)
+
+
+async def remove_retention_rules(call: Call, asked: PatternedRetention) -> None:
+    """Remove the retention rules of a pattern."""
+    await call.registry.retention_rules.remove(RepositoryPattern.parse(asked.pattern), call.actor)
+
+
+async def plan_retention(call: Call, asked: PlanRetention) -> Page[RetentionPlan]:
+    """Say tag by tag what the rules would drop now, and why; nothing is dropped.
+
+    A page ends early where it becomes long.
+    """
+    plans, last = await call.registry.retention.list_plans(
+        RepositoryPattern.parse(asked.pattern), clamp(asked.n), asked.last
+    )
+    return Page([_show_plan(plan) for plan in plans], last)
+
+
+async def run_retention(call: Call, asked: RunRetention) -> RetentionPiece:
+    """Apply the rules now, for some seconds; asked again from `next`, it goes on."""
+    piece = await call.registry.retention.run(
+        RepositoryPattern.parse(asked.pattern), asked.last, call.actor
+    )
+    return RetentionPiece(piece.tags, piece.manifests, None if piece.ended else piece.done)
+
+
+async def get_retention_status(call: Call, asked: AskRetention) -> RetentionStatus:
+    """Say when the rules were last applied, and when they will be."""
+    del asked
+    status = await call.registry.retention.get_status()
+    run = status.run
+    return RetentionStatus(
+        started_at=rfc3339(run.started_at) if run else None,
+        ended_at=write_moment(run.ended_at) if run else None,
+        tags=run.tags if run else 0,
+        manifests=run.manifests if run else 0,
+        due_at=write_moment(status.due_at),
+    )
+
+
+_RULES = "/retention/rules"
+
+OPERATIONS = (
+    Operation("GET", _RULES, list_retention_rules, SOME_ADMINS),
+    Operation("PUT", _RULES, set_retention_rules, PATTERN_ADMINS),
+    Operation(
+        "POST", f"{_RULES}/remove", remove_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
+    ),
+    Operation("GET", "/retention/plan", plan_retention, PATTERN_ADMINS),
+    Operation("POST", "/retention/run", run_retention, PATTERN_ADMINS, (ConflictError,)),
+    Operation("GET", "/retention/status", get_retention_status, ADMINS),
+)

@@ -1,0 +1,157 @@
+"""`moorage retention`: dropping tags and manifests by rules."""
+
+import argparse
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from registry.cli import admin, output
+from registry.units import format_size
+
+_REPOSITORIES = 100
+"""Plans that are asked for at once."""
+
+
+def set_rules(args: argparse.Namespace) -> int:
+    rules = admin.do(
+        args,
+        "set_retention_rules",
+        pattern=args.pattern,
+        keep=args.keep,
+        keep_newest=args.keep_newest,
+        by=args.by,
+        keep_per_minor=args.keep_per_minor,
+        drop=args.drop,
+        drop_not_pulled=args.drop_not_pulled,
+        drop_untagged=args.drop_untagged,
+    )
+    output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+    if not (rules["drop"] or rules["drop_not_pulled"] or rules["drop_untagged"]):
+        output.hint(
+            "These rules keep, and drop nothing: say what goes with --drop, --drop-not-pulled or "
+            "--drop-untagged, here or for another pattern."
+        )
+    return 0
+
+
+def _write(rules: Any) -> str:
+    said = [f"keep {' '.join(rules['keep'])}"] if rules["keep"] else []
+    if rules["keep_newest"] is not None:
+        said.append(f"keep the newest {rules['keep_newest']} by {rules['by']}")
+    if rules["keep_per_minor"] is not None:
+        said.append(f"keep the last {rules['keep_per_minor']} of each minor version")
+    if rules["drop"]:
+        said.append(f"drop {' '.join(rules['drop'])}")
+    if rules["drop_not_pulled"] is not None:
+        said.append(f"drop what was not pulled for {rules['drop_not_pulled']}")
+    if rules["drop_untagged"] is not None:
+        said.append(f"drop what was untagged for {rules['drop_untagged']}")
+    return "; ".join(said)
+
+
+def list_all(args: argparse.Namespace) -> int:
+    found = admin.list_all(args, "list_retention_rules")
+    if args.json:
+        output.write_json({"rules": found})
+    else:
+        output.write_table(("PATTERN", "RULES"), [(r["pattern"], _write(r)) for r in found])
+    return 0
+
+
+def remove(args: argparse.Namespace) -> int:
+    admin.do(args, "remove_retention_rules", pattern=args.pattern)
+    removed = f"Removed the retention rules for {args.pattern}."
+    output.show({"removed": args.pattern}, removed, as_json=args.json)
+    return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Written page by page: a plan may be longer than what should be in memory."""
+
+    async def work(desk: admin.Desk) -> None:
+        total = {"tags": 0, "manifests": 0, "bytes": 0}
+        pages = _iter_plans(desk, args.pattern)
+        await (_write_json(pages, total) if args.json else _write_tables(pages, total))
+
+    admin.run(args, work)
+    return 0
+
+
+async def _iter_plans(desk: admin.Desk, pattern: str) -> AsyncIterator[list[Any]]:
+    last: str | None = ""
+    while last is not None:
+        page = await desk.send("plan_retention", pattern=pattern, n=_REPOSITORIES, last=last)
+        yield page["items"]
+        last = page["next"]
+
+
+def _count(plans: list[Any], total: dict[str, int]) -> None:
+    for each in plans:
+        total["tags"] += sum(tag["goes"] for tag in each["tags"])
+        total["manifests"] += sum(manifest["goes"] for manifest in each["manifests"])
+        total["bytes"] += each["bytes"]
+
+
+async def _write_json(pages: AsyncIterator[list[Any]], total: dict[str, int]) -> None:
+    comma = ""
+    output.write('{"repositories": [')
+    async for plans in pages:
+        _count(plans, total)
+        for each in plans:
+            output.write(comma + json.dumps(each))
+            comma = ","
+    output.write("], " + json.dumps(total)[1:])
+
+
+async def _write_tables(pages: AsyncIterator[list[Any]], total: dict[str, int]) -> None:
+    async for plans in pages:
+        _count(plans, total)
+        rows = [
+            (
+                f"{each['repository']}{item}",
+                "goes" if found["goes"] else "stays",
+                format_size(found["bytes"]) if found["goes"] else "-",
+                found["rule"] or "-",
+                found["reason"],
+            )
+            for each in plans
+            for item, found in _list_items(each)
+        ]
+        if rows:
+            output.write_table(("WHAT", "", "FREES", "RULES OF", "WHY"), rows)
+    output.write(
+        f"{total['tags']} tags and {total['manifests']} manifests would go, which frees "
+        f"{format_size(total['bytes'])}."
+    )
+
+
+def _list_items(plan: Any) -> list[tuple[str, Any]]:
+    tags = [(f":{tag['tag']}", tag) for tag in plan["tags"]]
+    return [*tags, *((f"@{manifest['digest']}", manifest) for manifest in plan["manifests"])]
+
+
+def run(args: argparse.Namespace) -> int:
+    async def work(desk: admin.Desk) -> dict[str, int]:
+        dropped = {"tags": 0, "manifests": 0}
+        last: str | None = ""
+        while last is not None:
+            piece = await desk.send("run_retention", pattern=args.pattern, last=last)
+            dropped["tags"] += piece["tags"]
+            dropped["manifests"] += piece["manifests"]
+            last = piece["next"]
+        return dropped
+
+    dropped = admin.run(args, work)
+    said = f"Dropped {dropped['tags']} tags and {dropped['manifests']} manifests."
+    output.show({"dropped": dropped}, said, as_json=args.json)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    found = admin.do(args, "get_retention_status")
+    if args.json:
+        output.write_json(found)
+    else:
+        rows = [(name, "-" if value is None else value) for name, value in found.items()]
+        output.write_table(("FIELD", "VALUE"), rows)
+    return 0

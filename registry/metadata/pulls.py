@@ -1,0 +1,41 @@
+"""Rows of pulls: when a manifest was last pulled, by each tag and by its digest."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import TEXT, manifests, pulls
+from registry.metadata.transaction import Transaction
+
+_p = pulls.c
+
+
+def put(tx: Transaction, seen: Sequence[tuple[int, str, int]]) -> None:
+    """Note pulls, in one statement: the manifest's id, the tag or an empty text, and how long ago
+    that was, in microseconds. What is known to be later stays, and manifests that have gone are
+    passed over.
+    """
+    given = (
+        sa.values(
+            sa.column("manifest_id", sa.BigInteger),
+            sa.column("tag", TEXT),
+            sa.column("age", sa.BigInteger),
+            name="given",
+        )
+        .data(list(seen))
+        .cte()
+    )
+    # Locked in one order: workers write the same rows at the same time.
+    found = (
+        sa.select(given.c.manifest_id, given.c.tag, tx.read_clock() - given.c.age)
+        .where(given.c.manifest_id.in_(sa.select(manifests.c.id)))
+        .order_by(given.c.manifest_id, given.c.tag)
+    )
+    insert = tx.insert(pulls).from_select([_p.manifest_id, _p.tag, _p.pulled_at], found)
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_p.manifest_id, _p.tag],
+            set_={"pulled_at": insert.excluded.pulled_at},
+            where=_p.pulled_at < insert.excluded.pulled_at,
+        )
+    )

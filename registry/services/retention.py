@@ -1,0 +1,329 @@
+"""Retention: what the rules drop, planned, shown and done, a repository at a time."""
+
+import time
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from registry.auth.books import Actor, Event, note
+from registry.auth.patterns import RepositoryPattern, list_patterns
+from registry.auth.principals import OPERATOR, RETENTION
+from registry.errors import ConflictError
+from registry.metadata import (
+    manifests,
+    repositories,
+    retention,
+    retention_rules,
+    retention_run,
+    tags,
+)
+from registry.metadata.call import LONG
+from registry.metadata.database import Database
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.retention import LooseManifest, TagUse
+from registry.metadata.retention_rules import RuleRow
+from registry.metadata.retention_run import RunRow
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from registry.services.freed import measure
+from registry.services.manifests import delete_manifest
+from registry.services.protection import find_protected_manifests, find_protected_tags
+from registry.services.retention_plan import Decision, Item, decide_loose, decide_tags
+from registry.services.retention_rules import RetentionRule, read_rule
+from registry.services.retention_targets import list_targets
+
+__all__ = ["Decision", "LooseManifest", "Piece", "Plan", "Retention", "Status", "TagUse"]
+
+_SECOND = 1_000_000
+
+SECONDS = 5.0
+"""For which a piece of a run goes on, but for the drop or the plan under way."""
+
+LINES = 1000
+"""Of tags and manifests, after which a page of plans ends."""
+
+_EVERYTHING = RepositoryPattern.parse("**")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the rules say about a repository, and what that rests on: it holds as long as the rules
+    are these and nobody else has deleted a tag after the change number `head`.
+    """
+
+    repository: RepositoryRow
+    rules: list[RuleRow]
+    head: int
+    tags: list[Decision[TagUse]]
+    manifests: list[Decision[LooseManifest]]
+
+    @property
+    def drops(self) -> list[Decision[TagUse] | Decision[LooseManifest]]:
+        tags = [each for each in self.tags if each.goes]
+        return [*tags, *(each for each in self.manifests if each.goes)]
+
+
+@dataclass(slots=True)
+class Piece:
+    """A piece of a run: what it dropped, and the last repository that is done."""
+
+    done: str
+    tags: int = 0
+    manifests: int = 0
+    ended: bool = False
+
+    @property
+    def drops(self) -> int:
+        return self.tags + self.manifests
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The last run and when the next one is due, in microseconds; None: nothing is to be dropped.
+    `now` by the database's clock.
+    """
+
+    run: RunRow | None
+    due_at: int | None
+    now: int
+
+    @property
+    def is_due(self) -> bool:
+        return self.due_at is not None and self.due_at <= self.now
+
+
+class _Outcome(Enum):
+    DROPPED = auto()
+    # The tag or manifest is not what it was, or somebody used it.
+    CHANGED = auto()
+    # What the plan rests on is not what it was.
+    STALE = auto()
+
+
+@dataclass(slots=True)
+class _Basis:
+    """Up to which change nobody else has deleted a tag, and the tags that went by the plan."""
+
+    head: int
+    gone: set[str] = field(default_factory=set)
+
+
+class Retention:
+    """The rules, applied."""
+
+    def __init__(
+        self, database: Database, *, interval: float, grace: float, read_only: bool = False
+    ) -> None:
+        """`interval`: seconds between the beginnings of two runs. `grace`: seconds for which a
+        manifest that was pushed, tagged or pulled is not dropped. `read_only`: nothing is.
+        """
+        self._db = database
+        self.interval = interval
+        self._grace = int(grace * _SECOND)
+        self._read_only = read_only
+
+    async def list_names(self, asked: RepositoryPattern, last: str) -> list[str]:
+        """Some of the repositories of the pattern that rules speak of, after the name `last`, in
+        byte order; none: there are no more.
+        """
+        return await self._db.read(lambda tx: list_targets(tx, asked, last), patience=LONG)
+
+    async def list_plans(
+        self, asked: RepositoryPattern, n: int, last: str
+    ) -> tuple[list[Plan], str | None]:
+        """Plans of at most `n` repositories of the pattern after the name `last`, with bytes, and
+        after which name there may be more. Fewer than `n` where they are long or take long.
+        """
+        plans: list[Plan] = []
+        until = time.monotonic() + SECONDS
+        while names := await self.list_names(asked, last):
+            for name in names:
+                plan = await self.plan(RepositoryName(name), measured=True)
+                plans += [plan] if plan else []
+                lines = sum(len(each.tags) + len(each.manifests) for each in plans)
+                if len(plans) == n or lines >= LINES or time.monotonic() > until:
+                    return plans, name
+            last = names[-1]
+        return plans, None
+
+    async def plan(self, name: RepositoryName, *, measured: bool = False) -> Plan | None:
+        """What the rules say about the repository, with the bytes that come free if `measured`;
+        None if there is no such repository.
+        """
+        return await self._db.read(lambda tx: self._plan(tx, name, measured), patience=LONG)
+
+    def _plan(self, tx: Transaction, name: RepositoryName, measured: bool) -> Plan | None:
+        # What is read first is the oldest: what changes later is seen when the plan is done.
+        head, now = retention.read_head(tx), retention.read_now(tx)
+        repository = repositories.find(tx, name)
+        if repository is None:
+            return None
+        rows = retention_rules.list_of(tx, list_patterns(str(name)))
+        rules = [read_rule(row) for row in rows]
+        uses = retention.list_tags(tx, repository) if rows else []
+        protected = find_protected_tags(tx, repository, [use.name for use in uses])
+        decided = decide_tags(rules, uses, protected, now)
+        loose = []
+        if any(rule.drop_untagged is not None for rule in rules):
+            loose = retention.list_loose(tx, repository)
+        plan = Plan(
+            repository, rows, head, decided, self._decide_loose(tx, repository, rules, loose, now)
+        )
+        return _measure(tx, plan) if measured else plan
+
+    def _decide_loose(
+        self,
+        tx: Transaction,
+        repository: RepositoryRow,
+        rules: list[RetentionRule],
+        loose: list[LooseManifest],
+        now: int,
+    ) -> list[Decision[LooseManifest]]:
+        protected = find_protected_manifests(tx, repository, [each.digest for each in loose])
+        return decide_loose(rules, loose, protected, now=now, grace=self._grace)
+
+    async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> Piece:
+        """Apply the rules now, in repositories of the pattern after the name `last`: a piece of
+        some seconds, after which the next one begins. ConflictError where that is refused.
+        """
+        if self._read_only:
+            raise ConflictError("the registry is read-only, so nothing is dropped")
+        await self._db.write(
+            lambda tx: note(tx, actor, Event.RETENTION_RUN, str(asked), after=last),
+            actor=actor.name,
+        )
+        return await self._run(asked, last)
+
+    async def get_status(self) -> Status:
+        return await self._db.read(self._look)
+
+    def _look(self, tx: Transaction) -> Status:
+        run, now = retention_run.find(tx), retention.read_now(tx)
+        due_at: int | None = now
+        if self._read_only or not retention_rules.list_page(tx, 1, ""):
+            due_at = None
+        elif run is not None and run.ended_at is not None:
+            due_at = run.started_at + int(self.interval * _SECOND)
+        return Status(run, due_at, now)
+
+    async def is_due(self) -> bool:
+        """Whether it is time for a run, or one has been left half done."""
+        return (await self.get_status()).is_due
+
+    async def work(self) -> int:
+        """Do a piece of the run that is due; how many tags and manifests that dropped, and at
+        least 1 if more is to do.
+        """
+        status = await self.get_status()
+        if not status.is_due:
+            return 0
+        last = ""
+        if status.run is None or status.run.ended_at is not None:
+            await self._db.write(retention_run.start, actor=OPERATOR.name)
+        else:
+            last = status.run.done
+        piece = await self._run(_EVERYTHING, last)
+        await self._db.write(
+            lambda tx: retention_run.save(
+                tx, piece.done, piece.tags, piece.manifests, ended=piece.ended
+            ),
+            actor=OPERATOR.name,
+        )
+        return piece.drops or int(not piece.ended)
+
+    async def _run(self, asked: RepositoryPattern, last: str) -> Piece:
+        piece = Piece(last)
+        until = time.monotonic() + SECONDS
+        while names := await self.list_names(asked, piece.done):
+            for name in names:
+                if not await self._apply(RepositoryName(name), piece):
+                    return piece
+                piece.done = name
+                if time.monotonic() > until:
+                    return piece
+        piece.ended = True
+        return piece
+
+    async def _apply(self, name: RepositoryName, piece: Piece) -> bool:
+        """Drop what the rules drop in the repository; whether it is done with."""
+        while True:
+            before = piece.drops
+            plan = await self.plan(name)
+            if plan is not None and not await self._carry_out(plan, piece):
+                return False
+            # What has gone may have held more. What was only in use is left for the next run.
+            if piece.drops == before:
+                return True
+
+    async def _carry_out(self, plan: Plan, piece: Piece) -> bool:
+        """Drop what is planned; False where the plan is no longer good, or it takes too long."""
+        until = time.monotonic() + SECONDS
+        basis = _Basis(plan.head)
+        for decision in plan.drops:
+            item = decision.item
+            outcome, basis.head = await self._db.write(
+                lambda tx, item=item: self._drop(tx, plan, item, basis),  # type: ignore[misc]
+                actor=RETENTION.name,
+            )
+            if outcome is _Outcome.DROPPED and isinstance(item, TagUse):
+                basis.gone.add(item.name)
+                piece.tags += 1
+            elif outcome is _Outcome.DROPPED:
+                piece.manifests += 1
+            if outcome is _Outcome.STALE or time.monotonic() > until:
+                return False
+        return True
+
+    def _drop(
+        self, tx: Transaction, plan: Plan, item: TagUse | LooseManifest, basis: _Basis
+    ) -> tuple[_Outcome, int]:
+        """Drop it, if it still is what was planned; up to which change that is known."""
+        name = plan.repository.name
+        repository = repositories.find(tx, name, lock=True)
+        head = retention.read_head(tx)
+        deleted = retention.list_deleted_tags(tx, name, basis.head) - basis.gone
+        rules = retention_rules.list_of(tx, list_patterns(str(name)))
+        # Whatever else happens leaves a tag where it was in the order, or further down.
+        if repository != plan.repository or deleted or rules != plan.rules:
+            return _Outcome.STALE, head
+        if isinstance(item, TagUse):
+            dropped = _drop_tag(tx, repository, item)
+        else:
+            dropped = _drop_manifest(tx, repository, item)
+        return (_Outcome.DROPPED if dropped else _Outcome.CHANGED), head
+
+
+def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
+    """Delete the tag unless it moved, was pulled, or is protected; whether it was deleted."""
+    if retention.find_tag(tx, repository, use.name) != use:
+        return False
+    if find_protected_tags(tx, repository, [use.name]):
+        return False
+    return tags.delete(tx, repository, Tag(use.name))
+
+
+def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManifest) -> bool:
+    """Delete the manifest as a client does, unless something holds it again, it was pulled, or it
+    is protected; whether it was deleted.
+    """
+    if retention.find_loose(tx, repository, loose.digest) != loose:
+        return False
+    if find_protected_manifests(tx, repository, [loose.digest]):
+        return False
+    row = manifests.find(tx, repository.name, loose.digest)
+    if row is None:
+        return False
+    delete_manifest(tx, repository, row)
+    return True
+
+
+def _measure(tx: Transaction, plan: Plan) -> Plan:
+    """The plan with the bytes that come free."""
+    staying = {each.item.digest for each in plan.tags if not each.goes}
+    sizes = measure(tx, plan.repository, [each.item.digest for each in plan.drops], staying)
+    freed = iter(sizes)
+
+    def fill(decisions: list[Decision[Item]]) -> list[Decision[Item]]:
+        return [replace(each, bytes=next(freed)) if each.goes else each for each in decisions]
+
+    return replace(plan, tags=fill(plan.tags), manifests=fill(plan.manifests))

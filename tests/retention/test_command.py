@@ -1,0 +1,129 @@
+"""`moorage retention`, from rules to what is left."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import logs
+from registry.cli.main import main
+from registry.metadata.database import Database
+from registry.oci.names import RepositoryName
+from tests.metadata.rows import digest_of, image
+from tests.retention.scenes import list_tags, push
+
+Say = Callable[..., str]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Run a command on a data folder; what it prints, to standard error if it fails."""
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+
+    def run(*arguments: str, expect: int = 0) -> str:
+        assert main([*arguments, "--data", str(tmp_path / "data")]) == expect
+        printed = capsys.readouterr()
+        return printed.err if expect else printed.out + printed.err
+
+    return run
+
+
+def on_data(tmp_path: Path, work: Callable[[Database], Any]) -> Any:
+    """Do something to the rows of the data folder."""
+
+    async def job() -> Any:
+        database = Database(f"sqlite:///{tmp_path}/data/moorage.db")
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(job())
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.split(maxsplit=4) for line in text.splitlines()]
+
+
+def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
+    async def fill(database: Database) -> None:
+        for number in range(3):
+            await push(database, image(str(number)), f"v1.0.{number}")
+        await push(database, image("lone"), days_ago=9)
+        await push(database, image("x"), "edge", name=RepositoryName("other"))
+
+    say("user", "add", "root", "--admin", "--no-password")
+    on_data(tmp_path, fill)
+    assert "drop nothing" in say("retention", "set", "**", "--keep", "latest", "v1.0.0")
+    options = ["--keep-per-minor", "1", "--drop", "v*", "--drop", "x", "--drop-untagged", "7d"]
+    assert json.loads(say("retention", "set", "team/*", *options, "--json")) == {
+        "pattern": "team/*",
+        "keep": [],
+        "keep_newest": None,
+        "by": "push",
+        "keep_per_minor": 1,
+        "drop": ["v*", "x"],
+        "drop_not_pulled": None,
+        "drop_untagged": "7d",
+    }
+    assert say("retention", "list").splitlines()[1:] == [
+        "**       keep latest v1.0.0",
+        "team/*   keep the last 1 of each minor version; drop v* x; drop what was untagged for 7d",
+    ]
+    # What a person is shown.
+    lone = digest_of(image("lone"))
+    table = cells(say("retention", "plan"))
+    freed = [row[2] for row in table if row[1] == "goes"]
+    assert table[:-1] == [
+        ["WHAT", "FREES", "RULES", "OF", "WHY"],
+        ["other:edge", "stays", "-", "-", "no rule drops it"],
+        ["team/app:v1.0.0", "stays", "-", "**", "keep v1.0.0"],
+        ["team/app:v1.0.1", "goes", freed[0], "team/*", "drop v*"],
+        ["team/app:v1.0.2", "stays", "-", "team/*", "among the last 1 of 1.0"],
+        [f"team/app@{lone}", "goes", freed[1], "team/*", "untagged for 7d"],
+    ]
+    total = sum(int(each.removesuffix("B")) for each in freed)
+    said = f"1 tags and 1 manifests would go, which frees {total}B."
+    assert " ".join(table[-1]) == said
+    # What a program is given.
+    plan = json.loads(say("retention", "plan", "team/**", "--json"))
+    assert [each["repository"] for each in plan["repositories"]] == ["team/app"]
+    assert (plan["tags"], plan["manifests"], plan["bytes"]) == (1, 1, total)
+    going = [tag for tag in plan["repositories"][0]["tags"] if tag["goes"]]
+    assert [(tag["tag"], tag["rule"], tag["reason"]) for tag in going] == [
+        ("v1.0.1", "team/*", "drop v*")
+    ]
+    # What is done.
+    assert say("retention", "run", "other") == "Dropped 0 tags and 0 manifests.\n"
+    assert json.loads(say("retention", "run", "--json")) == {"dropped": {"tags": 1, "manifests": 1}}
+    assert on_data(tmp_path, list_tags) == ["edge", "v1.0.0", "v1.0.2"]
+    assert json.loads(say("retention", "plan", "--json"))["tags"] == 0
+    assert json.loads(say("retention", "status", "--json"))["started_at"] is None
+    assert "due_at" in say("retention", "status")
+    say("retention", "remove", "team/*")
+    assert len(json.loads(say("retention", "list", "--json"))["rules"]) == 1
+    events = json.loads(say("audit", "list", "--json"))["events"]
+    assert [event["event"] for event in events if event["event"].startswith("retention")] == [
+        *["retention.set"] * 2,
+        *["retention.run"] * 2,
+        "retention.remove",
+    ]
+
+
+def test_what_cannot_be_set(say: Say) -> None:
+    say("user", "add", "root", "--admin", "--no-password")
+    for options, complaint in {
+        (): "say what is to be kept or dropped",
+        ("--by", "pull", "--drop", "x"): "newest by what",
+        ("--drop", "a b"): "no pattern of tags",
+        ("--keep-newest", "0"): ">= 1",
+        ("--drop-untagged", "7"): "no duration",
+    }.items():
+        assert complaint in say("retention", "set", "team/*", *options, expect=1)
+    assert "no pattern" in say("retention", "set", "Team", "--drop", "x", expect=1)
+    assert "no retention rules" in say("retention", "remove", "team/*", expect=1)
+    with pytest.raises(SystemExit):
+        main(["retention", "set", "team/*", "--keep-newest", "many"])
