@@ -36,6 +36,7 @@ from registry.services.leases import Leases
 from registry.services.manifest_cache import ManifestCache
 from registry.services.manifests import Manifests, SparseSettings
 from registry.services.moving import Moving
+from registry.services.quotas import Quotas
 from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
@@ -44,6 +45,7 @@ from registry.services.tags import Tags
 from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
 from registry.services.uploads import Uploads
+from registry.services.usage import Usage
 from registry.services.users import Users
 from storage.driver import Driver
 from storage.open import open_driver
@@ -88,7 +90,8 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     watch = Watch(database)
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
-    uploads = Uploads(database, stores, blobs)
+    quotas = Quotas(database)
+    uploads = Uploads(database, stores, blobs, quotas)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
@@ -98,10 +101,12 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         referrers=Referrers(database),
         doomed=Doomed(database, stores),
         moving=Moving(database, stores, blobs, uploads),
+        quotas=quotas,
+        usage=Usage(database),
         health=Health(database, stores),
     )
     keyring = Keyring(database, _find_vault(settings, database))
-    access = _compose_access(settings, database, watch, keyring)
+    access = _compose_access(settings, database, watch, keyring, quotas)
     return Opened(database, watch, stores, registry, access, keyring, Leases(database))
 
 
@@ -176,7 +181,7 @@ def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[Oid
 
 
 def _compose_access(
-    settings: Settings, database: Database, watch: Watch, keyring: Keyring
+    settings: Settings, database: Database, watch: Watch, keyring: Keyring, quotas: Quotas
 ) -> Access:
     auth = settings.auth
     rules = AuthRules(
@@ -202,6 +207,7 @@ def _compose_access(
         robots=Robots(database, keyring),
         access_tokens=AccessTokens(database, keyring),
         grants=Grants(database, policies),
+        quotas=quotas,
         keys=keys,
         audit=Audit(database),
         tidying=Tidying(database, keys),

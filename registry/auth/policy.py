@@ -16,7 +16,7 @@ from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
 from registry.metadata.signing_keys import KeyState, SigningKeyRow
 from registry.metadata.users import UserRow
-from registry.oci.names import RepositoryName
+from registry.oci.names import RepositoryName, list_patterns
 
 _UNSIGNED: Rights = frozenset({Right.PULL})
 """All that anybody may do without signing in."""
@@ -223,7 +223,7 @@ class Policy:
 
     def _iter_grants(self, subjects: Iterable[Subject], name: str) -> Iterator[Grant]:
         """The grants of the subjects that speak of the repository: looked up, not searched."""
-        patterns = _list_patterns(name)
+        patterns = list_patterns(name)
         for subject in subjects:
             if subject in self._grants:
                 for pattern in patterns:
@@ -277,14 +277,3 @@ def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
 
 def _with_admin(rights: Rights) -> Rights:
     return ALL_RIGHTS if Right.ADMIN in rights else rights
-
-
-def _list_patterns(name: str) -> list[str]:
-    """All patterns that speak of the repository."""
-    patterns = [name, "**"]
-    parent, _, _ = name.rpartition("/")
-    patterns.append(f"{parent}/*" if parent else "*")
-    while parent:
-        patterns.append(f"{parent}/**")
-        parent, _, _ = parent.rpartition("/")
-    return patterns

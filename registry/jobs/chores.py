@@ -9,6 +9,7 @@ SWEEP_EVERY = 2.0
 EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0
+COUNT_EVERY = 1.0
 
 
 def list_jobs(
@@ -33,5 +34,6 @@ def list_jobs(
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
+        Job("quota-count", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata import tallies
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.tables import (
     blobs,
@@ -183,6 +184,7 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
         # A link that is there is held; one that was on its way out when we came is made again.
         if tx.execute(held).first() is not None:
             return
+    tallies.add(tx, repository.id, digest)
     tx.record(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
     tx.execute(
         sa.update(manifest_edges)
@@ -201,6 +203,7 @@ def unlink(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
     here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
     if tx.execute(sa.delete(repository_blobs).where(here)).rowcount == 0:
         return False
+    tallies.remove(tx, repository.id, digest)
     tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
     return True
 

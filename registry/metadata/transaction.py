@@ -1,5 +1,7 @@
 """A transaction as the files of queries see it."""
 
+import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +16,9 @@ from storage.digest import Digest
 
 CHUNK = 500
 """Digests in one IN list: well below what either database takes."""
+
+SHARDS = 16
+"""Rows that the bytes of a tally are spread over."""
 
 
 class Change(StrEnum):
@@ -39,6 +44,8 @@ class Transaction:
     changes: list[dict[str, Any]] = field(default_factory=list)
     policy_changed: bool = False
     removed: list[RepositoryName] = field(default_factory=list)
+    # By tally, the bytes by which it grew.
+    tallied: Counter[int] = field(default_factory=Counter)
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
@@ -96,10 +103,25 @@ class Transaction:
         """Number and write the noted changes. The last statements before the commit: the counters'
         locks are then held for the commit alone, and numbers follow commits without a gap.
         """
+        self._write_tallies()
         if self.policy_changed or self.removed:
             self._write_policy_number()
         if self.changes:
             self._write_feed()
+
+    def _write_tallies(self) -> None:
+        shard = random.randrange(SHARDS)  # noqa: S311 - against meeting others there
+        for tally_id, grown in sorted(self.tallied.items()):
+            if grown:
+                insert = self.insert(tables.tally_shards).values(
+                    tally_id=tally_id, shard=shard, bytes=grown
+                )
+                total = tables.tally_shards.c.bytes + insert.excluded.bytes
+                self.execute(
+                    insert.on_conflict_do_update(
+                        index_elements=["tally_id", "shard"], set_={"bytes": total}
+                    )
+                )
 
     def _write_policy_number(self) -> None:
         head = tables.policy_head

@@ -11,6 +11,7 @@ from registry.metadata.blobs import BlobRow, BlobState
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
+from registry.services.quotas import require_room
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError, ObjectMissingError
@@ -130,7 +131,7 @@ class Blobs:
 
         Without a source, those `among` are looked at, which a token names, or else the first
         hundred. False says nothing of why: denied, no such repository and no such blob look the
-        same.
+        same. QuotaExceededError.
         """
         if source is None:
             source = await self._find_source(digest, may_pull, among)
@@ -148,6 +149,7 @@ class Blobs:
                 raise _unknown(digest)  # gone since we looked; nothing is left of `ensure`
             blobs.link(tx, target, digest)
             blobs.touch(tx, digest)
+            require_room(tx, name)
             return True
 
         try:

@@ -7,10 +7,12 @@ from registry.services.doomed import Doomed
 from registry.services.health import Health
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
+from registry.services.quotas import Quotas
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
 from registry.services.tags import Tags
 from registry.services.uploads import Uploads
+from registry.services.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +27,6 @@ class Registry:
     referrers: Referrers
     doomed: Doomed
     moving: Moving
+    quotas: Quotas
+    usage: Usage
     health: Health
