@@ -39,7 +39,8 @@ def enroll(tx: Transaction, repository_id: int, tally_id: int) -> None:
 
 def _enroll(tx: Transaction, repository_id: int, tally_id: int) -> bool:
     insert = tx.insert(tally_repositories).values(repository_id=repository_id, tally_id=tally_id)
-    return tx.execute(insert.on_conflict_do_nothing()).rowcount > 0
+    enrolled = insert.on_conflict_do_nothing().returning(_m.tally_id)
+    return tx.execute(enrolled).first() is not None
 
 
 def dismiss(tx: Transaction, repository_id: int) -> None:
@@ -83,9 +84,7 @@ def _remove(tx: Transaction, repository_id: int, digests: sa.ColumnElement[bool]
     if not ids:
         return
     counted = sa.and_(_c.tally_id.in_(ids), digests)
-    # In one order, or two that remove the same blobs wait for each other.
-    held = sa.select(_c.digest).where(counted).order_by(_c.digest, _c.tally_id).with_for_update()
-    tx.execute(sa.select(sa.func.count()).select_from(held.subquery()))
+    tx.lock_rows(sa.select(_c.digest).where(counted).order_by(_c.digest, _c.tally_id))
     last = sa.and_(counted, _c.links == 1)
     freed = sa.select(_c.tally_id, sa.func.sum(_b.size)).join(blobs, _b.digest == _c.digest)
     for tally_id, size in tx.execute(freed.where(last).group_by(_c.tally_id)):

@@ -71,6 +71,14 @@ class Transaction:
             key = sa.func.hashtextextended(name, 0)
             self.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
+    def lock_rows(self, query: sa.Select[Any]) -> None:
+        """Hold the rows of a query in its order, however many: two that take the same rows in two
+        orders wait for each other.
+        """
+        if self.connection.dialect.name == "postgresql":
+            held = query.with_for_update().subquery()
+            self.execute(sa.select(sa.func.count()).select_from(held))
+
     def record(
         self,
         kind: Change,

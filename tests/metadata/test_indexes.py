@@ -13,9 +13,11 @@ from registry.metadata import (
     doomed,
     manifests,
     postgres,
+    quotas,
     repositories,
     sqlite,
     tags,
+    tallies,
     uploads,
 )
 from registry.metadata.database import Database, parse_url
@@ -39,6 +41,8 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_parents": lambda tx: manifests.list_parents(tx, find(tx), ANY),
     "manifests.list_present": lambda tx: manifests.list_present(tx, find(tx), [ANY]),
     "manifests.put": lambda tx: add(tx, image("2")),
+    "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
+    "tallies.remove": lambda tx: tallies.remove(tx, find(tx).id, ANY),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
     "tags.delete": lambda tx: tags.delete(tx, find(tx), TAG),
@@ -66,6 +70,8 @@ class Explaining:
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
         self.tx = Transaction(connection, "ann", 1)
+        for pattern in ("**", "team/**", "team/app"):
+            quotas.put(self.tx, pattern, 1 << 30)
         add(self.tx, image("1"), "latest")
         self.prefix = "EXPLAIN QUERY PLAN "
         if connection.dialect.name == "postgresql":
