@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import pytest
 import sqlalchemy as sa
 
-from registry.metadata import blobs, counting, quotas, repositories, tables, tallies
+from registry.metadata import blobs, counting, postgres, quotas, repositories, tables, tallies
 from registry.metadata.areas import EACH
 from registry.metadata.database import Database
 from registry.metadata.quotas import Standing
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
-from tests.metadata.rows import add_blob, blob, digest, find, rows, void
+from tests.metadata.rows import blob, digest, find, rows, void
 
 pytestmark = pytest.mark.anyio
 
@@ -154,7 +154,11 @@ async def list_patterns(database: Database) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_random_work_is_counted_as_from_scratch(replicas: list[Database], seed: int) -> None:
+async def test_random_work_is_counted_as_from_scratch(
+    replicas: list[Database], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A deadlock is not tried again here, and fails the test.
+    monkeypatch.setattr(postgres, "_CONFLICTS", postgres._CONFLICTS - {"40P01"})
     for pattern in PATTERNS[::2]:
         await replicas[0].write(put_quota(pattern), actor="ann")
     await work_at_random(replicas, seed, 300)
@@ -258,9 +262,7 @@ async def test_a_quota_that_is_gone_leaves_nothing(database: Database) -> None:
     for pattern in PATTERNS:
         await database.write(put_quota(pattern), actor="ann")
     for name in NAMES:
-        await database.write(
-            lambda tx, n=name: void(add_blob(tx, repositories.ensure(tx, n), "x")), actor="ann"
-        )  # type: ignore[misc]
+        await database.write(link(name, "x"), actor="ann")
     for pattern in PATTERNS:
         await database.write(drop_quota(pattern), actor="ann")
     assert await database.read(counting.is_any_due)
