@@ -27,19 +27,21 @@ class QuotaRow:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How full a quota is, in bytes: `used` by distinct blobs, `reserved` by open upload sessions.
-    `pattern` is what they were counted of: of a quota for each namespace, one namespace.
+    """How full a quota is, in bytes: `used` by distinct blobs, `reserved` by open upload sessions,
+    `grown` in this transaction. `pattern` is what they were counted of: of a quota for each
+    namespace, one namespace.
     """
 
     quota: QuotaRow
     pattern: str
     used: int
     reserved: int
+    grown: int
 
     @property
     def left(self) -> int:
         """What still fits; below zero where more is there than may be."""
-        return self.quota.bytes - self.used - self.reserved
+        return self.quota.bytes - self.used - self.reserved - self.grown
 
 
 _COLUMNS = (_q.id, _q.pattern, _q.bytes, _q.counted_to.is_(None))
@@ -142,7 +144,7 @@ def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None)
     found = tx.execute(query).one_or_none()
     tally_id, used, reserved = found if found is not None else (None, 0, 0)
     grown = tx.tallied[tally_id] if tally_id is not None else 0
-    return Standing(row, pattern, int(used or 0) + grown, int(reserved or 0))
+    return Standing(row, pattern, int(used or 0), int(reserved or 0), grown)
 
 
 def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
