@@ -1,7 +1,7 @@
 """Pushes against quotas, as clients see them, and what they leave."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -14,9 +14,10 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
 from storage.memory import MemoryDriver
+from storage.s3 import S3Driver
 from tests.api.conftest import Api
 from tests.support.accounts import OPERATOR
-from tests.support.kit import codes, find_job, image_manifest, list_stored
+from tests.support.kit import codes, find_job, image_manifest, list_bucket, list_stored
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,8 @@ async def left_behind(api: Api) -> dict[str, int]:
         lambda tx: {n: int(tx.execute(counts[n]).scalar_one()) for n in names}
     )
     driver = api.opened.driver
+    if isinstance(driver, S3Driver):
+        return {**found, "stored": len(list_bucket(driver, ""))}
     assert isinstance(driver, MemoryDriver)
     return {**found, "stored": len(list_stored(driver)), "staged": len(driver.staged)}
 
@@ -57,9 +60,10 @@ def blob(size: int, seed: int = 0) -> bytes:
     return bytes([seed]) * size
 
 
-def in_pieces(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), 100):
-        yield data[start : start + 100]
+async def in_pieces_of(data: bytes, size: int) -> AsyncIterator[bytes]:
+    """A body whose length nobody is told."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 def require_refused(answer: httpx.Response, *, limit: int, used: int) -> None:
@@ -78,12 +82,7 @@ async def push_whole(api: Api, data: bytes) -> httpx.Response:
 async def push_streamed(api: Api, data: bytes) -> httpx.Response:
     """As Docker does: a PATCH of unknown length, and a PUT without a body."""
     place = await api.start_upload("team/app")
-
-    async def body() -> object:
-        for piece in in_pieces(data):
-            yield piece
-
-    answer = await api.http.patch(place, content=body())  # type: ignore[arg-type]
+    answer = await api.http.patch(place, content=in_pieces_of(data, 100))
     if answer.status_code != 202:
         assert (await api.http.get(place)).status_code == 404  # the session has ended
         return answer
@@ -157,6 +156,21 @@ async def test_a_quota_that_shrinks_refuses_at_the_last_step_and_keeps_nothing(a
     require_refused(answer, limit=500, used=0)
     assert (await api.http.get(place)).status_code == 404
     assert await left_behind(api) == {**before, "uploads": 0, "staged": 0}
+
+
+async def test_nothing_is_left_in_a_bucket(on_s3: Api) -> None:
+    empty = await left_behind(on_s3)
+    place = await on_s3.start_upload("team/app")
+    assert (await on_s3.http.patch(place, content=blob(6 << 20))).status_code == 202
+    other = await on_s3.start_upload("team/app")
+    assert (await left_behind(on_s3))["stored"] > empty["stored"]  # else nothing could be left
+    await set_quota(on_s3, 1 << 20)
+    digest = str(Digest.of(blob(6 << 20)))
+    answer = await on_s3.http.put(place, params={"digest": digest})
+    require_refused(answer, limit=1 << 20, used=0)
+    answer = await on_s3.http.patch(other, content=in_pieces_of(blob(7 << 20, 1), 1 << 19))
+    require_refused(answer, limit=1 << 20, used=0)
+    assert await left_behind(on_s3) == empty
 
 
 async def test_mounts_count_and_are_refused(api: Api) -> None:
