@@ -44,11 +44,12 @@ class Standing:
         return self.quota.bytes - self.used - self.reserved - self.grown
 
 
-_COLUMNS = (_q.id, _q.pattern, _q.bytes, _q.counted_to.is_(None))
+# Not `counted_to IS NULL`, which SQLite 3.40 gets wrong after an upsert.
+_COLUMNS = (_q.id, _q.pattern, _q.bytes, _q.counted_to)
 
 
 def _row(row: sa.Row[*tuple[Any, ...]]) -> QuotaRow:
-    return QuotaRow(row[0], row[1], row[2], bool(row[3]))
+    return QuotaRow(row[0], row[1], row[2], row[3] is None)
 
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
