@@ -23,13 +23,14 @@ SWEPT = 1000
 _q, _t, _r = quota_table.c, tally_table.c, repositories.c
 _b, _m, _s = tally_blobs.c, tally_repositories.c, tally_shards.c
 
-_UNCOUNTED = sa.select(_q.id).where(_q.counted_to.is_not(None)).limit(1)
-_LEFT = sa.select(_t.id).where(_t.quota_id.not_in(sa.select(_q.id))).limit(1)
+_UNCOUNTED = sa.select(_q.id).where(_q.counted_to.is_not(None))
+_LEFT = sa.select(_t.id).where(_t.quota_id.not_in(sa.select(_q.id)))
 
 
 def is_any_due(tx: Transaction) -> bool:
     """Whether there is anything to count or to sweep."""
-    return any(tx.execute(query).first() is not None for query in (_UNCOUNTED, _LEFT))
+    query = sa.select(sa.or_(_UNCOUNTED.exists(), _LEFT.exists()))
+    return bool(tx.execute(query).scalar_one())
 
 
 def count_next(tx: Transaction) -> bool:
@@ -56,7 +57,7 @@ def count_next(tx: Transaction) -> bool:
 
 def sweep_next(tx: Transaction) -> bool:
     """Sweep some of what was counted for a quota that is gone; False: there is nothing such."""
-    tally_id = tx.execute(_LEFT.order_by(_t.id)).scalar_one_or_none()
+    tally_id = tx.execute(_LEFT.order_by(_t.id).limit(1)).scalar_one_or_none()
     if tally_id is None:
         return False
     enrolled = sa.select(_m.repository_id).where(_m.tally_id == tally_id).limit(1)

@@ -12,6 +12,8 @@ from registry.oci.names import RepositoryName, list_patterns
 
 _q, _t, _s, _u = quotas.c, tallies.c, tally_shards.c, uploads.c
 
+_ANOTHER = "another quota"
+
 
 @dataclass(frozen=True, slots=True)
 class QuotaRow:
@@ -53,13 +55,9 @@ def _row(row: sa.Row[*tuple[Any, ...]]) -> QuotaRow:
 
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
-    """Set how many bytes the repositories of the pattern may have. The first statement of its
-    transaction.
-    """
-    if tx.connection.dialect.name == "postgresql":
-        # Who is making a repository has looked at the quotas, and is through when this is given.
-        # From here on, repositories are either there for `counting` to see, or know the quota.
-        tx.connection.exec_driver_sql("LOCK TABLE quotas IN ACCESS EXCLUSIVE MODE")
+    """Set how many bytes the repositories of the pattern may have."""
+    # Repositories are either there for `counting` to see, or were made by who knows the quota.
+    tx.lock_absent(_ANOTHER)
     insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
     row = tx.execute(
         insert.on_conflict_do_update(
@@ -78,6 +76,12 @@ def list_page(tx: Transaction, n: int, last: str) -> list[QuotaRow]:
     """At most `n` quotas after the pattern `last`, in byte order."""
     query = sa.select(*_COLUMNS).where(_q.pattern > last).order_by(_q.pattern).limit(n)
     return [_row(row) for row in tx.execute(query)]
+
+
+def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
+    """As `list_of`, for a repository that is being made: no quota is new until it is there."""
+    tx.lock_absent(_ANOTHER, share=True)
+    return list_of(tx, name)
 
 
 def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:

@@ -18,7 +18,7 @@ _b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.
 
 def enroll_born(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
     """Enroll a repository that was made in this transaction, and is empty."""
-    for row in quotas.list_of(tx, name):
+    for row in quotas.list_for_birth(tx, name):
         _enroll(tx, repository_id, quotas.find_tally(tx, row, name))
 
 

@@ -65,11 +65,13 @@ class Transaction:
             return sa.cast(seconds * 1_000_000, sa.BigInteger)
         return sa.literal(self.now)
 
-    def lock_absent(self, name: str) -> None:
-        """Hold the name of a row that is not there yet until the transaction ends."""
+    def lock_absent(self, name: str, *, share: bool = False) -> None:
+        """Hold the name of a row that is not there yet until the transaction ends; `share`: with
+        others who share it.
+        """
         if self.connection.dialect.name == "postgresql":
-            key = sa.func.hashtextextended(name, 0)
-            self.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+            lock = sa.func.pg_advisory_xact_lock_shared if share else sa.func.pg_advisory_xact_lock
+            self.execute(sa.select(lock(sa.func.hashtextextended(name, 0))))
 
     def lock_rows(self, query: sa.Select[Any]) -> None:
         """Hold the rows of a query in its order, however many: two that take the same rows in two

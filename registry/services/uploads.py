@@ -3,7 +3,7 @@
 import contextlib
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from registry.auth.principals import OPERATOR, Principal
 from registry.errors import (
@@ -24,6 +24,7 @@ from registry.metadata.transaction import Transaction
 from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
+from registry.services.chunks import Chunk, measured
 from registry.services.holds import Holds
 from registry.services.quotas import Quotas, Room, require_room
 from storage.digest import Digest
@@ -38,18 +39,6 @@ _NOWHERE = RepositoryName("(moving)")
 __all__ = ["Chunk", "UploadRow", "Uploads"]
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A request body. `start` and `length` in bytes, where the request stated a range; `announced`
-    as many as its Content-Length says.
-    """
-
-    body: AsyncIterable[bytes]
-    start: int | None = None
-    length: int | None = None
-    announced: int | None = None
-
-
 def _unknown(upload_id: str) -> UploadUnknownError:
     return UploadUnknownError("no such upload session in this repository", {"upload": upload_id})
 
@@ -60,21 +49,6 @@ class _PublishedError(UploadBusyError):
     def __init__(self, row: UploadRow) -> None:
         super().__init__("another request is completing this upload session")
         self.row = row
-
-
-async def _measured(chunk: Chunk) -> AsyncIterator[bytes]:
-    """The body, ended with SizeInvalidError as soon as it is not as long as it was announced."""
-    received = 0
-    async for piece in chunk.body:
-        received += len(piece)
-        if chunk.length is not None and received > chunk.length:
-            break
-        yield piece
-    if chunk.length is not None and received != chunk.length:
-        raise SizeInvalidError(
-            f"the body has not the {chunk.length} bytes of its Content-Range",
-            {"announced": chunk.length},
-        )
 
 
 class Uploads:
@@ -347,7 +321,7 @@ class Uploads:
     async def _receive(self, row: UploadRow, staged: Staged, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.start != staged.offset:
             raise UploadOutOfOrderError(staged.offset)
-        body = _measured(chunk)
+        body = measured(chunk)
         room = await self._find_room(row.repository) if chunk.announced != 0 else None
         if room is not None:
             room.require(chunk.announced or 0)
