@@ -40,6 +40,7 @@ from registry.services.manifest_cache import ManifestCache
 from registry.services.manifests import Manifests, SparseSettings
 from registry.services.moving import Moving
 from registry.services.pulls import Pulls
+from registry.services.quotas import Quotas
 from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
@@ -53,6 +54,7 @@ from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
 from registry.services.untagged import UntaggedRules
 from registry.services.uploads import Uploads
+from registry.services.usage import Usage
 from registry.services.users import Users
 from registry.services.why import Why
 from storage.driver import Driver
@@ -99,8 +101,9 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     watch = Watch(database)
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
-    uploads = Uploads(database, stores, blobs)
     scrub = ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate)
+    quotas = Quotas(database)
+    uploads = Uploads(database, stores, blobs, quotas)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
@@ -124,10 +127,12 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         scrub=Scrub(database, stores, blobs, scrub),
         # What is on its way to a row is a session's, and those live no longer.
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
+        quotas=quotas,
+        usage=Usage(database),
         health=Health(database, stores),
     )
     keyring = Keyring(database, _find_vault(settings, database))
-    access = _compose_access(settings, database, watch, keyring)
+    access = _compose_access(settings, database, watch, keyring, quotas)
     return Opened(database, watch, stores, registry, access, keyring, Leases(database))
 
 
@@ -213,7 +218,7 @@ def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[Oid
 
 
 def _compose_access(
-    settings: Settings, database: Database, watch: Watch, keyring: Keyring
+    settings: Settings, database: Database, watch: Watch, keyring: Keyring, quotas: Quotas
 ) -> Access:
     auth = settings.auth
     rules = AuthRules(
@@ -239,6 +244,7 @@ def _compose_access(
         robots=Robots(database, keyring),
         access_tokens=AccessTokens(database, keyring),
         grants=Grants(database, policies),
+        quotas=quotas,
         keys=keys,
         audit=Audit(database),
         tidying=Tidying(database, keys),

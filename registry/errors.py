@@ -157,6 +157,10 @@ class DeniedError(RegistryError):
     """The principal lacks the right."""
 
 
+class QuotaExceededError(RegistryError):
+    """A push that would put more into a quota than it allows."""
+
+
 class UnauthorizedError(RegistryError):
     """Who asks must sign in, or show more than this: `challenge` says how (RFC 9110, 11.6.1)."""
 

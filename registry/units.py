@@ -59,6 +59,14 @@ def format_size(size: int) -> str:
     return _format_quantity(size, _BYTES) or "0B"
 
 
+def round_size(size: int) -> str:
+    """Write bytes for people to compare: `9.3GiB`, with one digit after the point."""
+    for unit, scale in _BYTES.items():
+        if size >= scale > 1:
+            return f"{size / scale:.1f}{unit}"
+    return f"{size}B"
+
+
 def parse_endpoint(text: str) -> tuple[str, int]:
     """Split HOST:PORT, the host empty for all addresses; raise ValueError for all else."""
     match = _match_endpoint(_LISTEN, text)

@@ -26,6 +26,7 @@ from registry.units import (
     parse_duration,
     parse_endpoint,
     parse_size,
+    round_size,
 )
 
 
@@ -115,6 +116,14 @@ def test_a_written_size_reads_the_same(size: int) -> None:
 )
 def test_sizes_are_written_in_the_largest_unit(size: int, text: str) -> None:
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0B"), (1023, "1023B"), (1024, "1.0KiB"), (1_600_000, "1.5MiB"), (5 << 50, "5120.0TiB")],
+)
+def test_rounded_sizes_are_for_people(size: int, text: str) -> None:
+    assert round_size(size) == text
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ class Event(StrEnum):
     ACCESS_TOKEN_REVOKE = "access-token.revoke"  # noqa: S105 - as above
     GRANT_ADD = "grant.add"
     GRANT_REMOVE = "grant.remove"
+    QUOTA_SET = "quota.set"
+    QUOTA_REMOVE = "quota.remove"
     KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
     RETENTION_SET = "retention.set"

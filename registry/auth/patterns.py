@@ -61,17 +61,6 @@ class RepositoryPattern:
         return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")
 
 
-def list_patterns(name: str) -> list[str]:
-    """All patterns that speak of the repository."""
-    patterns = [name, "**"]
-    parent, _, _ = name.rpartition("/")
-    patterns.append(f"{parent}/*" if parent else "*")
-    while parent:
-        patterns.append(f"{parent}/**")
-        parent, _, _ = parent.rpartition("/")
-    return patterns
-
-
 def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern]:
     """Those of the patterns that no other one covers: together they speak of the same, each
     repository in one of them alone.

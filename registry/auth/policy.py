@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
-from registry.auth.patterns import RepositoryPattern, list_patterns
+from registry.auth.patterns import RepositoryPattern
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
@@ -16,7 +16,7 @@ from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
 from registry.metadata.signing_keys import KeyState, SigningKeyRow
 from registry.metadata.users import UserRow
-from registry.oci.names import RepositoryName
+from registry.oci.names import RepositoryName, list_patterns
 
 _UNSIGNED: Rights = frozenset({Right.PULL})
 """All that anybody may do without signing in."""

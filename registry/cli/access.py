@@ -1,5 +1,5 @@
 """The commands of the admin API, as they are written: user, group, robot, token, grant, key, audit,
-gc, retention. They work on the data itself, or with `--url` on a registry elsewhere.
+quota, gc, retention. They work on the data itself, or with `--url` on a registry elsewhere.
 """
 
 import argparse
@@ -62,6 +62,7 @@ def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> Non
     _add_robots(_Noun(commands, "robot", "robot accounts, for CI", reading))
     _add_tokens(_Noun(commands, "token", "personal access tokens", reading))
     _add_grants(_Noun(commands, "grant", "who may do what in which repositories", reading))
+    _add_quotas(_Noun(commands, "quota", "how many bytes repositories may have", reading))
     _add_keys(_Noun(commands, "key", "keys that sign tokens", reading))
     _add_audit(_Noun(commands, "audit", "what happened", reading))
     _add_gc(_Noun(commands, "gc", "garbage collection", reading))
@@ -148,6 +149,12 @@ def _add_grants(grants: _Noun) -> None:
         "REPOSITORY",
         "ACTION",
     )
+
+
+def _add_quotas(quotas: _Noun) -> None:
+    quotas.add("set", "set a quota", "PATTERN", "SIZE", function="set_one")
+    quotas.add("list", "list quotas and how full they are", function="list_all")
+    quotas.add("remove", "remove a quota", "PATTERN")
 
 
 def _add_keys(keys: _Noun) -> None:

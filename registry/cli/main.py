@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
     _add_tags(add_group(commands, "tag", "tags"), printing)
+    _add_usage(commands, printing)
     access.add_commands(commands, printing)
     return parser
 
@@ -141,6 +142,18 @@ def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
         group, "delete", "delete a tag, not its manifest", "tag:delete", [printing]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
+
+
+def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
+    summary = "who has how many bytes, and what deleting would free"
+    command = add_command(commands, "usage", summary, "usage:show", [printing])
+    command.add_argument("--top", metavar="N", default="20", help="lines of each table (20)")
+    command.add_argument(
+        "--if-deleted",
+        metavar="REPOSITORY:TAG",
+        nargs="+",
+        help="say instead what would go with these tags",
+    )
 
 
 def _version() -> str:

@@ -20,10 +20,11 @@ def _split(text: str) -> tuple[RepositoryName, Reference]:
     name, at, digest = text.partition("@")
     if at:
         return RepositoryName.parse(name), Digest.parse(digest)
-    return _split_tag(text)
+    return split_tag(text)
 
 
-def _split_tag(text: str) -> tuple[RepositoryName, Tag]:
+def split_tag(text: str) -> tuple[RepositoryName, Tag]:
+    """Read `REPOSITORY:TAG`; errors of its parts."""
     name, colon, tag = text.rpartition(":")
     if not colon:
         raise TagInvalidError(f"{text!r} must be REPOSITORY:TAG")
@@ -52,7 +53,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 def copy(args: argparse.Namespace) -> int:
     source, reference = _split(args.source)
-    target, tag = _split_tag(args.target)
+    target, tag = split_tag(args.target)
     digest = run(
         args, lambda registry: registry.tags.copy(source, reference, target, tag, OPERATOR)
     )
@@ -64,7 +65,7 @@ def copy(args: argparse.Namespace) -> int:
 
 
 def history(args: argparse.Namespace) -> int:
-    name, tag = _split_tag(args.tag)
+    name, tag = split_tag(args.tag)
     rows = run(args, lambda registry: registry.tags.list_history(name, tag, _PAGE))
     shown = [
         {
@@ -85,7 +86,7 @@ def history(args: argparse.Namespace) -> int:
 
 
 def delete(args: argparse.Namespace) -> int:
-    name, tag = _split_tag(args.tag)
+    name, tag = split_tag(args.tag)
     run(args, lambda registry: registry.manifests.delete(name, tag, OPERATOR))
     if args.json:
         output.write_json({"deleted": f"{name}:{tag}"})

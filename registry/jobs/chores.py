@@ -16,6 +16,7 @@ SCRUB = "scrub"
 """The job that the command of this name does as well."""
 RETAIN_EVERY = 30.0
 """Seconds between two looks whether a run is due."""
+COUNT_EVERY = 2.0
 
 
 def list_jobs(
@@ -54,6 +55,7 @@ def list_jobs(
             retention.work,
         ),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
+        Job("quota-count", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
     ]

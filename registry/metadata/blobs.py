@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata import candidates
+from registry.metadata import candidates, tallies
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
@@ -260,6 +260,7 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
         # A link that is there is held; one that was on its way out when we came is made again.
         if tx.execute(held).first() is not None:
             return
+    tallies.add(tx, repository.id, digest)
     tx.record(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
     tx.execute(
         sa.update(manifest_edges)
@@ -283,6 +284,7 @@ def unlink(
     if tx.execute(sa.delete(repository_blobs).where(here)).rowcount == 0:
         return False
     tx.queue((NOWHERE, Kind.BLOB, digest), since)
+    tallies.remove(tx, repository.id, digest)
     tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
     return True
 

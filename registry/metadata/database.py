@@ -8,6 +8,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -77,7 +78,8 @@ class Database:
         return Path(self.url.database or "")
 
     async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
-        """Run `work` on a reading connection. On SQLite it sees one snapshot.
+        """Run `work` on a reading connection. It sees one snapshot on SQLite, and on PostgreSQL
+        with more than the usual patience.
 
         DatabaseUnavailableError, on PostgreSQL when `patience`, in seconds, ends. Cancelled, it
         does not wait for `work`: a database that hangs must not hang who gave up.
@@ -85,7 +87,8 @@ class Database:
         readers = self._readers
         try:
             if isinstance(readers, PostgresReader):
-                return await answer(lambda: readers.submit(work), self._look, patience)
+                begin = partial(readers.submit, work, patience)
+                return await answer(begin, self._look, patience)
             return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
         except sa.exc.SQLAlchemyError as error:
             raise _translate(error) from None

@@ -67,6 +67,11 @@ def open_engine(url: sa.URL, *, writer: bool) -> sa.Engine:
     return engine if writer else engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
+def _allow(seconds: float) -> str:
+    """Let the statements of a transaction take so long."""
+    return f"SET LOCAL statement_timeout = '{seconds:.0f}s'"
+
+
 class PostgresReader:
     """Threads that each read for one caller at a time."""
 
@@ -75,11 +80,16 @@ class PostgresReader:
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "sql-read")
 
-    def submit(self, work: Callable[[Transaction], T]) -> Call[T]:
-        """Begin a read, each of its statements of its own moment."""
+    def submit(self, work: Callable[[Transaction], T], patience: float = PATIENCE) -> Call[T]:
+        """Begin a read, each of its statements of its own moment; above PATIENCE all of one, and
+        they may take so many seconds.
+        """
 
         def run(call: Call[T]) -> T:
             with self._engine.connect() as connection, call.using(connection):
+                if patience > PATIENCE:
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                    connection.exec_driver_sql(_allow(patience))
                 return work(Transaction(connection, "", self._clock()))
 
         def run_again_if_lost(call: Call[T]) -> T:
@@ -119,8 +129,7 @@ class PostgresWriter:
             try:
                 with self._engine.connect() as connection, call.using(connection):
                     if patience > PATIENCE:
-                        limit = f"SET LOCAL statement_timeout = '{patience:.0f}s'"
-                        connection.exec_driver_sql(limit)
+                        connection.exec_driver_sql(_allow(patience))
                     transaction = Transaction(connection, actor, self._clock())
                     result = work(transaction)
                     transaction.write_changes()

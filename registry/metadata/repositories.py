@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata import tallies
 from registry.metadata.tables import (
     TEXT,
     blobs,
@@ -92,6 +93,7 @@ def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> Repo
     ).one()
     repository = RepositoryRow(*row)
     if repository.generation == generation:
+        tallies.enroll_born(tx, repository.id, name)
         tx.record(Change.REPOSITORY_CREATE, name, generation)
     return repository
 
@@ -178,6 +180,7 @@ def delete(tx: Transaction, repository: RepositoryRow) -> None:
     """Remove a repository (locked by the caller) with all that is in it. Its upload sessions keep
     their rows, are no longer found, and expire.
     """
+    tallies.remove_all(tx, repository.id)
     ids = sa.select(manifests.c.id).where(manifests.c.repository_id == repository.id)
     tx.execute(sa.delete(tags).where(tags.c.repository_id == repository.id))
     tx.execute(sa.delete(manifest_edges).where(manifest_edges.c.manifest_id.in_(ids)))
@@ -193,6 +196,7 @@ def _remove(tx: Transaction, repository: RepositoryRow) -> None:
         tx.execute(sa.delete(table).where(table.c.repository_id == repository.id))
     for key in [key for key in tx.queued if key[0] == repository.id]:
         del tx.queued[key]
+    tallies.dismiss(tx, repository.id)
     tx.execute(sa.delete(repositories).where(_r.id == repository.id))
     tx.record(Change.REPOSITORY_DELETE, repository.name, repository.generation)
     tx.removed.append(repository.name)

@@ -1,5 +1,7 @@
 """A transaction as the files of queries see it."""
 
+import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +18,9 @@ CHUNK = 500
 """Values in one IN list: well below what either database takes."""
 
 Value = TypeVar("Value", Digest, str)
+
+SHARDS = 16
+"""Rows that the bytes of a tally are spread over."""
 
 
 class Change(StrEnum):
@@ -59,6 +64,8 @@ class Transaction:
     policy_changed: bool = False
     removed: list[RepositoryName] = field(default_factory=list)
     queued: dict[Key, int | None] = field(default_factory=dict)
+    # By tally, the bytes by which it grew.
+    tallied: Counter[int] = field(default_factory=Counter)
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
@@ -86,6 +93,14 @@ class Transaction:
             key = sa.func.hashtextextended(name, 0)
             lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
             self.execute(sa.select(lock(key)))
+
+    def lock_rows(self, query: sa.Select[Any]) -> None:
+        """Hold the rows of a query in its order, however many: two that take the same rows in two
+        orders wait for each other.
+        """
+        if self.connection.dialect.name == "postgresql":
+            held = query.with_for_update().subquery()
+            self.execute(sa.select(sa.func.count()).select_from(held))
 
     def record(
         self,
@@ -130,6 +145,7 @@ class Transaction:
         locks are then held for the commit alone, and numbers follow commits without a gap.
         """
         self._write_queue()
+        self._write_tallies()
         if self.policy_changed or self.removed:
             self._write_policy_number()
         if self.changes:
@@ -164,6 +180,20 @@ class Transaction:
             "since": self.read_clock() if since is None else since,
             "parked": "",
         }
+
+    def _write_tallies(self) -> None:
+        shard = random.randrange(SHARDS)  # noqa: S311 - against meeting others there
+        for tally_id, grown in sorted(self.tallied.items()):
+            if grown:
+                insert = self.insert(tables.tally_shards).values(
+                    tally_id=tally_id, shard=shard, bytes=grown
+                )
+                total = tables.tally_shards.c.bytes + insert.excluded.bytes
+                self.execute(
+                    insert.on_conflict_do_update(
+                        index_elements=["tally_id", "shard"], set_={"bytes": total}
+                    )
+                )
 
     def _write_policy_number(self) -> None:
         head = tables.policy_head

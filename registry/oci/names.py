@@ -36,3 +36,14 @@ class RepositoryName:
 
     def __str__(self) -> str:
         return self.value
+
+
+def list_patterns(name: str) -> list[str]:
+    """All patterns that speak of the repository, as `registry/auth/patterns.py` writes them."""
+    patterns = [name, "**"]
+    parent, _, _ = name.rpartition("/")
+    patterns.append(f"{parent}/*" if parent else "*")
+    while parent:
+        patterns.append(f"{parent}/**")
+        parent, _, _ = parent.rpartition("/")
+    return patterns

@@ -1,4 +1,4 @@
-"""Who may do what, as the front ends see it: one object a noun."""
+"""Who may do what, and how much of it, as the front ends see it: one object a noun."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from registry.services.audit import Audit
 from registry.services.grants import Grants
 from registry.services.groups import Groups
 from registry.services.keys import Keys
+from registry.services.quotas import Quotas
 from registry.services.robots import Robots
 from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
@@ -27,6 +28,7 @@ class Access:
     robots: Robots
     access_tokens: AccessTokens
     grants: Grants
+    quotas: Quotas
     keys: Keys
     audit: Audit
     tidying: Tidying

@@ -12,6 +12,7 @@ from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.services.gc_rules import GcRules
+from registry.services.quotas import require_room
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError, ObjectMissingError
@@ -149,7 +150,7 @@ class Blobs:
 
         Without a source, those `among` are looked at, which a token names, or else the first
         hundred. False says nothing of why: denied, no such repository and no such blob look the
-        same.
+        same. QuotaExceededError.
         """
         if source is None:
             source = await self._find_source(digest, may_pull, among)
@@ -166,6 +167,7 @@ class Blobs:
             if kept is None or kept.key != row.key or blobs.find(tx, origin, digest) is None:
                 raise _unknown(digest)  # gone since we looked; nothing is left of `ensure`
             blobs.link(tx, target, digest)
+            require_room(tx, name)
             return True
 
         try:

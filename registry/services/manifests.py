@@ -26,6 +26,7 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.gc_rules import GcRules
 from registry.services.manifest_cache import ManifestCache
+from registry.services.quotas import NOBODY, require_room
 from storage.digest import DEFAULT_ALGORITHM, Digest
 
 _FALLBACK_TAG = re.compile(r"sha(256|512)-[0-9a-f]{64}")
@@ -164,8 +165,8 @@ class Manifests:
     ) -> Pushed:
         """Store a manifest, under `digest` if given, and point all of `set_tags` at it or none.
 
-        Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError, TagMovedError
-        and DeniedError; nothing is stored then.
+        Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError,
+        TagMovedError, DeniedError and QuotaExceededError; nothing is stored then.
         """
         if len(raw) < _ON_THREAD:
             actual, manifest = _read(raw, content_type, digest)
@@ -178,6 +179,7 @@ class Manifests:
             looks = condition is not None or rights.are_bounded
             lock = looks or self._may_be_sparse(manifest)
             repository = repositories.ensure(tx, name, lock=lock)
+            require_room(tx, name, before=NOBODY)
             for tag in set_tags if looks else ():
                 current = tags.find(tx, repository, tag)
                 rights.check(tag, current, actual)

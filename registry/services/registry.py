@@ -10,6 +10,7 @@ from registry.services.health import Health
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
 from registry.services.pulls import Pulls
+from registry.services.quotas import Quotas
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
 from registry.services.retention import Retention
@@ -18,6 +19,7 @@ from registry.services.scrub import Scrub
 from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
 from registry.services.uploads import Uploads
+from registry.services.usage import Usage
 from registry.services.why import Why
 
 
@@ -41,4 +43,6 @@ class Registry:
     moving: Moving
     scrub: Scrub
     fsck: Fsck
+    quotas: Quotas
+    usage: Usage
     health: Health

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from registry.auth.books import Actor, Event, note
-from registry.auth.patterns import RepositoryPattern, list_patterns
+from registry.auth.patterns import RepositoryPattern
 from registry.auth.principals import OPERATOR, RETENTION
 from registry.errors import ConflictError
 from registry.metadata import (
@@ -23,7 +23,7 @@ from registry.metadata.retention import LooseManifest, TagUse
 from registry.metadata.retention_rules import RuleRow
 from registry.metadata.retention_run import RunRow
 from registry.metadata.transaction import Transaction
-from registry.oci.names import RepositoryName
+from registry.oci.names import RepositoryName, list_patterns
 from registry.oci.references import Tag
 from registry.services.freed import measure
 from registry.services.manifests import delete_manifest

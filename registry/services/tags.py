@@ -11,6 +11,7 @@ from registry.metadata.transaction import Transaction
 from registry.oci.manifests import parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.services.quotas import require_room
 from registry.services.repositories import find_or_raise
 from storage.digest import Digest
 
@@ -44,7 +45,10 @@ class Tags:
         tag: Tag,
         principal: Principal,
     ) -> Digest:
-        """Tag a manifest of `source` in `target`, bringing what it names; its digest."""
+        """Tag a manifest of `source` in `target`, bringing what it names; its digest.
+
+        Errors for what is not there, QuotaExceededError.
+        """
 
         def work(tx: Transaction) -> Digest:
             origin = find_or_raise(tx, source)
@@ -54,6 +58,7 @@ class Tags:
             destination = repositories.ensure(tx, target)
             if destination.id != origin.id:
                 _bring(tx, origin, destination, row.digest)
+                require_room(tx, target)
             tags.put(tx, destination, tag, row.digest)
             return row.digest
 

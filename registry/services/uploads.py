@@ -3,13 +3,14 @@
 import contextlib
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from registry.auth.principals import OPERATOR, Principal
 from registry.errors import (
     BodyStalledError,
     ClientGoneError,
     DigestMismatchError,
+    QuotaExceededError,
     RegistryError,
     SizeInvalidError,
     UploadBusyError,
@@ -23,7 +24,9 @@ from registry.metadata.transaction import Transaction
 from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
+from registry.services.chunks import Chunk, measured
 from registry.services.holds import Holds
+from registry.services.quotas import Quotas, Room, require_room
 from storage.digest import Digest
 from storage.errors import StagedBusyError, StagedLostError, StoreError
 from storage.keys import blob_key, find_digest, new_generation
@@ -34,15 +37,6 @@ _NOWHERE = RepositoryName("(moving)")
 """No client can ask for a session of this repository: it is no name."""
 
 __all__ = ["Chunk", "UploadRow", "Uploads"]
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A request body. `start` and `length` in bytes, where the request stated a range."""
-
-    body: AsyncIterable[bytes]
-    start: int | None = None
-    length: int | None = None
 
 
 def _unknown(upload_id: str) -> UploadUnknownError:
@@ -57,32 +51,24 @@ class _PublishedError(UploadBusyError):
         self.row = row
 
 
-async def _measured(chunk: Chunk) -> AsyncIterator[bytes]:
-    """The body, ended with SizeInvalidError as soon as it is not as long as it was announced."""
-    received = 0
-    async for piece in chunk.body:
-        received += len(piece)
-        if chunk.length is not None and received > chunk.length:
-            break
-        yield piece
-    if chunk.length is not None and received != chunk.length:
-        raise SizeInvalidError(
-            f"the body has not the {chunk.length} bytes of its Content-Range",
-            {"announced": chunk.length},
-        )
-
-
 class Uploads:
     """A session is worth something only in its repository and to the principal that began it."""
 
-    def __init__(self, database: Database, stores: Stores, linked: Blobs) -> None:
+    def __init__(self, database: Database, stores: Stores, linked: Blobs, quotas: Quotas) -> None:
         self._db = database
         self._stores = stores
         self._blobs = linked
+        self._quotas = quotas
         self._holds = Holds(database)
 
     async def start(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
-        """Begin a session. Nothing is created in the store until bytes come."""
+        """Begin a session. Nothing is created in the store until bytes come.
+
+        QuotaExceededError where none would fit.
+        """
+        room = await self._find_room(name)
+        if room is not None:
+            room.require(1)
 
         def work(tx: Transaction) -> UploadRow:
             # Kept: a removal at the same moment would take the session with it, unseen.
@@ -121,10 +107,13 @@ class Uploads:
     async def append(
         self, name: RepositoryName, principal: Principal, upload_id: str, chunk: Chunk
     ) -> UploadRow:
-        """Add a chunk; the session at its new offset, durable. A cut body keeps what arrived."""
+        """Add a chunk; the session at its new offset, durable. A cut body keeps what arrived.
+
+        QuotaExceededError ends the session.
+        """
         async with self._held(name, principal, upload_id) as (row, staged):
             try:
-                await self._receive(staged, chunk)
+                await self._receive(row, staged, chunk)
             except (ClientGoneError, BodyStalledError):
                 await self._acknowledge(row, staged)
                 raise
@@ -138,7 +127,9 @@ class Uploads:
         chunk: Chunk,
         digest: Digest,
     ) -> None:
-        """Add the last chunk, verify, publish, link. A wrong digest ends the session."""
+        """Add the last chunk, verify, publish, link. A wrong digest ends the session, and so does
+        QuotaExceededError.
+        """
         try:
             async with self._held(name, principal, upload_id) as (row, staged):
                 published, key = await self._publish(row, staged, chunk, digest)
@@ -232,6 +223,10 @@ class Uploads:
                 except StagedLostError as error:  # as a store says that finds it out late
                     await self._end(row, staged)
                     raise _unknown(upload_id) from error
+                except QuotaExceededError:
+                    if staged.published is None:
+                        await self._end(row, staged)
+                    raise
         except StagedBusyError as error:
             raise UploadBusyError("another request is using this upload session") from error
 
@@ -302,7 +297,7 @@ class Uploads:
         """Add the last chunk, verify, let the bytes appear; the row, and the key they are under."""
         if not staged.sealed:  # else by a request that came no further
             try:
-                await self._receive(staged, chunk)
+                await self._receive(row, staged, chunk)
             except (ClientGoneError, BodyStalledError):
                 await self._acknowledge(row, staged)
                 raise
@@ -323,14 +318,23 @@ class Uploads:
         await staged.publish(blob_key(digest, row.generation))
         return row, key
 
-    async def _receive(self, staged: Staged, chunk: Chunk) -> None:
+    async def _receive(self, row: UploadRow, staged: Staged, chunk: Chunk) -> None:
         if chunk.start is not None and chunk.start != staged.offset:
             raise UploadOutOfOrderError(staged.offset)
+        body = measured(chunk)
+        room = await self._find_room(row.repository) if chunk.announced != 0 else None
+        if room is not None:
+            room.require(chunk.announced or 0)
+            body = room.bound(body)
         try:
-            await staged.append(_measured(chunk))
+            await staged.append(body)
         except (SizeInvalidError, StoreError):
             await staged.rollback()
             raise
+
+    async def _find_room(self, name: RepositoryName) -> Room | None:
+        """What is left for the repository; None: as much as there is."""
+        return None if name == _NOWHERE else await self._quotas.find_room(name)
 
     async def _acknowledge(self, row: UploadRow, staged: Staged) -> UploadRow:
         """Make the new offset durable. The key named beside it saves `complete` a transaction:
@@ -364,6 +368,8 @@ class Uploads:
             there = uploads.advance(tx, moved)
             for key in left if there else ():
                 doomed.insert(tx, row.store, key, "staged before")
+            if moved.offset > row.offset and row.repository != _NOWHERE:
+                require_room(tx, row.repository)
             return there
 
         if not await self._db.write(work, actor=row.principal):
@@ -393,7 +399,12 @@ class Uploads:
         return self._stores.get(row.store).staging
 
     async def _end(self, row: UploadRow, staged: Staged) -> None:
-        """End a held session: the keys that it named may have bytes and are doomed."""
+        """End a held session with its bytes."""
+        staged.over = await self._forget(row)
+        await staged.discard()
+
+    async def _forget(self, row: UploadRow) -> bool:
+        """End a session: the keys that it named may have bytes and are doomed. Whether it was."""
 
         def work(tx: Transaction) -> bool:
             # As it is now: the store has written to it since it was read.
@@ -404,8 +415,7 @@ class Uploads:
                 doomed.insert(tx, now.store, key, "upload ended")
             return True
 
-        staged.over = await self._db.write(work, actor=OPERATOR.name, frees=True)
-        await staged.discard()
+        return await self._db.write(work, actor=OPERATOR.name, frees=True)
 
     async def _link(self, row: UploadRow, digest: Digest, key: str) -> None:
         """Make published bytes a blob of the repository, and the session's row go with it."""
@@ -433,10 +443,15 @@ class Uploads:
                 # The bytes are there already, whole. One copy is enough.
                 doomed.insert(tx, blob.store, blob.key, "duplicate upload")
             blobs.link(tx, repository, blob.digest)
+            require_room(tx, row.repository, before=row.id)
             for other in rest:
                 doomed.insert(tx, row.store, other, "staged before")
 
-        await self._db.write(work, actor=row.principal)
+        try:
+            await self._db.write(work, actor=row.principal)
+        except QuotaExceededError:
+            await self._forget(row)
+            raise
 
     async def _switch(self, row: UploadRow, blob: BlobRow, key: str, keep: int) -> bool:
         """Let the blob's row name published bytes, and the session's row go with it."""

@@ -45,6 +45,9 @@ add_grant      401 403 403 201 403 201
 take_grant     401 403 403 204 403 204
 remove_grant   401 403 403 204 403 204
 check_grant    401 403 403 200 403 200
+list_quotas    401 403 403 403 403 200
+set_quota      401 403 403 403 403 200
+remove_quota   401 403 403 403 403 204
 list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
@@ -76,6 +79,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "rotate_robot": {},
     "add_grant": {"subject": "alice", "pattern": "team/{role}", "actions": ["pull"]},
     "take_grant": {"subject": "alice", "pattern": "team/take/{role}"},
+    "set_quota": {"pattern": "new-quota/{role}", "limit": 1024},
+    "remove_quota": {"pattern": "old-quota/{role}"},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -113,6 +118,7 @@ MISSING = {
     "leavers": "no-group",
     "leaver": "nobody",
     "devs": "no-group",
+    "old-quota": "no-quota",
     "old-{role}": "no-token",
     "old": "no-robot",
     "ci": "no-robot",
@@ -148,6 +154,7 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await accounts.robot(name)
     for role in ROLES:
         await accounts.token("alice", f"old-{role}")
+        await api.opened.access.quotas.set(f"old-quota/{role}", 1024, OPERATOR)
         await accounts.grant("alice", f"team/take/{role}", "pull")
         await accounts.grant("alice", f"team/gone/{role}", "pull")
         pattern = RepositoryPattern.parse(f"team/old-rules/{role}")

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.patterns import Reach, RepositoryPattern, list_patterns, list_widest
+from registry.auth.patterns import Reach, RepositoryPattern, list_widest
 from registry.errors import PatternInvalidError
-from registry.oci.names import RepositoryName
+from registry.oci.names import RepositoryName, list_patterns
 
 PARTS = ["a", "b", "a-b", "a.b", "a_b"]
 # One part begins like another.

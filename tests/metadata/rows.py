@@ -14,6 +14,7 @@ from registry.metadata import (
     groups,
     manifests,
     postgres,
+    quotas,
     refresh_tokens,
     repositories,
     retention_rules,
@@ -122,7 +123,8 @@ def add(
 
 
 def add_access(tx: Transaction) -> None:
-    """Put a row into each table of who may do what."""
+    """Put a row into each table of who may do what, and how much of it."""
+    quotas.put(tx, "team/**", 1 << 30)
     users.insert(tx, "ann", None, admin=True)
     ann = users.find(tx, "ann")
     groups.insert(tx, "devs")

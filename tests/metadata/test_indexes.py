@@ -17,6 +17,7 @@ from registry.metadata import (
     owners,
     postgres,
     pulls,
+    quotas,
     repositories,
     retention,
     retention_rules,
@@ -24,6 +25,7 @@ from registry.metadata import (
     scrub,
     sqlite,
     tags,
+    tallies,
     uploads,
     walk,
 )
@@ -75,6 +77,8 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_beginning": lambda tx: manifests.list_beginning(tx, find(tx), ["sha256:0"]),
     "graph.list_blobs": lambda tx: graph.list_blobs(tx, [1]),
     "graph.iter_shares": lambda tx: list(graph.iter_shares(tx, find(tx), [ANY])),
+    "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
+    "tallies.remove": lambda tx: tallies.remove(tx, find(tx).id, ANY),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
     "tags.delete": lambda tx: tags.delete(tx, find(tx), TAG),
@@ -124,6 +128,8 @@ class Explaining:
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
         self.tx = Transaction(connection, "ann", 1)
+        for pattern in ("**", "team/**", "team/app"):
+            quotas.put(self.tx, pattern, 1 << 30)
         add(self.tx, image("1"), "latest")
         add(self.tx, LOOSE)
         self.prefix = "EXPLAIN QUERY PLAN "

@@ -1,6 +1,18 @@
 """All operations of the admin API: routes, document and command line are made from this table."""
 
-from registry.api.admin import audit, gc, grants, groups, keys, me, retention, robots, tokens, users
+from registry.api.admin import (
+    audit,
+    gc,
+    grants,
+    groups,
+    keys,
+    me,
+    quotas,
+    retention,
+    robots,
+    tokens,
+    users,
+)
 from registry.api.admin.operation import Operation
 
 BASE = "/api/v1"
@@ -13,6 +25,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *groups.OPERATIONS,
     *robots.OPERATIONS,
     *grants.OPERATIONS,
+    *quotas.OPERATIONS,
     *keys.OPERATIONS,
     *audit.OPERATIONS,
     *gc.OPERATIONS,

@@ -3,6 +3,7 @@
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from registry.api.advice import advise
 from registry.api.body import read_body
 from registry.api.call import Call
 from registry.api.etags import is_unchanged, parse_etags
@@ -98,7 +99,7 @@ async def put_manifest(call: Call) -> Response:
     if isinstance(reference, Digest):
         for tag in set_tags:
             response.headers.append("OCI-Tag", str(tag))
-    return response
+    return await advise(call, response)
 
 
 async def delete_manifest(call: Call) -> Response:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
+from registry.api.advice import advise
 from registry.api.body import iter_body
 from registry.api.call import Call
 from registry.api.errors import answer
@@ -20,6 +21,7 @@ from registry.services.uploads import Chunk, UploadRow
 from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
 from storage.errors import StoreError
 
+_LENGTH = re.compile(r"[0-9]{1,19}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -49,7 +51,13 @@ def _body(call: Call) -> AsyncIterator[bytes]:
 
 def _chunk(call: Call) -> Chunk:
     span = parse_content_range(call.request.headers.get("content-range"))
-    return Chunk(_body(call), *span) if span else Chunk(_body(call))
+    start, length = span or (None, None)
+    return Chunk(_body(call), start, length, _announced(call))
+
+
+def _announced(call: Call) -> int | None:
+    length = call.request.headers.get("content-length", "")
+    return int(length) if _LENGTH.fullmatch(length) else None
 
 
 def _upload_id(call: Call) -> str:
@@ -70,7 +78,7 @@ async def start_upload(call: Call) -> Response:
     mount, digest = _digest(call, "mount"), _digest(call, "digest")
     call.check_upload()
     if mount and await _mount(call, mount):
-        return _created(call.name, mount)
+        return await advise(call, _created(call.name, mount))
     algorithm = call.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
     if algorithm not in ALGORITHMS:
         raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
@@ -100,19 +108,20 @@ async def _push_whole(call: Call, digest: Digest) -> Response:
     row = await uploads.start(call.name, call.principal, digest.algorithm)
     try:
         # No Content-Range is read: there is no session yet that a 416 could point to.
-        await uploads.complete(call.name, call.principal, row.id, Chunk(_body(call)), digest)
+        chunk = Chunk(_body(call), announced=_announced(call))
+        await uploads.complete(call.name, call.principal, row.id, chunk, digest)
     except (RegistryError, StoreError):
         # The client was never told of the session: nobody would resume it.
         await _cancel_quietly(call, row.id)
         raise
-    return _created(call.name, digest)
+    return await advise(call, _created(call.name, digest))
 
 
 async def _cancel_quietly(call: Call, upload_id: str) -> None:
     try:
         await call.registry.uploads.cancel(call.name, call.principal, upload_id)
     except (UploadUnknownError, UploadBusyError):
-        return  # a wrong digest has ended it, or its bytes are published and it is to expire
+        return  # a wrong digest or a quota ended it, or its bytes are published and it is to expire
 
 
 async def get_upload(call: Call) -> Response:
@@ -138,7 +147,7 @@ async def complete_upload(call: Call) -> Response:
         )
     except UploadOutOfOrderError as error:
         return _out_of_order(call, upload_id, error)
-    return _created(call.name, digest)
+    return await advise(call, _created(call.name, digest))
 
 
 def _out_of_order(call: Call, upload_id: str, error: UploadOutOfOrderError) -> Response:

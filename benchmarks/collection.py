@@ -1,0 +1,305 @@
+"""Garbage collection beside Debian's docker-registry: the same images pushed to both, half deleted.
+
+Distribution has to be stopped while `garbage-collect` runs (its documentation says why); Moorage
+collects while it serves. Printed: how long collection took and its CPU seconds, for how long the
+registry was away, how many pulls were served meanwhile, and the bytes on disk before and after.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from tests.support.postgres import free_port
+
+OCI = "application/vnd.oci.image.manifest.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+PUSHERS = 4
+PULLERS = 2
+
+DISTRIBUTION = """
+version: 0.1
+log: {{level: error}}
+storage:
+  filesystem: {{rootdirectory: {root}}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+
+
+@dataclass
+class Side:
+    """One of the two: how to start it, and what it did."""
+
+    name: str
+    folder: Path
+    port: int
+    command: list[str]
+    environ: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command,
+            env={**os.environ, **self.environ},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if Client(self.port).ask("GET", "/v2/")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError(f"{self.name} does not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
+            self.process = None
+
+    def count_blobs(self) -> tuple[int, int]:
+        """Files of blobs and manifests on the disk, and their bytes."""
+        sizes = [
+            path.stat().st_size for path in self.folder.glob("**/blobs/**/*") if path.is_file()
+        ]
+        return len(sizes), sum(sizes)
+
+
+class Client:
+    """A connection that stays open."""
+
+    def __init__(self, port: int) -> None:
+        self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, kind: str = ""
+    ) -> tuple[int, str, bytes]:
+        """Status, location and body."""
+        headers = {"Accept": OCI, **({"Content-Type": kind} if kind else {})}
+        self._http.request(method, path, body, headers)
+        answer = self._http.getresponse()
+        return answer.status, answer.headers.get("Location", ""), answer.read()
+
+    def push_blob(self, repository: str, data: bytes) -> dict[str, object]:
+        digest = f"sha256:{sha256(data).hexdigest()}"
+        status, location, _ = self.ask("POST", f"/v2/{repository}/blobs/uploads/")
+        assert status == 202
+        where = location[location.index("/v2/") :]
+        joint = "&" if "?" in where else "?"
+        status, _, text = self.ask(
+            "PUT", f"{where}{joint}digest={digest}", data, "application/octet-stream"
+        )
+        assert status == 201, text
+        return {"mediaType": LAYER, "digest": digest, "size": len(data)}
+
+    def push_image(self, repository: str, number: int) -> str:
+        """A config and a layer of its own, which nothing else has; its digest."""
+        parts = [f"{part} of {number} ".encode() * 20 for part in ("config", "layer")]
+        config, layer = (self.push_blob(repository, data) for data in parts)
+        manifest = {"schemaVersion": 2, "mediaType": OCI, "config": config, "layers": [layer]}
+        raw = json.dumps(manifest).encode()
+        path = f"/v2/{repository}/manifests/v{number}"
+        status, _, text = self.ask("PUT", path, raw, OCI)
+        assert status == 201, text
+        return f"sha256:{sha256(raw).hexdigest()}"
+
+
+def repository_of(number: int) -> str:
+    return f"bench/r{number % 100}"
+
+
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Run `work` with 0, 1, 2, ... at once; what one of them raises is raised."""
+    failed: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def fill(side: Side, images: int) -> list[str]:
+    """Push them all; their digests."""
+    digests = [""] * images
+
+    def push(first: int) -> None:
+        client = Client(side.port)
+        for number in range(first, images, PUSHERS):
+            digests[number] = client.push_image(repository_of(number), number)
+
+    in_threads(PUSHERS, push)
+    return digests
+
+
+def delete_half(side: Side, digests: list[str]) -> None:
+    """Every second one, by digest: neither registry keeps anything of it then."""
+
+    def delete(first: int) -> None:
+        client = Client(side.port)
+        for number in range(1 + 2 * first, len(digests), 2 * PUSHERS):
+            path = f"/v2/{repository_of(number)}/manifests/{digests[number]}"
+            status, _, text = client.ask("DELETE", path)
+            assert status == 202, text
+
+    in_threads(PUSHERS, delete)
+
+
+class Pulls:
+    """Clients that pull what was kept, all the time."""
+
+    def __init__(self, side: Side, digests: list[str]) -> None:
+        self.served = 0
+        self.refused = 0
+        self.longest = 0.0
+        self._side = side
+        self._kept = range(0, len(digests), 2)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=lambda: in_threads(PULLERS, self._pull))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def _pull(self, first: int) -> None:
+        client = Client(self._side.port)
+        number = first
+        while not self._over.is_set():
+            number = (number + 7) % len(self._kept)
+            image = self._kept[number]
+            begun = time.monotonic()
+            try:
+                status, _, _ = client.ask("GET", f"/v2/{repository_of(image)}/manifests/v{image}")
+            except OSError:
+                client = Client(self._side.port)
+                self.refused += 1
+                time.sleep(0.01)
+                continue
+            assert status == 200
+            self.served += 1
+            self.longest = max(self.longest, time.monotonic() - begun)
+
+
+def run_measured(command: list[str], environ: dict[str, str]) -> tuple[float, float]:
+    """Run a command; its seconds and CPU seconds."""
+    before, begun = os.times(), time.monotonic()
+    subprocess.run(
+        command,
+        check=True,
+        env={**os.environ, **environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    took, after = time.monotonic() - begun, os.times()
+    used = after.children_user + after.children_system
+    return took, used - before.children_user - before.children_system
+
+
+def collect_distribution(side: Side) -> tuple[float, float, float]:
+    """Seconds of collection, its CPU seconds, seconds away."""
+    begun = time.monotonic()
+    side.stop()
+    took, cpu = run_measured(
+        ["docker-registry", "garbage-collect", "--delete-untagged", side.command[-1]], {}
+    )
+    side.start()
+    return took, cpu, time.monotonic() - begun
+
+
+def collect_moorage(side: Side, data: Path) -> tuple[float, float, float]:
+    """As above; `gc run` is a process of its own, and the server is never away."""
+    command = [sys.executable, "-m", "registry.cli.main", "gc", "run", "--data", str(data)]
+    return *run_measured(command, side.environ), 0.0
+
+
+def compare(folder: Path, images: int, sides: list[str]) -> None:
+    config = folder / "distribution.yml"
+    ports = free_port(), free_port()
+    config.write_text(DISTRIBUTION.format(root=folder / "theirs", port=ports[0]))
+    theirs = Side(
+        "Distribution", folder / "theirs", ports[0], ["docker-registry", "serve", str(config)]
+    )
+    data = folder / "ours"
+    ours = Side(
+        "Moorage",
+        data,
+        ports[1],
+        [
+            *(sys.executable, "-m", "registry.cli.main", "serve"),
+            *("--data", str(data), "--listen", f"127.0.0.1:{ports[1]}"),
+        ],
+        # Its own rounds are far apart, so that what is measured is the one that is asked for.
+        {"MOORAGE_GC__GRACE": "1s", "MOORAGE_GC__INTERVAL": "1h", "MOORAGE_GC__UNTAGGED": "delete"},
+    )
+    for side in (theirs, ours):
+        if side.name.lower() not in sides:
+            continue
+        with ExitStack() as stack:
+            stack.callback(side.stop)
+            side.start()
+            begun = time.monotonic()
+            digests = fill(side, images)
+            print(f"{side.name}: {images} images pushed in {time.monotonic() - begun:.0f} s")
+            begun = time.monotonic()
+            delete_half(side, digests)
+            print(f"  half of them deleted in {time.monotonic() - begun:.0f} s")
+            time.sleep(3)  # a grace
+            before = side.count_blobs()
+            pulls = Pulls(side, digests)
+            with pulls.running():
+                if side is theirs:
+                    took, cpu, away = collect_distribution(side)
+                else:
+                    took, cpu, away = collect_moorage(side, data)
+            served = pulls.served
+            time.sleep(5)  # removed keys go in rounds
+            after = side.count_blobs()
+            print(
+                f"  collected in {took:.1f} s ({cpu:.1f} CPU s), away {away:.1f} s, "
+                f"{served} pulls served meanwhile, {pulls.refused} refused, longest "
+                f"{pulls.longest * 1000:.0f} ms\n"
+                f"  files {before[0]} -> {after[0]}, bytes {before[1]} -> {after[1]}"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--sides", nargs="+", default=["distribution", "moorage"])
+    parser.add_argument("--folder", type=Path, help="where to put the data; a temporary one else")
+    options = parser.parse_args()
+    assert shutil.which("docker-registry"), "Debian's package docker-registry is not installed"
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        compare(Path(folder), options.images, options.sides)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Rows of quotas, and how full they are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.areas import EACH, is_within
+from registry.metadata.tables import quotas, tallies, tally_shards, uploads
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName, list_patterns
+
+_q, _t, _s, _u = quotas.c, tallies.c, tally_shards.c, uploads.c
+
+_ANOTHER = "another quota"
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRow:
+    """A quota. `bytes`: as many are allowed. `counted`: whether all that was there before it is
+    counted.
+    """
+
+    id: int
+    pattern: str
+    bytes: int
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How full a quota is, in bytes: `used` by distinct blobs, `reserved` by open upload sessions,
+    `grown` in this transaction. `pattern` is what they were counted of: of a quota for each
+    namespace, one namespace.
+    """
+
+    quota: QuotaRow
+    pattern: str
+    used: int
+    reserved: int
+    grown: int
+
+    @property
+    def left(self) -> int:
+        """What still fits; below zero where more is there than may be."""
+        return self.quota.bytes - self.used - self.reserved - self.grown
+
+
+# Not `counted_to IS NULL`, which SQLite 3.40 gets wrong after an upsert.
+_COLUMNS = (_q.id, _q.pattern, _q.bytes, _q.counted_to)
+
+
+def _row(row: sa.Row[*tuple[Any, ...]]) -> QuotaRow:
+    return QuotaRow(row[0], row[1], row[2], row[3] is None)
+
+
+def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
+    """Set how many bytes the repositories of the pattern may have."""
+    # Repositories are either there for `counting` to see, or were made by who knows the quota.
+    tx.lock_name(_ANOTHER)
+    insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
+    row = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_q.pattern], set_={"bytes": insert.excluded.bytes}
+        ).returning(*_COLUMNS)
+    ).one()
+    return _row(row)
+
+
+def delete(tx: Transaction, pattern: str) -> bool:
+    """Remove the quota, whose tallies are swept later; whether there was one."""
+    return tx.execute(sa.delete(quotas).where(_q.pattern == pattern)).rowcount > 0
+
+
+def list_page(tx: Transaction, n: int, last: str) -> list[QuotaRow]:
+    """At most `n` quotas after the pattern `last`, in byte order."""
+    query = sa.select(*_COLUMNS).where(_q.pattern > last).order_by(_q.pattern).limit(n)
+    return [_row(row) for row in tx.execute(query)]
+
+
+def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
+    """As `list_of`, for a repository that is being made: no quota is new until it is there."""
+    tx.lock_name(_ANOTHER, shared=True)
+    return list_of(tx, name)
+
+
+def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
+    """The quotas whose patterns speak of the repository."""
+    patterns = list_patterns(str(name))
+    if find_namespace(name):
+        patterns.append(EACH)
+    query = sa.select(*_COLUMNS).where(_q.pattern.in_(patterns)).order_by(_q.id)
+    return [_row(row) for row in tx.execute(query)]
+
+
+def find_namespace(name: RepositoryName) -> str:
+    """The first part of a name that has more of them, else nothing."""
+    namespace, slash, _ = str(name).partition("/")
+    return namespace if slash else ""
+
+
+def list_standings(
+    tx: Transaction, name: RepositoryName, *, before: str | None = None
+) -> list[Standing]:
+    """How full the quotas are that hold for the repository. Of each namespace, its own quota holds
+    in place of the one for each. `before`: of the sessions count those alone whose id is smaller.
+    """
+    found = list_of(tx, name)
+    own = f"{find_namespace(name)}/**"
+    if own in {row.pattern for row in found}:
+        found = [row for row in found if row.pattern != EACH]
+    return [
+        _measure(tx, row, find_namespace(name) if row.pattern == EACH else "", before)
+        for row in found
+    ]
+
+
+def find_fullest(tx: Transaction, row: QuotaRow) -> Standing:
+    """How full the quota is; of one for each namespace, where it is the fullest."""
+    total = sa.func.coalesce(sa.func.sum(_s.bytes), 0)
+    query = (
+        sa.select(_t.namespace)
+        .join(tally_shards, _s.tally_id == _t.id, isouter=True)
+        .where(_t.quota_id == row.id)
+        .group_by(_t.namespace)
+        .order_by(total.desc(), _t.namespace)
+        .limit(1)
+    )
+    namespace = tx.execute(query).scalar_one_or_none()
+    return _measure(tx, row, namespace or "", None)
+
+
+def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None) -> Standing:
+    pattern = f"{namespace}/**" if namespace else row.pattern
+    sessions = [is_within(_u.repository, pattern)]
+    if before is not None:
+        sessions.append(_u.id < before)
+    # One statement, hence one moment: a session that ends is reserved or used, never neither.
+    query = (
+        sa.select(
+            _t.id,
+            sa.select(sa.func.sum(_s.bytes)).where(_s.tally_id == _t.id).scalar_subquery(),
+            sa.select(sa.func.sum(_u.offset)).where(*sessions).scalar_subquery(),
+        )
+        .select_from(quotas)
+        .join(tallies, sa.and_(_t.quota_id == _q.id, _t.namespace == namespace), isouter=True)
+        .where(_q.id == row.id)
+    )
+    found = tx.execute(query).one_or_none()
+    tally_id, used, reserved = found if found is not None else (None, 0, 0)
+    grown = tx.tallied[tally_id] if tally_id is not None else 0
+    return Standing(row, pattern, int(used or 0), int(reserved or 0), grown)
+
+
+def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
+    """The tally that counts the repository for the quota; made if it is not there."""
+    values = {
+        "quota_id": row.id,
+        "namespace": find_namespace(name) if row.pattern == EACH else "",
+    }
+    known = sa.select(_t.id).where(*(_t[key] == value for key, value in values.items()))
+    found = tx.execute(known).scalar_one_or_none()
+    if found is not None:
+        return int(found)
+    insert = tx.insert(tallies).values(**values)
+    # DO UPDATE, not DO NOTHING: it returns the row that another transaction made.
+    return int(
+        tx.execute(
+            insert.on_conflict_do_update(
+                index_elements=[_t.quota_id, _t.namespace],
+                set_={"namespace": insert.excluded.namespace},
+            ).returning(_t.id)
+        ).scalar_one()
+    )

@@ -1,0 +1,93 @@
+"""Counting distinct blobs for quotas, in the transactions that link and unlink them.
+
+A tally counts the repositories that are enrolled in it. Whoever links or unlinks holds its
+repository, and who enrolls one holds it alone, so that each link is counted once: by who made it,
+or by who enrolled its repository.
+"""
+
+import sqlalchemy as sa
+
+from registry.metadata import quotas
+from registry.metadata.tables import blobs, repository_blobs, tally_blobs, tally_repositories
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.c
+
+
+def enroll_born(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
+    """Enroll a repository that was made in this transaction, and is empty."""
+    for row in quotas.list_for_birth(tx, name):
+        _enroll(tx, repository_id, quotas.find_tally(tx, row, name))
+
+
+def enroll(tx: Transaction, repository_id: int, tally_id: int) -> None:
+    """Count what is in a repository, which the caller holds alone, unless it is enrolled."""
+    if not _enroll(tx, repository_id, tally_id):
+        return
+    links = sa.select(sa.literal(tally_id), _l.digest, sa.literal(1))
+    _add(tx, links.where(_l.repository_id == repository_id).order_by(_l.digest))
+    first = (
+        sa.select(sa.func.coalesce(sa.func.sum(_b.size), 0))
+        .join(tally_blobs, _c.digest == _b.digest)
+        .join(repository_blobs, _l.digest == _b.digest)
+        .where(_c.tally_id == tally_id, _c.links == 1, _l.repository_id == repository_id)
+    )
+    tx.tallied[tally_id] += int(tx.execute(first).scalar_one())
+
+
+def _enroll(tx: Transaction, repository_id: int, tally_id: int) -> bool:
+    insert = tx.insert(tally_repositories).values(repository_id=repository_id, tally_id=tally_id)
+    enrolled = insert.on_conflict_do_nothing().returning(_m.tally_id)
+    return tx.execute(enrolled).first() is not None
+
+
+def dismiss(tx: Transaction, repository_id: int) -> None:
+    """Forget a repository that holds nothing any more."""
+    tx.execute(sa.delete(tally_repositories).where(_m.repository_id == repository_id))
+
+
+def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
+    """Count a blob that was linked to the repository in this transaction."""
+    links = sa.select(_m.tally_id, sa.literal(digest, _c.digest.type), sa.literal(1))
+    links = links.where(_m.repository_id == repository_id).order_by(_m.tally_id)
+    first = [tally_id for tally_id, count in _add(tx, links) if count == 1]
+    if first:
+        size = tx.execute(sa.select(_b.size).where(_b.digest == digest)).scalar_one()
+        tx.tallied.update(dict.fromkeys(first, size))
+
+
+def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tuple[int, int]]:
+    """Count links; each tally, and how many links of the blob it has now."""
+    insert = tx.insert(tally_blobs).from_select(["tally_id", "digest", "links"], links)
+    counted = insert.on_conflict_do_update(
+        index_elements=[_c.tally_id, _c.digest], set_={"links": _c.links + 1}
+    )
+    return [(row[0], row[1]) for row in tx.execute(counted.returning(_c.tally_id, _c.links))]
+
+
+def remove(tx: Transaction, repository_id: int, digest: Digest) -> None:
+    """Count a blob no more that was unlinked from the repository in this transaction."""
+    _remove(tx, repository_id, _c.digest == digest)
+
+
+def remove_all(tx: Transaction, repository_id: int) -> None:
+    """Count no more what is linked to the repository, and about to be unlinked."""
+    here = sa.select(_l.digest).where(_l.repository_id == repository_id)
+    _remove(tx, repository_id, _c.digest.in_(here))
+
+
+def _remove(tx: Transaction, repository_id: int, digests: sa.ColumnElement[bool]) -> None:
+    enrolled = sa.select(_m.tally_id).where(_m.repository_id == repository_id)
+    ids = list(tx.execute(enrolled.order_by(_m.tally_id)).scalars())
+    if not ids:
+        return
+    counted = sa.and_(_c.tally_id.in_(ids), digests)
+    tx.lock_rows(sa.select(_c.digest).where(counted).order_by(_c.digest, _c.tally_id))
+    last = sa.and_(counted, _c.links == 1)
+    freed = sa.select(_c.tally_id, sa.func.sum(_b.size)).join(blobs, _b.digest == _c.digest)
+    for tally_id, size in tx.execute(freed.where(last).group_by(_c.tally_id)):
+        tx.tallied[tally_id] -= int(size)
+    tx.execute(sa.delete(tally_blobs).where(last))
+    tx.execute(sa.update(tally_blobs).where(counted).values(links=_c.links - 1))

@@ -1,0 +1,245 @@
+"""Where bytes are, computed by the database: it reads all links, and holds nothing up.
+
+Bytes are those of blobs, each counted once in whatever is asked about. They are exclusive to it
+where nothing else has them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import (
+    TEXT,
+    blobs,
+    manifest_edges,
+    manifests,
+    repositories,
+    repository_blobs,
+    tags,
+)
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+
+_b, _l, _r = blobs.c, repository_blobs.c, repositories.c
+_m, _e, _t = manifests.c, manifest_edges.c, tags.c
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a repository, a tag of one, or a namespace has. In bytes."""
+
+    name: str
+    bytes: int
+    exclusive: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """All that is stored; of the blobs, what no repository has any more. In bytes."""
+
+    blobs: int
+    bytes: int
+    unlinked_bytes: int
+    manifests: int
+    manifest_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """What would go."""
+
+    manifests: int
+    manifest_bytes: int
+    blobs: int
+    bytes: int
+
+
+def _total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(sa.func.sum(column), 0)
+
+
+def measure(tx: Transaction) -> Stored:
+    """All that is stored."""
+    count, size = tx.execute(sa.select(sa.func.count(), _total(_b.size)).select_from(blobs)).one()
+    linked = sa.select(_l.digest).where(_l.digest == _b.digest).exists()
+    unlinked = tx.execute(sa.select(_total(_b.size)).where(~linked)).scalar_one()
+    raw = sa.select(sa.func.count(), _total(_m.size)).select_from(manifests)
+    number, own = tx.execute(raw).one()
+    return Stored(count, int(size), int(unlinked), number, int(own))
+
+
+def list_repositories(tx: Transaction, n: int) -> list[Share]:
+    """The `n` repositories that have most."""
+    held = sa.select(sa.type_coerce(_r.name, TEXT).label("name"), _l.digest)
+    return _share(tx, held.join(repository_blobs, _l.repository_id == _r.id), n)
+
+
+def list_namespaces(tx: Transaction, n: int) -> list[Share]:
+    """The `n` first parts of names that have most; one is empty, of names of a single part."""
+    name = sa.type_coerce(_r.name, TEXT)
+    find = sa.func.strpos if tx.connection.dialect.name == "postgresql" else sa.func.instr
+    slash = find(name, "/")
+    # Of a name without a slash nothing is left: -1 would count from the end.
+    first = sa.func.substr(name, 1, sa.case((slash > 0, slash - 1), else_=0)).label("name")
+    held = sa.select(first, _l.digest).join(repository_blobs, _l.repository_id == _r.id)
+    return _share(tx, held.distinct(), n)
+
+
+def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[Share]:
+    """Shares of holders, from pairs of their `name` and the `digest` of a blob, each there once."""
+    pairs = held.cte("held")
+    counts = (
+        sa.select(pairs.c.digest, sa.func.count().label("holders"))
+        .group_by(pairs.c.digest)
+        .cte("counts")
+    )
+    alone = sa.case((counts.c.holders == 1, _b.size), else_=0)
+    size = _total(_b.size)
+    query = (
+        sa.select(pairs.c.name, size, _total(alone))
+        .join(counts, counts.c.digest == pairs.c.digest)
+        .join(blobs, _b.digest == pairs.c.digest)
+        .group_by(pairs.c.name)
+        .order_by(size.desc(), pairs.c.name)
+        .limit(n)
+    )
+    return [Share(row[0], int(row[1]), int(row[2])) for row in tx.execute(query)]
+
+
+def list_tags(tx: Transaction, n: int) -> list[Share]:
+    """The `n` tags that have most, with all that goes with their manifests: children, and what has
+    them as its subject.
+    """
+    steps = _steps()
+    reach = sa.select(_t.repository_id, _t.name.label("tag"), _t.digest).cte(
+        "reach", recursive=True
+    )
+    further = sa.select(reach.c.repository_id, reach.c.tag, steps.c.child).join(
+        steps,
+        sa.and_(steps.c.repository_id == reach.c.repository_id, steps.c.parent == reach.c.digest),
+    )
+    reach = reach.union(further)
+    reached = sa.and_(reach.c.repository_id == _m.repository_id, reach.c.digest == _m.digest)
+    held = (
+        # Manifests without a tag hold as one more would.
+        sa.select(
+            _e.repository_id,
+            sa.func.coalesce(reach.c.tag, "").label("tag"),
+            _e.blob_digest.label("digest"),
+        )
+        .join(manifests, _m.id == _e.manifest_id)
+        .join(reach, reached, isouter=True)
+        .where(_e.blob_digest.is_not(None))
+        .distinct()
+        .cte("held")
+    )
+    within = (
+        sa.select(held.c.repository_id, held.c.digest, sa.func.count().label("holders"))
+        .group_by(held.c.repository_id, held.c.digest)
+        .cte("within")
+    )
+    links = sa.select(_l.digest, sa.func.count().label("links")).group_by(_l.digest).cte("links")
+    alone = sa.case((sa.and_(within.c.holders == 1, links.c.links == 1), _b.size), else_=0)
+    size = _total(_b.size)
+    query = (
+        sa.select(sa.type_coerce(_r.name, TEXT), held.c.tag, size, _total(alone))
+        .join(held, held.c.repository_id == _r.id)
+        .join(
+            within,
+            sa.and_(
+                within.c.repository_id == held.c.repository_id, within.c.digest == held.c.digest
+            ),
+        )
+        .join(links, links.c.digest == held.c.digest)
+        .join(blobs, _b.digest == held.c.digest)
+        .where(held.c.tag != "")
+        .group_by(_r.name, held.c.tag)
+        .order_by(size.desc(), _r.name, held.c.tag)
+        .limit(n)
+    )
+    return [Share(f"{row[0]}:{row[1]}", int(row[2]), int(row[3])) for row in tx.execute(query)]
+
+
+def _steps(within: Collection[int] | None = None) -> sa.CTE:
+    """From a manifest to what goes when it goes: children, and what has it as its subject."""
+    down = (
+        sa.select(_m.repository_id, _m.digest.label("parent"), _e.child_digest.label("child"))
+        .join(manifest_edges, _e.manifest_id == _m.id)
+        .where(_e.child_digest.is_not(None))
+    )
+    back = sa.select(_m.repository_id, _m.subject, _m.digest).where(_m.subject.is_not(None))
+    if within is not None:
+        down, back = (query.where(_m.repository_id.in_(within)) for query in (down, back))
+    return down.union_all(back).cte("steps")
+
+
+def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]]) -> Freed:
+    """What is reachable from these tags alone: manifests in no other way in their repositories,
+    blobs in no other way in the whole registry.
+    """
+    wanted = sa.tuple_(_r.name, _t.name).in_([(name, str(tag)) for name, tag in gone])
+    of_tags = sa.select(_t.repository_id, _t.name, _t.digest).join(
+        repositories, _r.id == _t.repository_id
+    )
+    roots = of_tags.where(wanted).cte("roots")
+    ids = list(tx.execute(sa.select(roots.c.repository_id).distinct()).scalars())
+    steps = _steps(ids)
+    reach = _close(sa.select(roots.c.repository_id, roots.c.digest), steps, "reach")
+    in_reach = sa.select(reach.c.digest).where(
+        reach.c.repository_id == _m.repository_id, reach.c.digest == _m.digest
+    )
+    other = of_tags.where(~wanted, _t.repository_id == _m.repository_id, _t.digest == _m.digest)
+    # Held by another tag; or by nothing that these tags have to do with.
+    staying = sa.select(_m.repository_id, _m.digest).where(
+        _m.repository_id.in_(ids),
+        sa.or_(~in_reach.exists(), other.correlate(manifests).exists()),
+    )
+    kept = _close(staying, steps, "kept")
+    is_kept = sa.select(kept.c.digest).where(
+        kept.c.repository_id == _m.repository_id, kept.c.digest == _m.digest
+    )
+    going = (
+        sa.select(_m.id, _m.size, _m.repository_id)
+        .where(_m.repository_id.in_(ids), ~is_kept.exists())
+        .cte("going")
+    )
+    number, own = tx.execute(sa.select(sa.func.count(), _total(going.c.size))).one()
+    count, size = tx.execute(_list_freed(going)).one()
+    return Freed(number, int(own), count, int(size))
+
+
+def _close(first: sa.Select[tuple[Any, Any]], steps: sa.CTE, name: str) -> sa.CTE:
+    """The manifests of `first`, and all that the steps lead to."""
+    found = first.cte(name, recursive=True)
+    further = sa.select(found.c.repository_id, steps.c.child).join(
+        steps,
+        sa.and_(steps.c.repository_id == found.c.repository_id, steps.c.parent == found.c.digest),
+    )
+    return found.union(further)
+
+
+def _list_freed(going: sa.CTE) -> sa.Select[tuple[int, Any]]:
+    """How many blobs, and bytes, of those that only going manifests hold, wherever they are."""
+    mine = sa.select(_e.repository_id, _e.blob_digest).join(going, going.c.id == _e.manifest_id)
+    named = mine.where(_e.blob_digest.is_not(None)).distinct().cte("named")
+    held = sa.select(_e.blob_digest).where(
+        _e.repository_id == named.c.repository_id,
+        _e.blob_digest == named.c.blob_digest,
+        _e.manifest_id.not_in(sa.select(going.c.id)),
+    )
+    loose = sa.select(named.c.blob_digest).where(~held.exists())
+    links = sa.select(_l.digest, sa.func.count().label("links")).where(
+        _l.digest.in_(sa.select(named.c.blob_digest))
+    )
+    all_links = links.group_by(_l.digest).cte("all_links")
+    free = loose.cte("loose")
+    freed = (
+        sa.select(free.c.blob_digest)
+        .join(all_links, all_links.c.digest == free.c.blob_digest)
+        .group_by(free.c.blob_digest, all_links.c.links)
+        .having(sa.func.count() == all_links.c.links)
+    )
+    return sa.select(sa.func.count(), _total(_b.size)).where(_b.digest.in_(freed))

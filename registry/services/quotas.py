@@ -1,0 +1,147 @@
+"""Quotas: how many bytes of distinct blobs the repositories of a pattern may have."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+
+from registry.auth.books import Actor, Event, note
+from registry.auth.patterns import RepositoryPattern
+from registry.auth.principals import OPERATOR
+from registry.errors import NotFoundError, PatternInvalidError, QuotaExceededError
+from registry.metadata import counting, quotas
+from registry.metadata.areas import EACH
+from registry.metadata.database import Database
+from registry.metadata.quotas import Standing
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from registry.units import round_size
+
+__all__ = ["NOBODY", "Quotas", "Room", "Standing", "require_room"]
+
+NOBODY = ""
+"""Comes before every upload session."""
+
+STEPS = 100
+"""Steps of counting in one piece of the job's work."""
+
+
+def parse_pattern(text: str) -> str:
+    """Read what a quota is of: a pattern as grants have them, or `*/**`; PatternInvalidError."""
+    if text == EACH:
+        return text
+    try:
+        return str(RepositoryPattern.parse(text))
+    except PatternInvalidError as error:
+        raise PatternInvalidError(
+            f"{error}; a quota knows */** as well (every namespace by itself)"
+        ) from error
+
+
+def _exceeded(standing: Standing) -> QuotaExceededError:
+    quota = standing.quota
+    coming = f" and {round_size(standing.reserved)} are coming" if standing.reserved else ""
+    return QuotaExceededError(
+        f"this does not fit into the quota of {standing.pattern}, {round_size(quota.bytes)}: "
+        f"{round_size(standing.used)} are used{coming}. Delete something, or ask for more",
+        {
+            "quota": standing.pattern,
+            "limit": quota.bytes,
+            "used": standing.used,
+            "reserved": standing.reserved,
+        },
+    )
+
+
+def require_room(tx: Transaction, name: RepositoryName, *, before: str | None = None) -> None:
+    """Raise QuotaExceededError if more is there by now than the repository's quotas allow.
+
+    `before`: an upload session that is settled here. What those hold that come after it does not
+    count: of those that have outrun each other, one must win. NOBODY: what no session holds.
+    """
+    for standing in quotas.list_standings(tx, name, before=before):
+        if standing.left < 0:
+            raise _exceeded(standing)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left in the fullest quota of a repository."""
+
+    standing: Standing
+
+    def require(self, size: int) -> None:
+        """Raise QuotaExceededError unless so many bytes fit. None fit always."""
+        if size > max(self.standing.left, 0):
+            raise _exceeded(self.standing)
+
+    async def bound(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+        """The body, ended with QuotaExceededError as soon as it does not fit."""
+        received = 0
+        async for piece in body:
+            received += len(piece)
+            self.require(received)
+            yield piece
+
+
+class Quotas:
+    """Setting quotas, and looking at how full they are."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def list_page(self, n: int, last: str = "") -> list[Standing]:
+        """How full at most `n` quotas are, after the pattern `last`; those for each namespace where
+        they are the fullest.
+        """
+
+        def work(tx: Transaction) -> list[Standing]:
+            return [quotas.find_fullest(tx, row) for row in quotas.list_page(tx, n, last)]
+
+        return await self._db.read(work)
+
+    async def set(self, pattern: str, size: int, actor: Actor) -> Standing:
+        """Allow so many bytes. A job counts what is there; until then the quota knows a part.
+
+        PatternInvalidError.
+        """
+        wanted = parse_pattern(pattern)
+
+        def work(tx: Transaction) -> Standing:
+            row = quotas.put(tx, wanted, size)
+            note(tx, actor, Event.QUOTA_SET, wanted, bytes=size)
+            return quotas.find_fullest(tx, row)
+
+        return await self._db.write(work, actor=actor.name)
+
+    async def remove(self, pattern: str, actor: Actor) -> None:
+        """Allow everything again; NotFoundError, PatternInvalidError."""
+        wanted = parse_pattern(pattern)
+
+        def work(tx: Transaction) -> None:
+            if not quotas.delete(tx, wanted):
+                raise NotFoundError(f"there is no quota of {wanted}")
+            note(tx, actor, Event.QUOTA_REMOVE, wanted)
+
+        await self._db.write(work, actor=actor.name)
+
+    async def find_room(self, name: RepositoryName) -> Room | None:
+        """What is left for the repository; None: no quota holds for it."""
+        standings = await self.list_standings(name)
+        return Room(min(standings, key=lambda s: s.left)) if standings else None
+
+    async def list_standings(self, name: RepositoryName) -> list[Standing]:
+        """How full the quotas are that hold for the repository."""
+        return await self._db.read(lambda tx: quotas.list_standings(tx, name))
+
+    async def is_any_due(self) -> bool:
+        """Whether `count` would do anything."""
+        return await self._db.read(counting.is_any_due)
+
+    async def count(self) -> int:
+        """Count what was there before a quota, sweep what was counted for one that is gone; how
+        many steps of a bounded number were done.
+        """
+        done = 0
+        for step in (counting.count_next, counting.sweep_next):
+            while done < STEPS and await self._db.write(step, actor=OPERATOR.name):
+                done += 1
+        return done
