@@ -135,11 +135,11 @@ class Authenticator:
     async def from_token(self, token: str, since: float | None = None) -> Caller:
         """Who bears an access token, of ours or of the outside issuer; TokenInvalidError."""
         policy = await self.policies.get(since)
-        if self._issuer is not None and read_issuer(token) == self._issuer.issuer:
+        bearer = self._bearers.find(token)
+        if bearer is None and self._issuer is not None and self._issuer.made(token):
             return self._outside_caller(self._issuer, token, policy)
         if not self.rules.own:
             raise TokenInvalidError("the token is not of the issuer that this registry trusts")
-        bearer = self._bearers.find(token)
         if bearer is None:
             bearer = self.tokens.read(token, policy)
             self._bearers.put(token, bearer)
