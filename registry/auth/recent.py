@@ -39,6 +39,10 @@ class Recent(Generic[T]):
         while len(self._values) > self._most:
             self._values.popitem(last=False)
 
+    def drop(self, text: str) -> None:
+        """Forget what was put, for something that came to nothing."""
+        self._values.pop(_hash(text), None)
+
 
 class UnderWay:
     """What is being proved at this moment, so that others who bring the same can wait for it."""

@@ -74,7 +74,8 @@ class Tokens:
         refresh = new_secret() if request.offline and lasting else None
         hashed = (await self._keyring.get_hasher()).hash(refresh.value) if refresh else ""
 
-        if caller.principal == ANONYMOUS and self._is_known(origin):
+        nobody = caller.principal == ANONYMOUS
+        if nobody and self._is_known(origin):
             logger.info("a token for anybody: %s", access.scopes)
             return Granted(access, None)
 
@@ -105,6 +106,10 @@ class Tokens:
                 raise
             # Pulls go on. The log has what the books cannot take now.
             logger.warning("a token for %s: %s", caller.principal.name, access.scopes)
+        except DatabaseUnavailableError:
+            if nobody:
+                self._nobodies.drop(origin.network)
+            raise
         return Granted(access, refresh.reveal() if refresh else None)
 
     def _is_known(self, origin: Origin) -> bool:
