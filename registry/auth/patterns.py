@@ -58,3 +58,12 @@ class RepositoryPattern:
         if self.reach is not Reach.ALL:
             return self == other
         return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")
+
+    def meet(self, other: "RepositoryPattern") -> "RepositoryPattern | None":
+        """The repositories that both speak of, which are all of one's or none."""
+        if self.covers(other):
+            return other
+        return self if other.covers(self) else None
+
+
+EVERYTHING = RepositoryPattern("", Reach.ALL)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
@@ -21,6 +21,9 @@ from registry.oci.names import RepositoryName
 
 _UNSIGNED: Rights = frozenset({Right.PULL})
 """All that anybody may do without signing in."""
+
+_SHOWING: Rights = frozenset({Right.PULL, Right.ADMIN})
+"""Each of them alone lets a repository be seen."""
 
 _BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
 
@@ -201,6 +204,31 @@ class Policy:
         bound = (b.rights for b in account.bounds if b.pattern.matches(text))
         return rights & _with_admin(frozenset().union(*bound))
 
+    def list_visible(self, account: Account | None) -> list[RepositoryPattern]:
+        """Patterns that speak of all repositories that the account, or for None anybody, may pull,
+        and of no others.
+        """
+        visible = self._list_granted(account)
+        if account is None or account.bounds is None:
+            return visible
+        within = [bound.pattern for bound in account.bounds if bound.rights & _SHOWING]
+        meets = (pattern.meet(bound) for pattern in visible for bound in within)
+        return [pattern for pattern in meets if pattern is not None]
+
+    def _list_granted(self, account: Account | None) -> list[RepositoryPattern]:
+        if account is not None and account.admin:
+            return [EVERYTHING]
+        subjects = (EVERYBODY,) if account is None else account.subjects
+        visible = {
+            grant.pattern
+            for subject in subjects
+            for grant in self._grants.get(subject, ())
+            if grant.rights & _SHOWING
+        }
+        if self._personal and account is not None and account.namespace is not None:
+            visible.add(RepositoryPattern(account.namespace, Reach.ALL))
+        return [EVERYTHING] if EVERYTHING in visible else list(visible)
+
     def is_admin(self, account: Account | None) -> bool:
         """Whether the account may administer the registry: a bounded token of an admin may not."""
         return account is not None and account.admin and account.bounds is None
@@ -212,7 +240,7 @@ class Policy:
         if account.admin or (
             self._personal
             and account.namespace is not None
-            and RepositoryPattern.parse(f"{account.namespace}/**").covers(pattern)
+            and RepositoryPattern(account.namespace, Reach.ALL).covers(pattern)
         ):
             return True
         return any(

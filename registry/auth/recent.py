@@ -58,8 +58,8 @@ class UnderWay:
 
     @contextlib.contextmanager
     def proving(self, text: str) -> Iterator[None]:
-        """While `text` is being proved. Only the first is waited for: who waited for one that failed
-        goes on beside the others who did, and is bounded as they are.
+        """While `text` is being proved. Only the first is waited for: all who waited for one that
+        failed go on side by side, bounded as anybody is.
         """
         key, end = _hash(text), asyncio.Event()
         if self._ends.setdefault(key, end) is not end:

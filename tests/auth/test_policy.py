@@ -300,7 +300,7 @@ class TestBounds:
             assert policy.find_account(f"secret:{gone}", NOW) is None
         assert policy.rights(account(policy, "secret:good"), APP) == PULL
         for credential in ("secret:plain", "user:ann:gen-ann", "user:bob:gen-bob"):
-            assert PULL < policy.rights(account(policy, credential), APP)
+            assert policy.rights(account(policy, credential), APP) > PULL
         told = [record.getMessage() for record in caplog.records]
         assert [("of ann:" in t, "robot ci:" in t) for t in told] == [(True, False), (False, True)]
 
@@ -404,7 +404,7 @@ class World:
     disabled: set[str] = field(default_factory=set)
     personal: bool = False
 
-    def make(self) -> Policy:
+    def make(self, **rows: Any) -> Policy:
         return make(
             users=[
                 user(name, admin=name in self.admins, disabled=name in self.disabled)
@@ -417,6 +417,7 @@ class World:
                 for number, ((subject, pattern), rights) in enumerate(self.grants.items())
             ],
             personal=self.personal,
+            **rows,
         )
 
     def subjects_of(self, subject: str) -> set[str]:
@@ -466,6 +467,20 @@ worlds = st.builds(
 )
 
 
+bounds = st.lists(st.tuples(st.sampled_from(PATTERNS), some_rights.map(format_rights)), max_size=4)
+
+
+@given(worlds, bounds)
+def test_what_a_bounded_token_lets_be_seen(world: World, scopes: list[Any]) -> None:
+    world.disabled.clear()
+    policy = world.make(secrets=[secret("s", user="ann", scopes=json.dumps(scopes))])
+    who = account(policy, "secret:s")
+    visible = policy.list_visible(who)
+    for repository in NAMES:
+        may = Right.PULL in policy.rights(who, RepositoryName(repository))
+        assert any(pattern.matches(repository) for pattern in visible) == may, repository
+
+
 def account_of(policy: Policy, subject: Subject) -> Account | None:
     name = subject.name
     return policy.find_account(f"{subject.kind}:{name}:gen-{name}", NOW)
@@ -492,6 +507,8 @@ def test_random_policies(world: World, wanted: Rights) -> None:
             assert decision.allowed == (wanted <= usable(rights)), f"{text} {wanted}"
             if person or text == "anonymous":
                 assert policy.rights(who, name) == rights, f"{text} in {repository}"
+                visible = any(p.matches(repository) for p in policy.list_visible(who))
+                assert visible == (Right.PULL in rights), f"{text} in {repository}"
         if person and who is not None:
             for pattern in map(RepositoryPattern.parse, PATTERNS):
                 assert policy.administers(who, pattern) == world.administers(text, pattern)

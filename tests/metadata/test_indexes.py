@@ -19,6 +19,7 @@ from registry.metadata import (
     uploads,
 )
 from registry.metadata.database import Database, parse_url
+from registry.metadata.repositories import Region
 from registry.metadata.transaction import Transaction
 from registry.oci.references import Tag
 from tests.metadata.rows import NAME, STORE, add, digest, digest_of, find, image
@@ -39,6 +40,9 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_parents": lambda tx: manifests.list_parents(tx, find(tx), ANY),
     "manifests.list_present": lambda tx: manifests.list_present(tx, find(tx), [ANY]),
     "manifests.put": lambda tx: add(tx, image("2")),
+    "repositories.list_names of those named": lambda tx: repositories.list_names(
+        tx, 9, "", [Region("a/a", exact=True), Region("b", exact=True)]
+    ),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
     "tags.delete": lambda tx: tags.delete(tx, find(tx), TAG),
@@ -54,6 +58,9 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
         tx, find(tx), ANY, artifact_type=None, last="", n=9
     ),
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
+    "repositories.list_names below some": lambda tx: repositories.list_names(
+        tx, 9, "", [Region("a/"), Region("b/", flat=True), Region("", flat=True)]
+    ),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
     "uploads.list_idle": lambda tx: uploads.list_idle(tx, [STORE], 0, 9),
