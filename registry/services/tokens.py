@@ -131,11 +131,17 @@ class Tokens:
         if secret is not None:
             row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
         hasher = await self._keyring.get_hasher()
-        if secret is None or row is None or not hasher.matches(secret, row.hash):
+        if (
+            secret is None
+            or row is None
+            or not hasher.matches(secret, row.hash)
+            or row.service != service
+        ):
             raise await self._auth.refuse("", origin)
-        if row.service != service:
-            raise CredentialsInvalidError("the refresh token is for another service")
-        caller = await self._auth.from_credential(row.credential)
+        try:
+            caller = await self._auth.from_credential(row.credential)
+        except CredentialsInvalidError:
+            raise await self._auth.refuse("", origin) from None
         with contextlib.suppress(DatabaseMovingError):  # not worth a sign-in
             await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
         return caller

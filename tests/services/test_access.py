@@ -826,6 +826,22 @@ class TestTokens:
         with pytest.raises(CredentialsInvalidError):
             await filled.tokens.find_refresher(refresh, "moorage", HERE)
 
+    async def test_one_that_is_not_good_is_a_failure_in_the_books(self, filled: House) -> None:
+        """Also a right one, where it is not for that service or its user may not in."""
+        caller = await filled.sign_in("ann", PASSWORD)
+        refresh = (await filled.tokens.issue(caller, wanted(offline=True), HERE)).refresh
+        assert refresh is not None
+        last = (await filled.books())[-1].number
+        for text, service in ((refresh[:-1] + "x", "moorage"), (refresh, "other")):
+            with pytest.raises(CredentialsInvalidError):
+                await filled.tokens.find_refresher(text, service, HERE)
+        await filled.users.change("ann", ROOT, disabled=True)
+        with pytest.raises(CredentialsInvalidError):
+            await filled.tokens.find_refresher(refresh, "moorage", HERE)
+        booked = [row for row in await filled.books(last) if row.kind == "sign-in.fail"]
+        assert len(booked) == 3
+        assert {row.address for row in booked} == {HERE.address}
+
     async def test_anybody_gets_what_everybody_may(self, filled: House) -> None:
         await filled.grant("anonymous", "pull")
         anybody = await filled.auth.from_nothing()
