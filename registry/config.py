@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import quote
 
 from registry.auth.issuers import Oidc
+from registry.auth.rules import HOW_TO_HIDE
 from registry.errors import ConfigError
 from registry.services.untagged import Rules as UntaggedTable
 from registry.services.untagged import Untagged
@@ -411,13 +412,27 @@ def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> No
     outside = bool(auth.jwks_url or auth.jwks_file)
     if auth.mode == "none" or outside or is_loopback(settings.http.address[0]) or has_users():
         return
+    hide = f"So that nobody reads passwords on their way, {HOW_TO_HIDE}.\n"
     raise ConfigError(
         f'http.listen = "{settings.http.listen}" is open to other machines, and there are no users'
         " who could sign in. Run these two:\n"
         f"  moorage user add NAME --admin --data {settings.data}\n"
         f"  moorage serve --listen {settings.http.listen} --data {settings.data}\n"
+        f"{hide if is_readable(settings) else ''}"
         'To let everybody push without signing in, write it down: [auth] mode = "none" in the'
         " settings file, or MOORAGE_AUTH__MODE=none in the environment."
+    )
+
+
+def is_readable(settings: Settings) -> bool:
+    """Whether other machines sign in, and nothing in the settings says that they do so by TLS."""
+    http = settings.http
+    return (
+        settings.auth.mode != "none"
+        and not is_loopback(http.address[0])
+        and not http.tls_cert
+        and not http.trusted_proxies
+        and not http.external_url.startswith("https:")
     )
 
 

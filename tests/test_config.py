@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 from sqlalchemy.engine import make_url
 
-from registry.config import SETTINGS, Settings, load, require_safe_listen, show
+from registry.config import SETTINGS, Settings, is_readable, load, require_safe_listen, show
 from registry.errors import ConfigError
 
 
@@ -638,3 +638,30 @@ def test_other_machines_need_users_or_it_in_writing(tmp_path: Path, listen: str)
             assert way in refused.value.message
         require_safe_listen(given, lambda: True)
     require_safe_listen(settings(tmp_path, overrides=reachable | {"auth.mode": "none"}), _never)
+
+
+TLS = {"http.tls_cert": "cert.pem", "http.tls_key": "key.pem"}
+
+
+@pytest.mark.parametrize(
+    ("given", "readable"),
+    [
+        ({}, True),
+        ({"http.external_url": "http://registry.example.org"}, True),
+        ({"http.external_url": "https://registry.example.org"}, False),
+        ({"http.trusted_proxies": "10.0.0.1"}, False),
+        (TLS, False),
+        ({"auth.mode": "none"}, False),
+        ({"http.listen": "127.0.0.1:5000"}, False),
+    ],
+)
+def test_whether_passwords_can_be_read_on_their_way(
+    tmp_path: Path, given: dict[str, str], *, readable: bool
+) -> None:
+    read = settings(tmp_path, overrides={"http.listen": ":5000", **given})
+    assert is_readable(read) is readable
+    if read.auth.mode != "none" and read.http.listen == ":5000":
+        with pytest.raises(ConfigError) as refused:
+            require_safe_listen(read, lambda: False)
+        for remedy in ("tls_cert", "trusted_proxies", "external_url"):
+            assert (remedy in refused.value.message) is readable

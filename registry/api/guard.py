@@ -19,6 +19,7 @@ from registry.auth.authenticator import Authenticator
 from registry.auth.caller import Caller, needed_actions
 from registry.auth.origins import Origin
 from registry.auth.principals import ANONYMOUS
+from registry.auth.rules import HOW_TO_HIDE
 from registry.errors import (
     CredentialsInvalidError,
     DeniedError,
@@ -156,7 +157,6 @@ class Guard:
         if readable and not is_loopback(client) and time.monotonic() > self._warned + _WARN_EVERY:
             self._warned = time.monotonic()
             logger.warning(
-                "passwords are asked for without TLS, and others on the way can read them: set "
-                "[http] tls_cert and tls_key; behind a proxy that has TLS, set [http] "
-                "trusted_proxies, or external_url to the https:// address"
+                "passwords are asked for without TLS, and others on the way can read them: %s",
+                HOW_TO_HIDE,
             )

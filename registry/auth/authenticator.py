@@ -15,7 +15,7 @@ from registry.auth.passwords import Passwords
 from registry.auth.policies import Policies
 from registry.auth.policy import Policy
 from registry.auth.principals import ANONYMOUS, Principal, of_outside, of_robot, of_user
-from registry.auth.recent import Recent
+from registry.auth.recent import Recent, UnderWay
 from registry.auth.rules import AuthRules
 from registry.auth.scopes import Scopes
 from registry.auth.secrets import find_secret
@@ -75,6 +75,7 @@ class Authenticator:
         self._outside = [*oidc, issuer] if issuer is not None else list(oidc)
         self._limiter = SignInLimiter(rules.sign_ins)
         self._signed_in: Recent[Principal] = Recent(_RECENT, _RECENT_SECONDS)
+        self._signing_in = UnderWay()
         self._bearers: Recent[Bearer] = Recent(_RECENT, _RECENT_SECONDS)
         self._used: dict[str, int] = {}
 
@@ -100,12 +101,24 @@ class Authenticator:
             raise CredentialsInvalidError("only tokens of the outside issuer are taken here")
         policy = await self.policies.get(since)
         given = f"{name}\0{password}"
-        principal = self._signed_in.find(given)
-        if principal is None or policy.find_account(principal.credential, clock.now()) is None:
-            principal = await self._sign_in(name, password, policy, origin)
-            if name != OIDC_SIGN_IN:  # which is good for as long as it says
-                self._signed_in.put(given, principal)
+        principal = self._find_signed_in(given, policy)
+        if principal is None:
+            # Docker sends a request for each layer, and CI begins many jobs at once.
+            await self._signing_in.wait(given)
+            principal = self._find_signed_in(given, policy)
+        if principal is None:
+            with self._signing_in.proving(given):
+                principal = await self._sign_in(name, password, policy, origin)
+                if name != OIDC_SIGN_IN:  # which is good for as long as it says
+                    self._signed_in.put(given, principal)
         return self._caller(principal, policy)
+
+    def _find_signed_in(self, given: str, policy: Policy) -> Principal | None:
+        """Who signed in with that a moment ago, if it is still good."""
+        found = self._signed_in.find(given)
+        if found is None or policy.find_account(found.credential, clock.now()) is None:
+            return None
+        return found
 
     async def from_credential(self, credential: str) -> Caller:
         """Who signed in with a credential before; CredentialsInvalidError where it is over."""
@@ -122,11 +135,11 @@ class Authenticator:
     async def from_token(self, token: str, since: float | None = None) -> Caller:
         """Who bears an access token, of ours or of the outside issuer; TokenInvalidError."""
         policy = await self.policies.get(since)
-        if self._issuer is not None and read_issuer(token) == self._issuer.issuer:
+        bearer = self._bearers.find(token)
+        if bearer is None and self._issuer is not None and self._issuer.made(token):
             return self._outside_caller(self._issuer, token, policy)
         if not self.rules.own:
             raise TokenInvalidError("the token is not of the issuer that this registry trusts")
-        bearer = self._bearers.find(token)
         if bearer is None:
             bearer = self.tokens.read(token, policy)
             self._bearers.put(token, bearer)

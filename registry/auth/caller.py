@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, allowed_actions
+from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
 from registry.auth.policy import Account, Policy
 from registry.auth.principals import ANONYMOUS, Principal
 from registry.auth.scopes import Scopes
@@ -60,11 +61,17 @@ class Caller:
     def may_pull(self, name: RepositoryName) -> bool:
         return self.may(Action.PULL, name)
 
-    def may_list(self, name: RepositoryName) -> bool:
-        """Whether the catalogue shows her the repository."""
-        if self.scopes is not None and self.scopes.catalog:
-            return Right.PULL in self.rights(name)
-        return self.may_pull(name)
+    @property
+    def visible(self) -> list[RepositoryPattern]:
+        """The repositories that the catalogue shows her. No other is looked at: the time that took
+        would tell how many there are.
+        """
+        if self.policy is not None and (self.scopes is None or self.scopes.catalog):
+            return self.policy.list_visible(self.account)
+        if self.scopes is None:
+            return [EVERYTHING]
+        named = filter(self.may_pull, self.scopes.repositories)
+        return [RepositoryPattern(str(name), Reach.EXACT) for name in named]
 
     @property
     def named_repositories(self) -> Collection[RepositoryName] | None:

@@ -101,8 +101,22 @@ def verify(
         raise TokenInvalidError("the token's signature is wrong") from None
     claims = _read(payload, "claims")
     _check_names(claims, issuer, audience, outside=outside)
-    _check_times(claims, leeway, outside=outside)
+    require_current(claims, leeway=leeway, outside=outside)
     return claims
+
+
+def require_current(
+    claims: Mapping[str, Any], *, leeway: float = LEEWAY, outside: bool = False
+) -> None:
+    """Raise TokenInvalidError unless the claims are valid now; the arguments are as of `verify`."""
+    now = clock.now() / 1_000_000
+    if _time(claims, "exp") + leeway <= now:
+        raise TokenInvalidError("the token has expired")
+    begins = [_time(claims, "iat")]
+    if "nbf" in claims or not outside:
+        begins.append(_time(claims, "nbf"))
+    if max(begins) - leeway > now:
+        raise TokenInvalidError("the token is not valid yet")
 
 
 def public_keys(jwks: object) -> dict[str, VerificationKey]:
@@ -173,18 +187,7 @@ def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, outside:
         raise TokenInvalidError("the token's subject is no name")
 
 
-def _check_times(claims: dict[str, Any], leeway: float, *, outside: bool) -> None:
-    now = clock.now() / 1_000_000
-    if _time(claims, "exp") + leeway <= now:
-        raise TokenInvalidError("the token has expired")
-    begins = [_time(claims, "iat")]
-    if "nbf" in claims or not outside:
-        begins.append(_time(claims, "nbf"))
-    if max(begins) - leeway > now:
-        raise TokenInvalidError("the token is not valid yet")
-
-
-def _time(claims: dict[str, Any], name: str) -> float:
+def _time(claims: Mapping[str, Any], name: str) -> float:
     """Return the seconds since the epoch that a claim holds."""
     value: Any = claims.get(name)
     # True is an int to Python, and no comparison with NaN holds.

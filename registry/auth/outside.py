@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from registry.auth.issuers import Rule
-from registry.auth.jose import VerificationKey, public_keys, verify
+from registry.auth.jose import VerificationKey, public_keys, require_current, verify
+from registry.auth.recent import Recent
+from registry.auth.tokens import read_issuer
 from registry.client.web import MAX_DOCUMENT, Web
 from registry.errors import UpstreamError
 
@@ -26,6 +28,9 @@ FIRST_PAUSE = 1.0
 """Seconds before the second attempt of a fetch that failed; each pause doubles."""
 
 _TYPES: Final = frozenset({"", "jwt"})
+_RECENT: Final = 4096
+"""Tokens that are remembered, each with the claims of up to 8 KiB."""
+_RECENT_SECONDS: Final = 60.0
 
 
 def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None) -> Source:
@@ -49,6 +54,7 @@ class OutsideIssuer:
         self._source = source
         self._refresh = refresh
         self._keys: Mapping[str, VerificationKey] = {}
+        self._proved: Recent[Mapping[str, Any]] = Recent(_RECENT, _RECENT_SECONDS)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -62,12 +68,21 @@ class OutsideIssuer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def verify(self, token: str) -> dict[str, Any]:
+    def made(self, token: str) -> bool:
+        """Tell whether a token says that it is of this issuer; nothing is proved by that."""
+        return self._proved.find(token) is not None or read_issuer(token) == self.issuer
+
+    def verify(self, token: str) -> Mapping[str, Any]:
         """Return the claims of a token of this issuer; raise TokenInvalidError.
 
-        `sub` and `nbf` may be missing.
+        `sub` and `nbf` may be missing. What was proved a moment ago is not proved again, unless
+        the issuer's keys have changed since.
         """
-        return verify(
+        claims = self._proved.find(token)
+        if claims is not None:
+            require_current(claims, outside=True)
+            return claims
+        claims = verify(
             token,
             self._keys,
             issuer=self.issuer,
@@ -75,6 +90,8 @@ class OutsideIssuer:
             types=_TYPES,
             outside=True,
         )
+        self._proved.put(token, claims)
+        return claims
 
     async def _repeat(self) -> None:
         pause = FIRST_PAUSE
@@ -95,9 +112,11 @@ class OutsideIssuer:
             # The timer must outlive every failure.
             logger.exception("the keys of %s were not fetched", self.issuer)
         else:
-            if keys.keys() != self._keys.keys():
+            if keys != self._keys:
                 logger.info("the keys of %s have changed: there are %d", self.issuer, len(keys))
-            self._keys = keys
+                self._keys = keys
+                # A key that was taken out proves nothing any more, nor what it has proved.
+                self._proved = Recent(_RECENT, _RECENT_SECONDS)
             return True
         return False
 

@@ -60,6 +60,15 @@ class RepositoryPattern:
             return self == other
         return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")
 
+    def meet(self, other: "RepositoryPattern") -> "RepositoryPattern | None":
+        """The repositories that both speak of, which are all of one's or none."""
+        if self.covers(other):
+            return other
+        return self if other.covers(self) else None
+
+
+EVERYTHING = RepositoryPattern("", Reach.ALL)
+
 
 def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern]:
     """Those of the patterns that no other one covers: together they speak of the same, each

@@ -30,6 +30,8 @@ class Policies:
         async with self._lock:
             known = self._policy
             if known is None or known.number < number:
-                known = Policy(await self._db.read(policy.load), personal_namespaces=self._personal)
+                rows = await self._db.read(policy.load)
+                # As it grows, so does the time: pulls that need none of it go on meanwhile.
+                known = await asyncio.to_thread(Policy, rows, personal_namespaces=self._personal)
                 self._policy = known
         return known

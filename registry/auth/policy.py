@@ -1,13 +1,14 @@
 """Who may do what: all of it in memory, as it was at one moment."""
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
@@ -21,6 +22,10 @@ from registry.oci.names import RepositoryName, list_patterns
 _UNSIGNED: Rights = frozenset({Right.PULL})
 """All that anybody may do without signing in."""
 
+_SHOWING: Rights = frozenset({Right.PULL, Right.ADMIN})
+"""Each of them alone lets a repository be seen."""
+
+_BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +42,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a personal access token is good for at most."""
+    """What a secret is good for at most."""
 
     pattern: RepositoryPattern
     rights: Rights
@@ -78,12 +83,18 @@ def read_grant(row: GrantRow) -> Grant | None:
 
 
 def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
-    """Read the `scopes` of a secret: JSON pairs of a pattern and actions; None for no bound."""
+    """Read the `scopes` of a secret: JSON pairs of a pattern and actions; None for no bound.
+
+    InputInvalidError for everything else.
+    """
     if text is None:
         return None
+    try:
+        pairs = _BOUNDS.decode(text)
+    except msgspec.DecodeError as error:
+        raise InputInvalidError(f"the bounds cannot be read: {error}") from error
     return tuple(
-        Bound(RepositoryPattern.parse(pattern), parse_rights(actions))
-        for pattern, actions in json.loads(text)
+        Bound(RepositoryPattern.parse(pattern), parse_rights(actions)) for pattern, actions in pairs
     )
 
 
@@ -98,8 +109,10 @@ class Policy:
         self._personal = personal_namespaces
         self._users = {row.name: row for row in rows.users}
         self._robots = {row.name: row for row in rows.robots}
-        self._secrets = {row.id: row for row in rows.secrets}
-        self._bounds = {row.id: read_bounds(row.scopes) for row in rows.secrets}
+        self._secrets: dict[str, SecretRow] = {}
+        self._bounds: dict[str, tuple[Bound, ...] | None] = {}
+        for secret in rows.secrets:
+            self._add_secret(secret)
         self._groups: defaultdict[str, list[str]] = defaultdict(list)
         for user, group in rows.memberships:
             self._groups[user].append(group)
@@ -110,6 +123,16 @@ class Policy:
             if grant is not None:
                 self._grants[grant.subject].append(grant)
                 self._index[grant.subject, str(grant.pattern)].append(grant)
+
+    def _add_secret(self, row: SecretRow) -> None:
+        try:
+            self._bounds[row.id] = read_bounds(row.scopes)
+        except InputInvalidError as error:
+            # Without its bounds it could do too much. Nobody else is to suffer for it.
+            whose = f"the token {row.name!r} of {row.user}" if row.user else f"robot {row.robot}"
+            logger.error("a secret lets nobody in, %s: %s", whose, error)  # noqa: TRY400 - it says all
+        else:
+            self._secrets[row.id] = row
 
     @property
     def active_key(self) -> SigningKeyRow | None:
@@ -141,11 +164,12 @@ class Policy:
     def _of_secret(self, secret: SecretRow, now: int) -> Account | None:
         if secret.expires_at is not None and secret.expires_at <= now:
             return None
+        bounds = self._bounds[secret.id]
         if secret.user is not None:
             user = self._users.get(secret.user)
-            return self._of_user(user, self._bounds[secret.id]) if user else None
+            return self._of_user(user, bounds) if user else None
         robot = self._robots.get(secret.robot or "")
-        return self._of_robot(robot, now) if robot else None
+        return self._of_robot(robot, now, bounds) if robot else None
 
     def _of_user(self, user: UserRow, bounds: tuple[Bound, ...] | None = None) -> Account | None:
         if user.disabled:
@@ -158,11 +182,13 @@ class Policy:
         return own, *groups, SIGNED_IN, EVERYBODY
 
     @staticmethod
-    def _of_robot(robot: RobotRow, now: int) -> Account | None:
+    def _of_robot(
+        robot: RobotRow, now: int, bounds: tuple[Bound, ...] | None = None
+    ) -> Account | None:
         if robot.expires_at is not None and robot.expires_at <= now:
             return None
         subjects = (Subject(SubjectKind.ROBOT, robot.name), SIGNED_IN, EVERYBODY)
-        return Account(ROBOT_SIGN_IN + robot.name, False, subjects, None, None)
+        return Account(ROBOT_SIGN_IN + robot.name, False, subjects, None, bounds)
 
     def rights(self, account: Account | None, name: RepositoryName) -> Rights:
         """What the account, or for None anybody, may do in the repository."""
@@ -178,6 +204,31 @@ class Policy:
         bound = (b.rights for b in account.bounds if b.pattern.matches(text))
         return rights & _with_admin(frozenset().union(*bound))
 
+    def list_visible(self, account: Account | None) -> list[RepositoryPattern]:
+        """Patterns that speak of all repositories that the account, or for None anybody, may pull,
+        and of no others.
+        """
+        visible = self._list_granted(account)
+        if account is None or account.bounds is None:
+            return visible
+        within = [bound.pattern for bound in account.bounds if bound.rights & _SHOWING]
+        meets = (pattern.meet(bound) for pattern in visible for bound in within)
+        return [pattern for pattern in meets if pattern is not None]
+
+    def _list_granted(self, account: Account | None) -> list[RepositoryPattern]:
+        if account is not None and account.admin:
+            return [EVERYTHING]
+        subjects = (EVERYBODY,) if account is None else account.subjects
+        visible = {
+            grant.pattern
+            for subject in subjects
+            for grant in self._grants.get(subject, ())
+            if grant.rights & _SHOWING
+        }
+        if self._personal and account is not None and account.namespace is not None:
+            visible.add(RepositoryPattern(account.namespace, Reach.ALL))
+        return [EVERYTHING] if EVERYTHING in visible else list(visible)
+
     def is_admin(self, account: Account | None) -> bool:
         """Whether the account may administer the registry: a bounded token of an admin may not."""
         return account is not None and account.admin and account.bounds is None
@@ -189,7 +240,7 @@ class Policy:
         if account.admin or (
             self._personal
             and account.namespace is not None
-            and RepositoryPattern.parse(f"{account.namespace}/**").covers(pattern)
+            and RepositoryPattern(account.namespace, Reach.ALL).covers(pattern)
         ):
             return True
         return any(

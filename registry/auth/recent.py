@@ -1,14 +1,22 @@
-"""What was proved a moment ago, so that it need not be proved again with each request."""
+"""What was proved a moment ago, or is right now, so that no request proves it again."""
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 _KEY = os.urandom(32)
+
+
+def _hash(text: str) -> bytes:
+    # Keyed: a dump of the memory shows no password, and nobody can aim at a slot.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=_KEY).digest()
 
 
 class Recent(Generic[T]):
@@ -19,19 +27,46 @@ class Recent(Generic[T]):
         self._seconds = seconds
         self._values: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
 
-    @staticmethod
-    def _hash(text: str) -> bytes:
-        # Keyed: a dump of the memory shows no password, and nobody can aim at a slot.
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=_KEY).digest()
-
     def find(self, text: str) -> T | None:
         """What `text` proved, unless that is too long ago."""
-        found = self._values.get(self._hash(text))
+        found = self._values.get(_hash(text))
         return found[1] if found is not None and found[0] > time.monotonic() else None
 
     def put(self, text: str, value: T) -> None:
-        key = self._hash(text)
+        key = _hash(text)
         self._values[key] = (time.monotonic() + self._seconds, value)
         self._values.move_to_end(key)
         while len(self._values) > self._most:
             self._values.popitem(last=False)
+
+    def drop(self, text: str) -> None:
+        """Forget what was put, for something that came to nothing."""
+        self._values.pop(_hash(text), None)
+
+
+class UnderWay:
+    """What is being proved at this moment, so that others who bring the same can wait for it."""
+
+    def __init__(self) -> None:
+        self._ends: dict[bytes, asyncio.Event] = {}
+
+    async def wait(self, text: str) -> None:
+        """Wait until whoever proves `text` has done so or failed, if anybody does."""
+        end = self._ends.get(_hash(text))
+        if end is not None:
+            await end.wait()
+
+    @contextlib.contextmanager
+    def proving(self, text: str) -> Iterator[None]:
+        """While `text` is being proved. Only the first is waited for: all who waited for one that
+        failed go on side by side, bounded as anybody is.
+        """
+        key, end = _hash(text), asyncio.Event()
+        if self._ends.setdefault(key, end) is not end:
+            yield
+            return
+        try:
+            yield
+        finally:
+            del self._ends[key]
+            end.set()

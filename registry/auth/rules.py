@@ -1,6 +1,14 @@
 """What the settings say about signing in."""
 
 from dataclasses import dataclass
+from typing import Final
+
+HOW_TO_HIDE: Final = (
+    "set [http] tls_cert and tls_key; or, behind a proxy that has TLS, [http] external_url to the "
+    "https:// address that clients use, or trusted_proxies to the address of the proxy, which then "
+    "has to send X-Forwarded-Proto and X-Forwarded-Host"
+)
+"""What to do where passwords can be read on their way; each of it silences the warning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import atexit
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from registry import logs
+from registry.auth.rules import HOW_TO_HIDE
 from registry.cli import db, output
 from registry.cli.settings import load_settings
 from registry.cli.tls import TlsContext, TlsFiles
 from registry.cli.workers import Supervisor
-from registry.config import Settings, require_safe_listen
+from registry.config import Settings, is_readable, require_safe_listen
 from registry.errors import ConfigError
 from registry.folder import DataFolder
 
 if TYPE_CHECKING:
     from registry.services.health import Health
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than proxies keep theirs."""
@@ -37,6 +41,9 @@ def serve(args: argparse.Namespace) -> int:
     settings = load_settings(args, {k: v for k, v in options.items() if v is not None})
     logs.configure(settings.log.format, settings.log.level, access=settings.log.access)
     require_safe_listen(settings, lambda: db.has_users(settings))
+    if is_readable(settings):
+        listen = settings.http.listen
+        logger.warning("%s is served without TLS to other machines: %s", listen, HOW_TO_HIDE)
     tls = _load_tls(settings)
     sockets = _bind(settings.http.listen)
     folder = DataFolder(settings.data)

@@ -51,6 +51,8 @@ def list_all(args: argparse.Namespace) -> int:
 def _write_scopes(scopes: list[Any] | None) -> str:
     if scopes is None:
         return "all"
+    if not scopes:
+        return "nothing"
     return " ".join(f"{scope['pattern']}:{','.join(scope['actions'])}" for scope in scopes)
 
 

@@ -1,7 +1,7 @@
 """Rows of repositories. A repository is born with its first content and goes with its last."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,10 +20,11 @@ from registry.metadata.tables import (
     unreadable,
     uploads,
 )
-from registry.metadata.transaction import NOWHERE, Change, Kind, Transaction
+from registry.metadata.transaction import CHUNK, NOWHERE, Change, Kind, Transaction
 from registry.oci.names import RepositoryName
 
 _r = repositories.c
+_name = sa.type_coerce(_r.name, TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,20 @@ class RepositoryRow:
     name: RepositoryName
     generation: str
     created_at: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Region:
+    """Some names: `start` alone if `exact`, else all that begin with it, and it is empty or ends in
+    a slash; `flat`: those of them without another.
+    """
+
+    start: str
+    exact: bool = False
+    flat: bool = False
+
+
+EVERYWHERE = Region("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +113,40 @@ def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> Repo
     return repository
 
 
-def list_names(tx: Transaction, n: int, last: str) -> list[str]:
-    """At most `n` names after `last`, in byte order."""
-    query = sa.select(_r.name).where(sa.type_coerce(_r.name, TEXT) > last).order_by(_r.name)
-    return [str(name) for name in tx.execute(query.limit(n)).scalars()]
-
-
-def list_names_within(
-    tx: Transaction, ranges: Sequence[tuple[str, str]], n: int, last: str
+def list_names(
+    tx: Transaction, n: int, last: str, regions: Iterable[Region] = (EVERYWHERE,)
 ) -> list[str]:
-    """As `list_names`, of names that lie in one of the ranges, the second end of which is out."""
-    name = sa.type_coerce(_r.name, TEXT)
-    within = sa.or_(*(sa.and_(name >= first, name < end) for first, end in ranges))
-    query = sa.select(_r.name).where(name > last, within).order_by(_r.name)
-    return [str(found) for found in tx.execute(query.limit(n)).scalars()]
+    """The first `n` names after `last`, in byte order, of those in any of the regions; `n` is at
+    least 1. Each region is a part of the index and is looked at alone: what lies between them costs
+    nothing.
+    """
+    names: list[str] = []
+    ordered = sorted(regions)
+    single = [region.start for region in ordered if region.exact and region.start > last]
+    for start in range(0, len(single), CHUNK):
+        if len(names) < n:
+            names += _select(tx, n, _name.in_(single[start : start + CHUNK]))
+    names = names[:n]
+    for region in ordered:
+        if len(names) == n and region.start > names[-1]:
+            break
+        if not region.exact:
+            names = sorted({*names, *_select(tx, n, *_inside(region, last))})[:n]
+    return names
+
+
+def _inside(region: Region, last: str) -> Iterator[sa.ColumnElement[bool]]:
+    """What a name in the region fulfils, if it follows `last`."""
+    # One of the two: the planner would be free to begin at either.
+    yield _name >= region.start if region.start > last else _name > last
+    if region.start:
+        yield _name < region.start.removesuffix("/") + "0"  # the byte after the slash
+    if region.flat:
+        yield sa.func.substr(_name, len(region.start) + 1).not_like("%/%")
+
+
+def _select(tx: Transaction, n: int, *where: sa.ColumnElement[bool]) -> list[str]:
+    return list(tx.execute(sa.select(_name).where(*where).order_by(_name).limit(n)).scalars())
 
 
 def count(tx: Transaction, repository: RepositoryRow) -> RepositoryCounts:

@@ -53,6 +53,11 @@ def list_of_user(tx: Transaction, user: UserRow) -> list[SecretRow]:
     return [SecretRow(*row) for row in tx.execute(_SELECT.where(_s.user_id == user.id))]
 
 
+def count_of_user(tx: Transaction, user: UserRow) -> int:
+    query = sa.select(sa.func.count()).select_from(secrets).where(_s.user_id == user.id)
+    return int(tx.execute(query).scalar_one())
+
+
 def list_of_robot(tx: Transaction, robot: RobotRow) -> list[SecretRow]:
     return [SecretRow(*row) for row in tx.execute(_SELECT.where(_s.robot_id == robot.id))]
 
@@ -113,9 +118,12 @@ def delete_of_user(tx: Transaction, user: UserRow, name: str) -> bool:
     return True
 
 
-def delete_expired(tx: Transaction, before: int) -> int:
-    """Remove secrets that ended before `before`; how many."""
-    ids = tx.execute(sa.delete(secrets).where(_s.expires_at < before).returning(_s.id)).scalars()
+def delete_expired(tx: Transaction, before: int, user: UserRow | None = None) -> int:
+    """Remove secrets, or those of a user, that ended before `before`; how many."""
+    query = sa.delete(secrets).where(_s.expires_at < before)
+    if user is not None:
+        query = query.where(_s.user_id == user.id)
+    ids = tx.execute(query.returning(_s.id)).scalars()
     gone = [f"secret:{secret_id}" for secret_id in ids]
     tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
     return len(gone)

@@ -15,7 +15,10 @@ from registry.metadata import secrets
 from registry.metadata.database import Database
 from registry.metadata.secrets import SecretRow
 from registry.metadata.transaction import Transaction
-from registry.services.users import find_user_or_raise
+from registry.services.users import UserRow, find_user_or_raise
+
+MOST = 100
+"""Tokens of one user: every process has all of them in memory."""
 
 _SECOND = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it stands in paths
@@ -41,7 +44,10 @@ class NewAccessToken:
 
 
 def _read(row: SecretRow) -> AccessToken:
-    bounds = read_bounds(row.scopes)
+    try:
+        bounds = read_bounds(row.scopes)
+    except InputInvalidError:
+        bounds = ()  # it lets nobody in; the policy tells the log why
     return AccessToken(row.name, bounds, row.created_at, row.expires_at, row.used_at)
 
 
@@ -49,6 +55,15 @@ def _write_bounds(bounds: Sequence[Bound] | None) -> str | None:
     if bounds is None:
         return None
     return json.dumps([[str(bound.pattern), format_rights(bound.rights)] for bound in bounds])
+
+
+def _make_room(tx: Transaction, user: UserRow) -> None:
+    """Where a user has as many tokens as may be, forget those that have expired; ConflictError."""
+    if secrets.count_of_user(tx, user) < MOST or secrets.delete_expired(tx, tx.now, user):
+        return
+    raise ConflictError(
+        f"{user.name} has {MOST} tokens, and nobody may have more; revoke one that is not used"
+    )
 
 
 class AccessTokens:
@@ -93,7 +108,8 @@ class AccessTokens:
             row = find_user_or_raise(tx, user, lock=True)
             expires = None if lifetime is None else tx.now + int(lifetime * _SECOND)
             scopes = _write_bounds(bounds)
-            read_bounds(scopes)  # what cannot be read again would shut everybody out
+            read_bounds(scopes)  # what cannot be read again would let nobody in
+            _make_room(tx, row)
             if not secrets.insert_for_user(
                 tx,
                 row,

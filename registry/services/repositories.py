@@ -1,13 +1,15 @@
 """Repositories as people see them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
 from registry.auth.principals import Principal
 from registry.errors import RepositoryUnknownError
 from registry.metadata import repositories
 from registry.metadata.call import LONG
 from registry.metadata.database import Database
-from registry.metadata.repositories import RepositoryCounts, RepositoryRow
+from registry.metadata.repositories import Region, RepositoryCounts, RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 
@@ -18,6 +20,14 @@ class RepositorySummary:
 
     repository: RepositoryRow
     counts: RepositoryCounts
+
+
+def read_region(pattern: RepositoryPattern) -> Region:
+    """The names that a pattern speaks of."""
+    if pattern.reach is Reach.EXACT:
+        return Region(pattern.prefix, exact=True)
+    start = f"{pattern.prefix}/" if pattern.prefix else ""
+    return Region(start, flat=pattern.reach is Reach.CHILDREN)
 
 
 def find_or_raise(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
@@ -33,9 +43,12 @@ class Repositories:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def list_names(self, n: int, last: str = "") -> list[str]:
-        """At most `n` names after `last`, in byte order."""
-        return await self._db.read(lambda tx: repositories.list_names(tx, n, last))
+    async def list_names(
+        self, n: int, last: str = "", within: Iterable[RepositoryPattern] = (EVERYTHING,)
+    ) -> list[str]:
+        """The first `n` names after `last`, in byte order, that a pattern `within` speaks of."""
+        regions = [read_region(pattern) for pattern in within]
+        return await self._db.read(lambda tx: repositories.list_names(tx, n, last, regions))
 
     async def get(self, name: RepositoryName) -> RepositorySummary:
         """The repository; RepositoryUnknownError if there is none."""

@@ -74,7 +74,8 @@ class Tokens:
         refresh = new_secret() if request.offline and lasting else None
         hashed = (await self._keyring.get_hasher()).hash(refresh.value) if refresh else ""
 
-        if caller.principal == ANONYMOUS and self._is_known(origin):
+        nobody = caller.principal == ANONYMOUS
+        if nobody and self._is_known(origin):
             logger.info("a token for anybody: %s", access.scopes)
             return Granted(access, None)
 
@@ -105,6 +106,10 @@ class Tokens:
                 raise
             # Pulls go on. The log has what the books cannot take now.
             logger.warning("a token for %s: %s", caller.principal.name, access.scopes)
+        except DatabaseUnavailableError:
+            if nobody:
+                self._nobodies.drop(origin.network)
+            raise
         return Granted(access, refresh.reveal() if refresh else None)
 
     def _is_known(self, origin: Origin) -> bool:
@@ -126,11 +131,17 @@ class Tokens:
         if secret is not None:
             row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
         hasher = await self._keyring.get_hasher()
-        if secret is None or row is None or not hasher.matches(secret, row.hash):
+        if (
+            secret is None
+            or row is None
+            or not hasher.matches(secret, row.hash)
+            or row.service != service
+        ):
             raise await self._auth.refuse("", origin)
-        if row.service != service:
-            raise CredentialsInvalidError("the refresh token is for another service")
-        caller = await self._auth.from_credential(row.credential)
+        try:
+            caller = await self._auth.from_credential(row.credential)
+        except CredentialsInvalidError:
+            raise await self._auth.refuse("", origin) from None
         with contextlib.suppress(DatabaseMovingError):  # not worth a sign-in
             await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
         return caller

@@ -7,12 +7,17 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
 from registry.api.v2.routes import ROUTES
+from registry.metadata import repositories
+from registry.metadata.transaction import Transaction
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
+from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.api.conftest import SERVED, Api, Started
 from tests.support.accounts import (
@@ -361,6 +366,36 @@ async def test_the_catalogue_leaves_no_gaps(scene: Scene) -> None:
             expected = [left[start : start + n] for start in range(0, len(left), n)] or [[]]
             query = f"/v2/_catalog?n={n}" + (f"&last={last}" if last else "")
             assert await walk(scene.http, headers, query) == expected, (n, last)
+
+
+@SQLITE
+async def test_the_catalogue_asks_no_more_of_the_database_for_what_is_hidden(scene: Scene) -> None:
+    """The time it took would tell how much there is."""
+    catalogue = bearer(await get_token(scene.http, scene.bob, "registry:catalog:*"))
+    database = scene.api.opened.database
+    asked: list[tuple[str, str]] = []
+
+    def note(*args: Any) -> None:
+        asked.append((str(args[2]), str(args[3])))
+
+    async def ask(headers: dict[str, str]) -> list[tuple[str, str]]:
+        del asked[:]
+        answer = await scene.http.get("/v2/_catalog?n=5", headers=headers)
+        assert answer.json() == {"repositories": [MINE]}
+        return [each for each in asked if "repositories" in each[0]]
+
+    callers = (scene.bob.basic, catalogue)
+    sa.event.listen(database._reader, "before_cursor_execute", note)
+    before = [await ask(headers) for headers in callers]
+
+    def hide(tx: Transaction) -> None:
+        for number in range(1100):
+            repositories.ensure(tx, RepositoryName(f"hidden/{number}"))
+
+    await database.write(hide, actor="root", patience=60)
+    assert [await ask(headers) for headers in callers] == before
+    assert all(len(statements) == 1 for statements in before)
+    sa.event.remove(database._reader, "before_cursor_execute", note)
 
 
 async def test_the_answers_come_as_soon(scene: Scene) -> None:

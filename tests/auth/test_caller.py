@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights
 from registry.auth.caller import OPEN, Caller, needed_actions, rights_of_actions
+from registry.auth.patterns import EVERYTHING, RepositoryPattern
 from registry.auth.policy import Policy
 from registry.auth.principals import ANONYMOUS, Principal
 from registry.auth.scopes import Scopes
+from registry.metadata.grants import GrantRow
 from registry.metadata.policy import PolicyRows, Removal
 from registry.oci.names import RepositoryName
 
@@ -58,7 +60,7 @@ def test_what_each_right_is_good_for(rights: Rights, may: list[Action]) -> None:
     ann = caller(frozenset(rights))
     assert [action for action in CONTENT if ann.may(action, APP)] == may
     assert not any(ann.may(action, OTHER) for action in CONTENT)
-    assert ann.may_pull(APP) is ann.may_list(APP) is ann.could_pull(APP) is (PULL in may)
+    assert ann.may_pull(APP) is ann.could_pull(APP) is (PULL in may)
 
 
 @pytest.mark.parametrize("action", Action)
@@ -107,7 +109,7 @@ def test_a_token_to_push_does_not_overwrite_for_who_may_only_create() -> None:
 def test_a_token_is_not_for_the_next_repository_of_the_name(since: int, *, good: bool) -> None:
     ann = caller(ALL_RIGHTS, scopes(*CONTENT), removed_at=5, since=since)
     assert [ann.may(action, APP) for action in CONTENT] == [good] * 3
-    assert ann.may_list(APP) is good
+    assert bool(ann.visible) is good
     assert ann.could_pull(APP)
 
 
@@ -115,20 +117,31 @@ def test_who_has_no_token_has_the_rights_of_now() -> None:
     assert caller(ALL_RIGHTS, removed_at=5).may(PUSH, APP)
 
 
-def test_the_catalogue_shows_what_she_may_pull() -> None:
-    every = Scopes({}, catalog=True)
-    assert caller(frozenset({Right.PULL}), every).may_list(APP)
-    assert not caller(frozenset({Right.PULL}), every).may_pull(APP)
-    assert not caller(frozenset({Right.CREATE}), every).may_list(APP)
-    assert not caller(ALL_RIGHTS, every).may_list(OTHER)
-    assert not caller(ALL_RIGHTS, Scopes({})).may_list(APP)
+def test_the_catalogue_shows_what_she_may_pull_with_her_token() -> None:
+    bound = Scopes({APP: frozenset({PULL}), OTHER: frozenset({PULL})})
+    assert caller(frozenset({Right.PULL}), bound).visible == [RepositoryPattern.parse("team/app")]
+    assert caller(frozenset({Right.CREATE}), bound).visible == []
+    assert caller(ALL_RIGHTS, scopes(PUSH)).visible == []
+    assert caller(ALL_RIGHTS, Scopes({})).visible == []
+
+
+def test_one_for_the_catalogue_shows_all_that_she_may_pull() -> None:
+    """Whatever else it names; of an outside issuer it is what the issuer names that counts."""
+    rows = PolicyRows(9, [], [], [], [], [GrantRow(1, "anonymous", "team/*", "pull", 0)], [], {})
+    policy = Policy(rows, personal_namespaces=False)
+    bound = scopes(PULL, catalog=True)
+    for given_scopes in (None, bound):
+        anybody = Caller(ANONYMOUS, None, policy, lambda _: NO_RIGHTS, given_scopes)
+        assert anybody.visible == [RepositoryPattern.parse("team/*")]
+    outside = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS, bound)
+    assert outside.visible == [RepositoryPattern.parse("team/app")]
 
 
 def test_where_nobody_signs_in() -> None:
     assert OPEN.principal == ANONYMOUS
     assert all(OPEN.may(action, APP) for action in CONTENT)
     assert OPEN.rights_in(APP) == ALL_RIGHTS
-    assert OPEN.may_list(APP)
+    assert OPEN.visible == [EVERYTHING]
 
 
 def test_the_names_of_her_token() -> None:

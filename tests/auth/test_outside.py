@@ -13,9 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from registry import clock
 from registry.auth import outside as module
 from registry.auth.issuers import Rule
-from registry.auth.jose import jwk_of
+from registry.auth.jose import LEEWAY, jwk_of, verify
 from registry.auth.outside import OidcIssuer, OutsideIssuer, Source, key_source
 from registry.client.web import Web
 from registry.errors import TokenInvalidError
@@ -127,6 +128,85 @@ async def test_keys_follow_the_issuer(
         await eventually(lambda: not accepts(issuer, tokens[0]))
         assert issuer.verify(tokens[1])["sub"] == "somebody"
         assert issuer.issuer == name
+
+
+@pytest.fixture
+def proved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens whose signatures were looked at."""
+    seen: list[str] = []
+
+    def watched(token: str, *given: Any, **more: Any) -> Any:
+        seen.append(token)
+        return verify(token, *given, **more)
+
+    monkeypatch.setattr(module, "verify", watched)
+    return seen
+
+
+class TestProvedBefore:
+    """A token that comes again is not proved again, and is good no longer for that."""
+
+    @pytest.fixture
+    async def issuer(self) -> OutsideIssuer:
+        self.keys = jwks(FIRST, SECOND)
+
+        async def source() -> object:
+            return self.keys
+
+        issuer = OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)
+        await issuer._fetch()
+        return issuer
+
+    async def test_it_is_proved_once(self, issuer: OutsideIssuer, proved: list[str]) -> None:
+        tokens = [sign(FIRST), sign(SECOND)]
+        for _ in range(3):
+            for token in tokens:
+                assert issuer.made(token)
+                assert issuer.verify(token)["sub"] == "somebody"
+        assert proved == tokens
+        await issuer._fetch()  # the same keys
+        assert accepts(issuer, tokens[0])
+        assert proved == tokens
+
+    async def test_what_was_refused_is_looked_at_again(
+        self, issuer: OutsideIssuer, proved: list[str]
+    ) -> None:
+        self.keys = jwks(SECOND)
+        await issuer._fetch()
+        token = sign(FIRST)
+        assert not accepts(issuer, token)
+        self.keys = jwks(FIRST)
+        await issuer._fetch()
+        assert accepts(issuer, token)
+        assert proved == [token, token]
+
+    async def test_a_key_that_is_taken_out_takes_its_tokens_along(
+        self, issuer: OutsideIssuer
+    ) -> None:
+        token = sign(FIRST)
+        assert accepts(issuer, token)
+        self.keys = jwks(SECOND)
+        await issuer._fetch()
+        assert not accepts(issuer, token)
+
+    async def test_so_does_one_that_is_another_under_its_name(self, issuer: OutsideIssuer) -> None:
+        token = sign(FIRST)
+        assert accepts(issuer, token)
+        (jwk,) = jwks(Ed25519PrivateKey.generate())["keys"]
+        self.keys = {"keys": [{**jwk, "kid": jwk_of(FIRST.public_key())["kid"]}]}
+        await issuer._fetch()
+        assert not accepts(issuer, token)
+
+    async def test_it_ends_when_it_says(
+        self, issuer: OutsideIssuer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = clock.now()
+        token = sign(FIRST, {**good_claims(ISSUER, AUDIENCE), "exp": now // 1_000_000 + 10})
+        assert accepts(issuer, token)
+        for seconds, good in ((9 + LEEWAY, True), (10 + LEEWAY, False)):
+            moment = now + int(seconds * 1_000_000)
+            monkeypatch.setattr(clock, "now", lambda moment=moment: moment)
+            assert accepts(issuer, token) is good
 
 
 async def test_no_token_causes_a_request(server: Upstream, web: Web) -> None:

@@ -27,6 +27,15 @@ PATTERNS = [
     if prefix or reach is not Reach.EXACT
 ]
 
+
+def test_what_two_speak_of() -> None:
+    for one, other in itertools.product(PATTERNS, repeat=2):
+        both = one.meet(other)
+        for name in NAMES:
+            meant = one.matches(name) and other.matches(name)
+            assert meant == (both is not None and both.matches(name)), f"{one}, {other}: {name}"
+
+
 names = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("/".join)
 patterns = st.one_of(
     names,

@@ -1,5 +1,6 @@
 """What was proved a moment ago, and what is kept of it."""
 
+import asyncio
 import gc
 import time
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.recent import Recent
+from registry.auth.recent import Recent, UnderWay, _hash
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_text_is_not_kept() -> None:
     gc.collect()
     kept = repr(recent._values) + repr(vars(recent))
     assert "horse" not in kept
-    assert len(recent._hash("a")) == len(recent._hash("a" * 100_000))
+    assert len(_hash("a")) == len(_hash("a" * 100_000))
 
 
 @given(st.lists(st.text(), unique=True, max_size=20))
@@ -81,3 +82,28 @@ def test_odd_texts() -> None:
     recent.put("\ud800", 1)
     assert recent.find("\ud800") == 1
     assert recent.find("\ud801") is None
+
+
+@pytest.mark.anyio
+async def test_others_wait_for_the_first_alone() -> None:
+    """However it ends; and then none of them waits for another."""
+    signing_in = UnderWay()
+    order: list[str] = []
+
+    async def come(name: str, text: str) -> None:
+        await signing_in.wait(text)
+        with signing_in.proving(text):
+            order.append(f"{name} begins")
+            await asyncio.sleep(0.01)
+            order.append(f"{name} ends")
+            raise ValueError
+
+    tasks = [asyncio.create_task(come(name, "a")) for name in ("first", "second", "third")]
+    tasks.append(asyncio.create_task(come("other", "b")))
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order[:2] == ["first begins", "other begins"]
+    begun = [order.index(f"{name} begins") for name in ("second", "third")]
+    assert max(begun) < min(order.index(f"{name} ends") for name in ("second", "third"))
+    assert signing_in._ends == {}

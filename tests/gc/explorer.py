@@ -1,13 +1,13 @@
 """Runs actors over one registry in every order that their steps can have.
 
-A step is what cannot be divided for others: a transaction, or one call of the store. Between two steps
-an actor waits at a gate. A schedule says who goes on at each gate; all schedules are tried, depth first.
-Nothing in the product knows of this: the gates are put before the database's and the store's methods.
+A step is what cannot be divided for others: a transaction, or one call of the store. Before each
+an actor waits at a gate. A schedule says who goes on; all schedules are tried, depth first. Nothing
+in the product knows of this: the gates are put before the database's and the store's methods.
 """
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -137,7 +137,7 @@ async def run_in_order(actors: Sequence[Actor], schedule: Schedules) -> None:
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
-async def _settle(gates: _Gates, tasks: dict[int, asyncio.Future[None]]) -> None:
+async def _settle(gates: _Gates, tasks: Mapping[int, asyncio.Future[None]]) -> None:
     """Wait until every actor is at a gate or at its end."""
     for task in tasks.values():
         task.add_done_callback(lambda _: gates.changed.set())

@@ -1,4 +1,4 @@
-"""Clients that push, mount, look, tag and delete beside the collector, and know what must be there."""
+"""Clients that push, mount, look, tag and delete beside the collector, and know what must be."""
 
 import asyncio
 import random
@@ -90,14 +90,14 @@ class Client:
     async def push(self) -> None:
         """Push an image as Docker does: look first, then mount or upload, then the manifest."""
         begun = time.monotonic()
-        await self._set_tag(self._random_tag(), await self._prepare_image(begun), begun)
+        await self._set_tag(self._random_tag(), await self._prepare_image(), begun)
 
     async def push_index(self) -> None:
         """Two images by digest, and the index that holds them."""
         begun = time.monotonic()
         children = []
         for _ in range(2):
-            child = await self._prepare_image(begun)
+            child = await self._prepare_image()
             await self._put(str(child.digest), child, begun)
             children.append(child)
         raw = index_manifest([child.raw for child in children])
@@ -110,7 +110,7 @@ class Client:
         begun = time.monotonic()
         subject = self._chance.choice(list(self.books.tags.values()))
         about = descriptor(subject.raw, OCI_MANIFEST)
-        made = await self._prepare_image(begun, subject=about)
+        made = await self._prepare_image(subject=about)
         referrer = Pushed(made.raw, made.blobs, subject=subject.digest)
         await self._put(str(referrer.digest), referrer, begun)
         self.books.referrers.append(referrer)
@@ -168,18 +168,18 @@ class Client:
         self.books.tags[tag] = image
         self.books.pushed += 1
 
-    async def _prepare_image(self, begun: float, **more: object) -> Pushed:
+    async def _prepare_image(self, **more: object) -> Pushed:
         """Bring the blobs of an image; it is not yet pushed itself."""
         config = f'{{"client": {self._number}, "n": {self._chance.randrange(POOL)}}}'.encode()
         seeds = [self._chance.randrange(POOL) for _ in range(2)]
         layers = [blob_bytes(f"layer {seed}", 2_000 + 500 * seed) for seed in seeds]
         for data in (config, *layers):
-            await self._bring(data, begun)
+            await self._bring(data)
         unique = f"{self._number}.{self._count}"
         raw = image_manifest(config, layers, annotations={"of": unique}, **more)
         return Pushed(raw, tuple({Digest.of(data) for data in (config, *layers)}))
 
-    async def _bring(self, data: bytes, begun: float) -> None:
+    async def _bring(self, data: bytes) -> None:
         digest = Digest.of(data)
         answer = await self._ask("HEAD", f"blobs/{digest}")
         if answer.status_code == 200:
@@ -219,7 +219,6 @@ class Client:
         late = begun is not None and time.monotonic() - begun > self._promise
         if late and answer.status_code == 404:
             raise LateError
-        self.books.wrong.append(
-            f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:200]}"
-        )
+        asked = f"{answer.request.method} {answer.request.url}"
+        self.books.wrong.append(f"{asked}: {answer.status_code} {answer.text[:200]}")
         raise LateError

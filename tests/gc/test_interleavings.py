@@ -16,7 +16,7 @@ from registry.app import asgi, compose
 from registry.config import load
 from registry.metadata import candidates, migrate, tables
 from registry.metadata.transaction import Kind, Transaction
-from registry.services.collector import Tally
+from registry.services.collection import Tally
 from storage.digest import Digest
 from storage.memory import MemoryDriver
 from tests.api.conftest import in_process

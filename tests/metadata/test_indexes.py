@@ -32,6 +32,7 @@ from registry.metadata import (
 from registry.metadata.blobs import BlobState
 from registry.metadata.candidates import Candidate
 from registry.metadata.database import Database, parse_url
+from registry.metadata.repositories import Region
 from registry.metadata.transaction import Kind, Transaction
 from registry.oci.references import Tag
 from storage.keys import PARTS
@@ -79,6 +80,9 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "graph.iter_shares": lambda tx: list(graph.iter_shares(tx, find(tx), [ANY])),
     "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
     "tallies.remove": lambda tx: tallies.remove(tx, find(tx).id, ANY),
+    "repositories.list_names of those named": lambda tx: repositories.list_names(
+        tx, 9, "", [Region("a/a", exact=True), Region("b", exact=True)]
+    ),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
     "tags.delete": lambda tx: tags.delete(tx, find(tx), TAG),
@@ -111,10 +115,10 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "graph.iter_nodes": lambda tx: list(graph.iter_nodes(tx, find(tx))),
     "retention.list_tags": lambda tx: retention.list_tags(tx, find(tx)),
     "retention_rules.list_page": lambda tx: retention_rules.list_page(tx, 9, ""),
-    "repositories.list_names_within": lambda tx: repositories.list_names_within(
-        tx, [("team/", "team0")], 9, ""
-    ),
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
+    "repositories.list_names below some": lambda tx: repositories.list_names(
+        tx, 9, "", [Region("a/"), Region("b/", flat=True), Region("", flat=True)]
+    ),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
     "walk.go_on": go_on_walking,

@@ -1,13 +1,15 @@
 """Repositories: born once, listed in byte order, gone with their last content."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from registry.metadata import blobs, manifests, repositories, tables, uploads
 from registry.metadata.database import Database
-from registry.metadata.repositories import RepositoryCounts, RepositoryRow
+from registry.metadata.repositories import Region, RepositoryCounts, RepositoryRow
 from registry.metadata.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import (
@@ -95,6 +97,88 @@ async def test_names_are_listed_in_byte_order(database: Database) -> None:
     assert listed == sorted(NAMES)
     after = await database.read(lambda tx: repositories.list_names(tx, 2, "a/a-name-that-is-not"))
     assert after == ["a/b", "a/b-c"]
+
+
+REGIONS = [
+    Region(start, exact=exact, flat=flat)
+    for start, exact, flat in [
+        ("", False, False),
+        ("", False, True),
+        ("a/", False, False),
+        ("a/", False, True),
+        ("a/b/", False, False),
+        ("none/", False, False),
+        ("a", True, False),
+        ("a/b/c", True, False),
+        ("none", True, False),
+    ]
+]
+
+
+def is_in(region: Region, name: str) -> bool:
+    if region.exact:
+        return name == region.start
+    return name.startswith(region.start) and not (
+        region.flat and "/" in name.removeprefix(region.start)
+    )
+
+
+async def test_names_of_regions_are_those_in_any_of_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repositories, "CHUNK", 1)
+    await database.write(
+        lambda tx: void([repositories.ensure(tx, RepositoryName(n)) for n in NAMES]), actor="ann"
+    )
+
+    def work(tx: Transaction, regions: tuple[Region, ...]) -> None:
+        meant = sorted(name for name in NAMES if any(is_in(r, name) for r in regions))
+        for n, last in itertools.product((1, 2, 20), ("", "a", "a/b/", "a0", "b")):
+            expected = [name for name in meant if name > last][:n]
+            assert repositories.list_names(tx, n, last, reversed(regions)) == expected
+
+    for regions in [*itertools.combinations(REGIONS, 2), tuple(REGIONS[1:])]:
+        await database.read(lambda tx, some=regions: work(tx, some))  # type: ignore[misc]
+    assert await database.read(lambda tx: repositories.list_names(tx, 5, "", [])) == []
+
+
+def count_steps(tx: Transaction, regions: list[Region]) -> int:
+    """Instructions that SQLite's machine needs to list them."""
+    steps = itertools.count()
+    connection: Any = tx.connection.connection.dbapi_connection
+    connection.set_progress_handler(lambda: void(next(steps)), 1)
+    assert repositories.list_names(tx, 9, "", regions) == ["team/app"]
+    connection.set_progress_handler(None, 1)
+    return next(steps)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_lies_outside_of_the_regions_costs_nothing(database: Database) -> None:
+    """Else the time of an answer would tell how much is hidden: counted, not measured."""
+    regions = [Region("team/"), Region("team/", flat=True), Region("team/app", exact=True)]
+    counted = {}
+    for number, hidden in enumerate((3, 300)):
+        names = [
+            f"{prefix}{number}/{i}" for prefix in ("a", "team", "tea", "z") for i in range(hidden)
+        ]
+        names += ["team/app"]
+
+        def work(tx: Transaction, names: list[str] = names) -> None:
+            for name in names:
+                repositories.ensure(tx, RepositoryName(name))
+
+        await database.write(work, actor="ann")
+        counted[hidden] = [
+            await database.read(lambda tx, r=region: count_steps(tx, [r]))  # type: ignore[misc]
+            for region in regions
+        ]
+    assert counted[3] == counted[300]
+    # And it is seen where something is looked at.
+    await database.write(
+        lambda tx: void(repositories.ensure(tx, RepositoryName("team/x/y"))), actor="ann"
+    )
+    again = await database.read(lambda tx: count_steps(tx, [Region("team/", flat=True)]))
+    assert again > counted[3][1]
 
 
 async def test_counts_each_content_once(database: Database) -> None:

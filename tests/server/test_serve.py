@@ -65,6 +65,25 @@ def test_an_address_others_can_reach_is_refused_with_the_ways_on(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_tls_it_warns_and_names_what_silences_it(tmp_path: Path) -> None:
+    """At an address of no machine, so that it is never served."""
+    (tmp_path / "keys.json").write_text("{}")
+    issuer = {
+        "MOORAGE_AUTH__ISSUER": "gitlab",
+        "MOORAGE_AUTH__AUDIENCE": "registry",
+        "MOORAGE_AUTH__JWKS_FILE": str(tmp_path / "keys.json"),
+    }
+    serve = ("serve", "--listen", "192.0.2.1:5000")
+    told = moorage(*serve, cwd=tmp_path, **issuer).stderr
+    silenced = moorage(*serve, cwd=tmp_path, **issuer, MOORAGE_HTTP__TRUSTED_PROXIES="10.0.0.1")
+    for output in (told, silenced.stderr):
+        assert "cannot listen on 192.0.2.1:5000" in output
+    (warning,) = [line for line in told.splitlines() if "WARNING" in line]
+    for remedy in ("tls_cert", "tls_key", "trusted_proxies", "external_url", "X-Forwarded-Proto"):
+        assert remedy in warning
+    assert "WARNING" not in silenced.stderr
+
+
 def test_a_schema_that_does_not_fit_is_refused_with_the_remedy(
     postgres: Cluster, tmp_path: Path
 ) -> None:

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import bcrypt
 import httpx
 import pytest
 
-from tests.support.accounts import OPERATOR, Accounts, Login, signed
+from tests.support.accounts import Accounts, Login, signed
 from tests.support.guarded import SETTINGS, alone, client_of, operating, resident
 from tests.support.server import Server, serving
 
@@ -24,26 +23,6 @@ FEW = 3
 WORKERS = 3
 VICTIM = "198.51.100.7"
 _NUMBERS = itertools.count()
-SLACK = 0.012
-"""Seconds: a third of what it takes to hash a password here."""
-
-
-MOST_ROUNDS = 40
-
-
-def is_slower(times: list[float], others: list[float]) -> bool:
-    """By the quickest of each: a busy machine makes the others slow as it likes."""
-    return min(times) > min(others) + SLACK
-
-
-def find_different(spent: dict[str, list[float]]) -> list[str]:
-    """Sign-ins that take longer or less than that of an unknown user."""
-    unknown = spent["unknown"]
-    return [
-        what
-        for what, times in spent.items()
-        if is_slower(times, unknown) or is_slower(unknown, times)
-    ]
 
 
 @contextlib.contextmanager
@@ -207,69 +186,6 @@ async def test_the_books_tell_of_failures(scene: Scene) -> None:
     ]
     assert [row.target for row in rows] == [scene.alice.name, "(unknown)"]
     assert all(row.request_id for row in rows)
-
-
-async def test_unknown_and_known_take_the_same_time(tmp_path: Path) -> None:
-    rounds = 9
-    with limited(tmp_path, 1, 0) as server:
-        async with operating(server) as accounts, client_of(server) as http:
-            await accounts.user("root", admin=True)
-            await accounts.user("known")
-            await accounts.user("disabled")
-            await accounts.access.users.change("disabled", OPERATOR, disabled=True)
-            await accounts.access.users.add("tokens.only", None, OPERATOR)
-            personal = await accounts.token("known")
-            robot = await accounts.robot("ci")
-            last = "0" if personal.secret[-1] != "0" else "1"
-            logins = {
-                "unknown": wrong("unknown"),
-                "known": wrong("known"),
-                "disabled": wrong("disabled"),
-                "disabled, the right password": Login("disabled", "the password of disabled"),
-                "without a password": wrong("tokens.only"),
-                "a robot": wrong(robot.name),
-                "no name that could be": wrong("No Name"),
-                "a secret of nobody": Login("known", f"moorage_{'0' * 16}_{'0' * 64}"),
-                "a secret that is nearly right": Login("known", personal.secret[:-1] + last),
-                "another's secret": Login("root", personal.secret),
-                "long": Login("known", "x" * 900),
-            }
-            spent: dict[str, list[float]] = {what: [] for what in logins}
-            # More rounds while they differ: a busy machine may have left one no quick moment yet,
-            # and what differs by its nature goes on to.
-            for number in range(MOST_ROUNDS):
-                for what, login in logins.items():
-                    started = time.perf_counter()
-                    answer = await sign_in(http, login, VICTIM)
-                    spent[what].append(time.perf_counter() - started)
-                    assert answer.status_code == 401
-                if number + 1 >= rounds and not find_different(spent):
-                    break
-    assert find_different(spent) == []
-
-
-async def test_an_imported_user_is_not_told_by_an_answer_that_comes_at_once(
-    tmp_path: Path,
-) -> None:
-    """bcrypt as htpasswd makes it is quick, and takes no password above 72 bytes."""
-    stored = bcrypt.hashpw(b"her password", bcrypt.gensalt(5)).decode()
-    with limited(tmp_path, 1, 0) as server:
-        async with operating(server) as accounts, client_of(server) as http:
-            await accounts.user("root", admin=True)
-            await accounts.access.users.import_htpasswd([f"old:{stored}"], OPERATOR)
-            for guess in ("a guess", "x" * 80):
-                spent: dict[str, list[float]] = {"old": [], "unknown": []}
-                for _ in range(9):
-                    for name, times in spent.items():
-                        started = time.perf_counter()
-                        answer = await sign_in(http, Login(name, guess), VICTIM)
-                        times.append(time.perf_counter() - started)
-                        assert answer.status_code == 401
-                assert not is_slower(spent["unknown"], spent["old"])
-            # And it is hashed anew when she comes.
-            for _ in range(2):
-                answer = await sign_in(http, Login("old", "her password"), VICTIM)
-                assert answer.status_code == 200
 
 
 async def pull(http: httpx.AsyncClient, login: Login) -> list[float]:

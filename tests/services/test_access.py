@@ -40,8 +40,10 @@ from registry.errors import (
 )
 from registry.metadata import tables
 from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
 from registry.metadata.watch import Watch
 from registry.oci.names import RepositoryName
+from registry.services import access_tokens
 from registry.services.access_tokens import AccessTokens
 from registry.services.audit import Audit, AuditRow
 from registry.services.grants import Grants
@@ -617,10 +619,60 @@ class TestAccessTokens:
         assert (await filled.sign_in("ann", made.secret)).rights_in(APP) == NO_RIGHTS
 
     async def test_bounds_that_cannot_be_read_again_are_refused(self, filled: House) -> None:
-        """One of them would shut everybody out: the policy is read as a whole."""
+        """Such a token would be good for nothing."""
         with pytest.raises(InputInvalidError):
             await filled.access_tokens.add("ann", "bad", ROOT, bounds=[Bound(TEAM, NO_RIGHTS)])
         assert await filled.lets_in("ann", PASSWORD)
+
+    async def test_one_that_cannot_be_read_is_shut_out_alone(self, filled: House) -> None:
+        """And can be seen, and revoked."""
+        made = await filled.access_tokens.add("ann", "ci", ROOT)
+        assert await filled.lets_in("ann", made.secret)
+
+        def break_it(tx: Transaction) -> None:
+            table = tables.secrets
+            tx.execute(sa.update(table).where(table.c.name == "ci").values(scopes='[["team/*"'))
+            tx.change_policy()
+
+        await filled.database.write(break_it, actor="")
+        assert not await filled.lets_in("ann", made.secret)
+        assert await filled.lets_in("ann", PASSWORD)
+        assert [token.bounds for token in await filled.access_tokens.list_of("ann")] == [(), None]
+        await filled.access_tokens.revoke("ann", "ci", ROOT)
+
+    async def test_there_is_an_end_to_them(
+        self, houses: list[House], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where they are made at once: nobody fills the memory of every worker."""
+        assert access_tokens.MOST == 100
+        monkeypatch.setattr(access_tokens, "MOST", 4)
+        await houses[0].fill()  # with one of hers
+        works: list[Awaitable[object]] = [
+            houses[number % 2].access_tokens.add("ann", f"t{number}", ROOT, lifetime=60)
+            for number in range(8)
+        ]
+        assert await all_at_once(works) == [ConflictError] * 5
+        with pytest.raises(ConflictError, match=r"ann has 4 tokens.*revoke"):
+            await houses[0].access_tokens.add("ann", "more", ROOT)
+        assert len(await houses[0].access_tokens.list_of("ann")) == 4
+        await houses[0].access_tokens.add("bob", "laptop", ROOT)
+        await houses[0].access_tokens.revoke("ann", "laptop", ROOT)
+        await houses[0].access_tokens.add("ann", "more", ROOT)
+
+    async def test_those_that_have_expired_make_room(
+        self, time: Time, house: House, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(access_tokens, "MOST", 3)
+        for user in ("ann", "bob"):
+            await house.users.add(user, None, ROOT)
+            for number in range(3):
+                lifetime = 60.0 if number else None
+                await house.access_tokens.add(user, f"t{number}", ROOT, lifetime=lifetime)
+        time.pass_by(61)
+        await house.access_tokens.add("ann", "more", ROOT)
+        kept = {user: await house.access_tokens.list_of(user) for user in ("ann", "bob")}
+        assert [token.name for token in kept["ann"]] == ["more", "t0"]
+        assert len(kept["bob"]) == 3
 
     async def test_it_expires(self, time: Time, house: House) -> None:
         await house.users.add("ann", None, ROOT)
@@ -773,6 +825,22 @@ class TestTokens:
         await filled.users.set_password("ann", OTHER, ROOT)
         with pytest.raises(CredentialsInvalidError):
             await filled.tokens.find_refresher(refresh, "moorage", HERE)
+
+    async def test_one_that_is_not_good_is_a_failure_in_the_books(self, filled: House) -> None:
+        """Also a right one, where it is not for that service or its user may not in."""
+        caller = await filled.sign_in("ann", PASSWORD)
+        refresh = (await filled.tokens.issue(caller, wanted(offline=True), HERE)).refresh
+        assert refresh is not None
+        last = (await filled.books())[-1].number
+        for text, service in ((refresh[:-1] + "x", "moorage"), (refresh, "other")):
+            with pytest.raises(CredentialsInvalidError):
+                await filled.tokens.find_refresher(text, service, HERE)
+        await filled.users.change("ann", ROOT, disabled=True)
+        with pytest.raises(CredentialsInvalidError):
+            await filled.tokens.find_refresher(refresh, "moorage", HERE)
+        booked = [row for row in await filled.books(last) if row.kind == "sign-in.fail"]
+        assert len(booked) == 3
+        assert {row.address for row in booked} == {HERE.address}
 
     async def test_anybody_gets_what_everybody_may(self, filled: House) -> None:
         await filled.grant("anonymous", "pull")

@@ -47,18 +47,18 @@ class Door:
             case Basic(name, password):
                 return await self._auth.from_password(name, password, origin)
             case Token(text):
-                name = await self._find_owner(text)
+                name = await self._find_owner(text, origin)
                 return await self._auth.from_password(name, text, origin)
             case _:
                 raise CredentialsInvalidError("sign in first")
 
-    async def _find_owner(self, text: str) -> str:
+    async def _find_owner(self, text: str, origin: Origin) -> str:
         """The user name that goes with a secret; CredentialsInvalidError."""
         secret = find_secret(text)
         policy = await self._auth.policies.get()
         row = policy.find_secret(secret.id) if secret else None
         if row is None:
-            raise CredentialsInvalidError("not a personal access token that is good")
+            raise await self._auth.refuse("", origin)
         return row.user or f"{ROBOT_SIGN_IN}{row.robot}"
 
 

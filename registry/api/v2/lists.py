@@ -6,11 +6,8 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.call import Call
 from registry.oci.media_types import OCI_INDEX
-from registry.oci.names import RepositoryName
 from registry.oci.referrers import build_index
 from storage.digest import Digest
-
-_STEP = 1000
 
 
 def _next_link(path: str, **query: object) -> str:
@@ -27,16 +24,8 @@ async def list_tags(call: Call) -> Response:
 
 
 async def list_catalog(call: Call) -> Response:
-    n, last = call.page_size(), call.last
-    names: list[str] = []
-    more = True
-    # Most names may be hidden from her: small steps would ask the database again and again.
-    step = max(n + 1, _STEP)
-    while len(names) <= n and more:
-        some = await call.registry.repositories.list_names(step, last)
-        names += [name for name in some if call.caller.may_list(RepositoryName(name))]
-        more = len(some) == step
-        last = some[-1] if some else last
+    n = call.page_size()
+    names = await call.registry.repositories.list_names(n + 1, call.last, call.caller.visible)
     response = JSONResponse({"repositories": names[:n]})
     if 0 < n < len(names):
         response.headers["Link"] = _next_link("/v2/_catalog", n=n, last=names[n - 1])
