@@ -40,8 +40,15 @@ logger = logging.getLogger(__name__)
 CONNECT = 3.0
 READ = 10.0
 RETRY_WITHIN = 6.0
+SEND = 600.0
+"""For the body of a request, as long as it moves: 16 MiB at 30 kB a second."""
 PAUSES = (0.1, 0.3, 0.9)
 """Seconds before the second, third and fourth attempt, each varied by half."""
+
+LATE = RETRY_WITHIN + CONNECT + SEND + READ + 60.0
+"""Seconds after which what a call has sent is there or will never be; the last of them for the
+store to make up its mind when nobody waits for it any more.
+"""
 
 SLICE = 1 << 16
 SLICES = 1.0
@@ -132,8 +139,11 @@ class _Body:
     def __init__(self, data: bytes | bytearray) -> None:
         self._view = memoryview(data)
         self._at = 0
+        self._until = time.monotonic() + SEND
 
     def read(self, size: int = -1) -> bytes:
+        if time.monotonic() > self._until:
+            raise TimeoutError("the body takes too long to send")
         end = len(self._view) if size < 0 else self._at + size
         piece = bytes(self._view[self._at : end])
         self._at += len(piece)

@@ -3,7 +3,7 @@
 What fits into one part is put whole under the key it is asked for. More goes into a multipart
 upload: a part is sent while the next is filled. At `sync` the bytes behind the last full part are
 put as an object of their own, the tail, which the next holder reads back. Nothing is sent whose
-key is not in the session's row.
+key is not in the session's row, nor by a holder that may have been followed by another.
 """
 
 import asyncio
@@ -176,6 +176,7 @@ class S3Upload:
 
     async def _send(self, number: int, buffer: bytearray) -> tuple[int, str]:
         try:
+            await self._record.keep()
             with self._bucket.buffers.used():
                 answer = await self._bucket.write(
                     "upload_part",
@@ -205,6 +206,7 @@ class S3Upload:
         else:
             # A holder that died may have begun one. Once the key is a blob's nobody would end it.
             await self._bucket.abort_all(self._key)
+        await self._record.keep()
         upload = await self._bucket.begin(self._key)
         try:
             await self._save(replace(self._state, upload=upload))
@@ -277,6 +279,7 @@ class S3Upload:
             raise ValueError("a hold has one key for a tail, which must not be used twice")
         self._staged = True
         key = keys.staged_key(self._session, self._record.claim)
+        await self._record.keep()
         with self._bucket.buffers.used():
             await self._bucket.put(key, bytes(here))
         return key
@@ -340,6 +343,7 @@ class S3Upload:
             await self._load()
             if self._buffer is not None:
                 del self._buffer[self._filled :]
+            await self._record.keep()
             with self._bucket.buffers.used():
                 await self._bucket.put(key, self._buffer or self._few or b"")
                 await self._bucket.require_size(key, self.size)
@@ -350,6 +354,7 @@ class S3Upload:
         if self._completed:
             return
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in self._parts]
+        await self._record.keep()
         try:
             await self._bucket.write(
                 "complete_multipart_upload",

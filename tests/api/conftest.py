@@ -36,7 +36,7 @@ class Api(Kit):
 Started = Callable[..., AbstractAsyncContextManager[Api]]
 
 
-BOTH = {"test_uploads.py", "test_buckets.py"}
+BOTH = {"test_uploads.py", "test_buckets.py", "test_cut_off.py"}
 """Where buckets meet PostgreSQL: elsewhere what is tested of the one has no part in the other."""
 
 
