@@ -4,6 +4,7 @@ Source: RFC 9106; parameters of the OWASP password storage cheat sheet (19 MiB, 
 """
 
 import asyncio
+import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ _BCRYPT_BYTES = 72
 _SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # what no text in UTF-8 holds
 _NICE = 10
 _RETRY_AFTER = 2
+_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 def require_usable(password: str) -> None:
@@ -43,19 +45,23 @@ def _yield_to_others() -> None:
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
 
 
+@functools.cache
+def _hash_of_nobody() -> str:
+    """What an unknown user's password is compared with, so that it takes as long."""
+    return _HASHER.hash(os.urandom(16).hex())
+
+
 class Passwords:
     """Makes and checks hashes of passwords."""
 
     def __init__(self) -> None:
-        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # What an unknown user's password is compared with, so that it takes as long.
-        self._nobody = self._hasher.hash(os.urandom(16).hex())
+        self._nobody = _hash_of_nobody()
         self._threads = ThreadPoolExecutor(THREADS, "password", _yield_to_others)
         self._busy = 0
 
     async def hash(self, password: str) -> str:
         """The hash to store; TooManyRequestsError."""
-        return await self._run(lambda: self._hasher.hash(password))
+        return await self._run(lambda: _HASHER.hash(password))
 
     async def verify(self, password: str, stored: str | None) -> bool:
         """Whether `stored` is the hash of the password; no hash takes as long and is never it."""
@@ -63,7 +69,7 @@ class Passwords:
 
     def is_outdated(self, stored: str) -> bool:
         """Whether the password should be hashed anew: an import, or other parameters."""
-        return stored.startswith(_BCRYPT) or self._hasher.check_needs_rehash(stored)
+        return stored.startswith(_BCRYPT) or _HASHER.check_needs_rehash(stored)
 
     def close(self) -> None:
         self._threads.shutdown(cancel_futures=True)
@@ -87,7 +93,7 @@ class Passwords:
                     return True
                 # What htpasswd makes is checked at once, by which a guesser would know its user.
                 stored = None
-            self._hasher.verify(stored or self._nobody, password)
+            _HASHER.verify(stored or self._nobody, password)
         except (Argon2Error, ValueError):  # ValueError: a hash or a text that cannot be read
             return False
         return stored is not None

@@ -1,5 +1,6 @@
 """HTTP for the operations: a path, its methods, the request read and the answer written."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
@@ -107,16 +108,20 @@ def _write(request: Request, operation: Operation, result: Shown | None) -> Resp
     return response
 
 
+@functools.cache
+def _encode_document() -> bytes:
+    return msgspec.json.encode(build_document())
+
+
 class _Document:
     """The OpenAPI document. It says nothing of this registry, so everybody may read it."""
 
     def __init__(self, guard: Guard) -> None:
         self._limits = guard.limits
-        self._body = msgspec.json.encode(build_document())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["moorage.route"] = f"{BASE}/openapi.json"
         if scope["method"] not in {"GET", "HEAD"}:
             raise MethodUnknownError(["GET", "HEAD"])
         self._limits.check_request(find_origin(Request(scope)).address or None, None)
-        await Response(self._body, media_type=_JSON)(scope, receive, send)
+        await Response(_encode_document(), media_type=_JSON)(scope, receive, send)
