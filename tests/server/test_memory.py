@@ -1,5 +1,6 @@
 """Memory does not depend on the size of a blob."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,8 @@ PIECE = hashlib.shake_256(b"memory").digest(1 << 20)
 MOST = 64 << 20
 MOST_AT_ALL = 200 << 20
 """Bytes of a process that has 64 MiB for parts under way."""
+EACH = 8 << 20
+"""Bytes for each who pushes and pulls at once: pieces, and the holes they leave in the heap."""
 
 
 def pieces(size: int) -> Iterator[bytes]:
@@ -65,11 +68,12 @@ async def test_a_large_blob_moves_the_resident_set_by_little(tmp_path: Path) -> 
         assert resident(server) - before < MOST
 
 
+@pytest.mark.parametrize(("clients", "size"), [(1, 256 << 20), (8, 40 << 20)])
 async def test_to_a_bucket_and_back_it_takes_what_its_parts_may(
-    tmp_path: Path, bucket: Bucket
+    tmp_path: Path, bucket: Bucket, clients: int, size: int
 ) -> None:
     settings = {**bucket.overrides(), "storage.driver": "s3"}
     environ = {f"MOORAGE_{k.upper().replace('.', '__')}": v for k, v in settings.items()}
     with serving(Server(tmp_path / "data", settings=environ)) as server:
-        await push_and_pull(server, SOAK or 256 << 20)
-        assert resident(server) < MOST_AT_ALL
+        await asyncio.gather(*(push_and_pull(server, SOAK or size) for _ in range(clients)))
+        assert resident(server) < MOST_AT_ALL + clients * EACH
