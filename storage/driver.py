@@ -31,6 +31,11 @@ class Record:
     save: Callable[[str], Awaitable[None]]
     """Write this state to the row now; StagedBusyError if another has claimed the session."""
 
+    keep: Callable[[], Awaitable[None]]
+    """Return only where no other can have claimed the session yet, to be called before bytes are
+    sent; StagedBusyError if one has.
+    """
+
 
 class Upload(Protocol):
     """The exclusive hold of one session's staged bytes, until `finish`, `discard` or `release`.
@@ -139,6 +144,12 @@ class Driver(Protocol):
 
     link_life: float
     """Seconds that a link of `find_link` is good for; 0 where there are none."""
+
+    late: float
+    """Seconds after the end of a session in which bytes that its holder had sent before may still
+    appear, although they were removed: a key has to be removed once more then. 0 where the store
+    locks.
+    """
 
     async def start(self, *, create: bool = True) -> None:
         """Prepare the store; refuse one that is not ours or cannot keep the promises.

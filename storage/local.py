@@ -96,6 +96,7 @@ class LocalDriver:
     locks = True
     cheap_stat = True
     link_life = 0.0
+    late = 0.0
 
     def __init__(self, root: Path, *, name: str = "local", reserve: int = 0) -> None:
         """`reserve`: bytes kept free, so that the database can still delete on a full disk."""

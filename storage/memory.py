@@ -15,6 +15,7 @@ class MemoryDriver:
     locks = True
     cheap_stat = True
     link_life = 0.0
+    late = 0.0
 
     def __init__(self, *, name: str = "memory") -> None:
         self.name = name

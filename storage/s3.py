@@ -11,6 +11,7 @@ from storage import keys
 from storage.driver import Record, StoredObject
 from storage.errors import ObjectMissingError, StoreUnavailableError
 from storage.s3_bucket import S3Bucket
+from storage.s3_client import LATE
 from storage.s3_reader import S3Reader
 from storage.s3_settings import S3Settings
 from storage.s3_state import S3State
@@ -25,6 +26,7 @@ class S3Driver:
     shared = True
     locks = False
     cheap_stat = False
+    late = LATE
 
     def __init__(self, settings: S3Settings, *, name: str = "s3") -> None:
         self.name = name

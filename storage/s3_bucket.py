@@ -120,9 +120,9 @@ class S3Bucket:
     async def begin(self, key: str) -> str:
         """Begin a multipart upload; its id."""
 
-        async def end_others() -> None:
+        async def end_others(since: float) -> None:
             # One may have been begun by the attempt that got no answer.
-            await self.abort_all(key)
+            await self.abort_all(key, since)
 
         answer = await self.write("create_multipart_upload", key, between=end_others, **self._kept)
         return str(answer["UploadId"])
@@ -135,17 +135,18 @@ class S3Bucket:
             await self.abort_all(key)
         await self.write("delete_object", key)
 
-    async def abort_all(self, key: str) -> None:
-        """End every multipart upload of the key, whoever began it."""
-        answer = await self._client.write("list_multipart_uploads", Prefix=self._prefix + key)
+    async def abort_all(self, key: str, since: float | None = None) -> None:
+        """End every multipart upload of the key, whoever began it. `since`: `S3Client.call`."""
+        listing = "list_multipart_uploads"
+        answer = await self._client.write(listing, Prefix=self._prefix + key, since=since)
         for upload in answer.get("Uploads", ()):
             if upload["Key"] == self._prefix + key:
-                await self.abort(key, upload["UploadId"])
+                await self.abort(key, upload["UploadId"], since)
 
-    async def abort(self, key: str, upload: str) -> None:
+    async def abort(self, key: str, upload: str, since: float | None = None) -> None:
         """End a multipart upload; no error if it has ended."""
         try:
-            await self.write("abort_multipart_upload", key, UploadId=upload)
+            await self.write("abort_multipart_upload", key, UploadId=upload, since=since)
         except UploadGoneError:
             return
 

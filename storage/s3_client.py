@@ -1,7 +1,8 @@
 """One bucket through boto3, which nothing else imports: threads, time-outs, retries, errors.
 
-No call takes longer than 20 s: an attempt ends after 13 s without progress (3 s to connect, 10 s
-between two reads), and another begins only in the first RETRY_WITHIN seconds.
+No call waits longer than 20 s: an attempt ends after 13 s without progress (3 s to connect, 10 s
+between two reads), and it begins only in the first RETRY_WITHIN seconds, so that those for whom no
+thread is free are told then, and need not stall in their turn.
 """
 
 import asyncio
@@ -39,8 +40,19 @@ logger = logging.getLogger(__name__)
 CONNECT = 3.0
 READ = 10.0
 RETRY_WITHIN = 6.0
+SEND = 600.0
+"""For the body of a request, as long as it moves: 16 MiB at 30 kB a second."""
 PAUSES = (0.1, 0.3, 0.9)
 """Seconds before the second, third and fourth attempt, each varied by half."""
+
+LATE = RETRY_WITHIN + CONNECT + SEND + READ + 60.0
+"""Seconds after which what a call has sent is there or will never be; the last of them for the
+store to make up its mind when nobody waits for it any more.
+"""
+
+SLICE = 1 << 16
+SLICES = 1.0
+"""Seconds after which what there is of a piece has to do: a slow body may not keep its thread."""
 
 THREADS = 16
 """For reads and for small writes each."""
@@ -127,8 +139,11 @@ class _Body:
     def __init__(self, data: bytes | bytearray) -> None:
         self._view = memoryview(data)
         self._at = 0
+        self._until = time.monotonic() + SEND
 
     def read(self, size: int = -1) -> bytes:
+        if time.monotonic() > self._until:
+            raise TimeoutError("the body takes too long to send")
         end = len(self._view) if size < 0 else self._at + size
         piece = bytes(self._view[self._at : end])
         self._at += len(piece)
@@ -234,21 +249,21 @@ class S3Client:
         operation: str,
         *,
         undo: Callable[[Any], Awaitable[None]] | None = None,
-        between: Callable[[], Awaitable[None]] | None = None,
+        between: Callable[[float], Awaitable[None]] | None = None,
         body: bytes | bytearray | None = None,
+        since: float | None = None,
         **arguments: Any,
     ) -> Any:
         """One operation on the bucket, with a body to send or without. `undo` closes an answer that
-        a cancelled caller never sees. `between` is called before what got no answer is repeated.
+        a cancelled caller never sees. `between` is called before what got no answer is repeated,
+        with what then is its `since`: when the waiting began, of `time.monotonic`, by default now.
 
         ObjectMissingError, ObjectDamagedError, UploadGoneError and ConditionFailedError as the
         store says, StoreUnavailableError after the last attempt.
         """
-        begun = time.monotonic()
+        begun = time.monotonic() if since is None else since
 
         def attempt() -> Any:
-            if time.monotonic() - begun > RETRY_WITHIN:
-                raise StoreUnavailableError("too many requests wait for the object store")
             do = getattr(lane.client(), operation)
             if body is None:
                 return do(Bucket=self._bucket, **arguments)
@@ -261,8 +276,8 @@ class S3Client:
         for pause in (*PAUSES, None):
             try:
                 if repeated and between is not None:
-                    await between()
-                return await self.on_thread(lane, attempt, undo)
+                    await between(begun)
+                return await self.on_thread(lane, attempt, undo, since=begun)
             except _NoAnswerError as error:
                 repeated = True
                 problem = error
@@ -280,12 +295,22 @@ class S3Client:
         lane: Lane,
         job: Callable[[], T],
         undo: Callable[[T], Awaitable[None]] | None = None,
+        *,
+        since: float,
     ) -> T:
-        """Run a job that talks to the store; ClientError for its refusals."""
+        """Run a job that talks to the store, if a thread is free in time after `since`; ClientError
+        for its refusals.
+        """
         self._breaker.require_closed()
+
+        def begin() -> T:
+            if time.monotonic() - since > RETRY_WITHIN:
+                raise StoreUnavailableError("too many requests wait for the object store")
+            return job()
+
         try:
             done = await settled(
-                asyncio.get_running_loop().run_in_executor(lane.threads, job), undo
+                asyncio.get_running_loop().run_in_executor(lane.threads, begin), undo
             )
         except ClientError:
             self._breaker.note(answered=True)
@@ -298,13 +323,22 @@ class S3Client:
         self._breaker.note(answered=True)
         return done
 
-    async def read_piece(self, body: Any, length: int) -> bytes | None:
-        """The next bytes of a body, at most `length`; None where it broke off."""
+    async def read_piece(self, body: Any, length: int, since: float) -> bytes | None:
+        """The next bytes of a body, at most `length`; None where it broke off. `since`: `call`."""
+
+        def job() -> bytes:
+            until = time.monotonic() + SLICES
+            slices: list[bytes] = []
+            left = length
+            while left and (not slices or (slices[-1] and time.monotonic() < until)):
+                slices.append(body.read(min(SLICE, left)))
+                left -= len(slices[-1])
+            return b"".join(slices)
+
         try:
-            piece: bytes = await self.on_thread(self.reads, lambda: body.read(length))
+            return await self.on_thread(self.reads, job, since=since)
         except _NoAnswerError:
             return None
-        return piece
 
     async def sign(self, key: str, life: int) -> str:
         """A URL at which whoever has it can read the object for `life` seconds."""

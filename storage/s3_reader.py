@@ -1,6 +1,7 @@
 """An object of a bucket, opened by the request that already asks for its bytes."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from storage.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
-from storage.s3_client import ConditionFailedError, S3Client
+from storage.s3_client import RETRY_WITHIN, ConditionFailedError, S3Client
 from storage.settled import settled
 
 PIECE = 1 << 20
@@ -34,11 +35,11 @@ class S3Reader:
     @classmethod
     async def open(cls, client: S3Client, key: str, start: int, length: int | None) -> Self:
         reader = cls(client, key)
-        await reader._ask(start, length)
+        await reader._ask(start, length, time.monotonic())
         return reader
 
-    async def _ask(self, start: int, length: int | None) -> None:
-        """Request these bytes, of the object as it was first seen."""
+    async def _ask(self, start: int, length: int | None, since: float) -> None:
+        """Request these bytes, of the object as it was first seen. `since`: `S3Client.call`."""
         await self.close()
         arguments: dict[str, Any] = {"Key": self._key}
         if start or length is not None:
@@ -46,7 +47,7 @@ class S3Reader:
             arguments["Range"] = f"bytes={start}-{last}"
         if self._etag is not None:
             arguments["IfMatch"] = self._etag
-        answer = await self._client.read("get_object", undo=_close_body, **arguments)
+        answer = await self._client.read("get_object", undo=_close_body, since=since, **arguments)
         self._body = answer["Body"]
         given = answer["ContentLength"]
         if "ContentRange" in answer:
@@ -64,13 +65,14 @@ class S3Reader:
         resumes = RESUMES
         if end > self.size:
             raise ObjectDamagedError("the object ends early")
+        since = time.monotonic()
         while start < end:
             if self._body is None or self._at != start or self._end < end:
-                await self._ask_again(start, end - start)
-            piece = await self._client.read_piece(self._body, min(PIECE, end - start))
+                await self._ask_again(start, end - start, since)
+            piece = await self._client.read_piece(self._body, min(PIECE, end - start), since)
             if not piece:
                 await self.close()
-                if resumes == 0:
+                if resumes == 0 or time.monotonic() - since > RETRY_WITHIN:
                     raise StoreUnavailableError("the object store broke off")
                 resumes -= 1
                 await asyncio.sleep(0.1 * (RESUMES - resumes))
@@ -78,10 +80,11 @@ class S3Reader:
             start += len(piece)
             self._at = start
             yield piece
+            since = time.monotonic()
 
-    async def _ask_again(self, start: int, length: int) -> None:
+    async def _ask_again(self, start: int, length: int, since: float) -> None:
         try:
-            await self._ask(start, length)
+            await self._ask(start, length, since)
         except (ConditionFailedError, ObjectMissingError) as error:
             raise ObjectDamagedError("the object went while it was read") from error
 

@@ -3,7 +3,7 @@
 What fits into one part is put whole under the key it is asked for. More goes into a multipart
 upload: a part is sent while the next is filled. At `sync` the bytes behind the last full part are
 put as an object of their own, the tail, which the next holder reads back. Nothing is sent whose
-key is not in the session's row.
+key is not in the session's row, nor by a holder that may have been followed by another.
 """
 
 import asyncio
@@ -154,8 +154,9 @@ class S3Upload:
         try:
             if reader.size != length:
                 raise StagedLostError
-            async for piece in reader.read(0, length):
-                await self._add(memoryview(piece))
+            with self._bucket.buffers.used():
+                async for piece in reader.read(0, length):
+                    await self._add(memoryview(piece))
         finally:
             await reader.close()
         self._broken = before
@@ -164,7 +165,8 @@ class S3Upload:
 
     async def _send_buffer(self, buffer: bytearray) -> None:
         """Send the buffer as a part while the next is filled."""
-        await self._begin()
+        with self._bucket.buffers.used():
+            await self._begin()
         number = await self._take_number()
         if self._filled < len(buffer):
             del buffer[self._filled :]
@@ -174,13 +176,15 @@ class S3Upload:
 
     async def _send(self, number: int, buffer: bytearray) -> tuple[int, str]:
         try:
-            answer = await self._bucket.write(
-                "upload_part",
-                self._key,
-                UploadId=self._state.upload,
-                PartNumber=number,
-                body=buffer,
-            )
+            await self._record.keep()
+            with self._bucket.buffers.used():
+                answer = await self._bucket.write(
+                    "upload_part",
+                    self._key,
+                    UploadId=self._state.upload,
+                    PartNumber=number,
+                    body=buffer,
+                )
         except UploadGoneError as error:
             raise StagedLostError from error
         finally:
@@ -202,6 +206,7 @@ class S3Upload:
         else:
             # A holder that died may have begun one. Once the key is a blob's nobody would end it.
             await self._bucket.abort_all(self._key)
+        await self._record.keep()
         upload = await self._bucket.begin(self._key)
         try:
             await self._save(replace(self._state, upload=upload))
@@ -274,7 +279,9 @@ class S3Upload:
             raise ValueError("a hold has one key for a tail, which must not be used twice")
         self._staged = True
         key = keys.staged_key(self._session, self._record.claim)
-        await self._bucket.put(key, bytes(here))
+        await self._record.keep()
+        with self._bucket.buffers.used():
+            await self._bucket.put(key, bytes(here))
         return key
 
     def _note(self, *, tail: str | None, sealed: bool) -> None:
@@ -336,8 +343,10 @@ class S3Upload:
             await self._load()
             if self._buffer is not None:
                 del self._buffer[self._filled :]
-            await self._bucket.put(key, self._buffer or self._few or b"")
-            await self._bucket.require_size(key, self.size)
+            await self._record.keep()
+            with self._bucket.buffers.used():
+                await self._bucket.put(key, self._buffer or self._few or b"")
+                await self._bucket.require_size(key, self.size)
         self._end()
 
     async def _complete(self) -> None:
@@ -345,6 +354,7 @@ class S3Upload:
         if self._completed:
             return
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in self._parts]
+        await self._record.keep()
         try:
             await self._bucket.write(
                 "complete_multipart_upload",

@@ -1,8 +1,11 @@
 """Fixtures for all tests."""
 
+import functools
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 from registry.metadata import migrate
@@ -35,13 +38,21 @@ def postgres() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that has the schema already: to make one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("sqlite") / "moorage.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty registry's database, on each database there is."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/moorage.db"
-        migrate.upgrade(url)
-        yield url
+        template: Path = request.getfixturevalue("sqlite_template")
+        shutil.copyfile(template, tmp_path / "moorage.db")
+        yield f"sqlite:///{tmp_path}/moorage.db"
     else:
         cluster: Cluster = request.getfixturevalue("postgres")
         with cluster.database() as url:
@@ -53,7 +64,10 @@ def seaweed() -> Iterator[Seaweed]:
     weed = find_weed()
     if weed is None:
         missing("SeaweedFS")
-    with run_seaweed(weed) as server:
+    with pytest.MonkeyPatch.context() as patch, run_seaweed(weed) as server:
+        # What boto3 knows of S3 is read once, not for each driver that a test opens.
+        loader = functools.cache(botocore.session.create_loader)
+        patch.setattr(botocore.session, "create_loader", loader)
         yield server
 
 

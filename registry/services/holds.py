@@ -1,12 +1,14 @@
 """Holding upload sessions by their rows, for stores that cannot lock.
 
 A hold is a number that grows with each claim, the fencing token: whoever comes later makes every
-write of the former holder fail. The lease beside it only spares a live holder from that.
+write of the former holder to the row fail. The lease beside it spares a live holder from that, and
+keeps one that is cut off from the database from sending bytes to the store for ever.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -51,18 +53,20 @@ class Holds:
     @contextlib.asynccontextmanager
     async def hold(self, upload_id: str) -> AsyncIterator[Hold | None]:
         """Hold the session's row; None: there is no such session. StagedBusyError if it is held."""
+        asked = time.monotonic()
         row = await self._claim(upload_id)
         if row is None:
             yield None
             return
-        beating = asyncio.create_task(self._beat(row))
-        hold = Hold(Record(row.claim, row.parts or "", lambda state: self._save(row, state)))
+        lease = _Lease(self.database, row, asked)
+        beating = asyncio.create_task(lease.beat())
+        hold = Hold(Record(row.claim, row.parts or "", lease.save, lease.keep))
         try:
             yield hold
         finally:
             beating.cancel()
             await asyncio.wait([beating])
-            hold.lost = not hold.over and not await self._release(row)
+            hold.lost = not hold.over and not await lease.release()
 
     async def _claim(self, upload_id: str) -> UploadRow | None:
         row = await self.database.write(
@@ -74,24 +78,46 @@ class Holds:
                 raise StagedBusyError
         return row
 
-    async def _beat(self, row: UploadRow) -> None:
+
+class _Lease:
+    """A claimed row, held on to."""
+
+    def __init__(self, database: Database, row: UploadRow, asked: float) -> None:
+        """`asked`: of `time.monotonic`, before the row was claimed."""
+        self._db = database
+        self._row = row
+        self._until = asked + LEASE
+
+    async def beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            with contextlib.suppress(DatabaseUnavailableError):
-                await self.database.write(
-                    lambda tx: uploads.hold(tx, row.id, row.claim, LEASE), actor=OPERATOR.name
-                )
+            with contextlib.suppress(DatabaseUnavailableError, StagedBusyError):
+                await self._renew()
 
-    async def _save(self, row: UploadRow, state: str) -> None:
-        if not await self.database.write(
+    async def keep(self) -> None:
+        if time.monotonic() > self._until:
+            await self._renew()
+
+    async def _renew(self) -> None:
+        row, asked = self._row, time.monotonic()
+        if not await self._db.write(
+            lambda tx: uploads.hold(tx, row.id, row.claim, LEASE), actor=OPERATOR.name
+        ):
+            raise StagedBusyError
+        self._until = asked + LEASE
+
+    async def save(self, state: str) -> None:
+        row = self._row
+        if not await self._db.write(
             lambda tx: uploads.save(tx, row.id, row.claim, state), actor=OPERATOR.name
         ):
             raise StagedBusyError
 
-    async def _release(self, row: UploadRow) -> bool:
+    async def release(self) -> bool:
         """Whether it was held until now, as far as can be told."""
+        row = self._row
         try:
-            return await self.database.write(
+            return await self._db.write(
                 lambda tx: uploads.release(tx, row.id, row.claim), actor=OPERATOR.name
             )
         except DatabaseUnavailableError:

@@ -36,28 +36,9 @@ class Api(Kit):
 Started = Callable[..., AbstractAsyncContextManager[Api]]
 
 
-BOTH = {"test_uploads.py", "test_buckets.py"}
-"""Where buckets meet PostgreSQL: elsewhere what is tested of the one has no part in the other."""
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what would cost minutes and show nothing."""
-    left: list[pytest.Item] = []
-    for item in items:
-        params = (
-            item.callspec.params
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else {}
-        )
-        pair = params.get("driver"), params.get("database_url")
-        if pair == ("s3", "postgres") and item.path.name not in BOTH:
-            left.append(item)
-    config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in set(left)]
-
-
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "s3"])
 def driver(request: pytest.FixtureRequest) -> str:
+    """Each store there is. Where it makes no difference a file says so with one of its own."""
     return str(request.param)
 
 

@@ -204,7 +204,7 @@ async def test_11_a_mount_that_fails_does_not_read_the_body_as_the_blob(api: Api
     await require_upload(api, answer)
 
 
-@pytest.mark.parametrize("driver", ["local", "memory"])
+@pytest.mark.parametrize("driver", ["local"])
 async def test_11_a_source_that_loses_the_blob_meanwhile_leaves_no_trace(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

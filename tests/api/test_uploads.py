@@ -19,7 +19,6 @@ from registry.oci.names import RepositoryName
 from registry.services.uploads import UploadRow, Uploads
 from storage.digest import Digest
 from storage.local import LocalDriver
-from storage.memory import MemoryDriver
 from storage.s3 import S3Driver
 from storage.staging import Staged
 from tests.api.conftest import Api, Started
@@ -41,7 +40,6 @@ DIGEST = Digest.of(DATA)
 ABSENT = Digest.of(b"nobody pushed this")
 NAME = "team/app"
 LOCAL = pytest.mark.parametrize("driver", ["local"])
-LOCKING = pytest.mark.parametrize("driver", ["local", "memory"])
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -102,8 +100,6 @@ async def held_by(api: Api) -> list[str]:
     if not driver.locks:
         query = sa.select(tables.uploads.c.id).where(tables.uploads.c.held_until.is_not(None))
         return await api.opened.database.read(lambda tx: list(tx.execute(query).scalars()))
-    if isinstance(driver, MemoryDriver):
-        return sorted(driver.held)
     assert isinstance(driver, LocalDriver)
     staging = str(driver.path("staging"))
     return sorted(target for target in list_open_files() if target.startswith(staging))
@@ -770,7 +766,7 @@ async def test_6_between_the_bytes_and_the_row_no_request_ends_the_session(
     assert await list_staged(api) == []
 
 
-@LOCKING
+@LOCAL
 async def test_6_a_put_that_was_sent_again_before_it_was_answered_succeeds_twice(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1038,7 +1034,7 @@ async def test_14_a_session_that_moved_while_it_was_looked_at_does_not_expire(
     await put(api, location, content=DATA[6:])
 
 
-@LOCKING
+@LOCAL
 async def test_14_staged_bytes_without_a_session_are_recovered(api: Api) -> None:
     location = await api.start_upload(NAME)
     await api.http.patch(location, content=DATA[:6])

@@ -10,41 +10,86 @@ from tests.metadata.rows import race, rows
 pytestmark = pytest.mark.anyio
 
 
+def due(tx: Transaction, store: str = "local", n: int = 9) -> list[str]:
+    return [row.key for row in doomed.list_due(tx, store, n)]
+
+
 async def test_are_due_when_their_time_has_come(database: Database) -> None:
     def work(tx: Transaction) -> list[list[str]]:
         tx.now = 100
         for key, not_before in {"late": 101, "second": 100, "first": 7, "b": 0, "a": 0}.items():
             doomed.insert(tx, "local", key, "test", not_before=not_before)
         doomed.insert(tx, "bucket", "elsewhere", "test")
-        return [doomed.list_due(tx, "local", 9), doomed.list_due(tx, "local", 3)]
+        return [due(tx), due(tx, n=3)]
 
     everything, page = await database.write(work, actor="ann")
     assert everything == ["a", "b", "first", "second"]
     assert page == everything[:3]
 
 
-async def test_doomed_again_waits_for_the_new_time(database: Database) -> None:
+async def test_doomed_again_waits_for_the_later_time(database: Database) -> None:
     def work(tx: Transaction) -> list[str]:
         tx.now = 100
-        doomed.insert(tx, "local", "key", "first reason", not_before=50)
-        doomed.insert(tx, "local", "key", "second reason", not_before=150)
-        return doomed.list_due(tx, "local", 9)
+        for reason, not_before in {"first": 50, "second": 150, "third": 120}.items():
+            doomed.insert(tx, "local", "key", reason, not_before=not_before)
+        return due(tx)
 
     assert await database.write(work, actor="ann") == []
     (row,) = await rows(database, tables.doomed)
-    assert (row.not_before, row.reason) == (150, "first reason")
+    assert (row.not_before, row.reason) == (151, "third")
 
 
-async def test_forgotten_are_those_named_of_that_store(database: Database) -> None:
+async def test_forgotten_are_those_that_were_due(database: Database) -> None:
     def work(tx: Transaction) -> None:
         for store in ("local", "bucket"):
             for key in ("a", "b", "c"):
                 doomed.insert(tx, store, key, "test")
-        doomed.delete(tx, "local", ["a", "c", "never there"])
+        doomed.delete(tx, [row for row in doomed.list_due(tx, "local", 9) if row.key != "b"])
+        doomed.delete(tx, [])
 
     await database.write(work, actor="ann")
     left = [(row.store, row.key) for row in await rows(database, tables.doomed)]
     assert sorted(left) == [("bucket", "a"), ("bucket", "b"), ("bucket", "c"), ("local", "b")]
+
+
+async def test_doomed_anew_since_it_was_due_it_stays(database: Database) -> None:
+    """In the very same microsecond too."""
+
+    def work(tx: Transaction) -> list[str]:
+        doomed.insert(tx, "local", "key", "test")
+        listed = doomed.list_due(tx, "local", 9)
+        doomed.insert(tx, "local", "key", "put too late")
+        doomed.delete(tx, listed)
+        doomed.repeat(tx, listed, 60)
+        doomed.put_off(tx, listed, 60)
+        tx.now += 1
+        return due(tx)
+
+    assert await database.write(work, actor="ann") == ["key"]
+
+
+async def test_put_off_it_is_due_later(database: Database) -> None:
+    def work(tx: Transaction) -> None:
+        for key in ("removed", "kept"):
+            doomed.insert(tx, "local", key, "test")
+        kept, removed = doomed.list_due(tx, "local", 9)
+        assert not kept.again
+        assert not removed.again
+        doomed.put_off(tx, [kept], 60)
+        doomed.repeat(tx, [removed], 60)
+        tx.now += 59_999_999
+        assert doomed.list_due(tx, "local", 9) == []
+        tx.now += 1
+        kept, removed = doomed.list_due(tx, "local", 9)
+        assert not kept.again
+        assert removed.again
+        # Its bytes are gone: doomed anew, it need not wait so long.
+        tx.now -= 30_000_000
+        for key in ("removed", "kept"):
+            doomed.insert(tx, "local", key, "put too late")
+        assert due(tx) == ["removed"]
+
+    await database.write(work, actor="ann")
 
 
 async def test_one_row_however_many_doom_a_key(replicas: list[Database]) -> None:

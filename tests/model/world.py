@@ -99,7 +99,7 @@ class MortalDriver:
         self.shared = driver.shared
         self.locks = driver.locks
         self.cheap_stat = driver.cheap_stat
-        self.link_life = driver.link_life
+        self.link_life, self.late = driver.link_life, driver.late
         self._driver = driver
         self._life = life
 

@@ -14,7 +14,7 @@ class RowedDriver:
         self.driver = driver
         self.name, self.shared = driver.name, driver.shared
         self.locks, self.cheap_stat = driver.locks, driver.cheap_stat
-        self.link_life = driver.link_life
+        self.link_life, self.late = driver.link_life, driver.late
         self.rows: dict[str, tuple[str, int]] = {}
         self.held: set[str] = set()
         self.doomed: set[str] = set()
@@ -27,12 +27,15 @@ class RowedDriver:
         self.rows[session] = state, claim + 1
         self.held.add(session)
 
-        async def save(state: str) -> None:
+        async def keep() -> None:
             if self.rows[session][1] != claim + 1:
                 raise StagedBusyError
+
+        async def save(state: str) -> None:
+            await keep()
             self.rows[session] = state, claim + 1
 
-        upload = await self.driver.claim(session, Record(claim + 1, state, save))
+        upload = await self.driver.claim(session, Record(claim + 1, state, save, keep))
         return RowedUpload(self, session, upload)
 
     def end(self, session: str, kept: str | None = None) -> None:

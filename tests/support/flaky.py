@@ -16,8 +16,9 @@ class Fault:
     """What happens to one request instead of being passed on.
 
     `answer`: this is sent back. `after`: it is passed on, and the answer cut after so many bytes.
-    `stall`: nothing is ever answered. `taken`: the connection ends after so many bytes of the body.
-    `pace`: it is passed on, and the body read with so many bytes a second.
+    `stall`: nothing is ever answered, or nothing beyond `after`. `taken`: the connection ends after
+    so many bytes of the body. `pace`: it is passed on, and the body read with so many bytes a
+    second.
     """
 
     answer: bytes | None = None
@@ -122,7 +123,7 @@ class Flaky:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)  # before it has grown
         if b"100-continue" in head.lower():
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if fault is not None and fault.stall:
+        if fault is not None and fault.stall and fault.after is None:
             self._ending.wait(60)
             return False
         if fault is not None and fault.taken is not None:
@@ -138,7 +139,10 @@ class Flaky:
             server.sendall(_closing(head))
             server.sendall(rest)
             self._pass_body(client, server, length - len(rest), fault.pace if fault else None)
-            return _relay(server, client, None if fault is None else fault.after, method)
+            more = _relay(server, client, None if fault is None else fault.after, method)
+            if fault is not None and fault.stall:
+                self._ending.wait(60)
+            return more
 
     def _pass_body(
         self, client: socket.socket, server: socket.socket, left: int, pace: int | None

@@ -1,0 +1,63 @@
+"""A replica that reaches the bucket and not the database, and whose session ends elsewhere."""
+
+import asyncio
+
+import pytest
+
+from registry.metadata import tables
+from registry.services import holds
+from storage.s3_client import LATE
+from tests.api.conftest import Started
+from tests.metadata.rows import rows
+from tests.support.hands import Hands
+from tests.support.postgres import Cluster
+from tests.support.seaweed import Bucket
+from tests.support.tcp_proxy import tcp_proxy
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("driver", ["s3"]),
+    pytest.mark.parametrize("database_url", ["postgres"], indirect=True),
+]
+
+NAME = "team/app"
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["before it sends", "while it sends"])
+async def test_leaves_no_byte_for_ever(
+    start_api: Started,
+    postgres: Cluster,
+    database_url: str,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    sent: bool,
+) -> None:
+    monkeypatch.setattr(holds, "LEASE", 1.0)
+    monkeypatch.setattr(holds, "BEAT", 0.2)
+    hands = Hands(monkeypatch)
+    if sent:
+        # It had looked before, and was slow since.
+        async def keep(_: object) -> None: ...
+
+        monkeypatch.setattr(holds._Lease, "keep", keep)
+    with tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
+        behind = database_url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        async with start_api({"database.url": behind}) as cut, start_api() as other:
+            location = await cut.start_upload(NAME)
+            exchange = cut.speak("PATCH", location)
+            await exchange.feed(b"0123")
+            proxy.refuse()
+            while (answer := await other.http.delete(location)).status_code == 409:
+                await asyncio.sleep(0.1)
+            assert answer.status_code == 204
+            registry, database = other.opened.registry, other.opened.database
+            while await registry.doomed.is_any_due():
+                await registry.doomed.sweep()
+            assert (await exchange.finish(b"45")).status == 503
+            assert len(bucket.list_keys("staging/")) == (1 if sent else 0)
+            hands.forward(LATE)
+            while await rows(database, tables.doomed):
+                await registry.doomed.sweep()
+            assert bucket.list_keys("staging/") == []
+            proxy.accept()

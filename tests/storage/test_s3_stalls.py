@@ -1,0 +1,112 @@
+"""A bucket that has stopped answering: nobody waits for it longer because others do too."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from storage import s3_client, s3_reader
+from storage.driver import Upload
+from storage.errors import StoreUnavailableError
+from storage.s3 import S3Driver
+from tests.storage.rowed import RowedDriver
+from tests.storage.test_s3 import PART
+from tests.support.flaky import STALL, Fault, Flaky, flaky
+from tests.support.seaweed import Bucket
+
+pytestmark = pytest.mark.anyio
+
+READ = 1.5
+"""Seconds after which a stalled attempt ends here, in place of ten."""
+LIMIT = 2.5 * READ
+"""Seconds for all. The limit of 20 s is twice the time-out as well."""
+
+
+@pytest.fixture
+def network(bucket: Bucket) -> Iterator[Flaky]:
+    with flaky(bucket.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def driver(
+    bucket: Bucket, network: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RowedDriver]:
+    monkeypatch.setattr(s3_client, "CONNECT", READ / 3)
+    monkeypatch.setattr(s3_client, "READ", READ)
+    for module in (s3_client, s3_reader):
+        monkeypatch.setattr(module, "RETRY_WITHIN", 0.6 * READ)
+    settings = bucket.settings(endpoint=network.url, part_size=PART, upload_concurrency=1)
+    store = S3Driver(settings)
+    await store.start()
+    yield RowedDriver(store)
+    await store.close()
+
+
+def answering(fault: Fault, method: str, word: str) -> Callable[[str, str], Fault | None]:
+    """Strikes one kind of request alone, so that the store never counts as gone."""
+    return lambda m, target: fault if m == method and word in target else None
+
+
+async def refused(*works: asyncio.Future[None]) -> float:
+    """Seconds until the last had been refused."""
+    begun = time.monotonic()
+    for result in await asyncio.gather(*works, return_exceptions=True):
+        assert isinstance(result, StoreUnavailableError), result
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("after", [None, 1000], ids=["at once", "in the body"])
+async def test_many_who_read(
+    driver: RowedDriver, bucket: Bucket, network: Flaky, key: str, after: int | None
+) -> None:
+    bucket.put(key, bytes(5000))
+    network.judge = answering(Fault(stall=True, after=after), "GET", key)
+
+    async def read() -> None:
+        reader = await driver.open(key)
+        try:
+            _ = [piece async for piece in reader.read(0, 5000)]
+        finally:
+            await reader.close()
+
+    many = [asyncio.ensure_future(read()) for _ in range(4 * s3_client.THREADS)]
+    assert await refused(*many) < LIMIT
+
+
+@pytest.mark.parametrize(
+    ("method", "word"), [("PUT", "partNumber"), ("POST", "?uploads"), ("PUT", "/staging/")]
+)
+async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str, word: str) -> None:
+    """One part may be under way. Who waits for its turn is refused with it."""
+    network.judge = answering(STALL, method, word)
+    size = PART - 1 if "staging" in word else PART + 1
+
+    async def send(upload: Upload) -> None:
+        try:
+            for at in range(0, size, 1 << 20):
+                await upload.append(bytes(min(1 << 20, size - at)), None)
+            await upload.sync()
+        finally:
+            await upload.release()
+
+    uploads = [await driver.claim(str(uuid.uuid4())) for _ in range(6)]
+    assert await refused(*(asyncio.ensure_future(send(upload)) for upload in uploads)) < LIMIT
+    network.judge = lambda _method, _target: None
+    await driver.check()
+
+
+async def test_a_slow_body_passes_its_pieces_on(
+    driver: RowedDriver, bucket: Bucket, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A piece that is not full after a while is passed on, and the thread given back."""
+    monkeypatch.setattr(s3_client, "SLICES", 0.0)
+    data = bytes(1 << 20)
+    bucket.put(key, data)
+    reader = await driver.open(key)
+    pieces = [piece async for piece in reader.read(0, len(data))]
+    assert {len(piece) for piece in pieces} == {s3_client.SLICE}
+    assert b"".join(pieces) == data
+    await reader.close()
