@@ -30,6 +30,8 @@ class Event(StrEnum):
     GRANT_REMOVE = "grant.remove"
     KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
+    BACKUP_CREATE = "backup.create"
+    BACKUP_RESTORE = "backup.restore"
 
 
 _NOWHERE = Origin()

@@ -7,6 +7,9 @@ from registry.metadata.transaction import Transaction
 
 _l = leases.c
 
+BACKUP = "backup/"
+"""How the leases of backups begin that run. Nothing is removed that they may be about to read."""
+
 
 def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
@@ -21,6 +24,21 @@ def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     )
     # RETURNING, because psycopg does not count the rows of an insert.
     return tx.execute(statement.returning(_l.name)).first() is not None
+
+
+def extend(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
+    """Hold the lease for `seconds` from now; False if it has ended meanwhile."""
+    now = tx.read_clock()
+    held = sa.and_(_l.name == name, _l.holder == holder, _l.expires_at >= now)
+    until = now + int(seconds * 1_000_000)
+    return tx.execute(sa.update(leases).where(held).values(expires_at=until)).rowcount > 0
+
+
+def is_backed_up(tx: Transaction) -> sa.Exists:
+    """Whether a backup runs, as a condition of a query."""
+    # A range, for which there is an index: the next character follows the last of BACKUP.
+    end = BACKUP[:-1] + chr(ord(BACKUP[-1]) + 1)
+    return sa.exists().where(_l.name >= BACKUP, _l.name < end, _l.expires_at >= tx.read_clock())
 
 
 def release(tx: Transaction, name: str, holder: str) -> None:
