@@ -4,12 +4,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from registry.cli import access
 from registry.cli.output import complain
 from registry.cli.parsing import add_command, add_group
+from registry.cli.version import find_version
 from registry.errors import RegistryError
 from storage.digest import DigestInvalidError
 from storage.errors import StoreError
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument("--config", metavar="FILE", help="settings file (TOML)")
     shared.add_argument("--data", metavar="DIR", help="data folder (default ./data)")
     parser = argparse.ArgumentParser(prog="moorage", description="A Docker/OCI registry.")
-    parser.add_argument("--version", action="version", version=f"moorage {_version()}")
+    parser.add_argument("--version", action="version", version=f"moorage {find_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
@@ -108,13 +108,6 @@ def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
         group, "delete", "delete a tag, not its manifest", "tag:delete", [printing]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
-
-
-def _version() -> str:
-    try:
-        return version("moorage")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

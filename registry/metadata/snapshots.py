@@ -136,12 +136,13 @@ class SnapshotFile:
             found = connection.execute(query.order_by(_b.digest).limit(n))
             return [BlobRow(*row[:4], BlobState(row[4])) for row in found]
 
-    def measure(self) -> tuple[int, int]:
-        """How many blobs there are whose bytes the backup has, and those bytes."""
+    def measure(self, *, whole: bool = True) -> tuple[int, int]:
+        """How many such blobs there are, and their bytes."""
         query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_b.size), 0))
+        if whole:
+            query = query.where(_b.state == BlobState.LIVE.value)
         with self._engine.connect() as connection:
-            live = query.where(_b.state == BlobState.LIVE.value)
-            count, size = connection.execute(live).one()
+            count, size = connection.execute(query).one()
         return int(count), int(size)
 
 
