@@ -1,7 +1,7 @@
 """The composition root: settings in, a registry or an ASGI application out."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 
 from starlette.routing import Router
@@ -133,27 +133,11 @@ async def gather_keys(settings: Settings, opened: Opened, target: str) -> dict[s
     in_files = place == "file" or (place == "auto" and Database.is_embedded(target))
     if isinstance(here, FileVault) == in_files:
         return None
-    there = FileVault(settings.data / "keys") if in_files else None
-    return await _place_keys(settings, opened.database, there, await opened.keyring.list_private())
-
-
-async def place_keys(
-    settings: Settings, opened: Opened, private: Mapping[str, bytes]
-) -> dict[str, bytes]:
-    """Rows of private keys for the database of the registry, which is about to be filled; those
-    that shall be files are written. ConfigError where they cannot be kept.
-    """
-    here = _find_vault(settings, opened.database)
-    files = here if isinstance(here, FileVault) else None
-    return await _place_keys(settings, opened.database, files, private)
-
-
-async def _place_keys(
-    settings: Settings, database: Database, files: FileVault | None, private: Mapping[str, bytes]
-) -> dict[str, bytes]:
-    if files is None:
-        sealed = DatabaseVault(database, settings.auth.secret)
+    private = await opened.keyring.list_private()
+    if not in_files:
+        sealed = DatabaseVault(opened.database, settings.auth.secret)
         return {name: sealed.seal(value) for name, value in private.items()}
+    files = FileVault(settings.data / "keys")
     for name, value in private.items():
         if await files.add(name, value) != value:
             raise ConfigError(
@@ -230,6 +214,17 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
     opened = compose(settings, driver)
     try:
         await _prepare(opened)
+        yield opened
+    finally:
+        await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
+    """An open registry to be filled, perhaps without a schema yet; its store is ready. StoreError."""
+    opened = compose(settings)
+    try:
+        await opened.stores.start(create=True)
         yield opened
     finally:
         await opened.close()

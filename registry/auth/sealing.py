@@ -1,4 +1,4 @@
-"""Private keys in a file that leaves the registry: encrypted with a passphrase (scrypt, AES-GCM)."""
+"""Private keys in a file that leaves the registry, encrypted with a passphrase: scrypt, AES-GCM."""
 
 import base64
 import os

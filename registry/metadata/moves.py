@@ -115,9 +115,7 @@ def finish(tx: Transaction, token: str) -> bool:
     return _update(tx, token, until=None, state=MoveState.MOVED.value)
 
 
-def fill(
-    tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING
-) -> None:
+def fill(tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING) -> None:
     """Say that what is here is not a registry's yet."""
     row = {"id": 1, "state": state.value, "token": token, "place": place}
     tx.execute(sa.insert(moves).values(**row, until=None))

@@ -1,9 +1,9 @@
-"""A snapshot of all rows in a file: an ordinary SQLite database of a registry, whatever it was taken
-from (`docs/adr/0011-one-format-of-backups.md`). Everything here is blocking.
+"""A snapshot of all rows in a file: an ordinary SQLite database of a registry, whatever it was
+taken from (`docs/adr/0011-one-format-of-backups.md`). Everything here is blocking.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -62,7 +62,8 @@ def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
 def settle(path: Path, missing: Sequence[Digest]) -> None:
     """Write down which blobs the snapshot is without; it has all others."""
     with _changing(path) as tx:
-        tx.execute(sa.update(blobs).values(state=BlobState.LIVE.value))
+        others = sa.update(blobs).where(_b.state != BlobState.LIVE.value)
+        tx.execute(others.values(state=BlobState.LIVE.value))
         for start in range(0, len(missing), CHUNK):
             some = missing[start : start + CHUNK]
             gone = sa.update(blobs).where(_b.digest.in_(some))
@@ -76,15 +77,14 @@ def restore(
     token: str,
     store: str,
     new_key: Callable[[Digest], str],
-    vault: Mapping[str, bytes] | None,
+    with_keys: bool,
     tell: Tell,
 ) -> None:
     """Fill the database `target`, which is empty, with the snapshot in `path`, whose schema is
     brought up to date. Its blobs belong to `store`, each under a `new_key` that has no bytes yet.
 
-    `vault`: rows of private keys; None: they are not there, so that the public halves are of no
-    use. The target is no registry's before `copying.confirm` with `token`. Errors as in
-    `copying.carry`.
+    `with_keys`: whether private keys come along; without them their public halves are of no use.
+    The target is no registry's before `copying.confirm` with `token`. Errors as in `copying.carry`.
     """
     names = [column.name for column in blobs.columns]
 
@@ -95,9 +95,7 @@ def restore(
         return tuple((found | {"store": store, "key": key, "state": state}).values())
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
-        if table is tables.vault:
-            return iter([list(vault.items())] if vault else [])
-        if table is tables.signing_keys and vault is None:
+        if table is tables.signing_keys and not with_keys:
             return iter(())
         found = copying.iter_rows(reading, table)
         return ([place(row) for row in some] for some in found) if table is blobs else found

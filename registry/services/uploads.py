@@ -440,9 +440,7 @@ class Uploads:
 
         await self._db.write(work, actor=row.principal)
 
-    async def _switch(
-        self, row: UploadRow, blob: BlobRow, key: str, keep: float | None
-    ) -> bool:
+    async def _switch(self, row: UploadRow, blob: BlobRow, key: str, keep: float | None) -> bool:
         """Let the blob's row name published bytes, and the session's row go with it."""
         rest = self._list_keys(row) - {key}
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,85 +60,64 @@ class Creating:
     name are copied; and only then the snapshot gets its name.
     """
 
-    def __init__(self, database: Database, known: Blobs, version: str) -> None:
-        """`version`: of this Moorage."""
+    def __init__(
+        self, database: Database, known: Blobs, target: Target, progress: Progress, version: str
+    ) -> None:
+        """`progress` tells how far it is, `version` which Moorage this is."""
         self._db = database
         self._blobs = known
+        self._target = target
+        self._progress = progress
         self._version = version
 
-    async def run(
-        self,
-        target: Target,
-        progress: Progress,
-        *,
-        keys: Keys | None,
-        parallel: int = 4,
-        rate: int = 0,
-    ) -> Snapshot:
-        """Add a snapshot to the folder; `progress` tells meanwhile how far it is.
+    async def run(self, *, keys: Keys | None, parallel: int = 4, rate: int = 0) -> Snapshot:
+        """Add a snapshot to the folder. `rate`: bytes a second, 0 for no limit.
 
-        `rate`: bytes a second, 0 for no limit. BackupError, DatabaseUnavailableError, SchemaError:
-        then there is no snapshot, and run again it goes on with what is not copied yet.
+        BackupError, DatabaseUnavailableError, SchemaError: then there is no snapshot, and run again
+        it goes on with what is not copied yet.
         """
+        target = self._target
         await target.tidy()
         name, taken_at = new_id()
-        async with self._held(name, keys is not None) as hold:
+        async with self._held(name, with_keys=keys is not None) as hold:
             folder = await target.run(lambda: target.begin(name))
-            counts = await self._take(folder / METADATA, progress)
+            counts = await self._take(folder / METADATA)
             if keys is not None:
                 raw = seal(await keys.gather(), keys.passphrase, name)
                 await target.run(lambda: target.write_keys(name, raw))
-            await self._copy(target, folder / METADATA, progress, hold, parallel, Pace(rate))
+            await self._copy(folder / METADATA, hold, parallel, Pace(rate))
         hold.require()
         return await target.run(
-            lambda: self._finish(target, name, taken_at, counts, progress, with_keys=bool(keys))
+            lambda: self._finish(name, taken_at, counts, with_keys=keys is not None)
         )
 
-    async def _take(self, path: Path, progress: Progress) -> dict[str, int]:
-        ended = threading.Event()
-
-        def tell(_table: str, rows: int) -> None:
-            if ended.is_set():
-                raise BackupError("the backup was stopped")
-            progress.rows = rows
-
+    async def _take(self, path: Path) -> dict[str, int]:
         source = self._db.url.render_as_string(hide_password=False)
-        try:
+        with self._progress.telling() as tell:
             return await asyncio.to_thread(snapshots.take, source, path, tell)
-        finally:
-            ended.set()
 
-    async def _copy(
-        self,
-        target: Target,
-        path: Path,
-        progress: Progress,
-        hold: _Hold,
-        parallel: int,
-        pace: Pace,
-    ) -> None:
-        file = snapshots.SnapshotFile(path)
+    async def _copy(self, path: Path, hold: _Hold, parallel: int, pace: Pace) -> None:
+        progress, file = self._progress, snapshots.SnapshotFile(path)
         progress.blobs, progress.bytes = await asyncio.to_thread(file.measure, whole=False)
 
         async def work(row: BlobRow) -> None:
             hold.require()
-            if await target.has(row.digest, row.size):
+            if await self._target.has(row.digest, row.size):
                 progress.count(row, copied=False)
-            elif await self._copy_one(target, row, progress, pace):
+            elif await self._copy_one(row, pace):
                 progress.count(row, copied=True)
             else:
                 progress.missing.append(row.digest)
 
         await for_each(iter_blobs(file, whole=False), work, parallel)
 
-    async def _copy_one(
-        self, target: Target, row: BlobRow, progress: Progress, pace: Pace
-    ) -> bool:
+    async def _copy_one(self, row: BlobRow, pace: Pace) -> bool:
         """Whether the registry has the blob's bytes."""
         try:
             reader = await self._blobs.open(row)
             try:
-                await target.put(row.digest, _told(read(reader, row.size, progress, pace)))
+                body = read(reader, row.size, self._progress, pace)
+                await self._target.put(row.digest, _told(body))
             finally:
                 await reader.close()
         except BlobUnknownError:
@@ -153,17 +131,11 @@ class Creating:
         return True
 
     def _finish(
-        self,
-        target: Target,
-        name: str,
-        taken_at: str,
-        counts: dict[str, int],
-        progress: Progress,
-        *,
-        with_keys: bool,
+        self, name: str, taken_at: str, counts: dict[str, int], *, with_keys: bool
     ) -> Snapshot:
+        target, missing = self._target, self._progress.missing
         path = target.unfinished(name) / METADATA
-        snapshots.settle(path, progress.missing)
+        snapshots.settle(path, missing)
         blobs, size = snapshots.SnapshotFile(path).measure()
         made = Snapshot(
             id=name,
@@ -177,13 +149,13 @@ class Creating:
             tags=counts["tags"],
             blobs=blobs,
             bytes=size,
-            missing=len(progress.missing),
+            missing=len(missing),
         )
         target.finish(made)
         return made
 
     @contextlib.asynccontextmanager
-    async def _held(self, name: str, with_keys: bool) -> AsyncIterator[_Hold]:
+    async def _held(self, name: str, *, with_keys: bool) -> AsyncIterator[_Hold]:
         """Keep what is doomed meanwhile from being removed: a lease, which ends with us."""
         lease, hold = leases.BACKUP + name, _Hold()
 

@@ -1,15 +1,20 @@
 """Blobs on their way out of one store into another, counted."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+from registry.errors import BackupError
 from registry.metadata.blobs import BlobRow
 from registry.metadata.snapshots import SnapshotFile
 from registry.services.moving import Pace, together
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError
+
+T = TypeVar("T")
 
 PAGE = 1000
 
@@ -22,7 +27,9 @@ class BrokenError(Exception):
 class Progress:
     """How far a run has come. `copied` blobs of all that are `done`; the others were there."""
 
-    rows: int = 0
+    rows: str = ""
+    """The table whose rows are being copied, and how many of them are there."""
+
     blobs: int = 0
     bytes: int = 0
     done: int = 0
@@ -30,6 +37,21 @@ class Progress:
     copied: int = 0
     copied_bytes: int = 0
     missing: list[Digest] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[Callable[[str, int], None]]:
+        """What a thread tells how many rows it has copied; it ends when nobody waits for it."""
+        ended = False
+
+        def tell(table: str, rows: int) -> None:
+            if ended:
+                raise BackupError("it was stopped")
+            self.rows = f"{table}: {rows} rows"
+
+        try:
+            yield tell
+        finally:
+            ended = True
 
     def count(self, row: BlobRow, *, copied: bool) -> None:
         self.done += 1
@@ -53,10 +75,10 @@ async def iter_blobs(file: SnapshotFile, *, whole: bool) -> AsyncIterator[BlobRo
 
 
 async def for_each(
-    rows: AsyncIterator[BlobRow], work: Callable[[BlobRow], Awaitable[None]], parallel: int
+    rows: AsyncIterator[T], work: Callable[[T], Awaitable[None]], parallel: int
 ) -> None:
     """Do `work` with so many rows at once; its first failure ends all."""
-    waiting: asyncio.Queue[BlobRow | None] = asyncio.Queue(parallel)
+    waiting: asyncio.Queue[T | None] = asyncio.Queue(parallel)
 
     async def feed() -> None:
         async for row in rows:

@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 _PARTIAL = ".partial"
 
+MISSING = "missing"
+DAMAGED = "damaged"
+
 
 class Target:
     """An open folder of backups."""
@@ -70,16 +73,33 @@ class Target:
         with self._faults():
             return snapshot.decode((self._path(name) / snapshot.NAME).read_bytes(), name)
 
-    def list_damaged(self, found: Snapshot) -> list[str]:
-        """Which files of the snapshot are not what was written. They are read to their end."""
-        return [name for name, file in found.files.items() if self._hash(found.id, name) != file]
+    def list_damaged(self, found: Snapshot) -> dict[str, str]:
+        """Which files of the snapshot are not what was written, and why. They are read to their
+        end.
+        """
+        reasons = {name: self._find_fault(found, name) for name in found.files}
+        return {name: reason for name, reason in reasons.items() if reason}
 
-    def _hash(self, name: str, file: str) -> File | None:
+    def require_metadata(self, found: Snapshot) -> None:
+        """BackupError unless the rows of the snapshot are as they were written."""
+        if reason := self._find_fault(found, METADATA):
+            raise BackupError(f"the snapshot {found.id} cannot be used: {METADATA} is {reason}")
+
+    def _find_fault(self, found: Snapshot, name: str) -> str:
         with self._faults():
             try:
-                return snapshot.hash_file(self._path(name) / file)
+                actual = snapshot.hash_file(self._path(found.id) / name)
             except FileNotFoundError:
-                return None
+                return MISSING
+        return "" if actual == found.files[name] else DAMAGED
+
+    def copy_metadata(self, found: Snapshot, to: Path) -> None:
+        """Copy the rows of a snapshot; BackupError unless they are as they were written."""
+        self.require_metadata(found)
+        try:
+            shutil.copyfile(self.metadata_of(found.id), to)
+        except OSError as error:
+            raise BackupError(f"{error.filename}: {error.strerror}") from error
 
     def read_keys(self, name: str) -> bytes:
         with self._faults():
@@ -138,9 +158,12 @@ class Target:
 
     async def has(self, digest: Digest, size: int) -> bool:
         """Whether the blob is there, in its length."""
+        return await self._find_size(digest) == size
+
+    async def _find_size(self, digest: Digest) -> int | None:
         with contextlib.suppress(ObjectMissingError), self._store_faults():
-            return await self._driver.stat(archive_key(digest)) == size
-        return False
+            return await self._driver.stat(archive_key(digest))
+        return None
 
     async def put(self, digest: Digest, body: AsyncIterable[bytes]) -> None:
         """Write a blob durably, verified while it is written; DigestMismatchError if it is another,
@@ -151,8 +174,7 @@ class Target:
             try:
                 await staged.resume(0, digest.algorithm, None)
                 await staged.append(body)
-                if await staged.digest(digest.algorithm, None) != digest:
-                    raise DigestMismatchError("the bytes do not have this digest")
+                _require_same(digest, await staged.digest(digest.algorithm, None))
                 await staged.publish(archive_key(digest))
             except BaseException:
                 with contextlib.suppress(StoreError):
@@ -170,20 +192,20 @@ class Target:
             await reader.close()
         return None
 
-    async def is_good(self, digest: Digest, size: int) -> bool:
-        """Whether the blob's bytes, read to the end, have its digest."""
+    async def find_fault(self, digest: Digest, size: int) -> str:
+        """What is wrong with the blob, all of which is read; empty: nothing."""
         reader = await self.open(digest, size)
         if reader is None:
-            return False
+            return MISSING if await self._find_size(digest) is None else DAMAGED
         hasher = Hasher(digest.algorithm)
         try:
             async for piece in reader.read(0, size):
                 await asyncio.to_thread(hasher.update, piece)
         except ObjectDamagedError:
-            return False
+            return DAMAGED
         finally:
             await reader.close()
-        return hasher.digest() == digest
+        return "" if hasher.digest() == digest else DAMAGED
 
     async def iter_blobs(self) -> AsyncIterator[tuple[Digest, int]]:
         """All blobs there are with their sizes, in order of digests; other files are left out."""
@@ -245,9 +267,7 @@ class Target:
 
 
 @contextlib.asynccontextmanager
-async def open_target(
-    folder: Path, *, alone: bool, create: bool = False
-) -> AsyncIterator[Target]:
+async def open_target(folder: Path, *, alone: bool, create: bool = False) -> AsyncIterator[Target]:
     """Open a folder of backups, `alone` to change what is in it; with `create`, one that is empty
     or not there becomes one. BackupError.
     """
@@ -296,6 +316,11 @@ def _create(folder: Path) -> None:
     (folder / "snapshots").mkdir(mode=0o700)
     _fsync(folder)
     _fsync(folder.parent)
+
+
+def _require_same(expected: Digest, actual: Digest) -> None:
+    if actual != expected:
+        raise DigestMismatchError("the bytes do not have this digest")
 
 
 def _write(path: Path, raw: bytes) -> None:
