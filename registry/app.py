@@ -221,7 +221,7 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
-    """An open registry to be filled, perhaps without a schema yet; its store is ready. StoreError."""
+    """An open registry to be filled, perhaps without a schema yet; its store is ready."""
     opened = compose(settings)
     try:
         await opened.stores.start(create=True)

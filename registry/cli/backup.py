@@ -57,7 +57,7 @@ def create(args: argparse.Namespace) -> int:
     missing = [str(digest) for digest in sorted(progress.missing)]
     if args.json:
         copied = {"blobs": progress.copied, "bytes": progress.copied_bytes}
-        output.write_json({**_as_json(made), "copied": copied, "missing": missing})
+        output.write_json({"snapshot": _as_json(made), "copied": copied, "missing": missing})
     else:
         _tell(made, progress)
         complain_of(missing, "is not in it: the registry has no good bytes; a push heals it")

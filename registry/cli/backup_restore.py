@@ -59,13 +59,16 @@ def restore(args: argparse.Namespace) -> int:
 
 async def _choose(args: argparse.Namespace, target: Target, begun: str | None) -> Snapshot:
     """What is to be restored: what was begun here, or asked for, or else the newest."""
-    name: str = args.snapshot or begun or await target.run(target.find_newest)
-    if begun not in {None, name}:
+    name: str | None = args.snapshot or begun
+    if name is None:
+        name = await target.run(target.find_newest)
+    elif begun not in {None, name}:
         raise ConflictError(
             f"the snapshot {begun} was begun to be restored here: go on with that one, or restore "
             "this one to another database"
         )
-    return await target.run(lambda: target.read(name))
+    chosen = name
+    return await target.run(lambda: target.read(chosen))
 
 
 def _alone(settings: Settings, folder: DataFolder) -> contextlib.AbstractContextManager[None]:
