@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from registry import logs
-from registry.app import asgi, compose
+from registry.app import asgi, compose, started
 from registry.cli.main import main
-from registry.config import load
+from registry.config import Settings, load
+from registry.errors import SchemaError
 from registry.metadata import migrate
 from registry.metadata.database import Database
 from tests.api.conftest import Api, in_process
@@ -36,18 +37,27 @@ class Place:
     def environment(self) -> dict[str, str]:
         return as_variables(self.settings)
 
+    def load(self) -> Settings:
+        overrides = {"jobs.in_serve": "false", **self.settings}
+        return load(config=None, data=self.data, overrides=overrides, environ={})
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Api]:
         """Its application in this process, without jobs."""
         self.data.mkdir(exist_ok=True)
         (self.data / "lock").touch()
-        overrides = {"jobs.in_serve": "false", **self.settings}
-        settings = load(config=None, data=self.data, overrides=overrides, environ={})
+        settings = self.load()
         if Database.is_embedded(settings.database_url) and not (self.data / "moorage.db").exists():
             migrate.upgrade(settings.database_url)
         opened = compose(settings)
         async with in_process(asgi(settings, opened)) as http:
             yield Api(http, opened, settings)
+
+    async def require_closed(self) -> None:
+        """No server starts from what is there."""
+        with pytest.raises(SchemaError, match="did not end. Run moorage backup restore"):
+            async with started(self.load()):
+                pass
 
     async def run(
         self, verb: str, target: Path, *options: str, expect: int = 0, passphrase: str = ""
