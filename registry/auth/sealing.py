@@ -1,6 +1,5 @@
 """Private keys in a file that leaves the registry, encrypted with a passphrase: scrypt, AES-GCM."""
 
-import base64
 import os
 from collections.abc import Mapping
 
@@ -48,7 +47,7 @@ def require_strong(passphrase: str) -> None:
 def seal(keys: Mapping[str, bytes], passphrase: str, label: str) -> bytes:
     """The file of `keys`, which opens with the passphrase and under the same label alone."""
     sealed = _Sealed(salt=os.urandom(16), nonce=os.urandom(_NONCE), data=b"")
-    plain = msgspec.json.encode({name: base64.b64encode(key) for name, key in keys.items()})
+    plain = msgspec.json.encode(keys)
     sealed.data = sealed.open_with(passphrase).encrypt(sealed.nonce, plain, label.encode())
     return msgspec.json.encode(sealed)
 

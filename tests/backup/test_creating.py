@@ -281,5 +281,3 @@ async def test_no_session_lease_or_doomed_key_is_in_it(make: Make, target: Path)
     for table in (tables.uploads, tables.leases, tables.doomed, tables.moves):
         assert await database.read(lambda tx, t=table: tx.execute(sa.select(t)).all()) == []  # type: ignore[misc]
     await database.close()
-
-

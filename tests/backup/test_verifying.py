@@ -79,7 +79,6 @@ async def test_only_what_is_wrong_is_found(place: Place, target: Path) -> None:
     assert (await place.ask("verify", target))["wrong"] == []
 
 
-
 SPOILS: dict[str, Callable[[Path], None]] = {
     "metadata.db": lambda folder: flip(folder / "metadata.db"),
     "metadata.db is missing": lambda folder: (folder / "metadata.db").unlink(),
