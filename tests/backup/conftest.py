@@ -55,7 +55,7 @@ class Place:
 
     async def require_closed(self) -> None:
         """No server starts from what is there."""
-        with pytest.raises(SchemaError, match="did not end. Run moorage backup restore"):
+        with pytest.raises(SchemaError, match="Run moorage backup restore again"):
             async with started(self.load()):
                 pass
 

@@ -20,7 +20,7 @@ from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import StoreUnavailableError
 from tests.api.conftest import Api
-from tests.backup.conftest import Make, Place
+from tests.backup.conftest import Make
 from tests.support.pushing import blob_bytes
 
 pytestmark = pytest.mark.anyio
