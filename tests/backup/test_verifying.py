@@ -79,7 +79,7 @@ async def test_only_what_is_wrong_is_found(place: Place, target: Path) -> None:
     assert (await place.ask("verify", target))["wrong"] == []
 
 
-SPOILS: dict[str, Callable[[Path], None]] = {
+SPOILS: dict[str, Callable[[Path], object]] = {
     "metadata.db": lambda folder: flip(folder / "metadata.db"),
     "metadata.db is missing": lambda folder: (folder / "metadata.db").unlink(),
     "snapshot.json": lambda folder: (folder / "snapshot.json").write_text(
@@ -125,6 +125,7 @@ async def test_old_snapshots_go_with_what_only_they_need(place: Place, target: P
     stray.write_bytes(b"stray")
     note = target / "blobs" / "sha256" / "00" / "note"
     note.write_text("of somebody")
+    (target / "snapshots" / ".DS_Store").touch()
     would = await place.ask("prune", target, "--keep", "2", "--dry-run")
     assert would == {"snapshots": [first], "blobs": 1, "bytes": 5}
     assert stray.exists()

@@ -164,24 +164,22 @@ class Creating:
             note(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
 
         async def extend() -> None:
-            with contextlib.suppress(DatabaseUnavailableError):
-                hold.lost |= not await self._db.write(
-                    lambda tx: leases.extend(tx, lease, name, LEASE), actor=OPERATOR.name
-                )
+            if not await self._db.write(
+                lambda tx: leases.extend(tx, lease, name, LEASE), actor=OPERATOR.name
+            ):
+                hold.lost = True
 
         async def beat() -> None:
             while True:
                 await asyncio.sleep(BEAT)
-                await extend()
+                with contextlib.suppress(DatabaseUnavailableError):
+                    await extend()
 
         await self._db.write(begin, actor=OPERATOR.name)
         beating = asyncio.create_task(beat())
         try:
             yield hold
-            # Only from an answer is it known that the lease has lasted.
-            hold.lost |= not await self._db.write(
-                lambda tx: leases.extend(tx, lease, name, LEASE), actor=OPERATOR.name
-            )
+            await extend()  # only from an answer is it known that the lease has lasted
         finally:
             beating.cancel()
             await asyncio.wait([beating])

@@ -1,6 +1,7 @@
 """What a snapshot of a backup says about itself: `snapshot.json`, written last."""
 
 import hashlib
+import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,8 @@ NAME = "snapshot.json"
 METADATA = "metadata.db"
 KEYS = "keys.json"
 
-_ID = "%Y%m%dT%H%M%SZ"
+_TIME = "%Y%m%dT%H%M%SZ"
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class File(msgspec.Struct, frozen=True):
@@ -63,7 +65,11 @@ class _Signed(msgspec.Struct):
 def new_id() -> tuple[str, str]:
     """A name for a snapshot that is taken now, which sorts by time, and that time."""
     now = datetime.fromtimestamp(clock.now() // 1_000_000, UTC)
-    return f"{now.strftime(_ID)}-{secrets.token_hex(3)}", now.isoformat()
+    return f"{now.strftime(_TIME)}-{secrets.token_hex(3)}", now.isoformat()
+
+
+def is_id(name: str) -> bool:
+    return _ID.fullmatch(name) is not None
 
 
 def encode(snapshot: Snapshot) -> bytes:

@@ -57,7 +57,7 @@ class Target:
         """The snapshots that are complete, the oldest first. Blocking, as all without `async`."""
         with self._faults():
             names = [path.name for path in self._snapshots.iterdir()]
-        return sorted(name for name in names if not name.endswith(_PARTIAL))
+        return sorted(filter(snapshot.is_id, names))
 
     def find_newest(self) -> str:
         """The newest snapshot; BackupError if there is none."""
