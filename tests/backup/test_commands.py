@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sqlite3
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -40,13 +38,6 @@ def begin(place: Place, *arguments: str, patches: Path | None = None) -> "subpro
     )
 
 
-async def run(place: Place, *arguments: str) -> Any:
-    process = begin(place, *arguments)
-    told, complaints = await asyncio.to_thread(process.communicate, timeout=120)
-    assert process.returncode == 0, complaints
-    return json.loads(told)
-
-
 async def delete_until(url: str, stop: asyncio.Event) -> int:
     """Push images and delete them again; how many."""
     count = 0
@@ -68,7 +59,7 @@ async def test_all_that_was_acknowledged_is_restored_elsewhere(
 ) -> None:
     place, other = make("a", kind), make("b", to, bare=True)
     ledger, stop = Ledger(), asyncio.Event()
-    with serving(Server(place.data, 2, place.environment)) as server:
+    with serving(Server(place.data, 1, place.environment)) as server:
         url = server.url
         work = [
             asyncio.create_task(
@@ -82,17 +73,17 @@ async def test_all_that_was_acknowledged_is_restored_elsewhere(
         while len(ledger.pushes) < 6:
             await asyncio.sleep(0.05)
         acknowledged = list(ledger.pushes)
-        first = await run(place, "create", str(target))
+        first = await place.ask("create", target)
         between = list(ledger.pushes)
         stop.set()
         await asyncio.gather(*work)
         assert len(ledger.pushes) > len(acknowledged)
-        second = await run(place, "create", str(target))
+        second = await place.ask("create", target)
     new = second["snapshot"]["blobs"] - first["snapshot"]["blobs"]
     assert second["copied"]["blobs"] == new
     assert new >= 3 * (len(ledger.pushes) - len(between))
-    assert (await run(place, "verify", str(target)))["wrong"] == []
-    done = await run(other, "restore", str(target), "--snapshot", first["snapshot"]["id"])
+    assert (await place.ask("verify", target))["wrong"] == []
+    done = await other.ask("restore", target, "--snapshot", first["snapshot"]["id"])
     assert done["copied"]["blobs"] == first["snapshot"]["blobs"]
     with serving(Server(other.data, 1, other.environment)) as server:
         assert await verify(server.url, acknowledged) == []
@@ -145,7 +136,7 @@ async def test_killed_and_run_again(make: Make, target: Path) -> None:
             assert await place.ask("list", target) == []
             assert "no complete snapshot" in await place.run("verify", target, expect=1)
             assert "no complete snapshot" in await other.run("restore", target, expect=1)
-            made = await run(place, "create", str(target))
+            made = await place.ask("create", target)
     assert made["copied"]["blobs"] == 5
     (left,) = (target / "snapshots").iterdir()
     assert left.name == made["snapshot"]["id"]
@@ -153,7 +144,7 @@ async def test_killed_and_run_again(make: Make, target: Path) -> None:
     assert list((target / "staging").iterdir()) == []
     await kill_in_the_middle(other, "restore", target)
     await other.require_closed()
-    done = await run(other, "restore", str(target))
+    done = await other.ask("restore", target)
     assert done["copied"]["blobs"] == 5
     expiring = {**other.environment, "MOORAGE_STORAGE__UPLOAD_EXPIRY": "1s"}
     with serving(Server(other.data, 1, expiring)) as server:
