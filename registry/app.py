@@ -262,6 +262,17 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
         await opened.close()
 
 
+@contextlib.asynccontextmanager
+async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
+    """An open registry to be filled, perhaps without a schema yet; its store is ready."""
+    opened = compose(settings)
+    try:
+        await opened.stores.start(create=True)
+        yield opened
+    finally:
+        await opened.close()
+
+
 async def _prepare(opened: Opened) -> None:
     """Refuse a schema that does not fit, blobs in a store that is not open, and an empty folder
     where there must be blobs.

@@ -404,6 +404,13 @@ def read_sign_in(environ: Mapping[str, str] | None = None) -> SignInVariables:
     return SignInVariables(environ.get("MOORAGE_PASSWORD", ""), environ.get("MOORAGE_TOKEN", ""))
 
 
+def read_passphrase(environ: Mapping[str, str] | None = None) -> str:
+    """MOORAGE_BACKUP_PASSPHRASE, which encrypts the keys in a backup; empty if it is not set."""
+    if environ is None:
+        environ = os.environ
+    return environ.get("MOORAGE_BACKUP_PASSPHRASE", "")
+
+
 def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> None:
     """Raise ConfigError if other machines could push without signing in and nobody wrote so, or
     if nobody at all could sign in.

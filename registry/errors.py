@@ -245,5 +245,9 @@ class SchemaError(RegistryError):
     """The database schema does not fit this version: older, newer, or absent."""
 
 
+class BackupError(RegistryError):
+    """A backup that cannot be made, read or restored; the message says why and what to do."""
+
+
 class ConfigError(RegistryError):
     """Settings that cannot be used; the message names the key and the remedy."""

@@ -56,7 +56,7 @@ class DataFolder:
                 if time.monotonic() > deadline:
                     raise ConfigError(
                         f"another moorage process uses {self.path}; "
-                        "an upgrade of its database needs it alone: stop that process first"
+                        "filling or upgrading its database needs it alone: stop that process first"
                     ) from error
                 time.sleep(_PAUSE)
         try:

@@ -15,6 +15,11 @@ keeps the key it began with:
     blobs/<algorithm>/<first two hex>/<hex>.<generation>    put whole
     blobs/parts/<first two hex>/<uuid>            put in parts, begun before the digest was known
 
+A backup (`registry.services.backup`) is a local store too, but for generations: each blob is there
+once, as it was pushed, so that what is there need not be copied again.
+
+    blobs/<algorithm>/<first two hex>/<hex>
+
 A generation is random and a key is never used twice, so that removing an old object can never hit
 a new one with the same digest (design D1).
 """
@@ -50,6 +55,11 @@ def new_generation() -> str:
 
 def blob_key(digest: Digest, generation: str) -> str:
     return f"{shard(digest.algorithm, digest.hex[:2])}/{digest.hex}.{generation}"
+
+
+def archive_key(digest: Digest) -> str:
+    """The key of a blob in a backup."""
+    return f"{shard(digest.algorithm, digest.hex[:2])}/{digest.hex}"
 
 
 def find_digest(key: str) -> Digest | None:

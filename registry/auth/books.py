@@ -35,6 +35,8 @@ class Event(StrEnum):
     RETENTION_SET = "retention.set"
     RETENTION_REMOVE = "retention.remove"
     RETENTION_RUN = "retention.run"
+    BACKUP_CREATE = "backup.create"
+    BACKUP_RESTORE = "backup.restore"
 
 
 _NOWHERE = Origin()

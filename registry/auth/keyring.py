@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -92,6 +92,15 @@ class Keyring:
         known = [key.kid for key in await self._db.read(signing_keys.list_all)]
         found = {name: await self._vault.find(name) for name in [_PEPPER, *known]}
         return {name: value for name, value in found.items() if value is not None}
+
+    async def adopt(self, private: Mapping[str, bytes]) -> None:
+        """Keep what `list_private` gave elsewhere; ConfigError where there are others already."""
+        for name, value in private.items():
+            if await self._vault.add(name, value) != value:
+                raise ConfigError(
+                    f"there is another key called {name} here already: it is of another registry, "
+                    "so move it away"
+                )
 
     async def forget(self, kids: list[str]) -> None:
         """Remove the private halves of keys that are no longer known."""

@@ -114,7 +114,9 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({**asdict(state), "known": migrate.VERSION, "usable": state.usable})
         return 0
-    if state.move is not None and not state.move.over:
+    if state.move is not None and state.filling:
+        output.write(f"{state.move.state}: being filled from {state.move.place}")
+    elif state.move is not None and not state.move.over:
         output.write(f"{state.move.state}: takes no changes (copied to {state.move.place})")
     fits = "usable by this version" if state.usable else "not usable by this version"
     output.write(f"schema {state.version or 'none'}: {fits}, which knows {migrate.VERSION}")

@@ -4,12 +4,12 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from registry.cli import access
 from registry.cli.output import complain
 from registry.cli.parsing import add_command, add_group
+from registry.cli.version import find_version
 from registry.errors import RegistryError
 from storage.digest import DigestInvalidError
 from storage.errors import StoreError
@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     shared.add_argument("--config", metavar="FILE", help="settings file (TOML)")
     shared.add_argument("--data", metavar="DIR", help="data folder (default ./data)")
     parser = argparse.ArgumentParser(prog="moorage", description="A Docker/OCI registry.")
-    parser.add_argument("--version", action="version", version=f"moorage {_version()}")
+    parser.add_argument("--version", action="version", version=f"moorage {find_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_database(add_group(commands, "db", "the database's schema"), printing)
     _add_storage(add_group(commands, "storage", "the stores of blobs"), printing)
     _add_checks(commands, printing)
+    _add_backup(add_group(commands, "backup", "copies of the registry elsewhere"), printing)
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
     _add_tags(add_group(commands, "tag", "tags"), printing)
@@ -109,6 +110,43 @@ def _add_checks(commands: "Commands", printing: argparse.ArgumentParser) -> None
     )
 
 
+def _add_backup(group: "Commands", printing: argparse.ArgumentParser) -> None:
+    opening = argparse.ArgumentParser(add_help=False, parents=[printing])
+    opening.add_argument("target", metavar="TARGET", help="folder of the backups")
+    keys = argparse.ArgumentParser(add_help=False, parents=[opening])
+    keys.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="first line: what encrypts private keys (else MOORAGE_BACKUP_PASSPHRASE)",
+    )
+    keys.add_argument("--parallel", metavar="N", default="4", help="blobs at once (default 4)")
+    create = add_command(
+        group, "create", "add a snapshot, while the registry serves", "backup:create", [keys]
+    )
+    create.add_argument("--with-keys", action="store_true", help="with private keys, encrypted")
+    create.add_argument("--pace", metavar="SIZE", help="bytes a second at the most (20MiB)")
+    add_command(group, "list", "list the snapshots", "backup:list_all", [opening])
+    verify = add_command(
+        group, "verify", "read all of it and say what is damaged", "backup:verify", [opening]
+    )
+    restore = add_command(
+        group, "restore", "fill an empty registry", "backup_restore:restore", [keys]
+    )
+    restore.add_argument(
+        "--without-keys", action="store_true", help="leave out the private keys that it has"
+    )
+    restore.add_argument(
+        "--allow-missing", action="store_true", help="open the registry without damaged blobs"
+    )
+    verify.add_argument("--snapshot", metavar="ID", help="this one alone (default all)")
+    restore.add_argument("--snapshot", metavar="ID", help="this one (default the newest)")
+    prune = add_command(
+        group, "prune", "remove old snapshots and what only they need", "backup:prune", [opening]
+    )
+    prune.add_argument("--keep", metavar="N", required=True, help="how many of the newest stay")
+    prune.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+
+
 def _add_config(group: "Commands", printing: argparse.ArgumentParser) -> None:
     add_command(group, "check", "check the settings, change nothing", "config:check", [printing])
     add_command(group, "show", "show the settings in force", "config:show", [printing])
@@ -154,13 +192,6 @@ def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
         nargs="+",
         help="say instead what would go with these tags",
     )
-
-
-def _version() -> str:
-    try:
-        return version("moorage")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

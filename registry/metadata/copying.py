@@ -25,7 +25,15 @@ HEAVY = 16
 
 _TOTAL = 1 << 128
 
+_PATIENT = {
+    "connect_timeout": 10,
+    "options": "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0",
+}
+
 Row = tuple[Any, ...]
+
+Rows = Callable[[sa.Connection, sa.Table], Iterator[list[Row]]]
+"""Gives the rows that a table is to have, of those that the source has; `iter_rows` gives all."""
 
 
 @dataclass(slots=True)
@@ -58,21 +66,49 @@ def copy(
     tell: Callable[[str, int], None],
 ) -> dict[str, int]:
     """Fill the target with the rows of the source, which must not change meanwhile; how many of
-    each table. What came is read back and compared, and manifests are hashed. Blocking.
+    each table. Blocking.
 
-    `vault`: rows of that table in place of the source's. `tell` is called with a table's name and
-    the number of its rows that are there. Until `confirm` the target is no registry's. Whatever
-    ends this, nothing of it stays. ConflictError if the target is not empty, or not as it was
-    written; DatabaseUnavailableError.
+    `vault`: rows of that table in place of the source's. Until `confirm` the target is no
+    registry's. More in `carry`.
+    """
+
+    def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+        if table is tables.vault and vault is not None:
+            return iter([list(vault.items())] if vault else [])
+        return iter_rows(reading, table)
+
+    place = parse_url(source).render_as_string()
+    return carry(source, target, lambda tx: moves.fill(tx, token, place), rows, tell)
+
+
+def carry(
+    source: str,
+    target: str,
+    mark: Callable[[Transaction], None],
+    rows: Rows,
+    tell: Callable[[str, int], None],
+) -> dict[str, int]:
+    """Fill the target, which `mark` says something about; how many rows of each table. What came is
+    read back and compared, and manifests are hashed. Blocking.
+
+    `tell` is called with a table's name and the number of its rows that are there. Whatever ends
+    this, nothing of it stays. ConflictError if the target is not empty, or not as it was written;
+    DatabaseUnavailableError.
     """
     try:
-        with _reading(source) as reading, _writing(target) as tx:
+        with reading(source) as connection, _writing(target) as tx:
             _require_empty(tx)
-            moves.fill(tx, token, parse_url(source).render_as_string())
-            return _fill(reading, tx, vault, tell)
+            mark(tx)
+            return fill(connection, tx, rows, tell)
     except sa.exc.SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise DatabaseUnavailableError(f"the copy failed, nothing was changed: {cause}") from error
+        raise DatabaseUnavailableError(
+            f"the copy failed, nothing was changed: {cause_of(error)}"
+        ) from error
+
+
+def cause_of(error: sa.exc.SQLAlchemyError) -> str:
+    """The database's own words: their first line, because those below may show rows."""
+    return str(getattr(error, "orig", None) or error).partition("\n")[0]
 
 
 def confirm(tx: Transaction, token: str) -> None:
@@ -82,15 +118,19 @@ def confirm(tx: Transaction, token: str) -> None:
 
 
 @contextlib.contextmanager
-def _reading(url: str) -> Iterator[sa.Connection]:
-    """One snapshot of the source."""
+def reading(url: str) -> Iterator[sa.Connection]:
+    """One snapshot of the source, which keeps nobody from writing."""
     place = parse_url(url)
     if place.get_backend_name() == "sqlite":
         engine = sqlite.open_engine(_path(place), writer=False)
     else:
         # Without the time-outs of a server: a large table takes as long as it takes.
-        engine = sa.create_engine(place, poolclass=sa.NullPool, hide_parameters=True)
-        engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        engine = sa.create_engine(
+            place, poolclass=sa.NullPool, hide_parameters=True, connect_args=_PATIENT
+        )
+        engine = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
     try:
         with engine.connect() as connection:
             yield connection
@@ -141,21 +181,15 @@ def _require_empty(tx: Transaction) -> None:
     tx.execute(sa.delete(tables.moves))
 
 
-def _fill(
-    reading: sa.Connection,
-    tx: Transaction,
-    vault: Mapping[str, bytes] | None,
-    tell: Callable[[str, int], None],
+def fill(
+    source: sa.Connection, tx: Transaction, rows: Rows, tell: Callable[[str, int], None]
 ) -> dict[str, int]:
+    """Write the rows of all tables, which are empty; `carry` says the rest."""
     counts = {}
     for table in list_tables():
-        if table is tables.vault and vault is not None:
-            rows: Iterator[list[Row]] = iter([list(vault.items())] if vault else [])
-        else:
-            rows = _iter_rows(reading, table)
         written = Sum()
         names = [column.name for column in table.columns]
-        for some in rows:
+        for some in rows(source, table):
             tx.connection.execute(
                 sa.insert(table), [dict(zip(names, row, strict=True)) for row in some]
             )
@@ -165,11 +199,12 @@ def _fill(
         _require_same(table, written, tx.connection)
         counts[table.name] = written.rows
     _require_digests(tx.connection)
-    _set_counters(reading, tx.connection)
+    _set_counters(source, tx.connection)
     return counts
 
 
-def _iter_rows(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+def iter_rows(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+    """All rows of a table, few at once."""
     heavy = any(isinstance(column.type, sa.LargeBinary) for column in table.columns)
     size = HEAVY if heavy else ROWS
     options = {"stream_results": True, "max_row_buffer": size}
@@ -180,7 +215,7 @@ def _iter_rows(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]
 
 def _require_same(table: sa.Table, written: Sum, target: sa.Connection) -> None:
     there = Sum()
-    for some in _iter_rows(target, table):
+    for some in iter_rows(target, table):
         for row in some:
             there.add(row)
     if there != written:

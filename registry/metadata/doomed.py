@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata import leases
 from registry.metadata.tables import doomed
 from registry.metadata.transaction import Transaction
 
@@ -43,11 +44,13 @@ def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: in
 
 
 def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[DueRow]:
-    """At most `n` keys of the store whose time has come, and `held` seconds have gone since."""
+    """At most `n` keys of the store whose time has come, and `held` seconds have gone since.
+    None while a backup runs: its snapshot may name keys that were doomed after it.
+    """
     until = tx.now - int(held * 1_000_000)
     query = (
         sa.select(_d.store, _d.key, _d.not_before, _d.reason == _AGAIN)
-        .where(_d.store == store, _d.not_before <= until)
+        .where(_d.store == store, _d.not_before <= until, ~leases.is_backed_up(tx))
         .order_by(_d.not_before, _d.key)
         .limit(n)
     )

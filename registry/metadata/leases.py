@@ -7,6 +7,9 @@ from registry.metadata.transaction import Transaction
 
 _l = leases.c
 
+BACKUP = "backup/"
+"""How the leases of backups begin that run. Nothing is removed that they may be about to read."""
+
 
 def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
@@ -23,13 +26,24 @@ def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     return tx.execute(statement.returning(_l.name)).first() is not None
 
 
+def extend(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
+    """Hold the lease for `seconds` from now; False if it has ended meanwhile."""
+    now = tx.read_clock()
+    held = sa.and_(_l.name == name, _l.holder == holder, _l.expires_at >= now)
+    until = now + int(seconds * 1_000_000)
+    return tx.execute(sa.update(leases).where(held).values(expires_at=until)).rowcount > 0
+
+
+def is_backed_up(tx: Transaction) -> sa.Exists:
+    """Whether a backup runs, as a condition of a query."""
+    # A range, for which there is an index: the next character follows the last of BACKUP.
+    end = BACKUP[:-1] + chr(ord(BACKUP[-1]) + 1)
+    return sa.exists().where(_l.name >= BACKUP, _l.name < end, _l.expires_at >= tx.read_clock())
+
+
+def is_any_backup_running(tx: Transaction) -> bool:
+    return bool(tx.execute(sa.select(is_backed_up(tx))).scalar_one())
+
+
 def release(tx: Transaction, name: str, holder: str) -> None:
     tx.execute(sa.delete(leases).where(_l.name == name, _l.holder == holder))
-
-
-def is_any_held(tx: Transaction, prefix: str) -> bool:
-    """Whether anybody holds a lease whose name begins so."""
-    query = sa.select(_l.name).where(
-        _l.name.startswith(prefix, autoescape=True), _l.expires_at >= tx.read_clock()
-    )
-    return tx.execute(query.limit(1)).first() is not None

@@ -24,6 +24,13 @@ _MOVES = 4
 """The first that says of itself that it moves."""
 
 
+_UNFINISHED = {
+    MoveState.FILLING: "a copy that did not end. Run moorage db copy again, with the settings of "
+    "the database that it was copied from",
+    MoveState.RESTORING: "a restore that did not end. Run moorage backup restore again",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaState:
     """The database's schema: `version` 0 is an empty database. `min_reader` is the oldest code's
@@ -40,8 +47,8 @@ class SchemaState:
 
     @property
     def filling(self) -> bool:
-        """Whether a copy into the database has not come to its end."""
-        return self.move is not None and self.move.state is MoveState.FILLING
+        """Whether a copy into the database, or a restore, has not come to its end."""
+        return self.move is not None and self.move.state in _UNFINISHED
 
 
 async def read_state(database: Database, *, patience: float = PATIENCE) -> SchemaState:
@@ -72,11 +79,8 @@ def require_usable(state: SchemaState) -> None:
         raise SchemaError(
             f"the database {what}, this version needs {VERSION}. Run: moorage db upgrade"
         )
-    if state.filling:
-        raise SchemaError(
-            "the database was being filled by a copy that did not end. Run moorage db copy again, "
-            "with the settings of the database that it was copied from"
-        )
+    if state.move is not None and state.filling:
+        raise SchemaError(f"the database was being filled by {_UNFINISHED[state.move.state]}")
 
 
 def is_bare(url: str) -> bool:

@@ -56,6 +56,8 @@ class MoveState(StrEnum):
     MOVED = "moved"
     # Filled by a copy that has not come to its end.
     FILLING = "filling"
+    # Filled from a backup, whose blobs are not all there yet.
+    RESTORING = "restoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,9 @@ def finish(tx: Transaction, token: str) -> bool:
     return _update(tx, token, until=None, state=MoveState.MOVED.value)
 
 
-def fill(tx: Transaction, token: str, place: str) -> None:
+def fill(tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING) -> None:
     """Say that what is here is not a registry's yet."""
-    row = {"id": 1, "state": MoveState.FILLING.value, "token": token, "place": place}
+    row = {"id": 1, "state": state.value, "token": token, "place": place}
     tx.execute(sa.insert(moves).values(**row, until=None))
 
 

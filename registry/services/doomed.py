@@ -3,7 +3,7 @@
 import logging
 
 from registry.auth.principals import OPERATOR
-from registry.metadata import doomed, leases
+from registry.metadata import doomed
 from registry.metadata.database import Database
 from registry.metadata.doomed import DueRow
 from registry.metadata.transaction import Transaction
@@ -13,9 +13,6 @@ from storage.stores import Store, Stores
 logger = logging.getLogger(__name__)
 
 BATCH = 100
-
-BACKUPS = "backup/"
-"""How the names of leases begin that hold all bytes: a backup copies what it saw in the rows."""
 
 SLACK = 60.0
 """Seconds that a link may be signed after its blob was looked up, and that clocks may differ."""
@@ -71,10 +68,4 @@ class Doomed:
         # Whoever was sent to an object may still be about to read it there.
         life = store.blobs.link_life
         held = life + SLACK if life else 0.0
-
-        def work(tx: Transaction) -> list[DueRow]:
-            if leases.is_any_held(tx, BACKUPS):
-                return []
-            return doomed.list_due(tx, store.name, n, held=held)
-
-        return await self._db.read(work)
+        return await self._db.read(lambda tx: doomed.list_due(tx, store.name, n, held=held))

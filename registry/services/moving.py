@@ -114,7 +114,7 @@ class Moving:
             while (row := await waiting.get()) is not None:
                 await self._move_patiently(row, moved, pace, keep)
 
-        await _together(feed(), *(work() for _ in range(parallel)))
+        await together(feed(), *(work() for _ in range(parallel)))
 
     async def _iter_rows(self, old: Store) -> AsyncIterator[BlobRow]:
         last: Digest | None = None
@@ -184,7 +184,7 @@ async def _read(reader: Reader, size: int, moved: Moved, pace: Pace) -> AsyncIte
         raise _BrokenError from error
 
 
-async def _together(*jobs: Coroutine[Any, Any, None]) -> None:
+async def together(*jobs: Coroutine[Any, Any, None]) -> None:
     """Await all; the first failure ends the others before it goes on."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:

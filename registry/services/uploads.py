@@ -147,9 +147,10 @@ class Uploads:
         async with self._held(name, principal, upload_id) as (row, staged):
             await self._end(row, staged)
 
-    async def move(self, blob: BlobRow, body: AsyncIterable[bytes], keep: float) -> bool:
+    async def move(self, blob: BlobRow, body: AsyncIterable[bytes], keep: float | None) -> bool:
         """Copy a blob into the store of new blobs, and let its row name the copy; False if the row
-        has come to name other bytes meanwhile. The ones before stay for `keep` seconds.
+        has come to name other bytes meanwhile. The ones before stay for `keep` seconds; None: there
+        never were any.
 
         DigestMismatchError if `body` is not the blob; what reading it raises, StoreError.
         """
@@ -157,7 +158,7 @@ class Uploads:
         try:
             async with self._held(_NOWHERE, OPERATOR, session.id) as (row, staged):
                 copied, key = await self._publish(row, staged, Chunk(body), blob.digest)
-                return await self._switch(copied, blob, key, int(keep * 1_000_000))
+                return await self._switch(copied, blob, key, keep)
         except BaseException:
             # Else the job that expires sessions does it.
             with contextlib.suppress(RegistryError, StoreError):
@@ -453,7 +454,7 @@ class Uploads:
             await self._forget(row)
             raise
 
-    async def _switch(self, row: UploadRow, blob: BlobRow, key: str, keep: int) -> bool:
+    async def _switch(self, row: UploadRow, blob: BlobRow, key: str, keep: float | None) -> bool:
         """Let the blob's row name published bytes, and the session's row go with it."""
         rest = self._list_keys(row) - {key}
 
@@ -468,8 +469,10 @@ class Uploads:
                 doomed.insert(tx, row.store, key, "moved too late")
                 return False
             blobs.put(tx, replace(blob, store=row.store, key=key, state=BlobState.LIVE))
-            # Whoever has read the row before is still going to read there.
-            doomed.insert(tx, blob.store, blob.key, "moved", not_before=tx.now + keep)
+            if keep is not None:
+                # Whoever has read the row before is still going to read there.
+                until = tx.now + int(keep * 1_000_000)
+                doomed.insert(tx, blob.store, blob.key, "moved", not_before=until)
             return True
 
         return await self._db.write(work, actor=OPERATOR.name)

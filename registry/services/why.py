@@ -22,7 +22,6 @@ from registry.metadata.database import Database
 from registry.metadata.reasons import Keeper
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import NOWHERE, Kind, Transaction
-from registry.services.doomed import BACKUPS
 from registry.services.gc_rules import GcRules
 from storage.digest import Digest
 from storage.keys import blob_key
@@ -98,7 +97,7 @@ class Why:
             Session(row.id, str(row.repository), row.principal)
             for row in uploads.list_with(tx, digest, MOST)
         ]
-        held = leases.is_any_held(tx, BACKUPS)
+        held = leases.is_any_backup_running(tx)
         removals = [
             Removal(store, key, not_before, held)
             for store in self._stores.names

@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.metadata import doomed, tables
+from registry.metadata import doomed, leases, tables
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from tests.metadata.rows import race, rows
@@ -37,6 +37,35 @@ async def test_doomed_again_waits_for_the_later_time(database: Database) -> None
     assert await database.write(work, actor="ann") == []
     (row,) = await rows(database, tables.doomed)
     assert (row.not_before, row.reason) == (151, "third")
+
+
+@pytest.mark.usefixtures("own_time")
+async def test_none_is_due_while_any_backup_runs(database: Database) -> None:
+    def list_keys(tx: Transaction) -> list[str]:
+        return [row.key for row in doomed.list_due(tx, "local", 9)]
+
+    def work(tx: Transaction) -> list[list[str]]:
+        tx.now = 100_000_000
+        doomed.insert(tx, "local", "key", "test")
+        leases.claim(tx, "doomed", "job", 60)
+        found = [list_keys(tx)]
+        for name in ("one", "two"):
+            leases.claim(tx, f"backup/{name}", name, 60)
+            found.append(list_keys(tx))
+        leases.release(tx, "backup/one", "one")
+        found.append(list_keys(tx))
+        tx.now += 50_000_000
+        assert leases.extend(tx, "backup/two", "two", 60)
+        assert not leases.extend(tx, "backup/two", "another", 60)
+        tx.now += 50_000_000
+        found.append(list_keys(tx))
+        tx.now += 11_000_000
+        assert not leases.extend(tx, "backup/two", "two", 60)
+        found.append(list_keys(tx))
+        return found
+
+    found = await database.write(work, actor="ann")
+    assert found == [["key"], [], [], [], [], ["key"]]
 
 
 async def test_forgotten_are_those_that_were_due(database: Database) -> None:

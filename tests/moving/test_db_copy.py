@@ -278,14 +278,14 @@ async def test_what_changed_on_the_way_is_found(
     """The negative control of the comparison."""
     source, target = urls
     await asyncio.to_thread(fill, source)
-    iterate = copying._iter_rows
+    iterate = copying.iter_rows
 
     def drop(connection: sa.Connection, table: sa.Table) -> Iterator[list[copying.Row]]:
         wrong = connection.engine.url == parse_url(target) and table.name == "tags"
         return iter([]) if wrong else iterate(connection, table)
 
     with monkeypatch.context() as dropping:
-        dropping.setattr(copying, "_iter_rows", drop)
+        dropping.setattr(copying, "iter_rows", drop)
         with pytest.raises(ConflictError, match="the table tags is not what was written"):
             await transfer(source, target)
     async with opened(source) as database:

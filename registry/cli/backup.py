@@ -1,0 +1,244 @@
+"""`moorage backup`: copies of the registry in a folder elsewhere."""
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from registry.app import Opened
+from registry.auth.sealing import require_strong
+from registry.cli import output
+from registry.cli.opened import run_opened
+from registry.cli.version import find_version
+from registry.config import read_passphrase
+from registry.errors import BackupError, ConfigError
+from registry.services.backup import pruning, verifying
+from registry.services.backup.creating import Creating, Keys
+from registry.services.backup.reading import Progress
+from registry.services.backup.snapshot import Snapshot
+from registry.services.backup.target import Target, open_target
+from registry.units import format_size, parse_size
+
+T = TypeVar("T")
+
+_EVERY = 0.2
+"""Seconds between two looks of the progress bar."""
+
+_SHOWN = 20
+"""Blobs that people are told of by name; JSON has all."""
+
+
+def create(args: argparse.Namespace) -> int:
+    passphrase = find_passphrase(args) if args.with_keys else ""
+    if args.with_keys:
+        require_strong(passphrase)
+    rate = 0
+    if args.pace:
+        rate = read(args.pace, "--pace", parse_size)
+    parallel = read_count(args.parallel, "--parallel")
+    progress = Progress()
+
+    async def work(opened: Opened) -> Snapshot:
+        keys = Keys(opened.keyring.list_private, passphrase) if args.with_keys else None
+        async with (
+            open_target(Path(args.target), alone=True, create=True) as target,
+            shown(progress),
+        ):
+            known, version = opened.registry.blobs, find_version()
+            creating = Creating(opened.database, known, target, progress, version)
+            return await creating.run(keys=keys, parallel=parallel, rate=rate)
+
+    made = run_opened(args, work)
+    missing = [str(digest) for digest in sorted(progress.missing)]
+    if args.json:
+        copied = {"blobs": progress.copied, "bytes": progress.copied_bytes}
+        output.write_json({"snapshot": _as_json(made), "copied": copied, "missing": missing})
+    else:
+        _tell(made, progress)
+        complain_of(missing, "is not in it: the registry has no good bytes; a push heals it")
+    return 1 if missing else 0
+
+
+def _tell(made: Snapshot, progress: Progress) -> None:
+    output.write(
+        f"Snapshot {made.id}: {made.repositories} repositories, {made.tags} tags, "
+        f"{made.manifests} manifests, {count(made.blobs, made.bytes)}; "
+        f"{count(progress.copied, progress.copied_bytes)} were copied now."
+    )
+    if made.keys is None:
+        output.hint(
+            "It has no private keys: after a restore people sign in again, and robots and personal "
+            "access tokens need new secrets. --with-keys puts the keys in, encrypted."
+        )
+
+
+def list_all(args: argparse.Namespace) -> int:
+    async def work(target: Target) -> list[Snapshot | str]:
+        return await target.run(lambda: [_look(target, name) for name in target.list_ids()])
+
+    found = _run(args, work, alone=False)
+    snapshots = [each for each in found if isinstance(each, Snapshot)]
+    damaged = [each for each in found if isinstance(each, str)]
+    if args.json:
+        output.write_json([_as_json(each) for each in snapshots])
+    else:
+        rows = [
+            [
+                *(each.id, each.taken_at, each.repositories, each.tags, each.blobs),
+                *(format_size(each.bytes), each.missing, "yes" if each.keys else "no"),
+            ]
+            for each in snapshots
+        ]
+        header = ["SNAPSHOT", "TAKEN", "REPOSITORIES", "TAGS", "BLOBS", "SIZE", "MISSING", "KEYS"]
+        output.write_table(header, rows)
+    for reason in damaged:
+        output.complain(reason)
+    return 1 if damaged else 0
+
+
+def _look(target: Target, name: str) -> Snapshot | str:
+    """The snapshot, or why it is none."""
+    try:
+        return target.read(name)
+    except BackupError as error:
+        return str(error)
+
+
+def verify(args: argparse.Namespace) -> int:
+    progress = Progress()
+
+    async def work(target: Target) -> tuple[list[str], list[verifying.Wrong]]:
+        names = await target.run(target.list_ids)
+        if args.snapshot is not None:
+            names = [name for name in names if name == args.snapshot]
+        if not names:
+            raise BackupError(f"there is no complete snapshot {args.snapshot or ''}".rstrip())
+        async with shown(progress):
+            return names, await verifying.verify(target, names, progress)
+
+    names, wrong = _run(args, work, alone=False)
+    if args.json:
+        output.write_json(
+            {
+                "snapshots": names,
+                "blobs": progress.done,
+                "bytes": progress.read,
+                "wrong": [asdict(each) for each in wrong],
+            }
+        )
+        return 1 if wrong else 0
+    output.write(
+        f"Read {len(names)} snapshots and {count(progress.done, progress.read)}: "
+        + (f"{len(wrong)} things are wrong." if wrong else "all is as it was written.")
+    )
+    for each in wrong:
+        output.complain(f"{each.snapshot}: {each.what} is {each.reason}")
+    if wrong:
+        output.hint(
+            "A damaged blob is copied again by the next backup once its file is removed, a missing "
+            "one at once, as long as the registry has it. A snapshot whose own files are damaged "
+            "is lost."
+        )
+    return 1 if wrong else 0
+
+
+def prune(args: argparse.Namespace) -> int:
+    keep = read_count(args.keep, "--keep")
+
+    async def work(target: Target) -> pruning.Pruned:
+        return await pruning.prune(target, keep, dry_run=args.dry_run)
+
+    done = _run(args, work, alone=True)
+    if args.json:
+        output.write_json(asdict(done))
+    else:
+        what = "would be removed" if args.dry_run else "were removed"
+        output.write(f"{len(done.snapshots)} snapshots and {count(done.blobs, done.bytes)} {what}.")
+    return 0
+
+
+def _run(args: argparse.Namespace, work: Callable[[Target], Awaitable[T]], *, alone: bool) -> T:
+    """Work on the folder alone: no registry is needed."""
+
+    async def job() -> T:
+        async with open_target(Path(args.target), alone=alone) as target:
+            return await work(target)
+
+    return asyncio.run(job())
+
+
+def _as_json(snapshot: Snapshot) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(snapshot)
+    return found
+
+
+# What `restore` says alike.
+
+
+def count(blobs: int, size: int) -> str:
+    return f"{blobs} blobs of {format_size(size)}"
+
+
+def complain_of(digests: list[str], what: str) -> None:
+    """Name some of them, and say how many more there are."""
+    for digest in digests[:_SHOWN]:
+        output.complain(f"{digest} {what}")
+    if len(digests) > _SHOWN:
+        output.complain(f"and {len(digests) - _SHOWN} more; --json names all")
+
+
+def read(text: str, option: str, parse: Callable[[str], T]) -> T:
+    """The value of an option; ConfigError."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: {error}") from error
+
+
+def read_count(text: str, option: str) -> int:
+    """A whole number above zero; ConfigError."""
+    number = read(text, option, int)
+    if number < 1:
+        raise ConfigError(f"{option} is a whole number above zero")
+    return number
+
+
+def find_passphrase(args: argparse.Namespace) -> str:
+    """What opens the keys: the first line of a file, or a variable; ConfigError without either."""
+    if args.passphrase_file is None:
+        found = read_passphrase()
+    else:
+        try:
+            lines = Path(args.passphrase_file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"{args.passphrase_file} cannot be read: {error}") from error
+        found = lines[0] if lines else ""
+    if not found:
+        raise ConfigError(
+            "the keys of a backup are encrypted with a passphrase: give it with --passphrase-file "
+            "FILE or in MOORAGE_BACKUP_PASSPHRASE"
+        )
+    return found
+
+
+@contextlib.asynccontextmanager
+async def shown(progress: Progress) -> AsyncIterator[None]:
+    """Show a bar meanwhile, on a terminal."""
+
+    async def show() -> None:
+        while True:
+            done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows
+            output.show_progress(progress.read, max(progress.bytes, 1), done)
+            await asyncio.sleep(_EVERY)
+
+    showing = asyncio.create_task(show())
+    try:
+        yield
+    finally:
+        showing.cancel()
+        output.end_progress()

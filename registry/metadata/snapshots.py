@@ -1,0 +1,168 @@
+"""A snapshot of all rows in a file: an ordinary SQLite database of a registry, whatever it was
+taken from (`docs/adr/0011-one-format-of-backups.md`). Everything here is blocking.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from registry import clock
+from registry.errors import DatabaseUnavailableError, SchemaError
+from registry.metadata import copying, migrate, moves, tables
+from registry.metadata.blobs import BlobRow, BlobState
+from registry.metadata.copying import Row
+from registry.metadata.moves import MoveState
+from registry.metadata.tables import blobs, schema
+from registry.metadata.transaction import CHUNK, Transaction
+from storage.digest import Digest
+
+_b = blobs.c
+
+LEFT_OUT = {
+    # Of this moment, this store or these processes.
+    tables.uploads.name,
+    tables.doomed.name,
+    tables.leases.name,
+    tables.sign_in_failures.name,
+    # Private keys go only where they are asked for.
+    tables.vault.name,
+}
+
+PLACE = "a backup"
+
+Tell = Callable[[str, int], None]
+
+
+def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
+    """Write the rows of the database `source` as of one moment into the new file `path`; how many
+    of each table. Nobody is kept from writing meanwhile. `tell` as in `copying.carry`.
+
+    DatabaseUnavailableError; SchemaError for a schema that this version does not know all of;
+    ConflictError for rows that are not what they must be.
+    """
+
+    def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+        return iter(()) if table.name in LEFT_OUT else copying.iter_rows(reading, table)
+
+    try:
+        migrate.upgrade(_url(path))
+        with copying.reading(source) as reading, _changing(path) as tx:
+            _require_own_schema(reading)
+            for table in reversed(copying.list_tables()):
+                tx.execute(sa.delete(table))  # the counters of a new schema
+            return copying.fill(reading, tx, rows, tell)
+    except sa.exc.SQLAlchemyError as error:
+        cause = copying.cause_of(error)
+        raise DatabaseUnavailableError(f"the snapshot could not be taken: {cause}") from error
+
+
+def settle(path: Path, missing: Sequence[Digest]) -> None:
+    """Write down which blobs the snapshot is without; it has all others."""
+    with _changing(path) as tx:
+        others = sa.update(blobs).where(_b.state != BlobState.LIVE.value)
+        tx.execute(others.values(state=BlobState.LIVE.value))
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            gone = sa.update(blobs).where(_b.digest.in_(some))
+            tx.execute(gone.values(state=BlobState.MISSING.value))
+
+
+def restore(
+    path: Path,
+    target: str,
+    *,
+    token: str,
+    store: str,
+    new_key: Callable[[Digest], str],
+    with_keys: bool,
+    tell: Tell,
+) -> None:
+    """Fill the database `target`, which is empty, with the snapshot in `path`, whose schema is
+    brought up to date. Its blobs belong to `store`, each under a `new_key` that has no bytes yet.
+
+    `with_keys`: whether private keys come along; without them their public halves are of no use.
+    The target is no registry's before `copying.confirm` with `token`. Errors as in `copying.carry`.
+    """
+    names = [column.name for column in blobs.columns]
+
+    def place(row: Row) -> Row:
+        found = dict(zip(names, row, strict=True))
+        key = new_key(found[_b.digest.name])
+        state = BlobState.MISSING.value
+        return tuple((found | {"store": store, "key": key, "state": state}).values())
+
+    def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
+        if table is tables.signing_keys and not with_keys:
+            return iter(())
+        found = copying.iter_rows(reading, table)
+        return ([place(row) for row in some] for some in found) if table is blobs else found
+
+    migrate.upgrade(_url(path))
+    copying.carry(
+        _url(path),
+        target,
+        lambda tx: moves.fill(tx, token, PLACE, MoveState.RESTORING),
+        rows,
+        tell,
+    )
+
+
+class SnapshotFile:
+    """A snapshot as it was written, of this version or one before. Nothing is made beside it."""
+
+    def __init__(self, path: Path) -> None:
+        url = sa.URL.create(
+            "sqlite",
+            database=f"file:{quote(str(path))}",
+            query={"mode": "ro", "immutable": "1", "uri": "true"},
+        )
+        self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+
+    def list_page(self, last: Digest | None, n: int, *, whole: bool = True) -> list[BlobRow]:
+        """At most `n` blobs after digest `last`, in order of digests. `whole`: only those whose
+        bytes the backup has.
+        """
+        query = sa.select(_b.digest, _b.size, _b.store, _b.key, _b.state)
+        if whole:
+            query = query.where(_b.state == BlobState.LIVE.value)
+        if last is not None:
+            query = query.where(_b.digest > last)
+        with self._engine.connect() as connection:
+            found = connection.execute(query.order_by(_b.digest).limit(n))
+            return [BlobRow(*row[:4], BlobState(row[4])) for row in found]
+
+    def measure(self, *, whole: bool = True) -> tuple[int, int]:
+        """How many such blobs there are, and their bytes."""
+        query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_b.size), 0))
+        if whole:
+            query = query.where(_b.state == BlobState.LIVE.value)
+        with self._engine.connect() as connection:
+            count, size = connection.execute(query).one()
+        return int(count), int(size)
+
+
+def _url(path: Path) -> str:
+    return sa.URL.create("sqlite", database=str(path)).render_as_string()
+
+
+@contextlib.contextmanager
+def _changing(path: Path) -> Iterator[Transaction]:
+    """One transaction of a file that nobody else uses. It stays one file: there is no log beside
+    it that could be left behind.
+    """
+    engine = sa.create_engine(_url(path), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        yield Transaction(connection, "", clock.now())
+
+
+def _require_own_schema(reading: sa.Connection) -> None:
+    """A newer schema has columns that this version would leave out."""
+    version = reading.execute(sa.select(schema.c.version)).scalar_one()
+    if version != migrate.VERSION:
+        raise SchemaError(
+            f"the database has schema {version} and this version knows {migrate.VERSION}: make "
+            "backups with the newer Moorage"
+        )

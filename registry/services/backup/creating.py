@@ -1,0 +1,205 @@
+"""Making a backup while the registry serves."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.auth.books import Actor, Event, note
+from registry.auth.principals import OPERATOR
+from registry.auth.sealing import seal
+from registry.errors import (
+    BackupError,
+    BlobUnknownError,
+    DatabaseUnavailableError,
+    DigestMismatchError,
+)
+from registry.metadata import leases, migrate, snapshots
+from registry.metadata.blobs import BlobRow
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
+from registry.services.backup.snapshot import KEYS, METADATA, Snapshot, new_id
+from registry.services.backup.target import Target
+from registry.services.blobs import Blobs
+from registry.services.pace import Pace
+from storage.errors import StoreError
+
+LEASE = 60.0
+"""Seconds for which the bytes of doomed keys stay after the last sign of life of a backup."""
+
+BEAT = 10.0
+"""Seconds between signs of life."""
+
+
+@dataclass(slots=True)
+class _Hold:
+    """Whether nothing that the snapshot names has been removed."""
+
+    lost: bool = False
+
+    def require(self) -> None:
+        if self.lost:
+            raise BackupError(
+                f"the database could not be told for {LEASE:.0f} s that the backup goes on, so "
+                "that bytes may have been removed: run it again, what was copied is kept"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """How to have private keys in the backup: where they come from, and what encrypts them."""
+
+    gather: Callable[[], Awaitable[Mapping[str, bytes]]]
+    passphrase: str
+
+
+class Creating:
+    """The order: bytes are no longer removed; rows are read in one snapshot; the bytes that they
+    name are copied; and only then the snapshot gets its name.
+    """
+
+    def __init__(
+        self, database: Database, known: Blobs, target: Target, progress: Progress, version: str
+    ) -> None:
+        """`progress` tells how far it is, `version` which Moorage this is."""
+        self._db = database
+        self._blobs = known
+        self._target = target
+        self._progress = progress
+        self._version = version
+
+    async def run(self, *, keys: Keys | None, parallel: int = 4, rate: int = 0) -> Snapshot:
+        """Add a snapshot to the folder. `rate`: bytes a second, 0 for no limit.
+
+        BackupError, DatabaseUnavailableError, SchemaError: then there is no snapshot, and run again
+        it goes on with what is not copied yet.
+        """
+        target = self._target
+        await target.tidy()
+        name, taken_at = new_id()
+        async with self._held(name, with_keys=keys is not None) as hold:
+            folder = await target.run(lambda: target.begin(name))
+            counts = await self._take(folder / METADATA)
+            if keys is not None:
+                raw = seal(await keys.gather(), keys.passphrase, name)
+                await target.run(lambda: target.write_keys(name, raw))
+            await self._copy(folder / METADATA, hold, parallel, Pace(rate))
+        hold.require()
+        return await target.run(
+            lambda: self._finish(name, taken_at, counts, with_keys=keys is not None)
+        )
+
+    async def _take(self, path: Path) -> dict[str, int]:
+        source = self._db.url.render_as_string(hide_password=False)
+        with self._progress.telling() as tell:
+            return await asyncio.to_thread(snapshots.take, source, path, tell)
+
+    async def _copy(self, path: Path, hold: _Hold, parallel: int, pace: Pace) -> None:
+        progress, file = self._progress, snapshots.SnapshotFile(path)
+        progress.blobs, progress.bytes = await asyncio.to_thread(file.measure, whole=False)
+
+        async def work(row: BlobRow) -> None:
+            hold.require()
+            if await self._target.has(row.digest, row.size):
+                progress.count(row, copied=False)
+            elif await self._copy_one(row, pace):
+                progress.count(row, copied=True)
+            else:
+                progress.missing.append(row.digest)
+
+        await for_each(iter_blobs(file, whole=False), work, parallel)
+
+    async def _copy_one(self, row: BlobRow, pace: Pace) -> bool:
+        """Whether the registry has the blob's bytes."""
+        try:
+            reader = await self._blobs.open(row)
+            try:
+                body = read(reader, row.size, self._progress, pace)
+                await self._target.put(row.digest, _told(body))
+            finally:
+                await reader.close()
+        except BlobUnknownError:
+            return False
+        except (BrokenError, DigestMismatchError):
+            # Served as they are they would do harm; a push of the blob heals it.
+            await self._blobs.note_damage(row)
+            return False
+        except StoreError as error:
+            raise _unreadable(error) from error
+        return True
+
+    def _finish(
+        self, name: str, taken_at: str, counts: dict[str, int], *, with_keys: bool
+    ) -> Snapshot:
+        target, missing = self._target, self._progress.missing
+        path = target.unfinished(name) / METADATA
+        snapshots.settle(path, missing)
+        blobs, size = snapshots.SnapshotFile(path).measure()
+        made = Snapshot(
+            id=name,
+            moorage=self._version,
+            schema=migrate.VERSION,
+            taken_at=taken_at,
+            metadata=target.measure(name, METADATA),
+            keys=target.measure(name, KEYS) if with_keys else None,
+            repositories=counts["repositories"],
+            manifests=counts["manifests"],
+            tags=counts["tags"],
+            blobs=blobs,
+            bytes=size,
+            missing=len(missing),
+        )
+        target.finish(made)
+        return made
+
+    @contextlib.asynccontextmanager
+    async def _held(self, name: str, *, with_keys: bool) -> AsyncIterator[_Hold]:
+        """Keep what is doomed meanwhile from being removed: a lease, which ends with us."""
+        lease, hold = leases.BACKUP + name, _Hold()
+
+        def begin(tx: Transaction) -> None:
+            leases.claim(tx, lease, name, LEASE)
+            note(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
+
+        async def extend() -> None:
+            if not await self._db.write(
+                lambda tx: leases.extend(tx, lease, name, LEASE), actor=OPERATOR.name
+            ):
+                hold.lost = True
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(BEAT)
+                with contextlib.suppress(DatabaseUnavailableError):
+                    await extend()
+
+        await self._db.write(begin, actor=OPERATOR.name)
+        beating = asyncio.create_task(beat())
+        try:
+            yield hold
+            await extend()  # only from an answer is it known that the lease has lasted
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+            with contextlib.suppress(DatabaseUnavailableError):
+                await self._db.write(
+                    lambda tx: leases.release(tx, lease, name), actor=OPERATOR.name
+                )
+
+
+async def _told(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Tell the failures of the registry's store from those of the backup's folder."""
+    try:
+        async for piece in pieces:
+            yield piece
+    except StoreError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: StoreError) -> BackupError:
+    return BackupError(
+        f"a blob could not be read from the registry's store ({error}): run it again, what was "
+        "copied is kept"
+    )

@@ -1,0 +1,60 @@
+"""Removing snapshots that are not wanted any more, and what only they needed."""
+
+from dataclasses import dataclass, field
+
+from registry.errors import BackupError
+from registry.services.backup.target import Target
+from registry.services.backup.verifying import iter_named, list_damaged
+from storage.digest import Digest
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What was removed, or would be: `bytes` of `blobs`."""
+
+    snapshots: list[str] = field(default_factory=list)
+    blobs: int = 0
+    bytes: int = 0
+
+
+async def prune(target: Target, keep: int, *, dry_run: bool = False) -> Pruned:
+    """Keep the newest `keep` snapshots, one at the least, and the blobs that they need.
+
+    Broken off, the next run goes on. BackupError if one of those that are kept is damaged, so that
+    nobody knows what it needs: then nothing is removed.
+    """
+    names = await target.run(target.list_ids)
+    kept, gone = names[-keep:], names[:-keep]
+    if not kept:
+        raise BackupError(f"there is no complete snapshot in {target.folder}")
+    for name in kept:
+        for wrong in await target.run(lambda name=name: list_damaged(target, name)):  # type: ignore[misc]
+            raise BackupError(
+                f"{wrong.what} of the snapshot {name}, which is to be kept, is damaged: nothing "
+                "was removed, because nobody knows what it needs"
+            )
+    if not dry_run:
+        await target.tidy()
+        for name in gone:
+            await target.run(lambda name=name: target.remove(name))  # type: ignore[misc]
+    return await _remove_blobs(target, kept, Pruned(gone), dry_run=dry_run)
+
+
+async def _remove_blobs(
+    target: Target, kept: list[str], pruned: Pruned, *, dry_run: bool
+) -> Pruned:
+    """Walk along what is needed and what is there, which are in the same order."""
+    needed = iter_named(target, kept)
+    next_needed: Digest | None = None
+    more = True
+    async for digest, size in target.iter_blobs():
+        while more and (next_needed is None or next_needed < digest):
+            row = await anext(needed, None)
+            more, next_needed = row is not None, row[0].digest if row else next_needed
+        if digest == next_needed:
+            continue
+        if not dry_run:
+            await target.delete(digest)
+        pruned.blobs += 1
+        pruned.bytes += size
+    return pruned

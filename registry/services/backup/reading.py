@@ -1,0 +1,104 @@
+"""Blobs on their way out of one store into another, counted."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from registry.errors import BackupError
+from registry.metadata.blobs import BlobRow
+from registry.metadata.snapshots import SnapshotFile
+from registry.services.moving import Pace, together
+from storage.digest import Digest
+from storage.driver import Reader
+from storage.errors import ObjectDamagedError
+
+T = TypeVar("T")
+
+PAGE = 1000
+
+
+class BrokenError(Exception):
+    """The bytes that are to be copied, not those that were written, cannot be read."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come. `copied` blobs of all that are `done`; the others were there."""
+
+    rows: str = ""
+    """The table whose rows are being copied, and how many of them are there."""
+
+    blobs: int = 0
+    bytes: int = 0
+    done: int = 0
+    read: int = 0
+    copied: int = 0
+    copied_bytes: int = 0
+    missing: list[Digest] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[Callable[[str, int], None]]:
+        """What a thread tells how many rows it has copied; it ends when nobody waits for it."""
+        ended = False
+
+        def tell(table: str, rows: int) -> None:
+            if ended:
+                raise BackupError("it was stopped")
+            self.rows = f"{table}: {rows} rows"
+
+        try:
+            yield tell
+        finally:
+            ended = True
+
+    def count(self, row: BlobRow, *, copied: bool) -> None:
+        self.done += 1
+        if copied:
+            self.copied += 1
+            self.copied_bytes += row.size
+        else:
+            self.read += row.size
+
+
+async def iter_blobs(file: SnapshotFile, *, whole: bool) -> AsyncIterator[BlobRow]:
+    """The blobs of a snapshot, in order of digests."""
+    last: Digest | None = None
+    while True:
+        rows = await asyncio.to_thread(file.list_page, last, PAGE, whole=whole)
+        for row in rows:
+            yield row
+        if len(rows) < PAGE:
+            return
+        last = rows[-1].digest
+
+
+async def for_each(
+    rows: AsyncIterator[T], work: Callable[[T], Awaitable[None]], parallel: int
+) -> None:
+    """Do `work` with so many rows at once; its first failure ends all."""
+    waiting: asyncio.Queue[T | None] = asyncio.Queue(parallel)
+
+    async def feed() -> None:
+        async for row in rows:
+            await waiting.put(row)
+        for _ in range(parallel):
+            await waiting.put(None)
+
+    async def take() -> None:
+        while (row := await waiting.get()) is not None:
+            await work(row)
+
+    await together(feed(), *(take() for _ in range(parallel)))
+
+
+async def read(reader: Reader, size: int, progress: Progress, pace: Pace) -> AsyncIterator[bytes]:
+    """The bytes of a blob; BrokenError where they cannot be read to their end."""
+    try:
+        async for piece in reader.read(0, size):
+            await pace.take(len(piece))
+            progress.read += len(piece)
+            yield piece
+    except ObjectDamagedError as error:
+        raise BrokenError from error

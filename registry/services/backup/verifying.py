@@ -1,0 +1,91 @@
+"""Reading a backup to its end."""
+
+import heapq
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+from registry.errors import BackupError
+from registry.metadata.blobs import BlobRow
+from registry.metadata.snapshots import SnapshotFile
+from registry.services.backup.reading import PAGE, Progress, for_each
+from registry.services.backup.snapshot import METADATA, NAME
+from registry.services.backup.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What of a snapshot is not as it was written: `what` is a file of it, or a digest."""
+
+    snapshot: str
+    what: str
+    reason: str
+
+
+async def verify(
+    target: Target, names: list[str], progress: Progress, *, parallel: int = 4
+) -> list[Wrong]:
+    """Hash all that the snapshots consist of, each blob once; what is wrong. BackupError where the
+    folder cannot be read.
+    """
+    wrong: list[Wrong] = []
+    sound = []
+    for name in names:
+        found = await target.run(lambda name=name: list_damaged(target, name))  # type: ignore[misc]
+        wrong += found
+        if not {METADATA, NAME} & {each.what for each in found}:
+            sound.append(name)
+
+    async def work(named: "tuple[BlobRow, list[str]]") -> None:
+        row, needing = named
+        reason = await target.find_fault(row.digest, row.size)
+        progress.count(row, copied=False)
+        if reason:
+            wrong.extend(Wrong(name, str(row.digest), reason) for name in needing)
+
+    progress.blobs, progress.bytes = await target.run(lambda: _measure(target, sound))
+    await for_each(iter_named(target, sound), work, parallel)
+    return sorted(wrong, key=lambda each: (each.snapshot, each.what))
+
+
+def list_damaged(target: Target, name: str) -> list[Wrong]:
+    """What is wrong with the snapshot's own files. Blocking."""
+    try:
+        found = target.read(name)
+    except BackupError as error:
+        return [Wrong(name, NAME, str(error))]
+    return [Wrong(name, file, reason) for file, reason in target.list_damaged(found).items()]
+
+
+async def iter_named(target: Target, names: list[str]) -> AsyncIterator[tuple[BlobRow, list[str]]]:
+    """Each blob once that any of the snapshots needs, with those that do, in order of digests."""
+    each = iter(_merge([(name, target.open_metadata(name)) for name in names]))
+    while some := await target.run(lambda: list(islice(each, PAGE))):
+        for one in some:
+            yield one
+
+
+def _merge(files: list[tuple[str, SnapshotFile]]) -> Iterator[tuple[BlobRow, list[str]]]:
+    """No more than a page of each snapshot is in memory."""
+
+    def walk(name: str, file: SnapshotFile) -> Iterator[tuple[BlobRow, str]]:
+        rows = file.list_page(None, PAGE)
+        while rows:
+            for row in rows:
+                yield row, name
+            rows = file.list_page(rows[-1].digest, PAGE)
+
+    walks = [walk(name, file) for name, file in files]
+    merged = heapq.merge(*walks, key=lambda pair: pair[0].digest)
+    for _, pairs in groupby(merged, key=lambda pair: pair[0].digest):
+        found = list(pairs)
+        yield found[0][0], [name for _, name in found]
+
+
+def _measure(target: Target, names: list[str]) -> tuple[int, int]:
+    """How much there is to read."""
+    blobs = size = 0
+    for row, _ in _merge([(name, target.open_metadata(name)) for name in names]):
+        blobs += 1
+        size += row.size
+    return blobs, size

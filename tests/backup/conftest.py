@@ -1,0 +1,121 @@
+"""Registries that are backed up and restored, each in a place of its own."""
+
+import asyncio
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import logs
+from registry.app import asgi, compose, started
+from registry.cli.main import main
+from registry.config import Settings, load
+from registry.errors import SchemaError
+from registry.metadata import migrate
+from registry.metadata.database import Database
+from tests.api.conftest import Api, in_process
+from tests.moving.conftest import as_variables
+from tests.support.accounts import SECRET
+
+PASSPHRASE = "correct horse battery"  # noqa: S105 - of tests
+
+
+@dataclass
+class Place:
+    """Where a registry is, or shall be."""
+
+    data: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return as_variables(self.settings)
+
+    def load(self) -> Settings:
+        overrides = {"jobs.in_serve": "false", **self.settings}
+        return load(config=None, data=self.data, overrides=overrides, environ={})
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Api]:
+        """Its application in this process, without jobs."""
+        self.data.mkdir(exist_ok=True)
+        (self.data / "lock").touch()
+        settings = self.load()
+        if Database.is_embedded(settings.database_url) and not (self.data / "moorage.db").exists():
+            migrate.upgrade(settings.database_url)
+        opened = compose(settings)
+        async with in_process(asgi(settings, opened)) as http:
+            yield Api(http, opened, settings)
+
+    async def require_closed(self) -> None:
+        """No server starts from what is there."""
+        with pytest.raises(SchemaError, match="Run moorage backup restore again"):
+            async with started(self.load()):
+                pass
+
+    async def run(
+        self, verb: str, target: Path, *options: str, expect: int = 0, passphrase: str = ""
+    ) -> str:
+        """A command, as it is given to the shell; all that it writes."""
+        variables = self.environment | {"MOORAGE_BACKUP_PASSPHRASE": passphrase}
+        line = ["backup", verb, str(target), "--data", str(self.data), *options]
+        written = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, text in variables.items():
+                patch.setenv(name, text)
+            with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
+                status = await asyncio.to_thread(main, line)
+        assert status == expect, written.getvalue()
+        return written.getvalue()
+
+    async def ask(self, verb: str, target: Path, *options: str, **more: Any) -> Any:
+        """The same for machines: what the JSON says. Hints and complaints are not part of it."""
+        told = await self.run(verb, target, "--json", *options, **more)
+        return json.JSONDecoder().raw_decode(told)[0]
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands set up the logs of a process, which here is that of the tests."""
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+
+
+Make = Callable[..., Place]
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Places: `sqlite-local`, `postgres-s3` and what is between."""
+    with contextlib.ExitStack() as stack:
+
+        def one(
+            name: str, kind: str = "sqlite-local", *, bare: bool = False, **settings: str
+        ) -> Place:
+            """`bare`: the database has no schema yet."""
+            database, store = kind.split("-")
+            found = {"auth.secret": SECRET, "storage.reserve": "0B"}
+            if database == "postgres":
+                cluster = request.getfixturevalue("postgres")
+                found["database.url"] = stack.enter_context(cluster.database(empty=bare))
+            if store == "s3":
+                bucket = request.getfixturevalue("seaweed").bucket()
+                found |= {"storage.driver": "s3", "storage.part_size": "5MiB"}
+                found |= bucket.overrides()
+            more = {key.replace("__", "."): text for key, text in settings.items()}
+            place = Place(tmp_path / name, found | more)
+            if database == "postgres":
+                place.settings["auth.mode"] = more.get("auth.mode", "none")
+            return place
+
+        yield one
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "target"
