@@ -9,7 +9,8 @@ from typing import TypeVar
 from registry.errors import BackupError
 from registry.metadata.blobs import BlobRow
 from registry.metadata.snapshots import SnapshotFile
-from registry.services.moving import Pace, together
+from registry.services.moving import together
+from registry.services.pace import Pace
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError
