@@ -63,7 +63,7 @@ class Keyring:
         await self._vault.add(jwk["kid"], private.private_bytes_raw())
 
         def work(tx: Transaction) -> bool:
-            tx.lock_absent("signing key")  # of two made at once one would stay active as well
+            tx.lock_name("signing key")  # of two made at once one would stay active as well
             if only_first and any(k.state is KeyState.ACTIVE for k in signing_keys.list_all(tx)):
                 return False
             signing_keys.insert(tx, jwk["kid"], json.dumps(jwk))

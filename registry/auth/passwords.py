@@ -4,6 +4,7 @@ Source: RFC 9106; parameters of the OWASP password storage cheat sheet (19 MiB, 
 """
 
 import asyncio
+import base64
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import TypeVar
 import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error
+from argon2.low_level import ARGON2_VERSION
 
 from registry.errors import PasswordInvalidError, TooManyRequestsError
 
@@ -48,10 +50,21 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        # What an unknown user's password is compared with, so that it takes as long.
-        self._nobody = self._hasher.hash(os.urandom(16).hex())
+        self._nobody = self._find_nobody()
         self._threads = ThreadPoolExecutor(THREADS, "password", _yield_to_others)
         self._busy = 0
+
+    def _find_nobody(self) -> str:
+        """What an unknown user's password is compared with, so that it takes as long: bytes that no
+        password gives, with the parameters of all others.
+        """
+        of = self._hasher
+        parameters = f"m={of.memory_cost},t={of.time_cost},p={of.parallelism}"
+        salt, hashed = (
+            base64.b64encode(os.urandom(size)).decode().rstrip("=")
+            for size in (of.salt_len, of.hash_len)
+        )
+        return f"$argon2id$v={ARGON2_VERSION}${parameters}${salt}${hashed}"
 
     async def hash(self, password: str) -> str:
         """The hash to store; TooManyRequestsError."""

@@ -146,7 +146,7 @@ def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
     found = _row(tx.execute(query).one_or_none())
     if found is None:
         # Without this, of two that find none the second would overwrite the first one's key.
-        tx.lock_absent(str(digest))
+        tx.lock_name(str(digest))
         found = _row(tx.execute(query).one_or_none())
     return found
 

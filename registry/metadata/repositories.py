@@ -51,6 +51,10 @@ def find(
     against every other change of its content too.
     """
     query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.name == name)
+    if lock or keep:
+        # Those who share a row's lock pass whoever waits to have it alone: under steady pushes a
+        # deletion would starve. Names are granted in the order of asking.
+        tx.lock_name(f"repository {name}", shared=not lock)
     if lock:
         query = query.with_for_update()
     elif keep:

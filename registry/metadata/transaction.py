@@ -76,11 +76,14 @@ class Transaction:
             return sa.cast(seconds * 1_000_000, sa.BigInteger)
         return sa.literal(self.now)
 
-    def lock_absent(self, name: str) -> None:
-        """Hold the name of a row that is not there yet until the transaction ends."""
+    def lock_name(self, name: str, *, shared: bool = False) -> None:
+        """Hold a name, there be a row of it or not, until the transaction ends: alone, or with all
+        who share it. PostgreSQL grants names in the order of asking; SQLite has one writer anyway.
+        """
         if self.connection.dialect.name == "postgresql":
             key = sa.func.hashtextextended(name, 0)
-            self.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+            lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
+            self.execute(sa.select(lock(key)))
 
     def record(
         self,

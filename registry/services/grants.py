@@ -37,7 +37,7 @@ def _require_subject(tx: Transaction, subject: Subject) -> None:
     elif subject.kind is SubjectKind.ROBOT:
         found = robots.find(tx, subject.name, lock=True)
     else:
-        tx.lock_absent(f"grants to {subject}")  # two at once would each see half of the rights
+        tx.lock_name(f"grants to {subject}")  # two at once would each see half of the rights
     if found is None:
         raise NotFoundError(f"there is no {subject.kind.value} {subject.name!r}")
 

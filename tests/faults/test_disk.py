@@ -59,10 +59,10 @@ async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
             ledger = Ledger()
             await push_image(kit, ledger, "kept", "v1", 200_000)
             fill = disk / "fill"
-            with fill.open("wb") as file, contextlib.suppress(OSError):
+            # Unbuffered: what did not fit would be written again, and fail, as the file is closed.
+            with fill.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while True:
                     file.write(b"x" * 65536)
-                    file.flush()
             with fill.open("r+b") as file:
                 file.truncate(fill.stat().st_size - 200_000)
             refused = await kit.http.post(

@@ -224,3 +224,44 @@ def test_neither_statement_nor_network_may_hang(mortal: Cluster) -> None:
             "transaction_isolation": "read committed",
         }
     engine.dispose()
+
+
+async def test_a_deletion_has_its_turn_before_the_pushes_that_came_after_it(
+    there: Database,
+) -> None:
+    """Locks of rows are not fair: those who share one pass whoever waits to have it alone."""
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    holds, may_go = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def push_first(tx: Transaction) -> None:
+        repositories.ensure(tx, NAME)
+        holds.set()
+        assert may_go.wait(30)
+        order.append("push before")
+
+    def delete(tx: Transaction) -> None:
+        assert repositories.find(tx, NAME, lock=True) is not None
+        order.append("deletion")
+
+    def push(tx: Transaction) -> None:
+        assert repositories.find(tx, NAME, keep=True) is not None
+        order.append("push after")
+
+    async def come_to_wait(number: int) -> None:
+        async with asyncio.timeout(2):
+            while await there.read(lambda tx: tx.execute(waiting).scalar_one()) < number:
+                assert len(order) == 0
+                await asyncio.sleep(0.01)
+
+    await there.write(lambda tx: repositories.ensure(tx, NAME), actor="ann")
+    works = [asyncio.ensure_future(there.write(push_first, actor="ann"))]
+    try:
+        await asyncio.to_thread(holds.wait)
+        for number, work in enumerate((delete, push), 1):
+            works.append(asyncio.ensure_future(there.write(work, actor="ann")))
+            await come_to_wait(number)
+    finally:
+        may_go.set()
+        await asyncio.gather(*works)
+    assert order == ["push before", "deletion", "push after"]

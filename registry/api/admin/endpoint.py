@@ -1,5 +1,7 @@
 """HTTP for the operations: a path, its methods, the request read and the answer written."""
 
+import asyncio
+import functools
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
@@ -112,11 +114,17 @@ class _Document:
 
     def __init__(self, guard: Guard) -> None:
         self._limits = guard.limits
-        self._body = msgspec.json.encode(build_document())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["moorage.route"] = f"{BASE}/openapi.json"
         if scope["method"] not in {"GET", "HEAD"}:
             raise MethodUnknownError(["GET", "HEAD"])
         self._limits.check_request(find_origin(Request(scope)).address or None, None)
-        await Response(self._body, media_type=_JSON)(scope, receive, send)
+        body = await asyncio.to_thread(_write_document)
+        await Response(body, media_type=_JSON)(scope, receive, send)
+
+
+@functools.cache
+def _write_document() -> bytes:
+    """Made when it is first asked for: it takes as long as all else that a start does."""
+    return msgspec.json.encode(build_document())
