@@ -23,7 +23,7 @@ from registry.metadata.transaction import Transaction
 from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
-from registry.services.holds import Holds
+from registry.services.upload_holds import UploadHolds
 from storage.digest import Digest
 from storage.errors import StagedBusyError, StagedLostError, StoreError
 from storage.keys import blob_key, find_digest, new_generation
@@ -79,7 +79,7 @@ class Uploads:
         self._db = database
         self._stores = stores
         self._blobs = linked
-        self._holds = Holds(database)
+        self._holds = UploadHolds(database)
 
     async def start(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
         """Begin a session. Nothing is created in the store until bytes come."""

@@ -43,7 +43,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Holds:
+class UploadHolds:
     """Claims of this process."""
 
     database: Database
