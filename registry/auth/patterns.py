@@ -1,5 +1,6 @@
 """Which repositories a grant speaks of: `team/app`, `team/*`, `team/**` or `**`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Self
@@ -58,3 +59,22 @@ class RepositoryPattern:
         if self.reach is not Reach.ALL:
             return self == other
         return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")
+
+
+def list_patterns(name: str) -> list[str]:
+    """All patterns that speak of the repository."""
+    patterns = [name, "**"]
+    parent, _, _ = name.rpartition("/")
+    patterns.append(f"{parent}/*" if parent else "*")
+    while parent:
+        patterns.append(f"{parent}/**")
+        parent, _, _ = parent.rpartition("/")
+    return patterns
+
+
+def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern]:
+    """Those of the patterns that no other one covers: together they speak of the same, each
+    repository in one of them alone.
+    """
+    each = list(dict.fromkeys(patterns))
+    return [one for one in each if not any(other.covers(one) for other in each if other != one)]

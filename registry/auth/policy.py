@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.patterns import RepositoryPattern, list_patterns
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
@@ -223,7 +223,7 @@ class Policy:
 
     def _iter_grants(self, subjects: Iterable[Subject], name: str) -> Iterator[Grant]:
         """The grants of the subjects that speak of the repository: looked up, not searched."""
-        patterns = _list_patterns(name)
+        patterns = list_patterns(name)
         for subject in subjects:
             if subject in self._grants:
                 for pattern in patterns:
@@ -277,14 +277,3 @@ def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
 
 def _with_admin(rights: Rights) -> Rights:
     return ALL_RIGHTS if Right.ADMIN in rights else rights
-
-
-def _list_patterns(name: str) -> list[str]:
-    """All patterns that speak of the repository."""
-    patterns = [name, "**"]
-    parent, _, _ = name.rpartition("/")
-    patterns.append(f"{parent}/*" if parent else "*")
-    while parent:
-        patterns.append(f"{parent}/**")
-        parent, _, _ = parent.rpartition("/")
-    return patterns

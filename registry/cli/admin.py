@@ -11,11 +11,11 @@ import msgspec
 
 from registry.api.admin.call import Call
 from registry.api.admin.table import BY_NAME
+from registry.app import Opened
 from registry.cli import output, passwords
 from registry.cli.opened import run_opened
 from registry.config import read_sign_in
 from registry.errors import ConfigError, InputInvalidError
-from registry.services.access import Access
 
 if TYPE_CHECKING:
     from registry.client.admin import AdminClient, SignIn
@@ -39,8 +39,8 @@ class _Here:
     name = ""
     password = ""
 
-    def __init__(self, access: Access) -> None:
-        self._call = Call.of_operator(access)
+    def __init__(self, opened: Opened) -> None:
+        self._call = Call.of_operator(opened.registry, opened.access)
 
     async def send(self, operation: str, **values: Any) -> Any:
         found = BY_NAME[operation]
@@ -80,7 +80,7 @@ def run(
 ) -> T:
     """Run `work` where the options say. `create`: make a registry here if there is none."""
     if not args.url:
-        return run_opened(args, lambda opened: work(_Here(opened.access)), create=create)
+        return run_opened(args, lambda opened: work(_Here(opened)), create=create)
     from registry.client.admin import AdminClient  # noqa: PLC0415 - httpx takes a while
 
     sign_in = _read_sign_in(args)

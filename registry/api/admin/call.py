@@ -7,19 +7,21 @@ from registry.auth.caller import Caller
 from registry.auth.patterns import RepositoryPattern
 from registry.auth.principals import OPERATOR
 from registry.services.access import Access
+from registry.services.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """`caller` is None for the operator, who has the data in her hands and may do everything."""
 
+    registry: Registry
     access: Access
     actor: Actor
     caller: Caller | None
 
     @classmethod
-    def of_operator(cls, access: Access) -> "Call":
-        return cls(access, Actor(OPERATOR.name), None)
+    def of_operator(cls, registry: Registry, access: Access) -> "Call":
+        return cls(registry, access, Actor(OPERATOR.name), None)
 
     @property
     def is_admin(self) -> bool:

@@ -23,19 +23,23 @@ from registry.api.guard import Guard, find_origin
 from registry.auth.books import Actor
 from registry.errors import BodyTypeError, InputInvalidError, MethodUnknownError
 from registry.services.access import Access
+from registry.services.registry import Registry
 
 _MAX_BODY = 1 << 20
 _JSON = "application/json"
 
 
-def list_routes(access: Access, guard: Guard, body_idle: float) -> list[Route]:
+def list_routes(registry: Registry, access: Access, guard: Guard, body_idle: float) -> list[Route]:
     """The routes of all operations, and of the document that describes them."""
     paths: dict[str, list[Operation]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, []).append(operation)
     door = Door(guard)
     routes = [
-        Route(BASE + path, _Endpoint(path, operations, access, door, body_idle))
+        Route(
+            BASE + path,
+            _Endpoint(path, operations, registry, access, door=door, body_idle=body_idle),
+        )
         for path, operations in paths.items()
     ]
     return [*routes, Route(f"{BASE}/openapi.json", _Document(guard))]
@@ -48,12 +52,15 @@ class _Endpoint:
         self,
         path: str,
         operations: Iterable[Operation],
+        registry: Registry,
         access: Access,
+        *,
         door: Door,
         body_idle: float,
     ) -> None:
         self._path = path
         self._operations = {operation.method: operation for operation in operations}
+        self._registry = registry
         self._access = access
         self._door = door
         self._idle = body_idle
@@ -68,7 +75,7 @@ class _Endpoint:
         scope["moorage.principal"] = caller.principal.name
         asked = await self._read(request, operation)
         actor = Actor(caller.principal.name, find_origin(request))
-        result = await operation.run(Call(self._access, actor, caller), asked)
+        result = await operation.run(Call(self._registry, self._access, actor, caller), asked)
         await _write(request, operation, result)(scope, receive, send)
 
     async def _read(self, request: Request, operation: Operation) -> Asked:

@@ -1,0 +1,41 @@
+"""Patterns of tags: `v*`, `nightly-????`, `[0-9]*`, as a shell has them for names of files."""
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from registry.errors import PatternInvalidError
+
+_PATTERN = re.compile(r"[a-zA-Z0-9._*?\[\]!-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TagPattern:
+    """A pattern. `*` is any text, `?` one character, `[abc]` and `[a-c]` one of some, `[!…]` one
+    that is none of them. Only `parse` makes one from outside.
+    """
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a pattern; PatternInvalidError."""
+        if not _PATTERN.fullmatch(text):
+            raise PatternInvalidError(
+                f"{text[:128]!a} is no pattern of tags: it takes 1 to 128 of what tags are made of "
+                "and of * ? [ ] !"
+            )
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.value
+
+    def matches(self, tag: str) -> bool:
+        return fnmatch.fnmatchcase(tag, self.value)
+
+
+def find_match(patterns: Iterable[TagPattern], tag: str) -> TagPattern | None:
+    """The first of the patterns that matches."""
+    return next((pattern for pattern in patterns if pattern.matches(tag)), None)
