@@ -157,6 +157,10 @@ class DeniedError(RegistryError):
     """The principal lacks the right."""
 
 
+class ProtectedError(RegistryError):
+    """A rule or a hold keeps it as it is; the message says which."""
+
+
 class UnauthorizedError(RegistryError):
     """Who asks must sign in, or show more than this: `challenge` says how (RFC 9110, 11.6.1)."""
 

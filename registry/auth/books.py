@@ -30,6 +30,12 @@ class Event(StrEnum):
     GRANT_REMOVE = "grant.remove"
     KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
+    IMMUTABLE_ADD = "immutable.add"
+    IMMUTABLE_REMOVE = "immutable.remove"
+    IMMUTABLE_OVERRIDE = "immutable.override"
+    HOLD_ADD = "hold.add"
+    HOLD_REMOVE = "hold.remove"
+    HOLD_EXPIRE = "hold.expire"
 
 
 _NOWHERE = Origin()

@@ -9,7 +9,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata.tables import manifest_edges, manifests, repositories, repository_blobs, tags
+from registry.metadata.tables import (
+    holds,
+    manifest_edges,
+    manifests,
+    repositories,
+    repository_blobs,
+    tags,
+)
 from registry.metadata.transaction import Kind
 
 Query = sa.Select[tuple[Any]]
@@ -24,6 +31,8 @@ class Keeper(StrEnum):
     INDEX = "index"
     # The manifest that the manifest is a referrer of.
     SUBJECT = "subject"
+    # A hold on the manifest, also one that has expired until the collector has seen that.
+    HOLD = "hold"
     # A manifest of the repository that uses the blob.
     MANIFEST = "manifest"
     # A repository that links the blob.
@@ -34,7 +43,8 @@ def list_keepers(
     kind: Kind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> Mapping[Keeper, Query]:
     """For each sort of keeper the query of all there are: tags by name, manifests by digest,
-    repositories by name. `repository_id` and `digest` are values, or columns of a query around.
+    holds by reason, repositories by name. `repository_id` and `digest` are values, or columns of a
+    query around.
     """
     match kind:
         case Kind.MANIFEST:
@@ -57,6 +67,7 @@ def _of_manifest(
     repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> Mapping[Keeper, Query]:
     tag, referrer, subject = tags.alias(), manifests.alias(), manifests.alias()
+    hold = holds.alias()
     return {
         Keeper.TAG: sa.select(tag.c.name).where(
             tag.c.repository_id == repository_id, tag.c.digest == digest
@@ -71,6 +82,9 @@ def _of_manifest(
             ),
         )
         .where(referrer.c.repository_id == repository_id, referrer.c.digest == digest),
+        Keeper.HOLD: sa.select(hold.c.reason).where(
+            hold.c.repository_id == repository_id, hold.c.digest == digest
+        ),
     }
 
 

@@ -13,8 +13,19 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from registry import clock, metrics
+from registry.auth.books import Actor, Event, note
 from registry.errors import ManifestInvalidError
-from registry.metadata import blobs, candidates, doomed, manifests, repositories, rounds, walk
+from registry.metadata import (
+    blobs,
+    candidates,
+    doomed,
+    holds,
+    manifests,
+    removed_manifests,
+    repositories,
+    rounds,
+    walk,
+)
 from registry.metadata.candidates import SECOND, Candidate, Judged
 from registry.metadata.database import Database
 from registry.metadata.repositories import RepositoryRow
@@ -124,7 +135,10 @@ class Collector:
             if self._must_look(row, now):
                 return True
             return self._is_open() and (
-                self._may_walk(row, now) or self._is_odd(tx) or bool(self._list_due(tx, 1))
+                self._may_walk(row, now)
+                or self._is_odd(tx)
+                or bool(self._list_due(tx, 1))
+                or self._is_any_over(tx)
             )
 
         return await self._db.read(work)
@@ -165,6 +179,8 @@ class Collector:
         if await self._db.read(self._is_odd):
             await self._db.write(self._set_right, actor=ACTOR)
         before = tally.seen
+        if await self._db.read(self._is_any_over):
+            tally.seen += await self._db.write(self._let_go, actor=ACTOR)
         for group in _group(await self._db.read(lambda tx: self._list_due(tx, BATCH))):
             if only_in_window and not self._is_open():
                 return False
@@ -187,6 +203,27 @@ class Collector:
         """
         candidates.wake(tx, self._rules.untagged.fingerprint, BATCH)
         candidates.heal(tx, self._rules.grace, BATCH)
+
+    def _is_any_over(self, tx: Transaction) -> bool:
+        """Whether `_let_go` would find any."""
+        due = removed_manifests.list_due(tx, self._rules.grace, 1)
+        return bool(due or holds.list_over(tx, 1))
+
+    def _let_go(self, tx: Transaction) -> int:
+        """Forget deleted manifests whose grace is over, and holds that have expired; how many."""
+        deadline = time.monotonic() + HOLD
+        count = 0
+        for row in holds.list_over(tx, GROUP):
+            holds.delete(tx, row.id)
+            target = f"{row.repository}@{row.digest}"
+            note(tx, Actor(ACTOR), Event.HOLD_EXPIRE, target, hold=row.id, reason=row.reason)
+            count += 1
+        for key in removed_manifests.list_due(tx, self._rules.grace, GROUP):
+            removed_manifests.delete(tx, key)
+            count += 1
+            if time.monotonic() > deadline:
+                break
+        return count
 
     def _may_walk(self, row: Round, now: int) -> bool:
         """Whether the walk through what was there before the queue goes on.

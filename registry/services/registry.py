@@ -6,6 +6,9 @@ from registry.services.blobs import Blobs
 from registry.services.collector import Collector
 from registry.services.doomed import Doomed
 from registry.services.health import Health
+from registry.services.history import History
+from registry.services.holds import Holds
+from registry.services.immutable_tags import ImmutableTags
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
 from registry.services.referrers import Referrers
@@ -23,6 +26,9 @@ class Registry:
     uploads: Uploads
     manifests: Manifests
     tags: Tags
+    history: History
+    immutable_tags: ImmutableTags
+    holds: Holds
     referrers: Referrers
     collector: Collector
     doomed: Doomed

@@ -62,7 +62,8 @@ def build_document() -> dict[str, Any]:
         "info": {
             "title": "Moorage admin API",
             "version": version("moorage"),
-            "description": "Users, groups, robots, tokens, grants, keys and the audit log.",
+            "description": "Users, groups, robots, tokens, grants, immutable tags, holds, keys and "
+            "the audit log.",
         },
         "servers": [{"url": "/"}],
         "security": [{"password": []}, {"token": []}],

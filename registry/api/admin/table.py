@@ -1,6 +1,17 @@
 """All operations of the admin API: routes, document and command line are made from this table."""
 
-from registry.api.admin import audit, grants, groups, keys, me, robots, tokens, users
+from registry.api.admin import (
+    audit,
+    grants,
+    groups,
+    holds,
+    immutable_tags,
+    keys,
+    me,
+    robots,
+    tokens,
+    users,
+)
 from registry.api.admin.operation import Operation
 
 BASE = "/api/v1"
@@ -13,6 +24,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *groups.OPERATIONS,
     *robots.OPERATIONS,
     *grants.OPERATIONS,
+    *immutable_tags.OPERATIONS,
+    *holds.OPERATIONS,
     *keys.OPERATIONS,
     *audit.OPERATIONS,
 )
