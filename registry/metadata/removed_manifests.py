@@ -58,7 +58,7 @@ def keep(tx: Transaction, repository_id: int, manifest_id: int | None = None) ->
         rows = rows.where(_m.id == manifest_id)
     insert = tx.insert(removed_manifests).from_select(list(_x.keys()), rows)
     key = removed_manifests.primary_key.columns.values()
-    changed = {each.name: insert.excluded[each.name] for each in _x if each not in set(key)}
+    changed = {each.name: insert.excluded[each.name] for each in _x if not each.primary_key}
     tx.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))
 
 

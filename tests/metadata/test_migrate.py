@@ -20,7 +20,17 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from registry.errors import SchemaError
-from registry.metadata import candidates, doomed, leases, migrate, repositories, tables, uploads
+from registry.metadata import (
+    candidates,
+    doomed,
+    holds,
+    immutable_tags,
+    leases,
+    migrate,
+    repositories,
+    tables,
+    uploads,
+)
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import VERSION, SchemaState
 from registry.metadata.transaction import Transaction
@@ -91,6 +101,8 @@ def fill(url: str) -> None:
         repositories.delete(tx, find(tx))
         row = add(tx, image("1"), "latest")
         candidates.note_unreadable(tx, find(tx).id, row.digest)
+        holds.insert(tx, find(tx).id, row.digest, "evidence", None)
+        immutable_tags.insert(tx, "team/**", "v*")
 
     async def job() -> None:
         database = Database(url)
