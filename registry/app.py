@@ -45,12 +45,14 @@ from registry.services.referrers import Referrers
 from registry.services.registry import Registry
 from registry.services.repositories import Repositories
 from registry.services.robots import Robots
+from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
 from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
 from registry.services.untagged import UntaggedRules
 from registry.services.uploads import Uploads
 from registry.services.users import Users
+from registry.services.why import Why
 from storage.driver import Driver
 from storage.open import open_driver
 from storage.s3_settings import S3Settings
@@ -107,7 +109,9 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         holds=Holds(database),
         referrers=Referrers(database),
         collector=Collector(database, rules),
+        why=Why(database, stores, rules),
         doomed=Doomed(database, stores),
+        spare_room=SpareRoom(database),
         moving=Moving(database, stores, blobs, uploads),
         health=Health(database, stores),
     )

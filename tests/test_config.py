@@ -124,6 +124,15 @@ def test_the_defaults(tmp_path: Path) -> None:
             "delete": True,
             "read_only": False,
         },
+        "gc": {
+            "grace": "1d",
+            "interval": "1m",
+            "untagged": "keep",
+            "rules": [],
+            "objects": 0,
+            "bytes": "0B",
+            "window": "",
+        },
         "limits": {
             "tags_page": 1000,
             "tags_page_max": 10_000,

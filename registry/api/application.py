@@ -36,7 +36,7 @@ def build(
         Route(entry.path, Endpoint(entry, registry, settings, guard)) for entry in ROUTES
     ]
     routes.append(Route("/token", TokenEndpoint(guard, access.tokens, settings.body_idle)))
-    routes += list_admin_routes(registry, access, guard, settings.body_idle)
+    routes += list_admin_routes(access, registry, guard, settings.body_idle)
     routes += [
         Route(path, _ReadOnly(path, handler))
         for path, handler in {

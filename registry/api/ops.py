@@ -61,8 +61,10 @@ class Ops:
 
     async def get_metrics(self, request: Request) -> Response:
         del request
-        # Without a database the count stays as it was: the other figures matter most then.
+        # Without a database the counts stay as they were: the other figures matter most then.
         with contextlib.suppress(DatabaseUnavailableError):
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
+            for kind, number in (await self._registry.collector.count_waiting()).items():
+                metrics.GC_QUEUE.labels(kind).set(number)
         text = await run_in_threadpool(metrics.render)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,5 +1,5 @@
 """The commands of the admin API, as they are written: user, group, robot, token, grant, key, audit,
-immutable, hold. They work on the data itself, or with `--url` on a registry elsewhere.
+immutable, hold, gc. They work on the data itself, or with `--url` on a registry elsewhere.
 """
 
 import argparse
@@ -66,6 +66,7 @@ def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> Non
     _add_holds(_Noun(commands, "hold", "manifests that cannot be deleted", reading))
     _add_keys(_Noun(commands, "key", "keys that sign tokens", reading))
     _add_audit(_Noun(commands, "audit", "what happened", reading))
+    _add_gc(_Noun(commands, "gc", "garbage collection", reading))
 
 
 def _add_users(
@@ -182,3 +183,10 @@ def _add_audit(audit: _Noun) -> None:
     command = audit.add("list", "list the audit log, oldest first", function="list_all")
     command.add_argument("--since", metavar="WHEN", help="a time, or how long ago, such as 24h")
     command.add_argument("--actor", metavar="NAME", help="what one principal did")
+
+
+def _add_gc(gc: _Noun) -> None:
+    command = gc.add("run", "collect at once all that is due")
+    command.add_argument("--dry-run", action="store_true", help="say what would go, and stop there")
+    gc.add("status", "show how the collector is")
+    gc.add("why", "show what keeps a blob or a manifest", "DIGEST")

@@ -40,7 +40,7 @@ class _Here:
     password = ""
 
     def __init__(self, opened: Opened) -> None:
-        self._call = Call.of_operator(opened.registry, opened.access)
+        self._call = Call.of_operator(opened.access, opened.registry)
 
     async def send(self, operation: str, **values: Any) -> Any:
         found = BY_NAME[operation]

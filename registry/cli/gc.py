@@ -1,59 +1,137 @@
 """`moorage gc`: garbage collection."""
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
-from registry import clock
-from registry.cli import output
-from registry.cli.opened import run as run_on
-from registry.services.collector import Status, Tally
-from registry.services.registry import Registry
+from registry.cli import admin, output
+from registry.cli.admin import Desk
 from registry.units import format_size
+
+FAILED = 1
+
+_COUNTS = ("seen", "manifests", "blobs", "bytes")
+
+_BEGINNINGS = {
+    "rule": "untagged manifests are kept in {repository}",
+    "grace": "in its grace until {until}",
+    "unreadable": "a manifest of {repository} cannot be read",
+    "unqueued": "not looked at yet",
+    "nothing": "nothing keeps it, it is about to go",
+}
 
 
 def run(args: argparse.Namespace) -> int:
-    tally = run_on(args, _collect)
+    async def work(desk: Desk) -> tuple[dict[str, Any], dict[str, Any]]:
+        before = await desk.send("get_gc_status")
+        done = await desk.send("run_gc", dry_run=args.dry_run)
+        while done["more"]:
+            _show_progress(done, before["due"])
+            done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
+        return done, await desk.send("get_gc_status")
+
+    done, status = admin.run(args, work)
+    output.end_progress()
     if args.json:
-        output.write_json(asdict(tally))
-        return 0
+        output.write_json({name: value for name, value in done.items() if name != "more"})
+    else:
+        _tell(done, "Would collect" if args.dry_run else "Collected")
+    if status["paused_until"] is not None:
+        output.complain(_explain_pause(status))
+        return FAILED
+    return 0
+
+
+def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """What went so far, and what went now."""
+    repositories = {each["repository"]: dict(each) for each in done["repositories"]}
+    for each in more["repositories"]:
+        before = repositories.setdefault(each["repository"], dict.fromkeys(each, 0))
+        repositories[each["repository"]] = {
+            name: value if name == "repository" else before[name] + value
+            for name, value in each.items()
+        }
+    sums = {name: done[name] + more[name] for name in _COUNTS}
+    ordered = [repositories[name] for name in sorted(repositories)]
+    return {**sums, "repositories": ordered, "more": more["more"]}
+
+
+def _show_progress(done: dict[str, Any], due: int) -> None:
+    text = f"{done['seen']} of {due} looked at, {format_size(done['bytes'])} freed"
+    output.show_progress(done["seen"], max(due, done["seen"]), text)
+
+
+def _tell(done: dict[str, Any], verb: str) -> None:
     rows = [
-        (name, freed.manifests, freed.blobs, format_size(freed.bytes))
-        for name, freed in sorted(tally.repositories.items())
+        (each["repository"], each["manifests"], each["blobs"], format_size(each["bytes"]))
+        for each in done["repositories"]
     ]
     if rows:
         output.write_table(("REPOSITORY", "MANIFESTS", "BLOBS", "SIZE"), rows)
     output.write(
-        f"Collected {tally.manifests} manifests and {tally.blobs} blobs of "
-        f"{format_size(tally.bytes)}."
+        f"{verb} {done['manifests']} manifests and {done['blobs']} blobs of "
+        f"{format_size(done['bytes'])}."
     )
-    return 0
-
-
-async def _collect(registry: Registry) -> Tally:
-    tally = Tally()
-    while await registry.collector.collect(tally):
-        output.show_progress(0, 1, f"{tally.seen} looked at, {format_size(tally.bytes)} freed")
-    while await registry.doomed.sweep():
-        pass
-    output.end_progress()
-    return tally
 
 
 def status(args: argparse.Namespace) -> int:
-    found = run_on(args, lambda registry: registry.collector.get_status())
-    shown = _show(found)
+    found = admin.do(args, "get_gc_status")
     if args.json:
-        output.write_json(shown)
-    else:
-        output.write_table(("FIELD", "VALUE"), list(shown.items()))
+        output.write_json(found)
+        return 0
+    waiting = found["waiting"]
+    rows = [
+        ("due now", found["due"]),
+        ("waiting", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
+        ("last look", found["looked_at"] or "never"),
+        ("works at this time of day", "yes" if found["open"] else "no"),
+        ("paused until", found["paused_until"] or "-"),
+    ]
+    output.write_table(("FIELD", "VALUE"), rows)
+    if found["paused_until"] is not None:
+        output.hint(_explain_pause(found))
+    if found["walking"]:
+        output.hint(
+            "What was there before the upgrade that brought garbage collection is not all in the "
+            "queue yet."
+        )
     return 0
 
 
-def _show(status: Status) -> dict[str, Any]:
-    paused = status.paused_until
-    return {
-        **asdict(status),
-        "looked_at": clock.rfc3339(status.looked_at),
-        "paused_until": None if paused is None else clock.rfc3339(paused),
-    }
+def _explain_pause(status: dict[str, Any]) -> str:
+    return (
+        f"the database's clock has moved by {status['jump']:.0f} s that did not go by, or that "
+        f"nobody saw go by: nothing is collected until {status['paused_until']}"
+    )
+
+
+def why(args: argparse.Namespace) -> int:
+    found = admin.do(args, "explain_digest", digest=args.digest)
+    if args.json:
+        output.write_json(found)
+        return 0
+    for path in found["paths"]:
+        output.write(" > ".join(map(_write_step, path)))
+    if found["more"]:
+        output.hint("There are more paths than these.")
+    for session in found["sessions"]:
+        output.write(
+            f"upload session {session['id']} of {session['principal']} in "
+            f"{session['repository']} has these bytes"
+        )
+    for removal in found["removals"]:
+        held = ", held by a backup" if removal["held"] else ""
+        output.write(
+            f"{removal['key']} in {removal['store']} goes after {removal['not_before']}{held}"
+        )
+    return 0
+
+
+def _write_step(step: dict[str, Any]) -> str:
+    if step["kind"] == "tag":
+        return f"{step['repository']}:{step['name']}"
+    if step["kind"] == "hold":
+        return f"hold in {step['repository']}: {step['name']}"
+    if step["kind"] in _BEGINNINGS:
+        place = f"{step['repository']}@" if step["repository"] else ""
+        return f"{place}{step['name']} ({_BEGINNINGS[step['kind']].format(**step)})"
+    return f"{step['kind']} {step['repository']}@{step['name']}"

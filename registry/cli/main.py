@@ -43,7 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
     _add_tags(add_group(commands, "tag", "tags"), printing)
-    _add_gc(add_group(commands, "gc", "garbage collection"), printing)
     access.add_commands(commands, printing)
     return parser
 
@@ -130,13 +129,6 @@ def _add_override(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--override", action="store_true", help="also if it is immutable; the audit log says so"
     )
-
-
-def _add_gc(group: "Commands", printing: argparse.ArgumentParser) -> None:
-    add_command(
-        group, "run", "collect now what the server would collect bit by bit", "gc:run", [printing]
-    )
-    add_command(group, "status", "show how the collector is", "gc:status", [printing])
 
 
 def _version() -> str:

@@ -6,6 +6,7 @@ from registry.services.access import Access
 from registry.services.registry import Registry
 
 SWEEP_EVERY = 2.0
+SPARE_EVERY = 30.0
 EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0
@@ -36,6 +37,7 @@ def list_jobs(
     return [
         Job("gc", gc_interval, registry.collector.is_due, registry.collector.run),
         Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
+        Job("spare-room", SPARE_EVERY, registry.spare_room.is_due, registry.spare_room.make),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),

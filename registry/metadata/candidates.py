@@ -28,11 +28,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was found. `present`: whether it is there at all; `kept`: whether something keeps it."""
+    """What was found. `is_idle`: whether it is there, and nothing keeps it."""
 
     candidate: Candidate
-    present: bool
-    kept: bool
+    is_idle: bool
 
 
 _COLUMNS = (_c.since, _c.repository_id, _c.kind, _c.digest)
@@ -47,16 +46,9 @@ def _now(tx: Transaction) -> sa.ColumnElement[int]:
     return sa.select(tx.read_clock()).scalar_subquery()
 
 
-def _due(tx: Transaction, grace: float) -> sa.ColumnElement[bool]:
-    """Whether the grace, in seconds, is over."""
-    return _c.since <= _now(tx) - int(grace * SECOND)
-
-
-def list_due(
-    tx: Transaction, grace: float, n: int, last: Candidate | None = None
-) -> list[Candidate]:
-    """At most `n` candidates whose grace is over, the oldest first, after `last`."""
-    query = sa.select(*_COLUMNS).where(_c.parked == "", _due(tx, grace))
+def list_due(tx: Transaction, until: int, n: int, last: Candidate | None = None) -> list[Candidate]:
+    """At most `n` candidates whose grace began not after `until`, the oldest first, from `last`."""
+    query = sa.select(*_COLUMNS).where(_c.parked == "", _c.since <= until)
     if last is not None:
         after = (last.since, last.repository_id, last.kind.value, last.digest)
         query = query.where(sa.tuple_(*_COLUMNS) > sa.tuple_(*_literals(after)))
@@ -68,19 +60,18 @@ def _literals(values: Sequence[Any]) -> list[sa.ColumnElement[Any]]:
 
 
 def judge(
-    tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest], grace: float
+    tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest], until: int
 ) -> list[Judged]:
-    """Those of the candidates whose grace is over, as they are now, in order of digests.
-
-    To act on it, `lock` them in a statement before.
+    """Those of the candidates whose grace began not after `until`, as they are now, in order of
+    digests. To act on it, `lock` them in a statement before.
     """
     kept = reasons.is_kept(kind, _c.repository_id, _c.digest)
     query = (
-        sa.select(*_COLUMNS, _is_present(kind), kept)
-        .where(_of(kind, repository_id, digests), _due(tx, grace))
+        sa.select(*_COLUMNS, sa.and_(_is_present(kind), sa.not_(kept)))
+        .where(_of(kind, repository_id, digests), _c.since <= until)
         .order_by(_c.digest)
     )
-    return [Judged(_candidate(row), row[4], row[5]) for row in tx.execute(query)]
+    return [Judged(_candidate(row), bool(row[-1])) for row in tx.execute(query)]
 
 
 def lock(
@@ -150,9 +141,46 @@ def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: 
         tx.execute(query.values(parked=rules))
 
 
-def is_any_odd(tx: Transaction, rules: str, ahead: float) -> bool:
+def list_last(
+    tx: Transaction, repository_id: int, digests: Sequence[Digest], until: int
+) -> set[Digest]:
+    """Those of the blobs, whose links to the repository go, that no other link keeps: all others
+    go too, and are of repositories with higher ids, so that each blob is counted once.
+    """
+    here, other, waiting = repository_blobs.alias(), repository_blobs.alias(), candidates.alias()
+    goes = sa.and_(
+        sa.select(waiting.c.digest)
+        .where(waiting.c.repository_id == other.c.repository_id, waiting.c.kind == Kind.LINK.value)
+        .where(waiting.c.digest == other.c.digest, waiting.c.since <= until)
+        .exists(),
+        sa.not_(reasons.is_kept(Kind.LINK, other.c.repository_id, other.c.digest)),
+    )
+    keeping = (
+        sa.select(other.c.digest)
+        .where(other.c.digest == here.c.digest, other.c.repository_id != repository_id)
+        .where(sa.or_(other.c.repository_id < repository_id, sa.not_(goes)))
+        .exists()
+    )
+    query = sa.select(here.c.digest).where(
+        here.c.repository_id == repository_id, here.c.digest.in_(digests), sa.not_(keeping)
+    )
+    return set(tx.execute(query).scalars())
+
+
+def find(tx: Transaction, kind: Kind, repository_id: int, digest: Digest) -> Candidate | None:
+    row = tx.execute(sa.select(*_COLUMNS).where(_of(kind, repository_id, [digest]))).one_or_none()
+    return _candidate(row) if row else None
+
+
+def count_due(tx: Transaction, until: int) -> int:
+    """How many `list_due` would give in all."""
+    query = sa.select(sa.func.count()).where(_c.parked == "", _c.since <= until)
+    return int(tx.execute(query).scalar_one())
+
+
+def is_any_odd(tx: Transaction, rules: str, latest: int) -> bool:
     """Whether `wake` or `heal` would find any."""
-    odd = (*_parked_by_others(rules), _is_ahead(tx, ahead))
+    odd = (*_parked_by_others(rules), _is_ahead(latest))
     found = (sa.select(_c.digest).where(each).limit(1) for each in odd)
     return any(tx.execute(query).first() is not None for query in found)
 
@@ -163,11 +191,11 @@ def wake(tx: Transaction, rules: str, n: int) -> None:
         tx.execute(_update_some(others, n).values(parked=""))
 
 
-def heal(tx: Transaction, ahead: float, n: int) -> None:
-    """Let the grace begin now of at most `n` for which it begins in more than `ahead` seconds: the
-    clock was wrong when they were queued.
+def heal(tx: Transaction, latest: int, n: int) -> None:
+    """Let the grace begin now of at most `n` for which it begins after `latest`: the clock was
+    wrong when they were queued.
     """
-    tx.execute(_update_some(_is_ahead(tx, ahead), n).values(since=tx.read_clock()))
+    tx.execute(_update_some(_is_ahead(latest), n).values(since=tx.read_clock()))
 
 
 def _parked_by_others(rules: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
@@ -175,8 +203,8 @@ def _parked_by_others(rules: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElem
     return sa.and_(_c.parked > "", _c.parked < rules), _c.parked > rules
 
 
-def _is_ahead(tx: Transaction, ahead: float) -> sa.ColumnElement[bool]:
-    return sa.and_(_c.parked == "", _c.since > _now(tx) + int(ahead * SECOND))
+def _is_ahead(latest: int) -> sa.ColumnElement[bool]:
+    return sa.and_(_c.parked == "", _c.since > latest)
 
 
 def _update_some(which: sa.ColumnElement[bool], n: int) -> sa.Update:

@@ -23,6 +23,7 @@ from registry.errors import (
 from registry.metadata import moves, postgres, sqlite
 from registry.metadata.call import PATIENCE, UNAVAILABLE, answer
 from registry.metadata.postgres import PostgresReader, PostgresWriter
+from registry.metadata.spare import Spare
 from registry.metadata.sqlite import SqliteWriter
 from registry.metadata.transaction import Transaction
 from storage.settled import settled
@@ -50,10 +51,12 @@ class Database:
         if self.is_embedded(url):
             path = self.path
             sqlite.create_file(path)
+            self.spare: Spare | None = Spare(path)
             self._reader = sqlite.open_engine(path, writer=False)
             self._writer = SqliteWriter(path, clock.now)
             self._readers = ThreadPoolExecutor(READERS, "sql-read")
         else:
+            self.spare = None
             self._reader = postgres.open_engine(self.url, writer=False)
             self._writer = PostgresWriter(self.url, clock.now)
             self._readers = PostgresReader(self._reader, clock.now)
@@ -92,14 +95,29 @@ class Database:
             return work(Transaction(connection, "", clock.now()))
 
     async def write(
-        self, work: Callable[[Transaction], T], *, actor: str, patience: float = PATIENCE
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        actor: str,
+        patience: float = PATIENCE,
+        frees: bool = False,
     ) -> T:
         """Run `work` in a transaction and return when it is durable.
 
         `work` may be called more than once (conflicts are retried) and must change nothing else.
         What it raises rolls the transaction back and goes on to the caller. After
         DatabaseUnavailableError it may have been committed all the same. `patience` as in `read`.
+        `frees`: it is a part of freeing room, and may have the spare room where there is no other.
         """
+        try:
+            return await self._write(work, actor, patience)
+        except DatabaseFullError:
+            if not frees or self.spare is None:
+                raise
+        await asyncio.to_thread(self.spare.release)
+        return await self._write(work, actor, patience)
+
+    async def _write(self, work: Callable[[Transaction], T], actor: str, patience: float) -> T:
         writer = self._writer
         try:
             if isinstance(writer, PostgresWriter):

@@ -34,6 +34,14 @@ def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[
     return list(tx.execute(query).scalars())
 
 
+def list_beginning(tx: Transaction, store: str, start: str, n: int) -> list[tuple[str, int]]:
+    """At most `n` keys of the store that begin with `start`, each with its `not_before`."""
+    query = sa.select(_d.key, _d.not_before).where(
+        _d.store == store, _d.key >= start, _d.key < f"{start}~"
+    )
+    return [(row.key, row.not_before) for row in tx.execute(query.order_by(_d.key).limit(n))]
+
+
 def count_in(tx: Transaction, store: str) -> int:
     """How many keys of the store are doomed."""
     query = sa.select(sa.func.count()).select_from(doomed).where(_d.store == store)

@@ -25,3 +25,11 @@ def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
 
 def release(tx: Transaction, name: str, holder: str) -> None:
     tx.execute(sa.delete(leases).where(_l.name == name, _l.holder == holder))
+
+
+def is_any_held(tx: Transaction, prefix: str) -> bool:
+    """Whether anybody holds a lease whose name begins so."""
+    query = sa.select(_l.name).where(
+        _l.name.startswith(prefix, autoescape=True), _l.expires_at >= tx.read_clock()
+    )
+    return tx.execute(query.limit(1)).first() is not None

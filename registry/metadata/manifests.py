@@ -260,6 +260,16 @@ def list_present(
     return found
 
 
+def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[RepositoryName]:
+    """At most `n` repositories that have the manifest. It looks at every manifest."""
+    query = (
+        sa.select(repositories.c.name)
+        .join(manifests, _m.repository_id == repositories.c.id)
+        .where(_m.digest == digest)
+    )
+    return list(tx.execute(query.order_by(repositories.c.name).limit(n)).scalars())
+
+
 def list_digests(
     tx: Transaction, repository: RepositoryRow, n: int, last: str
 ) -> list[ManifestRow]:

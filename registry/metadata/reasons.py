@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from registry.metadata.tables import (
+    DigestText,
     holds,
     manifest_edges,
     manifests,
@@ -17,7 +18,8 @@ from registry.metadata.tables import (
     repository_blobs,
     tags,
 )
-from registry.metadata.transaction import Kind
+from registry.metadata.transaction import Kind, Transaction
+from storage.digest import Digest
 
 Query = sa.Select[tuple[Any]]
 
@@ -53,6 +55,18 @@ def list_keepers(
             return {Keeper.MANIFEST: _users(manifest_edges.alias(), "blob", repository_id, digest)}
         case Kind.BLOB:
             return {Keeper.LINK: _links(digest)}
+
+
+def list_kept_by(
+    tx: Transaction, kind: Kind, repository_id: int, digest: Digest, n: int
+) -> list[tuple[Keeper, Any]]:
+    """At most `n` keepers of each sort, told as by `list_keepers`."""
+    place = sa.literal(repository_id), sa.literal(digest, DigestText)
+    return [
+        (keeper, found)
+        for keeper, query in list_keepers(kind, *place).items()
+        for found in tx.execute(query.distinct().limit(n)).scalars()
+    ]
 
 
 def is_kept(

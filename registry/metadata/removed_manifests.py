@@ -18,8 +18,6 @@ from storage.digest import Digest
 
 _x, _m, _e = removed_manifests.c, manifests.c, manifest_edges.c
 
-SECOND = 1_000_000
-
 Key = tuple[RepositoryName, Digest, str]
 """Repository, digest, generation."""
 
@@ -96,9 +94,8 @@ def list_digests(tx: Transaction, name: RepositoryName, digests: Collection[Dige
     return found
 
 
-def list_due(tx: Transaction, grace: float, n: int) -> list[Key]:
-    """At most `n` whose grace, in seconds, is over, the oldest first."""
-    until = sa.select(tx.read_clock()).scalar_subquery() - int(grace * SECOND)
+def list_due(tx: Transaction, until: int, n: int) -> list[Key]:
+    """At most `n` that were deleted not after `until`, in microseconds, the oldest first."""
     query = (
         sa.select(_x.repository, _x.digest, _x.generation)
         .where(_x.removed_at <= until)

@@ -67,8 +67,11 @@ def find(
 def find_by_id(tx: Transaction, repository_id: int, *, lock: bool = False) -> RepositoryRow | None:
     """The repository; `lock` as in `find`."""
     query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.id == repository_id)
-    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
-    return RepositoryRow(*row) if row else None
+    row = tx.execute(query).one_or_none()
+    if row is None or not lock:
+        return RepositoryRow(*row) if row else None
+    locked = find(tx, row.name, lock=True)
+    return locked if locked is not None and locked.id == repository_id else None
 
 
 def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:

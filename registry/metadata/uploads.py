@@ -119,6 +119,12 @@ def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> 
     return [UploadRow(*row) for row in tx.execute(query.order_by(_u.active_at).limit(n))]
 
 
+def list_with(tx: Transaction, digest: Digest, n: int) -> list[UploadRow]:
+    """At most `n` sessions whose bytes have the digest so far. It looks at every session."""
+    query = sa.select(*_COLUMNS).where(_u.prefix == digest).order_by(_u.id).limit(n)
+    return [UploadRow(*row) for row in tx.execute(query)]
+
+
 def count_in(tx: Transaction, store: str) -> int:
     """How many sessions have their bytes in the store."""
     query = sa.select(sa.func.count()).select_from(uploads).where(_u.store == store)

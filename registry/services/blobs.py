@@ -195,4 +195,4 @@ class Blobs:
                 raise _unknown(digest)
             repositories.remove_if_empty(tx, repository)
 
-        await self._db.write(work, actor=principal.name)
+        await self._db.write(work, actor=principal.name, frees=True)

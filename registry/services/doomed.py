@@ -1,11 +1,15 @@
 """Removing the bytes of doomed keys: rows go before bytes, and the owner after them."""
 
 from registry.auth.principals import OPERATOR
-from registry.metadata import doomed
+from registry.metadata import doomed, leases
 from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
 from storage.stores import Store, Stores
 
 BATCH = 100
+
+BACKUPS = "backup/"
+"""How the names of leases begin that hold all bytes: a backup copies what it saw in the rows."""
 
 SLACK = 60.0
 """Seconds that a link may be signed after its blob was looked up, and that clocks may differ."""
@@ -31,7 +35,7 @@ class Doomed:
             await store.blobs.delete(key)
         if keys:
             await self._db.write(
-                lambda tx: doomed.delete(tx, store.name, keys), actor=OPERATOR.name
+                lambda tx: doomed.delete(tx, store.name, keys), actor=OPERATOR.name, frees=True
             )
         return len(keys)
 
@@ -39,4 +43,10 @@ class Doomed:
         # Whoever was sent to an object may still be about to read it there.
         life = store.blobs.link_life
         held = life + SLACK if life else 0.0
-        return await self._db.read(lambda tx: doomed.list_due(tx, store.name, n, held=held))
+
+        def work(tx: Transaction) -> list[str]:
+            if leases.is_any_held(tx, BACKUPS):
+                return []
+            return doomed.list_due(tx, store.name, n, held=held)
+
+        return await self._db.read(work)

@@ -13,9 +13,12 @@ class Leases:
 
     async def claim(self, name: str, holder: str, seconds: float) -> bool:
         """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
+        # Without a lease no job frees anything.
         return await self._db.write(
-            lambda tx: leases.claim(tx, name, holder, seconds), actor=OPERATOR.name
+            lambda tx: leases.claim(tx, name, holder, seconds), actor=OPERATOR.name, frees=True
         )
 
     async def release(self, name: str, holder: str) -> None:
-        await self._db.write(lambda tx: leases.release(tx, name, holder), actor=OPERATOR.name)
+        await self._db.write(
+            lambda tx: leases.release(tx, name, holder), actor=OPERATOR.name, frees=True
+        )

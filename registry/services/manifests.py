@@ -247,7 +247,7 @@ class Manifests:
                 raise _unknown(reference)
             removal.delete_manifest(tx, repository, row, override)
 
-        await self._db.write(work, actor=principal.name)
+        await self._db.write(work, actor=principal.name, frees=True)
 
 
 def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[Digest, Manifest]:

@@ -11,7 +11,18 @@ class Pace:
         self._rate = rate
         self._free = 0.0
 
-    async def take(self, amount: int) -> None:
+    def charge(self, amount: int) -> None:
+        """Count what was let through; whoever comes next waits for `delay`."""
         if self._rate:
             self._free = max(self._free, time.monotonic()) + amount / self._rate
-            await asyncio.sleep(self._free - time.monotonic())
+
+    @property
+    def delay(self) -> float:
+        """Seconds until more may go."""
+        return max(0.0, self._free - time.monotonic())
+
+    async def take(self, amount: int) -> None:
+        """Let something through, and wait until the next may go."""
+        if self._rate:
+            self.charge(amount)
+            await asyncio.sleep(self.delay)

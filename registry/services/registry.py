@@ -13,8 +13,10 @@ from registry.services.manifests import Manifests
 from registry.services.moving import Moving
 from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
+from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
 from registry.services.uploads import Uploads
+from registry.services.why import Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Registry:
     holds: Holds
     referrers: Referrers
     collector: Collector
+    why: Why
     doomed: Doomed
+    spare_room: SpareRoom
     moving: Moving
     health: Health

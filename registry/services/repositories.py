@@ -63,4 +63,4 @@ class Repositories:
             removal.delete_repository(tx, found, override)
             return counts
 
-        return await self._db.write(work, actor=principal.name, patience=LONG)
+        return await self._db.write(work, actor=principal.name, patience=LONG, frees=True)

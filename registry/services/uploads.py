@@ -404,7 +404,7 @@ class Uploads:
                 doomed.insert(tx, now.store, key, "upload ended")
             return True
 
-        staged.over = await self._db.write(work, actor=OPERATOR.name)
+        staged.over = await self._db.write(work, actor=OPERATOR.name, frees=True)
         await staged.discard()
 
     async def _link(self, row: UploadRow, digest: Digest, key: str) -> None:

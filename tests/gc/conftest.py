@@ -13,9 +13,10 @@ from registry.config import load
 from registry.metadata import tables
 from registry.metadata.candidates import SECOND
 from registry.metadata.transaction import Transaction
-from registry.services.collector import Tally
+from registry.services.collection import Tally
 from storage.digest import Digest
 from tests.api.conftest import in_process
+from tests.support.clocks import Clocks
 from tests.support.kit import Kit, list_stored
 
 GRACE = 86_400.0
@@ -28,12 +29,17 @@ class Yard(Kit):
     opened: Opened
 
     async def age(self, seconds: float = GRACE) -> None:
-        """Let time pass for all that is queued."""
-        since = tables.candidates.c.since
-        query = sa.update(tables.candidates).values(since=since - int(seconds * SECOND))
+        """Let time pass for all that is queued, was deleted, or expires."""
+        columns = (
+            tables.candidates.c.since,
+            tables.removed_manifests.c.removed_at,
+            tables.holds.c.expires_at,
+        )
 
         def work(tx: Transaction) -> None:
-            tx.execute(query)
+            for column in columns:
+                earlier = {column.name: column - int(seconds * SECOND)}
+                tx.execute(sa.update(column.table).values(earlier))
 
         await self.opened.database.write(work, actor="test")
 
@@ -120,3 +126,9 @@ async def sweeping(open_yard: Opening) -> AsyncIterator[Yard]:
     """A registry where untagged manifests go."""
     async with open_yard({"gc.untagged": "delete"}) as opened:
         yield opened
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    """The test says what time it is."""
+    return Clocks(monkeypatch)

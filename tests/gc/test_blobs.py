@@ -2,8 +2,10 @@
 
 import pytest
 
+from registry.auth.principals import OPERATOR
 from registry.metadata import tables
 from registry.metadata.transaction import Change
+from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
 from tests.support.kit import image_manifest
@@ -131,9 +133,6 @@ async def test_a_blob_unlinked_by_hand_stays_for_a_grace(yard: Yard) -> None:
 
 
 async def test_a_deleted_repository_frees_its_blobs(yard: Yard) -> None:
-    from registry.auth.principals import OPERATOR
-    from registry.oci.names import RepositoryName
-
     await yard.push_image("app", "latest")
     await yard.push_image("app", "other", "other")
     await yard.push_image("kept", "latest")

@@ -78,10 +78,15 @@ class MortalDatabase(Database):
         return await super().read(work, patience=patience)
 
     async def write(
-        self, work: Callable[[Transaction], T], *, actor: str, patience: float = PATIENCE
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        actor: str,
+        patience: float = PATIENCE,
+        frees: bool = False,
     ) -> T:
         self._life.tick()
-        done = await super().write(work, actor=actor, patience=patience)
+        done = await super().write(work, actor=actor, patience=patience, frees=frees)
         self._life.tick()
         return done
 

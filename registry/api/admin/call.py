@@ -14,14 +14,14 @@ from registry.services.registry import Registry
 class Call:
     """`caller` is None for the operator, who has the data in her hands and may do everything."""
 
-    registry: Registry
     access: Access
+    registry: Registry
     actor: Actor
     caller: Caller | None
 
     @classmethod
-    def of_operator(cls, registry: Registry, access: Access) -> "Call":
-        return cls(registry, access, Actor(OPERATOR.name), None)
+    def of_operator(cls, access: Access, registry: Registry) -> "Call":
+        return cls(access, registry, Actor(OPERATOR.name), None)
 
     @property
     def is_admin(self) -> bool:

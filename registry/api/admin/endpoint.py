@@ -29,7 +29,7 @@ _MAX_BODY = 1 << 20
 _JSON = "application/json"
 
 
-def list_routes(registry: Registry, access: Access, guard: Guard, body_idle: float) -> list[Route]:
+def list_routes(access: Access, registry: Registry, guard: Guard, body_idle: float) -> list[Route]:
     """The routes of all operations, and of the document that describes them."""
     paths: dict[str, list[Operation]] = {}
     for operation in OPERATIONS:
@@ -38,7 +38,7 @@ def list_routes(registry: Registry, access: Access, guard: Guard, body_idle: flo
     routes = [
         Route(
             BASE + path,
-            _Endpoint(path, operations, registry, access, door=door, body_idle=body_idle),
+            _Endpoint(path, operations, door, body_idle, access=access, registry=registry),
         )
         for path, operations in paths.items()
     ]
@@ -52,16 +52,16 @@ class _Endpoint:
         self,
         path: str,
         operations: Iterable[Operation],
-        registry: Registry,
-        access: Access,
-        *,
         door: Door,
         body_idle: float,
+        *,
+        access: Access,
+        registry: Registry,
     ) -> None:
         self._path = path
         self._operations = {operation.method: operation for operation in operations}
-        self._registry = registry
         self._access = access
+        self._registry = registry
         self._door = door
         self._idle = body_idle
 
@@ -75,7 +75,7 @@ class _Endpoint:
         scope["moorage.principal"] = caller.principal.name
         asked = await self._read(request, operation)
         actor = Actor(caller.principal.name, find_origin(request))
-        result = await operation.run(Call(self._registry, self._access, actor, caller), asked)
+        result = await operation.run(Call(self._access, self._registry, actor, caller), asked)
         await _write(request, operation, result)(scope, receive, send)
 
     async def _read(self, request: Request, operation: Operation) -> Asked:

@@ -20,6 +20,7 @@ from registry.api.admin.fields import (
     read_life,
     write_moment,
 )
+from registry.api.admin.gc import DigestText
 from registry.api.admin.grants import REPOSITORY_ADMINS, SOME_ADMINS
 from registry.api.admin.operation import Operation
 from registry.auth.patterns import RepositoryPattern
@@ -31,7 +32,6 @@ from registry.services.holds import LONGEST_REASON
 from storage.digest import Digest, DigestInvalidError
 
 Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
-DigestText = Annotated[str, Meta(extra_json_schema={"examples": [f"sha256:{'0' * 64}"]})]
 Reason = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": LONGEST_REASON})]
 
 

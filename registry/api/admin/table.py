@@ -2,6 +2,7 @@
 
 from registry.api.admin import (
     audit,
+    gc,
     grants,
     groups,
     holds,
@@ -28,6 +29,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *holds.OPERATIONS,
     *keys.OPERATIONS,
     *audit.OPERATIONS,
+    *gc.OPERATIONS,
 )
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}

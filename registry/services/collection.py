@@ -1,0 +1,241 @@
+"""How candidates are collected, in one short transaction for some of them.
+
+It first locks what they are in: the repository, which keeps pushes out, or the blobs, which keeps
+new links out; then the candidates, which keeps out whoever queues them anew or touches them; and
+only then asks, in a statement that sees all that was done before, whether nothing refers to them.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from registry.errors import ManifestInvalidError
+from registry.metadata import blobs, candidates, doomed, manifests, repositories
+from registry.metadata.candidates import Candidate
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.transaction import NOWHERE, Kind, Transaction
+from registry.oci.manifests import parse_manifest
+from registry.services.untagged import UntaggedRules
+from storage.digest import Digest
+
+logger = logging.getLogger(__name__)
+
+GROUP = 50
+"""Candidates of one transaction at the most."""
+
+HOLD = 0.02
+"""Seconds after which a transaction takes on no more, so that nobody waits long for its locks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Candidates for one transaction."""
+
+    kind: Kind
+    repository_id: int
+    digests: list[Digest]
+
+
+@dataclass(slots=True)
+class Done:
+    """What one transaction did, in the repository called `name` if it was in one: `links` to blobs
+    of `unlinked` bytes went from it, and `blobs` of `freed` bytes altogether. `seen`: candidates
+    dealt with.
+    """
+
+    seen: int = 0
+    name: str = ""
+    manifests: int = 0
+    links: int = 0
+    unlinked: int = 0
+    blobs: int = 0
+    freed: int = 0
+
+
+@dataclass(slots=True)
+class Freed:
+    """What a repository lost; `bytes` are those of the blobs, which others may still link."""
+
+    manifests: int = 0
+    blobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What went. `seen`: candidates dealt with, most of which something keeps after all."""
+
+    seen: int = 0
+    manifests: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    repositories: dict[str, Freed] = field(default_factory=dict)
+
+    def add(self, done: Done) -> None:
+        """Add what one transaction did."""
+        self.seen += done.seen
+        self.manifests += done.manifests
+        self.blobs += done.blobs
+        self.bytes += done.freed
+        if done.manifests or done.links:
+            freed = self.repositories.setdefault(done.name, Freed())
+            freed.manifests += done.manifests
+            freed.blobs += done.links
+            freed.bytes += done.unlinked
+
+
+def group(found: Sequence[Candidate], most: int = GROUP) -> list[Group]:
+    """The candidates by what they are in, at most so many together, in order of digests."""
+    by_place: dict[tuple[Kind, int], list[Digest]] = {}
+    for each in found:
+        by_place.setdefault((each.kind, each.repository_id), []).append(each.digest)
+    groups = []
+    for (kind, repository_id), digests in by_place.items():
+        rest = iter(sorted(digests))
+        while some := list(islice(rest, most)):
+            groups.append(Group(kind, repository_id, some))
+    return groups
+
+
+class Collection:
+    """What goes: candidates whose grace began not after `until`, and that nothing keeps."""
+
+    def __init__(self, rules: UntaggedRules, until: int) -> None:
+        self._rules = rules
+        self._until = until
+
+    def list_unreadable(self, tx: Transaction, some: Group) -> set[Digest]:
+        """Manifests that are about to go and whose bytes are not what they should be."""
+        repository = repositories.find_by_id(tx, some.repository_id)
+        if some.kind is not Kind.MANIFEST or repository is None or not self._go(repository):
+            return set()
+        judged = candidates.judge(tx, some.kind, repository.id, some.digests, self._until)
+        idle = [each.candidate.digest for each in judged if each.is_idle]
+        return {digest for digest in idle if not _is_readable(tx, repository, digest)}
+
+    def collect(self, tx: Transaction, some: Group, unreadable: set[Digest]) -> Done:
+        """Collect those that can go. `unreadable`: as `list_unreadable` found before."""
+        if some.kind is Kind.BLOB:
+            return self._collect_blobs(tx, some.digests)
+        repository = repositories.find_by_id(tx, some.repository_id, lock=True)
+        if repository is None:
+            candidates.delete(tx, some.kind, some.repository_id, some.digests)
+            return Done(len(some.digests))
+        done = Done(name=str(repository.name))
+        idle = self._judge(tx, some.kind, repository.id, some.digests, done)
+        digests = [each.digest for each in idle]
+        if some.kind is Kind.MANIFEST and not self._go(repository):
+            candidates.park(tx, repository.id, digests, self._rules.fingerprint)
+            done.seen += len(digests)
+            return done
+        for digest in sorted(unreadable.intersection(digests)):
+            candidates.note_unreadable(tx, repository.id, digest)
+        if digests and candidates.has_unreadable(tx, repository.id):
+            # It might name any of them: all of them wait for another grace.
+            candidates.postpone(tx, some.kind, repository.id, digests)
+            done.seen += len(digests)
+            return done
+        if some.kind is Kind.MANIFEST:
+            self._collect_manifests(tx, repository, digests, done)
+        else:
+            self._collect_links(tx, repository, idle, done)
+        repositories.remove_if_empty(tx, repository)
+        return done
+
+    def foresee(self, tx: Transaction, some: Group) -> Done:
+        """What `collect` would do."""
+        judged = candidates.judge(tx, some.kind, some.repository_id, some.digests, self._until)
+        idle = [each.candidate.digest for each in judged if each.is_idle]
+        done = Done(len(judged))
+        sizes = blobs.measure_each(tx, idle)
+        if some.kind is Kind.BLOB:
+            done.blobs, done.freed = len(sizes), sum(sizes.values())
+            return done
+        repository = repositories.find_by_id(tx, some.repository_id)
+        if repository is None or candidates.has_unreadable(tx, repository.id):
+            return done
+        done.name = str(repository.name)
+        if some.kind is Kind.LINK:
+            gone = candidates.list_last(tx, repository.id, idle, self._until)
+            done.links, done.unlinked = len(sizes), sum(sizes.values())
+            done.blobs, done.freed = len(gone), sum(sizes[digest] for digest in gone)
+        elif self._go(repository) and not self.list_unreadable(tx, some):
+            done.manifests = len(idle)
+        return done
+
+    def _go(self, repository: RepositoryRow) -> bool:
+        return self._rules.go_in(str(repository.name))
+
+    def _judge(
+        self,
+        tx: Transaction,
+        kind: Kind,
+        repository_id: int,
+        digests: Sequence[Digest],
+        done: Done,
+    ) -> list[Candidate]:
+        """Those that nothing keeps, locked. What is no candidate any more is forgotten."""
+        locked = candidates.lock(tx, kind, repository_id, digests)
+        judged = candidates.judge(tx, kind, repository_id, locked, self._until)
+        rest = [each.candidate.digest for each in judged if not each.is_idle]
+        candidates.delete(tx, kind, repository_id, rest)
+        done.seen += len(rest)
+        return [each.candidate for each in judged if each.is_idle]
+
+    @staticmethod
+    def _collect_manifests(
+        tx: Transaction, repository: RepositoryRow, idle: Sequence[Digest], done: Done
+    ) -> None:
+        deadline = time.monotonic() + HOLD
+        gone = []
+        for row in manifests.list_present(tx, repository, list(idle)).values():
+            manifests.delete(tx, repository, row)
+            gone.append(row.digest)
+            if time.monotonic() > deadline:
+                break
+        candidates.delete(tx, Kind.MANIFEST, repository.id, gone)
+        done.seen += len(gone)
+        done.manifests = len(gone)
+
+    @staticmethod
+    def _collect_links(
+        tx: Transaction, repository: RepositoryRow, idle: Sequence[Candidate], done: Done
+    ) -> None:
+        deadline = time.monotonic() + HOLD
+        sizes = blobs.measure_each(tx, [each.digest for each in idle])
+        gone = []
+        for each in idle:
+            # Whoever was promised the blob was promised the link: no other grace for the blob.
+            blobs.unlink(tx, repository, each.digest, each.since)
+            gone.append(each.digest)
+            if time.monotonic() > deadline:
+                break
+        candidates.delete(tx, Kind.LINK, repository.id, gone)
+        done.seen += len(gone)
+        done.links, done.unlinked = len(gone), sum(sizes[digest] for digest in gone)
+
+    def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> Done:
+        done = Done()
+        rows = {row.digest: row for row in blobs.lock_idle(tx, digests)}
+        idle = self._judge(tx, Kind.BLOB, NOWHERE, digests, done)
+        gone = [rows[each.digest] for each in idle if each.digest in rows]
+        blobs.delete(tx, [row.digest for row in gone])
+        for row in gone:
+            doomed.insert(tx, row.store, row.key, "collected")
+        candidates.delete(tx, Kind.BLOB, NOWHERE, [row.digest for row in gone])
+        done.seen += len(gone)
+        done.blobs, done.freed = len(gone), sum(row.size for row in gone)
+        return done
+
+
+def _is_readable(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
+    found = manifests.find_whole(tx, repository.name, digest)
+    if found is None or Digest.of(found.raw, digest.algorithm) != digest:
+        return False
+    try:
+        parse_manifest(found.raw, found.row.media_type)
+    except ManifestInvalidError:
+        return False
+    return True
