@@ -6,10 +6,18 @@ import httpx
 import pytest
 
 from registry.api.admin.table import BASE, OPERATIONS
+from registry.auth import principals
+from registry.auth.patterns import RepositoryPattern
+from registry.oci.names import RepositoryName
+from registry.oci.tag_patterns import TagPattern
+from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
+from tests.support.kit import index_manifest
 
 pytestmark = pytest.mark.anyio
+
+NAME = RepositoryName("team/app")
 
 ROLES = ("anonymous", "herself", "other", "pattern", "bounded", "admin")
 
@@ -42,6 +50,12 @@ add_grant      401 403 403 201 403 201
 take_grant     401 403 403 204 403 204
 remove_grant   401 403 403 204 403 204
 check_grant    401 403 403 200 403 200
+list_immutable_tags    401 200 200 200 403 200
+add_immutable_tags     401 403 403 201 403 201
+remove_immutable_tags  401 403 403 204 403 204
+list_holds     401 200 200 200 403 200
+add_hold       401 403 403 201 403 201
+remove_hold    401 403 403 204 403 204
 list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
@@ -64,11 +78,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "rotate_robot": {},
     "add_grant": {"subject": "alice", "pattern": "team/{role}", "actions": ["pull"]},
     "take_grant": {"subject": "alice", "pattern": "team/take/{role}"},
+    "add_immutable_tags": {"pattern": "team/{role}", "tags": "v*"},
+    "remove_immutable_tags": {"pattern": "team/take/{role}", "tags": "v*"},
+    "add_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
     "rotate_key": {},
     "revoke_key": {},
 }
 QUERIES = {"check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"}}
-NAMES = {"group": "devs", "user": "alice", "id": "{grant}", "kid": "{kid}"}
+NAMES = {"group": "devs", "user": "alice", "kid": "{kid}"}
+IDS = {"remove_hold": "{hold}"}
 NAMED = {
     "remove_user": "leaver",
     "revoke_token": "old-{role}",
@@ -81,6 +99,8 @@ NAMED = {
 # What is not there, in place of what is.
 MISSING = {
     "{grant}": "987654321",
+    "{hold}": "987654321",
+    "{digest}": f"sha256:{'0' * 64}",
     "{kid}": "nothing",
     "alice": "nobody",
     "leavers": "no-group",
@@ -118,7 +138,18 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await accounts.token("alice", f"old-{role}")
         await accounts.grant("alice", f"team/take/{role}", "pull")
         await accounts.grant("alice", f"team/gone/{role}", "pull")
+    await _protect(api)
     return logins
+
+
+async def _protect(api: Api) -> None:
+    """A manifest that each role's hold keeps, and a rule of immutable tags for each."""
+    registry, raw = api.opened.registry, index_manifest([])
+    pushed = await registry.manifests.put(NAME, raw, None, principals.OPERATOR)
+    for role in ROLES:
+        await registry.holds.add(NAME, pushed.digest, role, OPERATOR)
+        pattern = RepositoryPattern.parse(f"team/take/{role}")
+        await registry.immutable_tags.add(pattern, TagPattern("v*"), OPERATOR)
 
 
 async def _fill(api: Api, role: str) -> dict[str, str]:
@@ -126,9 +157,12 @@ async def _fill(api: Api, role: str) -> dict[str, str]:
     grants = await api.opened.access.grants.list_page(1000)
     ids = {str(grant.pattern): str(grant.id) for grant in grants}
     keys = await api.opened.access.keys.list_all()
+    holds = {hold.reason: hold for hold in await api.opened.registry.holds.list_page(1000)}
     return {
         "role": role,
         "grant": ids.get(f"team/gone/{role}", "0"),
+        "hold": str(holds[role].id) if role in holds else "0",
+        "digest": str(Digest.of(index_manifest([]))),
         "kid": next(key.kid for key in keys if key.state == "active"),
     }
 
@@ -143,7 +177,7 @@ async def _send(
             text = text.replace(there, gone)
         return text.format(**fill)
 
-    names = {**NAMES, "name": NAMED.get(name, "alice")}
+    names = {**NAMES, "name": NAMED.get(name, "alice"), "id": IDS.get(name, "{grant}")}
     path = operation.path.format(**{key: write(value) for key, value in names.items()})
     body = {
         key: write(value) if isinstance(value, str) else value
