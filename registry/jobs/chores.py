@@ -6,7 +6,7 @@ from registry.services.access import Access
 from registry.services.registry import Registry
 
 SWEEP_EVERY = 2.0
-SPARE_EVERY = 30.0
+SPARE_EVERY = 10.0
 EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0

@@ -7,7 +7,7 @@ only then asks, in a statement that sees all that was done before, whether nothi
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -86,15 +86,15 @@ class Tally:
             freed.bytes += done.unlinked
 
 
-def group(found: Sequence[Candidate], most: int = GROUP) -> list[Group]:
-    """The candidates by what they are in, at most so many together, in order of digests."""
+def group(found: Sequence[Candidate], most: Callable[[Kind], int] = lambda _: GROUP) -> list[Group]:
+    """The candidates by what they are in, at most so many of a kind at once, ordered by digest."""
     by_place: dict[tuple[Kind, int], list[Digest]] = {}
     for each in found:
         by_place.setdefault((each.kind, each.repository_id), []).append(each.digest)
     groups = []
     for (kind, repository_id), digests in by_place.items():
         rest = iter(sorted(digests))
-        while some := list(islice(rest, most)):
+        while some := list(islice(rest, most(kind))):
             groups.append(Group(kind, repository_id, some))
     return groups
 

@@ -14,7 +14,7 @@ from registry.metadata import candidates, rounds, walk
 from registry.metadata.candidates import SECOND, Candidate
 from registry.metadata.database import Database
 from registry.metadata.rounds import Round
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Kind, Transaction
 from registry.services import leftovers
 from registry.services.ages import Ages
 from registry.services.collection import GROUP, Collection, Done, Group, Tally, group
@@ -103,7 +103,7 @@ class Collector:
             )
         collection = Collection(self._rules.untagged, until)
         found = await self._db.read(lambda tx: candidates.list_due(tx, until, BATCH))
-        for some in group(found, min(self._rules.objects or GROUP, GROUP)):
+        for some in group(found, self._at_once):
             if not await self._wait(may_go_on):
                 return True
             tally.add(await self._collect(collection, some))
@@ -164,6 +164,12 @@ class Collector:
         self._bytes.charge(done.freed)
         self._objects.charge(done.manifests + done.blobs)
         return done
+
+    def _at_once(self, kind: Kind) -> int:
+        """How many to collect in one transaction: not more than the pace lets through."""
+        if kind is Kind.BLOB and self._rules.bytes:
+            return 1
+        return min(self._rules.objects or GROUP, GROUP)
 
     async def _wait(self, may_go_on: Callable[[], bool]) -> bool:
         """Keep the pace; False if meanwhile it may not go on."""

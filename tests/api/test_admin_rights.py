@@ -60,6 +60,9 @@ list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
 list_events    401 403 403 403 403 200
+get_gc_status  401 403 403 403 403 200
+run_gc         401 403 403 403 403 200
+explain_digest 401 403 403 403 403 200
 """
 
 PASSWORD = "the password of alice"  # noqa: S105 - of a test
@@ -83,9 +86,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "add_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
     "rotate_key": {},
     "revoke_key": {},
+    "run_gc": {},
 }
 QUERIES = {"check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"}}
-NAMES = {"group": "devs", "user": "alice", "kid": "{kid}"}
+BLOB = b"a blob"
+NAMES = {
+    "group": "devs",
+    "user": "alice",
+    "kid": "{kid}",
+    "digest": str(Digest.of(BLOB)),
+}
 IDS = {"remove_hold": "{hold}"}
 NAMED = {
     "remove_user": "leaver",
@@ -109,6 +119,7 @@ MISSING = {
     "old-{role}": "no-token",
     "old": "no-robot",
     "ci": "no-robot",
+    str(Digest.of(BLOB)): str(Digest.of(b"no blob")),
 }
 
 
@@ -128,6 +139,10 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         "bounded": await accounts.token("root", "bounded", [("**", "admin")]),
         "admin": admin,
     }
+    pushed = await api.http.post(
+        f"/v2/app/blobs/uploads/?digest={Digest.of(BLOB)}", content=BLOB, headers=admin.basic
+    )
+    assert pushed.status_code == 201, pushed.text
     await accounts.user("leaver")
     await accounts.grant("carol", "team/**", "admin")
     for name in ("devs", "leavers"):

@@ -3,41 +3,20 @@
 import asyncio
 import contextlib
 import os
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from storage.digest import Digest
-from tests.faults.conftest import require_root_and
 from tests.support.books import list_broken, list_unowned
+from tests.support.disks import small_disk
 from tests.support.kit import Kit, codes
 from tests.support.pushing import Ledger, blob_bytes, push_image, verify
 from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(240)]
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str, kind: str) -> Iterator[Path]:
-    """A file system of `size`: tmpfs, or ext4 in a file."""
-    require_root_and("mount", "mkfs.ext4")
-    disk = folder / "small"
-    disk.mkdir()
-    if kind == "tmpfs":
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "moorage-test", str(disk)]
-    else:
-        image = folder / "small.img"
-        subprocess.run(["truncate", "-s", size, image], check=True)
-        subprocess.run(["mkfs.ext4", "-q", image], check=True)
-        command = ["mount", "-o", "loop", str(image), str(disk)]
-    subprocess.run(command, check=True)
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @contextlib.asynccontextmanager

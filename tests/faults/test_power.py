@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import SOAK, require_root_and
+from tests.faults.conftest import SOAK
 from tests.support.books import list_broken
+from tests.support.missing import require_root_and
 from tests.support.pushing import Acknowledged, Ledger, push_until, verify
 from tests.support.server import Server, serving
 

@@ -1,6 +1,7 @@
 """What to do where a real client or server is not installed."""
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -11,3 +12,12 @@ def missing(what: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and CI must have it")
     pytest.skip(f"{what} is not installed")
+
+
+def require_root_and(*programs: str) -> None:
+    """Skip, or fail in CI, where a test cannot mount."""
+    if os.geteuid() != 0:
+        missing("root")
+    for program in programs:
+        if shutil.which(program) is None:
+            missing(program)

@@ -1,0 +1,91 @@
+"""`moorage gc`, here and on a registry elsewhere."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from storage.digest import Digest
+from tests.support.kit import Kit
+from tests.support.server import ROOT, Server, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+
+GC = {
+    "MOORAGE_GC__GRACE": "1s",
+    "MOORAGE_GC__UNTAGGED": "delete",
+    "MOORAGE_JOBS__IN_SERVE": "false",
+}
+PASSWORD = "the password of root"  # noqa: S105 - of a test
+
+
+def moorage(data: Path, *arguments: str, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "registry.cli.main", *arguments, "--data", str(data)],
+        env={**os.environ, **GC, "PYTHONPATH": str(ROOT), "MOORAGE_PASSWORD": PASSWORD},
+        input=f"{PASSWORD}\n",
+        cwd=data.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout if not expect else done.stderr
+
+
+def read(data: Path, *arguments: str) -> Any:
+    return json.loads(moorage(data, "gc", *arguments, "--json"))
+
+
+async def test_the_commands(tmp_path: Path) -> None:
+    data, layer = tmp_path / "data", Digest.of(b"layer one lone")
+    with serving(Server(data, settings=GC)) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+            kit = Kit(http)
+            await kit.push_image("team/app", "latest")
+            lone = await kit.push_blob("team/app", b"lone")
+            await kit.push_image("other", "", "lone")
+    time.sleep(1.1)
+    assert moorage(data, "gc", "why", str(lone)) == (
+        f"team/app@{lone} (nothing keeps it, it is about to go)\n"
+    )
+    assert moorage(data, "gc", "why", str(Digest.of(b"layer one "))).startswith(
+        "team/app:latest > manifest team/app@sha256:"
+    )
+    assert "neither a blob nor" in moorage(data, "gc", "why", "sha256:" + "0" * 64, expect=1)
+    planned = read(data, "run", "--dry-run")
+    assert planned["repositories"] == [
+        {"repository": "other", "manifests": 1, "blobs": 0, "bytes": 0},
+        {"repository": "team/app", "manifests": 0, "blobs": 1, "bytes": 4},
+    ]
+    assert "Would collect 1 manifests and 1 blobs of 4B." in moorage(data, "gc", "run", "--dry-run")
+    assert moorage(data, "gc", "run").splitlines() == [
+        "REPOSITORY  MANIFESTS  BLOBS  SIZE",
+        "other       1          0      0B",
+        "team/app    0          1      4B",
+        "Collected 1 manifests and 1 blobs of 4B.",
+    ]
+    status = read(data, "status")
+    assert (status["paused_until"], status["walking"], status["open"]) == (None, False, True)
+    assert status["waiting"] == {"manifest": 0, "link": 3, "blob": 0}
+    moorage(data, "user", "add", "root", "--admin", "--password-stdin")
+    with serving(Server(data, settings=GC)) as server:
+        elsewhere = "--url", server.url, "--user", "root"
+        assert read(data, "why", str(layer), *elsewhere)["paths"][0][0]["kind"] in {
+            "grace",
+            "nothing",
+        }
+        time.sleep(1.1)
+        assert read(data, "run", *elsewhere)["blobs"] == 3
+        assert read(data, "status", *elsewhere)["waiting"]["link"] == 0
+        assert "due now" in moorage(data, "gc", "status", *elsewhere)
+    kept = {path.name.partition(".")[0] for path in (data / "storage").glob("blobs/*/*/*")}
+    assert layer.hex not in kept
+    assert len(kept) == 3

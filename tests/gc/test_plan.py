@@ -1,0 +1,47 @@
+"""The plan says what a run then does."""
+
+import pytest
+
+from registry.auth.principals import OPERATOR
+from registry.oci.names import RepositoryName
+from tests.gc.conftest import GRACE, Yard
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_run_does_what_was_planned(sweeping: Yard) -> None:
+    shared = b"in two repositories"
+    for name in ("one", "two"):
+        await sweeping.push_blob(name, shared)
+        await sweeping.push_blob(name, name.encode())
+    await sweeping.push_blob("kept", b"kept by a manifest elsewhere")
+    await sweeping.push_image("two", "latest", "kept")
+    await sweeping.push_image("two", "", "untagged")
+    for _ in range(3):
+        await sweeping.push_blob("three", b"gone with its repository")
+    await sweeping.opened.registry.repositories.delete(RepositoryName("three"), OPERATOR)
+    await sweeping.age(GRACE)
+    await sweeping.push_blob("young", b"young")
+    before = await sweeping.count_rows(), sweeping.list_stored()
+    planned = await sweeping.opened.registry.collector.plan()
+    assert (await sweeping.count_rows(), sweeping.list_stored()) == before
+    assert planned.repositories.keys() == {"one", "two", "kept"}
+    assert planned.repositories["two"].manifests == 1
+    assert planned.blobs == 5
+    done = await sweeping.collect()
+    assert (done.manifests, done.blobs, done.bytes, done.repositories) == (
+        planned.manifests,
+        planned.blobs,
+        planned.bytes,
+        planned.repositories,
+    )
+    assert len(sweeping.list_stored()) == before[0]["blobs"] - 5
+
+
+async def test_a_blob_that_a_repository_keeps_is_not_planned_for_another(yard: Yard) -> None:
+    await yard.push_image("kept", "latest")
+    await yard.push_blob("other", b"layer one ")
+    await yard.age(GRACE)
+    planned = await yard.opened.registry.collector.plan()
+    assert (planned.blobs, planned.bytes) == (0, 0)
+    assert planned.repositories["other"].bytes == 10
