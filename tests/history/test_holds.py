@@ -116,7 +116,6 @@ async def test_what_is_not_there_cannot_be_held(yard: Yard) -> None:
 
 async def test_a_hold_and_a_deletion_at_once(yard: Yard) -> None:
     """One of the two comes too late, and is told so."""
-    outcomes = set()
     for number in range(12):
         digest, _ = await yard.push_image("app", "", str(number))
         deleting = asyncio.create_task(delete(yard, "app", digest))
@@ -130,8 +129,6 @@ async def test_a_hold_and_a_deletion_at_once(yard: Yard) -> None:
         status = (await deleting).status_code
         assert status == (403 if held else 202)
         assert await yard.has_manifest("app", digest) is held
-        outcomes.add(held)
-    assert len(await yard.list_rows(tables.holds)) <= 12
 
 
 async def test_the_database_refuses_what_asks_nobody(yard: Yard) -> None:
