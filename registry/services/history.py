@@ -174,7 +174,7 @@ def _put_back(tx: Transaction, repository: RepositoryRow, digest: Digest) -> int
 
 def _find_removed(tx: Transaction, name: RepositoryName, digest: Digest) -> RemovedManifest:
     removed = removed_manifests.find(tx, name, digest)
-    if removed is None:
+    if removed is None or Digest.of(removed.raw, digest.algorithm) != digest:
         raise ManifestUnknownError(
             f"the manifest {digest} has gone: deleted ones are kept for the time of gc.grace",
             {"digest": str(digest)},

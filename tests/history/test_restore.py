@@ -137,6 +137,19 @@ async def test_without_a_blob_nothing_comes_back(yard: Yard) -> None:
     assert not await yard.has_manifest("app", digest)
 
 
+async def test_bytes_that_are_not_what_they_were_do_not_come_back(yard: Yard) -> None:
+    digest, _ = await yard.push_image("app", "latest")
+    await delete(yard, "app", digest)
+
+    def damage(tx: Transaction) -> None:
+        raw = tables.removed_manifests.c.bytes
+        tx.execute(sa.update(tables.removed_manifests).values(bytes=raw + b" "))
+
+    await yard.opened.database.write(damage, actor="test")
+    with pytest.raises(ManifestUnknownError, match="has gone"):
+        await restore(yard)
+
+
 async def test_what_a_manifest_only_named_does_not_come_with_it(yard: Yard) -> None:
     """Else anybody could name a blob of others, and have it when a tag is restored."""
     secret = await yard.push_blob("other", b"of somebody else")
