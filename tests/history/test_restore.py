@@ -138,11 +138,10 @@ async def test_without_a_blob_nothing_comes_back(yard: Yard) -> None:
 
 
 async def test_bytes_that_are_not_what_they_were_do_not_come_back(yard: Yard) -> None:
-    digest, _ = await yard.push_image("app", "latest")
+    digest, raw = await yard.push_image("app", "latest")
     await delete(yard, "app", digest)
 
     def damage(tx: Transaction) -> None:
-        raw = tables.removed_manifests.c.bytes
         tx.execute(sa.update(tables.removed_manifests).values(bytes=raw + b" "))
 
     await yard.opened.database.write(damage, actor="test")
