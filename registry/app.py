@@ -34,6 +34,9 @@ from registry.services.gc_rules import GcRules
 from registry.services.grants import Grants
 from registry.services.groups import Groups
 from registry.services.health import Health
+from registry.services.history import History
+from registry.services.holds import Holds
+from registry.services.immutable_tags import ImmutableTags
 from registry.services.keys import Keys
 from registry.services.leases import Leases
 from registry.services.manifest_cache import ManifestCache
@@ -110,6 +113,9 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         uploads=uploads,
         manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
+        history=History(database),
+        immutable_tags=ImmutableTags(database),
+        holds=Holds(database),
         referrers=Referrers(database),
         collector=Collector(database, rules),
         why=Why(database, stores, rules),

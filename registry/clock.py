@@ -18,6 +18,14 @@ def rfc3339(us: int) -> str:
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def read_rfc3339(text: str) -> int:
+    """Return the microseconds since the epoch of a time with its offset; raise ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("the time says no offset from UTC")
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
 def steady() -> int:
     """Return the microseconds since the machine started, sleep included: nobody sets this clock."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000

@@ -161,6 +161,10 @@ class QuotaExceededError(RegistryError):
     """A push that would put more into a quota than it allows."""
 
 
+class ProtectedError(RegistryError):
+    """A rule or a hold keeps it as it is; the message says which."""
+
+
 class UnauthorizedError(RegistryError):
     """Who asks must sign in, or show more than this: `challenge` says how (RFC 9110, 11.6.1)."""
 

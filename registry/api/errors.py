@@ -63,6 +63,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.MethodUnknownError: Wire(405, "UNSUPPORTED"),
     errors.DeniedError: Wire(403, "DENIED"),
     errors.QuotaExceededError: Wire(403, "DENIED"),
+    errors.ProtectedError: Wire(403, "DENIED"),
     errors.UnauthorizedError: Wire(401, "UNAUTHORIZED"),
     errors.CredentialsInvalidError: Wire(401, "UNAUTHORIZED"),
     errors.TokenInvalidError: Wire(401, "UNAUTHORIZED"),

@@ -37,6 +37,12 @@ class Event(StrEnum):
     RETENTION_RUN = "retention.run"
     BACKUP_CREATE = "backup.create"
     BACKUP_RESTORE = "backup.restore"
+    IMMUTABLE_ADD = "immutable.add"
+    IMMUTABLE_REMOVE = "immutable.remove"
+    IMMUTABLE_OVERRIDE = "immutable.override"
+    HOLD_ADD = "hold.add"
+    HOLD_REMOVE = "hold.remove"
+    HOLD_EXPIRE = "hold.expire"
 
 
 _NOWHERE = Origin()

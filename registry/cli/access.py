@@ -1,5 +1,6 @@
 """The commands of the admin API, as they are written: user, group, robot, token, grant, key, audit,
-quota, gc, retention. They work on the data itself, or with `--url` on a registry elsewhere.
+quota, immutable, hold, gc, retention. They work on the data itself, or with `--url` on a registry
+elsewhere.
 """
 
 import argparse
@@ -63,6 +64,8 @@ def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> Non
     _add_tokens(_Noun(commands, "token", "personal access tokens", reading))
     _add_grants(_Noun(commands, "grant", "who may do what in which repositories", reading))
     _add_quotas(_Noun(commands, "quota", "how many bytes repositories may have", reading))
+    _add_immutable(_Noun(commands, "immutable", "tags that cannot be moved or deleted", reading))
+    _add_holds(_Noun(commands, "hold", "manifests that cannot be deleted", reading))
     _add_keys(_Noun(commands, "key", "keys that sign tokens", reading))
     _add_audit(_Noun(commands, "audit", "what happened", reading))
     _add_gc(_Noun(commands, "gc", "garbage collection", reading))
@@ -155,6 +158,28 @@ def _add_quotas(quotas: _Noun) -> None:
     quotas.add("set", "set a quota", "PATTERN", "SIZE", function="set_one")
     quotas.add("list", "list quotas and how full they are", function="list_all")
     quotas.add("remove", "remove a quota", "PATTERN")
+
+
+def _add_immutable(immutable: _Noun) -> None:
+    immutable.add(
+        "add",
+        "let tags that match TAGS be immutable in the repositories of PATTERN",
+        "PATTERN",
+        "TAGS",
+    )
+    immutable.add("list", "list the rules", function="list_all")
+    immutable.add("remove", "remove a rule", "PATTERN", "TAGS")
+
+
+def _add_holds(holds: _Noun) -> None:
+    command = holds.add("add", "hold a manifest and all below it")
+    command.add_argument("manifest", metavar="REPOSITORY@DIGEST")
+    command.add_argument("--reason", metavar="TEXT", required=True, help="why, for all to read")
+    command.add_argument(
+        "--expires", metavar="DURATION", help="for how long, such as 90d (default until removed)"
+    )
+    holds.add("list", "list holds", function="list_all")
+    holds.add("remove", "remove a hold by its id, as the list has it", "ID")
 
 
 def _add_keys(keys: _Noun) -> None:

@@ -129,6 +129,8 @@ def why(args: argparse.Namespace) -> int:
 def _write_step(step: dict[str, Any]) -> str:
     if step["kind"] == "tag":
         return f"{step['repository']}:{step['name']}"
+    if step["kind"] == "hold":
+        return f"hold in {step['repository']}: {step['name']}"
     if step["kind"] in _BEGINNINGS:
         place = f"{step['repository']}@" if step["repository"] else ""
         return f"{place}{step['name']} ({_BEGINNINGS[step['kind']].format(**step)})"

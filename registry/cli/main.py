@@ -154,12 +154,13 @@ def _add_config(group: "Commands", printing: argparse.ArgumentParser) -> None:
 
 def _add_repositories(group: "Commands", printing: argparse.ArgumentParser) -> None:
     add_command(group, "list", "list repositories", "repo:list_all", [printing])
-    for name, summary in (
-        ("show", "show what a repository holds"),
-        ("delete", "delete a repository with all that is in it"),
-    ):
-        command = add_command(group, name, summary, f"repo:{name}", [printing])
+    show = add_command(group, "show", "show what a repository holds", "repo:show", [printing])
+    delete = add_command(
+        group, "delete", "delete a repository with all that is in it", "repo:delete", [printing]
+    )
+    for command in (show, delete):
         command.add_argument("repository", metavar="REPOSITORY")
+    _add_override(delete)
 
 
 def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
@@ -172,14 +173,34 @@ def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
     )
     command.add_argument("source", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST")
     command.add_argument("target", metavar="REPOSITORY:TAG")
+    _add_override(command)
     command = add_command(
         group, "history", "show where a tag has pointed", "tag:history", [printing]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
     command = add_command(
+        group, "restore", "let a tag point again at what it did", "tag:restore", [printing]
+    )
+    command.add_argument("tag", metavar="REPOSITORY:TAG")
+    goal = command.add_mutually_exclusive_group()
+    goal.add_argument(
+        "--at",
+        metavar="WHEN",
+        help="at a time, or so long ago, such as 24h (default before it last moved or went)",
+    )
+    goal.add_argument("--digest", metavar="DIGEST", help="at this manifest")
+    _add_override(command)
+    command = add_command(
         group, "delete", "delete a tag, not its manifest", "tag:delete", [printing]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
+    _add_override(command)
+
+
+def _add_override(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--override", action="store_true", help="also if it is immutable; the audit log says so"
+    )
 
 
 def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from registry import logs
 from registry.app import Opened, started
+from registry.auth.books import Actor
+from registry.auth.principals import OPERATOR
 from registry.cli import db
 from registry.cli.settings import load_settings
 from registry.folder import DataFolder
@@ -41,3 +43,8 @@ def run_opened(
         return asyncio.run(job())
     finally:
         folder.close()
+
+
+def find_override(args: argparse.Namespace) -> Actor | None:
+    """Who overrides what is immutable, if `--override` was given."""
+    return Actor(OPERATOR.name) if args.override else None

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from registry import clock
 from registry.auth.principals import OPERATOR
 from registry.cli import output
-from registry.cli.opened import run
+from registry.cli.opened import find_override, run
 from registry.oci.names import RepositoryName
 from registry.services.registry import Registry
 
@@ -49,7 +49,8 @@ def show(args: argparse.Namespace) -> int:
 
 def delete(args: argparse.Namespace) -> int:
     name = RepositoryName.parse(args.repository)
-    counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR))
+    override = find_override(args)
+    counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR, override))
     if args.json:
         output.write_json({"deleted": str(name), **asdict(counts)})
     else:

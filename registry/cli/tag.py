@@ -5,10 +5,12 @@ import argparse
 from registry import clock
 from registry.auth.principals import OPERATOR
 from registry.cli import output
-from registry.cli.opened import run
+from registry.cli.moments import read_moment
+from registry.cli.opened import find_override, run
 from registry.errors import TagInvalidError
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.services.history import Moment
 from registry.services.registry import Registry
 from storage.digest import Digest
 
@@ -55,7 +57,10 @@ def copy(args: argparse.Namespace) -> int:
     source, reference = _split(args.source)
     target, tag = split_tag(args.target)
     digest = run(
-        args, lambda registry: registry.tags.copy(source, reference, target, tag, OPERATOR)
+        args,
+        lambda registry: registry.tags.copy(
+            source, reference, target, tag, OPERATOR, override=find_override(args)
+        ),
     )
     if args.json:
         output.write_json({"name": str(target), "tag": str(tag), "digest": str(digest)})
@@ -66,28 +71,55 @@ def copy(args: argparse.Namespace) -> int:
 
 def history(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
-    rows = run(args, lambda registry: registry.tags.list_history(name, tag, _PAGE))
-    shown = [
-        {
-            "at": clock.rfc3339(row.at),
-            "actor": row.actor,
-            "change": row.kind.value,
-            "digest": str(row.digest) if row.digest else None,
-            "old_digest": str(row.old_digest) if row.old_digest else None,
-        }
-        for row in rows
-    ]
+    moments = run(args, lambda registry: registry.history.list_of_tag(name, tag, _PAGE))
+    shown = [_show(moment) for moment in moments]
     if args.json:
         output.write_json({"name": str(name), "tag": str(tag), "history": shown})
     else:
-        cells = [[line["at"], line["actor"], line["digest"] or "deleted"] for line in shown]
-        output.write_table(("AT", "BY", "DIGEST"), cells)
+        cells = [
+            [line["at"], line["actor"], line["digest"] or "deleted", line["state"] or "-"]
+            for line in shown
+        ]
+        output.write_table(("AT", "BY", "DIGEST", "MANIFEST"), cells)
+    return 0
+
+
+def _show(moment: Moment) -> dict[str, str | None]:
+    row = moment.change
+    return {
+        "at": clock.rfc3339(row.at),
+        "actor": row.actor,
+        "change": row.kind.value,
+        "digest": str(row.digest) if row.digest else None,
+        "old_digest": str(row.old_digest) if row.old_digest else None,
+        "state": moment.state,
+    }
+
+
+def restore(args: argparse.Namespace) -> int:
+    name, tag = split_tag(args.tag)
+    at = None if args.at is None else read_moment(args.at)
+    digest = None if args.digest is None else Digest.parse(args.digest)
+    done = run(
+        args,
+        lambda registry: registry.history.restore(
+            name, tag, OPERATOR, at=at, digest=digest, override=find_override(args)
+        ),
+    )
+    shown = {"name": str(name), "tag": str(tag), "digest": str(done.digest)}
+    put_back = f", with {done.manifests} manifests put back" if done.manifests else ""
+    said = f"{name}:{tag} is {done.digest}{put_back}"
+    output.show({**shown, "manifests": done.manifests}, said, as_json=args.json)
     return 0
 
 
 def delete(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
-    run(args, lambda registry: registry.manifests.delete(name, tag, OPERATOR))
+    override = find_override(args)
+    run(
+        args,
+        lambda registry: registry.manifests.delete(name, tag, OPERATOR, override=override),
+    )
     if args.json:
         output.write_json({"deleted": f"{name}:{tag}"})
     else:

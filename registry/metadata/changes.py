@@ -62,3 +62,35 @@ def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list
         .limit(n)
     )
     return [_row(row) for row in tx.execute(query)]
+
+
+def find_of_tag_at(
+    tx: Transaction, name: RepositoryName, tag: Tag, at: int | None
+) -> ChangeRow | None:
+    """The last change of a tag up to a moment, in microseconds; None: up to now."""
+    query = sa.select(*_COLUMNS).where(_f.repository == name, _f.tag == str(tag))
+    if at is not None:
+        query = query.where(_f.at <= at)
+    row = tx.execute(query.order_by(_f.number.desc()).limit(1)).one_or_none()
+    return _row(row) if row else None
+
+
+def find_digest_before(
+    tx: Transaction, name: RepositoryName, tag: Tag, digest: Digest | None
+) -> Digest | None:
+    """The last that the tag pointed at, other than `digest`."""
+    query = sa.select(_f.digest).where(
+        _f.repository == name, _f.tag == str(tag), _f.digest.is_not(None)
+    )
+    if digest is not None:
+        query = query.where(_f.digest != digest)
+    return tx.execute(query.order_by(_f.number.desc()).limit(1)).scalar_one_or_none()
+
+
+def find_end(tx: Transaction, generation: str) -> ChangeRow | None:
+    """The end of a repository, which was that of its tags too."""
+    # As text: an index of some rows is used where the statement itself says that it is of those.
+    ended: sa.ColumnElement[str] = sa.literal_column(f"'{Change.REPOSITORY_DELETE.value}'")
+    query = sa.select(*_COLUMNS).where(_f.generation == generation, _f.kind == ended)
+    row = tx.execute(query).one_or_none()
+    return _row(row) if row else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata import candidates
+from registry.metadata import candidates, holds, removed_manifests
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
@@ -194,7 +194,11 @@ def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
 
 
 def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
-    """Remove the manifest; its tags must be gone. The repository is locked by the caller."""
+    """Remove the manifest, but keep its bytes for a while; its tags must be gone. The repository is
+    locked by the caller, who has asked whether anything holds the manifest.
+    """
+    removed_manifests.keep(tx, repository.id, row.id)
+    holds.drop_over(tx, repository.id, row.digest)
     _drop_edges(tx, repository, row.id)
     tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
     tx.execute(sa.delete(manifests).where(_m.id == row.id))

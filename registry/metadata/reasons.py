@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from registry.metadata.tables import (
     DigestText,
+    holds,
     manifest_edges,
     manifests,
     repositories,
@@ -32,6 +33,8 @@ class Keeper(StrEnum):
     INDEX = "index"
     # The manifest that the manifest is a referrer of.
     SUBJECT = "subject"
+    # A hold on the manifest, also one that has expired until the collector has seen that.
+    HOLD = "hold"
     # A manifest of the repository that uses the blob.
     MANIFEST = "manifest"
     # A repository that links the blob.
@@ -42,7 +45,8 @@ def list_keepers(
     kind: Kind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> Mapping[Keeper, Query]:
     """For each sort of keeper the query of all there are: tags by name, manifests by digest,
-    repositories by name. `repository_id` and `digest` are values, or columns of a query around.
+    holds by reason, repositories by name. `repository_id` and `digest` are values, or columns of a
+    query around.
     """
     match kind:
         case Kind.MANIFEST:
@@ -56,7 +60,7 @@ def list_keepers(
 def list_kept_by(
     tx: Transaction, kind: Kind, repository_id: int, digest: Digest, n: int
 ) -> list[tuple[Keeper, Any]]:
-    """At most `n` keepers of each sort: tags and repositories by name, manifests by digest."""
+    """At most `n` keepers of each sort, told as by `list_keepers`."""
     place = sa.literal(repository_id), sa.literal(digest, DigestText)
     return [
         (keeper, found)
@@ -77,6 +81,7 @@ def _of_manifest(
     repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> Mapping[Keeper, Query]:
     tag, referrer, subject = tags.alias(), manifests.alias(), manifests.alias()
+    hold = holds.alias()
     return {
         Keeper.TAG: sa.select(tag.c.name).where(
             tag.c.repository_id == repository_id, tag.c.digest == digest
@@ -91,6 +96,9 @@ def _of_manifest(
             ),
         )
         .where(referrer.c.repository_id == repository_id, referrer.c.digest == digest),
+        Keeper.HOLD: sa.select(hold.c.reason).where(
+            hold.c.repository_id == repository_id, hold.c.digest == digest
+        ),
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata import tallies
+from registry.metadata import holds, removed_manifests, tallies
 from registry.metadata.tables import (
     TEXT,
     blobs,
@@ -212,10 +212,12 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
 
 
 def delete(tx: Transaction, repository: RepositoryRow) -> None:
-    """Remove a repository (locked by the caller) with all that is in it. Its upload sessions keep
-    their rows, are no longer found, and expire.
+    """Remove a repository (locked by the caller) with all that is in it, but keep the bytes of its
+    manifests for a while. Its upload sessions keep their rows, are no longer found, and expire.
     """
     tallies.remove_all(tx, repository.id)
+    removed_manifests.keep(tx, repository.id)
+    holds.drop_over(tx, repository.id)
     ids = sa.select(manifests.c.id).where(manifests.c.repository_id == repository.id)
     tx.execute(sa.delete(tags).where(tags.c.repository_id == repository.id))
     tx.execute(sa.delete(manifest_edges).where(manifest_edges.c.manifest_id.in_(ids)))

@@ -279,6 +279,61 @@ unreadable = sa.Table(
     sa.Column("found_at", sa.BigInteger, nullable=False),
 )
 
+# What keeps a manifest whoever wants it to go. The foreign key refuses its deletion by older code
+# too, which asks nobody.
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("repository_id", ID, nullable=False),
+    sa.Column("digest", DigestText, nullable=False),
+    sa.Column("reason", TEXT, nullable=False),
+    sa.Column("created_by", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    # By the database's clock; null: never.
+    sa.Column("expires_at", sa.BigInteger),
+    sa.ForeignKeyConstraint(
+        ["repository_id", "digest"],
+        ["manifests.repository_id", "manifests.digest"],
+        name="fk_holds_manifest",
+    ),
+    sa.Index(None, "repository_id", "digest"),
+    sa.Index(None, "expires_at"),
+    sqlite_autoincrement=True,
+)
+
+# Which tags of the repositories of a pattern cannot be moved or deleted.
+immutable_tags = sa.Table(
+    "immutable_tags",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("pattern", TEXT, nullable=False),
+    sa.Column("tags", TEXT, nullable=False),
+    sa.Column("created_by", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("pattern", "tags"),
+    sqlite_autoincrement=True,
+)
+
+# Manifests that were deleted, so that a mistake can be taken back for a grace.
+removed_manifests = sa.Table(
+    "removed_manifests",
+    metadata,
+    sa.Column("repository", NameText, primary_key=True),
+    sa.Column("digest", DigestText, primary_key=True),
+    sa.Column("generation", TEXT, primary_key=True),
+    sa.Column("media_type", TEXT, nullable=False),
+    sa.Column("bytes", sa.LargeBinary, nullable=False),
+    # The digests of the blobs and of the manifests of the repository that it was tied to, between
+    # spaces: it had been proved that they belong to it.
+    sa.Column("blobs", TEXT, nullable=False),
+    sa.Column("children", TEXT, nullable=False),
+    sa.Column("removed_by", TEXT, nullable=False),
+    # By the database's clock.
+    sa.Column("removed_at", sa.BigInteger, nullable=False),
+    sa.Index(None, "removed_at"),
+)
+
 feed = sa.Table(
     "feed",
     metadata,
@@ -300,6 +355,13 @@ feed = sa.Table(
         "at",
         sqlite_where=sa.text("old_digest IS NOT NULL"),
         postgresql_where=sa.text("old_digest IS NOT NULL"),
+    ),
+    # When a repository ended, and all its tags with it.
+    sa.Index(
+        None,
+        "generation",
+        sqlite_where=sa.text("kind = 'repository.delete'"),
+        postgresql_where=sa.text("kind = 'repository.delete'"),
     ),
 )
 

@@ -28,8 +28,8 @@ def find(
     return tx.execute(query).scalar_one_or_none()
 
 
-def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) -> None:
-    """Point the tag at a manifest of the repository."""
+def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) -> Digest | None:
+    """Point the tag at a manifest of the repository; what it pointed at before."""
     values = {"digest": digest, "updated_at": tx.now}
     insert = (
         tx.insert(tags)
@@ -55,6 +55,7 @@ def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) ->
         digest=digest,
         old_digest=old,
     )
+    return old
 
 
 def delete(tx: Transaction, repository: RepositoryRow, tag: Tag) -> bool:

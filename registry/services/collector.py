@@ -15,6 +15,7 @@ from registry.metadata.candidates import SECOND, Candidate
 from registry.metadata.database import Database
 from registry.metadata.rounds import Round
 from registry.metadata.transaction import Kind, Transaction
+from registry.services import leftovers
 from registry.services.ages import Ages
 from registry.services.collection import GROUP, Collection, Done, Group, Tally, group
 from registry.services.gc_rules import GcRules
@@ -69,6 +70,7 @@ class Collector:
                 self._may_walk(row, now)
                 or self._is_odd(tx)
                 or bool(candidates.list_due(tx, now - self._grace, 1))
+                or leftovers.are_there(tx, now - self._grace)
             )
 
         return await self._db.read(work)
@@ -95,6 +97,10 @@ class Collector:
             await self._db.write(walk.go_on, actor=ACTOR, frees=True)
             return True
         before = tally.seen
+        if await self._db.read(lambda tx: leftovers.are_there(tx, until)):
+            tally.seen += await self._db.write(
+                lambda tx: leftovers.clear(tx, until), actor=ACTOR, frees=True
+            )
         collection = Collection(self._rules.untagged, until)
         found = await self._db.read(lambda tx: candidates.list_due(tx, until, BATCH))
         for some in group(found, self._at_once):

@@ -1,125 +1,81 @@
-"""Holding upload sessions by their rows, for stores that cannot lock.
+"""Holds: what keeps a manifest, and so all below it, whoever wants it to go."""
 
-A hold is a number that grows with each claim, the fencing token: whoever comes later makes every
-write of the former holder to the row fail. The lease beside it spares a live holder from that, and
-keeps one that is cut off from the database from sending bytes to the store for ever.
-"""
-
-import asyncio
-import contextlib
-import logging
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-
-from registry.auth.principals import OPERATOR
-from registry.errors import DatabaseUnavailableError
-from registry.metadata import uploads
+from registry.auth.books import Actor, Event, note
+from registry.errors import InputInvalidError, NotFoundError
+from registry.metadata import holds, manifests, repositories
 from registry.metadata.database import Database
-from registry.metadata.uploads import UploadRow
-from storage.driver import Record
-from storage.errors import StagedBusyError
+from registry.metadata.holds import HoldRow
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
 
-logger = logging.getLogger(__name__)
+__all__ = ["HoldRow", "Holds"]
 
-LEASE = 10.0
-"""Seconds after its last beat at which a holder counts as dead. Until then a client that goes on
-with the session is told 409, so it is short; the fence is what makes that safe.
-"""
-
-BEAT = 3.0
-"""Seconds between beats."""
+LONGEST_REASON = 1000
+"""Characters."""
 
 
-@dataclass(slots=True)
-class Hold:
-    """A claim, which another may follow."""
-
-    record: Record
-
-    over: bool = False
-    """To be set when the row is gone, so that it is not looked for."""
-
-    lost: bool = False
-    """Known at the end: whether another has claimed the session or ended it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Holds:
-    """Claims of this process."""
+    """Adding, listing and removing holds. `registry.services.removal` asks for them, and the
+    collector by `registry.metadata.reasons`.
+    """
 
-    database: Database
-
-    @contextlib.asynccontextmanager
-    async def hold(self, upload_id: str) -> AsyncIterator[Hold | None]:
-        """Hold the session's row; None: there is no such session. StagedBusyError if it is held."""
-        asked = time.monotonic()
-        row = await self._claim(upload_id)
-        if row is None:
-            yield None
-            return
-        lease = _Lease(self.database, row, asked)
-        beating = asyncio.create_task(lease.beat())
-        hold = Hold(Record(row.claim, row.parts or "", lease.save, lease.keep))
-        try:
-            yield hold
-        finally:
-            beating.cancel()
-            await asyncio.wait([beating])
-            hold.lost = not hold.over and not await lease.release()
-
-    async def _claim(self, upload_id: str) -> UploadRow | None:
-        row = await self.database.write(
-            lambda tx: uploads.claim(tx, upload_id, LEASE), actor=OPERATOR.name
-        )
-        if row is None:
-            present = await self.database.read(lambda tx: uploads.find(tx, upload_id))
-            if present is not None:
-                raise StagedBusyError
-        return row
-
-
-class _Lease:
-    """A claimed row, held on to."""
-
-    def __init__(self, database: Database, row: UploadRow, asked: float) -> None:
-        """`asked`: of `time.monotonic`, before the row was claimed."""
+    def __init__(self, database: Database) -> None:
         self._db = database
-        self._row = row
-        self._until = asked + LEASE
 
-    async def beat(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            with contextlib.suppress(DatabaseUnavailableError, StagedBusyError):
-                await self._renew()
+    async def list_page(self, n: int, last: int = 0) -> list[HoldRow]:
+        """At most `n` holds after the id `last`."""
+        return await self._db.read(lambda tx: holds.list_page(tx, n, last))
 
-    async def keep(self) -> None:
-        if time.monotonic() > self._until:
-            await self._renew()
+    async def get(self, hold_id: int) -> HoldRow:
+        """The hold; NotFoundError."""
 
-    async def _renew(self) -> None:
-        row, asked = self._row, time.monotonic()
-        if not await self._db.write(
-            lambda tx: uploads.hold(tx, row.id, row.claim, LEASE), actor=OPERATOR.name
-        ):
-            raise StagedBusyError
-        self._until = asked + LEASE
+        def work(tx: Transaction) -> HoldRow:
+            row = holds.find(tx, hold_id)
+            if row is None:
+                raise _unknown(hold_id)
+            return row
 
-    async def save(self, state: str) -> None:
-        row = self._row
-        if not await self._db.write(
-            lambda tx: uploads.save(tx, row.id, row.claim, state), actor=OPERATOR.name
-        ):
-            raise StagedBusyError
+        return await self._db.read(work)
 
-    async def release(self) -> bool:
-        """Whether it was held until now, as far as can be told."""
-        row = self._row
-        try:
-            return await self._db.write(
-                lambda tx: uploads.release(tx, row.id, row.claim), actor=OPERATOR.name
-            )
-        except DatabaseUnavailableError:
-            logger.warning("upload %s stays held until its lease runs out", row.id)
-            return True
+    async def add(
+        self,
+        name: RepositoryName,
+        digest: Digest,
+        reason: str,
+        actor: Actor,
+        *,
+        life: float | None = None,
+    ) -> HoldRow:
+        """Hold a manifest for `life` seconds, None: until the hold is removed, beside what holds it
+        already. NotFoundError where there is no such manifest; InputInvalidError.
+        """
+        if not reason.strip() or len(reason) > LONGEST_REASON or "\0" in reason:
+            raise InputInvalidError(f"a hold has a reason of 1 to {LONGEST_REASON} characters")
+
+        def work(tx: Transaction) -> HoldRow:
+            # Deletions have the repository for themselves, so none can be half-way.
+            repository = repositories.find(tx, name, keep=True)
+            if repository is None or not manifests.list_present(tx, repository, [digest]):
+                raise NotFoundError(f"there is no manifest {digest} in {name}")
+            row = holds.insert(tx, repository.id, digest, reason, life)
+            note(tx, actor, Event.HOLD_ADD, f"{name}@{digest}", hold=row.id, reason=reason)
+            return row
+
+        return await self._db.write(work, actor=actor.name)
+
+    async def remove(self, hold_id: int, actor: Actor) -> None:
+        """Remove a hold; NotFoundError. If nothing else keeps the manifest, its grace begins."""
+
+        def work(tx: Transaction) -> None:
+            row = holds.find(tx, hold_id)
+            if row is None or not holds.delete(tx, hold_id):
+                raise _unknown(hold_id)
+            target = f"{row.repository}@{row.digest}"
+            note(tx, actor, Event.HOLD_REMOVE, target, hold=row.id, reason=row.reason)
+
+        await self._db.write(work, actor=actor.name)
+
+
+def _unknown(hold_id: int) -> NotFoundError:
+    return NotFoundError(f"there is no hold {hold_id}")

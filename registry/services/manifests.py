@@ -1,35 +1,33 @@
 """Manifests: read, pushed and deleted, each in one transaction (design D4)."""
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from registry.auth.books import Actor
 from registry.auth.principals import OPERATOR, Principal
 from registry.errors import (
     DeniedError,
     DigestMismatchError,
     ManifestContentMissingError,
-    ManifestInUseError,
     ManifestUnknownError,
     TagMovedError,
 )
 from registry.metadata import blobs, manifests, repositories, tags
 from registry.metadata.blobs import BlobState
 from registry.metadata.database import Database
-from registry.metadata.manifests import Edge, Found, ManifestRow
+from registry.metadata.manifests import Edge, Found
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.metadata.watch import Watch
 from registry.oci.manifests import Kind, Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.services import removal
 from registry.services.gc_rules import GcRules
 from registry.services.manifest_cache import ManifestCache
 from registry.services.quotas import NOBODY, require_room
 from storage.digest import DEFAULT_ALGORITHM, Digest
-
-_FALLBACK_TAG = re.compile(r"sha(256|512)-[0-9a-f]{64}")
 
 _ON_THREAD = 64 * 1024
 """Bytes from which hashing and parsing leave the event loop."""
@@ -162,11 +160,13 @@ class Manifests:
         set_tags: Sequence[Tag] = (),
         condition: TagCondition | None = None,
         rights: TagRights = TagRights(),
+        override: Actor | None = None,
     ) -> Pushed:
         """Store a manifest, under `digest` if given, and point all of `set_tags` at it or none.
 
         Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError,
-        TagMovedError, DeniedError and QuotaExceededError; nothing is stored then.
+        TagMovedError, DeniedError, QuotaExceededError, and ProtectedError for immutable tags unless
+        there is somebody to `override` that; nothing is stored then.
         """
         if len(raw) < _ON_THREAD:
             actual, manifest = _read(raw, content_type, digest)
@@ -187,8 +187,7 @@ class Manifests:
                     condition.check(current)
             edges = self._edges(tx, repository, manifest)
             manifests.put(tx, repository, actual, manifest, edges)
-            for tag in sorted(set(set_tags)):
-                tags.put(tx, repository, tag, actual)
+            removal.set_tags(tx, repository, set_tags, actual, override)
 
         await self._db.write(work, actor=principal.name)
         return Pushed(actual, manifest.subject.digest if manifest.subject else None)
@@ -225,10 +224,12 @@ class Manifests:
         reference: Reference,
         principal: Principal,
         condition: TagCondition | None = None,
+        override: Actor | None = None,
     ) -> None:
         """Delete a tag alone, or a manifest with all its tags.
 
-        ManifestInUseError while an index that is kept names the manifest.
+        ManifestInUseError while an index that is kept names the manifest; ProtectedError while it
+        is held, and for immutable tags as `put`.
         """
 
         def work(tx: Transaction) -> None:
@@ -241,12 +242,12 @@ class Manifests:
                     raise _unknown(reference)
                 if condition is not None:
                     condition.check(current)
-                tags.delete(tx, repository, reference)
+                removal.delete_tag(tx, repository, reference, override)
                 return
             row = manifests.find(tx, name, reference)
             if row is None:
                 raise _unknown(reference)
-            delete_manifest(tx, repository, row)
+            removal.delete_manifest(tx, repository, row, override)
 
         await self._db.write(work, actor=principal.name, frees=True)
 
@@ -267,30 +268,3 @@ def _required(manifest: Manifest) -> set[Digest]:
     if manifest.config is not None:
         named.append(manifest.config)
     return {descriptor.digest for descriptor in named}
-
-
-def delete_manifest(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
-    """Delete a manifest with all its tags, and the repository if it was its last content. The
-    repository is locked by the caller. ManifestInUseError as `Manifests.delete`.
-    """
-    _free_from_indexes(tx, repository, row)
-    tags.delete_all_of(tx, repository, row.digest)
-    manifests.delete(tx, repository, row)
-    repositories.remove_if_empty(tx, repository)
-
-
-def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
-    """Refuse while an index names the manifest; one that is only a fallback tag's lets it go."""
-    while parents := manifests.list_parents(tx, repository, row.digest):
-        holders = [p for p in parents if not _is_fallback(tags.list_of(tx, repository, p.digest))]
-        if holders:
-            raise ManifestInUseError(
-                "an index of the repository names the manifest; delete the index first",
-                {"indexes": [str(holder.digest) for holder in holders]},
-            )
-        for parent in parents:
-            manifests.loosen(tx, repository, parent, row.digest)
-
-
-def _is_fallback(names: list[str]) -> bool:
-    return bool(names) and all(_FALLBACK_TAG.fullmatch(name) for name in names)

@@ -1,5 +1,5 @@
-"""What no rule may take from a repository, and why. Asked by a plan, and again in the transaction
-in which a tag or a manifest goes.
+"""Which tags no rule of retention may take, and why. Asked by a plan, and again in the transaction
+in which a tag goes. Beside what nobody may take, it is what belongs to something that is here.
 """
 
 import re
@@ -8,7 +8,7 @@ from collections.abc import Collection
 from registry.metadata import manifests
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
-from storage.digest import Digest
+from registry.services import removal
 
 # Tags that stand for what refers to a manifest: the referrers' fallback, and `sha256-….sig` of
 # cosign. They have the first 64 digits of its digest.
@@ -21,16 +21,9 @@ def find_protected_tags(
     """Those of the tags that stay, each with the reason."""
     begins = {tag: f"{match[1]}:{match[2]}" for tag in tags if (match := _ATTACHED.fullmatch(tag))}
     here = manifests.list_beginning(tx, repository, set(begins.values()))
-    return {
+    attached = {
         tag: f"it belongs to {here[begin]}, which is here"
         for tag, begin in begins.items()
         if begin in here
     }
-
-
-def find_protected_manifests(
-    tx: Transaction, repository: RepositoryRow, digests: Collection[Digest]
-) -> dict[Digest, str]:
-    """Those of the manifests that stay, each with the reason."""
-    del tx, repository, digests
-    return {}
+    return attached | removal.find_protected_tags(tx, repository, tags)

@@ -7,6 +7,9 @@ from registry.services.collector import Collector
 from registry.services.doomed import Doomed
 from registry.services.fsck import Fsck
 from registry.services.health import Health
+from registry.services.history import History
+from registry.services.holds import Holds
+from registry.services.immutable_tags import ImmutableTags
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
 from registry.services.pulls import Pulls
@@ -32,6 +35,9 @@ class Registry:
     uploads: Uploads
     manifests: Manifests
     tags: Tags
+    history: History
+    immutable_tags: ImmutableTags
+    holds: Holds
     referrers: Referrers
     collector: Collector
     why: Why

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from registry.auth.books import Actor
 from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
 from registry.auth.principals import Principal
 from registry.errors import RepositoryUnknownError
@@ -12,6 +13,7 @@ from registry.metadata.database import Database
 from registry.metadata.repositories import Region, RepositoryCounts, RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
+from registry.services import removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,19 @@ class Repositories:
 
         return await self._db.read(work)
 
-    async def delete(self, name: RepositoryName, principal: Principal) -> RepositoryCounts:
-        """Delete the repository with all that is in it; what it held."""
+    async def delete(
+        self, name: RepositoryName, principal: Principal, override: Actor | None = None
+    ) -> RepositoryCounts:
+        """Delete the repository with all that is in it; what it held.
+
+        ProtectedError while something holds a manifest of it, and while a tag of it is immutable
+        unless there is somebody to `override` that.
+        """
 
         def work(tx: Transaction) -> RepositoryCounts:
             found = find_or_raise(tx, name, lock=True)
             counts = repositories.count(tx, found)
-            repositories.delete(tx, found)
+            removal.delete_repository(tx, found, override)
             return counts
 
         return await self._db.write(work, actor=principal.name, patience=LONG, frees=True)

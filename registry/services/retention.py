@@ -14,7 +14,6 @@ from registry.metadata import (
     retention,
     retention_rules,
     retention_run,
-    tags,
 )
 from registry.metadata.call import LONG
 from registry.metadata.database import Database
@@ -26,8 +25,8 @@ from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName, list_patterns
 from registry.oci.references import Tag
 from registry.services.freed import measure
-from registry.services.manifests import delete_manifest
-from registry.services.protection import find_protected_manifests, find_protected_tags
+from registry.services.protection import find_protected_tags
+from registry.services.removal import delete_manifest, delete_tag, find_protected_manifests
 from registry.services.retention_plan import Decision, Item, decide_loose, decide_tags
 from registry.services.retention_rules import RetentionRule, read_rule
 from registry.services.retention_targets import list_targets
@@ -299,7 +298,7 @@ def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
         return False
     if find_protected_tags(tx, repository, [use.name]):
         return False
-    return tags.delete(tx, repository, Tag(use.name))
+    return delete_tag(tx, repository, Tag(use.name))
 
 
 def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManifest) -> bool:

@@ -1,18 +1,19 @@
-"""Tags: listed, copied, followed through time."""
+"""Tags: listed and copied."""
 
+from registry.auth.books import Actor
 from registry.auth.principals import Principal
-from registry.errors import ManifestUnknownError, RepositoryUnknownError
-from registry.metadata import blobs, changes, manifests, repositories, tags
-from registry.metadata.changes import ChangeRow
+from registry.errors import ManifestUnknownError
+from registry.metadata import blobs, manifests, repositories, tags
 from registry.metadata.database import Database
-from registry.metadata.manifests import Edge
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.oci.manifests import parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.services import removal
 from registry.services.quotas import require_room
 from registry.services.repositories import find_or_raise
+from registry.services.ties import tie
 from storage.digest import Digest
 
 
@@ -30,13 +31,6 @@ class Tags:
 
         return await self._db.read(work)
 
-    async def list_history(self, name: RepositoryName, tag: Tag, n: int) -> list[ChangeRow]:
-        """The latest `n` changes of the tag, newest first; RepositoryUnknownError if none ever."""
-        rows = await self._db.read(lambda tx: changes.list_of_tag(tx, name, tag, n))
-        if not rows:
-            raise RepositoryUnknownError("nothing was ever tagged so", {"tag": f"{name}:{tag}"})
-        return rows
-
     async def copy(
         self,
         source: RepositoryName,
@@ -44,10 +38,13 @@ class Tags:
         target: RepositoryName,
         tag: Tag,
         principal: Principal,
+        *,
+        override: Actor | None = None,
     ) -> Digest:
         """Tag a manifest of `source` in `target`, bringing what it names; its digest.
 
-        Errors for what is not there, QuotaExceededError.
+        Errors for what is not there, QuotaExceededError, and ProtectedError where the tag is
+        immutable, unless there is somebody to `override` that.
         """
 
         def work(tx: Transaction) -> Digest:
@@ -60,6 +57,7 @@ class Tags:
                 _bring(tx, origin, destination, row.digest)
                 require_room(tx, target)
             tags.put(tx, destination, tag, row.digest)
+            removal.set_tags(tx, destination, [tag], row.digest, override)
             return row.digest
 
         return await self._db.write(work, actor=principal.name)
@@ -78,21 +76,4 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
             blobs.link(tx, target, edge.digest)
     if digest not in manifests.list_present(tx, target, [digest]):
         manifest = parse_manifest(found.raw, found.row.media_type)
-        manifests.put(tx, target, digest, manifest, _tie(tx, target, edges))
-
-
-def _tie(tx: Transaction, target: RepositoryRow, edges: list[Edge]) -> list[Edge]:
-    """The edges as they are in `target`, which may have what the repository they are from lacks."""
-    digests = [edge.digest for edge in edges]
-    linked = blobs.list_linked(tx, target, digests)
-    entries = [edge.digest for edge in edges if edge.kind == "entry"]
-    present = manifests.list_present(tx, target, entries)
-    return [
-        Edge(
-            edge.kind,
-            edge.digest,
-            blob=edge.digest in linked and edge.digest not in present,
-            child=edge.digest in present,
-        )
-        for edge in edges
-    ]
+        manifests.put(tx, target, digest, manifest, tie(tx, target, edges))

@@ -25,8 +25,8 @@ from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
 from registry.services.chunks import Chunk, measured
-from registry.services.holds import Holds
 from registry.services.quotas import Quotas, Room, require_room
+from registry.services.upload_holds import UploadHolds
 from storage.digest import Digest
 from storage.errors import StagedBusyError, StagedLostError, StoreError
 from storage.keys import blob_key, find_digest, new_generation
@@ -59,7 +59,7 @@ class Uploads:
         self._stores = stores
         self._blobs = linked
         self._quotas = quotas
-        self._holds = Holds(database)
+        self._holds = UploadHolds(database)
 
     async def start(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
         """Begin a session. Nothing is created in the store until bytes come.

@@ -36,9 +36,10 @@ class Step:
     """A step of a path. `kind`: a `tag`, or the `index`, `subject` or `manifest` that refers to the
     next step. Where a path begins without a tag, it is why that stays all the same.
 
-    `rule`: untagged manifests are kept in the repository; `grace`: it may go at `until`, in
-    microseconds; `unreadable`: a manifest of the repository cannot be read; `unqueued`: it was
-    there before the queue was, and is not in it yet; `nothing`: it goes as soon as it is its turn.
+    `hold`: somebody holds the next step, for the reason that is the name; `rule`: untagged
+    manifests are kept in the repository; `grace`: it may go at `until`, in microseconds;
+    `unreadable`: a manifest of the repository cannot be read; `unqueued`: it was there before the
+    queue was, and is not in it yet; `nothing`: it goes as soon as it is its turn.
     """
 
     kind: str
@@ -136,7 +137,7 @@ class Why:
             yield [self._find_root(tx, kind, repository, digest), *below]
         for keeper, found in keepers:
             step = Step(keeper.value, name, str(found))
-            if keeper is Keeper.TAG:
+            if keeper in {Keeper.TAG, Keeper.HOLD}:
                 yield [step, *below]
             else:
                 yield from self._list_paths(tx, Kind.MANIFEST, repository, found, [step, *below])

@@ -6,13 +6,19 @@ import httpx
 import pytest
 
 from registry.api.admin.table import BASE, OPERATIONS
+from registry.auth import principals
 from registry.auth.patterns import RepositoryPattern
+from registry.oci.names import RepositoryName
+from registry.oci.tag_patterns import TagPattern
 from registry.services.retention_rules import RetentionRule
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
+from tests.support.kit import index_manifest
 
 pytestmark = pytest.mark.anyio
+
+NAME = RepositoryName("team/app")
 
 ROLES = ("anonymous", "herself", "other", "pattern", "bounded", "admin")
 
@@ -48,6 +54,12 @@ check_grant    401 403 403 200 403 200
 list_quotas    401 403 403 403 403 200
 set_quota      401 403 403 403 403 200
 remove_quota   401 403 403 403 403 204
+list_immutable_tags    401 200 200 200 403 200
+add_immutable_tags     401 403 403 201 403 201
+remove_immutable_tags  401 403 403 204 403 204
+list_holds     401 200 200 200 403 200
+add_hold       401 403 403 201 403 201
+remove_hold    401 403 403 204 403 204
 list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
@@ -81,6 +93,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "take_grant": {"subject": "alice", "pattern": "team/take/{role}"},
     "set_quota": {"pattern": "new-quota/{role}", "limit": 1024},
     "remove_quota": {"pattern": "old-quota/{role}"},
+    "add_immutable_tags": {"pattern": "team/{role}", "tags": "v*"},
+    "remove_immutable_tags": {"pattern": "team/take/{role}", "tags": "v*"},
+    "add_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -96,10 +111,10 @@ BLOB = b"a blob"
 NAMES = {
     "group": "devs",
     "user": "alice",
-    "id": "{grant}",
     "kid": "{kid}",
     "digest": str(Digest.of(BLOB)),
 }
+IDS = {"remove_hold": "{hold}"}
 NAMED = {
     "remove_user": "leaver",
     "revoke_token": "old-{role}",
@@ -112,6 +127,8 @@ NAMED = {
 # What is not there, in place of what is.
 MISSING = {
     "{grant}": "987654321",
+    "{hold}": "987654321",
+    "{digest}": f"sha256:{'0' * 64}",
     "{kid}": "nothing",
     "alice": "nobody",
     "old-rules": "no-rules",
@@ -160,7 +177,18 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         pattern = RepositoryPattern.parse(f"team/old-rules/{role}")
         rule = RetentionRule(pattern, keep_newest=9)
         await api.opened.registry.retention_rules.set(rule, OPERATOR)
+    await _protect(api)
     return logins
+
+
+async def _protect(api: Api) -> None:
+    """A manifest that each role's hold keeps, and a rule of immutable tags for each."""
+    registry, raw = api.opened.registry, index_manifest([])
+    pushed = await registry.manifests.put(NAME, raw, None, principals.OPERATOR)
+    for role in ROLES:
+        await registry.holds.add(NAME, pushed.digest, role, OPERATOR)
+        pattern = RepositoryPattern.parse(f"team/take/{role}")
+        await registry.immutable_tags.add(pattern, TagPattern("v*"), OPERATOR)
 
 
 async def _fill(api: Api, role: str) -> dict[str, str]:
@@ -168,9 +196,12 @@ async def _fill(api: Api, role: str) -> dict[str, str]:
     grants = await api.opened.access.grants.list_page(1000)
     ids = {str(grant.pattern): str(grant.id) for grant in grants}
     keys = await api.opened.access.keys.list_all()
+    holds = {hold.reason: hold for hold in await api.opened.registry.holds.list_page(1000)}
     return {
         "role": role,
         "grant": ids.get(f"team/gone/{role}", "0"),
+        "hold": str(holds[role].id) if role in holds else "0",
+        "digest": str(Digest.of(index_manifest([]))),
         "kid": next(key.kid for key in keys if key.state == "active"),
     }
 
@@ -185,7 +216,7 @@ async def _send(
             text = text.replace(there, gone)
         return text.format(**fill)
 
-    names = {**NAMES, "name": NAMED.get(name, "alice")}
+    names = {**NAMES, "name": NAMED.get(name, "alice"), "id": IDS.get(name, "{grant}")}
     path = operation.path.format(**{key: write(value) for key, value in names.items()})
     body = {
         key: write(value) if isinstance(value, str) else value

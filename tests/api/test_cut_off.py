@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from registry.metadata import tables
-from registry.services import holds
+from registry.services import upload_holds
 from storage.s3_client import LATE
 from tests.api.conftest import Started
 from tests.metadata.rows import rows
@@ -40,7 +40,7 @@ async def test_leaves_no_byte_for_ever(
         # It had looked before, and was slow since.
         async def keep(_: object) -> None: ...
 
-        monkeypatch.setattr(holds._Lease, "keep", keep)
+        monkeypatch.setattr(upload_holds._Lease, "keep", keep)
     with tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
         behind = database_url.replace(f":{postgres.port}/", f":{proxy.port}/")
         async with start_api({"database.url": behind}) as cut, start_api() as other:

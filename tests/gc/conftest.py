@@ -29,12 +29,17 @@ class Yard(Kit):
     opened: Opened
 
     async def age(self, seconds: float = GRACE) -> None:
-        """Let time pass for all that is queued."""
-        since = tables.candidates.c.since
-        query = sa.update(tables.candidates).values(since=since - int(seconds * SECOND))
+        """Let time pass for all that is queued, was deleted, or expires."""
+        columns = (
+            tables.candidates.c.since,
+            tables.removed_manifests.c.removed_at,
+            tables.holds.c.expires_at,
+        )
 
         def work(tx: Transaction) -> None:
-            tx.execute(query)
+            for column in columns:
+                earlier = {column.name: column - int(seconds * SECOND)}
+                tx.execute(sa.update(column.table).values(earlier))
 
         await self.opened.database.write(work, actor="test")
 

@@ -23,6 +23,8 @@ from registry.errors import SchemaError
 from registry.metadata import (
     candidates,
     doomed,
+    holds,
+    immutable_tags,
     leases,
     migrate,
     pulls,
@@ -104,6 +106,8 @@ def fill(url: str) -> None:
         row = add(tx, image("1"), "latest")
         candidates.note_unreadable(tx, find(tx).id, row.digest)
         pulls.put(tx, [(row.id, "latest", 0)])
+        holds.insert(tx, find(tx).id, row.digest, "evidence", None)
+        immutable_tags.insert(tx, "team/**", "v*")
 
     async def job() -> None:
         database = Database(url)

@@ -74,7 +74,7 @@ async def test_every_move_starts_where_the_one_before_ended(replicas: list[Datab
         for manifest in images:
             add(tx, manifest)
 
-    def move(number: int, tag: str) -> Callable[[Transaction], None]:
+    def move(number: int, tag: str) -> Callable[[Transaction], object]:
         return lambda tx: tags.put(tx, find(tx), Tag(tag), digest_of(images[number]))
 
     await replicas[0].write(prepare, actor="ann")

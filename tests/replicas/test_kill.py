@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.services import holds
+from registry.services import upload_holds
 from storage.digest import Digest
 from tests.support.kit import Kit, codes
 from tests.support.pushing import blob_bytes
@@ -147,7 +147,7 @@ async def test_sessions_go_on_at_the_other_replica(
                 await require_blob(b, fresh)
             await asyncio.gather(*(push.retry(b) for push in retried))
             waited = time.monotonic() - killed
-            assert waited < holds.LEASE + 15
+            assert waited < upload_holds.LEASE + 15
             assert replicas.list_unowned() == []
             for push in abandoned:
                 if push.point == "after _link":

@@ -61,7 +61,8 @@ class GcRun(Shown, frozen=True):
 
 class PathStep(Shown, frozen=True):
     """A tag, or an index, subject or manifest that refers to what comes next; or why what comes
-    next stays without: `rule`, `grace`, `unreadable`, `unqueued`, `nothing`.
+    next stays without: `hold`, whose reason is the name, `rule`, `grace`, `unreadable`, `unqueued`,
+    `nothing`.
     """
 
     kind: str

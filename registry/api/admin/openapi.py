@@ -62,8 +62,8 @@ def build_document() -> dict[str, Any]:
         "info": {
             "title": "Moorage admin API",
             "version": version("moorage"),
-            "description": "Users, groups, robots, tokens, grants, keys, the audit log, and "
-            "retention.",
+            "description": "Users, groups, robots, tokens, grants, quotas, keys, the audit log, "
+            "garbage collection, retention, immutable tags and holds.",
         },
         "servers": [{"url": "/"}],
         "security": [{"password": []}, {"token": []}],

@@ -7,8 +7,11 @@ from registry.api.advice import advise
 from registry.api.body import read_body
 from registry.api.call import Call
 from registry.api.etags import is_unchanged, parse_etags
+from registry.api.guard import find_origin
 from registry.auth.actions import Right
+from registry.auth.books import Actor
 from registry.errors import (
+    DeniedError,
     ManifestUnknownError,
     TagInvalidError,
     TooManyTagsError,
@@ -21,6 +24,9 @@ from storage.digest import Digest
 
 MAX_TAGS = 100
 """Tags set by one push."""
+
+OVERRIDE = "Moorage-Override"
+IMMUTABLE = "immutable"
 
 
 def _existing_reference(call: Call) -> Reference:
@@ -56,6 +62,21 @@ def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
     return [reference]
 
 
+def _override(call: Call) -> Actor | None:
+    """Who asks that tags be changed though they are immutable; DeniedError unless she may."""
+    asked = call.request.headers.get(OVERRIDE)
+    if asked is None:
+        return None
+    if asked != IMMUTABLE:
+        raise UnsupportedError(f"{OVERRIDE} can be: {IMMUTABLE}")
+    if Right.ADMIN not in call.caller.rights_in(call.name):
+        raise DeniedError(
+            f"{OVERRIDE} is for those who administer the repository, by name and password or a "
+            "personal access token; the tokens of /token give no such right"
+        )
+    return Actor(call.principal.name, find_origin(call.request))
+
+
 async def get_manifest(call: Call) -> Response:
     reference = _existing_reference(call)
     found = await call.registry.manifests.get(call.name, reference, call.began)
@@ -85,6 +106,7 @@ async def put_manifest(call: Call) -> Response:
         set_tags=set_tags,
         condition=_condition(call.request.headers),
         rights=TagRights(Right.CREATE in rights, Right.OVERWRITE in rights),
+        override=_override(call),
     )
     response = Response(
         None,
@@ -104,6 +126,10 @@ async def put_manifest(call: Call) -> Response:
 
 async def delete_manifest(call: Call) -> Response:
     await call.registry.manifests.delete(
-        call.name, _existing_reference(call), call.principal, _condition(call.request.headers)
+        call.name,
+        _existing_reference(call),
+        call.principal,
+        _condition(call.request.headers),
+        _override(call),
     )
     return Response(None, 202)

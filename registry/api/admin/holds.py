@@ -1,0 +1,150 @@
+"""Holds, which keep manifests whoever wants them to go."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    PAGE,
+    Asked,
+    Life,
+    Moment,
+    Number,
+    Page,
+    Shown,
+    Size,
+    Text,
+    clamp,
+    make_page,
+    read_life,
+    write_moment,
+)
+from registry.api.admin.gc import DigestText
+from registry.api.admin.grants import REPOSITORY_ADMINS, SOME_ADMINS
+from registry.api.admin.operation import Operation
+from registry.auth.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import DeniedError, InputInvalidError, NameInvalidError, NotFoundError
+from registry.oci.names import RepositoryName
+from registry.services import holds
+from registry.services.holds import LONGEST_REASON
+from storage.digest import Digest, DigestInvalidError
+
+Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
+Reason = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": LONGEST_REASON})]
+
+
+class Hold(Shown, frozen=True):
+    """What keeps a manifest, and so all below it. One that has expired goes by itself."""
+
+    id: int
+    repository: str
+    digest: str
+    reason: str
+    created_by: str
+    created_at: Moment
+    expires_at: Moment | None
+
+
+class ListHolds(Asked, frozen=True):
+    """A page of holds by id: `n` entries after `last`, of one repository if it is given."""
+
+    n: Size = PAGE
+    last: Number = 0
+    repository: Text = ""
+
+
+class AddHold(Asked, frozen=True):
+    """A manifest to hold, and why; left out, `expires` is never."""
+
+    repository: Repository
+    digest: DigestText
+    reason: Reason
+    expires: Life | None = None
+
+
+class NumberedHold(Asked, frozen=True):
+    """A hold by its id."""
+
+    id: Number
+
+
+_EVERYTHING = RepositoryPattern.parse("**")
+
+
+def _show(row: holds.HoldRow) -> Hold:
+    return Hold(
+        id=row.id,
+        repository=str(row.repository),
+        digest=str(row.digest),
+        reason=row.reason,
+        created_by=row.created_by,
+        created_at=rfc3339(row.created_at),
+        expires_at=write_moment(row.expires_at),
+    )
+
+
+def _administers(call: Call, row: holds.HoldRow) -> bool:
+    return call.administers(RepositoryPattern.parse(str(row.repository)))
+
+
+async def list_holds(call: Call, asked: ListHolds) -> Page[Hold]:
+    """List holds: those of repositories that the caller may administer, which may be none."""
+    n, last = clamp(asked.n), asked.last
+    found: list[holds.HoldRow] = []
+    more = True
+    while len(found) <= n and more:
+        some = await call.registry.holds.list_page(PAGE, last)
+        found += [
+            row
+            for row in some
+            if asked.repository in {"", str(row.repository)} and _administers(call, row)
+        ]
+        more = len(some) == PAGE
+        last = some[-1].id if some else last
+    return make_page(found, n, _show, lambda row: row.id)
+
+
+async def add_hold(call: Call, asked: AddHold) -> Hold:
+    """Hold a manifest: nobody and nothing deletes it, nor what it names. Its tags may move."""
+    try:
+        digest = Digest.parse(asked.digest)
+    except DigestInvalidError as error:
+        raise InputInvalidError(str(error)) from error
+    return _show(
+        await call.registry.holds.add(
+            RepositoryName.parse(asked.repository),
+            digest,
+            asked.reason,
+            call.actor,
+            life=read_life(asked.expires),
+        )
+    )
+
+
+async def remove_hold(call: Call, asked: NumberedHold) -> None:
+    """Remove a hold. If nothing else keeps its manifest, its grace begins now."""
+    try:
+        row = await call.registry.holds.get(asked.id)
+    except NotFoundError:
+        if not call.administers(_EVERYTHING):
+            raise _denied() from None
+        raise
+    if not _administers(call, row):
+        raise _denied()
+    await call.registry.holds.remove(row.id, call.actor)
+
+
+def _denied() -> DeniedError:
+    # One answer for what is not there and for what is not hers.
+    return DeniedError("the right for this is missing")
+
+
+OPERATIONS = (
+    Operation("GET", "/holds", list_holds, SOME_ADMINS),
+    Operation(
+        "POST", "/holds", add_hold, REPOSITORY_ADMINS, (NameInvalidError, NotFoundError), 201
+    ),
+    Operation("DELETE", "/holds/{id}", remove_hold, SOME_ADMINS, (NotFoundError,), 204),
+)

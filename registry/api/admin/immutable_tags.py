@@ -1,0 +1,96 @@
+"""Rules that say which tags cannot be moved or deleted."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import (
+    PAGE,
+    Asked,
+    Moment,
+    Number,
+    Page,
+    Pattern,
+    Shown,
+    Size,
+    clamp,
+    make_page,
+)
+from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
+from registry.api.admin.operation import Operation
+from registry.auth.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.oci.tag_patterns import TagPattern
+from registry.services import immutable_tags
+
+TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*"]})]
+
+
+class ImmutableTags(Shown, frozen=True):
+    """Tags that match `tags` are immutable in the repositories of the pattern."""
+
+    id: int
+    pattern: str
+    tags: str
+    created_by: str
+    created_at: Moment
+
+
+class ListImmutableTags(Asked, frozen=True):
+    """A page of rules by id: `n` entries after `last`."""
+
+    n: Size = PAGE
+    last: Number = 0
+
+
+class NameImmutableTags(Asked, frozen=True):
+    """A rule by what it says."""
+
+    pattern: Pattern
+    tags: TagGlob
+
+
+def _show(row: immutable_tags.ImmutableRow) -> ImmutableTags:
+    return ImmutableTags(row.id, row.pattern, row.tags, row.created_by, rfc3339(row.created_at))
+
+
+async def list_immutable_tags(call: Call, asked: ListImmutableTags) -> Page[ImmutableTags]:
+    """List the rules of immutable tags: those that the caller may administer, which may be none."""
+    n, last = clamp(asked.n), asked.last
+    found: list[immutable_tags.ImmutableRow] = []
+    more = True
+    while len(found) <= n and more:
+        some = await call.registry.immutable_tags.list_page(PAGE, last)
+        found += [row for row in some if call.administers(RepositoryPattern.parse(row.pattern))]
+        more = len(some) == PAGE
+        last = some[-1].id if some else last
+    return make_page(found, n, _show, lambda row: row.id)
+
+
+async def add_immutable_tags(call: Call, asked: NameImmutableTags) -> ImmutableTags:
+    """Let tags be immutable from now on: such that are there, and such as come."""
+    return _show(
+        await call.registry.immutable_tags.add(
+            RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
+        )
+    )
+
+
+async def remove_immutable_tags(call: Call, asked: NameImmutableTags) -> None:
+    """Remove a rule of immutable tags."""
+    await call.registry.immutable_tags.remove(
+        RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
+    )
+
+
+_PATH = "/immutable-tags"
+
+OPERATIONS = (
+    Operation("GET", _PATH, list_immutable_tags, SOME_ADMINS),
+    Operation("POST", _PATH, add_immutable_tags, PATTERN_ADMINS, (ConflictError,), 201),
+    Operation(
+        "POST", f"{_PATH}/remove", remove_immutable_tags, PATTERN_ADMINS, (NotFoundError,), 204
+    ),
+)

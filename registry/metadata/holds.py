@@ -1,0 +1,123 @@
+"""Rows of holds: what keeps a manifest whoever wants it to go."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import holds, repositories
+from registry.metadata.transaction import Kind, Transaction, in_chunks
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_h = holds.c
+
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRow:
+    """A hold. Times in microseconds; `expires_at` by the database's clock, None: never."""
+
+    id: int
+    repository: RepositoryName
+    digest: Digest
+    reason: str
+    created_by: str
+    created_at: int
+    expires_at: int | None
+
+
+def _select() -> sa.Select[*tuple[Any, ...]]:
+    return sa.select(
+        _h.id,
+        repositories.c.name,
+        _h.digest,
+        _h.reason,
+        _h.created_by,
+        _h.created_at,
+        _h.expires_at,
+    ).join(repositories, repositories.c.id == _h.repository_id)
+
+
+def _is_over(tx: Transaction) -> sa.ColumnElement[bool]:
+    return _h.expires_at <= sa.select(tx.read_clock()).scalar_subquery()
+
+
+def _is_in_force(tx: Transaction) -> sa.ColumnElement[bool]:
+    return sa.or_(_h.expires_at.is_(None), sa.not_(_is_over(tx)))
+
+
+def insert(
+    tx: Transaction, repository_id: int, digest: Digest, reason: str, life: float | None
+) -> HoldRow:
+    """Hold a manifest, which the caller holds against removal, for `life` seconds; None: until the
+    hold is removed.
+    """
+    expires_at = None if life is None else tx.read_clock() + int(life * SECOND)
+    query = (
+        sa.insert(holds)
+        .values(
+            repository_id=repository_id,
+            digest=digest,
+            reason=reason,
+            created_by=tx.actor,
+            created_at=tx.now,
+            expires_at=expires_at,
+        )
+        .returning(_h.id)
+    )
+    made = tx.execute(query).scalar_one()
+    return HoldRow(*tx.execute(_select().where(_h.id == made)).one())
+
+
+def find(tx: Transaction, hold_id: int) -> HoldRow | None:
+    row = tx.execute(_select().where(_h.id == hold_id)).one_or_none()
+    return HoldRow(*row) if row else None
+
+
+def list_page(tx: Transaction, n: int, last: int) -> list[HoldRow]:
+    """At most `n` holds after the id `last`."""
+    query = _select().where(_h.id > last).order_by(_h.id).limit(n)
+    return [HoldRow(*row) for row in tx.execute(query)]
+
+
+def list_of(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> list[HoldRow]:
+    """The holds of the manifests that are in force, the oldest first."""
+    found: list[HoldRow] = []
+    for chunk in in_chunks(digests):
+        query = _select().where(_h.repository_id == repository_id, _h.digest.in_(chunk))
+        found += [HoldRow(*row) for row in tx.execute(query.where(_is_in_force(tx)))]
+    return sorted(found, key=lambda row: row.id)
+
+
+def find_any(tx: Transaction, repository_id: int) -> HoldRow | None:
+    """A hold in the repository that is in force."""
+    query = _select().where(_h.repository_id == repository_id, _is_in_force(tx))
+    row = tx.execute(query.order_by(_h.id).limit(1)).one_or_none()
+    return HoldRow(*row) if row else None
+
+
+def delete(tx: Transaction, hold_id: int) -> bool:
+    """Remove a hold, which alone may have kept its manifest; whether there was one."""
+    gone = sa.delete(holds).where(_h.id == hold_id).returning(_h.repository_id, _h.digest)
+    row = tx.execute(gone).one_or_none()
+    if row is None:
+        return False
+    tx.queue((row[0], Kind.MANIFEST, row[1]))
+    return True
+
+
+def list_over(tx: Transaction, n: int) -> list[HoldRow]:
+    """At most `n` holds that have expired."""
+    query = _select().where(_is_over(tx)).order_by(_h.expires_at).limit(n)
+    return [HoldRow(*row) for row in tx.execute(query)]
+
+
+def drop_over(tx: Transaction, repository_id: int, digest: Digest | None = None) -> None:
+    """Remove those that have expired of a manifest that goes, or of all of the repository."""
+    here = _h.repository_id == repository_id
+    if digest is not None:
+        here = sa.and_(here, _h.digest == digest)
+    tx.execute(sa.delete(holds).where(here, _is_over(tx)))

@@ -1,0 +1,36 @@
+"""What has had its time: manifests that were deleted a grace ago, and holds that have expired."""
+
+import time
+
+from registry.auth.books import Actor, Event, note
+from registry.metadata import holds, removed_manifests
+from registry.metadata.transaction import Transaction
+
+_AT_ONCE = 50
+
+_LONGEST = 0.02
+"""Seconds after which a transaction takes on no more: each row may have the 4 MiB of a manifest."""
+
+
+def are_there(tx: Transaction, until: int) -> bool:
+    """Whether `clear` would find any."""
+    return bool(removed_manifests.list_due(tx, until, 1) or holds.list_over(tx, 1))
+
+
+def clear(tx: Transaction, until: int) -> int:
+    """Forget some manifests that were deleted not after `until`, in microseconds, and remove holds
+    that have expired; how many.
+    """
+    deadline = time.monotonic() + _LONGEST
+    count = 0
+    for row in holds.list_over(tx, _AT_ONCE):
+        holds.delete(tx, row.id)
+        target = f"{row.repository}@{row.digest}"
+        note(tx, Actor(tx.actor), Event.HOLD_EXPIRE, target, hold=row.id, reason=row.reason)
+        count += 1
+    for key in removed_manifests.list_due(tx, until, _AT_ONCE):
+        removed_manifests.delete(tx, key)
+        count += 1
+        if time.monotonic() > deadline:
+            break
+    return count

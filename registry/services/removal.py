@@ -1,0 +1,150 @@
+"""Taking something away from a repository: a tag that moves or goes, a manifest, all of it.
+
+Whether it is protected, and why, is asked here, in the transaction that takes it away.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+
+from registry.auth.books import Actor, Event, note
+from registry.errors import ManifestInUseError, ProtectedError
+from registry.metadata import holds, immutable_tags, manifests, repositories, tags
+from registry.metadata.manifests import ManifestRow
+from registry.metadata.repositories import RepositoryRow
+from registry.metadata.transaction import Transaction
+from registry.oci.names import list_patterns
+from registry.oci.references import Tag
+from registry.oci.tag_patterns import TagPattern
+from storage.digest import Digest
+
+_FALLBACK_TAG = re.compile(r"sha(256|512)-[0-9a-f]{64}")
+
+_PAGE = 1000
+
+
+def find_protected_tags(
+    tx: Transaction, repository: RepositoryRow, names: Collection[str]
+) -> dict[str, str]:
+    """Those of the tags that can be neither moved nor deleted, each with the reason."""
+    immutable_tags.lock(tx, shared=True)
+    rules = [
+        (TagPattern(row.tags), f"tags {row.tags} are immutable in {row.pattern}")
+        for row in immutable_tags.list_of(tx, list_patterns(str(repository.name)))
+    ]
+    found: dict[str, str] = {}
+    for pattern, reason in reversed(rules):  # so that the oldest is told
+        found |= {name: reason for name in names if pattern.matches(name)}
+    return found
+
+
+def find_protected_manifests(
+    tx: Transaction, repository: RepositoryRow, digests: Collection[Digest]
+) -> dict[Digest, str]:
+    """Those of the manifests that cannot be deleted, each with the reason."""
+    rows = holds.list_of(tx, repository.id, digests)
+    return {row.digest: f"hold {row.id}: {row.reason}" for row in reversed(rows)}
+
+
+def set_tags(
+    tx: Transaction,
+    repository: RepositoryRow,
+    names: Collection[Tag],
+    digest: Digest,
+    override: Actor | None = None,
+) -> None:
+    """Point all of the tags at a manifest of the repository; ProtectedError for an immutable one
+    that points elsewhere, unless there is somebody to override that.
+    """
+    before = {str(tag): tags.put(tx, repository, tag, digest) for tag in sorted(set(names))}
+    moved = [tag for tag, old in before.items() if old not in {None, digest}]
+    _require_movable(tx, repository, moved, override)
+
+
+def delete_tag(
+    tx: Transaction, repository: RepositoryRow, tag: Tag, override: Actor | None = None
+) -> bool:
+    """Delete the tag alone; whether there was one. ProtectedError as `set_tags`."""
+    if not tags.delete(tx, repository, tag):
+        return False
+    _require_movable(tx, repository, [str(tag)], override)
+    return True
+
+
+def delete_manifest(
+    tx: Transaction, repository: RepositoryRow, row: ManifestRow, override: Actor | None = None
+) -> None:
+    """Delete a manifest with all its tags, and the repository if it was its last content. The
+    repository is locked by the caller.
+
+    ManifestInUseError while an index that is kept names the manifest; ProtectedError while
+    something holds it, and as `set_tags`.
+    """
+    _free_from_indexes(tx, repository, row)
+    _refuse(find_protected_manifests(tx, repository, [row.digest]))
+    _require_movable(tx, repository, tags.list_of(tx, repository, row.digest), override)
+    tags.delete_all_of(tx, repository, row.digest)
+    manifests.delete(tx, repository, row)
+    repositories.remove_if_empty(tx, repository)
+
+
+def delete_repository(
+    tx: Transaction, repository: RepositoryRow, override: Actor | None = None
+) -> None:
+    """Delete a repository, locked by the caller, with all that is in it; ProtectedError while
+    something holds a manifest of it, and as `set_tags`.
+    """
+    held = holds.find_any(tx, repository.id)
+    if held is not None:
+        _refuse({held.digest: f"hold {held.id}: {held.reason}"})
+    last, more = "", True
+    while more:
+        names = tags.list_names(tx, repository, _PAGE, last)
+        _require_movable(tx, repository, names, override)
+        more, last = len(names) == _PAGE, names[-1] if names else last
+    repositories.delete(tx, repository)
+
+
+def _require_movable(
+    tx: Transaction, repository: RepositoryRow, names: Collection[str], override: Actor | None
+) -> None:
+    if not names:
+        return
+    protected = find_protected_tags(tx, repository, names)
+    if override is None:
+        _refuse(protected)
+    else:
+        for name, reason in protected.items():
+            target = f"{repository.name}:{name}"
+            note(tx, override, Event.IMMUTABLE_OVERRIDE, target, reason=reason)
+
+
+def _refuse(protected: Mapping[str, str] | Mapping[Digest, str]) -> None:
+    """Raise ProtectedError if there is anything protected; the first is told in words."""
+    for what, reason in protected.items():
+        raise ProtectedError(
+            f"{what} is protected: {reason}",
+            {"protected": {str(each): why for each, why in protected.items()}},
+        )
+
+
+def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
+    """Refuse while an index names the manifest; one that is only a fallback tag's lets it go."""
+    while parents := manifests.list_parents(tx, repository, row.digest):
+        held = find_protected_manifests(tx, repository, [parent.digest for parent in parents])
+        holders = [
+            parent
+            for parent in parents
+            if parent.digest in held
+            or not _is_fallback(tags.list_of(tx, repository, parent.digest))
+        ]
+        if holders:
+            raise ManifestInUseError(
+                "an index of the repository names the manifest; delete the index first",
+                {"indexes": [str(holder.digest) for holder in holders]},
+            )
+        for parent in parents:
+            manifests.loosen(tx, repository, parent, row.digest)
+
+
+def _is_fallback(names: list[str]) -> bool:
+    return bool(names) and all(_FALLBACK_TAG.fullmatch(name) for name in names)

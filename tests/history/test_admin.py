@@ -1,0 +1,93 @@
+"""Holds and immutable tags through the admin API, by those who administer a part."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+from tests.gc.conftest import Opening, Yard
+from tests.history.conftest import OPERATOR
+from tests.support.accounts import AUTH, Accounts, Login
+from tests.support.admin import Admin
+from tests.support.kit import index_manifest
+
+pytestmark = pytest.mark.anyio
+
+DENIED = "403 DENIED: the right for this is missing"
+RAW = index_manifest([])
+NAMES = ("team/app", "other", "team/web")
+
+
+@pytest.fixture
+async def closed(open_yard: Opening) -> AsyncIterator[Yard]:
+    async with open_yard(AUTH) as opened:
+        yield opened
+
+
+async def sign_up(yard: Yard) -> tuple[Login, Login]:
+    """An admin, and somebody who administers team/**; the manifest is in each repository."""
+    accounts = Accounts.of(yard.opened)
+    root, carol = await accounts.user("root", admin=True), await accounts.user("carol")
+    await accounts.grant("carol", "team/**", "admin")
+    for name in NAMES:
+        await yard.put_manifest(name, "latest", RAW, headers=root.basic)
+    return root, carol
+
+
+async def test_holds_are_seen_and_removed_within_what_she_administers(closed: Yard) -> None:
+    root, carol = (Admin(closed.http, login) for login in await sign_up(closed))
+    made = [
+        await closed.opened.registry.holds.add(
+            RepositoryName(name), Digest.of(RAW), f"for {name}", OPERATOR
+        )
+        for name in NAMES
+    ]
+    ids = [hold.id for hold in made]
+    first = await carol.send("GET", "/holds", n=1)
+    assert [hold["id"] for hold in first["items"]] == [ids[0]]
+    second = await carol.send("GET", "/holds", n=1, last=first["next"])
+    assert [hold["id"] for hold in second["items"]] == [ids[2]]
+    assert second["next"] is None
+    assert [hold["id"] for hold in (await root.send("GET", "/holds"))["items"]] == ids
+    [other] = (await root.send("GET", "/holds", repository="other"))["items"]
+    assert other["reason"] == "for other"
+    for number in (ids[1], 987654321):
+        assert await carol.refused("DELETE", f"/holds/{number}") == DENIED
+    assert "404 NOT_FOUND" in await root.refused("DELETE", "/holds/987654321")
+    await carol.send("DELETE", f"/holds/{ids[0]}", expect=204)
+
+
+async def test_what_cannot_be_held(closed: Yard) -> None:
+    _, carol = (Admin(closed.http, login) for login in await sign_up(closed))
+    good: dict[str, Any] = {"repository": "team/app", "digest": str(Digest.of(RAW)), "reason": "x"}
+    for change, refusal in (
+        ({"repository": "other"}, "403 DENIED"),
+        ({"repository": "Team"}, "400 NAME_INVALID"),
+        ({"digest": "sha256:12"}, "400 INVALID"),
+        ({"digest": str(Digest.of(b""))}, "404 NOT_FOUND"),
+        ({"reason": ""}, "400 INVALID"),
+        ({"reason": "x" * 1001}, "400 INVALID"),
+        ({"expires": "soon"}, "400 INVALID"),
+    ):
+        assert (await carol.refused("POST", "/holds", good | change)).startswith(refusal), change
+    assert (await carol.send("POST", "/holds", good, expect=201))["created_by"] == "carol"
+
+
+async def test_immutable_tags_within_what_she_administers(closed: Yard) -> None:
+    root, carol = (Admin(closed.http, login) for login in await sign_up(closed))
+    rule = {"pattern": "team/*", "tags": "v*"}
+    made = await carol.send("POST", "/immutable-tags", rule, expect=201)
+    assert made["created_by"] == "carol"
+    assert (await carol.refused("POST", "/immutable-tags", rule)).startswith("409 CONFLICT")
+    await root.send("POST", "/immutable-tags", {"pattern": "**", "tags": "*"}, expect=201)
+    assert (await carol.send("GET", "/immutable-tags"))["items"] == [made]
+    for wrong in ({"pattern": "team/**/x"}, {"tags": "a b"}, {"tags": ""}):
+        refused = await root.refused("POST", "/immutable-tags", rule | wrong)
+        assert refused.startswith("400 INVALID"), wrong
+    for path in ("/immutable-tags", "/immutable-tags/remove"):
+        assert await carol.refused("POST", path, {"pattern": "**", "tags": "*"}) == DENIED
+    await carol.send("POST", "/immutable-tags/remove", rule, expect=204)
+    refused = await carol.refused("POST", "/immutable-tags/remove", rule)
+    assert refused.startswith("404 NOT_FOUND")
