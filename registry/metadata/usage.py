@@ -90,20 +90,15 @@ def list_namespaces(tx: Transaction, n: int) -> list[Share]:
 
 def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[Share]:
     """Shares of holders, from pairs of their `name` and the `digest` of a blob, each there once."""
-    pairs = held.cte("held")
-    counts = (
-        sa.select(pairs.c.digest, sa.func.count().label("holders"))
-        .group_by(pairs.c.digest)
-        .cte("counts")
-    )
-    alone = sa.case((counts.c.holders == 1, _b.size), else_=0)
+    pairs = held.subquery()
+    holders = sa.func.count().over(partition_by=pairs.c.digest).label("holders")
+    counted = sa.select(pairs.c.name, pairs.c.digest, holders).subquery()
     size = _total(_b.size)
     query = (
-        sa.select(pairs.c.name, size, _total(alone))
-        .join(counts, counts.c.digest == pairs.c.digest)
-        .join(blobs, _b.digest == pairs.c.digest)
-        .group_by(pairs.c.name)
-        .order_by(size.desc(), pairs.c.name)
+        sa.select(counted.c.name, size, _total(sa.case((counted.c.holders == 1, _b.size), else_=0)))
+        .join(blobs, _b.digest == counted.c.digest)
+        .group_by(counted.c.name)
+        .order_by(size.desc(), counted.c.name)
         .limit(n)
     )
     return [Share(row[0], int(row[1]), int(row[2])) for row in tx.execute(query)]
@@ -134,30 +129,22 @@ def list_tags(tx: Transaction, n: int) -> list[Share]:
         .join(reach, reached, isouter=True)
         .where(_e.blob_digest.is_not(None))
         .distinct()
-        .cte("held")
+        .subquery()
     )
-    within = (
-        sa.select(held.c.repository_id, held.c.digest, sa.func.count().label("holders"))
-        .group_by(held.c.repository_id, held.c.digest)
-        .cte("within")
+    holders = sa.func.count().over(partition_by=[held.c.repository_id, held.c.digest])
+    counted = sa.select(*held.c, holders.label("holders")).subquery()
+    elsewhere = sa.select(_l.digest).where(
+        _l.digest == counted.c.digest, _l.repository_id != counted.c.repository_id
     )
-    links = sa.select(_l.digest, sa.func.count().label("links")).group_by(_l.digest).cte("links")
-    alone = sa.case((sa.and_(within.c.holders == 1, links.c.links == 1), _b.size), else_=0)
+    alone = sa.case((sa.and_(counted.c.holders == 1, ~elsewhere.exists()), _b.size), else_=0)
     size = _total(_b.size)
     query = (
-        sa.select(sa.type_coerce(_r.name, TEXT), held.c.tag, size, _total(alone))
-        .join(held, held.c.repository_id == _r.id)
-        .join(
-            within,
-            sa.and_(
-                within.c.repository_id == held.c.repository_id, within.c.digest == held.c.digest
-            ),
-        )
-        .join(links, links.c.digest == held.c.digest)
-        .join(blobs, _b.digest == held.c.digest)
-        .where(held.c.tag != "")
-        .group_by(_r.name, held.c.tag)
-        .order_by(size.desc(), _r.name, held.c.tag)
+        sa.select(sa.type_coerce(_r.name, TEXT), counted.c.tag, size, _total(alone))
+        .join(counted, counted.c.repository_id == _r.id)
+        .join(blobs, _b.digest == counted.c.digest)
+        .where(counted.c.tag != "")
+        .group_by(_r.name, counted.c.tag)
+        .order_by(size.desc(), _r.name, counted.c.tag)
         .limit(n)
     )
     return [Share(f"{row[0]}:{row[1]}", int(row[2]), int(row[3])) for row in tx.execute(query)]
