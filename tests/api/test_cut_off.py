@@ -33,8 +33,8 @@ async def test_leaves_no_byte_for_ever(
     *,
     sent: bool,
 ) -> None:
-    monkeypatch.setattr(holds, "LEASE", 1.0)
-    monkeypatch.setattr(holds, "BEAT", 0.2)
+    monkeypatch.setattr(upload_holds, "LEASE", 1.0)
+    monkeypatch.setattr(upload_holds, "BEAT", 0.2)
     hands = Hands(monkeypatch)
     if sent:
         # It had looked before, and was slow since.
