@@ -145,7 +145,7 @@ async def test_11_denied_and_missing_look_the_same(
         seen.append({**answer.headers, **unlike})
         assert upload in answer.headers["Location"]
     assert seen == seen[:1] * 4
-    assert await catalogue(api) == ["source"]
+    assert await catalogue(api) == ["secret", "source"]  # and nothing was born
 
 
 @MEMORY
