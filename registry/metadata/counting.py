@@ -5,7 +5,8 @@ gone: in steps, each a small transaction.
 import sqlalchemy as sa
 
 from registry.metadata import quotas, tallies
-from registry.metadata.areas import is_within
+from registry.metadata.areas import EACH, is_within
+from registry.metadata.quotas import find_namespace
 from registry.metadata.tables import (
     TEXT,
     repositories,
@@ -16,6 +17,10 @@ from registry.metadata.tables import (
 from registry.metadata.tables import quotas as quota_table
 from registry.metadata.tables import tallies as tally_table
 from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+
+COUNTED = 20
+"""Repositories that one step counts: while it does, others wait to push there."""
 
 SWEPT = 1000
 """Counted blobs that one step sweeps."""
@@ -34,25 +39,45 @@ def is_any_due(tx: Transaction) -> bool:
 
 
 def count_next(tx: Transaction) -> bool:
-    """Count the next repository of a quota that is not counted; False: there is none such."""
+    """Count some more repositories of a quota that is not counted; False: there is none such."""
     query = sa.select(_q.id, _q.pattern, _q.bytes, _q.counted_to)
     query = query.where(_q.counted_to.is_not(None)).order_by(_q.id).limit(1)
     found = tx.execute(query.with_for_update()).one_or_none()
     if found is None:
         return False
     quota = quotas.QuotaRow(found[0], found[1], found[2], counted=False)
-    after = sa.type_coerce(_r.name, TEXT) > found[3]
-    names = sa.select(_r.name).where(is_within(_r.name, quota.pattern), after)
-    name = tx.execute(names.order_by(_r.name).limit(1)).scalar_one_or_none()
-    if name is not None:
+    some = _list_next(tx, quota, found[3])
+    if some:
         # Alone: who links or unlinks here has ended, or waits and then knows of the tally.
-        held = sa.select(_r.id).where(_r.name == name).with_for_update()
-        repository_id = tx.execute(held).scalar_one_or_none()
-        if repository_id is not None:
-            tallies.enroll(tx, repository_id, quotas.find_tally(tx, quota, name))
-    to = None if name is None else str(name)
+        mine = _r.id.in_([repository_id for repository_id, _ in some])
+        held = sa.select(_r.id).where(mine).order_by(_r.name).with_for_update()
+        ids = list(tx.execute(held).scalars())
+        tallies.enroll(tx, ids, quotas.find_tally(tx, quota, some[-1][1]))
+    to = str(some[-1][1]) if some else None
     tx.execute(sa.update(quota_table).where(_q.id == quota.id).values(counted_to=to))
     return True
+
+
+def _list_next(
+    tx: Transaction, quota: quotas.QuotaRow, last: str
+) -> list[tuple[int, RepositoryName]]:
+    """The next repositories that are not enrolled, of one tally. Those that are must not be held:
+    who counts in them may wait for what is counted here.
+    """
+    enrolled = (
+        sa.select(_m.repository_id)
+        .join(tally_table, _t.id == _m.tally_id)
+        .where(_t.quota_id == quota.id, _m.repository_id == _r.id)
+    )
+    after = sa.type_coerce(_r.name, TEXT) > last
+    query = sa.select(_r.id, _r.name).where(
+        is_within(_r.name, quota.pattern), after, ~enrolled.exists()
+    )
+    found = [(row[0], row[1]) for row in tx.execute(query.order_by(_r.name).limit(COUNTED))]
+    if quota.pattern != EACH or not found:
+        return found
+    namespace = find_namespace(found[0][1])
+    return [(each, name) for each, name in found if find_namespace(name) == namespace]
 
 
 def sweep_next(tx: Transaction) -> bool:
@@ -68,10 +93,12 @@ def sweep_next(tx: Transaction) -> bool:
         mine = sa.and_(_m.tally_id == tally_id, _m.repository_id == repository_id)
         tx.execute(sa.delete(tally_repositories).where(mine))
         return True
-    some = sa.select(_b.digest).where(_b.tally_id == tally_id).limit(SWEPT)
+    some = sa.select(_b.digest).where(_b.tally_id == tally_id).order_by(_b.digest).limit(SWEPT)
+    tx.lock_rows(some)
     swept = sa.delete(tally_blobs).where(_b.tally_id == tally_id, _b.digest.in_(some))
     if tx.execute(swept).rowcount:
         return True
-    tx.execute(sa.delete(tally_shards).where(_s.tally_id == tally_id))
+    # The tally first: it waits for whoever is making a repository and found it before it went.
     tx.execute(sa.delete(tally_table).where(_t.id == tally_id))
+    tx.execute(sa.delete(tally_shards).where(_s.tally_id == tally_id))
     return True

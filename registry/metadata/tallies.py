@@ -19,28 +19,35 @@ _b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.
 def enroll_born(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
     """Enroll a repository that was made in this transaction, and is empty."""
     for row in quotas.list_for_birth(tx, name):
-        _enroll(tx, repository_id, quotas.find_tally(tx, row, name))
+        _enroll(tx, [repository_id], quotas.find_tally(tx, row, name))
 
 
-def enroll(tx: Transaction, repository_id: int, tally_id: int) -> None:
-    """Count what is in a repository, which the caller holds alone, unless it is enrolled."""
-    if not _enroll(tx, repository_id, tally_id):
+def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
+    """Count what is in repositories that are not enrolled, and that the caller holds alone."""
+    if not repository_ids:
         return
-    links = sa.select(sa.literal(tally_id), _l.digest, sa.literal(1))
-    _add(tx, links.where(_l.repository_id == repository_id).order_by(_l.digest))
+    _enroll(tx, repository_ids, tally_id)
+    links = (
+        sa.select(_l.digest, sa.func.count().label("links"))
+        .where(_l.repository_id.in_(repository_ids))
+        .group_by(_l.digest)
+        .subquery()
+    )
+    # In the order in which others take them.
+    new = sa.select(sa.literal(tally_id), links.c.digest, links.c.links).order_by(links.c.digest)
+    _add(tx, new.where(sa.true()))
     first = (
         sa.select(sa.func.coalesce(sa.func.sum(_b.size), 0))
         .join(tally_blobs, _c.digest == _b.digest)
-        .join(repository_blobs, _l.digest == _b.digest)
-        .where(_c.tally_id == tally_id, _c.links == 1, _l.repository_id == repository_id)
+        .join(links, links.c.digest == _b.digest)
+        .where(_c.tally_id == tally_id, _c.links == links.c.links)
     )
     tx.tallied[tally_id] += int(tx.execute(first).scalar_one())
 
 
-def _enroll(tx: Transaction, repository_id: int, tally_id: int) -> bool:
-    insert = tx.insert(tally_repositories).values(repository_id=repository_id, tally_id=tally_id)
-    enrolled = insert.on_conflict_do_nothing().returning(_m.tally_id)
-    return tx.execute(enrolled).first() is not None
+def _enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
+    rows = [{"repository_id": each, "tally_id": tally_id} for each in repository_ids]
+    tx.execute(sa.insert(tally_repositories).values(rows))
 
 
 def dismiss(tx: Transaction, repository_id: int) -> None:
@@ -62,7 +69,8 @@ def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tup
     """Count links; each tally, and how many links of the blob it has now."""
     insert = tx.insert(tally_blobs).from_select(["tally_id", "digest", "links"], links)
     counted = insert.on_conflict_do_update(
-        index_elements=[_c.tally_id, _c.digest], set_={"links": _c.links + 1}
+        index_elements=[_c.tally_id, _c.digest],
+        set_={"links": _c.links + insert.excluded.links},
     )
     return [(row[0], row[1]) for row in tx.execute(counted.returning(_c.tally_id, _c.links))]
 
