@@ -1,4 +1,5 @@
-"""The whole application in process, on every pair of database and store.
+"""The whole application in process, on each pair of database and store: SQLite or PostgreSQL, disk
+or a bucket. What touches one of them alone, or neither, says so and runs on one of the other.
 
 With MOORAGE_TEST_SERVED=1 a real uvicorn on a real port stands between: `test_served.py` runs the
 suite once that way.
@@ -63,6 +64,7 @@ def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Start
             data=tmp_path,
             overrides={
                 "database.url": database_url,
+                "jobs.in_serve": "false",  # whoever tests them runs them
                 **store,
                 **(overrides or {}),
             },

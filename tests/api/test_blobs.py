@@ -45,6 +45,7 @@ async def test_2_says_all_about_the_blob(api: Api, algorithm: str) -> None:
         assert exchange.body == body
 
 
+@LOCAL
 @SQLITE
 async def test_2_digest_in_the_path_may_be_escaped(api: Api) -> None:
     digest = await api.push_blob("app", DATA)
@@ -115,6 +116,7 @@ async def test_2_a_range_across_the_pieces_of_a_large_blob(api: Api) -> None:
     assert answer.content == data[first : last + 1]
 
 
+@LOCAL
 @SQLITE
 async def test_2_several_ranges_or_what_is_no_range_get_everything(api: Api) -> None:
     digest = await api.push_blob("app", DATA)
@@ -125,6 +127,7 @@ async def test_2_several_ranges_or_what_is_no_range_get_everything(api: Api) -> 
         assert answer.content == DATA
 
 
+@LOCAL
 @SQLITE
 async def test_2_a_range_outside_is_416_with_the_size(api: Api) -> None:
     digest = await api.push_blob("app", DATA)
@@ -139,6 +142,7 @@ async def test_2_a_range_outside_is_416_with_the_size(api: Api) -> None:
     assert (huge.status_code, huge.headers["Content-Range"]) == (416, f"bytes */{size}")
 
 
+@LOCAL
 @SQLITE
 async def test_2_range_on_head_is_ignored(api: Api) -> None:
     digest = await api.push_blob("app", DATA)
@@ -203,6 +207,7 @@ async def test_2_an_unknown_blob_and_an_unknown_repository_look_alike(api: Api) 
     assert len(seen) == 1
 
 
+@LOCAL
 @SQLITE
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
 async def test_2_10_a_bad_digest_is_400(api: Api, method: str) -> None:
@@ -228,6 +233,7 @@ async def test_2_10_a_bad_digest_is_400(api: Api, method: str) -> None:
             assert codes(exchange.answer()) == ["DIGEST_INVALID"]
 
 
+@LOCAL
 @SQLITE
 async def test_2_a_bad_name_is_400(api: Api) -> None:
     for name in ("UPPER", "a__.b", "-a", "a" * 256, "team/-"):
@@ -242,6 +248,7 @@ async def test_2_a_name_may_hold_the_words_of_paths(api: Api) -> None:
         assert (await api.http.get(url(name, digest))).content == name.encode()
 
 
+@LOCAL
 @SQLITE
 async def test_2_other_methods_are_405_with_those_there_are(api: Api) -> None:
     digest = await api.push_blob("app", DATA)

@@ -131,6 +131,7 @@ async def test_4a_begins_a_session(api: Api) -> None:
     assert (await api.http.get("/v2/_catalog")).json() == {"repositories": []}
 
 
+@LOCAL
 @SQLITE
 async def test_4a_unknown_parameters_are_ignored(api: Api) -> None:
     for query in (
@@ -150,6 +151,7 @@ async def test_4a_a_body_that_nobody_named_is_not_kept(api: Api) -> None:
     await put(api, location, content=DATA)
 
 
+@LOCAL
 @SQLITE
 async def test_4a_bad_names_and_other_methods(api: Api) -> None:
     for name in ("UPPER", "a//b", "a__.b", "a" * 256):
@@ -162,6 +164,7 @@ async def test_4a_bad_names_and_other_methods(api: Api) -> None:
         assert codes(answer) == ["UNSUPPORTED"]
 
 
+@LOCAL
 @SQLITE
 async def test_4a_a_read_only_registry_begins_none(start_api: Started) -> None:
     async with start_api({"content.read_only": "true"}) as api:
@@ -208,6 +211,7 @@ async def test_4b_a_wrong_digest_keeps_nothing(api: Api) -> None:
     await require_nothing_kept(api)
 
 
+@LOCAL
 @SQLITE
 async def test_4b_a_malformed_digest_is_refused(api: Api) -> None:
     for text in ("sha256:beef", "md5:" + "0" * 32, DIGEST.hex, f"{DIGEST}\0", f"{DIGEST} ", "-"):
@@ -296,6 +300,7 @@ async def test_4c_a_put_may_name_any_algorithm_whatever_the_post_said(api: Api) 
             assert (await api.http.get(blob(other))).status_code == 404
 
 
+@LOCAL
 @SQLITE
 async def test_4c_an_unsupported_algorithm_is_400(api: Api) -> None:
     for algorithm in ("sha1", "md5", "SHA256", "sha384", "blake3", "sha256:", "sha256\0"):
@@ -399,6 +404,7 @@ async def test_5_a_body_beyond_its_span_is_refused_before_it_has_all_come(
     await require_offset(api, location, 0)
 
 
+@LOCAL
 @SQLITE
 async def test_5_a_range_that_is_none_is_400(api: Api) -> None:
     location = await api.start_upload(NAME)
@@ -684,6 +690,7 @@ async def test_6_a_wrong_digest_does_not_touch_the_blob_that_has_it(api: Api) ->
     assert (await api.http.get(blob(DIGEST))).content == DATA
 
 
+@LOCAL
 @SQLITE
 async def test_6_a_malformed_or_missing_digest_is_400_and_ends_nothing(api: Api) -> None:
     location = await api.start_upload(NAME)
@@ -925,6 +932,7 @@ async def test_13_says_what_was_received(api: Api) -> None:
         assert "Content-Length" not in answer.headers  # RFC 9110 section 8.6
 
 
+@LOCAL
 @SQLITE
 async def test_5_6_13_14_a_session_that_is_none_is_404(api: Api) -> None:
     known = (await api.start_upload(NAME)).rpartition("/")[2]
