@@ -56,7 +56,6 @@ class Tags:
             if destination.id != origin.id:
                 _bring(tx, origin, destination, row.digest)
                 require_room(tx, target)
-            tags.put(tx, destination, tag, row.digest)
             removal.set_tags(tx, destination, [tag], row.digest, override)
             return row.digest
 

@@ -46,7 +46,12 @@ BEYOND = {"UNAVAILABLE": {503, 507}}
 OWN = {"INVALID": {400, 415}, "NOT_FOUND": {404}, "CONFLICT": {409}}
 
 # They end the start of the program, or a request that is not one.
-NEVER_ON_THE_WIRE = {errors.RegistryError, errors.ConfigError, errors.SchemaError}
+NEVER_ON_THE_WIRE = {
+    errors.RegistryError,
+    errors.BackupError,
+    errors.ConfigError,
+    errors.SchemaError,
+}
 
 
 @pytest.fixture
