@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import functools
+import logging
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,6 +14,11 @@ from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster
 from tests.support.seaweed import Bucket, Seaweed, find_weed, run_seaweed
 
+LOGGERS = (
+    *("", "registry", "storage", "moorage", "moorage.access"),
+    *("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access"),
+)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -22,6 +28,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were() -> Iterator[None]:
+    """Commands that run in this process set logging up for a process of their own."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [
+        (each, each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers
+    ]
+    yield
+    for logger, level, handlers, propagate, disabled in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+        logger.propagate, logger.disabled = propagate, disabled
 
 
 @pytest.fixture

@@ -5,36 +5,18 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from registry import clock, logs
 
-LOGGERS = (
-    *("", "registry", "storage", "moorage", "moorage.access"),
-    *("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access"),
-)
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [A-Z]+ +[\w.]+ ")
 EVIL = "a\nb\rc\x1b[31md\x00e\x7ff\x85g\x9bh\u2028i\u202ej\tk\ud800l"
 ESCAPED = r"a\nb\rc\x1b[31md\x00e\x7ff\x85g\x9bh\u2028i\u202ej\tk\ud800l"
 
 api = logging.getLogger("registry.api")
 access = logging.getLogger("moorage.access")
-
-
-@pytest.fixture(autouse=True)
-def _loggers_as_they_were() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [
-        (each, each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers
-    ]
-    yield
-    for logger, level, handlers, propagate, disabled in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-        logger.propagate, logger.disabled = propagate, disabled
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
