@@ -29,13 +29,18 @@ def begin(place: Place, *arguments: str, patches: Path | None = None) -> "subpro
     path = os.pathsep.join(str(p) for p in (patches, ROOT) if p is not None)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
     line = [sys.executable, "-m", "registry.cli.main", "backup", *arguments, "--json"]
-    return subprocess.Popen(
-        [*line, "--data", str(place.data)],
-        env={**kept, **place.environment, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # Whoever was started in the background ignores an interrupt, and hands that down.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*line, "--data", str(place.data)],
+            env={**kept, **place.environment, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def delete_until(url: str, stop: asyncio.Event) -> int:
