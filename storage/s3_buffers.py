@@ -49,8 +49,8 @@ class Buffers:
         try:
             yield
         except StoreUnavailableError:
-            for turn in self._waiting:
-                turn.reschedule(asyncio.get_running_loop().time())
+            while self._waiting:
+                self._waiting.pop().reschedule(asyncio.get_running_loop().time())
             raise
 
     def give_back(self, buffer: bytearray) -> None:

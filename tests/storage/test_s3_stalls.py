@@ -38,7 +38,7 @@ async def driver(
     monkeypatch.setattr(s3_client, "READ", READ)
     for module in (s3_client, s3_reader):
         monkeypatch.setattr(module, "RETRY_WITHIN", 0.6 * READ)
-    settings = bucket.settings(endpoint=network.url, part_size=PART, upload_concurrency=1)
+    settings = bucket.settings(endpoint=network.url, part_size=PART, upload_concurrency=2)
     store = S3Driver(settings)
     await store.start()
     yield RowedDriver(store)
@@ -80,7 +80,7 @@ async def test_many_who_read(
     ("method", "word"), [("PUT", "partNumber"), ("POST", "?uploads"), ("PUT", "/staging/")]
 )
 async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str, word: str) -> None:
-    """One part may be under way. Who waits for its turn is refused with it."""
+    """Two parts may be under way. Who waits for its turn is refused with them."""
     network.judge = answering(STALL, method, word)
     size = PART - 1 if "staging" in word else PART + 1
 
@@ -92,10 +92,8 @@ async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str,
         finally:
             await upload.release()
 
-    uploads = [await driver.claim(str(uuid.uuid4())) for _ in range(6)]
+    uploads = [await driver.claim(str(uuid.uuid4())) for _ in range(8)]
     assert await refused(*(asyncio.ensure_future(send(upload)) for upload in uploads)) < LIMIT
-    network.judge = lambda _method, _target: None
-    await driver.check()
 
 
 async def test_a_slow_body_passes_its_pieces_on(
