@@ -370,3 +370,13 @@ async def test_2_a_blob_removed_while_it_is_read_is_read_to_its_end(api: Api) ->
     exchange = await api.speak("GET", url(digest), on_send=on_send).ended()
     assert exchange.complete
     assert exchange.body == LARGE
+
+
+async def test_a_range_of_what_is_gone_is_404_like_all_of_it(api: Api) -> None:
+    """Also one that would lie outside the blob, which is told from its row."""
+    await api.push_blob(NAME, DATA)
+    outside = {"Range": "bytes=9000-"}
+    assert (await api.http.get(url(), headers=outside)).status_code == 416
+    (await file_of(api)).unlink()
+    answer = await api.http.get(url(), headers=outside)
+    assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])

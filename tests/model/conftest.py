@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from registry import clock
 from registry.metadata import migrate
+from registry.metadata.transaction import Transaction
 from tests.model.machine import Place
 from tests.model.world import Clock
 from tests.support.postgres import Cluster
@@ -61,4 +63,6 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock that everything goes by."""
     made = Clock()
     monkeypatch.setattr(clock, "now", made.now)
+    monkeypatch.setattr(clock, "steady", made.now)
+    monkeypatch.setattr(Transaction, "read_clock", lambda _: sa.literal(made.now(), sa.BigInteger))
     return made

@@ -53,6 +53,8 @@ class Look:
     objects: dict[str, int]
     """Size of each file of the store, by key."""
     staged: dict[str, int]
+    queue: set[tuple[str, str, str]]
+    """What the collector will look at: repository, or nothing for blobs, kind and digest."""
     head: int
     changes: list[ChangeRow]
     """Rows of the feed after the number asked for."""
@@ -80,6 +82,13 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
             doomed={key for (key,) in rows("SELECT key FROM doomed")},
             objects=_list_objects(storage),
             staged={e.name: e.stat().st_size for e in os.scandir(storage / "staging")},
+            queue={
+                (name or "", kind, digest)
+                for name, kind, digest in rows(
+                    "SELECT name, kind, digest FROM candidates "
+                    "LEFT JOIN repositories ON repositories.id = repository_id"
+                )
+            },
             head=rows("SELECT number FROM feed_head")[0][0],
             changes=[
                 ChangeRow(*row)
@@ -165,7 +174,7 @@ class Replay:
         for change in changes:
             self.number += 1
             assert change.number == self.number, "a gap in the feed"
-            assert change.actor in {"anonymous", "operator"}
+            assert change.actor in {"anonymous", "operator", "gc"}
             self._apply(change)
 
     def _apply(self, change: ChangeRow) -> None:
@@ -233,6 +242,7 @@ class Inspector:
         self._check_blobs(model, found, storage)
         self._check_closures(model, found)
         self._check_owners(found)
+        self._check_queue(model, found)
         self._check_sessions(model, found)
 
     def _check_generations(self, model: Model, found: Look) -> None:
@@ -273,6 +283,25 @@ class Inspector:
         owners = found.doomed | {key for _, key, _ in found.blobs.values()}
         owners |= {session.key for session in found.sessions.values() if session.key}
         assert found.objects.keys() <= owners, "an object without an owner"
+
+    def _check_queue(self, model: Model, found: Look) -> None:
+        """Whatever nothing refers to is queued: the collector never looks anywhere else."""
+        linked: set[str] = set()
+        for name, held in model.repositories.items():
+            linked |= held.links
+            for digest in held.links:
+                queued = (name, "link", digest) in found.queue
+                assert queued or held.users_of(digest), f"{digest} in {name} is lost"
+            for digest, stored in held.manifests.items():
+                referred = (
+                    held.tags_of(digest)
+                    or held.parents_of(digest)
+                    or stored.named.subject in held.manifests
+                )
+                queued = (name, "manifest", digest) in found.queue
+                assert queued or referred, f"{digest} in {name} is lost"
+        for digest in found.blobs.keys() - linked:
+            assert ("", "blob", digest) in found.queue, f"{digest} is lost"
 
     def _check_sessions(self, model: Model, found: Look) -> None:
         assert found.sessions.keys() == model.sessions.keys(), "sessions"

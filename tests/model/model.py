@@ -329,6 +329,15 @@ class Model:
         self._remove_if_empty(name)
         return Want(202, {}, b"")
 
+    def collect(self) -> None:
+        """Nobody refers to anything for longer than a grace. Untagged manifests stay."""
+        for name, repository in list(self.repositories.items()):
+            repository.links = {
+                digest for digest in repository.links if repository.users_of(digest)
+            }
+            self._remove_if_empty(name)
+        self.lost &= {digest for held in self.repositories.values() for digest in held.links}
+
     # Manifests
 
     def put_manifest(

@@ -16,6 +16,8 @@ from tests.model.manifest_rules import ListRules, references
 
 HOUR = 3600 * 1_000_000
 EXPIRY = 24 * HOUR
+LONG = 31 * HOUR
+"""Longer than a grace, and the quarter of one that a HEAD may add."""
 
 
 class OperatorRules(Machine):
@@ -89,6 +91,21 @@ class OperatorRules(Machine):
         assert not found.doomed
         assert found.objects.keys() <= {key for _, key, _ in found.blobs.values()} | {
             row.key for row in found.sessions.values()
+        }
+
+    @any_content
+    @step()
+    def collect(self) -> None:
+        """Time passes, and the job does all that there is to do."""
+        self.clock.leaps += LONG
+
+        async def work() -> None:
+            while await self.registry.collector.run():
+                pass
+
+        self.try_out(lambda model: model.collect(), work())
+        assert self.look().blobs.keys() == {
+            digest for held in self.model.repositories.values() for digest in held.links
         }
 
     @precondition(lambda machine: machine.changed)

@@ -9,6 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from registry.metadata import doomed, tags
 from registry.metadata.manifests import Found
+from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference
 from registry.services import uploads
@@ -59,6 +60,10 @@ def _tell_no_deletion(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tags, "_record_delete", _nothing)
 
 
+def _queue_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Transaction, "queue", _nothing)
+
+
 def _share_sessions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(uploads, "_belongs", lambda *_: True)
 
@@ -82,6 +87,7 @@ def _remember_without_looking(patch: pytest.MonkeyPatch) -> None:
         (_leave_tags, "DELETE .*UNAVAILABLE"),
         (_forget_keys, "an object without an owner"),
         (_tell_no_deletion, "the feed tells otherwise"),
+        (_queue_nothing, "is lost"),
         (_share_sessions, "/uploads/"),
         (_remember_without_looking, "GET .*/manifests/"),
     ],

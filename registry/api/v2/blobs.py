@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from registry.api.call import Call
 from registry.api.etags import is_unchanged
 from registry.api.ranges import parse_range
+from registry.errors import RangeInvalidError
 from registry.services.blobs import BlobRow, Blobs
 from storage.digest import Digest
 from storage.driver import Reader
@@ -101,7 +102,11 @@ async def get_blob(call: Call) -> Response:
     asked = headers.get("range")
     if headers.get("if-range", f'"{digest}"') != f'"{digest}"':
         asked = None
-    part = parse_range(asked, row.size)
+    try:
+        part = parse_range(asked, row.size)
+    except RangeInvalidError:
+        await call.registry.blobs.stat(call.name, digest)  # of what is gone there is no range
+        raise
     reader = await call.registry.blobs.open(row, part)
     return BlobResponse(call.registry.blobs, row, reader, part)
 
