@@ -235,9 +235,8 @@ async def test_acting_on_what_was_queued_anew_is_found(
     """The collector has to ask once more, under the lock, whether the grace is over."""
     real = candidates.judge
 
-    def judge(tx: Transaction, kind: Kind, repository: int, digests: Any, grace: float) -> Any:
-        del grace
-        return real(tx, kind, repository, digests, -1)
+    def judge(tx: Transaction, kind: Kind, repository: int, digests: Any, until: int) -> Any:
+        return real(tx, kind, repository, digests, until + 10**15)
 
     monkeypatch.setattr(candidates, "judge", judge)
     await require_found(yard, "tag, delete the tag")

@@ -7,7 +7,7 @@ _SCRIPT = """\
 import asyncio
 import os
 
-from registry.services.holds import Holds
+from registry.services.upload_holds import UploadHolds
 from registry.services.uploads import Uploads
 from storage.s3_bucket import S3Bucket
 from storage.s3_upload import S3Upload
@@ -33,7 +33,7 @@ def stopping(owner, name):
     setattr(owner, name, call)
 
 
-stopping(Holds, "_claim")
+stopping(UploadHolds, "_claim")
 stopping(S3Bucket, "begin")
 stopping(S3Upload, "_stage")
 stopping(S3Upload, "_complete")
