@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.clients.client import Client
 from tests.clients.images import rootfs
 from tests.clients.repository import INDEXES, MANIFESTS, Manifest, Repository
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("docker")]
 
@@ -231,3 +234,40 @@ def test_list_of_two_platforms(docker: Client, repository: Repository, tmp_path:
         forget_images(docker)
         docker("pull", "--platform", f"linux/{architecture}", f"{repository.name}:1.0")
         assert image_id(docker, f"{repository.name}:1.0") == expected
+
+
+def test_pushes_while_the_collector_runs(docker: Client, busybox: Path, tmp_path: Path) -> None:
+    """Layers come back whose images were deleted, some collected by then and some not."""
+    settings = {
+        "MOORAGE_GC__GRACE": "5s",
+        "MOORAGE_GC__INTERVAL": "200ms",
+        "MOORAGE_GC__UNTAGGED": "delete",
+    }
+    contents = [os.urandom(100_000) for _ in range(3)]
+    with (
+        serving(Server(tmp_path / "collecting", settings=settings)) as server,
+        httpx.Client(base_url=server.url, timeout=30) as http,
+    ):
+        image = f"localhost:{server.port}/team/app:latest"
+        deadline = time.monotonic() + 120
+        pushes, digest = 0, ""
+        while pushes < 6 or count_collected(http) < 2:
+            assert time.monotonic() < deadline
+            docker("import", "-", image, stdin=rootfs(busybox, salt=contents[pushes % 3]))
+            digest = push(docker, image)
+            pushes += 1
+            if pushes % 3:
+                assert http.delete(f"/v2/team/app/manifests/{digest}").status_code == 202
+            time.sleep(1)
+        docker("import", "-", image, stdin=rootfs(busybox, salt=contents[0]))
+        digest = push(docker, image)
+        time.sleep(7)  # a grace, and a little
+        forget_images(docker)
+        assert digest in docker("pull", image)
+
+
+def count_collected(http: httpx.Client) -> float:
+    """How many blobs the collector has collected."""
+    line = r'^moorage_gc_collected_total\{kind="blob"\} (\S+)'
+    found = re.search(line, http.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
