@@ -19,8 +19,8 @@ NAME = "snapshot.json"
 METADATA = "metadata.db"
 KEYS = "keys.json"
 
-_TIME = "%Y%m%dT%H%M%SZ"
-_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class File(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class _Signed(msgspec.Struct):
 
 def new_id() -> tuple[str, str]:
     """A name for a snapshot that is taken now, which sorts by time, and that time."""
-    now = datetime.fromtimestamp(clock.now() // 1_000_000, UTC)
+    now = datetime.fromtimestamp(clock.now() / 1_000_000, UTC)
     return f"{now.strftime(_TIME)}-{secrets.token_hex(3)}", now.isoformat()
 
 
