@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("replicas")]
 
 NAME = "team/app"
 TIMES = 40
-JOBS = 20
-"""Questions of the jobs that may come in between: they look every two seconds."""
+OTHERS = 5
+"""Round trips that are nobody's in particular, such as a write of the times of pulls."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ async def measured(
             "database.url": url.replace(f":{postgres.port}/", f":{database.port}/"),
             "storage.endpoint": store.url,
             "storage.redirect": request.param,
+            "jobs.in_serve": "false",  # they ask whenever they like
         }
         server = stack.enter_context(serving(replicas.make("measured", **counting)))
         http = httpx.AsyncClient(base_url=server.url, timeout=60)
@@ -69,7 +70,7 @@ async def test_of_pulls(measured: Measured, request: pytest.FixtureRequest) -> N
     for reference in ("v1", str(digest)):
         for method in ("GET", "HEAD"):
             trips = await measured.trips(method, f"/v2/{NAME}/manifests/{reference}")
-            assert TIMES <= trips <= TIMES + JOBS
+            assert TIMES <= trips <= TIMES + OTHERS
             assert measured.store.seen == []
     await measured.trips("HEAD", f"/v2/{NAME}/blobs/{blob}")
     assert measured.store.seen == []
