@@ -70,7 +70,7 @@ async def test_of_pulls(measured: Measured, request: pytest.FixtureRequest) -> N
     for reference in ("v1", str(digest)):
         for method in ("GET", "HEAD"):
             trips = await measured.trips(method, f"/v2/{NAME}/manifests/{reference}")
-            assert TIMES <= trips <= TIMES + OTHERS
+            assert TIMES // 2 < trips <= TIMES + OTHERS
             assert measured.store.seen == []
     await measured.trips("HEAD", f"/v2/{NAME}/blobs/{blob}")
     assert measured.store.seen == []
