@@ -99,7 +99,7 @@ async def test_it_moves_under_load_and_goes_on_after_kill_9(
         assert await pulling == 0
         await pushing
         assert len(ledger.pushes) > 0
-        while any((left := (await command.run("--dry-run"))["left"]).values()):
+        while any((left := await find_left(command, name)).values()):
             assert time.monotonic() < deadline + 60, left
             await asyncio.sleep(1)
     with serving(Server(data, 1, as_variables(way.after))) as server:
@@ -108,6 +108,14 @@ async def test_it_moves_under_load_and_goes_on_after_kill_9(
             for blob in BLOBS:
                 answer = await http.get(f"/v2/{NAME}/blobs/{Digest.of(blob)}")
                 assert answer.content == blob
+
+
+async def find_left(command: Command, name: str) -> dict[str, int]:
+    """What the old store still holds, but for a bucket's keys: they are removed once more, some
+    minutes later.
+    """
+    left: dict[str, int] = (await command.run("--dry-run"))["left"]
+    return {what: n for what, n in left.items() if (what, name) != ("doomed", "s3-local")}
 
 
 def _count_old(data: Path) -> int:
