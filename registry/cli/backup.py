@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,6 @@ from registry.units import format_size, parse_size
 
 T = TypeVar("T")
 
-_EVERY = 0.2
 """Seconds between two looks of the progress bar."""
 
 _SHOWN = 20
@@ -226,19 +225,11 @@ def find_passphrase(args: argparse.Namespace) -> str:
     return found
 
 
-@contextlib.asynccontextmanager
-async def shown(progress: Progress) -> AsyncIterator[None]:
+def shown(progress: Progress) -> contextlib.AbstractAsyncContextManager[None]:
     """Show a bar meanwhile, on a terminal."""
 
-    async def show() -> None:
-        while True:
-            done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows
-            output.show_progress(progress.read, max(progress.bytes, 1), done)
-            await asyncio.sleep(_EVERY)
+    def look() -> output.Progress:
+        done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows
+        return output.Progress(progress.read, max(progress.bytes, 1), done)
 
-    showing = asyncio.create_task(show())
-    try:
-        yield
-    finally:
-        showing.cancel()
-        output.end_progress()
+    return output.shown(look)
