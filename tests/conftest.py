@@ -3,13 +3,14 @@
 import functools
 import logging
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import botocore.session
 import pytest
 
 from registry.metadata import migrate
+from registry.metadata.database import Database
 from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster
 from tests.support.seaweed import Bucket, Seaweed, find_weed, run_seaweed
@@ -77,6 +78,24 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         cluster: Cluster = request.getfixturevalue("postgres")
         with cluster.database() as url:
             yield url
+
+
+@pytest.fixture
+async def database(database_url: str, anyio_backend: str) -> AsyncIterator[Database]:
+    del anyio_backend
+    opened = Database(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def replicas(database_url: str, anyio_backend: str) -> AsyncIterator[list[Database]]:
+    """Two processes' worth of one database: on PostgreSQL 16 transactions run at once."""
+    del anyio_backend
+    opened = [Database(database_url), Database(database_url)]
+    yield opened
+    for database in opened:
+        await database.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,27 +9,8 @@ import pytest
 from registry.app import asgi, compose
 from registry.config import load
 from registry.metadata import migrate
-from registry.metadata.database import Database
 from tests.api.conftest import Api, in_process
 from tests.support.seaweed import Bucket
-
-
-@pytest.fixture
-async def database(database_url: str, anyio_backend: str) -> AsyncIterator[Database]:
-    del anyio_backend
-    opened = Database(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def replicas(database_url: str, anyio_backend: str) -> AsyncIterator[list[Database]]:
-    """Two processes' worth of one database: on PostgreSQL 16 transactions run at once."""
-    del anyio_backend
-    opened = [Database(database_url), Database(database_url)]
-    yield opened
-    for database in opened:
-        await database.close()
 
 
 @asynccontextmanager
