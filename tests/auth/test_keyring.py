@@ -4,7 +4,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -44,15 +43,6 @@ async def main(url, secret):
 
 asyncio.run(main(*sys.argv[1:]))
 """
-
-
-@pytest.fixture
-async def replicas(database_url: str, anyio_backend: str) -> AsyncIterator[list[Database]]:
-    del anyio_backend
-    opened = [Database(database_url), Database(database_url)]
-    yield opened
-    for database in opened:
-        await database.close()
 
 
 @pytest.fixture
