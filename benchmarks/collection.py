@@ -27,6 +27,7 @@ from tests.support.postgres import free_port
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+MOORAGE = [sys.executable, "-m", "registry.cli.main"]
 PUSHERS = 4
 PULLERS = 2
 
@@ -72,6 +73,14 @@ class Side:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(60)
             self.process = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
 
     def count_blobs(self) -> tuple[int, int]:
         """Files of blobs and manifests on the disk, and their bytes."""
@@ -222,71 +231,98 @@ def collect_distribution(side: Side) -> tuple[float, float, float]:
     return took, cpu, time.monotonic() - begun
 
 
-def collect_moorage(side: Side, data: Path) -> tuple[float, float, float]:
+def collect_moorage(side: Side) -> tuple[float, float, float]:
     """As above; `gc run` is a process of its own, and the server is never away."""
-    command = [sys.executable, "-m", "registry.cli.main", "gc", "run", "--data", str(data)]
+    command = [*MOORAGE, "gc", "run", "--data", str(side.folder)]
     return *run_measured(command, side.environ), 0.0
 
 
-def compare(folder: Path, images: int, sides: list[str]) -> None:
+def sides_in(folder: Path) -> list[Side]:
+    """Both of them, with their data in the folder."""
     config = folder / "distribution.yml"
+    theirs, ours = folder / "distribution", folder / "moorage"
     ports = free_port(), free_port()
-    config.write_text(DISTRIBUTION.format(root=folder / "theirs", port=ports[0]))
-    theirs = Side(
-        "Distribution", folder / "theirs", ports[0], ["docker-registry", "serve", str(config)]
+    config.write_text(DISTRIBUTION.format(root=theirs, port=ports[0]))
+    listen = f"127.0.0.1:{ports[1]}"
+    later = (time.localtime(time.time() + hours * 3600) for hours in (6, 7))
+    return [
+        Side("Distribution", theirs, ports[0], ["docker-registry", "serve", str(config)]),
+        Side(
+            "Moorage",
+            ours,
+            ports[1],
+            [*MOORAGE, "serve", "--data", str(ours), "--listen", listen],
+            # It does not collect by itself now, so that all is measured that `gc run` is asked for.
+            {
+                "MOORAGE_GC__GRACE": "1s",
+                "MOORAGE_GC__WINDOW": "-".join(time.strftime("%H:%M", at) for at in later),
+                "MOORAGE_GC__UNTAGGED": "delete",
+            },
+        ),
+    ]
+
+
+def fill_once(side: Side, images: int) -> list[str]:
+    """Push the images, or find that they have been; their digests."""
+    filled = side.folder.with_suffix(f".{images}.json")
+    if filled.exists():
+        return list(json.loads(filled.read_text()))
+    assert not side.folder.exists(), f"{side.folder} has other images"
+    with side.running():
+        begun = time.monotonic()
+        digests = fill(side, images)
+        print(f"{side.name}: {images} images pushed in {time.monotonic() - begun:.0f} s")
+    filled.write_text(json.dumps(digests))
+    return digests
+
+
+def measure(side: Side, digests: list[str]) -> None:
+    """Delete half of the images, and collect them while the others are pulled."""
+    with side.running():
+        begun = time.monotonic()
+        delete_half(side, digests)
+        print(f"{side.name}: half deleted in {time.monotonic() - begun:.0f} s")
+        time.sleep(3)  # a grace
+        before = side.count_blobs()
+        pulls = Pulls(side, digests)
+        with pulls.running():
+            if side.name == "Distribution":
+                took, cpu, away = collect_distribution(side)
+            else:
+                took, cpu, away = collect_moorage(side)
+        served = pulls.served
+        time.sleep(5)  # removed keys go in rounds
+        after = side.count_blobs()
+    print(
+        f"  collected in {took:.1f} s ({cpu:.1f} CPU s), away {away:.1f} s, "
+        f"{served} pulls served meanwhile, {pulls.refused} refused, longest "
+        f"{pulls.longest * 1000:.0f} ms\n"
+        f"  files {before[0]} -> {after[0]}, bytes {before[1]} -> {after[1]}"
     )
-    data = folder / "ours"
-    ours = Side(
-        "Moorage",
-        data,
-        ports[1],
-        [
-            *(sys.executable, "-m", "registry.cli.main", "serve"),
-            *("--data", str(data), "--listen", f"127.0.0.1:{ports[1]}"),
-        ],
-        # Its own rounds are far apart, so that what is measured is the one that is asked for.
-        {"MOORAGE_GC__GRACE": "1s", "MOORAGE_GC__INTERVAL": "1h", "MOORAGE_GC__UNTAGGED": "delete"},
-    )
-    for side in (theirs, ours):
-        if side.name.lower() not in sides:
+
+
+def compare(folder: Path, images: int, names: list[str]) -> None:
+    """Fill the folder, unless it is; measure on a copy."""
+    for number, filled in enumerate(sides_in(folder)):
+        if filled.name.lower() not in names:
             continue
-        with ExitStack() as stack:
-            stack.callback(side.stop)
-            side.start()
-            begun = time.monotonic()
-            digests = fill(side, images)
-            print(f"{side.name}: {images} images pushed in {time.monotonic() - begun:.0f} s")
-            begun = time.monotonic()
-            delete_half(side, digests)
-            print(f"  half of them deleted in {time.monotonic() - begun:.0f} s")
-            time.sleep(3)  # a grace
-            before = side.count_blobs()
-            pulls = Pulls(side, digests)
-            with pulls.running():
-                if side is theirs:
-                    took, cpu, away = collect_distribution(side)
-                else:
-                    took, cpu, away = collect_moorage(side, data)
-            served = pulls.served
-            time.sleep(5)  # removed keys go in rounds
-            after = side.count_blobs()
-            print(
-                f"  collected in {took:.1f} s ({cpu:.1f} CPU s), away {away:.1f} s, "
-                f"{served} pulls served meanwhile, {pulls.refused} refused, longest "
-                f"{pulls.longest * 1000:.0f} ms\n"
-                f"  files {before[0]} -> {after[0]}, bytes {before[1]} -> {after[1]}"
-            )
+        digests = fill_once(filled, images)
+        with tempfile.TemporaryDirectory(dir=folder) as copy:
+            side = sides_in(Path(copy))[number]
+            shutil.copytree(filled.folder, side.folder)
+            measure(side, digests)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--sides", nargs="+", default=["distribution", "moorage"])
-    parser.add_argument("--folder", type=Path, help="where to put the data; a temporary one else")
+    parser.add_argument("--folder", type=Path, help="keep the images there, for the next run")
     options = parser.parse_args()
     assert shutil.which("docker-registry"), "Debian's package docker-registry is not installed"
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        compare(Path(folder), options.images, options.sides)
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        compare(folder, options.images, options.sides)
 
 
 if __name__ == "__main__":
