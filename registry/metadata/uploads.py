@@ -33,6 +33,14 @@ class UploadRow:
     claim: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The latest claim to a session, and until when it holds, in microseconds; None: given back."""
+
+    claim: int
+    until: int | None
+
+
 _COLUMNS = (
     _u.id,
     _u.repository,
@@ -92,6 +100,12 @@ def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
     values = {"claim": _u.claim + 1, "held_until": now + int(seconds * 1_000_000)}
     row = tx.execute(query.values(**values).returning(*_COLUMNS)).one_or_none()
     return UploadRow(*row) if row else None
+
+
+def find_held(tx: Transaction, upload_id: str) -> Held | None:
+    """Who holds the session; None: there is none."""
+    row = tx.execute(sa.select(_u.claim, _u.held_until).where(_u.id == upload_id)).one_or_none()
+    return Held(*row) if row else None
 
 
 def hold(tx: Transaction, upload_id: str, claim: int, seconds: float) -> bool:

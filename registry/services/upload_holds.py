@@ -16,19 +16,22 @@ from registry.auth.principals import OPERATOR
 from registry.errors import DatabaseUnavailableError
 from registry.metadata import uploads
 from registry.metadata.database import Database
-from registry.metadata.uploads import UploadRow
+from registry.metadata.uploads import Held, UploadRow
 from storage.driver import Record
 from storage.errors import StagedBusyError
 
 logger = logging.getLogger(__name__)
 
 LEASE = 10.0
-"""Seconds after its last beat at which a holder counts as dead. Until then a client that goes on
-with the session is told 409, so it is short; the fence is what makes that safe.
+"""Seconds after its last beat at which a holder counts as dead. Until then whoever goes on with the
+session waits, so it is short; the fence is what makes that safe.
 """
 
 BEAT = 3.0
 """Seconds between beats."""
+
+LOOK = 0.1
+"""Seconds between two looks whether a holder is done, or dead."""
 
 
 @dataclass(slots=True)
@@ -52,9 +55,11 @@ class UploadHolds:
 
     @contextlib.asynccontextmanager
     async def hold(self, upload_id: str) -> AsyncIterator[Hold | None]:
-        """Hold the session's row; None: there is no such session. StagedBusyError if it is held."""
-        asked = time.monotonic()
-        row = await self._claim(upload_id)
+        """Hold the session's row; None: there is no such session. StagedBusyError if it is held by
+        one that shows life: of one that died nothing is seen until its lease is over, and that is
+        waited for, since clients like Docker give up at the first 409.
+        """
+        row, asked = await self._claim_when_free(upload_id)
         if row is None:
             yield None
             return
@@ -68,15 +73,30 @@ class UploadHolds:
             await asyncio.wait([beating])
             hold.lost = not hold.over and not await lease.release()
 
+    async def _claim_when_free(self, upload_id: str) -> tuple[UploadRow | None, float]:
+        """The row, and a moment before it was claimed; StagedBusyError as `hold`."""
+        begun = time.monotonic()
+        first: Held | None = None
+        while True:
+            asked = time.monotonic()
+            row = await self._claim(upload_id)
+            held = (
+                None
+                if row
+                else await self.database.read(lambda tx: uploads.find_held(tx, upload_id))
+            )
+            if held is None:
+                return row, asked
+            first = first or held
+            lives = held.until is not None and held != first
+            if lives or asked > begun + LEASE:
+                raise StagedBusyError
+            await asyncio.sleep(LOOK)
+
     async def _claim(self, upload_id: str) -> UploadRow | None:
-        row = await self.database.write(
+        return await self.database.write(
             lambda tx: uploads.claim(tx, upload_id, LEASE), actor=OPERATOR.name
         )
-        if row is None:
-            present = await self.database.read(lambda tx: uploads.find(tx, upload_id))
-            if present is not None:
-                raise StagedBusyError
-        return row
 
 
 class _Lease:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
+from registry.services import upload_holds
 from tests.support.kit import Kit
 from tests.support.seaweed import Bucket
 
@@ -44,10 +45,14 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest, driver: str) -> dict[str, str]:
+def store(
+    request: pytest.FixtureRequest, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
     """Settings of the store."""
     settings = {"storage.driver": driver, "storage.reserve": "0B"}
     if driver == "s3":
+        # Who meets a session that is held does not wait long to see that its holder is alive.
+        monkeypatch.setattr(upload_holds, "BEAT", 0.3)
         bucket: Bucket = request.getfixturevalue("bucket")
         settings |= bucket.overrides()
     return settings

@@ -452,8 +452,6 @@ async def test_5_a_stalled_chunk_is_400_and_frees_the_session(
         for method, target in (("PATCH", location), ("PUT", f"{location}?digest={DIGEST}")):
             exchange = api.speak(method, target, {"Transfer-Encoding": "chunked"})
             await exchange.feed(DATA[:3])
-            busy = await api.http.patch(location, content=b"x")
-            assert busy.status_code == 409
             answer = (await exchange.ended()).answer()
             assert answer.status_code == 400
             assert codes(answer) == ["BLOB_UPLOAD_INVALID"]

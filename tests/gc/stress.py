@@ -10,7 +10,7 @@ import httpx
 
 from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
-from tests.support.kit import Kit, descriptor, image_manifest, index_manifest
+from tests.support.kit import Kit, codes, descriptor, image_manifest, index_manifest
 from tests.support.pushing import blob_bytes
 
 POOL = 12
@@ -216,9 +216,9 @@ class Client:
         """Note an answer that may not be. Raises LateError where the client itself was too slow."""
         if answer.status_code == status:
             return
-        late = begun is not None and time.monotonic() - begun > self._promise
-        if late and answer.status_code == 404:
+        took = 0.0 if begun is None else time.monotonic() - begun
+        if took > self._promise and codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]:
             raise LateError
-        asked = f"{answer.request.method} {answer.request.url}"
+        asked = f"{answer.request.method} {answer.request.url}, {took:.2f} s after its first look"
         self.books.wrong.append(f"{asked}: {answer.status_code} {answer.text[:200]}")
         raise LateError
