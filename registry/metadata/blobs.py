@@ -1,6 +1,6 @@
 """Rows of blobs, and the links that make a blob visible in a repository."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -275,18 +275,18 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
 
 
 def unlink(
-    tx: Transaction, repository: RepositoryRow, digest: Digest, since: int | None = None
-) -> bool:
-    """Take the blob out of the repository (locked by the caller); whether it was in it. `since`:
+    tx: Transaction, repository: RepositoryRow, graces: Mapping[Digest, int | None]
+) -> set[Digest]:
+    """Take blobs out of the repository (locked by the caller); those that were in it. With each:
     when the grace of the blob itself began, if that is not now.
     """
-    here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
-    if tx.execute(sa.delete(repository_blobs).where(here)).rowcount == 0:
-        return False
-    tx.queue((NOWHERE, Kind.BLOB, digest), since)
-    tallies.remove(tx, repository.id, digest)
-    tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
-    return True
+    here = sa.and_(_l.repository_id == repository.id, _l.digest.in_(graces))
+    gone = set(tx.execute(sa.delete(repository_blobs).where(here).returning(_l.digest)).scalars())
+    tallies.remove(tx, repository.id, gone)
+    for digest in sorted(gone):
+        tx.queue((NOWHERE, Kind.BLOB, digest), graces[digest])
+        tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
+    return gone
 
 
 def list_users(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[Digest]:

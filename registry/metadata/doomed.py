@@ -1,6 +1,6 @@
 """Keys whose bytes are to be removed: nothing in a store is ever without an owner (design D2)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -32,8 +32,18 @@ def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: in
     now, so that `list_due` knows for how long a key has been doomed, nor before what was said of
     the key already.
     """
+    insert_all(tx, [(store, key)], reason, not_before=not_before)
+
+
+def insert_all(
+    tx: Transaction, keys: Collection[tuple[str, str]], reason: str, *, not_before: int = 0
+) -> None:
+    """Doom keys, each of a store; as `insert`."""
+    if not keys:
+        return
+    rest = {"reason": reason, "not_before": max(not_before, tx.now)}
     statement = tx.insert(doomed).values(
-        store=store, key=key, reason=reason, not_before=max(not_before, tx.now)
+        [{"store": store, "key": key, **rest} for store, key in sorted(keys)]
     )
     told = statement.excluded.not_before
     # Nobody was promised anything of a key whose bytes are gone.

@@ -5,6 +5,8 @@ repository, and who enrolls one holds it alone, so that each link is counted onc
 or by who enrolled its repository.
 """
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from registry.metadata import quotas
@@ -75,9 +77,10 @@ def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tup
     return [(row[0], row[1]) for row in tx.execute(counted.returning(_c.tally_id, _c.links))]
 
 
-def remove(tx: Transaction, repository_id: int, digest: Digest) -> None:
-    """Count a blob no more that was unlinked from the repository in this transaction."""
-    _remove(tx, repository_id, _c.digest == digest)
+def remove(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> None:
+    """Count blobs no more that were unlinked from the repository in this transaction."""
+    if digests:
+        _remove(tx, repository_id, _c.digest.in_(digests))
 
 
 def remove_all(tx: Transaction, repository_id: int) -> None:

@@ -200,7 +200,7 @@ class Blobs:
                     "manifests of the repository use the blob; delete them first",
                     {"manifests": [str(user) for user in users]},
                 )
-            if not blobs.unlink(tx, repository, digest):
+            if not blobs.unlink(tx, repository, {digest: None}):
                 raise _unknown(digest)
             repositories.remove_if_empty(tx, repository)
 

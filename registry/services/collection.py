@@ -107,9 +107,11 @@ class Collection:
         self._until = until
 
     def list_unreadable(self, tx: Transaction, some: Group) -> set[Digest]:
-        """Manifests that are about to go and whose bytes are not what they should be."""
+        """Of a group of manifests, those that are about to go and whose bytes are not what they
+        should be.
+        """
         repository = repositories.find_by_id(tx, some.repository_id)
-        if some.kind is not Kind.MANIFEST or repository is None or not self._go(repository):
+        if repository is None or not self._go(repository):
             return set()
         judged = candidates.judge(tx, some.kind, repository.id, some.digests, self._until)
         idle = [each.candidate.digest for each in judged if each.is_idle]
@@ -203,18 +205,12 @@ class Collection:
     def _collect_links(
         tx: Transaction, repository: RepositoryRow, idle: Sequence[Candidate], done: Done
     ) -> None:
-        deadline = time.monotonic() + HOLD
-        sizes = blobs.measure_each(tx, [each.digest for each in idle])
-        gone = []
-        for each in idle:
-            # Whoever was promised the blob was promised the link: no other grace for the blob.
-            blobs.unlink(tx, repository, each.digest, each.since)
-            gone.append(each.digest)
-            if time.monotonic() > deadline:
-                break
-        candidates.delete(tx, Kind.LINK, repository.id, gone)
-        done.seen += len(gone)
-        done.links, done.unlinked = len(gone), sum(sizes[digest] for digest in gone)
+        # Whoever was promised the blob was promised the link: no other grace for the blob.
+        gone = blobs.unlink(tx, repository, {each.digest: each.since for each in idle})
+        sizes = blobs.measure_each(tx, sorted(gone))
+        candidates.delete(tx, Kind.LINK, repository.id, [each.digest for each in idle])
+        done.seen += len(idle)
+        done.links, done.unlinked = len(gone), sum(sizes.values())
 
     def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> Done:
         done = Done()
@@ -222,8 +218,7 @@ class Collection:
         idle = self._judge(tx, Kind.BLOB, NOWHERE, digests, done)
         gone = [rows[each.digest] for each in idle if each.digest in rows]
         blobs.delete(tx, [row.digest for row in gone])
-        for row in gone:
-            doomed.insert(tx, row.store, row.key, "collected")
+        doomed.insert_all(tx, [(row.store, row.key) for row in gone], "collected")
         candidates.delete(tx, Kind.BLOB, NOWHERE, [row.digest for row in gone])
         done.seen += len(gone)
         done.blobs, done.freed = len(gone), sum(row.size for row in gone)

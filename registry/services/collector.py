@@ -20,13 +20,17 @@ from registry.services.ages import Ages
 from registry.services.collection import GROUP, Collection, Done, Group, Tally, group
 from registry.services.gc_rules import GcRules
 from registry.services.pace import Pace
+from storage.digest import Digest
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "gc"
 
-BATCH = 200
-"""Candidates listed at once."""
+LISTED = 2000
+"""Candidates listed at once: enough for groups of some size, where many repositories have some."""
+
+CORRECTED = 200
+"""Candidates corrected at once, in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Collector:
                 lambda tx: leftovers.clear(tx, until), actor=ACTOR, frees=True
             )
         collection = Collection(self._rules.untagged, until)
-        found = await self._db.read(lambda tx: candidates.list_due(tx, until, BATCH))
+        found = await self._db.read(lambda tx: candidates.list_due(tx, until, LISTED))
         for some in group(found, self._at_once):
             if not await self._wait(may_go_on):
                 return True
@@ -120,7 +124,7 @@ class Collector:
             def work(
                 tx: Transaction, after: Candidate | None = last
             ) -> tuple[list[Candidate], list[Done]]:
-                found = candidates.list_due(tx, until, BATCH, after)
+                found = candidates.list_due(tx, until, LISTED, after)
                 return found, [collection.foresee(tx, some) for some in group(found)]
 
             found, foreseen = await self._db.read(work)
@@ -150,7 +154,9 @@ class Collector:
         return await self._db.read(work)
 
     async def _collect(self, collection: Collection, some: Group) -> Done:
-        unreadable = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
+        unreadable: set[Digest] = set()
+        if some.kind is Kind.MANIFEST:
+            unreadable = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
         for digest in sorted(unreadable):
             logger.error(
                 "the manifest %s cannot be read: nothing of its repository is collected", digest
@@ -192,8 +198,8 @@ class Collector:
         """Have parked manifests looked at again where the rules are others now, and correct times
         that lie ahead.
         """
-        candidates.wake(tx, self._rules.untagged.fingerprint, BATCH)
-        candidates.heal(tx, rounds.read_clock(tx) + self._grace, BATCH)
+        candidates.wake(tx, self._rules.untagged.fingerprint, CORRECTED)
+        candidates.heal(tx, rounds.read_clock(tx) + self._grace, CORRECTED)
 
     def _may_walk(self, row: Round, now: int) -> bool:
         """Whether the walk through what was there before the queue goes on.

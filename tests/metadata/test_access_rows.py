@@ -664,7 +664,7 @@ class TestRemovals:
             add_blob(tx, repository, "layer")
             repositories.remove_if_empty(tx, repository)
             assert tx.removed == []
-            blobs.unlink(tx, repository, digest("layer"))
+            blobs.unlink(tx, repository, {digest("layer"): None})
             repositories.remove_if_empty(tx, repository)
 
         await write(database, work)

@@ -177,10 +177,14 @@ async def test_unlinking_is_told_and_leaves_other_repositories_alone(database: D
         for name in (NAME, RepositoryName("other")):
             add_blob(tx, repositories.ensure(tx, name), "x")
         repository = find(tx)
-        took = [blobs.unlink(tx, repository, digest("x")) for _ in range(2)]
+        took = [blobs.unlink(tx, repository, {digest("x"): None}) for _ in range(2)]
         return [*took, blobs.list_repositories(tx, digest("x"), 9)]
 
-    assert await database.write(work, actor="ann") == [True, False, [RepositoryName("other")]]
+    assert await database.write(work, actor="ann") == [
+        {digest("x")},
+        set(),
+        [RepositoryName("other")],
+    ]
     (event,) = await rows(database, tables.feed, kind=Change.BLOB_UNLINK)
     assert (event.repository, event.digest) == (NAME, digest("x"))
 
@@ -237,7 +241,9 @@ async def test_unlinking_waits_for_who_was_told_that_it_is_linked(postgres: Clus
         with held_open(url) as tx:
             assert digest("x") in blobs.list_linked(tx, find(tx), [digest("x")])
             unlinking = asyncio.ensure_future(
-                database.write(lambda tx: blobs.unlink(tx, find(tx), digest("x")), actor="bob")
+                database.write(
+                    lambda tx: blobs.unlink(tx, find(tx), {digest("x"): None}), actor="bob"
+                )
             )
             await asyncio.sleep(0.3)
             assert not unlinking.done()

@@ -37,7 +37,7 @@ async def test_every_kind_of_change_is_told_in_full(database: Database) -> None:
             assert row is not None
             manifests.delete(tx, repository, row)
         for seed in ("config 1", "config 2", "layer"):
-            blobs.unlink(tx, repository, digest(seed))
+            blobs.unlink(tx, repository, {digest(seed): None})
         repositories.remove_if_empty(tx, repository)
         return tx.now
 

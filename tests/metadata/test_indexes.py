@@ -52,7 +52,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.list_repositories": lambda tx: blobs.list_repositories(tx, ANY, 9),
     "blobs.count_not_live": blobs.count_not_live,
     "blobs.list_stores": blobs.list_stores,
-    "blobs.unlink": lambda tx: blobs.unlink(tx, find(tx), ANY),
+    "blobs.unlink": lambda tx: blobs.unlink(tx, find(tx), {ANY: None}),
     "blobs.list_users": lambda tx: blobs.list_users(tx, find(tx), ANY),
     "blobs.list_linked": lambda tx: blobs.list_linked(tx, find(tx), [ANY]),
     "blobs.find_promised": lambda tx: blobs.find_promised(tx, NAME, ANY),
@@ -89,7 +89,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "graph.list_blobs": lambda tx: graph.list_blobs(tx, [1]),
     "graph.iter_shares": lambda tx: list(graph.iter_shares(tx, find(tx), [ANY])),
     "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
-    "tallies.remove": lambda tx: tallies.remove(tx, find(tx).id, ANY),
+    "tallies.remove": lambda tx: tallies.remove(tx, find(tx).id, {ANY}),
     "repositories.list_names of those named": lambda tx: repositories.list_names(
         tx, 9, "", [Region("a/a", exact=True), Region("b", exact=True)]
     ),

@@ -168,7 +168,7 @@ async def test_the_database_keeps_what_is_named(database: Database) -> None:
         return work
 
     def unlink(seed: str) -> Callable[[Transaction], None]:
-        return lambda tx: void(blobs.unlink(tx, find(tx), digest(seed)))
+        return lambda tx: void(blobs.unlink(tx, find(tx), {digest(seed): None}))
 
     refused = [*map(delete, map(digest_of, (child, tagged))), *map(unlink, ("layer", "config 1"))]
     for work in refused:

@@ -202,8 +202,8 @@ async def test_is_removed_with_its_last_content(database: Database) -> None:
         there = []
         for step in (
             lambda: manifests.delete(tx, repository, row),
-            lambda: blobs.unlink(tx, repository, digest("config 1")),
-            lambda: blobs.unlink(tx, repository, digest("layer")),
+            lambda: blobs.unlink(tx, repository, {digest("config 1"): None}),
+            lambda: blobs.unlink(tx, repository, {digest("layer"): None}),
         ):
             repositories.remove_if_empty(tx, repository)
             there.append(repositories.find(tx, NAME) is not None)
@@ -305,7 +305,7 @@ async def test_puts_and_removals_at_once_leave_no_half_repository(
         repository = repositories.find(tx, NAME, lock=True)
         if repository is not None:
             for row in tx.execute(tables.repository_blobs.select()).all():
-                blobs.unlink(tx, repository, row.digest)
+                blobs.unlink(tx, repository, {row.digest: None})
             repositories.remove_if_empty(tx, repository)
 
     for _ in range(4):

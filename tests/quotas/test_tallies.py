@@ -104,7 +104,7 @@ def link(name: RepositoryName, seed: str) -> Callable[[Transaction], None]:
 def unlink(name: RepositoryName, seed: str) -> Callable[[Transaction], None]:
     def work(tx: Transaction) -> None:
         repository = repositories.find(tx, name, lock=True)
-        if repository is not None and blobs.unlink(tx, repository, digest(seed)):
+        if repository is not None and blobs.unlink(tx, repository, {digest(seed): None}):
             repositories.remove_if_empty(tx, repository)
 
     return work
