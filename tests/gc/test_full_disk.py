@@ -10,6 +10,7 @@ import pytest
 from tests.support.disks import fill, small_disk
 from tests.support.kit import Kit
 from tests.support.server import Server, serving
+from tests.support.workers import worker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(240)]
 
@@ -17,6 +18,8 @@ SETTINGS = {
     "MOORAGE_STORAGE__RESERVE": "0B",
     "MOORAGE_GC__GRACE": "1s",
     "MOORAGE_GC__INTERVAL": "200ms",
+    # The room of the spare file must not go to what fills the disk: no job runs meanwhile.
+    "MOORAGE_JOBS__IN_SERVE": "false",
 }
 PATIENCE = 60.0
 
@@ -34,7 +37,8 @@ async def test_a_deleted_image_makes_room(tmp_path: Path, kind: str) -> None:
         server = Server(disk / "data", 1, SETTINGS)
         spare = server.data / "moorage.db-spare"
         with serving(server):
-            wait_until(spare.exists)
+            with worker(server.data, **SETTINGS):
+                wait_until(spare.exists)
             async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
                 kit = Kit(http)
                 kept, _ = await kit.push_image("kept", "latest")
@@ -45,20 +49,22 @@ async def test_a_deleted_image_makes_room(tmp_path: Path, kind: str) -> None:
                 answer = await http.delete(f"/v2/app/manifests/{gone}")
                 assert answer.status_code == 202, answer.text
                 assert not spare.exists()
-                wait_until(lambda: len(list(server.data.glob("storage/blobs/*/*/*"))) == 3)
-                assert (await http.get(f"/v2/kept/manifests/{kept}")).status_code == 200
-                filler.unlink()
-                wait_until(spare.exists)  # made again by a job
+                with worker(server.data, **SETTINGS):
+                    wait_until(lambda: len(list(server.data.glob("storage/blobs/*/*/*"))) == 3)
+                    assert (await http.get(f"/v2/kept/manifests/{kept}")).status_code == 200
+                    filler.unlink()
+                    wait_until(spare.exists)  # made again by a job
                 await kit.push_image("again", "latest")
 
 
 async def test_without_the_spare_room_it_would_not(tmp_path: Path) -> None:
     """The control."""
-    with small_disk(tmp_path, "48M", "tmpfs") as disk:
-        settings = {**SETTINGS, "MOORAGE_JOBS__IN_SERVE": "false"}  # nobody makes it
-        with serving(Server(disk / "data", 1, settings)) as server:
-            async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-                gone, _ = await Kit(http).push_image("app", "latest")
-                fill(disk)
-                answer = await http.delete(f"/v2/app/manifests/{gone}")
-                assert answer.status_code == 507, answer.text
+    with (
+        small_disk(tmp_path, "48M", "tmpfs") as disk,
+        serving(Server(disk / "data", 1, SETTINGS)) as server,  # no job makes it
+    ):
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            gone, _ = await Kit(http).push_image("app", "latest")
+            fill(disk)
+            answer = await http.delete(f"/v2/app/manifests/{gone}")
+            assert answer.status_code == 507, answer.text

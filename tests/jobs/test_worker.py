@@ -1,12 +1,8 @@
 """`moorage worker` in processes of its own: one of them runs a job at a time, whoever dies."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +11,7 @@ import pytest
 from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving
 from tests.support.tcp_proxy import tcp_proxy
-
-PATIENCE = 40.0
-"""Seconds to wait for processes; on a quiet machine they need two."""
+from tests.support.workers import PATIENCE, worker
 
 PATCH = """
 import asyncio, os, time
@@ -109,27 +103,6 @@ def environment(notes: Notes, patches: Path, tmp_path: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(patches), str(ROOT)]),
         "MOORAGE_STORAGE__ROOT": str(tmp_path / "store"),
     }
-
-
-@contextlib.contextmanager
-def worker(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A `moorage worker`, which must end well unless the test ends it otherwise."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "registry.cli.main", "worker", "--data", str(data)],
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            killed = process.poll() is not None
-            if not killed:
-                process.terminate()
-            _, said = process.communicate(timeout=PATIENCE)
-            assert killed or process.returncode == 0, said
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
