@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -205,36 +205,55 @@ class Pulls:
             self.longest = max(self.longest, time.monotonic() - begun)
 
 
-def run_measured(command: list[str], environ: dict[str, str]) -> tuple[float, float]:
-    """Run a command; its seconds and CPU seconds."""
-    before, begun = os.times(), time.monotonic()
-    subprocess.run(
-        command,
-        check=True,
-        env={**os.environ, **environ},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+@dataclass(frozen=True)
+class Run:
+    """How long a collection took, its CPU seconds, the memory that its process had at the most in
+    MiB, what it said last, and for how many seconds the registry was away.
+    """
+
+    took: float
+    cpu: float
+    memory: int
+    said: str
+    away: float = 0.0
+
+
+def run_measured(command: list[str], environ: dict[str, str]) -> Run:
+    """Run a command."""
+    begun = time.monotonic()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **environ},
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        lines = said.read().decode().splitlines()
+    assert process.returncode == 0, lines
+    return Run(
+        took=time.monotonic() - begun,
+        cpu=used.ru_utime + used.ru_stime,
+        memory=used.ru_maxrss // 1024,
+        said=lines[-1] if lines else "",
     )
-    took, after = time.monotonic() - begun, os.times()
-    used = after.children_user + after.children_system
-    return took, used - before.children_user - before.children_system
 
 
-def collect_distribution(side: Side) -> tuple[float, float, float]:
-    """Seconds of collection, its CPU seconds, seconds away."""
+def collect_distribution(side: Side) -> Run:
     begun = time.monotonic()
     side.stop()
-    took, cpu = run_measured(
+    run = run_measured(
         ["docker-registry", "garbage-collect", "--delete-untagged", side.command[-1]], {}
     )
     side.start()
-    return took, cpu, time.monotonic() - begun
+    return replace(run, said="", away=time.monotonic() - begun)
 
 
-def collect_moorage(side: Side) -> tuple[float, float, float]:
-    """As above; `gc run` is a process of its own, and the server is never away."""
-    command = [*MOORAGE, "gc", "run", "--data", str(side.folder)]
-    return *run_measured(command, side.environ), 0.0
+def collect_moorage(side: Side) -> Run:
+    """`gc run` is a process of its own, and the server is never away."""
+    return run_measured([*MOORAGE, "gc", "run", "--data", str(side.folder)], side.environ)
 
 
 def sides_in(folder: Path) -> list[Side]:
@@ -286,18 +305,17 @@ def measure(side: Side, digests: list[str]) -> None:
         before = side.count_blobs()
         pulls = Pulls(side, digests)
         with pulls.running():
-            if side.name == "Distribution":
-                took, cpu, away = collect_distribution(side)
-            else:
-                took, cpu, away = collect_moorage(side)
+            collect = collect_distribution if side.name == "Distribution" else collect_moorage
+            run = collect(side)
         served = pulls.served
         time.sleep(5)  # removed keys go in rounds
         after = side.count_blobs()
     print(
-        f"  collected in {took:.1f} s ({cpu:.1f} CPU s), away {away:.1f} s, "
-        f"{served} pulls served meanwhile, {pulls.refused} refused, longest "
+        f"  collected in {run.took:.1f} s ({run.cpu:.1f} CPU s, {run.memory} MiB), away "
+        f"{run.away:.1f} s, {served} pulls served meanwhile, {pulls.refused} refused, longest "
         f"{pulls.longest * 1000:.0f} ms\n"
-        f"  files {before[0]} -> {after[0]}, bytes {before[1]} -> {after[1]}"
+        f"  files {before[0]} -> {after[0]}, bytes {before[1]} -> {after[1]}\n"
+        f"  {run.said}"
     )
 
 

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         output.write_json({name: value for name, value in done.items() if name != "more"})
     else:
         _tell(done, "Would collect" if args.dry_run else "Collected")
+        if done["longest_lock"]:
+            output.hint(f"Nothing was locked for more than {done['longest_lock'] * 1000:.0f} ms.")
     if status["paused_until"] is not None:
         output.complain(_explain_pause(status))
         return FAILED
@@ -52,7 +54,8 @@ def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         }
     sums = {name: done[name] + more[name] for name in _COUNTS}
     ordered = [repositories[name] for name in sorted(repositories)]
-    return {**sums, "repositories": ordered, "more": more["more"]}
+    longest = max(done["longest_lock"], more["longest_lock"])
+    return {**sums, "repositories": ordered, "longest_lock": longest, "more": more["more"]}
 
 
 def _show_progress(done: dict[str, Any], due: int) -> None:

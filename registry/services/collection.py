@@ -42,7 +42,7 @@ class Group:
 class Done:
     """What one transaction did, in the repository called `name` if it was in one: `links` to blobs
     of `unlinked` bytes went from it, and `blobs` of `freed` bytes altogether. `seen`: candidates
-    dealt with.
+    dealt with. `held`: seconds for which it held its locks, at the most.
     """
 
     seen: int = 0
@@ -52,6 +52,7 @@ class Done:
     unlinked: int = 0
     blobs: int = 0
     freed: int = 0
+    held: float = 0.0
 
 
 @dataclass(slots=True)
@@ -65,12 +66,15 @@ class Freed:
 
 @dataclass(slots=True)
 class Tally:
-    """What went. `seen`: candidates dealt with, most of which something keeps after all."""
+    """What went. `seen`: candidates dealt with, most of which something keeps after all.
+    `held`: seconds for which anything was locked, at the most.
+    """
 
     seen: int = 0
     manifests: int = 0
     blobs: int = 0
     bytes: int = 0
+    held: float = 0.0
     repositories: dict[str, Freed] = field(default_factory=dict)
 
     def add(self, done: Done) -> None:
@@ -79,6 +83,7 @@ class Tally:
         self.manifests += done.manifests
         self.blobs += done.blobs
         self.bytes += done.freed
+        self.held = max(self.held, done.held)
         if done.manifests or done.links:
             freed = self.repositories.setdefault(done.name, Freed())
             freed.manifests += done.manifests

@@ -6,6 +6,7 @@ what has changed, and never what there is.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -161,9 +162,15 @@ class Collector:
             logger.error(
                 "the manifest %s cannot be read: nothing of its repository is collected", digest
             )
-        done = await self._db.write(
-            lambda tx: collection.collect(tx, some, unreadable), actor=ACTOR, frees=True
-        )
+        begun = 0.0
+
+        def work(tx: Transaction) -> Done:
+            nonlocal begun
+            begun = time.monotonic()
+            return collection.collect(tx, some, unreadable)
+
+        done = await self._db.write(work, actor=ACTOR, frees=True)
+        done.held = time.monotonic() - begun
         metrics.COLLECTED.labels("manifest").inc(done.manifests)
         metrics.COLLECTED.labels("blob").inc(done.blobs)
         metrics.COLLECTED_BYTES.inc(done.freed)

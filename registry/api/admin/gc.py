@@ -49,13 +49,16 @@ class Freed(Shown, frozen=True):
 
 
 class GcRun(Shown, frozen=True):
-    """What went, or would go. `seen`: how much was looked at; `more`: there is more to do."""
+    """What went, or would go. `seen`: how much was looked at; `longest_lock`: seconds for which
+    anything was locked, at the most; `more`: there is more to do.
+    """
 
     seen: int
     manifests: int
     blobs: int
     bytes: int
     repositories: list[Freed]
+    longest_lock: float
     more: bool
 
 
@@ -162,7 +165,15 @@ def _show(tally: Tally, *, more: bool) -> GcRun:
         Freed(name, freed.manifests, freed.blobs, freed.bytes)
         for name, freed in sorted(tally.repositories.items())
     ]
-    return GcRun(tally.seen, tally.manifests, tally.blobs, tally.bytes, repositories, more)
+    return GcRun(
+        seen=tally.seen,
+        manifests=tally.manifests,
+        blobs=tally.blobs,
+        bytes=tally.bytes,
+        repositories=repositories,
+        longest_lock=round(tally.held, 4),
+        more=more,
+    )
 
 
 def _show_step(step: Step) -> PathStep:
