@@ -15,6 +15,7 @@ from registry.auth.outside import OidcIssuer, OutsideIssuer, Source, key_source
 from registry.auth.policies import Policies
 from registry.auth.rules import AuthRules
 from registry.auth.vault import DatabaseVault, FileVault, Vault
+from registry.client.upstream import Upstream
 from registry.client.web import Web
 from registry.config import Settings, StoreSettings
 from registry.errors import ConfigError
@@ -33,6 +34,7 @@ from registry.services.fsck import Fsck
 from registry.services.gc_rules import GcRules
 from registry.services.grants import Grants
 from registry.services.groups import Groups
+from registry.services.healing import Healing
 from registry.services.health import Health
 from registry.services.history import History
 from registry.services.holds import Holds
@@ -104,7 +106,12 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     watch = Watch(database)
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
-    scrub = ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate)
+    scrub = Scrub(
+        database,
+        stores,
+        blobs,
+        ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate),
+    )
     quotas = Quotas(database)
     uploads = Uploads(database, stores, blobs, quotas)
     registry = Registry(
@@ -130,7 +137,8 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         doomed=Doomed(database, stores),
         spare_room=SpareRoom(database),
         moving=Moving(database, stores, blobs, uploads),
-        scrub=Scrub(database, stores, blobs, scrub),
+        scrub=scrub,
+        healing=Healing(database, scrub, uploads, _find_upstream(settings)),
         # What is on its way to a row is a session's, and those live no longer.
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         quotas=quotas,
@@ -193,6 +201,16 @@ async def gather_keys(settings: Settings, opened: Opened, target: str) -> dict[s
                 " registry, so move it away"
             )
     return {}
+
+
+def _find_upstream(settings: Settings) -> Upstream | None:
+    """The registry that damaged blobs are healed from, if the settings name one."""
+    upstream = settings.upstream
+    if not upstream.url:
+        return None
+    ca_file = settings.data / upstream.ca_file if upstream.ca_file else None
+    web = Web(allow_private=upstream.allow_private, ca_file=ca_file)
+    return Upstream(web, upstream.url, upstream.username, upstream.password)
 
 
 def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[OidcIssuer]]:

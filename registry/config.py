@@ -255,6 +255,23 @@ class ScrubSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSettings:
+    """`[upstream]`: another registry that has the same repositories, to heal damaged blobs from."""
+
+    url: Annotated[
+        Url, "Where it is; a path is put before the names of repositories. Empty: nowhere."
+    ] = ""
+    username: Annotated[Text, "Who signs in there; empty: nobody."] = ""
+    password: Annotated[Secret, "The password or token that belongs to it."] = field(
+        default="", repr=False
+    )
+    allow_private: Annotated[
+        Flag, "It may have a private address, and may be called by http there."
+    ] = False
+    ca_file: Annotated[Text, "Authorities to trust beside the system's, from the data folder."] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
     """`[retention]`: dropping tags and manifests by rules."""
 
@@ -292,6 +309,7 @@ class Settings:
     limits: LimitsSettings
     jobs: JobsSettings
     scrub: ScrubSettings
+    upstream: UpstreamSettings
     retention: RetentionSettings
     log: LogSettings
     source: Path | None
@@ -537,6 +555,7 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             "make one: openssl rand -hex 32"
         )
     yield from _issuer_conflicts(settings.auth)
+    yield from _upstream_conflicts(settings.upstream)
     limits = settings.limits
     if limits.tags_page > limits.tags_page_max:
         yield (
@@ -584,6 +603,15 @@ def _place(settings: Settings, store: StoreSettings) -> tuple[str, ...]:
     if store.driver == "s3":
         return "s3", store.endpoint, store.bucket, store.prefix.strip("/")
     return store.driver, str(settings.find_root(store).resolve())
+
+
+def _upstream_conflicts(upstream: UpstreamSettings) -> Iterator[str]:
+    if upstream.url.startswith("http:") and not upstream.allow_private:
+        yield f'upstream.url = "{upstream.url}" must be https, or upstream.allow_private be true'
+    if bool(upstream.username) != bool(upstream.password):
+        yield "upstream.username and upstream.password belong together: set both, or neither"
+    if not upstream.url and upstream != UpstreamSettings():
+        yield "[upstream] is of use only with upstream.url"
 
 
 def _issuer_conflicts(auth: AuthSettings) -> Iterator[str]:

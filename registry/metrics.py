@@ -43,6 +43,9 @@ BLOBS_DAMAGED = Gauge(
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
+BLOBS_HEALED = Counter(
+    "moorage_blobs_healed", "Damaged blobs fetched anew from upstream.", registry=REGISTRY
+)
 COLLECTED = Counter(
     "moorage_gc_collected", "Manifests and blobs that were collected.", ["kind"], registry=REGISTRY
 )

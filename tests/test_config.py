@@ -143,6 +143,13 @@ def test_the_defaults(tmp_path: Path) -> None:
         },
         "jobs": {"in_serve": True},
         "scrub": {"enabled": True, "interval": "30d", "rate": "20MiB"},
+        "upstream": {
+            "url": "",
+            "username": "",
+            "password": "",
+            "allow_private": False,
+            "ca_file": "",
+        },
         "retention": {"interval": "1h", "grace": "1d", "pulls": "1m"},
         "log": {"format": "text", "level": "info", "access": True},
     }
@@ -520,6 +527,9 @@ def test_outside_issuers(tmp_path: Path, overrides: Mapping[str, str]) -> None:
         (OUTSIDE | {"auth.own": "false", "auth.realm": ""}, "auth.own = false needs"),
         (OUTSIDE | {"auth.own": "false", "auth.oidc": GITHUB}, "auth.own = false leaves"),
         (OUTSIDE | {"auth.jwks_url": "http://gitlab/keys"}, "auth.jwks_url = .* must be https"),
+        ({"upstream.url": "http://other"}, "upstream.url = .* must be https"),
+        ({"upstream.url": "https://other", "upstream.username": "ann"}, "belong together"),
+        ({"upstream.ca_file": "ca.pem"}, r"\[upstream\] is of use only with upstream.url"),
         ({"auth.oidc": OIDC % "http://gitlab"}, r"auth\.oidc\[0\]\.issuer = .* must be https"),
     ],
 )

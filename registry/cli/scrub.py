@@ -11,7 +11,7 @@ from registry.app import Opened
 from registry.cli import output
 from registry.cli.opened import run, run_opened
 from registry.cli.parsing import read_count, read_option
-from registry.jobs.chores import SCRUB
+from registry.jobs.chores import SCRUB, find_healing
 from registry.jobs.runner import Job, Runner
 from registry.services.registry import Registry
 from registry.services.scrub import Damaged, ScrubRow
@@ -40,6 +40,7 @@ def work(args: argparse.Namespace) -> int:
 
     async def job(opened: Opened) -> _Known:
         await _finish(opened, restart=args.restart, rate=rate)
+        await Runner(opened.leases, []).run(find_healing(opened.registry))
         return await _look(opened.registry, limit)
 
     return _tell(run_opened(args, job), as_json=args.json)

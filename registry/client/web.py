@@ -1,10 +1,13 @@
-"""JSON documents of other servers, fetched without trust in names, certificates or answers."""
+"""What other servers have, fetched without trust in names, certificates or answers."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -23,11 +26,38 @@ WHOLE = 10.0
 
 _PORTS = range(1, 1 << 16)
 # An encoded answer could unfold to more than was counted.
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_HEADERS = {"Accept-Encoding": "identity"}
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Answer:
+    """What another server answers. `where`: its scheme, host and port."""
+
+    def __init__(self, where: str, response: httpx.Response) -> None:
+        self.where = where
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+
+    async def iter_body(self, most: int) -> AsyncIterator[bytes]:
+        """The body as it comes; UpstreamError if it breaks off, is silent for WHOLE seconds, is
+        encoded, or has more than `most` bytes.
+        """
+        if self.headers.get("Content-Encoding", "identity") != "identity":
+            raise UpstreamError(f"{self.where} answered with an encoding that was not asked for")
+        count = 0
+        try:
+            async for piece in self._response.aiter_raw():
+                count += len(piece)
+                if count > most:
+                    raise UpstreamError(f"{self.where} answered with more than {most} bytes")
+                yield piece
+        except httpx.HTTPError as error:
+            raise _bad(self.where, error) from None
 
 
 class Web:
-    """Fetches documents over https, from public addresses unless `allow_private`.
+    """Fetches over https, from public addresses unless `allow_private`.
 
     With it, private ones may be called too, and those by plain http. `ca_file` holds authorities
     in PEM, trusted beside the system's. Raises ConfigError if it cannot be used.
@@ -44,23 +74,46 @@ class Web:
                     f"the authorities in {ca_file} cannot be used: {error.strerror}"
                 ) from error
 
-    async def get_json(self, url: str) -> Any:
+    async def get_json(self, url: str, headers: Mapping[str, str] = _NONE) -> Any:
         """Return the JSON document at `url`; raise UpstreamError if there is none to be had.
 
-        Redirects are not followed. The message never holds what the other server wrote.
+        The message never holds what the other server wrote.
         """
-        target = _parse(url)
-        where = f"{target.scheme}://{target.netloc.decode()}"
+        where = _place(_parse(url))
         try:
             async with asyncio.timeout(WHOLE):
-                addresses = await self._resolve(target, where)
-                raw = await self._fetch(target, addresses, where)
+                async with self.get(url, {"Accept": "application/json", **headers}) as answer:
+                    raw = await _read(answer)
         except TimeoutError:
             raise UpstreamError(f"{where} did not answer within {WHOLE:.0f} s") from None
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
             raise UpstreamError(f"{where} answered with what is not JSON") from None
+
+    @contextlib.asynccontextmanager
+    async def get(self, url: str, headers: Mapping[str, str] = _NONE) -> AsyncIterator[Answer]:
+        """Ask for `url`; UpstreamError if nobody answers. Redirects are not followed."""
+        target = _parse(url)
+        where = _place(target)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(WHOLE):
+                    addresses = await self._resolve(target, where)
+                    client = await stack.enter_async_context(self._open(target, headers))
+                    response = await _send(client, target, addresses, where)
+                    stack.push_async_callback(response.aclose)
+            except TimeoutError:
+                raise UpstreamError(f"{where} did not answer within {WHOLE:.0f} s") from None
+            yield Answer(where, response)
+
+    def _open(self, target: httpx.URL, headers: Mapping[str, str]) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._tls,
+            trust_env=False,
+            timeout=httpx.Timeout(WHOLE, connect=CONNECT),
+            headers={**_HEADERS, **headers, "Host": target.netloc.decode()},
+        )
 
     async def _resolve(self, target: httpx.URL, where: str) -> list[str]:
         """Return all addresses of the host, each of which may be called."""
@@ -81,48 +134,43 @@ class Web:
             return True
         return scheme == "https" and is_public(address)
 
-    async def _fetch(self, target: httpx.URL, addresses: list[str], where: str) -> bytes:
-        problem = ""
-        async with httpx.AsyncClient(
-            verify=self._tls,
-            trust_env=False,
-            timeout=httpx.Timeout(WHOLE, connect=CONNECT),
-            headers={**_HEADERS, "Host": target.netloc.decode()},
-        ) as client:
-            for address in addresses:
-                # The name was judged by these addresses; asked again it may have others.
-                request = client.build_request(
-                    "GET",
-                    target.copy_with(host=address),
-                    extensions={"sni_hostname": target.raw_host.decode()},
-                )
-                try:
-                    return await _read(client, request, where)
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    problem = str(error) or f"no connection within {CONNECT:.0f} s"
-                except httpx.HTTPError as error:
-                    # Its text may quote what was received.
-                    raise UpstreamError(
-                        f"{where} answered badly ({type(error).__name__})"
-                    ) from None
-        raise UpstreamError(f"{where} cannot be reached: {problem}") from None
+
+async def _send(
+    client: httpx.AsyncClient, target: httpx.URL, addresses: list[str], where: str
+) -> httpx.Response:
+    problem = ""
+    for address in addresses:
+        # The name was judged by these addresses; asked again it may have others.
+        request = client.build_request(
+            "GET",
+            target.copy_with(host=address),
+            extensions={"sni_hostname": target.raw_host.decode()},
+        )
+        try:
+            return await client.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            problem = str(error) or f"no connection within {CONNECT:.0f} s"
+        except httpx.HTTPError as error:
+            raise _bad(where, error) from None
+    raise UpstreamError(f"{where} cannot be reached: {problem}") from None
 
 
-async def _read(client: httpx.AsyncClient, request: httpx.Request, where: str) -> bytes:
-    response = await client.send(request, stream=True)
-    try:
-        if response.status_code != httpx.codes.OK:
-            raise UpstreamError(f"{where} answered with status {response.status_code}, not 200")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise UpstreamError(f"{where} answered with an encoding that was not asked for")
-        raw = bytearray()
-        async for piece in response.aiter_raw():
-            raw += piece
-            if len(raw) > MAX_DOCUMENT:
-                raise UpstreamError(f"{where} answered with more than {MAX_DOCUMENT} bytes")
-        return bytes(raw)
-    finally:
-        await response.aclose()
+def _bad(where: str, error: httpx.HTTPError) -> UpstreamError:
+    # Its text may quote what was received.
+    return UpstreamError(f"{where} answered badly ({type(error).__name__})")
+
+
+async def _read(answer: Answer) -> bytes:
+    if answer.status != httpx.codes.OK:
+        raise UpstreamError(f"{answer.where} answered with status {answer.status}, not 200")
+    raw = bytearray()
+    async for piece in answer.iter_body(MAX_DOCUMENT):
+        raw += piece
+    return bytes(raw)
+
+
+def _place(target: httpx.URL) -> str:
+    return f"{target.scheme}://{target.netloc.decode()}"
 
 
 def _parse(url: str) -> httpx.URL:

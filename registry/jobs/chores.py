@@ -11,6 +11,7 @@ EXPIRE_EVERY = 60.0
 RECOVER_EVERY = 3600.0
 TIDY_EVERY = 3600.0
 SCRUB_EVERY = 60.0
+HEAL_EVERY = 10.0
 
 SCRUB = "scrub"
 """The job that the command of this name does as well."""
@@ -58,4 +59,10 @@ def list_jobs(
         Job("quota-count", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
         Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
+        find_healing(registry),
     ]
+
+
+def find_healing(registry: Registry) -> Job:
+    """The job that heals what was found damaged, which `moorage scrub run` does as well."""
+    return Job("healing", HEAL_EVERY, registry.healing.is_due, registry.healing.run)

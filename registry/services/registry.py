@@ -6,6 +6,7 @@ from registry.services.blobs import Blobs
 from registry.services.collector import Collector
 from registry.services.doomed import Doomed
 from registry.services.fsck import Fsck
+from registry.services.healing import Healing
 from registry.services.health import Health
 from registry.services.history import History
 from registry.services.holds import Holds
@@ -48,6 +49,7 @@ class Registry:
     spare_room: SpareRoom
     moving: Moving
     scrub: Scrub
+    healing: Healing
     fsck: Fsck
     quotas: Quotas
     usage: Usage

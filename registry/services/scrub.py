@@ -169,11 +169,16 @@ class Scrub:
 
     async def iter_damaged(self, most: int) -> AsyncIterator[Damaged]:
         """Blobs known to be missing or damaged, each with the first `most` tags that it breaks."""
+        async for row in self.iter_damaged_rows():
+            yield Damaged(row, await self._list_tags(row.digest, most))
+
+    async def iter_damaged_rows(self) -> AsyncIterator[BlobRow]:
+        """Blobs known to be missing or damaged."""
         for state in DAMAGED:
             last: Digest | None = None
             while rows := await self._list(state, last):
                 for row in rows:
-                    yield Damaged(row, await self._list_tags(row.digest, most))
+                    yield row
                 last = rows[-1].digest
 
     async def _list(self, state: BlobState, last: Digest | None) -> list[BlobRow]:

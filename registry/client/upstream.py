@@ -1,0 +1,100 @@
+"""Another registry, to read from: blobs by digest, with what it asks for to sign in."""
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.request import parse_http_list, parse_keqv_list
+
+from registry.client.web import Answer, Web
+from registry.errors import UpstreamError
+
+_HOPS = 5
+"""Requests for one blob at the most: a challenge, and redirects to where its bytes are."""
+
+_OK, _UNAUTHORIZED = 200, 401
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The registry at `url`. A path of it is put before the names of repositories, as those want
+    it that have many registries' images. `username` may be empty: nobody signs in then.
+
+    The password goes to `url` itself and to a token endpoint of the same origin, nowhere else.
+    """
+
+    web: Web
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    @contextlib.asynccontextmanager
+    async def open_blob(
+        self, repository: str, digest: str, size: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes that it has for a blob, of which nobody has looked at the digest yet.
+        UpstreamError if there are none to be had, also while they are read, or more than `size`.
+        """
+        prefix = urlsplit(self.url).path.strip("/")
+        name = f"{prefix}/{repository}" if prefix else repository
+        url = urljoin(self.url, f"/v2/{name}/blobs/{digest}")
+        headers: Mapping[str, str] = {}
+        for _ in range(_HOPS):
+            async with self.web.get(url, headers) as answer:
+                if answer.status == _OK:
+                    yield answer.iter_body(size)
+                    return
+                if answer.status in _REDIRECTS and "Location" in answer.headers:
+                    # What is signed for is in the link itself: a token is no business of others.
+                    url, headers = _follow(url, answer), {}
+                elif answer.status == _UNAUTHORIZED and not headers:
+                    headers = await self._sign_in(answer, name)
+                else:
+                    raise UpstreamError(f"{answer.where} answered with status {answer.status}")
+        raise UpstreamError(f"{_origin(self.url)} sends from one place to the next")
+
+    async def _sign_in(self, answer: Answer, name: str) -> Mapping[str, str]:
+        """What to send with the next request (protocol: the challenge of the token protocol)."""
+        if _origin(answer.where) != _origin(self.url):
+            raise UpstreamError(f"{answer.where} wants a sign-in, and is another place")
+        scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
+        if scheme.lower() == "basic" and self.username:
+            return self._basic()
+        if scheme.lower() != "bearer":
+            raise UpstreamError(f"{answer.where} wants a sign-in that there is none for")
+        asked = parse_keqv_list([part for part in parse_http_list(rest) if "=" in part])
+        realm = asked.get("realm", "")
+        if _origin(realm) != _origin(self.url):
+            raise UpstreamError(f"{answer.where} has its tokens made at another place")
+        query = {"service": asked.get("service", ""), "scope": f"repository:{name}:pull"}
+        joint = "&" if "?" in realm else "?"
+        made = await self.web.get_json(f"{realm}{joint}{urlencode(query)}", self._basic())
+        token = made.get("token") or made.get("access_token") if isinstance(made, dict) else None
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+            raise UpstreamError(f"{answer.where} answered with no token")
+        return {"Authorization": f"Bearer {token}"}
+
+    def _basic(self) -> Mapping[str, str]:
+        if not self.username:
+            return {}
+        both = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return {"Authorization": f"Basic {both}"}
+
+
+def _follow(url: str, answer: Answer) -> str:
+    try:
+        return urljoin(url, answer.headers["Location"])
+    except ValueError:
+        raise UpstreamError(f"{answer.where} sends to no place") from None
+
+
+def _origin(url: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port; None if the URL cannot be read."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    return parts.scheme, parts.hostname or "", port

@@ -1,0 +1,71 @@
+"""Healing: what is missing or damaged is fetched anew from another registry that has it."""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from registry import metrics
+from registry.client.upstream import Upstream
+from registry.errors import DigestMismatchError, UpstreamError
+from registry.metadata import blobs
+from registry.metadata.blobs import BlobRow
+from registry.metadata.database import Database
+from registry.services.scrub import Scrub
+from registry.services.uploads import Uploads
+
+logger = logging.getLogger(__name__)
+
+NAMES = 20
+"""Repositories of a blob under whose names it is asked for, at the most."""
+
+PAUSE = 600.0
+"""Seconds from when all damaged blobs were tried until they are tried again."""
+
+
+class Healing:
+    """One blob after the other, and again from the first after a pause."""
+
+    def __init__(
+        self, database: Database, scrub: Scrub, uploads: Uploads, upstream: Upstream | None
+    ) -> None:
+        self._db = database
+        self._scrub = scrub
+        self._uploads = uploads
+        self._upstream = upstream
+        self._rows: AsyncIterator[BlobRow] | None = None
+        self._next = 0.0
+
+    async def is_due(self) -> bool:
+        """Whether there is anything to heal, and it is the time to try."""
+        if self._upstream is None or time.monotonic() < self._next:
+            return False
+        return await self._db.read(blobs.count_not_live) > 0
+
+    async def run(self) -> int:
+        """Try to heal one blob; 0: all that there are were tried. StoreError where the store has no
+        room, or is away.
+        """
+        if self._rows is None:
+            self._rows = self._scrub.iter_damaged_rows()
+        row = await anext(self._rows, None)
+        if row is None or self._upstream is None:
+            self._rows, self._next = None, time.monotonic() + PAUSE
+            return 0
+        await self._heal(row, self._upstream)
+        return 1
+
+    async def _heal(self, row: BlobRow, upstream: Upstream) -> None:
+        names = await self._db.read(lambda tx: blobs.list_repositories(tx, row.digest, NAMES))
+        problem = "no repository has it"
+        for name in sorted(names):
+            try:
+                async with upstream.open_blob(str(name), str(row.digest), row.size) as body:
+                    healed = await self._uploads.move(row, body, keep=0.0)
+            except (UpstreamError, DigestMismatchError) as error:
+                problem = error.message
+                continue
+            if healed:  # else a push was faster
+                metrics.BLOBS_HEALED.inc()
+                logger.warning("blob %s was damaged, and is healed from upstream", row.digest)
+            return
+        logger.warning("blob %s cannot be healed from upstream: %s", row.digest, problem)
