@@ -95,6 +95,8 @@ def _tell(known: _Known, *, as_json: bool) -> int:
         output.write_json(_as_json(known))
     else:
         output.write(_describe(known.row))
+        if known.row and known.row.damaged and not known.count:
+            output.write("All of them are whole again.")
         if known.damaged:
             output.write_table(
                 ("BLOB", "SIZE", "STATE", "BREAKS"),
