@@ -143,7 +143,7 @@ def test_the_defaults(tmp_path: Path) -> None:
         },
         "jobs": {"in_serve": True},
         "scrub": {"enabled": True, "interval": "30d", "rate": "20MiB"},
-        "retention": {"interval": "1h", "grace": "1d", "pulls": "1m"},
+        "retention": {"interval": "1h", "pulls": "1m"},
         "log": {"format": "text", "level": "info", "access": True},
     }
 
