@@ -131,7 +131,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         retention=Retention(
             database,
             interval=settings.retention.interval,
-            grace=settings.retention.grace,
+            grace=settings.gc.grace,
             read_only=settings.content.read_only,
         ),
         doomed=Doomed(database, stores),

@@ -276,10 +276,6 @@ class RetentionSettings:
     """`[retention]`: dropping tags and manifests by rules."""
 
     interval: Annotated[Timeout, "How often the rules are applied."] = 3600.0
-    grace: Annotated[
-        Duration,
-        "How long a manifest is not dropped that was pushed, tagged or pulled.",
-    ] = 86_400.0
     pulls: Annotated[Timeout, "How often the times of pulls are written."] = 60.0
 
 

@@ -150,7 +150,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "allow_private": False,
             "ca_file": "",
         },
-        "retention": {"interval": "1h", "grace": "1d", "pulls": "1m"},
+        "retention": {"interval": "1h", "pulls": "1m"},
         "log": {"format": "text", "level": "info", "access": True},
     }
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FAILED = 1
 WRONG_USAGE = 2
 _INTERRUPTED = 130
+_UNHEARD = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -223,12 +225,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         importlib.import_module(f"registry.cli.{module}"), function
     )
     try:
-        return command(args)
+        result = command(args)
+        sys.stdout.flush()
     except (RegistryError, StoreError, DigestInvalidError) as error:
         complain(str(error))
         return FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Who read the output has seen enough, such as `head`; Python's end has nowhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNHEARD
+    return result
 
 
 if __name__ == "__main__":

@@ -104,8 +104,10 @@ async def _write_json(pages: AsyncIterator[list[Any]], total: dict[str, int]) ->
 
 
 async def _write_tables(pages: AsyncIterator[list[Any]], total: dict[str, int]) -> None:
+    paused_until = None
     async for plans in pages:
         _count(plans, total)
+        paused_until = plans[-1]["paused_until"] if plans else paused_until
         rows = [
             (
                 f"{each['repository']}{item}",
@@ -123,6 +125,8 @@ async def _write_tables(pages: AsyncIterator[list[Any]], total: dict[str, int]) 
         f"{total['tags']} tags and {total['manifests']} manifests would go, which frees "
         f"{format_size(total['bytes'])}."
     )
+    if paused_until is not None:
+        output.hint(f"The database's clock has jumped: nothing goes until {paused_until}.")
 
 
 def _list_items(plan: Any) -> list[tuple[str, Any]]:

@@ -69,12 +69,19 @@ class Ages:
         if jump:
             logger.warning(
                 "the database's clock has moved by %.0f s that nobody saw go by: nothing is "
-                "collected for %.0f s from now",
+                "dropped or collected for %.0f s from now",
                 jump / SECOND,
                 self._grace / SECOND,
             )
             return None
         return None if row.jumped_at is not None and not is_over else look.now - self._grace
+
+    def find_pause(self, tx: Transaction) -> int | None:
+        """Until when nothing is old, in microseconds, as far as is known; None: the clock has not
+        jumped.
+        """
+        row = rounds.find(tx)
+        return None if row.jumped_at is None else row.jumped_at + self._grace
 
     def is_late(self, row: Round, now: int) -> bool:
         """Whether the clocks are to be compared again."""

@@ -146,7 +146,7 @@ class Collector:
                 waiting=_count(tx),
                 due=candidates.count_due(tx, rounds.read_clock(tx) - self._grace),
                 looked_at=row.clock or None,
-                paused_until=None if row.jumped_at is None else row.jumped_at + self._grace,
+                paused_until=self._ages.find_pause(tx),
                 jump=row.jump / SECOND,
                 walking=row.filling is not None,
                 open=self._is_open(),

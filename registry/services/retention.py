@@ -7,6 +7,7 @@ from enum import Enum, auto
 from registry.auth.books import Actor, Event, note
 from registry.auth.patterns import RepositoryPattern
 from registry.auth.principals import OPERATOR, RETENTION
+from registry.clock import rfc3339
 from registry.errors import ConflictError
 from registry.metadata import (
     manifests,
@@ -24,6 +25,7 @@ from registry.metadata.retention_run import RunRow
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName, list_patterns
 from registry.oci.references import Tag
+from registry.services.ages import Ages
 from registry.services.freed import measure
 from registry.services.protection import find_protected_tags
 from registry.services.removal import delete_manifest, delete_tag, find_protected_manifests
@@ -47,7 +49,8 @@ _EVERYTHING = RepositoryPattern.parse("**")
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What the rules say about a repository, and what that rests on: it holds as long as the rules
-    are these and nobody else has deleted a tag after the change number `head`.
+    are these and nobody else has deleted a tag after the change number `head`. Nothing goes before
+    `paused_until`, in microseconds.
     """
 
     repository: RepositoryRow
@@ -55,6 +58,7 @@ class Plan:
     head: int
     tags: list[Decision[TagUse]]
     manifests: list[Decision[LooseManifest]]
+    paused_until: int | None
 
     @property
     def drops(self) -> list[Decision[TagUse] | Decision[LooseManifest]]:
@@ -79,11 +83,12 @@ class Piece:
 @dataclass(frozen=True, slots=True)
 class Status:
     """The last run and when the next one is due, in microseconds; None: nothing is to be dropped.
-    `now` by the database's clock.
+    `now` by the database's clock. `paused_until`: the clock has jumped.
     """
 
     run: RunRow | None
     due_at: int | None
+    paused_until: int | None
     now: int
 
     @property
@@ -114,11 +119,13 @@ class Retention:
         self, database: Database, *, interval: float, grace: float, read_only: bool = False
     ) -> None:
         """`interval`: seconds between the beginnings of two runs. `grace`: seconds for which a
-        manifest that was pushed, tagged or pulled is not dropped. `read_only`: nothing is.
+        manifest that was pushed, tagged or pulled is not dropped, nor anything after the clock has
+        jumped. `read_only`: nothing is.
         """
         self._db = database
         self.interval = interval
         self._grace = int(grace * _SECOND)
+        self._ages = Ages(database, grace)
         self._read_only = read_only
 
     async def list_names(self, asked: RepositoryPattern, last: str) -> list[str]:
@@ -145,15 +152,20 @@ class Retention:
             last = names[-1]
         return plans, None
 
-    async def plan(self, name: RepositoryName, *, measured: bool = False) -> Plan | None:
-        """What the rules say about the repository, with the bytes that come free if `measured`;
-        None if there is no such repository.
+    async def plan(
+        self, name: RepositoryName, now: int | None = None, *, measured: bool = False
+    ) -> Plan | None:
+        """What the rules say about the repository `now`, in microseconds, None: by the database's
+        clock; with the bytes that come free if `measured`. None if there is no such repository.
         """
-        return await self._db.read(lambda tx: self._plan(tx, name, measured), patience=LONG)
+        return await self._db.read(lambda tx: self._plan(tx, name, now, measured), patience=LONG)
 
-    def _plan(self, tx: Transaction, name: RepositoryName, measured: bool) -> Plan | None:
+    def _plan(
+        self, tx: Transaction, name: RepositoryName, now: int | None, measured: bool
+    ) -> Plan | None:
         # What is read first is the oldest: what changes later is seen when the plan is done.
-        head, now = retention.read_head(tx), retention.read_now(tx)
+        head = retention.read_head(tx)
+        now = retention.read_now(tx) if now is None else now
         repository = repositories.find(tx, name)
         if repository is None:
             return None
@@ -166,7 +178,12 @@ class Retention:
         if any(rule.drop_untagged is not None for rule in rules):
             loose = retention.list_loose(tx, repository)
         plan = Plan(
-            repository, rows, head, decided, self._decide_loose(tx, repository, rules, loose, now)
+            repository,
+            rows,
+            head,
+            decided,
+            self._decide_loose(tx, repository, rules, loose, now),
+            self._ages.find_pause(tx),
         )
         return _measure(tx, plan) if measured else plan
 
@@ -187,23 +204,39 @@ class Retention:
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is dropped")
+        now = await self._find_now()
+        if now is None:
+            raise ConflictError(await self._db.read(self._excuse))
         await self._db.write(
             lambda tx: note(tx, actor, Event.RETENTION_RUN, str(asked), after=last),
             actor=actor.name,
         )
-        return await self._run(asked, last)
+        return await self._run(asked, last, now)
+
+    async def _find_now(self) -> int | None:
+        """The time that ages are told by, in microseconds, whatever the clock does from here on;
+        None: the clock cannot be believed.
+        """
+        until = await self._ages.find_until()
+        return None if until is None else until + self._grace
+
+    def _excuse(self, tx: Transaction) -> str:
+        until = rfc3339(self._ages.find_pause(tx) or retention.read_now(tx))
+        return f"the database's clock has jumped, so nothing is dropped until {until}"
 
     async def get_status(self) -> Status:
         return await self._db.read(self._look)
 
     def _look(self, tx: Transaction) -> Status:
         run, now = retention_run.find(tx), retention.read_now(tx)
-        due_at: int | None = now
+        paused_until = self._ages.find_pause(tx)
+        due_at: int | None = max(now, paused_until or now)
         if self._read_only or not retention_rules.list_page(tx, 1, ""):
             due_at = None
-        elif run is not None and run.ended_at is not None:
-            due_at = run.started_at + int(self.interval * _SECOND)
-        return Status(run, due_at, now)
+        # A run that began later than now did so by a clock that has been set back since.
+        elif run is not None and run.ended_at is not None and run.started_at <= now:
+            due_at = max(run.started_at + int(self.interval * _SECOND), paused_until or 0)
+        return Status(run, due_at, paused_until, now)
 
     async def is_due(self) -> bool:
         """Whether it is time for a run, or one has been left half done."""
@@ -216,12 +249,15 @@ class Retention:
         status = await self.get_status()
         if not status.is_due:
             return 0
+        now = await self._find_now()
+        if now is None:
+            return 0
         last = ""
         if status.run is None or status.run.ended_at is not None:
             await self._db.write(retention_run.start, actor=OPERATOR.name)
         else:
             last = status.run.done
-        piece = await self._run(_EVERYTHING, last)
+        piece = await self._run(_EVERYTHING, last, now)
         await self._db.write(
             lambda tx: retention_run.save(
                 tx, piece.done, piece.tags, piece.manifests, ended=piece.ended
@@ -230,12 +266,12 @@ class Retention:
         )
         return piece.drops or int(not piece.ended)
 
-    async def _run(self, asked: RepositoryPattern, last: str) -> Piece:
+    async def _run(self, asked: RepositoryPattern, last: str, now: int) -> Piece:
         piece = Piece(last)
         until = time.monotonic() + SECONDS
         while names := await self.list_names(asked, piece.done):
             for name in names:
-                if not await self._apply(RepositoryName(name), piece):
+                if not await self._apply(RepositoryName(name), piece, now):
                     return piece
                 piece.done = name
                 if time.monotonic() > until:
@@ -243,11 +279,11 @@ class Retention:
         piece.ended = True
         return piece
 
-    async def _apply(self, name: RepositoryName, piece: Piece) -> bool:
+    async def _apply(self, name: RepositoryName, piece: Piece, now: int) -> bool:
         """Drop what the rules drop in the repository; whether it is done with."""
         while True:
             before = piece.drops
-            plan = await self.plan(name)
+            plan = await self.plan(name, now)
             if plan is not None and not await self._carry_out(plan, piece):
                 return False
             # What has gone may have held more. What was only in use is left for the next run.

@@ -128,6 +128,25 @@ def test_wrong_usage_is_status_2(arguments: tuple[str, ...], tmp_path: Path) -> 
     assert "usage: moorage" in done.stderr
 
 
+def test_output_that_nobody_reads_on_is_no_failure_in_words(tmp_path: Path) -> None:
+    """As with `| head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "registry.cli.main", "config", "show"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("arguments", [("repo", "list"), ("db", "status"), ("tag", "list", "x")])
 def test_no_registry_here(arguments: tuple[str, ...], tmp_path: Path) -> None:
     said = Moorage(tmp_path / "nothing").run(*arguments, expect=1).stderr

@@ -8,6 +8,7 @@ from registry.auth.principals import OPERATOR
 from registry.errors import (
     ManifestContentMissingError,
     ManifestUnknownError,
+    QuotaExceededError,
     RepositoryUnknownError,
 )
 from registry.metadata import tables
@@ -17,6 +18,7 @@ from registry.services.history import ManifestState, Restored
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
 from tests.history.conftest import NAME, delete, pull
+from tests.history.conftest import OPERATOR as ACTOR
 from tests.support.kit import descriptor, image_manifest, index_manifest
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +102,19 @@ async def test_a_deleted_repository_is_born_anew(yard: Yard) -> None:
     assert await pull(yard, "app", "latest") == str(digest)
     [new] = await yard.list_rows(tables.repositories)
     assert new.generation != old.generation
+
+
+async def test_a_quota_bounds_what_comes_back(yard: Yard) -> None:
+    digest, _ = await yard.push_image("app", "latest")
+    await drop_repository(yard)
+    quotas = yard.opened.access.quotas
+    await quotas.set("app", 1, ACTOR)
+    before = await yard.count_rows()
+    with pytest.raises(QuotaExceededError):
+        await restore(yard)
+    assert await yard.count_rows() == before
+    await quotas.set("app", 1 << 20, ACTOR)
+    assert await restore(yard) == Restored(digest, 1)
 
 
 async def test_after_the_grace_it_is_gone(yard: Yard) -> None:

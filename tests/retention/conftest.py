@@ -4,8 +4,14 @@ import pytest
 
 from registry.metadata.database import Database
 from registry.services.retention import Retention
+from tests.gc.conftest import clocks
+
+__all__ = ["clocks"]
+
+GRACE = 3600
+"""Seconds."""
 
 
 @pytest.fixture
 def retention(database: Database) -> Retention:
-    return Retention(database, interval=3600, grace=3600)
+    return Retention(database, interval=3600, grace=GRACE)

@@ -10,10 +10,11 @@ import pytest
 
 from registry import logs
 from registry.cli.main import main
+from registry.metadata import rounds
 from registry.metadata.database import Database
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import digest_of, image
-from tests.retention.scenes import list_tags, push
+from tests.retention.scenes import list_tags, push, write
 
 Say = Callable[..., str]
 
@@ -103,6 +104,9 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     assert json.loads(say("retention", "plan", "--json"))["tags"] == 0
     assert json.loads(say("retention", "status", "--json"))["started_at"] is None
     assert "due_at" in say("retention", "status")
+    on_data(tmp_path, lambda database: write(database, lambda tx: rounds.note_jump(tx, tx.now, 9)))
+    assert "jumped: nothing goes until" in say("retention", "plan")
+    assert "jumped, so nothing is dropped until" in say("retention", "run", expect=1)
     say("retention", "remove", "team/*")
     assert len(json.loads(say("retention", "list", "--json"))["rules"]) == 1
     events = json.loads(say("audit", "list", "--json"))["events"]

@@ -17,6 +17,7 @@ from registry.oci.references import Tag
 from registry.services.retention import Piece, Plan, Retention
 from registry.services.retention_rules import NewestBy
 from tests.metadata.rows import NAME, digest_of, events, find, image, index, rows
+from tests.retention.conftest import GRACE
 from tests.retention.scenes import (
     BASE,
     DAY,
@@ -33,6 +34,7 @@ from tests.retention.scenes import (
     write,
 )
 from tests.support.accounts import OPERATOR
+from tests.support.clocks import Clocks
 
 pytestmark = pytest.mark.anyio
 
@@ -333,8 +335,9 @@ async def test_untagged_counts_from_when_the_last_tag_left(
 # Runs.
 
 
-async def test_the_job_goes_on_where_it_was_cut_off(database: Database) -> None:
-    retention = Retention(database, interval=3600, grace=0)
+async def test_the_job_goes_on_where_it_was_cut_off(
+    database: Database, retention: Retention
+) -> None:
     for name in ("a", "b", "c"):
         await push(database, image(name), "x", "y", name=RepositoryName(name))
     assert not await retention.is_due()
@@ -342,10 +345,10 @@ async def test_the_job_goes_on_where_it_was_cut_off(database: Database) -> None:
     assert await retention.is_due()
     real = retention.plan
 
-    async def die(name: RepositoryName, **more: Any) -> Plan | None:
+    async def die(name: RepositoryName, now: int | None = None, **more: Any) -> Plan | None:
         if str(name) == "b":
             raise ConflictError("killed here")
-        return await real(name, **more)
+        return await real(name, now, **more)
 
     retention.plan = die  # type: ignore[method-assign]
     with pytest.raises(ConflictError):
@@ -375,13 +378,57 @@ async def test_the_job_goes_on_where_it_was_cut_off(database: Database) -> None:
 
 
 async def test_a_registry_that_is_read_only_drops_nothing(database: Database) -> None:
-    retention = Retention(database, interval=1, grace=0, read_only=True)
+    retention = Retention(database, interval=1, grace=GRACE, read_only=True)
     await push(database, image("1"), "a")
     await set_rule(database, drop="*")
     assert not await retention.is_due()
     assert await retention.work() == 0
     with pytest.raises(ConflictError):
         await retention.run(ALL, "", OPERATOR)
+    assert await list_tags(database) == ["a"]
+
+
+@pytest.mark.parametrize("days", [30, -30])
+async def test_nothing_is_dropped_for_a_grace_after_a_jump(
+    database: Database, retention: Retention, clocks: Clocks, days: int
+) -> None:
+    await set_rule(database, drop="*")
+    await retention.work()  # it looks at the clocks
+    await push(database, image("1"), "a")
+    clocks.pass_by(2 * 3600)
+    clocks.jump(days * 86_400)
+    assert await retention.work() == 0
+    status = await retention.get_status()
+    assert status.paused_until == clocks.now() + GRACE * 1_000_000
+    assert not status.is_due
+    assert (await plan_of(retention)).paused_until == status.paused_until
+    with pytest.raises(ConflictError, match="clock has jumped"):
+        await retention.run(ALL, "", OPERATOR)
+    clocks.pass_by(GRACE - 60)
+    assert not await retention.is_due()
+    assert await list_tags(database) == ["a"]
+    clocks.pass_by(120)
+    assert await retention.is_due()
+    assert await retention.work() == 1
+    assert await list_tags(database) == []
+    assert (await retention.get_status()).paused_until is None
+
+
+async def test_a_clock_that_jumps_during_a_run_makes_nothing_old(
+    database: Database, retention: Retention, clocks: Clocks
+) -> None:
+    at = clocks.now()
+    await push(database, image("1"), "a")
+    await write(database, lambda tx: tx.execute(sa.update(tables.tags).values(updated_at=at)))
+    await set_rule(database, drop_not_pulled=DAY)
+    real = retention.list_names
+
+    async def jump(asked: RepositoryPattern, last: str) -> list[str]:
+        clocks.jump(30 * 86_400)
+        return await real(asked, last)
+
+    retention.list_names = jump  # type: ignore[method-assign]
+    await retention.work()
     assert await list_tags(database) == ["a"]
 
 

@@ -88,13 +88,15 @@ class PlannedManifest(Shown, frozen=True):
 class RetentionPlan(Shown, frozen=True):
     """What the rules say about a repository, and how many bytes all that goes frees together.
 
-    Manifests without a tag are looked at where a rule drops such.
+    Manifests without a tag are looked at where a rule drops such. Until `paused_until` nothing
+    goes, for the clock has jumped.
     """
 
     repository: str
     tags: list[PlannedTag]
     manifests: list[PlannedManifest]
     bytes: int
+    paused_until: Moment | None
 
 
 class RetentionPiece(Shown, frozen=True):
@@ -109,7 +111,7 @@ class RetentionPiece(Shown, frozen=True):
 
 class RetentionStatus(Shown, frozen=True):
     """The last run, or the one under way, which has no end; when the next one is due, which is
-    null where nothing is to be dropped.
+    null where nothing is to be dropped. `paused_until`: for the clock has jumped.
     """
 
     started_at: Moment | None
@@ -117,6 +119,7 @@ class RetentionStatus(Shown, frozen=True):
     tags: int
     manifests: int
     due_at: Moment | None
+    paused_until: Moment | None
 
 
 class SetRetention(Asked, frozen=True):
@@ -208,6 +211,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
             for each in plan.manifests
         ],
         bytes=sum(each.bytes for each in plan.drops),
+        paused_until=write_moment(plan.paused_until),
     )
 
 
@@ -275,6 +279,7 @@ async def get_retention_status(call: Call, asked: AskRetention) -> RetentionStat
         tags=run.tags if run else 0,
         manifests=run.manifests if run else 0,
         due_at=write_moment(status.due_at),
+        paused_until=write_moment(status.paused_until),
     )
 
 
