@@ -112,7 +112,8 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         blobs,
         ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate),
     )
-    quotas = Quotas(database)
+    policies = Policies(database, watch, personal_namespaces=settings.auth.personal_namespaces)
+    quotas = Quotas(database, policies)
     uploads = Uploads(database, stores, blobs, quotas)
     registry = Registry(
         repositories=Repositories(database),
@@ -146,7 +147,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         health=Health(database, stores),
     )
     keyring = Keyring(database, _find_vault(settings, database))
-    access = _compose_access(settings, database, watch, keyring, quotas)
+    access = _compose_access(settings, database, policies, keyring, quotas)
     return Opened(database, watch, stores, registry, access, keyring, Leases(database))
 
 
@@ -242,7 +243,7 @@ def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[Oid
 
 
 def _compose_access(
-    settings: Settings, database: Database, watch: Watch, keyring: Keyring, quotas: Quotas
+    settings: Settings, database: Database, policies: Policies, keyring: Keyring, quotas: Quotas
 ) -> Access:
     auth = settings.auth
     rules = AuthRules(
@@ -255,7 +256,6 @@ def _compose_access(
         personal_namespaces=auth.personal_namespaces,
         sign_ins=settings.limits.sign_ins,
     )
-    policies = Policies(database, watch, personal_namespaces=rules.personal_namespaces)
     issuer, oidc = _compose_issuers(settings)
     authenticator = Authenticator(database, policies, keyring, rules, issuer=issuer, oidc=oidc)
     keys = Keys(database, keyring)

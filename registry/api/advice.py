@@ -37,8 +37,10 @@ async def advise(call: Call, response: Response) -> Response:
     """The answer to a push, with what whoever pushed should know."""
     # What was pushed is stored: the answer must say so, also where this cannot be told.
     with contextlib.suppress(DatabaseUnavailableError):
-        standings = await call.registry.quotas.list_standings(call.name)
-        add_warnings(response, [_write(s) for s in standings if _percent(s) >= NEARLY_FULL])
+        quotas = call.registry.quotas
+        if await quotas.hold_for(call.name, call.began):
+            standings = await quotas.list_standings(call.name)
+            add_warnings(response, [_write(s) for s in standings if _percent(s) >= NEARLY_FULL])
     return response
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: all of it in memory, as it was at one moment."""
+"""Who may do what and where quotas hold: all of it in memory, as it was at one moment."""
 
 import logging
 from collections import defaultdict
@@ -13,6 +13,7 @@ from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject,
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
 from registry.metadata.policy import PolicyRows
+from registry.metadata.quotas import list_speaking
 from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
 from registry.metadata.signing_keys import KeyState, SigningKeyRow
@@ -106,6 +107,7 @@ class Policy:
         self.has_users = bool(rows.users)
         self.keys: dict[str, SigningKeyRow] = {row.kid: row for row in rows.keys}
         self._removals = rows.removals
+        self._quotas = rows.quotas
         self._personal = personal_namespaces
         self._users = {row.name: row for row in rows.users}
         self._robots = {row.name: row for row in rows.robots}
@@ -258,6 +260,10 @@ class Policy:
         """As `was_removed`, since a moment in microseconds."""
         removal = self._removals.get(name)
         return removal is not None and removal.at > moment
+
+    def is_limited(self, name: RepositoryName) -> bool:
+        """Whether a quota holds for the repository."""
+        return not self._quotas.isdisjoint(list_speaking(name))
 
     def _owns(self, account: Account, name: str) -> bool:
         return (

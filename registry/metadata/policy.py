@@ -1,10 +1,10 @@
-"""All that says who may do what, read at once, and the number of its last change."""
+"""All that says who may do what and where quotas hold, read at once, and its last number."""
 
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata import grants, groups, robots, secrets, signing_keys, users
+from registry.metadata import grants, groups, quotas, robots, secrets, signing_keys, users
 from registry.metadata.grants import GrantRow
 from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
@@ -27,7 +27,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRows:
-    """The rows as of `number`."""
+    """The rows as of `number`; of quotas, their patterns."""
 
     number: int
     users: list[UserRow]
@@ -37,6 +37,7 @@ class PolicyRows:
     grants: list[GrantRow]
     keys: list[SigningKeyRow]
     removals: dict[RepositoryName, Removal]
+    quotas: frozenset[str] = frozenset()
 
 
 def read_number(tx: Transaction) -> int:
@@ -65,6 +66,7 @@ def _load(tx: Transaction) -> PolicyRows:
             name: Removal(number, at)
             for name, number, at in tx.execute(sa.select(_r.name, _r.number, _r.removed_at))
         },
+        quotas=frozenset(quotas.list_all(tx)),
     )
 
 

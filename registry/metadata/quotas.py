@@ -56,6 +56,7 @@ def _row(row: sa.Row[*tuple[Any, ...]]) -> QuotaRow:
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
     """Set how many bytes the repositories of the pattern may have."""
+    tx.change_policy()
     # Repositories are either there for `counting` to see, or were made by who knows the quota.
     tx.lock_name(_ANOTHER)
     insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
@@ -69,7 +70,13 @@ def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
 
 def delete(tx: Transaction, pattern: str) -> bool:
     """Remove the quota, whose tallies are swept later; whether there was one."""
+    tx.change_policy()
     return tx.execute(sa.delete(quotas).where(_q.pattern == pattern)).rowcount > 0
+
+
+def list_all(tx: Transaction) -> list[str]:
+    """The patterns of all quotas."""
+    return list(tx.execute(sa.select(_q.pattern)).scalars())
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[QuotaRow]:
@@ -86,11 +93,14 @@ def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
 
 def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
     """The quotas whose patterns speak of the repository."""
-    patterns = list_patterns(str(name))
-    if find_namespace(name):
-        patterns.append(EACH)
-    query = sa.select(*_COLUMNS).where(_q.pattern.in_(patterns)).order_by(_q.id)
+    query = sa.select(*_COLUMNS).where(_q.pattern.in_(list_speaking(name))).order_by(_q.id)
     return [_row(row) for row in tx.execute(query)]
+
+
+def list_speaking(name: RepositoryName) -> list[str]:
+    """The patterns that speak of the repository."""
+    patterns = list_patterns(str(name))
+    return [*patterns, EACH] if find_namespace(name) else patterns
 
 
 def find_namespace(name: RepositoryName) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from registry.auth.books import Actor, Event, note
 from registry.auth.patterns import RepositoryPattern
+from registry.auth.policies import Policies
 from registry.auth.principals import OPERATOR
 from registry.errors import NotFoundError, PatternInvalidError, QuotaExceededError
 from registry.metadata import counting, quotas
@@ -85,8 +86,9 @@ class Room:
 class Quotas:
     """Setting quotas, and looking at how full they are."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, policies: Policies) -> None:
         self._db = database
+        self._policies = policies
 
     async def list_page(self, n: int, last: str = "") -> list[Standing]:
         """How full at most `n` quotas are, after the pattern `last`; those for each namespace where
@@ -122,6 +124,12 @@ class Quotas:
             note(tx, actor, Event.QUOTA_REMOVE, wanted)
 
         await self._db.write(work, actor=actor.name)
+
+    async def hold_for(self, name: RepositoryName, since: float | None = None) -> bool:
+        """Whether any holds for the repository, as of now or of a moment after `since`: known from
+        memory, as `Policies.get` has it.
+        """
+        return (await self._policies.get(since)).is_limited(name)
 
     async def find_room(self, name: RepositoryName) -> Room | None:
         """What is left for the repository; None: no quota holds for it."""

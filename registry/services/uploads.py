@@ -25,7 +25,7 @@ from registry.metadata.uploads import UploadRow
 from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
 from registry.services.chunks import Chunk, measured
-from registry.services.quotas import Quotas, Room, require_room
+from registry.services.quotas import Quotas, require_room
 from registry.services.upload_holds import UploadHolds
 from storage.digest import Digest
 from storage.errors import StagedBusyError, StagedLostError, StoreError
@@ -61,15 +61,26 @@ class Uploads:
         self._quotas = quotas
         self._holds = UploadHolds(database)
 
-    async def start(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
+    async def start(
+        self,
+        name: RepositoryName,
+        principal: Principal,
+        algorithm: str,
+        *,
+        since: float | None = None,
+    ) -> UploadRow:
         """Begin a session. Nothing is created in the store until bytes come.
 
-        QuotaExceededError where none would fit.
+        QuotaExceededError where none would fit. `since`, of `time.monotonic`, here and below: when
+        the request came, which is bound by the quotas that there were by then.
         """
-        room = await self._find_room(name)
-        if room is not None:
-            room.require(1)
+        if await self._quotas.hold_for(name, since):
+            room = await self._quotas.find_room(name)
+            if room is not None:
+                room.require(1)
+        return await self._begin(name, principal, algorithm)
 
+    async def _begin(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
         def work(tx: Transaction) -> UploadRow:
             # Kept: a removal at the same moment would take the session with it, unseen.
             repository = repositories.find(tx, name, keep=True)
@@ -105,19 +116,26 @@ class Uploads:
         return row
 
     async def append(
-        self, name: RepositoryName, principal: Principal, upload_id: str, chunk: Chunk
+        self,
+        name: RepositoryName,
+        principal: Principal,
+        upload_id: str,
+        chunk: Chunk,
+        *,
+        since: float | None = None,
     ) -> UploadRow:
         """Add a chunk; the session at its new offset, durable. A cut body keeps what arrived.
 
         QuotaExceededError ends the session.
         """
+        limited = await self._quotas.hold_for(name, since)
         async with self._held(name, principal, upload_id) as (row, staged):
             try:
-                await self._receive(row, staged, chunk)
+                await self._receive(row, staged, chunk, limited=limited)
             except (ClientGoneError, BodyStalledError):
-                await self._acknowledge(row, staged)
+                await self._acknowledge(row, staged, limited=limited)
                 raise
-            return await self._acknowledge(row, staged)
+            return await self._acknowledge(row, staged, limited=limited)
 
     async def complete(
         self,
@@ -126,21 +144,24 @@ class Uploads:
         upload_id: str,
         chunk: Chunk,
         digest: Digest,
+        *,
+        since: float | None = None,
     ) -> None:
         """Add the last chunk, verify, publish, link. A wrong digest ends the session, and so does
         QuotaExceededError.
         """
+        limited = await self._quotas.hold_for(name, since)
         try:
             async with self._held(name, principal, upload_id) as (row, staged):
-                published, key = await self._publish(row, staged, chunk, digest)
-                await self._link(published, digest, key)
+                published, key = await self._publish(row, staged, chunk, digest, limited=limited)
+                await self._link(published, digest, key, limited=limited)
                 staged.over = True
         except _PublishedError as error:
             # By a request that was cut off before it came to link them, or is about to.
             row = error.row
             if row.key is None or row.key != blob_key(digest, row.generation):
                 raise
-            await self._link(row, digest, row.key)
+            await self._link(row, digest, row.key, limited=limited)
 
     async def cancel(self, name: RepositoryName, principal: Principal, upload_id: str) -> None:
         """End the session and free its bytes."""
@@ -154,10 +175,12 @@ class Uploads:
 
         DigestMismatchError if `body` is not the blob; what reading it raises, StoreError.
         """
-        session = await self.start(_NOWHERE, OPERATOR, blob.digest.algorithm)
+        session = await self._begin(_NOWHERE, OPERATOR, blob.digest.algorithm)
         try:
             async with self._held(_NOWHERE, OPERATOR, session.id) as (row, staged):
-                copied, key = await self._publish(row, staged, Chunk(body), blob.digest)
+                copied, key = await self._publish(
+                    row, staged, Chunk(body), blob.digest, limited=False
+                )
                 return await self._switch(copied, blob, key, keep)
         except BaseException:
             # Else the job that expires sessions does it.
@@ -293,21 +316,21 @@ class Uploads:
             raise _unknown(row.id)
 
     async def _publish(
-        self, row: UploadRow, staged: Staged, chunk: Chunk, digest: Digest
+        self, row: UploadRow, staged: Staged, chunk: Chunk, digest: Digest, *, limited: bool
     ) -> tuple[UploadRow, str]:
         """Add the last chunk, verify, let the bytes appear; the row, and the key they are under."""
         if not staged.sealed:  # else by a request that came no further
             try:
-                await self._receive(row, staged, chunk)
+                await self._receive(row, staged, chunk, limited=limited)
             except (ClientGoneError, BodyStalledError):
-                await self._acknowledge(row, staged)
+                await self._acknowledge(row, staged, limited=limited)
                 raise
             await staged.seal()
         row = self._renewed(row, digest)
         key = staged.key_for(blob_key(digest, row.generation))
         if staged.known_digest(digest.algorithm, row.prefix) is None:
             # Reading them may let them appear.
-            row = await self._name_key(row, staged, key)
+            row = await self._name_key(row, staged, key, limited=limited)
         actual = await staged.digest(digest.algorithm, row.prefix)
         if actual != digest:
             await self._end(row, staged)
@@ -315,15 +338,18 @@ class Uploads:
                 "the bytes do not have this digest; the session has ended",
                 {"expected": str(digest), "actual": str(actual)},
             )
-        row = await self._name_key(row, staged, key)
+        row = await self._name_key(row, staged, key, limited=limited)
         await staged.publish(blob_key(digest, row.generation))
         return row, key
 
-    async def _receive(self, row: UploadRow, staged: Staged, chunk: Chunk) -> None:
+    async def _receive(
+        self, row: UploadRow, staged: Staged, chunk: Chunk, *, limited: bool
+    ) -> None:
         if chunk.start is not None and chunk.start != staged.offset:
             raise UploadOutOfOrderError(staged.offset)
         body = measured(chunk)
-        room = await self._find_room(row.repository) if chunk.announced != 0 else None
+        asks = limited and chunk.announced != 0
+        room = await self._quotas.find_room(row.repository) if asks else None
         if room is not None:
             room.require(chunk.announced or 0)
             body = room.bound(body)
@@ -333,11 +359,7 @@ class Uploads:
             await staged.rollback()
             raise
 
-    async def _find_room(self, name: RepositoryName) -> Room | None:
-        """What is left for the repository; None: as much as there is."""
-        return None if name == _NOWHERE else await self._quotas.find_room(name)
-
-    async def _acknowledge(self, row: UploadRow, staged: Staged) -> UploadRow:
+    async def _acknowledge(self, row: UploadRow, staged: Staged, *, limited: bool) -> UploadRow:
         """Make the new offset durable. The key named beside it saves `complete` a transaction:
         Docker sends a blob in one PATCH, and its digest is then the prefix.
         """
@@ -345,20 +367,23 @@ class Uploads:
         row = self._renewed(row, None)
         prefix = staged.prefix()
         key = blob_key(prefix, row.generation) if prefix and self._staging_of(row).locks else None
-        return await self._advance(row, self._moved(row, staged, key, prefix))
+        return await self._advance(row, self._moved(row, staged, key, prefix), limited=limited)
 
-    async def _name_key(self, row: UploadRow, staged: Staged, key: str) -> UploadRow:
+    async def _name_key(
+        self, row: UploadRow, staged: Staged, key: str, *, limited: bool
+    ) -> UploadRow:
         """Give the key its owner before bytes appear under it."""
         if row.key == key:
             return row
-        return await self._advance(row, self._moved(row, staged, key, staged.prefix()))
+        moved = self._moved(row, staged, key, staged.prefix())
+        return await self._advance(row, moved, limited=limited)
 
     @staticmethod
     def _moved(row: UploadRow, staged: Staged, key: str | None, prefix: Digest | None) -> UploadRow:
         state = staged.state or None
         return replace(row, offset=staged.offset, prefix=prefix, key=key, parts=state)
 
-    async def _advance(self, row: UploadRow, moved: UploadRow) -> UploadRow:
+    async def _advance(self, row: UploadRow, moved: UploadRow, *, limited: bool) -> UploadRow:
         """Write how far the session has moved; keys that it owned before and no more are doomed."""
         # What this claim has put is in what is written, so that only earlier ones are left over.
         left = self._list_keys(replace(row, claim=row.claim - 1)) - self._list_keys(moved)
@@ -369,7 +394,7 @@ class Uploads:
             there = uploads.advance(tx, moved)
             for key in left if there else ():
                 doomed.insert(tx, row.store, key, "staged before")
-            if moved.offset > row.offset and row.repository != _NOWHERE:
+            if limited and moved.offset > row.offset:
                 require_room(tx, row.repository)
             return there
 
@@ -418,7 +443,7 @@ class Uploads:
 
         return await self._db.write(work, actor=OPERATOR.name, frees=True)
 
-    async def _link(self, row: UploadRow, digest: Digest, key: str) -> None:
+    async def _link(self, row: UploadRow, digest: Digest, key: str, *, limited: bool) -> None:
         """Make published bytes a blob of the repository, and the session's row go with it."""
         blob = BlobRow(digest, row.offset, row.store, key, BlobState.LIVE)
         rest = self._list_keys(row) - {key}
@@ -444,7 +469,8 @@ class Uploads:
                 # The bytes are there already, whole. One copy is enough.
                 doomed.insert(tx, blob.store, blob.key, "duplicate upload")
             blobs.link(tx, repository, blob.digest)
-            require_room(tx, row.repository, before=row.id)
+            if limited:
+                require_room(tx, row.repository, before=row.id)
             for other in rest:
                 doomed.insert(tx, row.store, other, "staged before")
 

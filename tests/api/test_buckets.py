@@ -135,7 +135,7 @@ class TestReplicas:
             await api.http.patch(location, content=DATA[:PART])
             link = Uploads._link
 
-            async def killed(*_: object) -> None:
+            async def killed(*_: object, **__: object) -> None:
                 raise OSError
 
             monkeypatch.setattr(Uploads, "_link", killed)

@@ -798,7 +798,7 @@ async def test_6_a_put_that_failed_between_the_bytes_and_the_row_can_be_sent_aga
     await api.http.patch(location, content=DATA[:6])
     link = Uploads._link
 
-    async def down(*_: object) -> None:
+    async def down(*_: object, **__: object) -> None:
         raise DatabaseUnavailableError("down")
 
     monkeypatch.setattr(Uploads, "_link", down)
@@ -817,7 +817,7 @@ async def test_6_what_nobody_comes_back_for_after_that_expires(
 ) -> None:
     locations = [await api.start_upload(NAME) for _ in range(2)]
 
-    async def down(*_: object) -> None:
+    async def down(*_: object, **__: object) -> None:
         raise DatabaseUnavailableError("down")
 
     with monkeypatch.context() as failing:

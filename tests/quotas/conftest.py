@@ -31,6 +31,14 @@ async def api(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
 
 
 @pytest.fixture
+async def other(database_url: str, tmp_path: Path, api: Api) -> AsyncIterator[Api]:
+    """Another worker or replica beside `api`, on the same database."""
+    del api
+    async with _start(tmp_path, database_url, {"storage.driver": "memory"}) as started:
+        yield started
+
+
+@pytest.fixture
 async def on_s3(tmp_path: Path, bucket: Bucket, anyio_backend: str) -> AsyncIterator[Api]:
     """Where rows are what is claimed, and parts are put before anything is known of the whole."""
     del anyio_backend

@@ -312,3 +312,43 @@ async def test_mounts_at_once_exceed_it_by_no_more_than_themselves(api: Api) -> 
     # Eight transactions are in flight at once at the most.
     assert await used(api) <= 4000 + 8 * 1000
     assert await mount(await api.push_blob("base/image", blob(1000, 99))) == 403
+
+
+def asks_for_quotas(statement: str) -> bool:
+    return any(f"{table} " in statement for table in ("quotas", "tally_shards"))
+
+
+async def test_without_a_quota_nobody_asks_for_one(api: Api) -> None:
+    said: list[str] = []
+    engine_wide = (sa.Engine, "before_cursor_execute")
+
+    def listen(*args: object) -> None:
+        said.append(str(args[2]))
+
+    await push_streamed(api, blob(1000))  # what is in memory is read once
+    sa.event.listen(*engine_wide, listen)
+    try:
+        for number, push in enumerate((push_streamed, push_by_put, push_whole)):
+            assert (await push(api, blob(1000, number))).status_code == 201
+        assert said
+        assert [statement for statement in said if asks_for_quotas(statement)] == []
+        # The negative control: with one they do.
+        await set_quota(api, 9000)
+        said.clear()
+        assert (await push_streamed(api, blob(1000, 9))).status_code == 201
+        assert any(asks_for_quotas(statement) for statement in said)
+    finally:
+        sa.event.remove(*engine_wide, listen)
+
+
+async def test_a_quota_holds_at_once_for_all_workers(api: Api, other: Api) -> None:
+    place = await other.start_upload("team/app")  # it knows that there is none
+    assert (await other.http.patch(place, content=blob(600, 1))).status_code == 202
+    for limit in (500, 700, 400):
+        await api.opened.access.quotas.set(TEAM, limit, OPERATOR)
+        require_refused(await push_whole(other, blob(600, 2)), limit=limit, used=0)
+    # Also for who began before.
+    answer = await other.http.put(place, params={"digest": str(Digest.of(blob(600, 1)))})
+    require_refused(answer, limit=400, used=0)
+    await api.opened.access.quotas.remove(TEAM, OPERATOR)
+    assert (await push_streamed(other, blob(600, 2))).status_code == 201

@@ -287,9 +287,9 @@ async def push_beside(
     reports = []
     link = Uploads._link
 
-    async def late(uploads: Uploads, *rest: Any) -> None:
+    async def late(uploads: Uploads, *rest: Any, **more: Any) -> None:
         reports.append(await fsck(api.opened, repair=True, grace=grace))
-        await link(uploads, *rest)
+        await link(uploads, *rest, **more)
         await api.opened.registry.doomed.sweep()
 
     with monkeypatch.context() as beside:

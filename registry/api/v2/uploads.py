@@ -84,7 +84,7 @@ async def start_upload(call: Call) -> Response:
         raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
     if digest and not mount:
         return await _push_whole(call, digest)
-    row = await call.registry.uploads.start(call.name, call.principal, algorithm)
+    row = await call.registry.uploads.start(call.name, call.principal, algorithm, since=call.began)
     return _session(202, row)
 
 
@@ -105,11 +105,11 @@ async def _mount(call: Call, digest: Digest) -> bool:
 
 async def _push_whole(call: Call, digest: Digest) -> Response:
     uploads = call.registry.uploads
-    row = await uploads.start(call.name, call.principal, digest.algorithm)
+    row = await uploads.start(call.name, call.principal, digest.algorithm, since=call.began)
     try:
         # No Content-Range is read: there is no session yet that a 416 could point to.
         chunk = Chunk(_body(call), announced=_announced(call))
-        await uploads.complete(call.name, call.principal, row.id, chunk, digest)
+        await uploads.complete(call.name, call.principal, row.id, chunk, digest, since=call.began)
     except (RegistryError, StoreError):
         # The client was never told of the session: nobody would resume it.
         await _cancel_quietly(call, row.id)
@@ -132,7 +132,9 @@ async def get_upload(call: Call) -> Response:
 async def append_upload(call: Call) -> Response:
     upload_id = _upload_id(call)
     try:
-        row = await call.registry.uploads.append(call.name, call.principal, upload_id, _chunk(call))
+        row = await call.registry.uploads.append(
+            call.name, call.principal, upload_id, _chunk(call), since=call.began
+        )
     except UploadOutOfOrderError as error:
         return _out_of_order(call, upload_id, error)
     return _session(202, row)
@@ -143,7 +145,7 @@ async def complete_upload(call: Call) -> Response:
     digest = Digest.parse(call.request.query_params.get("digest", ""))
     try:
         await call.registry.uploads.complete(
-            call.name, call.principal, upload_id, _chunk(call), digest
+            call.name, call.principal, upload_id, _chunk(call), digest, since=call.began
         )
     except UploadOutOfOrderError as error:
         return _out_of_order(call, upload_id, error)
