@@ -43,6 +43,12 @@ BLOBS_DAMAGED = Gauge(
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
+MANIFESTS_UNREADABLE = Gauge(
+    "moorage_manifests_unreadable",
+    "Manifests known to be unreadable now: nothing of their repositories is collected.",
+    multiprocess_mode="mostrecent",
+    registry=REGISTRY,
+)
 COLLECTED = Counter(
     "moorage_gc_collected", "Manifests and blobs that were collected.", ["kind"], registry=REGISTRY
 )

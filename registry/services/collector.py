@@ -10,16 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from registry import clock, metrics
-from registry.metadata import candidates, rounds, walk
+from registry.metadata import candidates, rounds, unreadable, walk
 from registry.metadata.candidates import SECOND, Candidate
 from registry.metadata.database import Database
 from registry.metadata.rounds import Round
 from registry.metadata.transaction import Kind, Transaction
+from registry.oci.names import RepositoryName
 from registry.services import leftovers
 from registry.services.ages import Ages
 from registry.services.collection import GROUP, Collection, Done, Group, Tally, group
 from registry.services.gc_rules import GcRules
 from registry.services.pace import Pace
+from storage.digest import Digest
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ ACTOR = "gc"
 
 BATCH = 200
 """Candidates listed at once."""
+
+SHOWN = 20
+"""Manifests that are told of when they cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,8 @@ class Status:
 
     `looked_at`: when it last looked at the clock. `paused_until`: for that has jumped by `jump`
     seconds. `walking`: what was there before the queue is not all in it yet. `open`: by the time of
-    day it may work.
+    day it may work. `unreadable`: the first manifests that cannot be read, in whose repositories
+    nothing is collected.
     """
 
     waiting: dict[str, int]
@@ -46,6 +52,7 @@ class Status:
     jump: float
     walking: bool
     open: bool
+    unreadable: list[tuple[RepositoryName, Digest]]
 
 
 class Collector:
@@ -145,18 +152,19 @@ class Collector:
                 jump=row.jump / SECOND,
                 walking=row.filling is not None,
                 open=self._is_open(),
+                unreadable=unreadable.list_known(tx, SHOWN),
             )
 
         return await self._db.read(work)
 
     async def _collect(self, collection: Collection, some: Group) -> Done:
-        unreadable = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
-        for digest in sorted(unreadable):
+        found = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
+        for digest in sorted(found):
             logger.error(
                 "the manifest %s cannot be read: nothing of its repository is collected", digest
             )
         done = await self._db.write(
-            lambda tx: collection.collect(tx, some, unreadable), actor=ACTOR, frees=True
+            lambda tx: collection.collect(tx, some, found), actor=ACTOR, frees=True
         )
         metrics.COLLECTED.labels("manifest").inc(done.manifests)
         metrics.COLLECTED.labels("blob").inc(done.blobs)
