@@ -26,8 +26,6 @@ from registry.units import format_size, parse_size
 
 T = TypeVar("T")
 
-"""Seconds between two looks of the progress bar."""
-
 _SHOWN = 20
 """Blobs that people are told of by name; JSON has all."""
 
