@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FAILED = 1
 WRONG_USAGE = 2
 _INTERRUPTED = 130
+_UNREAD = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -216,19 +218,27 @@ def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped, 141 if nobody reads
+    what it writes.
+    """
     args = build_parser().parse_args(argv)
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(
         importlib.import_module(f"registry.cli.{module}"), function
     )
     try:
-        return command(args)
+        status = command(args)
+        sys.stdout.flush()
     except (RegistryError, StoreError, DigestInvalidError) as error:
         complain(str(error))
         return FAILED
+    except BrokenPipeError:
+        # Nobody reads on; else what is left would be written once more at the very end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
     except KeyboardInterrupt:
         return _INTERRUPTED
+    return status
 
 
 if __name__ == "__main__":
