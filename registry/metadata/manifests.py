@@ -67,12 +67,18 @@ def find(tx: Transaction, name: RepositoryName, reference: Reference) -> Manifes
 
 
 def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> Found | None:
-    """The manifest with its bytes, in one question."""
+    """The manifest with its bytes, in one question; None also where they are not its digest's, so
+    that nobody gets them and a push puts others there.
+    """
     query = sa.select(manifest_bytes.c.bytes, *_COLUMNS).join(
         manifests, manifest_bytes.c.manifest_id == _m.id
     )
     row = tx.execute(_referred(query, name, reference)).one_or_none()
-    return Found(ManifestRow(*row[1:]), row[0]) if row else None
+    if row is None:
+        return None
+    found = Found(ManifestRow(*row[1:]), row[0])
+    digest = found.row.digest
+    return found if Digest.of(found.raw, digest.algorithm) == digest else None
 
 
 def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:

@@ -11,7 +11,7 @@ from registry.services import unreadable
 from storage.digest import Digest
 from tests.gc.conftest import Yard
 from tests.scrub.conftest import scrub
-from tests.support.kit import index_manifest
+from tests.support.kit import codes, index_manifest
 
 pytestmark = pytest.mark.anyio
 
@@ -75,6 +75,10 @@ async def test_nothing_of_its_repository_is_collected_until_it_can_be_read(
     lone = await yard.push_blob(NAME, b"lone")
     await yard.push_blob("other", b"lone")
     await store(yard, digest, DAMAGES[how])
+    for reference in (digest, "latest"):
+        answer = await yard.http.get(f"/v2/{NAME}/manifests/{reference}")
+        assert (answer.status_code, codes(answer)) == (404, ["MANIFEST_UNKNOWN"])
+        assert (await yard.http.head(f"/v2/{NAME}/manifests/{reference}")).status_code == 404
     await scrub(yard.opened)
     assert await list_known(yard) == {f"{NAME}@{digest}": [f"{NAME}:latest"]}
     explained = await yard.opened.registry.why.explain(lone)
