@@ -46,6 +46,12 @@ BLOBS_DAMAGED = Gauge(
 BLOBS_HEALED = Counter(
     "moorage_blobs_healed", "Damaged blobs fetched anew from upstream.", registry=REGISTRY
 )
+MANIFESTS_UNREADABLE = Gauge(
+    "moorage_manifests_unreadable",
+    "Manifests known to be unreadable now: nothing of their repositories is collected.",
+    multiprocess_mode="mostrecent",
+    registry=REGISTRY,
+)
 COLLECTED = Counter(
     "moorage_gc_collected", "Manifests and blobs that were collected.", ["kind"], registry=REGISTRY
 )

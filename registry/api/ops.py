@@ -66,6 +66,8 @@ class Ops:
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
             for kind, number in (await self._registry.collector.count_waiting()).items():
                 metrics.GC_QUEUE.labels(kind).set(number)
+            unreadable = await self._registry.scrub.manifests.count()
+            metrics.MANIFESTS_UNREADABLE.set(unreadable)
             scrub = await self._registry.scrub.find()
             if scrub is not None and scrub.finished_at is not None:
                 metrics.SCRUB_FINISHED.set(scrub.finished_at / 1_000_000)

@@ -14,6 +14,7 @@ from registry.app import Opened
 from registry.auth.sealing import require_strong
 from registry.cli import output
 from registry.cli.opened import run_opened
+from registry.cli.parsing import read_count, read_option
 from registry.cli.version import find_version
 from registry.config import read_passphrase
 from registry.errors import BackupError, ConfigError
@@ -26,8 +27,6 @@ from registry.units import format_size, parse_size
 
 T = TypeVar("T")
 
-"""Seconds between two looks of the progress bar."""
-
 _SHOWN = 20
 """Blobs that people are told of by name; JSON has all."""
 
@@ -36,9 +35,7 @@ def create(args: argparse.Namespace) -> int:
     passphrase = find_passphrase(args) if args.with_keys else ""
     if args.with_keys:
         require_strong(passphrase)
-    rate = 0
-    if args.pace:
-        rate = read(args.pace, "--pace", parse_size)
+    rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
     parallel = read_count(args.parallel, "--parallel")
     progress = Progress()
 
@@ -189,22 +186,6 @@ def complain_of(digests: list[str], what: str) -> None:
         output.complain(f"{digest} {what}")
     if len(digests) > _SHOWN:
         output.complain(f"and {len(digests) - _SHOWN} more; --json names all")
-
-
-def read(text: str, option: str, parse: Callable[[str], T]) -> T:
-    """The value of an option; ConfigError."""
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ConfigError(f"{option} {text}: {error}") from error
-
-
-def read_count(text: str, option: str) -> int:
-    """A whole number above zero; ConfigError."""
-    number = read(text, option, int)
-    if number < 1:
-        raise ConfigError(f"{option} is a whole number above zero")
-    return number
 
 
 def find_passphrase(args: argparse.Namespace) -> str:

@@ -9,7 +9,8 @@ from registry import logs
 from registry.app import started_empty
 from registry.auth.sealing import unseal
 from registry.cli import db, output
-from registry.cli.backup import complain_of, count, find_passphrase, read_count, shown
+from registry.cli.backup import complain_of, count, find_passphrase, shown
+from registry.cli.parsing import read_count
 from registry.cli.settings import load_settings
 from registry.config import Settings
 from registry.errors import ConfigError, ConflictError

@@ -88,10 +88,19 @@ def status(args: argparse.Namespace) -> int:
         ("last look", found["looked_at"] or "never"),
         ("works at this time of day", "yes" if found["open"] else "no"),
         ("paused until", found["paused_until"] or "-"),
+        *(
+            ("cannot be read", f"{each['repository']}@{each['digest']}")
+            for each in found["unreadable"]
+        ),
     ]
     output.write_table(("FIELD", "VALUE"), rows)
     if found["paused_until"] is not None:
         output.hint(_explain_pause(found))
+    if found["unreadable"]:
+        output.hint(
+            "Manifests that cannot be read might name anything: until they are pushed again or "
+            "deleted, nothing of their repositories is collected."
+        )
     if found["walking"]:
         output.hint(
             "What was there before the upgrade that brought garbage collection is not all in the "

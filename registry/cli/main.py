@@ -218,7 +218,9 @@ def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped, 141 if nobody reads
+    what it writes.
+    """
     args = build_parser().parse_args(argv)
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(

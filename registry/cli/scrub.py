@@ -13,8 +13,10 @@ from registry.cli.opened import run, run_opened
 from registry.cli.parsing import read_count, read_option
 from registry.jobs.chores import SCRUB, find_healing
 from registry.jobs.runner import Job, Runner
+from registry.oci.names import RepositoryName
 from registry.services.registry import Registry
 from registry.services.scrub import Damaged, ScrubRow
+from registry.services.unreadable import Unreadable
 from registry.units import format_size, parse_size
 
 _LOOK_EVERY = 1.0
@@ -23,15 +25,19 @@ _LOOK_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known when all is done: the last pass, and of damaged blobs as many as are shown."""
+    """What is known when all is done: the last pass, and of damaged blobs and of manifests that
+    cannot be read as many as are shown.
+    """
 
     row: ScrubRow | None
     count: int
     damaged: list[Damaged]
+    manifest_count: int
+    manifests: list[Unreadable]
 
     @property
     def is_clean(self) -> bool:
-        return not self.count and not (self.row and self.row.unreadable)
+        return not (self.count or self.manifest_count or (self.row and self.row.unreadable))
 
 
 def work(args: argparse.Namespace) -> int:
@@ -87,7 +93,14 @@ async def _look(registry: Registry, limit: int) -> _Known:
         damaged.append(each)
         if len(damaged) == limit:
             break
-    return _Known(await registry.scrub.find(), await registry.blobs.count_damaged(), damaged)
+    manifests = registry.scrub.manifests
+    return _Known(
+        await registry.scrub.find(),
+        await registry.blobs.count_damaged(),
+        damaged,
+        await manifests.count(),
+        await manifests.list_known(limit),
+    )
 
 
 def _tell(known: _Known, *, as_json: bool) -> int:
@@ -103,18 +116,37 @@ def _tell(known: _Known, *, as_json: bool) -> int:
                 [
                     (each.blob.digest, each.blob.size, each.blob.state.value, tag)
                     for each in known.damaged
-                    for tag in _list_tags(each) or ["-"]
+                    for tag in _list_tags(each.tags) or ["-"]
                 ],
             )
         if known.count > len(known.damaged):
             output.write(f"and {known.count - len(known.damaged)} more; see --limit")
+        _tell_manifests(known)
         if known.count:
             output.hint("A push of a damaged blob heals it, wherever it is used.")
     return 0 if known.is_clean else 1
 
 
-def _list_tags(each: Damaged) -> list[str]:
-    return [f"{name}:{tag}" for name, tag in each.tags]
+def _tell_manifests(known: _Known) -> None:
+    if known.manifests:
+        output.write_table(
+            ("MANIFEST", "REPOSITORY", "BREAKS"),
+            [
+                (each.digest, each.repository, tag)
+                for each in known.manifests
+                for tag in _list_tags(each.tags) or ["-"]
+            ],
+        )
+        output.hint(
+            "These manifests cannot be read: until they are pushed again or deleted, nothing of "
+            "their repositories is collected."
+        )
+    if known.manifest_count > len(known.manifests):
+        output.write(f"and {known.manifest_count - len(known.manifests)} more; see --limit")
+
+
+def _list_tags(tags: list[tuple[RepositoryName, str]]) -> list[str]:
+    return [f"{name}:{tag}" for name, tag in tags]
 
 
 def _describe(row: ScrubRow | None) -> str:
@@ -148,8 +180,17 @@ def _as_json(known: _Known) -> dict[str, Any]:
                 "digest": str(each.blob.digest),
                 "size": each.blob.size,
                 "state": each.blob.state.value,
-                "tags": _list_tags(each),
+                "tags": _list_tags(each.tags),
             }
             for each in known.damaged
+        ],
+        "unreadable": known.manifest_count,
+        "manifests": [
+            {
+                "digest": str(each.digest),
+                "repository": str(each.repository),
+                "tags": _list_tags(each.tags),
+            }
+            for each in known.manifests
         ],
     }

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from registry.metadata import reasons
-from registry.metadata.tables import blobs, candidates, manifests, repository_blobs, unreadable
+from registry.metadata.tables import blobs, candidates, manifests, repository_blobs
 from registry.metadata.transaction import Kind, Transaction
 from storage.digest import Digest
 
@@ -218,28 +218,3 @@ def count(tx: Transaction) -> dict[Kind, int]:
     query = sa.select(_c.kind, sa.func.count()).where(_c.parked == "").group_by(_c.kind)
     found = {Kind(kind): int(number) for kind, number in tx.execute(query)}
     return {kind: found.get(kind, 0) for kind in Kind}
-
-
-def has_unreadable(tx: Transaction, repository_id: int) -> bool:
-    """Whether a manifest of the repository cannot be read, so that it might need anything there."""
-    query = (
-        sa.select(unreadable.c.digest)
-        .join(
-            manifests,
-            sa.and_(
-                manifests.c.repository_id == unreadable.c.repository_id,
-                manifests.c.digest == unreadable.c.digest,
-            ),
-        )
-        .where(unreadable.c.repository_id == repository_id)
-        .limit(1)
-    )
-    return tx.execute(query).first() is not None
-
-
-def note_unreadable(tx: Transaction, repository_id: int, digest: Digest) -> None:
-    """Remember that a manifest cannot be read."""
-    insert = tx.insert(unreadable).values(
-        repository_id=repository_id, digest=digest, found_at=tx.now
-    )
-    tx.execute(insert.on_conflict_do_nothing())

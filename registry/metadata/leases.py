@@ -36,9 +36,18 @@ def extend(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
 
 def is_backed_up(tx: Transaction) -> sa.Exists:
     """Whether a backup runs, as a condition of a query."""
+    return sa.exists().where(_is_of_backup(), _l.expires_at >= tx.read_clock())
+
+
+def forget_backups(tx: Transaction) -> None:
+    """Remove what backups left that were killed: each has a name of its own."""
+    tx.execute(sa.delete(leases).where(_is_of_backup(), _l.expires_at < tx.read_clock()))
+
+
+def _is_of_backup() -> sa.ColumnElement[bool]:
     # A range, for which there is an index: the next character follows the last of BACKUP.
     end = BACKUP[:-1] + chr(ord(BACKUP[-1]) + 1)
-    return sa.exists().where(_l.name >= BACKUP, _l.name < end, _l.expires_at >= tx.read_clock())
+    return sa.and_(_l.name >= BACKUP, _l.name < end)
 
 
 def is_any_backup_running(tx: Transaction) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata import candidates, holds, removed_manifests
+from registry.metadata import candidates, holds, removed_manifests, unreadable
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
@@ -18,7 +18,6 @@ from registry.metadata.tables import (
     manifests,
     repositories,
     tags,
-    unreadable,
 )
 from registry.metadata.transaction import CHUNK, Change, Kind, Transaction, in_chunks
 from registry.oci.descriptors import Descriptor
@@ -27,7 +26,7 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from storage.digest import Digest
 
-_m, _e, _t, _u = manifests.c, manifest_edges.c, tags.c, unreadable.c
+_m, _e, _t = manifests.c, manifest_edges.c, tags.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +67,18 @@ def find(tx: Transaction, name: RepositoryName, reference: Reference) -> Manifes
 
 
 def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> Found | None:
-    """The manifest with its bytes, in one question."""
+    """The manifest with its bytes, in one question; None also where they are not its digest's, so
+    that nobody gets them and a push puts others there.
+    """
     query = sa.select(manifest_bytes.c.bytes, *_COLUMNS).join(
         manifests, manifest_bytes.c.manifest_id == _m.id
     )
     row = tx.execute(_referred(query, name, reference)).one_or_none()
-    return Found(ManifestRow(*row[1:]), row[0]) if row else None
+    if row is None:
+        return None
+    found = Found(ManifestRow(*row[1:]), row[0])
+    digest = found.row.digest
+    return found if Digest.of(found.raw, digest.algorithm) == digest else None
 
 
 def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
@@ -134,10 +139,17 @@ def put(
         ).returning(_m.id)
     ).scalar_one()
     body = tx.insert(manifest_bytes).values(manifest_id=manifest_id, bytes=manifest.raw)
-    tx.execute(body.on_conflict_do_nothing(index_elements=[manifest_bytes.c.manifest_id]))
+    # Where other bytes are there they were damaged.
+    tx.execute(
+        body.on_conflict_do_update(
+            index_elements=[manifest_bytes.c.manifest_id],
+            set_={"bytes": body.excluded.bytes},
+            where=manifest_bytes.c.bytes != body.excluded.bytes,
+        )
+    )
     _put_edges(tx, repository, manifest_id, edges)
     _adopt(tx, repository, digest)
-    tx.execute(sa.delete(unreadable).where(_u.repository_id == repository.id, _u.digest == digest))
+    unreadable.forget(tx, repository.id, digest)
     tx.queue((repository.id, Kind.MANIFEST, digest))
     tx.record(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
 
@@ -202,9 +214,7 @@ def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None
     _drop_edges(tx, repository, row.id)
     tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
     tx.execute(sa.delete(manifests).where(_m.id == row.id))
-    tx.execute(
-        sa.delete(unreadable).where(_u.repository_id == repository.id, _u.digest == row.digest)
-    )
+    unreadable.forget(tx, repository.id, row.digest)
     referrers = sa.select(_m.digest).where(
         _m.repository_id == repository.id, _m.subject == row.digest
     )

@@ -1,4 +1,4 @@
-"""The row of the scrub: how far the re-reading of all blobs is (docs/check-and-repair.md)."""
+"""The row of the scrub: how far the re-reading of everything is (docs/check-and-repair.md)."""
 
 from dataclasses import dataclass
 
@@ -13,15 +13,16 @@ _s = scrub.c
 
 @dataclass(frozen=True, slots=True)
 class ScrubRow:
-    """A pass over all blobs, that `running` or not. `last`: where it is. Times in microseconds;
-    `finished_at` is of the last whole pass. `damaged`: blobs found missing or damaged;
-    `unreadable`: blobs that the store would not give, though it was there.
+    """A pass over all manifests and blobs, that `running` or not. `last` and `last_manifest`: where
+    it is. Times in microseconds; `finished_at` is of the last whole pass. `damaged`: blobs found
+    missing or damaged; `unreadable`: blobs that the store would not give, though it was there.
     """
 
     running: bool
     started_at: int
     finished_at: int | None
     last: Digest | None
+    last_manifest: int | None
     blobs: int
     bytes: int
     damaged: int
@@ -33,6 +34,7 @@ _COLUMNS = (
     _s.started_at,
     _s.finished_at,
     _s.last,
+    _s.last_manifest,
     _s.blobs,
     _s.bytes,
     _s.damaged,
@@ -58,6 +60,7 @@ def begin(tx: Transaction) -> None:
         "running": True,
         "started_at": tx.now,
         "last": None,
+        "last_manifest": None,
         "blobs": 0,
         "bytes": 0,
         "damaged": 0,
@@ -73,6 +76,7 @@ def advance(tx: Transaction, before: ScrubRow, after: ScrubRow) -> bool:
         _s.running,
         _s.started_at == before.started_at,
         _s.last.is_not_distinct_from(before.last),
+        _s.last_manifest.is_not_distinct_from(before.last_manifest),
     )
     changed = {column.name: getattr(after, column.name) for column in _COLUMNS}
     return tx.execute(sa.update(scrub).where(same).values(**changed)).rowcount > 0

@@ -382,8 +382,9 @@ scrub = sa.Table(
     sa.Column("started_at", sa.BigInteger, nullable=False),
     # When the last whole pass ended; null: none has.
     sa.Column("finished_at", sa.BigInteger),
-    # The last blob that was read; the next is the one after it.
+    # The last blob and the last manifest that were read; the next are those after them.
     sa.Column("last", DigestText),
+    sa.Column("last_manifest", sa.BigInteger),
     # Of this pass so far.
     sa.Column("blobs", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),

@@ -113,7 +113,25 @@ def list_needing(tx: Transaction, blob: Digest, n: int) -> list[tuple[Repository
         )
         .where(_l.digest == blob)
     )
-    needing = straight.cte("needing", recursive=True)
+    return _list_above(tx, straight, n)
+
+
+def list_above(
+    tx: Transaction, name: RepositoryName, manifest: Digest, n: int
+) -> list[tuple[RepositoryName, str]]:
+    """At most `n` tags of the manifest, and of indexes that name it, in byte order."""
+    itself = (
+        sa.select(_m.id, _m.repository_id, _m.digest)
+        .join(repositories, repositories.c.id == _m.repository_id)
+        .where(repositories.c.name == name, _m.digest == manifest)
+    )
+    return _list_above(tx, itself, n)
+
+
+def _list_above(
+    tx: Transaction, lowest: sa.Select[tuple[int, int, Digest]], n: int
+) -> list[tuple[RepositoryName, str]]:
+    needing = lowest.cte("needing", recursive=True)
     above = (
         sa.select(_m.id, _m.repository_id, _m.digest)
         .join(manifest_edges, _e.manifest_id == _m.id)

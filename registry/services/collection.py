@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from registry.errors import ManifestInvalidError
 from registry.metadata import blobs, candidates, doomed, manifests, repositories
+from registry.metadata import unreadable as unreadable_notes
 from registry.metadata.candidates import Candidate
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import NOWHERE, Kind, Transaction
-from registry.oci.manifests import parse_manifest
+from registry.services.unreadable import is_readable
 from registry.services.untagged import UntaggedRules
 from storage.digest import Digest
 
@@ -138,8 +138,8 @@ class Collection:
             done.seen += len(digests)
             return done
         for digest in sorted(unreadable.intersection(digests)):
-            candidates.note_unreadable(tx, repository.id, digest)
-        if digests and candidates.has_unreadable(tx, repository.id):
+            unreadable_notes.note(tx, repository.id, digest)
+        if digests and unreadable_notes.is_any(tx, repository.id):
             # It might name any of them: all of them wait for another grace.
             candidates.postpone(tx, some.kind, repository.id, digests)
             done.seen += len(digests)
@@ -161,7 +161,7 @@ class Collection:
             done.blobs, done.freed = len(sizes), sum(sizes.values())
             return done
         repository = repositories.find_by_id(tx, some.repository_id)
-        if repository is None or candidates.has_unreadable(tx, repository.id):
+        if repository is None or unreadable_notes.is_any(tx, repository.id):
             return done
         done.name = str(repository.name)
         if some.kind is Kind.LINK:
@@ -232,10 +232,4 @@ class Collection:
 
 def _is_readable(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
     found = manifests.find_whole(tx, repository.name, digest)
-    if found is None or Digest.of(found.raw, digest.algorithm) != digest:
-        return False
-    try:
-        parse_manifest(found.raw, found.row.media_type)
-    except ManifestInvalidError:
-        return False
-    return True
+    return found is not None and is_readable(found.raw, found.row.media_type, digest)

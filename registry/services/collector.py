@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from registry import clock, metrics
-from registry.metadata import candidates, rounds, walk
+from registry.metadata import candidates, rounds, unreadable, walk
 from registry.metadata.candidates import SECOND, Candidate
 from registry.metadata.database import Database
 from registry.metadata.rounds import Round
 from registry.metadata.transaction import Kind, Transaction
+from registry.oci.names import RepositoryName
 from registry.services import leftovers
 from registry.services.ages import Ages
 from registry.services.collection import GROUP, Collection, Done, Group, Tally, group
@@ -33,6 +34,9 @@ LISTED = 2000
 CORRECTED = 200
 """Candidates corrected at once, in one transaction."""
 
+SHOWN = 20
+"""Manifests that are told of when they cannot be read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -41,7 +45,8 @@ class Status:
 
     `looked_at`: when it last looked at the clock. `paused_until`: for that has jumped by `jump`
     seconds. `walking`: what was there before the queue is not all in it yet. `open`: by the time of
-    day it may work.
+    day it may work. `unreadable`: the first manifests that cannot be read, in whose repositories
+    nothing is collected.
     """
 
     waiting: dict[str, int]
@@ -51,6 +56,7 @@ class Status:
     jump: float
     walking: bool
     open: bool
+    unreadable: list[tuple[RepositoryName, Digest]]
 
 
 class Collector:
@@ -150,15 +156,16 @@ class Collector:
                 jump=row.jump / SECOND,
                 walking=row.filling is not None,
                 open=self._is_open(),
+                unreadable=unreadable.list_known(tx, SHOWN),
             )
 
         return await self._db.read(work)
 
     async def _collect(self, collection: Collection, some: Group) -> Done:
-        unreadable: set[Digest] = set()
+        found: set[Digest] = set()
         if some.kind is Kind.MANIFEST:
-            unreadable = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
-        for digest in sorted(unreadable):
+            found = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
+        for digest in sorted(found):
             logger.error(
                 "the manifest %s cannot be read: nothing of its repository is collected", digest
             )
@@ -167,7 +174,7 @@ class Collector:
         def work(tx: Transaction) -> Done:
             nonlocal begun
             begun = time.monotonic()
-            return collection.collect(tx, some, unreadable)
+            return collection.collect(tx, some, found)
 
         done = await self._db.write(work, actor=ACTOR, frees=True)
         done.held = time.monotonic() - begun

@@ -1,7 +1,8 @@
 """The scrub: all stored bytes are read again at a set rate, and compared with their digests.
 
-What is found missing or damaged is quarantined: its row says so, and the blob is answered as
-unknown until a push of it heals it. The bytes stay under their key until then.
+A blob that is found missing or damaged is quarantined: its row says so, and it is answered as
+unknown until a push of it heals it. The bytes stay under their key until then. Of a manifest that
+cannot be read the collector is told.
 """
 
 import logging
@@ -21,6 +22,7 @@ from registry.oci.names import RepositoryName
 from registry.services.blobs import Blobs
 from registry.services.hashing import hash_into
 from registry.services.pace import Pace
+from registry.services.unreadable import Reading
 from storage.digest import Digest, Hasher
 from storage.errors import ObjectDamagedError, ObjectMissingError, StoreError
 from storage.stores import Stores
@@ -67,6 +69,7 @@ class Scrub:
         self._stores = stores
         self._blobs = known
         self._settings = settings
+        self.manifests = Reading(database)
 
     async def find(self) -> ScrubRow | None:
         """The pass that is under way, or else the last; None: there has been none."""
@@ -100,8 +103,8 @@ class Scrub:
         await self._db.write(work, actor=OPERATOR.name)
 
     async def run(self, rate: int | None = None) -> int:
-        """Read some blobs of the pass under way, or of one that is due; how many, 0 when it is
-        over. `rate`: in place of that of the settings.
+        """Read some manifests or blobs of the pass under way, or of one that is due; how many, 0
+        when it is over. `rate`: in place of that of the settings.
 
         StoreUnavailableError while a store is away, which says nothing of its blobs.
         """
@@ -111,8 +114,12 @@ class Scrub:
         before = await self.find()
         if before is None or not before.running:
             return 0
-        rows = await self._db.read(lambda tx: blobs.list_after(tx, before.last, PAGE))
         pace = Pace(self._settings.rate if rate is None else rate)
+        last, manifests = await self.manifests.check(before.last_manifest or 0, pace, PIECE)
+        if manifests:
+            await self._advance(before, replace(before, last_manifest=last))
+            return manifests
+        rows = await self._db.read(lambda tx: blobs.list_after(tx, before.last, PAGE))
         after, until = before, time.monotonic() + PIECE
         for row in rows:
             after = await self._count(after, row, pace)
@@ -120,8 +127,11 @@ class Scrub:
                 break
         if not rows:
             after = replace(after, running=False, finished_at=clock.now())
-        await self._db.write(lambda tx: scrub.advance(tx, before, after), actor=OPERATOR.name)
+        await self._advance(before, after)
         return after.blobs - before.blobs
+
+    async def _advance(self, before: ScrubRow, after: ScrubRow) -> None:
+        await self._db.write(lambda tx: scrub.advance(tx, before, after), actor=OPERATOR.name)
 
     async def _count(self, so_far: ScrubRow, row: BlobRow, pace: Pace) -> ScrubRow:
         try:

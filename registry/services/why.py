@@ -14,6 +14,7 @@ from registry.metadata import (
     reasons,
     repositories,
     rounds,
+    unreadable,
     uploads,
 )
 from registry.metadata.call import LONG
@@ -154,12 +155,12 @@ class Why:
 
         if kind is Kind.MANIFEST and not self._rules.untagged.go_in(name):
             return step("rule")
+        if repository is not None and unreadable.is_any(tx, home):
+            return step("unreadable")
         candidate = candidates.find(tx, kind, home, digest)
         if candidate is None:
             return step("unqueued")
         until = candidate.since + int(self._rules.grace * SECOND)
         if until > rounds.read_clock(tx):
             return step("grace", until)
-        if repository is not None and candidates.has_unreadable(tx, home):
-            return step("unreadable")
         return step("nothing")

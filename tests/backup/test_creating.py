@@ -170,7 +170,8 @@ async def test_a_store_that_fails_is_told_and_the_next_run_goes_on(
 
             failing.setattr(LocalReader, "read", fail_at_third(LocalReader.read))
             told = await place.run("create", target, "--parallel", "1", expect=1)
-        assert "could not be read from the registry's store" in told
+        third = sorted(map(Digest.of, BLOBS))[2]
+        assert f"the blob {third} could not be read from the registry's store" in told
         assert await place.ask("list", target) == []
         assert "no complete snapshot" in await place.run("verify", target, expect=1)
         again = await place.ask("create", target)
@@ -258,6 +259,24 @@ async def test_a_folder_of_something_else_is_left_alone(make: Make, target: Path
             for verb in ("create", "list"):
                 assert "another command" in await place.run(verb, target, expect=1)
         await place.run("create", target)
+
+
+async def test_the_lease_of_one_that_was_killed_goes_with_the_next(
+    make: Make, target: Path
+) -> None:
+    place = make("a")
+    async with place.opened() as api:
+
+        def begin(tx: Transaction) -> None:
+            for name, seconds in (("killed", -1.0), ("other", 60.0)):
+                leases.claim(tx, leases.BACKUP + name, name, seconds)
+            leases.claim(tx, "scrub", "killed", -1.0)
+
+        await api.opened.database.write(begin, actor="test")
+        await place.run("create", target)
+        query = sa.select(tables.leases.c.name).order_by(tables.leases.c.name)
+        left = await api.opened.database.read(lambda tx: list(tx.execute(query).scalars()))
+        assert left == ["backup/other", "scrub"]
 
 
 async def test_the_books_tell_of_it(make: Make, target: Path) -> None:

@@ -51,6 +51,22 @@ async def list_ids(place: Place, target: Path) -> list[str]:
     return [each["id"] for each in await place.ask("list", target)]
 
 
+async def test_a_copy_without_empty_folders_is_as_good(
+    place: Place, make: Make, target: Path
+) -> None:
+    """Buckets have none, and many tools leave them out."""
+    for folder in sorted(target.rglob("*"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    assert (await place.ask("verify", target))["wrong"] == []
+    await make("b").run("restore", target)
+    async with place.opened() as api:
+        await api.push_blob(NAME, b"of another folder")
+    assert (await place.ask("create", target))["copied"]["blobs"] == 1
+    assert len((await place.ask("prune", target, "--keep", "1"))["snapshots"]) == 3
+    assert (await place.ask("verify", target))["wrong"] == []
+
+
 async def test_only_what_is_wrong_is_found(place: Place, target: Path) -> None:
     whole = await place.ask("verify", target)
     first, second, third = whole["snapshots"]

@@ -29,6 +29,7 @@ from registry.metadata import (
     sqlite,
     tags,
     tallies,
+    unreadable,
     uploads,
     walk,
 )
@@ -62,7 +63,8 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "candidates.list_last": lambda tx: candidates.list_last(tx, 1, [ANY], 9),
     "candidates.delete": lambda tx: candidates.delete(tx, Kind.LINK, 1, [ANY]),
     "candidates.is_any_odd": lambda tx: candidates.is_any_odd(tx, "rules", 9),
-    "candidates.has_unreadable": lambda tx: candidates.has_unreadable(tx, 1),
+    "unreadable.is_any": lambda tx: unreadable.is_any(tx, 1),
+    "tags.list_above": lambda tx: tags.list_above(tx, NAME, ANY, 9),
     "changes.find_digest_before": lambda tx: changes.find_digest_before(tx, NAME, TAG, ANY),
     "changes.find_end": lambda tx: changes.find_end(tx, "generation"),
     "holds.list_of": lambda tx: holds.list_of(tx, 1, [ANY]),
@@ -108,6 +110,7 @@ def go_on_walking(tx: Transaction) -> None:
 
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "blobs.list_after": lambda tx: blobs.list_after(tx, ANY, 9),
+    "unreadable.list_stored": lambda tx: unreadable.list_stored(tx, 1, 9),
     "blobs.list_keyed": lambda tx: blobs.list_keyed(tx, STORE, "a", "b", 9),
     "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
     "candidates.list_due": lambda tx: candidates.list_due(

@@ -21,7 +21,6 @@ from alembic.script import ScriptDirectory
 
 from registry.errors import SchemaError
 from registry.metadata import (
-    candidates,
     doomed,
     holds,
     immutable_tags,
@@ -31,6 +30,7 @@ from registry.metadata import (
     repositories,
     scrub,
     tables,
+    unreadable,
     uploads,
 )
 from registry.metadata.database import Database, parse_url
@@ -104,7 +104,7 @@ def fill(url: str) -> None:
         add_retention(tx)
         repositories.delete(tx, find(tx))
         row = add(tx, image("1"), "latest")
-        candidates.note_unreadable(tx, find(tx).id, row.digest)
+        unreadable.note(tx, find(tx).id, row.digest)
         pulls.put(tx, [(row.id, "latest", 0)])
         holds.insert(tx, find(tx).id, row.digest, "evidence", None)
         immutable_tags.insert(tx, "team/**", "v*")

@@ -107,6 +107,26 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             assert ", 0 of them damaged." in told.stdout
 
 
+async def test_a_manifest_that_cannot_be_read_is_shown_and_healed(tmp_path: Path) -> None:
+    commands = Commands(tmp_path / "data")
+    with serving(Server(commands.data)) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            kit = Kit(http)
+            digest, image = await kit.push_image(NAME, "latest")
+            commands.ask("UPDATE manifest_bytes SET bytes = x'7b'")
+            told = commands.run("scrub", "run", expect=1)
+            assert f"{digest}  {NAME}    {NAME}:latest" in told.stdout
+            found = json.loads(commands.run("scrub", "status", "--json", expect=1).stdout)
+            manifest = {"digest": str(digest), "repository": NAME, "tags": [f"{NAME}:latest"]}
+            assert (found["unreadable"], found["manifests"]) == (1, [manifest])
+            told = commands.run("gc", "status", expect=0)
+            assert f"cannot be read             {NAME}@{digest}" in told.stdout
+            assert "nothing of their repositories is collected" in told.stderr
+            assert (await kit.put_manifest(NAME, "latest", image)).status_code == 201
+            commands.run("scrub", "status", expect=0)
+            commands.run("backup", "create", str(tmp_path / "backup"), expect=0)
+
+
 async def test_a_server_goes_on_where_a_killed_command_was(tmp_path: Path) -> None:
     blobs = [blob_bytes(f"{n}", 100_000) for n in range(12)]
     commands = Commands(tmp_path / "data")

@@ -371,7 +371,7 @@ async def test_the_first_pass_is_an_interval_after_the_first_push(
         assert await api.opened.registry.scrub.find() is None
         hands.forward(86_400)
         assert await job.is_due()
-        assert await job.run() == 3
+        assert [await job.run(), await job.run()] == [1, 3]  # its manifest, and its blobs
         assert await job.is_due()  # to go on
         assert await job.run() == 0
         assert not await job.is_due()

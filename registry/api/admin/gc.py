@@ -22,10 +22,19 @@ DigestText = Annotated[
 ]
 
 
+class UnreadableManifest(Shown, frozen=True):
+    """A manifest whose bytes are not those of its digest."""
+
+    repository: str
+    digest: str
+
+
 class GcStatus(Shown, frozen=True):
     """How the collector is. `waiting`: what it has yet to look at, by kind; `due`: how much of it
     now. `paused_until`: for the clock has jumped, by so many seconds. `walking`: what was there
     before the upgrade is not all in the queue yet. `open`: it is the time of day to work.
+    `unreadable`: the first manifests that cannot be read, in whose repositories nothing is
+    collected.
     """
 
     waiting: dict[str, int]
@@ -35,6 +44,7 @@ class GcStatus(Shown, frozen=True):
     jump: float
     walking: bool
     open: bool
+    unreadable: list[UnreadableManifest]
 
 
 class Freed(Shown, frozen=True):
@@ -129,6 +139,9 @@ async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
         jump=status.jump,
         walking=status.walking,
         open=status.open,
+        unreadable=[
+            UnreadableManifest(str(name), str(digest)) for name, digest in status.unreadable
+        ],
     )
 
 

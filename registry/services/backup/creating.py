@@ -24,6 +24,7 @@ from registry.services.backup.snapshot import KEYS, METADATA, Snapshot, new_id
 from registry.services.backup.target import Target
 from registry.services.blobs import Blobs
 from registry.services.pace import Pace
+from storage.digest import Digest
 from storage.errors import StoreError
 
 LEASE = 60.0
@@ -117,7 +118,7 @@ class Creating:
             reader = await self._blobs.open(row)
             try:
                 body = read(reader, row.size, self._progress, pace)
-                await self._target.put(row.digest, _told(body))
+                await self._target.put(row.digest, _told(body, row.digest))
             finally:
                 await reader.close()
         except BlobUnknownError:
@@ -127,7 +128,7 @@ class Creating:
             await self._blobs.note_damage(row)
             return False
         except StoreError as error:
-            raise _unreadable(error) from error
+            raise _unreadable(row.digest, error) from error
         return True
 
     def _finish(
@@ -160,6 +161,7 @@ class Creating:
         lease, hold = leases.BACKUP + name, _Hold()
 
         def begin(tx: Transaction) -> None:
+            leases.forget_backups(tx)
             leases.claim(tx, lease, name, LEASE)
             note(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
 
@@ -189,17 +191,17 @@ class Creating:
                 )
 
 
-async def _told(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _told(pieces: AsyncIterator[bytes], digest: Digest) -> AsyncIterator[bytes]:
     """Tell the failures of the registry's store from those of the backup's folder."""
     try:
         async for piece in pieces:
             yield piece
     except StoreError as error:
-        raise _unreadable(error) from error
+        raise _unreadable(digest, error) from error
 
 
-def _unreadable(error: StoreError) -> BackupError:
+def _unreadable(digest: Digest, error: StoreError) -> BackupError:
     return BackupError(
-        f"a blob could not be read from the registry's store ({error}): run it again, what was "
-        "copied is kept"
+        f"the blob {digest} could not be read from the registry's store ({error}): run it again, "
+        "what was copied is kept"
     )

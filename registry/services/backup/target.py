@@ -292,6 +292,8 @@ def _lock(folder: Path, alone: bool, create: bool) -> int:
             _create(folder)
         if not (folder / "snapshots").is_dir():
             raise BackupError(f"there are no backups in {folder}")
+        if (folder / "VERSION").exists():
+            _complete(folder)
         flags = os.O_RDWR | os.O_CREAT if alone else os.O_RDONLY
         descriptor = os.open(folder / "lock", flags | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -316,6 +318,15 @@ def _create(folder: Path) -> None:
     (folder / "snapshots").mkdir(mode=0o700)
     _fsync(folder)
     _fsync(folder.parent)
+
+
+def _complete(folder: Path) -> None:
+    """Make the folders that are empty anew: buckets have none, and many tools leave them out."""
+    shards = [shard(algorithm, f"{n:02x}") for algorithm in sorted(ALGORITHMS) for n in range(256)]
+    for name in ("staging", *shards):
+        path = folder / name
+        if not path.is_dir():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _require_same(expected: Digest, actual: Digest) -> None:

@@ -1,0 +1,86 @@
+"""Manifests whose bytes say nothing: of what they name nobody knows, so that the collector leaves
+their repositories alone. The note of one goes with it, and when it is pushed again.
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import manifest_bytes, manifests, repositories, unreadable
+from registry.metadata.transaction import Transaction
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_m, _u = manifests.c, unreadable.c
+
+_SAME = sa.and_(_u.repository_id == _m.repository_id, _u.digest == _m.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A manifest as it is stored: `raw` is None where it has no bytes. `noted`: it is known that it
+    cannot be read.
+    """
+
+    id: int
+    repository_id: int
+    digest: Digest
+    media_type: str
+    raw: bytes | None
+    noted: bool
+
+
+def list_stored(tx: Transaction, last: int, n: int) -> list[Stored]:
+    """At most `n` manifests after the one numbered `last`, in the order they came."""
+    query = (
+        sa.select(
+            _m.id,
+            _m.repository_id,
+            _m.digest,
+            _m.media_type,
+            manifest_bytes.c.bytes,
+            _u.digest.is_not(None),
+        )
+        .outerjoin(manifest_bytes, manifest_bytes.c.manifest_id == _m.id)
+        .outerjoin(unreadable, _SAME)
+        .where(_m.id > last)
+        .order_by(_m.id)
+        .limit(n)
+    )
+    return [Stored(*row) for row in tx.execute(query)]
+
+
+def is_any(tx: Transaction, repository_id: int) -> bool:
+    """Whether a manifest of the repository cannot be read, so that it might need anything there."""
+    query = sa.select(_u.digest).join(manifests, _SAME).where(_u.repository_id == repository_id)
+    return tx.execute(query.limit(1)).first() is not None
+
+
+def list_known(tx: Transaction, n: int) -> list[tuple[RepositoryName, Digest]]:
+    """At most `n` of them, with their repositories."""
+    query = (
+        sa.select(repositories.c.name, _u.digest)
+        .join(manifests, _SAME)
+        .join(repositories, repositories.c.id == _u.repository_id)
+        .order_by(_u.repository_id, _u.digest)
+    )
+    return [(name, digest) for name, digest in tx.execute(query.limit(n))]
+
+
+def count(tx: Transaction) -> int:
+    query = sa.select(sa.func.count()).select_from(unreadable).join(manifests, _SAME)
+    return int(tx.execute(query).scalar_one())
+
+
+def note(tx: Transaction, repository_id: int, digest: Digest) -> None:
+    """Remember that a manifest cannot be read."""
+    insert = tx.insert(unreadable).values(
+        repository_id=repository_id, digest=digest, found_at=tx.now
+    )
+    tx.execute(insert.on_conflict_do_nothing())
+
+
+def forget(tx: Transaction, repository_id: int, digest: Digest) -> None:
+    """It can be read, or has gone."""
+    here = sa.and_(_u.repository_id == repository_id, _u.digest == digest)
+    tx.execute(sa.delete(unreadable).where(here))

@@ -1,0 +1,131 @@
+"""Manifests that cannot be read, though their rows are there: found, noted, and forgotten when they
+are whole again.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from registry.auth.principals import OPERATOR
+from registry.errors import ManifestInvalidError
+from registry.metadata import repositories, tags, unreadable
+from registry.metadata.call import LONG
+from registry.metadata.database import Database
+from registry.metadata.transaction import Transaction
+from registry.metadata.unreadable import Stored
+from registry.oci.manifests import parse_manifest
+from registry.oci.names import RepositoryName
+from registry.services.pace import Pace
+from storage.digest import Digest
+
+logger = logging.getLogger(__name__)
+
+PAGE = 16
+"""Manifests read at once, each of which may have 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A manifest that cannot be read, and tags that cannot be pulled whole without it."""
+
+    repository: RepositoryName
+    digest: Digest
+    tags: list[tuple[RepositoryName, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen of a manifest of `size` bytes; `suspect`: that is not what is noted."""
+
+    id: int
+    repository_id: int
+    digest: Digest
+    size: int
+    suspect: bool
+
+
+class Reading:
+    """Reads the bytes of manifests, which are in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def check(self, last: int, pace: Pace, seconds: float) -> tuple[int, int]:
+        """Read manifests after the one numbered `last`, for so long; where that came to, and how
+        many they were: 0 at the end.
+        """
+        count, until = 0, time.monotonic() + seconds
+        while seen := await self._look(last):
+            for each in seen:
+                if each.suspect:
+                    await self._judge(each)
+                await pace.take(each.size)
+            count += len(seen)
+            last = seen[-1].id
+            if time.monotonic() >= until:
+                break
+        return last, count
+
+    async def _look(self, last: int) -> list[_Look]:
+        return await self._db.read(lambda tx: _look(tx, last))
+
+    async def _judge(self, seen: _Look) -> None:
+        """Look again, with the repository locked against pushes, and note what is so."""
+
+        def work(tx: Transaction) -> bool:
+            repositories.find_by_id(tx, seen.repository_id, lock=True)
+            found = unreadable.list_stored(tx, seen.id - 1, 1)
+            return bool(found) and found[0].id == seen.id and not _settle(tx, found[0])
+
+        if await self._db.write(work, actor=OPERATOR.name):
+            logger.error(
+                "the manifest %s cannot be read: nothing of its repository is collected",
+                seen.digest,
+            )
+
+    async def list_known(self, n: int) -> list[Unreadable]:
+        """At most `n` of those that cannot be read, each with the first `n` tags that it breaks."""
+
+        def work(tx: Transaction) -> list[Unreadable]:
+            return [
+                Unreadable(name, digest, tags.list_above(tx, name, digest, n))
+                for name, digest in unreadable.list_known(tx, n)
+            ]
+
+        return await self._db.read(work, patience=LONG)
+
+    async def count(self) -> int:
+        """How many cannot be read, as far as is known."""
+        return await self._db.read(unreadable.count)
+
+
+def _look(tx: Transaction, last: int) -> list[_Look]:
+    return [
+        _Look(
+            each.id,
+            each.repository_id,
+            each.digest,
+            len(each.raw or b""),
+            is_readable(each.raw, each.media_type, each.digest) is each.noted,
+        )
+        for each in unreadable.list_stored(tx, last, PAGE)
+    ]
+
+
+def _settle(tx: Transaction, now: Stored) -> bool:
+    """Note what is so of a manifest: whether it can be read."""
+    readable = is_readable(now.raw, now.media_type, now.digest)
+    settle = unreadable.forget if readable else unreadable.note
+    settle(tx, now.repository_id, now.digest)
+    return readable
+
+
+def is_readable(raw: bytes | None, media_type: str, digest: Digest) -> bool:
+    """Whether the bytes are those of the digest, and tell what they name."""
+    if raw is None or Digest.of(raw, digest.algorithm) != digest:
+        return False
+    try:
+        parse_manifest(raw, media_type)
+    except ManifestInvalidError:
+        return False
+    return True
