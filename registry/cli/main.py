@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from registry.cli import access
-from registry.cli.output import complain
+from registry.cli.output import ReaderGoneError, complain, flush, leave
 from registry.cli.parsing import add_command, add_group
 from registry.cli.version import find_version
 from registry.errors import RegistryError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from registry.cli.parsing import Commands
 
 FAILED = 1
-WRONG_USAGE = 2
 _INTERRUPTED = 130
+_READER_GONE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -216,7 +216,20 @@ def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage; 130 and 141 as of other tools,
+    where it was interrupted and where nobody reads on (`| head`).
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            flush()
+    except ReaderGoneError:
+        leave()
+        return _READER_GONE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(
