@@ -2,13 +2,12 @@
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from registry.cli import access
-from registry.cli.output import complain
+from registry.cli.output import ReaderGoneError, complain, flush, leave
 from registry.cli.parsing import add_command, add_group
 from registry.cli.version import find_version
 from registry.errors import RegistryError
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from registry.cli.parsing import Commands
 
 FAILED = 1
-WRONG_USAGE = 2
 _INTERRUPTED = 130
-_UNHEARD = 141
+_READER_GONE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -218,27 +216,32 @@ def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage, 130 stopped, 141 if nobody reads
-    what it writes.
+    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage; 130 and 141 as of other tools,
+    where it was interrupted and where nobody reads on (`| head`).
     """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            flush()
+    except ReaderGoneError:
+        leave()
+        return _READER_GONE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(
         importlib.import_module(f"registry.cli.{module}"), function
     )
     try:
-        result = command(args)
-        sys.stdout.flush()
+        return command(args)
     except (RegistryError, StoreError, DigestInvalidError) as error:
         complain(str(error))
         return FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Who read the output has seen enough, such as `head`; Python's end has nowhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _UNHEARD
-    return result
 
 
 if __name__ == "__main__":

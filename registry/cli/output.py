@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,32 @@ _EVERY = 0.2
 """Seconds between two looks at how far work is."""
 
 
+class ReaderGoneError(Exception):
+    """Nobody reads what the command prints any more. Not an OSError: the pipes and sockets of the
+    registry itself break with those, which is worth a word.
+    """
+
+
 def write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
+def flush() -> None:
+    """Write out what was printed."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise ReaderGoneError from error
+
+
+def leave() -> None:
+    """Drop what nobody reads, which Python would try once more to write at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def write_json(value: Any) -> None:

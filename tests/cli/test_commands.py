@@ -145,6 +145,30 @@ def test_wrong_usage_is_status_2(arguments: tuple[str, ...], tmp_path: Path) -> 
     assert "usage: moorage" in done.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["at the end", "at the first line"])
+@pytest.mark.parametrize("arguments", [("config", "show"), ("--help",)])
+def test_a_reader_that_has_gone_ends_it_silently(
+    arguments: tuple[str, ...], unbuffered: str, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "registry.cli.main", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered},
+            cwd=tmp_path,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.stderr == ""
+    # Where it is argparse that writes, which passes over it, a line by itself is no failure.
+    assert done.returncode in ({0, 141} if arguments == ("--help",) else {141})
+
+
 @pytest.mark.parametrize("arguments", [("repo", "list"), ("db", "status"), ("tag", "list", "x")])
 def test_no_registry_here(arguments: tuple[str, ...], tmp_path: Path) -> None:
     said = Moorage(tmp_path / "nothing").run(*arguments, expect=1).stderr

@@ -1,0 +1,61 @@
+"""Who changed what, and when."""
+
+import sqlalchemy as sa
+
+from registry.metadata.tables.base import ID, TEXT, DigestText, NameText, metadata
+
+feed = sa.Table(
+    "feed",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("kind", TEXT, nullable=False),
+    sa.Column("repository", NameText, nullable=False),
+    sa.Column("generation", TEXT, nullable=False),
+    sa.Column("digest", DigestText),
+    sa.Column("tag", TEXT),
+    sa.Column("old_digest", DigestText),
+    sa.Index(None, "repository", "tag", "number"),
+    # When tags left a manifest. Most changes are none of that, and take no room in it.
+    sa.Index(
+        None,
+        "repository",
+        "old_digest",
+        "at",
+        sqlite_where=sa.text("old_digest IS NOT NULL"),
+        postgresql_where=sa.text("old_digest IS NOT NULL"),
+    ),
+    # When a repository ended, and all its tags with it.
+    sa.Index(
+        None,
+        "generation",
+        sqlite_where=sa.text("kind = 'repository.delete'"),
+        postgresql_where=sa.text("kind = 'repository.delete'"),
+    ),
+)
+
+# One row: the number of the last change. Taken as the last statement of each transaction.
+feed_head = sa.Table(
+    "feed_head",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("number", ID, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("actor", TEXT, nullable=False),
+    sa.Column("address", TEXT, nullable=False),
+    sa.Column("request_id", TEXT, nullable=False),
+    sa.Column("kind", TEXT, nullable=False),
+    sa.Column("target", TEXT, nullable=False),
+    # JSON; never a secret.
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Index(None, "actor", "number"),
+    sa.Index(None, "at"),
+    sqlite_autoincrement=True,
+)

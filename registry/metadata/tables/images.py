@@ -1,0 +1,86 @@
+"""Manifests, what they name, their tags and their pulls."""
+
+import sqlalchemy as sa
+
+from registry.metadata.tables.base import ID, TEXT, DigestText, metadata
+
+manifests = sa.Table(
+    "manifests",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("repository_id", ID, sa.ForeignKey("repositories.id"), nullable=False),
+    sa.Column("digest", DigestText, nullable=False),
+    sa.Column("media_type", TEXT, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("subject", DigestText),
+    sa.Column("artifact_type", TEXT),
+    # JSON, kept only where a referrers answer needs it: on manifests that have a subject.
+    sa.Column("annotations", sa.Text),
+    sa.Column("pushed_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("repository_id", "digest"),
+    sa.Index(None, "repository_id", "subject", "digest"),
+    sqlite_autoincrement=True,
+)
+
+# Apart from the row, so that walking manifests does not read their bytes.
+manifest_bytes = sa.Table(
+    "manifest_bytes",
+    metadata,
+    sa.Column("manifest_id", ID, sa.ForeignKey("manifests.id"), primary_key=True),
+    sa.Column("bytes", sa.LargeBinary, nullable=False),
+)
+
+# What a manifest names. `blob_digest` or `child_digest` repeats `digest` where the content is in
+# this repository, and its foreign key then keeps it there; both are null for what may be absent
+# (sparse images and indexes, layers that are not distributed).
+manifest_edges = sa.Table(
+    "manifest_edges",
+    metadata,
+    sa.Column("manifest_id", ID, sa.ForeignKey("manifests.id"), primary_key=True),
+    sa.Column("kind", TEXT, primary_key=True),
+    sa.Column("digest", DigestText, primary_key=True),
+    sa.Column("repository_id", ID, nullable=False),
+    sa.Column("blob_digest", DigestText),
+    sa.Column("child_digest", DigestText),
+    sa.ForeignKeyConstraint(
+        ["repository_id", "blob_digest"],
+        ["repository_blobs.repository_id", "repository_blobs.digest"],
+        name="fk_manifest_edges_blob",
+    ),
+    sa.ForeignKeyConstraint(
+        ["repository_id", "child_digest"],
+        ["manifests.repository_id", "manifests.digest"],
+        name="fk_manifest_edges_child",
+    ),
+    sa.Index(None, "repository_id", "digest"),
+    sa.Index(None, "repository_id", "blob_digest"),
+    sa.Index(None, "repository_id", "child_digest"),
+)
+
+tags = sa.Table(
+    "tags",
+    metadata,
+    sa.Column("repository_id", ID, sa.ForeignKey("repositories.id"), primary_key=True),
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("digest", DigestText, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["repository_id", "digest"],
+        ["manifests.repository_id", "manifests.digest"],
+        name="fk_tags_manifest",
+    ),
+    sa.Index(None, "repository_id", "digest", "name"),
+)
+
+# When a manifest was last pulled by a tag, and, where `tag` is empty, by its digest. Apart from the
+# manifest and the tag, whose rows pushes lock. Older code deletes manifests and knows no such rows,
+# so they go by themselves.
+pulls = sa.Table(
+    "pulls",
+    metadata,
+    sa.Column(
+        "manifest_id", ID, sa.ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("tag", TEXT, primary_key=True),
+    sa.Column("pulled_at", sa.BigInteger, nullable=False),
+)
