@@ -6,6 +6,7 @@ names is left alone while it is young, and asked about again in the transaction 
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -23,9 +24,11 @@ from registry.services.hashing import hash_into
 from registry.services.pace import Pace
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
-from storage.errors import ObjectDamagedError, ObjectMissingError
+from storage.errors import ObjectDamagedError, ObjectMissingError, StoreError
 from storage.keys import find_digest, find_session, is_ours
 from storage.stores import Store, Stores
+
+logger = logging.getLogger(__name__)
 
 PAGE = 500
 """Rows read at once."""
@@ -211,8 +214,16 @@ class _Comparison:
                 self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
 
     async def _repair(self, found: StoredObject) -> None:
-        """Let the object become that of a blob in need, or else doom it."""
-        row = await self._find_heir(found)
+        """Let the object become that of a blob in need, or else doom it; one that cannot be read
+        may be anybody's.
+        """
+        try:
+            row = await self._find_heir(found)
+        except StoreError as error:
+            await self.store.driver.check()  # of a store that is away all are unreadable
+            logger.warning("%s of %s could not be read: %s", found.key, self.store.name, error)
+            self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
+            return
         if row is not None and await self._adopt(found, row):
             self._add(Kind.UNOWNED, found, row.digest, Deed.ADOPTED)
         elif await self._doom(found.key):

@@ -14,7 +14,7 @@ from registry.services import fsck as module
 from registry.services.fsck import Deed, Kind, Report
 from registry.services.uploads import Uploads
 from storage.digest import Digest
-from storage.driver import StoredObject
+from storage.driver import Reader, StoredObject
 from storage.errors import StoreUnavailableError
 from storage.keys import blob_key, new_generation, new_parts_key, staged_key
 from storage.local import LocalDriver
@@ -217,6 +217,36 @@ async def test_a_store_that_is_away_is_no_finding(
     with pytest.raises(StoreUnavailableError):
         await fsck(api.opened, repair=True)
     assert await list_damaged(api.opened) == {}
+
+
+async def test_an_object_that_cannot_be_read_does_not_stop_the_others(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied in by another user, say: nobody knows whose bytes these are."""
+    lost, driver = [b"lost 1", b"lost 2"], api.opened.driver
+    keys = []
+    for data in lost:
+        await api.push_blob(NAME, data)
+        await damage(driver, (await find_row(api.opened, Digest.of(data))).key, data, "gone")
+        keys.append(orphan_key(api.opened, data))
+        await write(driver, keys[-1], data)
+    bad, real = min(keys), driver.open
+
+    async def refuse(key: str, *rest: Any) -> Reader:
+        if key == bad:
+            raise StoreUnavailableError("denied")
+        return await real(key, *rest)
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(driver, "open", refuse)
+        report = await fsck(api.opened, repair=True)
+    found = [each for each in describe(report) if each[0] is Kind.UNOWNED]
+    assert sorted(found) == sorted(
+        (Kind.UNOWNED, key, Deed.NOTHING if key == bad else Deed.ADOPTED) for key in keys
+    )
+    assert bad in list_stored(driver)
+    await fsck(api.opened, repair=True)
+    assert [await get(api, data) for data in lost] == lost
 
 
 @one_place
