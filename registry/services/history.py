@@ -7,8 +7,7 @@ for a grace, and so are the blobs that they named.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from registry.auth.books import Actor
-from registry.auth.principals import Principal
+from registry.auth.books import Actor, Event, note
 from registry.errors import (
     ManifestContentMissingError,
     ManifestUnknownError,
@@ -86,11 +85,11 @@ class History:
         self,
         name: RepositoryName,
         tag: Tag,
-        principal: Principal,
+        actor: Actor,
         *,
         at: int | None = None,
         digest: Digest | None = None,
-        override: Actor | None = None,
+        override: bool = False,
     ) -> Restored:
         """Let the tag point again at what it did at a moment, in microseconds; at the manifest of
         a digest; or, without either, at what it did before it moved or went.
@@ -99,7 +98,7 @@ class History:
         born anew. Raises RepositoryUnknownError for what was never tagged so, ManifestUnknownError
         for a tag that was not there then or whose manifest has gone for good,
         ManifestContentMissingError, QuotaExceededError, and ProtectedError where the tag is
-        immutable, unless there is somebody to `override` that; nothing is changed then.
+        immutable, unless that is to be overridden; nothing is changed then.
         """
 
         def work(tx: Transaction) -> Restored:
@@ -110,10 +109,11 @@ class History:
             if put_back:
                 require_room(tx, name)
             if wanted != now:
-                removal.set_tags(tx, repository, [tag], wanted, override)
+                removal.set_tags(tx, repository, [tag], wanted, actor if override else None)
+            note(tx, actor, Event.TAG_RESTORE, f"{name}:{tag}", digest=str(wanted))
             return Restored(wanted, put_back)
 
-        return await self._db.write(work, actor=principal.name, patience=LONG)
+        return await self._db.write(work, actor=actor.name, patience=LONG)
 
 
 def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:
