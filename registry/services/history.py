@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from registry.auth.books import Actor, Event, note
 from registry.errors import (
+    ConflictError,
     ManifestContentMissingError,
     ManifestUnknownError,
     RepositoryUnknownError,
@@ -60,8 +61,10 @@ class Restored:
 class History:
     """Tags through time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+        """`read_only`: nothing is restored."""
         self._db = database
+        self._read_only = read_only
 
     async def list_of_tag(self, name: RepositoryName, tag: Tag, n: int) -> list[Moment]:
         """The latest `n` changes of the tag, newest first, with the ends of the repositories that
@@ -95,11 +98,13 @@ class History:
         a digest; or, without either, at what it did before it moved or went.
 
         A manifest that was deleted is put back with all below it; a repository that was deleted is
-        born anew. Raises RepositoryUnknownError for what was never tagged so, ManifestUnknownError
-        for a tag that was not there then or whose manifest has gone for good,
-        ManifestContentMissingError, QuotaExceededError, and ProtectedError where the tag is
-        immutable, unless that is to be overridden; nothing is changed then.
+        born anew. Raises ConflictError where that is refused, RepositoryUnknownError for what was
+        never tagged so, ManifestUnknownError for a tag that was not there then or whose manifest
+        has gone for good, ManifestContentMissingError, QuotaExceededError, and ProtectedError where
+        the tag is immutable, unless that is to be overridden; nothing is changed then.
         """
+        if self._read_only:
+            raise ConflictError("the registry is read-only, so nothing is restored")
 
         def work(tx: Transaction) -> Restored:
             repository = repositories.ensure(tx, name, lock=True)

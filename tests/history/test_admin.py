@@ -135,3 +135,10 @@ async def test_an_immutable_tag_is_restored_by_those_who_override_that(closed: Y
     assert restored["digest"] == str(Digest.of(RAW))
     events = (await root.send("GET", "/audit", actor="carol"))["items"]
     assert [event["event"] for event in events] == ["immutable.override", "tag.restore"]
+
+
+async def test_nothing_is_restored_in_a_registry_that_is_read_only(open_yard: Opening) -> None:
+    async with open_yard({**AUTH, "content.read_only": "true"}) as yard:
+        root = Admin(yard.http, await Accounts.of(yard.opened).user("root", admin=True))
+        tag = {"repository": "team/app", "tag": "latest"}
+        assert (await root.refused("POST", "/tags/restore", tag)).startswith("409 CONFLICT")

@@ -12,6 +12,7 @@ from registry.api.admin.grants import REPOSITORY_ADMINS
 from registry.api.admin.operation import Operation
 from registry.clock import rfc3339
 from registry.errors import (
+    ConflictError,
     InputInvalidError,
     ManifestContentMissingError,
     ManifestUnknownError,
@@ -137,6 +138,7 @@ OPERATIONS = (
         REPOSITORY_ADMINS,
         (
             *_NAMES,
+            ConflictError,
             RepositoryUnknownError,
             ManifestUnknownError,
             ManifestContentMissingError,
