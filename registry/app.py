@@ -121,7 +121,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         uploads=uploads,
         manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
-        history=History(database),
+        history=History(database, read_only=settings.content.read_only),
         immutable_tags=ImmutableTags(database),
         holds=Holds(database),
         referrers=Referrers(database),

@@ -19,11 +19,16 @@ def rfc3339(us: int) -> str:
 
 
 def read_rfc3339(text: str) -> int:
-    """Return the microseconds since the epoch of a time with its offset; raise ValueError."""
+    """Return the microseconds since the epoch of a time with its offset; raise ValueError, also for
+    one that is in no year from 1 to 9999 in UTC.
+    """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("the time says no offset from UTC")
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    try:
+        return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+    except OverflowError as error:
+        raise ValueError("the time is in no year that UTC has") from error
 
 
 def steady() -> int:

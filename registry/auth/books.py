@@ -43,6 +43,7 @@ class Event(StrEnum):
     HOLD_ADD = "hold.add"
     HOLD_REMOVE = "hold.remove"
     HOLD_EXPIRE = "hold.expire"
+    TAG_RESTORE = "tag.restore"
 
 
 _NOWHERE = Origin()

@@ -1,6 +1,6 @@
 """The commands of the admin API, as they are written: user, group, robot, token, grant, key, audit,
 quota, immutable, hold, gc, retention. They work on the data itself, or with `--url` on a registry
-elsewhere.
+elsewhere; so do some others, by the same options.
 """
 
 import argparse
@@ -38,8 +38,12 @@ class _Noun:
         return command
 
 
-def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> None:
-    """Add all of them."""
+def make_options(
+    printing: argparse.ArgumentParser,
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The options that say where a registry is: for commands to which standard input brings
+    something else, and for all others.
+    """
     near = argparse.ArgumentParser(add_help=False, parents=[printing])
     far = near.add_argument_group("a registry elsewhere")
     far.add_argument("--url", metavar="URL", help="its address, instead of a data folder here")
@@ -58,6 +62,13 @@ def add_commands(commands: "Commands", printing: argparse.ArgumentParser) -> Non
         dest="sign_in_stdin",
         help="read the password to sign in with from standard input",
     )
+    return near, reading
+
+
+def add_commands(
+    commands: "Commands", near: argparse.ArgumentParser, reading: argparse.ArgumentParser
+) -> None:
+    """Add all of them."""
     _add_users(commands, near, reading)
     _add_groups(_Noun(commands, "group", "groups of users", reading))
     _add_robots(_Noun(commands, "robot", "robot accounts, for CI", reading))

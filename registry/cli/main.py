@@ -44,9 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
     _add_backup(add_group(commands, "backup", "copies of the registry elsewhere"), printing)
     _add_config(add_group(commands, "config", "the settings"), printing)
     _add_repositories(add_group(commands, "repo", "repositories"), printing)
-    _add_tags(add_group(commands, "tag", "tags"), printing)
+    near, reading = access.make_options(printing)
+    _add_tags(add_group(commands, "tag", "tags"), printing, reading)
     _add_usage(commands, printing)
-    access.add_commands(commands, printing)
+    access.add_commands(commands, near, reading)
     return parser
 
 
@@ -163,7 +164,9 @@ def _add_repositories(group: "Commands", printing: argparse.ArgumentParser) -> N
     _add_override(delete)
 
 
-def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
+def _add_tags(
+    group: "Commands", printing: argparse.ArgumentParser, reading: argparse.ArgumentParser
+) -> None:
     command = add_command(
         group, "list", "list the tags of a repository", "tag:list_all", [printing]
     )
@@ -175,11 +178,11 @@ def _add_tags(group: "Commands", printing: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="REPOSITORY:TAG")
     _add_override(command)
     command = add_command(
-        group, "history", "show where a tag has pointed", "tag:history", [printing]
+        group, "history", "show where a tag has pointed", "tag:history", [reading]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
     command = add_command(
-        group, "restore", "let a tag point again at what it did", "tag:restore", [printing]
+        group, "restore", "let a tag point again at what it did", "tag:restore", [reading]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
     goal = command.add_mutually_exclusive_group()

@@ -4,13 +4,12 @@ import argparse
 
 from registry import clock
 from registry.auth.principals import OPERATOR
-from registry.cli import output
+from registry.cli import admin, output
 from registry.cli.moments import read_moment
 from registry.cli.opened import find_override, run
 from registry.errors import TagInvalidError
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
-from registry.services.history import Moment
 from registry.services.registry import Registry
 from storage.digest import Digest
 
@@ -71,45 +70,31 @@ def copy(args: argparse.Namespace) -> int:
 
 def history(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
-    moments = run(args, lambda registry: registry.history.list_of_tag(name, tag, _PAGE))
-    shown = [_show(moment) for moment in moments]
+    found = admin.do(args, "list_tag_history", repository=str(name), tag=str(tag))
     if args.json:
-        output.write_json({"name": str(name), "tag": str(tag), "history": shown})
+        output.write_json(found)
     else:
         cells = [
             [line["at"], line["actor"], line["digest"] or "deleted", line["state"] or "-"]
-            for line in shown
+            for line in found["history"]
         ]
         output.write_table(("AT", "BY", "DIGEST", "MANIFEST"), cells)
     return 0
 
 
-def _show(moment: Moment) -> dict[str, str | None]:
-    row = moment.change
-    return {
-        "at": clock.rfc3339(row.at),
-        "actor": row.actor,
-        "change": row.kind.value,
-        "digest": str(row.digest) if row.digest else None,
-        "old_digest": str(row.old_digest) if row.old_digest else None,
-        "state": moment.state,
-    }
-
-
 def restore(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
-    at = None if args.at is None else read_moment(args.at)
-    digest = None if args.digest is None else Digest.parse(args.digest)
-    done = run(
+    done = admin.do(
         args,
-        lambda registry: registry.history.restore(
-            name, tag, OPERATOR, at=at, digest=digest, override=find_override(args)
-        ),
+        "restore_tag",
+        repository=str(name),
+        tag=str(tag),
+        at=None if args.at is None else clock.rfc3339(read_moment(args.at)),
+        digest=args.digest,
+        override=args.override,
     )
-    shown = {"name": str(name), "tag": str(tag), "digest": str(done.digest)}
-    put_back = f", with {done.manifests} manifests put back" if done.manifests else ""
-    said = f"{name}:{tag} is {done.digest}{put_back}"
-    output.show({**shown, "manifests": done.manifests}, said, as_json=args.json)
+    put_back = f", with {done['manifests']} manifests put back" if done["manifests"] else ""
+    output.show(done, f"{name}:{tag} is {done['digest']}{put_back}", as_json=args.json)
     return 0
 
 

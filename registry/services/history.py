@@ -7,9 +7,9 @@ for a grace, and so are the blobs that they named.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from registry.auth.books import Actor
-from registry.auth.principals import Principal
+from registry.auth.books import Actor, Event, note
 from registry.errors import (
+    ConflictError,
     ManifestContentMissingError,
     ManifestUnknownError,
     RepositoryUnknownError,
@@ -61,8 +61,10 @@ class Restored:
 class History:
     """Tags through time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
+        """`read_only`: nothing is restored."""
         self._db = database
+        self._read_only = read_only
 
     async def list_of_tag(self, name: RepositoryName, tag: Tag, n: int) -> list[Moment]:
         """The latest `n` changes of the tag, newest first, with the ends of the repositories that
@@ -86,21 +88,23 @@ class History:
         self,
         name: RepositoryName,
         tag: Tag,
-        principal: Principal,
+        actor: Actor,
         *,
         at: int | None = None,
         digest: Digest | None = None,
-        override: Actor | None = None,
+        override: bool = False,
     ) -> Restored:
         """Let the tag point again at what it did at a moment, in microseconds; at the manifest of
         a digest; or, without either, at what it did before it moved or went.
 
         A manifest that was deleted is put back with all below it; a repository that was deleted is
-        born anew. Raises RepositoryUnknownError for what was never tagged so, ManifestUnknownError
-        for a tag that was not there then or whose manifest has gone for good,
-        ManifestContentMissingError, QuotaExceededError, and ProtectedError where the tag is
-        immutable, unless there is somebody to `override` that; nothing is changed then.
+        born anew. Raises ConflictError where that is refused, RepositoryUnknownError for what was
+        never tagged so, ManifestUnknownError for a tag that was not there then or whose manifest
+        has gone for good, ManifestContentMissingError, QuotaExceededError, and ProtectedError where
+        the tag is immutable, unless that is to be overridden; nothing is changed then.
         """
+        if self._read_only:
+            raise ConflictError("the registry is read-only, so nothing is restored")
 
         def work(tx: Transaction) -> Restored:
             repository = repositories.ensure(tx, name, lock=True)
@@ -110,10 +114,11 @@ class History:
             if put_back:
                 require_room(tx, name)
             if wanted != now:
-                removal.set_tags(tx, repository, [tag], wanted, override)
+                removal.set_tags(tx, repository, [tag], wanted, actor if override else None)
+            note(tx, actor, Event.TAG_RESTORE, f"{name}:{tag}", digest=str(wanted))
             return Restored(wanted, put_back)
 
-        return await self._db.write(work, actor=principal.name, patience=LONG)
+        return await self._db.write(work, actor=actor.name, patience=LONG)
 
 
 def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:

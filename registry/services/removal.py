@@ -25,8 +25,9 @@ _PAGE = 1000
 def find_protected_tags(
     tx: Transaction, repository: RepositoryRow, names: Collection[str]
 ) -> dict[str, str]:
-    """Those of the tags that can be neither moved nor deleted, each with the reason."""
-    immutable_tags.lock(tx, shared=True)
+    """Those of the tags that can be neither moved nor deleted, each with the reason; to the end of
+    the transaction only where `immutable_tags.lock` is held.
+    """
     rules = [
         (TagPattern(row.tags), f"tags {row.tags} are immutable in {row.pattern}")
         for row in immutable_tags.list_of(tx, list_patterns(str(repository.name)))
@@ -109,6 +110,7 @@ def _require_movable(
 ) -> None:
     if not names:
         return
+    immutable_tags.lock(tx, shared=True)
     protected = find_protected_tags(tx, repository, names)
     if override is None:
         _refuse(protected)

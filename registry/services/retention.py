@@ -10,6 +10,7 @@ from registry.auth.principals import OPERATOR, RETENTION
 from registry.clock import rfc3339
 from registry.errors import ConflictError
 from registry.metadata import (
+    immutable_tags,
     manifests,
     repositories,
     retention,
@@ -332,6 +333,7 @@ def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
     """Delete the tag unless it moved, was pulled, or is protected; whether it was deleted."""
     if retention.find_tag(tx, repository, use.name) != use:
         return False
+    immutable_tags.lock(tx, shared=True)
     if find_protected_tags(tx, repository, [use.name]):
         return False
     return delete_tag(tx, repository, Tag(use.name))

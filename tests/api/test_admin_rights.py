@@ -9,6 +9,7 @@ from registry.api.admin.table import BASE, OPERATIONS
 from registry.auth import principals
 from registry.auth.patterns import RepositoryPattern
 from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
 from registry.oci.tag_patterns import TagPattern
 from registry.services.retention_rules import RetentionRule
 from storage.digest import Digest
@@ -67,6 +68,8 @@ list_events    401 403 403 403 403 200
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200
+list_tag_history 401 403 403 200 403 200
+restore_tag      401 403 403 200 403 200
 list_retention_rules   401 200 200 200 403 200
 set_retention_rules    401 403 403 200 403 200
 remove_retention_rules 401 403 403 204 403 204
@@ -96,6 +99,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "add_immutable_tags": {"pattern": "team/{role}", "tags": "v*"},
     "remove_immutable_tags": {"pattern": "team/take/{role}", "tags": "v*"},
     "add_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
+    "restore_tag": {"repository": "team/app", "tag": "back", "digest": "{digest}"},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -106,6 +110,7 @@ BODIES: dict[str, dict[str, Any]] = {
 QUERIES = {
     "check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"},
     "plan_retention": {"pattern": "team/**"},
+    "list_tag_history": {"repository": "team/app", "tag": "set"},
 }
 BLOB = b"a blob"
 NAMES = {
@@ -134,6 +139,7 @@ MISSING = {
     "old-rules": "no-rules",
     "leavers": "no-group",
     "leaver": "nobody",
+    "set": "never-set",
     "devs": "no-group",
     "old-quota": "no-quota",
     "old-{role}": "no-token",
@@ -184,7 +190,9 @@ async def _sign_up(api: Api) -> dict[str, Login]:
 async def _protect(api: Api) -> None:
     """A manifest that each role's hold keeps, and a rule of immutable tags for each."""
     registry, raw = api.opened.registry, index_manifest([])
-    pushed = await registry.manifests.put(NAME, raw, None, principals.OPERATOR)
+    pushed = await registry.manifests.put(
+        NAME, raw, None, principals.OPERATOR, set_tags=[Tag("set")]
+    )
     for role in ROLES:
         await registry.holds.add(NAME, pushed.digest, role, OPERATOR)
         pattern = RepositoryPattern.parse(f"team/take/{role}")

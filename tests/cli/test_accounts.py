@@ -18,6 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from registry.metadata import tables
+from registry.oci.media_types import OCI_INDEX
+from tests.support.kit import index_manifest
 from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving
 
@@ -290,6 +292,21 @@ def test_ways_to_sign_in_from_afar(data: Path, server: Server) -> None:
     bounded = at(data).run("token", "add", "root", "small", "--scope", "**:admin").stdout.strip()
     small = Moorage(data.parent, far, {"MOORAGE_TOKEN": bounded})
     assert "the right for this is missing" in small.fails("user", "list")
+
+
+def test_a_tag_is_restored_from_afar(data: Path, server: Server) -> None:
+    where = ["--url", server.url, "--user", "root"]
+    far = Moorage(data.parent, where, {"MOORAGE_PASSWORD": PASSWORD})
+    path = f"{server.url}/v2/app/manifests/latest"
+    with httpx.Client(auth=("root", PASSWORD)) as http:
+        for raw in (index_manifest([]), index_manifest([]) + b" "):
+            pushed = http.put(path, content=raw, headers={"Content-Type": OCI_INDEX})
+            assert pushed.status_code == 201, pushed.text
+    new, old = (line["digest"] for line in far.json("tag", "history", "app:latest")["history"])
+    assert "was not there" in far.fails("tag", "restore", "app:latest", "--at", "1h")
+    assert far.run("tag", "restore", "app:latest").stdout == f"app:latest is {old}\n"
+    assert far.json("tag", "restore", "app:latest", "--digest", new)["digest"] == new
+    assert "nothing was ever tagged" in far.fails("tag", "history", "app:v1")
 
 
 def test_her_own_password_from_afar(data: Path, server: Server) -> None:

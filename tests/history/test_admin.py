@@ -91,3 +91,54 @@ async def test_immutable_tags_within_what_she_administers(closed: Yard) -> None:
     await carol.send("POST", "/immutable-tags/remove", rule, expect=204)
     refused = await carol.refused("POST", "/immutable-tags/remove", rule)
     assert refused.startswith("404 NOT_FOUND")
+
+
+async def test_tags_are_restored_within_what_she_administers(closed: Yard) -> None:
+    root, carol = (Admin(closed.http, login) for login in await sign_up(closed))
+    digest = str(Digest.of(RAW))
+    tag: dict[str, Any] = {"repository": "team/app", "tag": "latest"}
+    assert "never was anything else" in await carol.refused("POST", "/tags/restore", tag)
+    await closed.http.delete("/v2/team/app/manifests/latest", headers=root.login.basic)
+    between = (await carol.send("GET", "/tags/history", **tag))["history"][0]["at"]
+    answer = {"name": "team/app", "tag": "latest", "digest": digest, "manifests": 0}
+    assert await carol.send("POST", "/tags/restore", tag) == answer
+    shown = await carol.send("GET", "/tags/history", **tag, n=2)
+    assert (shown["name"], shown["tag"]) == ("team/app", "latest")
+    changes = [(line["actor"], line["digest"], line["state"]) for line in shown["history"]]
+    assert changes == [("carol", digest, "here"), ("root", None, None)]
+    [event] = (await root.send("GET", "/audit", actor="carol"))["items"]
+    assert (event["event"], event["target"]) == ("tag.restore", "team/app:latest")
+    for change, refusal in (
+        ({"at": between}, "404 MANIFEST_UNKNOWN"),
+        ({"digest": str(Digest.of(b""))}, "404 MANIFEST_UNKNOWN"),
+        ({"digest": "sha256:12"}, "400 INVALID"),
+        ({"digest": digest, "at": between}, "400 INVALID"),
+        ({"at": "2026-11-23T19:12:00"}, "400 INVALID"),
+        ({"at": "24h"}, "400 INVALID"),
+        ({"tag": "a b"}, "400 NAME_INVALID"),
+        ({"tag": "never"}, "404 NAME_UNKNOWN"),
+        ({"repository": "Team"}, "400 NAME_INVALID"),
+        ({"repository": "other"}, "403 DENIED"),
+    ):
+        assert (await carol.refused("POST", "/tags/restore", tag | change)).startswith(refusal)
+    assert await carol.refused("GET", "/tags/history", repository="other", tag="latest") == DENIED
+    assert "404" in await carol.refused("GET", "/tags/history", repository="team/app", tag="never")
+
+
+async def test_an_immutable_tag_is_restored_by_those_who_override_that(closed: Yard) -> None:
+    root, carol = (Admin(closed.http, login) for login in await sign_up(closed))
+    await closed.put_manifest("team/app", "latest", RAW + b" ", headers=root.login.basic)
+    await root.send("POST", "/immutable-tags", {"pattern": "**", "tags": "*"}, expect=201)
+    tag: dict[str, Any] = {"repository": "team/app", "tag": "latest"}
+    assert "403 DENIED: latest is protected" in await carol.refused("POST", "/tags/restore", tag)
+    restored = await carol.send("POST", "/tags/restore", tag | {"override": True})
+    assert restored["digest"] == str(Digest.of(RAW))
+    events = (await root.send("GET", "/audit", actor="carol"))["items"]
+    assert [event["event"] for event in events] == ["immutable.override", "tag.restore"]
+
+
+async def test_nothing_is_restored_in_a_registry_that_is_read_only(open_yard: Opening) -> None:
+    async with open_yard({**AUTH, "content.read_only": "true"}) as yard:
+        root = Admin(yard.http, await Accounts.of(yard.opened).user("root", admin=True))
+        tag = {"repository": "team/app", "tag": "latest"}
+        assert (await root.refused("POST", "/tags/restore", tag)).startswith("409 CONFLICT")

@@ -69,11 +69,11 @@ async def test_by_no_other_way_either(yard: Yard, seal: Seal) -> None:
     with pytest.raises(ProtectedError):
         await registry.tags.copy(NAME, one, NAME, v1, PRINCIPAL)
     with pytest.raises(ProtectedError):
-        await registry.history.restore(NAME, v1, PRINCIPAL)
+        await registry.history.restore(NAME, v1, OPERATOR)
     with pytest.raises(ProtectedError):
         await registry.repositories.delete(NAME, PRINCIPAL)
     assert (await read(yard))["v1"] == str(Digest.of(index("two")))
-    restored = await registry.history.restore(NAME, v1, PRINCIPAL, override=OPERATOR)
+    restored = await registry.history.restore(NAME, v1, OPERATOR, override=True)
     assert restored.digest == one
     await registry.repositories.delete(NAME, PRINCIPAL, OPERATOR)
     assert await read(yard) == {}

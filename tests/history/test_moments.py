@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from registry import clock
-from registry.auth.principals import OPERATOR
+from registry.auth.principals import OPERATOR as PRINCIPAL
 from registry.errors import ManifestUnknownError, RepositoryUnknownError
 from registry.metadata import tables
 from registry.oci.references import Tag
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
-from tests.history.conftest import NAME, delete, pull
+from tests.history.conftest import NAME, OPERATOR, delete, pull
 from tests.support.kit import index_manifest
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +70,7 @@ class Life:
 
     async def drop_repository(self) -> None:
         if await self.yard.list_rows(tables.repositories):
-            await self.yard.opened.registry.repositories.delete(NAME, OPERATOR)
+            await self.yard.opened.registry.repositories.delete(NAME, PRINCIPAL)
 
     async def wait(self) -> None:
         await self.yard.age(GRACE / (STEPS + 1))

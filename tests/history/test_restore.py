@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import clock
-from registry.auth.principals import OPERATOR
+from registry.auth.principals import OPERATOR as PRINCIPAL
 from registry.errors import (
     ManifestContentMissingError,
     ManifestUnknownError,
@@ -17,8 +17,7 @@ from registry.oci.references import Tag
 from registry.services.history import ManifestState, Restored
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
-from tests.history.conftest import NAME, delete, pull
-from tests.history.conftest import OPERATOR as ACTOR
+from tests.history.conftest import NAME, OPERATOR, delete, pull
 from tests.support.kit import descriptor, image_manifest, index_manifest
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +30,7 @@ async def restore(yard: Yard, tag: Tag = LATEST, at: int | None = None) -> Resto
 
 
 async def drop_repository(yard: Yard) -> None:
-    await yard.opened.registry.repositories.delete(NAME, OPERATOR)
+    await yard.opened.registry.repositories.delete(NAME, PRINCIPAL)
 
 
 async def test_a_moved_tag_goes_back_and_forth(yard: Yard) -> None:
@@ -108,12 +107,12 @@ async def test_a_quota_bounds_what_comes_back(yard: Yard) -> None:
     digest, _ = await yard.push_image("app", "latest")
     await drop_repository(yard)
     quotas = yard.opened.access.quotas
-    await quotas.set("app", 1, ACTOR)
+    await quotas.set("app", 1, OPERATOR)
     before = await yard.count_rows()
     with pytest.raises(QuotaExceededError):
         await restore(yard)
     assert await yard.count_rows() == before
-    await quotas.set("app", 1 << 20, ACTOR)
+    await quotas.set("app", 1 << 20, OPERATOR)
     assert await restore(yard) == Restored(digest, 1)
 
 

@@ -414,6 +414,28 @@ async def test_nothing_is_dropped_for_a_grace_after_a_jump(
     assert (await retention.get_status()).paused_until is None
 
 
+async def test_a_plan_holds_nobody_up(
+    database: Database, retention: Retention, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take seconds, for which whoever makes tags immutable would wait, and all pushes
+    behind her; when tags go, they do so after her.
+    """
+    await push(database, image("1"), "a", "b")
+    await set_rule(database, keep="b", drop="*")
+    held: list[str] = []
+    real = Transaction.lock_name
+
+    def lock(tx: Transaction, name: str, *, shared: bool = False) -> None:
+        held.append(name)
+        real(tx, name, shared=shared)
+
+    monkeypatch.setattr(Transaction, "lock_name", lock)
+    assert going(await plan_of(retention, measured=True)) == ["a"]
+    assert held == []
+    assert await run(retention) == (1, 0)
+    assert held
+
+
 async def test_a_clock_that_jumps_during_a_run_makes_nothing_old(
     database: Database, retention: Retention, clocks: Clocks
 ) -> None:

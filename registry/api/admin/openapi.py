@@ -63,7 +63,7 @@ def build_document() -> dict[str, Any]:
             "title": "Moorage admin API",
             "version": version("moorage"),
             "description": "Users, groups, robots, tokens, grants, quotas, keys, the audit log, "
-            "garbage collection, retention, immutable tags and holds.",
+            "garbage collection, retention, immutable tags, holds and the history of tags.",
         },
         "servers": [{"url": "/"}],
         "security": [{"password": []}, {"token": []}],

@@ -12,6 +12,7 @@ from registry.api.admin import (
     quotas,
     retention,
     robots,
+    tags,
     tokens,
     users,
 )
@@ -30,6 +31,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *quotas.OPERATIONS,
     *immutable_tags.OPERATIONS,
     *holds.OPERATIONS,
+    *tags.OPERATIONS,
     *keys.OPERATIONS,
     *audit.OPERATIONS,
     *gc.OPERATIONS,

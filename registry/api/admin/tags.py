@@ -1,0 +1,148 @@
+"""Tags through time: where they have pointed, and back to it."""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import PAGE, Asked, Moment, Shown, Size, clamp, read_moment
+from registry.api.admin.gc import DigestText
+from registry.api.admin.grants import REPOSITORY_ADMINS
+from registry.api.admin.operation import Operation
+from registry.clock import rfc3339
+from registry.errors import (
+    ConflictError,
+    InputInvalidError,
+    ManifestContentMissingError,
+    ManifestUnknownError,
+    NameInvalidError,
+    QuotaExceededError,
+    RepositoryUnknownError,
+    TagInvalidError,
+)
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from registry.services import history
+from registry.services.history import ManifestState
+from storage.digest import Digest, DigestInvalidError
+
+Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
+TagText = Annotated[str, Meta(extra_json_schema={"examples": ["latest"]})]
+Time = Annotated[datetime, Meta(tz=True)]
+
+
+class TagChange(Shown, frozen=True):
+    """A change of a tag, or the end of a repository that it was in. `state` says what has become of
+    the manifest that it pointed at from then on; null: at none.
+    """
+
+    at: Moment
+    actor: str
+    change: str
+    digest: str | None
+    old_digest: str | None
+    state: ManifestState | None
+
+
+class TagHistory(Shown, frozen=True):
+    """The changes of a tag, the newest first."""
+
+    name: str
+    tag: str
+    history: list[TagChange]
+
+
+class RestoredTag(Shown, frozen=True):
+    """What a tag points at now; how many manifests were put back for that, itself included."""
+
+    name: str
+    tag: str
+    digest: str
+    manifests: int
+
+
+class AskHistory(Asked, frozen=True):
+    """A tag, and how many of its changes."""
+
+    repository: Repository
+    tag: TagText
+    n: Annotated[Size, Meta(description=f"changes; above {PAGE} is {PAGE}")] = PAGE
+
+
+class RestoreTag(Asked, frozen=True):
+    """A tag; and when it pointed, or what manifest it is to point at. Without either: at what it
+    did before it last moved or went. `override`: also if it is immutable.
+    """
+
+    repository: Repository
+    tag: TagText
+    at: Time | None = None
+    digest: DigestText | None = None
+    override: bool = False
+
+
+async def list_tag_history(call: Call, asked: AskHistory) -> TagHistory:
+    """Say where a tag has pointed, also in repositories of its name that were deleted."""
+    name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
+    moments = await call.registry.history.list_of_tag(name, tag, clamp(asked.n))
+    return TagHistory(str(name), str(tag), [_show(moment) for moment in moments])
+
+
+def _show(moment: history.Moment) -> TagChange:
+    row = moment.change
+    return TagChange(
+        at=rfc3339(row.at),
+        actor=row.actor,
+        change=row.kind.value,
+        digest=str(row.digest) if row.digest else None,
+        old_digest=str(row.old_digest) if row.old_digest else None,
+        state=moment.state,
+    )
+
+
+async def restore_tag(call: Call, asked: RestoreTag) -> RestoredTag:
+    """Let a tag point again at what it did. What was deleted for that is put back."""
+    name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
+    if asked.at is not None and asked.digest is not None:
+        raise InputInvalidError("a tag is restored as it was `at` a time, or at a `digest`")
+    try:
+        digest = None if asked.digest is None else Digest.parse(asked.digest)
+    except DigestInvalidError as error:
+        raise InputInvalidError(str(error)) from error
+    restored = await call.registry.history.restore(
+        name,
+        tag,
+        call.actor,
+        at=None if asked.at is None else read_moment(asked.at),
+        digest=digest,
+        override=asked.override,
+    )
+    return RestoredTag(str(name), str(tag), str(restored.digest), restored.manifests)
+
+
+_NAMES = (NameInvalidError, TagInvalidError)
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/tags/history",
+        list_tag_history,
+        REPOSITORY_ADMINS,
+        (*_NAMES, RepositoryUnknownError),
+    ),
+    Operation(
+        "POST",
+        "/tags/restore",
+        restore_tag,
+        REPOSITORY_ADMINS,
+        (
+            *_NAMES,
+            ConflictError,
+            RepositoryUnknownError,
+            ManifestUnknownError,
+            ManifestContentMissingError,
+            QuotaExceededError,
+        ),
+    ),
+)
