@@ -67,23 +67,6 @@ async def test_repo_list_show_delete(moorage: Moorage) -> None:
     assert "no such repository" in moorage.run("repo", "delete", "other", expect=1).stderr
 
 
-async def test_nobody_has_to_read_all_of_it(moorage: Moorage) -> None:
-    """As with `| head`."""
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", "repo", "list", "--data", str(moorage.data)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "")
-
-
 async def test_tag_list_copy_history_delete(moorage: Moorage) -> None:
     assert moorage.run("tag", "list", "team/app").stdout == "v1\nv2\n"
     copied = moorage.json("tag", "copy", "team/app:v1", "team/app:stable")
