@@ -26,6 +26,7 @@ from registry.oci.manifests import parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services import removal
+from registry.services.quotas import require_room
 from registry.services.ties import list_named, tie
 from storage.digest import Digest
 
@@ -97,8 +98,9 @@ class History:
         A manifest that was deleted is put back with all below it; a repository that was deleted is
         born anew. Raises RepositoryUnknownError for what was never tagged so, ManifestUnknownError
         for a tag that was not there then or whose manifest has gone for good,
-        ManifestContentMissingError, and ProtectedError where the tag is immutable, unless there is
-        somebody to `override` that; nothing is changed then.
+        ManifestContentMissingError, QuotaExceededError for what is put back, and ProtectedError
+        where the tag is immutable, unless there is somebody to `override` that; nothing is changed
+        then.
         """
 
         def work(tx: Transaction) -> Restored:
@@ -106,6 +108,8 @@ class History:
             now = tags.find(tx, repository, tag)
             wanted = digest or _find_before(tx, name, tag, at, now)
             put_back = _put_back(tx, repository, wanted)
+            if put_back:
+                require_room(tx, name)
             if wanted != now:
                 removal.set_tags(tx, repository, [tag], wanted, override)
             return Restored(wanted, put_back)

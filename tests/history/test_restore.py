@@ -8,6 +8,7 @@ from registry.auth.principals import OPERATOR
 from registry.errors import (
     ManifestContentMissingError,
     ManifestUnknownError,
+    QuotaExceededError,
     RepositoryUnknownError,
 )
 from registry.metadata import tables
@@ -17,6 +18,7 @@ from registry.services.history import ManifestState, Restored
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
 from tests.history.conftest import NAME, delete, pull
+from tests.support import accounts
 from tests.support.kit import descriptor, image_manifest, index_manifest
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +102,26 @@ async def test_a_deleted_repository_is_born_anew(yard: Yard) -> None:
     assert await pull(yard, "app", "latest") == str(digest)
     [new] = await yard.list_rows(tables.repositories)
     assert new.generation != old.generation
+
+
+async def test_what_no_quota_has_room_for_does_not_come_back(yard: Yard) -> None:
+    quotas = yard.opened.access.quotas
+    await quotas.set("*", 1000, accounts.OPERATOR)
+    digest, _ = await yard.push_image("app", "latest")
+    [full] = await quotas.list_page(9)
+    assert full.used
+    await drop_repository(yard)
+    await quotas.set("*", full.used - 1, accounts.OPERATOR)
+    with pytest.raises(QuotaExceededError):
+        await restore(yard)
+    [left] = await quotas.list_page(9)
+    assert left.used == 0
+    await quotas.set("*", full.used, accounts.OPERATOR)
+    assert await restore(yard) == Restored(digest, 1)
+    # A tag that moves to what is there takes nothing of it.
+    await delete(yard, "app", "latest")
+    await quotas.set("*", 1, accounts.OPERATOR)
+    assert await restore(yard) == Restored(digest, 0)
 
 
 async def test_after_the_grace_it_is_gone(yard: Yard) -> None:
