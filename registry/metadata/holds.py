@@ -92,6 +92,20 @@ def list_of(tx: Transaction, repository_id: int, digests: Collection[Digest]) ->
     return sorted(found, key=lambda row: row.id)
 
 
+def list_held(tx: Transaction, repository_id: int) -> list[Digest]:
+    """The manifests of the repository that are held."""
+    query = sa.select(_h.digest).where(_h.repository_id == repository_id, _is_in_force(tx))
+    return list(tx.execute(query.distinct()).scalars())
+
+
+def is_held(
+    tx: Transaction, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
+) -> sa.ColumnElement[bool]:
+    """Whether that manifest of a query is held."""
+    mine = sa.and_(_h.repository_id == repository_id, _h.digest == digest)
+    return sa.exists().where(mine, _is_in_force(tx))
+
+
 def find_any(tx: Transaction, repository_id: int) -> HoldRow | None:
     """A hold in the repository that is in force."""
     query = _select().where(_h.repository_id == repository_id, _is_in_force(tx))

@@ -126,18 +126,21 @@ def list_standings(
 
 
 def find_fullest(tx: Transaction, row: QuotaRow) -> Standing:
-    """How full the quota is; of one for each namespace, where it is the fullest."""
+    """How full the quota is; of one for each namespace, where it holds and is the fullest."""
+    if row.pattern != EACH:
+        return _measure(tx, row, "", None)
+    own = sa.select(_q.id).where(_q.pattern == _t.namespace + "/**")
     total = sa.func.coalesce(sa.func.sum(_s.bytes), 0)
     query = (
         sa.select(_t.namespace)
         .join(tally_shards, _s.tally_id == _t.id, isouter=True)
-        .where(_t.quota_id == row.id)
+        .where(_t.quota_id == row.id, ~own.exists())
         .group_by(_t.namespace)
         .order_by(total.desc(), _t.namespace)
         .limit(1)
     )
     namespace = tx.execute(query).scalar_one_or_none()
-    return _measure(tx, row, namespace or "", None)
+    return _measure(tx, row, namespace, None) if namespace else Standing(row, EACH, 0, 0, 0)
 
 
 def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None) -> Standing:

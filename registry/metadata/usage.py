@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata import holds
 from registry.metadata.tables import (
     TEXT,
     blobs,
@@ -179,10 +180,14 @@ def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]])
         reach.c.repository_id == _m.repository_id, reach.c.digest == _m.digest
     )
     other = of_tags.where(~wanted, _t.repository_id == _m.repository_id, _t.digest == _m.digest)
-    # Held by another tag; or by nothing that these tags have to do with.
+    # Named by another tag, or held; or by nothing that these tags have to do with.
     staying = sa.select(_m.repository_id, _m.digest).where(
         _m.repository_id.in_(ids),
-        sa.or_(~in_reach.exists(), other.correlate(manifests).exists()),
+        sa.or_(
+            ~in_reach.exists(),
+            other.correlate(manifests).exists(),
+            holds.is_held(tx, _m.repository_id, _m.digest),
+        ),
     )
     kept = _close(staying, steps, "kept")
     is_kept = sa.select(kept.c.digest).where(

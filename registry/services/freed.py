@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from registry.metadata import graph
+from registry.metadata import graph, holds
 from registry.metadata.graph import Node
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import CHUNK, Transaction
@@ -17,14 +17,15 @@ def measure(
     staying: Collection[Digest],
 ) -> list[int]:
     """What each manifest of `going` frees beside those before it: itself, what it names and what
-    refers to it, unless that is needed elsewhere. `staying` are the manifests that keep a tag.
+    refers to it, unless that is needed elsewhere. `staying` are the manifests that keep a tag; what
+    is held stays as well.
 
     A byte is counted once, so the sum is what is free once all have been collected. What another
     repository has too is not counted. Memory grows with the repository.
     """
     nodes = _Nodes(graph.iter_nodes(tx, repository))
     kept: set[Digest] = set()
-    for digest in (*staying, *nodes.list_roots(going)):
+    for digest in (*staying, *holds.list_held(tx, repository.id), *nodes.list_roots(going)):
         nodes.take(digest, kept)
     freed: list[int] = []
     owners: dict[int, int] = {}

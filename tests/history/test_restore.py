@@ -103,17 +103,24 @@ async def test_a_deleted_repository_is_born_anew(yard: Yard) -> None:
     assert new.generation != old.generation
 
 
-async def test_a_quota_bounds_what_comes_back(yard: Yard) -> None:
-    digest, _ = await yard.push_image("app", "latest")
-    await drop_repository(yard)
+async def test_what_no_quota_has_room_for_does_not_come_back(yard: Yard) -> None:
     quotas = yard.opened.access.quotas
-    await quotas.set("app", 1, OPERATOR)
-    before = await yard.count_rows()
+    await quotas.set("*", 1000, OPERATOR)
+    digest, _ = await yard.push_image("app", "latest")
+    [full] = await quotas.list_page(9)
+    assert full.used
+    await drop_repository(yard)
+    await quotas.set("*", full.used - 1, OPERATOR)
     with pytest.raises(QuotaExceededError):
         await restore(yard)
-    assert await yard.count_rows() == before
-    await quotas.set("app", 1 << 20, OPERATOR)
+    [left] = await quotas.list_page(9)
+    assert left.used == 0
+    await quotas.set("*", full.used, OPERATOR)
     assert await restore(yard) == Restored(digest, 1)
+    # A tag that moves to what is there takes nothing of it.
+    await delete(yard, "app", "latest")
+    await quotas.set("*", 1, OPERATOR)
+    assert await restore(yard) == Restored(digest, 0)
 
 
 async def test_after_the_grace_it_is_gone(yard: Yard) -> None:

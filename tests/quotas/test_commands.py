@@ -74,22 +74,23 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
         {
             "pattern": pattern,
             "limit": limit,
-            "used": 15,
+            "used": used,
             "reserved": 0,
-            "fullest": "ann/**",
+            "fullest": pattern,
             "counted": True,
         }
-        for pattern, limit in (("*/**", 10 << 30), ("ann/**", 20))
+        for pattern, limit, used in (("*/**", 10 << 30, 0), ("ann/**", 20, 15))
     ]
     assert [line.split() for line in moorage.run("quota", "list").splitlines()] == [
         ["PATTERN", "LIMIT", "USED", "COMING", "FULLEST"],
-        ["*/**", "10.0GiB", "15B", "(0%)", "0B", "ann/**"],
+        ["*/**", "10.0GiB", "0B", "(0%)", "0B"],
         ["ann/**", "20B", "15B", "(75%)", "0B"],
     ]
     # Another size needs no counting.
     assert "counted" not in moorage.run("quota", "set", "ann/**", "1KiB")
     moorage.run("quota", "remove", "ann/**")
-    assert [quota["pattern"] for quota in moorage.json("quota", "list")["quotas"]] == ["*/**"]
+    [left] = moorage.json("quota", "list")["quotas"]
+    assert (left["pattern"], left["fullest"], left["used"]) == ("*/**", "ann/**", 15)
     assert "no quota" in moorage.run("quota", "remove", "ann/**", expect=1)
     events = [e for e in moorage.json("audit", "list")["events"] if e["event"].startswith("quota")]
     assert [(e["event"], e["target"], e["detail"]) for e in events] == [

@@ -277,6 +277,14 @@ async def test_each_namespace_has_its_own(api: Api) -> None:
     assert (listed.quota.pattern, listed.pattern, listed.used) == ("*/**", "bob/**", 900)
     await set_quota(api, 2000, "alice/**")
     await api.push_blob("alice/more", blob(300, 2))
+    each, own = await api.opened.registry.quotas.list_page(9)
+    assert (own.pattern, own.used) == ("alice/**", 1100)
+    # The one for each is not told to be full of what is under another.
+    assert (each.pattern, each.used) == ("bob/**", 900)
+    await set_quota(api, 2000, "bob/**")
+    await api.start_upload("alice/app")
+    each, *_ = await api.opened.registry.quotas.list_page(9)
+    assert (each.pattern, each.used, each.reserved) == ("*/**", 0, 0)
 
 
 async def test_of_pushes_at_once_no_more_get_in_than_fit(api: Api) -> None:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import ManifestUnknownError, RepositoryUnknownError
-from registry.metadata import blobs, manifests, repositories, tables, tags, usage
+from registry.metadata import blobs, holds, manifests, repositories, tables, tags, usage
 from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
@@ -17,7 +17,8 @@ from registry.oci.media_types import OCI_MANIFEST
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.usage import Freed, Share, Usage
-from tests.metadata.rows import add, digest, digest_of, image, index, void
+from storage.digest import Digest
+from tests.metadata.rows import add, digest, digest_of, find, image, index, void
 from tests.support.kit import descriptor
 
 pytestmark = pytest.mark.anyio
@@ -153,6 +154,26 @@ async def test_a_second_tag_and_an_untagged_image_hold_what_they_share(filled: D
     both = [(OTHER, Tag("three")), (OTHER, Tag("latest"))]
     assert await freed(both) == gone(image("3", [BASE]), configs=1)
     assert (await freed([(APP, Tag("all"))])).bytes == CONFIG  # the layer is elsewhere too
+
+
+async def test_what_is_held_does_not_go(filled: Database) -> None:
+    async def hold(digest: Digest, life: float | None) -> int:
+        def work(tx: Transaction) -> int:
+            return holds.insert(tx, find(tx, APP).id, digest, "evidence", life).id
+
+        return await filled.write(work, actor="ann")
+
+    freed = Usage(filled).measure_freed
+    first = await hold(digest_of(SECOND), None)
+    await hold(digest_of(ALL), 0)  # is over
+    assert await freed([(APP, Tag("all"))]) == gone(ALL)
+    both = [(APP, Tag("all")), (APP, Tag("one"))]
+    assert (await freed(both)).manifests == 3
+    await filled.write(lambda tx: holds.delete(tx, first), actor="ann")
+    assert await freed([(APP, Tag("all"))]) == gone(ALL, SECOND, layers=(TWO,), configs=1)
+    # What is held keeps its children and what is signed its signature.
+    await hold(digest_of(ALL), None)
+    assert await freed(both) == gone()
 
 
 async def test_what_is_not_there_is_said(filled: Database) -> None:
