@@ -213,7 +213,8 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
 
 def delete(tx: Transaction, repository: RepositoryRow) -> None:
     """Remove a repository (locked by the caller) with all that is in it, but keep the bytes of its
-    manifests for a while. Its upload sessions keep their rows, are no longer found, and expire.
+    manifests for a while. Its upload sessions keep their rows, are no longer found, and expire as
+    soon as the job comes by: whoever began them cannot cancel them.
     """
     tallies.remove_all(tx, repository.id)
     removed_manifests.keep(tx, repository.id)
@@ -224,8 +225,19 @@ def delete(tx: Transaction, repository: RepositoryRow) -> None:
     tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id.in_(ids)))
     tx.execute(sa.delete(manifests).where(manifests.c.repository_id == repository.id))
     _queue_blobs(tx, repository)
+    _expire_sessions(tx, repository)
     tx.execute(sa.delete(repository_blobs).where(repository_blobs.c.repository_id == repository.id))
     _remove(tx, repository)
+
+
+def _expire_sessions(tx: Transaction, repository: RepositoryRow) -> None:
+    mine = sa.select(uploads.c.id).where(
+        uploads.c.repository == repository.name,
+        uploads.c.repository_generation == repository.generation,
+    )
+    # Who has locked one may wait for the repository: it is left, and expires in its own time.
+    free = mine.with_for_update(skip_locked=True)
+    tx.execute(sa.update(uploads).where(uploads.c.id.in_(free)).values(active_at=0))
 
 
 def _remove(tx: Transaction, repository: RepositoryRow) -> None:

@@ -262,6 +262,20 @@ async def test_deleting_gives_room_back(api: Api) -> None:
     assert (await push_whole(api, blob(1000, 3))).status_code == 201
 
 
+async def test_what_sessions_of_a_deleted_repository_hold_comes_back(api: Api) -> None:
+    """Nobody can go on with them, or cancel them."""
+    await set_quota(api, 1000)
+    await api.push_blob("team/app", blob(100))
+    place = await api.start_upload("team/app")
+    assert (await api.http.patch(place, content=blob(600, 1))).status_code == 202
+    await api.opened.registry.repositories.delete(RepositoryName("team/app"), ANONYMOUS)
+    assert (await api.http.delete(place)).status_code == 404
+    await find_job(api.opened, "upload-expiry").run()
+    left = await left_behind(api)
+    assert (left["uploads"], left["staged"]) == (0, 0)
+    assert (await push_whole(api, blob(1000, 2))).status_code == 201
+
+
 async def test_each_namespace_has_its_own(api: Api) -> None:
     await set_quota(api, 1000, "*/**")
     await api.push_blob("alice/app", blob(800))
