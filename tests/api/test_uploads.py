@@ -101,8 +101,7 @@ async def held_by(api: Api) -> list[str]:
         query = sa.select(tables.uploads.c.id).where(tables.uploads.c.held_until.is_not(None))
         return await api.opened.database.read(lambda tx: list(tx.execute(query).scalars()))
     assert isinstance(driver, LocalDriver)
-    staging = str(driver.path("staging"))
-    return sorted(target for target in list_open_files() if target.startswith(staging))
+    return list_open_files(driver.path("staging"))
 
 
 async def list_staged(api: Api) -> list[str]:

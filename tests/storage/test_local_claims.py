@@ -19,6 +19,7 @@ import pytest
 from storage import local as module
 from storage.errors import StagedBusyError
 from storage.local import LocalDriver, LocalUpload
+from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio
 
@@ -56,10 +57,6 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.open()
-
-
-def list_open() -> list[str]:
-    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 async def a_moment() -> None:
@@ -200,12 +197,12 @@ class TestCancelledWrite:
     async def test_hits_no_other_file(
         self, local: LocalDriver, session: str, gate: Gate, tmp_path: Path, root: Path
     ) -> None:
-        before = list_open()
+        before = list_open_files(local.path(""))
         ended_first, others = await self.write_late(local, session, gate, tmp_path, careless=False)
         assert not ended_first
         assert others == [b""] * 20
         assert (root / "staging" / session).read_bytes() == self.LATE
-        assert list_open() == before
+        assert list_open_files(local.path("")) == before
 
     async def test_without_waiting_it_hits_another_file(
         self,
@@ -271,7 +268,7 @@ class TestCancelledOpening:
             real(fd, operation)
 
         await local.check()
-        before = list_open()
+        before = list_open_files(local.path(""))
         monkeypatch.setattr(fcntl, "flock", flock)
         claiming = asyncio.create_task(local.claim(session))
         await gate.reached()
@@ -280,7 +277,7 @@ class TestCancelledOpening:
         gate.open()
         with pytest.raises(asyncio.CancelledError):
             await claiming
-        assert list_open() == before
+        assert list_open_files(local.path("")) == before
         await (await local.claim(session)).release()
 
     async def test_object(
@@ -313,7 +310,7 @@ async def test_descriptors_return_to_the_baseline_after_aborted_uploads(
 ) -> None:
     await local.check()
     gc.collect()  # connections that a bucket's client left behind in another test end with it
-    before = list_open()
+    before = list_open_files(local.path(""))
     chance = random.Random(1)
     sessions = [str(uuid.uuid4()) for _ in range(200)]
 
@@ -335,7 +332,7 @@ async def test_descriptors_return_to_the_baseline_after_aborted_uploads(
             await task
 
     await asyncio.gather(*(abort(session) for session in sessions))
-    assert list_open() == before
+    assert list_open_files(local.path("")) == before
     for session in sessions:  # and no lock is left
         await (await local.claim(session)).discard()
 

@@ -20,6 +20,7 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.local import PIECE, LocalDriver, LocalUpload
+from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio
 
@@ -272,14 +273,11 @@ class TestStagedFile:
     async def test_claim_leaves_nothing_open(
         self, local: LocalDriver, session: str, name: str
     ) -> None:
-        def list_open() -> list[str]:
-            return sorted(path.name for path in Path("/proc/self/fd").iterdir())
-
         await local.check()  # its threads are started
-        before = list_open()
+        before = list_open_files(local.path(""))
         with failing(name, errno.EMFILE), pytest.raises(StoreUnavailableError):
             await local.claim(session)
-        assert list_open() == before
+        assert list_open_files(local.path("")) == before
 
     @pytest.mark.parametrize("name", ["pwrite", "ftruncate", "pread", "statvfs"])
     async def test_use(self, local: LocalDriver, session: str, name: str) -> None:

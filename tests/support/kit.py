@@ -265,13 +265,13 @@ def list_bucket(driver: S3Driver, below: str = "blobs/") -> list[str]:
     return sorted(key.removeprefix(bucket._prefix) for key in found)
 
 
-def list_open_files() -> list[str]:
-    """What this process has open."""
+def list_open_files(below: Path) -> list[str]:
+    """What this process has open in a folder and below it: all else may change at any time."""
     names = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the one that lists them
             names.append(str(descriptor.readlink()))
-    return names
+    return sorted(name for name in names if f"{name}/".startswith(f"{below}/"))
 
 
 def find_job(opened: Opened, name: str, *, upload_expiry: float = 86_400) -> Job:
