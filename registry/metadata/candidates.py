@@ -186,9 +186,11 @@ def is_any_odd(tx: Transaction, rules: str, latest: int) -> bool:
 
 
 def wake(tx: Transaction, rules: str, n: int) -> None:
-    """Let at most `n` be looked at again that were parked by other rules."""
+    """Let at most `n` be looked at again that were parked by other rules. Their grace begins now:
+    nobody noted who was told of them while the rules kept them.
+    """
     for others in _parked_by_others(rules):
-        tx.execute(_update_some(others, n).values(parked=""))
+        tx.execute(_update_some(others, n).values(parked="", since=tx.read_clock()))
 
 
 def heal(tx: Transaction, latest: int, n: int) -> None:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from registry import clock, metrics
 from registry.metadata import candidates, rounds, unreadable, walk
@@ -126,20 +127,14 @@ class Collector:
         collection = Collection(self._rules.untagged, until)
         tally = Tally()
         last: Candidate | None = None
-        while True:
-
-            def work(
-                tx: Transaction, after: Candidate | None = last
-            ) -> tuple[list[Candidate], list[Done]]:
-                found = candidates.list_due(tx, until, LISTED, after)
-                return found, [collection.foresee(tx, some) for some in group(found)]
-
-            found, foreseen = await self._db.read(work)
-            for done in foreseen:
-                tally.add(done)
-            if not found:
-                return tally
+        while found := await self._db.read(
+            partial(candidates.list_due, until=until, n=LISTED, last=last)
+        ):
+            # Each in a read of its own, which has to be answered in time.
+            for some in group(found):
+                tally.add(await self._db.read(partial(collection.foresee, some=some)))
             last = found[-1]
+        return tally
 
     async def count_waiting(self) -> dict[str, int]:
         """How much there is to look at, by kind."""
@@ -209,8 +204,8 @@ class Collector:
         return candidates.is_any_odd(tx, self._rules.untagged.fingerprint, latest)
 
     def _set_right(self, tx: Transaction) -> None:
-        """Have parked manifests looked at again where the rules are others now, and correct times
-        that lie ahead.
+        """Give parked manifests a grace where the rules are others now, and correct times that lie
+        ahead.
         """
         candidates.wake(tx, self._rules.untagged.fingerprint, CORRECTED)
         candidates.heal(tx, rounds.read_clock(tx) + self._grace, CORRECTED)

@@ -451,11 +451,12 @@ class Uploads:
         broken = before.key if before and not await self._blobs.is_whole(before) else None
 
         def work(tx: Transaction) -> None:
+            # First the repository: who removes it has it alone, and then sets its sessions free.
+            repository = repositories.ensure(tx, row.repository)
             session = uploads.find(tx, row.id, lock=True)
             linked = blobs.find(tx, row.repository, blob.digest)
             if session is None and linked is not None and linked.key != broken:
                 return  # another request of the session was faster
-            repository = repositories.ensure(tx, row.repository)
             if session is None or not _belongs(session, repository):
                 raise _unknown(row.id)
             if not uploads.delete(tx, row.id, row.claim):

@@ -113,35 +113,34 @@ class Why:
         for name in manifests.list_repositories(tx, digest, MOST + 1):
             repository = repositories.find(tx, name)
             if repository is not None:
-                yield from self._list_paths(tx, Kind.MANIFEST, repository, digest, [])
+                yield from self._list_paths(tx, Kind.MANIFEST, repository, digest)
         linked = False
         for _, name in reasons.list_kept_by(tx, Kind.BLOB, NOWHERE, digest, MOST + 1):
             linked = True
             repository = repositories.find(tx, name)
             if repository is not None:
-                yield from self._list_paths(tx, Kind.LINK, repository, digest, [])
+                yield from self._list_paths(tx, Kind.LINK, repository, digest)
         if not linked and blobs.find_anywhere(tx, digest) is not None:
             yield [self._find_root(tx, Kind.BLOB, None, digest)]
 
     def _list_paths(
-        self,
-        tx: Transaction,
-        kind: Kind,
-        repository: RepositoryRow,
-        digest: Digest,
-        below: list[Step],
+        self, tx: Transaction, kind: Kind, repository: RepositoryRow, digest: Digest
     ) -> Iterator[list[Step]]:
-        """The paths to the manifest or link, each followed by the steps `below`."""
+        """The paths to the manifest or link."""
         name = str(repository.name)
-        keepers = reasons.list_kept_by(tx, kind, repository.id, digest, MOST + 1)
-        if not keepers:
-            yield [self._find_root(tx, kind, repository, digest), *below]
-        for keeper, found in keepers:
-            step = Step(keeper.value, name, str(found))
-            if keeper in {Keeper.TAG, Keeper.HOLD}:
-                yield [step, *below]
-            else:
-                yield from self._list_paths(tx, Kind.MANIFEST, repository, found, [step, *below])
+        # Not by recursion: a chain of subjects may be longer than the stack is deep.
+        waiting: list[tuple[Kind, Digest, list[Step]]] = [(kind, digest, [])]
+        while waiting:
+            kind, digest, below = waiting.pop()
+            keepers = reasons.list_kept_by(tx, kind, repository.id, digest, MOST + 1)
+            if not keepers:
+                yield [self._find_root(tx, kind, repository, digest), *below]
+            for keeper, found in keepers:
+                path = [Step(keeper.value, name, str(found)), *below]
+                if keeper in {Keeper.TAG, Keeper.HOLD}:
+                    yield path
+                else:
+                    waiting.append((Kind.MANIFEST, found, path))
 
     def _find_root(
         self, tx: Transaction, kind: Kind, repository: RepositoryRow | None, digest: Digest

@@ -1,11 +1,17 @@
 """Blobs go when no manifest uses them and nobody was promised them for a grace."""
 
+import asyncio
+from concurrent.futures import Future
+from typing import Any
+
 import pytest
+import sqlalchemy as sa
 
 from registry.auth.principals import OPERATOR
-from registry.metadata import tables
-from registry.metadata.transaction import Change
+from registry.metadata import repositories, tables, uploads
+from registry.metadata.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
+from registry.services.collection import Tally
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
 from tests.support.kit import image_manifest
@@ -149,3 +155,41 @@ async def test_what_goes_is_told_in_the_feed(yard: Yard) -> None:
     told = [row for row in await yard.list_rows(tables.feed) if row.actor == "gc"]
     assert [row.kind for row in told] == [Change.BLOB_UNLINK, Change.REPOSITORY_DELETE]
     assert told[0].digest == digest
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_an_upload_that_ends_and_the_end_of_its_repository_do_not_wait_for_each_other(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one holds its session, which the other sets free from the repository that it removes."""
+    await yard.push_blob("app", b"old")
+    location = await yard.start_upload("app")
+    await yard.age()
+    loop = asyncio.get_running_loop()
+    blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    collecting: list[Future[Tally]] = []
+    attempts: list[str] = []
+    find, remove = uploads.find, repositories.remove_if_empty
+
+    def finding(tx: Transaction, upload_id: str, *, lock: bool = False) -> Any:
+        found = find(tx, upload_id, lock=lock)
+        if lock:
+            attempts.append("upload")
+            if not collecting:
+                collecting.append(asyncio.run_coroutine_threadsafe(yard.collect(), loop))
+                while not tx.execute(blocked).scalar_one():
+                    assert not collecting[0].done()
+        return found
+
+    def removing(tx: Transaction, repository: repositories.RepositoryRow) -> None:
+        attempts.append("collection")
+        remove(tx, repository)
+
+    monkeypatch.setattr(uploads, "find", finding)
+    monkeypatch.setattr(repositories, "remove_if_empty", removing)
+    digest = Digest.of(b"new")
+    answer = await yard.http.put(location, params={"digest": str(digest)}, content=b"new")
+    assert answer.status_code == 201
+    assert (await asyncio.wrap_future(collecting[0])).blobs == 1
+    assert await yard.has_blob("app", digest)
+    assert attempts == ["upload", "collection"]

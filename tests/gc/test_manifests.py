@@ -92,8 +92,25 @@ async def test_the_first_rule_that_matches_decides(open_yard: Opening) -> None:
         assert (await yard.exhaust()).manifests == 1
         assert (await yard.http.get("/v2/_catalog")).json()["repositories"] == ["app", "ci/kept"]
     async with open_yard({"gc.untagged": "delete"}) as yard:  # other rules: all are looked at anew
+        await yard.collect()
         assert (await yard.exhaust()).manifests == 2
         assert (await yard.http.get("/v2/_catalog")).json()["repositories"] == []
+
+
+async def test_one_that_the_rules_kept_has_a_grace_when_they_no_longer_do(
+    open_yard: Opening,
+) -> None:
+    """Whoever was told that it is there, when that took no note, can count on it."""
+    async with open_yard() as yard:
+        digest, _ = await yard.push_image("app", "")
+        await yard.age(GRACE)
+        await yard.collect()
+        assert (await yard.http.head(f"/v2/app/manifests/{digest}")).status_code == 200
+    async with open_yard({"gc.untagged": "delete"}) as yard:
+        assert (await yard.collect()).manifests == 0
+        assert await yard.has_manifest("app", digest)
+        await yard.age(GRACE)
+        assert (await yard.collect()).manifests == 1
 
 
 async def test_one_that_cannot_be_read_stops_what_it_might_depend_on(sweeping: Yard) -> None:

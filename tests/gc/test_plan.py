@@ -1,8 +1,12 @@
 """The plan says what a run then does."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from registry.auth.principals import OPERATOR
+from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 from tests.gc.conftest import GRACE, Yard
 
@@ -45,3 +49,27 @@ async def test_a_blob_that_a_repository_keeps_is_not_planned_for_another(yard: Y
     planned = await yard.opened.registry.collector.plan()
     assert (planned.blobs, planned.bytes) == (0, 0)
     assert planned.repositories["other"].bytes == 10
+
+
+async def test_no_read_takes_longer_where_more_repositories_lose_something(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read has to be answered in time, so each asks a few questions only."""
+    for n in range(20):
+        await yard.push_blob(f"lone/{n}", b"blob %d" % n)
+    await yard.age(GRACE)
+    database, asked = yard.opened.database, []
+    read, execute = database.read, Transaction.execute
+
+    async def reading(work: Callable[[Transaction], Any], **options: Any) -> Any:
+        asked.append(0)
+        return await read(work, **options)
+
+    def executing(tx: Transaction, statement: Any) -> Any:
+        asked[-1] += 1
+        return execute(tx, statement)
+
+    monkeypatch.setattr(database, "read", reading)
+    monkeypatch.setattr(Transaction, "execute", executing)
+    assert (await yard.opened.registry.collector.plan()).blobs == 20
+    assert max(asked) < 10

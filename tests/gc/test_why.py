@@ -1,9 +1,12 @@
 """What keeps a byte: every path to it, and what it waits for."""
 
+from itertools import pairwise
+
 import pytest
+import sqlalchemy as sa
 
 from registry.errors import NotFoundError
-from registry.metadata import leases
+from registry.metadata import leases, tables
 from registry.metadata.transaction import Transaction
 from registry.services.why import Explanation, Removal
 from storage.digest import Digest
@@ -52,6 +55,21 @@ async def test_a_referrer_is_kept_by_its_subject(sweeping: Yard) -> None:
     assert await list_paths(sweeping, signature) == [
         [("tag", "app", "v1"), ("subject", "app", str(image))]
     ]
+
+
+async def test_a_long_chain_of_referrers_is_told(yard: Yard) -> None:
+    image, _ = await yard.push_image("app", "v1")
+    chain = [image, *(Digest.of(b"referrer %d" % n) for n in range(1200))]
+    [row] = await yard.list_rows(tables.manifests)
+    common = {"repository_id": row.repository_id, "media_type": "a/b", "size": 1, "pushed_at": 1}
+    rows = [{**common, "digest": own, "subject": last} for last, own in pairwise(chain)]
+
+    def add(tx: Transaction) -> None:
+        tx.connection.execute(sa.insert(tables.manifests), rows)
+
+    await yard.opened.database.write(add, actor="test")
+    steps = [("tag", "app", "v1"), *(("subject", "app", str(each)) for each in chain[:-1])]
+    assert await list_paths(yard, chain[-1]) == [steps]
 
 
 async def test_what_stays_without_a_tag_says_why(yard: Yard) -> None:
