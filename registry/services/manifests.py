@@ -174,10 +174,10 @@ class Manifests:
             actual, manifest = await asyncio.to_thread(_read, raw, content_type, digest)
 
         def work(tx: Transaction) -> None:
-            # A comparison, and a look at what is not here yet, are held against every other push
-            # of this repository: nothing can slip between them and the write.
+            # A comparison, and a look at what may not be here yet, are held against every other
+            # push of this repository: nothing can slip between them and the write.
             looks = condition is not None or rights.are_bounded
-            lock = looks or self._may_be_sparse(manifest)
+            lock = looks or self._may_be_sparse(manifest) or _names_more(manifest)
             repository = repositories.ensure(tx, name, lock=lock)
             require_room(tx, name, before=NOBODY)
             for tag in set_tags if looks else ():
@@ -260,6 +260,12 @@ def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[
             {"expected": str(digest), "actual": str(actual)},
         )
     return actual, parse_manifest(raw, content_type)
+
+
+def _names_more(manifest: Manifest) -> bool:
+    """Whether it names what it does not need: layers that are not distributed."""
+    required = _required(manifest)
+    return any(descriptor.digest not in required for descriptor in manifest.layers)
 
 
 def _required(manifest: Manifest) -> set[Digest]:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.auth.principals import OPERATOR
-from registry.metadata import repositories, tables, uploads
+from registry.metadata import manifests, repositories, tables, uploads
 from registry.metadata.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from registry.services.collection import Tally
@@ -193,3 +193,34 @@ async def test_an_upload_that_ends_and_the_end_of_its_repository_do_not_wait_for
     assert (await asyncio.wrap_future(collecting[0])).blobs == 1
     assert await yard.has_blob("app", digest)
     assert attempts == ["upload", "collection"]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_a_layer_that_comes_beside_its_manifest_is_kept_by_it(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is not distributed, which the manifest can do without."""
+    config, layer = b"{}", b"foreign"
+    raw = image_manifest(config, [layer]).replace(
+        b"image.layer.v1", b"image.layer.nondistributable.v1"
+    )
+    await yard.push_blob("app", config)
+    loop = asyncio.get_running_loop()
+    blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    pushing: list[Future[Digest]] = []
+    put = manifests.put
+
+    def putting(tx: Transaction, *rest: Any) -> None:
+        pushing.append(asyncio.run_coroutine_threadsafe(yard.push_blob("app", layer), loop))
+        while not (pushing[0].done() or tx.execute(blocked).scalar_one()):
+            pass
+        put(tx, *rest)
+
+    monkeypatch.setattr(manifests, "put", putting)
+    assert (await yard.put_manifest("app", "latest", raw)).status_code == 201
+    digest = await asyncio.wrap_future(pushing[0])
+    await yard.age()
+    await yard.collect()
+    await yard.age()
+    await yard.collect()
+    assert await yard.has_blob("app", digest)
