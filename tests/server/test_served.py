@@ -8,12 +8,17 @@ import pytest
 
 from tests.support.server import ROOT
 
+PARTS = 4
+"""The suite is shared out, so that none of those who run tests at once is left with all of it."""
+
 
 @pytest.mark.timeout(600)
-def test_the_api_suite_passes_over_the_wire() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_api_suite_passes_over_the_wire(part: int) -> None:
+    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/api/test_*.py"))
     suite = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "tests/api", "-q", "-p", "no:cacheprovider"),
+            *(sys.executable, "-m", "pytest", *files[part::PARTS], "-q", "-p", "no:cacheprovider"),
             # The admin API has a suite of its own on a real port; what is behind it is no matter.
             *("-k", "not postgres and not memory and not s3 and not admin and not openapi"),
         ],
