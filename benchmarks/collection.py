@@ -9,6 +9,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -228,7 +229,11 @@ def run_measured(command: list[str], environ: dict[str, str]) -> Run:
             stdout=subprocess.DEVNULL,
             stderr=said,
         )
-        _, status, used = os.wait4(process.pid, 0)
+        memory = 0
+        while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            memory = max(memory, read_memory(process.pid))
+            time.sleep(0.1)
+        _, status, used = ended
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         lines = said.read().decode().splitlines()
@@ -236,9 +241,18 @@ def run_measured(command: list[str], environ: dict[str, str]) -> Run:
     return Run(
         took=time.monotonic() - begun,
         cpu=used.ru_utime + used.ru_stime,
-        memory=used.ru_maxrss // 1024,
+        memory=memory // 1024,
         said=lines[-1] if lines else "",
     )
+
+
+def read_memory(pid: int) -> int:
+    """The most memory that the process has had so far, in KiB; `wait4` tells that of its parent,
+    where that had more when it made it.
+    """
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) if found else 0  # it has just ended
 
 
 def collect_distribution(side: Side) -> Run:
