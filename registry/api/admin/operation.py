@@ -86,10 +86,16 @@ class Operation:
             # What stands in paths and queries is text, also where a number is meant.
             return msgspec.convert(values, self.asked, strict=self.has_body)
         except msgspec.ValidationError as error:
-            raise InputInvalidError(str(error)) from error
+            raise InputInvalidError(_explain(error)) from error
 
     async def run(self, call: Call, asked: Asked) -> Shown | None:
         """Do it; DeniedError, and the errors of the services."""
         if not self.who.allows(call, asked):
             raise DeniedError("the right for this is missing")
         return await self.handler(call, asked)
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """What is wrong, for who has never heard of JSON paths: `id: expected int, got str`."""
+    text, _, path = str(error).replace("`", "").partition(" - at $")
+    return f"{path.lstrip('.')}: {text[0].lower()}{text[1:]}" if path else text
