@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than proxies keep theirs."""
+
+LINGER = 1.0
+"""Seconds for which a server that stops goes on to answer on connections that are open."""
 
 _BACKLOG = 2048
 
@@ -151,9 +155,23 @@ class _Server(uvicorn.Server):
     async def main_loop(self) -> None:
         watching = asyncio.create_task(self.tls.watch()) if self.tls else None
         await super().main_loop()
+        # From now on every connection is of one request more: who is told so sends no other.
+        self.server_state.default_headers += [(b"connection", b"close")]
         await asyncio.sleep(self.stop_delay)
         if watching:
             watching.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no connections, end those that are in use after their next answers, and only then
+        those that are idle: a proxy may be sending on one at the very moment at which it is closed,
+        and must not repeat a body of which a part was sent.
+        """
+        for listener in self.servers:
+            listener.close()
+        until = time.monotonic() + LINGER
+        while self.server_state.connections and time.monotonic() < until:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.health.draining = True

@@ -173,7 +173,11 @@ class Model:
 
     def delete_repository(self, name: str) -> Counted | None:
         counted = self.count(name)
-        self.repositories.pop(name, None)
+        if counted is not None:
+            gone = self.repositories.pop(name)
+            for session in self.sessions.values():
+                if session.generation == gone.generation:
+                    session.active = 0  # nobody can cancel it: the job ends it when it comes by
         return counted
 
     def list_catalog(self, n: int | None, last: str | None) -> Want:

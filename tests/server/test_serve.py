@@ -222,6 +222,26 @@ async def test_sigterm_lets_requests_finish(tmp_path: Path, workers: int) -> Non
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_answers_once_more_on_an_idle_connection(
+    tmp_path: Path, workers: int
+) -> None:
+    """A proxy may have sent a request on it before it hears of the end."""
+    with serving(Server(tmp_path / "data", workers)) as server:
+        wire = await Wire.open(server.port)
+        await wire.send_head("GET", "/v2/")
+        assert (await wire.read()).status == 200
+        server.running.send_signal(signal.SIGTERM)
+        with contextlib.suppress(OSError):  # until no other can be opened
+            while True:
+                await (await Wire.open(server.port)).close()
+        await wire.send_head("GET", "/v2/")
+        answer = await wire.read()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        await wire.close()
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_sigterm_does_not_wait_for_ever(tmp_path: Path, workers: int) -> None:
     with serving(Server(tmp_path / "data", workers, {"MOORAGE_HTTP__DRAIN": "1s"})) as server:
         wire = await start_put(server, b"x" * 10, 1000)
