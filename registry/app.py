@@ -17,7 +17,7 @@ from registry.auth.rules import AuthRules
 from registry.auth.vault import DatabaseVault, FileVault, Vault
 from registry.client.upstream import Upstream
 from registry.client.web import Web
-from registry.config import Settings, StoreSettings
+from registry.config import AuthSettings, Settings, StoreSettings, UpstreamSettings
 from registry.errors import ConfigError
 from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Runner
@@ -209,9 +209,14 @@ def _find_upstream(settings: Settings) -> Upstream | None:
     upstream = settings.upstream
     if not upstream.url:
         return None
-    ca_file = settings.data / upstream.ca_file if upstream.ca_file else None
-    web = Web(allow_private=upstream.allow_private, ca_file=ca_file)
+    web = _open_web(settings, upstream)
     return Upstream(web, upstream.url, upstream.username, upstream.password)
+
+
+def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> Web:
+    """What calls other servers, as a section of the settings says."""
+    ca_file = settings.data / to.ca_file if to.ca_file else None
+    return Web(allow_private=to.allow_private, ca_file=ca_file)
 
 
 def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[OidcIssuer]]:
@@ -219,9 +224,7 @@ def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[Oid
     auth, data = settings.auth, settings.data
     if not (auth.issuer or auth.oidc):
         return None, []
-    web = Web(
-        allow_private=auth.allow_private, ca_file=data / auth.ca_file if auth.ca_file else None
-    )
+    web = _open_web(settings, auth)
 
     def source(issuer: str, url: str, file: str) -> Source:
         return key_source(web, issuer=issuer, url=url, file=data / file if file else None)

@@ -53,7 +53,7 @@ class Upstream:
                     headers = await self._sign_in(answer, name)
                 else:
                     raise UpstreamError(f"{answer.where} answered with status {answer.status}")
-        raise UpstreamError(f"{_origin(self.url)} sends from one place to the next")
+        raise UpstreamError(f"{self.url} sends from one place to the next")
 
     async def _sign_in(self, answer: Answer, name: str) -> Mapping[str, str]:
         """What to send with the next request (protocol: the challenge of the token protocol)."""

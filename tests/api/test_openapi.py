@@ -3,8 +3,6 @@
 Schemathesis makes requests from the document, good and bad ones, and judges the answers by it.
 """
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 from registry.api.admin.openapi import build_document
 from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, add_admin, serving
 
 EXAMPLES = 20
 PASSWORD = "the password of root"  # noqa: S105 - of a test
@@ -57,15 +55,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("openapi") / "data"
-    command = [sys.executable, "-m", "registry.cli.main", "user", "add", "root", "--admin"]
-    subprocess.run(
-        [*command, "--password-stdin", "--data", str(data)],
-        input=PASSWORD + "\n",
-        text=True,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    add_admin(data, "root", PASSWORD)
     # Many requests come with wrong passwords.
     with serving(Server(data, settings={"MOORAGE_LIMITS__SIGN_INS": "0"})) as server:
         yield Served(server, schemathesis.openapi.from_url(f"{server.url}{BASE}/openapi.json"))

@@ -1,8 +1,6 @@
 """Damaged blobs come back from another registry: a real one, and some that lie."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +24,7 @@ from tests.scrub.conftest import (
     scrub,
 )
 from tests.support.kit import Kit, find_job, list_stored
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, add_admin, serving
 from tests.support.upstream import Reply, Upstream, upstream
 
 pytestmark = pytest.mark.anyio
@@ -42,15 +40,7 @@ PATH = f"/v2/{NAME}/blobs/{DIGEST}"
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A registry where ann must sign in."""
     data = tmp_path_factory.mktemp("other") / "data"
-    command = [sys.executable, "-m", "registry.cli.main", "user", "add", "ann", "--admin"]
-    subprocess.run(
-        [*command, "--password-stdin", "--data", str(data)],
-        input=PASSWORD + "\n",
-        text=True,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    add_admin(data, "ann", PASSWORD)
     with serving(Server(data)) as server:
         yield server
 
@@ -162,6 +152,17 @@ async def test_an_answer_that_is_not_the_blob_changes_nothing(
         await heal(api)
         assert plain.requests
         await require_nothing_kept(api)
+
+
+@one_place
+async def test_a_circle_of_redirects_is_told_of(
+    start: Start, plain: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(**settings(plain.url())) as api:
+        await damaged(api)
+        plain.replies[PATH] = Reply(b"", 307, {"location": PATH})
+        await heal(api)
+    assert f"{plain.url()} sends from one place to the next" in caplog.text
 
 
 def bearer(realm: str) -> Reply:

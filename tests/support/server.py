@@ -131,3 +131,16 @@ def serving(server: Server) -> Iterator[Server]:
         if server.running.poll() is None:
             server.signal_all(signal.SIGCONT)
             assert server.stop() == 0, server.log.read_text()
+
+
+def add_admin(data: Path, name: str, password: str) -> None:
+    """Make a user who may do everything, before the first start or beside a server."""
+    command = [sys.executable, "-m", "registry.cli.main", "user", "add", name, "--admin"]
+    subprocess.run(
+        [*command, "--password-stdin", "--data", str(data)],
+        input=password + "\n",
+        text=True,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
