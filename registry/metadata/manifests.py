@@ -246,8 +246,16 @@ def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> 
     return [ManifestRow(*row) for row in tx.execute(query)]
 
 
+def find_subject(tx: Transaction, row: ManifestRow) -> Digest | None:
+    """The digest that the manifest names as its subject, whether or not that is present."""
+    subject: Digest | None = tx.execute(
+        sa.select(_m.subject).where(_m.id == row.id)
+    ).scalar_one_or_none()
+    return subject
+
+
 def loosen(tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest) -> None:
-    """Let an index go on without one of its children: fallback tag indexes hold nothing."""
+    """Remove an index's hold on one of its children: an index of a fallback tag has none."""
     tx.execute(
         sa.update(manifest_edges)
         .where(_e.manifest_id == index.id, _e.child_digest == child)
@@ -345,4 +353,28 @@ def list_beginning(
         )
         query = sa.select(given.c.begin, first)
         found.update((begin, digest) for begin, digest in tx.execute(query) if digest is not None)
+    return found
+
+
+def list_with_referrers(
+    tx: Transaction, repository: RepositoryRow, pairs: Collection[tuple[Digest, Digest]]
+) -> set[tuple[Digest, Digest]]:
+    """Those of the pairs of an index and a subject where the index lists a manifest of the
+    repository that has this subject.
+    """
+    found: set[tuple[Digest, Digest]] = set()
+    ordered = sorted(set(pairs))
+    for start in range(0, len(ordered), CHUNK):
+        some = ordered[start : start + CHUNK]
+        columns = (sa.column("parent", DigestText), sa.column("subject", DigestText))
+        given = sa.values(*columns, name="given").data(some).cte()
+        index, child = manifests.alias(), manifests.alias()
+        listed = (
+            sa.exists()
+            .where(index.c.repository_id == repository.id, index.c.digest == given.c.parent)
+            .where(_e.manifest_id == index.c.id, _e.child_digest == child.c.digest)
+            .where(child.c.repository_id == repository.id, child.c.subject == given.c.subject)
+        )
+        query = sa.select(given.c.parent, given.c.subject).where(listed)
+        found.update((parent, subject) for parent, subject in tx.execute(query))
     return found

@@ -3,7 +3,6 @@
 Whether it is protected, and why, is asked here, in the transaction that takes it away.
 """
 
-import re
 from collections.abc import Collection, Mapping
 
 from registry.auth.books import Actor, Event, note
@@ -14,10 +13,9 @@ from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
 from registry.oci.names import list_patterns
 from registry.oci.references import Tag
+from registry.oci.referrers import fallback_tag
 from registry.oci.tag_patterns import TagPattern
 from storage.digest import Digest
-
-_FALLBACK_TAG = re.compile(r"sha(256|512)-[0-9a-f]{64}")
 
 _PAGE = 1000
 
@@ -130,14 +128,19 @@ def _refuse(protected: Mapping[str, str] | Mapping[Digest, str]) -> None:
 
 
 def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
-    """Refuse while an index names the manifest; one that is only a fallback tag's lets it go."""
+    """Refuse while an index names the manifest, unless it only lists it as a referrer.
+
+    Such an index has one tag, the fallback tag of the manifest's own subject. The form of a tag
+    alone says nothing: `cosign copy` and oc-mirror tag every digest that they copy in that form.
+    """
+    subject = manifests.find_subject(tx, row)
+    listing = [str(fallback_tag(subject))] if subject is not None else None
     while parents := manifests.list_parents(tx, repository, row.digest):
         held = find_protected_manifests(tx, repository, [parent.digest for parent in parents])
         holders = [
             parent
             for parent in parents
-            if parent.digest in held
-            or not _is_fallback(tags.list_of(tx, repository, parent.digest))
+            if parent.digest in held or tags.list_of(tx, repository, parent.digest) != listing
         ]
         if holders:
             raise ManifestInUseError(
@@ -146,7 +149,3 @@ def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: Manifest
             )
         for parent in parents:
             manifests.loosen(tx, repository, parent, row.digest)
-
-
-def _is_fallback(names: list[str]) -> bool:
-    return bool(names) and all(_FALLBACK_TAG.fullmatch(name) for name in names)

@@ -173,7 +173,7 @@ class Retention:
         rows = retention_rules.list_of(tx, list_patterns(str(name)))
         rules = [read_rule(row) for row in rows]
         uses = retention.list_tags(tx, repository) if rows else []
-        protected = find_protected_tags(tx, repository, [use.name for use in uses])
+        protected = find_protected_tags(tx, repository, uses)
         decided = decide_tags(rules, uses, protected, now)
         loose = []
         if any(rule.drop_untagged is not None for rule in rules):
@@ -334,7 +334,7 @@ def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
     if retention.find_tag(tx, repository, use.name) != use:
         return False
     immutable_tags.lock(tx, shared=True)
-    if find_protected_tags(tx, repository, [use.name]):
+    if find_protected_tags(tx, repository, [use]):
         return False
     return delete_tag(tx, repository, Tag(use.name))
 

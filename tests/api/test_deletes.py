@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 
+from registry.oci.media_types import OCI_MANIFEST
 from registry.oci.referrers import fallback_tag
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
@@ -19,6 +20,12 @@ CONFIG = b"{}"
 RAW = image_manifest(CONFIG, [])
 DIGEST = Digest.of(RAW)
 NAME = "team/app"
+
+
+def referrer_of(subject: Digest) -> bytes:
+    """A manifest that has the digest as its subject."""
+    described = {"mediaType": OCI_MANIFEST, "digest": str(subject), "size": 7}
+    return image_manifest(CONFIG, [], subject=described)
 
 
 def url(reference: object, name: str = NAME) -> str:
@@ -173,42 +180,75 @@ async def test_9_a_subject_can_go_and_its_referrers_stay(ready: Api) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 async def test_9_a_fallback_tag_index_does_not_hold_its_entries(ready: Api, algorithm: str) -> None:
-    tag = fallback_tag(Digest.of(b"subject", algorithm))
-    index = index_manifest([RAW])
-    await ready.put_manifest(NAME, str(tag), index)
-    assert (await delete(ready, DIGEST)).status_code == 202
+    subject = Digest.of(b"subject", algorithm)
+    referrer, tag = referrer_of(subject), str(fallback_tag(subject))
+    digest, index = Digest.of(referrer), index_manifest([referrer])
+    await ready.put_manifest(NAME, str(digest), referrer)
+    await ready.put_manifest(NAME, tag, index)
+    assert (await delete(ready, digest)).status_code == 202
     assert (await ready.http.get(url(tag))).content == index
     # Once it is tagged otherwise too, it is an index like any other.
-    await ready.put_manifest(NAME, "a", RAW)
+    await ready.put_manifest(NAME, str(digest), referrer)
     assert (await ready.put_manifest(NAME, "release", index)).status_code == 201
-    assert (await delete(ready, DIGEST)).status_code == 405
+    assert (await delete(ready, digest)).status_code == 405
     await delete(ready, "release")
-    assert (await delete(ready, DIGEST)).status_code == 202
+    assert (await delete(ready, digest)).status_code == 202
+
+
+@SQLITE
+async def test_9_the_form_of_a_tag_does_not_free_the_children_of_an_index(ready: Api) -> None:
+    """`cosign copy` and oc-mirror tag every digest that they copy `sha256-<hex>`."""
+    subject = Digest.of(b"subject")
+    referrer = referrer_of(subject)
+    await ready.put_manifest(NAME, "r", referrer)
+    index = index_manifest([RAW, referrer])
+    for tag in (
+        fallback_tag(Digest.of(index)),  # its own digest
+        fallback_tag(DIGEST),  # that of a child
+        fallback_tag(Digest.of(b"anything")),
+    ):
+        await ready.put_manifest(NAME, str(tag), index)
+        for digest in (DIGEST, Digest.of(referrer)):
+            answer = await delete(ready, digest)
+            assert answer.status_code == 405, tag
+            assert answer.json()["errors"][0]["detail"] == {"indexes": [str(Digest.of(index))]}
+        assert (await delete(ready, str(tag))).status_code == 202
+    # Under its fallback tag an index still holds what is not a referrer of that subject.
+    await ready.put_manifest(NAME, str(fallback_tag(subject)), index)
+    assert (await delete(ready, DIGEST)).status_code == 405
+    assert (await delete(ready, Digest.of(referrer))).status_code == 202
 
 
 @SQLITE
 async def test_9_a_tag_that_is_almost_a_fallback_tag_holds(ready: Api) -> None:
-    index = index_manifest([RAW])
-    full = "sha256-" + 64 * "a"
-    for tag in (full + ".sig", full[:-1], full.upper(), full + "a", "sha384-" + 64 * "a"):
+    subject = Digest.of(b"subject")
+    referrer = referrer_of(subject)
+    index, full = index_manifest([referrer]), str(fallback_tag(subject))
+    await ready.put_manifest(NAME, "r", referrer)
+    for tag in (full + ".sig", full[:-1], full.upper(), full + "a", f"sha512-{subject.hex}"):
         await ready.put_manifest(NAME, tag, index)
-        assert (await delete(ready, DIGEST)).status_code == 405, tag
+        assert (await delete(ready, Digest.of(referrer))).status_code == 405, tag
         assert (await delete(ready, tag)).status_code == 202
 
 
 @SQLITE
-async def test_9_no_number_of_fallback_tag_indexes_holds_a_manifest(ready: Api) -> None:
-    for n in range(101):
-        index = index_manifest([RAW], annotations={"n": str(n)})
-        answer = await ready.put_manifest(NAME, f"sha256-{n:064x}", index)
-        assert answer.status_code == 201
-    release = index_manifest([RAW])
-    await ready.put_manifest(NAME, "release", release)
-    answer = await delete(ready, DIGEST)
-    assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"])
-    assert answer.json()["errors"][0]["detail"] == {"indexes": [str(Digest.of(release))]}
-    await delete(ready, Digest.of(release))
-    assert (await delete(ready, DIGEST)).status_code == 202
+async def test_9_no_number_of_loosened_indexes_holds_a_manifest(ready: Api) -> None:
+    """A fallback tag has one index at a time, so only one of a hundred can be loosened."""
+    subject = Digest.of(b"subject")
+    referrer = referrer_of(subject)
+    digest = Digest.of(referrer)
+    await ready.put_manifest(NAME, str(digest), referrer)
+    listing = index_manifest([referrer])
+    await ready.put_manifest(NAME, str(fallback_tag(subject)), listing)
+    releases = [index_manifest([referrer], annotations={"n": str(n)}) for n in range(101)]
+    for raw in releases:
+        assert (await ready.put_manifest(NAME, str(Digest.of(raw)), raw)).status_code == 201
+    for raw in releases:
+        answer = await delete(ready, digest)
+        assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"])
+        assert str(Digest.of(listing)) not in answer.json()["errors"][0]["detail"]["indexes"]
+        assert (await delete(ready, Digest.of(raw))).status_code == 202
+    assert (await delete(ready, digest)).status_code == 202
 
 
 # Replicas

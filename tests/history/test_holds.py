@@ -10,6 +10,7 @@ from registry.auth.principals import OPERATOR as PRINCIPAL
 from registry.errors import DatabaseUnavailableError, NotFoundError, ProtectedError
 from registry.metadata import tables
 from registry.metadata.transaction import Transaction
+from registry.oci.media_types import OCI_MANIFEST
 from registry.oci.referrers import fallback_tag
 from registry.services.holds import HoldRow
 from storage.digest import Digest
@@ -94,7 +95,8 @@ async def test_one_that_expires_goes_by_itself(sweeping: Yard) -> None:
 
 async def test_the_index_of_a_fallback_tag_holds_its_children_when_it_is_held(yard: Yard) -> None:
     """Others let go of them."""
-    child, raw = await yard.push_image("app", "")
+    subject = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(b"subject")), "size": 7}
+    child, raw = await yard.push_image("app", "", subject=subject)
     for held in (False, True):
         whole = index_manifest([raw], annotations={"held": str(held)})
         await yard.put_manifest("app", str(fallback_tag(Digest.of(b"subject"))), whole)
@@ -103,7 +105,7 @@ async def test_the_index_of_a_fallback_tag_holds_its_children_when_it_is_held(ya
             assert (await delete(yard, "app", child)).status_code == 405
         else:
             assert (await delete(yard, "app", child)).status_code == 202
-            await yard.push_image("app", "")
+            await yard.push_image("app", "", subject=subject)
 
 
 async def test_what_is_not_there_cannot_be_held(yard: Yard) -> None:

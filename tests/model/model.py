@@ -22,7 +22,6 @@ from tests.model.expected import (
 
 Tie = Literal["blob", "child"]
 
-_FALLBACK = re.compile(r"sha(256|512)-[0-9a-f]{64}")
 _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -80,10 +79,10 @@ class Repository:
             or blob in {part for _, part in manifest.named.parts}
         )
 
-    def is_fallback(self, digest: str) -> bool:
-        """Whether the manifest is known by fallback tags and by no other."""
-        tags = self.tags_of(digest)
-        return bool(tags) and all(_FALLBACK.fullmatch(tag) for tag in tags)
+    def only_lists(self, index: str, referrer: str) -> bool:
+        """Whether the index is known by the fallback tag of the referrer's subject alone."""
+        subject = self.manifests[referrer].named.subject
+        return subject is not None and self.tags_of(index) == [fallback_tag(subject)]
 
     def tie(self, entry: str) -> Tie | None:
         if entry in self.manifests:
@@ -411,7 +410,7 @@ class Model:
         if repository is None or digest not in repository.manifests:
             return MANIFEST_UNKNOWN
         parents = repository.parents_of(digest)
-        holders = [parent for parent in parents if not repository.is_fallback(parent)]
+        holders = [p for p in parents if not repository.only_lists(p, digest)]
         if holders:
             allow: dict[str, str | None] = {"Allow": "GET, HEAD"}
             return refuse(405, "UNSUPPORTED", headers=allow, detail={"indexes": holders})
@@ -453,15 +452,11 @@ class Model:
 
     def list_referrers(self, name: str, subject: str, artifact_type: str | None) -> Want:
         repository = self.repositories.get(name) or Repository(0)
-        found: dict[str, Json] = {}
-        legacy = repository.resolve(fallback_tag(subject))
-        for entry in repository.manifests[legacy].named.entries if legacy else ():
-            child = repository.manifests.get(entry["digest"])
-            if child is not None:
-                found[entry["digest"]] = child.describe(entry.get("annotations"))
-        for stored in repository.manifests.values():
-            if stored.named.subject == subject:
-                found[stored.digest] = stored.describe(stored.named.annotations)
+        found = {
+            stored.digest: stored.describe(stored.named.annotations)
+            for stored in repository.manifests.values()
+            if stored.named.subject == subject
+        }
         entries = [
             found[digest]
             for digest in sorted(found)

@@ -180,16 +180,40 @@ async def test_signatures_stay_with_what_they_sign(
     database: Database, retention: Retention
 ) -> None:
     digest = await push(database, image("1"), "app")
-    names = [f"sha256-{digest.hex}", f"sha256-{digest.hex}.sig", f"sha256-{'0' * 64}.sig"]
+    subject = {"digest": str(digest), "size": 1, "mediaType": "x"}
+    signature = image("s", subject=subject)
+    await push(database, signature)
+    await push(database, index([signature]), f"sha256-{digest.hex}")
+    names = [f"sha256-{digest.hex}.sig", f"sha256-{'0' * 64}.sig"]
     await push(database, image("2"), *names)
     await set_rule(database, drop="*")
-    assert set(going(await plan_of(retention))) == {"app", names[2]}
+    assert set(going(await plan_of(retention))) == {"app", names[1]}
     assert await run(retention) == (2, 0)
     await set_rule(database, drop="*", drop_untagged=0)
     await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=0)))
     await write(database, lambda tx: tx.execute(sa.update(tables.manifests).values(pushed_at=0)))
     # When the image has gone, nothing speaks for them any more.
     assert await run(retention) == (2, 1)
+
+
+async def test_the_form_of_a_tag_keeps_nothing(database: Database, retention: Retention) -> None:
+    """`cosign copy` and oc-mirror tag every digest that they copy `sha256-<hex>`."""
+    one, two = image("1"), image("2")
+    subject = {"digest": str(digest_of(two)), "size": 1, "mediaType": "x"}
+    referrer = image("r", subject=subject)
+    whole = index([one, two, referrer])
+    own = [f"sha256-{digest_of(each).hex}" for each in (one, two, referrer, whole)]
+    for each, tag in zip((one, two, referrer, whole), own, strict=True):
+        await push(database, each, tag, f"{tag}.copy")
+    # An index that lists the referrer of another manifest does not belong to this one.
+    other = index([referrer], annotations={"a": "b"})
+    await push(database, other, "other")
+    await set_rule(database, drop="*", keep="other")
+    assert set(going(await plan_of(retention))) == {*own, *(f"{tag}.copy" for tag in own)}
+    await push(database, other, own[0])
+    assert own[0] in going(await plan_of(retention))
+    await push(database, other, own[1])
+    assert own[1] not in going(await plan_of(retention))
 
 
 # Between the plan and the drop.
