@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import quote
 
+from registry import secret_files
 from registry.auth.issuers import Oidc
 from registry.auth.rules import HOW_TO_HIDE
 from registry.errors import ConfigError
@@ -20,6 +21,7 @@ from registry.services.untagged import Rules as UntaggedTable
 from registry.services.untagged import Untagged
 from registry.units import (
     Count,
+    Credential,
     DatabaseUrl,
     Duration,
     ExternalUrl,
@@ -43,7 +45,7 @@ from registry.units import (
     parse_endpoint,
 )
 
-Origin = Literal["default", "file", "env", "option"]
+Origin = Literal["default", "file", "credential", "env", "option"]
 Driver = Literal["local", "memory", "s3"]
 OldDriver = Literal["", "local", "s3"]
 Encryption = Literal["", "AES256", "aws:kms"]
@@ -98,7 +100,7 @@ class StoreSettings:
     prefix: Annotated[Text, "Begin of all keys in the bucket; empty: all of it is the store."] = ""
     endpoint: Annotated[Url, "Address of the S3 server; empty: Amazon's."] = ""
     region: Annotated[Text, "Region of the bucket; empty: as the AWS variables and files say."] = ""
-    access_key: Annotated[Text, "Access key; empty: as the AWS variables and files say."] = ""
+    access_key: Annotated[Credential, "Access key; empty: as the AWS variables and files say."] = ""
     secret_key: Annotated[Secret, "The secret that belongs to it."] = field(default="", repr=False)
     path_style: Annotated[Flag, "Name the bucket in the path, not in the host."] = False
     sse: Annotated[
@@ -352,12 +354,17 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 SHORTEST_SECRET = 32
 _PREFIX = "MOORAGE_"
-_VARIABLES = {f"{_PREFIX}{key.upper().replace('.', '__')}": key for key in SETTINGS}
+FILE_KEYS: Final[Mapping[str, str]] = {
+    f"{key}_file": key for key, setting in SETTINGS.items() if setting.kind.has_file
+}
+"""Maps each key that names a secret file to the key of the secret."""
+
+_VARIABLES = {f"{_PREFIX}{key.upper().replace('.', '__')}": key for key in (*SETTINGS, *FILE_KEYS)}
 _SLIPS = {name.replace("__", "_") for name in _VARIABLES}
 
 
 class _Given(NamedTuple):
-    """A value that someone wrote, under a key that may be wrong."""
+    """A value that someone wrote, under a key that may be wrong. `where` names its source."""
 
     key: str
     value: Any
@@ -382,17 +389,21 @@ def load(
     source, document = _read_document(config, data, environ)
     values = {key: setting.default for key, setting in SETTINGS.items()}
     origins: dict[str, Origin] = dict.fromkeys(SETTINGS, "default")
-    problems = []
-    for given in (
-        *_from_document(document, f"file {source}"),
-        *_from_environment(environ),
-        *(_Given(key, text, "option", "command line") for key, text in overrides.items()),
+    problems: list[str] = []
+    for source_values in (
+        list(_from_document(document, f"file {source}")),
+        list(_from_credentials(environ)),
+        list(_from_environment(environ)),
+        [_Given(key, text, "option", "command line") for key, text in overrides.items()],
     ):
-        try:
-            values[given.key] = _read(given)
-            origins[given.key] = given.origin
-        except ConfigError as problem:
-            problems.append(problem.message)
+        problems.extend(_list_doubles(source_values))
+        for given in source_values:
+            try:
+                key = FILE_KEYS.get(given.key, given.key)
+                values[key] = _read(given, data)
+                origins[key] = given.origin
+            except ConfigError as problem:
+                problems.append(problem.message)
     _refuse(problems)
     sections: dict[str, Any] = {
         section: tree(**{each.name: values[f"{section}.{each.name}"] for each in fields(tree)})
@@ -514,11 +525,34 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
             yield _Given(name, text, "env", "environment")
 
 
-def _read(given: _Given) -> Any:
+def _from_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
+    """Read the credentials of a systemd unit that are named after settings (systemd.exec(5))."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if not folder:
+        return
+    for name, key in FILE_KEYS.items():
+        path = Path(folder) / key
+        if path.is_file():
+            yield _Given(name, str(path), "credential", f"credential {key}")
+
+
+def _list_doubles(given: list[_Given]) -> Iterator[str]:
+    """Report secrets that one source gives both as a value and as a file."""
+    keys = {each.key for each in given}
+    for name, key in FILE_KEYS.items():
+        if name in keys and key in keys:
+            where = next(each.where for each in given if each.key == name)
+            yield f"{key} and {name} exclude each other: set one ({where})"
+
+
+def _read(given: _Given, data: Path) -> Any:
     """Return the value; raise ConfigError if its key is unknown or it does not fit."""
+    if given.key in FILE_KEYS:
+        return _read_file(given, data)
     if given.key not in SETTINGS:
         headings = [f"[{section}]" for section in _SECTIONS]
-        known = {name.upper(): name for name in (*SETTINGS, *headings, *_VARIABLES)}
+        names = (*SETTINGS, *FILE_KEYS, *headings, *_VARIABLES)
+        known = {name.upper(): name for name in names}
         near = known[get_close_matches(given.key.upper(), known, n=1, cutoff=0)[0]]
         raise ConfigError(f"unknown setting {given.key} ({given.where}); the nearest is {near}")
     kind = SETTINGS[given.key].kind
@@ -529,6 +563,24 @@ def _read(given: _Given) -> Any:
     except ValueError:
         written = given.key if kind.secret else f"{given.key} = {given.value!r}"
         raise ConfigError(f"{written} ({given.where}): expected {kind.expected}") from None
+
+
+def _read_file(given: _Given, data: Path) -> Any:
+    """Return the value in the file that a setting names; a relative path starts at `data`."""
+    if not isinstance(given.value, str) or not given.value:
+        raise ConfigError(f"{given.key} ({given.where}): expected the path of a file")
+    path = data / given.value
+    try:
+        text = secret_files.read(path)
+    except ConfigError as problem:
+        raise ConfigError(f"{given.key} ({given.where}): {problem.message}") from None
+    kind = SETTINGS[FILE_KEYS[given.key]].kind
+    try:
+        return kind.from_text(text)
+    except ValueError:
+        raise ConfigError(
+            f"{given.key} ({given.where}): {path} must contain {kind.expected}"
+        ) from None
 
 
 def _conflicts(settings: Settings) -> Iterator[str]:

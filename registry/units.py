@@ -224,6 +224,8 @@ class Kind:
     show: Callable[[Any], Any] = _same
     secret: bool = False
     json: bool = False
+    has_file: bool = False
+    """Whether the setting's value can come from a file that `<key>_file` names."""
 
     def from_toml(self, value: object) -> Any:
         """Return the value of what a TOML file holds; raise ValueError if it does not fit."""
@@ -285,7 +287,8 @@ _NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
 _DATABASE = '"sqlite:///FILE" or "postgresql+psycopg://USER:PASSWORD@HOST/NAME"'
 
 Text = Annotated[str, Kind("a string")]
-Secret = Annotated[str, Kind("a string", show=_mask, secret=True)]
+Credential = Annotated[str, Kind("a string", has_file=True)]
+Secret = Annotated[str, Kind("a string", show=_mask, secret=True, has_file=True)]
 ServiceName = Annotated[str, Kind("a name of letters, digits and . _ : / -", parse=_parse_service)]
 TokenLife = Annotated[
     float,
@@ -311,5 +314,6 @@ ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
 Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]
 Networks = Annotated[tuple[Network, ...], Kind(_NETWORKS, list, _parse_networks, _show_networks)]
 DatabaseUrl = Annotated[
-    str, Kind(_DATABASE, str, _parse_database_url, mask_database_url, secret=True)
+    str,
+    Kind(_DATABASE, str, _parse_database_url, mask_database_url, secret=True, has_file=True),
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.config import SETTINGS
+from registry.config import FILE_KEYS, SETTINGS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
 ENTRY = re.compile(r"^### `(?P<key>[^`]+)`\n\nDefault: `(?P<default>[^`]+)`\n\n[\w`]", re.MULTILINE)
@@ -36,4 +36,9 @@ def test_the_sections_are_headings_in_their_order() -> None:
 def test_settings_that_the_text_mentions_exist() -> None:
     sections = {key.partition(".")[0] for key in SETTINGS}
     mentioned = re.findall(rf"`((?:{'|'.join(sections)})\.\w+)\b", PAGE)
-    assert set(mentioned) <= SETTINGS.keys()
+    assert set(mentioned) <= SETTINGS.keys() | FILE_KEYS.keys()
+
+
+def test_the_settings_that_have_files_are_listed() -> None:
+    listed = re.findall(r"^- `([\w.]+)`$", PAGE, re.MULTILINE)
+    assert listed == list(FILE_KEYS.values())

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-from registry.config import SETTINGS, Settings, load
+from registry.config import FILE_KEYS, SETTINGS, Settings, load
 from tests.support.server import ROOT
 
 DEPLOY = ROOT / "deploy"
-_VARIABLES = {f"MOORAGE_{key.upper().replace('.', '__')}" for key in SETTINGS}
+_VARIABLES = {f"MOORAGE_{key.upper().replace('.', '__')}" for key in (*SETTINGS, *FILE_KEYS)}
 _NAMED = re.compile(r"\bMOORAGE_[A-Z_]+\b")
 
 

@@ -1,0 +1,31 @@
+"""Secrets that a setting takes from a file, such as a mounted Docker or Kubernetes secret."""
+
+from pathlib import Path
+
+from registry.errors import ConfigError
+
+LARGEST = 64 << 10
+"""Maximum size of a secret file in bytes."""
+
+
+def read(path: Path) -> str:
+    """Return the single line of text in `path`, without the newline at its end.
+
+    Raises ConfigError if the file is unreadable, empty, too large, or not one line of UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+    except OSError as error:
+        raise ConfigError(f"the secret file {path} cannot be read: {error.strerror}") from error
+    if len(raw) > LARGEST:
+        raise ConfigError(f"the secret file {path} is larger than {LARGEST} bytes")
+    try:
+        text = raw.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ConfigError(f"the secret file {path} is not UTF-8") from None
+    if not text:
+        raise ConfigError(f"the secret file {path} is empty")
+    if "\n" in text or "\0" in text:
+        raise ConfigError(f"the secret file {path} must contain one line, the secret, and no more")
+    return text
