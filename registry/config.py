@@ -16,13 +16,13 @@ from urllib.parse import quote
 from registry import secret_files
 from registry.auth.issuers import Oidc
 from registry.auth.rules import HOW_TO_HIDE
+from registry.database_url import DatabaseUrl
 from registry.errors import ConfigError
 from registry.services.untagged import Rules as UntaggedTable
 from registry.services.untagged import Untagged
 from registry.units import (
     Count,
     Credential,
-    DatabaseUrl,
     Duration,
     ExternalUrl,
     Flag,
@@ -577,6 +577,8 @@ def _read_file(given: _Given, data: Path) -> Any:
     kind = SETTINGS[FILE_KEYS[given.key]].kind
     try:
         return kind.from_text(text)
+    except ConfigError as problem:
+        raise ConfigError(f"{given.key}{problem.message} ({path}, {given.where})") from None
     except ValueError:
         raise ConfigError(
             f"{given.key} ({given.where}): {path} must contain {kind.expected}"

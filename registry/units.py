@@ -25,18 +25,19 @@ _HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _LISTEN = re.compile(rf"(?P<host>{_HOST})?:(?P<port>[0-9]{{1,5}})")
 _EXTERNAL_URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?/?")
 _URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?(/[!-~]*)?")
-_DATABASE_URL = re.compile(r"(sqlite(\+pysqlite)?|postgresql(\+psycopg)?)://.*")
 # Printed only if its shape leaves no doubt where the password is; of its query, what is harmless.
 _PRINTABLE_URL = re.compile(
-    r"(?P<before>sqlite(\+pysqlite)?:///[^?]*|postgresql(\+psycopg)?://[^:/?#@]*)"
+    r"(?P<before>sqlite(\+pysqlite)?:///[^?]*|postgres(ql)?(\+psycopg)?://[^:/?#@]*)"
     r"(?P<password>:[^/?#@]*(?=@))?"
-    rf"(?P<after>@?({_HOST})?(:[0-9]+)?(/[\w.-]*)?)(?P<query>\?[^#@]*)?"
+    rf"(?P<after>@?({_HOST})?(:[0-9]+)?(,({_HOST})(:[0-9]+)?)*(/[\w.-]*)?)(?P<query>\?[^#@]*)?"
 )
 _SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _TOKEN_LIFE = range(60, 86_401)  # seconds; clients take a token to live a minute at the least
 _LINK_LIFE = range(10, 7 * 86_400 + 1)  # seconds; S3's signatures are good for a week at most
 _PARTS = range(5 << 20, (5 << 30) + 1)  # bytes that object stores take as a part
-_HARMLESS = re.compile(r"(application_name|connect_timeout|host|port|sslmode|timeout)=[\w.,:/-]*")
+_HARMLESS = re.compile(
+    r"(application_name|connect_timeout|host|port|sslmode|target_session_attrs|timeout)=[\w.,:/-]*"
+)
 
 
 def parse_duration(text: str) -> float:
@@ -134,12 +135,6 @@ def _parse_external_url(text: str) -> str:
 
 def _parse_optional_url(text: str) -> str:
     return parse_url(text) if text else ""
-
-
-def _parse_database_url(text: str) -> str:
-    if text and not _DATABASE_URL.fullmatch(text):
-        raise ValueError("not a URL of a database that is supported")
-    return text
 
 
 def _parse_networks(items: list[Any]) -> tuple[Network, ...]:
@@ -284,7 +279,6 @@ _ENDPOINT = 'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for al
 _ORIGIN = 'scheme, host and port and nothing more, such as "https://registry.example.org"'
 _PLACE = 'a URL, such as "https://gitlab.example.org/oauth/discovery/keys"'
 _NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
-_DATABASE = '"sqlite:///FILE" or "postgresql+psycopg://USER:PASSWORD@HOST/NAME"'
 
 Text = Annotated[str, Kind("a string")]
 Credential = Annotated[str, Kind("a string", has_file=True)]
@@ -313,7 +307,3 @@ Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
 ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
 Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]
 Networks = Annotated[tuple[Network, ...], Kind(_NETWORKS, list, _parse_networks, _show_networks)]
-DatabaseUrl = Annotated[
-    str,
-    Kind(_DATABASE, str, _parse_database_url, mask_database_url, secret=True, has_file=True),
-]

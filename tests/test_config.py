@@ -378,7 +378,7 @@ def test_the_place_is_named(tmp_path: Path) -> None:
         ("storage.redirect_endpoint", "s3.example.org"),
         ("storage.reserve", "64MB"),
         ("storage.upload_expiry", "1"),
-        ("database.url", "postgres://db"),
+        ("database.url", "mysql://db"),
         ("auth.mode", "off"),
         ("auth.realm", "auth.example.org/token"),
         ("auth.jwks_url", "https://user:word@example.org/keys"),
@@ -580,7 +580,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes, message: str
 
 
 def test_a_secret_is_in_no_message(tmp_path: Path) -> None:
-    wrong = "postgres://me:KEY@db/moorage"
+    wrong = "postgres:me:KEY@db/moorage"
     for message in (
         refusal(tmp_path, environ={"MOORAGE_DATABASE__URL": wrong}),
         refusal(tmp_path, overrides={"database.url": wrong}),
@@ -598,7 +598,7 @@ def test_a_secret_is_in_no_message(tmp_path: Path) -> None:
     "url",
     [
         "postgresql+psycopg://me:KEY@db/moorage",
-        "postgresql://me:KEY/moorage",
+        "postgres://me:KEY@h1,h2:5432/moorage",
         "postgresql://db/moorage?password=KEY",
     ],
 )

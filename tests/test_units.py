@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from registry.database_url import DatabaseUrl
+from registry.errors import ConfigError
 from registry.units import (
     Count,
-    DatabaseUrl,
     ExternalUrl,
     Flag,
     Kind,
@@ -175,6 +176,8 @@ def test_others_reach(host: str) -> None:
         ("postgresql://me@db:5432/moorage", "postgresql://me@db:5432/moorage"),
         ("postgresql+psycopg://me:KEY@db/moorage", "postgresql+psycopg://me:***@db/moorage"),
         ("postgresql://me:KEY@[::1]:5432/moorage", "postgresql://me:***@[::1]:5432/moorage"),
+        ("postgres://me:KEY@db/moorage", "postgres://me:***@db/moorage"),
+        ("postgresql://me:KEY@h1:1,h2/moorage", "postgresql://me:***@h1:1,h2/moorage"),
         ("postgresql://:KEY@/moorage", "postgresql://:***@/moorage"),
         ("postgresql://db/m?sslmode=require&x=KEY", "postgresql://db/m?sslmode=require&***"),
     ],
@@ -318,9 +321,9 @@ def test_words_are_a_choice() -> None:
         kind.from_text("xml")
 
 
-@pytest.mark.parametrize("url", ["postgres://me:KEY@db/x", "mysql://db", "file.db", "sqlite:x"])
+@pytest.mark.parametrize("url", ["postgres:me:KEY@db/x", "mysql://db", "file.db", "sqlite:x"])
 def test_a_refused_database_url_is_not_repeated(url: str) -> None:
-    with pytest.raises(ValueError, match=r".") as refused:
+    with pytest.raises(ConfigError, match=r".") as refused:
         kind_of(DatabaseUrl).from_text(url)
     assert url not in str(refused.value)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from registry import clock
+from registry import clock, database_url
 from registry.errors import (
     ConfigError,
     DatabaseFullError,
@@ -153,17 +153,9 @@ class Database:
 def parse_url(text: str) -> sa.URL:
     """Read a SQLAlchemy URL; ConfigError if it is none, or of another database."""
     try:
-        url = sa.make_url(text)
-    except sa.exc.ArgumentError as error:
-        raise ConfigError("[database] url is not a SQLAlchemy URL") from error
-    if url.drivername in {"postgresql", "postgres"}:
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername == "postgresql+psycopg" or (url.drivername == "sqlite" and url.database):
-        return url
-    raise ConfigError(
-        f"[database] url names {url.drivername!r}; "
-        "use sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
-    )
+        return sa.make_url(database_url.normalize(text))
+    except ConfigError as problem:
+        raise ConfigError(f"[database] url{problem.message}") from None
 
 
 def _translate(error: sa.exc.SQLAlchemyError) -> DatabaseUnavailableError:

@@ -1,0 +1,95 @@
+"""Database URLs as people write them, and the one form in which SQLAlchemy gets them."""
+
+import re
+from typing import Annotated, Final
+from urllib.parse import unquote
+
+from registry.errors import ConfigError
+from registry.units import Kind, mask_database_url
+
+EXPECTED: Final = '"sqlite:///FILE" or "postgresql+psycopg://USER:PASSWORD@HOST/NAME"'
+_POSTGRES: Final = "postgresql+psycopg"
+_DRIVERS: Final = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "postgres": _POSTGRES,
+    "postgresql": _POSTGRES,
+    _POSTGRES: _POSTGRES,
+}
+_DEFAULT_PORT: Final = "5432"
+_PORTS: Final = range(1, 1 << 16)
+_SCHEME = re.compile(r"(?P<driver>[a-z0-9+]+)://(?P<rest>[^\0\r\n]*)")
+_FILE = re.compile(r"/(?P<file>[^?]+)(?P<query>\?.*)?")
+# The name and password may contain anything but "@", as SQLAlchemy reads them.
+_USER = re.compile(r"(?P<name>[^:/@]*)(?P<password>:[^@]*)?@")
+_PLACE = re.compile(r"(?P<hosts>[^/?@]*)(?P<database>/[^?@]*)?(?P<query>\?[^@]*)?")
+_HOST = re.compile(
+    r"(?P<name>[A-Za-z0-9._-]*|%2[Ff][A-Za-z0-9._%-]*|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{0,5}))?"
+)
+
+
+def normalize(text: str) -> str:
+    """Return a supported URL as SQLAlchemy reads it. ConfigError for all else, without a password.
+
+    Several hosts, `H1:P1,H2:P2` as libpq takes them, become parameters of the URL, and the server
+    among them that takes writes is used.
+    """
+    match = _SCHEME.fullmatch(text)
+    driver = _DRIVERS.get(match["driver"]) if match else None
+    if match is None or driver is None:
+        raise ConfigError(f": expected {EXPECTED}")
+    if driver == "sqlite":
+        if not _FILE.fullmatch(match["rest"]):
+            raise ConfigError(": a SQLite URL must name a file: sqlite:///FILE")
+        return f"sqlite://{match['rest']}"
+    return f"{driver}://{_normalize_postgres(match['rest'])}"
+
+
+def _normalize_postgres(rest: str) -> str:
+    user = _USER.match(rest)
+    place = _PLACE.fullmatch(rest, user.end() if user else 0)
+    if place is None:
+        raise ConfigError(
+            ': there is an "@" too many: write each "@" of a password, or of what follows the '
+            "host, as %40"
+        )
+    before = user[0] if user else ""
+    after = f"{place['database'] or ''}{place['query'] or ''}"
+    hosts = [_read_host(each) for each in place["hosts"].split(",")]
+    if len(hosts) == 1 and not hosts[0][0].startswith("/"):
+        return f"{before}{place['hosts'].removesuffix(':')}{after}"
+    return f"{before}{place['database'] or '/'}{_place_hosts(hosts, place['query'] or '')}"
+
+
+def _read_host(text: str) -> tuple[str, str]:
+    """Return the name, address or socket folder of a server, and its port."""
+    match = _HOST.fullmatch(text)
+    if match is None or int(match["port"] or _DEFAULT_PORT) not in _PORTS:
+        raise ConfigError(
+            ": expected HOST or HOST:PORT, or several separated by commas, before the name of the "
+            'database; write ":", "/", "?" and "@" of a password as %3A, %2F, %3F and %40'
+        )
+    return match["ipv6"] or unquote(match["name"]), match["port"] or _DEFAULT_PORT
+
+
+def _place_hosts(hosts: list[tuple[str, str]], query: str) -> str:
+    """Return the query of a URL with `hosts` in it."""
+    added = [
+        f"host={','.join(name for name, _ in hosts)}",
+        f"port={','.join(port for _, port in hosts)}",
+    ]
+    if len(hosts) > 1 and "target_session_attrs=" not in query:
+        added.append("target_session_attrs=read-write")
+    return f"{query}&{'&'.join(added)}" if query else f"?{'&'.join(added)}"
+
+
+def _parse(text: str) -> str:
+    if text:
+        normalize(text)
+    return text
+
+
+DatabaseUrl = Annotated[
+    str, Kind(EXPECTED, str, _parse, mask_database_url, secret=True, has_file=True)
+]
