@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import os
+import stat
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +34,17 @@ class Vault(Protocol):
         """Forget the value."""
 
 
+def is_private(found: os.stat_result, groups: Collection[int]) -> bool:
+    """Return whether a process in `groups` may keep a secret in a file.
+
+    Others must have no access. A group that the process is in may: with `fsGroup`, Kubernetes gives
+    each file of a volume to that group, readable and writable, at each mount.
+    """
+    if found.st_mode & stat.S_IRWXO:
+        return False
+    return not found.st_mode & stat.S_IRWXG or found.st_gid in groups
+
+
 class FileVault:
     """A file for each, mode 0600, in a folder of mode 0700."""
 
@@ -44,9 +57,10 @@ class FileVault:
     def _find(self, name: str) -> bytes | None:
         path = self._folder / name
         try:
-            if path.stat().st_mode & 0o077:
-                raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
-            return path.read_bytes()
+            with path.open("rb") as file:
+                if not is_private(os.fstat(file.fileno()), {os.getegid(), *os.getgroups()}):
+                    raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
+                return file.read()
         except FileNotFoundError:
             return None
         except OSError as error:

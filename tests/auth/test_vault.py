@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.auth.vault import DatabaseVault, FileVault, Vault
+from registry.auth.vault import DatabaseVault, FileVault, Vault, is_private
 from registry.errors import ConfigError
 from registry.metadata import tables
 from registry.metadata.database import Database
@@ -20,6 +20,18 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECRET = "0123456789abcdef" * 2
 VALUE = b"\x00private half\xff" * 2
+OWN = os.getegid()
+STRANGE = OWN + 12345
+PRIVACY = [
+    (0o600, {STRANGE}, True),
+    (0o640, {STRANGE, OWN}, True),
+    (0o660, {OWN}, True),
+    (0o640, {STRANGE}, False),
+    (0o620, {STRANGE}, False),
+    (0o604, {OWN}, False),
+]
+"""Mode of a file of the group OWN, the groups of a process, and whether it may use the file."""
+
 MAKERS = 3
 KEYS = 20
 
@@ -137,7 +149,7 @@ class TestFileVault(Contract):
         await vault.add("a", b"another")
         assert [path.name for path in folder.iterdir()] == ["a"]
 
-    @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
+    @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666])
     async def test_a_file_that_others_can_read_is_not_used(
         self, vault: Vault, folder: Path, mode: int
     ) -> None:
@@ -147,6 +159,24 @@ class TestFileVault(Contract):
             await vault.find("a")
         (folder / "a").chmod(0o400)
         assert await vault.find("a") == VALUE
+
+    async def test_a_volume_whose_files_kubernetes_opens_to_its_group_is_used(
+        self, vault: Vault, folder: Path
+    ) -> None:
+        await vault.add("a", VALUE)
+        # What the kubelet does at each mount for fsGroup: chown :GROUP, chmod ug+rw, g+s on folders.
+        for path in (folder, folder / "a"):
+            os.chown(path, -1, os.getegid())
+            path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
+        assert await FileVault(folder).find("a") == VALUE
+
+    @pytest.mark.parametrize(("mode", "groups", "private"), PRIVACY)
+    def test_group_bits_count_where_the_process_is_not_in_the_group(
+        self, tmp_path: Path, mode: int, groups: set[int], private: bool
+    ) -> None:
+        (tmp_path / "a").write_bytes(VALUE)
+        (tmp_path / "a").chmod(mode)
+        assert is_private((tmp_path / "a").stat(), groups) is private
 
     async def test_what_cannot_be_read_or_written_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
