@@ -125,6 +125,10 @@ class UnsupportedError(RegistryError):
     """A request that asks for what is not offered."""
 
 
+class TooManyScopesError(UnsupportedError):
+    """A request for a token with more repositories than a token holds."""
+
+
 class SwitchedOffError(RegistryError):
     """A change that a setting forbids; `allowed` lists the methods that are left."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, allowed_actions
+from registry.auth.packed_scopes import PackedScopes
 from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
 from registry.auth.policy import Account, Policy
 from registry.auth.principals import ANONYMOUS, Principal
@@ -45,7 +46,7 @@ class Caller:
     account: Account | None
     policy: Policy | None
     rights: Callable[[RepositoryName], Rights]
-    scopes: Scopes | None = None
+    scopes: Scopes | PackedScopes | None = None
     since: int = 0
 
     def rights_in(self, name: RepositoryName) -> Rights:
@@ -64,19 +65,35 @@ class Caller:
     @property
     def visible(self) -> list[RepositoryPattern]:
         """The repositories that the catalogue shows her. No other is looked at: the time that took
-        would tell how many there are.
+        would tell how many there are. Where `sees_all` is false, only some of them are hers to see.
         """
-        if self.policy is not None and (self.scopes is None or self.scopes.catalog):
+        if self.policy is not None and (self._is_for_all or not self.sees_all):
             return self.policy.list_visible(self.account)
-        if self.scopes is None:
+        names = None if self.scopes is None else self.scopes.names
+        if names is None:
             return [EVERYTHING]
-        named = filter(self.may_pull, self.scopes.repositories)
+        named = filter(self.may_pull, names)
         return [RepositoryPattern(str(name), Reach.EXACT) for name in named]
 
     @property
+    def sees_all(self) -> bool:
+        """Whether she may see each repository of `visible`: a token with digests cannot list its
+        repositories, so there `may_pull` has to be asked for each.
+        """
+        return self._is_for_all or (self.scopes is not None and self.scopes.names is not None)
+
+    @property
+    def _is_for_all(self) -> bool:
+        """Whether no token bounds the catalogue."""
+        return self.scopes is None or self.scopes.catalog
+
+    @property
     def named_repositories(self) -> Collection[RepositoryName] | None:
-        """The repositories that her token names; None where nothing bounds her."""
-        return None if self.scopes is None else list(self.scopes.repositories)
+        """The repositories that her token names; None where nothing bounds her, and where they
+        cannot be listed.
+        """
+        names = None if self.scopes is None else self.scopes.names
+        return None if names is None else list(names)
 
     def could_pull(self, name: RepositoryName) -> bool:
         """Whether another token would let her pull."""
@@ -87,7 +104,7 @@ class Caller:
             return ALL_RIGHTS
         if self.policy is not None and self.policy.was_removed(name, since=self.since):
             return NO_RIGHTS
-        return rights_of_actions(self.scopes.repositories.get(name, frozenset()))
+        return rights_of_actions(self.scopes.actions_in(name))
 
 
 OPEN = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS)

@@ -20,12 +20,16 @@ def _hash(text: str) -> bytes:
 
 
 class Recent(Generic[T]):
-    """At most `most` values, each for `seconds`, under a keyed hash of what they prove."""
+    """At most `most` values, each for `seconds`, under a keyed hash of what they prove.
 
-    def __init__(self, most: int, seconds: float) -> None:
+    What long texts prove may take much memory, so `room` bounds the length of all texts together.
+    """
+
+    def __init__(self, most: int, seconds: float, room: int = 4 << 20) -> None:
         self._most = most
         self._seconds = seconds
-        self._values: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
+        self._room = room
+        self._values: OrderedDict[bytes, tuple[float, T, int]] = OrderedDict()
 
     def find(self, text: str) -> T | None:
         """What `text` proved, unless that is too long ago."""
@@ -34,14 +38,17 @@ class Recent(Generic[T]):
 
     def put(self, text: str, value: T) -> None:
         key = _hash(text)
-        self._values[key] = (time.monotonic() + self._seconds, value)
-        self._values.move_to_end(key)
-        while len(self._values) > self._most:
-            self._values.popitem(last=False)
+        self.drop(text)
+        self._values[key] = (time.monotonic() + self._seconds, value, len(text))
+        self._room -= len(text)
+        while len(self._values) > self._most or self._room < 0:
+            _, (_, _, length) = self._values.popitem(last=False)
+            self._room += length
 
     def drop(self, text: str) -> None:
         """Forget what was put, for something that came to nothing."""
-        self._values.pop(_hash(text), None)
+        if self._values.pop(_hash(text), None) is not None:
+            self._room += len(text)
 
 
 class UnderWay:

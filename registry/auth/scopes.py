@@ -4,18 +4,20 @@ A scope reads `repository:team/app:pull,push`; the name may hold one more colon,
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from registry.auth.actions import Action
-from registry.errors import NameInvalidError
+from registry.errors import NameInvalidError, TooManyScopesError
 from registry.oci.names import RepositoryName
 
 _SCOPE = re.compile(r"(?P<type>[a-z0-9]+)(\([a-z0-9]+\))?:(?P<name>.+):(?P<actions>[a-z*,]*)")
 _REPOSITORY_ACTIONS = (Action.PULL, Action.PUSH, Action.DELETE)
-_MOST = 100
-"""Scopes of a request that are read; a token that holds more would be too long for a header."""
+MAX_REPOSITORIES = 1000
+"""Repositories that one request may ask for."""
+
+_SHOWN = 20
 
 
 def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
@@ -35,10 +37,13 @@ class Scopes:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
-        """Read scopes, each text one or several between spaces. What is unknown is passed over."""
+        """Read scopes, each text one or several between spaces. What is unknown is passed over.
+
+        Scopes of one repository are merged. TooManyScopesError above MAX_REPOSITORIES.
+        """
         asked: dict[RepositoryName, frozenset[Action]] = {}
         catalog = False
-        for text in [scope for some in texts for scope in some.split()][:_MOST]:
+        for text in (scope for some in texts for scope in some.split()):
             match = _SCOPE.fullmatch(text)
             if match is None:
                 continue
@@ -46,6 +51,12 @@ class Scopes:
                 catalog = catalog or "*" in match["actions"].split(",")
             elif match["type"] == "repository":
                 _add(asked, match["name"], match["actions"].split(","))
+            if len(asked) > MAX_REPOSITORIES:
+                raise TooManyScopesError(
+                    f"a request may ask for {MAX_REPOSITORIES} repositories at most; "
+                    "ask for fewer at a time",
+                    {"limit": MAX_REPOSITORIES},
+                )
         return cls(asked, catalog)
 
     @classmethod
@@ -66,22 +77,39 @@ class Scopes:
     def to_claims(self) -> list[dict[str, Any]]:
         """The `access` claim."""
         claims: list[dict[str, Any]] = [
-            {"type": "repository", "name": str(name), "actions": _names(actions)}
+            {"type": "repository", "name": str(name), "actions": write_actions(actions)}
             for name, actions in self.repositories.items()
         ]
         if self.catalog:
             claims.append({"type": "registry", "name": "catalog", "actions": ["*"]})
         return claims
 
+    def actions_in(self, name: RepositoryName) -> frozenset[Action]:
+        """Return the actions on a repository."""
+        return self.repositories.get(name, frozenset())
+
+    @property
+    def names(self) -> Collection[RepositoryName]:
+        """The repositories that are named."""
+        return self.repositories.keys()
+
     def __str__(self) -> str:
-        return " ".join(
-            f"{entry['type']}:{entry['name']}:{','.join(entry['actions'])}"
-            for entry in self.to_claims()
-        )
+        return " ".join(map(_write, self.to_claims()))
+
+    def summarize(self) -> str:
+        """Return the first scopes and the number of the others, for logs."""
+        claims = self.to_claims()
+        shown = " ".join(map(_write, claims[:_SHOWN]))
+        return f"{shown} and {len(claims) - _SHOWN} more" if claims[_SHOWN:] else shown
 
 
-def _names(actions: frozenset[Action]) -> list[str]:
+def write_actions(actions: frozenset[Action]) -> list[str]:
+    """Return the names of actions, in a fixed order."""
     return [action.value for action in _REPOSITORY_ACTIONS if action in actions]
+
+
+def _write(entry: dict[str, Any]) -> str:
+    return f"{entry['type']}:{entry['name']}:{','.join(entry['actions'])}"
 
 
 def _add(

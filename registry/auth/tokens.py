@@ -13,17 +13,24 @@ import jwt
 from registry import clock
 from registry.auth.jose import MAX_TOKEN, VerificationKey, public_keys, verify
 from registry.auth.keyring import Keyring
+from registry.auth.packed_scopes import PackedScopes
 from registry.auth.policy import Policy
 from registry.auth.principals import ANONYMOUS, Principal
 from registry.auth.rules import AuthRules
 from registry.auth.scopes import Scopes
-from registry.errors import ConfigError, TokenInvalidError
+from registry.errors import ConfigError, TokenInvalidError, TooManyScopesError
 from registry.metadata.signing_keys import KeyState
 
 _TYPES = frozenset({"jwt"})
 _SECOND = 1_000_000
-_ROOM = 4096
-"""Bytes of the `access` claim: with the rest and in base64 a token stays below 8 KiB."""
+
+LONGEST = 7 << 10
+"""Bytes of a token: with the name of its header it passes proxies that take lines of 8 KiB."""
+
+SURE = 500
+"""Repositories that a token holds whatever their names are."""
+
+_PACKED = "access_digests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class Bearer:
     """What a token of ours says. `since`: the policy's number when it was made."""
 
     principal: Principal
-    scopes: Scopes
+    scopes: Scopes | PackedScopes
     since: int
     expires: float
     kid: str
@@ -57,13 +64,16 @@ class AccessTokens:
         self._keys: tuple[int, dict[str, VerificationKey]] = (-1, {})
 
     async def issue(self, principal: Principal, scopes: Scopes, policy: Policy) -> Issued:
-        """Make a token for `scopes`, all of which the principal has; ConfigError."""
+        """Make a token for `scopes`, all of which the principal has.
+
+        Where the token would be too long, it has digests in place of names, which other servers
+        cannot read. ConfigError, TooManyScopesError.
+        """
         key = policy.active_key
         if key is None:
             raise ConfigError("there is no key to sign tokens with; run: moorage key rotate")
         now = clock.now()
         life = round(self._rules.token_life)
-        fitting = _fit(scopes)
         token_id = uuid.uuid4().hex
         claims = {
             "iss": self._rules.issuer,
@@ -73,13 +83,24 @@ class AccessTokens:
             "nbf": now // _SECOND,
             "exp": now // _SECOND + life,
             "jti": token_id,
-            "access": fitting.to_claims(),
+            "access": scopes.to_claims(),
             "credential": principal.credential,
             "policy": policy.number,
         }
         private = await self._keyring.get_private(key.kid)
         token = jwt.encode(claims, private, "EdDSA", headers={"kid": key.kid})
-        return Issued(token, token_id, fitting, life, now)
+        if len(token) > LONGEST:
+            claims["access"] = Scopes({}, scopes.catalog).to_claims()
+            claims[_PACKED] = PackedScopes.pack(scopes, token_id).to_claim()
+            token = jwt.encode(claims, private, "EdDSA", headers={"kid": key.kid})
+        if len(token) > LONGEST:
+            count = len(scopes.repositories)
+            raise TooManyScopesError(
+                f"a token for {count} repositories would be longer than {LONGEST} bytes; "
+                f"ask for {SURE} at a time",
+                {"repositories": count, "limit": SURE},
+            )
+        return Issued(token, token_id, scopes, life, now)
 
     def read(self, token: str, policy: Policy) -> Bearer:
         """What the token says, if a key in force signed it; TokenInvalidError."""
@@ -95,7 +116,7 @@ class AccessTokens:
             raise TokenInvalidError("the token is not an access token of this registry")
         return Bearer(
             Principal(claims["sub"] or ANONYMOUS.name, credential),
-            Scopes.from_claims(claims.get("access")),
+            _read_scopes(claims),
             since,
             float(claims["exp"]),
             jwt.get_unverified_header(token)["kid"],
@@ -131,13 +152,8 @@ def read_issuer(token: str) -> str | None:
     return issuer if isinstance(issuer, str) else None
 
 
-def _fit(scopes: Scopes) -> Scopes:
-    """As many of the scopes as a token has room for: fewer than asked is no error."""
-    room = _ROOM
-    fitting = {}
-    for name, actions in scopes.repositories.items():
-        room -= len(str(name)) + 80
-        if room < 0:
-            break
-        fitting[name] = actions
-    return Scopes(fitting, scopes.catalog)
+def _read_scopes(claims: dict[str, Any]) -> Scopes | PackedScopes:
+    scopes = Scopes.from_claims(claims.get("access"))
+    if _PACKED not in claims:
+        return scopes
+    return PackedScopes.from_claim(claims[_PACKED], str(claims.get("jti")), catalog=scopes.catalog)

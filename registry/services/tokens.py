@@ -76,7 +76,7 @@ class Tokens:
 
         nobody = caller.principal == ANONYMOUS
         if nobody and self._is_known(origin):
-            logger.info("a token for anybody: %s", access.scopes)
+            logger.info("a token for anybody: %s", access.scopes.summarize())
             return Granted(access, None)
 
         def work(tx: Transaction) -> None:
@@ -93,7 +93,7 @@ class Tokens:
                 tx,
                 Actor(caller.principal.name, origin),
                 Event.TOKEN_ISSUE,
-                str(access.scopes) or "-",
+                access.scopes.summarize() or "-",
                 id=access.id,
                 client=request.client,
                 refresh=refresh is not None,
@@ -105,7 +105,7 @@ class Tokens:
             if refresh is not None:
                 raise
             # Pulls go on. The log has what the books cannot take now.
-            logger.warning("a token for %s: %s", caller.principal.name, access.scopes)
+            logger.warning("a token for %s: %s", caller.principal.name, access.scopes.summarize())
         except DatabaseUnavailableError:
             if nobody:
                 self._nobodies.drop(origin.network)

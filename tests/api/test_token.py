@@ -360,25 +360,144 @@ async def test_2_odd_scopes_grant_what_they_clearly_ask(api: Api, alice: Login) 
         assert access_of(answer.json()["access_token"]) == granted, what
 
 
+def many_scopes(count: int) -> list[str]:
+    return [f"repository:team/r{number:04}:pull,push" for number in range(count)]
+
+
+async def require_all(api: Api, token: str, count: int) -> None:
+    """Each repository asked for can be pulled from and pushed to with the token, and no other."""
+    assert len(token) <= 7 * 1024
+    headers = bearer(token)
+    for number in (*range(0, count, 29), count - 1):
+        name = f"team/r{number:04}"
+        pulled = await api.http.get(f"/v2/{name}/manifests/x", headers=headers)
+        assert pulled.status_code == 404, pulled.text
+        begun = await api.http.post(f"/v2/{name}/blobs/uploads/", headers=headers)
+        assert begun.status_code == 202, begun.text
+    answer = await api.http.get(f"/v2/team/r{count:04}/manifests/x", headers=headers)
+    assert read_challenge(answer)["error"] == "insufficient_scope"
+
+
 @SQLITE
-async def test_2_many_and_long_scopes(api: Api, alice: Login) -> None:
-    many = [f"repository:team/r{number}:pull,push" for number in range(1000)]
+@pytest.mark.parametrize("count", [50, 70, 110])
+async def test_2_all_that_regsync_asks_for_in_a_get_is_granted(
+    api: Api, alice: Login, count: int
+) -> None:
+    """As recorded: `scope` once for each repository that it has met."""
+    params = httpx.QueryParams(
+        {"client_id": "regclient", "offline_token": "true", "service": "moorage"}
+    )
+    for scope in many_scopes(count):
+        params = params.add("scope", scope)
+    assert len(str(params)) < 8192
+    answer = await api.http.get(
+        "/token", params=params.add("account", alice.name), headers=alice.basic
+    )
+    assert answer.status_code == 200
+    await require_all(api, answer.json()["token"], count)
+
+
+@SQLITE
+async def test_2_all_that_regsync_and_containerd_ask_for_in_a_form_is_granted(
+    api: Api, alice: Login
+) -> None:
+    """As recorded: one `scope` with all of them, between spaces; the second time by the refresh
+    token.
+    """
+    scope = " ".join(many_scopes(500))
+    answer = await post(
+        api,
+        grant_type="password",
+        username=alice.name,
+        password=alice.secret,
+        service="moorage",
+        client_id="containerd-client",
+        access_type="offline",
+        scope=scope,
+    )
+    assert answer.status_code == 200
+    assert answer.json()["scope"] == scope
+    await require_all(api, answer.json()["access_token"], 500)
+    again = await post(
+        api,
+        grant_type="refresh_token",
+        refresh_token=answer.json()["refresh_token"],
+        service="moorage",
+        client_id="regclient",
+        scope=scope,
+    )
+    await require_all(api, again.json()["access_token"], 500)
+
+
+@SQLITE
+async def test_2_repeated_scopes_count_once(api: Api, alice: Login) -> None:
+    halves = [
+        f"repository:team/r{n:04}:{action}" for n in range(500) for action in ("pull", "push")
+    ]
+    fields = {"grant_type": "password", "username": alice.name, "password": alice.secret}
+    answer = await post(api, **fields, scope=" ".join(halves * 3))
+    assert answer.json()["scope"].split() == many_scopes(500)
+    await require_all(api, answer.json()["access_token"], 500)
+
+
+@SQLITE
+async def test_2_the_longest_names_fit_into_a_form(api: Api, accounts: Accounts) -> None:
+    root = await accounts.user("root", admin=True)
+    names = [f"{number:04}/" + "n" * 250 for number in range(500)]
+    scope = " ".join(f"repository:{name}:pull,push,delete" for name in names)
+    fields = {"grant_type": "password", "username": root.name, "password": root.secret}
+    answer = await post(api, **fields, scope=scope)
+    assert answer.status_code == 200
+    token = answer.json()["access_token"]
+    assert len(token) <= 7 * 1024
+    for name in (names[0], names[-1]):
+        asked = await api.http.delete(f"/v2/{name}/manifests/x", headers=bearer(token))
+        assert asked.status_code == 404
+
+
+@SQLITE
+async def test_2_more_than_a_token_holds_is_an_error(api: Api, alice: Login) -> None:
+    fields = {"grant_type": "password", "username": alice.name, "password": alice.secret}
+    for count, reason in ((900, "900 repositories"), (1001, "1000 repositories at most")):
+        answer = await post(api, **fields, scope=" ".join(many_scopes(count)))
+        assert (answer.status_code, codes(answer)) == (400, ["UNSUPPORTED"])
+        assert reason in answer.text
+    # What she may not do takes no room.
+    hidden = [scope.replace("team/", "hidden/") for scope in many_scopes(900)]
+    answer = await post(api, **fields, scope=" ".join([*hidden, PUSH]))
+    assert access_of(answer.json()["access_token"]) == {NAME: {"pull", "push"}}
+
+
+@SQLITE
+async def test_2_a_token_with_digests_lists_its_repositories(
+    api: Api, accounts: Accounts, alice: Login
+) -> None:
+    root = signed(api.http, (await accounts.user("root", admin=True)).basic)
+    for name in ("hidden", "team/other", "team/r0001", "team/r0499"):
+        await root.push_blob(name, DATA)
+    fields = {"grant_type": "password", "username": alice.name, "password": alice.secret}
+    answer = await post(api, **fields, scope=" ".join(many_scopes(500)))
+    headers = bearer(answer.json()["access_token"])
+    listed = await api.http.get("/v2/_catalog", headers=headers)
+    assert listed.json()["repositories"] == ["team/r0001", "team/r0499"]
+    first = await api.http.get("/v2/_catalog?n=1", headers=headers)
+    assert first.json()["repositories"] == ["team/r0001"]
+    assert "next" in first.links
+    mounted = await api.http.post(f"/v2/team/r0007/blobs/uploads/?mount={DIGEST}", headers=headers)
+    require_created(mounted, "team/r0007", DIGEST)
+
+
+@SQLITE
+async def test_2_odd_and_long_scopes(api: Api, alice: Login) -> None:
     for query in (
-        "&".join(f"scope={scope}" for scope in many),
-        f"scope={'+'.join(many)}",
         f"scope=repository:{'a' * 64_000}:pull",
         f"scope={':' * 64_000}",
         f"scope={'repository:' * 6000}",
     ):
         answer = (await api.speak("GET", f"/token?{query}", alice.basic).finish()).answer()
         assert answer.status_code == 200
-        token = answer.json()["token"]
-        assert len(token) <= 8192
-        assert (await api.http.get("/v2/", headers=bearer(token))).status_code == 200
-    long = [f"repository:team/{'n' * 200}{number}:pull,push,delete" for number in range(100)]
-    token = await get_token(api.http, alice, *long)
-    assert 4000 < len(token) <= 8192
-    assert (await api.http.get("/v2/", headers=bearer(token))).status_code == 200
+        headers = bearer(answer.json()["token"])
+        assert (await api.http.get("/v2/", headers=headers)).status_code == 200
 
 
 @SQLITE

@@ -48,6 +48,22 @@ def test_looking_does_not_prolong_it(later: list[float]) -> None:
     assert recent.find("a") == 2
 
 
+def test_long_texts_have_a_room_in_common() -> None:
+    recent: Recent[int] = Recent(100, 60, room=1000)
+    for number in range(50):
+        recent.put(f"{number:0100}", number)
+    found = [number for number in range(50) if recent.find(f"{number:0100}") is not None]
+    assert found == list(range(40, 50))
+    recent.put(f"{45:0100}", 45)
+    recent.drop(f"{46:0100}")
+    recent.put("short", 1)
+    assert len(recent._values) == 10
+    recent.put("x" * 1001, 1)  # longer than all of the room: it is not kept
+    assert len(recent._values) == 0
+    recent.put("y" * 1000, 1)
+    assert recent.find("y" * 1000) == 1
+
+
 def test_the_oldest_goes_first() -> None:
     recent: Recent[int] = Recent(3, 60)
     for number, text in enumerate("abca"):

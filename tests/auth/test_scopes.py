@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.auth.actions import Action
-from registry.auth.scopes import Scopes, parse_actions
+from registry.auth.scopes import MAX_REPOSITORIES, Scopes, parse_actions
+from registry.errors import TooManyScopesError
 from registry.oci.names import RepositoryName
 
 PULL, PUSH, DELETE = Action.PULL, Action.PUSH, Action.DELETE
 ALL = frozenset({PULL, PUSH, DELETE})
 APP = RepositoryName("team/app")
-MOST = 100
 
 names = st.from_regex(r"[a-z0-9]{1,3}(/[a-z0-9]{1,3}){0,2}", fullmatch=True).map(RepositoryName)
 scopes = st.builds(
@@ -122,10 +122,18 @@ def test_names_keep_the_order_in_which_they_were_asked_for() -> None:
     assert list(read(*(f"repository:{name}:pull" for name in asked))) == asked
 
 
-def test_what_nobody_needs_is_not_read() -> None:
-    many = [f"repository:n{number}:pull" for number in range(1000)]
-    assert list(read(" ".join(many))) == [f"n{number}" for number in range(MOST)]
-    assert list(read(*many)) == [f"n{number}" for number in range(MOST)]
+def test_more_than_a_request_may_ask_for_is_an_error() -> None:
+    many = [f"repository:n{number}:pull" for number in range(MAX_REPOSITORIES)]
+    for texts in ([" ".join(many)], many, [*many, *many]):
+        assert len(read(*texts)) == MAX_REPOSITORIES
+    with pytest.raises(TooManyScopesError, match="1000 repositories"):
+        read(*many, "repository:another:pull")
+
+
+def test_a_summary_is_short() -> None:
+    few, many = (Scopes.parse(f"repository:n{n}:pull" for n in range(count)) for count in (20, 500))
+    assert few.summarize() == str(few)
+    assert many.summarize() == f"{few} and 480 more"
 
 
 @pytest.mark.parametrize(

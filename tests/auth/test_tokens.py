@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import jwt
@@ -20,9 +21,9 @@ from registry.auth.policy import Policy
 from registry.auth.principals import ANONYMOUS, Principal
 from registry.auth.rules import AuthRules
 from registry.auth.scopes import Scopes
-from registry.auth.tokens import AccessTokens, read_issuer
+from registry.auth.tokens import LONGEST, SURE, AccessTokens, read_issuer
 from registry.auth.vault import DatabaseVault
-from registry.errors import ConfigError, TokenInvalidError
+from registry.errors import ConfigError, TokenInvalidError, TooManyScopesError
 from registry.metadata import signing_keys
 from registry.metadata.database import Database
 from registry.metadata.watch import Watch
@@ -207,20 +208,72 @@ def long_names(count: int) -> list[RepositoryName]:
     return names
 
 
-@pytest.mark.parametrize(
-    "names", [long_names(1000), [RepositoryName(f"n{n}") for n in range(1000)]]
-)
-async def test_it_fits_whatever_is_asked_for(issuer: Issuer, names: list[RepositoryName]) -> None:
-    principal = Principal("a" * 64, "user:" + "a" * 64 + ":" + "0" * 32)
-    asked = Scopes(dict.fromkeys(names, EVERYTHING), catalog=True)
-    issued = await issuer.tokens.issue(principal, asked, await issuer.policy())
-    assert len(issued.token) <= MAX_TOKEN
-    bearer = issuer.tokens.read(issued.token, await issuer.policy())
-    assert bearer.scopes == issued.scopes
-    fitting = list(issued.scopes.repositories)
-    assert fitting == names[: len(fitting)]
-    assert len(fitting) >= 10
-    assert issued.scopes.catalog
+def varied_names(count: int) -> list[RepositoryName]:
+    """Names that cannot be compressed."""
+    random = Random(11)
+    return [
+        RepositoryName("".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=255)))
+        for _ in range(count)
+    ]
+
+
+LONGEST_PRINCIPAL = Principal("a" * 254, "user:" + "a" * 254 + ":" + "0" * 32)
+LONGEST_RULES = AuthRules(service="s" * 128, issuer="s" * 128)
+
+
+@pytest.mark.parametrize("names", [long_names(SURE), varied_names(SURE)], ids=["alike", "varied"])
+async def test_all_that_is_granted_fits_up_to_500_repositories(
+    issuer: Issuer, names: list[RepositoryName]
+) -> None:
+    sets = (EVERYTHING, frozenset({Action.PULL}), frozenset({Action.PULL, Action.PUSH}))
+    granted = {name: sets[number % 3] for number, name in enumerate(names)}
+    tokens = AccessTokens(issuer.keyring, LONGEST_RULES)
+    policy = await issuer.policy()
+    issued = await tokens.issue(LONGEST_PRINCIPAL, Scopes(granted, catalog=True), policy)
+    assert len(issued.token) <= LONGEST == 7 * 1024
+    assert issued.scopes.repositories == granted
+    read = tokens.read(issued.token, policy)
+    assert read.principal == LONGEST_PRINCIPAL
+    assert {name: read.scopes.actions_in(name) for name in names} == granted
+    assert read.scopes.catalog
+    assert read.scopes.names is None
+    for other in (*long_names(SURE + 50)[SURE:], RepositoryName("n"), APP):
+        assert read.scopes.actions_in(other) == frozenset()
+
+
+async def test_what_fits_is_named_for_other_servers(issuer: Issuer) -> None:
+    names = [RepositoryName(f"team/r{number:04}") for number in range(50)]
+    token = await issuer.issue(scopes=Scopes(dict.fromkeys(names, EVERYTHING)))
+    claims = parts(token)[1]
+    assert [entry["name"] for entry in claims["access"]] == [str(name) for name in names]
+    assert "access_digests" not in claims
+
+
+async def test_more_than_fits_is_an_error_that_says_so(issuer: Issuer) -> None:
+    asked = Scopes(dict.fromkeys(long_names(1000), EVERYTHING))
+    with pytest.raises(TooManyScopesError, match="1000 repositories") as caught:
+        await issuer.issue(scopes=asked)
+    assert caught.value.detail == {"repositories": 1000, "limit": SURE}
+
+
+async def test_digests_are_of_one_token(issuer: Issuer) -> None:
+    scopes = Scopes(dict.fromkeys(long_names(100), EVERYTHING))
+    one, other = [parts(await issuer.issue(scopes=scopes))[1] for _ in range(2)]
+    assert one["access"] == []
+    assert one["access_digests"].keys() == {"pull,push,delete"}
+    assert one["access_digests"] != other["access_digests"]
+
+
+PACKED = [[], "a", 1, None, {"pull": 1}, {"pull": "!"}, {"pull": "AAAA"}, {"pull": "é"}]
+
+
+@pytest.mark.parametrize("claim", PACKED, ids=str)
+async def test_packed_scopes_that_are_damaged_are_refused(issuer: Issuer, claim: object) -> None:
+    header, claims = parts(await issuer.issue())
+    private = await issuer.keyring.get_private(header["kid"])
+    token = assemble(header, {**claims, "access_digests": claim}, signer(private))
+    with pytest.raises(TokenInvalidError):
+        issuer.tokens.read(token, await issuer.policy())
 
 
 async def test_a_mount_of_long_names_fits_whole(issuer: Issuer) -> None:

@@ -164,7 +164,7 @@ class TestFileVault(Contract):
         self, vault: Vault, folder: Path
     ) -> None:
         await vault.add("a", VALUE)
-        # What the kubelet does at each mount for fsGroup: chown :GROUP, chmod ug+rw, g+s on folders.
+        # What the kubelet does at each mount for fsGroup: chown :GROUP, chmod ug+rw, g+s.
         for path in (folder, folder / "a"):
             os.chown(path, -1, os.getegid())
             path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))

@@ -6,8 +6,11 @@ from starlette.responses import JSONResponse, Response
 
 from registry.api.call import Call
 from registry.oci.media_types import OCI_INDEX
+from registry.oci.names import RepositoryName
 from registry.oci.referrers import build_index
 from storage.digest import Digest
+
+_PAGE = 1000
 
 
 def _next_link(path: str, **query: object) -> str:
@@ -25,11 +28,27 @@ async def list_tags(call: Call) -> Response:
 
 async def list_catalog(call: Call) -> Response:
     n = call.page_size()
-    names = await call.registry.repositories.list_names(n + 1, call.last, call.caller.visible)
+    names = await _list_visible(call, n + 1)
     response = JSONResponse({"repositories": names[:n]})
     if 0 < n < len(names):
         response.headers["Link"] = _next_link("/v2/_catalog", n=n, last=names[n - 1])
     return response
+
+
+async def _list_visible(call: Call, n: int) -> list[str]:
+    """Return the first `n` repositories after `last` that the caller may see."""
+    repositories, visible = call.registry.repositories, call.caller.visible
+    if call.caller.sees_all:
+        return await repositories.list_names(n, call.last, visible)
+    names: list[str] = []
+    last, page = call.last, max(n, _PAGE)
+    while len(names) < n:
+        found = await repositories.list_names(page, last, visible)
+        names += [name for name in found if call.caller.may_pull(RepositoryName(name))]
+        if len(found) < page:
+            break
+        last = found[-1]
+    return names[:n]
 
 
 async def list_referrers(call: Call) -> Response:
