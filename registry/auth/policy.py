@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
-from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
+from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern, list_widest
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
@@ -250,6 +250,22 @@ class Policy:
             for subject in account.subjects
             for grant in self._grants.get(subject, ())
         )
+
+    def list_administered(self, account: Account | None) -> list[RepositoryPattern]:
+        """Patterns that cover all repositories that `administers` is true of, and no others."""
+        if account is None or account.bounds is not None:
+            return []
+        if account.admin:
+            return [EVERYTHING]
+        found = {
+            grant.pattern
+            for subject in account.subjects
+            for grant in self._grants.get(subject, ())
+            if Right.ADMIN in grant.rights
+        }
+        if self._personal and account.namespace is not None:
+            found.add(RepositoryPattern(account.namespace, Reach.ALL))
+        return list_widest(found)
 
     def was_removed(self, name: RepositoryName, *, since: int) -> bool:
         """Whether a repository of that name went after the policy's number `since`."""

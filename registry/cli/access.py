@@ -200,9 +200,21 @@ def _add_keys(keys: _Noun) -> None:
 
 
 def _add_audit(audit: _Noun) -> None:
-    command = audit.add("list", "list the audit log, oldest first", function="list_all")
+    command = audit.add(
+        "list", "list the newest events, the oldest of them first", function="list_all"
+    )
     command.add_argument("--since", metavar="WHEN", help="a time, or how long ago, such as 24h")
     command.add_argument("--actor", metavar="NAME", help="what one principal did")
+    command.add_argument(
+        "--event", metavar="EVENTS", help="kinds of events between commas, such as 'tag.*'"
+    )
+    command.add_argument(
+        "--repository", metavar="PATTERN", help="in one repository, or those of a pattern"
+    )
+    command.add_argument(
+        "--limit", metavar="N", help="at most the newest N (default 1000, with --follow 10)"
+    )
+    command.add_argument("--follow", action="store_true", help="go on with events as they come")
 
 
 def _add_gc(gc: _Noun) -> None:

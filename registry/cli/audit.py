@@ -1,40 +1,136 @@
 """`moorage audit`: what happened."""
 
 import argparse
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from typing import Any
 
 from registry import clock
 from registry.cli import admin, output
-from registry.units import parse_duration
+from registry.cli.moments import read_moment, write_moment
+from registry.cli.parsing import read_count
 
-_SECOND = 1_000_000
+_PAGE = 1000
+_EVERY = 1.0
+"""Seconds between two looks for new events."""
+
+_AGAIN = 200
+"""Events of the audit log that are read again: on PostgreSQL the one that was numbered first may be
+committed last.
+"""
+
+_LATE = 10_000_000
+"""Microseconds by which events may be late when they are followed."""
+
+_FOLLOWED = 10
+"""Events that are shown before those that follow."""
+
+_SHA256, _DIGITS = 64, 12
 
 
 def list_all(args: argparse.Namespace) -> int:
-    since = None if args.since is None else _read_since(args.since)
-    events = admin.list_all(args, "list_events", since=since, actor=args.actor)
-    if args.json:
-        output.write_json({"events": events})
-    else:
-        rows = [
-            (
-                event["at"],
-                event["actor"],
-                event["address"] or "-",
-                event["event"],
-                event["target"],
-                json.dumps(event["detail"]),
-            )
-            for event in events
-        ]
-        output.write_table(("AT", "BY", "FROM", "EVENT", "TARGET", "DETAIL"), rows)
+    limit = _find_limit(args)
+    since = None if args.since is None else clock.rfc3339(read_moment(args.since))
+    asked = {"actor": args.actor, "event": args.event, "repository": args.repository}
+
+    async def work(desk: admin.Desk) -> None:
+        newest, more = await _list_newest(desk, limit, {**asked, "since": since})
+        if args.follow:
+            _write_lines(newest, as_json=args.json)
+            async for events in _follow(desk, newest, asked):
+                _write_lines(events, as_json=args.json)
+        else:
+            _write(newest, as_json=args.json)
+            if more:
+                output.hint(f"These are the newest {limit}; --limit N shows more.")
+
+    admin.run(args, work)
     return 0
 
 
-def _read_since(text: str) -> str:
-    """A moment as it is, and a duration as the moment that long ago."""
-    try:
-        ago = parse_duration(text)
-    except ValueError:
-        return text
-    return clock.rfc3339(clock.now() - int(ago * _SECOND))
+def _find_limit(args: argparse.Namespace) -> int:
+    if args.limit is not None:
+        return read_count(args.limit, "--limit")
+    return _FOLLOWED if args.follow else _PAGE
+
+
+async def _list_newest(
+    desk: admin.Desk, limit: int, asked: dict[str, Any]
+) -> tuple[list[Any], bool]:
+    """The newest events, the oldest of them first; whether there are others."""
+    found: list[Any] = []
+    last: str | None = ""
+    while last is not None and len(found) < limit:
+        n = min(_PAGE, limit - len(found))
+        page = await desk.send("list_events", **asked, n=n, last=last, newest_first=True)
+        found += page["items"]
+        last = page["next"]
+    return found[::-1], last is not None
+
+
+async def _follow(
+    desk: admin.Desk, newest: list[Any], asked: dict[str, Any]
+) -> AsyncIterator[list[Any]]:
+    """New events of those that are asked for, as they come, after the newest that were listed."""
+    latest = (await desk.send("list_events", n=1, newest_first=True))["items"]
+    since = clock.rfc3339(clock.read_rfc3339(latest[0]["at"]) - _LATE) if latest else None
+    begin = newest[0]["at"] if newest else ""
+    shown = {_key(event) for event in newest}
+    heads = {"audit": 0, "feed": 0}
+    while True:
+        await asyncio.sleep(_EVERY)
+        last: str | None = f"{max(0, heads['audit'] - _AGAIN)}-{heads['feed']}"
+        while last is not None:
+            page = await desk.send("list_events", **asked, since=since, n=_PAGE, last=last)
+            last = page["next"]
+            # Times in answers are of one width, so that as texts they are in order.
+            new = [e for e in page["items"] if _key(e) not in shown and e["at"] >= begin]
+            shown |= {_key(event) for event in page["items"]}
+            if new:
+                yield new
+        for source, number in shown:
+            heads[source] = max(heads[source], number)
+        shown = {key for key in shown if key[1] > heads[key[0]] - _AGAIN}
+
+
+def _key(event: Any) -> tuple[str, int]:
+    return event["source"], event["number"]
+
+
+def _write(events: list[Any], *, as_json: bool) -> None:
+    if as_json:
+        output.write_json({"events": events})
+    else:
+        header = ("AT", "BY", "FROM", "EVENT", "TARGET", "DETAIL")
+        output.write_table(header, [_list_cells(event) for event in events])
+
+
+def _write_lines(events: list[Any], *, as_json: bool) -> None:
+    for event in events:
+        if as_json:
+            output.write(json.dumps(event))
+        else:
+            output.write_row(_list_cells(event))
+    output.flush()
+
+
+def _list_cells(event: Any) -> tuple[str, ...]:
+    return (
+        write_moment(event["at"]),
+        event["actor"],
+        event["address"] or "-",
+        event["event"],
+        _shorten(event["target"]),
+        " ".join(f"{name}={_write_value(value)}" for name, value in event["detail"].items()),
+    )
+
+
+def _write_value(value: Any) -> str:
+    return _shorten(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _shorten(text: str) -> str:
+    """The text with a digest at its end cut to what tells it from others. JSON has all of it."""
+    before, algorithm, digest = text.rpartition("sha256:")
+    return f"{before}{algorithm}{digest[:_DIGITS]}" if len(digest) == _SHA256 else text

@@ -21,3 +21,8 @@ def _read_time(text: str) -> int:
         raise InputInvalidError(
             f"{text[:80]!r} is no moment: write 2026-11-23T19:12:00Z, or how long ago, such as 24h"
         ) from error
+
+
+def write_moment(text: str | None) -> str:
+    """A time of the API as people read it, to the second; `-` for none. In UTC, as in the logs."""
+    return "-" if text is None else f"{text[:10]} {text[11:19]}Z"

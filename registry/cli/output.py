@@ -55,6 +55,11 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         write("  ".join(padded).rstrip())
 
 
+def write_row(cells: Sequence[object]) -> None:
+    """A row by itself, where nobody knows yet how wide those are that follow."""
+    write("  ".join(_readable(str(cell)) for cell in cells).rstrip())
+
+
 def _readable(text: str) -> str:
     """Escape what would move the cursor: some of it was written by others."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,17 +1,114 @@
-"""The audit log, read and trimmed."""
+"""The audit log, read together with the change feed, and trimmed."""
+
+import fnmatch
+import heapq
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Self
 
 from registry import clock
-from registry.metadata import audit
+from registry.auth.books import Event
+from registry.auth.patterns import RepositoryPattern
+from registry.errors import InputInvalidError
+from registry.metadata import audit, events
 from registry.metadata.audit import AuditRow
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
+from registry.metadata.events import EventFilter, EventRow, Source
+from registry.metadata.transaction import Change, Transaction
+from registry.services.repositories import read_region
 
-__all__ = ["Audit", "AuditRow"]
+__all__ = ["Audit", "AuditRow", "Cursor", "EventPage", "EventRow", "Source", "make_filter"]
 
 _AT_ONCE = 1000
 
+_KINDS = sorted({*(event.value for event in Event), *(change.value for change in Change)})
+
+# Kinds of the audit log whose target is a repository, something in one, or a pattern of them.
+_OF_REPOSITORIES = frozenset(
+    event.value
+    for event in Event
+    if event.value.startswith(("quota.", "retention.", "immutable.", "hold.", "tag."))
+)
+
+_CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Up to which event of each source a list has been read; None: none of them."""
+
+    audit: int | None = None
+    feed: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what `str` wrote, and nothing for the beginning; InputInvalidError."""
+        if not text:
+            return cls()
+        match = _CURSOR.fullmatch(text)
+        if match is None:
+            raise InputInvalidError("last: take it from `next` of the page before")
+        return cls(int(match[1]), int(match[2]))
+
+    def move(self, rows: Iterable[EventRow], *, newest_first: bool) -> "Cursor":
+        """The cursor after those events."""
+        # Nothing is before the number 0 of a source of which nothing was read: it stays unbounded.
+        start = events.BEYOND if newest_first else 0
+        last = {Source.AUDIT: self.audit, Source.FEED: self.feed}
+        last |= {row.source: row.number for row in rows}
+        found = {source: start if number is None else number for source, number in last.items()}
+        return Cursor(found[Source.AUDIT], found[Source.FEED])
+
+    def __str__(self) -> str:
+        return f"{self.audit}-{self.feed}"
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events; `next` None: no others follow."""
+
+    rows: list[EventRow]
+    next: Cursor | None
+
+
+def make_filter(
+    *,
+    since: int = 0,
+    actor: str = "",
+    event: str = "",
+    within: Iterable[RepositoryPattern] | None = None,
+) -> EventFilter:
+    """`event`: kinds between commas, `*` for any text, such as `tag.*`; `within`: repositories.
+    InputInvalidError for a kind that does not exist.
+    """
+    return EventFilter(
+        since=since,
+        actor=actor,
+        kinds=_read_kinds(event) if event else None,
+        regions=None if within is None else tuple(read_region(each) for each in within),
+        repository_kinds=_OF_REPOSITORIES,
+    )
+
+
+def _read_kinds(text: str) -> frozenset[str]:
+    kinds: set[str] = set()
+    for word in text.split(","):
+        found = fnmatch.filter(_KINDS, word.strip())
+        if not found:
+            raise InputInvalidError(
+                f"there is no event {word.strip()[:40]!r}; events are {', '.join(_KINDS)}"
+            )
+        kinds.update(found)
+    return frozenset(kinds)
+
 
 class Audit:
-    """What happened: sign-ins that failed, tokens issued, changes of who may do what."""
+    """What happened: sign-ins that failed, tokens issued, changes of who may do what, and every
+    push and deletion, which the change feed has.
+    """
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -23,6 +120,26 @@ class Audit:
         return await self._db.read(
             lambda tx: audit.list_page(tx, n, after=after, since=since, actor=actor)
         )
+
+    async def list_events(
+        self, n: int, which: EventFilter, last: Cursor, *, newest_first: bool = False
+    ) -> EventPage:
+        """At most `n` events after the cursor by time, of both sources."""
+
+        def work(tx: Transaction) -> list[EventRow]:
+            # Each source in the order of its own numbers: a cursor then skips nothing, whatever
+            # the clocks of the processes said that wrote the events.
+            sources = (
+                events.list_audit(tx, n + 1, which, last.audit, newest_first=newest_first),
+                events.list_feed(tx, n + 1, which, last.feed, newest_first=newest_first),
+            )
+            merged = heapq.merge(*sources, key=lambda row: row.at, reverse=newest_first)
+            return list(islice(merged, n + 1))
+
+        rows = await self._db.read(work, patience=LONG)
+        shown = rows[:n]
+        following = last.move(shown, newest_first=newest_first) if len(rows) > n else None
+        return EventPage(shown, following)
 
     async def trim(self, age: float) -> int:
         """Forget some of the events older than `age` seconds; how many."""

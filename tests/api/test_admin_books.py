@@ -62,7 +62,6 @@ async def test_the_audit_log_tells_who_did_what_from_where(root: Admin) -> None:
     later = await root.send("GET", "/audit", since=robot["at"], n=1)
     assert (later["items"], later["next"]) == ([robot], None)
     page = await root.send("GET", "/audit", n=1)
-    assert page["next"] == str(page["items"][0]["number"])
     rest = await root.send("GET", "/audit", last=page["next"])
     assert rest["items"][-1] == robot
 

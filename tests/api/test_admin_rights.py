@@ -64,7 +64,7 @@ remove_hold    401 403 403 204 403 204
 list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
-list_events    401 403 403 403 403 200
+list_events    401 403 403 200 403 200
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200

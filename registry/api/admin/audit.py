@@ -1,4 +1,4 @@
-"""The audit log."""
+"""The audit log, together with the change feed: what happened, who did it and when."""
 
 import json
 from datetime import datetime
@@ -11,23 +11,26 @@ from registry.api.admin.fields import (
     PAGE,
     Asked,
     Moment,
-    Number,
     Page,
     Shown,
     Size,
     Text,
     clamp,
-    make_page,
     read_moment,
 )
-from registry.api.admin.operation import ADMINS, Operation
+from registry.api.admin.grants import SOME_REPOSITORY_ADMINS
+from registry.api.admin.operation import Operation
+from registry.auth.patterns import RepositoryPattern, list_widest
 from registry.clock import rfc3339
-from registry.services.audit import AuditRow
+from registry.services.audit import Cursor, EventRow, Source, make_filter
 
 
 class Event(Shown, frozen=True):
-    """What happened, who did it and from where. The command line has no address."""
+    """What happened, who did it and from where. The command line has no address, and neither have
+    events of the change feed (`source`). Numbers are unique within a source.
+    """
 
+    source: Source
     number: int
     at: Moment
     actor: str
@@ -39,16 +42,33 @@ class Event(Shown, frozen=True):
 
 
 class ListEvents(Asked, frozen=True):
-    """A page of events by number: `n` entries after `last`, since a time, of one actor."""
+    """A page of events: `n` entries after `last`, since a time, by one actor, of some kinds, of the
+    repositories of a pattern. `newest_first` reverses the order.
+    """
 
     n: Size = PAGE
-    last: Number = 0
+    last: Annotated[Text, Meta(description="`next` of the page before")] = ""
     since: Annotated[datetime, Meta(tz=True)] = datetime.fromisoformat("1970-01-01T00:00:00Z")
     actor: Text = ""
+    event: Annotated[
+        Text,
+        Meta(
+            description="kinds between commas, `*` for any text",
+            extra_json_schema={"examples": ["tag.*", "tag.delete,manifest.delete"]},
+        ),
+    ] = ""
+    repository: Annotated[Text, Meta(description="a repository, or a pattern of them")] = ""
+    newest_first: bool = False
 
 
-def _show(row: AuditRow) -> Event:
+def _show(row: EventRow) -> Event:
+    detail = json.loads(row.detail)
+    if row.digest is not None:
+        detail["digest"] = str(row.digest)
+    if row.old_digest is not None:
+        detail["old_digest"] = str(row.old_digest)
     return Event(
+        source=row.source,
         number=row.number,
         at=rfc3339(row.at),
         actor=row.actor,
@@ -56,17 +76,36 @@ def _show(row: AuditRow) -> Event:
         request_id=row.request_id,
         event=row.kind,
         target=row.target,
-        detail=json.loads(row.detail),
+        detail=detail,
     )
 
 
 async def list_events(call: Call, asked: ListEvents) -> Page[Event]:
-    """List the audit log, the oldest event first."""
-    n = clamp(asked.n)
-    rows = await call.access.audit.list_page(
-        n + 1, after=asked.last, since=read_moment(asked.since), actor=asked.actor or None
+    """List the audit log and the pushes and deletions of the change feed, the oldest first.
+
+    Those who administer some repositories see what happened in them and to their rules.
+    """
+    which = make_filter(
+        since=read_moment(asked.since),
+        actor=asked.actor,
+        event=asked.event,
+        within=_bound(call, asked.repository),
     )
-    return make_page(rows, n, _show, lambda row: row.number)
+    page = await call.access.audit.list_events(
+        clamp(asked.n), which, Cursor.parse(asked.last), newest_first=asked.newest_first
+    )
+    return Page([_show(row) for row in page.rows], str(page.next) if page.next else None)
 
 
-OPERATIONS = (Operation("GET", "/audit", list_events, ADMINS),)
+def _bound(call: Call, repository: str) -> list[RepositoryPattern] | None:
+    """The repositories whose events are shown; None: all, and what concerns none."""
+    asked = RepositoryPattern.parse(repository) if repository else None
+    if call.is_admin:
+        return None if asked is None else [asked]
+    if asked is None:
+        return call.administered
+    met = (asked.meet(each) for each in call.administered)
+    return list_widest(each for each in met if each is not None)
+
+
+OPERATIONS = (Operation("GET", "/audit", list_events, SOME_REPOSITORY_ADMINS),)

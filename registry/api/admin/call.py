@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from registry.auth.books import Actor
 from registry.auth.caller import Caller
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.patterns import EVERYTHING, RepositoryPattern
 from registry.auth.principals import OPERATOR
 from registry.services.access import Access
 from registry.services.registry import Registry
@@ -57,3 +57,11 @@ class Call:
             return True
         policy = self.caller.policy
         return policy is not None and policy.administers(self.caller.account, pattern)
+
+    @property
+    def administered(self) -> list[RepositoryPattern]:
+        """The repositories that `administers` is true of."""
+        if self.caller is None:
+            return [EVERYTHING]
+        policy = self.caller.policy
+        return policy.list_administered(self.caller.account) if policy is not None else []

@@ -98,6 +98,10 @@ SOME_ADMINS = Who(
     "admins, and whoever may administer what it concerns; bounded tokens may not",
     lambda call, _: not call.is_bounded,
 )
+SOME_REPOSITORY_ADMINS = Who(
+    "admins, and whoever may administer some repositories",
+    lambda call, _: bool(call.administered),
+)
 
 
 def _only(repository: str) -> RepositoryPattern:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from inspect import getdoc
 from typing import Any, get_type_hints
@@ -80,11 +81,24 @@ class Operation:
     def has_body(self) -> bool:
         return self.method not in WITHOUT_BODY
 
+    @cached_property
+    def _times(self) -> dict[str, Any]:
+        """The types of the fields that are times."""
+        types = get_type_hints(self.asked, include_extras=True)
+        plain = get_type_hints(self.asked)
+        return {name: types[name] for name, kind in plain.items() if kind is datetime}
+
     def read(self, values: Mapping[str, Any]) -> Asked:
         """What is asked, from its fields by name; InputInvalidError."""
         try:
-            # What stands in paths and queries is text, also where a number is meant.
-            return msgspec.convert(values, self.asked, strict=self.has_body)
+            # What stands in paths and queries is text, also where a number is meant. But a number
+            # is no time: msgspec would take `1` for a second after 1970.
+            times = {
+                name: _read_time(name, values[name], kind)
+                for name, kind in self._times.items()
+                if name in values
+            }
+            return msgspec.convert({**values, **times}, self.asked, strict=self.has_body)
         except msgspec.ValidationError as error:
             raise InputInvalidError(_explain(error)) from error
 
@@ -93,6 +107,15 @@ class Operation:
         if not self.who.allows(call, asked):
             raise DeniedError("the right for this is missing")
         return await self.handler(call, asked)
+
+
+def _read_time(name: str, value: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise InputInvalidError(
+            f"{name}: expected a time with its offset, such as 2026-11-23T19:12:00Z"
+        ) from error
 
 
 def _explain(error: msgspec.ValidationError) -> str:

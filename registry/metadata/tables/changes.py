@@ -17,6 +17,8 @@ feed = sa.Table(
     sa.Column("tag", TEXT),
     sa.Column("old_digest", DigestText),
     sa.Index(None, "repository", "tag", "number"),
+    # Where the events since a time begin.
+    sa.Index(None, "at"),
     # When tags left a manifest. Most changes are none of that, and take no room in it.
     sa.Index(
         None,

@@ -1,0 +1,147 @@
+"""The audit log beside the change feed through the admin API: who pushed and deleted what."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from registry.metadata.database import Database
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+from tests.api.conftest import Api, Started
+from tests.support.accounts import AUTH, Accounts, Login
+from tests.support.admin import Admin
+from tests.support.kit import Kit
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def driver() -> str:
+    return "memory"
+
+
+@pytest.fixture
+async def api(start_api: Started) -> AsyncIterator[Api]:
+    async with start_api(AUTH) as started:
+        yield started
+
+
+@pytest.fixture
+async def root(api: Api) -> Admin:
+    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
+
+
+def by(api: Api, login: Login) -> Kit:
+    api.http.headers.update(login.basic)
+    return Kit(api.http)
+
+
+def names(page: Any) -> list[str]:
+    return [f"{event['actor']} {event['event']} {event['target']}" for event in page["items"]]
+
+
+async def write(
+    database: Database, tx_actor: str, *changes: tuple[Change, str, str | None]
+) -> None:
+    def work(tx: Transaction) -> None:
+        for kind, name, tag in changes:
+            tx.record(kind, RepositoryName(name), "generation", tag=tag)
+
+    await database.write(work, actor=tx_actor)
+
+
+async def test_pushes_and_deletions_by_clients_are_events(api: Api, root: Admin) -> None:
+    kit = by(api, root.login)
+    digest, _ = await kit.push_image("team/app", "v1")
+    answer = await kit.http.delete("/v2/team/app/manifests/v1")
+    assert answer.status_code == 202
+    answer = await kit.http.delete(f"/v2/team/app/manifests/{digest}")
+    assert answer.status_code == 202
+    page = await root.send("GET", "/audit", event="repository.*,manifest.*,tag.*")
+    assert names(page) == [
+        "root repository.create team/app",
+        f"root manifest.put team/app@{digest}",
+        "root tag.set team/app:v1",
+        "root tag.delete team/app:v1",
+        f"root manifest.delete team/app@{digest}",
+    ]
+    assert page["items"][2]["detail"] == {"digest": str(digest)}
+    assert page["items"][3]["detail"] == {"old_digest": str(digest)}
+    # Each blob of a push is an event only for who asks for it.
+    assert "blob.link" not in {e["event"] for e in (await root.send("GET", "/audit"))["items"]}
+    assert len((await root.send("GET", "/audit", event="blob.*"))["items"]) == 3
+
+
+async def test_pages_of_both_sources_skip_nothing_and_repeat_nothing(api: Api, root: Admin) -> None:
+    for number in range(4):
+        await root.send("POST", "/robots", {"name": f"ci{number}"}, expect=201)
+        await write(api.opened.database, "ann", (Change.TAG_SET, "team/app", f"v{number}"))
+    whole = (await root.send("GET", "/audit"))["items"]
+    assert [event["at"] for event in whole] == sorted(event["at"] for event in whole)
+    assert {event["source"] for event in whole} == {"audit", "feed"}
+    for newest_first in (False, True):
+        found: list[Any] = []
+        last: str | None = ""
+        while last is not None:
+            page = await root.send(
+                "GET", "/audit", n=3, last=last, newest_first=str(newest_first).lower()
+            )
+            found += page["items"]
+            last = page["next"]
+        assert found == (whole[::-1] if newest_first else whole)
+    since = await root.send("GET", "/audit", since=whole[-2]["at"])
+    assert since["items"] == whole[-2:]
+
+
+async def test_events_are_filtered(api: Api, root: Admin) -> None:
+    database = api.opened.database
+    await write(database, "ann", (Change.TAG_DELETE, "team/app", "v1"))
+    await write(database, "ben", (Change.TAG_DELETE, "team/app/deep", "v1"))
+    await write(database, "ben", (Change.TAG_SET, "team0/app", "v1"))
+    await root.send("PUT", "/quotas", {"pattern": "team/**", "limit": 1 << 30})
+    asked: tuple[tuple[dict[str, Any], list[str]], ...] = (
+        ({"actor": "ann"}, ["ann tag.delete team/app:v1"]),
+        ({"event": "tag.set"}, ["ben tag.set team0/app:v1"]),
+        ({"event": "user.*, tag.set"}, ["operator user.add root", "ben tag.set team0/app:v1"]),
+        ({"repository": "team/app"}, ["ann tag.delete team/app:v1"]),
+        ({"repository": "team/*"}, ["ann tag.delete team/app:v1", "root quota.set team/**"]),
+        (
+            {"repository": "team/**", "event": "tag.*"},
+            ["ann tag.delete team/app:v1", "ben tag.delete team/app/deep:v1"],
+        ),
+        ({"repository": "root"}, []),
+    )
+    for query, found in asked:
+        assert names(await root.send("GET", "/audit", **query)) == found, query
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"event": "tag.moved"}, "there is no event 'tag.moved'; events are "),
+        ({"repository": "Team"}, "is no pattern"),
+        ({"last": "7"}, "last: take it from `next`"),
+        ({"since": "1"}, "since: expected a time with its offset"),
+    )
+    for query, said in wrong:
+        refused = await root.refused("GET", "/audit", **query)
+        assert refused.startswith("400 INVALID: "), query
+        assert said in refused
+
+
+async def test_who_administers_a_part_sees_what_happened_there(api: Api, root: Admin) -> None:
+    accounts = Accounts.of(api.opened)
+    carol = root.by(await accounts.user("carol"))
+    await accounts.grant("carol", "team/**", "admin")
+    await write(api.opened.database, "ann", (Change.TAG_SET, "team/app", "v1"))
+    await write(api.opened.database, "ann", (Change.TAG_SET, "other/app", "v1"))
+    await root.send("POST", "/immutable-tags", {"pattern": "team/**", "tags": "v*"}, expect=201)
+    await root.send("POST", "/immutable-tags", {"pattern": "**", "tags": "v*"}, expect=201)
+    seen = names(await carol.send("GET", "/audit"))
+    assert seen == [
+        "ann tag.set team/app:v1",
+        "root immutable.add team/**",
+    ]
+    assert names(await carol.send("GET", "/audit", repository="team/app")) == seen[:1]
+    assert names(await carol.send("GET", "/audit", repository="other/**")) == []
+    bounded = root.by(await accounts.token("carol", bounds=[("**", "admin")]))
+    assert (await bounded.refused("GET", "/audit")).startswith("403 DENIED")
+    robot = root.by(await accounts.robot("ci"))
+    assert (await robot.refused("GET", "/audit")).startswith("403 DENIED")

@@ -1,0 +1,86 @@
+"""`moorage audit`, as people run it, beside a registry that serves."""
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from registry.oci.media_types import OCI_INDEX
+from tests.cli.test_accounts import COMMAND, PASSWORD, Moorage, at
+from tests.support.kit import index_manifest
+from tests.support.server import ROOT, Server, add_admin, serving
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("audit") / "data"
+    add_admin(data, "root", PASSWORD)
+    with serving(Server(data)) as server:
+        push(server, "v1")
+        yield server
+
+
+def push(server: Server, tag: str) -> None:
+    with httpx.Client(auth=("root", PASSWORD)) as http:
+        pushed = http.put(
+            f"{server.url}/v2/team/app/manifests/{tag}",
+            content=index_manifest([]),
+            headers={"Content-Type": OCI_INDEX},
+        )
+        assert pushed.status_code == 201, pushed.text
+
+
+def test_pushes_and_deletions_are_listed_for_people(server: Server) -> None:
+    near = at(server.data)
+    near.run("tag", "delete", "team/app:v1")
+    lines = near.run("audit", "list", "--event", "tag.*").stdout.splitlines()
+    assert lines[0].split() == ["AT", "BY", "FROM", "EVENT", "TARGET", "DETAIL"]
+    pushed, deleted = (re.split(r" {2,}", line) for line in lines[1:])
+    assert pushed[1:5] == ["root", "-", "tag.set", "team/app:v1"]
+    assert deleted[1:5] == ["operator", "-", "tag.delete", "team/app:v1"]
+    # A time to the second, and a digest by which people tell it from others.
+    assert len(pushed[0]) == len("2026-11-23 19:12:00Z")
+    assert len(pushed[-1]) == len("digest=sha256:") + 12
+    # What is printed can be typed again.
+    since = pushed[0]
+    assert near.json("audit", "list", "--since", since, "--event", "tag.set")["events"]
+    assert near.json("audit", "list", "--actor", "nobody")["events"] == []
+    some = near.run("audit", "list", "--limit", "1")
+    assert len(some.stdout.splitlines()) == 2
+    assert "the newest 1" in some.stderr
+    far = Moorage(
+        server.data.parent, ["--url", server.url, "--user", "root"], {"MOORAGE_PASSWORD": PASSWORD}
+    )
+    assert far.run("audit", "list", "--event", "tag.*").stdout.splitlines() == lines
+
+
+def test_what_is_no_time_and_no_count_is_refused(server: Server) -> None:
+    near = at(server.data)
+    assert "'1' is no moment" in near.fails("audit", "list", "--since", "1")
+    assert "whole number above zero" in near.fails("audit", "list", "--limit", "0")
+    assert "there is no event 'tag.moved'" in near.fails("audit", "list", "--event", "tag.moved")
+
+
+def test_events_are_followed_as_they_come(server: Server) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "audit", "list", "--follow", "--event", "tag.*", "--data", str(server.data)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        with contextlib.ExitStack() as stack:
+            stack.callback(process.terminate)
+            before = process.stdout.readline()
+            assert "team/app:v1" in before
+            for tag in ("v2", "v3"):
+                push(server, tag)
+                while f"team/app:{tag}" not in (line := process.stdout.readline()):
+                    assert line, "it ended"
+                    assert "team/app:v1" in line
