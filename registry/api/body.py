@@ -1,11 +1,20 @@
 """Request bodies, read piece by piece and never waited for too long."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
 from registry.errors import BodyStalledError, BodyTooLargeError, ClientGoneError
+
+_LENGTH = re.compile(r"[0-9]{1,19}")
+
+
+def read_length(request: Request) -> int | None:
+    """The announced length of the body in bytes; None where there is none that can be read."""
+    length = request.headers.get("content-length", "")
+    return int(length) if _LENGTH.fullmatch(length) else None
 
 
 async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
@@ -31,9 +40,8 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
 
 async def read_body(request: Request, idle: float, limit: int) -> bytes:
     """The whole body; BodyTooLargeError as soon as it is known to exceed `limit` bytes."""
-    announced = request.headers.get("content-length", "0")
     too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})
-    if int(announced) > limit:
+    if (read_length(request) or 0) > limit:
         raise too_large
     body = bytearray()
     async for piece in iter_body(request, idle):

@@ -4,7 +4,6 @@ Source: RFC 9110 section 11, RFC 6750 section 3, Distribution's token specificat
 """
 
 import base64
-import binascii
 import logging
 import time
 from dataclasses import dataclass
@@ -33,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 _WARN_EVERY = 3600.0
 
+# Not binascii.Error alone: text that is not ASCII is a plain ValueError to b64decode.
+_UNREADABLE = ValueError
+
 
 @dataclass(frozen=True, slots=True)
 class Basic:
@@ -60,7 +62,7 @@ def read_credentials(request: Request) -> Basic | Token | None:
     if len(given) == 1 and scheme.lower() == "basic":
         try:
             text = base64.b64decode(value.strip(), validate=True).decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except _UNREADABLE:
             text = ""
         name, colon, password = text.partition(":")
         if colon and "\0" not in text:

@@ -97,7 +97,8 @@ def verify(
     key = _find_key(header, keys, types=types, outside=outside)
     try:
         payload: bytes = _SIGNATURES.decode(token, key.key, algorithms=[key.algorithm])
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, ValueError, RecursionError):
+        # PyJWT reads the header once more, deeper in the stack than `_read` did.
         raise TokenInvalidError("the token's signature is wrong") from None
     claims = _read(payload, "claims")
     _check_names(claims, issuer, audience, outside=outside)

@@ -67,7 +67,10 @@ class Scopes:
         for entry in access if isinstance(access, list) else []:
             if not isinstance(entry, dict) or not isinstance(entry.get("actions"), list):
                 continue
-            kind, name = str(entry.get("type")).partition("(")[0], entry.get("name")
+            kind, name = entry.get("type"), entry.get("name")
+            if not isinstance(kind, str):
+                continue
+            kind = kind.partition("(")[0]
             if kind == "registry" and name == "catalog":
                 catalog = catalog or "*" in entry["actions"]
             elif kind == "repository" and isinstance(name, str):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from starlette.responses import Response
 
 from registry.api.advice import advise
-from registry.api.body import iter_body
+from registry.api.body import iter_body, read_length
 from registry.api.call import Call
 from registry.api.errors import answer
 from registry.api.ranges import parse_content_range
@@ -21,7 +21,6 @@ from registry.services.uploads import Chunk, UploadRow
 from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
 from storage.errors import StoreError
 
-_LENGTH = re.compile(r"[0-9]{1,19}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -52,12 +51,7 @@ def _body(call: Call) -> AsyncIterator[bytes]:
 def _chunk(call: Call) -> Chunk:
     span = parse_content_range(call.request.headers.get("content-range"))
     start, length = span or (None, None)
-    return Chunk(_body(call), start, length, _announced(call))
-
-
-def _announced(call: Call) -> int | None:
-    length = call.request.headers.get("content-length", "")
-    return int(length) if _LENGTH.fullmatch(length) else None
+    return Chunk(_body(call), start, length, read_length(call.request))
 
 
 def _upload_id(call: Call) -> str:
@@ -108,7 +102,7 @@ async def _push_whole(call: Call, digest: Digest) -> Response:
     row = await uploads.start(call.name, call.principal, digest.algorithm, since=call.began)
     try:
         # No Content-Range is read: there is no session yet that a 416 could point to.
-        chunk = Chunk(_body(call), announced=_announced(call))
+        chunk = Chunk(_body(call), announced=read_length(call.request))
         await uploads.complete(call.name, call.principal, row.id, chunk, digest, since=call.began)
     except (RegistryError, StoreError):
         # The client was never told of the session: nobody would resume it.

@@ -1,0 +1,347 @@
+"""Requests of any bytes: whatever a client sends, the answer is not a server error.
+
+The fuzz goes through the whole application in this process, so that each reader of untrusted text
+is met where it is used: paths, queries, headers, forms, JSON, tokens, cursors, ranges. It runs on
+PostgreSQL too, which refuses texts that SQLite takes. MOORAGE_SOAK=100 takes minutes.
+"""
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.types import ASGIApp
+
+from registry.api.admin.operation import Operation
+from registry.api.admin.table import BASE, OPERATIONS
+from tests.api.conftest import Api, Started
+from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token
+from tests.support.kit import codes
+
+SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
+PROFILE = settings(
+    max_examples=150 * SOAK,
+    derandomize=SOAK == 1,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+ROOT = Login("root", "the password of root")
+DIGEST = "sha256:" + "0" * 64
+UUID = "00000000-0000-0000-0000-000000000000"
+
+NASTY_TEXTS = [
+    *("", "\0", "a\0b", "é", "\ud800", "\u202e", "\x1b[2J", "\x7f", "%", "%00", "%zz", "+", "&=;"),
+    *("0", "-1", "1e999", "NaN", "٣", "²", "1_000", "9" * 18, "9" * 19, "9" * 5000, " 1", "true"),
+    *("*", "**", "a/**", "../..", "a" * 300, "a" * 5000, "group:", "robot:\0", "user:a", "a:b:c"),
+    *("-1d", "9" * 19 + "d", "1d", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59"),
+    *("2026-02-30T00:00:00Z", "Thu, 99 Foo 2026 25:61:61 GMT", "sha256:", DIGEST, UUID),
+    *("bytes=0-", "bytes=-0", "bytes=9-1", "bytes=" + "0-1," * 2000, "bytes 0-1/*", "a" * 20_000),
+    *("repository:a:pull", "repository:" + ":" * 50, "registry:catalog:*", "moorage_0_0"),
+    *('"', '"*"', "W/", 'W/"\xff"', "[::1", "[::1%eth0]", "1.2.3.4:99999999999999999999"),
+    *("for=a;for=b", 'for="[::1]:x";proto=\xe9', "/" * 50, "{}", "[]", "null"),
+]
+NASTY_VALUES: list[Any] = [
+    *NASTY_TEXTS,
+    *(None, True, 0, -1, 1 << 63, 1 << 64, 10**400, 1.5, [], {}, [[]], {"a": {}}, ["\0"], ["pull"]),
+]
+DEEP = "[" * 100_000
+HEADERS = [
+    *("Authorization", "Content-Type", "Content-Length", "Content-Range", "Range", "If-Range"),
+    *("If-Match", "If-None-Match", "If-Modified-Since", "Accept", "Cookie", "Origin", "Host"),
+    *("Sec-Fetch-Site", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"),
+    *("X-Forwarded-Prefix", "X-Request-Id", "User-Agent", "Expect", "Moorage-Override", "Date"),
+]
+PARAMETERS = [
+    *("n", "last", "digest", "mount", "from", "tag", "artifactType", "digest-algorithm", "ns"),
+    *("scope", "service", "account", "client_id", "offline_token", "since", "actor", "subject"),
+]
+FIELDS = [
+    *("grant_type", "username", "password", "refresh_token", "subject_token", "service", "scope"),
+    *("subject_token_type", "client_id", "access_type"),
+]
+GRANTS = ["password", "refresh_token", "urn:ietf:params:oauth:grant-type:token-exchange"]
+FORM = "application/x-www-form-urlencoded"
+EXCHANGED = "urn:ietf:params:oauth:token-type:id_token"
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "É"]
+PATHS = [
+    *("/", "/token", "/healthz", "/readyz", "/metrics", "/.well-known/jwks.json", "/v2", "/v2/"),
+    *("/v2/_catalog", "/v2/{}/tags/list", "/v2/{}/manifests/{}", "/v2/{}/blobs/{}"),
+    *("/v2/{}/referrers/{}", "/v2/{}/blobs/uploads/", "/v2/{}/blobs/uploads/{}", "{}", "/api/v1/{}"),
+]
+
+texts = st.sampled_from(NASTY_TEXTS) | st.text(max_size=30)
+raw_texts = texts.map(lambda text: text.encode("utf-8", "surrogatepass")) | st.binary(max_size=40)
+tokens = st.builds(
+    lambda header, claims, end: ".".join([encode(header), encode(claims), end]),
+    st.sampled_from(["{}", '{"alg":"EdDSA"}', '{"alg":"none","typ":"JWT"}', DEEP, "9" * 5000])
+    | texts.map(lambda text: json.dumps({"alg": "EdDSA", "typ": "JWT", "kid": text})),
+    st.sampled_from(["{}", DEEP, '{"iss":"a"}']) | texts,
+    st.sampled_from(["", "AAAA", "A" * 86, "é"]),
+)
+
+
+def encode(text: str) -> str:
+    raw = base64.urlsafe_b64encode(text.encode("utf-8", "surrogatepass"))
+    return raw.decode().rstrip("=")[:6000]
+
+
+authorizations = (
+    st.just(ROOT.basic["Authorization"].encode())
+    | raw_texts.map(lambda raw: b"Basic " + raw)
+    | raw_texts.map(lambda raw: b"Bearer " + raw)
+    | tokens.map(lambda token: f"Bearer {token}".encode("utf-8", "surrogatepass"))
+    | raw_texts
+)
+given_headers = st.lists(st.tuples(st.sampled_from(HEADERS), raw_texts), max_size=4)
+
+
+def fill(draw: st.DrawFn, template: str) -> bytes:
+    """A path, with anything in the places that it leaves open, escaped or not."""
+    first, *others = template.split("{}")
+    path = first.encode()
+    for part in others:
+        value = draw(st.sampled_from([b"team/app", DIGEST.encode(), UUID.encode()]) | raw_texts)
+        escaped = b"".join(b"%%%02X" % byte for byte in value)
+        path += draw(st.sampled_from([value, escaped])) + part.encode()
+    # What no request line can hold.
+    return b"".join(path.split()).replace(b"?", b"") or b"/"
+
+
+def write_pairs(pairs: list[tuple[str, bytes]]) -> bytes:
+    return b"&".join(
+        name.encode() + b"=" + b"".join(b"%%%02X" % byte for byte in value) for name, value in pairs
+    )
+
+
+class Sent:
+    """The answer of the application to a request whose every byte the test chose."""
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    async def send(
+        self,
+        app: ASGIApp,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> None:
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "headers": [(name.lower(), value) for name, value in headers],
+            "scheme": "http",
+            "path": path.decode("latin-1"),
+            "raw_path": path,
+            "query_string": query,
+            "server": ("127.0.0.1", 5000),
+            "client": ("127.0.0.1", 123),
+            "root_path": "",
+        }
+        inbox = [
+            {"type": "http.disconnect"},
+            {"type": "http.request", "body": body, "more_body": False},
+        ]
+
+        async def receive() -> Any:
+            return inbox.pop() if len(inbox) > 1 else inbox[0]
+
+        async def note(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+
+        await app(scope, receive, note)  # type: ignore[arg-type]
+
+
+async def send(
+    api: Api,
+    method: str,
+    path: bytes,
+    query: bytes = b"",
+    headers: list[tuple[str, bytes]] | None = None,
+    body: bytes = b"",
+) -> int:
+    sent = Sent()
+    raw = [(name.encode(), value) for name, value in headers or []]
+    if not any(name.lower() == "host" for name, _ in headers or []):
+        raw.append((b"host", b"localhost:5000"))
+    app: ASGIApp = api.http._transport.app  # type: ignore[attr-defined]
+    await sent.send(app, method, path, query, raw, body)
+    return sent.status
+
+
+@pytest.fixture
+def driver() -> str:
+    return "memory"
+
+
+SETTINGS = AUTH | {"limits.sign_ins": "0", "http.trusted_proxies": "127.0.0.1"}
+
+
+@pytest.fixture
+async def api(start_api: Started) -> AsyncIterator[Api]:
+    async with start_api(SETTINGS) as started:
+        await Accounts.of(started.opened).user(ROOT.name, ROOT.secret, admin=True)
+        yield started
+
+
+Try = Callable[..., None]
+
+
+@pytest.fixture
+def attempt(start_api: Started) -> Iterator[Try]:
+    """Sends a request and requires that its answer is no server error. Hypothesis drives plain
+    functions, so the loop is the fixture's.
+    """
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        api = runner.run(stack.enter_async_context(start_api(SETTINGS)))
+        root = Accounts.of(api.opened).user(ROOT.name, ROOT.secret, admin=True)
+        runner.run(root)
+
+        def run(*request: Any) -> None:
+            status = runner.run(send(api, *request))
+            assert status < 500, (status, request)
+
+        yield run
+        runner.run(stack.aclose())
+
+
+# A header's bytes above 127 are no credentials: they were a traceback and 500.
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("scheme", [b"Basic", b"basic", b"Bearer", b"Other"])
+@pytest.mark.parametrize("value", [b"\xe9", b"\xc3\xa9", b"YTpi\x80", b"\xff" * 100])
+@pytest.mark.parametrize("path", [b"/v2/", b"/v2/a/b/manifests/x", b"/token", b"/api/v1/me"])
+@pytest.mark.anyio
+async def test_authorization_of_any_bytes_is_401(
+    api: Api, scheme: bytes, value: bytes, path: bytes
+) -> None:
+    headers = [("Authorization", scheme + b" " + value)]
+    assert await send(api, "GET", path, headers=headers) == 401
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300 + 60 * SOAK)
+@PROFILE
+@given(st.data())
+def test_no_request_is_a_server_error(attempt: Try, data: st.DataObject) -> None:
+    draw = data.draw
+    path = fill(draw, draw(st.sampled_from(PATHS)))
+    pairs = draw(st.lists(st.tuples(st.sampled_from(PARAMETERS), raw_texts), max_size=3))
+    query = draw(st.sampled_from([write_pairs(pairs)]) | raw_texts)
+    headers = [*draw(given_headers), ("Authorization", draw(authorizations))]
+    body = draw(raw_texts | st.sampled_from([DEEP.encode(), b"{" * 50_000, b"9" * 5000]))
+    attempt(draw(st.sampled_from(METHODS)), path, query, headers, body)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300 + 60 * SOAK)
+@PROFILE
+@given(st.data())
+def test_no_manifest_or_chunk_is_a_server_error(attempt: Try, data: st.DataObject) -> None:
+    draw = data.draw
+    keys = ["schemaVersion", "mediaType", "config", "layers", "manifests", "subject", "annotations"]
+    parts = ["mediaType", "digest", "size", "data", "urls", "platform", "artifactType"]
+    values = st.sampled_from(NASTY_VALUES)
+    parted = st.dictionaries(st.sampled_from(parts), values, max_size=4)
+    manifest = st.dictionaries(
+        st.sampled_from(keys), values | parted | st.lists(parted, max_size=2), max_size=5
+    )
+    body = json.dumps(draw(manifest)).encode()
+    kind = draw(st.sampled_from([b"", b"application/vnd.oci.image.manifest.v1+json"]) | raw_texts)
+    headers = [("Authorization", ROOT.basic["Authorization"].encode()), ("Content-Type", kind)]
+    attempt("PUT", b"/v2/team/app/manifests/a", b"", headers, body)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300 + 60 * SOAK)
+@PROFILE
+@given(st.data())
+def test_no_form_is_a_server_error(attempt: Try, data: st.DataObject) -> None:
+    draw = data.draw
+    pairs = draw(st.lists(st.tuples(st.sampled_from(FIELDS), raw_texts), max_size=5))
+    kinds = st.sampled_from([grant.encode() for grant in GRANTS])
+    pairs += [("grant_type", draw(kinds)), ("subject_token_type", EXCHANGED.encode())]
+    pairs.append(("subject_token", draw(tokens).encode("utf-8", "surrogatepass")))
+    body = draw(st.just(write_pairs(pairs)) | raw_texts)
+    headers = [("Content-Type", FORM.encode()), *draw(given_headers)]
+    attempt("POST", b"/token", b"", headers, body)
+
+
+def choose_values(draw: st.DrawFn, operation: Operation) -> dict[str, Any]:
+    return {
+        name: draw(st.sampled_from(NASTY_VALUES))
+        for name in operation.asked.__struct_fields__
+        if draw(st.booleans())
+    }
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300 + 60 * SOAK)
+@PROFILE
+@given(st.data())
+def test_no_admin_request_is_a_server_error(attempt: Try, data: st.DataObject) -> None:
+    draw = data.draw
+    operation = draw(st.sampled_from(OPERATIONS))
+    values = choose_values(draw, operation)
+    path = BASE + operation.path
+    for name in operation.in_path:
+        path = path.replace(f"{{{name}}}", "{}")
+        values.pop(name, None)
+    raw_path = fill(draw, path)
+    headers = [("Authorization", ROOT.basic["Authorization"].encode())]
+    query, body = b"", b""
+    if operation.has_body:
+        headers.append(("Content-Type", b"application/json"))
+        body = json.dumps(values).encode()
+        body = draw(st.sampled_from([body, body, body, DEEP.encode(), body[:-1] + b',"a":"\xff"}']))
+    else:
+        written = [
+            (name, str(value).encode("utf-8", "surrogatepass")) for name, value in values.items()
+        ]
+        query = write_pairs(written)
+    attempt(operation.method, raw_path, query, headers, body)
+
+
+# The fuzz must be able to fail: with a reader narrowed again, it finds that.
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.anyio
+async def test_a_fault_is_a_server_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UnicodeError("a reader that raises what nobody expects")
+
+    monkeypatch.setattr(base64, "b64decode", fail)
+    monkeypatch.setattr("registry.api.guard._UNREADABLE", KeyError)
+    headers = [("Authorization", b"Basic YTpi")]
+    assert await send(api, "GET", b"/v2/", headers=headers) == 500
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.anyio
+async def test_a_token_of_any_bytes_is_an_invalid_token(api: Api) -> None:
+    token = await get_token(api.http, ROOT)
+    answer = await api.http.get("/v2/", headers=bearer(token))
+    assert answer.status_code == 200
+    assert jwt.get_unverified_header(token)["typ"] == "JWT"
+    for broken in (f"{token}\u00e9", token[:-2], token.replace(".", "..")):
+        headers = {"Authorization": f"Bearer {broken}".encode("latin-1")}
+        refused = await api.http.get("/v2/", headers=headers)  # type: ignore[arg-type]
+        assert refused.status_code == 401
+        assert codes(refused) == ["UNAUTHORIZED"]
+        assert 'error="invalid_token"' in refused.headers["WWW-Authenticate"]
