@@ -92,6 +92,7 @@ class _Exchange:
             headers["X-Content-Type-Options"] = "nosniff"
             if str(self.scope["path"]).startswith("/v2"):
                 headers["Docker-Distribution-API-Version"] = "registry/2.0"
+                headers.setdefault("Cache-Control", "no-store")
             elif str(self.scope["path"]).startswith("/api/"):
                 headers["Cache-Control"] = "no-store"
             if self._unread:

@@ -62,6 +62,14 @@ class Caller:
     def may_pull(self, name: RepositoryName) -> bool:
         return self.may(Action.PULL, name)
 
+    def is_pulled_by_anybody(self, name: RepositoryName) -> bool:
+        """Whether anonymous callers may pull from the repository. An outside issuer does not
+        tell, so then nobody may.
+        """
+        if self.policy is None:
+            return self is OPEN
+        return Right.PULL in self.policy.rights(None, name)
+
     @property
     def visible(self) -> list[RepositoryPattern]:
         """The repositories that the catalogue shows her. No other is looked at: the time that took

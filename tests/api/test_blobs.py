@@ -21,7 +21,7 @@ def url(name: str, digest: Digest | str) -> str:
 
 
 def immutable(digest: Digest) -> dict[str, str]:
-    return {"etag": f'"{digest}"', "cache-control": "max-age=31536000, immutable"}
+    return {"etag": f'"{digest}"', "cache-control": "public, max-age=31536000, immutable"}
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -5,6 +5,7 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from registry.api.caching import FOREVER, cache_headers
 from registry.api.call import Call
 from registry.api.etags import is_unchanged
 from registry.api.ranges import parse_range
@@ -15,14 +16,14 @@ from storage.driver import Reader
 from storage.errors import ObjectDamagedError
 
 
-def _headers(digest: Digest, length: int) -> dict[str, str]:
+def _headers(digest: Digest, length: int, caching: dict[str, str]) -> dict[str, str]:
     return {
+        **caching,
         "Docker-Content-Digest": str(digest),
         "Content-Length": str(length),
         "Content-Type": "application/octet-stream",
         "Accept-Ranges": "bytes",
         "ETag": f'"{digest}"',
-        "Cache-Control": "max-age=31536000, immutable",
     }
 
 
@@ -30,10 +31,15 @@ class BlobResponse(Response):
     """Streams an open blob. It is stated and opened before the first header is sent."""
 
     def __init__(
-        self, blobs: Blobs, row: BlobRow, reader: Reader, part: tuple[int, int] | None
+        self,
+        blobs: Blobs,
+        row: BlobRow,
+        reader: Reader,
+        part: tuple[int, int] | None,
+        caching: dict[str, str],
     ) -> None:
         start, length = part or (0, row.size)
-        headers = _headers(row.digest, length)
+        headers = _headers(row.digest, length, caching)
         if part is not None:
             headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{row.size}"
         super().__init__(None, 206 if part else 200, headers)
@@ -88,13 +94,13 @@ def _elsewhere(digest: Digest, link: str) -> Response:
 async def get_blob(call: Call) -> Response:
     digest = Digest.parse(call.param("digest"))
     headers = call.request.headers
+    caching = cache_headers(call, FOREVER)
     if call.request.method == "HEAD" or "if-none-match" in headers:
         row = await call.registry.blobs.stat(call.name, digest)
         if is_unchanged(headers.get("if-none-match"), str(digest)):
-            unchanged = _headers(digest, 0)
-            return Response(None, 304, {k: unchanged[k] for k in ("ETag", "Cache-Control")})
+            return Response(None, 304, {"ETag": f'"{digest}"', **caching})
         if call.request.method == "HEAD":
-            return Response(None, 200, _headers(digest, row.size))
+            return Response(None, 200, _headers(digest, row.size, caching))
     row = await call.registry.blobs.get(call.name, digest)
     link = await call.registry.blobs.find_link(row)
     if link is not None:
@@ -108,7 +114,7 @@ async def get_blob(call: Call) -> Response:
         await call.registry.blobs.stat(call.name, digest)  # of what is gone there is no range
         raise
     reader = await call.registry.blobs.open(row, part)
-    return BlobResponse(call.registry.blobs, row, reader, part)
+    return BlobResponse(call.registry.blobs, row, reader, part, caching)
 
 
 async def delete_blob(call: Call) -> Response:

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from registry.api.advice import advise
 from registry.api.body import read_body
+from registry.api.caching import REVALIDATED, cache_headers
 from registry.api.call import Call
 from registry.api.etags import is_unchanged, parse_etags
 from registry.api.guard import find_origin
@@ -86,6 +87,7 @@ async def get_manifest(call: Call) -> Response:
     # HEAD counts: it is all that Docker asks of a tag that has not moved.
     call.registry.pulls.note(row.id, reference)
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
+    headers |= cache_headers(call, REVALIDATED)
     if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):
         return Response(None, 304, headers)
     headers |= {"Content-Type": row.media_type, "Content-Length": str(row.size)}
