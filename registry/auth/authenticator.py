@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from registry import clock
 from registry.auth.actions import Rights, usable
 from registry.auth.caller import OPEN, Caller, rights_of_actions
+from registry.auth.jose import require_short
 from registry.auth.keyring import Keyring
 from registry.auth.limiter import SignInLimiter
 from registry.auth.origins import Origin
@@ -134,6 +135,7 @@ class Authenticator:
 
     async def from_token(self, token: str, since: float | None = None) -> Caller:
         """Who bears an access token, of ours or of the outside issuer; TokenInvalidError."""
+        require_short(token)
         policy = await self.policies.get(since)
         bearer = self._bearers.find(token)
         if bearer is None and self._issuer is not None and self._issuer.made(token):
@@ -266,6 +268,10 @@ class Authenticator:
 
     def _from_id_token(self, token: str, policy: Policy) -> Principal | None:
         """The robot that a rule on the claims of an ID token names."""
+        try:
+            require_short(token)
+        except TokenInvalidError as error:
+            raise CredentialsInvalidError(error.message) from error
         made_by = read_issuer(token)
         for issuer in self._oidc:
             if issuer.issuer != made_by:

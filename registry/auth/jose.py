@@ -16,10 +16,12 @@ from itertools import islice
 from typing import Any, Final, NoReturn
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from registry import clock
 from registry.errors import TokenInvalidError
@@ -28,6 +30,9 @@ PublicKey = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 
 MAX_TOKEN = 8 << 10
 """Bytes of a token that are looked at."""
+
+NAMELESS = ""
+"""The `kid` of a token that has none."""
 
 MAX_KEYS = 100
 """Keys of a document that are looked at."""
@@ -90,9 +95,10 @@ def verify(
     `leeway` is in seconds. An `outside` issuer may add headers and leave out `nbf` and `sub`.
     Raises TokenInvalidError for everything else, whatever the token is.
     """
-    match = _TOKEN.fullmatch(token) if len(token) <= MAX_TOKEN else None
+    require_short(token)
+    match = _TOKEN.fullmatch(token)
     if match is None:
-        raise TokenInvalidError("the token is not a signed token of at most 8 KiB")
+        raise TokenInvalidError("the token is not a signed token (JWS)")
     header = _read(_decode(match[1]), "header")
     key = _find_key(header, keys, types=types, outside=outside)
     try:
@@ -104,6 +110,15 @@ def verify(
     _check_names(claims, issuer, audience, outside=outside)
     require_current(claims, leeway=leeway, outside=outside)
     return claims
+
+
+def require_short(token: str) -> None:
+    """Raise TokenInvalidError for a token above the limit."""
+    if len(token) > MAX_TOKEN:
+        raise TokenInvalidError(
+            f"the token has {len(token)} bytes, and at most {MAX_TOKEN} are read; its issuer must "
+            "name fewer repositories, and leave out x5c"
+        )
 
 
 def require_current(
@@ -135,6 +150,27 @@ def public_keys(jwks: object) -> dict[str, VerificationKey]:
     return keys
 
 
+def add_aliases(keys: Mapping[str, VerificationKey]) -> dict[str, VerificationKey]:
+    """Return the keys also under the names that issuers give them who publish no document.
+
+    These are the RFC 7638 thumbprint, the key id of libtrust, and, for the only key, no name.
+    docker_auth (`getRFC7638Thumbprint`) hashes the generator of an EC key's curve in place of the
+    key: that name counts where one key alone has it. A name of the document always comes first.
+    """
+    aliases: dict[str, VerificationKey] = {}
+    of_curve: dict[str, list[VerificationKey]] = {}
+    for key in keys.values():
+        aliases.setdefault(_thumbprint_of(key.key), key)
+        aliases.setdefault(_libtrust_id(key.key), key)
+        if isinstance(key.key, EllipticCurvePublicKey):
+            generator = ec.derive_private_key(1, key.key.curve).public_key()
+            of_curve.setdefault(_thumbprint_of(generator), []).append(key)
+    aliases |= {name: found[0] for name, found in of_curve.items() if len(found) == 1}
+    if len(keys) == 1:
+        aliases[NAMELESS] = next(iter(keys.values()))
+    return {**aliases, **keys}
+
+
 def thumbprint(jwk: Mapping[str, Any]) -> str:
     """Return the RFC 7638 thumbprint of an EC, OKP or RSA key, with SHA-256, in base64url."""
     members = {name: jwk[name] for name in _MEMBERS[jwk["kty"]]}
@@ -164,10 +200,14 @@ def _find_key(
     kind = header.get("typ", "")
     if not isinstance(kind, str) or kind.lower() not in types:
         raise TokenInvalidError("the token is of another type")
-    kid = header.get("kid")
+    kid = header.get("kid", NAMELESS)
     key = keys.get(kid) if isinstance(kid, str) else None
     if key is None:
-        raise TokenInvalidError("the token is signed by an unknown key")
+        raise TokenInvalidError(
+            "the token does not name its key (kid), and there is more than one"
+            if kid == NAMELESS and keys and outside
+            else "the token is signed by an unknown key"
+        )
     if header.get("alg") != key.algorithm:
         raise TokenInvalidError("the token's algorithm is not that of its key")
     return key
@@ -217,6 +257,19 @@ def _public_key(entry: dict[str, Any]) -> VerificationKey | None:
     if isinstance(key, RSAPublicKey) and key.key_size < _RSA_BITS:
         return None
     return VerificationKey(kid, algorithm, key)
+
+
+def _thumbprint_of(key: PublicKey) -> str:
+    if isinstance(key, RSAPublicKey):
+        return thumbprint(RSAAlgorithm.to_jwk(key, as_dict=True))
+    return thumbprint(jwk_of(key))
+
+
+def _libtrust_id(key: PublicKey) -> str:
+    """Return the key id of Docker's libtrust: base32 of the first 240 bits of a SHA-256."""
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
+    return ":".join(text[at : at + 4] for at in range(0, len(text), 4))
 
 
 def _decode(segment: str) -> bytes:

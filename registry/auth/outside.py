@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from registry.auth.issuers import Rule
-from registry.auth.jose import VerificationKey, public_keys, require_current, verify
+from registry.auth.jose import (
+    VerificationKey,
+    add_aliases,
+    public_keys,
+    require_current,
+    verify,
+)
 from registry.auth.recent import Recent
 from registry.auth.tokens import read_issuer
 from registry.client.web import MAX_DOCUMENT, Web
@@ -105,7 +111,8 @@ class OutsideIssuer:
     async def _fetch(self) -> bool:
         """Fetch the keys and tell whether there were some; else the former ones stay."""
         try:
-            keys = _some_keys(await self._source())
+            document = _some_keys(await self._source())
+            keys = add_aliases(document)
         except UpstreamError as error:
             logger.warning("the keys of %s were not fetched: %s", self.issuer, error.message)
         except Exception:
@@ -113,7 +120,7 @@ class OutsideIssuer:
             logger.exception("the keys of %s were not fetched", self.issuer)
         else:
             if keys != self._keys:
-                logger.info("the keys of %s have changed: there are %d", self.issuer, len(keys))
+                logger.info("the keys of %s have changed: there are %d", self.issuer, len(document))
                 self._keys = keys
                 # A key that was taken out proves nothing any more, nor what it has proved.
                 self._proved = Recent(_RECENT, _RECENT_SECONDS)

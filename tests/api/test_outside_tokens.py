@@ -1,5 +1,7 @@
 """Tokens of other servers: taken as they are, or exchanged for those of a robot."""
 
+import base64
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from registry.auth import principals
 from registry.auth.jose import jwk_of
@@ -103,6 +106,40 @@ async def test_an_outside_token_is_worth_what_it_says_and_no_more(
             answer = await api.http.get("/v2/team/app/manifests/x", headers=bearer(wrong))
             assert read_challenge(answer)["error"] == "invalid_token"
         assert [path for path, _ in issuer.requests] == ["/keys"] * len(issuer.requests)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_token_is_taken_by_the_name_that_docker_auth_gives_its_key_and_without(
+    start_api: Started, issuer: Upstream
+) -> None:
+    """The document names the key otherwise, as `moorage` and others write it."""
+    issuer.put("/keys", {"keys": [{**JWKS["keys"][0], "kid": "the key of the document"}]})
+    der = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
+    libtrust = ":".join(text[at : at + 4] for at in range(0, 48, 4))
+    claims = {**good_claims(ISSUER, AUDIENCE), "access": access("team/app", "pull")}
+    async with trusting(start_api, issuer) as api:
+        for kid in (libtrust, JWKS["keys"][0]["kid"], "the key of the document", None):
+            header = {"typ": "JWT", "alg": "EdDSA", **({"kid": kid} if kid else {})}
+            token = bearer(assemble(header, claims, signer(KEY)))
+            answer = await api.http.get("/v2/team/app/manifests/x", headers=token)
+            assert answer.status_code == 404, kid
+        header = {"typ": "JWT", "alg": "EdDSA", "kid": "another"}
+        token = bearer(assemble(header, claims, signer(KEY)))
+        answer = await api.http.get("/v2/team/app/manifests/x", headers=token)
+        assert "unknown key" in answer.text
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_token_above_the_limit_is_told_so(start_api: Started, issuer: Upstream) -> None:
+    long = token_for("team/app", "pull", padding="x" * 7000)
+    assert len(long) > 8192
+    realm = "https://gitlab.example.org/jwt/auth"
+    for more in ({}, {"own": "false", "realm": realm}):
+        async with trusting(start_api, issuer, **more) as api:
+            answer = await api.http.get("/v2/team/app/manifests/x", headers=bearer(long))
+            assert read_challenge(answer)["error"] == "invalid_token"
+            assert f"{len(long)} bytes, and at most 8192 are read" in answer.text
 
 
 async def test_own_users_sign_in_beside_an_outside_issuer(

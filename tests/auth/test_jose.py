@@ -1,7 +1,10 @@
 """Tokens and keys, with real keys; everything that forging.py makes is refused."""
 
 import base64
+import hashlib
 import json
+import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,8 +12,10 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from registry.auth import jose
 from registry.auth.jose import VerificationKey, jwk_of, public_keys, thumbprint
@@ -147,7 +152,9 @@ def test_the_limit_is_8_kib() -> None:
         if accepted:
             verify(token)
         else:
-            with pytest.raises(TokenInvalidError, match="8 KiB"):
+            with pytest.raises(
+                TokenInvalidError, match=f"has {len(token)} bytes, and at most 8192"
+            ):
                 verify(token)
 
 
@@ -383,6 +390,82 @@ def test_at_most_100_keys() -> None:
     jwk = jwk_of(ED25519.public_key())
     keys = [{**jwk, "kid": str(number)} for number in range(200)]
     assert list(public_keys({"keys": keys})) == [str(number) for number in range(100)]
+
+
+@pytest.fixture(scope="module")
+def issuers() -> dict[str, VerificationKey]:
+    """Keys of a document, one of each kind, with names of their own."""
+    document = [
+        {**ECAlgorithm.to_jwk(P256.public_key(), as_dict=True), "kid": "ec"},
+        {**RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True), "kid": "rsa"},
+        {**jwk_of(ED25519.public_key()), "kid": "ed"},
+    ]
+    return public_keys({"keys": document})
+
+
+class TestAliases:
+    """Names of keys as docker_auth, GitLab and Distribution make them, by OpenSSL and by hand."""
+
+    @pytest.mark.parametrize(("name", "private"), [("ec", P256), ("rsa", RSA), ("ed", ED25519)])
+    def test_both_names_of_docker_auth(
+        self, issuers: dict[str, VerificationKey], name: str, private: Any
+    ) -> None:
+        der = subprocess.run(
+            ["openssl", "pkey", "-pubin", "-outform", "DER"],
+            input=private.public_key().public_bytes(
+                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+            ),
+            capture_output=True,
+            check=True,
+        ).stdout
+        text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
+        libtrust = ":".join(textwrap.wrap(text, 4))
+        assert len(libtrust) == 59
+        keys = jose.add_aliases(issuers)
+        assert keys[libtrust] is keys[name] is issuers[name]
+        jwk = json.loads(
+            jwt.get_algorithm_by_name(issuers[name].algorithm).to_jwk(private.public_key())
+        )
+        assert keys[thumbprint(jwk)] is issuers[name]
+
+    def test_the_name_that_docker_auth_gives_each_key_of_a_curve(
+        self, issuers: dict[str, VerificationKey]
+    ) -> None:
+        """The thumbprint of the generator of P-256."""
+        generator = {
+            "crv": "P-256",
+            "kty": "EC",
+            "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+            "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
+        }
+        assert jose.add_aliases(issuers)[thumbprint(generator)] is issuers["ec"]
+        other = ec.generate_private_key(ec.SECP256R1())
+        two = {**issuers, "other": key_of(other)}
+        assert thumbprint(generator) not in jose.add_aliases(two)
+
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_a_token_without_a_name_is_taken_where_there_is_one_key(self, outside: bool) -> None:
+        one = jose.add_aliases({key_of(ED25519).kid: key_of(ED25519)})
+        claims = good_claims(ISSUER, AUDIENCE)
+        token = assemble({"alg": "EdDSA", "typ": "JWT"}, claims, signer(ED25519))
+        assert verify(token, one, outside=True)["sub"] == claims["sub"]
+        forgery = assemble(
+            {"alg": "EdDSA", "typ": "JWT"},
+            claims,
+            signer(ed25519.Ed25519PrivateKey.generate()),
+        )
+        with pytest.raises(TokenInvalidError, match="signature"):
+            verify(forgery, one, outside=True)
+        for keys in (KEYS, jose.add_aliases(KEYS)):
+            with pytest.raises(TokenInvalidError, match="more than one" if outside else "unknown"):
+                verify(token, keys, outside=outside)
+
+    def test_names_of_the_document_come_first(self) -> None:
+        first, second = key_of(ED25519), key_of(P256)
+        keys = {first.kid: second, second.kid: first}
+        found = jose.add_aliases(keys)
+        assert found[first.kid] is second
+        assert found[second.kid] is first
 
 
 def test_of_two_keys_of_one_name_the_first_counts() -> None:
