@@ -2,6 +2,9 @@
 
 An access line is an INFO record on the logger `moorage.access`; its figures travel as `extra`:
 method, path, status, duration_ms, bytes_in, bytes_out, client, user_agent, principal.
+
+Much of a record was written by clients, so every part of it is cut: a client must not decide how
+fast the log grows.
 """
 
 import json
@@ -24,6 +27,15 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
 }
 # C0, DEL, C1; line separators and bidirectional marks; surrogates, which no stream can encode.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_FIELD = 256
+"""Characters of a value that a record was given."""
+
+LONGEST_MESSAGE = 4096
+"""Characters of a message, and of a line of a traceback."""
+
+MOST_LINES = 500
+"""Lines of a traceback."""
+
 _BARE = re.compile(r"[^\s\"=\\]+")
 
 
@@ -62,8 +74,36 @@ def _stamp(record: logging.LogRecord) -> bool:
     return True
 
 
+def cut(text: str, longest: int = LONGEST_FIELD) -> str:
+    """Return at most `longest` characters of the text; an ellipsis says that there were more."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _cut_value(value: Any) -> Any:
+    return cut(value) if isinstance(value, str) else value
+
+
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    extras = record.__dict__.items()
+    return {name: _cut_value(value) for name, value in extras if name not in _STANDARD}
+
+
+def _message(record: logging.LogRecord) -> str:
+    message = str(record.msg)
+    if isinstance(record.args, tuple) and record.args:
+        message = message % tuple(map(_cut_value, record.args))
+    elif record.args:
+        message = record.getMessage()
+    return cut(message, LONGEST_MESSAGE)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a traceback. An exception's message may hold what a client sent."""
+    lines = [cut(line, LONGEST_MESSAGE) for line in text.split("\n")]
+    if len(lines) <= MOST_LINES:
+        return lines
+    half = MOST_LINES // 2
+    return [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
 
 
 def _timestamp(record: logging.LogRecord) -> str:
@@ -100,13 +140,13 @@ def _text(record: logging.LogRecord) -> str:
     parts = [_timestamp(record), f"{record.levelname:<5}", record.name]
     if identity := getattr(record, "request_id", ""):
         parts.append(_pair("request_id", identity))
-    parts.append(_escape(record.getMessage()))
+    parts.append(_escape(_message(record)))
     parts.extend(_pair(name, value) for name, value in _extras(record).items())
     lines = [" ".join(parts)]
     if record.exc_info:
-        lines.extend(_TRACEBACKS.formatException(record.exc_info).split("\n"))
+        lines.extend(_lines(_TRACEBACKS.formatException(record.exc_info)))
     if record.stack_info:
-        lines.extend(record.stack_info.split("\n"))
+        lines.extend(_lines(record.stack_info))
     return "\n  | ".join([lines[0], *map(_escape, lines[1:])])
 
 
@@ -116,14 +156,14 @@ def _json(record: logging.LogRecord) -> str:
         "ts": _timestamp(record),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "message": record.getMessage(),
+        "message": _message(record),
     }
     if identity := getattr(record, "request_id", ""):
         line["request_id"] = identity
     if record.exc_info:
-        line["exception"] = _TRACEBACKS.formatException(record.exc_info)
+        line["exception"] = "\n".join(_lines(_TRACEBACKS.formatException(record.exc_info)))
     if record.stack_info:
-        line["stack"] = record.stack_info
+        line["stack"] = "\n".join(_lines(record.stack_info))
     return json.dumps(
         line | {name: value for name, value in _extras(record).items() if name not in line},
         default=str,

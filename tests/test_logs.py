@@ -29,6 +29,10 @@ def objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines(capsys)]
 
 
+def fail_with(message: str) -> None:
+    raise ValueError(message)
+
+
 def fail() -> None:
     raise RuntimeError("first\n2026-01-01T00:00:00.000Z INFO  registry.api forged\x1b")
 
@@ -221,6 +225,42 @@ def test_a_second_call_replaces_the_first(capsys: pytest.CaptureFixture[str]) ->
     assert len(logging.getLogger().handlers) == before
     api.info("once")
     assert len(objects(capsys)) == 1
+
+
+# Length: a client must not decide how fast the log grows
+
+
+LONG = "x" * (1 << 20)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_every_field_is_cut(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(style, "info", True)
+    fields = dict.fromkeys(("path", "user_agent", "method", "client", "principal"), LONG)
+    access.info("request", extra=fields)
+    api.error("refused %s for %s", LONG, "alice")
+    api.error("failed: %s", ValueError(LONG))
+    api.error("failed: %(what)s", {"what": LONG})
+    line, refused, *failed = lines(capsys)
+    assert len(line) < 5 * (logs.LONGEST_FIELD + 30) + 200
+    assert line.count("x" * (logs.LONGEST_FIELD - 1)) == 5
+    assert "x" * logs.LONGEST_FIELD not in line
+    assert len(refused) < logs.LONGEST_FIELD + 300
+    assert " for alice" in refused
+    assert all(len(each) < logs.LONGEST_MESSAGE + 300 for each in failed)
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_tracebacks_are_cut(style: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(style, "info", True)
+    for message in (LONG, "y\n" * 100_000):
+        try:
+            fail_with(message)
+        except ValueError:
+            api.exception("failed")
+    out = capsys.readouterr().err
+    assert len(out) < 3 * logs.LONGEST_MESSAGE + 30 * logs.MOST_LINES
+    assert out.count("Traceback") == 2  # the beginning is kept
 
 
 # The clock

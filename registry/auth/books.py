@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from registry.auth.origins import Origin
+from registry.logs import cut
 from registry.metadata import audit
 from registry.metadata.transaction import Transaction
 
@@ -57,14 +58,31 @@ class Actor:
     origin: Origin = _NOWHERE
 
 
-def note(tx: Transaction, actor: Actor, event: Event, target: str, **detail: Any) -> None:
-    """Write an event, in the transaction of what it tells of."""
+def note(
+    tx: Transaction, actor: Actor, event: Event, target: str, *, fold: str = "", **detail: Any
+) -> None:
+    """Write an event, in the transaction of what it tells of. Texts are cut.
+
+    Events with the same `fold` become one row with a count: the first of them is kept.
+    """
     audit.insert(
         tx,
-        actor=actor.name,
-        address=actor.origin.address,
+        actor=cut(actor.name),
+        address=cut(actor.origin.address),
         request_id=actor.origin.request_id,
         kind=event.value,
-        target=target,
-        detail=json.dumps(detail),
+        target=cut(target),
+        detail=json.dumps(_cut_all(detail)),
+        fold=fold,
     )
+
+
+def _cut_all(value: Any) -> Any:
+    """The value with each text in it cut: some were written by clients."""
+    if isinstance(value, str):
+        return cut(value)
+    if isinstance(value, dict):
+        return {key: _cut_all(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut_all(each) for each in value]
+    return value

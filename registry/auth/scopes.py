@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from registry.auth.actions import Action
 from registry.errors import NameInvalidError, TooManyScopesError
+from registry.logs import LONGEST_FIELD
 from registry.oci.names import RepositoryName
 
 _SCOPE = re.compile(r"(?P<type>[a-z0-9]+)(\([a-z0-9]+\))?:(?P<name>.+):(?P<actions>[a-z*,]*)")
@@ -17,7 +18,7 @@ _REPOSITORY_ACTIONS = (Action.PULL, Action.PUSH, Action.DELETE)
 MAX_REPOSITORIES = 1000
 """Repositories that one request may ask for."""
 
-_SHOWN = 20
+_ROOM_FOR_MORE = len(" and 1000 more")
 
 
 def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
@@ -100,10 +101,14 @@ class Scopes:
         return " ".join(map(_write, self.to_claims()))
 
     def summarize(self) -> str:
-        """Return the first scopes and the number of the others, for logs."""
-        claims = self.to_claims()
-        shown = " ".join(map(_write, claims[:_SHOWN]))
-        return f"{shown} and {len(claims) - _SHOWN} more" if claims[_SHOWN:] else shown
+        """Return as many scopes as a log field holds, and the number of the others."""
+        texts = list(map(_write, self.to_claims()))
+        shown: list[str] = []
+        for text in texts:
+            if shown and len(" ".join([*shown, text])) > LONGEST_FIELD - _ROOM_FOR_MORE:
+                return f"{' '.join(shown)} and {len(texts) - len(shown)} more"
+            shown.append(text)
+        return " ".join(shown)
 
 
 def write_actions(actions: frozenset[Action]) -> list[str]:

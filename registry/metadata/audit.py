@@ -45,16 +45,24 @@ def insert(
     kind: str,
     target: str,
     detail: str,
+    fold: str = "",
 ) -> None:
+    """Add an event, or count it where there is one of the same `fold` already."""
+    statement = tx.insert(audit).values(
+        at=tx.now,
+        actor=actor,
+        address=address,
+        request_id=request_id,
+        kind=kind,
+        target=target,
+        detail=detail,
+        fold=fold or None,
+    )
     tx.execute(
-        sa.insert(audit).values(
-            at=tx.now,
-            actor=actor,
-            address=address,
-            request_id=request_id,
-            kind=kind,
-            target=target,
-            detail=detail,
+        statement.on_conflict_do_update(
+            index_elements=[_a.fold],
+            index_where=_a.fold.is_not(None),
+            set_={"count": _a.count + 1},
         )
     )
 

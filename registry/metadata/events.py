@@ -23,6 +23,18 @@ _IS_TOLD = sa.and_(
     sa.or_(_f.kind != Change.BLOB_UNLINK.value, _f.actor != _COLLECTOR),
 )
 
+_AUDIT_COLUMNS = (
+    _a.number,
+    _a.at,
+    _a.actor,
+    _a.kind,
+    _a.target,
+    _a.address,
+    _a.request_id,
+    _a.detail,
+    _a.count,
+)
+
 BEYOND = 10**18 - 1
 """A number that no event has: those before it are all."""
 
@@ -40,7 +52,8 @@ class Source(StrEnum):
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One event: `at` in microseconds, `detail` JSON without secrets. Events of the feed have a
-    digest or two instead, and neither address nor request.
+    digest or two instead, and neither address nor request. A row of the audit log stands for
+    `count` events of one minute, of which `at` is the first.
     """
 
     source: Source
@@ -52,6 +65,7 @@ class EventRow:
     address: str = ""
     request_id: str = ""
     detail: str = "{}"
+    count: int = 1
     digest: Digest | None = None
     old_digest: Digest | None = None
 
@@ -78,8 +92,7 @@ def list_audit(
     """At most `n` events of the audit log after the number `last`, or before it if the newest come
     first.
     """
-    columns = (_a.number, _a.at, _a.actor, _a.kind, _a.target, _a.address, _a.request_id, _a.detail)
-    query = sa.select(*columns).order_by(_a.number.desc() if newest_first else _a.number)
+    query = sa.select(*_AUDIT_COLUMNS).order_by(_a.number.desc() if newest_first else _a.number)
     query = query.where(*_bound(tx, audit, which.since, last, newest_first=newest_first))
     if which.actor:
         query = query.where(_a.actor == which.actor)

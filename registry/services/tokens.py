@@ -4,6 +4,7 @@ Source: Distribution's specifications token and oauth.
 """
 
 import contextlib
+import hashlib
 import logging
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 
 logger = logging.getLogger(__name__)
+
+_MINUTE = 60_000_000
+"""Microseconds."""
 
 _ADDRESSES = 10_000
 _BOOKED_EVERY = 60.0
@@ -94,6 +98,7 @@ class Tokens:
                 Actor(caller.principal.name, origin),
                 Event.TOKEN_ISSUE,
                 access.scopes.summarize() or "-",
+                fold=_fold(tx, caller, access.scopes, origin, offline=refresh is not None),
                 id=access.id,
                 client=request.client,
                 refresh=refresh is not None,
@@ -145,6 +150,17 @@ class Tokens:
         with contextlib.suppress(DatabaseMovingError):  # not worth a sign-in
             await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
         return caller
+
+
+def _fold(tx: Transaction, caller: Caller, scopes: Scopes, origin: Origin, *, offline: bool) -> str:
+    """Return the key of tokens that are one event: the same caller, scopes, network and minute.
+
+    A token from another network stays an event of its own: it may be a stolen one.
+    """
+    principal, minute = caller.principal, tx.now // _MINUTE
+    alike = (principal.name, principal.credential, origin.network, offline, minute)
+    text = "\n".join([*map(str, alike), *sorted(str(scopes).split())])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _allowed(caller: Caller, asked: Scopes) -> Scopes:

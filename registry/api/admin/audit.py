@@ -63,6 +63,8 @@ class ListEvents(Asked, frozen=True):
 
 def _show(row: EventRow) -> Event:
     detail = json.loads(row.detail)
+    if row.count > 1:
+        detail["count"] = row.count
     if row.digest is not None:
         detail["digest"] = str(row.digest)
     if row.old_digest is not None:

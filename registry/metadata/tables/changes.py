@@ -57,6 +57,16 @@ audit = sa.Table(
     sa.Column("target", TEXT, nullable=False),
     # JSON; never a secret.
     sa.Column("detail", sa.Text, nullable=False),
+    # Events with one key are one row: a count of them, and what the first was.
+    sa.Column("fold", TEXT),
+    sa.Column("count", sa.BigInteger, nullable=False, server_default="1"),
+    sa.Index(
+        "ix_audit_fold",
+        "fold",
+        unique=True,
+        sqlite_where=sa.text("fold IS NOT NULL"),
+        postgresql_where=sa.text("fold IS NOT NULL"),
+    ),
     sa.Index(None, "actor", "number"),
     sa.Index(None, "at"),
     sqlite_autoincrement=True,
