@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from registry.auth.books import Actor, Event, note
 from registry.auth.keyring import Keyring
@@ -121,7 +122,7 @@ class Users:
 
         def work(tx: Transaction) -> UserRow:
             user = find_user_or_raise(tx, name, lock=True)
-            changed = {}
+            changed: dict[str, Any] = {}
             if disabled is not None and disabled != user.disabled:
                 users.set_disabled(tx, user, disabled=disabled)
                 changed["disabled"] = disabled
