@@ -128,7 +128,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         collector=Collector(database, rules),
         why=Why(database, stores, rules),
         pulls=Pulls(database, settings.retention.pulls),
-        retention_rules=RetentionRules(database),
+        retention_rules=RetentionRules(database, interval=settings.retention.interval),
         retention=Retention(
             database,
             interval=settings.retention.interval,

@@ -34,6 +34,8 @@ class Event(StrEnum):
     KEY_ROTATE = "key.rotate"
     KEY_REVOKE = "key.revoke"
     RETENTION_SET = "retention.set"
+    RETENTION_ENABLE = "retention.enable"
+    RETENTION_DISABLE = "retention.disable"
     RETENTION_REMOVE = "retention.remove"
     RETENTION_RUN = "retention.run"
     BACKUP_CREATE = "backup.create"

@@ -248,6 +248,11 @@ def _add_retention(retention: _Noun) -> None:
         ("--drop-untagged", "drop manifests untagged for so long"),
     ):
         command.add_argument(option, metavar="DURATION", help=summary)
+    command.add_argument(
+        "--now", action="store_true", help="let them drop at once, before anybody saw the plan"
+    )
+    retention.add("enable", "let the rules of a pattern drop from now on", "PATTERN")
+    retention.add("disable", "let the rules of a pattern drop nothing any more", "PATTERN")
     retention.add("list", "list the rules", function="list_all")
     retention.add("remove", "remove the rules of a pattern", "PATTERN")
     for verb, summary in (

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from registry.cli import admin, output
+from registry.cli.moments import write_moment
 from registry.units import format_size
 
 _REPOSITORIES = 100
@@ -13,24 +14,67 @@ _REPOSITORIES = 100
 
 
 def set_rules(args: argparse.Namespace) -> int:
-    rules = admin.do(
-        args,
-        "set_retention_rules",
-        pattern=args.pattern,
-        keep=args.keep,
-        keep_newest=args.keep_newest,
-        by=args.by,
-        keep_per_minor=args.keep_per_minor,
-        drop=args.drop,
-        drop_not_pulled=args.drop_not_pulled,
-        drop_untagged=args.drop_untagged,
-    )
-    output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
-    if not (rules["drop"] or rules["drop_not_pulled"] or rules["drop_untagged"]):
-        output.hint(
-            "These rules keep, and drop nothing: say what goes with --drop, --drop-not-pulled or "
-            "--drop-untagged, here or for another pattern."
+    async def work(desk: admin.Desk) -> None:
+        rules = await desk.send(
+            "set_retention_rules",
+            pattern=args.pattern,
+            keep=args.keep,
+            keep_newest=args.keep_newest,
+            by=args.by,
+            keep_per_minor=args.keep_per_minor,
+            drop=args.drop,
+            drop_not_pulled=args.drop_not_pulled,
+            drop_untagged=args.drop_untagged,
+            now=args.now,
         )
+        output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+        if not _drops(rules):
+            output.hint(
+                "These rules keep, and drop nothing: say what goes with --drop, --drop-not-pulled "
+                "or --drop-untagged, here or for another pattern."
+            )
+        elif not args.json:
+            total = {"tags": 0, "manifests": 0, "bytes": 0}
+            await _write_tables(_iter_plans(desk, args.pattern), total, going_only=True)
+            output.hint(_explain_state(rules))
+
+    admin.run(args, work)
+    return 0
+
+
+def _drops(rules: Any) -> bool:
+    return bool(rules["drop"] or rules["drop_not_pulled"] or rules["drop_untagged"])
+
+
+def _explain_state(rules: Any) -> str:
+    """When the rules drop something, and how to change that."""
+    pattern = rules["pattern"]
+    if not rules["enabled"]:
+        return (
+            "Nothing is dropped yet. To let these rules drop what the plan shows: "
+            f"moorage retention enable '{pattern}'"
+        )
+    if rules["waits_until"] is not None:
+        return (
+            f"The rules have changed, so nothing is dropped in {pattern} until "
+            f"{write_moment(rules['waits_until'])}. To stop them: moorage retention disable "
+            f"'{pattern}'; to let them drop at once: moorage retention enable '{pattern}'"
+        )
+    return "These rules are enabled: the next run of the job drops what the plan shows."
+
+
+def enable(args: argparse.Namespace) -> int:
+    rules = admin.do(args, "enable_retention_rules", pattern=args.pattern)
+    output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+    if not args.json:
+        output.hint(_explain_state(rules))
+    return 0
+
+
+def disable(args: argparse.Namespace) -> int:
+    rules = admin.do(args, "disable_retention_rules", pattern=args.pattern)
+    said = f"The rules for {args.pattern} drop nothing any more, and keep what they do."
+    output.show(rules, said, as_json=args.json)
     return 0
 
 
@@ -54,8 +98,18 @@ def list_all(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"rules": found})
     else:
-        output.write_table(("PATTERN", "RULES"), [(r["pattern"], _write(r)) for r in found])
+        rows = [(each["pattern"], _write_state(each), _write(each)) for each in found]
+        output.write_table(("PATTERN", "STATE", "RULES"), rows)
     return 0
+
+
+def _write_state(rules: Any) -> str:
+    if not _drops(rules):
+        return "keeps"
+    if not rules["enabled"]:
+        return "not enabled"
+    waits = rules["waits_until"]
+    return f"drops after {write_moment(waits)}" if waits else "enabled"
 
 
 def remove(args: argparse.Namespace) -> int:
@@ -103,10 +157,14 @@ async def _write_json(pages: AsyncIterator[list[Any]], total: dict[str, int]) ->
     output.write("], " + json.dumps(total)[1:])
 
 
-async def _write_tables(pages: AsyncIterator[list[Any]], total: dict[str, int]) -> None:
+async def _write_tables(
+    pages: AsyncIterator[list[Any]], total: dict[str, int], *, going_only: bool = False
+) -> None:
     paused_until = None
+    not_enabled: set[str] = set()
     async for plans in pages:
         _count(plans, total)
+        not_enabled.update(pattern for each in plans for pattern in each["not_enabled"])
         paused_until = plans[-1]["paused_until"] if plans else paused_until
         rows = [
             (
@@ -118,6 +176,7 @@ async def _write_tables(pages: AsyncIterator[list[Any]], total: dict[str, int]) 
             )
             for each in plans
             for item, found in _list_items(each)
+            if found["goes"] or not going_only
         ]
         if rows:
             output.write_table(("WHAT", "", "FREES", "RULES OF", "WHY"), rows)
@@ -125,8 +184,18 @@ async def _write_tables(pages: AsyncIterator[list[Any]], total: dict[str, int]) 
         f"{total['tags']} tags and {total['manifests']} manifests would go, which frees "
         f"{format_size(total['bytes'])}."
     )
+    if going_only:
+        return
     if paused_until is not None:
-        output.hint(f"The database's clock has jumped: nothing goes until {paused_until}.")
+        output.hint(
+            f"Nothing is dropped until {write_moment(paused_until)}: rules have changed, or the "
+            "database's clock has jumped."
+        )
+    for pattern in sorted(not_enabled):
+        output.hint(
+            f"The rules for {pattern} are not enabled, so nothing is dropped by them: "
+            f"moorage retention enable '{pattern}'"
+        )
 
 
 def _list_items(plan: Any) -> list[tuple[str, Any]]:

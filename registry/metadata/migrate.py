@@ -17,7 +17,7 @@ from registry.metadata.transaction import Transaction
 if TYPE_CHECKING:
     from alembic.config import Config
 
-VERSION = 12
+VERSION = 13
 """The schema this code writes: the number of the newest migration."""
 
 _MOVES = 4

@@ -14,7 +14,8 @@ _r = retention_rules.c
 @dataclass(frozen=True, slots=True)
 class RuleRow:
     """The rules of a pattern: `keep` and `drop` are patterns of tags between spaces, ages are
-    microseconds, and what is None is no rule.
+    microseconds, and what is None is no rule. `waits_until`, by the database's clock: nothing is
+    dropped before in the repositories of the pattern.
     """
 
     pattern: str
@@ -25,6 +26,13 @@ class RuleRow:
     drop: str
     drop_not_pulled: int | None
     drop_untagged: int | None
+    enabled: bool = False
+    waits_until: int | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether any of the rules drops something."""
+        return bool(self.drop) or (self.drop_not_pulled, self.drop_untagged) != (None, None)
 
 
 _COLUMNS = (
@@ -36,6 +44,18 @@ _COLUMNS = (
     _r.drop,
     _r.drop_not_pulled,
     _r.drop_untagged,
+    _r.enabled,
+    _r.waits_until,
+)
+
+# What is left of rules that were removed has none of them.
+_IS_REMOVED = sa.and_(
+    _r.keep == "",
+    _r.keep_newest.is_(None),
+    _r.keep_per_minor.is_(None),
+    _r.drop == "",
+    _r.drop_not_pulled.is_(None),
+    _r.drop_untagged.is_(None),
 )
 
 
@@ -47,16 +67,44 @@ def put(tx: Transaction, row: RuleRow) -> None:
     tx.execute(insert.on_conflict_do_update(index_elements=[_r.pattern], set_=changed))
 
 
-def delete(tx: Transaction, pattern: str) -> bool:
-    """Remove the rules of the pattern; whether there were any."""
-    gone = sa.delete(retention_rules).where(_r.pattern == pattern)
-    return tx.execute(gone).rowcount > 0
+def find(tx: Transaction, pattern: str, *, lock: bool = False) -> RuleRow | None:
+    """The rules of the pattern, or what is left of them."""
+    query = sa.select(*_COLUMNS).where(_r.pattern == pattern)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    return RuleRow(*row) if row else None
+
+
+def remove(tx: Transaction, pattern: str, waits_until: int) -> bool:
+    """Remove the rules of the pattern, in whose repositories nothing is dropped until then: other
+    rules may drop what these have kept. Whether there were any.
+    """
+    changed = {
+        "keep": "",
+        "keep_newest": None,
+        "keep_per_minor": None,
+        "drop": "",
+        "drop_not_pulled": None,
+        "drop_untagged": None,
+        "enabled": False,
+        "waits_until": waits_until,
+    }
+    statement = sa.update(retention_rules).where(_r.pattern == pattern, ~_IS_REMOVED)
+    return tx.execute(statement.values(**changed)).rowcount > 0
+
+
+def forget_removed(tx: Transaction, now: int) -> None:
+    """Delete what is left of rules that were removed, for which nothing waits any more."""
+    tx.execute(sa.delete(retention_rules).where(_IS_REMOVED, _r.waits_until <= now))
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[RuleRow]:
     """The rules of at most `n` patterns after `last`, in byte order."""
-    query = sa.select(*_COLUMNS).where(_r.pattern > last).order_by(_r.pattern).limit(n)
-    return [RuleRow(*row) for row in tx.execute(query)]
+    query = sa.select(*_COLUMNS).where(_r.pattern > last, ~_IS_REMOVED)
+    return [RuleRow(*row) for row in tx.execute(query.order_by(_r.pattern).limit(n))]
+
+
+def is_any_enabled(tx: Transaction) -> bool:
+    return tx.execute(sa.select(_r.pattern).where(_r.enabled).limit(1)).first() is not None
 
 
 def list_all(tx: Transaction) -> list[RuleRow]:

@@ -31,7 +31,12 @@ from registry.services.freed import measure
 from registry.services.protection import find_protected_tags
 from registry.services.removal import delete_manifest, delete_tag, find_protected_manifests
 from registry.services.retention_plan import Decision, Item, decide_loose, decide_tags
-from registry.services.retention_rules import RetentionRule, read_rule
+from registry.services.retention_rules import (
+    RetentionRule,
+    find_active,
+    keep_only,
+    read_rule,
+)
 from registry.services.retention_targets import list_targets
 
 __all__ = ["Decision", "LooseManifest", "Piece", "Plan", "Retention", "Status", "TagUse"]
@@ -51,7 +56,7 @@ _EVERYTHING = RepositoryPattern.parse("**")
 class Plan:
     """What the rules say about a repository, and what that rests on: it holds as long as the rules
     are these and nobody else has deleted a tag after the change number `head`. Nothing goes before
-    `paused_until`, in microseconds.
+    `paused_until`, in microseconds: the clock has jumped, or rules have changed.
     """
 
     repository: RepositoryRow
@@ -60,6 +65,11 @@ class Plan:
     tags: list[Decision[TagUse]]
     manifests: list[Decision[LooseManifest]]
     paused_until: int | None
+
+    @property
+    def not_enabled(self) -> list[str]:
+        """Patterns whose rules would drop something once they are enabled."""
+        return [row.pattern for row in self.rules if row.drops and not row.enabled]
 
     @property
     def drops(self) -> list[Decision[TagUse] | Decision[LooseManifest]]:
@@ -129,21 +139,26 @@ class Retention:
         self._ages = Ages(database, grace)
         self._read_only = read_only
 
-    async def list_names(self, asked: RepositoryPattern, last: str) -> list[str]:
+    async def list_names(
+        self, asked: RepositoryPattern, last: str, *, enabled: bool = True
+    ) -> list[str]:
         """Some of the repositories of the pattern that rules speak of, after the name `last`, in
-        byte order; none: there are no more.
+        byte order; none: there are no more. `enabled`: only rules that are.
         """
-        return await self._db.read(lambda tx: list_targets(tx, asked, last), patience=LONG)
+        return await self._db.read(
+            lambda tx: list_targets(tx, asked, last, enabled=enabled), patience=LONG
+        )
 
     async def list_plans(
         self, asked: RepositoryPattern, n: int, last: str
     ) -> tuple[list[Plan], str | None]:
-        """Plans of at most `n` repositories of the pattern after the name `last`, with bytes, and
-        after which name there may be more. Fewer than `n` where they are long or take long.
+        """Plans of at most `n` repositories of the pattern after the name `last`, with bytes and
+        as if all rules were enabled, and after which name there may be more. Fewer than `n` where
+        they are long or take long.
         """
         plans: list[Plan] = []
         until = time.monotonic() + SECONDS
-        while names := await self.list_names(asked, last):
+        while names := await self.list_names(asked, last, enabled=False):
             for name in names:
                 plan = await self.plan(RepositoryName(name), measured=True)
                 plans += [plan] if plan else []
@@ -157,7 +172,8 @@ class Retention:
         self, name: RepositoryName, now: int | None = None, *, measured: bool = False
     ) -> Plan | None:
         """What the rules say about the repository `now`, in microseconds, None: by the database's
-        clock; with the bytes that come free if `measured`. None if there is no such repository.
+        clock; None if there is no such repository. `measured`: for people, with the bytes that come
+        free, and what rules would drop that are not enabled or wait.
         """
         return await self._db.read(lambda tx: self._plan(tx, name, now, measured), patience=LONG)
 
@@ -171,7 +187,13 @@ class Retention:
         if repository is None:
             return None
         rows = retention_rules.list_of(tx, list_patterns(str(name)))
-        rules = [read_rule(row) for row in rows]
+        waits_until = max((row.waits_until or 0 for row in rows), default=0)
+        if measured:
+            rules = [read_rule(row) for row in rows]
+        elif waits_until > now:
+            rules = [keep_only(read_rule(row)) for row in rows]
+        else:
+            rules = [find_active(row) for row in rows]
         uses = retention.list_tags(tx, repository) if rows else []
         protected = find_protected_tags(tx, repository, uses)
         decided = decide_tags(rules, uses, protected, now)
@@ -184,7 +206,7 @@ class Retention:
             head,
             decided,
             self._decide_loose(tx, repository, rules, loose, now),
-            self._ages.find_pause(tx),
+            _find_latest(self._ages.find_pause(tx), waits_until if waits_until > now else None),
         )
         return _measure(tx, plan) if measured else plan
 
@@ -205,6 +227,7 @@ class Retention:
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is dropped")
+        await self._db.read(lambda tx: _require_enabled(tx, asked))
         now = await self._find_now()
         if now is None:
             raise ConflictError(await self._db.read(self._excuse))
@@ -232,7 +255,7 @@ class Retention:
         run, now = retention_run.find(tx), retention.read_now(tx)
         paused_until = self._ages.find_pause(tx)
         due_at: int | None = max(now, paused_until or now)
-        if self._read_only or not retention_rules.list_page(tx, 1, ""):
+        if self._read_only or not retention_rules.is_any_enabled(tx):
             due_at = None
         # A run that began later than now did so by a clock that has been set back since.
         elif run is not None and run.ended_at is not None and run.started_at <= now:
@@ -255,7 +278,7 @@ class Retention:
             return 0
         last = ""
         if status.run is None or status.run.ended_at is not None:
-            await self._db.write(retention_run.start, actor=OPERATOR.name)
+            await self._db.write(_start, actor=OPERATOR.name)
         else:
             last = status.run.done
         piece = await self._run(_EVERYTHING, last, now)
@@ -327,6 +350,40 @@ class Retention:
         else:
             dropped = _drop_manifest(tx, repository, item)
         return (_Outcome.DROPPED if dropped else _Outcome.CHANGED), head
+
+
+def _start(tx: Transaction) -> None:
+    """Begin a run of the job."""
+    retention_rules.forget_removed(tx, retention.read_now(tx))
+    retention_run.start(tx)
+
+
+def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
+    """Raise ConflictError where rules speak of the repositories, and none of them may drop now."""
+    rows = [
+        row
+        for row in retention_rules.list_all(tx)
+        if row.drops and read_rule(row).pattern.meet(asked) is not None
+    ]
+    enabled = [row for row in rows if row.enabled]
+    if rows and not enabled:
+        pattern = rows[0].pattern
+        raise ConflictError(
+            f"the retention rules for {pattern} are not enabled, so nothing is dropped: look at "
+            f"moorage retention plan '{pattern}', then run moorage retention enable '{pattern}'"
+        )
+    now = retention.read_now(tx)
+    if enabled and all((row.waits_until or 0) > now for row in enabled):
+        row = enabled[0]
+        raise ConflictError(
+            f"the retention rules for {row.pattern} have changed, so nothing is dropped until "
+            f"{rfc3339(row.waits_until or now)}; moorage retention enable '{row.pattern}' ends the "
+            "wait"
+        )
+
+
+def _find_latest(*moments: int | None) -> int | None:
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:

@@ -1,18 +1,32 @@
 """Retention rules: set, listed and removed, a pattern of repositories at a time."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
 from registry.auth.books import Actor, Event, note
 from registry.auth.patterns import RepositoryPattern
-from registry.errors import InputInvalidError, NotFoundError
-from registry.metadata import retention_rules
+from registry.errors import ConflictError, InputInvalidError, NotFoundError
+from registry.metadata import retention, retention_rules
 from registry.metadata.database import Database
 from registry.metadata.retention_rules import RuleRow
 from registry.metadata.transaction import Transaction
 from registry.oci.tag_patterns import TagPattern
 from registry.services.retention_plan import NewestBy, RetentionRule
 
-__all__ = ["NewestBy", "RetentionRule", "RetentionRules"]
+__all__ = ["NewestBy", "RetentionRule", "RetentionRules", "RuleState"]
+
+_SECOND = 1_000_000
+_UNSAID = {"pattern", "enabled", "waits_until"}
+
+
+def find_active(row: RuleRow) -> RetentionRule:
+    """The rules of the row that are in force: what is not enabled only keeps."""
+    rule = read_rule(row)
+    return rule if row.enabled else keep_only(rule)
+
+
+def keep_only(rule: RetentionRule) -> RetentionRule:
+    """What the rule keeps, without what it drops."""
+    return replace(rule, drop=(), drop_not_pulled=None, drop_untagged=None)
 
 
 def read_rule(row: RuleRow) -> RetentionRule:
@@ -42,38 +56,114 @@ def _write_rule(rule: RetentionRule) -> RuleRow:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RuleState:
+    """The rules of a pattern, whether they drop anything, and from when on, in microseconds."""
+
+    rule: RetentionRule
+    enabled: bool
+    waits_until: int | None
+
+
 class RetentionRules:
-    """The rules that there are."""
+    """The rules that there are.
 
-    def __init__(self, database: Database) -> None:
+    New rules drop nothing until they are enabled. Where rules change or are removed, nothing is
+    dropped in the repositories of their pattern for one interval, so that somebody can look at the
+    plan: what they kept may go by the rules of another pattern.
+    """
+
+    def __init__(self, database: Database, *, interval: float) -> None:
+        """`interval` in seconds."""
         self._db = database
+        self._interval = round(interval * _SECOND)
 
-    async def list_page(self, n: int, last: str = "") -> list[RetentionRule]:
+    async def list_page(self, n: int, last: str = "") -> list[RuleState]:
         """The rules of at most `n` patterns after `last`, in byte order."""
-        rows = await self._db.read(lambda tx: retention_rules.list_page(tx, n, last))
-        return [read_rule(row) for row in rows]
+        return await self._db.read(
+            lambda tx: [_read_state(tx, row) for row in retention_rules.list_page(tx, n, last)]
+        )
 
-    async def set(self, rule: RetentionRule, actor: Actor) -> None:
-        """Set the rules of a pattern, in place of those it had; InputInvalidError for none."""
+    async def set(self, rule: RetentionRule, actor: Actor, *, now: bool = False) -> RuleState:
+        """Set the rules of a pattern, in place of those it had; `now`: enabled, without a wait.
+        InputInvalidError for none.
+        """
         if rule == RetentionRule(rule.pattern, newest_by=rule.newest_by):
             raise InputInvalidError("say what is to be kept or dropped")
         if rule.keep_newest is None and rule.newest_by is not NewestBy.PUSH:
             raise InputInvalidError("newest by what: that goes with how many are kept")
-        row = _write_rule(rule)
-        said = {k: v for k, v in asdict(row).items() if k != "pattern" and v not in {None, ""}}
+        wanted = _write_rule(rule)
+        said = {k: v for k, v in asdict(wanted).items() if k not in _UNSAID and v not in {None, ""}}
 
-        def work(tx: Transaction) -> None:
+        def work(tx: Transaction) -> RuleState:
+            before = retention_rules.find(tx, wanted.pattern, lock=True)
+            row = self._schedule(tx, wanted, before, now=now)
             retention_rules.put(tx, row)
-            note(tx, actor, Event.RETENTION_SET, row.pattern, **said)
+            note(tx, actor, Event.RETENTION_SET, row.pattern, **said, enabled=row.enabled)
+            return _read_state(tx, row)
 
-        await self._db.write(work, actor=actor.name)
+        return await self._db.write(work, actor=actor.name)
+
+    def _schedule(
+        self, tx: Transaction, wanted: RuleRow, before: RuleRow | None, *, now: bool
+    ) -> RuleRow:
+        """The rules with when they drop something."""
+        if now or before is None:
+            return replace(wanted, enabled=now and wanted.drops)
+        same = replace(wanted, enabled=before.enabled, waits_until=before.waits_until)
+        if same == before:
+            return before
+        waits_until = retention.read_now(tx) + self._interval
+        return replace(wanted, enabled=before.enabled and wanted.drops, waits_until=waits_until)
+
+    async def enable(self, pattern: RepositoryPattern, actor: Actor) -> RuleState:
+        """Let the rules of a pattern drop from now on; NotFoundError, and ConflictError for rules
+        that only keep.
+        """
+
+        def work(tx: Transaction) -> RuleState:
+            row = _find(tx, pattern)
+            if not row.drops:
+                raise ConflictError(
+                    f"the rules for {pattern} drop nothing, and keep what they keep already: set "
+                    "what they drop first"
+                )
+            return _change(tx, replace(row, enabled=True, waits_until=None), actor)
+
+        return await self._db.write(work, actor=actor.name)
+
+    async def disable(self, pattern: RepositoryPattern, actor: Actor) -> RuleState:
+        """Let the rules of a pattern drop nothing, and keep what they do; NotFoundError."""
+        return await self._db.write(
+            lambda tx: _change(tx, replace(_find(tx, pattern), enabled=False), actor),
+            actor=actor.name,
+        )
 
     async def remove(self, pattern: RepositoryPattern, actor: Actor) -> None:
         """Remove the rules of a pattern; NotFoundError."""
 
         def work(tx: Transaction) -> None:
-            if not retention_rules.delete(tx, str(pattern)):
-                raise NotFoundError(f"there are no retention rules for {pattern}")
+            _find(tx, pattern)
+            retention_rules.remove(tx, str(pattern), retention.read_now(tx) + self._interval)
             note(tx, actor, Event.RETENTION_REMOVE, str(pattern))
 
         await self._db.write(work, actor=actor.name)
+
+
+def _read_state(tx: Transaction, row: RuleRow) -> RuleState:
+    is_over = row.waits_until is not None and row.waits_until <= retention.read_now(tx)
+    return RuleState(read_rule(row), row.enabled, None if is_over else row.waits_until)
+
+
+def _find(tx: Transaction, pattern: RepositoryPattern) -> RuleRow:
+    row = retention_rules.find(tx, str(pattern), lock=True)
+    if row is None or read_rule(row) == RetentionRule(pattern):
+        raise NotFoundError(f"there are no retention rules for {pattern}")
+    return row
+
+
+def _change(tx: Transaction, row: RuleRow, actor: Actor) -> RuleState:
+    retention_rules.put(tx, row)
+    event = Event.RETENTION_ENABLE if row.enabled else Event.RETENTION_DISABLE
+    note(tx, actor, event, row.pattern)
+    return _read_state(tx, row)

@@ -9,10 +9,13 @@ from registry.services.retention_rules import read_rule
 _NAMES = 500
 
 
-def list_targets(tx: Transaction, asked: RepositoryPattern, last: str) -> list[str]:
+def list_targets(
+    tx: Transaction, asked: RepositoryPattern, last: str, *, enabled: bool
+) -> list[str]:
     """Some of the repositories of the pattern that rules speak of, after the name `last`, in byte
-    order; none: there are no more.
+    order; none: there are no more. `enabled`: only rules that are.
     """
-    met = [read_rule(row).pattern.meet(asked) for row in retention_rules.list_all(tx)]
+    rows = [row for row in retention_rules.list_all(tx) if row.enabled or not enabled]
+    met = [read_rule(row).pattern.meet(asked) for row in rows]
     regions = [read_region(each) for each in list_widest(each for each in met if each is not None)]
     return repositories.list_names(tx, _NAMES, last, regions) if regions else []

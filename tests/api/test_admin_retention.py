@@ -69,6 +69,7 @@ async def test_what_is_pulled_in_any_way_stays(api: Api, root: Admin, hands: Han
     assert (await kit.http.get(f"{path}/{digests['by-digest']}")).status_code == 200
     assert (await kit.http.get(f"{path}/unused-too")).status_code == 404
     await root.send("PUT", "/retention/rules", {"pattern": "**", "drop_not_pulled": "90d"})
+    await root.send("POST", "/retention/rules/enable", {"pattern": "**"})
     # Until they are written, pulls are in memory alone.
     assert await plan(root) == {"app": sorted(digests)}
     await api.opened.registry.pulls.flush()
@@ -108,6 +109,8 @@ async def test_rules_and_pages_of_plans(
     assert list(await plan(root)) == ["a", "b"]
     monkeypatch.setattr(retention, "SECONDS", -1.0)
     assert list(await plan(root)) == ["a"]
+    assert "are not enabled" in await root.refused("POST", "/retention/run", {})
+    await root.send("POST", "/retention/rules/enable", {"pattern": "**"})
     # A run is asked for piece by piece as well.
     pieces: list[int] = []
     last: str | None = ""
@@ -135,6 +138,6 @@ async def test_rules_and_pages_of_plans(
 async def test_a_registry_that_is_read_only_says_so(start_api: Started) -> None:
     async with start_api(AUTH | {"content.read_only": "true"}) as api:
         root = Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
-        await root.send("PUT", "/retention/rules", {"pattern": "**", "drop": ["*"]})
+        await root.send("PUT", "/retention/rules", {"pattern": "**", "drop": ["*"], "now": True})
         assert (await root.send("GET", "/retention/status"))["due_at"] is None
         assert "409 CONFLICT" in await root.refused("POST", "/retention/run", {})

@@ -72,6 +72,8 @@ list_tag_history 401 403 403 200 403 200
 restore_tag      401 403 403 200 403 200
 list_retention_rules   401 200 200 200 403 200
 set_retention_rules    401 403 403 200 403 200
+enable_retention_rules 401 403 403 200 403 200
+disable_retention_rules 401 403 403 200 403 200
 remove_retention_rules 401 403 403 204 403 204
 plan_retention         401 403 403 200 403 200
 run_retention          401 403 403 200 403 200
@@ -104,6 +106,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "revoke_key": {},
     "run_gc": {},
     "set_retention_rules": {"pattern": "team/{role}", "keep_newest": 9},
+    "enable_retention_rules": {"pattern": "team/old-rules/{role}"},
+    "disable_retention_rules": {"pattern": "team/old-rules/{role}"},
     "remove_retention_rules": {"pattern": "team/old-rules/{role}"},
     "run_retention": {"pattern": "team/*"},
 }
@@ -181,7 +185,7 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await accounts.grant("alice", f"team/take/{role}", "pull")
         await accounts.grant("alice", f"team/gone/{role}", "pull")
         pattern = RepositoryPattern.parse(f"team/old-rules/{role}")
-        rule = RetentionRule(pattern, keep_newest=9)
+        rule = RetentionRule(pattern, keep_newest=9, drop=(TagPattern("x"),))
         await api.opened.registry.retention_rules.set(rule, OPERATOR)
     await _protect(api)
     return logins

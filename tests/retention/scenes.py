@@ -35,7 +35,7 @@ async def set_rule(database: Database, pattern: str = "**", **rule: Any) -> None
     for name in ("keep", "drop"):
         rule[name] = patterns(rule.get(name, ""))
     found = RetentionRule(RepositoryPattern.parse(pattern), **rule)
-    await RetentionRules(database).set(found, OPERATOR)
+    await RetentionRules(database, interval=3600).set(found, OPERATOR, now=True)
 
 
 async def write(database: Database, work: Callable[[Transaction], object]) -> None:

@@ -69,13 +69,19 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
         "drop": ["v*", "x"],
         "drop_not_pulled": None,
         "drop_untagged": "7d",
+        "enabled": False,
+        "waits_until": None,
     }
-    assert say("retention", "list").splitlines()[1:] == [
-        "**       keep latest v1.0.0",
-        "team/*   keep the last 1 of each minor version; drop v* x; drop what was untagged for 7d",
-    ]
+    kept, dropped = say("retention", "list").splitlines()[1:]
+    assert kept == "**       keeps        keep latest v1.0.0"
+    assert dropped.startswith(
+        "team/*   not enabled  keep the last 1 of each minor version; drop v*"
+    )
     # What a person is shown.
     lone = digest_of(image("lone"))
+    assert "retention enable 'team/*'" in say("retention", "plan")
+    assert "are not enabled" in say("retention", "run", expect=1)
+    assert "are enabled" in say("retention", "enable", "team/*")
     table = cells(say("retention", "plan"))
     freed = [row[2] for row in table if row[1] == "goes"]
     assert table[:-1] == [
@@ -105,16 +111,40 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     assert json.loads(say("retention", "status", "--json"))["started_at"] is None
     assert "due_at" in say("retention", "status")
     on_data(tmp_path, lambda database: write(database, lambda tx: rounds.note_jump(tx, tx.now, 9)))
-    assert "jumped: nothing goes until" in say("retention", "plan")
+    assert "clock has jumped" in say("retention", "plan")
     assert "jumped, so nothing is dropped until" in say("retention", "run", expect=1)
     say("retention", "remove", "team/*")
     assert len(json.loads(say("retention", "list", "--json"))["rules"]) == 1
     events = json.loads(say("audit", "list", "--json"))["events"]
     assert [event["event"] for event in events if event["event"].startswith("retention")] == [
         *["retention.set"] * 2,
+        "retention.enable",
         *["retention.run"] * 2,
         "retention.remove",
     ]
+
+
+def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> None:
+    async def fill(database: Database) -> None:
+        await push(database, image("1"), "v1", "keep")
+
+    say("user", "add", "root", "--admin", "--no-password")
+    on_data(tmp_path, fill)
+    said = say("retention", "set", "team/*", "--keep", "keep", "--drop", "*")
+    assert "team/app:v1  goes" in said
+    assert "team/app:keep" not in said
+    assert "1 tags and 0 manifests would go" in said
+    assert "Nothing is dropped yet" in said
+    assert "moorage retention enable 'team/*'" in said
+    assert json.loads(say("retention", "status", "--json"))["due_at"] is None
+    say("retention", "enable", "team/*")
+    changed = say("retention", "set", "team/*", "--drop", "*")
+    assert "so nothing is dropped in team/* until" in changed
+    assert "drops after" in say("retention", "list")
+    assert "have changed" in say("retention", "run", expect=1)
+    assert "drop nothing any more" in say("retention", "disable", "team/*")
+    assert "are enabled" in say("retention", "set", "team/*", "--drop", "v*", "--now")
+    assert say("retention", "run") == "Dropped 1 tags and 0 manifests.\n"
 
 
 def test_what_cannot_be_set(say: Say) -> None:

@@ -28,7 +28,7 @@ from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
 from registry.oci.tag_patterns import TagPattern
 from registry.services import retention
-from registry.services.retention_rules import NewestBy, RetentionRule
+from registry.services.retention_rules import NewestBy, RetentionRule, RuleState
 from registry.units import format_duration
 
 _SECOND = 1_000_000
@@ -48,7 +48,10 @@ TagPatterns = Annotated[list[_TagPattern], Meta(max_length=100)]
 
 
 class RetentionRules(Shown, frozen=True):
-    """The rules of a pattern of repositories; null, or an empty list, is no rule."""
+    """The rules of a pattern of repositories; null, or an empty list, is no rule. Those that are
+    not `enabled` keep, and drop nothing. Nothing is dropped in these repositories before
+    `waits_until`: the rules have changed.
+    """
 
     pattern: str
     keep: list[str]
@@ -58,6 +61,8 @@ class RetentionRules(Shown, frozen=True):
     drop: list[str]
     drop_not_pulled: str | None
     drop_untagged: str | None
+    enabled: bool
+    waits_until: Moment | None
 
 
 class PlannedTag(Shown, frozen=True):
@@ -88,14 +93,16 @@ class PlannedManifest(Shown, frozen=True):
 class RetentionPlan(Shown, frozen=True):
     """What the rules say about a repository, and how many bytes all that goes frees together.
 
-    Manifests without a tag are looked at where a rule drops such. Until `paused_until` nothing
-    goes, for the clock has jumped.
+    Manifests without a tag are looked at where a rule drops such. Rules of the patterns in
+    `not_enabled` drop nothing yet; the plan shows what they would. Until `paused_until` nothing
+    goes, for rules have changed or the clock has jumped.
     """
 
     repository: str
     tags: list[PlannedTag]
     manifests: list[PlannedManifest]
     bytes: int
+    not_enabled: list[str]
     paused_until: Moment | None
 
 
@@ -123,7 +130,9 @@ class RetentionStatus(Shown, frozen=True):
 
 
 class SetRetention(Asked, frozen=True):
-    """The rules of a pattern. What is left out is no rule; `by` goes with `keep_newest`."""
+    """The rules of a pattern. What is left out is no rule; `by` goes with `keep_newest`. `now`:
+    enabled, and without a wait.
+    """
 
     pattern: Pattern
     keep: TagPatterns = field(default_factory=list)
@@ -133,6 +142,7 @@ class SetRetention(Asked, frozen=True):
     drop: TagPatterns = field(default_factory=list)
     drop_not_pulled: Life | None = None
     drop_untagged: Life | None = None
+    now: bool = False
 
 
 class PatternedRetention(Asked, frozen=True):
@@ -160,7 +170,8 @@ class AskRetention(Asked, frozen=True):
     """Nothing more."""
 
 
-def _show(rule: RetentionRule) -> RetentionRules:
+def _show(state: RuleState) -> RetentionRules:
+    rule = state.rule
     return RetentionRules(
         pattern=str(rule.pattern),
         keep=[str(pattern) for pattern in rule.keep],
@@ -170,6 +181,8 @@ def _show(rule: RetentionRule) -> RetentionRules:
         drop=[str(pattern) for pattern in rule.drop],
         drop_not_pulled=_write_age(rule.drop_not_pulled),
         drop_untagged=_write_age(rule.drop_untagged),
+        enabled=state.enabled,
+        waits_until=write_moment(state.waits_until),
     )
 
 
@@ -211,6 +224,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
             for each in plan.manifests
         ],
         bytes=sum(each.bytes for each in plan.drops),
+        not_enabled=plan.not_enabled,
         paused_until=write_moment(plan.paused_until),
     )
 
@@ -218,18 +232,20 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
 async def list_retention_rules(call: Call, asked: PageAsked) -> Page[RetentionRules]:
     """List retention rules, by pattern: those that the caller may administer."""
     n, last = clamp(asked.n), asked.last
-    found: list[RetentionRule] = []
+    found: list[RuleState] = []
     more = True
     while len(found) <= n and more:
         some = await call.registry.retention_rules.list_page(PAGE, last)
-        found += [rule for rule in some if call.administers(rule.pattern)]
+        found += [each for each in some if call.administers(each.rule.pattern)]
         more = len(some) == PAGE
-        last = str(some[-1].pattern) if some else last
-    return make_page(found, n, _show, lambda rule: str(rule.pattern))
+        last = str(some[-1].rule.pattern) if some else last
+    return make_page(found, n, _show, lambda each: str(each.rule.pattern))
 
 
 async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules:
-    """Set the retention rules of a pattern, in place of those it had."""
+    """Set the retention rules of a pattern, in place of those it had. New ones drop nothing until
+    they are enabled; where they change, nothing is dropped for one interval.
+    """
     rule = RetentionRule(
         pattern=RepositoryPattern.parse(asked.pattern),
         keep=tuple(TagPattern.parse(text) for text in asked.keep),
@@ -240,19 +256,30 @@ async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules
         drop_not_pulled=_read_age(asked.drop_not_pulled),
         drop_untagged=_read_age(asked.drop_untagged),
     )
-    await call.registry.retention_rules.set(rule, call.actor)
-    return _show(rule)
+    return _show(await call.registry.retention_rules.set(rule, call.actor, now=asked.now))
+
+
+async def enable_retention_rules(call: Call, asked: PatternedRetention) -> RetentionRules:
+    """Let the retention rules of a pattern drop from now on."""
+    pattern = RepositoryPattern.parse(asked.pattern)
+    return _show(await call.registry.retention_rules.enable(pattern, call.actor))
+
+
+async def disable_retention_rules(call: Call, asked: PatternedRetention) -> RetentionRules:
+    """Let the retention rules of a pattern drop nothing; they keep what they do."""
+    pattern = RepositoryPattern.parse(asked.pattern)
+    return _show(await call.registry.retention_rules.disable(pattern, call.actor))
 
 
 async def remove_retention_rules(call: Call, asked: PatternedRetention) -> None:
-    """Remove the retention rules of a pattern."""
+    """Remove the retention rules of a pattern. Nothing is dropped there for one interval."""
     await call.registry.retention_rules.remove(RepositoryPattern.parse(asked.pattern), call.actor)
 
 
 async def plan_retention(call: Call, asked: PlanRetention) -> Page[RetentionPlan]:
-    """Say tag by tag what the rules would drop now, and why; nothing is dropped.
+    """Say tag by tag what the rules would drop now if they were enabled, and why.
 
-    A page ends early where it becomes long.
+    Nothing is dropped. A page ends early where it becomes long.
     """
     plans, last = await call.registry.retention.list_plans(
         RepositoryPattern.parse(asked.pattern), clamp(asked.n), asked.last
@@ -288,6 +315,16 @@ _RULES = "/retention/rules"
 OPERATIONS = (
     Operation("GET", _RULES, list_retention_rules, SOME_ADMINS),
     Operation("PUT", _RULES, set_retention_rules, PATTERN_ADMINS),
+    Operation(
+        "POST",
+        f"{_RULES}/enable",
+        enable_retention_rules,
+        PATTERN_ADMINS,
+        (NotFoundError, ConflictError),
+    ),
+    Operation(
+        "POST", f"{_RULES}/disable", disable_retention_rules, PATTERN_ADMINS, (NotFoundError,)
+    ),
     Operation(
         "POST", f"{_RULES}/remove", remove_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
     ),

@@ -56,6 +56,11 @@ retention_rules = sa.Table(
     sa.Column("drop_not_pulled", sa.BigInteger),
     sa.Column("drop_untagged", sa.BigInteger),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
+    # What is not enabled keeps, and drops nothing.
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.false()),
+    # By the database's clock: nothing is dropped before in the repositories of the pattern. A row
+    # without any rule is what is left for that time of one that was removed.
+    sa.Column("waits_until", sa.BigInteger),
 )
 
 # At most one row: the last run of the rules over all repositories, or the one under way.
