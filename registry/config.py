@@ -81,6 +81,9 @@ class HttpSettings:
     ] = 0.0
     drain: Annotated[Duration, "How long a stopping server lets requests finish."] = 30.0
     body_idle: Annotated[Timeout, "How long a request body may deliver nothing."] = 30.0
+    keep_alive: Annotated[
+        Timeout, "How long an idle connection stays open; longer than proxies keep theirs."
+    ] = 75.0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -230,6 +233,10 @@ class LimitsSettings:
 
     tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 1000
     tags_page_max: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
+    connections: Annotated[Count, "Open connections of a process."] = 8192
+    connections_per_address: Annotated[
+        Limit, "Open connections of a process from one client address; 0: no limit."
+    ] = 2048
     requests: Annotated[Limit, "Requests a second from an address, and of a principal."] = 0
     sign_ins: Annotated[
         Limit, "Failed sign-ins of an address in five minutes, and of an account at large."

@@ -1,7 +1,6 @@
 """`moorage serve`: run the registry."""
 
 import argparse
-import asyncio
 import atexit
 import gc
 import logging
@@ -9,12 +8,7 @@ import os
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
-
-import uvicorn
 
 from registry import logs
 from registry.auth.rules import HOW_TO_HIDE
@@ -25,17 +19,10 @@ from registry.cli.workers import Supervisor
 from registry.config import Settings, is_readable, require_safe_listen
 from registry.errors import ConfigError
 from registry.folder import DataFolder
-
-if TYPE_CHECKING:
-    from registry.services.health import Health
+from registry.server.descriptors import fit_connections, raise_limit
+from registry.server.limits import ServerLimits
 
 logger = logging.getLogger(__name__)
-
-KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than proxies keep theirs."""
-
-LINGER = 1.0
-"""Seconds for which a server that stops goes on to answer on connections that are open."""
 
 _BACKLOG = 2048
 
@@ -145,64 +132,47 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
     output.write(f"  docker push {host}/IMAGE")
 
 
-class _Server(uvicorn.Server):
-    """A server that watches its certificate, and says it is draining before it stops listening."""
-
-    health: "Health"
-    tls: TlsContext | None
-    stop_delay: float
-
-    async def main_loop(self) -> None:
-        watching = asyncio.create_task(self.tls.watch()) if self.tls else None
-        await super().main_loop()
-        # From now on every connection is of one request more: who is told so sends no other.
-        self.server_state.default_headers += [(b"connection", b"close")]
-        await asyncio.sleep(self.stop_delay)
-        if watching:
-            watching.cancel()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no connections, end those that are in use after their next answers, and only then
-        those that are idle: a proxy may be sending on one at the very moment at which it is closed,
-        and must not repeat a body of which a part was sent.
-        """
-        for listener in self.servers:
-            listener.close()
-        until = time.monotonic() + LINGER
-        while self.server_state.connections and time.monotonic() < until:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.02)
-        await super().shutdown(sockets)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.health.draining = True
-        if sig == signal.SIGINT:
-            self.stop_delay = 0  # a person at a terminal waits
-        super().handle_exit(sig, frame)
+def _find_limits(settings: Settings) -> ServerLimits:
+    """The limits of a process, with no more connections than its descriptors allow."""
+    wanted, descriptors = settings.limits.connections, raise_limit()
+    fitting = fit_connections(descriptors)
+    if fitting < wanted:
+        logger.warning(
+            "%d connections are accepted, not %d: the limit of open files is %d."
+            " Raise it (LimitNOFILE, ulimit -n) or lower limits.connections",
+            fitting,
+            wanted,
+            descriptors,
+        )
+    return ServerLimits(
+        connections=min(wanted, fitting),
+        per_address=settings.limits.connections_per_address,
+        trusted_proxies=settings.http.trusted_proxies,
+        keep_alive=settings.http.keep_alive,
+    )
 
 
 def _work(settings: Settings, sockets: list[socket.socket], tls: TlsContext | None) -> int:
     """Serve until told to stop; the exit status."""
-    from registry.app import asgi, compose  # noqa: PLC0415 - after the metrics were shared
+    # After the metrics were shared.
+    from registry.app import asgi, compose  # noqa: PLC0415
+    from registry.server.server import Server  # noqa: PLC0415
 
     opened = compose(settings)
-    config = uvicorn.Config(
+    health = opened.registry.health
+
+    def on_stop() -> None:
+        health.draining = True
+
+    server = Server(
         asgi(settings, opened),
-        http="httptools",
-        ws="none",
-        loop="registry.cli.tls:TlsLoop" if tls else "asyncio",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # registry.api.proxies reads them
-        timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(settings.http.drain)),
-        ssl_context_factory=(lambda *_: tls) if tls else None,
+        _find_limits(settings),
+        drain=settings.http.drain,
+        stop_delay=settings.http.stop_delay,
+        tls=tls,
+        background=tls.watch if tls else None,
+        on_stop=on_stop,
     )
-    server = _Server(config)
-    server.tls = tls
-    server.stop_delay = settings.http.stop_delay
-    server.health = opened.registry.health
     # uvicorn raises the signal once more when it is done; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

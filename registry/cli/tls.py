@@ -14,12 +14,6 @@ logger = logging.getLogger(__name__)
 PAUSE = 1.0
 """Seconds between two looks at the files."""
 
-HANDSHAKE = 10.0
-"""Seconds that a client has to finish its handshake."""
-
-GOODBYE = 1.0
-"""Seconds that a client has to confirm the end of its connection; an idle one may never do it."""
-
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
@@ -72,14 +66,6 @@ class TlsContext(ssl.SSLContext):
             logger.error("the former certificate stays in use: %s", error)  # noqa: TRY400 - expected
         else:
             logger.info("new connections use the new certificate in %s", self._files.certificate)
-
-
-class TlsLoop(asyncio.SelectorEventLoop):
-    """An event loop whose TLS servers do not wait long for clients; uvicorn has no setting."""
-
-    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
-        options |= {"ssl_handshake_timeout": HANDSHAKE, "ssl_shutdown_timeout": GOODBYE}
-        return await super().create_server(*args, **options)
 
 
 def _identify(files: TlsFiles) -> list[tuple[int, ...]]:

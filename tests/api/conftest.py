@@ -15,11 +15,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from starlette.types import ASGIApp, Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
+from registry.server.limits import ServerLimits
+from registry.server.server import Server
 from registry.services import upload_holds
 from tests.support.kit import Kit
 from tests.support.seaweed import Bucket
@@ -130,18 +131,9 @@ class _Wire(httpx.ASGITransport):
 async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """The application behind a real server."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # as the server of the command line
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
+    server = Server(app, ServerLimits(), drain=30)
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listening])
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
@@ -151,6 +143,7 @@ async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
         # What uvicorn does at its end, without the pauses and signals of a process.
         for listener in server.servers:
             listener.close()
+        server.admission.stop()
         for connection in list(server.server_state.connections):
             connection.shutdown()
         await asyncio.gather(*server.server_state.tasks)

@@ -1,0 +1,109 @@
+"""Where a request body ends: RFC 9112 sections 6.2 and 7.1."""
+
+import re
+
+from registry.server.framing_error import FramingError
+
+MAX_CHUNK_LINE = 256
+"""Bytes of the line before a chunk, with its extensions."""
+
+MAX_OVERHEAD = 16 << 10
+"""Bytes of chunk extensions of one body, which are ignored."""
+
+MAX_TRAILER = 8 << 10
+"""Bytes of the trailer section, which is ignored."""
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+_TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+class FixedBody:
+    """A body of `length` bytes."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it was taken."""
+        return self._left == 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Return the pieces of the body in `data`, and the bytes after its end."""
+        taken = data[: self._left]
+        self._left -= len(taken)
+        return ([taken] if taken else []), data[len(taken) :]
+
+
+class ChunkedBody:
+    """A body in the chunked transfer coding; its trailer section is read and dropped.
+
+    A trailer field is never a header field: behind a proxy that checks headers alone, it would
+    claim an address or an identity.
+    """
+
+    def __init__(self) -> None:
+        self.complete = False
+        self._line = b""
+        self._left = 0
+        self._after_chunk = False
+        self._in_trailer = False
+        self._overhead = 0
+        self._trailer = 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Return the pieces of the body in `data`, and the bytes after its end; FramingError."""
+        pieces: list[bytes] = []
+        at = 0
+        while at < len(data) and not self.complete:
+            if self._left:
+                piece = data[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                self._after_chunk = self._left == 0
+                pieces.append(piece)
+            else:
+                at = self._take_line(data, at)
+        return pieces, data[at:]
+
+    def _take_line(self, data: bytes, at: int) -> int:
+        """Take bytes up to the end of a line, and the line if it is whole; return where it ends."""
+        end = data.find(b"\n", at)
+        stop = len(data) if end < 0 else end + 1
+        self._line += data[at:stop]
+        if len(self._line) > (MAX_TRAILER if self._in_trailer else MAX_CHUNK_LINE):
+            raise FramingError("a line of the chunked body is too long")
+        if end < 0:
+            return stop
+        line, self._line = self._line, b""
+        if not line.endswith(b"\r\n"):
+            raise FramingError("a line of the chunked body ends without CR")
+        self._on_line(line[:-2])
+        return stop
+
+    def _on_line(self, line: bytes) -> None:
+        if self._after_chunk:
+            if line:
+                raise FramingError("a chunk is longer than announced")
+            self._after_chunk = False
+        elif self._in_trailer:
+            self._on_trailer(line)
+        else:
+            match = _CHUNK_LINE.fullmatch(line)
+            if match is None:
+                raise FramingError("the size of a chunk is not a hexadecimal number")
+            self._overhead += len(line) - len(match[1])
+            if self._overhead > MAX_OVERHEAD:
+                raise FramingError(f"chunk extensions exceed {MAX_OVERHEAD} bytes")
+            self._left = int(match[1], 16)
+            self._in_trailer = self._left == 0
+
+    def _on_trailer(self, line: bytes) -> None:
+        if not line:
+            self.complete = True
+            return
+        self._trailer += len(line)
+        if self._trailer > MAX_TRAILER:
+            raise FramingError(f"the trailer section exceeds {MAX_TRAILER} bytes", 431)
+        if not _TRAILER_LINE.fullmatch(line):
+            raise FramingError("a trailer field is not NAME: VALUE on one line")

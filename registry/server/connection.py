@@ -1,0 +1,385 @@
+"""The HTTP/1.1 connection: a uvicorn protocol class whose framing is strict and whose memory is
+bounded.
+
+uvicorn's own class leaves framing to a parser that stops after a head with `Upgrade`, takes
+trailers for headers and keeps any number of pipelined requests. Here requests are read one at a
+time: what follows a request waits unread, in the kernel, until its response is complete.
+"""
+
+import asyncio
+import contextvars
+import enum
+import fcntl
+import logging
+import struct
+import termios
+from typing import Any
+
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from registry import metrics
+from registry.server.admission import Admission, Refusal, Slot
+from registry.server.body_framing import ChunkedBody, FixedBody
+from registry.server.exchange import Exchange, build_scope
+from registry.server.framing_error import FramingError
+from registry.server.head import check_partial_head, parse_head
+from registry.server.response_head import write_refusal
+
+access = logging.getLogger("moorage.access")
+
+READ_HEAD = 16 << 10
+"""Bytes read at once while a head is expected."""
+
+READ_AHEAD = 32 << 10
+"""Bytes of a body kept for an application that does not wait for them."""
+
+READ_BODY = 256 << 10
+"""Bytes read at once while the application waits for a body."""
+
+WRITE_BUFFER = 64 << 10
+"""Bytes that wait for a client to read before the application is made to wait."""
+
+MAX_DISCARDED = 64 << 20
+"""Bytes read and dropped after a refusal, so that a client that is still sending can read it."""
+
+_HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
+_REFUSALS = {
+    Refusal.SERVER: FramingError(
+        "the server has as many connections as it takes; try again", 503, "UNAVAILABLE"
+    ),
+    Refusal.ADDRESS: FramingError(
+        "your address has as many connections as it may have; close some or reuse them",
+        429,
+        "TOOMANYREQUESTS",
+    ),
+}
+
+# Read by one connection at a time: the loop fills it and hands it over in the same call.
+_incoming = memoryview(bytearray(READ_BODY))
+
+
+class State(enum.Enum):
+    """What the connection expects."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    RESPONSE = enum.auto()
+    DISCARD = enum.auto()
+    CLOSED = enum.auto()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client connection. uvicorn makes it with the first four arguments."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop,
+        *,
+        admission: Admission,
+        slot: Slot,
+    ) -> None:
+        self._app: ASGIApp = config.loaded_app
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop
+        self._admission = admission
+        self._limits = admission.limits
+        self._slot = slot
+        self._transport: asyncio.Transport
+        self._fixed_scope: dict[str, Any] = {}
+        self._state = State.HEAD
+        self._deadline = _loop.time() + self._limits.head_timeout
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._counted = 0
+        self._asks_head = False
+        self._kept_alive = False
+        self._stopping = False
+        self._body: FixedBody | ChunkedBody = FixedBody(0)
+        self._exchange: Exchange | None = None
+        self._reading = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._written = 0
+        self._progress: tuple[float, int] | None = None
+        self._discarded = 0
+
+    # asyncio's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own types
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._transport = transport
+        encrypted = transport.get_extra_info("sslcontext") is not None
+        self._fixed_scope = {
+            "scheme": "https" if encrypted else "http",
+            "client": _endpoint(transport, "peername"),
+            "server": _endpoint(transport, "sockname"),
+        }
+        self._slot.member = self
+        self._admission.set_idle(self._slot)
+        self._server_state.connections.add(self)  # type: ignore[arg-type] # uvicorn's own classes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._state = State.CLOSED
+        self._clear_buffer()
+        self._admission.release(self._slot)
+        self._server_state.connections.discard(self)
+        if self._exchange is not None:
+            self._exchange.disconnect()
+        self._writable.set()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        if self._state is not State.BODY:
+            return _incoming[:READ_HEAD]
+        wanted = self._exchange is not None and self._exchange.waiting
+        return _incoming if wanted else _incoming[:READ_AHEAD]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(_incoming[:nbytes])
+        try:
+            if self._state is State.BODY:
+                self._feed_body(data)
+            elif self._state is State.DISCARD:
+                self._discarded += nbytes
+                if self._discarded > MAX_DISCARDED:
+                    self.abort()
+            else:
+                self._take(data)
+        except FramingError as error:
+            self._refuse_request(error)
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes itself: a client that ends its side has gone
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # Requests
+
+    def _take(self, data: bytes) -> None:
+        """Keep bytes of a head, or of what follows the request in progress; FramingError."""
+        self._buffer += data
+        if self._state is State.RESPONSE:
+            self._pause_reading()
+        elif self._state is State.HEAD:
+            if self._kept_alive:
+                self._kept_alive = False
+                self._deadline = self._loop.time() + self._limits.head_timeout
+            self._read_head()
+
+    def _read_head(self) -> None:
+        """Start the next request if its head is complete; FramingError."""
+        if self._buffer.startswith(b"\r\n"):
+            del self._buffer[:2]  # RFC 9112 section 2.2: an empty line before a request is ignored
+        end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        if end < 0:
+            self._count_head(len(self._buffer))
+            check_partial_head(self._buffer, self._scanned)
+            self._scanned = len(self._buffer)
+            if self._admission.head_bytes > self._limits.heads:
+                raise _REFUSALS[Refusal.SERVER]
+            return
+        head = bytes(self._buffer[:end])
+        rest = bytes(self._buffer[end + 4 :])
+        self._clear_buffer()
+        self._start_request(head, rest)
+
+    def _start_request(self, data: bytes, rest: bytes) -> None:
+        self._asks_head = data.startswith(b"HEAD ")
+        head = parse_head(data)
+        if self._slot.refusal is not None and head.path not in _HEALTH:
+            raise _REFUSALS[self._slot.refusal]
+        scope = build_scope(head, **self._fixed_scope, state=self._app_state.copy())
+        self._body = ChunkedBody() if head.length is None else FixedBody(head.length)
+        self._exchange = Exchange(
+            self,
+            scope,
+            self._loop,
+            has_body=not self._body.complete,
+            keep_alive=head.keep_alive and self._slot.refusal is None and not self._stopping,
+            expects_continue=head.expects_continue,
+        )
+        self._admission.set_busy(self._slot)
+        # A task of its own lets other connections have their turn between pipelined requests.
+        task = self._loop.create_task(self._exchange.run(self._app), context=contextvars.Context())
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+        self._state = State.BODY
+        self._feed_body(rest)
+
+    def _feed_body(self, data: bytes) -> None:
+        """Hand bytes of the body to the application; FramingError."""
+        assert self._exchange is not None  # noqa: S101 - there is one in this state
+        pieces, rest = self._body.feed(data)
+        self._exchange.feed(pieces, complete=self._body.complete)
+        if self._body.complete:
+            self._state = State.RESPONSE
+            if rest:
+                self._buffer += rest
+                self._pause_reading()
+        elif self._exchange.buffered >= READ_AHEAD:
+            self._pause_reading()
+
+    # What an exchange needs of its connection
+
+    @property
+    def date(self) -> list[tuple[bytes, bytes]]:
+        """Header fields of every response: uvicorn's Date, and Connection while it stops."""
+        return self._server_state.default_headers
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send bytes, or keep them until the client reads; `drain` waits for that."""
+        self._written += len(data)
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has read nearly all that was written, or has gone."""
+        await self._writable.wait()
+
+    def resume_body(self) -> None:
+        """Read more of the body."""
+        if self._state is State.BODY:
+            self._resume_reading()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or close where none may follow."""
+        self._server_state.total_requests += 1
+        exchange, self._exchange = self._exchange, None
+        if self._state is not State.RESPONSE or exchange is None or not exchange.keep_alive:
+            # A body that was not read to its end leaves no way to tell where a request begins.
+            self.close()
+            return
+        self._state = State.HEAD
+        self._kept_alive = True
+        self._deadline = self._loop.time() + self._limits.keep_alive
+        self._admission.set_idle(self._slot)
+        self._resume_reading()
+        if self._buffer:
+            self.buffer_updated(0)
+
+    def refuse(self, error: FramingError) -> None:
+        """Answer in place of the application and end the connection."""
+        if self._state in {State.DISCARD, State.CLOSED}:
+            return
+        self._state = State.DISCARD
+        self._deadline = self._loop.time() + self._limits.linger
+        self._clear_buffer()
+        self._admission.set_busy(self._slot)
+        self.write(write_refusal(error, self.date, body=not self._asks_head))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        # A client that is still sending would lose the answer if the connection were reset.
+        self._resume_reading()
+        if self._exchange is not None:
+            self._exchange.disconnect()
+
+    def close(self) -> None:
+        """Close the connection when everything that was written has been sent."""
+        self._state = State.CLOSED
+        self._clear_buffer()
+        self._admission.set_busy(self._slot)
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection: what was not sent yet is lost, and the client sees it."""
+        self._state = State.CLOSED
+        self._transport.abort()
+
+    # What the table of connections and uvicorn call
+
+    def give_way(self) -> None:
+        """Close a connection that has no request in progress."""
+        self.close()
+        if self._transport.get_write_buffer_size():
+            self.abort()
+
+    def shutdown(self) -> None:
+        """Close once the request in progress is complete (uvicorn calls this as it stops)."""
+        self._stopping = True
+        if self._exchange is not None:
+            self._exchange.keep_alive = False
+        elif self._state is State.HEAD:
+            self.close()
+
+    def check_deadlines(self, now: float) -> None:
+        """Close what has been silent for too long, and cut what does not read its response."""
+        if self._transport.get_write_buffer_size():
+            self._check_progress(now)
+        else:
+            self._progress = None
+        if self._state in {State.HEAD, State.DISCARD} and now >= self._deadline:
+            self.close()
+
+    def _check_progress(self, now: float) -> None:
+        """Cut the connection of a client that reads less than the minimum in a window.
+
+        What counts is what the client's kernel has acknowledged: one that empties its buffer slowly
+        makes the socket writable only once in a while.
+        """
+        acknowledged = self._written - self._transport.get_write_buffer_size() - self._unsent()
+        if self._progress is None:
+            self._progress = now, acknowledged
+        since, before = self._progress
+        if now - since >= self._limits.write_window:
+            if acknowledged - before < self._limits.write_minimum:
+                self.abort()
+            self._progress = now, acknowledged
+
+    def _unsent(self) -> int:
+        """Bytes in the kernel that the client has not acknowledged (tcp(7), SIOCOUTQ)."""
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        if descriptor < 0:
+            return 0
+        queued: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
+        return queued
+
+    # Helpers
+
+    def _refuse_request(self, error: FramingError) -> None:
+        if self._exchange is not None and self._exchange.response_started:
+            self.abort()
+            return
+        metrics.REQUESTS.labels("other", "refused", str(error.status)).inc()
+        client = self._fixed_scope["client"]
+        access.info(
+            "request refused: %s",
+            error.message,
+            extra={"status": error.status, "client": client[0] if client else "-"},
+        )
+        self.refuse(error)
+
+    def _count_head(self, size: int) -> None:
+        self._admission.head_bytes += size - self._counted
+        self._counted = size
+
+    def _clear_buffer(self) -> None:
+        self._count_head(0)
+        self._buffer.clear()
+        self._scanned = 0
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+
+
+def _endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    """Return host and port of one end; None of a Unix socket."""
+    address = transport.get_extra_info(name)
+    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

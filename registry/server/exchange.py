@@ -1,0 +1,229 @@
+"""One request and its response, as ASGI sees them (ASGI specification, HTTP 2.3)."""
+
+import asyncio
+import logging
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message, Scope
+
+from registry.server.framing_error import FramingError
+from registry.server.head import RequestHead
+from registry.server.response_head import status_line, write_fields
+
+logger = logging.getLogger(__name__)
+
+SLICE = 256 << 10
+"""Bytes of a response body that are handed to the transport at once."""
+
+JOINED = 64 << 10
+"""Bytes of a first piece of a body that are sent in one write with the head."""
+
+_NO_BODY = frozenset({204, 304})
+
+
+class Channel(Protocol):
+    """What an exchange needs of its connection."""
+
+    @property
+    def date(self) -> list[tuple[bytes, bytes]]: ...
+    def write(self, data: bytes | memoryview) -> None: ...
+    async def drain(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def refuse(self, error: FramingError) -> None: ...
+    def abort(self) -> None: ...
+    def on_response_complete(self) -> None: ...
+
+
+class Exchange:
+    """The request's body on its way to the application, and the response on its way back."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        scope: Scope,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        has_body: bool,
+        keep_alive: bool,
+        expects_continue: bool,
+    ) -> None:
+        self.keep_alive = keep_alive
+        self.response_started = False
+        self.response_complete = False
+        self.body_complete = not has_body
+        self.buffered = 0
+        """Bytes of the body that arrived and were not taken yet."""
+        self._receiving = False
+        self._channel = channel
+        self._scope = scope
+        self._loop = loop
+        self._event = asyncio.Event()
+        self._pieces: list[bytes] = []
+        self._delivered = False
+        self._disconnected = False
+        self._owes_continue = expects_continue
+        self._head = b""
+        self._bodiless = False
+        self._chunked = False
+        self._left: int | None = None
+
+    # What the connection asks and reports
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the application waits for more of the body."""
+        return self._receiving and not self._event.is_set()
+
+    def feed(self, pieces: list[bytes], *, complete: bool) -> None:
+        """Take pieces of the body; `complete` with the last."""
+        self._pieces += pieces
+        self.buffered += sum(map(len, pieces))
+        self.body_complete = complete
+        self._event.set()
+
+    def disconnect(self) -> None:
+        """Report that the connection has ended: nothing can be received or sent any more."""
+        self._disconnected = True
+        self._event.set()
+
+    # What the application calls
+
+    async def run(self, app: ASGIApp) -> None:
+        """Have the application answer, and answer in its place where it fails."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._fail(FramingError("the server is stopping; try again", 503, "UNAVAILABLE"))
+        except Exception:
+            logger.exception("the application failed outside of its own error handling")
+            self._fail(FramingError("internal error", 500, "UNKNOWN"))
+        else:
+            if not self.response_complete and not self._disconnected:
+                # The client sees that the body is shorter than announced.
+                self._fail(FramingError("internal error", 500, "UNKNOWN"))
+
+    def _fail(self, error: FramingError) -> None:
+        if self._disconnected:
+            return
+        if self.response_started and not self._head:
+            self._channel.abort()
+        else:
+            self._head = b""
+            self._channel.refuse(error)
+
+    async def receive(self) -> Message:
+        """Return the next pieces of the body, then `http.disconnect` when the client has gone."""
+        if self._owes_continue and not (self.response_started or self._disconnected):
+            self._owes_continue = False
+            self._channel.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not self.response_complete:
+            # What arrived before the end of the connection is not lost.
+            if self._pieces or (self.body_complete and not self._delivered):
+                return self._take_body()
+            if self._disconnected:
+                break
+            self._event.clear()
+            self._receiving = True
+            if not self.body_complete:
+                self._channel.resume_body()
+            try:
+                await self._event.wait()
+            finally:
+                self._receiving = False
+        return {"type": "http.disconnect"}
+
+    def _take_body(self) -> Message:
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self.buffered = 0
+        self._delivered = self.body_complete
+        return {"type": "http.request", "body": body, "more_body": not self.body_complete}
+
+    async def send(self, message: Message) -> None:
+        """Send the head or a piece of the body; wait while the client does not read."""
+        if self._disconnected:
+            return
+        kind = message["type"]
+        if kind == "http.response.start" and not self.response_started:
+            self._start(message)
+            # The body's first piece mostly follows at once, and is then sent in the same write.
+            self._loop.call_soon(self._flush_head)
+        elif kind == "http.response.body" and self.response_started and not self.response_complete:
+            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"unexpected ASGI message {kind}")
+
+    def _start(self, message: Message) -> None:
+        status: int = message["status"]
+        fields: list[tuple[bytes, bytes]] = [*self._channel.date, *message.get("headers", ())]
+        named = {name.lower(): value for name, value in fields}
+        if b"close" in named.get(b"connection", b"").lower():
+            self.keep_alive = False
+        self._bodiless = self._scope["method"] == "HEAD" or status in _NO_BODY
+        if self._bodiless:
+            self._left = 0
+        elif b"content-length" in named:
+            self._left = int(named[b"content-length"])
+        elif self._scope["http_version"] == "1.1":
+            self._chunked = True
+            fields.append((b"transfer-encoding", b"chunked"))
+        else:
+            self.keep_alive = False  # the end of the connection is the end of the body
+        if not self.keep_alive and b"connection" not in named:
+            fields.append((b"connection", b"close"))
+        self._head = status_line(status) + write_fields(fields) + b"\r\n"
+        self.response_started = True
+        self._owes_continue = False
+
+    def _flush_head(self) -> None:
+        if self._head and not self._disconnected:
+            head, self._head = self._head, b""
+            self._channel.write(head)
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        if self._bodiless:
+            body = b""
+        elif self._left is not None:
+            if len(body) > self._left:
+                raise RuntimeError("the response body is longer than its Content-Length")
+            self._left -= len(body)
+        await self._write_body(body, last=not more)
+        if not more and not self._disconnected:
+            if self._left:
+                raise RuntimeError("the response body is shorter than its Content-Length")
+            self.response_complete = True
+            self._event.set()
+            self._channel.on_response_complete()
+
+    async def _write_body(self, body: bytes, *, last: bool) -> None:
+        if self._chunked and body:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        if self._chunked and last:
+            body += b"0\r\n\r\n"
+        if self._head and len(body) <= JOINED:
+            body, self._head = self._head + body, b""
+        self._flush_head()
+        view = memoryview(body)
+        for start in range(0, len(view), SLICE):
+            self._channel.write(view[start : start + SLICE])
+            await self._channel.drain()
+            if self._disconnected:
+                return
+
+
+def build_scope(head: RequestHead, **connection: Any) -> Scope:
+    """Return the ASGI scope of a request; `connection` holds what all requests of one share."""
+    path = unquote(head.path.decode("latin-1"))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": head.version,
+        "method": head.method,
+        "path": path,
+        "raw_path": head.path,
+        "query_string": head.query,
+        "root_path": "",
+        "headers": head.headers,
+        **connection,
+    }

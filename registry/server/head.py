@@ -1,0 +1,180 @@
+"""Strict parsing of a request head: RFC 9112 sections 2, 3, 5 and 6, RFC 9110 section 7.
+
+Everything that two implementations could read in different ways is an error: such a request, passed
+on by a proxy, would let one client write another client's request.
+"""
+
+import re
+from dataclasses import dataclass
+
+from registry.server.framing_error import FramingError
+
+MAX_HEAD = 64 << 10
+"""Bytes of a request head, from the request line to the last field."""
+
+MAX_FIELDS = 100
+"""Header fields of a request."""
+
+MAX_TARGET = 8 << 10
+"""Bytes of a request target."""
+
+MAX_REQUEST_LINE = MAX_TARGET + 64
+"""Bytes of a request line: the target, a method and a version around it."""
+
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\x00-\x20\x7f]+) (HTTP/.*)")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request as its head describes it.
+
+    Names in `headers` are lower case. `length` is the body's size in bytes, None with the chunked
+    transfer coding.
+    """
+
+    method: str
+    path: bytes
+    query: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    length: int | None
+    keep_alive: bool
+    expects_continue: bool
+
+
+def check_partial_head(data: bytes | bytearray, start: int) -> None:
+    """Reject the beginning of a head that no continuation can make valid; FramingError.
+
+    Bytes before `start` were checked before. Limits hold while the head arrives, so that no client
+    makes the server keep more than that.
+    """
+    if len(data) > MAX_HEAD:
+        raise _head_too_large()
+    if len(data) > MAX_REQUEST_LINE and data.find(b"\n", 0, MAX_REQUEST_LINE) < 0:
+        raise _target_too_long()
+    if _BARE_LF.search(data, start):
+        raise FramingError("a line of the request head ends without CR")
+
+
+def parse_head(data: bytes) -> RequestHead:
+    """Parse a head without the empty line that ends it; FramingError."""
+    if len(data) > MAX_HEAD:
+        raise _head_too_large()
+    lines = data.split(b"\r\n")
+    if len(lines) - 1 > MAX_FIELDS:
+        raise FramingError(
+            f"the request has {len(lines) - 1} header fields; at most {MAX_FIELDS} are allowed", 431
+        )
+    method, target, version = _parse_request_line(lines[0])
+    headers = [_parse_field(line) for line in lines[1:]]
+    authority, path, query = _split_target(method, target)
+    _set_host(headers, authority, required=version == "1.1")
+    return RequestHead(
+        method,
+        path,
+        query,
+        version,
+        headers,
+        _find_length(headers, version),
+        version == "1.1" and b"close" not in _list_tokens(headers, b"connection"),
+        version == "1.1" and b"100-continue" in _list_tokens(headers, b"expect"),
+    )
+
+
+def _parse_request_line(line: bytes) -> tuple[str, bytes, str]:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        if len(line) > MAX_REQUEST_LINE:
+            raise _target_too_long()
+        raise FramingError("the request line is not METHOD TARGET HTTP/1.1")
+    if len(match[2]) > MAX_TARGET:
+        raise _target_too_long()
+    version = _VERSIONS.get(match[3])
+    if version is None:
+        raise FramingError("only HTTP/1.1 and HTTP/1.0 are spoken here")
+    return match[1].decode("ascii"), match[2], version
+
+
+def _parse_field(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon or not _NAME.fullmatch(name):
+        # A line that begins with a space would be obs-fold, one with a space before the colon a
+        # field that some servers drop and others read.
+        raise FramingError("a header field is not NAME: VALUE on one line")
+    value = value.strip(b" \t")
+    if _CONTROL.search(value):
+        raise FramingError("a header field has a control character in its value")
+    return name.lower(), value
+
+
+def _split_target(method: str, target: bytes) -> tuple[bytes | None, bytes, bytes]:
+    """Return authority, path and query of a target in origin or absolute form."""
+    authority = None
+    if method == "CONNECT":
+        raise FramingError("CONNECT is not supported: this is not a proxy", 405)
+    if not target.startswith(b"/"):
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
+            raise FramingError("the request target is neither a path nor an http URL")
+        authority, target = match[1], match[2]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    if b"#" in target:
+        raise FramingError("the request target has a fragment")
+    path, _, query = target.partition(b"?")
+    return authority, path, query
+
+
+def _set_host(
+    headers: list[tuple[bytes, bytes]], authority: bytes | None, *, required: bool
+) -> None:
+    """Check that the host is given once; the authority of an absolute target replaces it."""
+    places = [index for index, (name, _) in enumerate(headers) if name == b"host"]
+    if len(places) > 1 or (required and not places):
+        raise FramingError(f"the request has {len(places)} Host fields; exactly one is required")
+    for index in places:
+        if authority is not None:
+            headers[index] = (b"host", authority)
+        if not _HOST.fullmatch(headers[index][1]):
+            raise FramingError("Host is not a host name with an optional port")
+
+
+def _find_length(headers: list[tuple[bytes, bytes]], version: str) -> int | None:
+    """Return the body's length in bytes, None for the chunked coding (RFC 9112 section 6.3)."""
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    lengths = [value for name, value in headers if name == b"content-length"]
+    if codings:
+        if lengths:
+            raise FramingError("the request has both Content-Length and Transfer-Encoding")
+        if version != "1.1" or len(codings) > 1 or codings[0].lower() != b"chunked":
+            raise FramingError("the only supported Transfer-Encoding is chunked, in HTTP/1.1")
+        return None
+    if not lengths:
+        return 0
+    if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise FramingError("Content-Length is not one number")
+    return int(lengths[0])
+
+
+def _list_tokens(headers: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [
+        token.strip(b" \t").lower()
+        for each, value in headers
+        if each == name
+        for token in value.split(b",")
+    ]
+
+
+def _head_too_large() -> FramingError:
+    return FramingError(f"the request head exceeds {MAX_HEAD} bytes", 431)
+
+
+def _target_too_long() -> FramingError:
+    return FramingError(f"the request target exceeds {MAX_TARGET} bytes", 414)

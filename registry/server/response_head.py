@@ -1,0 +1,86 @@
+"""How a response head is written."""
+
+import http
+import json
+import re
+import uuid
+from collections.abc import Iterable
+from functools import lru_cache
+
+from registry.server.framing_error import FramingError
+
+# Names whose usual spelling is not Each-Word-Capitalised. People search for them in logs.
+_SPELLINGS = {
+    name.lower(): name
+    for name in (
+        b"Docker-Upload-UUID",
+        b"ETag",
+        b"OCI-Chunk-Min-Length",
+        b"OCI-Filters-Applied",
+        b"OCI-Namespace",
+        b"OCI-Subject",
+        b"OCI-Tag",
+        b"WWW-Authenticate",
+    )
+}
+RETRY_AFTER = b"5"
+"""Seconds after which a refused client may try again."""
+
+_RETRIED = frozenset({429, 503})
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@lru_cache(maxsize=64)
+def status_line(status: int) -> bytes:
+    """Return the status line of a response, CRLF included."""
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+@lru_cache(maxsize=256)
+def spell(name: bytes) -> bytes:
+    """Return a field name in its usual capitals: `Docker-Content-Digest`; ValueError if it is none.
+
+    Names are case-insensitive on the wire (RFC 9110 section 5.1).
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a header field name")
+    lower = name.lower()
+    return _SPELLINGS.get(lower) or b"-".join(word.capitalize() for word in lower.split(b"-"))
+
+
+def write_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the lines of header fields; ValueError for a name or value that HTTP cannot carry."""
+    lines: list[bytes] = []
+    for name, value in fields:
+        if _CONTROL.search(value):
+            raise ValueError(f"the value of {name!r} has a control character")
+        lines += (spell(name), b": ", value, b"\r\n")
+    return b"".join(lines)
+
+
+def write_refusal(error: FramingError, date: Iterable[tuple[bytes, bytes]], *, body: bool) -> bytes:
+    """Return a whole response that refuses a request in the contract's error form.
+
+    Without `body` it is the response to HEAD.
+    """
+    content = json.dumps(
+        {"errors": [{"code": error.code, "message": error.message, "detail": None}]},
+        separators=(",", ":"),
+    ).encode()
+    fields = [
+        *(field for field in date if field[0] != b"connection"),
+        (b"connection", b"close"),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        (b"docker-distribution-api-version", b"registry/2.0"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-request-id", uuid.uuid4().hex.encode()),
+    ]
+    if error.status in _RETRIED:
+        fields.append((b"retry-after", RETRY_AFTER))
+    return status_line(error.status) + write_fields(fields) + b"\r\n" + (content if body else b"")
