@@ -309,7 +309,7 @@ class Connection(asyncio.BufferedProtocol):
         self._stopping = True
         if self._exchange is not None:
             self._exchange.keep_alive = False
-        elif self._state is State.HEAD:
+        elif self._state in {State.HEAD, State.DISCARD}:
             self.close()
 
     def check_deadlines(self, now: float) -> None:

@@ -13,6 +13,7 @@ from registry.server.framing_error import FramingError
 _SPELLINGS = {
     name.lower(): name
     for name in (
+        b"Docker-Distribution-API-Version",
         b"Docker-Upload-UUID",
         b"ETag",
         b"OCI-Chunk-Min-Length",

@@ -7,7 +7,6 @@ suite once that way.
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from starlette.types import ASGIApp, Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
-from registry.server.limits import ServerLimits
-from registry.server.server import Server
 from registry.services import upload_holds
+from tests.support.http_server import serving_app
 from tests.support.kit import Kit
 from tests.support.seaweed import Bucket
 
@@ -130,21 +128,10 @@ class _Wire(httpx.ASGITransport):
 @asynccontextmanager
 async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """The application behind a real server."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = Server(app, ServerLimits(), drain=30)
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    await server.startup(sockets=[listening])
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    try:
-        async with httpx.AsyncClient(transport=_Wire(app), base_url=url, timeout=30) as http:
-            yield http
-    finally:
-        # What uvicorn does at its end, without the pauses and signals of a process.
-        for listener in server.servers:
-            listener.close()
-        server.admission.stop()
-        for connection in list(server.server_state.connections):
-            connection.shutdown()
-        await asyncio.gather(*server.server_state.tasks)
-        await server.lifespan.shutdown()
+    async with (
+        serving_app(app) as served,
+        httpx.AsyncClient(
+            transport=_Wire(app), base_url=f"http://127.0.0.1:{served.port}", timeout=30
+        ) as http,
+    ):
+        yield http

@@ -32,6 +32,8 @@ class Server:
     settings: dict[str, str] = field(default_factory=dict)
     patches: Path | None = None
     port: int = field(default_factory=free_port)
+    descriptors: int | None = None
+    """The limit of open files; None: that of the test."""
     python: Path | None = None
     """Of an installed Moorage that is to run in place of this checkout."""
     process: subprocess.Popen[bytes] | None = None
@@ -51,9 +53,11 @@ class Server:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
         options = ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
+        module = ["-m", "registry.cli.main"]
+        limiter = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.python or sys.executable, "-m", "registry.cli.main", "serve", *options],
+                [*limiter, self.python or sys.executable, *module, "serve", *options],
                 cwd=self.data.parent,
                 env={**kept, **self.settings, "PYTHONPATH": os.pathsep.join(path)},
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,239 @@
+"""What is one request and what is the next, in raw bytes."""
+
+import asyncio
+import itertools
+import json
+import subprocess
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.http_server import Echo, Served, serving_app
+from tests.support.raw import Answer, Wire
+
+pytestmark = pytest.mark.anyio
+
+SMUGGLED = b"DELETE /v2/a/b/manifests/victim HTTP/1.1\r\nHost: x\r\n\r\n"
+PUT = b"PUT /z HTTP/1.1\r\nHost: x\r\n"
+UPGRADE = b"Connection: Upgrade\r\nUpgrade: foo\r\n"
+
+
+async def talk(served: Served, *segments: bytes, answers: int = 1) -> list[Answer]:
+    """Send segments with a pause between them; the answers."""
+    wire = await Wire.open(served.port)
+    try:
+        for segment in segments:
+            await wire.send(segment)
+            await asyncio.sleep(0.05)
+        return [await wire.read() for _ in range(answers)]
+    finally:
+        wire.abort()
+
+
+async def talk_to_end(served: Served, data: bytes) -> bytes:
+    """Send bytes; everything until the server closes."""
+    wire = await Wire.open(served.port)
+    try:
+        await wire.send(data)
+        return await wire.reader.read()
+    finally:
+        wire.abort()
+
+
+@pytest.mark.parametrize("cut", [0, 10, len(SMUGGLED)])
+async def test_with_upgrade_the_body_is_the_body(served: Served, echo: Echo, cut: int) -> None:
+    head = PUT + UPGRADE + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED)
+    segments = [head + SMUGGLED[:cut], SMUGGLED[cut:] + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"]
+    await talk(served, *segments, answers=2)
+    assert echo.seen == [("PUT", b"/z", SMUGGLED), ("GET", b"/next", b"")]
+
+
+async def test_curl_that_offers_http_2_can_push(served: Served, echo: Echo) -> None:
+    url = f"http://127.0.0.1:{served.port}/z"
+    curl = ["curl", "--silent", "--max-time", "20", "--http2", "-X", "PUT", "-d", "hello", url]
+    done = await asyncio.to_thread(subprocess.run, curl, capture_output=True, check=True)
+    assert done.stdout == b"5"
+    assert echo.seen == [("PUT", b"/z", b"hello")]
+
+
+async def test_trailers_are_dropped(served: Served, echo: Echo) -> None:
+    coded = b"5\r\nhello\r\n0\r\nAuthorization: Basic x\r\nHost: evil\r\nX-Forwarded-For: 1\r\n\r\n"
+    await talk(served, PUT + b"Transfer-Encoding: chunked\r\n\r\n" + coded)
+    assert echo.seen == [("PUT", b"/z", b"hello")]
+    assert echo.headers == [{b"host": b"x", b"transfer-encoding": b"chunked"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        (PUT + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (PUT + b"Transfer-Encoding: chunked\r\n\r\nnothex\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: 1\r\n" * 100 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (70 << 10), 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n", 400),
+    ],
+)
+async def test_a_refusal_has_the_form_of_the_contract_and_ends_the_connection(
+    served: Served, echo: Echo, data: bytes, status: int
+) -> None:
+    head, _, body = (await talk_to_end(served, data + SMUGGLED)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    for field in (
+        *(b"Content-Type: application/json", b"Connection: close", b"X-Request-Id: "),
+        b"Docker-Distribution-API-Version: registry/2.0",
+    ):
+        assert field in head
+    [error] = json.loads(body)["errors"]
+    assert error["code"] == "UNSUPPORTED"
+    assert error["message"]
+    assert [seen for seen in echo.seen if seen[0] == "DELETE"] == []
+
+
+async def test_a_refusal_waits_for_the_answers_before_it(served: Served, echo: Echo) -> None:
+    answer = await talk_to_end(served, b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 400 " in answer
+    assert [path for _, path, _ in echo.seen] == [b"/1"]
+
+
+async def test_a_refused_head_request_is_answered_without_a_body(served: Served) -> None:
+    answer = await talk_to_end(served, b"HEAD / HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_the_refusal_reaches_a_client_that_is_still_sending(served: Served) -> None:
+    """A reset would throw it away."""
+    wire = await Wire.open(served.port)
+    await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (2 << 20))
+    assert (await wire.read()).status == 431
+    wire.abort()
+
+
+async def test_an_empty_line_before_a_request_is_ignored(served: Served, echo: Echo) -> None:
+    await talk(
+        served, b"\r\nGET /1 HTTP/1.1\r\nHost: a\r\n\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+    assert [path for _, path, _ in echo.seen] == [b"/1", b"/2"]
+
+
+async def test_expect_is_answered_before_the_body_comes(served: Served) -> None:
+    wire = await Wire.open(served.port)
+    await wire.send(PUT + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert await wire.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await wire.send(b"ab")
+    assert (await wire.read()).body == b"2"
+    wire.abort()
+
+
+async def test_what_is_sent_ahead_waits_unread(served: Served, echo: Echo) -> None:
+    """80 connections with 256 KiB of requests each once took all memory of a process."""
+    echo.gate.clear()
+    wire = await Wire.open(served.port)
+    wire.writer.write(b"GET /v HTTP/1.1\r\nHost: a\r\n\r\n" * 400_000)  # 11 MB
+    await asyncio.sleep(0.5)
+    assert len(echo.seen) == 1
+    [connection] = served.server.server_state.connections
+    assert len(connection._buffer) <= 64 << 10  # type: ignore[union-attr] # ours
+    assert wire.writer.transport.get_write_buffer_size() > 1 << 20
+    echo.gate.set()
+    for _ in range(100):
+        assert (await wire.read()).status == 200
+    wire.abort()
+
+
+async def test_pipelined_requests_do_not_starve_others(served: Served, echo: Echo) -> None:
+    wire = await Wire.open(served.port)
+    wire.writer.write(b"GET /v HTTP/1.1\r\nHost: a\r\n\r\n" * 20_000)
+    reading = asyncio.create_task(wire.reader.read(1 << 30))
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"http://127.0.0.1:{served.port}/other")
+    assert answer.status_code == 200
+    assert len(echo.seen) < 20_000
+    reading.cancel()
+    wire.abort()
+
+
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from(["GET", "PUT", "PATCH", "DELETE"]),
+        st.binary(max_size=300),
+        st.sampled_from(["length", "chunked"]),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(requests=REQUESTS, cuts=st.lists(st.integers(0, 2000), max_size=8))
+def test_requests_are_the_same_however_they_arrive(
+    requests: list[tuple[str, bytes, str, bool]], cuts: list[int]
+) -> None:
+    data, expected = b"", []
+    for number, (method, body, coding, upgrade) in enumerate(requests):
+        head = f"{method} /{number} HTTP/1.1\r\nHost: x\r\n".encode()
+        head += UPGRADE if upgrade else b""
+        if coding == "length":
+            data += head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        else:
+            chunks = [body[at : at + 97] for at in range(0, len(body), 97)]
+            coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+            data += head + b"Transfer-Encoding: chunked\r\n\r\n" + coded + b"0\r\nX: 1\r\n\r\n"
+        expected.append((method, f"/{number}".encode(), body))
+    places = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
+
+    async def run() -> Echo:
+        echo = Echo()
+        async with serving_app(echo) as served:
+            wire = await Wire.open(served.port)
+            for start, end in itertools.pairwise(places):
+                await wire.send(data[start:end])
+                await asyncio.sleep(0)
+            for _ in requests:
+                assert (await wire.read()).status == 200
+            await wire.close()
+        return echo
+
+    assert asyncio.run(run()).seen == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_damaged_requests_are_answered_or_cut_and_leave_the_server_alive(
+    data: st.DataObject,
+) -> None:
+    whole = bytearray(
+        PUT + UPGRADE + b"Content-Length: 5\r\nX: y\r\n\r\nhello"
+        b"PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(whole) - 1))
+        noise = data.draw(st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"\x00", b" ", b":", b"9"]))
+        whole[place : place + data.draw(st.integers(0, 2))] = noise
+
+    async def run() -> bytes:
+        async with serving_app(Echo()) as served:
+            wire = await Wire.open(served.port)
+            await wire.send(bytes(whole) + SMUGGLED)
+            wire.writer.write_eof()
+            answer = await wire.reader.read()
+            wire.abort()
+            async with httpx.AsyncClient() as http:
+                assert (await http.get(f"http://127.0.0.1:{served.port}/")).status_code == 200
+        return answer
+
+    assert b"HTTP/1.1 500" not in asyncio.run(run())

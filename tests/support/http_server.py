@@ -1,0 +1,90 @@
+"""Our HTTP server in this process, around any ASGI application."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.server.limits import ServerLimits
+from registry.server.server import Server
+
+
+@dataclass
+class Echo:
+    """Answers with the length of the body; `seen` holds method, path and body in order.
+
+    `gate`, while it is not set, keeps answers back.
+    """
+
+    seen: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    headers: list[dict[bytes, bytes]] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    body: bytes | None = None
+    """Sent instead of the length."""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await answer_lifespan(receive, send)
+            return
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        self.seen.append((scope["method"], scope["raw_path"], body))
+        self.headers.append(dict(scope["headers"]))
+        await self.gate.wait()
+        answer = str(len(body)).encode() if self.body is None else self.body
+        length = (b"content-length", str(len(answer)).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": answer})
+
+
+async def answer_lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs on `port`."""
+
+    server: Server
+    port: int
+
+
+@asynccontextmanager
+async def serving_app(
+    app: ASGIApp, limits: ServerLimits | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Served]:
+    """Run `app` without the signals and pauses of a process."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = Server(app, limits or ServerLimits(), drain=30, tls=tls)
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup(sockets=[listening])
+    try:
+        yield Served(server, listening.getsockname()[1])
+    finally:
+        for listener in server.servers:
+            listener.close()
+        server.admission.stop()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        await asyncio.gather(*server.server_state.tasks)
+        while server.server_state.connections:
+            await asyncio.sleep(0)
+        await server.lifespan.shutdown()
