@@ -34,7 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
     serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
     serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:5000)")
     serve.add_argument("--workers", metavar="N", help="worker processes (default 1)")
-    add_command(commands, "worker", "run the background jobs alone", "worker:work", [shared])
+    worker = add_command(
+        commands, "worker", "run the background jobs alone", "worker:work", [shared]
+    )
+    worker.add_argument(
+        "--check",
+        action="store_true",
+        help="say whether the worker that runs on the data folder is healthy; exit status 0 or 1",
+    )
 
     printing = argparse.ArgumentParser(add_help=False, parents=[shared])
     printing.add_argument("--json", action="store_true", help="print JSON")
