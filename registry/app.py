@@ -62,6 +62,7 @@ from registry.services.uploads import Uploads
 from registry.services.usage import Usage
 from registry.services.users import Users
 from registry.services.why import Why
+from registry.units import is_loopback
 from storage.driver import Driver
 from storage.open import open_driver
 from storage.s3_settings import S3Settings
@@ -360,6 +361,8 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
             delete=settings.content.delete,
             read_only=settings.content.read_only,
             external_url=settings.http.external_url,
+            local=is_loopback(settings.http.address[0]),
+            cors_origins=settings.http.cors_origins,
             trusted_proxies=settings.http.trusted_proxies,
             requests=settings.limits.requests,
             uploads=settings.limits.uploads,

@@ -31,6 +31,7 @@ from registry.units import (
     LinkLife,
     Listen,
     Networks,
+    Origins,
     PartSize,
     Secret,
     ServiceName,
@@ -66,6 +67,9 @@ class HttpSettings:
     external_url: Annotated[
         ExternalUrl, "The registry as clients reach it; empty: as each request says."
     ] = ""
+    cors_origins: Annotated[
+        Origins, "Origins of web pages that may use the registry; `*`: all, without passwords."
+    ] = ()
     trusted_proxies: Annotated[
         Networks, "Proxies whose word on a client's address and scheme is believed."
     ] = ()

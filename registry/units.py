@@ -23,7 +23,9 @@ _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 _QUANTITY = re.compile(r"([0-9]{1,19})([A-Za-z]+)")
 _HOST = r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]"
 _LISTEN = re.compile(rf"(?P<host>{_HOST})?:(?P<port>[0-9]{{1,5}})")
-_EXTERNAL_URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?/?")
+_ORIGIN = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?")
+_EXTERNAL_URL = re.compile(rf"{_ORIGIN.pattern}(?P<path>(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*)/?")
+_OWN_PATHS = ("/v2", "/api", "/token", "/healthz", "/readyz", "/metrics")
 _URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?(/[!-~]*)?")
 # Printed only if its shape leaves no doubt where the password is; of its query, what is harmless.
 _PRINTABLE_URL = re.compile(
@@ -130,7 +132,20 @@ def _parse_listen(text: str) -> str:
 
 
 def _parse_external_url(text: str) -> str:
-    return _match_endpoint(_EXTERNAL_URL, text)[0].removesuffix("/") if text else ""
+    if not text:
+        return ""
+    match = _match_endpoint(_EXTERNAL_URL, text)
+    if f"{match['path']}/".startswith(tuple(f"{path}/" for path in _OWN_PATHS)):
+        raise ValueError(f"{text!r} has a path that the registry itself has")
+    return match[0].removesuffix("/")
+
+
+def _parse_origins(items: list[Any]) -> tuple[str, ...]:
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("an item is not a string")
+    return tuple(
+        item if item == "*" else _match_endpoint(_ORIGIN, item)[0].lower() for item in items
+    )
 
 
 def _parse_optional_url(text: str) -> str:
@@ -276,7 +291,8 @@ def format_window(window: tuple[int, int] | None) -> str:
 
 _DURATION = 'a duration with its unit, such as "30s"'
 _ENDPOINT = 'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses'
-_ORIGIN = 'scheme, host and port and nothing more, such as "https://registry.example.org"'
+_BASE = 'scheme, host, port and perhaps a path, such as "https://registry.example.org"'
+_ORIGINS = 'a list of origins, such as ["https://ui.example.org"], or ["*"]'
 _PLACE = 'a URL, such as "https://gitlab.example.org/oauth/discovery/keys"'
 _NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
 
@@ -304,6 +320,7 @@ Window = Annotated[
     Kind('a part of the day, such as "22:00-06:00"', str, parse_window, format_window),
 ]
 Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
-ExternalUrl = Annotated[str, Kind(_ORIGIN, str, _parse_external_url)]
+ExternalUrl = Annotated[str, Kind(_BASE, str, _parse_external_url)]
+Origins = Annotated[tuple[str, ...], Kind(_ORIGINS, list, _parse_origins, list)]
 Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]
 Networks = Annotated[tuple[Network, ...], Kind(_NETWORKS, list, _parse_networks, _show_networks)]

@@ -49,6 +49,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "listen": "127.0.0.1:5000",
             "workers": 1,
             "external_url": "",
+            "cors_origins": [],
             "trusted_proxies": [],
             "tls_cert": "",
             "tls_key": "",
@@ -364,7 +365,8 @@ def test_the_place_is_named(tmp_path: Path) -> None:
     [
         ("http.listen", "::1:5000"),
         ("http.workers", "0"),
-        ("http.external_url", "https://a/path"),
+        ("http.external_url", "https://a/path?query"),
+        ("http.cors_origins", "ui.example.org"),
         ("http.trusted_proxies", "10.0.0.1/8"),
         ("http.body_idle", "0s"),
         ("storage.driver", "s3?"),

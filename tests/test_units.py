@@ -17,6 +17,7 @@ from registry.units import (
     Limit,
     Listen,
     Networks,
+    Origins,
     Timeout,
     Url,
     format_duration,
@@ -232,6 +233,9 @@ def test_a_password_never_shows_whatever_stands_around_it(before: str, after: st
         ("https://registry.example.org", "https://registry.example.org"),
         ("http://localhost:5000/", "http://localhost:5000"),
         ("https://[::1]:5000", "https://[::1]:5000"),
+        ("https://a/registry", "https://a/registry"),
+        ("https://a:444/b/registry-2/", "https://a:444/b/registry-2"),
+        ("https://a/v2x", "https://a/v2x"),
     ],
 )
 def test_external_urls(text: str, value: str) -> None:
@@ -243,12 +247,25 @@ def test_external_urls(text: str, value: str) -> None:
     [
         *("registry.example.org", "ftp://a", "https://", "https://a/v2", "https://a?x"),
         *("https://a#x", "https://me@a", "https://a:70000", "https://a\n", "https://[::g]"),
-        "https://a//",
+        *("https://a//", "https://a/b//c", "https://a/../b", "https://a/%2e", "https://a/b?x"),
+        *("https://a/v2/b", "https://a/api", "https://a/token/", "https://a/b\n"),
     ],
 )
 def test_other_external_urls_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         kind_of(ExternalUrl).from_text(text)
+
+
+def test_origins_of_pages() -> None:
+    origins = kind_of(Origins)
+    assert origins.from_text("https://UI.example.org, http://localhost:8080") == (
+        "https://ui.example.org",
+        "http://localhost:8080",
+    )
+    assert origins.from_toml(["*"]) == ("*",)
+    for text in ("ui.example.org", "https://ui.example.org/", "https://*.example.org", "null"):
+        with pytest.raises(ValueError, match=r"."):
+            origins.from_text(text)
 
 
 def test_networks_from_text_and_toml() -> None:

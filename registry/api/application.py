@@ -1,6 +1,7 @@
 """The ASGI application of the API: proxies, observer, gate, routes."""
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,10 +10,12 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from registry.api.admin.endpoint import list_routes as list_admin_routes
 from registry.api.call import Endpoint
+from registry.api.cors import Cors, Preflights
 from registry.api.gate import Gate
 from registry.api.guard import Guard
 from registry.api.observe import Observer
 from registry.api.ops import Ops
+from registry.api.prefix import Prefix
 from registry.api.proxies import Proxies
 from registry.api.rates import Limits
 from registry.api.settings import ApiSettings
@@ -48,7 +51,15 @@ def build(
         }.items()
     ]
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
-    return Proxies(Observer(Gate(router)), settings.trusted_proxies, settings.external_url)
+    app: ASGIApp = Gate(router)
+    if settings.cors_origins:
+        app = Preflights(app, guard.sites)
+    app = Observer(app)
+    if settings.cors_origins:
+        app = Cors(app, guard.sites)
+    if path := urlsplit(settings.external_url).path:
+        app = Prefix(app, path)
+    return Proxies(app, settings.trusted_proxies, settings.external_url)
 
 
 class _ReadOnly:

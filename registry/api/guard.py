@@ -13,6 +13,7 @@ from starlette.requests import Request
 from registry import logs
 from registry.api.rates import Limits
 from registry.api.settings import ApiSettings
+from registry.api.sites import Sites
 from registry.auth.actions import Action
 from registry.auth.authenticator import Authenticator
 from registry.auth.caller import Caller, needed_actions
@@ -31,6 +32,7 @@ from registry.units import is_loopback
 logger = logging.getLogger(__name__)
 
 _WARN_EVERY = 3600.0
+_SAFE = {"GET", "HEAD"}
 
 # Not binascii.Error alone: text that is not ASCII is a plain ValueError to b64decode.
 _UNREADABLE = ValueError
@@ -95,6 +97,7 @@ class Guard:
     def __init__(self, auth: Authenticator, limits: Limits, settings: ApiSettings) -> None:
         self.auth = auth
         self.limits = limits
+        self.sites = Sites(settings)
         self._realm = settings.realm
         self._service = settings.realm_service or auth.rules.service
         self._warned = float("-inf")
@@ -107,8 +110,12 @@ class Guard:
         """
         origin = find_origin(request)
         self.limits.check_request(origin.address or None, None)
+        if request.method not in _SAFE:
+            self.sites.require_own_page(request)
         caller = await self.auth.find_open(request.scope["moorage.began"])
-        if caller is None:
+        if caller is not None:
+            self.sites.require_known_host(request)
+        else:
             caller = await self._identify(request, action, name, origin)
         self.limits.check_request(None, find_limited(caller))
         return caller

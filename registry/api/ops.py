@@ -22,8 +22,8 @@ pre{{background:#f3f3f3;padding:1rem;overflow:auto}}</style>
 <pre>docker tag IMAGE {host}/IMAGE
 docker push {host}/IMAGE</pre>
 <p>To pull it elsewhere: <code>docker pull {host}/IMAGE</code></p>
-<p>For programs: <a href="/v2/_catalog">catalogue</a>, <a href="/readyz">readiness</a>,
-<a href="/metrics">metrics</a>.</p>
+<p>For programs: <a href="v2/_catalog">catalogue</a>, <a href="readyz">readiness</a>,
+<a href="metrics">metrics</a>.</p>
 </html>
 """
 

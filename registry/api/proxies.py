@@ -37,9 +37,10 @@ class _Hop(NamedTuple):
 
 
 class Proxies:
-    """ASGI middleware that sets `client`, `scheme` and `moorage.base` in the scope.
+    """ASGI middleware that sets `client`, `scheme`, `moorage.base` and `moorage.host` in the scope.
 
-    `moorage.base` is the registry's URL as this client reaches it, without a slash at the end.
+    `moorage.base` is the registry's URL as this client reaches it, without a slash at the end;
+    `moorage.host` the `Host` that it sent, unread, empty where it sent none.
     """
 
     def __init__(self, app: ASGIApp, trusted: tuple[Network, ...], external_url: str) -> None:
@@ -63,6 +64,7 @@ class Proxies:
             **scope,
             "client": (told.address, 0) if told.address else client,
             "scheme": scheme,
+            "moorage.host": told.host or ",".join(headers.getlist("host")),
             "moorage.base": self._external_url or f"{scheme}://{host}",
         }
 

@@ -10,7 +10,9 @@ class ApiSettings:
     """`body_idle` in seconds; `page` and `page_max` in entries of a list.
 
     `requests` per second and `uploads` begun per minute, of an address and of a principal, 0 for
-    any number. `realm` is where tokens are to be had, if not here, for `realm_service`.
+    any number. `local`: only this machine reaches the registry. `cors_origins`: origins of pages
+    that may use it, or `*`. `realm` is where tokens are to be had, if not here, for
+    `realm_service`.
     """
 
     body_idle: float = 30.0
@@ -19,6 +21,8 @@ class ApiSettings:
     delete: bool = True
     read_only: bool = False
     external_url: str = ""
+    local: bool = True
+    cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[Network, ...] = ()
     requests: int = 0
     uploads: int = 0

@@ -57,6 +57,8 @@ class TokenEndpoint:
         if request.method not in {"GET", "POST"}:
             raise MethodUnknownError(["GET", "POST"])
         self._guard.limits.check_request(find_origin(request).address or None, None)
+        if request.method == "POST":
+            self._guard.sites.require_own_page(request)
         if await self._guard.auth.find_open() is not None:
             raise UnsupportedError("nobody needs to sign in here")
         if not self._guard.auth.rules.own:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from registry import logs
 from registry.auth.rules import HOW_TO_HIDE
@@ -125,8 +126,12 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
         shown = f"[{host}]" if ":" in host else host
         output.write(f"Moorage listens on {scheme}://{shown}:{port}")
     output.write(f"Data lies in {settings.data.resolve()}")
-    _, _, named = settings.http.external_url.partition("://")
-    host = named or f"localhost:{port}"
+    named = urlsplit(settings.http.external_url)
+    if named.path:
+        # No reference of an image can say where it is: clients put /v2/ first.
+        output.write(f"Clients reach it at {settings.http.external_url}")
+        return
+    host = named.netloc or f"localhost:{port}"
     output.write("To push an image:")
     output.write(f"  docker tag IMAGE {host}/IMAGE")
     output.write(f"  docker push {host}/IMAGE")

@@ -103,7 +103,7 @@ async def in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     assert (await from_app.get())["type"] == "lifespan.startup.complete"
     try:
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://registry") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield http
     finally:
         await to_app.put({"type": "lifespan.shutdown"})

@@ -265,7 +265,9 @@ class World:
             opened = compose(settings, MortalDriver(driver, self.life))
         app = asgi(settings, opened)
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-        return Worker(opened, app, httpx.AsyncClient(transport=transport, base_url="http://r"))
+        return Worker(
+            opened, app, httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        )
 
     def restart(self) -> None:
         """Stop in order, start again."""

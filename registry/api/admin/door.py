@@ -1,7 +1,4 @@
-"""Signing in to the admin API, and keeping other sites' pages out of it.
-
-Source: RFC 6454 and the Fetch Metadata specification, for requests that a browser sends unasked.
-"""
+"""Signing in to the admin API, and keeping other sites' pages out of it."""
 
 from starlette.requests import Request
 
@@ -11,8 +8,6 @@ from registry.auth.origins import Origin
 from registry.auth.secrets import find_secret
 from registry.auth.subjects import ROBOT_SIGN_IN
 from registry.errors import CredentialsInvalidError, DeniedError, UnauthorizedError
-
-_OWN_SITE = {"same-origin", "none"}
 
 
 class Door:
@@ -26,7 +21,7 @@ class Door:
         """Who asks. UnauthorizedError, DeniedError, TooManyRequestsError."""
         origin = find_origin(request)
         self._guard.limits.check_request(origin.address or None, None)
-        _require_own_site(request)
+        self._guard.sites.require_own_page(request)
         if await self._auth.find_open() is not None:
             raise DeniedError(
                 "nobody signs in to this registry, so nobody can administer it from afar. Where "
@@ -60,12 +55,3 @@ class Door:
         if row is None:
             raise await self._auth.refuse("", origin)
         return row.user or f"{ROBOT_SIGN_IN}{row.robot}"
-
-
-def _require_own_site(request: Request) -> None:
-    """Refuse what a page of another site has a browser send."""
-    site = request.headers.get("sec-fetch-site", "none")
-    origin = request.headers.get("origin")
-    base = str(request.scope["moorage.base"])
-    if site not in _OWN_SITE or (origin is not None and origin.lower() != base.lower()):
-        raise DeniedError("pages of other sites may not use this")

@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from starlette.requests import Request
@@ -127,11 +127,14 @@ class _Document:
         if scope["method"] not in {"GET", "HEAD"}:
             raise MethodUnknownError(["GET", "HEAD"])
         self._limits.check_request(find_origin(Request(scope)).address or None, None)
-        body = await asyncio.to_thread(_write_document)
+        below = urlsplit(str(scope["moorage.base"])).path
+        body = await asyncio.to_thread(_write_document, below)
         await Response(body, media_type=_JSON)(scope, receive, send)
 
 
 @functools.cache
-def _write_document() -> bytes:
-    """Made when it is first asked for: it takes as long as all else that a start does."""
-    return msgspec.json.encode(build_document())
+def _write_document(below: str) -> bytes:
+    """The document of a registry below a path of its host. Made when it is first asked for: it
+    takes as long as all else that a start does.
+    """
+    return msgspec.json.encode(build_document() | {"servers": [{"url": f"{below}/"}]})
