@@ -97,7 +97,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     """Open database and stores (new blobs go to `driver`, if it is given), and put the use cases on
     them.
     """
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, settings.pool)
     stores = Stores(
         driver or _open_store(settings, settings.storage),
         _open_store(settings, settings.old_storage) if settings.old_storage.driver else None,
@@ -145,7 +145,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         quotas=quotas,
         usage=Usage(database),
-        health=Health(database, stores),
+        health=Health(database, stores, read_only=settings.content.read_only),
     )
     keyring = Keyring(database, _find_vault(settings, database))
     access = _compose_access(settings, database, policies, keyring, quotas)

@@ -18,6 +18,7 @@ from registry.auth.issuers import Oidc
 from registry.auth.rules import HOW_TO_HIDE
 from registry.database_url import DatabaseUrl
 from registry.errors import ConfigError
+from registry.metadata.pool_settings import PoolSettings
 from registry.services.untagged import Rules as UntaggedTable
 from registry.services.untagged import Untagged
 from registry.units import (
@@ -158,6 +159,11 @@ class DatabaseSettings:
     url: Annotated[
         DatabaseUrl, "SQLAlchemy URL; empty: the SQLite file `moorage.db` in the data folder."
     ] = field(default="", repr=False)
+    readers: Annotated[Count, "Connections of a process to PostgreSQL that read."] = 5
+    writers: Annotated[Count, "Connections of a process to PostgreSQL that write."] = 3
+    transaction_pooling: Annotated[
+        Flag, "A pooler such as PgBouncer gives each transaction another session of PostgreSQL."
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +344,12 @@ class Settings:
     def database_url(self) -> str:
         """SQLAlchemy URL, with its password."""
         return self.database.url or f"sqlite:///{quote(str(self.data / 'moorage.db'))}"
+
+    @property
+    def pool(self) -> PoolSettings:
+        """How a process uses connections to PostgreSQL."""
+        given = self.database
+        return PoolSettings(given.readers, given.writers, given.transaction_pooling)
 
 
 class Setting(NamedTuple):

@@ -230,7 +230,11 @@ class TooManyRequestsError(RegistryError):
 
 
 class DatabaseUnavailableError(RegistryError):
-    """The database cannot answer now."""
+    """The database cannot answer now. `reason`, where it is known, is for operators alone."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DatabaseMovingError(DatabaseUnavailableError):

@@ -99,7 +99,12 @@ def test_the_defaults(tmp_path: Path) -> None:
             "redirect_life": "20m",
             "redirect_endpoint": "",
         },
-        "database": {"url": f"sqlite:///{tmp_path}/moorage.db"},
+        "database": {
+            "url": f"sqlite:///{tmp_path}/moorage.db",
+            "readers": 5,
+            "writers": 3,
+            "transaction_pooling": False,
+        },
         "auth": {
             "mode": "",
             "service": "moorage",

@@ -22,7 +22,7 @@ def read_state(settings: Settings) -> SchemaState:
     """The schema's state; an embedded database is created, empty, if there is none."""
 
     async def job() -> SchemaState:
-        database = Database(settings.database_url)
+        database = Database(settings.database_url, settings.pool)
         try:
             return await migrate.read_state(database)
         finally:
@@ -46,7 +46,7 @@ def has_users(settings: Settings) -> bool:
     async def job() -> bool:
         if is_embedded(settings) and not _file(settings).exists():
             return False
-        database = Database(settings.database_url)
+        database = Database(settings.database_url, settings.pool)
         try:
             if not (await migrate.read_state(database)).usable:
                 return False

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from registry import clock
 from registry.errors import ConflictError, DatabaseUnavailableError
 from registry.metadata import moves, sqlite, tables
+from registry.metadata.connections import open_plain_engine
 from registry.metadata.database import parse_url
 from registry.metadata.moves import MoveState
 from registry.metadata.transaction import Transaction
@@ -25,10 +26,8 @@ HEAVY = 16
 
 _TOTAL = 1 << 128
 
-_PATIENT = {
-    "connect_timeout": 10,
-    "options": "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0",
-}
+_PATIENT = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+"""Not as startup options, which poolers refuse."""
 
 Row = tuple[Any, ...]
 
@@ -125,14 +124,13 @@ def reading(url: str) -> Iterator[sa.Connection]:
         engine = sqlite.open_engine(_path(place), writer=False)
     else:
         # Without the time-outs of a server: a large table takes as long as it takes.
-        engine = sa.create_engine(
-            place, poolclass=sa.NullPool, hide_parameters=True, connect_args=_PATIENT
-        )
-        engine = engine.execution_options(
+        engine = open_plain_engine(place, hide_parameters=True).execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
     try:
         with engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(_PATIENT)
             yield connection
     finally:
         engine.dispose()
@@ -149,7 +147,7 @@ def _writing(url: str) -> Iterator[Transaction]:
             stack.enter_context(lock.held())
             engine = sqlite.open_engine(_path(place), writer=True)
         else:
-            engine = sa.create_engine(place, poolclass=sa.NullPool, hide_parameters=True)
+            engine = open_plain_engine(place, hide_parameters=True)
         stack.callback(engine.dispose)
         connection = stack.enter_context(engine.begin())
         if connection.dialect.name == "postgresql":

@@ -4,8 +4,8 @@ No await can stand inside a transaction that way (design D7).
 """
 
 import asyncio
-import logging
-import sqlite3
+import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,38 +15,45 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from registry import clock, database_url
-from registry.errors import (
-    ConfigError,
-    DatabaseFullError,
-    DatabaseMovingError,
-    DatabaseUnavailableError,
-)
-from registry.metadata import moves, postgres, sqlite
-from registry.metadata.call import PATIENCE, UNAVAILABLE, answer
+from registry.errors import ConfigError, DatabaseFullError
+from registry.metadata import sqlite
+from registry.metadata.call import PATIENCE, answer
+from registry.metadata.connections import Connections, WrongServerError
+from registry.metadata.failures import translate
+from registry.metadata.pool_settings import DEFAULT, PoolSettings
 from registry.metadata.postgres import PostgresReader, PostgresWriter
 from registry.metadata.spare import Spare
 from registry.metadata.sqlite import SqliteWriter
+from registry.metadata.tables import schema
 from registry.metadata.transaction import Transaction
 from storage.settled import settled
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
-
 READERS = 8
+"""Threads that read an embedded database."""
+
+_PROOF = 5.0
+"""Seconds for which a commit proves that the database takes changes."""
 
 _AT_ONCE = 2.0
 """Seconds within which the smallest question is answered by a database that is there."""
 
-_SQLITE_FULL = sqlite3.SQLITE_FULL
+
+class _ProbedError(Exception):
+    """Rolls a probe back."""
 
 
 class Database:
     """An open database: a pool of readers and a writer."""
 
-    def __init__(self, url: str) -> None:
-        """Open `url`, a SQLAlchemy URL; ConfigError if it is none or of another database."""
+    def __init__(self, url: str, pool: PoolSettings = DEFAULT) -> None:
+        """Open `url`, a SQLAlchemy URL; ConfigError if it is none or of another database. `pool`
+        is for PostgreSQL.
+        """
         self.url = parse_url(url)
+        self.connections: Connections | None = None
+        self._written_at = float("-inf")
         self._writer: SqliteWriter | PostgresWriter
         self._readers: ThreadPoolExecutor | PostgresReader
         if self.is_embedded(url):
@@ -58,9 +65,10 @@ class Database:
             self._readers = ThreadPoolExecutor(READERS, "sql-read")
         else:
             self.spare = None
-            self._reader = postgres.open_engine(self.url, writer=False)
-            self._writer = PostgresWriter(self.url, clock.now)
-            self._readers = PostgresReader(self._reader, clock.now)
+            self.connections = Connections(self.url, pool)
+            self._reader = self.connections.engine
+            self._writer = PostgresWriter(self.connections, pool.writers, clock.now)
+            self._readers = PostgresReader(self.connections, pool.readers, clock.now)
 
     @staticmethod
     def is_embedded(url: str) -> bool:
@@ -90,8 +98,8 @@ class Database:
                 begin = partial(readers.submit, work, patience)
                 return await answer(begin, self._look, patience)
             return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
-        except sa.exc.SQLAlchemyError as error:
-            raise _translate(error) from None
+        except (sa.exc.SQLAlchemyError, WrongServerError) as error:
+            raise translate(error) from None
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         with self._reader.connect() as connection:
@@ -124,15 +132,37 @@ class Database:
         writer = self._writer
         try:
             if isinstance(writer, PostgresWriter):
-                return await answer(
+                result = await answer(
                     lambda: writer.submit(work, actor, patience),
                     self._look,
                     patience,
                     to_the_end=True,
                 )
-            return await settled(asyncio.wrap_future(writer.submit(work, actor)))
-        except sa.exc.SQLAlchemyError as error:
-            raise _translate(error) from None
+            else:
+                result = await settled(asyncio.wrap_future(writer.submit(work, actor)))
+        except (sa.exc.SQLAlchemyError, WrongServerError) as error:
+            self._written_at = float("-inf")
+            raise translate(error) from None
+        self._written_at = time.monotonic()
+        return result
+
+    async def require_writable(self, *, patience: float = PATIENCE) -> None:
+        """Raise DatabaseUnavailableError unless the database takes changes.
+
+        Nothing is committed. A change that was committed a moment ago is proof enough: under load a
+        probe would have to wait for its turn.
+        """
+        if time.monotonic() < self._written_at + _PROOF:
+            return
+
+        def probe(tx: Transaction) -> None:
+            # A row's lock is refused where changes are, and rolled back without a sync.
+            lock = sa.select(schema.c.version).with_for_update(read=True, key_share=True)
+            tx.execute(lock).close()
+            raise _ProbedError
+
+        with contextlib.suppress(_ProbedError):
+            await self.write(probe, actor="", patience=patience)
 
     async def _look(self) -> None:
         """Ask for nothing; DatabaseUnavailableError unless there is an answer at once."""
@@ -148,6 +178,8 @@ class Database:
             self._readers.shutdown()
             self._reader.dispose()
         self._writer.close()
+        if self.connections is not None:
+            self.connections.close()
 
 
 def parse_url(text: str) -> sa.URL:
@@ -156,20 +188,3 @@ def parse_url(text: str) -> sa.URL:
         return sa.make_url(database_url.normalize(text))
     except ConfigError as problem:
         raise ConfigError(f"[database] url{problem.message}") from None
-
-
-def _translate(error: sa.exc.SQLAlchemyError) -> DatabaseUnavailableError:
-    """What callers get in its place. Only its first line is logged: PostgreSQL shows whole rows in
-    those below.
-    """
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else None
-    if getattr(cause, "sqlstate", None) == moves.SQLSTATE or str(cause) == moves.REFUSAL:
-        return DatabaseMovingError(
-            "the registry is moving to another database and takes no changes until it is there"
-        )
-    logger.error("%s: %s", type(error).__name__, str(error).partition("\n")[0])
-    if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or (
-        getattr(cause, "sqlstate", None) == "53100"
-    ):
-        return DatabaseFullError("no room on the database's disk")
-    return DatabaseUnavailableError(UNAVAILABLE)

@@ -5,68 +5,125 @@ libpq's own asynchronous calls never block and cost a tenth of that.
 """
 
 import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
-import sqlalchemy as sa
 from psycopg import conninfo, pq
 
-from registry.errors import DatabaseUnavailableError
-from registry.metadata.call import PATIENCE, UNAVAILABLE
+from registry.metadata.call import PATIENCE
+from registry.metadata.connections import (
+    LOCAL_SETTINGS,
+    Connections,
+    find_connect_options,
+    is_full,
+)
+from registry.metadata.failures import translate
 from registry.metadata.heads import MOST, Changed, Heads, listed, unlisted
-from registry.metadata.postgres import CONNECT
 from registry.oci.names import RepositoryName
+
+if TYPE_CHECKING:
+    from registry.metadata.database import Database
 
 _BIGINT = 20
 """PostgreSQL's number of the type."""
 
+RECHECK = 5.0
+"""Seconds for which a session is kept with a server that takes no changes."""
+
+FULL_PAUSE = 1.0
+"""Seconds for which a server that had no connection left is not asked for one."""
+
 # One statement, so that all of it is of one moment. A name holds no comma. As a join the planner
-# would expect millions of rows, of tables that it does not know to have one.
+# would expect millions of rows, of tables that it does not know to have one. The start of the
+# server tells servers apart: a pooler may lead the next statement to another.
 _QUERY = f"""
 SELECT feed, policy, CASE WHEN feed - $1 BETWEEN 1 AND {MOST} THEN (
     SELECT string_agg(repository, ',') FROM feed WHERE number > $1 AND number <= heads.feed
-) END FROM (
+) END, pg_is_in_recovery()::text, current_setting('transaction_read_only'),
+    extract(epoch FROM pg_postmaster_start_time())::text
+FROM (
     SELECT (SELECT number FROM feed_head) AS feed, (SELECT number FROM policy_head) AS policy
 ) AS heads
-""".encode()  # noqa: S608 - of a constant
+"""  # noqa: S608 - of a constant
+
+
+class _Row(NamedTuple):
+    """What _QUERY gives. `names` with commas between them; None if they are too many or none."""
+
+    feed: int
+    policy: int
+    names: str | None
+    standby: str
+    read_only: str
+    server: str
 
 
 class HeadQuery:
     """Reads the heads. One question at a time: whoever asks waits for his answer."""
 
-    def __init__(self, url: sa.URL) -> None:
-        _, options = url.get_dialect()().create_connect_args(url)
-        self._conninfo = conninfo.make_conninfo("", **{**options, **CONNECT})
+    def __init__(self, database: "Database", connections: Connections) -> None:
+        self._database = database
+        self._connections = connections
+        _, options = connections.url.get_dialect()().create_connect_args(connections.url)
+        options = {**options, **find_connect_options(connections.url, connections.settings)}
+        self._conninfo = conninfo.make_conninfo("", **options)
         self._session: psycopg.Connection | None = None
+        self._opened_at = 0.0
+        self._renewals = 0
+        self._server = ""
+        self._full_at = float("-inf")
+        self._read_only = False
 
     async def ask(self, last: Heads) -> tuple[Heads, Changed]:
         """The heads as of now, and what changed since `last`; DatabaseUnavailableError.
 
         A lost connection is made anew.
         """
+        if time.monotonic() < self._full_at + FULL_PAUSE:
+            return await self._ask_through_pool(last)
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._ask_or_connect(last)
         except (psycopg.Error, OSError) as error:
             self.close()
-            raise DatabaseUnavailableError(UNAVAILABLE) from error
+            if not is_full(error):
+                raise translate(error) from error
         except BaseException:
             self.close()  # an answer may still be under way
             raise
+        # The server has no connection left, and one of the pool serves as well, only slower.
+        self._full_at = time.monotonic()
+        return await self._ask_through_pool(last)
+
+    async def _ask_through_pool(self, last: Heads) -> tuple[Heads, Changed]:
+        query = _QUERY.replace("$1", str(last.feed))
+        row = await self._database.read(lambda tx: tx.connection.exec_driver_sql(query).one())
+        return self._judge(_Row(*row), last)
 
     async def _ask_or_connect(self, last: Heads) -> tuple[Heads, Changed]:
+        if self._session is not None and self._is_stale():
+            self.close()
         if self._session is not None:
             try:
-                return await self._ask(self._session.pgconn, last)
+                return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
             except (psycopg.Error, OSError):
                 # It may have been closed while nobody asked: that is found out only now.
                 self.close()
+        self._renewals = self._connections.renewals
         connecting = asyncio.get_running_loop().run_in_executor(None, self._connect)
         try:
             self._session = await asyncio.shield(connecting)
         except asyncio.CancelledError:
             connecting.add_done_callback(_close_late)
             raise
-        return await self._ask(self._session.pgconn, last)
+        self._opened_at = time.monotonic()
+        return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
+
+    def _is_stale(self) -> bool:
+        """Whether a new connection may lead to another server than this session."""
+        old = time.monotonic() > self._opened_at + RECHECK
+        return self._renewals != self._connections.renewals or (self._read_only and old)
 
     def _connect(self) -> psycopg.Connection:
         # Not `pq.PGconn.connect`, which lets no thread of the process run until the server answers.
@@ -74,22 +131,54 @@ class HeadQuery:
         session.pgconn.nonblocking = 0
         return session
 
-    @staticmethod
-    async def _ask(connection: pq.abc.PGconn, last: Heads) -> tuple[Heads, Changed]:
-        connection.send_query_params(_QUERY, [str(last.feed).encode()], [_BIGINT])
-        await HeadQuery._wait(connection)
-        result = connection.get_result()
-        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-            raise psycopg.OperationalError("the query failed")
-        feed, policy, names = (result.get_value(0, column) for column in range(3))
-        while connection.get_result() is not None:
-            pass
-        heads = Heads(int(feed or b""), int(policy or b""))
-        if names is None:
+    def _judge(self, row: "_Row", last: Heads) -> tuple[Heads, Changed]:
+        """The heads and what changed; psycopg.OperationalError from a standby."""
+        if row.standby == "true":
+            raise psycopg.OperationalError("the server is a standby")
+        self._read_only = row.read_only == "on"
+        heads = Heads(row.feed, row.policy)
+        if row.server != self._server:
+            # Its feed may lack what the server before it had, and have as many other changes.
+            if self._server:
+                self._connections.renew()
+                self._renewals = self._connections.renewals
+            self._server = row.server
+            return heads, None
+        if row.names is None:
             return heads, unlisted(last, heads)
-        return heads, listed(
-            last, heads, [RepositoryName(name) for name in names.decode().split(",")]
+        return heads, listed(last, heads, [RepositoryName(name) for name in row.names.split(",")])
+
+    async def _fetch(self, connection: pq.abc.PGconn, feed: int) -> "_Row":
+        if self._connections.settings.transaction_pooling:
+            # All in one message, which is one transaction: the pooler cannot part them.
+            query = _QUERY.replace("$1", str(feed))
+            connection.send_query(f"{LOCAL_SETTINGS}; {query}".encode())
+        else:
+            connection.send_query_params(_QUERY.encode(), [str(feed).encode()], [_BIGINT])
+        row: list[str | None] = []
+        while (result := await self._next_result(connection)) is not None:
+            if result.status == pq.ExecStatus.TUPLES_OK:
+                values = (result.get_value(0, column) for column in range(result.nfields))
+                row = [None if value is None else value.decode() for value in values]
+            elif result.status != pq.ExecStatus.COMMAND_OK:
+                raise psycopg.OperationalError(result.error_message.decode(errors="replace"))
+        if not row:
+            raise psycopg.OperationalError("the query failed")
+        feed_text, policy, names, standby, read_only, server = row
+        return _Row(
+            int(feed_text or 0),
+            int(policy or 0),
+            names,
+            standby or "",
+            read_only or "",
+            server or "",
         )
+
+    @staticmethod
+    async def _next_result(connection: pq.abc.PGconn) -> pq.abc.PGresult | None:
+        if connection.is_busy():
+            await HeadQuery._wait(connection)
+        return connection.get_result()
 
     @staticmethod
     async def _wait(connection: pq.abc.PGconn) -> None:

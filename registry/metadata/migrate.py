@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from registry.errors import DatabaseUnavailableError, SchemaError
 from registry.metadata import moves
 from registry.metadata.call import PATIENCE, UNAVAILABLE
+from registry.metadata.connections import open_plain_engine
 from registry.metadata.database import Database, parse_url
 from registry.metadata.moves import MoveRow, MoveState
 from registry.metadata.tables import schema
@@ -85,7 +86,7 @@ def require_usable(state: SchemaState) -> None:
 
 def is_bare(url: str) -> bool:
     """Whether the database has no tables at all, of nobody. Blocking; DatabaseUnavailableError."""
-    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
+    engine = open_plain_engine(parse_url(url))
     try:
         return not sa.inspect(engine).get_table_names()
     except sa.exc.SQLAlchemyError as error:
@@ -100,7 +101,7 @@ def upgrade(url: str) -> None:
     # Alembic takes 0.2 s to import: only who migrates pays.
     from alembic import command  # noqa: PLC0415
 
-    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
+    engine = open_plain_engine(parse_url(url))
     try:
         with engine.connect() as connection:
             command.upgrade(alembic_config(connection), "head")

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from registry.errors import DatabaseUnavailableError
 from registry.metadata import heads
 from registry.metadata.database import Database
@@ -29,7 +27,7 @@ class Watch:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._commits = _Commits(database.path) if database.embedded else None
-        self._query = None if database.embedded else _open_query(database.url)
+        self._query = _open_query(database)
         self._forget: list[Callable[[Changed], None]] = []
         self._seen = -1
         self._heads = NOWHERE
@@ -109,11 +107,13 @@ class Watch:
             self._query.close()
 
 
-def _open_query(url: sa.URL) -> "HeadQuery":
+def _open_query(database: Database) -> "HeadQuery | None":
+    if database.connections is None:
+        return None
     # psycopg is an extra: only those who have PostgreSQL have it.
     from registry.metadata.head_query import HeadQuery  # noqa: PLC0415
 
-    return HeadQuery(url)
+    return HeadQuery(database, database.connections)
 
 
 class _Commits:

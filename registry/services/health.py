@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from registry.errors import RegistryError
+from registry.errors import DatabaseUnavailableError, RegistryError
 from registry.metadata import migrate
 from registry.metadata.database import Database
 from storage.errors import StoreError
@@ -36,18 +36,29 @@ class _Check:
     async def _run(self) -> str:
         try:
             await self._look()
+        except DatabaseUnavailableError as error:
+            return error.reason or error.message
         except (RegistryError, StoreError) as error:
             return str(error)
         return ""
 
 
 class Health:
-    """Readiness: the database and the stores answer, the schema fits, no shutdown is under way."""
+    """Readiness: the database answers, fits and takes changes, the stores answer, no shutdown is
+    under way.
+    """
 
-    def __init__(self, database: Database, stores: Stores) -> None:
+    def __init__(self, database: Database, stores: Stores, *, read_only: bool = False) -> None:
+        """`read_only`: the registry takes no changes, so the database need not take any."""
         self.draining = False
+
+        async def look_at_database() -> None:
+            await migrate.require_current(database, patience=PATIENCE)
+            if not read_only:
+                await database.require_writable(patience=PATIENCE)
+
         self._checks = {
-            "database": _Check(lambda: migrate.require_current(database, patience=PATIENCE)),
+            "database": _Check(look_at_database),
             "storage": _Check(partial(_look_at, stores.current)),
         }
         if stores.old is not None:

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from registry.metadata import (
     audit,
     blobs,
+    connections,
     grants,
     groups,
     manifests,
-    postgres,
     quotas,
     refresh_tokens,
     repositories,
@@ -189,7 +189,7 @@ async def events(database: Database) -> list[Any]:
 @contextlib.contextmanager
 def held_open(url: str) -> Iterator[Transaction]:
     """A transaction on PostgreSQL that another can meet half-way; it commits as the block ends."""
-    engine = postgres.open_engine(parse_url(url), writer=True)
+    engine = connections.open_engine(parse_url(url))
     with engine.begin() as connection:
         transaction = Transaction(connection, "first", 1)
         yield transaction

@@ -9,9 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError
-from registry.metadata import call, leases, postgres, repositories, tables
+from registry.metadata import call, leases, repositories, tables
 from registry.metadata.call import LONG, PATIENCE
 from registry.metadata.database import Database, parse_url
+from registry.metadata.pool_settings import DEFAULT
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, rows, void
@@ -130,7 +131,7 @@ async def test_threads_are_free_again_although_the_stall_goes_on(
     proxy.stall()
     await refused(*crowd(database))
     threads = [t for t in threading.enumerate() if t.name.startswith("sql-")]
-    assert len(threads) >= 2 * postgres.THREADS
+    assert len(threads) >= DEFAULT.readers + DEFAULT.writers
     proxy.refuse()
     proxy.resume()
     proxy.accept()
@@ -255,7 +256,7 @@ async def test_a_read_that_nobody_waits_for_frees_its_thread(
     database: Database, proxy: TcpProxy
 ) -> None:
     proxy.stall()
-    for _ in range(postgres.THREADS):
+    for _ in range(DEFAULT.readers):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await database.read(look)
@@ -280,7 +281,7 @@ async def test_a_commit_whose_answer_is_lost_is_told_and_not_tried_again(
         attempts.append(1)
         repositories.ensure(tx, RepositoryName("maybe"))
 
-    lost = proxy.lose_answer(b"COMMIT", delivered=delivered)
+    lost = proxy.lose_answer(b"COMMIT\0", delivered=delivered)
     await refused(database.write(work, actor="ann"))
     assert lost.is_set()
     assert attempts == [1]

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from registry.metadata.database import Database
 from registry.metadata.head_query import _QUERY, HeadQuery
-from registry.metadata.heads import NOWHERE
 from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
@@ -28,8 +27,8 @@ class Lost:
             raise psycopg.OperationalError("the connection is lost")
         return self._here.fileno()
 
-    def send_query_params(self, *_: Any) -> None:
-        self.there.close()
+    def is_busy(self) -> bool:
+        return True
 
     def consume_input(self) -> None:
         self._here.close()
@@ -41,8 +40,9 @@ async def test_a_lost_connection_is_not_watched_on() -> None:
     loop = asyncio.get_running_loop()
     lost: Any = Lost()
     number = lost.socket
+    lost.there.close()
     with pytest.raises(psycopg.OperationalError):
-        await HeadQuery._ask(lost, NOWHERE)
+        await HeadQuery._next_result(lost)
     assert number not in loop._selector.get_map()  # type: ignore[attr-defined]
 
 
@@ -52,7 +52,7 @@ COMPILED_FROM = 100_000
 
 async def test_the_planner_takes_the_question_for_a_small_one(postgres: Cluster) -> None:
     """Of tables without statistics it expected millions of rows, and compiled the query: 0.2 s."""
-    question = "EXPLAIN (FORMAT JSON) " + _QUERY.decode().replace("$1", "0")
+    question = "EXPLAIN (FORMAT JSON) " + _QUERY.replace("$1", "0")
     with postgres.database() as url:
         database = Database(url)
         plan = await database.read(

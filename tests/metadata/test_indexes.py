@@ -11,13 +11,13 @@ from registry.metadata import (
     blobs,
     candidates,
     changes,
+    connections,
     doomed,
     graph,
     holds,
     immutable_tags,
     manifests,
     owners,
-    postgres,
     pulls,
     quotas,
     removed_manifests,
@@ -188,7 +188,7 @@ def explaining(database_url: str) -> Iterator[Explaining]:
     if Database.is_embedded(database_url):
         engine = sqlite.open_engine(Path(url.database or ""), writer=True)
     else:
-        engine = postgres.open_engine(url, writer=True)
+        engine = connections.open_engine(url)
     with engine.begin() as connection:
         yield Explaining(connection)
     engine.dispose()

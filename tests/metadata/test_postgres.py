@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseFullError, DatabaseUnavailableError
-from registry.metadata import leases, postgres, repositories, tables
+from registry.metadata import connections, leases, postgres, repositories, tables
 from registry.metadata.database import Database, parse_url
 from registry.metadata.transaction import Transaction
 from tests.metadata.rows import NAME, race, rows
@@ -203,7 +203,7 @@ def fail(tx: Transaction, state: str) -> None:
 
 
 def test_neither_statement_nor_network_may_hang(mortal: Cluster) -> None:
-    engine = postgres.open_engine(parse_url(mortal.url("moorage_template")), writer=True)
+    engine = connections.open_engine(parse_url(mortal.url("moorage_template")))
     with engine.connect() as connection:
         raw = cast("psycopg.Connection", connection.connection.dbapi_connection)
         parameters = raw.info.get_parameters()

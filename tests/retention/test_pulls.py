@@ -34,7 +34,8 @@ PATIENCE = 40.0
 @contextlib.contextmanager
 def counted(database: Database) -> Iterator[list[str]]:
     """The statements that change the table of pulls."""
-    engine = database._writer._engine
+    connections = database.connections
+    engine = connections.engine if connections else database._writer._engine  # type: ignore[union-attr]
     found: list[str] = []
 
     def note(*args: object) -> None:

@@ -387,7 +387,7 @@ async def test_a_manifest_whose_commit_is_lost_is_pushed_again(
 ) -> None:
     kit = Kit(http)
     raw = image_manifest(CONFIG, [LAYER], annotations={"of": f"{time.time_ns()}"})
-    lost = scene.proxy.lose_answer(b"COMMIT", delivered=delivered)
+    lost = scene.proxy.lose_answer(b"COMMIT\0", delivered=delivered)
     answer = await kit.put_manifest(NAME, "maybe", raw)
     assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
     assert lost.is_set()
@@ -407,7 +407,7 @@ async def test_an_upload_whose_commit_is_lost_is_pushed_again(
     digest = Digest.of(data)
     location = await kit.start_upload(NAME)
     assert (await http.patch(location, content=data)).status_code == 202
-    lost = scene.proxy.lose_answer(b"COMMIT", delivered=delivered)
+    lost = scene.proxy.lose_answer(b"COMMIT\0", delivered=delivered)
     answer = await http.put(location, params={"digest": str(digest)})
     assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
     assert lost.is_set()

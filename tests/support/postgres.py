@@ -73,7 +73,35 @@ class Cluster:
     def _control(self, *arguments: str) -> None:
         command = [str(self.binaries / "pg_ctl"), "-D", str(self._data)]
         command += ["-l", str(self.folder / "log"), "-w", *arguments]
-        subprocess.run(_as_postgres(command), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(as_postgres(command), check=True, stdout=subprocess.DEVNULL)
+
+    def promote(self) -> None:
+        """Make a standby a primary."""
+        self._control("promote")
+
+    def follow(self, primary: "Cluster") -> None:
+        """Become a standby of `primary`, at the next start."""
+        (self._data / "standby.signal").touch()
+        with (self._data / "postgresql.auto.conf").open("a") as file:
+            file.write(f"primary_conninfo = '{primary.conninfo()}'\n")
+
+    def conninfo(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user=postgres"
+
+    def set(self, name: str, value: str) -> None:
+        """Change a setting of the running server for new sessions and those that are open."""
+        self.execute(f"ALTER SYSTEM SET {name} = {value}")
+        self.execute("SELECT pg_reload_conf()")
+
+    def execute(self, statement: str) -> None:
+        """Run a statement as the superuser, outside any transaction."""
+        with self._admin.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    def count_sessions(self, application: str = "moorage") -> int:
+        query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+        with self._admin.connect() as connection:
+            return int(connection.execute(query, {"name": application}).scalar_one())
 
     def prepare(self) -> None:
         with self._admin.connect() as connection:
@@ -94,7 +122,7 @@ class Cluster:
                 connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-def _as_postgres(command: list[str]) -> list[str]:
+def as_postgres(command: list[str]) -> list[str]:
     """PostgreSQL refuses to run as root."""
     return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
 
@@ -108,7 +136,7 @@ def run_cluster(binaries: Path) -> Iterator[Cluster]:
             shutil.chown(folder, "postgres")
         data = folder / "data"
         subprocess.run(
-            _as_postgres(
+            as_postgres(
                 [
                     *(str(binaries / "initdb"), "-D", str(data), "-U", "postgres"),
                     *("-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"),
@@ -125,5 +153,25 @@ def run_cluster(binaries: Path) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.stop("immediate")
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def run_standby(primary: Cluster) -> Iterator[Cluster]:
+    """A hot standby of `primary`, on a free port."""
+    folder = Path(tempfile.mkdtemp(prefix="moorage-pg-"))
+    try:
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres")
+        command = [str(primary.binaries / "pg_basebackup"), "-d", primary.conninfo()]
+        command += ["-D", str(folder / "data"), "-R", "--checkpoint=fast", "--no-sync"]
+        subprocess.run(as_postgres(command), check=True, capture_output=True, cwd=folder)
+        standby = Cluster(folder, free_port(), primary.binaries)
+        standby.start()
+        try:
+            yield standby
+        finally:
+            standby.stop("immediate")
     finally:
         shutil.rmtree(folder)

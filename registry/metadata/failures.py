@@ -1,0 +1,76 @@
+"""What callers and operators are told where the database fails."""
+
+import logging
+import sqlite3
+import time
+
+import sqlalchemy as sa
+
+from registry.errors import (
+    DatabaseFullError,
+    DatabaseMovingError,
+    DatabaseUnavailableError,
+)
+from registry.metadata import moves
+from registry.metadata.call import UNAVAILABLE
+from registry.metadata.connections import READ_ONLY, WrongServerError, is_full
+
+logger = logging.getLogger(__name__)
+
+_SQLITE_FULL = sqlite3.SQLITE_FULL
+_POSTGRES_FULL = "53100"
+
+_READ_ONLY_REASON = (
+    "the database server takes no changes: it is a standby or read-only. "
+    "Lead [database] url to the primary"
+)
+
+_REASONS = {
+    "unsupported startup parameter": (
+        "a connection pooler refuses startup options. Set [database] transaction_pooling = true"
+    ),
+    "hot standby": _READ_ONLY_REASON,
+    "is a standby": _READ_ONLY_REASON,
+}
+
+_FULL_REASON = (
+    "the database server has no connection left for this process. Lower [database] readers and "
+    "writers, or raise its max_connections (docs/sizing.md)"
+)
+
+_LOG_PAUSE = 1.0
+"""Seconds between two lines of the log about the same kind of failure."""
+
+_logged: dict[str, float] = {}
+
+
+def translate(error: Exception) -> DatabaseUnavailableError:
+    """Return what callers get in place of `error`, after it was logged."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    state = getattr(cause, "sqlstate", None)
+    if state == moves.SQLSTATE or str(cause) == moves.REFUSAL:
+        return DatabaseMovingError(
+            "the registry is moving to another database and takes no changes until it is there"
+        )
+    # Only the first line: PostgreSQL shows whole rows in those below.
+    _log(type(error).__name__, str(error).partition("\n")[0])
+    if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or state == _POSTGRES_FULL:
+        return DatabaseFullError("no room on the database's disk")
+    return DatabaseUnavailableError(UNAVAILABLE, reason=_find_reason(error, state))
+
+
+def _find_reason(error: Exception, state: str | None) -> str:
+    if is_full(error):
+        return _FULL_REASON
+    if state == READ_ONLY or isinstance(error, WrongServerError):
+        return _READ_ONLY_REASON
+    text = str(error)
+    return next((reason for part, reason in _REASONS.items() if part in text), "")
+
+
+def _log(kind: str, text: str) -> None:
+    """Log a failure; an outage fails each request, and must not fill the disk."""
+    now = time.monotonic()
+    if now >= _logged.get(kind, float("-inf")) + _LOG_PAUSE:
+        _logged[kind] = now
+        logger.error("%s: %s", kind, text)
