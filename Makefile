@@ -1,13 +1,21 @@
 # serve: run the registry from this checkout. test: everything that runs here.
 # bundle: one file that installs Moorage where there is no network (docs/deployment.md).
-PYTHON ?= python3
+ifndef PYTHON
+PYTHON := python3
+ANY_PYTHON := yes
+endif
 VENV := .venv
 BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:5000
 DATA ?= data
 ARGS ?= -n auto --dist loadgroup
 
-.PHONY: serve test lint format bundle clean
+# What a Python says of itself.
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+WORKS := import sys, pip; sys.exit(sys.version_info < (3, 11))
+MINOR := import sys; print(sys.version_info[:2])
+
+.PHONY: serve test lint format bundle clean FORCE
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/moorage serve --listen $(LISTEN) --data $(DATA)
@@ -32,13 +40,23 @@ bundle:
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+# Kept as long as it works, unless PYTHON names another version. Else made again: the system's Python
+# was upgraded, PYTHON was too old, or an attempt was broken off.
+$(VENV)/pyvenv.cfg: FORCE
+	@wanted="$(if $(ANY_PYTHON),,$(PYTHON))"; \
+	if $(BIN)/python -c '$(WORKS)' 2>/dev/null && { [ -z "$$wanted" ] || \
+	    [ "$$($(BIN)/python -c '$(MINOR)')" = "$$($$wanted -c '$(MINOR)')" ]; }; then exit 0; fi; \
+	$(PYTHON) -c '$(NEW_ENOUGH)' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Moorage needs Python 3.11 or newer." >&2; \
+	  echo "Name one that is: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }; \
+	rm -rf $(VENV); $(PYTHON) -m venv $(VENV)
 
-$(VENV)/serve.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+FORCE:
+
+$(VENV)/serve.stamp: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-$(VENV)/dev.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/dev.stamp: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
 	touch $@ $(VENV)/serve.stamp

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.old_python import write_python
 from tests.support.postgres import free_port
 from tests.support.server import ROOT, Server, serving
 
@@ -40,16 +41,18 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def unpacked(archive: Path, tmp_path: Path) -> Path:
     with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "carried", filter="data")
+        tar.extractall(tmp_path / "carried")  # noqa: S202 - our own; Debian's Python has no filter
     [folder] = (tmp_path / "carried").iterdir()
     return folder
 
 
-def install(folder: Path, prefix: Path) -> subprocess.CompletedProcess[str]:
+def install(
+    folder: Path, prefix: Path, python: str | Path = sys.executable
+) -> subprocess.CompletedProcess[str]:
     """As root there is no network at all, else none that pip is told of."""
     alone = ["unshare", "--net"] if os.geteuid() == 0 else []
     return subprocess.run(
-        [*alone, folder / "install", "--prefix", prefix, "--python", sys.executable],
+        [*alone, folder / "install", "--prefix", prefix, "--python", python],
         env={**os.environ, "PIP_INDEX_URL": f"http://127.0.0.1:{free_port()}/"},
         capture_output=True,
         text=True,
@@ -59,8 +62,14 @@ def install(folder: Path, prefix: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_installs_without_a_network_and_serves(unpacked: Path, tmp_path: Path) -> None:
+    # A version before has left its environment there, and data lies beside it.
+    (tmp_path / "opt" / "bin").mkdir(parents=True)
+    (tmp_path / "opt" / "pyvenv.cfg").touch()
+    (tmp_path / "opt" / "data").touch()
+    write_python(tmp_path / "opt" / "bin" / "python", (3, 9, 2))
     done = install(unpacked, tmp_path / "opt")
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "opt" / "data").exists()
     assert (unpacked / "docs" / "configuration.md").is_file()
     assert (unpacked / "deploy" / "systemd" / "moorage.service").is_file()
 
@@ -78,6 +87,30 @@ def test_it_installs_without_a_network_and_serves(unpacked: Path, tmp_path: Path
         [python, "-c", both], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert shown.stdout.startswith(str(tmp_path / "opt"))
+
+
+def test_a_python_that_the_wheels_are_not_for_is_named(unpacked: Path, tmp_path: Path) -> None:
+    other = write_python(tmp_path / "python3.99", (3, 99, 0))
+    done = install(unpacked, tmp_path / "opt", other)
+    assert done.returncode == 1
+    here = ".".join(map(str, sys.version_info[:2]))
+    assert f"{other} is Python 3.99, and these wheels are for: {here}\n" in done.stderr
+    assert not (tmp_path / "opt").exists()
+
+
+def test_no_bundle_is_made_with_a_python_that_is_too_old(tmp_path: Path) -> None:
+    old = write_python(tmp_path / "python3.9", (3, 9, 2))
+    for python, option in ((str(old), "3.13"), (sys.executable, "3.9")):
+        done = subprocess.run(
+            [BUILD, "--no-image", "--out", tmp_path / "out", "--python", option],
+            env={**os.environ, "PYTHON": python},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode != 0
+        assert "3.11" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_was_changed_is_refused(unpacked: Path, tmp_path: Path) -> None:
