@@ -4,9 +4,21 @@ With several workers each counts in files of its own below PROMETHEUS_MULTIPROC_
 sets before this is imported, and whichever answers adds all of them up.
 """
 
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 from prometheus_client.values import MutexValue, ValueClass
+
+from registry.version import find_version
 
 REGISTRY = CollectorRegistry()
 
@@ -75,10 +87,98 @@ SCRUB_FINISHED = Gauge(
 )
 
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class ProcessCollector(Collector):
+    """Reports memory, CPU time and descriptors of this server, and which version it is.
+
+    With several workers the figures are sums over the workers and their parent, whichever worker is
+    asked. The library's own collector knows one process, and is left out where there are several.
+    """
+
+    def __init__(self, *, has_parent: bool) -> None:
+        self._has_parent = has_parent
+
+    def collect(self) -> Iterator[Metric]:
+        build = GaugeMetricFamily(
+            "moorage_build_info", "Version of Moorage and of Python.", labels=["version", "python"]
+        )
+        build.add_metric([find_version(), platform.python_version()], 1)
+        yield build
+        stats = [stat for pid in self._list_pids() if (stat := _read_stat(pid)) is not None]
+        if not stats:
+            return
+        # CPU time of workers that have ended is their parent's: the sum never goes back.
+        cpu = sum(stat.cpu + (stat.cpu_of_ended if self._has_parent else 0) for stat in stats)
+        yield CounterMetricFamily(
+            "process_cpu_seconds", "User and system CPU time in seconds.", value=cpu
+        )
+        started = min(stat.started for stat in stats)
+        for name, text, value in (
+            ("resident_memory_bytes", "Resident memory in bytes.", sum(s.resident for s in stats)),
+            ("virtual_memory_bytes", "Virtual memory in bytes.", sum(s.virtual for s in stats)),
+            ("open_fds", "Open file descriptors.", sum(s.open_files for s in stats)),
+            ("max_fds", "Open file descriptors allowed.", sum(s.max_files for s in stats)),
+            ("start_time_seconds", "Start of the server, since the epoch.", started),
+        ):
+            yield GaugeMetricFamily(f"process_{name}", text, value=value)
+
+    def _list_pids(self) -> list[int]:
+        if not self._has_parent:
+            return [os.getpid()]
+        parent = os.getppid()
+        try:
+            children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        except OSError:  # a kernel without the list
+            return [parent, os.getpid()]
+        return [parent, *map(int, children)]
+
+
+class _Stat(NamedTuple):
+    """What the kernel says of a process, in seconds and bytes."""
+
+    cpu: float
+    cpu_of_ended: float
+    started: float
+    virtual: int
+    resident: int
+    open_files: int
+    max_files: float
+
+
+def _read_stat(pid: int) -> _Stat | None:
+    """The figures of a process; None if it has just ended."""
+    folder = Path("/proc", str(pid))
+    try:
+        # After the name, which may hold anything; proc(5) counts the first field here as the third.
+        stat = (folder / "stat").read_text().rpartition(")")[2].split()
+        booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
+        limit = re.search(r"^Max open files +(\S+)", (folder / "limits").read_text(), re.MULTILINE)
+        open_files = sum(1 for _ in (folder / "fd").iterdir())
+    except OSError:
+        return None
+    boot = int(booted[1]) if booted else 0
+    return _Stat(
+        cpu=(int(stat[11]) + int(stat[12])) / _TICKS,
+        cpu_of_ended=(int(stat[13]) + int(stat[14])) / _TICKS,
+        started=boot + int(stat[19]) / _TICKS,
+        virtual=int(stat[20]),
+        resident=int(stat[21]) * _PAGE,
+        open_files=open_files,
+        max_files=float(limit[1].replace("unlimited", "inf")) if limit else math.inf,
+    )
+
+
 def render() -> bytes:
     """All metrics, of all workers."""
     if ValueClass is MutexValue:
         return generate_latest(REGISTRY)
     together = CollectorRegistry()
     MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    together.register(ProcessCollector(has_parent=True))
     return generate_latest(together)
+
+
+REGISTRY.register(ProcessCollector(has_parent=False))

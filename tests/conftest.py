@@ -90,7 +90,7 @@ async def database(database_url: str, anyio_backend: str) -> AsyncIterator[Datab
 
 @pytest.fixture
 async def replicas(database_url: str, anyio_backend: str) -> AsyncIterator[list[Database]]:
-    """Two processes' worth of one database: on PostgreSQL 16 transactions run at once."""
+    """Two processes' worth of one database: on PostgreSQL six transactions run at once."""
     del anyio_backend
     opened = [Database(database_url), Database(database_url)]
     yield opened

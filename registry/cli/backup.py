@@ -15,7 +15,6 @@ from registry.auth.sealing import require_strong
 from registry.cli import output
 from registry.cli.opened import run_opened
 from registry.cli.parsing import read_count, read_option
-from registry.cli.version import find_version
 from registry.config import read_passphrase
 from registry.errors import BackupError, ConfigError
 from registry.services.backup import pruning, verifying
@@ -24,6 +23,7 @@ from registry.services.backup.reading import Progress
 from registry.services.backup.snapshot import Snapshot
 from registry.services.backup.target import Target, open_target
 from registry.units import format_size, parse_size
+from registry.version import find_version
 
 T = TypeVar("T")
 

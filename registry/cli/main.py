@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from registry.cli import access
 from registry.cli.output import ReaderGoneError, complain, flush, leave
 from registry.cli.parsing import add_command, add_group
-from registry.cli.version import find_version
 from registry.errors import RegistryError
+from registry.version import find_version
 from storage.digest import DigestInvalidError
 from storage.errors import StoreError
 
@@ -240,7 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    args = build_parser().parse_args(argv)
+    try:
+        args = build_parser().parse_args(argv)
+    except BrokenPipeError as error:  # of --help, before Python 3.11.3
+        raise ReaderGoneError from error
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(
         importlib.import_module(f"registry.cli.{module}"), function

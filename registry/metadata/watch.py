@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from registry.metadata.head_query import HeadQuery
 
 
+IN_A_ROW = 64
+"""Questions after which the loop has its turn."""
+
+
 class Watch:
     """The numbers of the last changes, as of the moment they are asked for."""
 
@@ -29,6 +33,7 @@ class Watch:
         self._commits = _Commits(database.path) if database.embedded else None
         self._query = _open_query(database)
         self._forget: list[Callable[[Changed], None]] = []
+        self._in_a_row = 0
         self._seen = -1
         self._heads = NOWHERE
         self._began = float("-inf")
@@ -42,7 +47,17 @@ class Watch:
         self._forget.append(forget)
 
     def peek(self, since: float | None = None) -> Heads | None:
-        """The heads, where they are known without a question, as `read` tells them."""
+        """The heads, where they are known without a question, as `read` tells them.
+
+        None now and then all the same, so that `read` lets other tasks run: a task that is answered
+        from memory each time would never yield to the loop.
+        """
+        if self._in_a_row >= IN_A_ROW:
+            return None
+        self._in_a_row += 1
+        return self._find_known(since)
+
+    def _find_known(self, since: float | None) -> Heads | None:
         if since is not None and self._began >= since:
             return self._heads
         if self._commits is None or self._seen < 0 or self._commits.count() != self._seen:
@@ -54,7 +69,11 @@ class Watch:
 
         DatabaseUnavailableError.
         """
-        known = self.peek(since)
+        if self._in_a_row >= IN_A_ROW:
+            await asyncio.sleep(0)
+            self._in_a_row = 0
+        self._in_a_row += 1
+        known = self._find_known(since)
         if known is not None:
             return known
         # A query that has begun may be older than this question: the next one answers it.

@@ -55,7 +55,7 @@ def limit(postgres: Cluster, role: str) -> Callable[[int], None]:
 
 
 def read(tx: Transaction) -> None:
-    tx.execute(sa.select(sa.func.pg_sleep(0.01))).close()
+    tx.execute(sa.select(sa.func.pg_sleep(0.005))).close()
 
 
 def write(number: int) -> Callable[[Transaction], None]:
@@ -68,8 +68,8 @@ def write(number: int) -> Callable[[Transaction], None]:
 async def work(database: Database, start: int = 0) -> None:
     """Many more reads and writes than there are connections."""
     await asyncio.gather(
-        *(database.read(read) for _ in range(40)),
-        *(database.write(write(start + number), actor="ann") for number in range(20)),
+        *(database.read(read) for _ in range(20)),
+        *(database.write(write(start + number), actor="ann") for number in range(10)),
     )
 
 

@@ -425,3 +425,18 @@ async def test_what_was_read_since_is_not_asked_for_again(
     assert queries == 1
     assert (await watch.read(time.monotonic())).policy == before.policy + 1
     assert queries == 2
+
+
+async def test_a_task_that_is_answered_from_memory_lets_others_run(watch: Watch) -> None:
+    """Else it keeps the loop for ever, and with it what would change the answer."""
+    began = time.monotonic()
+    await watch.read(began)
+    done = asyncio.Event()
+    asyncio.get_running_loop().call_soon(done.set)
+    questions = 0
+    while not done.is_set():
+        if watch.peek(began) is None:
+            await watch.read(began)
+        questions += 1
+        assert questions < 10_000, "nobody else has run"
+    assert questions > 1

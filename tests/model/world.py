@@ -22,6 +22,7 @@ from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
 from registry.metadata.call import PATIENCE
 from registry.metadata.database import Database
+from registry.metadata.pool_settings import DEFAULT, PoolSettings
 from registry.metadata.transaction import Transaction
 from storage.digest import Hasher
 from storage.driver import Driver, Reader, Record, StoredObject, Upload
@@ -68,8 +69,8 @@ class Life:
 class MortalDatabase(Database):
     """Dies just before or just after a commit."""
 
-    def __init__(self, url: str, life: Life) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, pool: PoolSettings = DEFAULT, *, life: Life) -> None:
+        super().__init__(url, pool)
         self._life = life
 
     async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
