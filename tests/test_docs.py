@@ -59,3 +59,13 @@ def test_files_named_in_the_docs_exist() -> None:
 def test_the_changelog_starts_with_this_version() -> None:
     [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest == version("moorage")
+
+
+def test_headings_have_a_blank_line_before_and_after() -> None:
+    """Renderers take a heading without one for the rest of the paragraph."""
+    for page in sorted(DOCS.rglob("*.md")):
+        lines = re.sub(r"(?ms)^```.*?^```$", "", page.read_text()).split("\n")
+        for number, line in enumerate(lines):
+            if line.startswith("#"):
+                around = [*lines[max(0, number - 1) : number], *lines[number + 1 : number + 2]]
+                assert not any(around), f"{page.name}: {line}"
