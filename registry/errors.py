@@ -157,6 +157,16 @@ class RangeInvalidError(RegistryError):
         self.size = size
 
 
+class TooManyRangesError(RegistryError):
+    """More ranges in one request than allowed: `most`, in a header of `most_bytes`."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        super().__init__(
+            f"a request has at most {most} ranges, in a Range header of {most_bytes} bytes",
+            {"ranges": most, "header_bytes": most_bytes},
+        )
+
+
 class DeniedError(RegistryError):
     """The principal lacks the right."""
 

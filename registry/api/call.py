@@ -88,7 +88,7 @@ class Call:
         """Ask for a token that reaches the source of a mount too, if she could have one."""
         if not self.caller.may_pull(source) and self.caller.could_pull(source):
             scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
-            raise self.guard.demand(self.request, scopes)
+            raise self.guard.demand(self.request, self.caller, scopes)
 
     def check_upload(self) -> None:
         """Count an upload that is to begin; TooManyRequestsError."""

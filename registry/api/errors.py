@@ -54,6 +54,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.BodyStalledError: Wire(400, "BLOB_UPLOAD_INVALID"),
     errors.ClientGoneError: Wire(400, "BLOB_UPLOAD_INVALID"),
     errors.RangeInvalidError: Wire(416, "SIZE_INVALID"),
+    errors.TooManyRangesError: Wire(400, "UNSUPPORTED"),
     errors.TagMovedError: Wire(412, "DENIED"),
     errors.TooManyTagsError: Wire(414, "UNSUPPORTED"),
     errors.PageInvalidError: Wire(400, "UNSUPPORTED"),
@@ -81,6 +82,36 @@ TABLE: Mapping[type[Exception], Wire] = {
 
 _UNKNOWN = Wire(500, "UNKNOWN")
 
+# Clients and people match these texts.
+# Source: distribution, registry/api/errcode/register.go.
+SENTENCES: Mapping[str, str] = {
+    "BLOB_UNKNOWN": "blob unknown to registry",
+    "BLOB_UPLOAD_INVALID": "blob upload invalid",
+    "BLOB_UPLOAD_UNKNOWN": "blob upload unknown to registry",
+    "DENIED": "requested access to the resource is denied",
+    "DIGEST_INVALID": "provided digest did not match uploaded content",
+    "MANIFEST_BLOB_UNKNOWN": "blob unknown to registry",
+    "MANIFEST_INVALID": "manifest invalid",
+    "MANIFEST_UNKNOWN": "manifest unknown",
+    "NAME_INVALID": "invalid repository name",
+    "NAME_UNKNOWN": "repository name not known to registry",
+    "SIZE_INVALID": "provided length did not match content length",
+    "TOOMANYREQUESTS": "too many requests",
+    "UNAUTHORIZED": "authentication required",
+    "UNAVAILABLE": "service unavailable",
+    "UNKNOWN": "unknown error",
+    "UNSUPPORTED": "The operation is unsupported.",
+}
+"""The standard sentence of each code of the registry API, with which its messages begin."""
+
+
+def write_message(code: str, reason: str) -> str:
+    """The standard sentence of the code, and the reason behind it if there is one."""
+    sentence = SENTENCES.get(code, "")
+    if not sentence or not reason:
+        return sentence or reason
+    return f"{sentence} {reason}" if sentence.endswith(".") else f"{sentence}: {reason}"
+
 
 def find_wire(error: Exception) -> Wire:
     """How `error` is answered; what the table does not know is a bug and answered as 500."""
@@ -92,10 +123,13 @@ def find_wire_of(kind: type[Exception]) -> Wire:
     return next((TABLE[cls] for cls in kind.__mro__ if cls in TABLE), _UNKNOWN)
 
 
-def answer(error: Exception) -> Response:
-    """The answer for `error` in the contract's form."""
+def answer(error: Exception, *, standard: bool = True) -> Response:
+    """The answer for `error` in the contract's form.
+
+    `standard`: messages begin with the standard sentence of their code. The admin API has none.
+    """
     wire = find_wire(error)
-    body = {"errors": _entries(error, wire)}
+    body = {"errors": _entries(error, wire, standard)}
     response = Response(
         json.dumps(body, separators=(",", ":")), wire.status, media_type="application/json"
     )
@@ -112,13 +146,14 @@ def answer(error: Exception) -> Response:
     return response
 
 
-def _entries(error: Exception, wire: Wire) -> list[dict[str, Any]]:
+def _entries(error: Exception, wire: Wire, standard: bool) -> list[dict[str, Any]]:
+    detail = getattr(error, "detail", None)
     if wire is _UNKNOWN:
-        return [_entry(wire.code, "internal error; the log has more under the request id", None)]
+        reason, detail = "internal error; the log has more under the request id", None
+    else:
+        reason = str(error)
+    details = [detail]
     if isinstance(error, errors.ManifestContentMissingError):
-        return [_entry(wire.code, error.message, {"digest": d}) for d in error.missing]
-    return [_entry(wire.code, str(error), getattr(error, "detail", None))]
-
-
-def _entry(code: str, message: str, detail: Any) -> dict[str, Any]:
-    return {"code": code, "message": message, "detail": detail}
+        details = [{"digest": digest} for digest in error.missing]
+    message = write_message(wire.code, reason) if standard else reason
+    return [{"code": wire.code, "message": message, "detail": each} for each in details]

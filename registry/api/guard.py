@@ -5,12 +5,14 @@ Source: RFC 9110 section 11, RFC 6750 section 3, Distribution's token specificat
 
 import base64
 import logging
+import re
 import time
 from dataclasses import dataclass
 
 from starlette.requests import Request
 
 from registry import logs
+from registry.api.errors import write_message
 from registry.api.rates import Limits
 from registry.api.settings import ApiSettings
 from registry.api.sites import Sites
@@ -36,6 +38,9 @@ _SAFE = {"GET", "HEAD"}
 
 # Not binascii.Error alone: text that is not ASCII is a plain ValueError to b64decode.
 _UNREADABLE = ValueError
+
+_NOT_QUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+"""Characters that `error_description` cannot have. Source: RFC 6750, section 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,10 @@ def format_scope(action: Action, name: RepositoryName | None) -> str:
     return f"repository:{name}:{','.join(sorted(needed_actions(action)))}"
 
 
+def _write_need(action: Action, name: RepositoryName | None) -> str:
+    return f"requires {action.value}" if name is None else f"requires {action.value} on {name}"
+
+
 class Guard:
     """Lets requests in."""
 
@@ -132,30 +141,47 @@ class Guard:
                 caller = await self.auth.from_password(given.name, given.password, origin, since)
                 if caller.may(action, name):
                     return caller
-                raise DeniedError("the right for this is missing", {"action": action.value})
+                raise DeniedError(_write_need(action, name), {"action": action.value})
             if isinstance(given, Token):
                 caller = await self.auth.from_token(given.text, since)
                 if caller.may(action, name):
                     return caller
-                raise self.demand(request, [scope])
+                raise self.demand(request, caller, [scope])
         except CredentialsInvalidError as error:
             raise self._unauthorized(request, error.message, scope) from error
         except TokenInvalidError as error:
             raise self._unauthorized(request, error.message, scope, "invalid_token") from error
         self.warn_if_readable(request)
-        raise self._unauthorized(request, "sign in first", scope)
+        raise self._unauthorized(request, "", scope)
 
-    def demand(self, request: Request, scopes: list[str]) -> UnauthorizedError:
-        """What tells the bearer of a token that it would take one with these scopes."""
-        message = "the token does not hold what this needs"
-        return self._unauthorized(request, message, " ".join(scopes), "insufficient_scope")
+    def demand(self, request: Request, caller: Caller, scopes: list[str]) -> UnauthorizedError:
+        """The error for the bearer of a token that it takes one with these scopes.
+
+        A client without credentials, whose token is an anonymous one, gets the sentence that it
+        gets without a token.
+        """
+        scope = " ".join(scopes)
+        if caller.principal == ANONYMOUS:
+            return self._unauthorized(request, "", scope, "insufficient_scope")
+        message = f"the token lacks the scope {scope}"
+        return self._unauthorized(request, message, scope, "insufficient_scope", "DENIED")
 
     def _unauthorized(
-        self, request: Request, message: str, scope: str, error: str = ""
+        self,
+        request: Request,
+        message: str,
+        scope: str,
+        error: str = "",
+        described_as: str = "UNAUTHORIZED",
     ) -> UnauthorizedError:
+        """A challenge. With an `error` of RFC 6750 Docker, podman and skopeo show its description
+        and drop the body; they take `insufficient_scope` for the code DENIED.
+        """
         realm = self._realm or f"{request.scope['moorage.base']}/token"
         fields = {"realm": realm, "service": self._service, "scope": scope}
-        fields["error"] = error
+        if error:
+            text = write_message(described_as, message)
+            fields |= {"error": error, "error_description": _NOT_QUOTABLE.sub("?", text)}
         given = ",".join(f'{key}="{value}"' for key, value in fields.items() if value)
         return UnauthorizedError(message, f"Bearer {given}", {"scope": scope} if scope else None)
 

@@ -130,7 +130,8 @@ class _Exchange:
         if isinstance(error, ClientGoneError):
             self._status = _CLIENT_GONE
         elif not self._status:
-            response = answer(error)
+            admin = str(self.scope["path"]).startswith("/api/")
+            response = answer(error, standard=not admin)
             if self.scope["method"] == "HEAD":
                 response.body = b""
             await response(self.scope, self.receive, self.send)

@@ -26,7 +26,7 @@ _SOURCES = 100
 
 
 def _unknown(digest: Digest) -> BlobUnknownError:
-    return BlobUnknownError("the repository has no such blob", {"digest": str(digest)})
+    return BlobUnknownError(f"the repository has no blob {digest}", {"digest": str(digest)})
 
 
 class Blobs:

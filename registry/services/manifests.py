@@ -92,10 +92,9 @@ class Pushed:
     subject: Digest | None
 
 
-def _unknown(reference: Reference) -> ManifestUnknownError:
-    return ManifestUnknownError(
-        "the repository has no such manifest", {"reference": str(reference)}
-    )
+def _unknown(name: RepositoryName, reference: Reference) -> ManifestUnknownError:
+    kind = "tag" if isinstance(reference, Tag) else "manifest"
+    return ManifestUnknownError(f"no {kind} {reference} in {name}", {"reference": str(reference)})
 
 
 class Manifests:
@@ -130,7 +129,7 @@ class Manifests:
         try:
             found = await self._db.read(lambda tx: manifests.find_whole(tx, name, reference))
             if found is None:
-                raise _unknown(reference)
+                raise _unknown(name, reference)
             self._cache.put(name, shelf, reference, found)
         finally:
             self._cache.leave(name, shelf)
@@ -147,7 +146,7 @@ class Manifests:
         if not await self._db.write(
             lambda tx: manifests.touch(tx, name, digest, self._rules.ahead), actor=OPERATOR.name
         ):
-            raise _unknown(digest)
+            raise _unknown(name, digest)
 
     async def put(
         self,
@@ -235,18 +234,18 @@ class Manifests:
         def work(tx: Transaction) -> None:
             repository = repositories.find(tx, name, lock=True)
             if repository is None:
-                raise _unknown(reference)
+                raise _unknown(name, reference)
             if isinstance(reference, Tag):
                 current = tags.find(tx, repository, reference)
                 if current is None:
-                    raise _unknown(reference)
+                    raise _unknown(name, reference)
                 if condition is not None:
                     condition.check(current)
                 removal.delete_tag(tx, repository, reference, override)
                 return
             row = manifests.find(tx, name, reference)
             if row is None:
-                raise _unknown(reference)
+                raise _unknown(name, reference)
             removal.delete_manifest(tx, repository, row, override)
 
         await self._db.write(work, actor=principal.name, frees=True)

@@ -35,7 +35,7 @@ def read_region(pattern: RepositoryPattern) -> Region:
 def find_or_raise(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
     found = repositories.find(tx, name, lock=lock)
     if found is None:
-        raise RepositoryUnknownError("no such repository", {"name": str(name)})
+        raise RepositoryUnknownError(f"no repository {name}", {"name": str(name)})
     return found
 
 

@@ -51,7 +51,9 @@ class Tags:
             origin = find_or_raise(tx, source)
             row = manifests.find(tx, source, reference)
             if row is None:
-                raise ManifestUnknownError("no such manifest", {"reference": str(reference)})
+                raise ManifestUnknownError(
+                    f"no manifest {reference} in {source}", {"reference": str(reference)}
+                )
             destination = repositories.ensure(tx, target)
             if destination.id != origin.id:
                 _bring(tx, origin, destination, row.digest)
@@ -66,7 +68,9 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
     """Put a manifest and all below it into `target`, children first, tied to what is there."""
     found = manifests.find_whole(tx, origin.name, digest)
     if found is None:
-        raise ManifestUnknownError("no such manifest", {"reference": str(digest)})
+        raise ManifestUnknownError(
+            f"no manifest {digest} in {origin.name}", {"reference": str(digest)}
+        )
     edges = manifests.list_edges(tx, found.row)
     for edge in edges:
         if edge.child:

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import errors
-from registry.api.errors import TABLE, answer, find_wire
+from registry.api.errors import SENTENCES, TABLE, answer, find_wire
 from registry.metadata import manifests
 from storage import errors as storage_errors
 from storage.digest import Digest, DigestInvalidError
@@ -108,6 +108,30 @@ def test_what_the_table_does_not_know_is_500_and_says_nothing(error: Exception) 
     assert entry["code"] == "UNKNOWN"
     assert entry["detail"] is None
     assert "x" not in entry["message"].split()
+
+
+def test_each_message_begins_with_the_sentence_that_clients_know() -> None:
+    """As skopeo's and podman's own suites expect, with the reason behind it."""
+    assert SENTENCES.keys() == STATUSES.keys() | BEYOND.keys() | {"UNKNOWN"}
+    for cls, wire in TABLE.items():
+        error = cls.__new__(cls)
+        error.args = ("why",)
+        error.__dict__ |= {"message": "why", "missing": [1], "allowed": [], "size": 1}
+        error.__dict__ |= {"challenge": "Bearer", "retry_after": 1}
+        for standard in (True, False):
+            [entry] = json.loads(bytes(answer(error, standard=standard).body))["errors"]
+            if not standard or wire.code in OWN:  # the admin API's words are its own
+                assert entry["message"] == "why"
+            else:
+                assert entry["message"].startswith(SENTENCES[wire.code]), cls
+                assert entry["message"].endswith(" why"), cls
+    for error, message in (
+        (errors.ManifestUnknownError("no tag v1 in a"), "manifest unknown: no tag v1 in a"),
+        (errors.PageInvalidError("n is a number"), "The operation is unsupported. n is a number"),
+        (errors.UnauthorizedError("", "Bearer"), "authentication required"),
+        (StoreUnavailableError(), "service unavailable"),
+    ):
+        assert json.loads(bytes(answer(error).body))["errors"][0]["message"] == message
 
 
 def test_one_entry_for_each_piece_that_is_missing() -> None:

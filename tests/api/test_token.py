@@ -218,6 +218,33 @@ async def test_1_a_token_that_lacks_the_scope_is_told_which(api: Api, alice: Log
 
 
 @SQLITE
+async def test_1_whoever_has_no_credentials_is_told_so_with_a_token_too(
+    api: Api, alice: Login
+) -> None:
+    """Docker, podman and skopeo get an anonymous token first, and show `error_description`."""
+    nobody = bearer((await api.http.get("/token", params={"scope": PULL})).json()["token"])
+    path = f"/v2/{NAME}/tags/list"
+    for headers in ({}, nobody):
+        answer = await api.http.get(path, headers=headers)
+        assert answer.json()["errors"][0]["message"] == "authentication required"
+    assert "error" not in read_challenge(await api.http.get(path))
+    fields = read_challenge(answer)
+    assert fields["error"] == "insufficient_scope"
+    assert fields["error_description"] == "authentication required"
+    held = bearer(await get_token(api.http, alice, PULL))
+    answer = await api.http.post(f"/v2/{NAME}/blobs/uploads/", headers=held)
+    lacking = f"the token lacks the scope {PUSH}"
+    assert read_challenge(answer)["error_description"] == (
+        f"requested access to the resource is denied: {lacking}"
+    )
+    assert answer.json()["errors"][0]["message"] == f"authentication required: {lacking}"
+    answer = await api.http.get(path, headers={"Authorization": "Bearer x"})
+    described = read_challenge(answer)["error_description"]
+    assert described == answer.json()["errors"][0]["message"]
+    assert described.startswith("authentication required: ")
+
+
+@SQLITE
 async def test_1_schemes_are_of_any_case(api: Api, alice: Login) -> None:
     token = await get_token(api.http, alice)
     for scheme in ("bearer", "BEARER", "Bearer "):

@@ -252,6 +252,25 @@ def test_skopeo_with_right_wrong_and_missing_rights(
     client.refused(*look, name)
 
 
+@pytest.mark.xdist_group("skopeo")
+def test_skopeo_shows_the_sentences_that_its_own_suite_expects(
+    skopeo: Client, source: str, team: Team, tmp_path: Path
+) -> None:
+    client = alone(skopeo, tmp_path / "home")
+    name = f"docker://{team.host}/team/said-{tmp_path.name}"
+    alice, stranger = (["--creds", credentials(who)] for who in (team.alice, team.stranger))
+    look, tags = ["inspect", "--tls-verify=false"], ["list-tags", "--tls-verify=false"]
+    copy = ["copy", "--all", "--dest-tls-verify=false", source, f"{name}:1.0"]
+    for arguments in ([*look, f"{name}:1.0"], [*tags, name], copy):
+        assert "authentication required" in client.refused(*arguments)
+    denied = "requested access to the resource is denied"
+    assert denied in client.refused(*look, *stranger, f"{name}:1.0")
+    assert denied in client.refused(*copy, "--dest-creds", credentials(team.stranger))
+    assert "repository name not known to registry" in client.refused(*tags, *alice, name)
+    client(*copy, "--dest-creds", credentials(team.alice))
+    assert "manifest unknown" in client.refused(*look, *alice, f"{name}:gone")
+
+
 @pytest.mark.xdist_group("buildah")
 def test_buildah_with_right_wrong_and_missing_rights(
     buildah: Client, busybox: Path, team: Team, tmp_path: Path

@@ -6,6 +6,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from registry.api.errors import SENTENCES
 from registry.auth.principals import OPERATOR as PRINCIPAL
 from registry.errors import DatabaseUnavailableError, NotFoundError, ProtectedError
 from registry.metadata import tables
@@ -35,7 +36,7 @@ async def test_nobody_deletes_what_is_held(sweeping: Yard) -> None:
     digest = Digest.of(whole)
     await sweeping.put_manifest("app", "latest", whole)
     made = await hold(sweeping, digest)
-    said = f"{digest} is protected: hold {made.id}: evidence"
+    said = f"{SENTENCES['DENIED']}: {digest} is protected: hold {made.id}: evidence"
     assert told(await delete(sweeping, "app", digest)) == (403, ["DENIED"], said)
     assert (await delete(sweeping, "app", child)).status_code == 405
     layer = f"/v2/app/blobs/{Digest.of(b'layer one ')}"

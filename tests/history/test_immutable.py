@@ -42,7 +42,8 @@ async def test_such_a_tag_stays(yard: Yard, seal: Seal) -> None:
     answer = await yard.put_manifest("app", "v1", index("two"))
     assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
     error = answer.json()["errors"][0]
-    assert error["message"] == "v1 is protected: tags v* are immutable in *"
+    denied = "requested access to the resource is denied"
+    assert error["message"] == f"{denied}: v1 is protected: tags v* are immutable in *"
     assert error["detail"] == {"protected": {"v1": "tags v* are immutable in *"}}
     for reference in ("v1", Digest.of(index("one"))):
         answer = await delete(yard, "app", reference)

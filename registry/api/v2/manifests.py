@@ -37,7 +37,7 @@ def _existing_reference(call: Call) -> Reference:
         return parse_reference(text)
     except TagInvalidError as error:
         raise ManifestUnknownError(
-            "the repository has no such manifest", {"reference": text[:255]}
+            f"no tag {text[:128]!a} in {call.name}", {"reference": text[:255]}
         ) from error
 
 
