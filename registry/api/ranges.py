@@ -2,9 +2,17 @@
 
 import re
 
-from registry.errors import RangeInvalidError, UploadInvalidError
+from registry.errors import RangeInvalidError, TooManyRangesError, UploadInvalidError
 
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
+Part = tuple[int, int]
+"""The first byte and the length of a part that has at least one byte."""
+
+MOST_RANGES = 1024
+MOST_HEADER = 20 * 1024
+"""Ranges of a request, and bytes of its `Range` header: what podman keeps to."""
+
+_UNIT = re.compile(r"bytes=", re.IGNORECASE)
+_RANGE = re.compile(r"[ \t]*([0-9]*)-([0-9]*)[ \t]*")
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.IGNORECASE)
 _DIGITS = 19
 """Digits of a position beyond which it lies outside every blob."""
@@ -15,27 +23,47 @@ def _position(text: str) -> int:
     return int(digits or "0") if len(digits) <= _DIGITS else 10**_DIGITS
 
 
-def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First byte and length asked of `size` bytes; None: all of them.
+def parse_ranges(header: str | None, size: int) -> list[Part]:
+    """The parts asked of `size` bytes, in the order of the header; none: all bytes.
 
-    Several ranges, other units and what is no range at all are answered with everything.
-    RangeInvalidError where nothing lies in the range.
+    Other units, what is no range, and ranges that add up to more than there is are answered with
+    everything. Of several ranges those that lie outside are left out. RangeInvalidError where all
+    of them do, or where one ends before it starts; TooManyRangesError.
     """
-    match = _RANGE.fullmatch(header) if header else None
-    if match is None or match.groups() == ("", ""):
-        return None
-    first, last = match.groups()
-    end = size - 1
-    if first:
-        start = _position(first)
-        end = min(_position(last), end) if last else end
-    elif size == 0:
-        return None  # the last bytes of nothing are all of it
-    else:
-        start = max(0, size - _position(last))
-    if start > end:
+    unit = _UNIT.match(header) if header else None
+    if header is None or unit is None:
+        return []
+    if len(header) > MOST_HEADER:
+        raise TooManyRangesError(MOST_RANGES, MOST_HEADER)
+    texts = [text for text in header[unit.end() :].split(",") if text.strip(" \t")]
+    if len(texts) > MOST_RANGES:
+        raise TooManyRangesError(MOST_RANGES, MOST_HEADER)
+    parts: list[Part] = []
+    for text in texts:
+        match = _RANGE.fullmatch(text)
+        if match is None or match.groups() == ("", ""):
+            return []
+        if size == 0 and not match[1] and _position(match[2]):
+            return []  # the last bytes of nothing are all of it
+        part = _cut(match[1], match[2], size)
+        if part is not None:
+            parts.append(part)
+    if texts and not parts:
         raise RangeInvalidError(size)
-    return start, end - start + 1
+    return parts if sum(length for _, length in parts) <= size else []
+
+
+def _cut(first: str, last: str, size: int) -> Part | None:
+    """A range of `size` bytes; None if it lies outside. RangeInvalidError if it is the wrong way
+    round.
+    """
+    if not first:
+        start, end = max(0, size - _position(last)), size
+    else:
+        start, end = _position(first), min(_position(last) + 1, size) if last else size
+        if last and _position(last) < start:
+            raise RangeInvalidError(size)
+    return (start, end - start) if start < end else None
 
 
 def parse_content_range(header: str | None) -> tuple[int, int] | None:

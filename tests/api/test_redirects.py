@@ -18,7 +18,7 @@ from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts
 from tests.support.flaky import Flaky, flaky
 from tests.support.hands import Hands
-from tests.support.kit import list_stored
+from tests.support.kit import list_stored, read_parts
 from tests.support.seaweed import Bucket
 
 pytestmark = [
@@ -91,6 +91,19 @@ async def test_ranges_are_asked_for_there(api: Api) -> None:
     link = link_of(await api.http.get(BLOB, headers={"Range": "bytes=7-9"}))
     answer = await fetch(link, Range="bytes=7-9")
     assert (answer.status_code, answer.content) == (206, DATA[7:10])
+
+
+async def test_several_ranges_are_served_here(api: Api) -> None:
+    """A bucket answers them with the whole object."""
+    answer = await api.http.get(BLOB, headers={"Range": "bytes=7-9,500-505,0-0"})
+    assert answer.status_code == 206
+    assert [data for _, data in read_parts(answer.headers["Content-Type"], answer.content)] == [
+        DATA[7:10],
+        DATA[500:506],
+        DATA[:1],
+    ]
+    # What is answered with everything is had there.
+    assert link_of(await api.http.get(BLOB, headers={"Range": "bytes=0-,0-"}))
 
 
 async def test_what_costs_the_bucket_nothing_is_answered_here(api: Api, near: Flaky) -> None:

@@ -26,6 +26,7 @@ asked = st.sampled_from(
     (
         *("", "", "what it has", "bytes=0-", "bytes=0-0", "bytes=1-2", "bytes=-2", "bytes=-0"),
         *("bytes=2-1", "bytes=39-", "bytes=40-", "bytes=-99999", "bytes=0-1,2-3", "lines=0-1"),
+        *("bytes=3-30,1-1,-2", "bytes=0-,0-"),
         *("bytes=-", "bytes=1-99999"),
     )
 )

@@ -5,6 +5,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.kit import read_parts
+
 
 @dataclass
 class Want:
@@ -18,6 +20,8 @@ class Want:
     digests: list[str] | None = None
     """What the errors, one each, name in `detail.digest`."""
     detail: Any = None
+    parts: list[tuple[str, bytes]] | None = None
+    """The ranges of a body of several parts, and their bytes."""
 
     def check(self, answer: httpx.Response) -> None:
         """Fail unless the answer is this one."""
@@ -31,6 +35,9 @@ class Want:
             return
         if self.body is not None:
             assert answer.content == self.body, request
+        if self.parts is not None:
+            assert read_parts(answer.headers["Content-Type"], answer.content) == self.parts, request
+            assert answer.headers["Content-Length"] == str(len(answer.content)), request
         if self.json is not None:
             assert answer.json() == self.json, request
         if self.code is not None:

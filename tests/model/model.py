@@ -309,17 +309,19 @@ class Model:
             "ETag": f'"{digest}"',
             "Content-Encoding": None,
         }
-        part = _cut(asked, len(data)) if asked else None
-        if part is None:
+        cuts = _cut_all(asked, len(data)) if asked else None
+        if cuts is None or sum(last - first + 1 for first, last in cuts) > len(data):
             length = str(len(data))
             return Want(200, {**headers, "Content-Length": length, "Content-Range": None}, data)
-        first, last = part
-        if first > last:
+        if not cuts:
             return Want(416, {"Content-Range": f"bytes */{len(data)}"})
-        content_range = f"bytes {first}-{last}/{len(data)}"
-        length = str(last - first + 1)
-        headers |= {"Content-Length": length, "Content-Range": content_range}
-        return Want(206, headers, data[first : last + 1])
+        parts = [(f"bytes {a}-{b}/{len(data)}", data[a : b + 1]) for a, b in cuts]
+        if len(parts) > 1:
+            del headers["Content-Type"]
+            return Want(206, {**headers, "Content-Range": None}, parts=parts)
+        [(content_range, body)] = parts
+        headers |= {"Content-Length": str(len(body)), "Content-Range": content_range}
+        return Want(206, headers, body)
 
     def delete_blob(self, name: str, digest: str) -> Want:
         if digest not in self._links(name):
@@ -482,6 +484,14 @@ def _is_moved(current: str | None, match: str | None, *, absent: bool) -> bool:
     if match == "*":
         return current is None
     return match is not None and match != current
+
+
+def _cut_all(asked: str, size: int) -> list[tuple[int, int]] | None:
+    """First and last byte of each range that has any; None: everything."""
+    cuts = [_cut(f"bytes={text}", size) for text in asked.removeprefix("bytes=").split(",")]
+    if not asked.startswith("bytes=") or None in cuts:
+        return None
+    return [cut for cut in cuts if cut is not None and cut[0] <= cut[1]]
 
 
 def _cut(asked: str, size: int) -> tuple[int, int] | None:

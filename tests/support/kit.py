@@ -238,6 +238,22 @@ def require_created(answer: httpx.Response, name: str, digest: Digest) -> None:
     assert answer.content == b""
 
 
+def read_parts(media_type: str, body: bytes) -> list[tuple[str, bytes]]:
+    """The `Content-Range` and the bytes of each part of a `multipart/byteranges` body."""
+    kind, _, boundary = media_type.partition("; boundary=")
+    assert kind == "multipart/byteranges"
+    first, *parts, last = b"\r\n".join([b"", body]).split(f"\r\n--{boundary}".encode())
+    assert (first, last) == (b"", b"--\r\n")
+    found = []
+    for part in parts:
+        head, _, data = part.partition(b"\r\n\r\n")
+        start, kind, where = head.decode().split("\r\n")
+        assert (start, kind) == ("", "Content-Type: application/octet-stream")
+        assert where.startswith("Content-Range: ")
+        found.append((where.removeprefix("Content-Range: "), data))
+    return found
+
+
 async def count_sessions(database: Database) -> int:
     query = sa.select(sa.func.count()).select_from(tables.uploads)
     return await database.read(lambda tx: int(tx.execute(query).scalar_one()))

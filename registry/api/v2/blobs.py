@@ -8,7 +8,8 @@ from starlette.types import Receive, Scope, Send
 from registry.api.caching import FOREVER, cache_headers
 from registry.api.call import Call
 from registry.api.etags import is_unchanged
-from registry.api.ranges import parse_range
+from registry.api.multipart import Multipart
+from registry.api.ranges import Part, parse_ranges
 from registry.errors import RangeInvalidError
 from registry.services.blobs import BlobRow, Blobs
 from storage.digest import Digest
@@ -35,18 +36,23 @@ class BlobResponse(Response):
         blobs: Blobs,
         row: BlobRow,
         reader: Reader,
-        part: tuple[int, int] | None,
+        part: Part | Multipart | None,
         caching: dict[str, str],
     ) -> None:
-        start, length = part or (0, row.size)
-        headers = _headers(row.digest, length, caching)
-        if part is not None:
-            headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{row.size}"
+        if isinstance(part, Multipart):
+            headers = _headers(row.digest, part.length, caching)
+            headers["Content-Type"] = part.media_type
+            self._body = part.iter_body(reader)
+        else:
+            start, length = part or (0, row.size)
+            headers = _headers(row.digest, length, caching)
+            if part is not None:
+                headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{row.size}"
+            self._body = reader.read(start, length)
         super().__init__(None, 206 if part else 200, headers)
         self._blobs = blobs
         self._row = row
         self._reader = reader
-        self._part = start, length
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
@@ -59,7 +65,7 @@ class BlobResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            async for piece in self._reader.read(*self._part):
+            async for piece in self._body:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if gone.done():
                     return  # servers drop what is sent to nobody: do not read on for it
@@ -102,17 +108,23 @@ async def get_blob(call: Call) -> Response:
         if call.request.method == "HEAD":
             return Response(None, 200, _headers(digest, row.size, caching))
     row = await call.registry.blobs.get(call.name, digest)
-    link = await call.registry.blobs.find_link(row)
-    if link is not None:
-        return _elsewhere(digest, link)
     asked = headers.get("range")
     if headers.get("if-range", f'"{digest}"') != f'"{digest}"':
         asked = None
     try:
-        part = parse_range(asked, row.size)
+        parts = parse_ranges(asked, row.size)
     except RangeInvalidError:
         await call.registry.blobs.stat(call.name, digest)  # of what is gone there is no range
         raise
+    if len(parts) > 1:
+        # A bucket answers several ranges with the whole object, so they are served here.
+        several = Multipart(parts, row.size)
+        reader = await call.registry.blobs.open(row, several.first_span)
+        return BlobResponse(call.registry.blobs, row, reader, several, caching)
+    link = await call.registry.blobs.find_link(row)
+    if link is not None:
+        return _elsewhere(digest, link)
+    part = parts[0] if parts else None
     reader = await call.registry.blobs.open(row, part)
     return BlobResponse(call.registry.blobs, row, reader, part, caching)
 
