@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 
+from registry.api.errors import write_message
 from registry.server.framing_error import FramingError
 
 # Names whose usual spelling is not Each-Word-Capitalised. People search for them in logs.
@@ -69,8 +70,9 @@ def write_refusal(error: FramingError, date: Iterable[tuple[bytes, bytes]], *, b
 
     Without `body` it is the response to HEAD.
     """
+    message = write_message(error.code, error.message)
     content = json.dumps(
-        {"errors": [{"code": error.code, "message": error.message, "detail": None}]},
+        {"errors": [{"code": error.code, "message": message, "detail": None}]},
         separators=(",", ":"),
     ).encode()
     fields = [
