@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import os
+import shlex
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,17 @@ class DataFolder:
                 f"the data folder {self.path} cannot be used ({error.strerror}); "
                 "choose another with --data"
             ) from error
+
+    def find_exposure(self) -> str | None:
+        """Return what other accounts of the machine may do to the folder, with the remedy."""
+        mode = self.path.stat().st_mode
+        if not mode & stat.S_IRWXO:
+            return None
+        what = "written to" if mode & stat.S_IWOTH else "read"
+        return (
+            f"the data folder {self.path} can be {what} by every account of this machine; run: "
+            f"chmod o-rwx {shlex.quote(str(self.path))}"
+        )
 
     def open(self) -> None:
         """Use the folder; ConfigError unless `serve` has made it."""

@@ -1,6 +1,8 @@
 """`moorage db copy`: the whole database to another."""
 
 import argparse
+import sys
+from pathlib import Path
 
 from registry.app import Opened, gather_keys
 from registry.cli import output
@@ -8,6 +10,7 @@ from registry.cli.opened import run_opened
 from registry.cli.settings import load_settings
 from registry.errors import ConfigError
 from registry.services.transfer import Transfer
+from registry.units import mask_database_url
 
 
 def copy(args: argparse.Namespace) -> int:
@@ -17,8 +20,7 @@ def copy(args: argparse.Namespace) -> int:
             {"released": True}, "The database takes changes again.", as_json=bool(args.json)
         )
         return 0
-    if not args.to:
-        raise ConfigError("say where to with --to URL")
+    to = _read_target(args.to, args.to_file)
     settings = load_settings(args)
 
     async def work(opened: Opened) -> dict[str, int]:
@@ -26,7 +28,7 @@ def copy(args: argparse.Namespace) -> int:
             output.show_progress(1, 1, f"{table}: {rows} rows")
 
         return await Transfer(opened.database).run(
-            args.to, lambda: gather_keys(settings, opened, args.to), keep=args.keep, tell=tell
+            to, lambda: gather_keys(settings, opened, to), keep=args.keep, tell=tell
         )
 
     counts = run_opened(args, work)
@@ -43,3 +45,23 @@ def copy(args: argparse.Namespace) -> int:
             "restart the registry. (To go back instead: moorage db copy --release)"
         )
     return 0
+
+
+def _read_target(url: str | None, file: str | None) -> str:
+    """The URL to copy to. ConfigError for one with a password among the arguments, which every
+    account of the machine can read in the list of processes.
+    """
+    if bool(url) == bool(file):
+        raise ConfigError("say where to with --to URL, or with --to-file FILE")
+    if url:
+        if "***" in mask_database_url(url):
+            raise ConfigError(
+                "--to holds a password, which others on this machine can read there: write the URL "
+                "into a file and name it with --to-file FILE, or leave the password to ~/.pgpass"
+            )
+        return url
+    try:
+        text = sys.stdin.read() if file == "-" else Path(str(file)).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the URL cannot be read from {file}: {error}") from error
+    return text.strip()

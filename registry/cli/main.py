@@ -64,7 +64,12 @@ def _add_database(group: "Commands", printing: argparse.ArgumentParser) -> None:
     copy = add_command(
         group, "copy", "copy all of it to another database", "db_copy:copy", [printing]
     )
-    copy.add_argument("--to", metavar="URL", help="SQLAlchemy URL of an empty database")
+    copy.add_argument(
+        "--to", metavar="URL", help="SQLAlchemy URL of an empty database, without a password"
+    )
+    copy.add_argument(
+        "--to-file", metavar="FILE", help="file that holds the URL, with its password; -: stdin"
+    )
     copy.add_argument("--keep", action="store_true", help="go on with this database afterwards")
     copy.add_argument(
         "--release", action="store_true", help="take changes again after a copy, copy nothing"

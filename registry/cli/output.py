@@ -22,7 +22,7 @@ class ReaderGoneError(Exception):
 
 def write(text: str) -> None:
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(_printable(text) + "\n")
     except BrokenPipeError as error:
         raise ReaderGoneError from error
 
@@ -62,7 +62,14 @@ def write_row(cells: Sequence[object]) -> None:
 
 def _readable(text: str) -> str:
     """Escape what would move the cursor: some of it was written by others."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _printable(text: str) -> str:
+    """As `_readable`, of text that has lines."""
+    return "\n".join(map(_readable, text.split("\n")))
 
 
 def show(value: Any, text: str, *, as_json: bool) -> None:
@@ -75,7 +82,7 @@ def show(value: Any, text: str, *, as_json: bool) -> None:
 
 def hint(text: str) -> None:
     """Say something beside the result, where it is in nobody's way."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(_printable(text) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ def show_progress(done: int, total: int, text: str) -> None:
     if sys.stderr.isatty():
         share = min(1.0, done / total) if total else 1.0
         bar = "#" * round(share * _BAR)
-        sys.stderr.write(f"\r\x1b[K[{bar:<{_BAR}}] {share:4.0%}  {text}")
+        sys.stderr.write(f"\r\x1b[K[{bar:<{_BAR}}] {share:4.0%}  {_readable(text)}")
         sys.stderr.flush()
 
 
@@ -121,4 +128,4 @@ async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
 
 
 def complain(message: str) -> None:
-    sys.stderr.write(f"moorage: {message}\n")
+    sys.stderr.write(f"moorage: {_printable(message)}\n")

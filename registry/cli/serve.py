@@ -40,6 +40,8 @@ def serve(args: argparse.Namespace) -> int:
     sockets = _bind(settings.http.listen)
     folder = DataFolder(settings.data)
     folder.create()
+    if exposure := folder.find_exposure():
+        logger.warning("%s", exposure)
     db.make_usable(settings, folder)
     _greet(settings, sockets)
     if settings.http.workers == 1:

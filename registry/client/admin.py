@@ -9,8 +9,10 @@ from typing import Any, Self
 import httpx
 
 from registry.errors import ConfigError, RefusedError, UpstreamError
+from registry.logs import LONGEST_MESSAGE, cut
 from registry.units import is_loopback
 
+_MOST_MESSAGES = 20
 _SECONDS = 60.0
 _BASE = "/api/v1"
 
@@ -72,7 +74,7 @@ class AdminClient:
             async with asyncio.timeout(_SECONDS):
                 answer = await self._client.request(method, path, params=query, json=body)
         except (httpx.HTTPError, TimeoutError) as error:
-            reason = str(error) or "it does not answer"
+            reason = _shorten(str(error)) or "it does not answer"
             raise UpstreamError(f"{self._where} cannot be reached: {reason}") from None
         if answer.is_redirect:
             raise UpstreamError(f"{self._where} sends elsewhere; give the address where it ends")
@@ -80,12 +82,17 @@ class AdminClient:
             document: Any = answer.json() if answer.content else None
             if answer.is_success:
                 return document
-            messages = [str(error["message"]) for error in document["errors"]]
+            messages = [_shorten(str(error["message"])) for error in document["errors"]]
         except (ValueError, RecursionError, KeyError, TypeError):
             raise UpstreamError(
                 f"{self._where} answered with status {answer.status_code} and not as a Moorage does"
             ) from None
-        raise RefusedError("; ".join(messages))
+        raise RefusedError("; ".join(messages[:_MOST_MESSAGES]))
+
+
+def _shorten(text: str) -> str:
+    """The text of another server as one line, and not more than a person reads."""
+    return cut(" ".join(text.split()), LONGEST_MESSAGE)
 
 
 def _parse(url: str) -> httpx.URL:

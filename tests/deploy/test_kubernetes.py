@@ -110,14 +110,15 @@ def test_selectors_find_their_pods() -> None:
 def test_ports_and_names_lead_from_the_ingress_to_the_container() -> None:
     ingress, service = by_kind("Ingress")["spec"], by_kind("Service")
     [rule] = ingress["rules"]
-    [path] = rule["http"]["paths"]
+    paths = rule["http"]["paths"]
     [port] = service["spec"]["ports"]
     [container] = server()["spec"]["template"]["spec"]["containers"]
     [listening] = container["ports"]
-    assert path["backend"]["service"] == {
-        "name": service["metadata"]["name"],
-        "port": {"name": port["name"]},
-    }
+    for path in paths:
+        assert path["backend"]["service"] == {
+            "name": service["metadata"]["name"],
+            "port": {"name": port["name"]},
+        }
     assert port["targetPort"] == listening["name"]
     assert container["args"][:2] == ["--listen", f"0.0.0.0:{listening['containerPort']}"]
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
@@ -125,6 +126,27 @@ def test_ports_and_names_lead_from_the_ingress_to_the_container() -> None:
     assert ingress["tls"][0]["hosts"] == [rule["host"]]
     external = read_environment("settings.env")["MOORAGE_HTTP__EXTERNAL_URL"]
     assert external == f"https://{rule['host']}"
+
+
+def is_led(path: str, rule: dict[str, str]) -> bool:
+    """Whether an ingress leads a request on, by the rules of its path types."""
+    below = path.startswith(f"{rule['path'].removesuffix('/')}/")
+    return path == rule["path"] or (rule["pathType"] == "Prefix" and below)
+
+
+@pytest.mark.parametrize(
+    ("path", "led"),
+    [
+        *((path, True) for path in ("/", "/v2", "/v2/", "/v2/team/app/tags/list", "/token")),
+        *((path, True) for path in ("/api/v1/users", "/.well-known/jwks.json", "/healthz")),
+        *((path, False) for path in ("/metrics", "/metrics/", "/readyz", "/v2x", "/other")),
+    ],
+)
+def test_the_ingress_leads_clients_to_the_registry_and_not_to_its_figures(
+    path: str, led: bool
+) -> None:
+    [rule] = by_kind("Ingress")["spec"]["rules"]
+    assert any(is_led(path, each) for each in rule["http"]["paths"]) is led
 
 
 def test_settings_and_secrets_that_are_named_are_generated() -> None:

@@ -91,3 +91,16 @@ def test_the_command_killed_and_run_again(tmp_path: Path, postgres: Cluster) -> 
         assert "was moved" in run(data, "copy", "--to", target, expect=1)
         assert "takes changes again" in run(data, "copy", "--release")
         assert try_to_write(data) == ""
+
+
+def test_a_password_is_not_taken_from_the_arguments(tmp_path: Path, postgres: Cluster) -> None:
+    data = tmp_path / "data"
+    with postgres.database(empty=True) as url:
+        with_password = url.replace("postgres@", "postgres:a-password@")
+        with serving(Server(data)):
+            refused = run(data, "copy", "--to", with_password, expect=1)
+            assert "--to-file" in refused
+            assert "a-password" not in refused
+            (tmp_path / "url").write_text(f"{with_password}\n")
+            told = run(data, "copy", "--keep", "--to-file", str(tmp_path / "url"))
+            assert "Copied" in told
