@@ -38,6 +38,7 @@ from registry.services.healing import Healing
 from registry.services.health import Health
 from registry.services.history import History
 from registry.services.holds import Holds
+from registry.services.images import Images
 from registry.services.immutable_tags import ImmutableTags
 from registry.services.keys import Keys
 from registry.services.leases import Leases
@@ -122,6 +123,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         uploads=uploads,
         manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
+        images=Images(database, grace=settings.gc.grace, read_only=settings.content.read_only),
         history=History(database, read_only=settings.content.read_only),
         immutable_tags=ImmutableTags(database),
         holds=Holds(database),

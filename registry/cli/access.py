@@ -77,6 +77,7 @@ def add_commands(
     _add_quotas(_Noun(commands, "quota", "how many bytes repositories may have", reading))
     _add_immutable(_Noun(commands, "immutable", "tags that cannot be moved or deleted", reading))
     _add_holds(_Noun(commands, "hold", "manifests that cannot be deleted", reading))
+    _add_images(_Noun(commands, "image", "images, with all that belongs to them", reading))
     _add_keys(_Noun(commands, "key", "keys that sign tokens", reading))
     _add_audit(_Noun(commands, "audit", "what happened", reading))
     _add_gc(_Noun(commands, "gc", "garbage collection", reading))
@@ -191,6 +192,18 @@ def _add_holds(holds: _Noun) -> None:
     )
     holds.add("list", "list holds", function="list_all")
     holds.add("remove", "remove a hold by its id, as the list has it", "ID")
+
+
+def _add_images(images: _Noun) -> None:
+    command = images.add(
+        "delete", "delete an image with its tags, and say when its bytes come free"
+    )
+    command.add_argument("image", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST")
+    command.add_argument("--all-tags", action="store_true", help="also if it has other tags")
+    command.add_argument(
+        "--override", action="store_true", help="also if a tag is immutable; the audit log says so"
+    )
+    command.add_argument("--dry-run", action="store_true", help="say what would go, and stop there")
 
 
 def _add_keys(keys: _Noun) -> None:

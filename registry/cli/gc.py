@@ -1,15 +1,19 @@
 """`moorage gc`: garbage collection."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from registry.cli import admin, output
 from registry.cli.admin import Desk
+from registry.cli.moments import write_moment
 from registry.units import format_size
 
 FAILED = 1
 
 _COUNTS = ("seen", "manifests", "blobs", "bytes")
+
+_LEFT = ("in_grace", "next_due_at", "kept_untagged", "unreadable", "paused_until")
 
 _BEGINNINGS = {
     "rule": "untagged manifests are kept in {repository}",
@@ -32,15 +36,40 @@ def run(args: argparse.Namespace) -> int:
     done, status = admin.run(args, work)
     output.end_progress()
     if args.json:
-        output.write_json({name: value for name, value in done.items() if name != "more"})
+        result = {name: value for name, value in done.items() if name != "more"}
+        left = {name: status[name] for name in _LEFT}
+        output.write_json({**result, "left": left})
     else:
         _tell(done, "Would collect" if args.dry_run else "Collected")
+        for line in _explain_left(status):
+            output.write(line)
         if done["longest_lock"]:
             output.hint(f"Nothing was locked for more than {done['longest_lock'] * 1000:.0f} ms.")
     if status["paused_until"] is not None:
         output.complain(_explain_pause(status))
         return FAILED
     return 0
+
+
+def _explain_left(status: dict[str, Any]) -> Iterator[str]:
+    """What is not collected, and why."""
+    if status["in_grace"]:
+        yield (
+            f"{status['in_grace']} candidates stay for their grace (gc.grace); the next is due at "
+            f"{write_moment(status['next_due_at'])}."
+        )
+    if status["kept_untagged"]:
+        yield (
+            f"{status['kept_untagged']} untagged manifests stay, with all that they name: "
+            "gc.untagged or a rule keeps them. Delete one with: moorage image delete "
+            "REPOSITORY@DIGEST"
+        )
+    if status["unreadable"]:
+        repositories = {each["repository"] for each in status["unreadable"]}
+        yield (
+            f"Nothing is collected in {', '.join(sorted(repositories))}, where manifests cannot be "
+            "read: moorage gc status"
+        )
 
 
 def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +114,10 @@ def status(args: argparse.Namespace) -> int:
     rows = [
         ("due now", found["due"]),
         ("waiting", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
-        ("last look", found["looked_at"] or "never"),
+        ("in their grace", found["in_grace"]),
+        ("next due", write_moment(found["next_due_at"])),
+        ("untagged and kept", found["kept_untagged"]),
+        ("last look", write_moment(found["looked_at"]) if found["looked_at"] else "never"),
         ("works at this time of day", "yes" if found["open"] else "no"),
         ("paused until", found["paused_until"] or "-"),
         *(

@@ -16,7 +16,7 @@ from storage.digest import Digest
 _PAGE = 1000
 
 
-def _split(text: str) -> tuple[RepositoryName, Reference]:
+def split_reference(text: str) -> tuple[RepositoryName, Reference]:
     """Read `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; errors of their parts."""
     name, at, digest = text.partition("@")
     if at:
@@ -53,7 +53,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def copy(args: argparse.Namespace) -> int:
-    source, reference = _split(args.source)
+    source, reference = split_reference(args.source)
     target, tag = split_tag(args.target)
     digest = run(
         args,
@@ -101,12 +101,16 @@ def restore(args: argparse.Namespace) -> int:
 def delete(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
     override = find_override(args)
-    run(
-        args,
-        lambda registry: registry.manifests.delete(name, tag, OPERATOR, override=override),
-    )
+
+    async def work(registry: Registry) -> Digest:
+        digest = await registry.tags.get(name, tag)
+        await registry.manifests.delete(name, tag, OPERATOR, override=override)
+        return digest
+
+    digest = run(args, work)
     if args.json:
         output.write_json({"deleted": f"{name}:{tag}"})
     else:
-        output.write(f"Deleted {name}:{tag}. Its manifest stays.")
+        output.write(f"Deleted {name}:{tag}. Its manifest stays, and so do its bytes.")
+        output.hint(f"To delete the image as well: moorage image delete {name}@{digest}")
     return 0

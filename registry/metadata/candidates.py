@@ -220,3 +220,21 @@ def count(tx: Transaction) -> dict[Kind, int]:
     query = sa.select(_c.kind, sa.func.count()).where(_c.parked == "").group_by(_c.kind)
     found = {Kind(kind): int(number) for kind, number in tx.execute(query)}
     return {kind: found.get(kind, 0) for kind in Kind}
+
+
+def find_next(tx: Transaction, until: int) -> tuple[int, int | None]:
+    """How many candidates have a grace that began after `until`, and when the first of those began,
+    in microseconds.
+    """
+    query = sa.select(sa.func.count(), sa.func.min(_c.since))
+    count, first = tx.execute(query.where(_c.parked == "", _c.since > until)).one()
+    return count, first
+
+
+def count_parked(tx: Transaction) -> int:
+    """How many untagged manifests stay because the rules keep such."""
+    kept = reasons.is_kept(Kind.MANIFEST, _c.repository_id, _c.digest)
+    query = sa.select(sa.func.count()).where(
+        _c.parked > "", _is_present(Kind.MANIFEST), sa.not_(kept)
+    )
+    return int(tx.execute(query).scalar_one())

@@ -160,3 +160,9 @@ def list_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[
     """The tags of the manifest."""
     query = sa.select(_t.name).where(_t.repository_id == repository.id, _t.digest == digest)
     return list(tx.execute(query.order_by(_t.name)).scalars())
+
+
+def list_digests(tx: Transaction, repository: RepositoryRow) -> set[Digest]:
+    """The manifests of the repository that have tags."""
+    query = sa.select(_t.digest).where(_t.repository_id == repository.id).distinct()
+    return set(tx.execute(query).scalars())

@@ -13,6 +13,7 @@ from functools import partial
 
 from registry import clock, metrics
 from registry.metadata import candidates, rounds, unreadable, walk
+from registry.metadata.call import LONG
 from registry.metadata.candidates import SECOND, Candidate
 from registry.metadata.database import Database
 from registry.metadata.rounds import Round
@@ -42,7 +43,8 @@ SHOWN = 20
 @dataclass(frozen=True, slots=True)
 class Status:
     """How the collector is. Times in microseconds; `waiting`: what it has yet to look at, by kind;
-    `due`: how much of it now.
+    `due`: how much of it now. `in_grace`: how much of it has to wait, the first until
+    `next_due_at`. `kept_untagged`: untagged manifests that the rules keep.
 
     `looked_at`: when it last looked at the clock. `paused_until`: for that has jumped by `jump`
     seconds. `walking`: what was there before the queue is not all in it yet. `open`: by the time of
@@ -52,6 +54,9 @@ class Status:
 
     waiting: dict[str, int]
     due: int
+    in_grace: int
+    next_due_at: int | None
+    kept_untagged: int
     looked_at: int | None
     paused_until: int | None
     jump: float
@@ -142,10 +147,14 @@ class Collector:
 
     async def get_status(self) -> Status:
         def work(tx: Transaction) -> Status:
-            row = rounds.find(tx)
+            row, until = rounds.find(tx), rounds.read_clock(tx) - self._grace
+            in_grace, first = candidates.find_next(tx, until)
             return Status(
                 waiting=_count(tx),
-                due=candidates.count_due(tx, rounds.read_clock(tx) - self._grace),
+                due=candidates.count_due(tx, until),
+                in_grace=in_grace,
+                next_due_at=None if first is None else first + self._grace,
+                kept_untagged=candidates.count_parked(tx),
                 looked_at=row.clock or None,
                 paused_until=self._ages.find_pause(tx),
                 jump=row.jump / SECOND,
@@ -154,7 +163,7 @@ class Collector:
                 unreadable=unreadable.list_known(tx, SHOWN),
             )
 
-        return await self._db.read(work)
+        return await self._db.read(work, patience=LONG)
 
     async def _collect(self, collection: Collection, some: Group) -> Done:
         found: set[Digest] = set()

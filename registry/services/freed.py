@@ -23,10 +23,7 @@ def measure(
     A byte is counted once, so the sum is what is free once all have been collected. What another
     repository has too is not counted. Memory grows with the repository.
     """
-    nodes = _Nodes(graph.iter_nodes(tx, repository))
-    kept: set[Digest] = set()
-    for digest in (*staying, *holds.list_held(tx, repository.id), *nodes.list_roots(going)):
-        nodes.take(digest, kept)
+    nodes, kept = _read_nodes(tx, repository, going, staying)
     freed: list[int] = []
     owners: dict[int, int] = {}
     for place, digest in enumerate(going):
@@ -36,6 +33,28 @@ def measure(
     for place, size in _iter_blobs(tx, repository, owners):
         freed[place] += size
     return freed
+
+
+def list_going(
+    tx: Transaction, repository: RepositoryRow, digest: Digest, staying: Collection[Digest]
+) -> list[Digest]:
+    """The manifest and all that goes with it, as `measure` counts; none if something keeps it."""
+    nodes, kept = _read_nodes(tx, repository, [digest], staying)
+    return [node.digest for node in nodes.take(digest, kept)]
+
+
+def _read_nodes(
+    tx: Transaction,
+    repository: RepositoryRow,
+    going: Sequence[Digest],
+    staying: Collection[Digest],
+) -> tuple["_Nodes", set[Digest]]:
+    """The manifests of the repository, and those that stay."""
+    nodes = _Nodes(graph.iter_nodes(tx, repository))
+    kept: set[Digest] = set()
+    for digest in (*staying, *holds.list_held(tx, repository.id), *nodes.list_roots(going)):
+        nodes.take(digest, kept)
+    return nodes, kept
 
 
 class _Nodes:

@@ -10,6 +10,7 @@ from registry.services.healing import Healing
 from registry.services.health import Health
 from registry.services.history import History
 from registry.services.holds import Holds
+from registry.services.images import Images
 from registry.services.immutable_tags import ImmutableTags
 from registry.services.manifests import Manifests
 from registry.services.moving import Moving
@@ -36,6 +37,7 @@ class Registry:
     uploads: Uploads
     manifests: Manifests
     tags: Tags
+    images: Images
     history: History
     immutable_tags: ImmutableTags
     holds: Holds

@@ -31,6 +31,20 @@ class Tags:
 
         return await self._db.read(work)
 
+    async def get(self, name: RepositoryName, tag: Tag) -> Digest:
+        """What the tag points at; RepositoryUnknownError, ManifestUnknownError."""
+
+        def work(tx: Transaction) -> Digest:
+            found = tags.find(tx, find_or_raise(tx, name), tag)
+            if found is None:
+                raise ManifestUnknownError(
+                    f"there is no tag {tag} in {name}; moorage tag list {name} lists its tags",
+                    {"reference": str(tag)},
+                )
+            return found
+
+        return await self._db.read(work)
+
     async def copy(
         self,
         source: RepositoryName,

@@ -70,6 +70,7 @@ run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200
 list_tag_history 401 403 403 200 403 200
 restore_tag      401 403 403 200 403 200
+delete_image     401 403 403 200 403 200
 list_retention_rules   401 200 200 200 403 200
 set_retention_rules    401 403 403 200 403 200
 enable_retention_rules 401 403 403 200 403 200
@@ -102,6 +103,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "remove_immutable_tags": {"pattern": "team/take/{role}", "tags": "v*"},
     "add_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
     "restore_tag": {"repository": "team/app", "tag": "back", "digest": "{digest}"},
+    "delete_image": {
+        "repository": "team/app",
+        "reference": "{digest}",
+        "all_tags": True,
+        "dry_run": True,
+    },
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},

@@ -31,14 +31,18 @@ class UnreadableManifest(Shown, frozen=True):
 
 class GcStatus(Shown, frozen=True):
     """How the collector is. `waiting`: what it has yet to look at, by kind; `due`: how much of it
-    now. `paused_until`: for the clock has jumped, by so many seconds. `walking`: what was there
-    before the upgrade is not all in the queue yet. `open`: it is the time of day to work.
-    `unreadable`: the first manifests that cannot be read, in whose repositories nothing is
-    collected.
+    now; `in_grace`: how much of it later, the first at `next_due_at`. `kept_untagged`: untagged
+    manifests that the rules keep. `paused_until`: for the clock has jumped, by so many seconds.
+    `walking`: what was there before the upgrade is not all in the queue yet. `open`: it is the
+    time of day to work. `unreadable`: the first manifests that cannot be read, in whose
+    repositories nothing is collected.
     """
 
     waiting: dict[str, int]
     due: int
+    in_grace: int
+    next_due_at: Moment | None
+    kept_untagged: int
     looked_at: Moment | None
     paused_until: Moment | None
     jump: float
@@ -134,6 +138,9 @@ async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
     return GcStatus(
         waiting=status.waiting,
         due=status.due,
+        in_grace=status.in_grace,
+        next_due_at=write_moment(status.next_due_at),
+        kept_untagged=status.kept_untagged,
         looked_at=write_moment(status.looked_at),
         paused_until=write_moment(status.paused_until),
         jump=status.jump,

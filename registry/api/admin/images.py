@@ -1,0 +1,99 @@
+"""Images: deleted with all that belongs to them."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from registry.api.admin.call import Call
+from registry.api.admin.fields import Asked, Moment, Shown
+from registry.api.admin.grants import REPOSITORY_ADMINS
+from registry.api.admin.operation import Operation
+from registry.api.admin.tags import Repository
+from registry.clock import rfc3339
+from registry.errors import (
+    ConflictError,
+    InputInvalidError,
+    ManifestInUseError,
+    ManifestUnknownError,
+    NameInvalidError,
+    ProtectedError,
+    RepositoryUnknownError,
+    TagInvalidError,
+)
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference, Tag
+from storage.digest import Digest, DigestInvalidError
+
+
+class DeletedImage(Shown, frozen=True):
+    """What was deleted, or would be: tags and manifests. So many bytes come free after `free_at`,
+    unless somebody uses them until then.
+    """
+
+    name: str
+    digest: str
+    tags: list[str]
+    manifests: list[str]
+    bytes: int
+    free_at: Moment
+
+
+class DeleteImage(Asked, frozen=True):
+    """An image by tag or digest. `all_tags`: also if it has others; `override`: also if a tag is
+    immutable; `dry_run`: say what would go.
+    """
+
+    repository: Repository
+    reference: Annotated[str, Meta(extra_json_schema={"examples": ["1.0"]})]
+    all_tags: bool = False
+    override: bool = False
+    dry_run: bool = False
+
+
+async def delete_image(call: Call, asked: DeleteImage) -> DeletedImage:
+    """Delete an image with its tags, and the manifests that belong to it and to nothing else."""
+    name = RepositoryName.parse(asked.repository)
+    found = await call.registry.images.delete(
+        name,
+        _read_reference(asked.reference),
+        call.actor,
+        all_tags=asked.all_tags,
+        override=asked.override,
+        dry_run=asked.dry_run,
+    )
+    return DeletedImage(
+        name=str(name),
+        digest=str(found.digest),
+        tags=found.tags,
+        manifests=[str(digest) for digest in found.manifests],
+        bytes=found.bytes,
+        free_at=rfc3339(found.free_at),
+    )
+
+
+def _read_reference(text: str) -> Reference:
+    if ":" not in text:
+        return Tag.parse(text)
+    try:
+        return Digest.parse(text)
+    except DigestInvalidError as error:
+        raise InputInvalidError(str(error)) from error
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/images/delete",
+        delete_image,
+        REPOSITORY_ADMINS,
+        (
+            ConflictError,
+            ManifestInUseError,
+            ManifestUnknownError,
+            NameInvalidError,
+            ProtectedError,
+            RepositoryUnknownError,
+            TagInvalidError,
+        ),
+    ),
+)
