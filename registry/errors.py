@@ -63,12 +63,21 @@ class ManifestInUseError(RegistryError):
     """An index of the repository refers to the manifest."""
 
 
+MOST_LISTED = 20
+"""Entries that an error lists; it has the number of all."""
+
+
 class ManifestContentMissingError(RegistryError):
-    """A manifest names content that this repository does not have: `missing` holds the digests."""
+    """A manifest names content that this repository does not have: `missing` holds the first
+    digests, `count` is the number of all.
+    """
 
     def __init__(self, missing: list[str]) -> None:
-        super().__init__("the manifest names content that this repository does not have", missing)
-        self.missing = missing
+        self.missing = missing[:MOST_LISTED]
+        self.count = len(missing)
+        super().__init__(
+            "the manifest names content that this repository does not have", self.missing
+        )
 
 
 class DigestMismatchError(RegistryError):

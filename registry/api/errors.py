@@ -154,6 +154,7 @@ def _entries(error: Exception, wire: Wire, standard: bool) -> list[dict[str, Any
         reason = str(error)
     details = [detail]
     if isinstance(error, errors.ManifestContentMissingError):
-        details = [{"digest": digest} for digest in error.missing]
+        more = {"missing": error.count} if error.count > len(error.missing) else {}
+        details = [{"digest": digest, **more} for digest in error.missing]
     message = write_message(wire.code, reason) if standard else reason
     return [{"code": wire.code, "message": message, "detail": each} for each in details]

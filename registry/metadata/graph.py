@@ -1,10 +1,11 @@
 """What the manifests of a repository name, and who else needs the blobs among it."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.blobs import BlobState
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.tables import TEXT, blobs, manifest_edges, manifests, repository_blobs
 from registry.metadata.transaction import CHUNK, Transaction, in_chunks
@@ -86,3 +87,24 @@ def iter_shares(
         query = sa.select(_b.digest, _b.size, users, elsewhere).where(_b.digest.in_(chunk))
         for row in tx.execute(query):
             yield Share(row[0], row[1], row[2], bool(row[3]))
+
+
+def list_missing(
+    tx: Transaction, repository: RepositoryRow, digests: Iterable[Digest]
+) -> list[Digest]:
+    """Those of `digests` that are neither live blobs nor manifests of the repository, in order.
+
+    Takes no locks: a later transaction may find something else.
+    """
+    missing: list[Digest] = []
+    for chunk in in_chunks(digests):
+        live = (
+            sa.select(_l.digest)
+            .join(blobs, _b.digest == _l.digest)
+            .where(_l.repository_id == repository.id, _l.digest.in_(chunk))
+            .where(_b.state == BlobState.LIVE.value)
+        )
+        here = sa.select(_m.digest).where(_m.repository_id == repository.id, _m.digest.in_(chunk))
+        found = set(tx.execute(live.union(here)).scalars())
+        missing += [digest for digest in chunk if digest not in found]
+    return missing

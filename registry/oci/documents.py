@@ -15,6 +15,16 @@ from registry.errors import ManifestInvalidError
 Fields = Mapping[str, object]
 
 MAX_MEDIA_TYPE = 255
+MAX_CONTAINERS = 100_000
+"""Objects and arrays in a document: one of them takes up to a hundred times its text in memory."""
+MAX_STRINGS = 500_000
+"""Strings in a document, names of fields included."""
+MAX_DEPTH = 200
+"""Objects and arrays within each other."""
+
+# Never fails at a quote, also where a string does not end, and so never looks at a byte twice.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -24,6 +34,7 @@ def read_document(raw: bytes) -> Fields:
     # RFC 8259 lets a reader skip the mark; one that does and one that does not see two documents.
     if raw.startswith(codecs.BOM_UTF8):
         raise ManifestInvalidError("the manifest starts with a byte order mark")
+    _check_structure(raw)
     try:
         value: object = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
@@ -35,6 +46,27 @@ def read_document(raw: bytes) -> Fields:
     except RecursionError:
         raise ManifestInvalidError("the manifest is nested too deeply") from None
     return object_of(value, "the manifest")
+
+
+def _check_structure(raw: bytes) -> None:
+    """Refuse too many or too deeply nested values before any of them is built."""
+    if raw.count(b'"') - raw.count(b'\\"') > 2 * MAX_STRINGS:
+        raise ManifestInvalidError(f"the manifest holds more than {MAX_STRINGS} JSON strings")
+    # Brackets within strings count here, so this only tells the common case apart.
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return
+    brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    if brackets.count(b"{") + brackets.count(b"[") > MAX_CONTAINERS:
+        raise ManifestInvalidError(
+            f"the manifest holds more than {MAX_CONTAINERS} JSON objects and arrays"
+        )
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket in b"{[" else -1
+        if depth > MAX_DEPTH:
+            raise ManifestInvalidError(
+                f"the manifest is nested too deeply: at most {MAX_DEPTH} levels"
+            )
 
 
 def object_of(value: object, where: str) -> Fields:

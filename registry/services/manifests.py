@@ -13,8 +13,9 @@ from registry.errors import (
     ManifestUnknownError,
     TagMovedError,
 )
-from registry.metadata import blobs, manifests, repositories, tags
+from registry.metadata import blobs, graph, manifests, repositories, tags
 from registry.metadata.blobs import BlobState
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.manifests import Edge, Found
 from registry.metadata.repositories import RepositoryRow
@@ -31,6 +32,9 @@ from storage.digest import DEFAULT_ALGORITHM, Digest
 
 _ON_THREAD = 64 * 1024
 """Bytes from which hashing and parsing leave the event loop."""
+
+_MANY = 100
+"""Digests in a manifest from which they are looked for before the writer is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +192,28 @@ class Manifests:
             manifests.put(tx, repository, actual, manifest, edges)
             removal.set_tags(tx, repository, set_tags, actual, override)
 
+        await self._refuse_early(name, manifest)
         await self._db.write(work, actor=principal.name)
         return Pushed(actual, manifest.subject.digest if manifest.subject else None)
+
+    async def _refuse_early(self, name: RepositoryName, manifest: Manifest) -> None:
+        """Raise ManifestContentMissingError without holding the writer for a long search.
+
+        `_edges` decides. It searches again, in the transaction that writes.
+        """
+        required = _required(manifest)
+        if len(required) <= _MANY or self._may_be_sparse(manifest):
+            return
+
+        def work(tx: Transaction) -> list[Digest]:
+            repository = repositories.find(tx, name)
+            if repository is None:
+                return sorted(required)
+            return graph.list_missing(tx, repository, required)
+
+        missing = await self._db.read(work, patience=LONG)
+        if missing:
+            raise ManifestContentMissingError([str(digest) for digest in missing])
 
     def _edges(self, tx: Transaction, repository: RepositoryRow, manifest: Manifest) -> list[Edge]:
         """What the manifest names, tied to what is here; ManifestContentMissingError otherwise."""

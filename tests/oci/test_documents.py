@@ -58,6 +58,9 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
         (b'{"a":' + b"1" * 5000 + b"}", "too long"),
         (b'{"a":-' + b"1" * 5000 + b"}", "too long"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b'{"a":' * 201 + b"1" + b"}" * 201, "nested too deeply"),
+        (b'{"a":[' + b",".join([b"{}"] * 100_000) + b"]}", "more than 100000 JSON objects"),
+        (b'{"a":[' + b",".join([b'""'] * 500_000) + b"]}", "more than 500000 JSON strings"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
         (b'{"a":1,"a":1}', "'a' twice"),
         (b'{"a":[{"b":{"c":1,"d":2,"c":3}}]}', "'c' twice"),
@@ -69,6 +72,25 @@ def test_refuses_with_the_reason(raw: bytes, reason: str) -> None:
     with pytest.raises(ManifestInvalidError, match=reason) as caught:
         read_document(raw)
     assert caught.value.message.isascii()
+
+
+def test_brackets_in_strings_are_not_counted() -> None:
+    text = '"[{' * 200_000
+    document = {"a": text, "b": [[text], {"c": text}]}
+    assert read_document(json.dumps(document).encode()) == document
+    depth = 199
+    nested = b'{"' + b"[" * 1000 + b'":' + b"[" * depth + b"]" * depth + b"}"
+    assert list(read_document(nested)) == ["[" * 1000]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("unit", ["[{", '"[', '"\\[', '\\"[', '"\\', '""', "\\["])
+@pytest.mark.parametrize("start", ["", '{"a":"', '"'])
+def test_no_text_takes_long_to_count(start: str, unit: str) -> None:
+    """A search that goes back at each quote would take an hour."""
+    raw = (start + unit * (1_000_000 // len(unit))).encode() + b"{" * 300
+    with pytest.raises(ManifestInvalidError):
+        read_document(raw)
 
 
 @pytest.mark.timeout(10)
