@@ -116,7 +116,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     )
     policies = Policies(database, watch, personal_namespaces=settings.auth.personal_namespaces)
     quotas = Quotas(database, policies)
-    uploads = Uploads(database, stores, blobs, quotas)
+    uploads = Uploads(database, stores, blobs, quotas, settings.limits.open_uploads)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
@@ -127,7 +127,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         history=History(database, read_only=settings.content.read_only),
         immutable_tags=ImmutableTags(database),
         holds=Holds(database),
-        referrers=Referrers(database),
+        referrers=Referrers(database, watch, cache),
         collector=Collector(database, rules),
         why=Why(database, stores, rules),
         pulls=Pulls(database, settings.retention.pulls),
@@ -368,6 +368,8 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
             trusted_proxies=settings.http.trusted_proxies,
             requests=settings.limits.requests,
             uploads=settings.limits.uploads,
+            large_bodies=settings.limits.large_bodies,
+            large_answers=settings.limits.large_answers,
             realm=settings.auth.realm,
             realm_service=settings.auth.audience if settings.auth.realm else "",
         ),

@@ -255,6 +255,14 @@ class LimitsSettings:
     manifest_cache: Annotated[Size, "Memory of a process for manifests asked for lately."] = (
         64 << 20
     )
+    large_bodies: Annotated[
+        Size,
+        "Memory of a process for bodies above 16 KiB that are read whole: of manifests, above all.",
+    ] = 32 << 20
+    large_answers: Annotated[
+        Size, "Memory of a process for manifests and lists of referrers that are being sent."
+    ] = 32 << 20
+    open_uploads: Annotated[Limit, "Upload sessions that a principal may have open."] = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -248,6 +248,10 @@ class TooManyRequestsError(RegistryError):
         self.retry_after = retry_after
 
 
+class BusyError(RegistryError):
+    """The server has too much to do for this request now."""
+
+
 class DatabaseUnavailableError(RegistryError):
     """The database cannot answer now. `reason`, where it is known, is for operators alone."""
 

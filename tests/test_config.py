@@ -57,6 +57,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "drain": "30s",
             "stop_delay": "0s",
             "body_idle": "30s",
+            "keep_alive": "75s",
         },
         "storage": {
             "driver": "local",
@@ -142,10 +143,15 @@ def test_the_defaults(tmp_path: Path) -> None:
         "limits": {
             "tags_page": 1000,
             "tags_page_max": 10_000,
+            "connections": 8192,
+            "connections_per_address": 2048,
             "requests": 0,
             "sign_ins": 30,
             "uploads": 0,
             "manifest_cache": "64MiB",
+            "large_bodies": "32MiB",
+            "large_answers": "32MiB",
+            "open_uploads": 1000,
         },
         "jobs": {"in_serve": True},
         "scrub": {"enabled": True, "interval": "30d", "rate": "20MiB"},

@@ -3,9 +3,11 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
+from registry.api.memory import SMALL, MemoryBudget, find_patience
 from registry.errors import BodyStalledError, BodyTooLargeError, ClientGoneError
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
@@ -38,14 +40,47 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def read_body(request: Request, idle: float, limit: int) -> bytes:
-    """The whole body; BodyTooLargeError as soon as it is known to exceed `limit` bytes."""
+@asynccontextmanager
+async def read_body(
+    request: Request, idle: float, limit: int, budget: MemoryBudget
+) -> AsyncIterator[bytes]:
+    """Hold the whole body; BodyTooLargeError as soon as it is known to exceed `limit` bytes.
+
+    A large one is read once the budget has room for it, and then must come fast enough; it counts
+    there for as long as the context lasts. BusyError, BodyStalledError, ClientGoneError.
+    """
+    announced = read_length(request)
     too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})
-    if (read_length(request) or 0) > limit:
+    if announced is not None and announced > limit:
         raise too_large
     body = bytearray()
-    async for piece in iter_body(request, idle):
-        body += piece
-        if len(body) > limit:
+    pieces = iter_body(request, idle)
+    size = limit if announced is None else announced
+    # The length of a chunked body shows only as it comes.
+    if (announced is None or size <= SMALL) and await _read(pieces, body, SMALL):
+        yield bytes(body)
+        return
+    async with budget.reserve(size):
+        patience = find_patience(size)
+        try:
+            async with asyncio.timeout(patience):
+                complete = await _read(pieces, body, limit)
+        except TimeoutError as error:
+            raise BodyStalledError(
+                f"a body of {size} bytes must come within {patience:.0f} s"
+            ) from error
+        if not complete:
             raise too_large
-    return bytes(body)
+        raw = bytes(body)
+        body.clear()
+        yield raw
+
+
+async def _read(pieces: AsyncIterator[bytes], body: bytearray, limit: int) -> bool:
+    """Add to the body until it exceeds `limit` bytes; whether it has come to its end."""
+    while len(body) <= limit:
+        piece = await anext(pieces, None)
+        if piece is None:
+            return True
+        body += piece
+    return False

@@ -73,6 +73,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.NotFoundError: Wire(404, "NOT_FOUND"),
     errors.ConflictError: Wire(409, "CONFLICT"),
     errors.TooManyRequestsError: Wire(429, "TOOMANYREQUESTS"),
+    errors.BusyError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.DatabaseUnavailableError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.DatabaseFullError: Wire(507, "UNAVAILABLE", _RETRY),
     errors.UpstreamError: Wire(503, "UNAVAILABLE", _RETRY),

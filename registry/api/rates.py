@@ -10,6 +10,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Final
 
+from registry.api.memory import MemoryBudget
 from registry.api.settings import ApiSettings
 from registry.auth.origins import Origin
 from registry.errors import TooManyRequestsError
@@ -66,6 +67,8 @@ class Limits:
     """The limits that settings ask for."""
 
     def __init__(self, settings: ApiSettings, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self.bodies = MemoryBudget(settings.large_bodies)
+        self.answers = MemoryBudget(settings.large_answers)
         self._requests = _Limit("requests", settings.requests, 1, clock)
         self._uploads = _Limit("uploads", settings.uploads, _MINUTE, clock)
 

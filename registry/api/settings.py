@@ -9,6 +9,7 @@ from registry.units import Network
 class ApiSettings:
     """`body_idle` in seconds; `page` and `page_max` in entries of a list.
 
+    `large_bodies` and `large_answers` are the bytes that requests and answers may hold at once.
     `requests` per second and `uploads` begun per minute, of an address and of a principal, 0 for
     any number. `local`: only this machine reaches the registry. `cors_origins`: origins of pages
     that may use it, or `*`. `realm` is where tokens are to be had, if not here, for
@@ -26,5 +27,7 @@ class ApiSettings:
     trusted_proxies: tuple[Network, ...] = ()
     requests: int = 0
     uploads: int = 0
+    large_bodies: int = 32 << 20
+    large_answers: int = 32 << 20
     realm: str = ""
     realm_service: str = ""

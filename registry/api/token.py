@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from registry import clock
 from registry.api.body import read_body
 from registry.api.guard import Basic, Guard, find_limited, find_origin, read_credentials
+from registry.api.memory import MemoryBudget
 from registry.auth.authenticator import OIDC_SIGN_IN
 from registry.auth.caller import Caller
 from registry.auth.scopes import Scopes
@@ -29,6 +30,8 @@ from registry.services.tokens import Granted, TokenRequest, Tokens
 
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM = 256 * 1024
+_FORMS = 8 << 20
+"""Bytes of all large forms at once. Anybody may send one, so they are counted apart."""
 """Bytes: 500 repositories with the longest names, encoded, take 190 KiB."""
 _MAX_FIELDS = 2000
 _MAX_CLIENT = 80
@@ -45,6 +48,7 @@ class TokenEndpoint:
         self._guard = guard
         self._tokens = tokens
         self._idle = body_idle
+        self._forms = MemoryBudget(_FORMS)
         self._grants: dict[str, Callable[[Request, Fields], Awaitable[Caller]]] = {
             "password": self._from_password,
             "refresh_token": self._from_refresh_token,
@@ -144,13 +148,16 @@ class TokenEndpoint:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _FORM:
             raise UnsupportedError(f"the body of this request is a form: {_FORM}")
-        raw = await read_body(request, self._idle, _MAX_FORM)
-        try:
-            return parse_qs(
-                raw.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS, errors="strict"
-            )
-        except ValueError as error:
-            raise UnsupportedError("the form cannot be read") from error
+        async with read_body(request, self._idle, _MAX_FORM, self._forms) as raw:
+            try:
+                return parse_qs(
+                    raw.decode(),
+                    keep_blank_values=True,
+                    max_num_fields=_MAX_FIELDS,
+                    errors="strict",
+                )
+            except ValueError as error:
+                raise UnsupportedError("the form cannot be read") from error
 
     def _request(self, scopes: list[str], query: QueryParams) -> TokenRequest:
         client = "".join(c for c in query.get("client_id", "") if c.isprintable())

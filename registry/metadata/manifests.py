@@ -20,7 +20,6 @@ from registry.metadata.tables import (
     tags,
 )
 from registry.metadata.transaction import CHUNK, Change, Kind, Transaction, in_chunks
-from registry.oci.descriptors import Descriptor
 from registry.oci.manifests import Manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
@@ -121,7 +120,10 @@ def put(
     edges: list[Edge],
 ) -> None:
     """Insert the manifest, its bytes and its edges; pushed again, it takes the new media type."""
-    annotations = json.dumps(dict(manifest.annotations)) if manifest.subject else None
+    annotations = None
+    if manifest.subject:
+        # Not escaped: that would make some texts three times as long.
+        annotations = json.dumps(dict(manifest.annotations), ensure_ascii=False)
     insert = tx.insert(manifests).values(
         repository_id=repository.id,
         digest=digest,
@@ -311,10 +313,10 @@ def list_referrers(
     artifact_type: str | None,
     last: str,
     n: int,
-) -> list[Descriptor]:
+) -> list[ManifestRow]:
     """At most `n` manifests with the subject after the digest `last`, in digest order."""
     query = (
-        sa.select(_m.media_type, _m.digest, _m.size, _m.artifact_type, _m.annotations)
+        sa.select(*_COLUMNS)
         .where(_m.repository_id == repository.id, _m.subject == subject)
         .where(sa.type_coerce(_m.digest, TEXT) > last)
         .order_by(_m.digest)
@@ -322,16 +324,17 @@ def list_referrers(
     )
     if artifact_type is not None:
         query = query.where(_m.artifact_type == artifact_type)
-    return [
-        Descriptor(
-            media_type=media_type,
-            digest=digest,
-            size=size,
-            artifact_type=artifact_type,
-            annotations=json.loads(annotations) if annotations else None,
-        )
-        for media_type, digest, size, artifact_type, annotations in tx.execute(query)
-    ]
+    return [ManifestRow(*row) for row in tx.execute(query)]
+
+
+def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int, dict[str, str]]:
+    """The annotations of those of the manifests that have any, by id."""
+    found: dict[int, dict[str, str]] = {}
+    ids = [row.id for row in rows]
+    for start in range(0, len(ids), CHUNK):
+        query = sa.select(_m.id, _m.annotations).where(_m.id.in_(ids[start : start + CHUNK]))
+        found.update((row[0], json.loads(row[1])) for row in tx.execute(query) if row[1])
+    return found
 
 
 def list_beginning(

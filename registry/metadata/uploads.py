@@ -145,6 +145,14 @@ def count_in(tx: Transaction, store: str) -> int:
     return int(tx.execute(query).scalar_one())
 
 
+def count_of(tx: Transaction, principal: str, most: int) -> int:
+    """How many sessions the principal has, up to `most`. Those that expire at once, because their
+    repository is gone, are not counted: nobody can cancel them.
+    """
+    some = sa.select(_u.id).where(_u.principal == principal, _u.active_at > 0).limit(most)
+    return int(tx.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
+
+
 def find_idle(tx: Transaction, upload_id: str, before: int) -> UploadRow | None:
     """The session, if it is without activity since `before`, in microseconds."""
     query = sa.select(*_COLUMNS).where(_u.id == upload_id, _u.active_at < before)

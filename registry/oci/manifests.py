@@ -3,6 +3,7 @@
 Sources: OCI image-spec manifest.md and image-index.md; Docker's image manifest specification v2.2.
 """
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,6 +29,11 @@ from registry.oci.media_types import (
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 SCHEMA_VERSION = 2
+
+LARGE = 256 * 1024
+"""Bytes of manifests of which one is parsed at a time: the JSON values of 4 MiB take 100 MiB."""
+
+_one_large = threading.Lock()
 
 _SCHEMA1_MESSAGE = (
     "Docker schema 1 manifests are not supported: push an OCI or a Docker schema 2 manifest"
@@ -72,6 +78,13 @@ def parse_manifest(raw: bytes, content_type: str | None) -> Manifest:
     """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise ManifestTooLargeError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes")
+    if len(raw) < LARGE:
+        return _parse(raw, content_type)
+    with _one_large:
+        return _parse(raw, content_type)
+
+
+def _parse(raw: bytes, content_type: str | None) -> Manifest:
     fields = read_document(raw)
     media_type = _decide_type(fields, content_type)
     _check_version(fields)

@@ -4,7 +4,6 @@ Source: OCI distribution-spec, sections Listing Referrers and Referrers Tag Sche
 """
 
 import json
-from collections.abc import Iterable, Sequence
 
 from registry.oci.descriptors import Descriptor
 from registry.oci.media_types import OCI_INDEX
@@ -19,28 +18,30 @@ def fallback_tag(digest: Digest) -> Tag:
     return Tag.parse(f"{digest.algorithm}-{digest.hex[:_FALLBACK_HEX]}")
 
 
-def build_index(entries: Iterable[Descriptor]) -> bytes:
-    return _encode(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [entry.as_json() for entry in entries],
-        }
-    )
+class IndexBuilder:
+    """An index that is written entry by entry, up to `limit` bytes."""
 
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: list[bytes] = []
+        self._size = len(_HEAD) + len(_TAIL)
 
-def page(entries: Sequence[Descriptor], limit_bytes: int) -> tuple[list[Descriptor], bool]:
-    """Return the longest prefix whose index stays under `limit_bytes`, and whether more follow.
+    def add(self, entry: Descriptor) -> bool:
+        """Add an entry; False where it has no room.
 
-    At least one entry is returned, so that paging always moves on.
-    """
-    comma = 1
-    size = len(build_index([])) - comma  # n entries take n - 1 commas
-    for count, entry in enumerate(entries):
-        size += comma + len(_encode(entry.as_json()))
-        if size >= limit_bytes and count > 0:
-            return list(entries[:count]), True
-    return list(entries), False
+        The first entry always has room, so that paging always moves on.
+        """
+        encoded = _encode(entry.as_json())
+        size = self._size + len(encoded) + bool(self._entries)
+        if size >= self._limit and self._entries:
+            return False
+        self._entries.append(encoded)
+        self._size = size
+        return True
+
+    def build(self) -> bytes:
+        """Return the index with what was added."""
+        return _HEAD + b",".join(self._entries) + _TAIL
 
 
 def _encode(value: object) -> bytes:
@@ -48,3 +49,7 @@ def _encode(value: object) -> bytes:
     # entry stays no larger than its manifest. "replace" is for surrogates from elsewhere.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
+
+
+_HEAD = _encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})[: -len("]}")]
+_TAIL = b"]}"

@@ -1,4 +1,5 @@
-"""Manifests that were asked for lately, in the memory of one process (design D8).
+"""Manifests and lists of referrers that were asked for lately, in the memory of one process
+(design D8).
 
 Nothing here is ever out of date: whoever looks has read the heads of the registry since his
 request began, and before heads are told, what changed up to them is forgotten.
@@ -20,6 +21,21 @@ _SHARE = 16
 """A manifest may take this part of the room at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """A page of a list of referrers: the index of its `count` entries, and the last digest on it
+    where more follow.
+    """
+
+    raw: bytes
+    count: int
+    last: str | None
+
+
+PageKey = tuple[Digest, str | None, str]
+"""Subject, artifact type to filter by, and the digest before the page."""
+
+
 @dataclass(slots=True, eq=False)
 class Shelf:
     """What is known of one repository. One that has been forgotten may still be written to, by
@@ -28,6 +44,7 @@ class Shelf:
 
     found: dict[Digest, Found] = field(default_factory=dict)
     tags: dict[str, Digest] = field(default_factory=dict)
+    pages: dict[PageKey, ReferrersPage] = field(default_factory=dict)
     size: int = 0
 
     def find(self, reference: Reference) -> Found | None:
@@ -69,7 +86,24 @@ class ManifestCache:
         """Keep what was read on a shelf that was taken before."""
         if self._shelves.get(name) is not shelf or len(found.raw) + OVERHEAD > self._room // _SHARE:
             return
-        self._size += shelf.put(reference, found)
+        self._grow(shelf.put(reference, found))
+
+    def put_page(
+        self, name: RepositoryName, shelf: Shelf, key: PageKey, page: ReferrersPage
+    ) -> None:
+        """Keep a page of referrers, as `put` keeps a manifest. Subjects without any are not kept:
+        there is no end of them.
+        """
+        taken = len(page.raw) + len(key[1] or "") + OVERHEAD
+        if not page.count or self._shelves.get(name) is not shelf or taken > self._room // _SHARE:
+            return
+        if key not in shelf.pages:
+            shelf.pages[key] = page
+            shelf.size += taken
+            self._grow(taken)
+
+    def _grow(self, taken: int) -> None:
+        self._size += taken
         while self._size > self._room:
             self._drop(next(iter(self._shelves)))
 

@@ -1,7 +1,7 @@
 """Manifests: read, pushed and deleted, each in one transaction (design D4)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from registry.auth.books import Actor
@@ -30,8 +30,15 @@ from registry.services.manifest_cache import ManifestCache
 from registry.services.quotas import NOBODY, require_room
 from storage.digest import DEFAULT_ALGORITHM, Digest
 
+__all__ = ["Found", "Manifests", "Pushed", "SparseSettings", "TagCondition", "TagRights"]
+
 _ON_THREAD = 64 * 1024
 """Bytes from which hashing and parsing leave the event loop."""
+
+_AT_ONCE = 2
+"""Such manifests that are read and written at once: what is read of one takes several times its
+size.
+"""
 
 _MANY = 100
 """Digests in a manifest from which they are looked for before the writer is taken."""
@@ -117,6 +124,7 @@ class Manifests:
         self._rules = rules
         self._watch = watch
         self._cache = cache
+        self._large = asyncio.Semaphore(_AT_ONCE)
         watch.subscribe(cache.forget)
 
     async def get(self, name: RepositoryName, reference: Reference, since: float) -> Found:
@@ -171,11 +179,36 @@ class Manifests:
         TagMovedError, DeniedError, QuotaExceededError, and ProtectedError for immutable tags unless
         there is somebody to `override` that; nothing is stored then.
         """
-        if len(raw) < _ON_THREAD:
-            actual, manifest = _read(raw, content_type, digest)
-        else:
-            actual, manifest = await asyncio.to_thread(_read, raw, content_type, digest)
 
+        def store(actual: Digest, manifest: Manifest) -> Awaitable[Pushed]:
+            return self._store(
+                name,
+                actual,
+                manifest,
+                principal,
+                set_tags=set_tags,
+                condition=condition,
+                rights=rights,
+                override=override,
+            )
+
+        if len(raw) < _ON_THREAD:
+            return await store(*_read(raw, content_type, digest))
+        async with self._large:
+            return await store(*await asyncio.to_thread(_read, raw, content_type, digest))
+
+    async def _store(
+        self,
+        name: RepositoryName,
+        actual: Digest,
+        manifest: Manifest,
+        principal: Principal,
+        *,
+        set_tags: Sequence[Tag],
+        condition: TagCondition | None,
+        rights: TagRights,
+        override: Actor | None,
+    ) -> Pushed:
         def work(tx: Transaction) -> None:
             # A comparison, and a look at what may not be here yet, are held against every other
             # push of this repository: nothing can slip between them and the write.

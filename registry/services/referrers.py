@@ -1,18 +1,27 @@
 """What refers to a manifest. Source: OCI distribution-spec, Listing Referrers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from registry.metadata import manifests, repositories
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
+from registry.metadata.manifests import ManifestRow
+from registry.metadata.repositories import RepositoryRow
 from registry.metadata.transaction import Transaction
+from registry.metadata.watch import Watch
 from registry.oci.descriptors import Descriptor
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.names import RepositoryName
-from registry.oci.referrers import page
+from registry.oci.referrers import IndexBuilder
+from registry.services.manifest_cache import ManifestCache, ReferrersPage
 from storage.digest import Digest
 
 PAGE_BYTES = MAX_MANIFEST_BYTES - 64 * 1024
 """One client reads a single page of at most 4 MiB: a page ends when it would come near."""
+
+READ_BYTES = MAX_MANIFEST_BYTES
+"""Bytes of manifests whose annotations are read at once. A manifest above that is read alone."""
 
 _ROWS = 1000
 
@@ -22,36 +31,89 @@ class Referrers:
     """Manifests by their subject."""
 
     database: Database
+    watch: Watch
+    cache: ManifestCache
 
-    async def list_page(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None, last: str = ""
-    ) -> tuple[list[Descriptor], bool]:
-        """Referrers after the digest `last`, in digest order, and whether more follow.
+    async def get_page(
+        self,
+        name: RepositoryName,
+        subject: Digest,
+        artifact_type: str | None,
+        last: str,
+        since: float,
+    ) -> ReferrersPage:
+        """The index of referrers after the digest `last`, in digest order, as of a moment after
+        `since`, of `time.monotonic`.
 
         Empty for an unknown subject or repository. An index under the subject's fallback tag adds
         nothing: its entries count only if the subject is their own, and those are found by it.
         """
+        if self.watch.peek(since) is None:
+            await self.watch.read(since)
+        shelf = self.cache.shelf(name)
+        asked = (subject, artifact_type, last)
+        known = shelf.pages.get(asked)
+        if known is not None:
+            return known
+        try:
+            page = await self.database.read(
+                lambda tx: _build_page(tx, name, subject, artifact_type, last), patience=LONG
+            )
+            self.cache.put_page(name, shelf, asked, page)
+        finally:
+            self.cache.leave(name, shelf)
+        return page
 
-        def work(tx: Transaction) -> tuple[list[Descriptor], bool]:
-            repository = repositories.find(tx, name)
-            if repository is None:
-                return [], False
-            found: list[Descriptor] = []
-            more = True
-            while more:
-                rows = manifests.list_referrers(
-                    tx,
-                    repository,
-                    subject,
-                    artifact_type=artifact_type,
-                    last=str(found[-1].digest) if found else last,
-                    n=_ROWS,
+
+def _build_page(
+    tx: Transaction, name: RepositoryName, subject: Digest, artifact_type: str | None, last: str
+) -> ReferrersPage:
+    repository = repositories.find(tx, name)
+    index = IndexBuilder(PAGE_BYTES)
+    count, after = 0, last
+    entries = _iter_referrers(tx, repository, subject, artifact_type, last) if repository else ()
+    for entry in entries:
+        if not index.add(entry):
+            return ReferrersPage(index.build(), count, after)
+        count, after = count + 1, str(entry.digest)
+    return ReferrersPage(index.build(), count, None)
+
+
+def _iter_referrers(
+    tx: Transaction,
+    repository: RepositoryRow,
+    subject: Digest,
+    artifact_type: str | None,
+    last: str,
+) -> Iterator[Descriptor]:
+    more = True
+    while more:
+        rows = manifests.list_referrers(
+            tx, repository, subject, artifact_type=artifact_type, last=last, n=_ROWS
+        )
+        for some in _iter_batches(rows):
+            annotations = manifests.read_annotations(tx, some)
+            for row in some:
+                yield Descriptor(
+                    media_type=row.media_type,
+                    digest=row.digest,
+                    size=row.size,
+                    artifact_type=row.artifact_type,
+                    annotations=annotations.get(row.id),
                 )
-                found += rows
-                more = len(rows) == _ROWS
-                entries, cut = page(found, PAGE_BYTES)
-                if cut:
-                    return entries, True
-            return found, False
+        more = len(rows) == _ROWS
+        last = str(rows[-1].digest) if rows else last
 
-        return await self.database.read(work)
+
+def _iter_batches(rows: list[ManifestRow]) -> Iterator[list[ManifestRow]]:
+    """The rows in batches of `READ_BYTES` at most: annotations have at most a manifest's size."""
+    batch: list[ManifestRow] = []
+    size = 0
+    for row in rows:
+        if batch and size + row.size > READ_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += row.size
+    if batch:
+        yield batch

@@ -13,6 +13,7 @@ from registry.errors import (
     QuotaExceededError,
     RegistryError,
     SizeInvalidError,
+    TooManyRequestsError,
     UploadBusyError,
     UploadOutOfOrderError,
     UploadUnknownError,
@@ -36,11 +37,22 @@ from storage.stores import Stores
 _NOWHERE = RepositoryName("(moving)")
 """No client can ask for a session of this repository: it is no name."""
 
+_RETRY = 60
+"""Seconds after which a principal with too many sessions may ask again."""
+
 __all__ = ["Chunk", "UploadRow", "Uploads"]
 
 
 def _unknown(upload_id: str) -> UploadUnknownError:
     return UploadUnknownError("no such upload session in this repository", {"upload": upload_id})
+
+
+def _too_many(principal: Principal, most: int) -> TooManyRequestsError:
+    return TooManyRequestsError(
+        f"{principal.name} has {most} open upload sessions, which is the limit "
+        "(limits.open_uploads): finish them, cancel them with DELETE, or wait until they expire",
+        _RETRY,
+    )
 
 
 class _PublishedError(UploadBusyError):
@@ -54,7 +66,16 @@ class _PublishedError(UploadBusyError):
 class Uploads:
     """A session is worth something only in its repository and to the principal that began it."""
 
-    def __init__(self, database: Database, stores: Stores, linked: Blobs, quotas: Quotas) -> None:
+    def __init__(
+        self,
+        database: Database,
+        stores: Stores,
+        linked: Blobs,
+        quotas: Quotas,
+        most: int,
+    ) -> None:
+        """`most`: sessions that a principal may have at once, 0 for any number."""
+        self._most = most
         self._db = database
         self._stores = stores
         self._blobs = linked
@@ -71,17 +92,22 @@ class Uploads:
     ) -> UploadRow:
         """Begin a session. Nothing is created in the store until bytes come.
 
-        QuotaExceededError where none would fit. `since`, of `time.monotonic`, here and below: when
+        QuotaExceededError where none would fit, TooManyRequestsError for a principal that has too
+        many. `since`, of `time.monotonic`, here and below: when
         the request came, which is bound by the quotas that there were by then.
         """
         if await self._quotas.hold_for(name, since):
             room = await self._quotas.find_room(name)
             if room is not None:
                 room.require(1)
-        return await self._begin(name, principal, algorithm)
+        return await self._begin(name, principal, algorithm, self._most)
 
-    async def _begin(self, name: RepositoryName, principal: Principal, algorithm: str) -> UploadRow:
+    async def _begin(
+        self, name: RepositoryName, principal: Principal, algorithm: str, most: int = 0
+    ) -> UploadRow:
         def work(tx: Transaction) -> UploadRow:
+            if most and uploads.count_of(tx, principal.name, most) >= most:
+                raise _too_many(principal, most)
             # Kept: a removal at the same moment would take the session with it, unseen.
             repository = repositories.find(tx, name, keep=True)
             row = UploadRow(

@@ -117,7 +117,7 @@ def test_each_message_begins_with_the_sentence_that_clients_know() -> None:
         error = cls.__new__(cls)
         error.args = ("why",)
         error.__dict__ |= {"message": "why", "missing": [1], "allowed": [], "size": 1}
-        error.__dict__ |= {"challenge": "Bearer", "retry_after": 1}
+        error.__dict__ |= {"challenge": "Bearer", "retry_after": 1, "count": 1}
         for standard in (True, False):
             [entry] = json.loads(bytes(answer(error, standard=standard).body))["errors"]
             if not standard or wire.code in OWN:  # the admin API's words are its own

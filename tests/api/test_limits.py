@@ -61,3 +61,21 @@ async def test_uploads_begun_by_an_address(start_api: Started) -> None:
         patched = await api.http.patch(location, content=b"data", headers=coming_from("192.0.2.1"))
         assert patched.status_code == 202
         assert (await api.http.post(path, headers=coming_from("192.0.2.2"))).status_code == 202
+
+
+async def test_open_sessions_of_an_account(start_api: Started) -> None:
+    async with start_api({**AUTH, "limits.open_uploads": "3"}) as api:
+        accounts = Accounts.of(api.opened)
+        ann, bob = await accounts.user("ann"), await accounts.user("bob")
+        for login in (ann, bob):
+            await accounts.grant(login.name, "**", "pull,push")
+        path = "/v2/team/app/blobs/uploads/"
+        begun = [await api.http.post(path, headers=ann.basic) for _ in range(3)]
+        assert [answer.status_code for answer in begun] == [202, 202, 202]
+        answer = await api.http.post("/v2/team/other/blobs/uploads/", headers=ann.basic)
+        require_too_many(answer)
+        assert "cancel them" in answer.json()["errors"][0]["message"]
+        assert (await api.http.post(path, headers=bob.basic)).status_code == 202
+        location = begun[0].headers["Location"]
+        assert (await api.http.delete(location, headers=ann.basic)).status_code == 204
+        assert (await api.http.post(path, headers=ann.basic)).status_code == 202

@@ -20,6 +20,7 @@ from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
 from registry.api.body import read_body
 from registry.api.guard import Guard, find_origin
+from registry.api.memory import MemoryBudget
 from registry.auth.books import Actor
 from registry.errors import BodyTypeError, InputInvalidError, MethodUnknownError
 from registry.services.access import Access
@@ -38,7 +39,15 @@ def list_routes(registry: Registry, access: Access, guard: Guard, body_idle: flo
     routes = [
         Route(
             BASE + path,
-            _Endpoint(path, operations, registry, access, door=door, body_idle=body_idle),
+            _Endpoint(
+                path,
+                operations,
+                registry,
+                access,
+                door=door,
+                body_idle=body_idle,
+                bodies=guard.limits.bodies,
+            ),
         )
         for path, operations in paths.items()
     ]
@@ -57,6 +66,7 @@ class _Endpoint:
         *,
         door: Door,
         body_idle: float,
+        bodies: MemoryBudget,
     ) -> None:
         self._path = path
         self._operations = {operation.method: operation for operation in operations}
@@ -64,6 +74,7 @@ class _Endpoint:
         self._access = access
         self._door = door
         self._idle = body_idle
+        self._bodies = bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["moorage.route"] = BASE + self._path
@@ -92,7 +103,11 @@ class _Endpoint:
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
         kind = request.headers.get("content-type")
-        raw = await read_body(request, self._idle, _MAX_BODY)
+        async with read_body(request, self._idle, _MAX_BODY, self._bodies) as raw:
+            return self._decode(kind, raw)
+
+    @staticmethod
+    def _decode(kind: str | None, raw: bytes) -> dict[str, Any]:
         if kind is None and not raw:
             return {}
         if kind is None or kind.partition(";")[0].strip().lower() != _JSON:

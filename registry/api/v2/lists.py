@@ -5,9 +5,10 @@ from urllib.parse import urlencode
 from starlette.responses import JSONResponse, Response
 
 from registry.api.call import Call
+from registry.api.memory import AnswerMemory
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.names import RepositoryName
-from registry.oci.referrers import build_index
+from registry.services.manifest_cache import ReferrersPage
 from storage.digest import Digest
 
 _PAGE = 1000
@@ -54,16 +55,21 @@ async def _list_visible(call: Call, n: int) -> list[str]:
 async def list_referrers(call: Call) -> Response:
     subject = Digest.parse(call.param("digest"))
     artifact_type = call.query("artifactType") or None
-    entries, more = await call.registry.referrers.list_page(
-        call.name, subject, artifact_type, call.last
-    )
+
+    async def load() -> ReferrersPage:
+        return await call.registry.referrers.get_page(
+            call.name, subject, artifact_type, call.last, call.began
+        )
+
     # Content-Type without parameters: clients compare it to the letter.
-    response = Response(build_index(entries), 200, {"Content-Type": OCI_INDEX})
-    query = {"last": str(entries[-1].digest)} if more else {}
+    headers = {"Content-Type": OCI_INDEX}
+    query = {}
     if artifact_type is not None:
-        response.headers["OCI-Filters-Applied"] = "artifactType"
+        headers["OCI-Filters-Applied"] = "artifactType"
         query["artifactType"] = artifact_type
-    if more:
-        path = f"/v2/{call.name}/referrers/{subject}"
-        response.headers["Link"] = _next_link(path, **query)
-    return response
+    with AnswerMemory(call.guard.limits.answers) as memory:
+        page = await memory.load(load)
+        if page.last is not None:
+            path = f"/v2/{call.name}/referrers/{subject}"
+            headers["Link"] = _next_link(path, last=page.last, **query)
+        return memory.answer(page.raw, headers)

@@ -1,5 +1,7 @@
 """Manifests: endpoints 3, 7 and 9."""
 
+from collections.abc import Sequence
+
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
@@ -9,6 +11,7 @@ from registry.api.caching import REVALIDATED, cache_headers
 from registry.api.call import Call
 from registry.api.etags import is_unchanged, parse_etags
 from registry.api.guard import find_origin
+from registry.api.memory import AnswerMemory
 from registry.auth.actions import Right
 from registry.auth.books import Actor
 from registry.errors import (
@@ -20,7 +23,7 @@ from registry.errors import (
 )
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.references import Reference, Tag, parse_reference
-from registry.services.manifests import TagCondition, TagRights
+from registry.services.manifests import Found, TagCondition, TagRights
 from storage.digest import Digest
 
 MAX_TAGS = 100
@@ -80,8 +83,17 @@ def _override(call: Call) -> Actor | None:
 
 async def get_manifest(call: Call) -> Response:
     reference = _existing_reference(call)
-    found = await call.registry.manifests.get(call.name, reference, call.began)
-    if call.request.method == "HEAD" and isinstance(reference, Digest):
+    with AnswerMemory(call.guard.limits.answers) as memory:
+        return await _get_manifest(call, reference, memory)
+
+
+async def _get_manifest(call: Call, reference: Reference, memory: AnswerMemory) -> Response:
+    async def load() -> Found:
+        return await call.registry.manifests.get(call.name, reference, call.began)
+
+    is_head = call.request.method == "HEAD"
+    found = await (load() if is_head else memory.load(load))
+    if is_head and isinstance(reference, Digest):
         await call.registry.manifests.promise(call.name, reference)
     row = found.row
     # HEAD counts: it is all that Docker asks of a tag that has not moved.
@@ -91,13 +103,20 @@ async def get_manifest(call: Call) -> Response:
     if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):
         return Response(None, 304, headers)
     headers |= {"Content-Type": row.media_type, "Content-Length": str(row.size)}
-    return Response(b"" if call.request.method == "HEAD" else found.raw, 200, headers)
+    return Response(None, 200, headers) if is_head else memory.answer(found.raw, headers)
 
 
 async def put_manifest(call: Call) -> Response:
     reference = parse_reference(call.param("reference"))
     set_tags = _tags_to_set(call, reference)
-    raw = await read_body(call.request, call.settings.body_idle, MAX_MANIFEST_BYTES)
+    idle, budget = call.settings.body_idle, call.guard.limits.bodies
+    async with read_body(call.request, idle, MAX_MANIFEST_BYTES, budget) as raw:
+        return await _put_manifest(call, reference, set_tags, raw)
+
+
+async def _put_manifest(
+    call: Call, reference: Reference, set_tags: Sequence[Tag], raw: bytes
+) -> Response:
     rights = call.caller.rights_in(call.name)
     pushed = await call.registry.manifests.put(
         call.name,
