@@ -208,6 +208,10 @@ class InputInvalidError(RegistryError):
     """A value that cannot be used; the message says what can."""
 
 
+class NotConfirmedError(RegistryError):
+    """A person was asked whether to go on, and did not say yes."""
+
+
 class RightsInvalidError(InputInvalidError):
     """Not the name of an action that can be granted."""
 

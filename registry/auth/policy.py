@@ -18,7 +18,7 @@ from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
 from registry.metadata.signing_keys import KeyState, SigningKeyRow
 from registry.metadata.users import UserRow
-from registry.oci.names import RepositoryName, list_patterns
+from registry.oci.names import RepositoryName, is_repository_name, list_patterns
 
 _UNSIGNED: Rights = frozenset({Right.PULL})
 """All that anybody may do without signing in."""
@@ -176,7 +176,8 @@ class Policy:
     def _of_user(self, user: UserRow, bounds: tuple[Bound, ...] | None = None) -> Account | None:
         if user.disabled:
             return None
-        return Account(user.name, user.admin, self._subjects(user), user.name, bounds)
+        namespace = user.name if is_repository_name(user.name) else None
+        return Account(user.name, user.admin, self._subjects(user), namespace, bounds)
 
     def _subjects(self, user: UserRow) -> tuple[Subject, ...]:
         own = Subject(SubjectKind.USER, user.name)

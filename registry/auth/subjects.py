@@ -12,11 +12,13 @@ ROBOT_SIGN_IN = "robot+"
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _LONGEST = 64
+_USER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
+_LONGEST_USER_NAME = 254  # of an e-mail address (RFC 5321)
 _RESERVED = {"anonymous", "authenticated", "operator", "oidc"}
 
 
 def parse_account_name(text: str) -> str:
-    """The name of a user, group or robot; AccountNameInvalidError.
+    """Return the name of a group or robot; AccountNameInvalidError.
 
     Small letters and digits, with single `.`, `_`, `-` between: also a part of a repository name.
     """
@@ -25,9 +27,31 @@ def parse_account_name(text: str) -> str:
             f"{text[:80]!r} is no name: small letters and digits, with single '.', '_' or '-' "
             f"between them, at most {_LONGEST}"
         )
-    if text in _RESERVED:
-        raise AccountNameInvalidError(f"the name {text!r} is taken by the registry itself")
-    return text
+    return _require_free(text)
+
+
+def parse_user_name(text: str) -> str:
+    """Return the name of a user; AccountNameInvalidError.
+
+    It may be an e-mail address. Names that differ in case alone are of different users.
+    """
+    if not _USER_NAME.fullmatch(text) or len(text) > _LONGEST_USER_NAME:
+        raise AccountNameInvalidError(
+            f"{text[:80]!r} is no user name: letters, digits and '.', '_', '@', '+', '-', where a "
+            f"letter, a digit or '_' is first, at most {_LONGEST_USER_NAME}"
+        )
+    if text.lower().startswith(ROBOT_SIGN_IN):
+        raise AccountNameInvalidError(
+            f"{text[:80]!r} is no user name: robots sign in by such names"
+        )
+    return _require_free(text)
+
+
+def _require_free(name: str) -> str:
+    # In any case, so that nobody passes for the registry itself in the audit log.
+    if name.lower() in _RESERVED:
+        raise AccountNameInvalidError(f"the name {name!r} is taken by the registry itself")
+    return name
 
 
 class SubjectKind(StrEnum):
@@ -59,7 +83,10 @@ class Subject:
                 f"{text[:80]!r} is nobody: a user's name, group:NAME, robot:NAME, authenticated "
                 "or anonymous"
             )
-        return cls(SubjectKind(kind or "user"), parse_account_name(name))
+        read = SubjectKind(kind or "user")
+        return cls(
+            read, (parse_user_name if read is SubjectKind.USER else parse_account_name)(name)
+        )
 
     def __str__(self) -> str:
         if self.kind is SubjectKind.USER:

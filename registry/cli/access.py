@@ -6,6 +6,7 @@ elsewhere; so do some others, by the same options.
 import argparse
 from typing import TYPE_CHECKING
 
+from registry.cli import confirmation
 from registry.cli.parsing import add_command, add_group
 
 if TYPE_CHECKING:
@@ -103,8 +104,13 @@ def _add_users(
     command.add_argument("--admin", action=argparse.BooleanOptionalAction, required=True)
     users.add("disable", "shut a user out, at once", "NAME")
     users.add("enable", "let a user in again", "NAME")
-    users.add("remove", "remove a user with her tokens and grants", "NAME")
-    users.add("import", "add the users of an htpasswd file", "FILE", function="import_file")
+    confirmation.add_option(users.add("remove", "remove a user with her tokens and grants", "NAME"))
+    command = users.add(
+        "import", "add the users of an htpasswd file", "FILE", function="import_file"
+    )
+    command.add_argument(
+        "--skip", action="store_true", help="leave out the lines that cannot be imported"
+    )
 
 
 def _add_groups(groups: _Noun) -> None:

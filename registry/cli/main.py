@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from registry.cli import access
+from registry.cli import access, confirmation
 from registry.cli.output import ReaderGoneError, complain, flush, leave
 from registry.cli.parsing import add_command, add_group
 from registry.errors import RegistryError
@@ -174,6 +174,7 @@ def _add_repositories(group: "Commands", printing: argparse.ArgumentParser) -> N
     for command in (show, delete):
         command.add_argument("repository", metavar="REPOSITORY")
     _add_override(delete)
+    confirmation.add_option(delete)
 
 
 def _add_tags(

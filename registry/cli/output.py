@@ -80,6 +80,11 @@ def show(value: Any, text: str, *, as_json: bool) -> None:
         write(text)
 
 
+def count(number: int, noun: str) -> str:
+    """Return `1 tag` or `3 tags`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def hint(text: str) -> None:
     """Say something beside the result, where it is in nobody's way."""
     sys.stderr.write(_printable(text) + "\n")

@@ -5,10 +5,11 @@ from dataclasses import asdict
 
 from registry import clock
 from registry.auth.principals import OPERATOR
-from registry.cli import output
+from registry.cli import confirmation, output
 from registry.cli.opened import find_override, run
 from registry.oci.names import RepositoryName
 from registry.services.registry import Registry
+from registry.units import round_size
 
 _PAGE = 1000
 
@@ -50,6 +51,13 @@ def show(args: argparse.Namespace) -> int:
 def delete(args: argparse.Namespace) -> int:
     name = RepositoryName.parse(args.repository)
     override = find_override(args)
+    if confirmation.is_needed(args):
+        held = run(args, lambda registry: registry.repositories.get(name)).counts
+        tags, manifests = output.count(held.tags, "tag"), output.count(held.manifests, "manifest")
+        confirmation.require(
+            f"This deletes {name} with {tags}, {manifests} and {output.count(held.blobs, 'blob')} "
+            f"({round_size(held.bytes)})."
+        )
     counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR, override))
     if args.json:
         output.write_json({"deleted": str(name), **asdict(counts)})

@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from registry.auth.subjects import parse_account_name
-from registry.cli import admin, output, passwords
+from registry.auth.subjects import parse_user_name
+from registry.cli import admin, confirmation, output, passwords
 from registry.errors import InputInvalidError
 
 
 def add(args: argparse.Namespace) -> int:
-    parse_account_name(args.name)  # before a data folder is made for nothing
+    parse_user_name(args.name)  # before a data folder is made for nothing
     password = None
     if not args.no_password:
         password = passwords.read_new(args.name, from_stdin=args.password_stdin)
@@ -75,6 +75,16 @@ def enable(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
+    async def describe(desk: admin.Desk) -> str:
+        user = await desk.send("get_user", name=args.name)
+        tokens = len((await desk.send("list_tokens", user=args.name))["items"])
+        grants = len((await desk.send("list_grants", subject=f"user:{args.name}"))["items"])
+        kind = "admin" if user["admin"] else "user"
+        held = f"{output.count(tokens, 'token')} and {output.count(grants, 'grant')}"
+        return f"This removes the {kind} {args.name} with {held}."
+
+    if confirmation.is_needed(args):
+        confirmation.require(admin.run(args, describe))
     admin.do(args, "remove_user", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
@@ -87,7 +97,10 @@ def import_file(args: argparse.Namespace) -> int:
         raise InputInvalidError(f"{args.file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputInvalidError(f"{args.file} is not UTF-8") from error
-    imported = admin.do(args, "import_users", htpasswd=text)
+    imported = admin.do(args, "import_users", htpasswd=text, skip=args.skip or None)
+    refused = imported["refused"]
     said = f"Added {len(imported['added'])}, {len(imported['skipped'])} were there already."
+    if refused:
+        said = "\n  ".join([f"{said} {output.count(len(refused), 'line')} left out:", *refused])
     output.show(imported, said, as_json=args.json)
     return 0

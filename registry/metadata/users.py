@@ -59,6 +59,13 @@ def is_other(tx: Transaction, user: UserRow) -> bool:
     return tx.execute(query.with_for_update()).first() is not None
 
 
+def is_other_admin(tx: Transaction, user: UserRow) -> bool:
+    """Whether another admin can sign in. Whoever asks holds the lock of all who may ask."""
+    tx.lock_name("admins")
+    other = sa.select(_u.id).where(_u.id != user.id, _u.admin, ~_u.disabled).limit(1)
+    return tx.execute(other).first() is not None
+
+
 def find_password(tx: Transaction, name: str) -> str | None:
     """The hash of the user's password; None for no such user, and for one without a password."""
     return tx.execute(sa.select(_u.password).where(_u.name == name)).scalar_one_or_none()
@@ -109,8 +116,10 @@ def _update(tx: Transaction, user: UserRow, **values: object) -> None:
 
 def end_sessions(tx: Transaction, user: UserRow) -> None:
     """Forget the refresh tokens that the user's password has brought."""
-    brought = refresh_tokens.c.credential.startswith(f"user:{user.name}:", autoescape=True)
-    tx.execute(sa.delete(refresh_tokens).where(brought))
+    # As a range: LIKE of SQLite takes no note of case, and names that differ in case are different.
+    credential = refresh_tokens.c.credential
+    first, after = f"user:{user.name}:", f"user:{user.name};"  # the character after the colon
+    tx.execute(sa.delete(refresh_tokens).where(credential >= first, credential < after))
 
 
 def delete(tx: Transaction, user: UserRow) -> None:

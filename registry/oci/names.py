@@ -38,6 +38,11 @@ class RepositoryName:
         return self.value
 
 
+def is_repository_name(text: str) -> bool:
+    """Return whether a text can be a repository name, or the beginning of one."""
+    return len(text) <= MAX_LENGTH and _NAME.fullmatch(text) is not None
+
+
 def list_patterns(name: str) -> list[str]:
     """All patterns that speak of the repository, as `registry/auth/patterns.py` writes them."""
     patterns = [name, "**"]

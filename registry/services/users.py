@@ -8,9 +8,9 @@ from typing import Any
 from registry.auth.books import Actor, Event, note
 from registry.auth.keyring import Keyring
 from registry.auth.passwords import Passwords, require_usable
-from registry.auth.subjects import Subject, SubjectKind, parse_account_name
+from registry.auth.principals import OPERATOR
+from registry.auth.subjects import Subject, SubjectKind, parse_user_name
 from registry.errors import (
-    AccountNameInvalidError,
     ConflictError,
     InputInvalidError,
     NotFoundError,
@@ -21,6 +21,9 @@ from registry.metadata.transaction import Transaction
 from registry.metadata.users import UserRow
 
 __all__ = ["Imported", "UserRow", "Users", "find_user_or_raise"]
+
+_MOST_REFUSED = 1000
+"""Lines of a file that an error names."""
 
 # A cost above 15 would keep a thread busy for seconds at each try.
 _HTPASSWD = re.compile(r"(?P<name>[^:]+):(?P<hash>\$2[aby]\$(0[4-9]|1[0-5])\$[./A-Za-z0-9]{53})")
@@ -35,10 +38,13 @@ def find_user_or_raise(tx: Transaction, name: str, *, lock: bool = False) -> Use
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of an htpasswd file: names added, and names that were there already."""
+    """What became of an htpasswd file: names added, names that were there already, and what is
+    wrong with the lines that were left out.
+    """
 
     added: list[str]
     skipped: list[str]
+    refused: list[str]
 
 
 class Users:
@@ -67,7 +73,7 @@ class Users:
 
         Raises AccountNameInvalidError, PasswordInvalidError, ConflictError.
         """
-        parse_account_name(name)
+        parse_user_name(name)
         if password is not None:
             require_usable(password)
         await self._keyring.prepare()  # from the first user on there are sign-ins
@@ -81,17 +87,48 @@ class Users:
 
         return await self._db.write(work, actor=actor.name)
 
-    async def import_htpasswd(self, lines: Iterable[str], actor: Actor) -> Imported:
+    async def add_first_admin(self, name: str, password: str) -> bool:
+        """Add an admin if there is no user; whether one was added.
+
+        Raises AccountNameInvalidError, PasswordInvalidError.
+        """
+        if await self.is_any():
+            return False
+        parse_user_name(name)
+        require_usable(password)
+        await self._keyring.prepare()
+        stored = await self._passwords.hash(password)
+
+        def work(tx: Transaction) -> bool:
+            tx.lock_name("admins")  # replicas start at the same moment
+            if users.is_any(tx) or not users.insert(tx, name, stored, admin=True):
+                return False
+            note(tx, Actor(OPERATOR.name), Event.USER_ADD, name, admin=True, first=True)
+            return True
+
+        return await self._db.write(work, actor=OPERATOR.name)
+
+    async def import_htpasswd(
+        self, lines: Iterable[str], actor: Actor, *, skip: bool = False
+    ) -> Imported:
         """Add the users of an htpasswd file (`htpasswd -B`), all or none; those there stay.
 
-        Raises InputInvalidError, which names the line.
+        `skip`: leave out the lines that cannot be imported, and add the others. Raises
+        InputInvalidError, which names all such lines.
         """
-        entries = [_read_entry(number, line) for number, line in enumerate(lines, 1)]
-        found = [entry for entry in entries if entry is not None]
+        found: list[tuple[str, str]] = []
+        refused: list[str] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                found.extend(_read_entry(line))
+            except InputInvalidError as error:
+                refused.append(f"line {number}: {error.message}")
+        if refused and not skip:
+            raise InputInvalidError(_tell_refused(refused))
         await self._keyring.prepare()
 
         def work(tx: Transaction) -> Imported:
-            imported = Imported([], [])
+            imported = Imported([], [], refused)
             for name, stored in found:
                 added = users.insert(tx, name, stored, admin=False)
                 (imported.added if added else imported.skipped).append(name)
@@ -118,10 +155,15 @@ class Users:
     async def change(
         self, name: str, actor: Actor, *, disabled: bool | None = None, admin: bool | None = None
     ) -> UserRow:
-        """Shut a user out or let her in again, make her an admin or not; NotFoundError."""
+        """Shut a user out or let her in again, make her an admin or not.
+
+        NotFoundError; ConflictError for the last admin, who stays one.
+        """
 
         def work(tx: Transaction) -> UserRow:
             user = find_user_or_raise(tx, name, lock=True)
+            if disabled or admin is False:
+                _require_other_admin(tx, user)
             changed: dict[str, Any] = {}
             if disabled is not None and disabled != user.disabled:
                 users.set_disabled(tx, user, disabled=disabled)
@@ -137,7 +179,7 @@ class Users:
 
     async def remove(self, name: str, actor: Actor) -> None:
         """Remove a user with her tokens and grants. NotFoundError; ConflictError for the last one:
-        without users the registry would be open to everybody again.
+        without users the registry would be open to everybody again, and for the last admin.
         """
 
         def work(tx: Transaction) -> None:
@@ -147,6 +189,7 @@ class Users:
                     f"{name} is the last user, and without users anybody could push; "
                     "add another first"
                 )
+            _require_other_admin(tx, user)
             grants.delete_all_of(tx, str(Subject(SubjectKind.USER, name)))
             users.delete(tx, user)
             note(tx, actor, Event.USER_REMOVE, name)
@@ -154,17 +197,28 @@ class Users:
         await self._db.write(work, actor=actor.name)
 
 
-def _read_entry(number: int, line: str) -> tuple[str, str] | None:
+def _tell_refused(refused: list[str]) -> str:
+    heading = f"{len(refused)} of the lines cannot be imported; --skip leaves them out:"
+    more = len(refused) - _MOST_REFUSED
+    return "\n  ".join([heading, *refused[:_MOST_REFUSED], *([f"and {more} more"] * (more > 0))])
+
+
+def _require_other_admin(tx: Transaction, user: UserRow) -> None:
+    """Raise ConflictError if nobody else could administer the registry from elsewhere."""
+    if user.admin and not user.disabled and not users.is_other_admin(tx, user):
+        raise ConflictError(
+            f"{user.name} is the last admin; make somebody else one first: "
+            "moorage user change NAME --admin"
+        )
+
+
+def _read_entry(line: str) -> list[tuple[str, str]]:
+    """Read the user of a line, if it has one; InputInvalidError."""
     text = line.strip()
     if not text or text.startswith("#"):
-        return None
+        return []
     match = _HTPASSWD.fullmatch(text)
     if match is None:
         # The line may hold a hash that is easy to break: it is not repeated.
-        raise InputInvalidError(
-            f"line {number} is not NAME:BCRYPT with a cost of 4 to 15; make it with: htpasswd -B"
-        )
-    try:
-        return parse_account_name(match["name"]), match["hash"]
-    except AccountNameInvalidError as error:
-        raise InputInvalidError(f"line {number}: {error}") from error
+        raise InputInvalidError("not NAME:BCRYPT with a cost of 4 to 15; make it with: htpasswd -B")
+    return [(parse_user_name(match["name"]), match["hash"])]

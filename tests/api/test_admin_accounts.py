@@ -56,10 +56,10 @@ async def test_a_user_from_first_to_last(root: Admin) -> None:
 
 async def test_what_a_user_cannot_be(root: Admin) -> None:
     for body in (
-        {"name": "Alice"},
+        {"name": "@lice"},
         {"name": "operator"},
         {"name": ""},
-        {"name": "a" * 65},
+        {"name": "a" * 255},
         {"name": "alice", "password": "short"},
         {"name": "alice", "password": "with a \0 in it"},
         {"name": "alice", "passphrase": LONG},
@@ -110,12 +110,21 @@ async def test_an_htpasswd_file(root: Admin) -> None:
     hashed = bcrypt.hashpw(LONG.encode(), bcrypt.gensalt(4)).decode()
     text = f"# people\nalice:{hashed}\n\nroot:{hashed}\n"
     imported = await root.send("POST", "/htpasswd", {"htpasswd": text})
-    assert imported == {"added": ["alice"], "skipped": ["root"]}
+    assert imported == {"added": ["alice"], "skipped": ["root"], "refused": []}
     await root.by(Login("alice", LONG)).send("GET", "/me")
     bad = await root.refused("POST", "/htpasswd", {"htpasswd": f"bob:{hashed}\ncarol:secret\n"})
-    assert bad.startswith("400 INVALID: line 2 ")
+    assert bad.startswith("400 INVALID: 1 of the lines")
+    assert "line 2: not NAME:BCRYPT" in bad
     assert "secret" not in bad
     assert len((await root.send("GET", "/users"))["items"]) == 2
+    text = f"Bob@example.org:{hashed}\ncarol:secret\n"
+    imported = await root.send("POST", "/htpasswd", {"htpasswd": text, "skip": True})
+    assert imported["added"] == ["Bob@example.org"]
+    assert len(imported["refused"]) == 1
+    bob = root.by(Login("Bob@example.org", LONG))
+    assert (await bob.send("GET", "/me"))["name"] == "Bob@example.org"
+    for path in ("/users/Bob%40example.org", "/users/Bob@example.org"):
+        assert (await root.send("GET", path))["name"] == "Bob@example.org"
 
 
 async def test_a_group_from_first_to_last(api: Api, root: Admin) -> None:

@@ -13,9 +13,10 @@ from registry.auth.subjects import (
     Subject,
     SubjectKind,
     parse_account_name,
+    parse_user_name,
 )
 from registry.errors import AccountNameInvalidError, InputInvalidError, SubjectInvalidError
-from registry.oci.names import RepositoryName
+from registry.oci.names import RepositoryName, is_repository_name
 
 RESERVED = ["anonymous", "authenticated", "operator", "oidc"]
 ALPHABET = "abz019._-"
@@ -74,6 +75,53 @@ def test_the_grammar(text: str) -> None:
         assert not is_name(text)
     else:
         assert is_name(text)
+
+
+USERS = [
+    *("ann", "_ann", "Ann", "ANN.Lee", "ann@example.org", "Ann.Lee+ci@Mail.Example.ORG"),
+    *("a--b", "a..b", "a-", "0", "_", "a" * 254, "root@localhost", "anonymous@example.org"),
+]
+
+
+@pytest.mark.parametrize("text", USERS)
+def test_user_names(text: str) -> None:
+    assert parse_user_name(text) == text
+    assert Subject.parse(text) == Subject.parse(f"user:{text}")
+    assert str(Subject.parse(text)) == text
+    for kind in ("group", "robot"):
+        if not is_name(text):
+            with pytest.raises(AccountNameInvalidError):
+                Subject.parse(f"{kind}:{text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ann", "ann ", "ann\n", "a\x00b", "@ann", ".ann", "-", "-ann", "+ann", "a/b", "a:b"),
+        *("ann%40example.org", "a*", "é", "\u0661", "\u212a", "\ud800", "a" * 255, "a,b", "a b"),
+        *("robot+ci", "Robot+ci", *RESERVED, *map(str.title, RESERVED), *map(str.upper, RESERVED)),
+    ],
+)
+def test_no_user_names(text: str) -> None:
+    with pytest.raises(AccountNameInvalidError) as caught:
+        parse_user_name(text)
+    caught.value.message.encode()
+
+
+@given(st.text(ALPHABET + "AZ@+:/%", max_size=10) | st.text())
+def test_a_user_name_is_safe_in_paths_and_credentials(text: str) -> None:
+    try:
+        parse_user_name(text)
+    except AccountNameInvalidError:
+        return
+    assert text.isascii()
+    assert not set(text) & set("/:%?#,* \\")
+    assert text.isprintable()
+
+
+def test_a_repository_name_begins_with_some_user_names_alone() -> None:
+    found = [name for name in USERS if is_repository_name(name)]
+    assert found == ["ann", "a--b", "0", "a" * 254]
 
 
 @given(account_names)

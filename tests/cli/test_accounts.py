@@ -2,6 +2,7 @@
 on a registry that serves.
 """
 
+import contextlib
 import json
 import os
 import pty
@@ -117,7 +118,7 @@ def test_users(moorage: Moorage, tmp_path: Path) -> None:
     hashed = bcrypt.hashpw(LONG.encode(), bcrypt.gensalt(4)).decode()
     (tmp_path / "htpasswd").write_text(f"carol:{hashed}\nbob:{hashed}\n")
     imported = moorage.json("user", "import", str(tmp_path / "htpasswd"))
-    assert imported == {"added": ["carol"], "skipped": ["bob"]}
+    assert imported == {"added": ["carol"], "skipped": ["bob"], "refused": []}
     assert "cannot be read" in moorage.fails("user", "import", str(tmp_path / "nothing"))
     moorage.run("user", "remove", "bob")
     users = moorage.json("user", "list")["users"]
@@ -127,6 +128,92 @@ def test_users(moorage: Moorage, tmp_path: Path) -> None:
         ("root", False),
     ]
     assert "no user 'bob'" in moorage.fails("user", "remove", "bob")
+
+
+def test_an_htpasswd_file_with_lines_that_cannot_be_imported(
+    moorage: Moorage, tmp_path: Path
+) -> None:
+    hashed = bcrypt.hashpw(LONG.encode(), bcrypt.gensalt(4)).decode()
+    path = tmp_path / "htpasswd"
+    path.write_text(f"Ann@example.org:{hashed}\nbad name:{hashed}\n_ci:{hashed}\neve:{{SHA}}x\n")
+    said = moorage.run("user", "import", str(path), expect=1).stderr
+    assert "line 2: 'bad name' is no user name" in said
+    assert "line 4: not NAME:BCRYPT" in said
+    assert "--skip" in said
+    done = moorage.run("user", "import", str(path), "--skip").stdout
+    assert done.startswith("Added 2, 0 were there already. 2 lines left out:\n  line 2: ")
+    moorage.run("grant", "add", "Ann@example.org", "team/**", "pull")
+    moorage.run("token", "add", "Ann@example.org", "laptop")
+    assert "Ann@example.org" in moorage.run("grant", "list").stdout
+    moorage.run("user", "remove", "Ann@example.org")
+
+
+def test_the_last_admin_stays(moorage: Moorage) -> None:
+    moorage.run("user", "add", "alice", "--no-password")
+    for command in (("change", "root", "--no-admin"), ("disable", "root"), ("remove", "root")):
+        assert "make somebody else one first" in moorage.fails("user", *command)
+    moorage.run("user", "change", "alice", "--admin")
+    moorage.run("user", "change", "root", "--no-admin")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [("", 1), ("n", 1), ("yes please", 1), ("y", 0), ("YES", 0)]
+)
+def test_a_removal_on_a_terminal_is_asked_for(data: Path, answer: str, status: int) -> None:
+    here = at(data)
+    here.run("user", "add", "ann", "--no-password")
+    here.run("token", "add", "ann", "laptop")
+    here.run("grant", "add", "ann", "team/**", "pull")
+    shown = on_terminal(["user", "remove", "ann", "--data", str(data)], answer, status)
+    assert "This removes the user ann with 1 token and 1 grant. Continue? [y/N]" in shown
+    assert ("nothing was removed" in shown) == bool(status)
+    names = [user["name"] for user in here.json("user", "list")["users"]]
+    assert ("ann" in names) == bool(status)
+
+
+def test_yes_is_not_asked_for(data: Path) -> None:
+    at(data).run("user", "add", "ann", "--no-password")
+    shown = on_terminal(["user", "remove", "ann", "--yes", "--data", str(data)], None, 0)
+    assert shown == "Removed ann.\n"
+
+
+def test_deleting_a_repository_on_a_terminal_is_asked_for(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data")) as server:
+        base = f"{server.url}/v2/app"
+        raw = index_manifest([])
+        put = httpx.put(f"{base}/manifests/v1", content=raw, headers={"Content-Type": OCI_INDEX})
+        assert put.status_code == 201
+        command = ["repo", "delete", "app", "--data", str(server.data)]
+        shown = on_terminal(command, "n", 1)
+        assert f"This deletes app with 1 tag, 1 manifest and 0 blobs ({len(raw)}B)." in shown
+        assert httpx.get(f"{base}/manifests/v1").status_code == 200
+        on_terminal(command, "y", 0)
+        assert httpx.get(f"{base}/manifests/v1").status_code == 404
+
+
+def on_terminal(arguments: list[str], answer: str | None, status: int) -> str:
+    """Run a command on a terminal, answer its question, and return all that it shows."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while answer is not None and not shown.endswith(b"[y/N] "):
+            shown += os.read(ours, 1024)
+        if answer is not None:
+            os.write(ours, answer.encode() + b"\n")
+        with contextlib.suppress(OSError):  # the terminal is gone with whoever had it
+            while piece := os.read(ours, 1024):
+                shown += piece
+        assert process.wait(30) == status, shown
+    os.close(ours)
+    return shown.decode().replace("\r\n", "\n")
 
 
 def test_groups(moorage: Moorage) -> None:
@@ -231,7 +318,7 @@ def test_the_first_user_makes_a_registry_and_is_told_so(tmp_path: Path) -> None:
         assert "no registry here" in moorage.fails(command, "list")
     typed = LONG + "\n"
     # Nothing is made for a name or password that cannot be.
-    assert "is no name" in moorage.fails("user", "add", "Alice", "--password-stdin", typed=typed)
+    assert "no user name" in moorage.fails("user", "add", "a/b", "--password-stdin", typed=typed)
     assert "no password" in moorage.fails("user", "add", "alice", "--password-stdin")
     assert "no terminal" in moorage.fails("user", "add", "alice")
     assert list(tmp_path.iterdir()) == []

@@ -259,8 +259,8 @@ class TestUsers:
         assert found == names
 
     async def test_another_name_with_marks_keeps_its_sessions(self, database: Database) -> None:
-        """`_` and `%` stand for anything in the pattern that finds them."""
-        names = ["a_b", "axb", "a-b", "a_b_c", "a", "ab"]
+        """`_` and `%` stand for anything in a pattern, and on SQLite capitals for small letters."""
+        names = ["a_b", "axb", "a-b", "a_b_c", "a", "ab", "A_B", "A_b"]
 
         def work(tx: Transaction) -> None:
             for name in names:

@@ -188,7 +188,7 @@ class TestUsers:
 
     async def test_what_cannot_be_added(self, house: House) -> None:
         assert not await house.users.is_any()
-        for name in ("Ann", "anonymous", "", "a/b"):
+        for name in ("@nn", "anonymous", "", "a/b"):
             with pytest.raises(AccountNameInvalidError):
                 await house.users.add(name, PASSWORD, ROOT)
         with pytest.raises(PasswordInvalidError):
@@ -280,8 +280,11 @@ class TestUsers:
             await house.users.remove("ann", ROOT)
         assert await house.users.is_any()
         await house.users.add("bob", None, ROOT)
+        with pytest.raises(ConflictError, match="last admin"):
+            await house.users.remove("ann", ROOT)
+        await house.users.change("bob", ROOT, admin=True)
         await house.users.remove("ann", ROOT)
-        with pytest.raises(ConflictError):
+        with pytest.raises(ConflictError, match="last user"):
             await house.users.remove("bob", ROOT)
 
     @pytest.mark.parametrize("count", [2, 4])
@@ -311,7 +314,7 @@ BAD_LINES = [
     "bob:$2y$03$" + "a" * 53,
     "bob:$2y$31$" + "a" * 53,
     "bob:$2x$10$" + "a" * 53,
-    "Bob:$2y$10$" + "a" * 53,
+    "b b:$2y$10$" + "a" * 53,
     "anonymous:$2y$10$" + "a" * 53,
     "b:ob:$2y$10$" + "a" * 53,
     "bob:$2y$10$" + "a" * 53 + ":more",
@@ -363,6 +366,88 @@ class TestImports:
             assert len(hidden) < 6 or hidden not in caught.value.message
         assert not await house.users.is_any()
         assert await house.books() == []
+
+    async def test_names_as_in_e_mail_addresses(self, house: House) -> None:
+        names = ["ann@example.org", "Bob", "_cy", "Ann.Lee+ci@Example.ORG"]
+        imported = await house.users.import_htpasswd([self.line(name) for name in names], ROOT)
+        assert imported.added == names
+        for name in names:
+            assert await house.lets_in(name, PASSWORD)
+            await house.grant(name, "pull")
+            assert await house.may(name, "pull")
+        assert not await house.lets_in("bob", PASSWORD)
+
+    async def test_all_that_is_refused_is_told_at_once(self, house: House) -> None:
+        lines = [self.line("ann"), *BAD_LINES, self.line("cy")]
+        with pytest.raises(InputInvalidError) as caught:
+            await house.users.import_htpasswd(lines, ROOT)
+        heading, *told = caught.value.message.splitlines()
+        assert heading.startswith(f"{len(BAD_LINES)} of the lines")
+        assert [line.split(":")[0].strip() for line in told] == [
+            f"line {number}" for number in range(2, 2 + len(BAD_LINES))
+        ]
+        imported = await house.users.import_htpasswd(lines, ROOT, skip=True)
+        assert imported.added == ["ann", "cy"]
+        assert imported.refused == [line.strip() for line in told]
+
+
+class TestAdmins:
+    """Somebody can administer the registry, once somebody could."""
+
+    async def test_the_last_one_stays(self, house: House) -> None:
+        await house.users.add("ann", PASSWORD, ROOT, admin=True)
+        await house.users.add("bob", PASSWORD, ROOT)
+        before = len(await house.books())
+        for attempt in (
+            house.users.change("ann", ROOT, admin=False),
+            house.users.change("ann", ROOT, disabled=True),
+            house.users.remove("ann", ROOT),
+        ):
+            with pytest.raises(ConflictError, match="moorage user change NAME --admin"):
+                await attempt
+        assert len(await house.books()) == before
+        await house.users.change("ann", ROOT, admin=True, disabled=False)
+        await house.users.change("bob", ROOT, admin=True)
+        await house.users.change("bob", ROOT, disabled=True)
+        with pytest.raises(ConflictError):  # bob cannot sign in
+            await house.users.remove("ann", ROOT)
+        await house.users.change("bob", ROOT, disabled=False)
+        await house.users.remove("ann", ROOT)
+        with pytest.raises(ConflictError):
+            await house.users.change("bob", ROOT, admin=False)
+
+    async def test_where_nobody_is_one_nobody_stays(self, house: House) -> None:
+        await house.users.add("ann", PASSWORD, ROOT)
+        await house.users.add("bob", PASSWORD, ROOT)
+        await house.users.change("ann", ROOT, disabled=True)
+        await house.users.remove("ann", ROOT)
+
+    async def test_two_removed_at_once_leave_one(self, houses: list[House]) -> None:
+        await houses[0].users.add("cy", PASSWORD, ROOT)
+        for number in range(5):
+            one, other = f"ann{number}", f"bob{number}"
+            for name in (one, other):
+                await houses[0].users.add(name, None, ROOT, admin=True)
+            for row in await houses[0].users.list_page(99):
+                if row.admin and row.name not in {one, other}:
+                    await houses[0].users.remove(row.name, ROOT)
+            done = await asyncio.gather(
+                houses[0].users.remove(one, ROOT),
+                houses[1].users.change(other, ROOT, admin=False),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(each, ConflictError) for each in done) == 1, done
+            assert sum(row.admin for row in await houses[0].users.list_page(99)) == 1
+
+    async def test_the_first_one_is_added_once(self, houses: list[House]) -> None:
+        added = await asyncio.gather(
+            *(each.users.add_first_admin("admin", PASSWORD) for each in houses * 2)
+        )
+        assert sorted(added) == [False, False, False, True]
+        assert await houses[0].lets_in("admin", PASSWORD)
+        assert (await houses[0].users.get("admin")).admin
+        assert not await houses[1].users.add_first_admin("other", OTHER)
+        assert [row.name for row in await houses[0].users.list_page(9)] == ["admin"]
 
 
 class TestGroups:

@@ -58,6 +58,7 @@ class GrantAction(StrEnum):
 
 Actions = Annotated[list[GrantAction], Meta(min_length=1)]
 AccountName = Annotated[str, _said(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$", maxLength=64)]
+UserName = Annotated[str, _said(pattern="^[A-Za-z0-9_][A-Za-z0-9._@+-]*$", maxLength=254)]
 Password = Annotated[str, _said(minLength=8, maxLength=1024, pattern=r"^[^\x00-\x1f]*$")]
 Pattern = Annotated[str, _said(examples=["team/app", "team/*", "team/**", "**"])]
 SubjectText = Annotated[

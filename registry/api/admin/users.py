@@ -2,7 +2,6 @@
 
 from registry.api.admin.call import Call
 from registry.api.admin.fields import (
-    AccountName,
     Asked,
     Moment,
     Page,
@@ -10,6 +9,7 @@ from registry.api.admin.fields import (
     Password,
     Shown,
     Text,
+    UserName,
     clamp,
     make_page,
 )
@@ -37,7 +37,7 @@ class NamedUser(Asked, frozen=True):
 class AddUser(Asked, frozen=True):
     """A user to add. Without a password she has no other way in than tokens."""
 
-    name: AccountName
+    name: UserName
     password: Password | None = None
     admin: bool = False
 
@@ -59,16 +59,22 @@ class SetPassword(Asked, frozen=True):
 
 
 class ImportUsers(Asked, frozen=True):
-    """The text of an htpasswd file with bcrypt hashes (`htpasswd -B`)."""
+    """The text of an htpasswd file with bcrypt hashes (`htpasswd -B`). `skip`: leave out the lines
+    that cannot be imported.
+    """
 
     htpasswd: str
+    skip: bool = False
 
 
 class ImportedUsers(Shown, frozen=True):
-    """Names that were added, and names that were there already and stay as they are."""
+    """Names that were added, names that were there already and stay as they are, and what is wrong
+    with the lines that were left out.
+    """
 
     added: list[str]
     skipped: list[str]
+    refused: list[str]
 
 
 def _show(row: UserRow) -> User:
@@ -98,7 +104,7 @@ async def get_user(call: Call, asked: NamedUser) -> User:
 async def change_user(call: Call, asked: ChangeUser) -> User:
     """Make a user an admin or not; shut her out, or let her in again.
 
-    Being shut out ends what she is signed in with, at once.
+    Being shut out ends what she is signed in with, at once. The last admin stays one.
     """
     return _show(
         await call.access.users.change(
@@ -108,7 +114,7 @@ async def change_user(call: Call, asked: ChangeUser) -> User:
 
 
 async def remove_user(call: Call, asked: NamedUser) -> None:
-    """Remove a user with her tokens and grants. The last one stays."""
+    """Remove a user with her tokens and grants. The last user stays, and the last admin."""
     await call.access.users.remove(asked.name, call.actor)
 
 
@@ -136,15 +142,17 @@ async def _is_current(call: Call, asked: SetPassword) -> bool:
 
 async def import_users(call: Call, asked: ImportUsers) -> ImportedUsers:
     """Add the users of an htpasswd file, all or none. Hashes are renewed as they sign in."""
-    imported = await call.access.users.import_htpasswd(asked.htpasswd.splitlines(), call.actor)
-    return ImportedUsers(imported.added, imported.skipped)
+    imported = await call.access.users.import_htpasswd(
+        asked.htpasswd.splitlines(), call.actor, skip=asked.skip
+    )
+    return ImportedUsers(imported.added, imported.skipped, imported.refused)
 
 
 OPERATIONS = (
     Operation("GET", "/users", list_users, ADMINS),
     Operation("POST", "/users", add_user, ADMINS, (ConflictError,), 201),
     Operation("GET", "/users/{name}", get_user, ADMINS, (NotFoundError,)),
-    Operation("PATCH", "/users/{name}", change_user, ADMINS, (NotFoundError,)),
+    Operation("PATCH", "/users/{name}", change_user, ADMINS, (NotFoundError, ConflictError)),
     Operation("DELETE", "/users/{name}", remove_user, ADMINS, (NotFoundError, ConflictError), 204),
     Operation("PUT", "/users/{user}/password", set_password, HERSELF, (NotFoundError,), 204),
     # Not below /users, where it would take a name away.
