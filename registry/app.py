@@ -1,6 +1,7 @@
 """The composition root: settings in, a registry or an ASGI application out."""
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, fields
 
@@ -18,7 +19,7 @@ from registry.auth.vault import DatabaseVault, FileVault, Vault
 from registry.client.upstream import Upstream
 from registry.client.web import Web
 from registry.config import AuthSettings, Settings, StoreSettings, UpstreamSettings
-from registry.errors import ConfigError
+from registry.errors import ConfigError, PasswordInvalidError
 from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Runner
 from registry.metadata import migrate
@@ -68,6 +69,8 @@ from storage.driver import Driver
 from storage.open import open_driver
 from storage.s3_settings import S3Settings
 from storage.stores import Stores
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +323,19 @@ async def _prepare(opened: Opened) -> None:
     await stores.start(create=stores.current.name not in holding)
 
 
+async def _add_first_admin(settings: AuthSettings, opened: Opened) -> None:
+    """Add the admin of the settings if there is no user; ConfigError."""
+    if not settings.admin_password:
+        return
+    name = settings.admin_user
+    try:
+        added = await opened.access.users.add_first_admin(name, settings.admin_password)
+    except PasswordInvalidError as error:
+        raise ConfigError(f"auth.admin_password: {error.message}") from error
+    if added:
+        logger.info("added the admin %s with the password in auth.admin_password", name)
+
+
 def compose_runner(settings: Settings, opened: Opened) -> Runner:
     """What runs the jobs, not yet started."""
     jobs = list_jobs(
@@ -338,6 +354,7 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
         await _prepare(opened)
+        await _add_first_admin(settings.auth, opened)
         authenticator = opened.access.authenticator
         if authenticator.rules.own and await authenticator.find_open() is None:
             await opened.keyring.prepare()

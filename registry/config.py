@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 from registry import secret_files
 from registry.auth.issuers import Oidc
-from registry.auth.rules import HOW_TO_HIDE
+from registry.auth.rules import HOW_TO_HIDE, LONGEST_PASSWORD, SHORTEST_PASSWORD
+from registry.auth.subjects import parse_user_name
 from registry.database_url import DatabaseUrl
-from registry.errors import ConfigError
+from registry.errors import AccountNameInvalidError, ConfigError
 from registry.metadata.pool_settings import PoolSettings
 from registry.services.untagged import Rules as UntaggedTable
 from registry.services.untagged import Untagged
@@ -189,6 +190,10 @@ class AuthSettings:
     secret: Annotated[Secret, "What encrypts private keys in the database; 32 characters."] = field(
         default="", repr=False
     )
+    admin_user: Annotated[Text, "Name of the admin that `auth.admin_password` adds."] = "admin"
+    admin_password: Annotated[
+        Secret, "Password of an admin that `serve` adds if there is no user; empty: it adds none."
+    ] = field(default="", repr=False)
     audit_keep: Annotated[Duration, "How long the audit log is kept."] = 365 * 86_400.0
     issuer: Annotated[Text, "Who makes the tokens of outside: their `iss`, exactly."] = ""
     audience: Annotated[Text, "Whom those tokens are for: their `aud`, and the service named."] = ""
@@ -473,7 +478,9 @@ def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> No
     """
     auth = settings.auth
     outside = bool(auth.jwks_url or auth.jwks_file)
-    if auth.mode == "none" or outside or is_loopback(settings.http.address[0]) or has_users():
+    if auth.mode == "none" or outside or auth.admin_password:
+        return
+    if is_loopback(settings.http.address[0]) or has_users():
         return
     hide = f"So that nobody reads passwords on their way, {HOW_TO_HIDE}.\n"
     raise ConfigError(
@@ -481,6 +488,8 @@ def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> No
         " who could sign in. Run these two:\n"
         f"  moorage user add NAME --admin --data {settings.data}\n"
         f"  moorage serve --listen {settings.http.listen} --data {settings.data}\n"
+        "Without a terminal, let serve add the first admin, with the password in the file that"
+        " MOORAGE_AUTH__ADMIN_PASSWORD_FILE names.\n"
         f"{hide if is_readable(settings) else ''}"
         'To let everybody push without signing in, write it down: [auth] mode = "none" in the'
         " settings file, or MOORAGE_AUTH__MODE=none in the environment."
@@ -635,6 +644,7 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             f"auth.secret has less than {SHORTEST_SECRET} characters; "
             "make one: openssl rand -hex 32"
         )
+    yield from _first_admin_conflicts(settings.auth)
     yield from _issuer_conflicts(settings.auth)
     yield from _upstream_conflicts(settings.upstream)
     limits = settings.limits
@@ -643,6 +653,20 @@ def _conflicts(settings: Settings) -> Iterator[str]:
             f"limits.tags_page = {limits.tags_page} must not be above"
             f" limits.tags_page_max = {limits.tags_page_max}"
         )
+
+
+def _first_admin_conflicts(auth: AuthSettings) -> Iterator[str]:
+    try:
+        parse_user_name(auth.admin_user)
+    except AccountNameInvalidError as error:
+        yield f"auth.admin_user: {error.message}"
+    if not auth.admin_password:
+        return
+    if not SHORTEST_PASSWORD <= len(auth.admin_password) <= LONGEST_PASSWORD:
+        yield f"auth.admin_password must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
+    if auth.mode == "none" or not auth.own:
+        why = 'auth.mode = "none"' if auth.mode == "none" else "auth.own = false"
+        yield f"auth.admin_password is of no use with {why}: remove one of them"
 
 
 def _bucket_conflicts(section: str, store: StoreSettings) -> Iterator[str]:

@@ -15,6 +15,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error
 from argon2.low_level import ARGON2_VERSION
 
+from registry.auth.rules import LONGEST_PASSWORD, SHORTEST_PASSWORD
 from registry.errors import PasswordInvalidError, TooManyRequestsError
 
 T = TypeVar("T")
@@ -23,8 +24,6 @@ THREADS = 2
 WAITING = 64
 """Passwords that may wait for a thread: about two seconds' worth. More are turned away."""
 
-SHORTEST = 8
-LONGEST = 1024
 _BCRYPT = ("$2a$", "$2b$", "$2y$")
 _BCRYPT_BYTES = 72
 _SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # what no text in UTF-8 holds
@@ -34,8 +33,10 @@ _RETRY_AFTER = 2
 
 def require_usable(password: str) -> None:
     """Raise PasswordInvalidError for a password that nobody should have or could type."""
-    if not SHORTEST <= len(password) <= LONGEST:
-        raise PasswordInvalidError(f"a password has {SHORTEST} to {LONGEST} characters")
+    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
+        raise PasswordInvalidError(
+            f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
+        )
     if any(ord(character) < ord(" ") or character in _SURROGATES for character in password):
         raise PasswordInvalidError("a password holds no control characters")
 

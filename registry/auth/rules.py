@@ -10,6 +10,9 @@ HOW_TO_HIDE: Final = (
 )
 """What to do where passwords can be read on their way; each of it silences the warning."""
 
+SHORTEST_PASSWORD: Final = 8
+LONGEST_PASSWORD: Final = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class AuthRules:

@@ -13,7 +13,9 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
 
 from registry.auth import passwords as module
-from registry.auth.passwords import LONGEST, SHORTEST, THREADS, WAITING, Passwords, require_usable
+from registry.auth.passwords import THREADS, WAITING, Passwords, require_usable
+from registry.auth.rules import LONGEST_PASSWORD as LONGEST
+from registry.auth.rules import SHORTEST_PASSWORD as SHORTEST
 from registry.errors import PasswordInvalidError, TooManyRequestsError
 
 pytestmark = pytest.mark.anyio
