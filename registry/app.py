@@ -264,6 +264,7 @@ def _compose_access(
         token_life=auth.token_life,
         personal_namespaces=auth.personal_namespaces,
         sign_ins=settings.limits.sign_ins,
+        refresh_tokens=auth.refresh_tokens,
     )
     issuer, oidc = _compose_issuers(settings)
     authenticator = Authenticator(database, policies, keyring, rules, issuer=issuer, oidc=oidc)

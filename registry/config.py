@@ -178,6 +178,9 @@ class AuthSettings:
     ] = ""
     service: Annotated[ServiceName, "What this registry is called in its own tokens."] = "moorage"
     token_life: Annotated[TokenLife, "How long a token of this registry is good."] = 300.0
+    refresh_tokens: Annotated[
+        Flag, "Give clients a refresh token at login; false: they keep the password."
+    ] = True
     personal_namespaces: Annotated[
         Flag, "Let a user do everything in repositories below her own name."
     ] = False
@@ -254,7 +257,7 @@ class LimitsSettings:
     ] = 2048
     requests: Annotated[Limit, "Requests a second from an address, and of a principal."] = 0
     sign_ins: Annotated[
-        Limit, "Failed sign-ins of an address in five minutes, and of an account at large."
+        Limit, "Failed sign-ins in five minutes at an account from an address, and from all."
     ] = 30
     uploads: Annotated[Limit, "Uploads begun a minute from an address, and by a principal."] = 0
     manifest_cache: Annotated[Size, "Memory of a process for manifests asked for lately."] = (

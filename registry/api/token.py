@@ -78,7 +78,10 @@ class TokenEndpoint:
         asked = self._request(query.getlist("scope"), query)
         if query.get("offline_token") == "true":
             asked = TokenRequest(asked.scopes, asked.service, asked.client, offline=True)
-        return self._answer(await self._tokens.issue(caller, asked, find_origin(request)))
+        granted = await self._tokens.issue(caller, asked, find_origin(request))
+        given = read_credentials(request)
+        again = given.password if asked.offline and isinstance(given, Basic) else ""
+        return self._answer(granted, refresh=again if caller.has_refresh_token else None)
 
     async def _post(self, request: Request) -> Response:
         """OAuth 2: a form with a grant type."""
@@ -96,6 +99,8 @@ class TokenEndpoint:
         granted = await self._tokens.issue(caller, asked, find_origin(request))
         # A refresh token stays what it is: some clients forget it unless they are told again.
         again = _first(fields, "refresh_token") if kind == "refresh_token" else None
+        if caller.has_refresh_token and asked.offline:
+            again = _first(fields, "password")
         return self._answer(granted, scope=str(granted.access.scopes), refresh=again)
 
     async def _identify(

@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from registry import clock
 from registry.auth.actions import Rights, usable
@@ -19,7 +20,7 @@ from registry.auth.principals import ANONYMOUS, Principal, of_outside, of_robot,
 from registry.auth.recent import Recent, UnderWay
 from registry.auth.rules import AuthRules
 from registry.auth.scopes import Scopes
-from registry.auth.secrets import find_secret
+from registry.auth.secrets import Secret, find_secret
 from registry.auth.subjects import ROBOT_SIGN_IN
 from registry.auth.tokens import AccessTokens, Bearer, read_issuer
 from registry.errors import (
@@ -28,7 +29,7 @@ from registry.errors import (
     TokenInvalidError,
     TooManyRequestsError,
 )
-from registry.metadata import secrets, users
+from registry.metadata import refresh_tokens, secrets, users
 from registry.metadata.database import Database
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
@@ -101,6 +102,9 @@ class Authenticator:
         if not self.rules.own:
             raise CredentialsInvalidError("only tokens of the outside issuer are taken here")
         policy = await self.policies.get(since)
+        if not password:
+            # No account has an empty one: tools that know no identity tokens send it on and on.
+            raise _wrong()
         given = f"{name}\0{password}"
         principal = self._find_signed_in(given, policy)
         if principal is None:
@@ -112,7 +116,9 @@ class Authenticator:
                 principal = await self._sign_in(name, password, policy, origin)
                 if name != OIDC_SIGN_IN:  # which is good for as long as it says
                     self._signed_in.put(given, principal)
-        return self._caller(principal, policy)
+        secret = find_secret(password)
+        has_refresh_token = secret is not None and policy.find_secret(secret.id) is None
+        return replace(self._caller(principal, policy), has_refresh_token=has_refresh_token)
 
     def _find_signed_in(self, given: str, policy: Policy) -> Principal | None:
         """Who signed in with that a moment ago, if it is still good."""
@@ -193,8 +199,9 @@ class Authenticator:
             found = await self._check_secret(name, password, policy)
         if found is not None:
             return found
-        with self._limiter.attempt(origin):
-            found = await self._check_password(name, password, policy, origin)
+        account = (await self._keyring.get_hasher()).hash(name)
+        with self._limiter.attempt(origin, account):
+            found = await self._check_password(name, password, policy, origin, account)
             if found is None:
                 await self._fail(name, policy, origin)
         if found is None and name == OIDC_SIGN_IN:
@@ -209,7 +216,7 @@ class Authenticator:
         TooManyRequestsError where a limit is reached.
         """
         account = (await self._keyring.get_hasher()).hash(name)
-        with self._limiter.attempt(origin):
+        with self._limiter.attempt(origin, account):
             await self._db.read(lambda tx: self._limiter.check(tx, origin, account))
             await self._fail(name, await self.policies.get(), origin)
         return _wrong()
@@ -225,9 +232,11 @@ class Authenticator:
     async def _check_secret(self, name: str, text: str, policy: Policy) -> Principal | None:
         """Whose secret of the registry's making that is."""
         secret = find_secret(text)
-        row = policy.find_secret(secret.id) if secret is not None else None
-        if secret is None or row is None:
+        if secret is None:
             return None
+        row = policy.find_secret(secret.id)
+        if row is None:
+            return await self._check_refresh_token(name, secret, policy)
         if not (await self._keyring.get_hasher()).matches(secret, row.hash):
             return None
         owner = policy.find_account(f"secret:{row.id}", clock.now())
@@ -236,28 +245,49 @@ class Authenticator:
         await self._note_use(row.id)
         return Principal(owner.name, f"secret:{row.id}")
 
-    async def _note_use(self, secret_id: str) -> None:
+    async def _check_refresh_token(
+        self, name: str, secret: Secret, policy: Policy
+    ) -> Principal | None:
+        """Return the user who was given the refresh token at `docker login`.
+
+        Tools that read `config.json` without knowing identity tokens send it as her password.
+        """
+        row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
+        hasher = await self._keyring.get_hasher()
+        if row is None or row.service != self.rules.service:
+            return None
+        if not hasher.matches(secret, row.hash):
+            return None
+        owner = policy.find_account(row.credential, clock.now())
+        if owner is None or owner.name != name:
+            return None
+        await self._note_use(row.id, refresh_tokens.set_used)
+        return Principal(owner.name, row.credential)
+
+    async def _note_use(
+        self, secret_id: str, set_used: Callable[[Transaction, str], None] = secrets.set_used
+    ) -> None:
         now = clock.now()
         if now - self._used.get(secret_id, 0) > _USED_EVERY:
             self._used[secret_id] = now
             # Not worth a sign-in: robots pull on where nothing can be written.
             with contextlib.suppress(DatabaseUnavailableError):
-                await self._db.write(lambda tx: secrets.set_used(tx, secret_id), actor="")
+                await self._db.write(lambda tx: set_used(tx, secret_id), actor="")
 
     async def _check_password(
-        self, name: str, password: str, policy: Policy, origin: Origin
+        self, name: str, password: str, policy: Policy, origin: Origin, account: str
     ) -> Principal | None:
         """The user, if that is her password. Unknown users take the same way."""
-        account = (await self._keyring.get_hasher()).hash(name)
 
-        def look(tx: Transaction) -> str | None:
-            self._limiter.check(tx, origin, account)
-            return users.find_password(tx, name)
+        def look(tx: Transaction) -> tuple[float | None, str | None]:
+            return self._limiter.check(tx, origin, account), users.find_password(tx, name)
 
-        stored = await self._db.read(look)
-        right = await self.passwords.verify(password, stored)
+        pause, stored = await self._db.read(look)
         user = policy.find_user(name)
-        if not right or stored is None or user is None or user.disabled:
+        async with self._limiter.turn(origin, pause) as turn:
+            right = await self.passwords.verify(password, stored)
+            turn.is_right = right and user is not None and not user.disabled
+        if not turn.is_right or stored is None or user is None:
             return None
         if self.passwords.is_outdated(stored):
             # The next time will do as well.

@@ -39,7 +39,8 @@ def needed_actions(action: Action) -> frozenset[Action]:
 @dataclass(frozen=True, slots=True)
 class Caller:
     """`scopes` is what a token bounds her to, None for no bound. `rights` tells what the grants,
-    or an outside issuer, give her in a repository now.
+    or an outside issuer, give her in a repository now. `has_refresh_token`: she gave one in place
+    of a password, with which she administers nothing.
     """
 
     principal: Principal
@@ -48,6 +49,7 @@ class Caller:
     rights: Callable[[RepositoryName], Rights]
     scopes: Scopes | PackedScopes | None = None
     since: int = 0
+    has_refresh_token: bool = False
 
     def rights_in(self, name: RepositoryName) -> Rights:
         """What she may do in the repository: what she has been given, within her token."""

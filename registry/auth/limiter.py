@@ -1,13 +1,23 @@
 """How often somebody may be wrong about a password.
 
-Failures are rows, so that all workers and replicas count together. An address that fails too often
-waits. An account that fails too often from anywhere is not locked, since then anybody could lock
-anyone out: each address gets only a few tries at it. Source: OWASP authentication cheat sheet.
+Failures are rows, so that all workers and replicas count together. They count for one account from
+one address: whoever shares an address with a client that fails on and on still signs in.
+
+Two ways to guess that this leaves open cost time instead. An account that fails too often from
+anywhere is not locked, since then anybody could lock anyone out: each address gets only a few tries
+at it. An address that fails too often at any accounts gets only a few tries at each of them, and
+its passwords are checked one at a time, with a pause after each wrong one that grows with its
+failures.
+Source: OWASP authentication cheat sheet.
 """
 
+import asyncio
+import math
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 
 from registry import clock
 from registry.auth.books import Actor, Event, note
@@ -21,54 +31,115 @@ WINDOW = 300.0
 """Seconds for which a failure counts."""
 
 FEW = 3
-"""Tries that an address has left at an account that is under attack."""
+"""Tries of an address at an account, where the account is under attack or the address attacks."""
+
+LINE = 16
+"""Passwords of one address that may wait to be checked one at a time."""
 
 _SECOND = 1_000_000
 _MOST_WAITING = 65_536
 
+_Pair = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The passwords of one address, checked one at a time. `free_at` is monotonic time."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+    free_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Turn:
+    """One check of a password. A right one costs the next no pause."""
+
+    is_right: bool = False
+
 
 class SignInLimiter:
-    """Counts failures by address and by account; `most` per address in the window, 0: no limit."""
+    """Counts failures by address and account, each a text; `most` in the window, 0: no limit."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting: OrderedDict[str, int] = OrderedDict()
-        self._trying: Counter[str] = Counter()
+        self._waiting: OrderedDict[_Pair, int] = OrderedDict()
+        self._trying: Counter[str | _Pair] = Counter()
+        self._queues: dict[str, _Queue] = {}
 
     @contextmanager
-    def attempt(self, origin: Origin) -> Iterator[None]:
-        """An attempt at a password, which counts as a failure until it has ended;
-        TooManyRequestsError without asking the database where the wait is known.
+    def attempt(self, origin: Origin, account: str) -> Iterator[None]:
+        """An attempt at a password, which counts as a failure until it has ended.
+
+        `account` is a keyed hash. TooManyRequestsError without asking the database where the wait
+        is known.
         """
-        address = origin.network
-        until = self._waiting.get(address, 0)
+        pair = (origin.network, account)
+        until = self._waiting.get(pair, 0)
         if until > clock.now():
             raise _wait(until)
-        if self._most and self._trying[address] >= self._most:
+        if self._most and self._trying[pair] >= self._most:
             raise _wait(clock.now() + _SECOND)
-        self._trying[address] += 1
+        self._trying.update((origin.network, pair))
         try:
             yield
         finally:
-            self._trying[address] -= 1
-            if not self._trying[address]:
-                del self._trying[address]
+            for key in (origin.network, pair):
+                self._trying[key] -= 1
+                if not self._trying[key]:
+                    del self._trying[key]
 
-    def check(self, tx: Transaction, origin: Origin, account: str) -> None:
-        """Raise TooManyRequestsError where a limit is reached; `account` is a keyed hash."""
+    def check(self, tx: Transaction, origin: Origin, account: str) -> float | None:
+        """Return the seconds that the address pauses after each wrong password, None for no limit.
+
+        Raises TooManyRequestsError where the account has no try left from there.
+        """
         if not self._most:
-            return
+            return None
         since = tx.now - int(WINDOW * _SECOND)
-        address = origin.network
-        from_address = sign_ins.count(tx, since, address=address)
-        if from_address.count + self._trying[address] > self._most:
-            self._remember(address, _end(from_address))
-            raise _wait(_end(from_address))
-        if sign_ins.count(tx, since, account=account).count < self._most:
-            return
-        here = sign_ins.count(tx, since, address=address, account=account)
-        if here.count >= FEW:
+        pair = (origin.network, account)
+        here = sign_ins.count(tx, since, address=origin.network, account=account)
+        from_address = sign_ins.count(tx, since, address=origin.network)
+        attacks = from_address.count + self._trying[origin.network] > self._most
+        attacked = sign_ins.count(tx, since, account=account).count >= self._most
+        most = min(FEW, self._most) if attacks or attacked else self._most
+        if here.count >= most:
+            self._remember(pair, _end(here))
             raise _wait(_end(here))
+        if here.count + self._trying[pair] > most:
+            raise _wait(clock.now() + _SECOND)  # those under way may have failed by then
+        return from_address.count / self._most if attacks else None
+
+    @asynccontextmanager
+    async def turn(self, origin: Origin, pause: float | None) -> AsyncIterator[Turn]:
+        """Wait until the address may have a password checked; TooManyRequestsError where too many
+        wait. `pause` is as `check` returned it.
+        """
+        turn = Turn()
+        if pause is None:
+            yield turn
+            return
+        queue = self._queues.setdefault(origin.network, _Queue())
+        if queue.length >= LINE:
+            raise _wait(clock.now() + math.ceil(max(pause, 1.0)) * _SECOND)
+        queue.length += 1
+        try:
+            async with queue.lock:
+                await asyncio.sleep(max(0.0, queue.free_at - time.monotonic()))
+                try:
+                    yield turn
+                finally:
+                    if not turn.is_right:
+                        queue.free_at = time.monotonic() + pause
+        finally:
+            queue.length -= 1
+            if not queue.length:
+                asyncio.get_running_loop().call_later(pause, self._drop, origin.network)
+
+    def _drop(self, address: str) -> None:
+        queue = self._queues.get(address)
+        if queue is not None and not queue.length and queue.free_at <= time.monotonic():
+            del self._queues[address]
 
     def fail(self, tx: Transaction, origin: Origin, account: str, known: str | None) -> None:
         """Count a failure and write it into the books; `known` is the account, if there is one.
@@ -79,9 +150,9 @@ class SignInLimiter:
         sign_ins.insert(tx, origin.network, account)
         note(tx, Actor("-", origin), Event.SIGN_IN_FAIL, known or "(unknown)")
 
-    def _remember(self, address: str, until: int) -> None:
-        self._waiting[address] = until
-        self._waiting.move_to_end(address)
+    def _remember(self, pair: _Pair, until: int) -> None:
+        self._waiting[pair] = until
+        self._waiting.move_to_end(pair)
         while len(self._waiting) > _MOST_WAITING:
             self._waiting.popitem(last=False)
 

@@ -16,7 +16,7 @@ LONGEST_PASSWORD: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class AuthRules:
-    """`token_life` in seconds; `sign_ins` counts failures of an address in five minutes.
+    """`token_life` in seconds; `sign_ins` counts failures at an account in five minutes.
 
     `open` and `closed`: nobody, or everybody, must sign in, whatever users there are. `own`:
     the users of this registry may. `issuer` makes the tokens, `service` is whom they are for.
@@ -30,3 +30,4 @@ class AuthRules:
     token_life: float = 300.0
     personal_namespaces: bool = False
     sign_ins: int = 30
+    refresh_tokens: bool = True

@@ -75,6 +75,7 @@ class Tokens:
         )
         # A robot that an outside issuer vouched for asks it again: its word is good for minutes.
         lasting = caller.principal.credential.startswith(("user:", "secret:"))
+        lasting = lasting and self._auth.rules.refresh_tokens and not caller.has_refresh_token
         refresh = new_secret() if request.offline and lasting else None
         hashed = (await self._keyring.get_hasher()).hash(refresh.value) if refresh else ""
 

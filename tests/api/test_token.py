@@ -676,12 +676,10 @@ async def test_3_wrong_refresh_tokens(api: Api, accounts: Accounts, alice: Login
 
 
 @SQLITE
-async def test_3_a_refresh_token_opens_nothing_itself(api: Api, alice: Login) -> None:
+async def test_3_a_refresh_token_is_no_bearer_token(api: Api, alice: Login) -> None:
     refresh = await make_refresh_token(api, alice)
     answer = await api.http.get("/v2/", headers=bearer(refresh))
     assert read_challenge(answer)["error"] == "invalid_token"
-    read_challenge(await api.http.get("/v2/", headers=Login("alice", refresh).basic))
-    require_basic_challenge(await api.http.get("/token", headers=Login("alice", refresh).basic))
 
 
 @SQLITE

@@ -1,5 +1,6 @@
 """How often somebody may be wrong, on both databases."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from registry import clock
-from registry.auth.limiter import FEW, WINDOW, SignInLimiter
+from registry.auth.limiter import FEW, LINE, WINDOW, SignInLimiter
 from registry.auth.origins import Origin
 from registry.errors import TooManyRequestsError
 from registry.metadata import tables
@@ -53,12 +54,12 @@ class Door:
         self.database = database
         self.limiter = SignInLimiter(most)
 
-    async def check(self, origin: Origin, account: str) -> None:
-        await self.database.read(lambda tx: self.limiter.check(tx, origin, account))
+    async def check(self, origin: Origin, account: str) -> float | None:
+        return await self.database.read(lambda tx: self.limiter.check(tx, origin, account))
 
     async def fail(self, origin: Origin, account: str, known: str | None = None) -> None:
         """A wrong password; TooManyRequestsError where it is not even looked at."""
-        with self.limiter.attempt(origin):
+        with self.limiter.attempt(origin, account):
             await self.check(origin, account)
             await self.database.write(
                 lambda tx: self.limiter.fail(tx, origin, account, known), actor=""
@@ -67,7 +68,7 @@ class Door:
     async def is_let_in(self, origin: Origin, account: str = ANN) -> bool:
         """The right password."""
         try:
-            with self.limiter.attempt(origin):
+            with self.limiter.attempt(origin, account):
                 await self.check(origin, account)
         except TooManyRequestsError:
             return False
@@ -79,10 +80,12 @@ def door(database: Database) -> Door:
     return Door(database)
 
 
-async def test_an_address_that_fails_too_often_waits(door: Door, time: Time) -> None:
-    for number in range(MOST):
+async def test_an_account_that_fails_too_often_waits_where_it_failed(
+    door: Door, time: Time
+) -> None:
+    for _ in range(MOST):
         assert await door.is_let_in(HOME)
-        await door.fail(HOME, f"account {number}")
+        await door.fail(HOME, ANN)
         time.pass_by(1)
     with pytest.raises(TooManyRequestsError) as caught:
         await door.fail(HOME, ANN)
@@ -91,6 +94,73 @@ async def test_an_address_that_fails_too_often_waits(door: Door, time: Time) -> 
     assert await door.is_let_in(CAFE)
     time.pass_by(WINDOW - MOST + 0.001)
     assert await door.is_let_in(HOME)
+
+
+async def test_no_other_account_is_kept_out(door: Door) -> None:
+    """Whoever fails, as often as he likes, and at however many accounts."""
+    for account in (ANN, *(f"account {number}" for number in range(20))):
+        for _ in range(MOST * 2):
+            with contextlib.suppress(TooManyRequestsError):
+                await door.fail(HOME, account)
+    assert not await door.is_let_in(HOME, ANN)
+    assert await door.is_let_in(HOME, BOB)
+
+
+async def test_an_address_that_attacks_gets_few_tries_at_each_account(door: Door) -> None:
+    for number in range(MOST):
+        assert await door.check(HOME, BOB) is None
+        await door.fail(HOME, f"account {number}")
+    for _ in range(FEW):
+        assert await door.is_let_in(HOME, BOB)
+        await door.fail(HOME, BOB)
+    assert not await door.is_let_in(HOME, BOB)
+    assert await door.is_let_in(CAFE, BOB)
+
+
+async def test_the_pause_of_an_address_that_attacks_grows(door: Door) -> None:
+    pauses = []
+    for number in range(MOST * 3):
+        with door.limiter.attempt(HOME, f"account {number}"):
+            pauses.append(await door.check(HOME, f"account {number}"))
+        await door.fail(HOME, f"account {number}")
+    assert pauses == [None] * MOST + [number / MOST for number in range(MOST, MOST * 3)]
+    with door.limiter.attempt(CAFE, BOB):
+        assert await door.check(CAFE, BOB) is None
+
+
+async def test_its_passwords_are_checked_one_at_a_time(door: Door) -> None:
+    limiter, under_way, most = door.limiter, 0, 0
+    order: list[str] = []
+
+    async def check(origin: Origin, name: str, *, right: bool = False) -> None:
+        nonlocal under_way, most
+        async with limiter.turn(origin, 0.05) as turn:
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            turn.is_right = right
+            under_way -= 1
+        order.append(name)
+
+    names = [str(number) for number in range(5)]
+    await asyncio.gather(*(check(HOME, name) for name in names))
+    assert (order, most) == (names, 1)
+    async with limiter.turn(HOME, 0.05):
+        await asyncio.wait_for(check(CAFE, "elsewhere", right=True), 10)
+    waiting = [asyncio.create_task(check(HOME, "one of many")) for _ in range(LINE)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyRequestsError):
+        await check(HOME, "one too many")
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await asyncio.sleep(0.2)
+    assert limiter._queues == {}
+
+
+async def test_where_nothing_is_wrong_nobody_waits_for_others(door: Door) -> None:
+    async with door.limiter.turn(HOME, None), door.limiter.turn(HOME, None):
+        assert door.limiter._queues == {}
 
 
 async def test_whoever_waits_does_not_prolong_it(door: Door, time: Time) -> None:
@@ -107,11 +177,13 @@ async def test_the_wait_is_known_without_the_database(door: Door, time: Time) ->
     for _ in range(MOST):
         await door.fail(HOME, ANN)
     assert not await door.is_let_in(HOME)
-    with pytest.raises(TooManyRequestsError) as caught, door.limiter.attempt(HOME):
+    with pytest.raises(TooManyRequestsError) as caught, door.limiter.attempt(HOME, ANN):
         raise AssertionError
     assert caught.value.retry_after == WINDOW
+    with door.limiter.attempt(HOME, BOB):
+        pass
     time.pass_by(WINDOW + 1)
-    with door.limiter.attempt(HOME):
+    with door.limiter.attempt(HOME, ANN):
         pass
 
 
@@ -150,12 +222,14 @@ async def test_an_attacker_gets_few_tries_from_each_address(door: Door) -> None:
 async def test_tries_at_once_are_no_more_than_one_after_the_other(door: Door) -> None:
     with contextlib.ExitStack() as trying:
         for _ in range(MOST):
-            trying.enter_context(door.limiter.attempt(HOME))
+            trying.enter_context(door.limiter.attempt(HOME, ANN))
         with pytest.raises(TooManyRequestsError) as caught:
-            trying.enter_context(door.limiter.attempt(HOME))
+            trying.enter_context(door.limiter.attempt(HOME, ANN))
         assert caught.value.retry_after == 1
-        with door.limiter.attempt(CAFE):
+        with door.limiter.attempt(CAFE, ANN):
             pass
+        with door.limiter.attempt(HOME, BOB):
+            assert await door.check(HOME, BOB) == 0  # one after the other, without a pause
     assert await door.is_let_in(HOME)
     assert door.limiter._trying == {}
 
@@ -163,17 +237,17 @@ async def test_tries_at_once_are_no_more_than_one_after_the_other(door: Door) ->
 async def test_failures_and_tries_under_way_count_together(door: Door) -> None:
     for _ in range(MOST - 2):
         await door.fail(HOME, ANN)
-    with door.limiter.attempt(HOME), door.limiter.attempt(HOME):
+    with door.limiter.attempt(HOME, ANN), door.limiter.attempt(HOME, ANN):
         await door.check(HOME, ANN)
-        with door.limiter.attempt(HOME), pytest.raises(TooManyRequestsError):
+        with door.limiter.attempt(HOME, ANN), pytest.raises(TooManyRequestsError):
             await door.check(HOME, ANN)
 
 
 async def test_a_network_of_ipv6_is_one_address(door: Door) -> None:
     for number in range(MOST):
         await door.fail(Origin(f"2001:db8:1:2::{number}"), ANN)
-    assert not await door.is_let_in(Origin("2001:db8:1:2:ffff::1"), BOB)
-    assert await door.is_let_in(Origin("2001:db8:1:3::1"), BOB)
+    assert not await door.is_let_in(Origin("2001:db8:1:2:ffff::1"), ANN)
+    assert await door.is_let_in(Origin("2001:db8:1:3::1"), ANN)
 
 
 async def test_no_limit(database: Database) -> None:
@@ -203,5 +277,5 @@ async def test_the_books_name_only_accounts_that_there_are(door: Door) -> None:
 async def test_what_is_remembered_is_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.auth.limiter._MOST_WAITING", 3)
     for number in range(10):
-        door.limiter._remember(f"192.0.2.{number}", 1)
-    assert list(door.limiter._waiting) == ["192.0.2.7", "192.0.2.8", "192.0.2.9"]
+        door.limiter._remember((f"192.0.2.{number}", ANN), 1)
+    assert list(door.limiter._waiting) == [(f"192.0.2.{number}", ANN) for number in (7, 8, 9)]

@@ -101,14 +101,15 @@ def require_refused_for_now(answer: httpx.Response) -> None:
     assert entry["code"] == "TOOMANYREQUESTS"
 
 
-async def test_an_address_has_so_many_failures_on_all_workers_together(
+async def test_an_account_has_so_many_failures_on_all_workers_together(
     server: Server, scene: Scene
 ) -> None:
+    bob = await scene.accounts.user(f"bob{scene.number}")
     statuses = []
     pids = itertools.cycle(server.worker_pids())
     for number in range(MOST):
         with alone(server, next(pids)):
-            answer = await scene.sign_in(wrong(f"name{number}"), scene.attacker)
+            answer = await scene.sign_in(scene.wrong(number), scene.attacker)
         statuses.append(answer.status_code)
     assert statuses == [401] * MOST
     for pid in server.worker_pids():
@@ -117,11 +118,23 @@ async def test_an_address_has_so_many_failures_on_all_workers_together(
             # Who waits, waits with the right password too; others do not.
             require_refused_for_now(await scene.sign_in(scene.alice, scene.attacker))
             assert (await scene.sign_in(scene.alice, scene.victim)).status_code == 200
-    fields = {"grant_type": "password", "username": "alice", "password": "a guess"}
+            assert (await scene.sign_in(bob, scene.attacker)).status_code == 200
+    fields = {"grant_type": "password", "username": scene.alice.name, "password": "a guess"}
     headers = {"X-Forwarded-For": scene.attacker}
     require_refused_for_now(await scene.http.post("/token", data=fields, headers=headers))
     answer = await scene.http.get("/v2/", headers={**scene.wrong().basic, **headers})
     require_refused_for_now(answer)
+
+
+async def test_an_address_that_guesses_at_many_accounts_slows_down(scene: Scene) -> None:
+    """It gets a few tries at each; a right password of another is still right."""
+    bob = await scene.accounts.user(f"bob{scene.number}")
+    for number in range(MOST):
+        assert (await scene.sign_in(wrong(f"name{number}"), scene.attacker)).status_code == 401
+    for _ in range(FEW):
+        assert (await scene.sign_in(wrong("another"), scene.attacker)).status_code == 401
+    require_refused_for_now(await scene.sign_in(wrong("another"), scene.attacker))
+    assert (await scene.sign_in(bob, scene.attacker)).status_code == 200
 
 
 async def test_many_at_once_do_not_slip_through(scene: Scene) -> None:

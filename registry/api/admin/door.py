@@ -34,6 +34,11 @@ class Door:
         except CredentialsInvalidError as error:
             challenge = f'Basic realm="{self._auth.rules.service}"'
             raise UnauthorizedError(error.message, challenge) from error
+        if caller.has_refresh_token:
+            raise DeniedError(
+                "a refresh token of docker login administers nothing; sign in with the password or "
+                "a personal access token"
+            )
         self._guard.limits.check_request(None, caller.principal.name)
         return caller
 

@@ -137,7 +137,7 @@ async def _is_current(call: Call, asked: SetPassword) -> bool:
     except CredentialsInvalidError:
         return False
     # A token signs in like a password: it must not be enough to lock its owner out.
-    return caller.principal.credential.startswith("user:")
+    return caller.principal.credential.startswith("user:") and not caller.has_refresh_token
 
 
 async def import_users(call: Call, asked: ImportUsers) -> ImportedUsers:
