@@ -180,17 +180,29 @@ async def test_11_without_from_all_that_a_token_names_are_looked_at(
 
 @MEMORY
 @SQLITE
-async def test_11_malformed_names_are_refused(api: Api) -> None:
+async def test_11_a_malformed_digest_is_refused(api: Api) -> None:
     await api.push_blob("source", DATA)
-    for digest in ("sha256:beef", "latest", "md5:" + "0" * 32, f"{DIGEST}\0", DIGEST.hex):
+    for digest in ("sha256:beef", "latest", f"{DIGEST}\0", DIGEST.hex, "md5:", "MD5:00"):
         answer = await mount(api, digest, "source")
         assert answer.status_code == 400, digest
         assert codes(answer) == ["DIGEST_INVALID"]
-    for source in ("UPPER", "../source", "source/", "/source", "source\0", "a" * 256):
-        answer = await mount(api, DIGEST, source)
-        assert answer.status_code == 400, source
-        assert codes(answer) == ["NAME_INVALID"]
     assert await count_sessions(api.opened.database) == 0
+
+
+@MEMORY
+@SQLITE
+async def test_11_what_cannot_be_a_source_begins_an_upload(api: Api) -> None:
+    """A mount saves an upload; it must not fail a push."""
+    await api.push_blob("source", DATA)
+    long = "a/" * 127 + "aa"
+    for source in ("UPPER", "../source", "source/", "/source", "source\0", "localhost:5000/source",
+                   "registry.example.org:443/source", "source@x", long):  # fmt: skip
+        await require_upload(api, await mount(api, DIGEST, source), then_push=False)
+    for digest in ("md5:" + "0" * 32, "blake3:00", "sha256+b64u:LCa0a2j_xo_5m0U8HTBBNBNCLXBkg7"):
+        await require_upload(api, await mount(api, digest, "source"), then_push=False)
+    query = {"mount": "blake3:00", "digest": str(DIGEST)}
+    answer = await api.http.post(f"/v2/{NAME}/blobs/uploads/", params=query, content=DATA)
+    await require_upload(api, answer, then_push=False)
 
 
 @MEMORY

@@ -11,6 +11,7 @@ from registry.api.call import Call
 from registry.api.errors import answer
 from registry.api.ranges import parse_content_range
 from registry.errors import (
+    NameInvalidError,
     RegistryError,
     UploadBusyError,
     UploadOutOfOrderError,
@@ -21,6 +22,8 @@ from registry.services.uploads import Chunk, UploadRow
 from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
 from storage.errors import StoreError
 
+_ANY_DIGEST = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):[a-zA-Z0-9=_-]+")
+"""Source: OCI image-spec descriptor.md, section Digests."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -69,23 +72,36 @@ def _digest(call: Call, name: str) -> Digest | None:
 
 async def start_upload(call: Call) -> Response:
     """Mount (11), push whole (4b) or begin a session (4a, 4c)."""
-    mount, digest = _digest(call, "mount"), _digest(call, "digest")
+    asked, digest = call.request.query_params.get("mount"), _digest(call, "digest")
+    mount = None if asked and _has_unknown_algorithm(asked) else _digest(call, "mount")
     call.check_upload()
     if mount and await _mount(call, mount):
         return await advise(call, _created(call.name, mount))
     algorithm = call.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
     if algorithm not in ALGORITHMS:
         raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
-    if digest and not mount:
+    if digest and not asked:
         return await _push_whole(call, digest)
     row = await call.registry.uploads.start(call.name, call.principal, algorithm, since=call.began)
     return _session(202, row)
 
 
+def _has_unknown_algorithm(text: str) -> bool:
+    """Whether the text is a digest of an algorithm that no blob here can have."""
+    match = _ANY_DIGEST.fullmatch(text)
+    return match is not None and match[1] not in ALGORITHMS
+
+
 async def _mount(call: Call, digest: Digest) -> bool:
-    named = call.request.query_params.get("from")
-    source = RepositoryName.parse(named) if named else None
-    if source is not None:
+    """Whether the blob could be linked. What cannot be a source is as good as a missing one: a
+    mount saves an upload, and clients name sources by rules of their own.
+    """
+    source, named = None, call.request.query_params.get("from")
+    if named:
+        try:
+            source = RepositoryName.parse(named)
+        except NameInvalidError:
+            return False
         call.require_mount(source)
     return await call.registry.blobs.mount(
         call.name,
