@@ -249,7 +249,7 @@ class GcSettings:
 class LimitsSettings:
     """`[limits]`: how much at once."""
 
-    tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 1000
+    tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 10_000
     tags_page_max: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
     connections: Annotated[Count, "Open connections of a process."] = 8192
     connections_per_address: Annotated[

@@ -144,7 +144,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "window": "",
         },
         "limits": {
-            "tags_page": 1000,
+            "tags_page": 10_000,
             "tags_page_max": 10_000,
             "connections": 8192,
             "connections_per_address": 2048,

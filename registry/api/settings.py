@@ -17,7 +17,7 @@ class ApiSettings:
     """
 
     body_idle: float = 30.0
-    page: int = 1000
+    page: int = 10_000
     page_max: int = 10_000
     delete: bool = True
     read_only: bool = False

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.metadata import migrate
+from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.kit import codes, index_manifest
 from tests.support.postgres import Cluster
@@ -115,6 +116,18 @@ async def test_8_last_may_hold_what_a_database_cannot(api: Api) -> None:
         assert await get_tags(api, f"?last={last}") == [tag for tag in TAGS if tag > after]
     for last in ("%ED%A0%80", "%FF", "\u00ff", "%F0%9F%90%8B"):
         assert await get_tags(api, f"?last={last}") == []
+
+
+async def test_8_without_n_there_are_all(api: Api) -> None:
+    """Many tools ask once and follow no `Link`."""
+    tags = [f"t{n:04}" for n in range(1100)]
+    for start in range(0, len(tags), 100):
+        query = {"tag": tags[start : start + 100]}
+        answer = await api.put_manifest("team/app", str(Digest.of(RAW)), RAW, params=query)
+        assert answer.status_code == 201
+    answer = await api.http.get(LIST)
+    assert answer.json()["tags"] == tags
+    assert next_of(answer) is None
 
 
 async def test_8_pages_are_as_long_as_the_settings_say(start_api: Started) -> None:
