@@ -1,5 +1,6 @@
 """Manifests: endpoints 3, 7 and 9."""
 
+import math
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -28,6 +29,12 @@ from storage.digest import Digest
 
 MAX_TAGS = 100
 """Tags set by one push."""
+
+MAX_TAG_LINES = 8
+"""Lines of `OCI-Tag` in an answer."""
+
+TAGS_IN_LINE = 10
+"""Tags that share a line of `OCI-Tag` in any case."""
 
 OVERRIDE = "Moorage-Override"
 IMMUTABLE = "immutable"
@@ -140,8 +147,11 @@ async def _put_manifest(
     if pushed.subject is not None:
         response.headers["OCI-Subject"] = str(pushed.subject)
     if isinstance(reference, Digest):
-        for tag in set_tags:
-            response.headers.append("OCI-Tag", str(tag))
+        # In few lines: clients take 100 header fields, proxies a few KiB in a line.
+        step = max(TAGS_IN_LINE, math.ceil(len(set_tags) / MAX_TAG_LINES))
+        for start in range(0, len(set_tags), step):
+            line = ", ".join(map(str, set_tags[start : start + step]))
+            response.headers.append("OCI-Tag", line)
     return await advise(call, response)
 
 
