@@ -32,6 +32,7 @@ from storage.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
+from storage.piece_budget import PieceBudget
 from storage.settled import settled
 
 T = TypeVar("T")
@@ -106,6 +107,7 @@ class LocalDriver:
         self._staging = root / "staging"
         self._writers = ThreadPoolExecutor(16, "disk-write")
         self._readers = ThreadPoolExecutor(16, "disk-read")
+        self._budget = PieceBudget()
 
     async def start(self, *, create: bool = True) -> None:
         await self.write(lambda: self._prepare(create=create))
@@ -246,7 +248,7 @@ class LocalDriver:
                 )
             except FileNotFoundError as error:
                 raise ObjectMissingError(key) from error
-        return LocalReader(file, size)
+        return LocalReader(file, size, self._budget)
 
     async def find_link(self, key: str) -> str | None:
         del key
@@ -397,22 +399,24 @@ class LocalUpload:
 class LocalReader:
     """An object opened through aiofiles."""
 
-    def __init__(self, file: AsyncFileIO, size: int) -> None:
+    def __init__(self, file: AsyncFileIO, size: int, budget: PieceBudget) -> None:
         self.size = size
         self._file = file
+        self._budget = budget
 
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         with _faults("seeking"):
             await settled(self._file.seek(start))
         while length:
-            try:
-                piece = await settled(self._file.read(min(PIECE, length)))
-            except OSError as error:
-                raise ObjectDamagedError("the object cannot be read") from error
-            if not piece:
-                raise ObjectDamagedError("the object ends early")
-            length -= len(piece)
-            yield piece
+            with self._budget.take() as size:
+                try:
+                    piece = await settled(self._file.read(min(size, length)))
+                except OSError as error:
+                    raise ObjectDamagedError("the object cannot be read") from error
+                if not piece:
+                    raise ObjectDamagedError("the object ends early")
+                length -= len(piece)
+                yield piece
 
     async def close(self) -> None:
         await settled(self._file.close())

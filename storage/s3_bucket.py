@@ -8,6 +8,7 @@ from typing import Any
 from storage import keys
 from storage.driver import StoredObject
 from storage.errors import ObjectDamagedError, ObjectMissingError, StoreUnavailableError
+from storage.piece_budget import PieceBudget
 from storage.s3_buffers import Buffers
 from storage.s3_client import (
     ConditionFailedError,
@@ -33,6 +34,7 @@ class S3Bucket:
         self.buffers = Buffers(settings.upload_concurrency, settings.part_size)
         self.hashers = ThreadPoolExecutor(2, "s3-hash")
         self._client = S3Client(settings)
+        self._budget = PieceBudget()
         prefix = settings.prefix.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._conditions = {"IfNoneMatch": "*"}
@@ -93,7 +95,7 @@ class S3Bucket:
             raise ObjectDamagedError("the object store kept less or more than it was sent")
 
     async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
-        return await S3Reader.open(self._client, self._prefix + key, start, length)
+        return await S3Reader.open(self._client, self._prefix + key, self._budget, start, length)
 
     async def fetch(self, key: str) -> bytes:
         """All of a small object."""

@@ -10,11 +10,9 @@ from storage.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
+from storage.piece_budget import PieceBudget
 from storage.s3_client import RETRY_WITHIN, ConditionFailedError, S3Client
 from storage.settled import settled
-
-PIECE = 1 << 20
-"""Bytes read in one thread job."""
 
 RESUMES = 3
 """How often a body that broke off is asked for again where it ended."""
@@ -23,18 +21,21 @@ RESUMES = 3
 class S3Reader:
     """Reads on in the body that `open` began; anywhere else by a request of its own."""
 
-    def __init__(self, client: S3Client, key: str) -> None:
+    def __init__(self, client: S3Client, key: str, budget: PieceBudget) -> None:
         self.size = 0
         self._client = client
         self._key = key
+        self._budget = budget
         self._etag: str | None = None
         self._body: Any = None
         self._at = 0
         self._end = 0
 
     @classmethod
-    async def open(cls, client: S3Client, key: str, start: int, length: int | None) -> Self:
-        reader = cls(client, key)
+    async def open(
+        cls, client: S3Client, key: str, budget: PieceBudget, start: int, length: int | None
+    ) -> Self:
+        reader = cls(client, key, budget)
         await reader._ask(start, length, time.monotonic())
         return reader
 
@@ -69,18 +70,19 @@ class S3Reader:
         while start < end:
             if self._body is None or self._at != start or self._end < end:
                 await self._ask_again(start, end - start, since)
-            piece = await self._client.read_piece(self._body, min(PIECE, end - start), since)
-            if not piece:
-                await self.close()
-                if resumes == 0 or time.monotonic() - since > RETRY_WITHIN:
-                    raise StoreUnavailableError("the object store broke off")
-                resumes -= 1
-                await asyncio.sleep(0.1 * (RESUMES - resumes))
-                continue
-            start += len(piece)
-            self._at = start
-            yield piece
-            since = time.monotonic()
+            with self._budget.take() as size:
+                piece = await self._client.read_piece(self._body, min(size, end - start), since)
+                if piece:
+                    start += len(piece)
+                    self._at = start
+                    yield piece
+                    since = time.monotonic()
+                    continue
+            await self.close()
+            if resumes == 0 or time.monotonic() - since > RETRY_WITHIN:
+                raise StoreUnavailableError("the object store broke off")
+            resumes -= 1
+            await asyncio.sleep(0.1 * (RESUMES - resumes))
 
     async def _ask_again(self, start: int, length: int, since: float) -> None:
         try:

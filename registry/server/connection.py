@@ -38,7 +38,7 @@ READ_AHEAD = 32 << 10
 READ_BODY = 256 << 10
 """Bytes read at once while the application waits for a body."""
 
-WRITE_BUFFER = 64 << 10
+WRITE_BUFFER = 16 << 10
 """Bytes that wait for a client to read before the application is made to wait."""
 
 MAX_DISCARDED = 64 << 20

@@ -1,0 +1,70 @@
+"""What clients without any right can make a process keep: the attacks that once killed one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.test_memory import resident
+from tests.support.kit import Kit
+from tests.support.raw import Wire
+from tests.support.server import Server, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+
+HEAD = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n"
+MOST = 160 << 20
+"""Bytes that the attacks together may add; each once took more than 512 MiB."""
+
+
+async def send_until_cut(wire: Wire, data: bytes, times: int) -> None:
+    """Send `data` again and again until the server has had enough."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(5):
+            for _ in range(times):
+                await wire.send(data)
+
+
+@contextlib.asynccontextmanager
+async def opening(port: int, count: int) -> AsyncIterator[list[Wire]]:
+    """Connections that are aborted in the end."""
+    wires = [await Wire.open(port) for _ in range(count)]
+    try:
+        yield wires
+    finally:
+        for wire in wires:
+            wire.abort()
+        await asyncio.sleep(0)
+
+
+async def attack(port: int) -> None:
+    """Endless headers, half-sent headers, requests far ahead of their responses."""
+    half = HEAD + b"X: " + b"a" * (1 << 20)
+    ahead = b"GET /v HTTP/1.1\r\nHost: localhost\r\n\r\n" * 7500
+    async with opening(port, 111) as wires:
+        await wires[0].send(HEAD)
+        await asyncio.gather(
+            send_until_cut(wires[0], b"X: " + b"a" * 1000 + b"\r\n", 100_000),
+            *(send_until_cut(wire, half, 16) for wire in wires[1:31]),
+            *(send_until_cut(wire, ahead, 1) for wire in wires[31:]),
+        )
+
+
+async def test_a_process_stays_small_under_attack(tmp_path: Path) -> None:
+    data = bytes(8 << 20)
+    with serving(Server(tmp_path / "data")) as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            digest = await Kit(http).push_blob("public", data)
+            before = resident(server)
+            await attack(server.port)
+            async with opening(server.port, 400) as readers:
+                for wire in readers:
+                    wire.reader._transport.pause_reading()  # type: ignore[attr-defined] # no way
+                    await wire.send_head("GET", f"/v2/public/blobs/{digest}")
+                await asyncio.sleep(3)
+                pulled = await http.get(f"/v2/public/blobs/{digest}")
+        assert pulled.content == data
+        assert resident(server) - before < MOST

@@ -1,0 +1,14 @@
+"""The budget for pieces on their way to clients."""
+
+from contextlib import ExitStack
+
+from storage.piece_budget import LARGE, SMALL, PieceBudget
+
+
+def test_pieces_are_large_while_the_budget_lasts_and_small_beyond() -> None:
+    budget = PieceBudget(2 * LARGE)
+    with ExitStack() as stack:
+        sizes = [stack.enter_context(budget.take()) for _ in range(4)]
+        assert sizes == [LARGE, LARGE, SMALL, SMALL]
+    with budget.take() as size:
+        assert size == LARGE
