@@ -23,13 +23,15 @@ def read_length(request: Request) -> int | None:
 MINIMUM_RATE = 500
 """Bytes a second that a body delivers at least while it is waited for; Apache's default."""
 
+RATE_WINDOW = 30.0
+"""Seconds of waiting over which the rate is measured."""
+
 
 async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
     """Yield the body as it arrives.
 
-    BodyStalledError when nothing came for `idle` seconds, or less than MINIMUM_RATE in `idle`
-    seconds of waiting, so that single bytes do not keep a request alive; ClientGoneError when the
-    connection closed before the end.
+    BodyStalledError when nothing came for `idle` seconds, or less than MINIMUM_RATE, so that single
+    bytes do not keep a request alive; ClientGoneError when the connection closed before the end.
     """
     more = True
     waited, received = 0.0, 0
@@ -41,20 +43,20 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
         except TimeoutError as error:
             raise BodyStalledError(f"the body delivered nothing for {idle:g} s") from error
         waited += time.monotonic() - began
-        received += len(message.get("body", b""))
-        if waited >= idle:
-            if received < MINIMUM_RATE * idle and message.get("more_body", False):
-                raise BodyStalledError(
-                    f"the body delivered {received} bytes in {waited:.0f} s;"
-                    f" at least {MINIMUM_RATE} a second are required"
-                )
-            waited, received = 0.0, 0
         if message["type"] == "http.disconnect":
             raise ClientGoneError("the client closed the connection")
         more = message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         if piece:
             yield piece
+        received += len(piece)
+        if more and waited >= RATE_WINDOW:
+            if received < MINIMUM_RATE * RATE_WINDOW:
+                raise BodyStalledError(
+                    f"the body delivered {received} bytes in {waited:.0f} s;"
+                    f" at least {MINIMUM_RATE} a second are required"
+                )
+            waited, received = 0.0, 0
 
 
 @asynccontextmanager

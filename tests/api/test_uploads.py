@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import clock
-from registry.api import observe
+from registry.api import body, observe
 from registry.auth.principals import Principal
 from registry.errors import DatabaseUnavailableError, UploadUnknownError
 from registry.jobs.runner import Job
@@ -471,6 +471,28 @@ async def test_5_a_slow_chunk_is_no_stalled_one(start_api: Started) -> None:
             await asyncio.sleep(0.1)
             await exchange.feed(b"slow")
         require_session((await exchange.finish()).answer(), 202, NAME, 16)
+
+
+@SQLITE
+async def test_5_single_bytes_do_not_keep_a_chunk_alive(
+    start_api: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "LINGER", 0.01)
+    monkeypatch.setattr(body, "RATE_WINDOW", 0.5)
+    async with start_api({"http.body_idle": "10s"}) as api:
+        location = await api.start_upload(NAME)
+        exchange = api.speak("PATCH", location, {"Transfer-Encoding": "chunked"})
+
+        async def drip() -> None:
+            while True:
+                await asyncio.sleep(0.1)
+                await exchange.feed(b"s")
+
+        dripping = asyncio.create_task(drip())
+        answer = (await exchange.ended()).answer()
+        dripping.cancel()
+        assert answer.status_code == 400
+        assert "at least 500 a second" in answer.text
 
 
 async def test_5_two_chunks_at_once_do_not_mix(api: Api) -> None:
