@@ -1,6 +1,14 @@
-"""Entity tags: a digest in quotes. Source: RFC 9110 sections 8.8.3 and 13.1."""
+"""Conditional requests: entity tags, which are digests in quotes, and dates.
+
+Source: RFC 9110 sections 8.8 and 13.1.
+"""
 
 import re
+from email.utils import formatdate, parsedate_to_datetime
+
+from starlette.datastructures import Headers
+
+_SECOND = 1_000_000
 
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 
@@ -20,3 +28,24 @@ def is_unchanged(header: str | None, etag: str) -> bool:
     """Whether `If-None-Match` holds the tag: the client has it already."""
     known = parse_etags(header, weak=True) if header else ()
     return "*" in known or etag in known
+
+
+def format_date(at: int) -> str:
+    """A time in microseconds as HTTP writes it, in whole seconds."""
+    return formatdate(at // _SECOND, usegmt=True)
+
+
+def has_current(headers: Headers, etag: str, modified_at: int) -> bool:
+    """Whether the client has what it asks for already. `If-None-Match` wins over
+    `If-Modified-Since`. `modified_at` in microseconds.
+    """
+    if "if-none-match" in headers:
+        return is_unchanged(headers["if-none-match"], etag)
+    since = headers.get("if-modified-since")
+    if since is None:
+        return False
+    try:
+        known = parsedate_to_datetime(since).timestamp()
+    except (ValueError, OverflowError):
+        return False  # what is no date asks for nothing
+    return modified_at // _SECOND <= known

@@ -1,7 +1,7 @@
 """Rows of blobs, and the links that make a blob visible in a repository."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -36,13 +36,16 @@ class BlobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """A blob: `size` in bytes, under `key` of the store called `store`."""
+    """A blob: `size` in bytes, under `key` of the store called `store`. `linked_at`: when it was
+    linked in the repository that it was found in, in microseconds.
+    """
 
     digest: Digest
     size: int
     store: str
     key: str
     state: BlobState
+    linked_at: int = field(default=0, compare=False)
 
 
 _COLUMNS = (_b.digest, _b.size, _b.store, _b.key, _b.state)
@@ -57,13 +60,13 @@ def _rows(tx: Transaction, query: sa.Select[*tuple[Any, ...]]) -> list[BlobRow]:
 
 
 def _made(row: sa.Row[*tuple[Any, ...]]) -> BlobRow:
-    return BlobRow(row[0], row[1], row[2], row[3], BlobState(row[4]))
+    return BlobRow(row[0], row[1], row[2], row[3], BlobState(row[4]), *row[5:6])
 
 
 def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | None:
     """The blob, if it is linked in the repository."""
     query = (
-        sa.select(*_COLUMNS)
+        sa.select(*_COLUMNS, _l.linked_at)
         .join(repository_blobs, _l.digest == _b.digest)
         .join(repositories, repositories.c.id == _l.repository_id)
         .where(repositories.c.name == name, _b.digest == digest)
@@ -77,7 +80,7 @@ def find_promised(
     """As `find`, and whether `touch` is needed before anybody is told that the blob is here."""
     stale = candidates.is_stale(tx, Kind.LINK, _l.repository_id, _l.digest)
     query = (
-        sa.select(*_COLUMNS, stale)
+        sa.select(*_COLUMNS, _l.linked_at, stale)
         .join(repository_blobs, _l.digest == _b.digest)
         .join(repositories, repositories.c.id == _l.repository_id)
         .where(repositories.c.name == name, _b.digest == digest)

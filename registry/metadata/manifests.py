@@ -41,10 +41,19 @@ class ManifestRow:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A manifest and its bytes."""
+    """A manifest and its bytes. Times in microseconds: when it was first pushed, and, if it was
+    found by a tag, when that was set.
+    """
 
     row: ManifestRow
     raw: bytes
+    first_pushed_at: int = 0
+    tagged_at: int | None = None
+
+    @property
+    def modified_at(self) -> int:
+        """When the answer to the request for it last changed."""
+        return self.first_pushed_at if self.tagged_at is None else self.tagged_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +78,15 @@ def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> F
     """The manifest with its bytes, in one question; None also where they are not its digest's, so
     that nobody gets them and a push puts others there.
     """
-    query = sa.select(manifest_bytes.c.bytes, *_COLUMNS).join(
+    first = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
+    tagged = _t.updated_at if isinstance(reference, Tag) else sa.null()
+    query = sa.select(manifest_bytes.c.bytes, first, tagged, *_COLUMNS).join(
         manifests, manifest_bytes.c.manifest_id == _m.id
     )
     row = tx.execute(_referred(query, name, reference)).one_or_none()
     if row is None:
         return None
-    found = Found(ManifestRow(*row[1:]), row[0])
+    found = Found(ManifestRow(*row[3:]), *row[:3])
     digest = found.row.digest
     return found if Digest.of(found.raw, digest.algorithm) == digest else None
 
@@ -133,8 +144,12 @@ def put(
         artifact_type=manifest.artifact_type,
         annotations=annotations,
         pushed_at=tx.now,
+        first_pushed_at=tx.now,
     )
-    changed = {name: insert.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")}
+    changed: dict[str, sa.ColumnElement[Any]] = {
+        name: insert.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")
+    }
+    changed["first_pushed_at"] = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
     manifest_id = tx.execute(
         insert.on_conflict_do_update(
             index_elements=[_m.repository_id, _m.digest], set_=changed

@@ -6,7 +6,7 @@ request began, and before heads are told, what changed up to them is forgotten.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from registry.metadata.heads import Changed
 from registry.metadata.manifests import Found
@@ -43,22 +43,25 @@ class Shelf:
     """
 
     found: dict[Digest, Found] = field(default_factory=dict)
-    tags: dict[str, Digest] = field(default_factory=dict)
+    tags: dict[str, Found] = field(default_factory=dict)
     pages: dict[PageKey, ReferrersPage] = field(default_factory=dict)
     size: int = 0
 
     def find(self, reference: Reference) -> Found | None:
-        digest = reference if isinstance(reference, Digest) else self.tags.get(str(reference))
-        return None if digest is None else self.found.get(digest)
+        if isinstance(reference, Digest):
+            return self.found.get(reference)
+        return self.tags.get(str(reference))
 
     def put(self, reference: Reference, found: Found) -> int:
         """Keep it; how many bytes that takes."""
         taken = 0
         if found.row.digest not in self.found:
-            self.found[found.row.digest] = found
+            self.found[found.row.digest] = replace(found, tagged_at=None)
             taken += OVERHEAD + len(found.raw)
         if not isinstance(reference, Digest) and str(reference) not in self.tags:
-            self.tags[str(reference)] = found.row.digest
+            # The bytes are shared with the manifest's own entry.
+            raw = self.found[found.row.digest].raw
+            self.tags[str(reference)] = replace(found, raw=raw)
             taken += OVERHEAD
         self.size += taken
         return taken

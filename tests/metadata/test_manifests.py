@@ -92,7 +92,8 @@ async def test_is_found_by_tag_and_by_digest_in_its_repository(database: Databas
     assert found == [row, row, None, None, None]
     for reference in (Tag("latest"), row.digest):
         whole = await database.read(lambda tx, it=reference: manifests.find_whole(tx, NAME, it))  # type: ignore[misc]
-        assert whole == manifests.Found(row, manifest.raw)
+        assert whole is not None
+        assert (whole.row, whole.raw) == (row, manifest.raw)
     assert await database.read(lambda tx: manifests.find_whole(tx, OTHER, row.digest)) is None
 
 

@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from registry.api.caching import FOREVER, cache_headers
 from registry.api.call import Call
-from registry.api.etags import is_unchanged
+from registry.api.etags import format_date, has_current
 from registry.api.multipart import Multipart
 from registry.api.ranges import Part, parse_ranges
 from registry.errors import RangeInvalidError
@@ -17,14 +17,15 @@ from storage.driver import Reader
 from storage.errors import ObjectDamagedError
 
 
-def _headers(digest: Digest, length: int, caching: dict[str, str]) -> dict[str, str]:
+def _headers(row: BlobRow, length: int, caching: dict[str, str]) -> dict[str, str]:
     return {
         **caching,
-        "Docker-Content-Digest": str(digest),
+        "Docker-Content-Digest": str(row.digest),
         "Content-Length": str(length),
         "Content-Type": "application/octet-stream",
         "Accept-Ranges": "bytes",
-        "ETag": f'"{digest}"',
+        "ETag": f'"{row.digest}"',
+        "Last-Modified": format_date(row.linked_at),
     }
 
 
@@ -40,12 +41,12 @@ class BlobResponse(Response):
         caching: dict[str, str],
     ) -> None:
         if isinstance(part, Multipart):
-            headers = _headers(row.digest, part.length, caching)
+            headers = _headers(row, part.length, caching)
             headers["Content-Type"] = part.media_type
             self._body = part.iter_body(reader)
         else:
             start, length = part or (0, row.size)
-            headers = _headers(row.digest, length, caching)
+            headers = _headers(row, length, caching)
             if part is not None:
                 headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{row.size}"
             self._body = reader.read(start, length)
@@ -101,15 +102,17 @@ async def get_blob(call: Call) -> Response:
     digest = Digest.parse(call.param("digest"))
     headers = call.request.headers
     caching = cache_headers(call, FOREVER)
-    if call.request.method == "HEAD" or "if-none-match" in headers:
+    conditional = "if-none-match" in headers or "if-modified-since" in headers
+    if call.request.method == "HEAD" or conditional:
         row = await call.registry.blobs.stat(call.name, digest)
-        if is_unchanged(headers.get("if-none-match"), str(digest)):
-            return Response(None, 304, {"ETag": f'"{digest}"', **caching})
+        if has_current(headers, str(digest), row.linked_at):
+            dated = {"ETag": f'"{digest}"', "Last-Modified": format_date(row.linked_at)}
+            return Response(None, 304, {**dated, **caching})
         if call.request.method == "HEAD":
-            return Response(None, 200, _headers(digest, row.size, caching))
+            return Response(None, 200, _headers(row, row.size, caching))
     row = await call.registry.blobs.get(call.name, digest)
     asked = headers.get("range")
-    if headers.get("if-range", f'"{digest}"') != f'"{digest}"':
+    if headers.get("if-range") not in {None, f'"{digest}"', format_date(row.linked_at)}:
         asked = None
     try:
         parts = parse_ranges(asked, row.size)

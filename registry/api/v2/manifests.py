@@ -10,7 +10,7 @@ from registry.api.advice import advise
 from registry.api.body import read_body
 from registry.api.caching import REVALIDATED, cache_headers
 from registry.api.call import Call
-from registry.api.etags import is_unchanged, parse_etags
+from registry.api.etags import format_date, has_current, parse_etags
 from registry.api.guard import find_origin
 from registry.api.memory import AnswerMemory
 from registry.auth.actions import Right
@@ -106,8 +106,9 @@ async def _get_manifest(call: Call, reference: Reference, memory: AnswerMemory) 
     # HEAD counts: it is all that Docker asks of a tag that has not moved.
     call.registry.pulls.note(row.id, reference)
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
+    headers["Last-Modified"] = format_date(found.modified_at)
     headers |= cache_headers(call, REVALIDATED)
-    if is_unchanged(call.request.headers.get("if-none-match"), str(row.digest)):
+    if has_current(call.request.headers, str(row.digest), found.modified_at):
         return Response(None, 304, headers)
     headers |= {"Content-Type": row.media_type, "Content-Length": str(row.size)}
     return Response(None, 200, headers) if is_head else memory.answer(found.raw, headers)
