@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from registry.folder import DataFolder
 from registry.metadata import migrate, users
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import SchemaState
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds to wait for other processes to leave an embedded database that must be upgraded."""
@@ -67,11 +70,25 @@ def bring_up_to_date(settings: Settings, folder: DataFolder) -> bool:
     return True
 
 
+def warn_if_remote(settings: Settings) -> None:
+    """Say that an embedded database is on a file system that may damage it."""
+    kind = Database.find_remote_type(settings.database_url)
+    if kind:
+        logger.warning(
+            "the SQLite database %s is on a file system of type %s, whose locks and shared memory "
+            "SQLite cannot rely on: it may be damaged. Keep it on a local disk with [database] "
+            "url = sqlite:////LOCAL/moorage.db, or use PostgreSQL",
+            _file(settings),
+            kind,
+        )
+
+
 def make_usable(settings: Settings, folder: DataFolder) -> None:
     """Create or upgrade an embedded database, and create any other in one that has nothing in it;
     SchemaError for one that does not fit.
     """
     if is_embedded(settings):
+        warn_if_remote(settings)
         bring_up_to_date(settings, folder)
         return
     state = read_state(settings)

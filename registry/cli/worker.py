@@ -25,6 +25,7 @@ def work(args: argparse.Namespace) -> int:
     logs.configure(settings.log.format, settings.log.level, access=False)
     folder = DataFolder(settings.data)
     db.enter(settings, folder)
+    db.warn_if_remote(settings)
     try:
         asyncio.run(_run(settings))
     finally:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from registry import clock, database_url
 from registry.errors import ConfigError, DatabaseFullError
-from registry.metadata import sqlite
+from registry.metadata import mounts, sqlite
 from registry.metadata.call import PATIENCE, answer
 from registry.metadata.connections import Connections, WrongServerError
 from registry.metadata.failures import translate
@@ -74,6 +74,14 @@ class Database:
     def is_embedded(url: str) -> bool:
         """Whether `url` names a file that this process opens itself."""
         return parse_url(url).get_backend_name() == "sqlite"
+
+    @staticmethod
+    def find_remote_type(url: str) -> str:
+        """Return the type of the file system of an embedded database where SQLite cannot trust it,
+        else "".
+        """
+        file = parse_url(url).database
+        return mounts.find_remote_type(Path(file)) if Database.is_embedded(url) and file else ""
 
     @property
     def embedded(self) -> bool:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import httpx
@@ -40,8 +39,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unpacked(archive: Path, tmp_path: Path) -> Path:
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "carried")  # noqa: S202 - our own; Debian's Python has no filter
+    (tmp_path / "carried").mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path / "carried"], check=True)
     [folder] = (tmp_path / "carried").iterdir()
     return folder
 
