@@ -176,7 +176,8 @@ class Policy:
     def _of_user(self, user: UserRow, bounds: tuple[Bound, ...] | None = None) -> Account | None:
         if user.disabled:
             return None
-        namespace = user.name if is_repository_name(user.name) else None
+        owns = user.namespace and is_repository_name(user.name)
+        namespace = user.name if owns else None
         return Account(user.name, user.admin, self._subjects(user), namespace, bounds)
 
     def _subjects(self, user: UserRow) -> tuple[Subject, ...]:
@@ -303,9 +304,14 @@ class Policy:
                 for pattern in patterns:
                     yield from self._index.get((subject, pattern), ())
 
-    def explain(self, subject: Subject, name: RepositoryName, wanted: Rights) -> Decision:
-        """Whether the subject may do all of `wanted` in the repository, and which grants decide."""
-        account = self._find_subject(subject)
+    def explain(
+        self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
+    ) -> Decision:
+        """Whether the subject may do all of `wanted` in the repository, and which grants decide.
+
+        `unseen`: as if there were an account of the name, enabled and no admin.
+        """
+        account = self._imagine(subject) if unseen else self._find_subject(subject)
         if isinstance(account, str):
             return Decision(False, account)
         if account is not None and account.admin:
@@ -325,6 +331,16 @@ class Policy:
             return Decision(False, "granted, but of no use without pull", tuple(found))
         missing = ", ".join(sorted(wanted - given))
         return Decision(False, f"no grant to {subject} gives {missing} there", tuple(found))
+
+    def _imagine(self, subject: Subject) -> Account | None:
+        """An account that the subject could have, which tells nothing of the one it has."""
+        if subject.kind is SubjectKind.USER:
+            user = self._users.get(subject.name)
+            subjects = self._subjects(user) if user else (subject, SIGNED_IN, EVERYBODY)
+            return Account(subject.name, False, subjects, subject.name, None)
+        if subject.kind is SubjectKind.ROBOT:
+            return Account(subject.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
+        return None
 
     def _find_subject(self, subject: Subject) -> Account | str | None:
         """The account of a subject that has one; a sentence where it can do nothing."""

@@ -15,6 +15,10 @@ _LONGEST = 64
 _USER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
 _LONGEST_USER_NAME = 254  # of an e-mail address (RFC 5321)
 _RESERVED = {"anonymous", "authenticated", "operator", "oidc"}
+_ACTORS = {
+    *("gc", "retention", "scrub", "jobs", "worker", "mirror", "moving", "backup", "healing"),
+    *("moorage", "registry", "system", "outside", "robot", "group", "user"),
+}
 
 
 def parse_account_name(text: str) -> str:
@@ -51,6 +55,18 @@ def _require_free(name: str) -> str:
     # In any case, so that nobody passes for the registry itself in the audit log.
     if name.lower() in _RESERVED:
         raise AccountNameInvalidError(f"the name {name!r} is taken by the registry itself")
+    return name
+
+
+def parse_new_user_name(text: str) -> str:
+    """The name of a user to be added; AccountNameInvalidError also for what the audit log and the
+    change feed call the registry's own work.
+    """
+    name = parse_user_name(text)
+    if name.lower() in _ACTORS:
+        raise AccountNameInvalidError(
+            f"the name {text!r} is taken: the registry's own work has it in the audit log"
+        )
     return name
 
 

@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from registry.auth.subjects import parse_user_name
+from registry.auth.subjects import parse_new_user_name
 from registry.cli import admin, confirmation, output, passwords
 from registry.errors import InputInvalidError
 
 
 def add(args: argparse.Namespace) -> int:
-    parse_user_name(args.name)  # before a data folder is made for nothing
+    parse_new_user_name(args.name)  # before a data folder is made for nothing
     password = None
     if not args.no_password:
         password = passwords.read_new(args.name, from_stdin=args.password_stdin)

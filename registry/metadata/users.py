@@ -21,9 +21,10 @@ class UserRow:
     admin: bool
     disabled: bool
     created_at: int
+    namespace: bool = True
 
 
-_COLUMNS = (_u.id, _u.name, _u.generation, _u.admin, _u.disabled, _u.created_at)
+_COLUMNS = (_u.id, _u.name, _u.generation, _u.admin, _u.disabled, _u.created_at, _u.namespace)
 
 
 def _new_generation() -> str:
@@ -71,8 +72,10 @@ def find_password(tx: Transaction, name: str) -> str | None:
     return tx.execute(sa.select(_u.password).where(_u.name == name)).scalar_one_or_none()
 
 
-def insert(tx: Transaction, name: str, password: str | None, *, admin: bool) -> bool:
-    """Add a user; False if the name is taken."""
+def insert(
+    tx: Transaction, name: str, password: str | None, *, admin: bool, namespace: bool = True
+) -> bool:
+    """Add a user; False if the name is taken. `namespace`: what is below the name is hers."""
     statement = tx.insert(users).values(
         name=name,
         password=password,
@@ -80,6 +83,7 @@ def insert(tx: Transaction, name: str, password: str | None, *, admin: bool) -> 
         admin=admin,
         disabled=False,
         created_at=tx.now,
+        namespace=namespace,
     )
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_u.name]).returning(_u.id)

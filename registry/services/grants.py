@@ -25,7 +25,7 @@ def _read(row: GrantRow) -> Grant:
     )
 
 
-def _require_subject(tx: Transaction, subject: Subject) -> None:
+def _hold_subject(tx: Transaction, subject: Subject, *, unseen: bool) -> None:
     """Raise NotFoundError for a subject that is not there: most likely a slip of the pen. The row
     is held, so that its removal waits and then takes the new grant with it.
     """
@@ -38,7 +38,7 @@ def _require_subject(tx: Transaction, subject: Subject) -> None:
         found = robots.find(tx, subject.name, lock=True)
     else:
         tx.lock_name(f"grants to {subject}")  # two at once would each see half of the rights
-    if found is None:
+    if found is None and not unseen:
         raise NotFoundError(f"there is no {subject.kind.value} {subject.name!r}")
 
 
@@ -65,17 +65,25 @@ class Grants:
         return await self._db.read(work)
 
     async def add(
-        self, subject: Subject, pattern: RepositoryPattern, rights: Rights, actor: Actor
+        self,
+        subject: Subject,
+        pattern: RepositoryPattern,
+        rights: Rights,
+        actor: Actor,
+        *,
+        unseen: bool = False,
     ) -> Grant:
         """Grant `rights`, beside what the subject has by the same pattern already.
 
         Raises NotFoundError, and InputInvalidError for what nobody gets without signing in.
+        `unseen`: a subject that is not there is no error, for callers who must not learn who has
+        an account. Whoever gets the name later does not get the grant.
         """
         if subject == EVERYBODY and rights != {Right.PULL}:
             raise InputInvalidError("anonymous may be granted pull, and nothing else")
 
         def work(tx: Transaction) -> Grant:
-            _require_subject(tx, subject)
+            _hold_subject(tx, subject, unseen=unseen)
             before = grants.find(tx, str(subject), str(pattern))
             held = parse_rights(before.actions.split(",")) if before else frozenset()
             row = grants.put(tx, str(subject), str(pattern), ",".join(format_rights(rights | held)))
@@ -110,7 +118,11 @@ class Grants:
 
         await self._db.write(work, actor=actor.name)
 
-    async def check(self, subject: Subject, name: RepositoryName, wanted: Rights) -> Decision:
-        """Whether the subject may do all of `wanted` there, and why."""
+    async def check(
+        self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
+    ) -> Decision:
+        """Whether the subject may do all of `wanted` there, and why. `unseen`: by grants alone, as
+        if there were an account of the name, enabled and no admin.
+        """
         policy = await self._policies.get()
-        return policy.explain(subject, name, wanted)
+        return policy.explain(subject, name, wanted, unseen=unseen)

@@ -55,6 +55,7 @@ class Groups:
         def work(tx: Transaction) -> Group:
             if not groups.insert(tx, name):
                 raise ConflictError(f"there is a group {name!r} already")
+            grants.delete_all_of(tx, str(Subject(SubjectKind.GROUP, name)))
             note(tx, actor, Event.GROUP_ADD, name)
             return _read(tx, find_group_or_raise(tx, name))
 

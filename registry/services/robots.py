@@ -89,6 +89,7 @@ class Robots:
             row = robots.insert(tx, name, expires)
             if row is None:
                 raise ConflictError(f"there is a robot {name!r} already")
+            grants.delete_all_of(tx, str(Subject(SubjectKind.ROBOT, name)))
             secrets.insert_for_robot(tx, row, secret.id, hashed)
             note(tx, actor, Event.ROBOT_ADD, name, expires_at=expires)
             return _read(tx, row)

@@ -9,14 +9,15 @@ from registry.auth.books import Actor, Event, note
 from registry.auth.keyring import Keyring
 from registry.auth.passwords import Passwords, require_usable
 from registry.auth.principals import OPERATOR
-from registry.auth.subjects import Subject, SubjectKind, parse_user_name
+from registry.auth.subjects import Subject, SubjectKind, parse_new_user_name
 from registry.errors import (
     ConflictError,
     InputInvalidError,
     NotFoundError,
 )
-from registry.metadata import grants, users
+from registry.metadata import grants, repositories, users
 from registry.metadata.database import Database
+from registry.metadata.repositories import Region
 from registry.metadata.transaction import Transaction
 from registry.metadata.users import UserRow
 
@@ -73,14 +74,14 @@ class Users:
 
         Raises AccountNameInvalidError, PasswordInvalidError, ConflictError.
         """
-        parse_user_name(name)
+        parse_new_user_name(name)
         if password is not None:
             require_usable(password)
         await self._keyring.prepare()  # from the first user on there are sign-ins
         stored = None if password is None else await self._passwords.hash(password)
 
         def work(tx: Transaction) -> UserRow:
-            if not users.insert(tx, name, stored, admin=admin):
+            if not _insert(tx, name, stored, admin=admin):
                 raise ConflictError(f"there is a user {name!r} already")
             note(tx, actor, Event.USER_ADD, name, admin=admin)
             return find_user_or_raise(tx, name)
@@ -94,14 +95,14 @@ class Users:
         """
         if await self.is_any():
             return False
-        parse_user_name(name)
+        parse_new_user_name(name)
         require_usable(password)
         await self._keyring.prepare()
         stored = await self._passwords.hash(password)
 
         def work(tx: Transaction) -> bool:
             tx.lock_name("admins")  # replicas start at the same moment
-            if users.is_any(tx) or not users.insert(tx, name, stored, admin=True):
+            if users.is_any(tx) or not _insert(tx, name, stored, admin=True):
                 return False
             note(tx, Actor(OPERATOR.name), Event.USER_ADD, name, admin=True, first=True)
             return True
@@ -130,7 +131,7 @@ class Users:
         def work(tx: Transaction) -> Imported:
             imported = Imported([], [], refused)
             for name, stored in found:
-                added = users.insert(tx, name, stored, admin=False)
+                added = _insert(tx, name, stored, admin=False)
                 (imported.added if added else imported.skipped).append(name)
                 if added:
                     note(tx, actor, Event.USER_ADD, name, admin=False, imported=True)
@@ -197,6 +198,19 @@ class Users:
         await self._db.write(work, actor=actor.name)
 
 
+def _insert(tx: Transaction, name: str, stored: str | None, *, admin: bool) -> bool:
+    """Add a user who inherits nothing from others of the name; False if there is one now.
+
+    Repositories that are below the name already are not hers, also where users own what is below
+    their names: somebody else left them.
+    """
+    namespace = not repositories.list_names(tx, 1, "", [Region(f"{name}/")])
+    if not users.insert(tx, name, stored, admin=admin, namespace=namespace):
+        return False
+    grants.delete_all_of(tx, str(Subject(SubjectKind.USER, name)))
+    return True
+
+
 def _tell_refused(refused: list[str]) -> str:
     heading = f"{len(refused)} of the lines cannot be imported; --skip leaves them out:"
     more = len(refused) - _MOST_REFUSED
@@ -221,4 +235,4 @@ def _read_entry(line: str) -> list[tuple[str, str]]:
     if match is None:
         # The line may hold a hash that is easy to break: it is not repeated.
         raise InputInvalidError("not NAME:BCRYPT with a cost of 4 to 15; make it with: htpasswd -B")
-    return [(parse_user_name(match["name"]), match["hash"])]
+    return [(parse_new_user_name(match["name"]), match["hash"])]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Api, Started
-from tests.support.accounts import AUTH, Accounts
+from tests.support.accounts import AUTH, OPERATOR, Accounts
 from tests.support.admin import Admin
 
 pytestmark = pytest.mark.anyio
@@ -111,3 +111,70 @@ async def test_grant_ids_that_are_none(root: Admin) -> None:
     for number in ("x", "-1", "1.5", str(1 << 63), "9" * 5000, "1_0"):
         assert (await root.refused("DELETE", f"/grants/{number}")).startswith("400 INVALID: ")
     assert "404" in await root.refused("DELETE", f"/grants/{(1 << 63) - 1}")
+
+
+# Whoever administers a pattern learns nothing beyond it
+
+
+@pytest.fixture
+async def carol(api: Api, root: Admin) -> Admin:
+    """She administers what is below `team/`."""
+    accounts = Accounts.of(api.opened)
+    login = await accounts.user("carol")
+    await accounts.grant("carol", "team/**", "admin")
+    return root.by(login)
+
+
+async def test_a_check_does_not_tell_who_has_an_account(
+    api: Api, root: Admin, carol: Admin
+) -> None:
+    accounts = Accounts.of(api.opened)
+    for name in ("alice", "eve", "boss"):
+        await accounts.user(name, admin=name == "boss")
+    await api.opened.access.users.change("eve", OPERATOR, disabled=True)
+    await accounts.robot("ci")
+    await accounts.grant("authenticated", "**", "pull")
+    for action, allowed in (("pull", True), ("push", False)):
+        found = []
+        for subject in ("alice", "eve", "boss", "nobody", "robot:ci", "robot:none"):
+            asked: dict[str, Any] = {"subject": subject, "repository": "team/app", "action": action}
+            decision = await carol.send("GET", "/grants/check", **asked)
+            decision["reason"] = decision["reason"].replace(subject, "SUBJECT")
+            found.append(decision)
+        assert [each for each in found if each != found[0]] == []
+        # The grant that decides is not hers to see.
+        assert (found[0]["allowed"], found[0]["grants"]) == (allowed, [])
+    query: dict[str, Any] = {"subject": "nobody", "repository": "team/app", "action": "pull"}
+    assert "no user" in (await root.send("GET", "/grants/check", **query))["reason"]
+
+
+async def test_a_check_tells_of_the_grants_within_the_pattern(api: Api, carol: Admin) -> None:
+    accounts = Accounts.of(api.opened)
+    await accounts.user("alice")
+    await accounts.grant("alice", "team/app", "pull,push")
+    query: dict[str, Any] = {"subject": "alice", "repository": "team/app", "action": "push"}
+    decision = await carol.send("GET", "/grants/check", **query)
+    assert decision["allowed"]
+    assert [each["pattern"] for each in decision["grants"]] == ["team/app"]
+
+
+@pytest.mark.parametrize("subject", ["bob", "group:devs", "robot:ci"])
+async def test_a_grant_does_not_tell_who_has_an_account(
+    api: Api, root: Admin, carol: Admin, subject: str
+) -> None:
+    body = grant(subject, "team/app", "pull")
+    assert "404" in await root.refused("POST", "/grants", body)
+    made = await carol.send("POST", "/grants", body, expect=201)
+    assert (made["subject"], made["actions"]) == (subject, ["pull"])
+    # Whoever gets the name inherits nothing.
+    access = api.opened.access
+    if subject == "bob":
+        await access.users.add("bob", "a good password", OPERATOR)
+    elif subject == "robot:ci":
+        await access.robots.add("ci", None, OPERATOR)
+    else:
+        await access.groups.add("devs", OPERATOR)
+    query: dict[str, Any] = {"subject": subject, "repository": "team/app", "action": "pull"}
+    assert not (await root.send("GET", "/grants/check", **query))["allowed"]
+    assert await carol.send("POST", "/grants", body, expect=201)
+    assert (await root.send("GET", "/grants/check", **query))["allowed"]

@@ -132,13 +132,18 @@ async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
 
 
 async def add_grant(call: Call, asked: AddGrant) -> Grant:
-    """Grant something. Anonymous may be granted pull alone."""
+    """Grant something. Anonymous may be granted pull alone.
+
+    Admins are told where there is no such subject. For others it is stored, of use to nobody: a
+    subject that is added later does not get it.
+    """
     return _show(
         await call.access.grants.add(
             Subject.parse(asked.subject),
             RepositoryPattern.parse(asked.pattern),
             parse_rights(asked.actions),
             call.actor,
+            unseen=not call.is_admin,
         )
     )
 
@@ -172,13 +177,19 @@ def _denied() -> DeniedError:
 
 
 async def check_grant(call: Call, asked: CheckGrant) -> Decision:
-    """Say whether a subject may do something in a repository, and which grants decide."""
+    """Say whether a subject may do something in a repository, and which grants decide.
+
+    Those who are no admins are told of the grants that they administer, and not whether there is an
+    account of the name.
+    """
     decision = await call.access.grants.check(
         Subject.parse(asked.subject),
         RepositoryName.parse(asked.repository),
         parse_rights([asked.action]),
+        unseen=not call.is_admin,
     )
-    return Decision(decision.allowed, decision.reason, [_show(grant) for grant in decision.grants])
+    shown = [_show(grant) for grant in decision.grants if call.administers(grant.pattern)]
+    return Decision(decision.allowed, decision.reason, shown)
 
 
 OPERATIONS = (

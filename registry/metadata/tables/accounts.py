@@ -16,6 +16,8 @@ users = sa.Table(
     sa.Column("admin", sa.Boolean, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    # False: repositories were below the name when the user was added, which somebody else left.
+    sa.Column("namespace", sa.Boolean, nullable=False, server_default=sa.true()),
     sqlite_autoincrement=True,
 )
 

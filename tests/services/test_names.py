@@ -1,0 +1,74 @@
+"""Names of users: not those of the registry's own work, and nothing is inherited by them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from registry.app import Opened, compose
+from registry.auth.actions import Right
+from registry.auth.subjects import Subject
+from registry.config import load
+from registry.errors import AccountNameInvalidError
+from registry.metadata import repositories
+from registry.oci.names import RepositoryName
+from tests.support.accounts import AUTH, OPERATOR, Accounts
+
+pytestmark = pytest.mark.anyio
+
+APP = RepositoryName.parse("alice/app")
+
+
+@pytest.fixture
+async def opened(
+    database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Opened]:
+    overrides = AUTH | {
+        "database.url": database_url,
+        "storage.driver": "memory",
+        "auth.personal_namespaces": "true",
+    }
+    data = tmp_path_factory.mktemp("names")
+    found = compose(load(config=None, data=data, overrides=overrides, environ={}))
+    yield found
+    await found.close()
+
+
+async def may_push(opened: Opened, user: str, name: RepositoryName = APP) -> bool:
+    check = opened.access.grants.check
+    return (await check(Subject.parse(user), name, frozenset({Right.CREATE}))).allowed
+
+
+@pytest.mark.parametrize("name", ["gc", "retention", "scrub", "operator", "anonymous", "system"])
+async def test_names_of_actors_are_taken(opened: Opened, name: str) -> None:
+    users = opened.access.users
+    with pytest.raises(AccountNameInvalidError, match=name):
+        await users.add(name, "a good password", OPERATOR)
+    assert not await users.is_any()
+
+
+async def test_names_of_robots_and_groups_are_no_actors(opened: Opened) -> None:
+    """They are `robot+gc` and `group:gc` where they act."""
+    await Accounts.of(opened).user("alice")
+    await opened.access.robots.add("gc", None, OPERATOR)
+    await opened.access.groups.add("gc", OPERATOR)
+
+
+async def test_a_user_owns_what_is_below_her_name(opened: Opened) -> None:
+    await Accounts.of(opened).user("alice")
+    assert await may_push(opened, "alice")
+
+
+async def test_a_new_user_of_an_old_name_does_not_own_what_was_left(opened: Opened) -> None:
+    accounts = Accounts.of(opened)
+    await accounts.user("root", admin=True)
+    await accounts.user("alice")
+    await opened.database.write(lambda tx: repositories.ensure(tx, APP), actor="alice")
+    await opened.access.users.remove("alice", OPERATOR)
+    await accounts.user("alice")
+    assert not await may_push(opened, "alice")
+    assert not await may_push(opened, "alice", RepositoryName.parse("alice/other"))
+    # Names that only begin alike are not below it.
+    await accounts.user("ali")
+    assert await may_push(opened, "ali", RepositoryName.parse("ali/app"))
+    await accounts.grant("alice", "alice/**", "pull,push")
+    assert await may_push(opened, "alice")
