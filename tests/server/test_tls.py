@@ -405,7 +405,7 @@ def visit(
         socket.create_connection(("127.0.0.1", server.port), timeout=5) as bare,
         context.wrap_socket(bare, server_hostname="127.0.0.1", session=session) as connection,
     ):
-        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: registry\r\n\r\n")
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
         if not re.match(rb"HTTP/1.1 200 ", connection.recv(1000)):
             raise ConnectionError("no answer")
         assert connection.session is not None

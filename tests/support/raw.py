@@ -25,7 +25,7 @@ class Wire:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def send_head(self, method: str, path: str, **headers: str | int) -> None:
-        lines = [f"{method} {path} HTTP/1.1", "Host: registry"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
 
