@@ -87,6 +87,7 @@ def test_the_settings_are_accepted(tmp_path: Path) -> None:
         "MOORAGE_AUTH__SECRET": "x" * 64,
         "MOORAGE_STORAGE__ACCESS_KEY": "x",
         "MOORAGE_STORAGE__SECRET_KEY": "x",
+        "MOORAGE_AUTH__ADMIN_PASSWORD": "x" * 16,
     }
     assert secrets.keys() == given.keys()
     settings = load_environment(read_environment("settings.env") | given, tmp_path)
