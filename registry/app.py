@@ -53,6 +53,7 @@ from registry.services.registry import Registry
 from registry.services.repositories import Repositories
 from registry.services.retention import Retention
 from registry.services.retention_rules import RetentionRules
+from registry.services.retention_runs import RetentionRuns
 from registry.services.robots import Robots
 from registry.services.scrub import Scrub, ScrubSettings
 from registry.services.spare_room import SpareRoom
@@ -120,6 +121,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     policies = Policies(database, watch, personal_namespaces=settings.auth.personal_namespaces)
     quotas = Quotas(database, policies)
     uploads = Uploads(database, stores, blobs, quotas, settings.limits.open_uploads)
+    history = History(database, read_only=settings.content.read_only)
     registry = Registry(
         repositories=Repositories(database),
         blobs=blobs,
@@ -127,7 +129,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
         images=Images(database, grace=settings.gc.grace, read_only=settings.content.read_only),
-        history=History(database, read_only=settings.content.read_only),
+        history=history,
         immutable_tags=ImmutableTags(database),
         holds=Holds(database),
         referrers=Referrers(database, watch, cache),
@@ -141,6 +143,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
             grace=settings.gc.grace,
             read_only=settings.content.read_only,
         ),
+        retention_runs=RetentionRuns(database, history),
         doomed=Doomed(database, stores),
         spare_room=SpareRoom(database),
         moving=Moving(database, stores, blobs, uploads),

@@ -97,7 +97,13 @@ def format_scope(action: Action, name: RepositoryName | None) -> str:
 
 
 def _write_need(action: Action, name: RepositoryName | None) -> str:
-    return f"requires {action.value}" if name is None else f"requires {action.value} on {name}"
+    """What is missing, and who can give it. The same whether or not there is such a repository."""
+    if name is None:
+        return f"requires {action.value}; ask an admin of this registry"
+    return (
+        f"requires {action.value} on {name}; ask an admin of this registry, or who administers "
+        f"{name}, to grant it"
+    )
 
 
 class Guard:
@@ -146,7 +152,10 @@ class Guard:
                 caller = await self.auth.from_token(given.text, since)
                 if caller.may(action, name):
                     return caller
-                raise self.demand(request, caller, [scope])
+                need = (
+                    "" if name is None or caller.could(action, name) else _write_need(action, name)
+                )
+                raise self.demand(request, caller, [scope], need)
         except CredentialsInvalidError as error:
             raise self._unauthorized(request, error.message, scope) from error
         except TokenInvalidError as error:
@@ -154,8 +163,11 @@ class Guard:
         self.warn_if_readable(request)
         raise self._unauthorized(request, "", scope)
 
-    def demand(self, request: Request, caller: Caller, scopes: list[str]) -> UnauthorizedError:
-        """The error for the bearer of a token that it takes one with these scopes.
+    def demand(
+        self, request: Request, caller: Caller, scopes: list[str], need: str = ""
+    ) -> UnauthorizedError:
+        """The error for the bearer of a token that it takes one with these scopes. `need`: what is
+        missing, where no token would help.
 
         A client without credentials, whose token is an anonymous one, gets the sentence that it
         gets without a token.
@@ -163,7 +175,7 @@ class Guard:
         scope = " ".join(scopes)
         if caller.principal == ANONYMOUS:
             return self._unauthorized(request, "", scope, "insufficient_scope")
-        message = f"the token lacks the scope {scope}"
+        message = need or f"the token lacks the scope {scope}"
         return self._unauthorized(request, message, scope, "insufficient_scope", "DENIED")
 
     def _unauthorized(

@@ -105,6 +105,10 @@ class Caller:
         names = None if self.scopes is None else self.scopes.names
         return None if names is None else list(names)
 
+    def could(self, action: Action, name: RepositoryName) -> bool:
+        """Whether another token would let her do it."""
+        return _NEEDED[action] <= allowed_actions(self.rights(name))
+
     def could_pull(self, name: RepositoryName) -> bool:
         """Whether another token would let her pull."""
         return Right.PULL in self.rights(name)

@@ -281,4 +281,12 @@ def _add_retention(retention: _Noun) -> None:
         retention.add(verb, summary).add_argument(
             "pattern", metavar="PATTERN", nargs="?", default="**", help="in which repositories"
         )
+    command = retention.add(
+        "runs", "list what retention dropped, by run, or what one run did", function="list_runs"
+    )
+    command.add_argument("run", metavar="RUN", nargs="?", help="this one, by its number")
+    command = retention.add("restore", "put back all that a run dropped", "RUN")
+    command.add_argument(
+        "pattern", metavar="PATTERN", nargs="?", default="**", help="in which repositories"
+    )
     retention.add("status", "say when the rules were applied, and when they will be")

@@ -101,19 +101,37 @@ def do(args: argparse.Namespace, operation: str, **values: Any) -> Any:
 
 
 def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[Any]:
-    """All entries of a list, whose pages are asked for one by one."""
+    """All entries of a list."""
 
     async def work(desk: Desk) -> list[Any]:
-        items: list[Any] = []
-        last = None
-        while True:
-            page = await desk.send(operation, **values, last=last)
-            items += page["items"]
-            last = page["next"]
-            if last is None:
-                return items
+        items = await list_pages(desk, operation, **values)
+        if not items and isinstance(desk, _There):
+            await _explain_nothing(desk)
+        return items
 
     return run(args, work)
+
+
+async def _explain_nothing(desk: Desk) -> None:
+    """Say of an empty list that there may be entries which the caller may not see."""
+    me = await desk.send("get_me")
+    if not me["admin"]:
+        output.hint(
+            f"{me['name']} is no admin and sees only what concerns repositories that "
+            f"{me['name']} administers: an admin of the registry may see more."
+        )
+
+
+async def list_pages(desk: Desk, operation: str, **values: Any) -> list[Any]:
+    """All entries of a list, whose pages are asked for one by one."""
+    items: list[Any] = []
+    last = None
+    while True:
+        page = await desk.send(operation, **values, last=last)
+        items += page["items"]
+        last = page["next"]
+        if last is None:
+            return items
 
 
 def write_login(args: argparse.Namespace, username: str) -> str:

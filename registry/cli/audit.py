@@ -10,6 +10,7 @@ from registry import clock
 from registry.cli import admin, output
 from registry.cli.moments import read_moment, write_moment
 from registry.cli.parsing import read_count
+from registry.errors import InputInvalidError
 
 _PAGE = 1000
 _EVERY = 1.0
@@ -31,7 +32,7 @@ _SHA256, _DIGITS = 64, 12
 
 def list_all(args: argparse.Namespace) -> int:
     limit = _find_limit(args)
-    since = None if args.since is None else clock.rfc3339(read_moment(args.since))
+    since = None if args.since is None else clock.rfc3339(_read_since(args.since))
     asked = {"actor": args.actor, "event": args.event, "repository": args.repository}
 
     async def work(desk: admin.Desk) -> None:
@@ -47,6 +48,14 @@ def list_all(args: argparse.Namespace) -> int:
 
     admin.run(args, work)
     return 0
+
+
+def _read_since(text: str) -> int:
+    """Microseconds since the epoch; InputInvalidError names the option."""
+    try:
+        return read_moment(text)
+    except InputInvalidError as error:
+        raise InputInvalidError(f"--since: {error}") from error
 
 
 def _find_limit(args: argparse.Namespace) -> int:

@@ -4,19 +4,53 @@ import argparse
 from typing import Any
 
 from registry.auth.actions import Right, parse_rights
+from registry.auth.patterns import RepositoryPattern
 from registry.cli import admin, output
+from registry.errors import RefusedError
 
 _NOT_ALLOWED = 1
+
+_SHOWING = {Right.PULL, Right.ADMIN}
 
 
 def add(args: argparse.Namespace) -> int:
     actions = _split(args.actions)
-    grant = admin.do(args, "add_grant", subject=args.subject, pattern=args.pattern, actions=actions)
+
+    async def work(desk: admin.Desk) -> tuple[Any, str]:
+        grant = await desk.send(
+            "add_grant", subject=args.subject, pattern=args.pattern, actions=actions
+        )
+        return grant, await _find_lack(desk, grant)
+
+    grant, lack = admin.run(args, work)
     output.show(grant, _write(grant), as_json=args.json)
-    given = parse_rights(grant["actions"])
-    if not given & {Right.PULL, Right.ADMIN}:
-        output.hint("This is of use only beside pull: answers to pushes tell what is there.")
+    if lack:
+        output.hint(lack)
     return 0
+
+
+async def _find_lack(desk: admin.Desk, grant: Any) -> str:
+    """Say what else is needed before the grant is of any use; empty if nothing is."""
+    subject, pattern = grant["subject"], RepositoryPattern.parse(grant["pattern"])
+    if parse_rights(grant["actions"]) & _SHOWING:
+        return ""
+    subjects = {subject, "authenticated", "anonymous"}
+    try:
+        groups = await admin.list_pages(desk, "list_groups")
+    except RefusedError:
+        groups = None
+    subjects |= {f"group:{each['name']}" for each in groups or () if subject in each["members"]}
+    for each in await admin.list_pages(desk, "list_grants"):
+        shows = each["subject"] in subjects and parse_rights(each["actions"]) & _SHOWING
+        if shows and RepositoryPattern.parse(each["pattern"]).covers(pattern):
+            return ""
+    found = f"{subject} has no grant of pull on all of {pattern}" + (
+        "" if groups is not None else ", unless as a member of a group"
+    )
+    return (
+        f"{found}, and pushing and deleting need that too, since their answers tell what is there. "
+        f"To add it: moorage grant add {subject} '{pattern}' pull"
+    )
 
 
 def _split(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from registry.cli import admin, output
 from registry.cli.moments import write_moment
+from registry.cli.parsing import read_count
 from registry.units import format_size
 
 _REPOSITORIES = 100
@@ -228,3 +229,54 @@ def status(args: argparse.Namespace) -> int:
         rows = [(name, "-" if value is None else value) for name, value in found.items()]
         output.write_table(("FIELD", "VALUE"), rows)
     return 0
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    if args.run is None:
+        runs = admin.list_all(args, "list_retention_runs")
+        if args.json:
+            output.write_json({"runs": runs})
+        else:
+            header = ("RUN", "BEGAN", "ENDED", "TAGS", "MANIFESTS")
+            output.write_table(header, [_list_run(each) for each in runs])
+        return 0
+    drops = admin.list_all(args, "list_retention_drops", run=read_count(args.run, "RUN"))
+    if args.json:
+        output.write_json({"drops": drops})
+    else:
+        rows = [(_name(e), e["digest"], write_moment(e["at"]), e["state"]) for e in drops]
+        output.write_table(("DROPPED", "DIGEST", "AT", "MANIFEST"), rows)
+        output.hint(f"To put all of it back: moorage retention restore {args.run}")
+    return 0
+
+
+def _list_run(run: Any) -> tuple[object, ...]:
+    began, ended = write_moment(run["started_at"]), write_moment(run["ended_at"])
+    return (run["id"], began, ended, run["tags"], run["manifests"])
+
+
+def _name(drop: Any) -> str:
+    return f"{drop['repository']}:{drop['tag']}" if drop["tag"] else f"{drop['repository']}@"
+
+
+def restore(args: argparse.Namespace) -> int:
+    number = read_count(args.run, "RUN")
+
+    async def work(desk: admin.Desk) -> dict[str, Any]:
+        done: dict[str, Any] = {"tags": 0, "manifests": 0, "skipped": []}
+        first: int | None = 0
+        while first is not None:
+            piece = await desk.send(
+                "restore_retention_run", run=number, pattern=args.pattern, first=first
+            )
+            for name in done:
+                done[name] += piece[name]
+            first = piece["next"]
+        return done
+
+    done = admin.run(args, work)
+    said = f"Restored {done['tags']} tags and {done['manifests']} manifests."
+    output.show({"restored": done}, said, as_json=args.json)
+    for each in done["skipped"]:
+        output.complain(f"not restored: {_name(each)} {each['digest']}: {each['reason']}")
+    return 1 if done["skipped"] else 0

@@ -75,6 +75,11 @@ class AdminClient:
                 answer = await self._client.request(method, path, params=query, json=body)
         except (httpx.HTTPError, TimeoutError) as error:
             reason = _shorten(str(error)) or "it does not answer"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                reason += (
+                    ". Where its certificate is of a private authority, name the authority's "
+                    "certificate with --ca-file FILE"
+                )
             raise UpstreamError(f"{self._where} cannot be reached: {reason}") from None
         if answer.is_redirect:
             raise UpstreamError(f"{self._where} sends elsewhere; give the address where it ends")

@@ -150,6 +150,11 @@ async def _send(
             return await client.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             problem = str(error) or f"no connection within {CONNECT:.0f} s"
+            if "CERTIFICATE_VERIFY_FAILED" in problem:
+                problem += (
+                    ". Where its certificate is of a private authority, name that in ca_file of "
+                    "the same section of the settings"
+                )
         except httpx.HTTPError as error:
             raise _bad(where, error) from None
     raise UpstreamError(f"{where} cannot be reached: {problem}") from None

@@ -173,7 +173,9 @@ def _require_empty(tx: Transaction) -> None:
             one = sa.select(sa.literal(1)).select_from(table).limit(1)
             if tx.execute(one).first() is not None:
                 raise ConflictError(
-                    f"the database to copy to is not empty: its table {table.name} has rows"
+                    f"the database to copy to is not empty: its table {table.name} has rows. "
+                    "Choose an empty database, or for an embedded one another data folder (--data "
+                    "DIR); to replace what is there, move its data folder or database away first"
                 )
         tx.execute(sa.delete(table))
     tx.execute(sa.delete(tables.moves))

@@ -75,7 +75,7 @@ class History:
             rows = changes.list_of_tag(tx, name, tag, n)
             ends = [changes.find_end(tx, generation) for generation in {r.generation for r in rows}]
             rows += [end for end in ends if end is not None]
-            states = _find_states(tx, name, [row.digest for row in rows if row.digest])
+            states = find_states(tx, name, [row.digest for row in rows if row.digest])
             rows.sort(key=lambda row: row.number, reverse=True)
             return [Moment(row, states[row.digest] if row.digest else None) for row in rows]
 
@@ -120,14 +120,32 @@ class History:
 
         return await self._db.write(work, actor=actor.name, patience=LONG)
 
+    async def restore_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> int:
+        """Put a deleted manifest back, with all below it that was deleted; how many. Raises as
+        `restore`.
+        """
+        if self._read_only:
+            raise ConflictError("the registry is read-only, so nothing is restored")
+
+        def work(tx: Transaction) -> int:
+            count = _put_back(tx, repositories.ensure(tx, name, lock=True), digest)
+            if count:
+                require_room(tx, name)
+            return count
+
+        return await self._db.write(work, actor=actor.name, patience=LONG)
+
 
 def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:
-    return RepositoryUnknownError("nothing was ever tagged so", {"tag": f"{name}:{tag}"})
+    return RepositoryUnknownError(
+        f"there is no tag {tag} in the history of {name}", {"tag": f"{name}:{tag}"}
+    )
 
 
-def _find_states(
+def find_states(
     tx: Transaction, name: RepositoryName, digests: list[Digest]
 ) -> dict[Digest, ManifestState]:
+    """What has become of manifests of repositories of that name."""
     repository = repositories.find(tx, name)
     states = dict.fromkeys(digests, ManifestState.GONE)
     for digest in removed_manifests.list_digests(tx, name, digests):

@@ -20,6 +20,7 @@ from registry.services.referrers import Referrers
 from registry.services.repositories import Repositories
 from registry.services.retention import Retention
 from registry.services.retention_rules import RetentionRules
+from registry.services.retention_runs import RetentionRuns
 from registry.services.scrub import Scrub
 from registry.services.spare_room import SpareRoom
 from registry.services.tags import Tags
@@ -47,6 +48,7 @@ class Registry:
     pulls: Pulls
     retention_rules: RetentionRules
     retention: Retention
+    retention_runs: RetentionRuns
     doomed: Doomed
     spare_room: SpareRoom
     moving: Moving

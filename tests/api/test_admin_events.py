@@ -9,7 +9,7 @@ from registry.metadata.database import Database
 from registry.metadata.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from tests.api.conftest import Api, Started
-from tests.support.accounts import AUTH, Accounts, Login
+from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token
 from tests.support.admin import Admin
 from tests.support.kit import Kit
 
@@ -145,3 +145,17 @@ async def test_who_administers_a_part_sees_what_happened_there(api: Api, root: A
     assert (await bounded.refused("GET", "/audit")).startswith("403 DENIED")
     robot = root.by(await accounts.robot("ci"))
     assert (await robot.refused("GET", "/audit")).startswith("403 DENIED")
+
+
+async def test_a_push_without_the_right_names_it_and_whom_to_ask(api: Api) -> None:
+    alice = await Accounts.of(api.opened).user("alice")
+    need = "requires push on team/app; ask an admin of this registry, or who administers team/app"
+    path = "/v2/team/app/blobs/uploads/"
+    answer = await api.http.post(path, headers=alice.basic)
+    assert answer.status_code == 403
+    assert need in answer.json()["errors"][0]["message"]
+    # So does the refusal of a token, where no other token would help.
+    token = await get_token(api.http, alice, "repository:team/app:pull,push")
+    answer = await api.http.post(path, headers=bearer(token))
+    assert answer.status_code == 401
+    assert need in answer.json()["errors"][0]["message"]

@@ -78,6 +78,9 @@ disable_retention_rules 401 403 403 200 403 200
 remove_retention_rules 401 403 403 204 403 204
 plan_retention         401 403 403 200 403 200
 run_retention          401 403 403 200 403 200
+list_retention_runs    401 403 403 200 403 200
+list_retention_drops   401 403 403 404 403 404
+restore_retention_run  401 403 403 404 403 404
 get_retention_status   401 403 403 403 403 200
 """
 
@@ -117,10 +120,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "disable_retention_rules": {"pattern": "team/old-rules/{role}"},
     "remove_retention_rules": {"pattern": "team/old-rules/{role}"},
     "run_retention": {"pattern": "team/*"},
+    "restore_retention_run": {"pattern": "team/*", "run": 1},
 }
 QUERIES = {
     "check_grant": {"subject": "alice", "repository": "team/app", "action": "pull"},
     "plan_retention": {"pattern": "team/**"},
+    "list_retention_runs": {"pattern": "team/**"},
+    "list_retention_drops": {"pattern": "team/**"},
     "list_tag_history": {"repository": "team/app", "tag": "set"},
 }
 BLOB = b"a blob"
@@ -128,6 +134,7 @@ NAMES = {
     "group": "devs",
     "user": "alice",
     "kid": "{kid}",
+    "run": "1",
     "digest": str(Digest.of(BLOB)),
 }
 IDS = {"remove_hold": "{hold}"}

@@ -107,7 +107,7 @@ def test_immutable_tags(run: Run) -> None:
     run("immutable", "remove", "app", "v*")
     assert "no rule" in run("immutable", "remove", "app", "v*", expect=1)
     events = run("audit", "list", "--json")["events"]
-    kinds = [event["event"] for event in events]
+    kinds = [event["event"] for event in events if event["source"] == "audit"]
     assert kinds == [
         "immutable.add",
         "immutable.override",

@@ -145,6 +145,15 @@ def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> No
     assert "drop nothing any more" in say("retention", "disable", "team/*")
     assert "are enabled" in say("retention", "set", "team/*", "--drop", "v*", "--now")
     assert say("retention", "run") == "Dropped 1 tags and 0 manifests.\n"
+    [run] = json.loads(say("retention", "runs", "--json"))["runs"]
+    listed = say("retention", "runs").splitlines()
+    assert listed[0].split() == ["RUN", "BEGAN", "ENDED", "TAGS", "MANIFESTS"]
+    assert "team/app:v1" in say("retention", "runs", str(run["id"]))
+    refused = say("retention", "restore", str(run["id"]), expect=1)
+    assert "first run moorage retention disable 'team/*'" in refused
+    say("retention", "disable", "team/*")
+    assert say("retention", "restore", str(run["id"])) == "Restored 1 tags and 0 manifests.\n"
+    assert on_data(tmp_path, list_tags) == ["keep", "v1"]
 
 
 def test_what_cannot_be_set(say: Say) -> None:

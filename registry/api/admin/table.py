@@ -12,6 +12,7 @@ from registry.api.admin import (
     me,
     quotas,
     retention,
+    retention_runs,
     robots,
     tags,
     tokens,
@@ -38,6 +39,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *audit.OPERATIONS,
     *gc.OPERATIONS,
     *retention.OPERATIONS,
+    *retention_runs.OPERATIONS,
 )
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}

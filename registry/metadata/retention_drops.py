@@ -1,0 +1,48 @@
+"""What retention has dropped, as the change feed has it."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.tables import feed
+from registry.metadata.transaction import Change, Transaction
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_f = feed.c
+
+_ACTOR = "retention"
+_KINDS = (Change.TAG_DELETE.value, Change.MANIFEST_DELETE.value)
+
+
+@dataclass(frozen=True, slots=True)
+class DropRow:
+    """A dropped tag with its manifest, or a dropped manifest: `number` of the change, `at` in
+    microseconds.
+    """
+
+    number: int
+    at: int
+    repository: RepositoryName
+    tag: str | None
+    digest: Digest
+
+
+def _select() -> sa.Select[tuple[int, int, RepositoryName, str | None, Digest]]:
+    dropped = sa.func.coalesce(_f.old_digest, _f.digest, type_=_f.digest.type)
+    query = sa.select(_f.number, _f.at, _f.repository, _f.tag, dropped)
+    return query.where(_f.actor == _ACTOR, _f.kind.in_(_KINDS))
+
+
+def list_before(tx: Transaction, number: int | None, since: int, n: int) -> list[DropRow]:
+    """At most `n` drops before the number, or the latest, since a time; the latest first."""
+    query = _select().where(_f.at >= since).order_by(_f.number.desc()).limit(n)
+    if number is not None:
+        query = query.where(_f.number < number)
+    return [DropRow(*row) for row in tx.execute(query)]
+
+
+def list_from(tx: Transaction, number: int, n: int) -> list[DropRow]:
+    """At most `n` drops from the number on, in order."""
+    query = _select().where(_f.number >= number).order_by(_f.number).limit(n)
+    return [DropRow(*row) for row in tx.execute(query)]

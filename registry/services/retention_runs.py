@@ -1,0 +1,214 @@
+"""Past runs of retention: what they dropped, and putting it back.
+
+A run is told by its drops in the change feed: those that follow one another without a long pause.
+Its id is the number of the first of them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from registry import clock
+from registry.auth.books import Actor
+from registry.auth.patterns import RepositoryPattern
+from registry.errors import (
+    ConflictError,
+    ManifestContentMissingError,
+    ManifestUnknownError,
+    NotFoundError,
+    ProtectedError,
+    QuotaExceededError,
+)
+from registry.metadata import repositories, retention_drops, retention_rules, tags
+from registry.metadata.call import LONG
+from registry.metadata.database import Database
+from registry.metadata.retention_drops import DropRow
+from registry.metadata.transaction import Transaction
+from registry.oci.names import list_patterns
+from registry.oci.references import Tag
+from registry.services.history import History, ManifestState, find_states
+
+PAUSE = 600_000_000
+"""Microseconds without a drop, after which the next one belongs to another run."""
+
+REACH = 90 * 86_400_000_000
+"""Microseconds for which runs are listed."""
+
+AT_ONCE = 100
+"""Drops that are put back in one piece of work."""
+
+_PAGE = 1000
+
+
+@dataclass(slots=True)
+class Run:
+    """A run: the times of its first and last drop, in microseconds, and how many there were."""
+
+    id: int
+    started_at: int
+    ended_at: int
+    tags: int = 0
+    manifests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A tag or manifest that was dropped, and what has become of its manifest."""
+
+    row: DropRow
+    state: ManifestState
+
+
+@dataclass(slots=True)
+class Restored:
+    """What a piece of work has put back; `skipped` with the reasons. `next`: the change that the
+    next piece begins with, None: all is done.
+    """
+
+    tags: int = 0
+    manifests: int = 0
+    skipped: list[tuple[DropRow, str]] = field(default_factory=list)
+    next: int | None = None
+
+
+class RetentionRuns:
+    """Past runs of retention."""
+
+    def __init__(self, database: Database, history: History) -> None:
+        self._db = database
+        self._history = history
+
+    async def list_page(
+        self, asked: RepositoryPattern, n: int, before: int | None = None
+    ) -> list[Run]:
+        """At most `n` runs that dropped something in repositories of the pattern, before the run
+        with that id; the latest first.
+        """
+        return await self._db.read(lambda tx: _list_runs(tx, asked, n, before), patience=LONG)
+
+    async def list_drops(self, run: int, asked: RepositoryPattern, n: int, last: int) -> list[Drop]:
+        """At most `n` drops of the run after the change `last`, in repositories of the pattern;
+        NotFoundError.
+        """
+
+        def work(tx: Transaction) -> list[Drop]:
+            found: list[Drop] = []
+            for row in _iter_run(tx, run):
+                if row.number > last and asked.matches(str(row.repository)):
+                    state = find_states(tx, row.repository, [row.digest])[row.digest]
+                    found.append(Drop(row, state))
+                if len(found) == n:
+                    break
+            return found
+
+        return await self._db.read(work, patience=LONG)
+
+    async def restore(
+        self, run: int, asked: RepositoryPattern, actor: Actor, first: int = 0
+    ) -> Restored:
+        """Put back some of what the run dropped in repositories of the pattern, from the change
+        `first` on. Tags that were set again meanwhile stay as they are.
+
+        NotFoundError; ConflictError while enabled rules would drop it again.
+        """
+
+        def read(tx: Transaction) -> tuple[list[DropRow], int | None]:
+            rows: list[DropRow] = []
+            for row in _iter_run(tx, run):
+                if row.number < first or not asked.matches(str(row.repository)):
+                    continue
+                if len(rows) == AT_ONCE:
+                    return rows, row.number
+                _require_disabled(tx, row)
+                rows.append(row)
+            return rows, None
+
+        rows, following = await self._db.read(read, patience=LONG)
+        restored = Restored(next=following)
+        for row in rows:
+            try:
+                await self._put_back(row, actor, restored)
+            except (
+                ManifestContentMissingError,
+                ManifestUnknownError,
+                ProtectedError,
+                QuotaExceededError,
+            ) as error:
+                restored.skipped.append((row, error.message))
+        return restored
+
+    async def _put_back(self, row: DropRow, actor: Actor, restored: Restored) -> None:
+        if row.tag is None:
+            if await self._history.restore_manifest(row.repository, row.digest, actor):
+                restored.manifests += 1
+            return
+        tag = Tag(row.tag)
+        now = await self._db.read(lambda tx: _find_tag(tx, row, tag))
+        if now is None:
+            await self._history.restore(row.repository, tag, actor, digest=row.digest)
+            restored.tags += 1
+        elif now != row.digest:
+            restored.skipped.append((row, "the tag was set again meanwhile"))
+
+
+def _find_tag(tx: Transaction, row: DropRow, tag: Tag) -> object:
+    repository = repositories.find(tx, row.repository)
+    return tags.find(tx, repository, tag) if repository is not None else None
+
+
+def _require_disabled(tx: Transaction, row: DropRow) -> None:
+    """Raise ConflictError while an enabled rule speaks of the repository."""
+    for rule in retention_rules.list_of(tx, list_patterns(str(row.repository))):
+        if rule.enabled:
+            raise ConflictError(
+                f"the retention rules for {rule.pattern} are enabled and would drop it, or others, "
+                f"again; first run moorage retention disable '{rule.pattern}'"
+            )
+
+
+def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | None) -> list[Run]:
+    runs: list[Run] = []
+    current: Run | None = None
+    for row in _iter_back(tx, before):
+        if current is None or current.started_at - row.at > PAUSE:
+            # A run of which nothing is asked for is not listed.
+            if current is not None and not (current.tags or current.manifests):
+                runs.pop()
+            if len(runs) == n:
+                return runs
+            current = Run(row.number, row.at, row.at)
+            runs.append(current)
+        current.id, current.started_at = row.number, row.at
+        if asked.matches(str(row.repository)):
+            current.tags += row.tag is not None
+            current.manifests += row.tag is None
+    if current is not None and not (current.tags or current.manifests):
+        runs.pop()
+    return runs
+
+
+def _iter_back(tx: Transaction, number: int | None) -> Iterator[DropRow]:
+    since = clock.now() - REACH
+    while rows := retention_drops.list_before(tx, number, since, _PAGE):
+        yield from rows
+        number = rows[-1].number
+
+
+def _iter_run(tx: Transaction, run: int) -> Iterator[DropRow]:
+    """The drops of a run; NotFoundError."""
+    number, at = run, None
+    while rows := retention_drops.list_from(tx, number, _PAGE):
+        for row in rows:
+            if at is None and row.number != run:
+                break
+            if at is not None and row.at - at > PAUSE:
+                return
+            at = row.at
+            yield row
+        else:
+            number = rows[-1].number + 1
+            continue
+        break
+    if at is None:
+        raise NotFoundError(
+            f"there is no run {run} of retention; moorage retention runs lists them"
+        )
