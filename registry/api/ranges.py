@@ -43,7 +43,7 @@ def parse_ranges(header: str | None, size: int) -> list[Part]:
         match = _RANGE.fullmatch(text)
         if match is None or match.groups() == ("", ""):
             return []
-        if size == 0 and not match[1] and _position(match[2]):
+        if size == 0 and not match[1]:
             return []  # the last bytes of nothing are all of it
         part = _cut(match[1], match[2], size)
         if part is not None:
