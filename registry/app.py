@@ -1,14 +1,16 @@
 """The composition root: settings in, a registry or an ASGI application out."""
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
-from registry.api.application import build
+from registry.api.application import build, build_ops
 from registry.api.settings import ApiSettings
 from registry.auth.authenticator import Authenticator
 from registry.auth.keyring import Keyring
@@ -57,6 +59,7 @@ from registry.services.retention_runs import RetentionRuns
 from registry.services.robots import Robots
 from registry.services.scrub import Scrub, ScrubSettings
 from registry.services.spare_room import SpareRoom
+from registry.services.startup import Startup
 from registry.services.tags import Tags
 from registry.services.tidying import Tidying
 from registry.services.tokens import Tokens
@@ -72,6 +75,8 @@ from storage.s3_settings import S3Settings
 from storage.stores import Stores
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +108,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     them.
     """
     database = Database(settings.database_url, settings.pool)
-    stores = Stores(
-        driver or _open_store(settings, settings.storage),
-        _open_store(settings, settings.old_storage) if settings.old_storage.driver else None,
-    )
+    stores = _open_stores(settings, driver)
     rules = _compose_gc_rules(settings)
     blobs = Blobs(database, stores, rules)
     watch = Watch(database)
@@ -168,6 +170,22 @@ def _compose_gc_rules(settings: Settings) -> GcRules:
         objects=gc.objects,
         bytes=gc.bytes,
         window=gc.window,
+    )
+
+
+async def look_at_stores(settings: Settings) -> None:
+    """Raise what keeps a server from opening its stores. Makes none."""
+    stores = _open_stores(settings)
+    try:
+        await stores.look()
+    finally:
+        await stores.close()
+
+
+def _open_stores(settings: Settings, driver: Driver | None = None) -> Stores:
+    return Stores(
+        driver or _open_store(settings, settings.storage),
+        _open_store(settings, settings.old_storage) if settings.old_storage.driver else None,
     )
 
 
@@ -293,7 +311,7 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
     """An open registry whose schema fits and whose store is ready; SchemaError and StoreError."""
     opened = compose(settings, driver)
     try:
-        await _prepare(opened)
+        await require_ready(opened)
         yield opened
     finally:
         await opened.close()
@@ -310,7 +328,27 @@ async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
         await opened.close()
 
 
-async def _prepare(opened: Opened) -> None:
+async def prepare(settings: Settings, opened: Opened) -> None:
+    """Make a registry ready to serve: its schema, its stores, its first admin, and the keys that
+    sign tokens.
+    """
+    await require_ready(opened)
+    await _add_first_admin(settings.auth, opened)
+    authenticator = opened.access.authenticator
+    if authenticator.rules.own and await authenticator.find_open() is None:
+        await opened.keyring.prepare()
+
+
+async def rehearse(settings: Settings) -> None:
+    """Open a registry as a server does, and close it. Raises what keeps a server from starting."""
+    opened = compose(settings)
+    try:
+        await prepare(settings, opened)
+    finally:
+        await opened.close()
+
+
+async def require_ready(opened: Opened) -> None:
     """Refuse a schema that does not fit, blobs in a store that is not open, and an empty folder
     where there must be blobs.
     """
@@ -352,27 +390,39 @@ def compose_runner(settings: Settings, opened: Opened) -> Runner:
     return Runner(opened.leases, jobs)
 
 
-def asgi(settings: Settings, opened: Opened) -> ASGIApp:
-    """The application. Its lifespan starts what `opened` needs, runs the jobs, and closes all."""
+@dataclass(frozen=True, slots=True)
+class StartRules:
+    """How a server starts whose database or store may come up later."""
+
+    prepare: Callable[[], None]
+    """Makes the database usable. Blocking; called before each attempt to open the registry."""
+
+    fail: Callable[[Exception], None]
+    """Called with an error that waiting does not mend, after the application has started."""
+
+
+def asgi(settings: Settings, opened: Opened, rules: StartRules | None = None) -> ASGIApp:
+    """The application. Its lifespan starts what `opened` needs, runs the jobs, and closes all.
+
+    With `rules`, the lifespan begins although the database or a store is away: probes are answered
+    and all else is 503 until it comes up. Without, it raises the error.
+    """
+    serving = _Serving(settings, opened)
 
     @contextlib.asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
-        await _prepare(opened)
-        await _add_first_admin(settings.auth, opened)
-        authenticator = opened.access.authenticator
-        if authenticator.rules.own and await authenticator.find_open() is None:
-            await opened.keyring.prepare()
-        runner = compose_runner(settings, opened)
-        if settings.jobs.in_serve:
-            runner.start()
-        await authenticator.start()
-        opened.registry.pulls.start()
+        waiting: asyncio.Task[None] | None = None
         try:
+            if rules is None:
+                await serving.start()
+            else:
+                waiting = await _start_patiently(serving, rules)
             yield
         finally:
-            await runner.stop()
-            await opened.registry.pulls.stop()
-            await opened.close()
+            if waiting is not None:
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            await serving.stop()
 
     return build(
         opened.registry,
@@ -391,8 +441,63 @@ def asgi(settings: Settings, opened: Opened) -> ASGIApp:
             uploads=settings.limits.uploads,
             large_bodies=settings.limits.large_bodies,
             large_answers=settings.limits.large_answers,
+            metrics=not settings.http.ops_listen,
+            log_probes=settings.log.probes,
             realm=settings.auth.realm,
             realm_service=settings.auth.audience if settings.auth.realm else "",
         ),
         lifespan,
     )
+
+
+def ops_asgi(settings: Settings, opened: Opened) -> ASGIApp:
+    """The application of the second listener: health checks and metrics, without a lifespan."""
+    return build_ops(opened.registry, log_probes=settings.log.probes)
+
+
+class _Serving:
+    """What runs while an application serves."""
+
+    def __init__(self, settings: Settings, opened: Opened) -> None:
+        self.opened = opened
+        self._settings = settings
+        self._runner = compose_runner(settings, opened)
+        self._runs_jobs = settings.jobs.in_serve
+        self._started = False
+
+    async def start(self) -> None:
+        """Open the registry and begin the background work. Can be repeated after a failure."""
+        await prepare(self._settings, self.opened)
+        self._started = True
+        if self._runs_jobs:
+            self._runner.start()
+        await self.opened.access.authenticator.start()
+        self.opened.registry.pulls.start()
+
+    async def stop(self) -> None:
+        if self._started:
+            await self._runner.stop()
+            await self.opened.registry.pulls.stop()
+        await self.opened.close()
+
+
+async def _start_patiently(serving: _Serving, rules: StartRules) -> asyncio.Task[None] | None:
+    """Start, or return a task that goes on trying."""
+    waiting_for = serving.opened.registry.health.waiting_for
+    startup = Startup(waiting_for)
+
+    async def attempt() -> None:
+        await asyncio.to_thread(rules.prepare)
+        await serving.start()
+
+    async def guarded(work: Awaitable[T]) -> T | None:
+        try:
+            return await work
+        except Exception as error:  # noqa: BLE001 - the server ends with it
+            waiting_for["server"] = "the start failed"
+            rules.fail(error)
+            return None
+
+    if await guarded(startup.try_once(attempt)) is False:
+        return asyncio.create_task(guarded(startup.wait(attempt)), name="start")
+    return None

@@ -33,6 +33,7 @@ from registry.units import (
     LinkLife,
     Listen,
     Networks,
+    OptionalListen,
     Origins,
     PartSize,
     Secret,
@@ -46,6 +47,7 @@ from registry.units import (
     is_loopback,
     one_of,
     parse_endpoint,
+    parse_unix,
 )
 
 Origin = Literal["default", "file", "credential", "env", "option"]
@@ -65,6 +67,9 @@ class HttpSettings:
     listen: Annotated[
         Listen, "Address to serve on; no host means all addresses, port 0 any free port."
     ] = "127.0.0.1:5000"
+    ops_listen: Annotated[
+        OptionalListen, "Second address, by plain HTTP, for health checks and metrics; empty: none."
+    ] = ""
     workers: Annotated[Count, "Processes that answer requests."] = 1
     external_url: Annotated[
         ExternalUrl, "The registry as clients reach it; empty: as each request says."
@@ -93,8 +98,11 @@ class HttpSettings:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host, without brackets and empty for all addresses, and port of `listen`."""
-        return parse_endpoint(self.listen)
+        """Host, without brackets and empty for all addresses, and port of `listen`.
+
+        A Unix socket counts as localhost: only this machine reaches it.
+        """
+        return ("localhost", 0) if parse_unix(self.listen) else parse_endpoint(self.listen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +331,9 @@ class LogSettings:
     ] = "text"
     level: Annotated[LogLevel, one_of(LogLevel), "The least that is written."] = "info"
     access: Annotated[Flag, "A line at level info for each request."] = True
+    probes: Annotated[
+        Flag, "Such a line also for /healthz, /readyz and /metrics when all is well."
+    ] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +357,8 @@ class Settings:
     source: Path | None
     origins: Mapping[str, Origin] = field(repr=False, compare=False)
     """Where each `section.key` comes from."""
+    secret_files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
+    """The files that secrets were read from."""
 
     @property
     def storage_root(self) -> Path:
@@ -355,6 +368,20 @@ class Settings:
     def find_root(self, store: StoreSettings) -> Path:
         """Folder of the blobs of a local store."""
         return self.data / (store.root or "storage")
+
+    def list_files(self) -> dict[str, Path]:
+        """Files that must be there before a server starts, by their settings."""
+        auth = self.auth
+        named = {
+            "http.tls_cert": self.http.tls_cert,
+            "http.tls_key": self.http.tls_key,
+            "http.tls_client_ca": self.http.tls_client_ca,
+            "auth.jwks_file": auth.jwks_file,
+            "auth.ca_file": auth.ca_file,
+            "upstream.ca_file": self.upstream.ca_file,
+        }
+        named |= {f"auth.oidc[{n}].jwks_file": each.jwks_file for n, each in enumerate(auth.oidc)}
+        return {key: self.data / name for key, name in named.items() if name}
 
     @property
     def database_url(self) -> str:
@@ -429,6 +456,7 @@ def load(
     values = {key: setting.default for key, setting in SETTINGS.items()}
     origins: dict[str, Origin] = dict.fromkeys(SETTINGS, "default")
     problems: list[str] = []
+    secret_files: list[Path] = []
     for source_values in (
         list(_from_document(document, f"file {source}")),
         list(_from_credentials(environ)),
@@ -439,6 +467,8 @@ def load(
         for given in source_values:
             try:
                 key = FILE_KEYS.get(given.key, given.key)
+                if key != given.key:
+                    secret_files.append(data / str(given.value))
                 values[key] = _read(given, data)
                 origins[key] = given.origin
             except ConfigError as problem:
@@ -448,9 +478,28 @@ def load(
         section: tree(**{each.name: values[f"{section}.{each.name}"] for each in fields(tree)})
         for section, tree in _SECTIONS.items()
     }
-    settings = Settings(data=data, source=source, origins=origins, **sections)
+    settings = Settings(
+        data=data, source=source, origins=origins, secret_files=tuple(secret_files), **sections
+    )
     _refuse(list(_conflicts(settings)))
     return settings
+
+
+def find_log_format(
+    *, config: Path | None, data: Path | None, environ: Mapping[str, str] | None = None
+) -> str:
+    """Return `log.format` as far as it can be read, whatever else is wrong with the settings."""
+    if environ is None:
+        environ = os.environ
+    if written := environ.get("MOORAGE_LOG__FORMAT"):
+        return "json" if written == "json" else "text"
+    data = (data or Path(environ.get("MOORAGE_DATA") or "data")).absolute()
+    try:
+        _, document = _read_document(config, data, environ)
+    except ConfigError:
+        return "text"
+    log = document.get("log")
+    return "json" if isinstance(log, dict) and log.get("format") == "json" else "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -642,6 +691,8 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         yield f"http.{there} is of use only with http.{missing}: set both, or neither"
     elif http.tls_client_ca and not http.tls_cert:
         yield "http.tls_client_ca is of use only with http.tls_cert and http.tls_key: set all three"
+    if http.ops_listen and http.ops_listen == http.listen:
+        yield "http.ops_listen must be another address than http.listen"
     if settings.auth.secret and len(settings.auth.secret) < SHORTEST_SECRET:
         yield (
             f"auth.secret has less than {SHORTEST_SECRET} characters; "

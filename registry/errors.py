@@ -9,6 +9,9 @@ from typing import Any
 class RegistryError(Exception):
     """A refusal or failure with a message for people and details that help to fix it."""
 
+    reason: str = ""
+    """What another server said, bounded and escaped: for operators, never for clients."""
+
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message)
         self.message = message
@@ -262,6 +265,10 @@ class DatabaseUnavailableError(RegistryError):
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class NotReadyError(RegistryError):
+    """The process has started and waits for its database or store."""
 
 
 class DatabaseMovingError(DatabaseUnavailableError):

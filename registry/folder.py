@@ -6,12 +6,24 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from registry.errors import ConfigError
+from storage import layouts
 
 _PAUSE = 0.05
+_OWN = {"moorage.toml", "keys", "storage"}
+"""What may be in the folder of a registry before it has started."""
+
+
+def explain(error: OSError, what: str, path: Path) -> ConfigError:
+    """Return an error that says why `what` cannot be used, and what to do about it."""
+    remedy = "choose another with --data"
+    if isinstance(error, PermissionError):
+        user = f"{os.geteuid()}:{os.getegid()}"
+        remedy = f"this process runs as {user}; run: chown -R {user} {path}, or {remedy}"
+    return ConfigError(f"{what} cannot be used ({error.strerror}: {error.filename}); {remedy}")
 
 
 class DataFolder:
@@ -20,20 +32,37 @@ class DataFolder:
     Processes hold its lock shared while they use it; a migration holds it alone.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, named: Iterable[str] = ()) -> None:
+        """`named`: what the settings put into the folder, which is there before the registry is."""
         self.path = path
+        self._named = frozenset(named)
         self._lock = -1
 
     def create(self) -> None:
-        """Make the folder, private; ConfigError if that cannot be."""
+        """Make the folder, private; ConfigError if that cannot be, or something else uses it."""
+        self.require_own()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open()
         except OSError as error:
+            raise explain(error, f"the data folder {self.path}", self.path) from error
+
+    def require_own(self) -> None:
+        """Raise ConfigError if the folder is neither a registry's nor empty."""
+        try:
+            names = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
+        except OSError as error:
+            raise explain(error, f"the data folder {self.path}", self.path) from error
+        if "lock" in names or any(name.startswith("moorage.db") for name in names):
+            return
+        foreign = layouts.list_foreign(names, _OWN | self._named)
+        if foreign:
+            layout = layouts.recognize(lambda path: (self.path / path).exists())
+            what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"
             raise ConfigError(
-                f"the data folder {self.path} cannot be used ({error.strerror}); "
-                "choose another with --data"
-            ) from error
+                f"the data folder {self.path} {what} and has no registry of Moorage. "
+                f"{layouts.REMEDY}; name the place with --data"
+            )
 
     def find_exposure(self) -> str | None:
         """Return what other accounts of the machine may do to the folder, with the remedy."""
@@ -48,9 +77,12 @@ class DataFolder:
 
     def open(self) -> None:
         """Use the folder; ConfigError unless `serve` has made it."""
-        if not (self.path / "lock").is_file():
-            raise ConfigError(f"no registry here: {self.path}. Name its folder with --data")
-        self._open()
+        try:
+            if not (self.path / "lock").is_file():
+                raise ConfigError(f"no registry here: {self.path}. Name its folder with --data")
+            self._open()
+        except OSError as error:
+            raise explain(error, f"the data folder {self.path}", self.path) from error
 
     def _open(self) -> None:
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC

@@ -10,10 +10,25 @@ fast the log grows.
 import json
 import logging
 import re
+import sys
+import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TextIO
+
+
+@dataclass
+class _State:
+    """How this process writes."""
+
+    format: str = "text"
+    owns_streams: bool = False
+
+
+_state = _State()
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The request that the current task works for; empty outside of requests."""
@@ -39,13 +54,34 @@ MOST_LINES = 500
 _BARE = re.compile(r"[^\s\"=\\]+")
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error; a record that cannot be written becomes one that can."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            return  # nobody reads standard error any more
+        lost = logging.makeLogRecord(
+            {
+                "name": "registry.logs",
+                "levelno": logging.ERROR,
+                "levelname": "ERROR",
+                "msg": "a record of %s cannot be written: %r: %r",
+                "args": (record.name, record.msg, error),
+                "request_id": "",
+            }
+        )
+        self.stream.write(self.format(lost) + self.terminator)
+
+
 def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - the setting's name
     """Send every record to standard error as `format`, text or json; call again to change it.
 
     `level` (debug, info, warning, error) is the least that is written; at debug, libraries stay at
     info, because their debug lines hold headers and statements. `access` asks for access lines.
     """
-    handler = logging.StreamHandler()
+    _state.format = format
+    handler = _Handler()
     handler.set_name(_HANDLER)
     handler.addFilter(_stamp)
     handler.setFormatter(_Formatter(_json if format == "json" else _text))
@@ -66,6 +102,30 @@ def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - th
     for name in ("alembic", "httpx"):
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
     logging.getLogger("moorage.access").disabled = not access
+
+
+def take_over() -> None:
+    """Log what Python itself would print: warnings, and exceptions that nothing catches."""
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(
+        args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback
+    )
+    sys.unraisablehook = lambda args: _log_uncaught(
+        args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback
+    )
+    _state.owns_streams = True
+
+
+def is_json_only() -> bool:
+    """Tell whether every line that this process writes must be JSON."""
+    return _state.owns_streams and _state.format == "json"
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    logging.getLogger("moorage").critical("uncaught exception", exc_info=(kind, error, trace))
 
 
 def _stamp(record: logging.LogRecord) -> bool:

@@ -18,6 +18,7 @@ _BYTES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1
 _LONGEST = 36_500 * _MILLISECONDS["d"]  # a century: every deadline fits a timestamp
 _LARGEST = (1 << 63) - 1  # what a column holds
 _PORTS = 1 << 16
+_SOCKET_PATH = 107  # bytes that the kernel has for the address of a Unix socket
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _QUANTITY = re.compile(r"([0-9]{1,19})([A-Za-z]+)")
@@ -76,6 +77,16 @@ def parse_endpoint(text: str) -> tuple[str, int]:
     return (match["host"] or "").strip("[]"), int(match["port"])
 
 
+def parse_unix(text: str) -> str:
+    """Return PATH of `unix:/PATH`, empty for all else; raise ValueError if it is no path."""
+    scheme, _, path = text.partition(":")
+    if scheme != "unix":
+        return ""
+    if not path.startswith("/") or "\0" in path or len(path.encode()) > _SOCKET_PATH:
+        raise ValueError(f"{text!r} is not unix: and an absolute path of at most 107 bytes")
+    return path
+
+
 def parse_url(text: str) -> str:
     """Return an http or https URL without credentials; raise ValueError for all else."""
     return _match_endpoint(_URL, text)[0]
@@ -127,8 +138,13 @@ def _mask_parameter(match: re.Match[str]) -> str:
 
 
 def _parse_listen(text: str) -> str:
-    parse_endpoint(text)
+    if not parse_unix(text):
+        parse_endpoint(text)
     return text
+
+
+def _parse_optional_listen(text: str) -> str:
+    return _parse_listen(text) if text else ""
 
 
 def _parse_external_url(text: str) -> str:
@@ -290,7 +306,10 @@ def format_window(window: tuple[int, int] | None) -> str:
 
 
 _DURATION = 'a duration with its unit, such as "30s"'
-_ENDPOINT = 'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses'
+_ENDPOINT = (
+    'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses, '
+    'or "unix:/run/moorage.sock"'
+)
 _BASE = 'scheme, host, port and perhaps a path, such as "https://registry.example.org"'
 _ORIGINS = 'a list of origins, such as ["https://ui.example.org"], or ["*"]'
 _PLACE = 'a URL, such as "https://gitlab.example.org/oauth/discovery/keys"'
@@ -320,6 +339,7 @@ Window = Annotated[
     Kind('a part of the day, such as "22:00-06:00"', str, parse_window, format_window),
 ]
 Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
+OptionalListen = Annotated[str, Kind(_ENDPOINT, str, _parse_optional_listen)]
 ExternalUrl = Annotated[str, Kind(_BASE, str, _parse_external_url)]
 Origins = Annotated[tuple[str, ...], Kind(_ORIGINS, list, _parse_origins, list)]
 Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]

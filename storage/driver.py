@@ -158,6 +158,12 @@ class Driver(Protocol):
         """
         ...
 
+    async def look(self) -> None:
+        """Raise what would keep `start` from succeeding. Makes no store, but may write and read a
+        test object in a bucket.
+        """
+        ...
+
     async def check(self) -> None:
         """Raise unless the store can be reached (for readiness)."""
         ...

@@ -1,12 +1,24 @@
-"""What a store can answer instead of bytes. No message holds a path or a driver's own text."""
+"""What a store can answer instead of bytes. No message holds a path or a driver's own text, except
+for StoreRefusedError at a start.
+"""
 
 
 class StoreError(Exception):
     """Base of everything a store raises."""
 
+    reason: str = ""
+    """What the store itself said, bounded and escaped: for operators, never for clients."""
+
 
 class StoreUnavailableError(StoreError):
     """The store cannot be read or written now; the request may be tried again later."""
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The store cannot be used until somebody changes a setting, a permission or the store."""
+
+    code: str = ""
+    """The object store's name for its refusal."""
 
 
 class StoreFullError(StoreUnavailableError):

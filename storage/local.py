@@ -22,7 +22,7 @@ from typing import TypeVar
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from storage import keys
+from storage import keys, layouts
 from storage.digest import ALGORITHMS, Hasher
 from storage.driver import Record, StoredObject
 from storage.errors import (
@@ -30,6 +30,7 @@ from storage.errors import (
     ObjectMissingError,
     StagedBusyError,
     StoreFullError,
+    StoreRefusedError,
     StoreUnavailableError,
 )
 from storage.piece_budget import PieceBudget
@@ -45,6 +46,7 @@ PAGE = 1000
 """Objects listed in one thread job."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OWN = re.compile(r"blobs|staging|VERSION[.][0-9a-f]+")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -58,6 +60,28 @@ def _faults(doing: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise StoreFullError(f"no room on the store's disk ({name} while {doing})") from error
         raise StoreUnavailableError(f"the store's disk failed ({name} while {doing})") from error
+
+
+@contextlib.contextmanager
+def _denials(root: Path) -> Iterator[None]:
+    """Say what to do about a folder that waiting does not make usable."""
+    try:
+        yield
+    except OSError as error:
+        user = f"{os.geteuid()}:{os.getegid()}"
+        remedies = {
+            errno.EACCES: f"this process runs as {user}; run: chown -R {user} {root}",
+            errno.EPERM: f"this process runs as {user}; run: chown -R {user} {root}",
+            errno.EROFS: "mount its file system for writing, or choose another folder",
+            errno.EEXIST: "it must be a folder",
+            errno.ENOTDIR: "it must be a folder",
+        }
+        if error.errno not in remedies:
+            raise
+        raise StoreRefusedError(
+            f"the storage folder {root} cannot be used ({error.strerror}: {error.filename}); "
+            f"{remedies[error.errno]}"
+        ) from error
 
 
 def _list_shards() -> list[str]:
@@ -113,7 +137,7 @@ class LocalDriver:
         await self.write(lambda: self._prepare(create=create))
 
     def _prepare(self, *, create: bool) -> None:
-        with _faults("preparing the folder"):
+        with _faults("preparing the folder"), _denials(self._root):
             if not create:
                 self._require_mounted()
             made = [p for p in (self._root, *self._root.parents) if not p.exists()]
@@ -122,12 +146,29 @@ class LocalDriver:
                 _fsync_folder(folder.parent)
             marker = self._root / "VERSION"
             if not marker.exists():
+                self._refuse_foreign()
                 self._create(marker)
-            if marker.read_bytes() != VERSION.encode():
-                raise StoreUnavailableError("the storage folder was made by another version")
+            self._require_version(marker)
             # Publishing is a rename, and a rename is atomic only within one file system.
             if len({p.stat().st_dev for p in (self._staging, self._root / "blobs")}) != 1:
-                raise StoreUnavailableError("staging/ and blobs/ must be on one file system")
+                raise StoreRefusedError("staging/ and blobs/ must be on one file system")
+
+    @staticmethod
+    def _require_version(marker: Path) -> None:
+        if marker.read_bytes() != VERSION.encode():
+            raise StoreRefusedError("the storage folder was made by another version")
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a folder that something else uses, before anything is written to it."""
+        names = [path.name for path in self._root.iterdir()]
+        foreign = layouts.list_foreign(names, [n for n in names if _OWN.fullmatch(n)])
+        if foreign:
+            layout = layouts.recognize(lambda path: (self._root / path).exists())
+            what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"
+            raise StoreRefusedError(
+                f"the storage folder {self._root} {what} and has no store of Moorage. "
+                f"{layouts.REMEDY}"
+            )
 
     def _create(self, marker: Path) -> None:
         """Make every shard now, so that no later write depends on a new folder being durable."""
@@ -157,6 +198,20 @@ class LocalDriver:
 
     async def _read(self, job: Callable[[], T]) -> T:
         return await settled(asyncio.get_running_loop().run_in_executor(self._readers, job))
+
+    async def look(self) -> None:
+        await self._read(self._look)
+
+    def _look(self) -> None:
+        with _faults("looking at the folder"), _denials(self._root):
+            marker = self._root / "VERSION"
+            if marker.exists():
+                self._require_version(marker)
+            elif self._root.exists():
+                self._refuse_foreign()
+            there = next(p for p in (self._root, *self._root.parents) if p.exists())
+            if not os.access(there, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
     async def check(self) -> None:
         await self._read(self._require_mounted)

@@ -27,6 +27,9 @@ class MemoryDriver:
     async def start(self, *, create: bool = True) -> None:
         del create  # there is nothing to prepare
 
+    async def look(self) -> None:
+        """Nothing can keep it from starting."""
+
     async def check(self) -> None:
         """Always there."""
 

@@ -6,10 +6,11 @@ be searched for in the bucket.
 """
 
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
-from storage import keys
+from storage import keys, layouts
 from storage.driver import Record, StoredObject
-from storage.errors import ObjectMissingError, StoreUnavailableError
+from storage.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from storage.s3_bucket import S3Bucket
 from storage.s3_client import LATE
 from storage.s3_reader import S3Reader
@@ -18,6 +19,7 @@ from storage.s3_state import S3State
 from storage.s3_upload import S3Upload
 
 VERSION = b"moorage storage 1\n"
+_OWN = {"VERSION", "SELFTEST", "blobs", "staging"}
 
 
 class S3Driver:
@@ -34,18 +36,48 @@ class S3Driver:
         self._bucket = S3Bucket(settings)
 
     async def start(self, *, create: bool = True) -> None:
+        if await self._find():
+            return
+        if not create:
+            raise StoreRefusedError(
+                "the bucket has no registry below its prefix; is it the right one?"
+            )
+        await self._bucket.put("VERSION", VERSION)
+
+    async def look(self) -> None:
+        await self._find()
+
+    async def _find(self) -> bool:
+        """Tell whether there is a store. StoreRefusedError if there cannot be one."""
+        foreign = layouts.list_foreign(await self._bucket.list_names(), _OWN)
+        if foreign and not await self._has("VERSION"):
+            self._refuse(foreign)
         await self._bucket.test()
         try:
             found = await self._bucket.fetch("VERSION")
-        except ObjectMissingError as error:
-            if not create:
-                raise StoreUnavailableError(
-                    "the bucket has no registry below its prefix; is it the right one?"
-                ) from error
-            await self._bucket.put("VERSION", VERSION)
-            return
+        except ObjectMissingError:
+            return False
         if found != VERSION:
-            raise StoreUnavailableError("the bucket's content was made by another version")
+            raise StoreRefusedError("the bucket's content was made by another version")
+        return True
+
+    async def _has(self, key: str) -> bool:
+        try:
+            await self._bucket.stat(key)
+        except ObjectMissingError:
+            return False
+        return True
+
+    def _refuse(self, foreign: list[str]) -> NoReturn:
+        """Refuse a bucket that something else uses, before anything is written to it."""
+        layout = "the data of Distribution" if foreign == ["docker"] else ""
+        if "oci-layout" in foreign:
+            layout = "an OCI image layout"
+        what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"
+        raise StoreRefusedError(
+            f"the bucket {what} below the prefix and has no registry of Moorage. {layouts.REMEDY};"
+            " the setting prefix makes a place of its own in a bucket"
+        )
 
     async def check(self) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from storage import keys
 from storage.driver import StoredObject
-from storage.errors import ObjectDamagedError, ObjectMissingError, StoreUnavailableError
+from storage.errors import ObjectDamagedError, StoreRefusedError
 from storage.piece_budget import PieceBudget
 from storage.s3_buffers import Buffers
 from storage.s3_client import (
@@ -22,6 +22,20 @@ from storage.settled import settled
 
 SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
 
+_MISSING = {"NoSuchBucket", "404"}
+_KEYS = "check access_key and secret_key, or the AWS variables, files or role that give the keys"
+_RIGHTS = "allow the keys to list, read, write and delete objects in it"
+_REGION = "check region and endpoint"
+_REMEDIES = {
+    **dict.fromkeys(_MISSING, "create it, or correct the setting bucket"),
+    **dict.fromkeys(
+        ("", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"), _KEYS
+    ),
+    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403"), f"{_KEYS}, and {_RIGHTS}"),
+    **dict.fromkeys(("PermanentRedirect", "AuthorizationHeaderMalformed", "301"), _REGION),
+}
+"""What to do about the refusals of object stores; no code: there were no keys to send."""
+
 PAGE = 1000
 """Objects that a store lists at once; none lists more."""
 
@@ -35,6 +49,7 @@ class S3Bucket:
         self.hashers = ThreadPoolExecutor(2, "s3-hash")
         self._client = S3Client(settings)
         self._budget = PieceBudget()
+        self._bucket = settings.bucket
         prefix = settings.prefix.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._conditions = {"IfNoneMatch": "*"}
@@ -46,15 +61,11 @@ class S3Bucket:
 
     async def test(self) -> None:
         """See that the store keeps exactly what it is sent, and whether it keeps out doubles."""
-        try:
-            await self._client.read("head_bucket")
-        except ObjectMissingError as error:
-            raise StoreUnavailableError("there is no such bucket") from error
         await self.write("put_object", "SELFTEST", body=SELFTEST, **self._kept)
         kept = await self.fetch("SELFTEST")
         if kept != SELFTEST:
             reason = "with its checksums inside" if SELFTEST in kept else "changed"
-            raise StoreUnavailableError(f"the object store keeps objects {reason}: do not use it")
+            raise StoreRefusedError(f"the object store keeps objects {reason}: do not use it")
         try:
             await self.write("put_object", "SELFTEST", body=SELFTEST, **self._conditions)
         except ConditionFailedError:
@@ -62,6 +73,22 @@ class S3Bucket:
         except NotImplementedByStoreError:
             pass
         self._conditions = {}
+
+    async def list_names(self) -> list[str]:
+        """Names directly below the prefix, at most PAGE, a folder's without its slash.
+
+        StoreRefusedError, with the remedy, if the bucket cannot be listed.
+        """
+        try:
+            answer = await self._client.read(
+                "list_objects_v2", Prefix=self._prefix, Delimiter="/", MaxKeys=PAGE
+            )
+        except StoreRefusedError as error:
+            raise _explain(error, self._bucket) from error
+        folders = [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
+        objects = [each["Key"] for each in answer.get("Contents", ())]
+        below = [each.removeprefix(self._prefix).rstrip("/") for each in (*folders, *objects)]
+        return [name for name in below if name]
 
     async def iter_objects(self, below: str) -> AsyncIterator[list[StoredObject]]:
         """All objects whose keys begin with `below`, as many at once as the store gives."""
@@ -155,3 +182,16 @@ class S3Bucket:
     async def close(self) -> None:
         await self._client.close()
         await settled(asyncio.to_thread(self.hashers.shutdown))
+
+
+def _explain(error: StoreRefusedError, bucket: str) -> StoreRefusedError:
+    """Say what to do about a refusal, with the store's own sentence."""
+    remedy = _REMEDIES.get(error.code, "check the settings of the store")
+    if error.code in _MISSING:
+        what = f'there is no such bucket: "{bucket}"'
+    else:
+        what = f'the object store refuses the bucket "{bucket}"'
+    said = f"{error.code}: {error.reason}" if error.reason else error.code or str(error)
+    explained = StoreRefusedError(f"{what} ({said}); {remedy}")
+    explained.code = error.code
+    return explained

@@ -28,6 +28,7 @@ from storage.errors import (
     ObjectMissingError,
     StoreError,
     StoreFullError,
+    StoreRefusedError,
     StoreUnavailableError,
 )
 from storage.s3_settings import S3Settings
@@ -70,6 +71,10 @@ _CODE = re.compile(r"[A-Za-z0-9]{1,64}")
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
 _AGAIN = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
+# The clock of a machine that has just started may be set later.
+_PASSING = {"RequestTimeTooSkewed"}
+_SENTENCE = 300
+"""Characters of the store's own words that are kept."""
 
 
 class UploadGoneError(StoreError):
@@ -111,6 +116,7 @@ class _Breaker:
         self._lock = threading.Lock()
         self._unanswered = 0
         self._next_try = 0.0
+        self._reason = ""
 
     def require_closed(self) -> None:
         with self._lock:
@@ -118,11 +124,15 @@ class _Breaker:
                 return
             now = time.monotonic()
             if now < self._next_try:
-                raise StoreUnavailableError("the object store does not answer")
+                unavailable = StoreUnavailableError("the object store does not answer")
+                unavailable.reason = self._reason
+                raise unavailable
             self._next_try = now + TRY_AGAIN
 
-    def note(self, *, answered: bool) -> None:
+    def note(self, *, answered: bool, reason: str = "") -> None:
+        """Count an attempt. `reason`: why there was no answer."""
         with self._lock:
+            self._reason = reason
             before, self._unanswered = self._unanswered, 0 if answered else self._unanswered + 1
             if self._unanswered == BROKEN_AFTER:
                 self._next_try = time.monotonic() + TRY_AGAIN
@@ -271,7 +281,7 @@ class S3Client:
                 return do(Bucket=self._bucket, Body=sent, **arguments)
 
         repeated = False
-        told = ""
+        told = reason = ""
         problem: Exception | None = None
         for pause in (*PAUSES, None):
             try:
@@ -282,13 +292,17 @@ class S3Client:
                 repeated = True
                 problem = error
                 told = "the object store does not answer"
+                reason = _bound(str(error.__cause__))
             except ClientError as error:
                 problem = error
                 told = _judge(error, operation, repeated=repeated)
+                reason = _find_sentence(error)
             if pause is None or time.monotonic() - begun > RETRY_WITHIN:
                 break
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-        raise StoreUnavailableError(told) from problem
+        unavailable = StoreUnavailableError(told)
+        unavailable.reason = reason
+        raise unavailable from problem
 
     async def on_thread(
         self,
@@ -316,9 +330,9 @@ class S3Client:
             self._breaker.note(answered=True)
             raise
         except NoCredentialsError as error:
-            raise StoreUnavailableError("there are no keys for the object store") from error
+            raise StoreRefusedError("there are no keys for the object store") from error
         except _FAILURES as error:
-            self._breaker.note(answered=False)
+            self._breaker.note(answered=False, reason=_bound(str(error)))
             raise _NoAnswerError from error
         self._breaker.note(answered=True)
         return done
@@ -373,4 +387,21 @@ def _judge(error: ClientError, operation: str, *, repeated: bool) -> str:
         raise known(message) from error
     if status >= 500 or status in {408, 429} or code in _AGAIN:  # noqa: PLR2004
         return message
-    raise StoreUnavailableError(message) from error
+    refused = StoreUnavailableError(message) if code in _PASSING else StoreRefusedError(message)
+    refused.reason = _find_sentence(error)
+    if isinstance(refused, StoreRefusedError):
+        refused.code = shown
+    raise refused from error
+
+
+def _find_sentence(error: ClientError) -> str:
+    """Return the store's own sentence of a refusal; empty if there is none, as after a HEAD."""
+    return _bound(str(error.response.get("Error", {}).get("Message") or ""))
+
+
+def _bound(text: str) -> str:
+    """Return the first characters of what another server wrote, without control characters."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in text[:_SENTENCE]
+    )

@@ -52,5 +52,10 @@ class Stores:
         if self.old is not None:
             await self.old.driver.start(create=False)
 
+    async def look(self) -> None:
+        """Raise what would keep `start` from succeeding."""
+        for store in self:
+            await store.driver.look()
+
     async def close(self) -> None:
         await asyncio.gather(*(store.driver.close() for store in self))

@@ -47,6 +47,7 @@ def test_the_defaults(tmp_path: Path) -> None:
         "config": None,
         "http": {
             "listen": "127.0.0.1:5000",
+            "ops_listen": "",
             "workers": 1,
             "external_url": "",
             "cors_origins": [],
@@ -166,7 +167,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "ca_file": "",
         },
         "retention": {"interval": "1h", "pulls": "1m"},
-        "log": {"format": "text", "level": "info", "access": True},
+        "log": {"format": "text", "level": "info", "access": True, "probes": True},
     }
 
 

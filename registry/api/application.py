@@ -14,11 +14,12 @@ from registry.api.cors import Cors, Preflights
 from registry.api.gate import Gate
 from registry.api.guard import Guard
 from registry.api.observe import Observer
-from registry.api.ops import Ops
+from registry.api.ops import HEALTH, METRICS, READINESS, Ops
 from registry.api.prefix import Prefix
 from registry.api.proxies import Proxies
 from registry.api.rates import Limits
 from registry.api.settings import ApiSettings
+from registry.api.start_gate import StartGate
 from registry.api.token import KeysEndpoint, TokenEndpoint
 from registry.api.v2.routes import ROUTES
 from registry.errors import EndpointUnknownError, MethodUnknownError
@@ -40,26 +41,36 @@ def build(
     ]
     routes.append(Route("/token", TokenEndpoint(guard, access.tokens, settings.body_idle)))
     routes += list_admin_routes(registry, access, guard, settings.body_idle)
-    routes += [
-        Route(path, _ReadOnly(path, handler))
-        for path, handler in {
-            "/": ops.get_page,
-            "/healthz": ops.get_health,
-            "/readyz": ops.get_readiness,
-            "/metrics": ops.get_metrics,
-            "/.well-known/jwks.json": KeysEndpoint(guard).get_keys,
-        }.items()
-    ]
+    paths = {
+        "/": ops.get_page,
+        **_list_probes(ops),
+        "/.well-known/jwks.json": KeysEndpoint(guard).get_keys,
+    }
+    if not settings.metrics:
+        del paths[METRICS]
+    routes += [Route(path, _ReadOnly(path, handler)) for path, handler in paths.items()]
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
-    app: ASGIApp = Gate(router)
+    app: ASGIApp = Gate(StartGate(router, registry.health))
     if settings.cors_origins:
         app = Preflights(app, guard.sites)
-    app = Observer(app)
+    app = Observer(app, log_probes=settings.log_probes)
     if settings.cors_origins:
         app = Cors(app, guard.sites)
     if path := urlsplit(settings.external_url).path:
         app = Prefix(app, path)
     return Proxies(app, settings.trusted_proxies, settings.external_url)
+
+
+def build_ops(registry: Registry, *, log_probes: bool) -> ASGIApp:
+    """Health checks and metrics alone."""
+    probes = _list_probes(Ops(registry))
+    routes = [Route(path, _ReadOnly(path, handler)) for path, handler in probes.items()]
+    router = Router(routes, redirect_slashes=False, default=_unknown)
+    return Observer(Gate(router), log_probes=log_probes)
+
+
+def _list_probes(ops: Ops) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+    return {HEALTH: ops.get_health, READINESS: ops.get_readiness, METRICS: ops.get_metrics}
 
 
 class _ReadOnly:

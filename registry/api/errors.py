@@ -75,6 +75,7 @@ TABLE: Mapping[type[Exception], Wire] = {
     errors.TooManyRequestsError: Wire(429, "TOOMANYREQUESTS"),
     errors.BusyError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.DatabaseUnavailableError: Wire(503, "UNAVAILABLE", _RETRY),
+    errors.NotReadyError: Wire(503, "UNAVAILABLE", _RETRY),
     errors.DatabaseFullError: Wire(507, "UNAVAILABLE", _RETRY),
     errors.UpstreamError: Wire(503, "UNAVAILABLE", _RETRY),
     StoreError: Wire(503, "UNAVAILABLE", _RETRY),

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import logs, metrics
 from registry.api.errors import answer, find_wire
-from registry.errors import ClientGoneError, DatabaseUnavailableError
+from registry.api.ops import PROBES
+from registry.errors import ClientGoneError, DatabaseUnavailableError, NotReadyError
 from storage.errors import StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ LINGER = 1.0
 """Seconds for which the rest of a refused body is read and dropped. Closing at once would reset
 the connection, and the client would lose the answer that says why."""
 
+_OK = 200
 _SERVER_ERROR = 500
 _CLIENT_GONE = 499
 
@@ -31,8 +33,10 @@ _CLIENT_GONE = 499
 class Observer:
     """ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, log_probes: bool = True) -> None:
+        """`log_probes`: whether probes that succeed have access lines."""
         self._app = app
+        self._log_probes = log_probes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +51,7 @@ class Observer:
             await exchange.fail(error)
         finally:
             metrics.IN_FLIGHT.dec()
-            exchange.note()
+            exchange.note(log_probes=self._log_probes)
             logs.request_id.reset(token)
 
 
@@ -123,7 +127,8 @@ class _Exchange:
             metrics.STORAGE_ERRORS.labels(kind).inc()
         elif isinstance(error, DatabaseUnavailableError):
             metrics.DATABASE_ERRORS.inc()
-        if wire.status >= _SERVER_ERROR:
+        # What a starting process waits for is logged once, not for each request.
+        if wire.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
             # Where it was when the database went away says nothing, a hundred times a second.
             away = isinstance(error, DatabaseUnavailableError)
             logger.error("request failed: %s", error, exc_info=None if away else error)
@@ -136,7 +141,7 @@ class _Exchange:
                 response.body = b""
             await response(self.scope, self.receive, self.send)
 
-    def note(self) -> None:
+    def note(self, *, log_probes: bool) -> None:
         method = str(self.scope["method"])
         route = str(self.scope["moorage.route"])
         seconds = time.monotonic() - self._started
@@ -146,7 +151,8 @@ class _Exchange:
         metrics.SECONDS.labels(method, route).observe(seconds)
         metrics.BYTES_IN.inc(self._in)
         metrics.BYTES_OUT.inc(self._out)
-        if access.isEnabledFor(logging.INFO):
+        quiet = not log_probes and route in PROBES and self._status == _OK
+        if access.isEnabledFor(logging.INFO) and not quiet:
             client = self.scope.get("client") or ("-", 0)
             access.info(
                 "request",

@@ -13,6 +13,12 @@ from registry.api.errors import RETRY_AFTER
 from registry.errors import DatabaseUnavailableError
 from registry.services.registry import Registry
 
+HEALTH = "/healthz"
+READINESS = "/readyz"
+METRICS = "/metrics"
+PROBES = frozenset({HEALTH, READINESS, METRICS})
+"""What machines ask every few seconds."""
+
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Moorage</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem}}
@@ -61,6 +67,13 @@ class Ops:
 
     async def get_metrics(self, request: Request) -> Response:
         del request
+        if not self._registry.health.waiting_for:
+            await self._count()
+        text = await run_in_threadpool(metrics.render)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _count(self) -> None:
+        """Read the figures that are in the database."""
         # Without a database they stay as they were: the other figures matter most then.
         with contextlib.suppress(DatabaseUnavailableError):
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
@@ -71,5 +84,3 @@ class Ops:
             scrub = await self._registry.scrub.find()
             if scrub is not None and scrub.finished_at is not None:
                 metrics.SCRUB_FINISHED.set(scrub.finished_at / 1_000_000)
-        text = await run_in_threadpool(metrics.render)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -57,7 +57,7 @@ class Proxies:
     def _placed(self, scope: Scope) -> Scope:
         headers = Headers(scope=scope)
         client = scope.get("client")
-        told = self._ask(client, headers)
+        told = self._ask(client, headers, local=_is_unix(scope))
         scheme = told.scheme or scope["scheme"]
         host = told.host or _find_own_host(headers, scope)
         return {
@@ -68,11 +68,13 @@ class Proxies:
             "moorage.base": self._external_url or f"{scheme}://{host}",
         }
 
-    def _ask(self, client: tuple[str, int] | None, headers: Headers) -> _Hop:
-        """What trusted proxies say of the request, as far as it can be read."""
+    def _ask(self, client: tuple[str, int] | None, headers: Headers, *, local: bool) -> _Hop:
+        """What trusted proxies say of the request, as far as it can be read. `local`: it came over
+        a Unix socket, which only a proxy may write to.
+        """
         told = _Hop()
         address = _read_address(client[0].partition("%")[0]) if client else None
-        for hop in _list_hops(headers) if self._trusts(address) else ():
+        for hop in _list_hops(headers) if local or self._trusts(address) else ():
             address = _read_address(hop.address)
             scheme = hop.scheme.lower()
             told = _Hop(
@@ -128,6 +130,12 @@ def _read_address(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def _is_unix(scope: Scope) -> bool:
+    """Tell whether the request came over a Unix socket, whose address has no port."""
+    server = scope.get("server")
+    return server is not None and server[1] is None and server[0].startswith("/")
 
 
 def _is_host(text: str) -> bool:

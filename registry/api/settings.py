@@ -13,7 +13,8 @@ class ApiSettings:
     `requests` per second and `uploads` begun per minute, of an address and of a principal, 0 for
     any number. `local`: only this machine reaches the registry. `cors_origins`: origins of pages
     that may use it, or `*`. `realm` is where tokens are to be had, if not here, for
-    `realm_service`.
+    `realm_service`. `metrics` is false where they have a listener of their own; `log_probes` as
+    `log.probes`.
     """
 
     body_idle: float = 30.0
@@ -31,3 +32,5 @@ class ApiSettings:
     large_answers: int = 32 << 20
     realm: str = ""
     realm_service: str = ""
+    metrics: bool = True
+    log_probes: bool = True

@@ -11,7 +11,7 @@ from registry.auth.sealing import unseal
 from registry.cli import db, output
 from registry.cli.backup import complain_of, count, find_passphrase, shown
 from registry.cli.parsing import read_count
-from registry.cli.settings import load_settings
+from registry.cli.settings import find_folder, load_settings
 from registry.config import Settings
 from registry.errors import ConfigError, ConflictError
 from registry.folder import DataFolder
@@ -25,7 +25,7 @@ def restore(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     parallel = read_count(args.parallel, "--parallel")
     logs.configure(settings.log.format, "warning", access=False)
-    folder = DataFolder(settings.data)
+    folder = find_folder(settings)
     folder.create()
     progress = Progress()
 

@@ -1,21 +1,37 @@
 """`moorage config`: look at the settings before anything depends on them."""
 
 import argparse
+import asyncio
 
-from registry.cli import db, output
+from registry import logs
+from registry.cli import checks, db, output
 from registry.cli.settings import load_settings
-from registry.config import require_safe_listen
+from registry.config import Settings, require_safe_listen
 from registry.config import show as show_settings
 
 
 def check(args: argparse.Namespace) -> int:
     settings = load_settings(args)
-    require_safe_listen(settings, lambda: db.has_users(settings))
+    logs.configure(settings.log.format, "warning", access=False)
+    checks.require_files(settings)
+    # Without --connect, no other server is asked whether there are users.
+    if args.connect or db.is_embedded(settings):
+        require_safe_listen(settings, lambda: db.has_users(settings))
+    if args.connect:
+        _connect(settings)
     if args.json:
         output.write_json({"ok": True})
     else:
         output.write("The settings are good.")
     return 0
+
+
+def _connect(settings: Settings) -> None:
+    """Open the database and the stores as a server does, but make neither."""
+    from registry.app import look_at_stores  # noqa: PLC0415 - takes long to import
+
+    db.look(settings)
+    asyncio.run(look_at_stores(settings))
 
 
 def show(args: argparse.Namespace) -> int:

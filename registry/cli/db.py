@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from registry.cli import output
-from registry.cli.settings import load_settings
-from registry.config import Settings
+from registry.cli.settings import find_folder, load_settings
+from registry.config import Settings, require_safe_listen
 from registry.folder import DataFolder
-from registry.metadata import migrate, users
+from registry.metadata import migrate, reachable, users
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import SchemaState
 
@@ -83,6 +83,36 @@ def warn_if_remote(settings: Settings) -> None:
         )
 
 
+def require_reachable(settings: Settings) -> None:
+    """Raise DatabaseUnavailableError where waiting may help, ConfigError otherwise. Blocking."""
+    reachable.require_reachable(settings.database_url)
+
+
+def look(settings: Settings) -> None:
+    """Raise what would keep `prepare` from succeeding. Creates and changes nothing. Blocking."""
+    made = not is_embedded(settings) or _file(settings).exists()
+    if made or settings.database.url:  # else the folder is made as well
+        require_reachable(settings)
+    if not made:
+        return
+    state = read_state(settings)
+    # What is empty is filled by the first server, and an older embedded database upgraded.
+    made_at_start = not state.version or (is_embedded(settings) and state.version < migrate.VERSION)
+    if not made_at_start or not (is_embedded(settings) or migrate.is_bare(settings.database_url)):
+        migrate.require_usable(state)
+
+
+def prepare(settings: Settings, folder: DataFolder) -> None:
+    """Make the database usable for a server. Blocking.
+
+    Raises DatabaseUnavailableError where waiting may help, ConfigError or SchemaError where
+    somebody must change something.
+    """
+    require_reachable(settings)
+    make_usable(settings, folder)
+    require_safe_listen(settings, lambda: has_users(settings))
+
+
 def make_usable(settings: Settings, folder: DataFolder) -> None:
     """Create or upgrade an embedded database, and create any other in one that has nothing in it;
     SchemaError for one that does not fit.
@@ -110,7 +140,7 @@ def enter(settings: Settings, folder: DataFolder) -> None:
 
 def upgrade(args: argparse.Namespace) -> int:
     settings = load_settings(args)
-    folder = DataFolder(settings.data)
+    folder = find_folder(settings)
     folder.create()
     changed = bring_up_to_date(settings, folder)
     folder.close()
@@ -124,7 +154,7 @@ def upgrade(args: argparse.Namespace) -> int:
 
 def status(args: argparse.Namespace) -> int:
     settings = load_settings(args)
-    folder = DataFolder(settings.data)
+    folder = find_folder(settings)
     enter(settings, folder)
     state = read_state(settings)
     folder.close()

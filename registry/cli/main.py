@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 from registry.cli import access, confirmation
 from registry.cli.output import ReaderGoneError, complain, flush, leave
 from registry.cli.parsing import add_command, add_group
-from registry.errors import RegistryError
+from registry.cli.reporting import EXPECTED, describe
 from registry.version import find_version
-from storage.digest import DigestInvalidError
-from storage.errors import StoreError
 
 if TYPE_CHECKING:
     from registry.cli.parsing import Commands
@@ -32,7 +30,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
-    serve.add_argument("--listen", metavar="HOST:PORT", help="address (default 127.0.0.1:5000)")
+    serve.add_argument(
+        "--listen", metavar="HOST:PORT|unix:PATH", help="address (default 127.0.0.1:5000)"
+    )
     serve.add_argument("--workers", metavar="N", help="worker processes (default 1)")
     worker = add_command(
         commands, "worker", "run the background jobs alone", "worker:work", [shared]
@@ -161,7 +161,12 @@ def _add_backup(group: "Commands", printing: argparse.ArgumentParser) -> None:
 
 
 def _add_config(group: "Commands", printing: argparse.ArgumentParser) -> None:
-    add_command(group, "check", "check the settings, change nothing", "config:check", [printing])
+    check = add_command(
+        group, "check", "check the settings, change nothing", "config:check", [printing]
+    )
+    check.add_argument(
+        "--connect", action="store_true", help="open the database and the stores as well"
+    )
     add_command(group, "show", "show the settings in force", "config:show", [printing])
 
 
@@ -256,8 +261,8 @@ def _run(argv: Sequence[str] | None) -> int:
     )
     try:
         return command(args)
-    except (RegistryError, StoreError, DigestInvalidError) as error:
-        complain(str(error))
+    except EXPECTED as error:
+        complain(describe(error))
         return FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED

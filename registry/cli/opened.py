@@ -10,8 +10,7 @@ from registry.app import Opened, started
 from registry.auth.books import Actor
 from registry.auth.principals import OPERATOR
 from registry.cli import db
-from registry.cli.settings import load_settings
-from registry.folder import DataFolder
+from registry.cli.settings import find_folder, load_settings
 from registry.services.registry import Registry
 
 T = TypeVar("T")
@@ -28,7 +27,7 @@ def run_opened(
     """As above, on all that there is. `create`: where there is no registry, make one."""
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
-    folder = DataFolder(settings.data)
+    folder = find_folder(settings)
     if create:
         folder.create()
         db.make_usable(settings, folder)

@@ -3,11 +3,16 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from registry import logs
+
+logger = logging.getLogger("moorage")
 
 _BAR = 30
 _EVERY = 0.2
@@ -133,4 +138,8 @@ async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
 
 
 def complain(message: str) -> None:
-    sys.stderr.write(f"moorage: {_printable(message)}\n")
+    """Write an error for people, or as a record where every line must be JSON."""
+    if logs.is_json_only():
+        logger.error("%s", message)
+    else:
+        sys.stderr.write(f"moorage: {_printable(message)}\n")

@@ -1,6 +1,7 @@
 """`moorage serve`: run the registry."""
 
 import argparse
+import asyncio
 import atexit
 import gc
 import logging
@@ -8,61 +9,115 @@ import os
 import shutil
 import signal
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from uvicorn.config import STARTUP_FAILURE
+
 from registry import logs
 from registry.auth.rules import HOW_TO_HIDE
-from registry.cli import db, output
-from registry.cli.settings import load_settings
-from registry.cli.tls import TlsContext, TlsFiles
+from registry.cli import checks, db, listening, output
+from registry.cli.reporting import report
+from registry.cli.settings import find_folder, start_logging
+from registry.cli.tls import TlsContext, load_tls
 from registry.cli.workers import Supervisor
 from registry.config import Settings, is_readable, require_safe_listen
-from registry.errors import ConfigError
 from registry.folder import DataFolder
 from registry.server.descriptors import fit_connections, raise_limit
 from registry.server.limits import ServerLimits
 
 logger = logging.getLogger(__name__)
 
-_BACKLOG = 2048
-
 
 def serve(args: argparse.Namespace) -> int:
+    # A terminal or session that ends, or a habit of other daemons, must not cut uploads.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = {"http.listen": args.listen, "http.workers": args.workers}
-    settings = load_settings(args, {k: v for k, v in options.items() if v is not None})
-    logs.configure(settings.log.format, settings.log.level, access=settings.log.access)
-    require_safe_listen(settings, lambda: db.has_users(settings))
+    settings = start_logging(args, {k: v for k, v in options.items() if v is not None})
+    checks.require_files(settings)
+    if db.is_embedded(settings):  # before anything is created
+        require_safe_listen(settings, lambda: db.has_users(settings))
     if is_readable(settings):
         listen = settings.http.listen
         logger.warning("%s is served without TLS to other machines: %s", listen, HOW_TO_HIDE)
-    tls = _load_tls(settings)
-    sockets = _bind(settings.http.listen)
-    folder = DataFolder(settings.data)
+    tls = load_tls(settings)
+    sockets = listening.bind(settings.http.listen, "--listen")
+    ops = (
+        listening.bind(settings.http.ops_listen, "http.ops_listen")
+        if settings.http.ops_listen
+        else []
+    )
+    folder = find_folder(settings)
     folder.create()
     if exposure := folder.find_exposure():
         logger.warning("%s", exposure)
-    db.make_usable(settings, folder)
-    _greet(settings, sockets)
-    if settings.http.workers == 1:
-        return _work(settings, sockets, tls)
-    _share_metrics(settings.data)
+    try:
+        return _serve(settings, _Sockets(sockets, ops), tls, folder)
+    finally:
+        for listen in (settings.http.listen, settings.http.ops_listen):
+            listening.remove(listen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """Where a server listens."""
+
+    public: list[socket.socket]
+    ops: list[socket.socket]
+    """For health checks and metrics."""
+
+    def close(self) -> None:
+        # While the parent has them open, the kernel takes connections that nobody will answer.
+        for bound in (*self.public, *self.ops):
+            bound.close()
+
+
+def _serve(
+    settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder: DataFolder
+) -> int:
+    alone = settings.http.workers == 1
+    if not alone:
+        _share_metrics(settings.data)
+    _try_start(settings, folder)
+    _greet(settings, sockets.public)
+    if alone:
+        return min(_work(settings, sockets, tls, folder), 1)
     from registry import app  # noqa: F401, PLC0415 - loaded once, shared by the workers
 
     gc.freeze()
-
-    def close_sockets() -> None:
-        # While the parent has them open, the kernel takes connections that nobody will answer.
-        for bound in sockets:
-            bound.close()
-
     supervisor = Supervisor(
         settings.http.workers,
-        lambda: _work(settings, sockets, tls),
+        lambda: _work(settings, sockets, tls, folder),
         drain=settings.http.stop_delay + settings.http.drain,
-        at_stop=close_sockets,
+        at_stop=sockets.close,
     )
     return supervisor.run()
+
+
+def _try_start(settings: Settings, folder: DataFolder) -> None:
+    """Open the registry once and close it, so that what keeps it from starting is said first.
+
+    A database or store that does not answer is only logged: the workers wait for it.
+    """
+    from registry.app import rehearse  # noqa: PLC0415 - after the metrics were shared
+    from registry.services.startup import Startup  # noqa: PLC0415
+
+    async def attempt() -> None:
+        await asyncio.to_thread(db.prepare, settings, folder)
+        await rehearse(settings)
+        await asyncio.to_thread(_warn_of_open_mode, settings)
+
+    asyncio.run(Startup({}).try_once(attempt))
+
+
+def _warn_of_open_mode(settings: Settings) -> None:
+    if settings.auth.mode == "none" and db.has_users(settings):
+        logger.warning(
+            'there are users, but auth.mode = "none": nobody signs in, and whoever reaches %s may '
+            "push and delete; remove auth.mode to make everybody sign in",
+            settings.http.listen,
+        )
 
 
 def _share_metrics(data: Path) -> None:
@@ -83,60 +138,27 @@ def _share_metrics(data: Path) -> None:
     atexit.register(remove)
 
 
-def _load_tls(settings: Settings) -> TlsContext | None:
-    """The certificate to serve with, if there is to be one; ConfigError."""
-    http, data = settings.http, settings.data
-    if not http.tls_cert:
-        return None
-    client_ca = data / http.tls_client_ca if http.tls_client_ca else None
-    return TlsContext(TlsFiles(data / http.tls_cert, data / http.tls_key, client_ca))
-
-
-def _bind(listen: str) -> list[socket.socket]:
-    """Listening sockets for `HOST:PORT`; an empty host means all addresses. ConfigError."""
-    host, _, port_text = listen.rpartition(":")
-    port = int(port_text)
-    sockets: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(
-            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        for family, kind, protocol, _, address in found:
-            bound = socket.socket(family, kind, protocol)
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            bound.bind((address[0], port, *address[2:]))
-            bound.listen(_BACKLOG)
-            bound.setblocking(False)
-            bound.set_inheritable(True)
-            port = bound.getsockname()[1]  # the same for every address where it was 0
-            sockets.append(bound)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {listen} ({error.strerror}); is something else using port {port}? "
-            "Choose another with --listen HOST:PORT"
-        ) from error
-    return sockets
-
-
 def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
-    port = sockets[0].getsockname()[1]
     scheme = "https" if settings.http.tls_cert else "http"
-    for bound in sockets:
-        host = bound.getsockname()[0]
-        shown = f"[{host}]" if ":" in host else host
-        output.write(f"Moorage listens on {scheme}://{shown}:{port}")
+    addresses = listening.list_addresses(sockets, scheme)
+    if logs.is_json_only():
+        logger.info("listening", extra={"addresses": addresses, "data": str(settings.data)})
+        return
+    for address in addresses:
+        output.write(f"Moorage listens on {address}")
     output.write(f"Data lies in {settings.data.resolve()}")
     named = urlsplit(settings.http.external_url)
     if named.path:
         # No reference of an image can say where it is: clients put /v2/ first.
         output.write(f"Clients reach it at {settings.http.external_url}")
+        output.flush()
         return
-    host = named.netloc or f"localhost:{port}"
+    _, _, port = addresses[0].rpartition(":")
+    host = named.netloc or (f"localhost:{port}" if port.isdecimal() else "localhost")
     output.write("To push an image:")
     output.write(f"  docker tag IMAGE {host}/IMAGE")
     output.write(f"  docker push {host}/IMAGE")
+    output.flush()  # a pipe or file gets it only at the end otherwise
 
 
 def _find_limits(settings: Settings) -> ServerLimits:
@@ -159,29 +181,37 @@ def _find_limits(settings: Settings) -> ServerLimits:
     )
 
 
-def _work(settings: Settings, sockets: list[socket.socket], tls: TlsContext | None) -> int:
+def _work(settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder: DataFolder) -> int:
     """Serve until told to stop; the exit status."""
     # After the metrics were shared.
-    from registry.app import asgi, compose  # noqa: PLC0415
+    from registry.app import StartRules, asgi, compose, ops_asgi  # noqa: PLC0415
     from registry.server.server import Server  # noqa: PLC0415
 
     opened = compose(settings)
     health = opened.registry.health
+    failures: list[Exception] = []
 
     def on_stop() -> None:
         health.draining = True
 
+    def fail(error: Exception) -> None:
+        report(error)
+        failures.append(error)
+        server.end()
+
     server = Server(
-        asgi(settings, opened),
+        asgi(settings, opened, StartRules(lambda: db.prepare(settings, folder), fail)),
         _find_limits(settings),
         drain=settings.http.drain,
         stop_delay=settings.http.stop_delay,
         tls=tls,
         background=tls.watch if tls else None,
         on_stop=on_stop,
+        ops_app=ops_asgi(settings, opened),
+        ops_sockets=sockets.ops,
     )
     # uvicorn raises the signal once more when it is done; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    server.run(sockets)
-    return 0 if server.started else 1
+    server.run(sockets.public)
+    return 0 if server.started and not failures else STARTUP_FAILURE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
+from registry.config import Settings
 from registry.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,15 @@ class TlsContext(ssl.SSLContext):
             logger.error("the former certificate stays in use: %s", error)  # noqa: TRY400 - expected
         else:
             logger.info("new connections use the new certificate in %s", self._files.certificate)
+
+
+def load_tls(settings: Settings) -> TlsContext | None:
+    """Return the certificate to serve with, None if there is to be none; ConfigError."""
+    http, data = settings.http, settings.data
+    if not http.tls_cert:
+        return None
+    client_ca = data / http.tls_client_ca if http.tls_client_ca else None
+    return TlsContext(TlsFiles(data / http.tls_cert, data / http.tls_key, client_ca))
 
 
 def _identify(files: TlsFiles) -> list[tuple[int, ...]]:

@@ -6,12 +6,11 @@ import logging
 import signal
 from pathlib import Path
 
-from registry import logs
-from registry.app import compose_runner, started
-from registry.cli import db, heartbeat, output
-from registry.cli.settings import load_settings
+from registry.app import Opened, compose, compose_runner, require_ready
+from registry.cli import checks, db, heartbeat, output
+from registry.cli.settings import find_folder, load_settings, start_logging
 from registry.config import Settings
-from registry.folder import DataFolder
+from registry.services.startup import Startup
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +20,10 @@ _NOT_HEALTHY = 1
 def work(args: argparse.Namespace) -> int:
     if args.check:
         return _check(load_settings(args).data)
-    settings = load_settings(args)
-    logs.configure(settings.log.format, settings.log.level, access=False)
-    folder = DataFolder(settings.data)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    settings = start_logging(args, access=False)
+    checks.require_files(settings)
+    folder = find_folder(settings)
     db.enter(settings, folder)
     db.warn_if_remote(settings)
     try:
@@ -48,11 +48,36 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with started(settings) as opened:
-        runner = compose_runner(settings, opened)
-        runner.start()
-        logger.info("the jobs run here")
+    opened = compose(settings)
+    try:
         async with heartbeat.beating(settings.data, opened.registry.health):
-            await stop.wait()
-        logger.info("stopping")
-        await runner.stop()
+            if await _open(settings, opened, stop):
+                runner = compose_runner(settings, opened)
+                runner.start()
+                logger.info("the jobs run here")
+                await stop.wait()
+                logger.info("stopping")
+                await runner.stop()
+    finally:
+        await opened.close()
+
+
+async def _open(settings: Settings, opened: Opened, stop: asyncio.Event) -> bool:
+    """Wait for the database and the stores; return false if told to stop before they are there."""
+
+    async def attempt() -> None:
+        await asyncio.to_thread(db.require_reachable, settings)
+        await require_ready(opened)
+
+    waiting_for = opened.registry.health.waiting_for
+    waiting_for["server"] = "starting"
+    opening = asyncio.create_task(Startup(waiting_for).wait(attempt))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not opening.done():
+        opening.cancel()
+        await asyncio.wait({opening})
+        return False
+    opening.result()
+    return True

@@ -11,6 +11,7 @@ from types import FrameType
 from uvicorn.config import STARTUP_FAILURE
 
 from registry.cli.output import complain
+from registry.cli.reporting import report
 
 _PR_SET_PDEATHSIG = 1
 _RESTART_PAUSE = 1.0
@@ -73,6 +74,8 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             if os.getppid() == parent:
                 code = self._work()
+        except Exception as error:  # noqa: BLE001 - the process ends here, and says why
+            report(error)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -379,7 +379,11 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
 
-def _endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
-    """Return host and port of one end; None of a Unix socket."""
+def _endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int | None] | None:
+    """Return host and port of one end; of a Unix socket its path and no port, None of its client's
+    end.
+    """
     address = transport.get_extra_info(name)
+    if isinstance(address, str) and address:
+        return address, None
     return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

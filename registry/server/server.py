@@ -7,8 +7,9 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,6 +24,24 @@ logger = logging.getLogger(__name__)
 
 LINGER = 1.0
 """Seconds for which a stopping server goes on to answer on connections that are open."""
+
+
+_OPS_LIMITS = ServerLimits(connections=32, per_address=0)
+
+
+def _configure(app: ASGIApp, lifespan: Literal["on", "off"], drain: float) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Connection,  # type: ignore[arg-type] # buffered protocols serve as well
+        ws="none",
+        loop="asyncio",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # registry.api.proxies reads them
+        timeout_graceful_shutdown=max(1, round(drain)),
+    )
 
 
 class Server(uvicorn.Server):
@@ -44,26 +63,19 @@ class Server(uvicorn.Server):
         tls: ssl.SSLContext | None = None,
         background: Callable[[], Awaitable[None]] | None = None,
         on_stop: Callable[[], None] = lambda: None,
+        ops_app: ASGIApp | None = None,
+        ops_sockets: Sequence[socket.socket] = (),
     ) -> None:
         """`drain` and `stop_delay` are seconds: that requests may take to finish after SIGTERM, and
         that new ones are still taken. `background` runs while the server does; `on_stop` is called
-        as soon as it is told to stop.
+        as soon as it is told to stop. On `ops_sockets`, `ops_app` is served by plain HTTP, with
+        limits of its own: health checks are answered when clients have taken all connections.
         """
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Connection,  # type: ignore[arg-type] # buffered protocols serve as well
-                ws="none",
-                loop="asyncio",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # registry.api.proxies reads them
-                timeout_graceful_shutdown=max(1, round(drain)),
-            )
-        )
+        super().__init__(_configure(app, "on", drain))
         self.admission = Admission(limits)
+        self._ops_config = _configure(ops_app, "off", drain) if ops_app else None
+        self._ops_sockets = ops_sockets
+        self._ops_admission = Admission(_OPS_LIMITS)
         self._tls = tls
         self._stop_delay = stop_delay
         self._background = background
@@ -74,21 +86,39 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
+        self.admission.start()
+        make = self._make_by(self.config, self.admission)
+        self.servers = [Listener(each, self.admission, make, self._tls) for each in sockets or ()]
+        if self._ops_config is not None:
+            self._ops_config.load()
+            self._ops_admission.start()
+            make = self._make_by(self._ops_config, self._ops_admission)
+            self.servers += [
+                Listener(each, self._ops_admission, make, None) for each in self._ops_sockets
+            ]
+        self.started = True
+
+    def _make_by(
+        self, config: uvicorn.Config, admission: Admission
+    ) -> Callable[[Slot], Connection]:
         loop = asyncio.get_running_loop()
 
         def make(slot: Slot) -> Connection:
             return Connection(
-                self.config,
+                config,
                 self.server_state,
                 self.lifespan.state,
                 loop,
-                admission=self.admission,
+                admission=admission,
                 slot=slot,
             )
 
-        self.admission.start()
-        self.servers = [Listener(each, self.admission, make, self._tls) for each in sockets or ()]
-        self.started = True
+        return make
+
+    def end(self) -> None:
+        """Stop as soon as possible: the application cannot serve."""
+        self._stop_delay = 0
+        self.should_exit = True
 
     async def main_loop(self) -> None:
         """Serve until told to stop, and for `stop_delay` after that."""
@@ -112,6 +142,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
         self.admission.stop()
+        self._ops_admission.stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop (uvicorn calls this for SIGTERM and SIGINT)."""

@@ -51,6 +51,8 @@ class Health:
     def __init__(self, database: Database, stores: Stores, *, read_only: bool = False) -> None:
         """`read_only`: the registry takes no changes, so the database need not take any."""
         self.draining = False
+        self.waiting_for: dict[str, str] = {}
+        """What a starting process waits for, by part, with the reason; empty once it is open."""
 
         async def look_at_database() -> None:
             await migrate.require_current(database, patience=PATIENCE)
@@ -66,6 +68,8 @@ class Health:
 
     async def list_troubles(self) -> dict[str, str]:
         """What keeps this process from serving, by part; empty when it is ready."""
+        if self.waiting_for:
+            return dict(self.waiting_for)
         found = await asyncio.gather(*(check.find_trouble() for check in self._checks.values()))
         parts = [*self._checks, "server"]
         troubles = [*found, "shutting down" if self.draining else ""]

@@ -107,6 +107,9 @@ class MortalDriver:
     async def start(self, *, create: bool = True) -> None:
         await self._driver.start(create=create)
 
+    async def look(self) -> None:
+        await self._driver.look()
+
     async def check(self) -> None:
         await self._driver.check()
 

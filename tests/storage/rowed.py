@@ -49,6 +49,9 @@ class RowedDriver:
     async def start(self, *, create: bool = True) -> None:
         await self.driver.start(create=create)
 
+    async def look(self) -> None:
+        await self.driver.look()
+
     async def check(self) -> None:
         await self.driver.check()
 

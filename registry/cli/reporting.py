@@ -1,0 +1,27 @@
+"""How an error that ends a process is reported."""
+
+import logging
+
+from registry.cli.output import complain
+from registry.errors import RegistryError
+from storage.digest import DigestInvalidError
+from storage.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+EXPECTED = (RegistryError, StoreError, DigestInvalidError)
+"""Errors whose message says what is wrong; all others are bugs and need their traceback."""
+
+
+def report(error: Exception) -> None:
+    """Write one line for an expected error, and a traceback for all else."""
+    if isinstance(error, EXPECTED):
+        complain(describe(error))
+    else:
+        logger.critical("unexpected error", exc_info=error)
+
+
+def describe(error: Exception) -> str:
+    """Return the message of an expected error, with what another server said."""
+    reason = getattr(error, "reason", "")
+    return f"{error}: {reason}" if reason else str(error)

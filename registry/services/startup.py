@@ -1,0 +1,56 @@
+"""The start of a process whose database or store may come up later."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from registry.errors import DatabaseUnavailableError
+from storage.errors import StoreError, StoreRefusedError, StoreUnavailableError
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 1.0
+"""Seconds between two attempts."""
+
+REPEAT = 60.0
+"""Seconds after which an unchanged reason is logged again."""
+
+
+class Startup:
+    """Repeats an attempt to open the registry. `waiting_for` holds what is missing, by part."""
+
+    def __init__(self, waiting_for: dict[str, str]) -> None:
+        self._waiting_for = waiting_for
+        self._logged = ""
+        self._logged_at = 0.0
+
+    async def try_once(self, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Return whether the registry is open. Errors that waiting does not mend are raised."""
+        try:
+            await attempt()
+        except StoreRefusedError:
+            raise
+        except (DatabaseUnavailableError, StoreUnavailableError) as error:
+            self.note(error)
+            return False
+        if self._waiting_for:
+            logger.info("the %s can be used now", " and ".join(self._waiting_for))
+            self._waiting_for.clear()
+        return True
+
+    async def wait(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Return when the registry is open."""
+        while not await self.try_once(attempt):  # noqa: ASYNC110 - nothing tells when it is up
+            await asyncio.sleep(PAUSE)
+
+    def note(self, error: DatabaseUnavailableError | StoreUnavailableError) -> None:
+        """Remember the reason, and log it if it is new or was logged long ago."""
+        part = "storage" if isinstance(error, StoreError) else "database"
+        self._waiting_for.clear()
+        self._waiting_for[part] = str(error)
+        line = f"{error}: {error.reason}" if error.reason else str(error)
+        now = time.monotonic()
+        if line != self._logged or now >= self._logged_at + REPEAT:
+            logger.warning("waiting for the %s: %s", part, line)
+            self._logged, self._logged_at = line, now

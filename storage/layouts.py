@@ -1,0 +1,33 @@
+"""Folders and buckets that something else has filled, by the names that are in them."""
+
+from collections.abc import Callable, Iterable
+
+REMEDY = (
+    "Moorage keeps its data in a layout of its own and does not read others. Give it an empty "
+    "place, and copy the images from the registry that serves them, for example with skopeo sync"
+)
+
+_MARKS = {
+    "docker/registry/v2": "the data of Distribution (the image registry:2 or registry:3)",
+    "registry/v2/repositories": "the data of Distribution (the image registry:2 or registry:3)",
+    "v2/repositories": "the data of Distribution (the image registry:2 or registry:3)",
+    "oci-layout": "an OCI image layout",
+}
+_SHOWN = 3
+
+
+def recognize(has: Callable[[str], bool]) -> str:
+    """Name the layout of a place in which `has` looks for a path; empty if it is not known."""
+    return next((layout for path, layout in _MARKS.items() if has(path)), "")
+
+
+def list_foreign(names: Iterable[str], own: Iterable[str]) -> list[str]:
+    """Return the names in a place that are neither in `own`, nor hidden, nor of a file system."""
+    harmless = {"lost+found", *own}
+    return sorted(name for name in names if name not in harmless and not name.startswith("."))
+
+
+def describe(names: list[str]) -> str:
+    """Write some of `names` for a message, escaped."""
+    shown = ", ".join(ascii(name) for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown

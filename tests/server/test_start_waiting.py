@@ -1,0 +1,215 @@
+"""A start while the database or the bucket is away: probes are answered, and it comes up later."""
+
+import contextlib
+import socketserver
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry.errors import ConfigError, DatabaseUnavailableError
+from registry.metadata.reachable import require_reachable
+from tests.support.postgres import Cluster
+from tests.support.seaweed import Seaweed
+from tests.support.server import Server, serving
+from tests.support.tcp_proxy import tcp_proxy
+from tests.support.workers import PATIENCE, worker
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class EarlyServer(Server):
+    """A server that counts as started when it answers at all."""
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_ready(server: Server) -> bool:
+    return httpx.get(f"{server.url}/readyz", timeout=20).status_code == 200
+
+
+def require_waiting(server: Server, part: str) -> None:
+    """Probes are answered, and everything else is told to come again."""
+    answer = httpx.get(f"{server.url}/readyz", timeout=20)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "5"
+    assert list(answer.json()["troubles"]) == [part]
+    for path in ("/v2/", "/v2/a/blobs/sha256:" + "0" * 64, "/token", "/", "/api/v1/users"):
+        answer = httpx.get(server.url + path, timeout=20)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
+    assert httpx.get(f"{server.url}/metrics", timeout=20).status_code == 200
+    log = server.log.read_text()
+    # One line for the parent and one for each worker.
+    assert 1 <= log.count(f"waiting for the {part}") <= server.workers + 1
+    assert "Traceback" not in log
+    assert log.count("ERROR") <= 1 + server.workers
+
+
+def test_serve_waits_for_a_database_that_comes_late(postgres: Cluster, tmp_path: Path) -> None:
+    with (
+        postgres.database(empty=True) as url,
+        tcp_proxy(("127.0.0.1", postgres.port)) as proxy,
+    ):
+        proxy.refuse()
+        settings = {
+            "MOORAGE_DATABASE__URL": url.replace(f":{postgres.port}/", f":{proxy.port}/"),
+            "MOORAGE_LOG__ACCESS": "false",
+        }
+        with serving(EarlyServer(tmp_path / "data", 2, settings)) as server:
+            time.sleep(2.5)  # some attempts, which are not logged again
+            require_waiting(server, "database")
+            assert "Connection refused" in server.log.read_text()
+            proxy.accept()
+            wait_until(lambda: is_ready(server))
+            wait_until(lambda: httpx.get(f"{server.url}/v2/").status_code == 200)
+            assert "the database can be used now" in server.log.read_text()
+
+
+def test_serve_waits_for_a_bucket_that_comes_late(seaweed: Seaweed, tmp_path: Path) -> None:
+    with tcp_proxy(("127.0.0.1", seaweed.port)) as proxy:
+        proxy.refuse()
+        settings = bucket_settings(seaweed, f"http://127.0.0.1:{proxy.port}")
+        with serving(EarlyServer(tmp_path / "data", 1, settings)) as server:
+            require_waiting(server, "storage")
+            assert "does not answer: Could not connect to the endpoint" in server.log.read_text()
+            proxy.accept()
+            wait_until(lambda: is_ready(server))
+            assert httpx.get(f"{server.url}/v2/").status_code == 200
+
+
+def bucket_settings(seaweed: Seaweed, endpoint: str = "") -> dict[str, str]:
+    given = seaweed.bucket().overrides() | {"storage.driver": "s3"}
+    if endpoint:
+        given["storage.endpoint"] = endpoint
+    return {f"MOORAGE_{key.upper().replace('.', '__')}": value for key, value in given.items()}
+
+
+def test_a_server_that_waits_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    settings = {"MOORAGE_DATABASE__URL": "postgresql://moorage@127.0.0.1:1/moorage"}
+    with serving(EarlyServer(tmp_path / "data", 2, settings)) as server:
+        assert server.stop() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_what_waiting_does_not_mend_ends_a_server_that_waits(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
+        proxy.refuse()
+        url = f"postgresql://postgres@127.0.0.1:{proxy.port}/nowhere"
+        server = EarlyServer(tmp_path / "data", 2, {"MOORAGE_DATABASE__URL": url})
+        server.start()
+        proxy.accept()
+        assert server.wait() == 1
+        said = server.log.read_text()
+        assert 'database "nowhere" does not exist' in said
+        assert "[database] url" in said
+        assert "Traceback" not in said
+
+
+def test_worker_waits_as_well(postgres: Cluster, tmp_path: Path) -> None:
+    with (
+        postgres.database() as url,
+        tcp_proxy(("127.0.0.1", postgres.port)) as proxy,
+    ):
+        proxy.refuse()
+        behind = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        with worker(tmp_path / "data", MOORAGE_DATABASE__URL=behind) as process:
+            wait_for_line(process, "waiting for the database")
+            assert process.poll() is None
+            proxy.accept()
+            wait_for_line(process, "the jobs run here")
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(words)
+
+
+# What PostgreSQL answers to a connection, and whether it may answer otherwise later
+
+
+class Refusing(socketserver.BaseRequestHandler):
+    """A PostgreSQL server that refuses each connection with the words of its `server`."""
+
+    def handle(self) -> None:
+        while self.request.recv(8192)[4:8] == struct.pack("!I", 80877103):  # it asks for TLS
+            self.request.sendall(b"N")
+        fields = f"SFATAL\0VFATAL\0M{self.server.words}\0\0".encode()  # type: ignore[attr-defined]
+        self.request.sendall(b"E" + struct.pack("!I", len(fields) + 4) + fields)
+
+
+@contextlib.contextmanager
+def refusing(words: str) -> Iterator[str]:
+    """The URL of such a server."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        server.daemon_threads = True
+        server.words = words  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"postgresql://me:KEY@127.0.0.1:{server.server_address[1]}/moorage"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'password authentication failed for user "me"',
+        'no pg_hba.conf entry for host "127.0.0.1", user "me", database "moorage", no encryption',
+        'role "me" does not exist',
+        'database "moorage" does not exist',
+        "permission denied \x1b[2J for database " + "x" * 1000,
+    ],
+)
+def test_refusals_that_last_are_final_and_bounded(words: str) -> None:
+    with refusing(words) as url, pytest.raises(ConfigError) as refused:
+        require_reachable(url)
+    assert words[:12] in refused.value.message
+    assert "[database] url" in refused.value.message
+    assert "KEY" not in refused.value.message
+    assert "\x1b" not in refused.value.message
+    assert len(refused.value.message) < 600
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "the database system is starting up",
+        "the database system is shutting down",
+        "sorry, too many clients already",
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        "server login has been failing, cached error: connect failed (server_login_retry)",
+    ],
+)
+def test_refusals_that_pass_are_waited_for(words: str) -> None:
+    with refusing(words) as url, pytest.raises(DatabaseUnavailableError) as refused:
+        require_reachable(url)
+    assert words[:12] in refused.value.reason
+    # Anybody may read the message, in /readyz.
+    assert refused.value.message == "the database does not answer"
+
+
+def test_options_that_libpq_does_not_know_are_final() -> None:
+    with pytest.raises(ConfigError, match="invalid connection option"):
+        require_reachable("postgresql://me:KEY@127.0.0.1:1/moorage?ssl_mode=require")
