@@ -7,6 +7,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+from registry import logs
 from registry.cli import output
 from registry.cli.settings import find_folder, load_settings
 from registry.config import Settings, require_safe_listen
@@ -14,6 +15,7 @@ from registry.folder import DataFolder
 from registry.metadata import migrate, reachable, users
 from registry.metadata.database import Database, parse_url
 from registry.metadata.migrate import SchemaState
+from registry.services.startup import Startup
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +144,9 @@ def upgrade(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     folder = find_folder(settings)
     folder.create()
+    if args.wait:
+        logs.configure(settings.log.format, "info", access=False)
+        asyncio.run(_wait(settings))
     changed = bring_up_to_date(settings, folder)
     folder.close()
     if args.json:
@@ -150,6 +155,11 @@ def upgrade(args: argparse.Namespace) -> int:
         done = "upgraded to" if changed else "is already at"
         output.write(f"The database {done} schema {migrate.VERSION}.")
     return 0
+
+
+async def _wait(settings: Settings) -> None:
+    """Return when the database answers; ConfigError where waiting does not help."""
+    await Startup({}).wait(lambda: asyncio.to_thread(require_reachable, settings))
 
 
 def status(args: argparse.Namespace) -> int:

@@ -59,7 +59,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_database(group: "Commands", printing: argparse.ArgumentParser) -> None:
-    add_command(group, "upgrade", "bring the schema up to date", "db:upgrade", [printing])
+    upgrade = add_command(group, "upgrade", "bring the schema up to date", "db:upgrade", [printing])
+    upgrade.add_argument(
+        "--wait", action="store_true", help="wait for a database that does not answer yet"
+    )
     add_command(group, "status", "show the schema's version", "db:status", [printing])
     copy = add_command(
         group, "copy", "copy all of it to another database", "db_copy:copy", [printing]

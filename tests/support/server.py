@@ -32,6 +32,8 @@ class Server:
     settings: dict[str, str] = field(default_factory=dict)
     patches: Path | None = None
     port: int = field(default_factory=free_port)
+    listen: str = ""
+    """What it listens on; empty: its port on 127.0.0.1."""
     descriptors: int | None = None
     """The limit of open files; None: that of the test."""
     python: Path | None = None
@@ -51,7 +53,7 @@ class Server:
         checkout = ROOT if self.python is None else None
         path = [str(p) for p in (self.patches, checkout) if p is not None]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-        options = ["--listen", f"127.0.0.1:{self.port}", "--data", str(self.data)]
+        options = ["--listen", self.listen or f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
         module = ["-m", "registry.cli.main"]
         limiter = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
