@@ -32,8 +32,7 @@ _HOST = re.compile(
 def normalize(text: str) -> str:
     """Return a supported URL as SQLAlchemy reads it. ConfigError for all else, without a password.
 
-    Several hosts, `H1:P1,H2:P2` as libpq takes them, become parameters of the URL, and the server
-    among them that takes writes is used.
+    Several hosts, `H1:P1,H2:P2` as libpq takes them, become parameters of the URL.
     """
     match = _SCHEME.fullmatch(text)
     driver = _DRIVERS.get(match["driver"]) if match else None
@@ -79,8 +78,6 @@ def _place_hosts(hosts: list[tuple[str, str]], query: str) -> str:
         f"host={','.join(name for name, _ in hosts)}",
         f"port={','.join(port for _, port in hosts)}",
     ]
-    if len(hosts) > 1 and "target_session_attrs=" not in query:
-        added.append("target_session_attrs=read-write")
     return f"{query}&{'&'.join(added)}" if query else f"?{'&'.join(added)}"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from registry.errors import ConfigError, DatabaseUnavailableError
-from registry.metadata import postgres
+from registry.metadata.connections import open_plain_engine
 from registry.metadata.database import Database, parse_url
 
 _SENTENCE = 300
@@ -59,7 +59,7 @@ def _require_file(path: Path) -> None:
 
 def _require_server(url: str) -> None:
     try:
-        engine = postgres.open_engine(parse_url(url), writer=True)
+        engine = open_plain_engine(parse_url(url))
     except ModuleNotFoundError as error:
         raise ConfigError(
             "[database] url names PostgreSQL, whose client is not installed; run: "
