@@ -121,7 +121,7 @@ def test_ports_and_names_lead_from_the_ingress_to_the_container() -> None:
             "port": {"name": port["name"]},
         }
     assert port["targetPort"] == listening["name"]
-    assert container["args"][:2] == ["--listen", f"0.0.0.0:{listening['containerPort']}"]
+    assert container["args"][:2] == ["--listen", f":{listening['containerPort']}"]
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
         assert container[probe]["httpGet"]["port"] == listening["name"]
     assert ingress["tls"][0]["hosts"] == [rule["host"]]
