@@ -194,13 +194,17 @@ def _work(settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder:
     def on_stop() -> None:
         health.draining = True
 
+    def prepare() -> None:
+        if not db.is_embedded(settings):  # that one is ready since before the fork
+            db.prepare(settings, folder)
+
     def fail(error: Exception) -> None:
         report(error)
         failures.append(error)
         server.end()
 
     server = Server(
-        asgi(settings, opened, StartRules(lambda: db.prepare(settings, folder), fail)),
+        asgi(settings, opened, StartRules(prepare, fail)),
         _find_limits(settings),
         drain=settings.http.drain,
         stop_delay=settings.http.stop_delay,
