@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Self
 
 from registry.errors import NameInvalidError, PatternInvalidError
-from registry.oci.names import RepositoryName
+from registry.oci.names import RepositoryName, list_patterns
 
 
 class Reach(Enum):
@@ -74,5 +74,21 @@ def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern
     """Those of the patterns that no other one covers: together they speak of the same, each
     repository in one of them alone.
     """
-    each = list(dict.fromkeys(patterns))
-    return [one for one in each if not any(other.covers(one) for other in each if other != one)]
+    each = {str(pattern): pattern for pattern in patterns}
+    return [
+        pattern
+        for text, pattern in each.items()
+        if not any(other in each for other in list_covering(pattern) if other != text)
+    ]
+
+
+def list_covering(pattern: RepositoryPattern) -> list[str]:
+    """All patterns that cover this one, itself included, as text: few, however many there are."""
+    if pattern.reach is Reach.EXACT:
+        return list_patterns(pattern.prefix)
+    found = {str(pattern): None, str(EVERYTHING): None}
+    parent = pattern.prefix
+    while parent:
+        found[f"{parent}/{Reach.ALL.value}"] = None
+        parent, _, _ = parent.rpartition("/")
+    return list(found)

@@ -29,9 +29,16 @@ class Policies:
             return known
         async with self._lock:
             known = self._policy
-            if known is None or known.number < number:
+            if known is not None and known.number < number:
+                self._policy = known = await self._update(known)
+            if known is None:
                 rows = await self._db.read(policy.load)
                 # As it grows, so does the time: pulls that need none of it go on meanwhile.
                 known = await asyncio.to_thread(Policy, rows, personal_namespaces=self._personal)
                 self._policy = known
         return known
+
+    async def _update(self, known: Policy) -> Policy | None:
+        """The policy with what has changed since; None where all of it must be loaded."""
+        changes = await self._db.read(lambda tx: policy.load_changes(tx, known.number))
+        return None if changes is None else await asyncio.to_thread(known.updated, changes)

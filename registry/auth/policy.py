@@ -1,22 +1,31 @@
 """Who may do what and where quotas hold: all of it in memory, as it was at one moment."""
 
+import copy
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
-from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern, list_widest
+from registry.auth.patterns import (
+    EVERYTHING,
+    Reach,
+    RepositoryPattern,
+    list_covering,
+    list_widest,
+)
 from registry.auth.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.grants import GrantRow
-from registry.metadata.policy import PolicyRows
+from registry.metadata.policy import PolicyChanges, PolicyRows
 from registry.metadata.quotas import list_speaking
 from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
 from registry.metadata.signing_keys import KeyState, SigningKeyRow
+from registry.metadata.transaction import Part
 from registry.metadata.users import UserRow
 from registry.oci.names import RepositoryName, is_repository_name, list_patterns
 
@@ -27,6 +36,8 @@ _SHOWING: Rights = frozenset({Right.PULL, Right.ADMIN})
 """Each of them alone lets a repository be seen."""
 
 _BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
+
+Row = TypeVar("Row", UserRow, RobotRow)
 
 logger = logging.getLogger(__name__)
 
@@ -115,16 +126,71 @@ class Policy:
         self._bounds: dict[str, tuple[Bound, ...] | None] = {}
         for secret in rows.secrets:
             self._add_secret(secret)
-        self._groups: defaultdict[str, list[str]] = defaultdict(list)
-        for user, group in rows.memberships:
-            self._groups[user].append(group)
-        self._grants: defaultdict[Subject, list[Grant]] = defaultdict(list)
-        self._index: defaultdict[tuple[Subject, str], list[Grant]] = defaultdict(list)
+        self._groups = _group(rows.memberships)
+        self._by_id: dict[int, Grant] = {}
+        self._grants: dict[Subject, dict[int, Grant]] = {}
+        self._index: dict[tuple[Subject, str], Grant] = {}
         for row in rows.grants:
-            grant = read_grant(row)
-            if grant is not None:
-                self._grants[grant.subject].append(grant)
-                self._index[grant.subject, str(grant.pattern)].append(grant)
+            self._add_grant(row)
+
+    def _add_grant(self, row: GrantRow) -> None:
+        grant = read_grant(row)
+        if grant is not None:
+            self._by_id[grant.id] = grant
+            self._grants.setdefault(grant.subject, {})[grant.id] = grant
+            # One row for a subject and a pattern: the database sees to that.
+            self._index[grant.subject, str(grant.pattern)] = grant
+
+    def updated(self, changes: PolicyChanges) -> "Policy":
+        """The policy after changes. What did not change is shared with this one."""
+        policy = copy.copy(self)
+        policy._apply(changes)  # noqa: SLF001 - of its own class
+        return policy
+
+    def _apply(self, changes: PolicyChanges) -> None:
+        """Take changes over, into indexes of its own: those there are belong to another policy."""
+        changed = changes.changed
+        self.number = changes.number
+        self._users = _replace(self._users, changed[Part.USER], changes.users)
+        self.has_users = bool(self._users)
+        self._robots = _replace(self._robots, changed[Part.ROBOT], changes.robots)
+        if changed[Part.GROUPS]:
+            kept = {k: v for k, v in self._groups.items() if k not in changed[Part.GROUPS]}
+            self._groups = kept | _group(changes.memberships)
+        if changes.removals:
+            self._removals = self._removals | changes.removals
+        if changes.keys is not None:
+            self.keys = {row.kid: row for row in changes.keys}
+        if changes.quotas is not None:
+            self._quotas = changes.quotas
+        if changed[Part.SECRET]:
+            self._secrets, self._bounds = self._secrets.copy(), self._bounds.copy()
+            for secret_id in changed[Part.SECRET]:
+                self._secrets.pop(secret_id, None)
+                self._bounds.pop(secret_id, None)
+            for secret in changes.secrets:
+                self._add_secret(secret)
+        if changed[Part.GRANT]:
+            self._replace_grants([int(key) for key in changed[Part.GRANT]], changes.grants)
+
+    def _replace_grants(self, ids: Collection[int], rows: Iterable[GrantRow]) -> None:
+        old = [self._by_id[each] for each in ids if each in self._by_id]
+        subjects = {grant.subject for grant in old} | {
+            grant.subject for row in rows if (grant := read_grant(row)) is not None
+        }
+        self._by_id, self._index = self._by_id.copy(), self._index.copy()
+        self._grants = self._grants | {
+            subject: self._grants.get(subject, {}).copy() for subject in subjects
+        }
+        for grant in old:
+            del self._by_id[grant.id]
+            del self._grants[grant.subject][grant.id]
+            del self._index[grant.subject, str(grant.pattern)]
+        for row in rows:
+            self._add_grant(row)
+        for subject in subjects:
+            if not self._grants.get(subject):
+                self._grants.pop(subject, None)
 
     def _add_secret(self, row: SecretRow) -> None:
         try:
@@ -226,7 +292,7 @@ class Policy:
         visible = {
             grant.pattern
             for subject in subjects
-            for grant in self._grants.get(subject, ())
+            for grant in self._grants.get(subject, {}).values()
             if grant.rights & _SHOWING
         }
         if self._personal and account is not None and account.namespace is not None:
@@ -247,11 +313,14 @@ class Policy:
             and RepositoryPattern(account.namespace, Reach.ALL).covers(pattern)
         ):
             return True
-        return any(
-            Right.ADMIN in grant.rights and grant.pattern.covers(pattern)
+        covering = list_covering(pattern)
+        found = (
+            self._index.get((subject, text))
             for subject in account.subjects
-            for grant in self._grants.get(subject, ())
+            if subject in self._grants
+            for text in covering
         )
+        return any(grant is not None and Right.ADMIN in grant.rights for grant in found)
 
     def list_administered(self, account: Account | None) -> list[RepositoryPattern]:
         """Patterns that cover all repositories that `administers` is true of, and no others."""
@@ -262,7 +331,7 @@ class Policy:
         found = {
             grant.pattern
             for subject in account.subjects
-            for grant in self._grants.get(subject, ())
+            for grant in self._grants.get(subject, {}).values()
             if Right.ADMIN in grant.rights
         }
         if self._personal and account.namespace is not None:
@@ -302,7 +371,9 @@ class Policy:
         for subject in subjects:
             if subject in self._grants:
                 for pattern in patterns:
-                    yield from self._index.get((subject, pattern), ())
+                    grant = self._index.get((subject, pattern))
+                    if grant is not None:
+                        yield grant
 
     def explain(
         self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
@@ -356,6 +427,22 @@ class Policy:
             # Whether it has expired is told where it signs in.
             return Account(robot.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
         return None
+
+
+def _group(memberships: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The groups of each user."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for user, group in memberships:
+        groups[user].append(group)
+    return dict(groups)
+
+
+def _replace(before: dict[str, Row], names: Collection[str], rows: Iterable[Row]) -> dict[str, Row]:
+    """The rows by name, those of some names replaced by what there is of them now."""
+    if not names:
+        return before
+    now = {row.name: row for row in rows}
+    return {name: row for name, row in before.items() if name not in names} | now
 
 
 def _belongs_to(subject: Subject) -> tuple[Subject, ...]:

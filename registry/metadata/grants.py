@@ -1,11 +1,12 @@
 """Rows of grants: subject, pattern of repositories, actions."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from registry.metadata.tables import grants
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 
 _g = grants.c
 
@@ -36,14 +37,20 @@ def find_by_id(tx: Transaction, grant_id: int) -> GrantRow | None:
     return GrantRow(*row) if row else None
 
 
-def list_page(tx: Transaction, n: int, last: int) -> list[GrantRow]:
-    """At most `n` grants after the id `last`."""
+def list_page(tx: Transaction, n: int, last: int, subject: str | None = None) -> list[GrantRow]:
+    """At most `n` grants after the id `last`, of one subject if it is given."""
     query = sa.select(*_COLUMNS).where(_g.id > last).order_by(_g.id).limit(n)
+    if subject is not None:
+        query = query.where(_g.subject == subject)
     return [GrantRow(*row) for row in tx.execute(query)]
 
 
 def list_all(tx: Transaction) -> list[GrantRow]:
     return [GrantRow(*row) for row in tx.execute(sa.select(*_COLUMNS).order_by(_g.id))]
+
+
+def list_numbered(tx: Transaction, ids: Collection[int]) -> list[GrantRow]:
+    return [GrantRow(*row) for row in tx.execute(sa.select(*_COLUMNS).where(_g.id.in_(ids)))]
 
 
 def put(tx: Transaction, subject: str, pattern: str, actions: str) -> GrantRow:
@@ -56,16 +63,17 @@ def put(tx: Transaction, subject: str, pattern: str, actions: str) -> GrantRow:
             index_elements=[_g.subject, _g.pattern], set_={"actions": insert.excluded.actions}
         ).returning(*_COLUMNS)
     ).one()
-    tx.change_policy()
+    tx.change_policy(Part.GRANT, row.id)
     return GrantRow(*row)
 
 
 def delete(tx: Transaction, grant: GrantRow) -> None:
     tx.execute(sa.delete(grants).where(_g.id == grant.id))
-    tx.change_policy()
+    tx.change_policy(Part.GRANT, grant.id)
 
 
 def delete_all_of(tx: Transaction, subject: str) -> None:
     """Remove what a subject that goes had been granted: the next of its name inherits nothing."""
-    tx.execute(sa.delete(grants).where(_g.subject == subject))
-    tx.change_policy()
+    gone = sa.delete(grants).where(_g.subject == subject).returning(_g.id)
+    for grant_id in tx.execute(gone).scalars():
+        tx.change_policy(Part.GRANT, grant_id)

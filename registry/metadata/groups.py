@@ -1,11 +1,12 @@
 """Rows of groups and their members."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from registry.metadata.tables import group_members, groups, users
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 from registry.metadata.users import UserRow
 
 _g = groups.c
@@ -45,14 +46,16 @@ def insert(tx: Transaction, name: str) -> bool:
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_g.name]).returning(_g.id)
     ).first()
-    tx.change_policy()
+    tx.change_policy(Part.NOTHING)
     return added is not None
 
 
 def delete(tx: Transaction, group: GroupRow) -> None:
+    for name in list_members(tx, group):
+        tx.change_policy(Part.GROUPS, name)
     tx.execute(sa.delete(group_members).where(_m.group_id == group.id))
     tx.execute(sa.delete(groups).where(_g.id == group.id))
-    tx.change_policy()
+    tx.change_policy(Part.NOTHING)
 
 
 def list_members(tx: Transaction, group: GroupRow) -> list[str]:
@@ -61,13 +64,17 @@ def list_members(tx: Transaction, group: GroupRow) -> list[str]:
     return list(tx.execute(query.where(_m.group_id == group.id).order_by(users.c.name)).scalars())
 
 
-def list_memberships(tx: Transaction) -> list[tuple[str, str]]:
-    """All pairs of user and group."""
+def list_memberships(
+    tx: Transaction, users_named: Collection[str] | None = None
+) -> list[tuple[str, str]]:
+    """All pairs of user and group, or those of some users."""
     query = (
         sa.select(users.c.name, _g.name)
         .join_from(group_members, users, _m.user_id == users.c.id)
         .join(groups, _m.group_id == _g.id)
     )
+    if users_named is not None:
+        query = query.where(users.c.name.in_(users_named))
     return [(user, group) for user, group in tx.execute(query)]
 
 
@@ -79,12 +86,12 @@ def add_member(tx: Transaction, group: GroupRow, user: UserRow) -> bool:
             _m.user_id
         )
     ).first()
-    tx.change_policy()
+    tx.change_policy(Part.GROUPS, user.name)
     return added is not None
 
 
 def remove_member(tx: Transaction, group: GroupRow, user: UserRow) -> bool:
     """Take the user out of the group; whether she was in it."""
     query = sa.delete(group_members).where(_m.group_id == group.id, _m.user_id == user.id)
-    tx.change_policy()
+    tx.change_policy(Part.GROUPS, user.name)
     return tx.execute(query).rowcount > 0

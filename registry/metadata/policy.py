@@ -1,5 +1,6 @@
 """All that says who may do what and where quotas hold, read at once, and its last number."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -9,12 +10,15 @@ from registry.metadata.grants import GrantRow
 from registry.metadata.robots import RobotRow
 from registry.metadata.secrets import SecretRow
 from registry.metadata.signing_keys import SigningKeyRow
-from registry.metadata.tables import policy_head, removed_repositories
-from registry.metadata.transaction import Transaction
+from registry.metadata.tables import TEXT, policy_changes, policy_head, removed_repositories
+from registry.metadata.transaction import MOST_PARTS, Part, Transaction
 from registry.metadata.users import UserRow
 from registry.oci.names import RepositoryName
 
-_r = removed_repositories.c
+_r, _c = removed_repositories.c, policy_changes.c
+
+KEPT = 10_000
+"""Numbers of the policy whose changes are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,85 @@ def _load(tx: Transaction) -> PolicyRows:
         },
         quotas=frozenset(quotas.list_all(tx)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanges:
+    """What changed up to `number`: the rows there are now under the keys that changed, which may be
+    none. None for keys and quotas that did not change.
+    """
+
+    number: int
+    changed: Mapping[Part, frozenset[str]]
+    users: list[UserRow]
+    memberships: list[tuple[str, str]]
+    robots: list[RobotRow]
+    secrets: list[SecretRow]
+    grants: list[GrantRow]
+    removals: dict[RepositoryName, Removal]
+    keys: list[SigningKeyRow] | None
+    quotas: frozenset[str] | None
+
+
+def load_changes(tx: Transaction, since: int) -> PolicyChanges | None:
+    """What changed after the number `since`, as it is together; None where that is not known, or
+    is so much that loading all of it is better.
+    """
+    while True:
+        number = read_number(tx)
+        changed = _read_parts(tx, since, number)
+        if changed is None:
+            return None
+        found = _load_changes(tx, number, changed)
+        if number == read_number(tx):
+            return found
+
+
+def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozenset[str]] | None:
+    query = sa.select(_c.number, _c.part, _c.key).where(_c.number > since, _c.number <= number)
+    rows = list(tx.execute(query.limit(MOST_PARTS + 1)))
+    # Versions before this one write no such rows, and old ones are dropped.
+    if len(rows) > MOST_PARTS or len({row.number for row in rows}) != number - since:
+        return None
+    changed: dict[Part, set[str]] = {part: set() for part in Part}
+    for row in rows:
+        changed[Part(row.part)].add(row.key)
+    if changed[Part.ALL]:
+        return None
+    return {part: frozenset(keys) for part, keys in changed.items()}
+
+
+def _load_changes(
+    tx: Transaction, number: int, changed: dict[Part, frozenset[str]]
+) -> PolicyChanges:
+    removed = sa.select(_r.name, _r.number, _r.removed_at).where(
+        sa.type_coerce(_r.name, TEXT).in_(changed[Part.REMOVAL])
+    )
+    ids = [int(key) for key in changed[Part.GRANT]]
+    return PolicyChanges(
+        number=number,
+        changed=changed,
+        users=users.list_named(tx, changed[Part.USER]) if changed[Part.USER] else [],
+        memberships=(
+            groups.list_memberships(tx, changed[Part.GROUPS]) if changed[Part.GROUPS] else []
+        ),
+        robots=robots.list_named(tx, changed[Part.ROBOT]) if changed[Part.ROBOT] else [],
+        secrets=secrets.list_numbered(tx, changed[Part.SECRET]) if changed[Part.SECRET] else [],
+        grants=grants.list_numbered(tx, ids) if ids else [],
+        removals=(
+            {name: Removal(number, at) for name, number, at in tx.execute(removed)}
+            if changed[Part.REMOVAL]
+            else {}
+        ),
+        keys=signing_keys.list_all(tx) if changed[Part.KEYS] else None,
+        quotas=frozenset(quotas.list_all(tx)) if changed[Part.QUOTAS] else None,
+    )
+
+
+def forget_changes(tx: Transaction) -> int:
+    """Forget all but the last `KEPT` changes; how many."""
+    last = read_number(tx) - KEPT
+    return tx.execute(sa.delete(policy_changes).where(_c.number <= last)).rowcount
 
 
 def forget_removals(tx: Transaction, before: int) -> int:

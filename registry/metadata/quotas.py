@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from registry.metadata.areas import EACH, is_within
 from registry.metadata.tables import quotas, tallies, tally_shards, uploads
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 from registry.oci.names import RepositoryName, list_patterns
 
 _q, _t, _s, _u = quotas.c, tallies.c, tally_shards.c, uploads.c
@@ -56,7 +56,7 @@ def _row(row: sa.Row[*tuple[Any, ...]]) -> QuotaRow:
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
     """Set how many bytes the repositories of the pattern may have."""
-    tx.change_policy()
+    tx.change_policy(Part.QUOTAS)
     # Repositories are either there for `counting` to see, or were made by who knows the quota.
     tx.lock_name(_ANOTHER)
     insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
@@ -70,7 +70,7 @@ def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
 
 def delete(tx: Transaction, pattern: str) -> bool:
     """Remove the quota, whose tallies are swept later; whether there was one."""
-    tx.change_policy()
+    tx.change_policy(Part.QUOTAS)
     return tx.execute(sa.delete(quotas).where(_q.pattern == pattern)).rowcount > 0
 
 

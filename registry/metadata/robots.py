@@ -1,12 +1,13 @@
 """Rows of robot accounts. Their secrets are in `secrets`."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from registry.metadata.tables import refresh_tokens, robots, secrets, uploads
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 
 _r = robots.c
 
@@ -44,6 +45,10 @@ def list_all(tx: Transaction) -> list[RobotRow]:
     return [RobotRow(*row) for row in tx.execute(sa.select(*_COLUMNS))]
 
 
+def list_named(tx: Transaction, names: Collection[str]) -> list[RobotRow]:
+    return [RobotRow(*row) for row in tx.execute(sa.select(*_COLUMNS).where(_r.name.in_(names)))]
+
+
 def insert(tx: Transaction, name: str, expires_at: int | None) -> RobotRow | None:
     """Add a robot; None if the name is taken."""
     statement = tx.insert(robots).values(
@@ -52,13 +57,13 @@ def insert(tx: Transaction, name: str, expires_at: int | None) -> RobotRow | Non
     row = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_r.name]).returning(*_COLUMNS)
     ).first()
-    tx.change_policy()
+    tx.change_policy(Part.ROBOT, name)
     return RobotRow(*row) if row else None
 
 
 def set_expiry(tx: Transaction, robot: RobotRow, expires_at: int | None) -> None:
     tx.execute(sa.update(robots).where(_r.id == robot.id).values(expires_at=expires_at))
-    tx.change_policy()
+    tx.change_policy(Part.ROBOT, robot.name)
 
 
 def delete(tx: Transaction, robot: RobotRow, principal: str) -> None:
@@ -68,10 +73,13 @@ def delete(tx: Transaction, robot: RobotRow, principal: str) -> None:
     ids = tx.execute(
         sa.delete(secrets).where(secrets.c.robot_id == robot.id).returning(secrets.c.id)
     )
-    gone = [f"secret:{secret_id}" for secret_id in ids.scalars()]
+    gone = []
+    for secret_id in ids.scalars():
+        gone.append(f"secret:{secret_id}")
+        tx.change_policy(Part.SECRET, secret_id)
     gone.append(f"robot:{robot.name}:{robot.generation}")
     tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
     orphaned = sa.update(uploads).where(uploads.c.principal == principal)
     tx.execute(orphaned.values(principal=f"removed:{robot.generation}"))
     tx.execute(sa.delete(robots).where(_r.id == robot.id))
-    tx.change_policy()
+    tx.change_policy(Part.ROBOT, robot.name)

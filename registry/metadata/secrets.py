@@ -1,12 +1,13 @@
 """Rows of secrets that the registry made: personal access tokens, secrets of robots."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from registry.metadata.robots import RobotRow
 from registry.metadata.tables import refresh_tokens, robots, secrets, users
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 from registry.metadata.users import UserRow
 
 _s = secrets.c
@@ -49,6 +50,10 @@ def list_all(tx: Transaction) -> list[SecretRow]:
     return [SecretRow(*row) for row in tx.execute(_SELECT)]
 
 
+def list_numbered(tx: Transaction, ids: Collection[str]) -> list[SecretRow]:
+    return [SecretRow(*row) for row in tx.execute(_SELECT.where(_s.id.in_(ids)))]
+
+
 def list_of_user(tx: Transaction, user: UserRow) -> list[SecretRow]:
     return [SecretRow(*row) for row in tx.execute(_SELECT.where(_s.user_id == user.id))]
 
@@ -85,7 +90,7 @@ def insert_for_user(
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_s.user_id, _s.name]).returning(_s.id)
     ).first()
-    tx.change_policy()
+    tx.change_policy(Part.SECRET, secret_id)
     return added is not None
 
 
@@ -95,15 +100,15 @@ def insert_for_robot(tx: Transaction, robot: RobotRow, secret_id: str, hash_: st
             id=secret_id, robot_id=robot.id, name="", hash=hash_, created_at=tx.now
         )
     )
-    tx.change_policy()
+    tx.change_policy(Part.SECRET, secret_id)
 
 
 def expire_of_robot(tx: Transaction, robot: RobotRow, at: int) -> None:
     """Let the robot's secrets end at `at`, those that would last longer."""
     later = sa.or_(_s.expires_at.is_(None), _s.expires_at > at)
     query = sa.update(secrets).where(_s.robot_id == robot.id, later)
-    tx.execute(query.values(expires_at=at))
-    tx.change_policy()
+    for secret_id in tx.execute(query.values(expires_at=at).returning(_s.id)).scalars():
+        tx.change_policy(Part.SECRET, secret_id)
 
 
 def delete_of_user(tx: Transaction, user: UserRow, name: str) -> bool:
@@ -114,7 +119,7 @@ def delete_of_user(tx: Transaction, user: UserRow, name: str) -> bool:
         return False
     credential = refresh_tokens.c.credential
     tx.execute(sa.delete(refresh_tokens).where(credential == f"secret:{secret_id}"))
-    tx.change_policy()
+    tx.change_policy(Part.SECRET, secret_id)
     return True
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from registry.metadata.tables import signing_keys
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 
 _k = signing_keys.c
 
@@ -51,13 +51,13 @@ def insert(tx: Transaction, kid: str, jwk: str) -> None:
             kid=kid, jwk=jwk, state=KeyState.ACTIVE.value, created_at=tx.now, changed_at=tx.now
         )
     )
-    tx.change_policy()
+    tx.change_policy(Part.KEYS)
 
 
 def revoke(tx: Transaction, kid: str) -> bool:
     """Refuse the key from now on; whether there is such a key."""
     query = sa.update(signing_keys).where(_k.kid == kid)
-    tx.change_policy()
+    tx.change_policy(Part.KEYS)
     changed = {"state": KeyState.REVOKED.value, "changed_at": tx.now}
     return tx.execute(query.values(**changed)).rowcount > 0
 
@@ -67,5 +67,5 @@ def delete_retired(tx: Transaction, before: int) -> list[str]:
     old = sa.and_(_k.state != KeyState.ACTIVE.value, _k.changed_at < before)
     gone = list(tx.execute(sa.delete(signing_keys).where(old).returning(_k.kid)).scalars())
     if gone:
-        tx.change_policy()
+        tx.change_policy(Part.KEYS)
     return gone

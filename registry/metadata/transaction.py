@@ -46,6 +46,26 @@ class Kind(StrEnum):
     BLOB = "blob"
 
 
+class Part(StrEnum):
+    """Parts of the policy: what one row of `policy_changes` says has changed."""
+
+    USER = "user"
+    # The groups of a user.
+    GROUPS = "groups"
+    ROBOT = "robot"
+    SECRET = "secret"  # noqa: S105 - a part of the policy
+    GRANT = "grant"
+    KEYS = "keys"
+    QUOTAS = "quotas"
+    REMOVAL = "removal"
+    # Nothing that the policy holds.
+    NOTHING = "nothing"
+    ALL = "all"
+
+
+MOST_PARTS = 500
+"""Changed parts above which the whole policy is loaded anew."""
+
 NOWHERE = 0
 """In place of a repository's id: blobs are of none."""
 
@@ -61,7 +81,7 @@ class Transaction:
     actor: str
     now: int
     changes: list[dict[str, Any]] = field(default_factory=list)
-    policy_changed: bool = False
+    policy_changes: set[tuple[Part, str]] = field(default_factory=set)
     removed: list[RepositoryName] = field(default_factory=list)
     queued: dict[Key, int | None] = field(default_factory=dict)
     # By tally, the bytes by which it grew.
@@ -136,9 +156,11 @@ class Transaction:
         """Take that back: this transaction refers to it, or removes it."""
         self.queued.pop(key, None)
 
-    def change_policy(self) -> None:
-        """Note that who may do what has changed: every process looks again before it answers."""
-        self.policy_changed = True
+    def change_policy(self, part: Part = Part.ALL, key: object = "") -> None:
+        """Note that who may do what has changed, and where: every process looks again before it
+        answers. `key` names one user, robot, secret, grant or repository.
+        """
+        self.policy_changes.add((part, str(key)))
 
     def write_changes(self) -> None:
         """Number and write the noted changes. The last statements before the commit: the counters'
@@ -146,7 +168,7 @@ class Transaction:
         """
         self._write_queue()
         self._write_tallies()
-        if self.policy_changed or self.removed:
+        if self.policy_changes or self.removed:
             self._write_policy_number()
         if self.changes:
             self._write_feed()
@@ -206,6 +228,14 @@ class Transaction:
             )
             changed = {"number": number, "removed_at": self.now}
             self.execute(insert.on_conflict_do_update(index_elements=["name"], set_=changed))
+            self.change_policy(Part.REMOVAL, name)
+        changes = sorted(self.policy_changes)
+        if len(changes) > MOST_PARTS:
+            changes = [(Part.ALL, "")]
+        self.connection.execute(
+            sa.insert(tables.policy_changes),
+            [{"number": number, "part": part.value, "key": key} for part, key in changes],
+        )
 
     def _write_feed(self) -> None:
         head = self.execute(

@@ -1,12 +1,13 @@
 """Rows of users."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from registry.metadata.tables import group_members, refresh_tokens, secrets, uploads, users
-from registry.metadata.transaction import Transaction
+from registry.metadata.transaction import Part, Transaction
 
 _u = users.c
 
@@ -50,6 +51,10 @@ def list_all(tx: Transaction) -> list[UserRow]:
     return [UserRow(*row) for row in tx.execute(sa.select(*_COLUMNS))]
 
 
+def list_named(tx: Transaction, names: Collection[str]) -> list[UserRow]:
+    return [UserRow(*row) for row in tx.execute(sa.select(*_COLUMNS).where(_u.name.in_(names)))]
+
+
 def is_any(tx: Transaction) -> bool:
     return tx.execute(sa.select(_u.id).limit(1)).first() is not None
 
@@ -88,7 +93,7 @@ def insert(
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_u.name]).returning(_u.id)
     ).first()
-    tx.change_policy()
+    tx.change_policy(Part.USER, name)
     return added is not None
 
 
@@ -115,7 +120,7 @@ def set_admin(tx: Transaction, user: UserRow, *, admin: bool) -> None:
 
 def _update(tx: Transaction, user: UserRow, **values: object) -> None:
     tx.execute(sa.update(users).where(_u.id == user.id).values(**values))
-    tx.change_policy()
+    tx.change_policy(Part.USER, user.name)
 
 
 def end_sessions(tx: Transaction, user: UserRow) -> None:
@@ -130,10 +135,14 @@ def delete(tx: Transaction, user: UserRow) -> None:
     """Remove a user with her tokens and memberships; her upload sessions are nobody's then."""
     tx.execute(sa.delete(group_members).where(group_members.c.user_id == user.id))
     ids = tx.execute(sa.delete(secrets).where(secrets.c.user_id == user.id).returning(secrets.c.id))
-    gone = [f"secret:{secret_id}" for secret_id in ids.scalars()]
+    gone = []
+    for secret_id in ids.scalars():
+        gone.append(f"secret:{secret_id}")
+        tx.change_policy(Part.SECRET, secret_id)
     tx.execute(sa.delete(refresh_tokens).where(refresh_tokens.c.credential.in_(gone)))
     end_sessions(tx, user)
     orphaned = sa.update(uploads).where(uploads.c.principal == user.name)
     tx.execute(orphaned.values(principal=f"removed:{user.generation}"))
     tx.execute(sa.delete(users).where(_u.id == user.id))
-    tx.change_policy()
+    tx.change_policy(Part.USER, user.name)
+    tx.change_policy(Part.GROUPS, user.name)

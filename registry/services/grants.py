@@ -1,5 +1,7 @@
 """Grants: who may do what in which repositories."""
 
+from collections.abc import Callable
+
 from registry.auth.actions import Right, Rights, format_rights, parse_rights
 from registry.auth.books import Actor, Event, note
 from registry.auth.patterns import RepositoryPattern
@@ -8,12 +10,17 @@ from registry.auth.policy import Decision, Grant
 from registry.auth.subjects import EVERYBODY, Subject, SubjectKind
 from registry.errors import InputInvalidError, NotFoundError
 from registry.metadata import grants, groups, robots, users
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
 from registry.metadata.grants import GrantRow
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 
 __all__ = ["Decision", "Grant", "Grants"]
+
+
+_PAGE = 1000
+"""Grants that are read at once."""
 
 
 def _read(row: GrantRow) -> Grant:
@@ -49,9 +56,31 @@ class Grants:
         self._db = database
         self._policies = policies
 
-    async def list_page(self, n: int, last: int = 0) -> list[Grant]:
-        """At most `n` grants after the id `last`."""
-        return await self._db.read(lambda tx: [_read(row) for row in grants.list_page(tx, n, last)])
+    async def list_page(
+        self,
+        n: int,
+        last: int = 0,
+        *,
+        subject: Subject | None = None,
+        may_see: Callable[[Grant], bool] = lambda _: True,
+    ) -> list[Grant]:
+        """At most `n` grants after the id `last`, of one subject if it is given, which the caller
+        `may_see`. That is asked on the thread that reads: there may be many that she may not.
+        """
+        whose = None if subject is None else str(subject)
+        size = max(n, _PAGE)
+
+        def work(tx: Transaction) -> list[Grant]:
+            found: list[Grant] = []
+            after, more = last, True
+            while len(found) < n and more:
+                rows = grants.list_page(tx, size, after, whose)
+                found += filter(may_see, map(_read, rows))
+                more = len(rows) == size
+                after = rows[-1].id if rows else after
+            return found[:n]
+
+        return await self._db.read(work, patience=LONG)
 
     async def get(self, grant_id: int) -> Grant:
         """The grant; NotFoundError."""

@@ -29,6 +29,7 @@ class Tidying:
             return (
                 secrets.delete_expired(tx, now - _SECRETS)
                 + policy.forget_removals(tx, now - _REMOVALS)
+                + policy.forget_changes(tx)
                 + sign_ins.delete_before(tx, now - _DAY)
             )
 

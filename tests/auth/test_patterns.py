@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.patterns import Reach, RepositoryPattern, list_widest
+from registry.auth.patterns import Reach, RepositoryPattern, list_covering, list_widest
 from registry.errors import PatternInvalidError
 from registry.oci.names import RepositoryName, list_patterns
 
@@ -139,3 +139,10 @@ def test_the_widest_patterns_speak_of_the_same_and_of_each_repository_once() -> 
         for name in NESTED:
             matching = [pattern for pattern in widest if pattern.matches(name)]
             assert len(matching) == any(pattern.matches(name) for pattern in some)
+
+
+def test_the_patterns_that_cover_another_are_listed() -> None:
+    for text in EVERY:
+        pattern = RepositoryPattern.parse(text)
+        covering = [each for each in EVERY if RepositoryPattern.parse(each).covers(pattern)]
+        assert sorted(list_covering(pattern)) == sorted(covering), text

@@ -117,17 +117,9 @@ async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
     """List grants: those that the caller may administer, which may be none."""
     n, last = clamp(asked.n), asked.last
     subject = Subject.parse(asked.subject) if asked.subject else None
-    found: list[grants.Grant] = []
-    more = True
-    while len(found) <= n and more:
-        some = await call.access.grants.list_page(PAGE, last)
-        found += [
-            grant
-            for grant in some
-            if subject in {None, grant.subject} and call.administers(grant.pattern)
-        ]
-        more = len(some) == PAGE
-        last = some[-1].id if some else last
+    found = await call.access.grants.list_page(
+        n + 1, last, subject=subject, may_see=lambda grant: call.administers(grant.pattern)
+    )
     return make_page(found, n, _show, lambda grant: grant.id)
 
 

@@ -34,6 +34,7 @@ from registry.metadata.tables.limits import (
 )
 from registry.metadata.tables.rights import (
     grants,
+    policy_changes,
     policy_head,
     removed_repositories,
     signing_keys,
@@ -64,6 +65,7 @@ __all__ = [
     "manifests",
     "metadata",
     "moves",
+    "policy_changes",
     "policy_head",
     "pulls",
     "quotas",

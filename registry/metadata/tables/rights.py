@@ -24,6 +24,15 @@ policy_head = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False),
 )
 
+# What each of those numbers changed, for processes that know the policy of a number before.
+policy_changes = sa.Table(
+    "policy_changes",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("part", TEXT, primary_key=True),
+    sa.Column("key", TEXT, primary_key=True),
+)
+
 # When a name last lost its repository: tokens from before are not good for the next one.
 removed_repositories = sa.Table(
     "removed_repositories",

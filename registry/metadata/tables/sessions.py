@@ -31,4 +31,6 @@ uploads = sa.Table(
     sa.Index(None, "active_at"),
     # What sessions of some repositories have staged together is read from it alone.
     sa.Index(None, "repository", "offset"),
+    # How many a principal has open.
+    sa.Index(None, "principal", "active_at"),
 )
