@@ -63,7 +63,8 @@ class MemoryBudget:
             if turn.done() and not turn.cancelled():
                 self.give(wanted)  # granted at the very moment
             else:
-                self._waiting.remove(entry)
+                if entry in self._waiting:
+                    self._waiting.remove(entry)
                 self._serve()
             if isinstance(error, TimeoutError):
                 raise BusyError(
@@ -80,8 +81,10 @@ class MemoryBudget:
     def _serve(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
             wanted, turn = self._waiting.popleft()
-            self._free -= wanted
-            turn.set_result(None)
+            # Given up in this turn of the loop: its task has not run since.
+            if not turn.done():
+                self._free -= wanted
+                turn.set_result(None)
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:

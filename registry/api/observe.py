@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry import logs, metrics
 from registry.api.errors import answer, find_wire
 from registry.api.ops import PROBES
-from registry.errors import ClientGoneError, DatabaseUnavailableError, NotReadyError
+from registry.errors import BusyError, ClientGoneError, DatabaseUnavailableError, NotReadyError
 from storage.errors import StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class _Exchange:
         # What a starting process waits for is logged once, not for each request.
         if wire.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
             # Where it was when the database went away says nothing, a hundred times a second.
-            away = isinstance(error, DatabaseUnavailableError)
+            away = isinstance(error, DatabaseUnavailableError | BusyError)
             logger.error("request failed: %s", error, exc_info=None if away else error)
         if isinstance(error, ClientGoneError):
             self._status = _CLIENT_GONE
