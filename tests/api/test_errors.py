@@ -50,6 +50,7 @@ NEVER_ON_THE_WIRE = {
     errors.RegistryError,
     errors.BackupError,
     errors.ConfigError,
+    errors.NotConfirmedError,
     errors.SchemaError,
 }
 
