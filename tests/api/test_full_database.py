@@ -55,9 +55,11 @@ async def test_a_full_database_is_507_however_a_token_is_asked_for(start_api: St
         ann = await accounts.user("ann")
         logins = [ann, await accounts.token("ann"), await accounts.robot("ci")]
         await accounts.grant("ann", "team/*", "pull")
-        # Another scope than below: a second event of the same minute needs no room.
-        token = await get_token(api.http, ann, SCOPE, "repository:team/other:pull")
-        answer = await api.http.get("/token?offline_token=true", headers=ann.basic)
+        # Other scopes than below: a second event of the same minute needs no room.
+        other = "repository:team/other:pull"
+        token = await get_token(api.http, ann, SCOPE, other)
+        offline = f"/token?offline_token=true&scope={other}"
+        answer = await api.http.get(offline, headers=ann.basic)
         refresh = {"grant_type": "refresh_token", "refresh_token": answer.json()["refresh_token"]}
         typed = {"grant_type": "password", "username": "ann", "password": ann.secret}
 
