@@ -1,8 +1,9 @@
-"""What is one request and what is the next, in raw bytes."""
+"""What is one request and what is the next, in raw bytes. MOORAGE_SOAK=100 takes minutes."""
 
 import asyncio
 import itertools
 import json
+import os
 import subprocess
 
 import httpx
@@ -14,6 +15,8 @@ from tests.support.http_server import Echo, Served, serving_app
 from tests.support.raw import Answer, Wire
 
 pytestmark = pytest.mark.anyio
+
+SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
 
 SMUGGLED = b"DELETE /v2/a/b/manifests/victim HTTP/1.1\r\nHost: x\r\n\r\n"
 PUT = b"PUT /z HTTP/1.1\r\nHost: x\r\n"
@@ -176,7 +179,7 @@ REQUESTS = st.lists(
 
 @settings(
     deadline=None,
-    max_examples=40,
+    max_examples=40 * SOAK,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(requests=REQUESTS, cuts=st.lists(st.integers(0, 2000), max_size=8))
@@ -211,7 +214,7 @@ def test_requests_are_the_same_however_they_arrive(
     assert asyncio.run(run()).seen == expected
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60 * SOAK)
 @given(st.data())
 def test_damaged_requests_are_answered_or_cut_and_leave_the_server_alive(
     data: st.DataObject,
