@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -123,9 +123,15 @@ class LocalDriver:
     link_life = 0.0
     late = 0.0
 
-    def __init__(self, root: Path, *, name: str = "local", reserve: int = 0) -> None:
-        """`reserve`: bytes kept free, so that the database can still delete on a full disk."""
+    def __init__(
+        self, root: Path, *, name: str = "local", reserve: int = 0, beside: Iterable[str] = ()
+    ) -> None:
+        """`reserve`: bytes kept free, so that the database can still delete on a full disk.
+
+        `beside`: names in `root` that are not the store's and may be there before it.
+        """
         self.name = name
+        self._beside = frozenset(beside)
         self.reserve = reserve
         self._root = root
         self._staging = root / "staging"
@@ -161,7 +167,8 @@ class LocalDriver:
     def _refuse_foreign(self) -> None:
         """Refuse a folder that something else uses, before anything is written to it."""
         names = [path.name for path in self._root.iterdir()]
-        foreign = layouts.list_foreign(names, [n for n in names if _OWN.fullmatch(n)])
+        own = {name for name in names if _OWN.fullmatch(name)}
+        foreign = layouts.list_foreign(names, own | self._beside)
         if foreign:
             layout = layouts.recognize(lambda path: (self._root / path).exists())
             what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"

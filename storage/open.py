@@ -1,5 +1,6 @@
 """The front door: a driver by its settings."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from storage.driver import Driver
@@ -15,10 +16,12 @@ def open_driver(
     reserve: int = 0,
     bucket: S3Settings | None = None,
     name: str = "",
+    beside: Iterable[str] = (),
 ) -> Driver:
     """Open a store with `driver`: `local` at `root`, `memory`, or `s3` in `bucket`.
 
-    `reserve`: bytes of the local disk that are kept free. `name`: what rows call the store; empty:
+    `reserve`: bytes of the local disk that are kept free. `beside`: names in `root` that are not
+    the store's. `name`: what rows call the store; empty:
     as its driver.
     """
     name = name or driver
@@ -29,4 +32,4 @@ def open_driver(
         from storage.s3 import S3Driver  # noqa: PLC0415
 
         return S3Driver(bucket, name=name)
-    return LocalDriver(root, name=name, reserve=reserve)
+    return LocalDriver(root, name=name, reserve=reserve, beside=beside)

@@ -266,7 +266,7 @@ def test_grants(moorage: Moorage) -> None:
     moorage.run("user", "add", "alice", "--no-password")
     done = moorage.run("grant", "add", "alice", "team/**", "create,overwrite")
     assert done.stdout == "alice may push in team/**\n"
-    assert "only beside pull" in done.stderr
+    assert "has no grant of pull" in done.stderr
     assert moorage.run("grant", "add", "alice", "team/**", "pull").stderr == ""
     moorage.run("grant", "add", "anonymous", "public/*", "pull")
     grants = moorage.json("grant", "list")["grants"]

@@ -64,7 +64,7 @@ async def test_repo_list_show_delete(moorage: Moorage) -> None:
     assert "manifests" in moorage.run("repo", "show", "team/app").stdout
     assert "Deleted other" in moorage.run("repo", "delete", "other").stdout
     assert moorage.json("repo", "list") == {"repositories": ["team/app"]}
-    assert "no such repository" in moorage.run("repo", "delete", "other", expect=1).stderr
+    assert "no repository other" in moorage.run("repo", "delete", "other", expect=1).stderr
 
 
 async def test_tag_list_copy_history_delete(moorage: Moorage) -> None:

@@ -271,7 +271,7 @@ async def open_target(folder: Path, *, alone: bool, create: bool = False) -> Asy
     """Open a folder of backups, `alone` to change what is in it; with `create`, one that is empty
     or not there becomes one. BackupError.
     """
-    driver = open_driver("local", root=folder)
+    driver = open_driver("local", root=folder, beside=("lock", "snapshots"))
     target = Target(folder, driver)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, await target.run(lambda: _lock(folder, alone, create)))
