@@ -6,7 +6,7 @@ import re
 import pytest
 
 from registry.cli.main import build_parser
-from registry.config import SETTINGS
+from registry.config import FILE_KEYS, SETTINGS
 from tests.deploy.naming import list_unknown
 from tests.support.server import ROOT
 
@@ -34,7 +34,7 @@ def is_command(words: list[str]) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_exist(page: str) -> None:
     named = set(re.findall(rf"`((?:{'|'.join(SECTIONS)})\.\w+)", read(page)))
-    assert named <= SETTINGS.keys()
+    assert named <= {*SETTINGS, *FILE_KEYS}
     assert list_unknown(read(page)) == set()
 
 

@@ -81,7 +81,7 @@ async def test_many_pulls_are_one_write(
         for tag in ("a", "b", "c"):
             noted.note(one, Tag(tag))
         await noted.flush()
-    assert len(statements) == 3
+    assert len([text for text in statements if "INSERT" in text]) == 3
     assert len(await known(database)) == 6
 
 
