@@ -89,7 +89,7 @@ async def send(scene: Scene, token: str) -> tuple[int, str]:
     finally:
         wire.abort()
     challenge = answer.headers.get("www-authenticate", "")
-    return answer.status, challenge.partition('error="')[2].rstrip('"')
+    return answer.status, challenge.partition('error="')[2].partition('"')[0]
 
 
 def is_sendable(token: str, good: str) -> bool:
