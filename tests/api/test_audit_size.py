@@ -76,11 +76,11 @@ async def test_other_tokens_are_other_events(api: Api, alice: Login, minutes: li
 
 
 async def test_fields_of_the_audit_log_are_cut(api: Api, alice: Login) -> None:
-    names = [f"team/{'a' * 100}-{i}" for i in range(50)]
+    names = [f"team/{'a' * 100}-{i}" for i in range(30)]
     scopes = [f"repository:{name}:pull" for name in names]
     await get_token(api.http, alice, *scopes, client_id=LONG[:2000])
     [event] = (await Admin(api.http, alice).send("GET", "/audit", event="token.issue"))["items"]
-    assert event["target"] == f"{scopes[0]} and 49 more"
+    assert event["target"] == f"{scopes[0]} and 29 more"
     assert len(event["detail"]["client"]) <= LONGEST_FIELD
     # What an admin writes can be long too.
     digest, _ = await signed(api.http, alice.basic).push_image("team/app", "v1")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.api.conftest import Api, Started
+from tests.api.conftest import SERVED, Api, Started
 from tests.support.accounts import AUTH, Accounts, Login, signed
 from tests.support.kit import codes
 
@@ -66,6 +66,8 @@ async def list_answered(api: Api, hosts: list[str]) -> list[str]:
             answered.append(host)
         else:
             for refused in (read, write):
+                if SERVED and refused.status_code == 400:
+                    continue  # no host at all, says the server
                 assert (refused.status_code, codes(refused)) == (403, ["DENIED"])
                 assert "external_url" in refused.text
     return answered
@@ -149,7 +151,8 @@ async def test_a_write_of_another_sites_page_is_refused(
     ],
 )
 async def test_a_write_of_its_own_page_is_taken(open_api: Api, headers: dict[str, str]) -> None:
-    assert (await ask(open_api, "POST", UPLOADS, **headers)).status_code == 202
+    answer = await ask(open_api, "POST", UPLOADS, host="localhost", **headers)
+    assert answer.status_code == 202
 
 
 async def test_a_page_that_is_listed_may_use_the_registry(start_api: Started) -> None:

@@ -771,7 +771,7 @@ async def test_5_without_the_right_basic_is_denied(
         answer = await api.http.get(f"/v2/{name}/blobs/{DIGEST}", headers=alice.basic)
         assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
         assert "www-authenticate" not in answer.headers
-        answers.append(answer.json())
+        answers.append(answer.text.replace(name, "NAME"))
     assert answers[0] == answers[1]
 
 
