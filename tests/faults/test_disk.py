@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from storage.digest import Digest
+from tests.support import server as server_support
 from tests.support.books import list_broken, list_unowned
 from tests.support.disks import small_disk
 from tests.support.kit import Kit, codes
@@ -180,7 +181,9 @@ async def test_a_disk_that_is_not_mounted_is_no_lost_blob(tmp_path: Path) -> Non
             assert await verify(server.url, ledger.pushes) == []
 
 
-async def test_a_start_without_the_disk_is_refused(tmp_path: Path) -> None:
+async def test_a_start_without_the_disk_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An empty mount point must not be taken for a new store by a registry that has blobs."""
     server = Server(tmp_path / "data")
     with serving(server):
@@ -190,8 +193,11 @@ async def test_a_start_without_the_disk_is_refused(tmp_path: Path) -> None:
     storage, away = server.data / "storage", server.data / "away"
     storage.rename(away)
     storage.mkdir()
+    monkeypatch.setattr(server_support, "START", 4)
     with pytest.raises(AssertionError, match="is its disk mounted"):
         server.start()
+    monkeypatch.undo()
+    server.kill()
     assert list(storage.iterdir()) == []
     storage.rmdir()
     away.rename(storage)

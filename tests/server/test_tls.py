@@ -207,19 +207,19 @@ def test_a_new_certificate_is_used_and_open_connections_stay(server: TlsServer) 
 def test_files_reached_through_a_link_that_moves(tmp_path: Path) -> None:
     """As orchestrators replace secrets: one link is moved, and with it both files."""
     server = TlsServer(tmp_path / "data")
-    for name in ("first", "second"):
+    for name in (".first", ".second"):
         (server.data / name).mkdir()
         for issued in server.issue(server.authority):
             issued.replace(server.data / name / f"server{issued.suffix}")
     for path in (server.cert, server.key):
         path.unlink()
-        path.symlink_to(Path("now") / path.name)
-    (server.data / "now").symlink_to("first")
+        path.symlink_to(Path(".now") / path.name)
+    (server.data / ".now").symlink_to(".first")
     with serving(server):
-        assert server.serial() == serial_in(server.data / "first" / "server.crt")
-        (server.data / "next").symlink_to("second")
-        (server.data / "next").replace(server.data / "now")
-        wait_until(lambda: server.serial() == serial_in(server.data / "second" / "server.crt"))
+        assert server.serial() == serial_in(server.data / ".first" / "server.crt")
+        (server.data / "next").symlink_to(".second")
+        (server.data / "next").replace(server.data / ".now")
+        wait_until(lambda: server.serial() == serial_in(server.data / ".second" / "server.crt"))
 
 
 def garbage(server: TlsServer) -> None:
