@@ -330,7 +330,7 @@ class World:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        given = {"host": "r", "transfer-encoding": "chunked", **headers}
+        given = {"host": "localhost", "transfer-encoding": "chunked", **headers}
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -343,7 +343,7 @@ class World:
             "root_path": "",
             "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
             "client": ("127.0.0.1", 1),
-            "server": ("r", 80),
+            "server": ("localhost", 80),
         }
         await self.worker.app(scope, receive, send)
         return statuses[0] if statuses else None
