@@ -136,8 +136,9 @@ class Admission:
             self._timer.cancel()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        # First, so that a fault in one connection leaves the others their deadlines.
+        self._timer = loop.call_later(SWEEP, self._sweep, loop)
         now = loop.time()
         for slot in list(self._slots):
             if slot.member is not None:
                 slot.member.check_deadlines(now)
-        self._timer = loop.call_later(SWEEP, self._sweep, loop)

@@ -7,6 +7,7 @@ time: what follows a request waits unread, in the kernel, until its response is 
 """
 
 import asyncio
+import contextlib
 import contextvars
 import enum
 import fcntl
@@ -181,6 +182,7 @@ class Connection(asyncio.BufferedProtocol):
     def _read_head(self) -> None:
         """Start the next request if its head is complete; FramingError."""
         if self._buffer.startswith(b"\r\n"):
+            self._scanned = max(0, self._scanned - 2)
             del self._buffer[:2]  # RFC 9112 section 2.2: an empty line before a request is ignored
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         if end < 0:
@@ -278,7 +280,8 @@ class Connection(asyncio.BufferedProtocol):
         self._admission.set_busy(self._slot)
         self.write(write_refusal(error, self.date, body=not self._asks_head))
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone meanwhile
+                self._transport.write_eof()
         # A client that is still sending would lose the answer if the connection were reset.
         self._resume_reading()
         if self._exchange is not None:

@@ -128,6 +128,14 @@ async def test_an_empty_line_before_a_request_is_ignored(served: Served, echo: E
     assert [path for _, path, _ in echo.seen] == [b"/1", b"/2"]
 
 
+async def test_an_empty_line_in_two_segments_does_not_hide_the_end_of_a_head(
+    served: Served, echo: Echo
+) -> None:
+    await talk(served, b"\r\nGET /1 HTTP/1.1\r\nHost: a\r\n\r", b"\n")
+    await talk(served, b"\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r", b"\n")
+    assert [path for _, path, _ in echo.seen] == [b"/1", b"/2"]
+
+
 async def test_expect_is_answered_before_the_body_comes(served: Served) -> None:
     wire = await Wire.open(served.port)
     await wire.send(PUT + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
