@@ -58,7 +58,7 @@ class DataFolder:
         foreign = layouts.list_foreign(names, _OWN | self._named)
         if foreign:
             layout = layouts.recognize(lambda path: (self.path / path).exists())
-            what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"
+            what = layouts.describe(foreign, layout)
             raise ConfigError(
                 f"the data folder {self.path} {what} and has no registry of Moorage. "
                 f"{layouts.REMEDY}; name the place with --data"

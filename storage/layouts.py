@@ -27,7 +27,10 @@ def list_foreign(names: Iterable[str], own: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name not in harmless and not name.startswith("."))
 
 
-def describe(names: list[str]) -> str:
-    """Write some of `names` for a message, escaped."""
+def describe(names: list[str], layout: str) -> str:
+    """Say what a place has: its layout if that is known, else some of `names`, escaped."""
+    if layout:
+        return f"holds {layout}"
     shown = ", ".join(ascii(name) for name in names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"is not empty ({shown}{more})"

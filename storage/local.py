@@ -171,7 +171,7 @@ class LocalDriver:
         foreign = layouts.list_foreign(names, own | self._beside)
         if foreign:
             layout = layouts.recognize(lambda path: (self._root / path).exists())
-            what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"
+            what = layouts.describe(foreign, layout)
             raise StoreRefusedError(
                 f"the storage folder {self._root} {what} and has no store of Moorage. "
                 f"{layouts.REMEDY}"

@@ -73,7 +73,7 @@ class S3Driver:
         layout = "the data of Distribution" if foreign == ["docker"] else ""
         if "oci-layout" in foreign:
             layout = "an OCI image layout"
-        what = f"holds {layout}" if layout else f"is not empty ({layouts.describe(foreign)})"
+        what = layouts.describe(foreign, layout)
         raise StoreRefusedError(
             f"the bucket {what} below the prefix and has no registry of Moorage. {layouts.REMEDY};"
             " the setting prefix makes a place of its own in a bucket"
