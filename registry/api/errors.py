@@ -108,11 +108,11 @@ SENTENCES: Mapping[str, str] = {
 
 
 def write_message(code: str, reason: str) -> str:
-    """The standard sentence of the code, and the reason behind it if there is one."""
+    """The standard sentence of the code, and the reason behind a colon if there is one."""
     sentence = SENTENCES.get(code, "")
     if not sentence or not reason:
         return sentence or reason
-    return f"{sentence} {reason}" if sentence.endswith(".") else f"{sentence}: {reason}"
+    return f"{sentence.removesuffix('.')}: {reason}"
 
 
 def find_wire(error: Exception) -> Wire:

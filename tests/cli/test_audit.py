@@ -22,14 +22,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("audit") / "data"
     add_admin(data, "root", PASSWORD)
     with serving(Server(data)) as server:
-        push(server, "v1")
+        push(server, "team/app:v1")
         yield server
 
 
-def push(server: Server, tag: str) -> None:
+def push(server: Server, image: str) -> None:
+    name, _, tag = image.partition(":")
     with httpx.Client(auth=("root", PASSWORD)) as http:
         pushed = http.put(
-            f"{server.url}/v2/team/app/manifests/{tag}",
+            f"{server.url}/v2/{name}/manifests/{tag}",
             content=index_manifest([]),
             headers={"Content-Type": OCI_INDEX},
         )
@@ -39,7 +40,8 @@ def push(server: Server, tag: str) -> None:
 def test_pushes_and_deletions_are_listed_for_people(server: Server) -> None:
     near = at(server.data)
     near.run("tag", "delete", "team/app:v1")
-    lines = near.run("audit", "list", "--event", "tag.*").stdout.splitlines()
+    listed = ("audit", "list", "--event", "tag.*", "--repository", "team/app")
+    lines = near.run(*listed).stdout.splitlines()
     assert lines[0].split() == ["AT", "BY", "FROM", "EVENT", "TARGET", "DETAIL"]
     pushed, deleted = (re.split(r" {2,}", line) for line in lines[1:])
     assert pushed[1:5] == ["root", "-", "tag.set", "team/app:v1"]
@@ -57,7 +59,7 @@ def test_pushes_and_deletions_are_listed_for_people(server: Server) -> None:
     far = Moorage(
         server.data.parent, ["--url", server.url, "--user", "root"], {"MOORAGE_PASSWORD": PASSWORD}
     )
-    assert far.run("audit", "list", "--event", "tag.*").stdout.splitlines() == lines
+    assert far.run(*listed).stdout.splitlines() == lines
 
 
 def test_what_is_no_time_and_no_count_is_refused(server: Server) -> None:
@@ -68,8 +70,11 @@ def test_what_is_no_time_and_no_count_is_refused(server: Server) -> None:
 
 
 def test_events_are_followed_as_they_come(server: Server) -> None:
+    # A repository of its own: the test above deletes the tag of the other, before or after.
+    push(server, "team/followed:v1")
+    where = ["--repository", "team/followed", "--data", str(server.data)]
     with subprocess.Popen(
-        [*COMMAND, "audit", "list", "--follow", "--event", "tag.*", "--data", str(server.data)],
+        [*COMMAND, "audit", "list", "--follow", "--event", "tag.*", *where],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
@@ -77,10 +82,7 @@ def test_events_are_followed_as_they_come(server: Server) -> None:
         assert process.stdout is not None
         with contextlib.ExitStack() as stack:
             stack.callback(process.terminate)
-            before = process.stdout.readline()
-            assert "team/app:v1" in before
+            assert "team/followed:v1" in process.stdout.readline()
             for tag in ("v2", "v3"):
-                push(server, tag)
-                while f"team/app:{tag}" not in (line := process.stdout.readline()):
-                    assert line, "it ended"
-                    assert "team/app:v1" in line
+                push(server, f"team/followed:{tag}")
+                assert f"team/followed:{tag}" in process.stdout.readline()

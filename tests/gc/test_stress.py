@@ -1,6 +1,7 @@
 """Eight clients push, mount, look, tag and delete while the collector runs all the time."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -72,8 +73,8 @@ def server(tmp_path: Path, database_url: str, stored: Place) -> Callable[[str], 
     return make
 
 
-async def run_clients(server: Server) -> list[Client]:
-    """Let them work for a while."""
+async def run_clients(server: Server, until_wrong: float = 0) -> list[Client]:
+    """Let them work for a while. `until_wrong`: seconds more that they have to find something wrong."""
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         clients = []
@@ -83,6 +84,9 @@ async def run_clients(server: Server) -> list[Client]:
             clients.append(Client(kit, number, PROMISE))
         running = [asyncio.ensure_future(client.run_until(stop)) for client in clients]
         await asyncio.sleep(SECONDS)
+        deadline = time.monotonic() + until_wrong
+        while time.monotonic() < deadline and not list_wrong(clients):
+            await asyncio.sleep(0.1)
         stop.set()
         await asyncio.gather(*running)
         await asyncio.sleep(2 * GRACE)
@@ -120,7 +124,7 @@ async def test_nothing_that_was_promised_is_ever_missing(
 async def test_without_a_grace_promises_are_broken(server: Callable[[str], Server]) -> None:
     """The negative control: what these clients do does find a collector that is too quick."""
     with serving(server("1ms")) as running:
-        assert list_wrong(await run_clients(running))
+        assert list_wrong(await run_clients(running, until_wrong=ALL_GONE))
 
 
 def list_digests(url: str) -> tuple[set[str], set[str], set[str]]:
