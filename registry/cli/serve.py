@@ -79,23 +79,43 @@ def _serve(
     alone = settings.http.workers == 1
     if not alone:
         _share_metrics(settings.data)
-    _try_start(settings, folder)
+    open_mode = _OpenModeCheck(settings)
+    _try_start(settings, folder, open_mode)
     _greet(settings, sockets.public)
     if alone:
-        return min(_work(settings, sockets, tls, folder), 1)
+        return min(_work(settings, sockets, tls, folder, open_mode), 1)
     from registry import app  # noqa: F401, PLC0415 - loaded once, shared by the workers
 
     gc.freeze()
     supervisor = Supervisor(
         settings.http.workers,
-        lambda: _work(settings, sockets, tls, folder),
+        lambda: _work(settings, sockets, tls, folder, open_mode),
         drain=settings.http.stop_delay + settings.http.drain,
         at_stop=sockets.close,
     )
     return supervisor.run()
 
 
-def _try_start(settings: Settings, folder: DataFolder) -> None:
+class _OpenModeCheck:
+    """Warns once that nobody signs in although there are users, when the database can tell."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._done = settings.auth.mode != "none"
+
+    def warn(self) -> None:
+        if self._done:
+            return
+        if db.has_users(self._settings):
+            logger.warning(
+                'there are users, but auth.mode = "none": nobody signs in, and whoever reaches %s'
+                " may push and delete; remove auth.mode to make everybody sign in",
+                self._settings.http.listen,
+            )
+        self._done = True
+
+
+def _try_start(settings: Settings, folder: DataFolder, open_mode: _OpenModeCheck) -> None:
     """Open the registry once and close it, so that what keeps it from starting is said first.
 
     A database or store that does not answer is only logged: the workers wait for it.
@@ -105,19 +125,10 @@ def _try_start(settings: Settings, folder: DataFolder) -> None:
 
     async def attempt() -> None:
         await asyncio.to_thread(db.prepare, settings, folder)
+        await asyncio.to_thread(open_mode.warn)
         await rehearse(settings)
-        await asyncio.to_thread(_warn_of_open_mode, settings)
 
     asyncio.run(Startup({}).try_once(attempt))
-
-
-def _warn_of_open_mode(settings: Settings) -> None:
-    if settings.auth.mode == "none" and db.has_users(settings):
-        logger.warning(
-            'there are users, but auth.mode = "none": nobody signs in, and whoever reaches %s may '
-            "push and delete; remove auth.mode to make everybody sign in",
-            settings.http.listen,
-        )
 
 
 def _share_metrics(data: Path) -> None:
@@ -181,7 +192,13 @@ def _find_limits(settings: Settings) -> ServerLimits:
     )
 
 
-def _work(settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder: DataFolder) -> int:
+def _work(
+    settings: Settings,
+    sockets: _Sockets,
+    tls: TlsContext | None,
+    folder: DataFolder,
+    open_mode: _OpenModeCheck,
+) -> int:
     """Serve until told to stop; the exit status."""
     # After the metrics were shared.
     from registry.app import StartRules, asgi, compose, ops_asgi  # noqa: PLC0415
@@ -197,6 +214,7 @@ def _work(settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder:
     def prepare() -> None:
         if not db.is_embedded(settings):  # that one is ready since before the fork
             db.prepare(settings, folder)
+            open_mode.warn()
 
     def fail(error: Exception) -> None:
         report(error)

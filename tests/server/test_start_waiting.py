@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from registry.errors import ConfigError, DatabaseUnavailableError
@@ -82,6 +83,26 @@ def test_serve_waits_for_a_database_that_comes_late(postgres: Cluster, tmp_path:
             wait_until(lambda: is_ready(server))
             wait_until(lambda: httpx.get(f"{server.url}/v2/").status_code == 200)
             assert "the database can be used now" in server.log.read_text()
+
+
+def test_open_mode_is_warned_of_where_the_database_comes_late(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    with postgres.database() as url, tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as session:
+            session.execute(
+                "INSERT INTO users (name, generation, admin, disabled, created_at)"
+                " VALUES ('ann', 'first', true, false, 0)"
+            )
+        words = "there are users, but auth.mode"
+        behind = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        proxy.refuse()
+        settings = {"MOORAGE_AUTH__MODE": "none", "MOORAGE_DATABASE__URL": behind}
+        with serving(EarlyServer(tmp_path / "data", 1, settings)) as server:
+            assert words not in server.log.read_text()
+            proxy.accept()
+            wait_until(lambda: httpx.get(f"{server.url}/v2/", timeout=20).status_code == 200)
+            assert server.log.read_text().count(words) == 1
 
 
 def test_serve_waits_for_a_bucket_that_comes_late(seaweed: Seaweed, tmp_path: Path) -> None:

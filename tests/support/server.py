@@ -53,6 +53,8 @@ class Server:
         checkout = ROOT if self.python is None else None
         path = [str(p) for p in (self.patches, checkout) if p is not None]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
+        # Where it is set, a greeting that is never flushed would be seen all the same.
+        kept.pop("PYTHONUNBUFFERED", None)
         options = ["--listen", self.listen or f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
         module = ["-m", "registry.cli.main"]
