@@ -10,6 +10,7 @@ import pytest
 
 from tests.server.test_memory import resident
 from tests.support.kit import Kit
+from tests.support.nginx import Nginx, proxying
 from tests.support.raw import Wire
 from tests.support.server import Server, serving
 
@@ -53,6 +54,12 @@ async def attack(port: int) -> None:
         )
 
 
+async def read_nothing(readers: list[Wire], path: str) -> None:
+    for wire in readers:
+        wire.reader._transport.pause_reading()  # type: ignore[attr-defined] # no public way
+        await wire.send_head("GET", path)
+
+
 async def test_a_process_stays_small_under_attack(tmp_path: Path) -> None:
     data = bytes(8 << 20)
     with serving(Server(tmp_path / "data")) as server:
@@ -61,10 +68,37 @@ async def test_a_process_stays_small_under_attack(tmp_path: Path) -> None:
             before = resident(server)
             await attack(server.port)
             async with opening(server.port, 400) as readers:
-                for wire in readers:
-                    wire.reader._transport.pause_reading()  # type: ignore[attr-defined] # no way
-                    await wire.send_head("GET", f"/v2/public/blobs/{digest}")
+                await read_nothing(readers, f"/v2/public/blobs/{digest}")
                 await asyncio.sleep(3)
                 pulled = await http.get(f"/v2/public/blobs/{digest}")
         assert pulled.content == data
         assert resident(server) - before < MOST
+
+
+@pytest.mark.xdist_group("nginx")
+async def test_readers_behind_nginx_who_read_nothing_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """As deploy/nginx sets it up. The process has 512 MiB, which such readers once exceeded."""
+    data = bytes(8 << 20)
+    settings = {"MOORAGE_HTTP__TRUSTED_PROXIES": "127.0.0.1"}
+    with (
+        serving(Server(tmp_path / "data", settings=settings, memory=512 << 20)) as server,
+        proxying(Nginx(tmp_path / "nginx", [server.port])) as nginx,
+    ):
+        async with httpx.AsyncClient(base_url=nginx.url, timeout=60) as http:
+            digest = await Kit(http).push_blob("public", data)
+            before = resident(server)
+            async with opening(nginx.port, 400) as readers:
+                await read_nothing(readers, f"/v2/public/blobs/{digest}")
+                while count_connections(server.port) < 400:
+                    await asyncio.sleep(0.1)
+                await asyncio.sleep(2)
+                pulled = await http.get(f"/v2/public/blobs/{digest}")
+        assert pulled.content == data
+        assert resident(server) - before < MOST
+        assert "MemoryError" not in server.log.read_text()
+
+
+def count_connections(port: int) -> int:
+    """Established connections that a server accepted on a port of this machine."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)

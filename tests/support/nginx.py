@@ -22,7 +22,9 @@ START = 30.0
 _MAIN = """\
 worker_processes 2;
 pid nginx.pid;
-events {}
+events {
+    worker_connections 2048;
+}
 http {
     access_log access.log;
     client_body_temp_path body;

@@ -36,6 +36,8 @@ class Server:
     """What it listens on; empty: its port on 127.0.0.1."""
     descriptors: int | None = None
     """The limit of open files; None: that of the test."""
+    memory: int | None = None
+    """The limit of its private memory in bytes (RLIMIT_DATA); None: that of the test."""
     python: Path | None = None
     """Of an installed Moorage that is to run in place of this checkout."""
     process: subprocess.Popen[bytes] | None = None
@@ -58,7 +60,9 @@ class Server:
         options = ["--listen", self.listen or f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
         module = ["-m", "registry.cli.main"]
-        limiter = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
+        limits = {"nofile": self.descriptors, "data": self.memory}
+        given = [f"--{name}={value}" for name, value in limits.items() if value]
+        limiter = ["prlimit", *given] if given else []
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*limiter, self.python or sys.executable, *module, "serve", *options],
