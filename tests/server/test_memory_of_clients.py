@@ -91,11 +91,19 @@ async def test_readers_behind_nginx_who_read_nothing_do_not_fill_the_memory(tmp_
                 await read_nothing(readers, f"/v2/public/blobs/{digest}")
                 while count_connections(server.port) < 400:
                     await asyncio.sleep(0.1)
-                await asyncio.sleep(2)
+                await wait_while_it_grows(server)
                 pulled = await http.get(f"/v2/public/blobs/{digest}")
         assert pulled.content == data
         assert resident(server) - before < MOST
         assert "MemoryError" not in server.log.read_text()
+
+
+async def wait_while_it_grows(server: Server) -> None:
+    """Return when the memory of the process has not grown for a second."""
+    seen = 0
+    while (now := resident(server)) > seen:
+        seen = now + (1 << 20)
+        await asyncio.sleep(1)
 
 
 def count_connections(port: int) -> int:
