@@ -22,16 +22,13 @@ from uvicorn.server import ServerState
 
 from registry import metrics
 from registry.server.admission import Admission, Refusal, Slot
-from registry.server.body_framing import ChunkedBody, FixedBody
+from registry.server.body_framing import READ_FRAMED, ChunkedBody, FixedBody
 from registry.server.exchange import Exchange, build_scope
 from registry.server.framing_error import FramingError
 from registry.server.head import check_partial_head, parse_head
 from registry.server.response_head import write_refusal
 
 access = logging.getLogger("moorage.access")
-
-READ_HEAD = 16 << 10
-"""Bytes read at once while a head is expected."""
 
 READ_AHEAD = 32 << 10
 """Bytes of a body kept for an application that does not wait for them."""
@@ -139,9 +136,10 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
         if self._state is not State.BODY:
-            return _incoming[:READ_HEAD]
+            return _incoming[:READ_FRAMED]
         wanted = self._exchange is not None and self._exchange.waiting
-        return _incoming if wanted else _incoming[:READ_AHEAD]
+        most = READ_BODY if wanted else READ_AHEAD
+        return _incoming[: min(most, self._body.read_size)]
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(_incoming[:nbytes])
@@ -223,8 +221,8 @@ class Connection(asyncio.BufferedProtocol):
     def _feed_body(self, data: bytes) -> None:
         """Hand bytes of the body to the application; FramingError."""
         assert self._exchange is not None  # noqa: S101 - there is one in this state
-        pieces, rest = self._body.feed(data)
-        self._exchange.feed(pieces, complete=self._body.complete)
+        piece, rest = self._body.feed(data)
+        self._exchange.feed(piece, complete=self._body.complete)
         if self._body.complete:
             self._state = State.RESPONSE
             if rest:

@@ -19,6 +19,9 @@ SLICE = 256 << 10
 JOINED = 64 << 10
 """Bytes of a first piece of a body that are sent in one write with the head."""
 
+PIECE_COST = 64
+"""Bytes of memory that each piece of a request body takes beside its data."""
+
 _NO_BODY = frozenset({204, 304})
 
 
@@ -53,7 +56,7 @@ class Exchange:
         self.response_complete = False
         self.body_complete = not has_body
         self.buffered = 0
-        """Bytes of the body that arrived and were not taken yet."""
+        """Bytes of memory of the body's pieces that arrived and were not taken yet."""
         self._receiving = False
         self._channel = channel
         self._scope = scope
@@ -75,12 +78,14 @@ class Exchange:
         """Whether the application waits for more of the body."""
         return self._receiving and not self._event.is_set()
 
-    def feed(self, pieces: list[bytes], *, complete: bool) -> None:
-        """Take pieces of the body; `complete` with the last."""
-        self._pieces += pieces
-        self.buffered += sum(map(len, pieces))
+    def feed(self, piece: bytes, *, complete: bool) -> None:
+        """Take a piece of the body, which may be empty; `complete` with the last."""
+        if piece:
+            self._pieces.append(piece)
+            self.buffered += len(piece) + PIECE_COST
         self.body_complete = complete
-        self._event.set()
+        if piece or complete:
+            self._event.set()
 
     def disconnect(self) -> None:
         """Report that the connection has ended: nothing can be received or sent any more."""
