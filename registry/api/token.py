@@ -74,6 +74,8 @@ class TokenEndpoint:
     async def _get(self, request: Request) -> Response:
         """Basic credentials or none; a refresh token when `offline_token=true`."""
         caller = await self._identify(request, self._from_basic, {})
+        if request.url.query.count("&") >= _MAX_FIELDS:
+            raise UnsupportedError(f"a query has at most {_MAX_FIELDS} parameters here")
         query = request.query_params
         asked = self._request(query.getlist("scope"), query)
         if query.get("offline_token") == "true":

@@ -184,11 +184,14 @@ def _find_limits(settings: Settings) -> ServerLimits:
             wanted,
             descriptors,
         )
+    # A proxy in front may take the path of external_url off, or hand it on.
+    prefix = urlsplit(settings.http.external_url).path.encode()
     return ServerLimits(
         connections=min(wanted, fitting),
         per_address=settings.limits.connections_per_address,
         trusted_proxies=settings.http.trusted_proxies,
         keep_alive=settings.http.keep_alive,
+        long_query_paths=(b"/token", prefix + b"/token"),
     )
 
 

@@ -185,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         if end < 0:
             self._count_head(len(self._buffer))
-            check_partial_head(self._buffer, self._scanned)
+            check_partial_head(self._buffer, self._scanned, self._limits.long_query_paths)
             self._scanned = len(self._buffer)
             if self._admission.head_bytes > self._limits.heads:
                 raise _REFUSALS[Refusal.SERVER]
@@ -197,7 +197,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _start_request(self, data: bytes, rest: bytes) -> None:
         self._asks_head = data.startswith(b"HEAD ")
-        head = parse_head(data)
+        head = parse_head(data, self._limits.long_query_paths)
         if self._slot.refusal is not None and head.path not in _HEALTH:
             raise _REFUSALS[self._slot.refusal]
         scope = build_scope(head, **self._fixed_scope, state=self._app_state.copy())

@@ -18,8 +18,13 @@ MAX_FIELDS = 100
 MAX_TARGET = 8 << 10
 """Bytes of a request target."""
 
-MAX_REQUEST_LINE = MAX_TARGET + 64
-"""Bytes of a request line: the target, a method and a version around it."""
+MAX_LONG_TARGET = 48 << 10
+"""Bytes of the target of a GET whose path may have a long query: the token endpoint is asked for
+500 repositories by clients that have no other way.
+"""
+
+LINE_REST = 64
+"""Bytes of a request line beside its target: a method and a version."""
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\x00-\x20\x7f]+) (HTTP/.*)")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
@@ -49,22 +54,30 @@ class RequestHead:
     expects_continue: bool
 
 
-def check_partial_head(data: bytes | bytearray, start: int) -> None:
+def check_partial_head(
+    data: bytes | bytearray, start: int, long_query_paths: tuple[bytes, ...] = ()
+) -> None:
     """Reject the beginning of a head that no continuation can make valid; FramingError.
 
-    Bytes before `start` were checked before. Limits hold while the head arrives, so that no client
-    makes the server keep more than that.
+    Bytes before `start` were checked before. A GET of one of `long_query_paths`, written exactly
+    so, may have a target of `MAX_LONG_TARGET` bytes. Limits hold while the head arrives, so that no
+    client makes the server keep more than that.
     """
     if len(data) > MAX_HEAD:
         raise _head_too_large()
-    if len(data) > MAX_REQUEST_LINE and data.find(b"\n", 0, MAX_REQUEST_LINE) < 0:
-        raise _target_too_long()
+    if len(data) > MAX_TARGET + LINE_REST:
+        most = _find_max_target(data, long_query_paths)
+        if len(data) > most + LINE_REST and data.find(b"\n", 0, most + LINE_REST) < 0:
+            raise _target_too_long(most)
     if _BARE_LF.search(data, start):
         raise FramingError("a line of the request head ends without CR")
 
 
-def parse_head(data: bytes) -> RequestHead:
-    """Parse a head without the empty line that ends it; FramingError."""
+def parse_head(data: bytes, long_query_paths: tuple[bytes, ...] = ()) -> RequestHead:
+    """Parse a head without the empty line that ends it; FramingError.
+
+    `long_query_paths` is as in `check_partial_head`.
+    """
     if len(data) > MAX_HEAD:
         raise _head_too_large()
     lines = data.split(b"\r\n")
@@ -72,7 +85,7 @@ def parse_head(data: bytes) -> RequestHead:
         raise FramingError(
             f"the request has {len(lines) - 1} header fields; at most {MAX_FIELDS} are allowed", 431
         )
-    method, target, version = _parse_request_line(lines[0])
+    method, target, version = _parse_request_line(lines[0], long_query_paths)
     headers = [_parse_field(line) for line in lines[1:]]
     authority, path, query = _split_target(method, target)
     _set_host(headers, authority, required=version == "1.1")
@@ -88,14 +101,20 @@ def parse_head(data: bytes) -> RequestHead:
     )
 
 
-def _parse_request_line(line: bytes) -> tuple[str, bytes, str]:
+def _find_max_target(data: bytes | bytearray, long_query_paths: tuple[bytes, ...]) -> int:
+    beginnings = tuple(b"GET %b?" % path for path in long_query_paths)
+    return MAX_LONG_TARGET if data.startswith(beginnings) else MAX_TARGET
+
+
+def _parse_request_line(line: bytes, long_query_paths: tuple[bytes, ...]) -> tuple[str, bytes, str]:
+    most = MAX_TARGET if len(line) <= MAX_TARGET else _find_max_target(line, long_query_paths)
     match = _REQUEST_LINE.fullmatch(line)
     if match is None:
-        if len(line) > MAX_REQUEST_LINE:
-            raise _target_too_long()
+        if len(line) > most + LINE_REST:
+            raise _target_too_long(most)
         raise FramingError("the request line is not METHOD TARGET HTTP/1.1")
-    if len(match[2]) > MAX_TARGET:
-        raise _target_too_long()
+    if len(match[2]) > most:
+        raise _target_too_long(most)
     version = _VERSIONS.get(match[3])
     if version is None:
         raise FramingError("only HTTP/1.1 and HTTP/1.0 are spoken here")
@@ -176,5 +195,5 @@ def _head_too_large() -> FramingError:
     return FramingError(f"the request head exceeds {MAX_HEAD} bytes", 431)
 
 
-def _target_too_long() -> FramingError:
-    return FramingError(f"the request target exceeds {MAX_TARGET} bytes", 414)
+def _target_too_long(most: int) -> FramingError:
+    return FramingError(f"the request target exceeds {most} bytes", 414)

@@ -23,3 +23,5 @@ class ServerLimits:
     linger: float = 1.0
     heads: int = 32 << 20
     """Bytes of all request heads that have not arrived completely."""
+    long_query_paths: tuple[bytes, ...] = ()
+    """Paths whose GET requests may have a target of `head.MAX_LONG_TARGET` bytes."""

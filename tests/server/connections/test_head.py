@@ -6,6 +6,7 @@ from registry.server.framing_error import FramingError
 from registry.server.head import (
     MAX_FIELDS,
     MAX_HEAD,
+    MAX_LONG_TARGET,
     MAX_TARGET,
     check_partial_head,
     parse_head,
@@ -148,3 +149,46 @@ def test_a_beginning_that_cannot_become_a_head_is_refused_at_once(data: bytes, s
         check_partial_head(data, 0)
     assert caught.value.status == status
     check_partial_head(GET + b"\r\nX: 1\r", 0)
+
+
+LONG = (b"/token", b"/registry/token")
+
+
+def asking(target: bytes, method: bytes = b"GET", size: int = 40 << 10) -> bytes:
+    return method + b" " + target + b"a" * (size - len(target)) + b" HTTP/1.1\r\nHost: a"
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_the_query_of_some_paths_may_be_long(path: bytes) -> None:
+    data = asking(path + b"?", size=MAX_LONG_TARGET)
+    check_partial_head(data, 0, LONG)
+    check_partial_head(data[: 20 << 10], 0, LONG)
+    assert parse_head(data, LONG).path == path
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        asking(b"/token?", size=MAX_LONG_TARGET + 1),
+        asking(b"/token?", b"POST"),
+        asking(b"/token?", b"HEAD"),
+        asking(b"/token"),
+        asking(b"/tokens?"),
+        asking(b"/token/?"),
+        asking(b"/token/../v2/?"),
+        asking(b"//token?"),
+        asking(b"/%74oken?"),
+        asking(b"/v2/?/token?"),
+        asking(b"/v2/token?"),
+        asking(b"/other/token?"),
+        asking(b"http://a/token?"),
+    ],
+)
+def test_no_other_target_may_be_long(data: bytes) -> None:
+    partial = data.partition(b"\r\n")[0] + b"a" * 100
+    with pytest.raises(FramingError) as caught:
+        check_partial_head(partial, 0, LONG)
+    assert caught.value.status == 414
+    with pytest.raises(FramingError) as caught:
+        parse_head(data, LONG)
+    assert caught.value.status == 414
