@@ -7,6 +7,7 @@ from typing import Protocol
 
 from registry.auth.origins import Origin
 from registry.server.limits import ServerLimits
+from registry.server.partial_heads import PartialHeads
 
 RESERVE = 32
 """Connections beyond the limits: they are told why they are refused, and may ask for health."""
@@ -50,8 +51,7 @@ class Admission:
 
     def __init__(self, limits: ServerLimits) -> None:
         self.limits = limits
-        self.head_bytes = 0
-        """Bytes of request heads that have not arrived completely, of all connections."""
+        self.heads = PartialHeads(limits.heads)
         self._slots: dict[Slot, None] = {}
         self._idle: dict[str, dict[Slot, None]] = {}
         self._counts: dict[str, int] = {}

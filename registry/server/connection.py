@@ -94,7 +94,6 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline = _loop.time() + self._limits.head_timeout
         self._buffer = bytearray()
         self._scanned = 0
-        self._counted = 0
         self._asks_head = False
         self._kept_alive = False
         self._stopping = False
@@ -184,11 +183,10 @@ class Connection(asyncio.BufferedProtocol):
             del self._buffer[:2]  # RFC 9112 section 2.2: an empty line before a request is ignored
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         if end < 0:
-            self._count_head(len(self._buffer))
+            self._admission.heads.set_size(self, len(self._buffer))
             check_partial_head(self._buffer, self._scanned, self._limits.long_query_paths)
             self._scanned = len(self._buffer)
-            if self._admission.head_bytes > self._limits.heads:
-                raise _REFUSALS[Refusal.SERVER]
+            self._admission.heads.make_room()
             return
         head = bytes(self._buffer[:end])
         rest = bytes(self._buffer[end + 4 :])
@@ -305,6 +303,15 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport.get_write_buffer_size():
             self.abort()
 
+    @property
+    def network(self) -> str:
+        """What is limited as one client."""
+        return self._slot.network
+
+    def refuse_head(self) -> None:
+        """Refuse the request whose head is arriving."""
+        self._refuse_request(_REFUSALS[Refusal.SERVER])
+
     def shutdown(self) -> None:
         """Close once the request in progress is complete (uvicorn calls this as it stops)."""
         self._stopping = True
@@ -360,12 +367,8 @@ class Connection(asyncio.BufferedProtocol):
         )
         self.refuse(error)
 
-    def _count_head(self, size: int) -> None:
-        self._admission.head_bytes += size - self._counted
-        self._counted = size
-
     def _clear_buffer(self) -> None:
-        self._count_head(0)
+        self._admission.heads.set_size(self, 0)
         self._buffer.clear()
         self._scanned = 0
 

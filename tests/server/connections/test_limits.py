@@ -38,13 +38,35 @@ async def test_half_sent_heads_have_a_budget_together(served: Served, echo: Echo
     statuses = [answer.status for answer in answers if isinstance(answer, Answer)]
     assert statuses  # the others were too slow
     assert set(statuses) == {503}
-    assert served.server.admission.head_bytes <= 256 << 10
+    assert served.server.admission.heads.size <= 256 << 10
     for wire in wires:
         wire.abort()
     async with asyncio.timeout(10):
-        while served.server.admission.head_bytes:
+        while served.server.admission.heads.size:
             await asyncio.sleep(0.01)
     assert echo.seen == []
+
+
+async def test_heads_of_those_who_keep_most_are_refused_first(served: Served, echo: Echo) -> None:
+    """Whoever sent next was refused, however little it was."""
+    wires = [await Wire.open(served.port) for _ in range(4)]
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", served.port, local_addr=("127.0.0.2", 0)
+    )
+    honest = Wire(reader, writer)
+    for wire in wires:
+        await wire.send(HEAD + b"X: " + b"a" * (63 << 10))
+    while served.server.admission.heads.size < 4 * (63 << 10):
+        await asyncio.sleep(0)
+    await honest.send(HEAD + b"X: " + b"a" * (20 << 10))
+    await asyncio.sleep(0.1)
+    await honest.send(b"\r\n\r\n")
+    assert (await honest.read()).status == 200
+    refused = await asyncio.gather(*(wire.read() for wire in wires), return_exceptions=True)
+    assert 503 in [answer.status for answer in refused if isinstance(answer, Answer)]
+    assert len(echo.seen) == 1
+    for wire in (*wires, honest):
+        wire.abort()
 
 
 async def test_when_all_connections_are_in_use_health_is_still_answered(echo: Echo) -> None:
