@@ -1,20 +1,16 @@
-"""Counting for a quota what was there before it, and sweeping what was counted for one that is
-gone: in steps, each a small transaction.
+"""Counting for a quota what was there before it, counting the manifests where an older version of
+Moorage counted blobs alone, and sweeping what was counted for a quota that is gone: in steps, each
+a small transaction.
 """
 
 import sqlalchemy as sa
 
-from registry.metadata import quotas, tallies
+from registry.metadata import quotas, repositories, tallies
 from registry.metadata.areas import EACH, is_within
 from registry.metadata.quotas import find_namespace
-from registry.metadata.tables import (
-    TEXT,
-    repositories,
-    tally_blobs,
-    tally_repositories,
-    tally_shards,
-)
+from registry.metadata.tables import TEXT, tally_blobs, tally_repositories, tally_shards
 from registry.metadata.tables import quotas as quota_table
+from registry.metadata.tables import repositories as repository_table
 from registry.metadata.tables import tallies as tally_table
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
@@ -25,16 +21,18 @@ COUNTED = 20
 SWEPT = 1000
 """Counted blobs that one step sweeps."""
 
-_q, _t, _r = quota_table.c, tally_table.c, repositories.c
+_q, _t, _r = quota_table.c, tally_table.c, repository_table.c
 _b, _m, _s = tally_blobs.c, tally_repositories.c, tally_shards.c
 
 _UNCOUNTED = sa.select(_q.id).where(_q.counted_to.is_not(None))
+_WITHOUT_MANIFESTS = sa.select(_m.repository_id).where(_m.manifests_counted_at.is_(None))
 _LEFT = sa.select(_t.id).where(_t.quota_id.not_in(sa.select(_q.id)))
 
 
 def is_any_due(tx: Transaction) -> bool:
     """Whether there is anything to count or to sweep."""
-    query = sa.select(sa.or_(_UNCOUNTED.exists(), _LEFT.exists()))
+    due = (_UNCOUNTED, _WITHOUT_MANIFESTS, _LEFT)
+    query = sa.select(sa.or_(*(each.exists() for each in due)))
     return bool(tx.execute(query).scalar_one())
 
 
@@ -45,7 +43,7 @@ def count_next(tx: Transaction) -> bool:
     found = tx.execute(query.with_for_update()).one_or_none()
     if found is None:
         return False
-    quota = quotas.QuotaRow(found[0], found[1], found[2], counted=False)
+    quota = quotas.QuotaRow(found[0], found[1], found[2])
     some = _list_next(tx, quota, found[3])
     if some:
         # Alone: who links or unlinks here has ended, or waits and then knows of the tally.
@@ -78,6 +76,20 @@ def _list_next(
         return found
     namespace = find_namespace(found[0][1])
     return [(each, name) for each, name in found if find_namespace(name) == namespace]
+
+
+def count_manifests_next(tx: Transaction) -> bool:
+    """Count the manifests of a repository of which blobs alone are counted; False: there is none
+    such.
+    """
+    query = _WITHOUT_MANIFESTS.order_by(_m.repository_id).limit(1)
+    repository_id = tx.execute(query).scalar_one_or_none()
+    if repository_id is None:
+        return False
+    # Alone: whoever changes a manifest here has ended, or waits and then knows that it is counted.
+    if repositories.find_by_id(tx, repository_id, lock=True) is not None:
+        tallies.enroll_manifests(tx, repository_id)
+    return True
 
 
 def sweep_next(tx: Transaction) -> bool:

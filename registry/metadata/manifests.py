@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata import candidates, holds, removed_manifests, unreadable
+from registry.metadata import candidates, holds, removed_manifests, tallies, unreadable
 from registry.metadata.repositories import RepositoryRow
 from registry.metadata.repositories import find as find_repository
 from registry.metadata.tables import (
@@ -144,17 +144,21 @@ def put(
         artifact_type=manifest.artifact_type,
         annotations=annotations,
         pushed_at=tx.now,
-        first_pushed_at=tx.now,
     )
     changed: dict[str, sa.ColumnElement[Any]] = {
         name: insert.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")
     }
     changed["first_pushed_at"] = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
-    manifest_id = tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_m.repository_id, _m.digest], set_=changed
-        ).returning(_m.id)
-    ).scalar_one()
+    upsert = insert.on_conflict_do_update(
+        index_elements=[_m.repository_id, _m.digest], set_=changed
+    )
+    counts = tallies.counts_manifests(repository.id)
+    # Of equal pushes at the same time one inserts the row, and finds no earlier push in it.
+    manifest_id, earlier, is_counted = tx.execute(
+        upsert.returning(_m.id, _m.first_pushed_at, counts)
+    ).one()
+    if earlier is None and is_counted:
+        tallies.add_manifests(tx, repository.id, len(manifest.raw))
     body = tx.insert(manifest_bytes).values(manifest_id=manifest_id, bytes=manifest.raw)
     # Where other bytes are there they were damaged.
     tx.execute(
@@ -230,7 +234,10 @@ def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None
     holds.drop_over(tx, repository.id, row.digest)
     _drop_edges(tx, repository, row.id)
     tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
-    tx.execute(sa.delete(manifests).where(_m.id == row.id))
+    deleted = sa.delete(manifests).where(_m.id == row.id)
+    counts = tallies.counts_manifests(repository.id)
+    if tx.execute(deleted.returning(counts)).scalar_one_or_none():
+        tallies.add_manifests(tx, repository.id, -row.size)
     unreadable.forget(tx, repository.id, row.digest)
     referrers = sa.select(_m.digest).where(
         _m.repository_id == repository.id, _m.subject == row.digest

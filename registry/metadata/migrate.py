@@ -18,7 +18,7 @@ from registry.metadata.transaction import Transaction
 if TYPE_CHECKING:
     from alembic.config import Config
 
-VERSION = 16
+VERSION = 17
 """The schema this code writes: the number of the newest migration."""
 
 _MOVES = 4

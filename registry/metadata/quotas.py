@@ -1,12 +1,17 @@
 """Rows of quotas, and how full they are."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
 from registry.metadata.areas import EACH, is_within
-from registry.metadata.tables import quotas, tallies, tally_shards, uploads
+from registry.metadata.tables import (
+    quotas,
+    tallies,
+    tally_repositories,
+    tally_shards,
+    uploads,
+)
 from registry.metadata.transaction import Part, Transaction
 from registry.oci.names import RepositoryName, list_patterns
 
@@ -17,21 +22,18 @@ _ANOTHER = "another quota"
 
 @dataclass(frozen=True, slots=True)
 class QuotaRow:
-    """A quota. `bytes`: as many are allowed. `counted`: whether all that was there before it is
-    counted.
-    """
+    """A quota. `bytes`: as many are allowed."""
 
     id: int
     pattern: str
     bytes: int
-    counted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How full a quota is, in bytes: `used` by distinct blobs, `reserved` by open upload sessions,
-    `grown` in this transaction. `pattern` is what they were counted of: of a quota for each
-    namespace, one namespace.
+    """How full a quota is, in bytes: `used` by distinct blobs and by manifests, `reserved` by open
+    upload sessions, `grown` in this transaction. `pattern` is what they were counted of: of a quota
+    for each namespace, one namespace.
     """
 
     quota: QuotaRow
@@ -46,12 +48,7 @@ class Standing:
         return self.quota.bytes - self.used - self.reserved - self.grown
 
 
-# Not `counted_to IS NULL`, which SQLite 3.40 gets wrong after an upsert.
-_COLUMNS = (_q.id, _q.pattern, _q.bytes, _q.counted_to)
-
-
-def _row(row: sa.Row[*tuple[Any, ...]]) -> QuotaRow:
-    return QuotaRow(row[0], row[1], row[2], row[3] is None)
+_COLUMNS = (_q.id, _q.pattern, _q.bytes)
 
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
@@ -65,7 +62,7 @@ def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
             index_elements=[_q.pattern], set_={"bytes": insert.excluded.bytes}
         ).returning(*_COLUMNS)
     ).one()
-    return _row(row)
+    return QuotaRow(*row)
 
 
 def delete(tx: Transaction, pattern: str) -> bool:
@@ -82,7 +79,21 @@ def list_all(tx: Transaction) -> list[str]:
 def list_page(tx: Transaction, n: int, last: str) -> list[QuotaRow]:
     """At most `n` quotas after the pattern `last`, in byte order."""
     query = sa.select(*_COLUMNS).where(_q.pattern > last).order_by(_q.pattern).limit(n)
-    return [_row(row) for row in tx.execute(query)]
+    return [QuotaRow(*row) for row in tx.execute(query)]
+
+
+def is_counted(tx: Transaction, row: QuotaRow) -> bool:
+    """Return whether all blobs and manifests that were there before the quota, or before a version
+    of Moorage that counts them, are counted.
+    """
+    uncounted = sa.select(_q.id).where(_q.id == row.id, _q.counted_to.is_not(None))
+    without_manifests = (
+        sa.select(_t.id)
+        .join(tally_repositories, tally_repositories.c.tally_id == _t.id)
+        .where(_t.quota_id == row.id, tally_repositories.c.manifests_counted_at.is_(None))
+    )
+    query = sa.select(sa.or_(uncounted.exists(), without_manifests.exists()))
+    return not tx.execute(query).scalar_one()
 
 
 def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
@@ -94,7 +105,7 @@ def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
 def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
     """The quotas whose patterns speak of the repository."""
     query = sa.select(*_COLUMNS).where(_q.pattern.in_(list_speaking(name))).order_by(_q.id)
-    return [_row(row) for row in tx.execute(query)]
+    return [QuotaRow(*row) for row in tx.execute(query)]
 
 
 def list_speaking(name: RepositoryName) -> list[str]:
@@ -175,7 +186,8 @@ def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
     found = tx.execute(known).scalar_one_or_none()
     if found is not None:
         return int(found)
-    insert = tx.insert(tallies).values(**values)
+    # Nothing is counted yet, so there is nothing to compare.
+    insert = tx.insert(tallies).values(**values, checked_at=tx.read_clock())
     # DO UPDATE, not DO NOTHING: it returns the row that another transaction made.
     return int(
         tx.execute(

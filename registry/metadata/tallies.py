@@ -1,8 +1,9 @@
-"""Counting distinct blobs for quotas, in the transactions that link and unlink them.
+"""Counting distinct blobs, and manifests, for quotas, in the transactions that change them.
 
 A tally counts the repositories that are enrolled in it. Whoever links or unlinks holds its
 repository, and who enrolls one holds it alone, so that each link is counted once: by who made it,
-or by who enrolled its repository.
+or by who enrolled its repository. Manifests are counted in the same way, each in every repository
+that has it, which is where its bytes are stored.
 """
 
 from collections.abc import Collection
@@ -10,7 +11,13 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from registry.metadata import quotas
-from registry.metadata.tables import blobs, repository_blobs, tally_blobs, tally_repositories
+from registry.metadata.tables import (
+    blobs,
+    manifests,
+    repository_blobs,
+    tally_blobs,
+    tally_repositories,
+)
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
@@ -45,11 +52,52 @@ def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
         .where(_c.tally_id == tally_id, _c.links == links.c.links)
     )
     tx.tallied[tally_id] += int(tx.execute(first).scalar_one())
+    tx.tallied[tally_id] += _measure_manifests(tx, repository_ids)
 
 
 def _enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
-    rows = [{"repository_id": each, "tally_id": tally_id} for each in repository_ids]
+    same = {"tally_id": tally_id, "manifests_counted_at": tx.now}
+    rows = [{"repository_id": each, **same} for each in repository_ids]
     tx.execute(sa.insert(tally_repositories).values(rows))
+
+
+def _measure_manifests(tx: Transaction, repository_ids: list[int]) -> int:
+    """Return the bytes of all manifests of the repositories."""
+    size = sa.func.coalesce(sa.func.sum(manifests.c.size), 0)
+    query = sa.select(size).where(manifests.c.repository_id.in_(repository_ids))
+    return int(tx.execute(query).scalar_one())
+
+
+def enroll_manifests(tx: Transaction, repository_id: int) -> None:
+    """Count the manifests of a repository in the tallies that count its blobs alone. The caller
+    holds the repository alone.
+    """
+    uncounted = sa.and_(_m.repository_id == repository_id, _m.manifests_counted_at.is_(None))
+    size = _measure_manifests(tx, [repository_id])
+    counted = sa.update(tally_repositories).where(uncounted).values(manifests_counted_at=tx.now)
+    for tally_id in tx.execute(counted.returning(_m.tally_id)).scalars():
+        tx.tallied[tally_id] += size
+
+
+def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
+    """Return the condition that a tally counts the manifests of the repository. It costs a
+    statement that changes a manifest less than a statement of its own.
+    """
+    return _list_for_manifests(repository_id).exists()
+
+
+def _list_for_manifests(repository_id: int) -> sa.Select[tuple[int]]:
+    return sa.select(_m.tally_id).where(
+        _m.repository_id == repository_id, _m.manifests_counted_at.is_not(None)
+    )
+
+
+def add_manifests(tx: Transaction, repository_id: int, size: int) -> None:
+    """Count manifests of `size` bytes that were inserted in this transaction; below zero: that were
+    deleted.
+    """
+    for tally_id in tx.execute(_list_for_manifests(repository_id)).scalars():
+        tx.tallied[tally_id] += size
 
 
 def dismiss(tx: Transaction, repository_id: int) -> None:
@@ -84,9 +132,10 @@ def remove(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> 
 
 
 def remove_all(tx: Transaction, repository_id: int) -> None:
-    """Count no more what is linked to the repository, and about to be unlinked."""
+    """Stop counting the blobs and the manifests of a repository that is about to be deleted."""
     here = sa.select(_l.digest).where(_l.repository_id == repository_id)
     _remove(tx, repository_id, _c.digest.in_(here))
+    add_manifests(tx, repository_id, -_measure_manifests(tx, [repository_id]))
 
 
 def _remove(tx: Transaction, repository_id: int, digests: sa.ColumnElement[bool]) -> None:

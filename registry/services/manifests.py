@@ -215,7 +215,6 @@ class Manifests:
             looks = condition is not None or rights.are_bounded
             lock = looks or self._may_be_sparse(manifest) or _names_more(manifest)
             repository = repositories.ensure(tx, name, lock=lock)
-            require_room(tx, name, before=NOBODY)
             for tag in set_tags if looks else ():
                 current = tags.find(tx, repository, tag)
                 rights.check(tag, current, actual)
@@ -223,6 +222,7 @@ class Manifests:
                     condition.check(current)
             edges = self._edges(tx, repository, manifest)
             manifests.put(tx, repository, actual, manifest, edges)
+            require_room(tx, name, before=NOBODY)
             removal.set_tags(tx, repository, set_tags, actual, override)
 
         await self._refuse_early(name, manifest)

@@ -1,5 +1,6 @@
-"""Quotas: how many bytes of distinct blobs the repositories of a pattern may have."""
+"""Quotas: how many bytes of blobs and manifests the repositories of a pattern may have."""
 
+import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
@@ -8,15 +9,18 @@ from registry.auth.patterns import RepositoryPattern
 from registry.auth.policies import Policies
 from registry.auth.principals import OPERATOR
 from registry.errors import NotFoundError, PatternInvalidError, QuotaExceededError
-from registry.metadata import counting, quotas
+from registry.metadata import counting, quotas, tally_checks
 from registry.metadata.areas import EACH
+from registry.metadata.call import LONG
 from registry.metadata.database import Database
-from registry.metadata.quotas import Standing
+from registry.metadata.quotas import QuotaRow, Standing
 from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.units import round_size
 
-__all__ = ["NOBODY", "Quotas", "Room", "Standing", "require_room"]
+__all__ = ["NOBODY", "QuotaReport", "Quotas", "Room", "Standing", "require_room"]
+
+logger = logging.getLogger(__name__)
 
 NOBODY = ""
 """Comes before every upload session."""
@@ -83,6 +87,20 @@ class Room:
             yield piece
 
 
+@dataclass(frozen=True, slots=True)
+class QuotaReport:
+    """How full a quota is; of one for each namespace, where it is the fullest. `is_counted`:
+    whether all that is there is in these numbers.
+    """
+
+    standing: Standing
+    is_counted: bool
+
+
+def _report(tx: Transaction, row: QuotaRow) -> QuotaReport:
+    return QuotaReport(quotas.find_fullest(tx, row), quotas.is_counted(tx, row))
+
+
 class Quotas:
     """Setting quotas, and looking at how full they are."""
 
@@ -90,27 +108,25 @@ class Quotas:
         self._db = database
         self._policies = policies
 
-    async def list_page(self, n: int, last: str = "") -> list[Standing]:
-        """How full at most `n` quotas are, after the pattern `last`; those for each namespace where
-        they are the fullest.
-        """
+    async def list_page(self, n: int, last: str = "") -> list[QuotaReport]:
+        """How full at most `n` quotas are, after the pattern `last`."""
 
-        def work(tx: Transaction) -> list[Standing]:
-            return [quotas.find_fullest(tx, row) for row in quotas.list_page(tx, n, last)]
+        def work(tx: Transaction) -> list[QuotaReport]:
+            return [_report(tx, row) for row in quotas.list_page(tx, n, last)]
 
         return await self._db.read(work)
 
-    async def set(self, pattern: str, size: int, actor: Actor) -> Standing:
+    async def set(self, pattern: str, size: int, actor: Actor) -> QuotaReport:
         """Allow so many bytes. A job counts what is there; until then the quota knows a part.
 
         PatternInvalidError.
         """
         wanted = parse_pattern(pattern)
 
-        def work(tx: Transaction) -> Standing:
+        def work(tx: Transaction) -> QuotaReport:
             row = quotas.put(tx, wanted, size)
             note(tx, actor, Event.QUOTA_SET, wanted, bytes=size)
-            return quotas.find_fullest(tx, row)
+            return _report(tx, row)
 
         return await self._db.write(work, actor=actor.name)
 
@@ -142,14 +158,36 @@ class Quotas:
 
     async def is_any_due(self) -> bool:
         """Whether `count` would do anything."""
-        return await self._db.read(counting.is_any_due)
+        return await self._db.read(
+            lambda tx: counting.is_any_due(tx) or tally_checks.is_any_due(tx)
+        )
 
     async def count(self) -> int:
-        """Count what was there before a quota, sweep what was counted for one that is gone; how
-        many steps of a bounded number were done.
+        """Count what was there before a quota, sweep what was counted for one that is gone, and
+        correct what does not agree with what is stored; how many steps of a bounded number were
+        done.
         """
         done = 0
-        for step in (counting.count_next, counting.sweep_next):
+        for step in (counting.count_next, counting.count_manifests_next, counting.sweep_next):
             while done < STEPS and await self._db.write(step, actor=OPERATOR.name):
                 done += 1
+        while done < STEPS and await self._check_next():
+            done += 1
         return done
+
+    async def _check_next(self) -> bool:
+        """Compare the bytes of a quota with what is stored; False: none is due."""
+        found = await self._db.read(tally_checks.compare_next, patience=LONG)
+        if found is None:
+            return False
+        corrected = await self._db.write(
+            lambda tx: tally_checks.correct(tx, found), actor=OPERATOR.name
+        )
+        if corrected and found.difference:
+            pattern = f"{found.namespace}/**" if found.namespace else found.pattern
+            logger.warning(
+                "the usage of the quota of %s was off by %d bytes, and is corrected",
+                pattern,
+                found.difference,
+            )
+        return True

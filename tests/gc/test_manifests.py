@@ -7,6 +7,7 @@ from registry.metadata import tables
 from registry.metadata.transaction import Transaction
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Opening, Yard
+from tests.support.accounts import OPERATOR
 from tests.support.kit import descriptor, index_manifest
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +34,18 @@ async def test_one_that_lost_its_tag_goes_after_a_grace_and_its_blobs_after_anot
     assert not await sweeping.has_manifest("app", old)
     assert (await sweeping.exhaust()).blobs == 3
     assert await sweeping.has_manifest("app", new)
+
+
+async def test_collected_ones_give_their_room_in_a_quota_back(sweeping: Yard) -> None:
+    quotas = sweeping.opened.access.quotas
+    await quotas.set("app", 1 << 20, OPERATOR)
+    _, old = await sweeping.push_image("app", "latest", "old")
+    await sweeping.push_image("app", "latest", "new")
+    [before] = await quotas.list_page(9)
+    await sweeping.age()
+    assert (await sweeping.collect()).manifests == 1
+    [after] = await quotas.list_page(9)
+    assert before.standing.used - after.standing.used == len(old)
 
 
 async def test_one_tagged_again_stays(sweeping: Yard) -> None:

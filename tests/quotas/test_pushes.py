@@ -9,9 +9,11 @@ import sqlalchemy as sa
 
 from registry.auth.principals import ANONYMOUS
 from registry.errors import QuotaExceededError
-from registry.metadata import tables
+from registry.metadata import tables, usage
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
+from registry.services.quotas import Standing
+from registry.units import round_size
 from storage.digest import Digest
 from storage.memory import MemoryDriver
 from storage.s3 import S3Driver
@@ -32,8 +34,11 @@ async def set_quota(api: Api, limit: int, pattern: str = TEAM) -> None:
 
 
 async def used(api: Api, pattern: str = TEAM) -> int:
-    standings = await api.opened.registry.quotas.list_page(1000)
-    return next(s.used for s in standings if s.quota.pattern == pattern)
+    return next(s.used for s in await list_standings(api) if s.quota.pattern == pattern)
+
+
+async def list_standings(api: Api) -> list[Standing]:
+    return [report.standing for report in await api.opened.registry.quotas.list_page(1000)]
 
 
 async def left_behind(api: Api) -> dict[str, int]:
@@ -192,18 +197,79 @@ async def test_mounts_count_and_are_refused(api: Api) -> None:
     assert await used(api) == 1100
 
 
-async def test_a_manifest_is_refused_while_too_much_is_there(api: Api) -> None:
+async def push_parts(api: Api, name: str = "team/app") -> bytes:
+    """Push 600 bytes of blobs; the manifest that names them."""
     config, layer = blob(100), blob(500, 1)
     for data in (config, layer):
-        await api.push_blob("team/app", data)
+        await api.push_blob(name, data)
+    return image_manifest(config, [layer])
+
+
+async def test_a_manifest_that_does_not_fit_is_refused_and_leaves_nothing(api: Api) -> None:
+    raw = await push_parts(api)
     before = await left_behind(api)
-    raw = image_manifest(config, [layer])
-    await set_quota(api, 599)
-    require_refused(await api.put_manifest("team/app", "v1", raw), limit=599, used=600)
+    limit = 600 + len(raw) - 1
+    await set_quota(api, limit)
+    require_refused(await api.put_manifest("team/app", "v1", raw), limit=limit, used=600)
+    answer = await api.put_manifest("team/app", str(Digest.of(raw)), raw)
+    assert answer.status_code == 403
+    assert answer.json() == {
+        "errors": [
+            {
+                "code": "DENIED",
+                "message": "requested access to the resource is denied: this does not fit into the "
+                f"quota of team/**, {round_size(limit)}: 600B are used. Delete something, or ask "
+                "for more",
+                "detail": {"quota": TEAM, "limit": limit, "used": 600, "reserved": 0},
+            }
+        ]
+    }
     assert await left_behind(api) == before
-    await set_quota(api, 600)
-    assert (await api.put_manifest("team/app", "v1", raw)).status_code == 201
-    assert await used(api) == 600  # manifests are no blobs
+    await set_quota(api, limit + 1)
+    for _ in range(2):  # pushed again, it takes nothing more
+        assert (await api.put_manifest("team/app", "v1", raw)).status_code == 201
+        assert await used(api) == limit + 1
+    # Also one that is there already, while too much is there.
+    await set_quota(api, limit)
+    answer = await api.put_manifest("team/app", "v2", raw)
+    require_refused(answer, limit=limit, used=limit + 1)
+
+
+async def test_a_manifest_counts_in_each_repository_until_it_is_deleted(api: Api) -> None:
+    await set_quota(api, 1 << 20)
+    raw = await push_parts(api, "team/one")
+    assert await push_parts(api, "team/two") == raw
+    for name in ("team/one", "team/two"):
+        assert (await api.put_manifest(name, "v1", raw)).status_code == 201
+    assert await used(api) == 600 + 2 * len(raw)
+    await set_quota(api, 600 + 2 * len(raw))
+    other = image_manifest(blob(100), [], annotations={"of": "another"})
+    require_refused(
+        await api.put_manifest("team/one", "v2", other),
+        limit=600 + 2 * len(raw),
+        used=600 + 2 * len(raw),
+    )
+    answer = await api.http.delete(f"/v2/team/one/manifests/{Digest.of(raw)}")
+    assert answer.status_code == 202
+    assert await used(api) == 600 + len(raw)
+    assert len(other) <= len(raw)
+    assert (await api.put_manifest("team/one", "v2", other)).status_code == 201
+    assert await used(api) == 600 + len(raw) + len(other)
+    await api.opened.registry.repositories.delete(RepositoryName("team/two"), ANONYMOUS)
+    assert await used(api) == 600 + len(other)
+
+
+async def test_equal_manifests_pushed_at_once_count_once(api: Api, other: Api) -> None:
+    await set_quota(api, 1 << 20)
+    raw = await push_parts(api)
+
+    async def push(number: int) -> int:
+        through = (api, other)[number % 2]
+        return (await through.put_manifest("team/app", f"v{number}", raw)).status_code
+
+    async with asyncio.timeout(60):
+        assert set(await asyncio.gather(*map(push, range(12)))) == {201}
+    assert await used(api) == 600 + len(raw)
 
 
 async def test_a_tag_copied_into_it_counts(api: Api) -> None:
@@ -220,7 +286,8 @@ async def test_a_tag_copied_into_it_counts(api: Api) -> None:
     assert await left_behind(api) == before
     await set_quota(api, 10_000)
     await copy()
-    assert await used(api) > 10
+    found = await api.opened.database.read(usage.measure)
+    assert await used(api) == found.bytes + found.manifest_bytes // 2
 
 
 async def test_from_nine_tenths_on_pushes_are_warned(api: Api) -> None:
@@ -235,8 +302,6 @@ async def test_from_nine_tenths_on_pushes_are_warned(api: Api) -> None:
     mount = {"mount": str(digest), "from": "team/app"}
     answer = await api.http.post("/v2/team/two/blobs/uploads/", params=mount)
     assert (answer.status_code, answer.headers["Warning"]) == (201, said)
-    answer = await api.put_manifest("team/app", "v1", image_manifest(config, []))
-    assert (answer.status_code, answer.headers["Warning"]) == (201, said)
     place = await api.start_upload("team/app")
     answer = await api.http.put(place, params={"digest": str(digest)}, content=config)
     assert (answer.status_code, answer.headers["Warning"]) == (201, said)
@@ -248,6 +313,14 @@ async def test_from_nine_tenths_on_pushes_are_warned(api: Api) -> None:
         said,
         '299 - "the quota of ** is 100% full: 900B of 900B are used"',
     ]
+    raw = image_manifest(config, [])
+    await set_quota(api, 1 << 20, "**")
+    await set_quota(api, 900 + len(raw))
+    full = round_size(900 + len(raw))
+    answer = await api.put_manifest("team/app", "v1", raw)
+    assert answer.headers["Warning"] == (
+        f'299 - "the quota of team/** is 100% full: {full} of {full} are used"'
+    )
 
 
 async def test_deleting_gives_room_back(api: Api) -> None:
@@ -287,17 +360,17 @@ async def test_each_namespace_has_its_own(api: Api) -> None:
     )
     assert answer.status_code == 403
     assert answer.json()["errors"][0]["detail"]["quota"] == "alice/**"
-    [listed] = await api.opened.registry.quotas.list_page(9)
+    [listed] = await list_standings(api)
     assert (listed.quota.pattern, listed.pattern, listed.used) == ("*/**", "bob/**", 900)
     await set_quota(api, 2000, "alice/**")
     await api.push_blob("alice/more", blob(300, 2))
-    each, own = await api.opened.registry.quotas.list_page(9)
+    each, own = await list_standings(api)
     assert (own.pattern, own.used) == ("alice/**", 1100)
     # The one for each is not told to be full of what is under another.
     assert (each.pattern, each.used) == ("bob/**", 900)
     await set_quota(api, 2000, "bob/**")
     await api.start_upload("alice/app")
-    each, *_ = await api.opened.registry.quotas.list_page(9)
+    each, *_ = await list_standings(api)
     assert (each.pattern, each.used, each.reserved) == ("*/**", 0, 0)
 
 

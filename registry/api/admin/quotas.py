@@ -1,4 +1,4 @@
-"""Quotas: how many bytes of distinct blobs the repositories of a pattern may have."""
+"""Quotas: how many bytes of blobs and manifests the repositories of a pattern may have."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from registry.api.admin.call import Call
 from registry.api.admin.fields import Asked, Number, Page, PageAsked, Shown, clamp, make_page
 from registry.api.admin.operation import ADMINS, Operation
 from registry.errors import NotFoundError
-from registry.services.quotas import Standing
+from registry.services.quotas import QuotaReport
 
 QuotaPattern = Annotated[
     str, Meta(extra_json_schema={"examples": ["team/app", "team/*", "team/**", "*/**", "**"]})
@@ -18,9 +18,10 @@ QuotaPattern = Annotated[
 class Quota(Shown, frozen=True):
     """A quota, and how full it is. All in bytes.
 
-    `used` by distinct blobs, `reserved` by uploads that are under way, both of the repositories of
-    `fullest`: of a quota for each namespace, where most is used. `counted`: whether all that was
-    there before the quota is in these numbers.
+    `used` by distinct blobs and by manifests, `reserved` by uploads that are under way, both of the
+    repositories of `fullest`: of a quota for each namespace, where most is used. `counted`: whether
+    all that was there before the quota, and all manifests that were there before an upgrade to a
+    version that counts them, are in these numbers.
     """
 
     pattern: str
@@ -44,7 +45,8 @@ class RemoveQuota(Asked, frozen=True):
     pattern: QuotaPattern
 
 
-def _show(standing: Standing) -> Quota:
+def _show(report: QuotaReport) -> Quota:
+    standing = report.standing
     quota = standing.quota
     return Quota(
         quota.pattern,
@@ -52,15 +54,15 @@ def _show(standing: Standing) -> Quota:
         standing.used,
         standing.reserved,
         standing.pattern,
-        quota.counted,
+        report.is_counted,
     )
 
 
 async def list_quotas(call: Call, asked: PageAsked) -> Page[Quota]:
     """List quotas and how full they are, by pattern."""
     n = clamp(asked.n)
-    standings = await call.access.quotas.list_page(n + 1, asked.last)
-    return make_page(standings, n, _show, lambda standing: standing.quota.pattern)
+    reports = await call.access.quotas.list_page(n + 1, asked.last)
+    return make_page(reports, n, _show, lambda report: report.standing.quota.pattern)
 
 
 async def set_quota(call: Call, asked: SetQuota) -> Quota:

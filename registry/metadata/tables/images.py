@@ -17,7 +17,8 @@ manifests = sa.Table(
     # JSON, kept only where a referrers answer needs it: on manifests that have a subject.
     sa.Column("annotations", sa.Text),
     sa.Column("pushed_at", sa.BigInteger, nullable=False),
-    # Null on rows that older code has made: then it is `pushed_at`.
+    # Null until the manifest is pushed again: then the first push is `pushed_at`. An upsert that
+    # returns null has inserted the row.
     sa.Column("first_pushed_at", sa.BigInteger),
     sa.UniqueConstraint("repository_id", "digest"),
     sa.Index(None, "repository_id", "subject", "digest"),

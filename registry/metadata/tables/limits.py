@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from registry.metadata.tables.base import ID, TEXT, DigestText, metadata
 
-# How many bytes of distinct blobs the repositories of a pattern may have.
+# How many bytes of distinct blobs and of manifests the repositories of a pattern may have.
 quotas = sa.Table(
     "quotas",
     metadata,
@@ -26,17 +26,29 @@ tallies = sa.Table(
     sa.Column("quota_id", ID, nullable=False),
     # The first part of the names; empty where all are counted together.
     sa.Column("namespace", TEXT, nullable=False),
+    # When the bytes of the tally were last compared with what is stored, by the database's clock.
+    sa.Column("checked_at", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("quota_id", "namespace"),
+    sa.Index(None, "checked_at"),
     sqlite_autoincrement=True,
 )
 
 # The repository's blobs are counted in the tally. Changed only by who holds the repository alone.
+# So are its manifests, since `manifests_counted_at`. Null in rows that older versions inserted,
+# which count blobs alone: a job counts the manifests.
 tally_repositories = sa.Table(
     "tally_repositories",
     metadata,
     sa.Column("repository_id", ID, sa.ForeignKey("repositories.id"), primary_key=True),
     sa.Column("tally_id", ID, sa.ForeignKey("tallies.id"), primary_key=True),
+    sa.Column("manifests_counted_at", sa.BigInteger),
     sa.Index(None, "tally_id"),
+    sa.Index(
+        "ix_tally_repositories_uncounted",
+        "repository_id",
+        sqlite_where=sa.text("manifests_counted_at IS NULL"),
+        postgresql_where=sa.text("manifests_counted_at IS NULL"),
+    ),
 )
 
 # In how many repositories of the tally a blob is.
