@@ -95,6 +95,7 @@ def _load(files: TlsFiles) -> ssl.SSLContext:
     """A context of the files; ConfigError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION  # the default since OpenSSL 3 alone
     try:
         for path in files.paths:
             path.read_bytes()  # only here does an error say which file it is

@@ -1,45 +1,21 @@
 """Which connections are open, whose they are, and which gives way when there are too many."""
 
 import asyncio
-import enum
 from ipaddress import ip_address
-from typing import Protocol
 
 from registry.auth.origins import Origin
 from registry.server.limits import ServerLimits
 from registry.server.partial_heads import PartialHeads
+from registry.server.places import Places, Slot
 
 RESERVE = 32
 """Connections beyond the limits: they are told why they are refused, and may ask for health."""
 
+RESERVE_PER_ADDRESS = 4
+"""Those of one address: a crowd that is refused leaves places to health checks of others."""
+
 SWEEP = 1.0
 """Seconds between two checks of all deadlines."""
-
-
-class Refusal(enum.Enum):
-    """Why a connection of the reserve is refused."""
-
-    SERVER = enum.auto()
-    ADDRESS = enum.auto()
-
-
-class Member(Protocol):
-    """An open connection."""
-
-    def check_deadlines(self, now: float) -> None: ...
-    def give_way(self) -> None: ...
-
-
-class Slot:
-    """The place of one connection in the limits, from its accept until it is closed."""
-
-    __slots__ = ("idle", "member", "network", "refusal")
-
-    def __init__(self, network: str, refusal: Refusal | None) -> None:
-        self.network = network
-        self.refusal = refusal
-        self.member: Member | None = None
-        self.idle: dict[Slot, None] | None = None
 
 
 class Admission:
@@ -52,65 +28,41 @@ class Admission:
     def __init__(self, limits: ServerLimits) -> None:
         self.limits = limits
         self.heads = PartialHeads(limits.heads)
-        self._slots: dict[Slot, None] = {}
-        self._idle: dict[str, dict[Slot, None]] = {}
-        self._counts: dict[str, int] = {}
+        # No address has more than half, whatever is configured: descriptors may be few.
+        half = max(1, limits.connections // 2)
+        per_address = limits.per_address and min(limits.per_address, half)
+        self._places = Places(limits.connections, per_address)
+        self._reserve = Places(RESERVE, RESERVE_PER_ADDRESS)
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._places) + len(self._reserve)
 
     def admit(self, address: str) -> Slot | None:
         """Return a place for a new connection; None if not even the reserve has one."""
         network = self._find_network(address)
-        limits = self.limits
-        refusal = None
-        if network and limits.per_address and self._counts.get(network, 0) >= limits.per_address:
-            refusal = None if self._evict(network) else Refusal.ADDRESS
-        if refusal is None and len(self._slots) >= limits.connections and not self.evict_idle():
-            refusal = Refusal.SERVER
-        if len(self._slots) >= limits.connections + RESERVE:
-            return None
-        slot = Slot(network, refusal)
-        self._slots[slot] = None
-        self._counts[network] = self._counts.get(network, 0) + 1
-        return slot
+        refusal = self._places.make_room(network)
+        if refusal is None:
+            return self._places.take(network)
+        if self._reserve.make_room(network) is None:
+            return self._reserve.take(network, refusal)
+        return None
 
     def release(self, slot: Slot) -> None:
         """Give up the place of a connection that has been closed; more than once is no error."""
-        if slot in self._slots:
-            self.set_busy(slot)
-            del self._slots[slot]
-            self._counts[slot.network] -= 1
-            if not self._counts[slot.network]:
-                del self._counts[slot.network]
+        slot.places.release(slot)
 
     def set_idle(self, slot: Slot) -> None:
         """Let the connection give way to others from now on, after those that were idle before."""
-        slot.idle = self._idle.setdefault(slot.network, {})
-        slot.idle[slot] = None
+        slot.places.set_idle(slot)
 
     def set_busy(self, slot: Slot) -> None:
         """Keep the connection: it has a request in progress."""
-        idle, slot.idle = slot.idle, None
-        if idle is not None:
-            del idle[slot]
-            if not idle:
-                self._idle.pop(slot.network, None)
+        slot.places.set_busy(slot)
 
     def evict_idle(self) -> bool:
         """Close the longest idle connection of the address with most of them; False if none is."""
-        if not self._idle:
-            return False
-        return self._evict(max(self._idle, key=lambda network: len(self._idle[network])))
-
-    def _evict(self, network: str) -> bool:
-        slot = next(iter(self._idle.get(network, ())), None)
-        if slot is None or slot.member is None:
-            return False
-        slot.member.give_way()
-        self.release(slot)
-        return True
+        return self._places.evict_idle() or self._reserve.evict_idle()
 
     def _find_network(self, address: str) -> str:
         """Return what is limited as one client; empty for what has no limit of its own."""
@@ -139,6 +91,6 @@ class Admission:
         # First, so that a fault in one connection leaves the others their deadlines.
         self._timer = loop.call_later(SWEEP, self._sweep, loop)
         now = loop.time()
-        for slot in list(self._slots):
+        for slot in [*self._places, *self._reserve]:
             if slot.member is not None:
                 slot.member.check_deadlines(now)

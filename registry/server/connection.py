@@ -21,11 +21,12 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from registry import metrics
-from registry.server.admission import Admission, Refusal, Slot
+from registry.server.admission import Admission
 from registry.server.body_framing import READ_FRAMED, ChunkedBody, FixedBody
 from registry.server.exchange import Exchange, build_scope
 from registry.server.framing_error import FramingError
 from registry.server.head import check_partial_head, parse_head
+from registry.server.places import Refusal, Slot
 from registry.server.response_head import write_refusal
 
 access = logging.getLogger("moorage.access")
@@ -41,6 +42,9 @@ WRITE_BUFFER = 16 << 10
 
 MAX_DISCARDED = 64 << 20
 """Bytes read and dropped after a refusal, so that a client that is still sending can read it."""
+
+TLS_HANDSHAKE = 0x16
+"""First byte of a client that speaks TLS (RFC 8446 section 5.1); no request begins with it."""
 
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 _REFUSALS = {
@@ -181,6 +185,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._buffer.startswith(b"\r\n"):
             self._scanned = max(0, self._scanned - 2)
             del self._buffer[:2]  # RFC 9112 section 2.2: an empty line before a request is ignored
+        if self._buffer and self._buffer[0] == TLS_HANDSHAKE:
+            raise FramingError("this port speaks HTTP without TLS; use http:// to reach it")
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         if end < 0:
             self._admission.heads.set_size(self, len(self._buffer))
@@ -273,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
         self._state = State.DISCARD
         self._deadline = self._loop.time() + self._limits.linger
         self._clear_buffer()
-        self._admission.set_busy(self._slot)
+        self._admission.set_idle(self._slot)
         self.write(write_refusal(error, self.date, body=not self._asks_head))
         if self._transport.can_write_eof():
             with contextlib.suppress(OSError):  # the client has gone meanwhile
@@ -335,7 +341,8 @@ class Connection(asyncio.BufferedProtocol):
         What counts is what the client's kernel has acknowledged: one that empties its buffer slowly
         makes the socket writable only once in a while.
         """
-        acknowledged = self._written - self._transport.get_write_buffer_size() - self._unsent()
+        written: int = self._transport.get_extra_info("bytes_written", self._written)  # of TLS
+        acknowledged = written - self._transport.get_write_buffer_size() - self._unsent()
         if self._progress is None:
             self._progress = now, acknowledged
         since, before = self._progress

@@ -8,15 +8,15 @@ import ssl
 import time
 from collections.abc import Callable
 
-from registry.server.admission import Admission, Slot
+from registry.server.admission import Admission
+from registry.server.connection import Connection
+from registry.server.places import Slot
+from registry.server.tls_transport import TlsTransport
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a client has for its TLS handshake."""
-
-SHUTDOWN_TIMEOUT = 1.0
-"""Seconds that a client has to confirm the end of a TLS connection; an idle one may never do it."""
 
 BATCH = 64
 """Connections accepted before others have their turn."""
@@ -29,6 +29,28 @@ LOG_INTERVAL = 1.0
 
 _LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+_LOST = frozenset(
+    {
+        *(errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP),
+        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET),
+        *(errno.ECONNRESET, errno.ETIMEDOUT),
+    }
+)
+"""Errors of one connection that waited to be accepted (accept(2)); the next may be sound."""
+
+
+class _Opening:
+    """A connection that was accepted and is not ready yet: its handshake is in progress."""
+
+    def __init__(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    def check_deadlines(self, now: float) -> None:
+        del now  # the task has a time limit
+
+    def give_way(self) -> None:
+        self._task.cancel()
+
 
 class Listener:
     """One listening socket; closed as uvicorn closes an `asyncio.Server`."""
@@ -37,7 +59,7 @@ class Listener:
         self,
         listening: socket.socket,
         admission: Admission,
-        make: Callable[[Slot], asyncio.BaseProtocol],
+        make: Callable[[Slot], Connection],
         tls: ssl.SSLContext | None,
     ) -> None:
         listening.setblocking(False)
@@ -46,7 +68,8 @@ class Listener:
         self._make = make
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._opening: set[asyncio.Task[None]] = set()
+        self.opening: set[asyncio.Task[None]] = set()
+        """Handshakes in progress."""
         self._timer: asyncio.TimerHandle | None = None
         self._logged_at = -LOG_INTERVAL
         self._closed = False
@@ -62,10 +85,15 @@ class Listener:
         self._loop.remove_reader(self._listening)
         self._listening.close()  # else the kernel takes connections that nobody will answer
 
+    def abort_opening(self) -> None:
+        """Cut connections whose handshakes are in progress."""
+        for task in self.opening:
+            task.cancel()
+
     async def wait_closed(self) -> None:
         """Wait for handshakes in progress."""
-        if self._opening:
-            await asyncio.wait(self._opening)
+        if self.opening:
+            await asyncio.wait(self.opening)
 
     def _resume(self) -> None:
         self._loop.add_reader(self._listening, self._accept)
@@ -74,25 +102,32 @@ class Listener:
         for _ in range(BATCH):
             try:
                 accepted, address = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno not in _LACKS:
-                    raise
-                self._wait_for_resources(error)
+                if error.errno in _LOST:
+                    logger.debug("a connection was lost before it was accepted: %s", error.strerror)
+                    continue
+                self._pause(error)
                 return
             self._admit(accepted, address)
 
-    def _wait_for_resources(self, error: OSError) -> None:
-        """Close an idle connection and try again soon: the kernel keeps new ones meanwhile."""
-        self._admission.evict_idle()
+    def _pause(self, error: OSError) -> None:
+        """Try again soon: the kernel keeps new connections meanwhile."""
+        remedy = ""
+        if error.errno in _LACKS:
+            self._admission.evict_idle()
+            remedy = (
+                ". Raise the limit of open files (LimitNOFILE, ulimit -n)"
+                " or lower limits.connections"
+            )
         if time.monotonic() - self._logged_at >= LOG_INTERVAL:
             self._logged_at = time.monotonic()
             logger.error(
-                "cannot accept connections: %s; %d are open. Raise the limit of open files"
-                " (LimitNOFILE, ulimit -n) or lower limits.connections",
+                "cannot accept connections: %s; %d are open%s",
                 error.strerror,
                 len(self._admission),
+                remedy,
             )
         self._loop.remove_reader(self._listening)
         self._timer = self._loop.call_later(PAUSE, self._resume)
@@ -105,20 +140,34 @@ class Listener:
             accepted.close()
             return
         task = self._loop.create_task(self._open(accepted, slot, host))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        self.opening.add(task)
+        slot.member = _Opening(task)
+        self._admission.set_idle(slot)
+
+        def end(task: asyncio.Task[None]) -> None:
+            self.opening.discard(task)
+            if task.cancelled():  # perhaps before its first step
+                self._admission.release(slot)
+                accepted.close()
+
+        task.add_done_callback(end)
 
     async def _open(self, accepted: socket.socket, slot: Slot, host: str) -> None:
-        timeouts = (HANDSHAKE_TIMEOUT, SHUTDOWN_TIMEOUT) if self._tls else (None, None)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: self._make(slot),
-                accepted,
-                ssl=self._tls,
-                ssl_handshake_timeout=timeouts[0],
-                ssl_shutdown_timeout=timeouts[1],
-            )
+            if self._tls is None:
+                await self._loop.connect_accepted_socket(lambda: self._make(slot), accepted)
+            else:
+                await self._shake_hands(TlsTransport(self._tls, self._make(slot)), accepted)
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             self._admission.release(slot)
             accepted.close()
             logger.debug("TLS handshake with %s failed: %s", host, str(error) or "time-out")
+
+    async def _shake_hands(self, tls: TlsTransport, accepted: socket.socket) -> None:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+            await self._loop.connect_accepted_socket(lambda: tls, accepted)
+            try:
+                await tls.opened
+            except BaseException:
+                tls.abort()
+                raise

@@ -15,10 +15,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
-from registry.server.admission import Admission, Slot
+from registry.server.admission import Admission
 from registry.server.connection import Connection
 from registry.server.limits import ServerLimits
 from registry.server.listener import Listener
+from registry.server.places import Slot
 
 logger = logging.getLogger(__name__)
 
@@ -138,11 +139,17 @@ class Server(uvicorn.Server):
         for listener in self.servers:
             listener.close()
         until = time.monotonic() + LINGER
-        while self.server_state.connections and time.monotonic() < until:  # noqa: ASYNC110 - no event
+        while self._is_in_use() and time.monotonic() < until:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
+        for listener in self.servers:
+            listener.abort_opening()
         await super().shutdown(sockets)
         self.admission.stop()
         self._ops_admission.stop()
+
+    def _is_in_use(self) -> bool:
+        opening = any(listener.opening for listener in self.servers)
+        return opening or bool(self.server_state.connections)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop (uvicorn calls this for SIGTERM and SIGINT)."""

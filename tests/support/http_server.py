@@ -81,6 +81,8 @@ async def serving_app(
     finally:
         for listener in server.servers:
             listener.close()
+            listener.abort_opening()
+            await listener.wait_closed()
         server.admission.stop()
         for connection in list(server.server_state.connections):
             connection.shutdown()

@@ -10,6 +10,7 @@ from tests.support.http_server import Echo, Served, serving_app
 
 LIMITS = ServerLimits(
     connections=8,
+    per_address=0,
     head_timeout=0.6,
     keep_alive=1.2,
     write_window=0.6,

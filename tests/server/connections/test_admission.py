@@ -1,13 +1,18 @@
 """Which connections are admitted, and which give way."""
 
+from collections import Counter
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from registry.server.admission import RESERVE, Admission, Refusal, Slot
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.server.admission import RESERVE, RESERVE_PER_ADDRESS, Admission
 from registry.server.limits import ServerLimits
+from registry.server.places import Places, Refusal, Slot
 
 
-@dataclass
+@dataclass(eq=False)
 class Opened:
     """A connection that notes whether it gave way."""
 
@@ -80,3 +85,80 @@ def test_beyond_the_reserve_nothing_is_admitted() -> None:
     admission.release(opened[0].slot)
     admission.release(opened[0].slot)  # twice is no error
     assert admission.admit("192.0.2.99") is not None
+
+
+def test_the_reserve_is_not_for_one_address() -> None:
+    admission = Admission(ServerLimits(connections=2, per_address=0))
+    for _ in range(2 + RESERVE_PER_ADDRESS):
+        connect(admission, "192.0.2.1", idle=False)
+    assert admission.admit("192.0.2.1") is None
+    assert connect(admission, "192.0.2.2", idle=False).slot.refusal is Refusal.SERVER
+    assert connect(admission, "192.0.2.2", idle=False).slot.refusal is Refusal.SERVER
+
+
+def test_a_refused_connection_gives_way_only_to_refused_ones() -> None:
+    """It is no place among those that are served: who takes it would leave no reserve."""
+    admission = Admission(ServerLimits(connections=2, per_address=0))
+    for _ in range(2):
+        connect(admission, "192.0.2.1", idle=False)
+    refused = [connect(admission, f"192.0.2.{n}", idle=True) for n in range(2, 2 + RESERVE)]
+    latest = connect(admission, "192.0.2.99", idle=True)
+    assert latest.slot.refusal is Refusal.SERVER
+    assert [each.closed for each in refused] == [True] + [False] * (RESERVE - 1)
+
+
+def test_no_address_has_more_than_half_of_few_connections() -> None:
+    admission = Admission(ServerLimits(connections=10, per_address=2048))
+    opened = [connect(admission, "192.0.2.1", idle=False) for _ in range(6)]
+    assert [each.slot.refusal for each in opened] == [None] * 5 + [Refusal.ADDRESS]
+    assert connect(admission, "192.0.2.2", idle=False).slot.refusal is None
+
+
+def test_who_gave_way_before_it_was_ready_is_not_idle_any_more() -> None:
+    admission = Admission(ServerLimits(connections=1, per_address=0))
+    first = connect(admission, "192.0.2.1", idle=True)
+    second = connect(admission, "192.0.2.2", idle=False)
+    admission.set_idle(first.slot)  # its handshake had just ended
+    assert connect(admission, "192.0.2.3", idle=False).slot.refusal is Refusal.SERVER
+    assert (first.closed, second.closed) == (True, False)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["open", "idle", "busy", "close", "evict"]), st.integers(0, 30)),
+        max_size=80,
+    )
+)
+def test_the_network_with_most_idle_connections_is_always_found(
+    steps: list[tuple[str, int]],
+) -> None:
+    places = Places(1000, 0)
+    opened: list[Opened] = []
+    idle: list[Opened] = []
+    for step, number in steps:
+        if step == "open":
+            opened.append(Opened(places.take(f"192.0.2.{number % 4}")))
+            opened[-1].slot.member = opened[-1]
+        elif step == "evict":
+            counts = Counter(each.slot.network for each in idle)
+            assert places.evict_idle() == bool(idle)
+            if idle:
+                [closed] = [each for each in opened if each.closed]
+                assert counts[closed.slot.network] == max(counts.values())
+                same = [each for each in idle if each.slot.network == closed.slot.network]
+                assert same[0] is closed
+                idle.remove(closed)
+                opened.remove(closed)
+        elif opened:
+            each = opened[number % len(opened)]
+            if each in idle and step != "idle":
+                idle.remove(each)
+            if step == "idle":
+                places.set_idle(each.slot)
+                idle += [each] if each not in idle else []
+            elif step == "busy":
+                places.set_busy(each.slot)
+            else:
+                places.release(each.slot)
+                opened.remove(each)
+    assert list(places) == [each.slot for each in opened]

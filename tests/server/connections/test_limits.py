@@ -70,7 +70,8 @@ async def test_heads_of_those_who_keep_most_are_refused_first(served: Served, ec
 
 
 async def test_when_all_connections_are_in_use_health_is_still_answered(echo: Echo) -> None:
-    async with serving_app(echo, ServerLimits(connections=3)) as served:
+    limits = ServerLimits(connections=3, per_address=0)
+    async with serving_app(echo, limits) as served:
         echo.gate.clear()
         busy = [await Wire.open(served.port) for _ in range(3)]
         for wire in busy:
