@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 import time
+import traceback
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -132,6 +133,7 @@ class _Exchange:
             # Where it was when the database went away says nothing, a hundred times a second.
             away = isinstance(error, DatabaseUnavailableError | BusyError)
             logger.error("request failed: %s", error, exc_info=None if away else error)
+        _release_frames(error)
         if isinstance(error, ClientGoneError):
             self._status = _CLIENT_GONE
         elif not self._status:
@@ -168,3 +170,16 @@ class _Exchange:
                     "principal": self.scope["moorage.principal"],
                 },
             )
+
+
+def _release_frames(error: BaseException | None) -> None:
+    """Clear the local variables of the frames that an error has left, and of those it follows from.
+
+    Futures, errors and frames refer to each other: what a request held, such as a manifest of
+    4 MiB, would stay until the garbage collector finds it, beyond every budget of memory.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -128,6 +128,16 @@ class _Member:
     error: BaseException | None = None
 
 
+def _settle(members: list[_Member], failure: Exception | None) -> None:
+    """Give each member its result or error; `failure`: that of the whole group."""
+    for member in members:
+        error = failure or member.error
+        if error is not None:
+            member.future.set_exception(error)
+        else:
+            member.future.set_result(member.result)
+
+
 class SqliteWriter:
     """The one thread of this process that writes."""
 
@@ -175,8 +185,9 @@ class SqliteWriter:
                     # The last connection's close checkpoints: under the lock, like every other.
                     self._engine.dispose()
                     break
-                members = list(itertools.takewhile(lambda m: m is not None, waiting))
-                for _ in range(self._commit([m for m in members if m is not None])):
+                group = itertools.takewhile(lambda m: m is not None, waiting)
+                members = [member for member in group if member is not None]
+                for _ in range(self._commit(members)):
                     waiting.popleft()
         self._lock.close()
 
@@ -187,21 +198,17 @@ class SqliteWriter:
         failure: Exception | None = None
         try:
             with self._engine.begin() as connection:
-                for member in members:
+                while done < len(members):
                     done += 1
-                    self._run_member(connection, member)
+                    self._run_member(connection, members[done - 1])
                     if time.monotonic() - started > BATCH_SECONDS:
                         break
         except Exception as error:  # noqa: BLE001 - each caller gets it
             failure = error
             done = done or len(members)  # it did not even begin: nobody waits for his own failure
-        for member in members[:done]:
-            if failure is not None:
-                member.future.set_exception(failure)
-            elif member.error is not None:
-                member.future.set_exception(member.error)
-            else:
-                member.future.set_result(member.result)
+        _settle(members[:done], failure)
+        # An error refers to this frame, and by it to manifests of 4 MiB.
+        members.clear()
         if failure is None:
             self._checkpoint()
         return done

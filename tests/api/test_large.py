@@ -1,6 +1,7 @@
 """What large manifests of all clients take in memory at once."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from registry.api import memory
 from registry.metadata import manifests
 from registry.metadata.manifests import ManifestRow
 from registry.metadata.transaction import Transaction
+from registry.oci.manifests import Manifest
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.services import referrers
 from storage.digest import Digest
@@ -204,3 +206,26 @@ async def test_referrers_are_read_by_bytes_and_not_by_rows(
         await api.http.delete(url(Digest.of(raw)))
         answer = await api.http.get(f"/v2/{NAME}/referrers/{Digest.of(subject)}")
         assert len(answer.json()["manifests"]) == 9
+
+
+def count_manifests() -> int:
+    return sum(isinstance(each, Manifest) for each in gc.get_objects())
+
+
+async def test_a_refused_manifest_is_forgotten_at_once(start_api: Started) -> None:
+    """Errors, futures and frames referred to each other, and to 4 MiB each, beyond the budget."""
+    async with start_api() as api:
+        gc.collect()
+        gc.disable()
+        try:
+            before = count_manifests()
+            for n in range(3):
+                raw = image_manifest(f"missing {n}".encode(), [], padding="x" * 300 * KIB)
+                answer = await api.http.put(
+                    url("t"), content=raw, headers={"Content-Type": OCI_MANIFEST}
+                )
+                assert codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]
+            await api.http.get("/v2/")
+            assert count_manifests() == before
+        finally:
+            gc.enable()

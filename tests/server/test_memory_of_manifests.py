@@ -1,0 +1,119 @@
+"""What large manifests take in a real process with a limit of memory.
+
+Each with a server whose bound is removed: it shows that the test would see what is missing.
+MOORAGE_SOAK=1 sends as many as issue 11 names.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from registry.oci.manifests import MAX_MANIFEST_BYTES
+from registry.oci.media_types import OCI_MANIFEST
+from storage.digest import Digest
+from tests.server.test_memory import resident
+from tests.support.kit import Kit, descriptor, image_manifest
+from tests.support.server import Server, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
+
+MOST = 300 << 20
+"""Bytes that a process may have resident at any time; without manifests it has 90 MiB."""
+
+LIMIT = 600 << 20
+"""Bytes of data of the process, of which 100 MiB are stacks that nobody touches."""
+
+SOAK = "MOORAGE_SOAK" in os.environ
+PUTS = 1000 if SOAK else 70
+REFERRERS = 150 if SOAK else 24
+MOST_OF_A_PAGE = 180 << 20
+
+
+async def put(port: int, head: bytes, body: bytes) -> int:
+    """Send a request without a copy of its body; the status, 0 where the connection was cut."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, ("127.0.0.1", port))
+        with contextlib.suppress(ConnectionError):
+            await loop.sock_sendall(connection, head)
+            await loop.sock_sendall(connection, body)
+        with contextlib.suppress(ConnectionError):
+            answer = await loop.sock_recv(connection, 4096)
+            return int(answer.split()[1]) if answer else 0
+        return 0
+
+
+async def put_at_once(server: Server) -> Counter[int]:
+    """Put manifests whose config is missing, of the largest size; how they were answered."""
+    body = image_manifest(b"missing", [], annotations={"x": "y" * (MAX_MANIFEST_BYTES - 1000)})
+    assert MAX_MANIFEST_BYTES - 1000 < len(body) <= MAX_MANIFEST_BYTES
+    head = (
+        f"PUT /v2/a/b/manifests/t HTTP/1.1\r\nHost: localhost\r\nContent-Type: {OCI_MANIFEST}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    return Counter(await asyncio.gather(*(put(server.port, head, body) for _ in range(PUTS))))
+
+
+async def test_manifests_that_are_put_at_once_take_little(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data", memory=LIMIT)) as server:
+        answers = await put_at_once(server)
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert resident(server) < MOST
+    assert answers[400] > PUTS // 4  # the others waited for memory for too long
+    assert set(answers) <= {0, 400, 503}
+
+
+async def test_without_a_budget_they_take_more(tmp_path: Path) -> None:
+    settings = {"MOORAGE_LIMITS__LARGE_BODIES": "8GiB"}
+    with serving(Server(tmp_path / "data", settings=settings)) as server:
+        await put_at_once(server)
+        assert resident(server) > MOST
+
+
+async def push_referrers(server: Server) -> str:
+    """Push manifests with annotations of nearly 4 MiB; where they are listed."""
+    subject = image_manifest(b"{}", [])
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as http:
+        await Kit(http).push_blob("a/b", b"{}")
+        for n in range(REFERRERS):
+            raw = image_manifest(
+                b"{}",
+                [],
+                subject=descriptor(subject, OCI_MANIFEST),
+                annotations={"n": str(n), "x": "y" * (MAX_MANIFEST_BYTES - 1000)},
+            )
+            answer = await http.put(
+                f"/v2/a/b/manifests/{Digest.of(raw)}",
+                content=raw,
+                headers={"Content-Type": OCI_MANIFEST},
+            )
+            assert answer.status_code == 201, answer.text
+    return f"/v2/a/b/referrers/{Digest.of(subject)}"
+
+
+UNBOUNDED = """
+import registry.services.referrers
+registry.services.referrers.READ_BYTES = 1 << 40
+"""
+
+
+async def test_a_page_of_referrers_takes_little(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with serving(Server(data)) as server:
+        path = await push_referrers(server)
+    with serving(Server(data, memory=LIMIT)) as server:
+        answer = await asyncio.to_thread(httpx.get, f"{server.url}{path}", timeout=60)
+        assert len(answer.json()["manifests"]) == 1
+        assert resident(server) < MOST_OF_A_PAGE
+    (tmp_path / "patches").mkdir()
+    (tmp_path / "patches" / "sitecustomize.py").write_text(UNBOUNDED)
+    with serving(Server(data, patches=tmp_path / "patches")) as server:
+        await asyncio.to_thread(httpx.get, f"{server.url}{path}", timeout=120)
+        assert resident(server) > MOST_OF_A_PAGE
