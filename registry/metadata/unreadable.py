@@ -30,8 +30,17 @@ class Stored:
     noted: bool
 
 
-def list_stored(tx: Transaction, last: int, n: int) -> list[Stored]:
-    """At most `n` manifests after the one numbered `last`, in the order they came."""
+def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[Stored]:
+    """At most `n` manifests after the one numbered `last`, in the order they came: as many as have
+    `most` bytes together, and one at least.
+    """
+    sizes = sa.select(_m.id, _m.size).where(_m.id > last).order_by(_m.id).limit(n)
+    total, until = 0, last
+    for number, size in tx.execute(sizes):
+        total += size
+        if total > most and until != last:
+            break
+        until = number
     query = (
         sa.select(
             _m.id,
@@ -43,9 +52,8 @@ def list_stored(tx: Transaction, last: int, n: int) -> list[Stored]:
         )
         .outerjoin(manifest_bytes, manifest_bytes.c.manifest_id == _m.id)
         .outerjoin(unreadable, _SAME)
-        .where(_m.id > last)
+        .where(_m.id > last, _m.id <= until)
         .order_by(_m.id)
-        .limit(n)
     )
     return [Stored(*row) for row in tx.execute(query)]
 

@@ -4,9 +4,10 @@ Whether it is protected, and why, is asked here, in the transaction that takes i
 """
 
 from collections.abc import Collection, Mapping
+from itertools import islice
 
 from registry.auth.books import Actor, Event, note
-from registry.errors import ManifestInUseError, ProtectedError
+from registry.errors import MOST_LISTED, ManifestInUseError, ProtectedError
 from registry.metadata import holds, immutable_tags, manifests, repositories, tags
 from registry.metadata.manifests import ManifestRow
 from registry.metadata.repositories import RepositoryRow
@@ -119,11 +120,13 @@ def _require_movable(
 
 
 def _refuse(protected: Mapping[str, str] | Mapping[Digest, str]) -> None:
-    """Raise ProtectedError if there is anything protected; the first is told in words."""
-    for what, reason in protected.items():
+    """Raise ProtectedError if there is anything protected; the first is told in words, some more
+    are listed.
+    """
+    listed = {str(each): why for each, why in islice(protected.items(), MOST_LISTED)}
+    for what, reason in listed.items():
         raise ProtectedError(
-            f"{what} is protected: {reason}",
-            {"protected": {str(each): why for each, why in protected.items()}},
+            f"{what} is protected: {reason}", {"protected": listed, "count": len(protected)}
         )
 
 
@@ -145,7 +148,7 @@ def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: Manifest
         if holders:
             raise ManifestInUseError(
                 "an index of the repository names the manifest; delete the index first",
-                {"indexes": [str(holder.digest) for holder in holders]},
+                {"indexes": [str(holder.digest) for holder in holders[:MOST_LISTED]]},
             )
         for parent in parents:
             manifests.loosen(tx, repository, parent, row.digest)

@@ -21,7 +21,10 @@ from storage.digest import Digest
 logger = logging.getLogger(__name__)
 
 PAGE = 16
-"""Manifests read at once, each of which may have 4 MiB."""
+"""Manifests read at once."""
+
+READ_BYTES = 4 << 20
+"""Bytes of manifests read at once. A manifest above that is read alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Reading:
 
         def work(tx: Transaction) -> bool:
             repositories.find_by_id(tx, seen.repository_id, lock=True)
-            found = unreadable.list_stored(tx, seen.id - 1, 1)
+            found = unreadable.list_stored(tx, seen.id - 1, 1, READ_BYTES)
             return bool(found) and found[0].id == seen.id and not _settle(tx, found[0])
 
         if await self._db.write(work, actor=OPERATOR.name):
@@ -108,7 +111,7 @@ def _look(tx: Transaction, last: int) -> list[_Look]:
             len(each.raw or b""),
             is_readable(each.raw, each.media_type, each.digest) is each.noted,
         )
-        for each in unreadable.list_stored(tx, last, PAGE)
+        for each in unreadable.list_stored(tx, last, PAGE, READ_BYTES)
     ]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 from registry.errors import NotFoundError
 from registry.metadata import (
@@ -30,6 +29,9 @@ from storage.stores import Stores
 
 MOST = 1000
 """Paths that are shown."""
+
+MOST_STEPS = 20_000
+"""Steps of all paths that are shown: one path may lead over thousands of subjects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,14 @@ class Why:
         return await self._db.read(lambda tx: self._explain(tx, digest), patience=LONG)
 
     def _explain(self, tx: Transaction, digest: Digest) -> Explanation:
-        paths = list(islice(self._list_all(tx, digest), MOST + 1))
+        paths: list[list[Step]] = []
+        steps, more = 0, False
+        for path in self._list_all(tx, digest):
+            more = len(paths) == MOST or steps >= MOST_STEPS
+            if more:
+                break
+            paths.append(path)
+            steps += len(path)
         sessions = [
             Session(row.id, str(row.repository), row.principal)
             for row in uploads.list_with(tx, digest, MOST)
@@ -107,7 +116,7 @@ class Why:
         ]
         if not (paths or sessions or removals):
             raise NotFoundError("there is neither a blob nor a manifest of this digest")
-        return Explanation(digest, paths[:MOST], len(paths) > MOST, sessions, removals)
+        return Explanation(digest, paths, more, sessions, removals)
 
     def _list_all(self, tx: Transaction, digest: Digest) -> Iterator[list[Step]]:
         for name in manifests.list_repositories(tx, digest, MOST + 1):

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.metadata import tables
+from registry.metadata import unreadable as rows
 from registry.metadata.transaction import Transaction
 from registry.services import unreadable
 from storage.digest import Digest
@@ -107,6 +108,18 @@ async def test_the_tags_of_indexes_above_it_are_named(yard: Yard) -> None:
     await store(yard, digest, b"")
     await scrub(yard.opened)
     assert await list_known(yard) == {f"{NAME}@{digest}": [f"{NAME}:index"]}
+
+
+async def test_few_bytes_are_read_at_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 manifests of 4 MiB were."""
+    images = [await yard.push_image(NAME, f"v{n}", str(n)) for n in range(4)]
+    most = 2 * len(images[0][1])
+    found = await yard.opened.database.read(lambda tx: rows.list_stored(tx, 0, 16, most))
+    assert [each.digest for each in found] == [digest for digest, _ in images[:2]]
+    monkeypatch.setattr(unreadable, "READ_BYTES", 1)
+    await store(yard, images[3][0], b"{")
+    await scrub(yard.opened)
+    assert await list_known(yard) == {f"{NAME}@{images[3][0]}": [f"{NAME}:v3"]}
 
 
 async def test_what_was_read_of_other_bytes_is_not_noted(

@@ -8,6 +8,8 @@ import sqlalchemy as sa
 from registry.errors import NotFoundError
 from registry.metadata import leases, tables
 from registry.metadata.transaction import Transaction
+from registry.oci.media_types import OCI_MANIFEST
+from registry.services import why
 from registry.services.why import Explanation, Removal
 from storage.digest import Digest
 from tests.gc.conftest import GRACE, Yard
@@ -118,3 +120,21 @@ async def test_bytes_that_are_to_be_removed_wait_for_a_backup(yard: Yard) -> Non
     assert yard.list_stored() == []
     with pytest.raises(NotFoundError):
         await explain(yard, digest)
+
+
+async def test_paths_that_are_long_together_are_shown_in_part(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, _ = await yard.push_image("team/app", "v0")
+    for n in range(1, 6):
+        await yard.http.put(
+            f"/v2/team/app/manifests/v{n}",
+            content=(await yard.http.get("/v2/team/app/manifests/v0")).content,
+            headers={"Content-Type": OCI_MANIFEST},
+        )
+    whole = await explain(yard, digest)
+    assert (len(whole.paths), whole.more) == (6, False)
+    for steps, paths in ((3, 3), (6, 6)):
+        monkeypatch.setattr(why, "MOST_STEPS", steps)
+        found = await explain(yard, digest)
+        assert (len(found.paths), found.more) == (paths, paths < 6)

@@ -34,6 +34,16 @@ async def read(yard: Yard) -> dict[str, str]:
     return {row.name: str(row.digest) for row in await yard.list_rows(tables.tags)}
 
 
+async def test_an_error_lists_some_of_what_is_protected(yard: Yard, seal: Seal) -> None:
+    tags = "&".join(f"tag=v{n:02}" for n in range(30))
+    await put(yard, f"{Digest.of(index('one'))}?{tags}", "one")
+    await seal(yard, "*", "v*")
+    answer = await delete(yard, "app", Digest.of(index("one")))
+    [error] = answer.json()["errors"]
+    assert error["detail"]["count"] == 30
+    assert list(error["detail"]["protected"]) == [f"v{n:02}" for n in range(20)]
+
+
 async def test_such_a_tag_stays(yard: Yard, seal: Seal) -> None:
     await put(yard, "v1", "one")
     await put(yard, "latest", "one")
@@ -44,7 +54,7 @@ async def test_such_a_tag_stays(yard: Yard, seal: Seal) -> None:
     error = answer.json()["errors"][0]
     denied = "requested access to the resource is denied"
     assert error["message"] == f"{denied}: v1 is protected: tags v* are immutable in *"
-    assert error["detail"] == {"protected": {"v1": "tags v* are immutable in *"}}
+    assert error["detail"] == {"protected": {"v1": "tags v* are immutable in *"}, "count": 1}
     for reference in ("v1", Digest.of(index("one"))):
         answer = await delete(yard, "app", reference)
         assert (answer.status_code, codes(answer)) == (403, ["DENIED"])

@@ -124,7 +124,7 @@ def go_on_walking(tx: Transaction) -> None:
 
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "blobs.list_after": lambda tx: blobs.list_after(tx, ANY, 9),
-    "unreadable.list_stored": lambda tx: unreadable.list_stored(tx, 1, 9),
+    "unreadable.list_stored": lambda tx: unreadable.list_stored(tx, 1, 9, 1 << 20),
     "blobs.list_keyed": lambda tx: blobs.list_keyed(tx, STORE, "a", "b", 9),
     "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
     "candidates.list_due": lambda tx: candidates.list_due(
