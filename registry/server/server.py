@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from types import FrameType
-from typing import Literal
+from typing import Literal, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -26,11 +26,18 @@ logger = logging.getLogger(__name__)
 LINGER = 1.0
 """Seconds for which a stopping server goes on to answer on connections that are open."""
 
+CANCEL = 2.0
+"""Seconds that requests which were cancelled have to clean up."""
+
+FLUSH = 0.5
+"""Seconds in which their clients may read the last answers. With `LINGER` and `CANCEL`, less than
+the 5 seconds after which the parent process kills a worker.
+"""
 
 _OPS_LIMITS = ServerLimits(connections=32, per_address=0)
 
 
-def _configure(app: ASGIApp, lifespan: Literal["on", "off"], drain: float) -> uvicorn.Config:
+def _configure(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,  # type: ignore[arg-type] # buffered protocols serve as well
@@ -41,7 +48,6 @@ def _configure(app: ASGIApp, lifespan: Literal["on", "off"], drain: float) -> uv
         access_log=False,
         server_header=False,
         proxy_headers=False,  # registry.api.proxies reads them
-        timeout_graceful_shutdown=max(1, round(drain)),
     )
 
 
@@ -72,12 +78,13 @@ class Server(uvicorn.Server):
         as soon as it is told to stop. On `ops_sockets`, `ops_app` is served by plain HTTP, with
         limits of its own: health checks are answered when clients have taken all connections.
         """
-        super().__init__(_configure(app, "on", drain))
+        super().__init__(_configure(app, "on"))
         self.admission = Admission(limits)
-        self._ops_config = _configure(ops_app, "off", drain) if ops_app else None
+        self._ops_config = _configure(ops_app, "off") if ops_app else None
         self._ops_sockets = ops_sockets
         self._ops_admission = Admission(_OPS_LIMITS)
         self._tls = tls
+        self._drain = drain
         self._stop_delay = stop_delay
         self._background = background
         self._on_stop = on_stop
@@ -136,16 +143,48 @@ class Server(uvicorn.Server):
         those that are idle: a proxy may be sending on one at the very moment at which it is closed,
         and must not repeat a body of which a part was sent.
         """
+        del sockets  # the listeners close them
         for listener in self.servers:
             listener.close()
-        until = time.monotonic() + LINGER
-        while self._is_in_use() and time.monotonic() < until:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.02)
+        await self._wait_until(lambda: not self._is_in_use(), LINGER)
         for listener in self.servers:
             listener.abort_opening()
-        await super().shutdown(sockets)
+            await listener.wait_closed()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        await self._wait_until(lambda: not (state.connections or state.tasks), self._drain)
+        await self._cut()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
         self.admission.stop()
         self._ops_admission.stop()
+
+    async def _cut(self) -> None:
+        """Cancel requests that have not finished, and cut connections that have not ended.
+
+        The application is closed after that: it needs its threads to cancel a request, and clients
+        that go on sending would hold it up.
+        """
+        state = self.server_state
+        if state.tasks:
+            logger.error(
+                "%d requests did not finish within http.drain and are cut", len(state.tasks)
+            )
+        for task in state.tasks:
+            task.cancel()
+        await self._wait_until(lambda: not state.tasks, CANCEL)
+        for connection in list(state.connections):
+            connection.shutdown()  # an answer that was just given is still sent
+        await self._wait_until(lambda: not state.connections, FLUSH)
+        for connection in list(state.connections):
+            cast(Connection, connection).abort()
+
+    async def _wait_until(self, condition: Callable[[], bool], limit: float) -> None:
+        """Wait for `condition`, for `limit` seconds or until a second SIGINT."""
+        until = time.monotonic() + limit
+        while not (condition() or self.force_exit or time.monotonic() > until):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     def _is_in_use(self) -> bool:
         opening = any(listener.opening for listener in self.servers)

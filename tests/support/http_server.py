@@ -68,11 +68,14 @@ class Served:
 
 @asynccontextmanager
 async def serving_app(
-    app: ASGIApp, limits: ServerLimits | None = None, tls: ssl.SSLContext | None = None
+    app: ASGIApp,
+    limits: ServerLimits | None = None,
+    tls: ssl.SSLContext | None = None,
+    drain: float = 30.0,
 ) -> AsyncIterator[Served]:
     """Run `app` without the signals and pauses of a process."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = Server(app, limits or ServerLimits(), drain=30, tls=tls)
+    server = Server(app, limits or ServerLimits(), drain=drain, tls=tls)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listening])

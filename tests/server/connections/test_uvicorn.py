@@ -8,7 +8,7 @@ from uvicorn.server import ServerState
 
 def test_the_parts_that_are_replaced_or_called_are_where_they_were() -> None:
     assert uvicorn.__version__.startswith("0.54."), "check registry/server against this version"
-    for name in ("startup", "main_loop", "shutdown", "on_tick", "_wait_tasks_to_complete"):
+    for name in ("startup", "main_loop", "shutdown", "on_tick"):
         assert inspect.iscoroutinefunction(getattr(uvicorn.Server, name)), name
     assert list(inspect.signature(uvicorn.Server.startup).parameters) == ["self", "sockets"]
     assert list(inspect.signature(uvicorn.Server.shutdown).parameters) == ["self", "sockets"]
@@ -18,10 +18,9 @@ def test_the_parts_that_are_replaced_or_called_are_where_they_were() -> None:
     assert set(vars(ServerState())) == {"total_requests", "connections", "tasks", "default_headers"}
 
 
-def test_what_is_awaited_of_listeners_and_connections_is_what_ours_have() -> None:
-    source = inspect.getsource(uvicorn.Server)
-    for call in ("server.close()", "server.wait_closed()", "connection.shutdown()"):
-        assert call in source
+def test_what_is_called_around_our_own_parts_is_where_it_was() -> None:
     startup = inspect.getsource(uvicorn.Server.startup)
     assert "self.lifespan.should_exit" in startup
     assert "self.started = True" in startup
+    assert "await self.shutdown(sockets=sockets)" in inspect.getsource(uvicorn.Server)
+    assert "self.force_exit = True" in inspect.getsource(uvicorn.Server.handle_exit)
