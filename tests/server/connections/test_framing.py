@@ -1,6 +1,7 @@
 """What is one request and what is the next, in raw bytes. MOORAGE_SOAK=100 takes minutes."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -173,11 +174,20 @@ async def test_pipelined_requests_do_not_starve_others(served: Served, echo: Ech
     wire.abort()
 
 
+BODIES = st.one_of(
+    st.binary(max_size=300),
+    # Longer than what is read at once.
+    st.builds(
+        lambda seed, size: (seed * size)[:size], st.binary(min_size=1), st.integers(0, 90_000)
+    ),
+)
+CHUNKS = st.lists(st.sampled_from([1, 2, 24, 97, 4096, 16384, 32768, 70_000]), min_size=1)
 REQUESTS = st.lists(
     st.tuples(
         st.sampled_from(["GET", "PUT", "PATCH", "DELETE"]),
-        st.binary(max_size=300),
-        st.sampled_from(["length", "chunked"]),
+        BODIES,
+        st.one_of(st.none(), CHUNKS),
+        st.sampled_from([b"", b";a", b' ; b="c;d"', b";" + b"e" * 100]),
         st.booleans(),
     ),
     min_size=1,
@@ -185,37 +195,59 @@ REQUESTS = st.lists(
 )
 
 
+def write_chunks(body: bytes, sizes: list[int], extension: bytes) -> bytes:
+    """The body in chunks of these sizes in turn; the rest in one, before they are too many."""
+    coded, at = b"", 0
+    for size in itertools.islice(itertools.cycle(sizes), 100):
+        if chunk := body[at : at + size]:
+            coded += b"%x%b\r\n%b\r\n" % (len(chunk), extension, chunk)
+        at += size
+    if rest := body[at:]:
+        coded += b"%X\r\n%b\r\n" % (len(rest), rest)
+    return coded + b"000%b\r\nX: 1\r\n\r\n" % extension
+
+
 @settings(
     deadline=None,
     max_examples=40 * SOAK,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(requests=REQUESTS, cuts=st.lists(st.integers(0, 2000), max_size=8))
+@given(
+    requests=REQUESTS,
+    cuts=st.lists(st.integers(0, 200_000), max_size=8),
+    singly=st.sampled_from([0, 100, 300]),
+)
 def test_requests_are_the_same_however_they_arrive(
-    requests: list[tuple[str, bytes, str, bool]], cuts: list[int]
+    requests: list[tuple[str, bytes, list[int] | None, bytes, bool]], cuts: list[int], singly: int
 ) -> None:
+    """`singly`: bytes at the beginning that are sent one by one."""
     data, expected = b"", []
-    for number, (method, body, coding, upgrade) in enumerate(requests):
+    for number, (method, body, sizes, extension, upgrade) in enumerate(requests):
         head = f"{method} /{number} HTTP/1.1\r\nHost: x\r\n".encode()
         head += UPGRADE if upgrade else b""
-        if coding == "length":
+        if sizes is None:
             data += head + b"Content-Length: %d\r\n\r\n" % len(body) + body
         else:
-            chunks = [body[at : at + 97] for at in range(0, len(body), 97)]
-            coded = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-            data += head + b"Transfer-Encoding: chunked\r\n\r\n" + coded + b"0\r\nX: 1\r\n\r\n"
+            head += b"Transfer-Encoding: chunked\r\n\r\n"
+            data += head + write_chunks(body, sizes, extension)
         expected.append((method, f"/{number}".encode(), body))
-    places = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
+    places = sorted(
+        {0, len(data), *(cut % len(data) for cut in cuts), *range(min(singly, len(data)))}
+    )
+
+    async def send_pieces(wire: Wire) -> None:
+        for start, end in itertools.pairwise(places):
+            await wire.send(data[start:end])
+            await asyncio.sleep(0)
 
     async def run() -> Echo:
         echo = Echo()
         async with serving_app(echo) as served:
             wire = await Wire.open(served.port)
-            for start, end in itertools.pairwise(places):
-                await wire.send(data[start:end])
-                await asyncio.sleep(0)
+            sending = asyncio.create_task(send_pieces(wire))
             for _ in requests:
                 assert (await wire.read()).status == 200
+            await sending
             await wire.close()
         return echo
 
@@ -230,17 +262,25 @@ def test_damaged_requests_are_answered_or_cut_and_leave_the_server_alive(
     whole = bytearray(
         PUT + UPGRADE + b"Content-Length: 5\r\nX: y\r\n\r\nhello"
         b"PUT /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        b"PUT /d HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n"
+        + b"1\r\nx\r\n" * data.draw(st.sampled_from([0, 50, 4000]))
+        + b"0\r\nX: y\r\n\r\n"
     )
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(whole) - 1))
         noise = data.draw(st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"\x00", b" ", b":", b"9"]))
         whole[place : place + data.draw(st.integers(0, 2))] = noise
 
+    cut = data.draw(st.integers(0, len(whole)))
+
     async def run() -> bytes:
         async with serving_app(Echo()) as served:
             wire = await Wire.open(served.port)
-            await wire.send(bytes(whole) + SMUGGLED)
-            wire.writer.write_eof()
+            with contextlib.suppress(ConnectionError):  # refused meanwhile
+                for piece in (whole[:cut], whole[cut:], SMUGGLED):
+                    await wire.send(bytes(piece))
+                    await asyncio.sleep(0)
+                wire.writer.write_eof()
             answer = await wire.reader.read()
             wire.abort()
             async with httpx.AsyncClient() as http:
