@@ -53,7 +53,7 @@ class _Opening:
 
 
 class Listener:
-    """One listening socket; closed as uvicorn closes an `asyncio.Server`."""
+    """One listening socket."""
 
     def __init__(
         self,

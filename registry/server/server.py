@@ -54,8 +54,9 @@ def _configure(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """Runs an application until SIGTERM or SIGINT.
 
-    Connections of uvicorn 0.54 are replaced; its handling of signals, lifespan and shutdown is
-    used as it is. `tests/server/test_uvicorn.py` fails where a new version moves what is relied on.
+    Connections and shutdown of uvicorn 0.54 are replaced; its handling of signals and lifespan is
+    used as it is. `tests/server/connections/test_uvicorn.py` fails where a new version moves what
+    is relied on.
     """
 
     servers: list[Listener]  # type: ignore[assignment] # closed and awaited as uvicorn's are
