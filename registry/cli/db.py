@@ -11,6 +11,7 @@ from registry import logs
 from registry.cli import output
 from registry.cli.settings import find_folder, load_settings
 from registry.config import Settings, require_safe_listen
+from registry.errors import DatabaseUnavailableError
 from registry.folder import DataFolder
 from registry.metadata import migrate, reachable, users
 from registry.metadata.database import Database, parse_url
@@ -88,6 +89,14 @@ def warn_if_remote(settings: Settings) -> None:
 def require_reachable(settings: Settings) -> None:
     """Raise DatabaseUnavailableError where waiting may help, ConfigError otherwise. Blocking."""
     reachable.require_reachable(settings.database_url)
+
+
+def require_filled(settings: Settings) -> None:
+    """Raise DatabaseUnavailableError while a database elsewhere has no tables. Blocking."""
+    if not is_embedded(settings) and migrate.is_bare(settings.database_url):
+        raise DatabaseUnavailableError(
+            "the database is empty until the first server starts or moorage db upgrade runs"
+        )
 
 
 def look(settings: Settings) -> None:

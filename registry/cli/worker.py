@@ -67,6 +67,7 @@ async def _open(settings: Settings, opened: Opened, stop: asyncio.Event) -> bool
 
     async def attempt() -> None:
         await asyncio.to_thread(db.require_reachable, settings)
+        await asyncio.to_thread(db.require_filled, settings)
         await require_ready(opened)
 
     waiting_for = opened.registry.health.waiting_for

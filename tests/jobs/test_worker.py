@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.support.postgres import Cluster
@@ -198,10 +199,10 @@ def test_without_a_registry_it_says_so(tmp_path: Path) -> None:
 
 
 def test_with_a_schema_that_does_not_fit_it_says_so(postgres: Cluster, tmp_path: Path) -> None:
-    with (
-        postgres.database(empty=True) as url,
-        worker(tmp_path / "none", MOORAGE_DATABASE__URL=url) as process,
-    ):
-        assert process.wait(PATIENCE) == 1
-        assert process.stderr is not None
-        assert "moorage db upgrade" in process.stderr.read()
+    with postgres.database() as url:
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as session:
+            session.execute("UPDATE schema SET version = 1")
+        with worker(tmp_path / "none", MOORAGE_DATABASE__URL=url) as process:
+            assert process.wait(PATIENCE) == 1
+            assert process.stderr is not None
+            assert "moorage db upgrade" in process.stderr.read()

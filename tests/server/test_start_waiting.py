@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from registry.errors import ConfigError, DatabaseUnavailableError
+from registry.metadata import migrate
 from registry.metadata.reachable import require_reachable
 from tests.support.postgres import Cluster
 from tests.support.seaweed import Seaweed
@@ -159,6 +160,17 @@ def test_worker_waits_as_well(postgres: Cluster, tmp_path: Path) -> None:
             assert process.poll() is None
             proxy.accept()
             wait_for_line(process, "the jobs run here")
+
+
+def test_worker_waits_until_a_database_is_filled(postgres: Cluster, tmp_path: Path) -> None:
+    settings = {"MOORAGE_STORAGE__ROOT": str(tmp_path / "store")}
+    with (
+        postgres.database(empty=True) as url,
+        worker(tmp_path / "data", MOORAGE_DATABASE__URL=url, **settings) as process,
+    ):
+        wait_for_line(process, "the database is empty until the first server starts")
+        migrate.upgrade(url)
+        wait_for_line(process, "the jobs run here")
 
 
 def wait_for_line(process: subprocess.Popen[str], words: str) -> None:

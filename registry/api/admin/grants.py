@@ -20,11 +20,11 @@ from registry.api.admin.fields import (
     make_page,
     write_actions,
 )
-from registry.api.admin.operation import Operation, Who
+from registry.api.admin.operation import Operation, Who, deny
 from registry.auth.actions import parse_rights
 from registry.auth.patterns import RepositoryPattern
 from registry.auth.subjects import Subject
-from registry.errors import DeniedError, NameInvalidError, NotFoundError
+from registry.errors import NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
 from registry.services import grants
 
@@ -85,22 +85,27 @@ class CheckGrant(Asked, frozen=True):
 
 
 _EVERYTHING = RepositoryPattern.parse("**")
+_CONCERNED = "admin on the repositories of the grant"
 
 PATTERN_ADMINS = Who(
     "admins, and whoever may administer all repositories of the pattern",
     lambda call, asked: call.administers(RepositoryPattern.parse(asked.pattern)),
+    lambda asked: f"admin on {asked.pattern}",
 )
 REPOSITORY_ADMINS = Who(
     "admins, and whoever may administer the repository",
     lambda call, asked: call.administers(_only(asked.repository)),
+    lambda asked: f"admin on {asked.repository}",
 )
 SOME_ADMINS = Who(
     "admins, and whoever may administer what it concerns; bounded tokens may not",
     lambda call, _: not call.is_bounded,
+    lambda _: "admin on what it concerns",
 )
 SOME_REPOSITORY_ADMINS = Who(
     "admins, and whoever may administer some repositories",
     lambda call, _: bool(call.administered),
+    lambda _: "admin on some repository",
 )
 
 
@@ -156,16 +161,11 @@ async def remove_grant(call: Call, asked: NumberedGrant) -> None:
         grant = await call.access.grants.get(asked.id)
     except NotFoundError:
         if not call.administers(_EVERYTHING):
-            raise _denied() from None
+            raise deny(call, _CONCERNED) from None
         raise
     if not call.administers(grant.pattern):
-        raise _denied()
+        raise deny(call, _CONCERNED)
     await call.access.grants.remove(grant.subject, grant.pattern, call.actor)
-
-
-def _denied() -> DeniedError:
-    # One answer for what is not there and for what is not hers.
-    return DeniedError("the right for this is missing")
 
 
 async def check_grant(call: Call, asked: CheckGrant) -> Decision:

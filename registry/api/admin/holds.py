@@ -22,10 +22,10 @@ from registry.api.admin.fields import (
 )
 from registry.api.admin.gc import DigestText
 from registry.api.admin.grants import REPOSITORY_ADMINS, SOME_ADMINS
-from registry.api.admin.operation import Operation
+from registry.api.admin.operation import Operation, deny
 from registry.auth.patterns import RepositoryPattern
 from registry.clock import rfc3339
-from registry.errors import DeniedError, InputInvalidError, NameInvalidError, NotFoundError
+from registry.errors import InputInvalidError, NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
 from registry.services import holds
 from registry.services.holds import LONGEST_REASON
@@ -71,6 +71,7 @@ class NumberedHold(Asked, frozen=True):
 
 
 _EVERYTHING = RepositoryPattern.parse("**")
+_CONCERNED = "admin on the repository of the hold"
 
 
 def _show(row: holds.HoldRow) -> Hold:
@@ -129,16 +130,11 @@ async def remove_hold(call: Call, asked: NumberedHold) -> None:
         row = await call.registry.holds.get(asked.id)
     except NotFoundError:
         if not call.administers(_EVERYTHING):
-            raise _denied() from None
+            raise deny(call, _CONCERNED) from None
         raise
     if not _administers(call, row):
-        raise _denied()
+        raise deny(call, _CONCERNED)
     await call.registry.holds.remove(row.id, call.actor)
-
-
-def _denied() -> DeniedError:
-    # One answer for what is not there and for what is not hers.
-    return DeniedError("the right for this is missing")
 
 
 OPERATIONS = (

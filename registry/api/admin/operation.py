@@ -28,14 +28,27 @@ class Who:
 
     words: str
     allows: Callable[[Call, Any], bool]
+    need: Callable[[Any], str] = lambda _: "an admin of this registry"
+    """What a caller lacks who is refused, as in `requires an admin of this registry`."""
 
 
 ADMINS = Who("admins", lambda call, _: call.is_admin)
 HERSELF = Who(
     "the user herself, and admins",
     lambda call, asked: call.is_admin or call.is_user(asked.user),
+    lambda asked: f"the user {asked.user} or an admin of this registry",
 )
 SIGNED_IN = Who("whoever has signed in", lambda *_: True)
+
+
+def deny(call: Call, need: str) -> DeniedError:
+    """The refusal of a caller who lacks `need`. The same whether or not there is such a thing."""
+    remedy = (
+        "a token that has scopes cannot do it, so use one without or the password"
+        if call.is_bounded
+        else "ask an admin of this registry"
+    )
+    return DeniedError(f"permission denied: requires {need}; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,7 @@ class Operation:
     async def run(self, call: Call, asked: Asked) -> Shown | None:
         """Do it; DeniedError, and the errors of the services."""
         if not self.who.allows(call, asked):
-            raise DeniedError("the right for this is missing")
+            raise deny(call, self.who.need(asked))
         return await self.handler(call, asked)
 
 
