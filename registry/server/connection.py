@@ -159,7 +159,11 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse_request(error)
 
     def eof_received(self) -> bool:
-        return False  # the transport closes itself: a client that ends its side has gone
+        """Return whether to keep the other side open: the client has ended its own."""
+        if self._state is not State.RESPONSE or self._exchange is None:
+            return False  # the transport closes itself
+        self._exchange.keep_alive = False
+        return True  # a client that sends no more may still read (RFC 9112 section 9.6)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -185,6 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._buffer.startswith(b"\r\n"):
             self._scanned = max(0, self._scanned - 2)
             del self._buffer[:2]  # RFC 9112 section 2.2: an empty line before a request is ignored
+        self._asks_head = self._buffer.startswith(b"HEAD ")
         if self._buffer and self._buffer[0] == TLS_HANDSHAKE:
             raise FramingError("this port speaks HTTP without TLS; use http:// to reach it")
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
@@ -200,7 +205,6 @@ class Connection(asyncio.BufferedProtocol):
         self._start_request(head, rest)
 
     def _start_request(self, data: bytes, rest: bytes) -> None:
-        self._asks_head = data.startswith(b"HEAD ")
         head = parse_head(data, self._limits.long_query_paths)
         if self._slot.refusal is not None and head.path not in _HEALTH:
             raise _REFUSALS[self._slot.refusal]

@@ -73,8 +73,7 @@ def test_a_chunked_body_is_the_same_however_it_arrives(
         b"0\r\n" + b"X: " + b"a" * MAX_TRAILER,
         b"0\r\n" + b"X: 1\r\n" * MAX_TRAILER,
         (b"1;" + b"a" * 200 + b"\r\nx\r\n") * 90,
-        b"1\r\nx\r\n" * 3500,
-        b"10000\r\n" + b"x" * 65536 + b"\r\n" + b"1\r\nx\r\n" * 3500,
+        b"10000\r\n" + b"x" * 65536 + b"\r\n" + (b"1;" + b"a" * 200 + b"\r\nx\r\n") * 90,
     ],
 )
 def test_a_chunked_body_that_is_not_well_formed_is_refused(coded: bytes, step: int) -> None:
@@ -86,7 +85,7 @@ def test_a_chunked_body_that_is_not_well_formed_is_refused(coded: bytes, step: i
 @pytest.mark.parametrize(
     "coded",
     [
-        b"1\r\nx\r\n" * 3200,  # a small body, written byte by byte
+        b"1\r\nx\r\n" * 30_000,  # written byte by byte
         b"18\r\n" + (b"x" * 24 + b"\r\n18\r\n") * 5000 + b"x" * 24 + b"\r\n",
         (b"f0\r\n" + b"x" * 240 + b"\r\n") * 5000,  # gzip without a buffer, in Go
         (b"4000;chunk-signature=" + b"a" * 64 + b"\r\n" + b"x" * 16384 + b"\r\n") * 300,

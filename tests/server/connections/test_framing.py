@@ -114,6 +114,33 @@ async def test_a_refused_head_request_is_answered_without_a_body(served: Served)
     assert answer.endswith(b"\r\n\r\n")
 
 
+async def test_a_refusal_after_a_head_request_has_a_body(served: Served) -> None:
+    wire = await Wire.open(served.port)
+    await wire.send(b"HEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200" in await wire.reader.readuntil(b"\r\n\r\n")
+    await wire.send(b"GET /a HTTP/1.1\nHost: x")
+    answer = await wire.read()
+    assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (400, "UNSUPPORTED")
+    wire.abort()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_client_that_ends_its_side_gets_its_answers(
+    served: Served, echo: Echo, count: int
+) -> None:
+    """`nc -N` and `socat` do that after the last request."""
+    echo.gate.clear()
+    wire = await Wire.open(served.port)
+    await wire.send((PUT + b"Content-Length: 5\r\n\r\nhello") * count)
+    wire.writer.write_eof()
+    await asyncio.sleep(0.1)
+    echo.gate.set()
+    answers = [await wire.read() for _ in range(count)]
+    assert [answer.status for answer in answers] == [200] * count
+    assert await wire.reader.read() == b""
+    wire.abort()
+
+
 async def test_the_refusal_reaches_a_client_that_is_still_sending(served: Served) -> None:
     """A reset would throw it away."""
     wire = await Wire.open(served.port)
