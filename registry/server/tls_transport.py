@@ -203,7 +203,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._connection.buffer_updated(filled)
             if ended:
                 self._end()
-            elif filled < len(buffer):
+                break
+            if filled < len(buffer):
                 break
         if self._state is _State.OPEN:
             self._incoming.write(data[taken:])
@@ -231,9 +232,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return filled, taken, False
 
     def _end(self) -> None:
-        """The client has ended its side."""
-        if self._state is _State.OPEN:
-            self._connection.eof_received()
+        """The client has ended its side; it may still read (RFC 8446 section 6.1)."""
+        if self._state is _State.OPEN and not self._connection.eof_received():
             self.close()
 
     def _send(self, data: bytes) -> None:

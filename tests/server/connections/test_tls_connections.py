@@ -1,6 +1,7 @@
 """Connections over TLS: what they cost, how they end, and handshakes that never do."""
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 import ssl
@@ -11,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -23,6 +25,8 @@ from tests.support.raw import Wire
 from tests.support.server import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+
+T = TypeVar("T")
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CLOSING = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -129,6 +133,39 @@ def connect(port: int, receive_buffer: int = 0) -> ssl.SSLSocket:
 def resident_kib(pid: int) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_a_client_that_ends_its_side_gets_its_answer(
+    encrypted: Served, echo: Echo, *, tells: bool
+) -> None:
+    """It ends TLS, or its side of the socket alone, while the response is being made."""
+    echo.gate.clear()
+    reader, writer = await asyncio.open_connection("127.0.0.1", encrypted.port)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = trust_all().wrap_bio(incoming, outgoing, server_hostname="a")
+
+    async def repeat(step: Callable[[], T]) -> T:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                if data := outgoing.read():
+                    writer.write(data)
+                incoming.write(await reader.read(1 << 16))
+
+    await repeat(tls.do_handshake)
+    tls.write(GET)
+    if tells:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+    writer.write(outgoing.read())
+    writer.write_eof()
+    await wait_until(lambda: len(echo.seen) == 1)
+    await asyncio.sleep(0.1)
+    echo.gate.set()
+    assert (await repeat(lambda: tls.read(1 << 16))).startswith(b"HTTP/1.1 200")
+    writer.close()
 
 
 async def test_bodies_arrive_whole_in_both_directions(encrypted: Served, echo: Echo) -> None:
