@@ -79,18 +79,31 @@ class Tags:
 
 
 def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest: Digest) -> None:
-    """Put a manifest and all below it into `target`, children first, tied to what is there."""
-    found = manifests.find_whole(tx, origin.name, digest)
-    if found is None:
-        raise ManifestUnknownError(
-            f"no manifest {digest} in {origin.name}", {"reference": str(digest)}
-        )
-    edges = manifests.list_edges(tx, found.row)
-    for edge in edges:
-        if edge.child:
-            _bring(tx, origin, target, edge.digest)
-        elif edge.blob:
-            blobs.link(tx, target, edge.digest)
-    if digest not in manifests.list_present(tx, target, [digest]):
-        manifest = parse_manifest(found.raw, found.row.media_type)
-        manifests.put(tx, target, digest, manifest, tie(tx, target, edges))
+    """Put a manifest and all below it into `target`, children first, each once.
+
+    Without recursion: nothing limits how deeply indexes are nested, or how often they name the same
+    children. Raises ManifestUnknownError if one of them is not in `origin`.
+    """
+    waiting, done = [digest], set[Digest]()
+    while waiting:
+        current = waiting[-1]
+        if current in done:
+            waiting.pop()
+            continue
+        found = manifests.find_whole(tx, origin.name, current)
+        if found is None:
+            raise ManifestUnknownError(
+                f"no manifest {current} in {origin.name}", {"reference": str(current)}
+            )
+        edges = manifests.list_edges(tx, found.row)
+        below = [edge.digest for edge in edges if edge.child and edge.digest not in done]
+        if below:
+            waiting += below
+            continue
+        for edge in edges:
+            if edge.blob:
+                blobs.link(tx, target, edge.digest)
+        if current not in manifests.list_present(tx, target, [current]):
+            manifest = parse_manifest(found.raw, found.row.media_type)
+            manifests.put(tx, target, current, manifest, tie(tx, target, edges))
+        done.add(current)
