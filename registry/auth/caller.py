@@ -36,6 +36,9 @@ def needed_actions(action: Action) -> frozenset[Action]:
     return _NEEDED[action]
 
 
+_NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """`scopes` is what a token bounds her to, None for no bound. `rights` tells what the grants,
@@ -115,7 +118,7 @@ class Caller:
 
     def _bound(self, name: RepositoryName) -> Rights:
         if self.scopes is None:
-            return ALL_RIGHTS
+            return _NOT_ADMIN if self.has_refresh_token else ALL_RIGHTS
         if self.policy is not None and self.policy.was_removed(name, since=self.since):
             return NO_RIGHTS
         return rights_of_actions(self.scopes.actions_in(name))

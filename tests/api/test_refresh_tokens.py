@@ -10,6 +10,7 @@ import pytest
 from registry.auth.passwords import Passwords
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, OPERATOR, Accounts, Login, access_of
+from tests.support.kit import index_manifest
 
 pytestmark = [
     pytest.mark.anyio,
@@ -90,6 +91,17 @@ async def test_it_administers_nothing(api: Api, alice: Login) -> None:
         body = {"password": "another password", "current": stored.secret}
         path = "/api/v1/users/alice/password"
         assert (await api.http.put(path, json=body, headers=login.basic)).status_code == 403
+
+
+async def test_it_overrides_no_protection(api: Api, alice: Login) -> None:
+    raw = index_manifest([])
+    stored = Login("alice", await make_refresh_token(api, alice))
+    override = {"Moorage-Override": "immutable"}
+    for login, status in ((alice, 201), (stored, 403)):
+        headers = {**login.basic, **override}
+        answer = await api.put_manifest("team/app", "v1", raw, headers=headers)
+        assert answer.status_code == status
+    assert (await api.put_manifest("team/app", "v1", raw, headers=stored.basic)).status_code == 201
 
 
 async def test_it_ends_with_the_password(api: Api, alice: Login) -> None:
