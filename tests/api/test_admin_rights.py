@@ -1,5 +1,6 @@
 """Who may do what with the admin API: each operation by each role, compared with a table."""
 
+import re
 from typing import Any
 
 import httpx
@@ -283,5 +284,11 @@ async def test_a_refusal_does_not_tell_what_there_is(start_api: Started) -> None
                 if there.status_code not in {401, 403}:
                     continue
                 gone = await _send(api, operation.name, logins[role], fill, MISSING)
-                assert (gone.status_code, gone.content) == (there.status_code, there.content)
+                assert (gone.status_code, _mask(gone)) == (there.status_code, _mask(there))
                 assert gone.headers.keys() == there.headers.keys()
+
+
+def _mask(answer: httpx.Response) -> str:
+    """Return the body without the names that the request gave, which a refusal may repeat."""
+    names = sorted({*MISSING, *MISSING.values()}, key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, names)), "*", answer.text)
