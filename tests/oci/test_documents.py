@@ -83,7 +83,7 @@ def test_brackets_in_strings_are_not_counted() -> None:
     assert list(read_document(nested)) == ["[" * 1000]
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(10, func_only=True)
 @pytest.mark.parametrize("unit", ["[{", '"[', '"\\[', '\\"[', '"\\', '""', "\\["])
 @pytest.mark.parametrize("start", ["", '{"a":"', '"'])
 def test_no_text_takes_long_to_count(start: str, unit: str) -> None:
@@ -93,7 +93,7 @@ def test_no_text_takes_long_to_count(start: str, unit: str) -> None:
         read_document(raw)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(10, func_only=True)
 def test_finds_one_double_key_among_many() -> None:
     keys = ",".join(f'"{number}":0' for number in range(300_000))
     with pytest.raises(ManifestInvalidError, match="'299999' twice"):
