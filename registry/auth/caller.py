@@ -35,6 +35,8 @@ def needed_actions(action: Action) -> frozenset[Action]:
     """The actions a token must hold for what a route asks."""
     return _NEEDED[action]
 
+_NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
+
 
 _NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
 
