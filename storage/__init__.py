@@ -1,1 +1,1 @@
-"""Bytes, digests and keys: content-addressed blobs on a store. Knows no SQL, HTTP or repository."""
+"""Content-addressed blob storage: bytes, digests and keys, without SQL, HTTP or repositories."""

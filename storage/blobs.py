@@ -1,12 +1,13 @@
-"""Content-addressed objects, judged before they are served."""
+"""Read access to content-addressed objects, with a size check before any byte is served."""
 
 from storage.driver import Driver, Reader
 from storage.errors import ObjectDamagedError
 
 
 class Blobs:
-    """Objects whose length is known from their row. Every way to bytes goes through a size check,
-    because a truncated or emptied file must never pass for the blob.
+    """Stored objects whose size is known from their row in the database.
+
+    Every read checks the size first, so that a truncated or empty file is never served as the blob.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -14,25 +15,27 @@ class Blobs:
 
     @property
     def cheap_stat(self) -> bool:
-        """Whether `check` costs next to nothing."""
+        """Whether `check` costs almost nothing."""
         return self._driver.cheap_stat
 
     @property
     def link_life(self) -> float:
-        """Seconds for which an object must outlive the last link to it."""
+        """Seconds for which an object must outlive the last presigned URL for it."""
         return self._driver.link_life
 
     async def find_link(self, key: str) -> str | None:
-        """A URL of the object that is good for `link_life`, where the store has such."""
+        """Return a presigned URL valid for `link_life`, or None if the store has none."""
         return await self._driver.find_link(key)
 
     async def check(self, key: str, size: int) -> None:
-        """Raise ObjectMissingError or ObjectDamagedError unless `size` bytes are under `key`."""
+        """Raise ObjectMissingError or ObjectDamagedError unless the object is `size` bytes long."""
         self._judge(await self._driver.stat(key), size)
 
     async def open(self, key: str, size: int, part: tuple[int, int] | None = None) -> Reader:
-        """Open the object for reading; errors as `check`. `part`: first byte and length of what
-        will be read, all by default.
+        """Open the object for reading. Raises the same errors as `check`.
+
+        `part` is the first byte and the length of the range that will be read. The default is the
+        whole object.
         """
         reader = await self._driver.open(key, *(part or ()))
         try:

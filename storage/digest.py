@@ -1,4 +1,4 @@
-"""Digests: `algorithm:hex`, the name of every byte string in the registry.
+"""Content digests in the form `algorithm:hex`, which identify every byte string in the registry.
 
 Source: OCI image-spec descriptor.md, section Digests.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 ALGORITHMS = {"sha256": 64, "sha512": 128}
-"""Supported algorithm -> number of hex digits."""
+"""Hex digits of a digest, by supported algorithm."""
 
 DEFAULT_ALGORITHM = "sha256"
 
@@ -20,19 +20,22 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 
 class DigestInvalidError(ValueError):
-    """A text that is no digest, or of an algorithm that is not supported."""
+    """The text is not a digest, or its algorithm is not supported."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """The content address of a byte string. Only `parse` and `of` make one from outside."""
+    """The content address of a byte string.
+
+    Code outside this module creates digests only with `parse` and `of`.
+    """
 
     algorithm: str
     hex: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `algorithm:hex`; raise DigestInvalidError for anything else."""
+        """Parse `algorithm:hex`. Raises DigestInvalidError if the text is anything else."""
         algorithm, _, hex_digits = text.partition(":")
         length = ALGORITHMS.get(algorithm)
         if length is None:
@@ -51,7 +54,7 @@ class Digest:
 
 
 class Hasher:
-    """A running hash that can be copied, so that a rejected chunk can be taken back."""
+    """A running hash that can be copied, so that a rejected chunk can be undone."""
 
     __slots__ = ("_hash", "algorithm")
 

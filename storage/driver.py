@@ -1,14 +1,16 @@
-"""The seam between the registry and a store. `tests/storage/` runs one suite over every driver.
+"""The interface between the registry and a store; `tests/storage/` runs one suite on all drivers.
 
-A driver keeps two kinds of things: *objects*, immutable bytes under a key of `storage.keys`, and
-*staged bytes*, the growing content of one upload session. The way from one to the other is an
-upload handle (claim, append, finish under a key, discard), because not every store can rename.
+A driver keeps two kinds of data: *objects*, which are immutable bytes under a key of
+`storage.keys`, and *staged bytes*, which are the growing content of one upload session. An upload
+handle turns staged bytes into an object: claim the session, append, then finish under a key or
+discard. The interface has no rename, because not every store can rename.
 
-Some stores lock (a file, a dictionary). Where one cannot, the session's row says who holds it, and
-remembers for the store what it has staged: `Record`, `Upload.state`, `Driver.list_keys`.
+Some stores can lock a session (with a file lock or a dictionary). For a store that cannot, the
+session's row records which request holds the session and what the store has staged. See `Record`,
+`Upload.state` and `Driver.list_keys`.
 
-Every method may raise StoreUnavailableError (StoreFullError where bytes are added). A cancelled
-call ends only after the work it began on a thread has ended.
+Every method may raise StoreUnavailableError, or StoreFullError where it adds bytes. A cancelled
+call ends only after the work that it started on a thread has ended.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,97 +22,116 @@ from storage.digest import Hasher
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A session's row as a store sees it that does not lock."""
+    """A session's row, as seen by a store that does not lock."""
 
     claim: int
-    """Grows with each claim of the session: no name that contains it is used by two holders."""
+    """Claim number, which grows with each claim. A name that contains it belongs to one claim only.
+    """
 
     state: str
-    """`Upload.state` as it was last written to the row; empty at first."""
+    """`Upload.state` as last written to the row; empty at first."""
 
     save: Callable[[str], Awaitable[None]]
-    """Write this state to the row now; StagedBusyError if another has claimed the session."""
+    """Write this state to the row now.
+
+    Raises StagedBusyError if another request has claimed the session.
+    """
 
     keep: Callable[[], Awaitable[None]]
-    """Return only where no other can have claimed the session yet, to be called before bytes are
-    sent; StagedBusyError if one has.
+    """Check that this claim still holds the session; called before bytes are sent.
+
+    Returns only while no other request can have claimed the session. Raises StagedBusyError if one
+    has.
     """
 
 
 class Upload(Protocol):
-    """The exclusive hold of one session's staged bytes, until `finish`, `discard` or `release`.
+    """An exclusive claim on one session's staged bytes, until `finish`, `discard` or `release`.
 
-    `release` must be called in any case and may be called twice. After it, or after `finish` or
-    `discard`, nothing done through this handle can change any byte in the store.
+    `release` must always be called, and may be called twice. After `release`, `finish` or
+    `discard`, no call on this handle can change a byte in the store.
     """
 
     size: int
-    """Bytes staged now."""
+    """Number of bytes staged now."""
 
     sealed: bool
-    """Whether an earlier holder sealed the session: nothing can be added any more."""
+    """Whether an earlier claim sealed the session, so that no bytes can be added."""
 
     @property
     def overdue(self) -> bool:
-        """Whether others wait for what this hold takes up and has been too slow to make use of."""
+        """Whether this upload holds resources that others wait for, and uses them too slowly."""
         ...
 
     @property
     def state(self) -> str:
-        """What the row has to remember after `sync` or `seal`; empty where the store does."""
+        """State to save in the row after `sync` or `seal`; empty if the store keeps its own."""
         ...
 
     def key_for(self, key: str) -> str:
-        """The key that the bytes will appear under if `finish` is told `key`; known once they are
-        sealed.
+        """Return the key under which `finish(key)` publishes the bytes.
+
+        It is known once the bytes are sealed.
         """
         ...
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
-        """Add `data` at the end and feed it to `hasher`; `size` grows when all of it is written."""
+        """Append `data` and feed it to `hasher`. `size` grows once all of it is written."""
         ...
 
     async def truncate(self, size: int) -> None:
-        """Drop every byte from `size` on, which is what was synced last or was there at first."""
+        """Drop every byte from `size` on.
+
+        `size` must be the last synced size, or the size at the claim.
+        """
         ...
 
     async def sync(self) -> None:
-        """Make the staged bytes durable, once in a hold. After a failure they are dropped, never
-        synced again.
+        """Make the staged bytes durable, once per claim.
+
+        If this fails, the bytes are dropped and never synced again.
         """
         ...
 
     async def seal(self) -> None:
-        """No byte will follow. What comes after may let bytes appear, so the row names `key_for`
-        and `state` first.
+        """Accept no more bytes.
+
+        The steps after this may publish bytes, so the caller first writes `key_for` and `state` to
+        the row.
         """
         ...
 
     async def hash(self, hasher: Hasher) -> None:
-        """Read all staged bytes, which are sealed, into `hasher`."""
+        """Read all staged bytes into `hasher`. They must be sealed."""
         ...
 
     async def finish(self, key: str) -> None:
-        """Make the sealed bytes durable, then let them appear whole under `key_for(key)`."""
+        """Make the sealed bytes durable, then publish them atomically under `key_for(key)`."""
         ...
 
     async def discard(self) -> None:
-        """Give up the staged bytes. Where the store does not lock, `list_keys` are to be doomed."""
+        """Drop the staged bytes.
+
+        If the store does not lock, the caller must queue the deletion of `list_keys`.
+        """
         ...
 
     async def release(self) -> None:
-        """Let another request claim the session; staged bytes stay."""
+        """Let another request claim the session. The staged bytes stay."""
         ...
 
 
 class Reader(Protocol):
-    """An open object. It stays readable when the key is deleted meanwhile."""
+    """An open object, which stays readable after its key is deleted."""
 
     size: int
     """Length of the object in bytes."""
 
     def read(self, start: int, length: int) -> AsyncIterator[bytes]:
-        """Yield exactly `length` bytes from `start`; ObjectDamagedError where they end early."""
+        """Yield exactly `length` bytes from `start`.
+
+        Raises ObjectDamagedError if the object ends early.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -118,8 +139,9 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a store says of an object. `size` in bytes; `written_at` in microseconds, by the clock
-    of the store.
+    """Metadata of a stored object.
+
+    `size` is in bytes; `written_at` is in microseconds by the store's clock.
     """
 
     key: str
@@ -128,91 +150,104 @@ class StoredObject:
 
 
 class Driver(Protocol):
-    """A store. Keys are those of `storage.keys`; a session id is a lower-case UUID."""
+    """A store. Keys are those of `storage.keys`; a session ID is a lower-case UUID."""
 
     name: str
-    """The store's name in blob rows, so that two stores can be open at once."""
+    """The store's name in blob rows, which tells two open stores apart."""
 
     shared: bool
     """Whether other processes see the same bytes."""
 
     locks: bool
-    """Whether `claim` itself keeps others out; where not, it is given the session's row."""
+    """Whether `claim` itself excludes others. If not, it needs the session's row."""
 
     cheap_stat: bool
-    """Whether `stat` costs next to nothing. Else a row is believed until its bytes are read."""
+    """Whether `stat` costs almost nothing. If not, the row is trusted until the bytes are read."""
 
     link_life: float
-    """Seconds that a link of `find_link` is good for; 0 where there are none."""
+    """Seconds that a presigned URL of `find_link` is valid; 0 if the store has none."""
 
     late: float
-    """Seconds after the end of a session in which bytes that its holder had sent before may still
-    appear, although they were removed: a key has to be removed once more then. 0 where the store
-    locks.
+    """Seconds after a session ends in which bytes sent by its holder may still appear.
+
+    They may appear even after their key was deleted, so the key must be deleted again after this
+    time. 0 if the store locks.
     """
 
     async def start(self, *, create: bool = True) -> None:
-        """Prepare the store; refuse one that is not ours or cannot keep the promises.
+        """Prepare the store. Refuses a foreign store, or one that lacks a required guarantee.
 
-        Without `create` one that is not there is refused too, not made: its disk is not mounted.
+        Without `create`, a missing store is refused instead of created, because its disk may not be
+        mounted.
         """
         ...
 
     async def look(self) -> None:
-        """Raise what would keep `start` from succeeding. Makes no store, but may write and read a
-        test object in a bucket.
+        """Raise the error that would make `start` fail.
+
+        Creates no store, but may write and read a test object in a bucket.
         """
         ...
 
     async def check(self) -> None:
-        """Raise unless the store can be reached (for readiness)."""
+        """Raise StoreUnavailableError unless the store can be reached (for readiness)."""
         ...
 
     async def claim(self, session: str, record: Record | None = None) -> Upload:
-        """Hold the session's staged bytes, none at first; StagedBusyError if another holds them.
+        """Claim the session's staged bytes, which are empty at first.
 
-        `record` is needed where the store does not lock.
+        Raises StagedBusyError if another request holds them. `record` is required if the store does
+        not lock.
         """
         ...
 
     def list_keys(self, session: str, state: str, claim: int) -> set[str]:
-        """Every key that may have bytes of a session whose row holds `state` and `claim`. Empty
-        where the store locks: there `discard` and `list_staged` are enough.
+        """Return every key that may hold bytes of a session whose row has `state` and `claim`.
+
+        Empty if the store locks: `discard` and `list_staged` are enough there.
         """
         ...
 
     async def list_staged(self) -> list[str]:
-        """The sessions that have staged bytes, where the store locks."""
+        """Return the sessions that have staged bytes; empty if the store does not lock."""
         ...
 
     def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        """Every object, in pages, in the byte order of their keys; staged bytes too, where the
-        store does not lock. One that comes or goes meanwhile may be among them.
+        """Yield every object, in pages, in byte order of the keys.
 
-        This reads all there is: nothing but a comparison with the rows has a use for it.
+        If the store does not lock, staged bytes are included. Objects that are created or deleted
+        during the listing may be included or not. This lists the whole store, so use it only to
+        compare the store with the rows.
         """
         ...
 
     async def stat(self, key: str) -> int:
-        """The object's length in bytes; ObjectMissingError if there is none."""
+        """Return the object's length in bytes. Raises ObjectMissingError if there is none."""
         ...
 
     async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
-        """Open the object; ObjectMissingError if there is none. `start` and `length`: what will be
-        read first, all by default, so that a store which is far away sends it at once.
+        """Open the object. Raises ObjectMissingError if there is none.
+
+        `start` and `length` are the range that will be read first, by default the whole object. A
+        remote store sends it with the first response.
         """
         ...
 
     async def find_link(self, key: str) -> str | None:
-        """A URL at which whoever has it can read the object for `link_life`, made here: the store
-        is not asked, not even whether there is one. None: the bytes have to go through us.
+        """Return a presigned URL that lets its bearer read the object for `link_life` seconds.
+
+        The URL is computed without a request to the store, so the object may not exist. None means
+        that the bytes have to be served by the registry.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Remove the object durably, or what was begun under its key; no error if there is none."""
+        """Delete the object durably, and any upload begun under its key.
+
+        No error if there is none.
+        """
         ...
 
     async def close(self) -> None:
-        """Give up threads and connections."""
+        """Shut down threads and close connections."""
         ...

@@ -1,28 +1,29 @@
-"""What a store can answer instead of bytes. No message holds a path or a driver's own text, except
-for StoreRefusedError at a start.
+"""Errors of a store, whose messages contain no paths and no text of the driver.
+
+StoreRefusedError at startup is the exception.
 """
 
 
 class StoreError(Exception):
-    """Base of everything a store raises."""
+    """Base class of all errors that a store raises."""
 
     reason: str = ""
-    """What the store itself said, bounded and escaped: for operators, never for clients."""
+    """The store's own message, truncated and escaped. For operators, never for clients."""
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be read or written now; the request may be tried again later."""
+    """The store cannot be read or written now. The request may be retried later."""
 
 
 class StoreRefusedError(StoreUnavailableError):
-    """The store cannot be used until somebody changes a setting, a permission or the store."""
+    """The store is unusable until an operator changes a setting, a permission or the store."""
 
     code: str = ""
-    """The object store's name for its refusal."""
+    """The object store's error code."""
 
 
 class StoreFullError(StoreUnavailableError):
-    """No room for more bytes."""
+    """The store has no space for more bytes."""
 
 
 class ObjectMissingError(StoreError):
@@ -30,7 +31,7 @@ class ObjectMissingError(StoreError):
 
 
 class ObjectDamagedError(StoreError):
-    """The object under the key is not as long as it must be, or cannot be read."""
+    """The object has the wrong length or cannot be read."""
 
 
 class StagedBusyError(StoreError):
@@ -38,4 +39,4 @@ class StagedBusyError(StoreError):
 
 
 class StagedLostError(StoreError):
-    """Fewer bytes are staged than were acknowledged: the upload cannot go on."""
+    """Fewer bytes are staged than were acknowledged, so the upload cannot continue."""

@@ -1,4 +1,4 @@
-"""The only mapping from digests to keys.
+"""Keys of objects: the only mapping from digests to keys.
 
 Layout below the root of a local store:
 
@@ -6,8 +6,8 @@ Layout below the root of a local store:
     staging/<session id>                          bytes of an open upload session
     blobs/<algorithm>/<first two hex>/<hex>.<generation>
 
-Layout below the prefix of a bucket, where nothing can be renamed and an open multipart upload
-keeps the key it began with:
+Layout below the prefix of a bucket, which cannot rename, so that a multipart upload keeps the key
+that it began with:
 
     VERSION                                       as above
     SELFTEST                                      written and read back at each start
@@ -15,13 +15,13 @@ keeps the key it began with:
     blobs/<algorithm>/<first two hex>/<hex>.<generation>    put whole
     blobs/parts/<first two hex>/<uuid>            put in parts, begun before the digest was known
 
-A backup (`registry.services.backup`) is a local store too, but for generations: each blob is there
-once, as it was pushed, so that what is there need not be copied again.
+A backup (`registry.services.backup`) is also a local store, but without generations. It has each
+blob once, as it was pushed, so that a later backup does not copy the blob again.
 
     blobs/<algorithm>/<first two hex>/<hex>
 
-A generation is random and a key is never used twice, so that removing an old object can never hit
-a new one with the same digest (design D1).
+A generation is random and no key is used twice, so that deleting an old object never hits a new
+object with the same digest (design D1).
 """
 
 import re
@@ -31,7 +31,7 @@ import uuid
 from storage.digest import ALGORITHMS, Digest
 
 PARTS = "blobs/parts/"
-"""Where the keys are under which a multipart upload may be open."""
+"""Prefix of the keys that may have an open multipart upload."""
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OURS = re.compile(
@@ -49,7 +49,7 @@ _OURS = re.compile(
 
 
 def new_generation() -> str:
-    """64 random bits, in hex."""
+    """Return 64 random bits in hex."""
     return secrets.token_hex(8)
 
 
@@ -58,12 +58,12 @@ def blob_key(digest: Digest, generation: str) -> str:
 
 
 def archive_key(digest: Digest) -> str:
-    """The key of a blob in a backup."""
+    """Return the key of a blob in a backup."""
     return f"{shard(digest.algorithm, digest.hex[:2])}/{digest.hex}"
 
 
 def find_digest(key: str) -> Digest | None:
-    """The digest that a key of `blob_key` is of; None for all others."""
+    """Return the digest in a key of `blob_key`, or None for any other key."""
     match key.split("/"):
         case ["blobs", algorithm, _, name] if algorithm in ALGORITHMS:
             return Digest.parse(f"{algorithm}:{name.partition('.')[0]}")
@@ -71,13 +71,13 @@ def find_digest(key: str) -> Digest | None:
 
 
 def find_session(key: str) -> str | None:
-    """The session that a key of `staged_key` is of; None for all others."""
+    """Return the session ID in a key of `staged_key`, or None for any other key."""
     folder, _, rest = key.partition("/")
     return rest.partition("/")[0] if folder == "staging" else None
 
 
 def is_ours(key: str) -> bool:
-    """Whether a key found in a store is one that is made here."""
+    """Return whether the key has the form of a key made by this module."""
     return _OURS.fullmatch(key) is not None
 
 

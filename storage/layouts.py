@@ -1,4 +1,4 @@
-"""Folders and buckets that something else has filled, by the names that are in them."""
+"""Detection of foreign data in a folder or bucket, by the names in it."""
 
 from collections.abc import Callable, Iterable
 
@@ -17,18 +17,21 @@ _SHOWN = 3
 
 
 def recognize(has: Callable[[str], bool]) -> str:
-    """Name the layout of a place in which `has` looks for a path; empty if it is not known."""
+    """Return a description of the layout, or an empty string if it is unknown.
+
+    `has` reports whether a path exists in the folder or bucket.
+    """
     return next((layout for path, layout in _MARKS.items() if has(path)), "")
 
 
 def list_foreign(names: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Return the names in a place that are neither in `own`, nor hidden, nor of a file system."""
+    """Return the names that are not in `own`, not hidden and not of the file system."""
     harmless = {"lost+found", *own}
     return sorted(name for name in names if name not in harmless and not name.startswith("."))
 
 
 def describe(names: list[str], layout: str) -> str:
-    """Say what a place has: its layout if that is known, else some of `names`, escaped."""
+    """Describe the content: the layout if it is known, else some of `names`, escaped."""
     if layout:
         return f"holds {layout}"
     shown = ", ".join(ascii(name) for name in names[:_SHOWN])

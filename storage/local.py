@@ -1,8 +1,8 @@
-"""Objects and staged bytes on a local disk. The layout is drawn in `storage.keys`.
+"""Local disk driver. `storage.keys` describes the layout.
 
-A durable write is one sequence: all bytes -> fsync -> rename into place -> fsync of the directory.
-A failed fsync is final for its file (PostgreSQL's fsyncgate, 2018): the kernel may have dropped the
-pages and would report success the second time.
+A durable write always has the same sequence: write all bytes, fsync the file, rename it into place,
+fsync the directory. A failed fsync is final for its file (PostgreSQL's fsyncgate, 2018): the kernel
+may have dropped the pages and would report success the second time.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ T = TypeVar("T")
 
 VERSION = "moorage storage 1\n"
 PIECE = 1 << 20
-"""Bytes read in one thread job: long enough to make the hop cheap, short enough to be bounded."""
+"""Bytes read per thread job: enough to make the thread switch cheap, few enough to be bounded."""
 
 PAGE = 1000
-"""Objects listed in one thread job."""
+"""Objects listed per thread job."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OWN = re.compile(r"blobs|staging|VERSION[.][0-9a-f]+")
@@ -52,7 +52,7 @@ _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @contextlib.contextmanager
 def _faults(doing: str) -> Iterator[None]:
-    """Give the store's own errors for the system's, without paths."""
+    """Translate OSError into StoreFullError or StoreUnavailableError, without paths."""
     try:
         yield
     except OSError as error:
@@ -64,7 +64,7 @@ def _faults(doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _denials(root: Path) -> Iterator[None]:
-    """Say what to do about a folder that waiting does not make usable."""
+    """Translate permanent OSErrors into a StoreRefusedError that says how to fix the folder."""
     try:
         yield
     except OSError as error:
@@ -85,7 +85,7 @@ def _denials(root: Path) -> Iterator[None]:
 
 
 def _list_shards() -> list[str]:
-    """All folders of objects, in the order of keys."""
+    """Return all folders of objects, in key order."""
     return [keys.shard(a, f"{first:02x}") for a in sorted(ALGORITHMS) for first in range(256)]
 
 
@@ -98,10 +98,10 @@ def _fsync_folder(path: Path) -> None:
 
 
 def _lock_named(fd: int, path: Path) -> None:
-    """Lock the open file, or raise StagedBusyError if it is locked or no longer under `path`.
+    """Lock the open file. Raises StagedBusyError if it is locked or no longer at `path`.
 
-    Between our open and our lock another request may have published this very file: a write would
-    then land in a finished blob.
+    Between open and flock, another request may have published this file. A write would then change
+    a finished blob.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,8 +113,9 @@ def _lock_named(fd: int, path: Path) -> None:
 
 
 class LocalDriver:
-    """A folder on one file system. Writers and readers have threads of their own, so that stuck
-    uploads cannot starve pulls.
+    """A store in one folder, on one file system.
+
+    Writers and readers have separate threads, so that stalled uploads cannot starve pulls.
     """
 
     shared = True
@@ -126,9 +127,11 @@ class LocalDriver:
     def __init__(
         self, root: Path, *, name: str = "local", reserve: int = 0, beside: Iterable[str] = ()
     ) -> None:
-        """`reserve`: bytes kept free, so that the database can still delete on a full disk.
+        """Create the driver. `start` prepares the folder.
 
-        `beside`: names in `root` that are not the store's and may be there before it.
+        `reserve` is the number of bytes kept free, so that the database can still delete rows on a
+        full disk. `beside` are names in `root` that do not belong to the store and may exist before
+        it.
         """
         self.name = name
         self._beside = frozenset(beside)
@@ -155,7 +158,7 @@ class LocalDriver:
                 self._refuse_foreign()
                 self._create(marker)
             self._require_version(marker)
-            # Publishing is a rename, and a rename is atomic only within one file system.
+            # Publishing renames a file, and a rename is atomic only within one file system.
             if len({p.stat().st_dev for p in (self._staging, self._root / "blobs")}) != 1:
                 raise StoreRefusedError("staging/ and blobs/ must be on one file system")
 
@@ -165,7 +168,10 @@ class LocalDriver:
             raise StoreRefusedError("the storage folder was made by another version")
 
     def _refuse_foreign(self) -> None:
-        """Refuse a folder that something else uses, before anything is written to it."""
+        """Raise StoreRefusedError if the folder has foreign files.
+
+        Called before anything is written to it.
+        """
         names = [path.name for path in self._root.iterdir()]
         own = {name for name in names if _OWN.fullmatch(name)}
         foreign = layouts.list_foreign(names, own | self._beside)
@@ -178,7 +184,10 @@ class LocalDriver:
             )
 
     def _create(self, marker: Path) -> None:
-        """Make every shard now, so that no later write depends on a new folder being durable."""
+        """Create the folders, then the marker.
+
+        All shards are created now, so that no later write depends on a new folder being durable.
+        """
         blobs = self._root / "blobs"
         for folder in (self._staging, blobs):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -189,7 +198,7 @@ class LocalDriver:
         for algorithm in ALGORITHMS:
             _fsync_folder(blobs / algorithm)
         _fsync_folder(blobs)
-        # A name of its own: several workers may make the same store at the same time.
+        # A unique name, because several workers may create the same store at the same time.
         fresh = marker.with_suffix(f".{secrets.token_hex(8)}")
         with fresh.open("w") as file:
             file.write(VERSION)
@@ -224,13 +233,16 @@ class LocalDriver:
         await self._read(self._require_mounted)
 
     def _require_mounted(self) -> None:
-        """An empty mount point must not look like a store that has lost every object."""
+        """Raise unless the folder has a store.
+
+        An empty mount point must not look like a store that has lost every object.
+        """
         with _faults("looking at the folder"):
             if not (self._root / "VERSION").exists():
                 raise StoreUnavailableError("the storage folder is not there; is its disk mounted?")
 
     async def claim(self, session: str, record: Record | None = None) -> "LocalUpload":
-        del record  # the kernel's lock says who holds it, the file how much there is
+        del record  # the file lock and the file size replace the row
         if not _SESSION.fullmatch(session):
             raise ValueError(session)
         path = self._staging / session
@@ -248,7 +260,7 @@ class LocalDriver:
                 raise
 
     def list_keys(self, session: str, state: str, claim: int) -> set[str]:
-        del session, state, claim  # a file that its session's end removes
+        del session, state, claim  # the end of the session deletes the file
         return set()
 
     async def list_staged(self) -> list[str]:
@@ -274,14 +286,15 @@ class LocalDriver:
                 return []
 
     def _look_at(self, some: list[str]) -> list[StoredObject]:
-        """Those of the keys that are files."""
+        """Return metadata of those keys that are regular files."""
         found = []
         with _faults("looking at objects"):
             for key in some:
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                with contextlib.suppress(FileNotFoundError):  # deleted during the listing
                     about = self.path(key).stat(follow_symlinks=False)
                     if stat.S_ISREG(about.st_mode):
-                        # Not when its last byte was written, but when it came to be here.
+                        # ctime is when the object was published; mtime is when its last byte was
+                        # written.
                         found.append(StoredObject(key, about.st_size, about.st_ctime_ns // 1000))
         return found
 
@@ -322,8 +335,8 @@ class LocalDriver:
                 path = self.path(key)
                 self._require_mounted()
                 path.unlink(missing_ok=True)
-                # Durable before its owner, the doomed row, goes: else a power cut brings back a
-                # file that nothing knows of.
+                # The deletion must be durable before its row in the queue is removed. Otherwise a
+                # power cut restores a file that no row names.
                 _fsync_folder(path.parent)
 
         await self.write(job)
@@ -342,7 +355,10 @@ class LocalDriver:
 
 
 class LocalUpload:
-    """A locked descriptor of one staged file. Jobs take turns on it; a closed one does nothing."""
+    """A locked file descriptor of one staged file.
+
+    Jobs on it run one at a time. After it is closed, they raise StagedBusyError.
+    """
 
     state = ""
     sealed = False
@@ -369,7 +385,10 @@ class LocalUpload:
         return await self._driver.write(on_thread)
 
     def _close(self) -> None:
-        """Give up the descriptor and with it the lock. From here on another may own the path."""
+        """Close the descriptor, which releases the lock.
+
+        Another request may own the path afterwards.
+        """
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
@@ -417,7 +436,7 @@ class LocalUpload:
             at += got
 
     async def seal(self) -> None:
-        """A file can be read and hashed at any time."""
+        """Do nothing: a file can be read and hashed at any time."""
 
     async def sync(self) -> None:
         await self._run("syncing", self._sync)
@@ -438,7 +457,7 @@ class LocalUpload:
             final = self._driver.path(key)
             self._sync(fd)
             self._path.rename(final)
-            # Not before the rename: staged bytes that could not be published stay writable.
+            # Not before the rename: staged bytes that could not be published must stay writable.
             os.fchmod(fd, 0o400)
             _fsync_folder(final.parent)
 
@@ -459,7 +478,7 @@ class LocalUpload:
 
 
 class LocalReader:
-    """An object opened through aiofiles."""
+    """An open object, read through aiofiles."""
 
     def __init__(self, file: AsyncFileIO, size: int, budget: PieceBudget) -> None:
         self.size = size

@@ -1,4 +1,4 @@
-"""A store in this process's memory: for trying things out and for tests. Gone at exit."""
+"""In-memory store for trials and tests. Its content is lost when the process exits."""
 
 import time
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyErr
 
 
 class MemoryDriver:
-    """Two dictionaries. Not for more than one process."""
+    """Objects and staged bytes in dictionaries, for a single process."""
 
     shared = False
     locks = True
@@ -28,10 +28,10 @@ class MemoryDriver:
         del create  # there is nothing to prepare
 
     async def look(self) -> None:
-        """Nothing can keep it from starting."""
+        """Do nothing: `start` cannot fail."""
 
     async def check(self) -> None:
-        """Always there."""
+        """Do nothing: memory is always reachable."""
 
     async def claim(self, session: str, record: Record | None = None) -> "MemoryUpload":
         del record
@@ -72,11 +72,11 @@ class MemoryDriver:
         self.written.pop(key, None)
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing: there are no threads or connections."""
 
 
 class MemoryUpload:
-    """The hold of one staged bytearray."""
+    """An exclusive claim on one staged bytearray."""
 
     state = ""
     sealed = False
@@ -136,7 +136,7 @@ class MemoryUpload:
 
 
 class MemoryReader:
-    """Bytes that outlive their key."""
+    """The bytes of one object, readable after its key is deleted."""
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
@@ -149,4 +149,4 @@ class MemoryReader:
         yield piece
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing: there is nothing to close."""

@@ -1,4 +1,4 @@
-"""The front door: a driver by its settings."""
+"""Creation of a driver from its settings."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,17 +18,17 @@ def open_driver(
     name: str = "",
     beside: Iterable[str] = (),
 ) -> Driver:
-    """Open a store with `driver`: `local` at `root`, `memory`, or `s3` in `bucket`.
+    """Return a driver of the given type: `local` at `root`, `memory`, or `s3` in `bucket`.
 
-    `reserve`: bytes of the local disk that are kept free. `beside`: names in `root` that are not
-    the store's. `name`: what rows call the store; empty:
-    as its driver.
+    `reserve` is the number of bytes kept free on the local disk. `beside` are names in `root` that
+    do not belong to the store. `name` is the store's name in rows, by default the type of the
+    driver.
     """
     name = name or driver
     if driver == "memory":
         return MemoryDriver(name=name)
     if bucket is not None and driver == "s3":
-        # boto3 takes 0.3 s to import: only who uses it pays.
+        # boto3 takes 0.3 s to import, so only users of S3 import it.
         from storage.s3 import S3Driver  # noqa: PLC0415
 
         return S3Driver(bucket, name=name)

@@ -1,23 +1,24 @@
-"""Memory of a process for pieces of objects that are on their way to clients."""
+"""Memory budget of a process for object data that is being sent to clients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 LARGE = 1 << 20
-"""Bytes of a piece while the budget lasts: few calls for much data."""
+"""Bytes of a piece while the budget lasts; large, so that few calls move much data."""
 
 SMALL = 32 << 10
-"""Bytes of a piece beyond the budget."""
+"""Bytes of a piece once the budget is used up."""
 
 TOTAL = 16 << 20
-"""Bytes that large pieces may take together."""
+"""Bytes of all large pieces together."""
 
 
 class PieceBudget:
-    """Lets a bounded number of readers read in large pieces, and all others in small ones.
+    """A budget that gives some readers large pieces and all others small ones.
 
-    A client that does not read its response keeps a piece in memory until the server cuts it. With
-    a budget, a thousand such clients keep 48 MiB of pieces and not a gigabyte.
+    A client that does not read its response keeps a piece in memory until the server closes the
+    connection. With the budget, a thousand such clients keep 48 MiB in memory instead of a
+    gigabyte.
     """
 
     def __init__(self, total: int = TOTAL) -> None:
@@ -25,7 +26,7 @@ class PieceBudget:
 
     @contextmanager
     def take(self) -> Iterator[int]:
-        """Yield the size of the next piece in bytes; the piece is in memory until the exit."""
+        """Yield the size of the next piece in bytes, which counts against the budget until exit."""
         if self._left < LARGE:
             yield SMALL
             return

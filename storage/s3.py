@@ -1,8 +1,8 @@
-"""Objects and staged bytes in a bucket. The layout is drawn in `storage.keys`.
+"""S3 driver. `storage.keys` describes the layout in the bucket.
 
-A bucket has no locks and no rename. Who holds a session, and what of it is staged where, is in the
-session's row; every key is in a row before there are bytes under it, so that nothing ever has to
-be searched for in the bucket.
+A bucket has no locks and no rename. The session's row records which request holds a session and
+where its bytes are staged. Every key is in a row before there are bytes under it, so that the
+bucket never has to be searched.
 """
 
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ _OWN = {"VERSION", "SELFTEST", "blobs", "staging"}
 
 
 class S3Driver:
-    """A bucket, or what is below a prefix of one."""
+    """A store in a bucket, or below a prefix of one."""
 
     shared = True
     locks = False
@@ -48,7 +48,7 @@ class S3Driver:
         await self._find()
 
     async def _find(self) -> bool:
-        """Tell whether there is a store. StoreRefusedError if there cannot be one."""
+        """Return whether the bucket has a store. Raises StoreRefusedError if it cannot have one."""
         foreign = layouts.list_foreign(await self._bucket.list_names(), _OWN)
         if foreign and not await self._has("VERSION"):
             self._refuse(foreign)
@@ -69,7 +69,7 @@ class S3Driver:
         return True
 
     def _refuse(self, foreign: list[str]) -> NoReturn:
-        """Refuse a bucket that something else uses, before anything is written to it."""
+        """Raise StoreRefusedError for foreign content, before anything is written to the bucket."""
         layout = "the data of Distribution" if foreign == ["docker"] else ""
         if "oci-layout" in foreign:
             layout = "an OCI image layout"
@@ -92,12 +92,12 @@ class S3Driver:
 
     def list_keys(self, session: str, state: str, claim: int) -> set[str]:
         found = S3State.read(state)
-        # Claims since the state was written may each have put a tail, and died.
+        # Each claim since the state was written may have put a tail before it died.
         named = {keys.staged_key(session, n) for n in range(found.claim + 1, claim + 1)}
         return named | {key for key in (found.tail, found.key) if key is not None}
 
     async def list_staged(self) -> list[str]:
-        return []  # every key has a row, so none has to be searched for
+        return []  # every key is in a row, so there is nothing to list
 
     async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
         for below in ("blobs/", "staging/"):

@@ -1,4 +1,4 @@
-"""Objects below a prefix of a bucket, put whole or in parts, and looked at afterwards."""
+"""Operations on the objects below a prefix of a bucket."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,14 +34,15 @@ _REMEDIES = {
     **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403"), f"{_KEYS}, and {_RIGHTS}"),
     **dict.fromkeys(("PermanentRedirect", "AuthorizationHeaderMalformed", "301"), _REGION),
 }
-"""What to do about the refusals of object stores; no code: there were no keys to send."""
+"""Remedies by error code of the object store. An empty code means that no credentials were found.
+"""
 
 PAGE = 1000
-"""Objects that a store lists at once; none lists more."""
+"""Objects per listing request; no store returns more."""
 
 
 class S3Bucket:
-    """What of a bucket is ours, and what this process may use for it."""
+    """A bucket with its prefix, and the resources that this process may use for it."""
 
     def __init__(self, settings: S3Settings) -> None:
         self.part_size = settings.part_size
@@ -60,7 +61,10 @@ class S3Bucket:
             self._kept["StorageClass"] = settings.storage_class
 
     async def test(self) -> None:
-        """See that the store keeps exactly what it is sent, and whether it keeps out doubles."""
+        """Check that the store returns what was sent, and detect support for conditional puts.
+
+        Raises StoreRefusedError if the store changes the content.
+        """
         await self.write("put_object", "SELFTEST", body=SELFTEST, **self._kept)
         kept = await self.fetch("SELFTEST")
         if kept != SELFTEST:
@@ -75,9 +79,9 @@ class S3Bucket:
         self._conditions = {}
 
     async def list_names(self) -> list[str]:
-        """Names directly below the prefix, at most PAGE, a folder's without its slash.
+        """Return the names directly below the prefix, at most PAGE, folders without a slash.
 
-        StoreRefusedError, with the remedy, if the bucket cannot be listed.
+        Raises StoreRefusedError, with the remedy, if the bucket cannot be listed.
         """
         try:
             answer = await self._client.read(
@@ -91,7 +95,7 @@ class S3Bucket:
         return [name for name in below if name]
 
     async def iter_objects(self, below: str) -> AsyncIterator[list[StoredObject]]:
-        """All objects whose keys begin with `below`, as many at once as the store gives."""
+        """Yield all objects whose keys begin with `below`, in pages as returned by the store."""
         last = self._prefix + below
         while True:
             answer = await self._client.read(
@@ -112,12 +116,12 @@ class S3Bucket:
                 return
 
     async def stat(self, key: str) -> int:
-        """Length of the object in bytes."""
+        """Return the object's length in bytes."""
         answer = await self._client.read("head_object", Key=self._prefix + key)
         return int(answer["ContentLength"])
 
     async def require_size(self, key: str, size: int) -> None:
-        """Look at what the store made of what it was sent."""
+        """Raise ObjectDamagedError unless the stored object has `size` bytes."""
         if await self.stat(key) != size:
             raise ObjectDamagedError("the object store kept less or more than it was sent")
 
@@ -125,7 +129,7 @@ class S3Bucket:
         return await S3Reader.open(self._client, self._prefix + key, self._budget, start, length)
 
     async def fetch(self, key: str) -> bytes:
-        """All of a small object."""
+        """Return the content of a small object."""
         reader = await self.open(key)
         try:
             return b"".join([piece async for piece in reader.read(0, reader.size)])
@@ -133,39 +137,40 @@ class S3Bucket:
             await reader.close()
 
     async def sign(self, key: str, life: float) -> str:
-        """A URL at which the object can be read for `life` seconds."""
+        """Return a presigned URL that is valid for `life` seconds."""
         return await self._client.sign(self._prefix + key, int(life))
 
     async def write(self, operation: str, key: str, **arguments: Any) -> Any:
         return await self._client.write(operation, Key=self._prefix + key, **arguments)
 
     async def put(self, key: str, data: bytes | bytearray) -> None:
-        """Write an object whole, unless there is one already: no key is ever used for two."""
+        """Put a whole object, unless the key has one already: no key is used for two objects."""
         try:
             await self.write("put_object", key, body=data, **self._conditions, **self._kept)
         except ConditionFailedError:
             await self.require_size(key, len(data))
 
     async def begin(self, key: str) -> str:
-        """Begin a multipart upload; its id."""
+        """Begin a multipart upload and return its ID."""
 
         async def end_others(since: float) -> None:
-            # One may have been begun by the attempt that got no answer.
+            # The attempt that got no answer may have begun an upload.
             await self.abort_all(key, since)
 
         answer = await self.write("create_multipart_upload", key, between=end_others, **self._kept)
         return str(answer["UploadId"])
 
     async def delete(self, key: str) -> None:
-        """Remove the object and end every multipart upload of its key, also one whose id was never
-        written down.
+        """Delete the object and abort every multipart upload of its key.
+
+        This includes an upload whose ID was never saved.
         """
         if key.startswith(keys.PARTS):
             await self.abort_all(key)
         await self.write("delete_object", key)
 
     async def abort_all(self, key: str, since: float | None = None) -> None:
-        """End every multipart upload of the key, whoever began it. `since`: `S3Client.call`."""
+        """Abort every multipart upload of the key. `since` is as in `S3Client.call`."""
         listing = "list_multipart_uploads"
         answer = await self._client.write(listing, Prefix=self._prefix + key, since=since)
         for upload in answer.get("Uploads", ()):
@@ -173,7 +178,7 @@ class S3Bucket:
                 await self.abort(key, upload["UploadId"], since)
 
     async def abort(self, key: str, upload: str, since: float | None = None) -> None:
-        """End a multipart upload; no error if it has ended."""
+        """Abort a multipart upload. No error if it has ended."""
         try:
             await self.write("abort_multipart_upload", key, UploadId=upload, since=since)
         except UploadGoneError:
@@ -185,7 +190,7 @@ class S3Bucket:
 
 
 def _explain(error: StoreRefusedError, bucket: str) -> StoreRefusedError:
-    """Say what to do about a refusal, with the store's own sentence."""
+    """Return the error with the remedy and the store's own message."""
     remedy = _REMEDIES.get(error.code, "check the settings of the store")
     if error.code in _MISSING:
         what = f'there is no such bucket: "{bucket}"'

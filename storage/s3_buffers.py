@@ -1,4 +1,4 @@
-"""The memory that parts of uploads may take in this process."""
+"""Buffer pool that bounds the memory of upload parts in this process."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from storage.errors import StoreUnavailableError
 
 PATIENCE = 120.0
-"""Seconds that a buffer may take to be filled while others wait for one."""
+"""Seconds that a buffer may take to fill while other uploads wait for one."""
 
 
 class Buffers:
-    """A number of byte arrays as long as a part, used again and again: freed and taken anew they
-    would leave holes of their size.
+    """A fixed number of part-sized byte arrays, which are reused.
+
+    Freeing and allocating them each time would fragment the heap.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -23,8 +24,9 @@ class Buffers:
         self._waiting: set[asyncio.Timeout] = set()
 
     async def take(self, size: int) -> bytearray:
-        """Wait for a buffer of `size` bytes, which is that of the session's parts, unless others
-        cannot make use of theirs meanwhile: StoreUnavailableError.
+        """Wait for a buffer of `size` bytes, the part size of the session.
+
+        Raises StoreUnavailableError if the store fails for another upload while this one waits.
         """
         try:
             async with asyncio.timeout(None) as turn:
@@ -38,13 +40,18 @@ class Buffers:
         return self._kept.pop() if self._kept and size == self.size else bytearray(size)
 
     def is_overdue(self, since: float) -> bool:
-        """Whether who began to fill a buffer at `since`, of `time.monotonic`, must let others."""
+        """Return whether an upload holds its buffer for too long while others wait for one.
+
+        `since` is the `time.monotonic` at which the upload began to fill it.
+        """
         return bool(self._waiting) and time.monotonic() - since > PATIENCE
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Talk to the store for what is in a buffer. When that fails nobody waits for one longer:
-        else each who came to it would wait for the store in turn.
+        """Wrap a request to the store for which a buffer is held.
+
+        If the store is unavailable, all uploads that wait for a buffer fail now. Otherwise each of
+        them would take a buffer and wait for the store in turn.
         """
         try:
             yield

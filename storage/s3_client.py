@@ -1,8 +1,8 @@
-"""One bucket through boto3, which nothing else imports: threads, time-outs, retries, errors.
+"""Client of one bucket with threads, timeouts, retries and errors; the only user of boto3.
 
-No call waits longer than 20 s: an attempt ends after 13 s without progress (3 s to connect, 10 s
-between two reads), and it begins only in the first RETRY_WITHIN seconds, so that those for whom no
-thread is free are told then, and need not stall in their turn.
+No call waits longer than 20 s. An attempt ends after 13 s without progress (3 s to connect, 10 s
+between two reads), and it begins only within the first RETRY_WITHIN seconds. Requests therefore
+fail fast when no thread is free, instead of queueing behind a stalled store.
 """
 
 import asyncio
@@ -42,56 +42,60 @@ CONNECT = 3.0
 READ = 10.0
 RETRY_WITHIN = 6.0
 SEND = 600.0
-"""For the body of a request, as long as it moves: 16 MiB at 30 kB a second."""
+"""Seconds that a request body may take while it makes progress: 16 MiB at 30 kB/s."""
 PAUSES = (0.1, 0.3, 0.9)
-"""Seconds before the second, third and fourth attempt, each varied by half."""
+"""Seconds before the second, third and fourth attempt, each with a jitter of 50 %."""
 
 LATE = RETRY_WITHIN + CONNECT + SEND + READ + 60.0
-"""Seconds after which what a call has sent is there or will never be; the last of them for the
-store to make up its mind when nobody waits for it any more.
+"""Seconds after which the effect of a call is visible or never will be.
+
+The last 60 s are for the store to finish a request whose client no longer waits.
 """
 
 SLICE = 1 << 16
 SLICES = 1.0
-"""Seconds after which what there is of a piece has to do: a slow body may not keep its thread."""
+"""Seconds after which a read returns what it has, so that a slow body does not keep its thread."""
 
 THREADS = 16
-"""For reads and for small writes each."""
+"""Threads for reads, and again for small writes."""
 
 BROKEN_AFTER = 3
-"""Attempts in a row without any answer after which the store counts as gone."""
+"""Consecutive unanswered attempts after which the store counts as unreachable."""
 
 TRY_AGAIN = 1.0
-"""Seconds between two looks at a store that is gone."""
+"""Seconds between two attempts while the store is unreachable."""
 
 _FAILURES = (BotoCoreError, HTTPError, OSError)
-"""What no answer looks like: boto3's own, and what comes through while a body is read."""
+"""Exceptions that mean "no answer": those of boto3, and others raised while a body is read."""
 
 _CODE = re.compile(r"[A-Za-z0-9]{1,64}")
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
 _AGAIN = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
-# The clock of a machine that has just started may be set later.
+# A machine that has just started may correct its clock later.
 _PASSING = {"RequestTimeTooSkewed"}
 _SENTENCE = 300
-"""Characters of the store's own words that are kept."""
+"""Characters of the store's own message that are kept."""
 
 
 class UploadGoneError(StoreError):
-    """The store knows no such multipart upload: completed, aborted, or never begun."""
+    """The store knows no such multipart upload: it was completed, aborted or never begun."""
 
     def __init__(self, *, repeated: bool) -> None:
-        """`repeated`: an earlier attempt got no answer and may have been what completed it."""
+        """Create the error.
+
+        `repeated` means that an earlier attempt got no answer and may have completed the upload.
+        """
         super().__init__("the store knows no such multipart upload")
         self.repeated = repeated
 
 
 class ConditionFailedError(StoreError):
-    """There is an object under the key already, or not the one that was meant."""
+    """The key already has an object, or a different one than expected."""
 
 
 class NotImplementedByStoreError(StoreError):
-    """The store does not know a feature that was asked for."""
+    """The store does not implement the requested feature."""
 
 
 _BY_CODE: dict[str, type[StoreError]] = {
@@ -106,11 +110,11 @@ _BY_CODE: dict[str, type[StoreError]] = {
 
 
 class _NoAnswerError(Exception):
-    """The store did not answer, or cut its answer off."""
+    """The store did not answer, or its answer broke off."""
 
 
 class _Breaker:
-    """Whether the store is there: a dead one is left alone, except for one try a second."""
+    """A circuit breaker: an unreachable store gets one attempt per second."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,7 +134,7 @@ class _Breaker:
             self._next_try = now + TRY_AGAIN
 
     def note(self, *, answered: bool, reason: str = "") -> None:
-        """Count an attempt. `reason`: why there was no answer."""
+        """Record the result of an attempt. `reason` says why there was no answer."""
         with self._lock:
             self._reason = reason
             before, self._unanswered = self._unanswered, 0 if answered else self._unanswered + 1
@@ -142,8 +146,10 @@ class _Breaker:
 
 
 class _Body:
-    """Bytes to send, as a file. A byte array would be handed to the socket at once, and all of
-    them be given the time that a connection may take: too little for a part on a slow line.
+    """A request body as a file object.
+
+    A byte array would be sent with one call, and the whole call would have to end within the socket
+    timeout. That is too short for a part on a slow line.
     """
 
     def __init__(self, data: bytes | bytearray) -> None:
@@ -168,12 +174,12 @@ class _Body:
         return self._at
 
     def close(self) -> None:
-        """Let go of the bytes, whose owner may want to shorten them."""
+        """Release the view, because the owner of the bytes may want to resize them."""
         self._view.release()
 
 
 class Lane:
-    """A boto3 client with threads of its own, made at its first use."""
+    """A boto3 client with its own threads. The client is created on first use."""
 
     def __init__(self, name: str, threads: int, connect: Callable[[], Any]) -> None:
         self.threads = ThreadPoolExecutor(threads, f"s3-{name}")
@@ -194,7 +200,10 @@ class Lane:
 
 
 def _connector(settings: S3Settings) -> Callable[[str], Any]:
-    """What makes clients of an endpoint; they share what boto3 knows of S3, which takes 13 MiB."""
+    """Return a function that creates clients of an endpoint.
+
+    The clients share one session, because boto3's model of S3 takes 13 MiB.
+    """
     lock = threading.Lock()
     session: Session | None = None
 
@@ -221,9 +230,9 @@ def _config(settings: S3Settings) -> Config:
     return Config(
         connect_timeout=CONNECT,
         read_timeout=READ,
-        retries={"total_max_attempts": 1},  # repeated by `S3Client.call`, which has a limit
+        retries={"total_max_attempts": 1},  # `S3Client.call` retries, within a time limit
         max_pool_connections=4 * THREADS + settings.upload_concurrency,
-        signature_version="s3v4",  # else a URL that is signed for others may get the version before
+        signature_version="s3v4",  # the default may sign URLs with the older version
         # Some stores write the trailers of newer checksums into objects (boto3#4435).
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -232,15 +241,15 @@ def _config(settings: S3Settings) -> Config:
 
 
 class S3Client:
-    """Calls that end in time, with the store's own errors in the words of `storage.errors`."""
+    """S3 calls with a deadline, which raise the errors of `storage.errors`."""
 
     def __init__(self, settings: S3Settings) -> None:
         connect = _connector(settings)
         near = partial(connect, settings.endpoint)
         self.reads = Lane("read", THREADS, near)
-        # As many parts as there may be, and no small object has to wait for one of them.
+        # Enough threads for all parts, so that small objects do not wait for a part.
         self.writes = Lane("write", THREADS + settings.upload_concurrency, near)
-        # Signing asks nobody, but takes 0.3 ms and may have to fetch new keys first.
+        # Signing sends no request, but takes 0.3 ms and may have to fetch new credentials first.
         self._signer = Lane(
             "sign", 2, partial(connect, settings.redirect_endpoint or settings.endpoint)
         )
@@ -264,12 +273,16 @@ class S3Client:
         since: float | None = None,
         **arguments: Any,
     ) -> Any:
-        """One operation on the bucket, with a body to send or without. `undo` closes an answer that
-        a cancelled caller never sees. `between` is called before what got no answer is repeated,
-        with what then is its `since`: when the waiting began, of `time.monotonic`, by default now.
+        """Run one operation on the bucket, with retries.
 
-        ObjectMissingError, ObjectDamagedError, UploadGoneError and ConditionFailedError as the
-        store says, StoreUnavailableError after the last attempt.
+        - `undo` closes an answer that a cancelled caller never receives.
+        - `between` is called before an unanswered attempt is repeated. Its argument is the value to
+          pass as `since` in the calls that it makes.
+        - `body` is the request body.
+        - `since` is the `time.monotonic` at which the waiting began, by default now.
+
+        Raises ObjectMissingError, ObjectDamagedError, UploadGoneError and ConditionFailedError as
+        reported by the store, and StoreUnavailableError after the last attempt.
         """
         begun = time.monotonic() if since is None else since
 
@@ -312,8 +325,9 @@ class S3Client:
         *,
         since: float,
     ) -> T:
-        """Run a job that talks to the store, if a thread is free in time after `since`; ClientError
-        for its refusals.
+        """Run a job that talks to the store, if a thread is free soon enough after `since`.
+
+        Raises ClientError if the store refuses.
         """
         self._breaker.require_closed()
 
@@ -338,7 +352,10 @@ class S3Client:
         return done
 
     async def read_piece(self, body: Any, length: int, since: float) -> bytes | None:
-        """The next bytes of a body, at most `length`; None where it broke off. `since`: `call`."""
+        """Return at most `length` more bytes of a body, or None if it broke off.
+
+        `since` is as in `call`.
+        """
 
         def job() -> bytes:
             until = time.monotonic() + SLICES
@@ -355,7 +372,7 @@ class S3Client:
             return None
 
     async def sign(self, key: str, life: int) -> str:
-        """A URL at which whoever has it can read the object for `life` seconds."""
+        """Return a presigned URL that lets its bearer read the object for `life` seconds."""
 
         def job() -> str:
             client = self._signer.client()
@@ -374,10 +391,10 @@ class S3Client:
 
 
 def _judge(error: ClientError, operation: str, *, repeated: bool) -> str:
-    """Raise what a refusal means; return what to say of one that may pass."""
+    """Raise the error that the store's answer means, or return a message if a retry may help."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    # Nothing else of the answer is passed on: it is the store's own text.
+    # The rest of the answer is the store's own text and is not passed on.
     shown = code if _CODE.fullmatch(code) else str(status)
     message = f"the object store answered {shown} to {operation}"
     if code == "NoSuchUpload":
@@ -395,12 +412,12 @@ def _judge(error: ClientError, operation: str, *, repeated: bool) -> str:
 
 
 def _find_sentence(error: ClientError) -> str:
-    """Return the store's own sentence of a refusal; empty if there is none, as after a HEAD."""
+    """Return the store's own error message, or an empty string if there is none (as after HEAD)."""
     return _bound(str(error.response.get("Error", {}).get("Message") or ""))
 
 
 def _bound(text: str) -> str:
-    """Return the first characters of what another server wrote, without control characters."""
+    """Truncate another server's text and escape its control characters."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode()
         for each in text[:_SENTENCE]

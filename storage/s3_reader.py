@@ -1,4 +1,4 @@
-"""An object of a bucket, opened by the request that already asks for its bytes."""
+"""Reader of an object in a bucket, whose open request already asks for the bytes."""
 
 import asyncio
 import time
@@ -15,11 +15,14 @@ from storage.s3_client import RETRY_WITHIN, ConditionFailedError, S3Client
 from storage.settled import settled
 
 RESUMES = 3
-"""How often a body that broke off is asked for again where it ended."""
+"""Number of times that a broken body is requested again from where it ended."""
 
 
 class S3Reader:
-    """Reads on in the body that `open` began; anywhere else by a request of its own."""
+    """An open object in a bucket.
+
+    A sequential read continues the body that `open` requested. Any other read sends a new request.
+    """
 
     def __init__(self, client: S3Client, key: str, budget: PieceBudget) -> None:
         self.size = 0
@@ -40,7 +43,7 @@ class S3Reader:
         return reader
 
     async def _ask(self, start: int, length: int | None, since: float) -> None:
-        """Request these bytes, of the object as it was first seen. `since`: `S3Client.call`."""
+        """Request this range of the same version of the object. `since`: see `S3Client.call`."""
         await self.close()
         arguments: dict[str, Any] = {"Key": self._key}
         if start or length is not None:

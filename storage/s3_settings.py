@@ -1,11 +1,11 @@
-"""What there is to say about a bucket."""
+"""Settings of a bucket."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Settings:
-    """Where the bucket is and how it is spoken to; sizes in bytes."""
+    """Location and options of a bucket. Sizes are in bytes."""
 
     bucket: str
     prefix: str = ""
@@ -21,5 +21,5 @@ class S3Settings:
 
     redirect: bool = False
     redirect_life: float = 1200.0
-    """Seconds."""
+    """Lifetime of a presigned URL, in seconds."""
     redirect_endpoint: str = ""

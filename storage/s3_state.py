@@ -1,4 +1,4 @@
-"""What an upload session's row remembers of its bytes in a bucket."""
+"""State of an upload to a bucket, as saved in the session's row."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -7,32 +7,35 @@ from typing import Self
 
 @dataclass(slots=True, kw_only=True)
 class S3State:
-    """What is durable of a session. Sizes in bytes."""
+    """The durable part of an upload session. Sizes are in bytes."""
 
     claim: int = 0
-    """The claim that wrote this: later ones may have put tails that it does not name."""
+    """The claim that wrote this state. Later claims may have put tails that are not named here."""
 
     size: int = 0
     part_size: int = 0
 
     tail: str | None = None
-    """Key of the bytes behind the last part, fewer than one."""
+    """Key of the bytes after the last part; they are shorter than a part."""
 
     key: str | None = None
     """Key of the multipart upload."""
 
     upload: str | None = None
-    """Its id at the store."""
+    """ID of the multipart upload at the store."""
 
     parts: list[tuple[int, str]] = field(default_factory=list)
-    """Number and ETag of each part, in their order."""
+    """Number and ETag of each part, in order."""
 
     used: int = 0
-    """The highest part number that anybody may have used. Stores differ in what a second part of
-    the same number does, and a holder that lost its claim may still be sending."""
+    """Highest part number that any claim may have used.
+
+    Stores differ in how they treat a second part with the same number, and a holder that lost its
+    claim may still be sending.
+    """
 
     sealed: bool = False
-    """Whether the parts are all there is, so that the upload may have been completed."""
+    """Whether the parts are complete, so that the upload may have been completed."""
 
     @classmethod
     def read(cls, text: str) -> Self:

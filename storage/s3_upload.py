@@ -1,9 +1,9 @@
-"""One hold of an upload session's bytes on their way into a bucket.
+"""One claim of an upload session whose bytes are sent to a bucket.
 
-What fits into one part is put whole under the key it is asked for. More goes into a multipart
-upload: a part is sent while the next is filled. At `sync` the bytes behind the last full part are
-put as an object of their own, the tail, which the next holder reads back. Nothing is sent whose
-key is not in the session's row, nor by a holder that may have been followed by another.
+An upload that fits into one part is put whole, under the key given to `finish`. A larger upload
+becomes a multipart upload: a part is sent while the next one is filled. `sync` puts the bytes after
+the last full part as a separate object, the tail, which the next claim reads back. Bytes are sent
+only if their key is in the session's row and no other request can have claimed the session.
 """
 
 import asyncio
@@ -27,17 +27,23 @@ from storage.s3_state import S3State
 from storage.settled import settled
 
 SMALL = 1 << 20
-"""Bytes that a session may have in memory without waiting for one of the buffers."""
+"""Bytes that a session may keep in memory without waiting for a buffer."""
 
 BLOCK = 64
-"""Part numbers that a holder sets aside in the row at once."""
+"""Part numbers that a claim reserves in the row at once."""
 
 MOST_PARTS = 10_000
-"""Of a multipart upload, and the highest part number. Source: Amazon S3 multipart upload limits."""
+"""Maximum number of parts, and maximum part number, of a multipart upload.
+
+Source: Amazon S3 multipart upload limits.
+"""
 
 
 class S3Upload:
-    """`_state` is what the row holds, or is about to; the rest is lost with this process."""
+    """An upload to a bucket.
+
+    `_state` is what the row has, or is about to have. Everything else is lost with the process.
+    """
 
     def __init__(self, bucket: S3Bucket, session: str, record: Record) -> None:
         self._bucket = bucket
@@ -50,7 +56,7 @@ class S3Upload:
         self._open = True
         self._staged = False
         self._completed = False
-        # A holder that died may have completed what it sealed.
+        # A holder that died may have completed the upload that it sealed.
         self._unsure = self.sealed
         self._next = self._state.used + 1
         self._used_before = self._state.used
@@ -60,11 +66,12 @@ class S3Upload:
         self._reset()
 
     def _reset(self) -> None:
-        """Back to what is durable."""
+        """Return to the durable state."""
         self.size = self._state.size
         self._synced = True
         self._parts = list(self._state.parts)
-        # Two places for the bytes behind the last part. Neither: they have to be read back.
+        # The bytes after the last part are in `_few` or `_buffer`. If both are None, the bytes have
+        # to be read back.
         self._few: bytearray | None = None if self._state.tail else bytearray()
         self._sending: list[asyncio.Task[tuple[int, str]]] = []
         self._broken = False
@@ -85,7 +92,7 @@ class S3Upload:
             raise StagedBusyError
 
     def _require_whole(self) -> None:
-        """Refuse to go on where bytes are missing in between."""
+        """Raise if the claim has ended, or if bytes in the middle are missing."""
         self._require_open()
         if self._broken:
             raise StoreUnavailableError("bytes of this upload could not be sent")
@@ -96,7 +103,8 @@ class S3Upload:
         self._require_whole()
         if self.sealed:
             raise StagedBusyError
-        # Until all is well again: whatever interrupts this leaves the bytes in between.
+        # Stays set if an exception interrupts this method, because then bytes are missing in
+        # between.
         self._broken = True
         await self._load()
         await self._add(memoryview(data))
@@ -107,7 +115,7 @@ class S3Upload:
         self._broken = False
 
     async def _add(self, rest: memoryview) -> None:
-        """Put bytes behind those that are here: few in `_few`, more in one of the buffers."""
+        """Append bytes to those in memory: a few in `_few`, more in a buffer."""
         if self._few is not None:
             if len(self._few) + len(rest) <= SMALL:
                 self._few += rest
@@ -126,7 +134,7 @@ class S3Upload:
             rest = rest[len(piece) :]
 
     def _here(self) -> memoryview:
-        """The bytes behind the last part."""
+        """Return the bytes after the last part."""
         if self._buffer is not None:
             return memoryview(self._buffer)[: self._filled]
         return memoryview(self._few or b"")
@@ -141,7 +149,7 @@ class S3Upload:
             self._bucket.buffers.give_back(buffer)
 
     async def _load(self) -> None:
-        """Read back the bytes behind the last part that another hold put."""
+        """Read back the tail that another claim put."""
         if self._few is not None or self._buffer is not None or self._state.tail is None:
             return
         length = self._state.size - len(self._state.parts) * self._state.part_size
@@ -164,7 +172,7 @@ class S3Upload:
     # --- parts --------------------------------------------------------------------------------
 
     async def _send_buffer(self, buffer: bytearray) -> None:
-        """Send the buffer as a part while the next is filled."""
+        """Send the buffer as a part, while the next one is filled."""
         with self._bucket.buffers.used():
             await self._begin()
         number = await self._take_number()
@@ -198,13 +206,14 @@ class S3Upload:
         return self._state.key
 
     async def _begin(self) -> None:
-        """Begin the multipart upload, its key written down first and its id at once."""
+        """Begin the multipart upload. Its key is saved before, its ID directly after."""
         if self._state.upload is not None:
             return
         if self._state.key is None:
             await self._save(replace(self._state, key=keys.new_parts_key()))
         else:
-            # A holder that died may have begun one. Once the key is a blob's nobody would end it.
+            # A holder that died may have begun an upload of this key. Nothing would abort it once
+            # the key belongs to a blob.
             await self._bucket.abort_all(self._key)
         await self._record.keep()
         upload = await self._bucket.begin(self._key)
@@ -225,12 +234,15 @@ class S3Upload:
         return number
 
     async def _save(self, state: S3State) -> None:
-        """Write to the row what must be there before bytes are; what was synced stays as it is."""
+        """Write to the row what must be there before bytes are sent.
+
+        The synced fields stay as they are.
+        """
         await self._record.save(state.write())
         self._state = state
 
     async def _raise_failed(self) -> None:
-        """Raise for a part that could not be sent, and gather those that were."""
+        """Collect parts that were sent, and raise the error of one that failed."""
         while self._sending and self._sending[0].done():
             self._parts.append(await self._sending.pop(0))
 
@@ -239,7 +251,7 @@ class S3Upload:
         while self._sending:
             self._parts.append(await settled(self._sending.pop(0)))
 
-    # --- the ways on --------------------------------------------------------------------------
+    # --- sync, seal, publish ------------------------------------------------------------------
 
     async def truncate(self, size: int) -> None:
         self._require_open()
@@ -253,7 +265,7 @@ class S3Upload:
         for task in self._sending:
             await settled(asyncio.wait([task]))
         for task in self._sending:
-            task.exception()  # seen
+            task.exception()  # Mark the exception as retrieved.
         self._free()
         self._reset()
 
@@ -271,7 +283,7 @@ class S3Upload:
         self._broken = False
 
     async def _stage(self) -> str | None:
-        """Put the bytes behind the last part where the next holder finds them."""
+        """Put the bytes after the last part, if any, under the tail key and return that key."""
         here = self._here()
         if not here:
             return None
@@ -285,7 +297,10 @@ class S3Upload:
         return key
 
     def _note(self, *, tail: str | None, sealed: bool) -> None:
-        """What the row is to hold: every part is sent, so numbers that were not used go back."""
+        """Set the new durable state.
+
+        Every part is sent, so reserved part numbers that were not used are given back.
+        """
         self._state = replace(
             self._state,
             claim=self._record.claim,
@@ -303,7 +318,7 @@ class S3Upload:
         if self.sealed:
             return
         if not self._is_large():
-            # They fit into one object, which is put whole. From here on no tail is put.
+            # The bytes fit into one object. No tail may be put from here on.
             self._state = replace(self._state, claim=self._record.claim)
             self._staged = True
             return
@@ -318,7 +333,7 @@ class S3Upload:
         self._note(tail=None, sealed=True)
 
     def _is_large(self) -> bool:
-        """Whether there are parts already; else the bytes may fit into one object put whole."""
+        """Return whether there are parts already. If not, the bytes may fit into one object."""
         return bool(self._sending or self._parts)
 
     async def hash(self, hasher: Hasher) -> None:
@@ -350,7 +365,7 @@ class S3Upload:
         self._end()
 
     async def _complete(self) -> None:
-        """Let the parts appear as one object, and look at it."""
+        """Complete the multipart upload and check the size of the object."""
         if self._completed:
             return
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in self._parts]
@@ -363,7 +378,7 @@ class S3Upload:
                 MultipartUpload={"Parts": parts},
             )
         except UploadGoneError as error:
-            # Completed by an attempt that got no answer, or by a holder that died after it.
+            # An attempt that got no answer completed it, or a holder that died afterwards.
             if not (self._unsure or error.repeated):
                 raise StagedLostError from error
         except StoreError:

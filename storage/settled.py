@@ -1,4 +1,4 @@
-"""Waiting for work on threads to end, whatever happens to the coroutine that waits."""
+"""Waiting for work on threads to end, even if the waiting coroutine is cancelled."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,12 +8,13 @@ T = TypeVar("T")
 
 
 async def settled(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
-    """Await `work` to its end even when cancelled, and only then raise the cancellation.
+    """Await `work` to its end even when cancelled, and raise the cancellation only then.
 
-    `undo` is given a result that the cancelled caller will never see, and has to close.
+    `undo` receives a result that the cancelled caller never sees, and closes it.
 
-    A thread cannot be cancelled. If the coroutine went on before it, a descriptor could be closed
-    and its number reused while the thread still writes: bytes of one upload in another file.
+    A thread cannot be cancelled. If the coroutine continued before its thread, a descriptor could
+    be closed and its number reused while the thread still writes: bytes of one upload would end up
+    in another file.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
@@ -23,7 +24,7 @@ async def settled(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | Non
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        # An error counts as seen from here on: the cancellation is what the caller gets.
+        # The caller gets the cancellation, so an error of `work` only has to be retrieved.
         if not task.cancelled() and task.exception() is None and undo is not None:
             await settled(undo(task.result()))
         raise cancelled

@@ -1,4 +1,4 @@
-"""The bytes of upload sessions: received, hashed while they arrive, verified, published."""
+"""Staging of upload sessions: bytes are received, hashed on arrival, verified and published."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,15 +10,18 @@ from storage.errors import StagedLostError, StoreUnavailableError
 from storage.settled import settled
 
 PIECE = 1 << 20
-"""Bytes handed to a thread at once."""
+"""Bytes per thread job."""
 
 MAX_RUNNING = 10_000
-"""Running hashes kept between requests; one beyond costs a second read at its end, no more."""
+"""Running hashes kept between requests. A dropped hash costs one more read of the upload's bytes.
+"""
 
 
 class Staging:
-    """Claims sessions and remembers running hashes, so that a session continued on this process
-    is not read a second time. A hash state never leaves the process.
+    """Claims of sessions, and running hashes kept between requests.
+
+    With its hash kept, a session that continues in this process is not read a second time. A hash
+    state never leaves the process.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -27,15 +30,15 @@ class Staging:
 
     @property
     def locks(self) -> bool:
-        """Whether `claim` keeps others out; where not, it is given the session's row."""
+        """Whether `claim` itself excludes others. If not, it needs the session's row."""
         return self._driver.locks
 
     async def claim(self, session: str, record: Record | None = None) -> "Staged":
-        """Hold the session's bytes; StagedBusyError while another request does."""
+        """Claim the session's bytes. Raises StagedBusyError while another request holds them."""
         return Staged(self, session, await self._driver.claim(session, record))
 
     def list_keys(self, session: str, state: str, claim: int) -> set[str]:
-        """Every key that may have bytes of the session, where only its row knows them."""
+        """Return every key that may hold bytes of the session, if only its row knows them."""
         return self._driver.list_keys(session, state, claim)
 
     async def list(self) -> list[str]:
@@ -48,24 +51,24 @@ class Staging:
             self._running.popitem(last=False)
 
     def recall(self, session: str, prefix: Digest | None) -> Hasher | None:
-        """The running hash, if this process has it and it is of these bytes. It is handed out once.
+        """Return the running hash if this process has it and it matches `prefix`, and forget it.
 
-        Its offset would prove nothing: another process may have dropped bytes that were hashed
-        here but never acknowledged, and have acknowledged others in their place.
+        A comparison of offsets would not be enough: another process may have dropped bytes that
+        were hashed here but never acknowledged, and have acknowledged others in their place.
         """
         hasher = self._running.pop(session, None)
         return hasher if hasher is not None and hasher.digest() == prefix else None
 
 
 class Staged:
-    """One request's hold of a session's staged bytes."""
+    """One request's claim on a session's staged bytes."""
 
     def __init__(self, staging: Staging, session: str, upload: Upload) -> None:
         self.offset = 0
         self.over = False
-        """Whether its session is known to have ended with it, and with it every claim."""
+        """Whether the session is known to have ended with this claim, which ends all claims."""
         self.published: str | None = None
-        """The key that bytes may have appeared under."""
+        """The key under which bytes may have been published."""
         self._staging = staging
         self._session = session
         self._upload = upload
@@ -74,23 +77,23 @@ class Staged:
 
     @property
     def state(self) -> str:
-        """What the session's row has to remember of the bytes that are synced or sealed."""
+        """State of the synced or sealed bytes, to save in the session's row."""
         return self._upload.state
 
     @property
     def sealed(self) -> bool:
-        """Whether an earlier holder took the last byte; the session can only be completed."""
+        """Whether an earlier claim sealed the session, so that it can only be completed."""
         return self._upload.sealed
 
     def key_for(self, key: str) -> str:
-        """Where sealed bytes will appear that are published as `key`."""
+        """Return the key under which `publish(key)` publishes sealed bytes."""
         return self._upload.key_for(key)
 
     async def resume(self, offset: int, algorithm: str, prefix: Digest | None) -> None:
-        """Go on from the acknowledged `offset`: what a killed request left beyond it is dropped.
+        """Continue from the acknowledged `offset`, and drop the bytes that a killed request left.
 
-        `prefix`: the digest of the acknowledged bytes as stored with `offset`, if it is.
-        StagedLostError if there are fewer bytes than were acknowledged.
+        `prefix` is the digest of the acknowledged bytes, if one is stored with `offset`. Raises
+        StagedLostError if fewer bytes are staged than were acknowledged.
         """
         if self._upload.size < offset:
             raise StagedLostError
@@ -102,10 +105,10 @@ class Staged:
         self._mark = (offset, self._hasher.copy() if self._hasher else None)
 
     async def append(self, body: AsyncIterable[bytes]) -> None:
-        """Add the body: one piece is written and hashed on a thread while the next arrives.
+        """Append the body. One piece is written and hashed on a thread while the next one arrives.
 
-        When the body breaks off, what arrived before is kept, and the error goes on.
-        StoreUnavailableError where it comes too slowly for a store that others wait for.
+        If the body breaks off, the bytes that arrived before are kept and the error propagates.
+        Raises StoreUnavailableError if the body is too slow while other uploads wait for the store.
         """
         buffer = bytearray()
         writing: asyncio.Task[None] | None = None
@@ -130,31 +133,37 @@ class Staged:
         self.offset = self._upload.size
 
     async def rollback(self) -> None:
-        """Forget what was appended since `resume`."""
+        """Drop the bytes appended since `resume`."""
         self.offset, self._hasher = self._mark
         await self._upload.truncate(self.offset)
 
     async def sync(self) -> None:
-        """Make what is staged durable, so that its offset may be acknowledged."""
+        """Make the staged bytes durable, so that their offset may be acknowledged."""
         await self._upload.sync()
 
     async def seal(self) -> None:
-        """Take no more bytes, so that they can be read and published."""
+        """Accept no more bytes, so that the staged bytes can be read and published."""
         await self._upload.seal()
 
     def prefix(self) -> Digest | None:
-        """The digest of what is staged, if it was hashed without a gap."""
+        """Return the digest of the staged bytes, if all of them were hashed."""
         return self._hasher.digest() if self._hasher else None
 
     def known_digest(self, algorithm: str, prefix: Digest | None) -> Digest | None:
-        """The digest of all staged bytes without reading them: running, or `prefix` as stored."""
+        """Return the digest of all staged bytes if it is known without reading them.
+
+        It is the running hash, or `prefix` as stored.
+        """
         for known in (self.prefix(), prefix if self.offset == self._mark[0] else None):
             if known is not None and known.algorithm == algorithm:
                 return known
         return None
 
     async def digest(self, algorithm: str, prefix: Digest | None) -> Digest:
-        """The digest of all staged bytes, sealed ones: known, or by reading them once more."""
+        """Return the digest of all staged bytes, which must be sealed.
+
+        Reads the bytes if their digest is not known.
+        """
         known = self.known_digest(algorithm, prefix)
         if known is not None:
             return known
@@ -163,18 +172,18 @@ class Staged:
         return hasher.digest()
 
     async def publish(self, key: str) -> None:
-        """Let sealed bytes appear durably under `key_for(key)`. The hold ends."""
+        """Publish the sealed bytes durably under `key_for(key)`, which ends the claim."""
         self._hasher = None
         self.published = self.key_for(key)
         await self._upload.finish(key)
 
     async def discard(self) -> None:
-        """Remove the bytes. The hold ends."""
+        """Drop the bytes, which ends the claim."""
         self._hasher = None
         await self._upload.discard()
 
     async def release(self) -> None:
-        """End the hold. Safe to call twice."""
+        """End the claim. Safe to call twice."""
         if self._hasher is not None and self.offset:
             self._staging.remember(self._session, self._hasher)
             self._hasher = None

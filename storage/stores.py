@@ -1,4 +1,4 @@
-"""The stores that are open at once: each row says in which of them its bytes are."""
+"""The open stores. Each blob row names the store that has its bytes."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,10 +20,13 @@ class Store:
 
 
 class Stores:
-    """`current` takes new bytes; from `old`, if there is one, bytes are moved away."""
+    """The stores of this process.
+
+    `current` receives new bytes. Bytes are moved away from `old`, if there is one.
+    """
 
     def __init__(self, current: Driver, old: Driver | None = None) -> None:
-        """ValueError if both have one name."""
+        """Register both stores. Raises ValueError if they have the same name."""
         self.current = Store(current)
         self.old = Store(old) if old is not None else None
         self._open = {store.name: store for store in (self.current, self.old) if store is not None}
@@ -38,22 +41,24 @@ class Stores:
         return list(self._open)
 
     def get(self, name: str) -> Store:
-        """The store that rows call so; StoreUnavailableError if it is not open here."""
+        """Return the store with this name. Raises StoreUnavailableError if it is not open here."""
         store = self._open.get(name)
         if store is None:
             raise StoreUnavailableError(f"no store called {name} is open")
         return store
 
     async def start(self, *, create: bool) -> None:
-        """Prepare them. `create`: where the current one is not there, make it; never the old one,
-        from which there would be nothing to move.
+        """Prepare the stores.
+
+        `create` creates the current store if it is missing. The old store is never created, because
+        an empty one would have nothing to move.
         """
         await self.current.driver.start(create=create)
         if self.old is not None:
             await self.old.driver.start(create=False)
 
     async def look(self) -> None:
-        """Raise what would keep `start` from succeeding."""
+        """Raise the error that would make `start` fail."""
         for store in self:
             await store.driver.look()
 
