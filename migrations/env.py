@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `registry.metadata.migrate` hands over."""
+"""Alembic environment, which uses the connection given by `registry.metadata.migrate`."""
 
 import sqlalchemy as sa
 from alembic import context
@@ -11,14 +11,16 @@ def _run(connection: sa.Connection) -> None:
 
 
 def _run_sqlite(connection: sa.Connection) -> None:
-    """Foreign keys are off while tables are rebuilt (a batch migration with them on silently
-    empties cascading child tables: design D7) and checked before the commit.
+    """Run the migrations with foreign keys off, and check them before the commit.
+
+    With foreign keys on, a batch migration that rebuilds a table silently empties cascading child
+    tables (design D7).
     """
     raw = connection.connection.dbapi_connection
     raw.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=OFF"):
         raw.execute(f"PRAGMA {pragma}")
-    # Alembic leaves a transaction alone that is open when it comes: all migrations are one.
+    # Alembic leaves an open transaction alone, so all migrations run in this one.
     with connection.begin():
         raw.execute("BEGIN IMMEDIATE")
         _run(connection)

@@ -1,4 +1,4 @@
-"""The first schema.
+"""First schema.
 
 Docs: docs/data-model.md.
 """

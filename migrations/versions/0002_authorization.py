@@ -1,4 +1,4 @@
-"""Who may do what: accounts, grants, signing keys, audit.
+"""Add authorization: accounts, grants, signing keys and the audit log.
 
 Docs: docs/data-model.md.
 """
@@ -168,7 +168,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_secrets_robot_id"), "secrets", ["robot_id"], unique=False)
     op.execute("INSERT INTO policy_head (id, number) VALUES (1, 0)")
-    # Code that knows nothing of grants must not serve a registry that has them.
+    # Code that does not know grants must not serve a registry that has them.
     op.execute("UPDATE schema SET version = 2, min_reader = 2")
 
 

@@ -1,4 +1,4 @@
-"""Upload sessions that are held by their rows, for stores without locks.
+"""Add claims to upload sessions, for stores without locks.
 
 Docs: docs/data-model.md.
 """
@@ -12,7 +12,8 @@ down_revision = "0002"
 
 def upgrade() -> None:
     op.add_column("uploads", sa.Column("held_until", sa.BigInteger(), nullable=True))
-    # Older code serves on beside this one: it knows no store whose sessions are held so.
+    # min_reader stays: older code may run next to this version, because none of its stores needs
+    # these claims.
     op.execute("UPDATE schema SET version = 3")
 
 

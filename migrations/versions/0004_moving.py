@@ -1,4 +1,4 @@
-"""Moving: which stores hold blobs, and a database that is being copied to another.
+"""Add store migration and database copy: blobs by store, and the write freeze.
 
 Docs: docs/data-model.md, docs/moving.md.
 """

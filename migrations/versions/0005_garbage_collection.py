@@ -1,4 +1,4 @@
-"""Garbage collection: what may have to go, and how far the collector is.
+"""Add garbage collection: the queue of candidates and the collector's state.
 
 Docs: docs/data-model.md, docs/garbage-collection.md.
 """
@@ -55,8 +55,8 @@ def upgrade() -> None:
     )
     connection = op.get_bind()
     now = NOW[connection.dialect.name]
-    # What is there already is walked once, by the collector and in steps. Older code that serves
-    # on beside this one for a while queues nothing, so the walk begins a grace from now.
+    # The collector queues existing content once, in steps. Older code that still runs next to this
+    # version queues nothing, so this backfill begins after one grace period.
     op.execute(
         "INSERT INTO collector (id, boot, ahead, clock, jumped_at, jump, filling, fill_since) "  # noqa: S608
         "SELECT 1, '', 0, 0, NULL, 0, "

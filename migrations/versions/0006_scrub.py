@@ -1,4 +1,4 @@
-"""Checking: how far a scrub is, and blobs by their keys, for the comparison with a store.
+"""Add the scrub, and an index of blobs by key for the comparison with a store.
 
 Docs: docs/data-model.md, docs/check-and-repair.md.
 """

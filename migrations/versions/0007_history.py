@@ -1,4 +1,4 @@
-"""Immutability and history: holds, immutable tags, and what was deleted a short while ago.
+"""Add legal holds, immutable tags and recently deleted manifests.
 
 Docs: docs/data-model.md, docs/history.md.
 """

@@ -1,4 +1,4 @@
-"""Retention: when manifests were last pulled, rules, the last run of them, when tags left.
+"""Add retention: pull times, rules, the last run, and an index of lost tags.
 
 Docs: docs/data-model.md, docs/retention.md.
 """

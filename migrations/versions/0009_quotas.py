@@ -1,4 +1,4 @@
-"""Quotas, and what is counted for them.
+"""Add quotas and usage counters.
 
 Docs: docs/data-model.md, docs/quotas.md.
 """
@@ -68,7 +68,8 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tally_id", "shard", name=op.f("pk_tally_shards")),
     )
-    # Older code serves on beside this one, and counts nothing: quotas are set once it is gone.
+    # min_reader stays: older code may run next to this version. It counts nothing, so set quotas
+    # only once it has stopped.
     op.execute("UPDATE schema SET version = 9")
 
 

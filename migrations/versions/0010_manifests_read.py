@@ -1,4 +1,4 @@
-"""The scrub reads manifests too: how far it is with them.
+"""Add the scrub's position in the manifests.
 
 Docs: docs/data-model.md, docs/check-and-repair.md.
 """

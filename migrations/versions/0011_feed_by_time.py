@@ -1,4 +1,4 @@
-"""The change feed by time, for those who ask what happened since.
+"""Add an index of the change feed by time, for queries of events since a time.
 
 Docs: docs/data-model.md, docs/commands.md.
 """

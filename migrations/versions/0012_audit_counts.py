@@ -1,4 +1,4 @@
-"""Events of the audit log that are alike within a minute are one row with a count.
+"""Merge similar audit events within a minute into one row with a count.
 
 Docs: docs/data-model.md, docs/authentication.md.
 """
@@ -13,7 +13,7 @@ down_revision = "0011"
 def upgrade() -> None:
     text = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
     op.add_column("audit", sa.Column("fold", text, nullable=True))
-    # With a default: the version before this one writes rows without a count.
+    # With a default, because the previous version writes rows without a count.
     count = sa.Column("count", sa.BigInteger(), nullable=False, server_default="1")
     op.add_column("audit", count)
     op.create_index(

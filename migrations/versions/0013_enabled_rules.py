@@ -1,4 +1,4 @@
-"""Retention rules drop nothing until they are enabled. Those that are there have been in force.
+"""Let retention rules drop nothing until they are enabled. Existing rules stay in force.
 
 Docs: docs/data-model.md, docs/retention.md.
 """

@@ -1,4 +1,4 @@
-"""When a manifest was first pushed, which is its date of modification by digest.
+"""Add the time of a manifest's first push, which is its modification time by digest.
 
 Docs: docs/data-model.md.
 """

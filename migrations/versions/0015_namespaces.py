@@ -1,4 +1,4 @@
-"""A new user of an old name does not own the repositories that were left below it.
+"""Deny a new user the repositories that a previous user left below the same name.
 
 Docs: docs/data-model.md, docs/authentication.md.
 """
@@ -11,7 +11,7 @@ down_revision = "0014"
 
 
 def upgrade() -> None:
-    # With a default: the version before this one adds users without it.
+    # With a default, because the previous version adds users without it.
     namespace = sa.Column("namespace", sa.Boolean(), nullable=False, server_default=sa.true())
     op.add_column("users", namespace)
     op.execute("UPDATE schema SET version = 15")

@@ -1,5 +1,6 @@
-"""What each change of the policy changed, so that processes load that alone;
-and an index for how many upload sessions a principal has open.
+"""Add the changed parts of each policy change, and an index of open upload sessions.
+
+Processes then load only the changed parts. The index counts the open sessions of a principal.
 
 Docs: docs/data-model.md, docs/adr/0008-policy-in-memory.md.
 """
@@ -24,7 +25,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_uploads_principal_active_at"), "uploads", ["principal", "active_at"], unique=False
     )
-    # Versions before this one write no rows here; then all of the policy is loaded.
+    # Earlier versions write no rows here; processes then load the whole policy.
     op.execute("UPDATE schema SET version = 16")
 
 

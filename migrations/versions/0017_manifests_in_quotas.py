@@ -1,4 +1,4 @@
-"""Quotas count manifests, and compare what they count with what is stored.
+"""Count manifests in quotas, and compare usage counters with the stored content.
 
 Docs: docs/data-model.md, docs/quotas.md.
 """
@@ -11,7 +11,7 @@ down_revision = "0016"
 
 
 def upgrade() -> None:
-    # Null in all rows that are there, and in those that older versions insert: the job counts them.
+    # Null in existing rows and in those that older versions insert, until the job counts them.
     counted_at = sa.Column("manifests_counted_at", sa.BigInteger(), nullable=True)
     op.add_column("tally_repositories", counted_at)
     op.create_index(
@@ -22,7 +22,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("manifests_counted_at IS NULL"),
         postgresql_where=sa.text("manifests_counted_at IS NULL"),
     )
-    # With a default: older versions insert rows without it.
+    # With a default, because older versions insert rows without it.
     checked_at = sa.Column("checked_at", sa.BigInteger(), nullable=False, server_default="0")
     op.add_column("tallies", checked_at)
     op.create_index(op.f("ix_tallies_checked_at"), "tallies", ["checked_at"], unique=False)

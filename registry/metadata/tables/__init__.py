@@ -1,6 +1,6 @@
-"""The tables. `docs/data-model.md` draws them; `migrations/` makes them.
+"""Table definitions. `docs/data-model.md` describes them; `migrations/` creates them.
 
-Times are microseconds since the epoch, UTC. Names and tags compare by bytes on every database.
+Times are microseconds since the epoch, in UTC. Names and tags compare by bytes on every database.
 """
 
 from registry.metadata.tables.accounts import (

@@ -1,4 +1,4 @@
-"""Who signs in, and with what."""
+"""Tables of accounts and their credentials."""
 
 import sqlalchemy as sa
 
@@ -9,14 +9,15 @@ users = sa.Table(
     metadata,
     sa.Column("id", ID, primary_key=True),
     sa.Column("name", TEXT, nullable=False, unique=True),
-    # A PHC string (argon2id), or bcrypt as an htpasswd file had it; null: no password signs in.
+    # A PHC string (argon2id), or a bcrypt hash from an htpasswd file; null if the user has no
+    # password.
     sa.Column("password", TEXT),
-    # What signs a user in names this; a new one ends every session and token at once.
+    # Credentials refer to this value. A new value ends all sessions and tokens of the user.
     sa.Column("generation", TEXT, nullable=False),
     sa.Column("admin", sa.Boolean, nullable=False),
     sa.Column("disabled", sa.Boolean, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    # False: repositories were below the name when the user was added, which somebody else left.
+    # False if repositories of a previous owner existed below the name when the user was added.
     sa.Column("namespace", sa.Boolean, nullable=False, server_default=sa.true()),
     sqlite_autoincrement=True,
 )
@@ -49,8 +50,8 @@ robots = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# Secrets made by the registry: personal access tokens of users, secrets of robots. Of 256 random
-# bits a keyed hash is all that is kept, and all that is needed: they cannot be guessed.
+# Secrets created by the registry: personal access tokens and robot secrets. A secret has 256 random
+# bits and cannot be guessed, so a keyed hash is enough to verify it.
 secrets = sa.Table(
     "secrets",
     metadata,
@@ -59,7 +60,7 @@ secrets = sa.Table(
     sa.Column("robot_id", ID, sa.ForeignKey("robots.id")),
     sa.Column("name", TEXT, nullable=False),
     sa.Column("hash", TEXT, nullable=False),
-    # What the secret is good for at most, as JSON; null: all that its owner may do.
+    # Upper bound of the secret's permissions, as JSON; null if it has all those of its owner.
     sa.Column("scopes", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("expires_at", sa.BigInteger),
@@ -73,7 +74,7 @@ refresh_tokens = sa.Table(
     metadata,
     sa.Column("id", TEXT, primary_key=True),
     sa.Column("hash", TEXT, nullable=False),
-    # What was signed in with: the token is worth something while that is.
+    # The credential used to sign in. The token is valid only while that credential is.
     sa.Column("credential", TEXT, nullable=False),
     sa.Column("service", TEXT, nullable=False),
     sa.Column("client", TEXT, nullable=False),
@@ -82,7 +83,8 @@ refresh_tokens = sa.Table(
     sa.Index(None, "credential", "used_at"),
 )
 
-# For the limits alone, so `account` is a keyed hash: people type passwords where names belong.
+# Used for rate limits only. `account` is a keyed hash, because people type passwords into the name
+# field.
 sign_in_failures = sa.Table(
     "sign_in_failures",
     metadata,

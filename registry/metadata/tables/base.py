@@ -1,4 +1,4 @@
-"""What all tables are made of: their names, and the types of their columns."""
+"""Naming conventions and column types of all tables."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Who changed what, and when."""
+"""Tables of the change feed and of the audit log."""
 
 import sqlalchemy as sa
 
@@ -17,9 +17,9 @@ feed = sa.Table(
     sa.Column("tag", TEXT),
     sa.Column("old_digest", DigestText),
     sa.Index(None, "repository", "tag", "number"),
-    # Where the events since a time begin.
+    # Finds the first event since a time.
     sa.Index(None, "at"),
-    # When tags left a manifest. Most changes are none of that, and take no room in it.
+    # Finds when a manifest lost its tags. Partial, because most changes have no old digest.
     sa.Index(
         None,
         "repository",
@@ -28,7 +28,7 @@ feed = sa.Table(
         sqlite_where=sa.text("old_digest IS NOT NULL"),
         postgresql_where=sa.text("old_digest IS NOT NULL"),
     ),
-    # When a repository ended, and all its tags with it.
+    # Finds the deletion of a repository, which also ended its tags.
     sa.Index(
         None,
         "generation",
@@ -37,7 +37,7 @@ feed = sa.Table(
     ),
 )
 
-# One row: the number of the last change. Taken as the last statement of each transaction.
+# One row: the number of the last change. Updated by the last statement of each transaction.
 feed_head = sa.Table(
     "feed_head",
     metadata,
@@ -55,9 +55,9 @@ audit = sa.Table(
     sa.Column("request_id", TEXT, nullable=False),
     sa.Column("kind", TEXT, nullable=False),
     sa.Column("target", TEXT, nullable=False),
-    # JSON; never a secret.
+    # JSON, without secrets.
     sa.Column("detail", sa.Text, nullable=False),
-    # Events with one key are one row: a count of them, and what the first was.
+    # Events with the same key are one row: the first event and a count.
     sa.Column("fold", TEXT),
     sa.Column("count", sa.BigInteger, nullable=False, server_default="1"),
     sa.Index(

@@ -1,10 +1,11 @@
-"""What may have to go, and what the collector knows."""
+"""Tables of the garbage collector: its queues and its state."""
 
 import sqlalchemy as sa
 
 from registry.metadata.tables.base import ID, TEXT, DigestText, metadata
 
-# Keys that lost or lost their row. A job removes their bytes, then the row.
+# Pending deletions: keys that are losing or have lost their row. A job deletes their bytes, then
+# the row.
 doomed = sa.Table(
     "doomed",
     metadata,
@@ -15,43 +16,44 @@ doomed = sa.Table(
     sa.Index(None, "store", "not_before", "key"),
 )
 
-# What may have to go: queued in the transaction that drops a reference to it, or makes it without
-# one. Whatever nothing refers to has a row here; a row says no more than "look at it".
+# The garbage collection queue. A row is added by the transaction that drops a reference to an item,
+# or creates an item without one. Every item without a retainer has a row; a row means only that the
+# item has to be examined.
 candidates = sa.Table(
     "candidates",
     metadata,
-    # 0: a blob, which is of no repository.
+    # 0 for a blob, which belongs to no repository.
     sa.Column("repository_id", ID, primary_key=True, autoincrement=False),
     sa.Column("kind", TEXT, primary_key=True),
     sa.Column("digest", DigestText, primary_key=True),
-    # From when its grace counts, by the database's clock.
+    # Start of the grace period, by the database's clock.
     sa.Column("since", sa.BigInteger, nullable=False),
-    # The fingerprint of the rules by which it stays for good; empty: it is to be looked at.
+    # Fingerprint of the rules that retain the item permanently; empty if it has to be examined.
     sa.Column("parked", TEXT, nullable=False),
     sa.Index(None, "parked", "since", "repository_id", "kind", "digest"),
 )
 
-# One row: how far the collector is, and what it knows of the clock.
+# One row: the collector's progress, and its record of the clock.
 collector = sa.Table(
     "collector",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    # Which start of which machine looked last, and how far the database's clock was ahead of what
-    # had gone by since that start, when it looked first.
+    # Boot ID of the machine that checked the clock last, and the difference between the database's
+    # clock and the time since that boot, as measured at the machine's first check.
     sa.Column("boot", TEXT, nullable=False),
     sa.Column("ahead", sa.BigInteger, nullable=False),
-    # The last look, by the database's clock.
+    # Time of the last clock check, by the database's clock.
     sa.Column("clock", sa.BigInteger, nullable=False),
-    # When the database's clock was last seen to have jumped, and by how much.
+    # Time and size of the last jump of the database's clock.
     sa.Column("jumped_at", sa.BigInteger),
     sa.Column("jump", sa.BigInteger, nullable=False),
-    # How far the walk through what was there before the queue has come; null: it is over.
+    # Position of the backfill, which queues content older than the queue; null if it is complete.
     sa.Column("filling", TEXT),
-    # When the queue began to be kept.
+    # When the queue was introduced.
     sa.Column("fill_since", sa.BigInteger, nullable=False),
 )
 
-# Manifests whose bytes cannot be read, so that nobody knows what they name: nothing of their
+# Manifests whose bytes cannot be read, so that it is unknown what they reference. Nothing in their
 # repositories is collected.
 unreadable = sa.Table(
     "unreadable",

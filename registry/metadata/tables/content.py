@@ -1,4 +1,4 @@
-"""Repositories and the blobs they hold."""
+"""Tables of repositories and blobs."""
 
 import sqlalchemy as sa
 
@@ -9,7 +9,8 @@ repositories = sa.Table(
     metadata,
     sa.Column("id", ID, primary_key=True),
     sa.Column("name", NameText, nullable=False, unique=True),
-    # A new repository of an old name is another repository: rights and sessions name this.
+    # Distinguishes repositories that have the same name in turn. Permissions and sessions refer to
+    # it.
     sa.Column("generation", TEXT, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sqlite_autoincrement=True,

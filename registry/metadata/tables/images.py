@@ -1,4 +1,4 @@
-"""Manifests, what they name, their tags and their pulls."""
+"""Tables of manifests, their references, tags and pulls."""
 
 import sqlalchemy as sa
 
@@ -14,18 +14,18 @@ manifests = sa.Table(
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("subject", DigestText),
     sa.Column("artifact_type", TEXT),
-    # JSON, kept only where a referrers answer needs it: on manifests that have a subject.
+    # JSON, kept only on manifests with a subject, where a referrers response needs it.
     sa.Column("annotations", sa.Text),
     sa.Column("pushed_at", sa.BigInteger, nullable=False),
-    # Null until the manifest is pushed again: then the first push is `pushed_at`. An upsert that
-    # returns null has inserted the row.
+    # Null until the manifest is pushed again; until then, `pushed_at` is the first push. An upsert
+    # that returns null has inserted the row.
     sa.Column("first_pushed_at", sa.BigInteger),
     sa.UniqueConstraint("repository_id", "digest"),
     sa.Index(None, "repository_id", "subject", "digest"),
     sqlite_autoincrement=True,
 )
 
-# Apart from the row, so that walking manifests does not read their bytes.
+# In a separate table, so that a scan of manifests does not read their bytes.
 manifest_bytes = sa.Table(
     "manifest_bytes",
     metadata,
@@ -33,9 +33,9 @@ manifest_bytes = sa.Table(
     sa.Column("bytes", sa.LargeBinary, nullable=False),
 )
 
-# What a manifest names. `blob_digest` or `child_digest` repeats `digest` where the content is in
-# this repository, and its foreign key then keeps it there; both are null for what may be absent
-# (sparse images and indexes, layers that are not distributed).
+# References of a manifest. `blob_digest` or `child_digest` repeats `digest` if the content is in
+# this repository, and its foreign key then protects the content. Both are null for content that may
+# be absent (sparse images and indexes, layers that are not distributed).
 manifest_edges = sa.Table(
     "manifest_edges",
     metadata,
@@ -75,9 +75,9 @@ tags = sa.Table(
     sa.Index(None, "repository_id", "digest", "name"),
 )
 
-# When a manifest was last pulled by a tag, and, where `tag` is empty, by its digest. Apart from the
-# manifest and the tag, whose rows pushes lock. Older code deletes manifests and knows no such rows,
-# so they go by themselves.
+# The last pull of a manifest by each tag, and by digest where `tag` is empty. In a separate table,
+# because pushes lock the rows of manifests and tags. ON DELETE CASCADE, because older code deletes
+# manifests and does not know these rows.
 pulls = sa.Table(
     "pulls",
     metadata,

@@ -1,4 +1,4 @@
-"""What the database is under, and what its jobs know."""
+"""Tables of the schema version, database copies, leases and the scrub."""
 
 import sqlalchemy as sa
 
@@ -12,18 +12,18 @@ schema = sa.Table(
     sa.Column("min_reader", sa.Integer, nullable=False),
 )
 
-# At most one row: what `moorage db copy` is doing to this database, or has done. While there is
-# one, triggers on the other tables refuse every change (registry/metadata/moves.py).
+# At most one row: the current or last `moorage db copy` of this database. While it exists, triggers
+# on the other tables refuse every change (registry/metadata/moves.py).
 moves = sa.Table(
     "moves",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("state", TEXT, nullable=False),
-    # Who copies: a run of the command that lost its lease can tell.
+    # Identifies the run of the command, so that it notices if it has lost its lease.
     sa.Column("token", TEXT, nullable=False),
     # The other database, without its password.
     sa.Column("place", TEXT, nullable=False),
-    # When a pause ends whose command died, in microseconds; null: never.
+    # End of the write freeze if the command died, in microseconds; null if it is permanent.
     sa.Column("until", sa.BigInteger),
 )
 
@@ -35,19 +35,19 @@ leases = sa.Table(
     sa.Column("expires_at", sa.BigInteger, nullable=False),
 )
 
-# At most one row: how far the re-reading of all blobs is, or how it ended.
+# At most one row: the progress or the result of the scrub, which re-reads all blobs.
 scrub = sa.Table(
     "scrub",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("running", sa.Boolean, nullable=False),
     sa.Column("started_at", sa.BigInteger, nullable=False),
-    # When the last whole pass ended; null: none has.
+    # End of the last complete pass; null if there is none.
     sa.Column("finished_at", sa.BigInteger),
-    # The last blob and the last manifest that were read; the next are those after them.
+    # The last blob and the last manifest that were read.
     sa.Column("last", DigestText),
     sa.Column("last_manifest", sa.BigInteger),
-    # Of this pass so far.
+    # Counts of the current pass.
     sa.Column("blobs", sa.BigInteger, nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("damaged", sa.BigInteger, nullable=False),

@@ -1,11 +1,11 @@
-"""What is kept, what is dropped, and what can be taken back."""
+"""Tables of legal holds, immutable tags, retention and deleted manifests."""
 
 import sqlalchemy as sa
 
 from registry.metadata.tables.base import ID, TEXT, DigestText, NameText, metadata
 
-# What keeps a manifest whoever wants it to go. The foreign key refuses its deletion by older code
-# too, which asks nobody.
+# Legal holds, which protect a manifest against every deletion. Older code does not check them, but
+# the foreign key refuses its deletions too.
 holds = sa.Table(
     "holds",
     metadata,
@@ -15,7 +15,7 @@ holds = sa.Table(
     sa.Column("reason", TEXT, nullable=False),
     sa.Column("created_by", TEXT, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    # By the database's clock; null: never.
+    # By the database's clock; null if the hold does not expire.
     sa.Column("expires_at", sa.BigInteger),
     sa.ForeignKeyConstraint(
         ["repository_id", "digest"],
@@ -27,7 +27,7 @@ holds = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# Which tags of the repositories of a pattern cannot be moved or deleted.
+# Tags that cannot be moved or deleted, by repository pattern.
 immutable_tags = sa.Table(
     "immutable_tags",
     metadata,
@@ -40,13 +40,13 @@ immutable_tags = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# What is kept and what is dropped in the repositories of a pattern. Ages in microseconds; null:
-# there is no such rule.
+# What is kept and dropped in the repositories of a pattern. Ages are in microseconds; null means
+# that there is no such rule.
 retention_rules = sa.Table(
     "retention_rules",
     metadata,
     sa.Column("pattern", TEXT, primary_key=True),
-    # Patterns of tags, between spaces, which they cannot have.
+    # Patterns of tags, separated by spaces, which a pattern cannot contain.
     sa.Column("keep", TEXT, nullable=False),
     sa.Column("keep_newest", sa.BigInteger),
     sa.Column("newest_by", TEXT, nullable=False),
@@ -56,29 +56,29 @@ retention_rules = sa.Table(
     sa.Column("drop_not_pulled", sa.BigInteger),
     sa.Column("drop_untagged", sa.BigInteger),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
-    # What is not enabled keeps, and drops nothing.
+    # If false, the rules keep but drop nothing.
     sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.false()),
-    # By the database's clock: nothing is dropped before in the repositories of the pattern. A row
-    # without any rule is what is left for that time of one that was removed.
+    # Nothing is dropped in the repositories of the pattern before this time, by the database's
+    # clock. A row without any rule is the rest of removed rules, kept until then.
     sa.Column("waits_until", sa.BigInteger),
 )
 
-# At most one row: the last run of the rules over all repositories, or the one under way.
+# At most one row: the last run of the rules over all repositories, or the current one.
 retention_run = sa.Table(
     "retention_run",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("started_at", sa.BigInteger, nullable=False),
-    # Null: it is under way.
+    # Null while the run is in progress.
     sa.Column("ended_at", sa.BigInteger),
-    # The last repository that is done.
+    # The last processed repository.
     sa.Column("done", TEXT, nullable=False),
-    # How many were dropped.
+    # Numbers of dropped items.
     sa.Column("tags", sa.BigInteger, nullable=False),
     sa.Column("manifests", sa.BigInteger, nullable=False),
 )
 
-# Manifests that were deleted, so that a mistake can be taken back for a grace.
+# Deleted manifests, which can be restored during the grace period.
 removed_manifests = sa.Table(
     "removed_manifests",
     metadata,
@@ -87,8 +87,8 @@ removed_manifests = sa.Table(
     sa.Column("generation", TEXT, primary_key=True),
     sa.Column("media_type", TEXT, nullable=False),
     sa.Column("bytes", sa.LargeBinary, nullable=False),
-    # The digests of the blobs and of the manifests of the repository that it was tied to, between
-    # spaces: it had been proved that they belong to it.
+    # The blobs and the manifests of the repository that it referenced, as digests separated by
+    # spaces. The push proved that they belong to the manifest.
     sa.Column("blobs", TEXT, nullable=False),
     sa.Column("children", TEXT, nullable=False),
     sa.Column("removed_by", TEXT, nullable=False),

@@ -1,10 +1,10 @@
-"""Quotas, and what is counted for them."""
+"""Tables of quotas and usage counters."""
 
 import sqlalchemy as sa
 
 from registry.metadata.tables.base import ID, TEXT, DigestText, metadata
 
-# How many bytes of distinct blobs and of manifests the repositories of a pattern may have.
+# The bytes of distinct blobs and of manifests that the repositories of a pattern may use.
 quotas = sa.Table(
     "quotas",
     metadata,
@@ -12,30 +12,31 @@ quotas = sa.Table(
     sa.Column("pattern", TEXT, nullable=False, unique=True),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    # The last repository, by name, that was there before the quota and is counted; null: all are.
+    # The last repository, by name, of the recount of content older than the quota; null if the
+    # recount is complete.
     sa.Column("counted_to", TEXT),
     sqlite_autoincrement=True,
 )
 
-# What is counted for a quota: once, or once for each namespace (`*/**`). Without the quota, which
-# goes first, it is what is left to be swept.
+# Usage counters of a quota: one, or one for each namespace (`*/**`). Counters outlive their quota
+# until a job deletes them.
 tallies = sa.Table(
     "tallies",
     metadata,
     sa.Column("id", ID, primary_key=True),
     sa.Column("quota_id", ID, nullable=False),
-    # The first part of the names; empty where all are counted together.
+    # The first part of the names; empty if all repositories are counted together.
     sa.Column("namespace", TEXT, nullable=False),
-    # When the bytes of the tally were last compared with what is stored, by the database's clock.
+    # Time of the last comparison with the stored content, by the database's clock.
     sa.Column("checked_at", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("quota_id", "namespace"),
     sa.Index(None, "checked_at"),
     sqlite_autoincrement=True,
 )
 
-# The repository's blobs are counted in the tally. Changed only by who holds the repository alone.
-# So are its manifests, since `manifests_counted_at`. Null in rows that older versions inserted,
-# which count blobs alone: a job counts the manifests.
+# Repositories whose blobs the counter counts. Changed only under an exclusive lock of the
+# repository. Manifests are counted since `manifests_counted_at`. It is null in rows that older
+# versions inserted, which count only blobs, until a job counts the manifests.
 tally_repositories = sa.Table(
     "tally_repositories",
     metadata,
@@ -51,7 +52,7 @@ tally_repositories = sa.Table(
     ),
 )
 
-# In how many repositories of the tally a blob is.
+# Number of repositories of the counter that have a blob.
 tally_blobs = sa.Table(
     "tally_blobs",
     metadata,
@@ -60,7 +61,7 @@ tally_blobs = sa.Table(
     sa.Column("links", sa.BigInteger, nullable=False),
 )
 
-# The bytes of a tally are the sum of its shards: no row that everybody waits for.
+# The bytes of a counter are the sum of its shards, so that transactions do not wait for one row.
 tally_shards = sa.Table(
     "tally_shards",
     metadata,

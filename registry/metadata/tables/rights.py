@@ -1,4 +1,4 @@
-"""Who may do what, and the keys that sign it."""
+"""Tables of the access policy and of signing keys."""
 
 import sqlalchemy as sa
 
@@ -16,7 +16,7 @@ grants = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# One row: grows with every change of who may do what, in the change's own transaction.
+# One row: the number of the last policy change, updated in the transaction of the change.
 policy_head = sa.Table(
     "policy_head",
     metadata,
@@ -24,7 +24,7 @@ policy_head = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False),
 )
 
-# What each of those numbers changed, for processes that know the policy of a number before.
+# The parts of the policy that each number changed, for processes that have an earlier policy.
 policy_changes = sa.Table(
     "policy_changes",
     metadata,
@@ -33,7 +33,8 @@ policy_changes = sa.Table(
     sa.Column("key", TEXT, primary_key=True),
 )
 
-# When a name last lost its repository: tokens from before are not good for the next one.
+# The last removal of each repository name. Tokens issued before are not valid for the next
+# repository of that name.
 removed_repositories = sa.Table(
     "removed_repositories",
     metadata,
@@ -43,7 +44,7 @@ removed_repositories = sa.Table(
     sa.Index(None, "removed_at"),
 )
 
-# The public half; the private one is in the vault.
+# Public halves of signing keys. The private halves are in the key store.
 signing_keys = sa.Table(
     "signing_keys",
     metadata,
@@ -54,7 +55,7 @@ signing_keys = sa.Table(
     sa.Column("changed_at", sa.BigInteger, nullable=False),
 )
 
-# Private keys, encrypted, where replicas share them (design D12).
+# Key store: encrypted private keys that replicas share (design D12).
 vault = sa.Table(
     "vault",
     metadata,

@@ -1,4 +1,4 @@
-"""Upload sessions."""
+"""The table of upload sessions."""
 
 import sqlalchemy as sa
 
@@ -9,28 +9,28 @@ uploads = sa.Table(
     metadata,
     sa.Column("id", TEXT, primary_key=True),
     sa.Column("repository", NameText, nullable=False),
-    # Null: the repository did not exist when the session began.
+    # Null if the repository did not exist when the session began.
     sa.Column("repository_generation", TEXT),
     sa.Column("principal", TEXT, nullable=False),
     sa.Column("algorithm", TEXT, nullable=False),
     sa.Column("offset", sa.BigInteger, nullable=False),
-    # The digest of the first `offset` bytes, where they were hashed without a gap.
+    # The digest of the first `offset` bytes, if all of them were hashed.
     sa.Column("prefix", DigestText),
     sa.Column("store", TEXT, nullable=False),
     sa.Column("generation", TEXT, nullable=False),
-    # The key the bytes may appear under: set, and committed, before they do.
+    # The key under which the bytes may appear; committed before they do.
     sa.Column("key", TEXT),
-    # For stores that take bytes in parts: what each part is called there, as JSON of the store.
+    # The state of stores that take bytes in parts, as JSON of the store.
     sa.Column("parts", sa.Text),
-    # Fencing for stores whose claims are rows: grows with each claim.
+    # Fencing token for stores whose claims are rows: grows with each claim.
     sa.Column("claim", sa.BigInteger, nullable=False),
-    # Until when such a claim keeps others out; null: nobody holds it.
+    # End of the claim; null if the session is not claimed.
     sa.Column("held_until", sa.BigInteger),
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("active_at", sa.BigInteger, nullable=False),
     sa.Index(None, "active_at"),
-    # What sessions of some repositories have staged together is read from it alone.
+    # Covering index for the bytes staged by the sessions of some repositories.
     sa.Index(None, "repository", "offset"),
-    # How many a principal has open.
+    # Counts the open sessions of a principal.
     sa.Index(None, "principal", "active_at"),
 )
