@@ -1,1 +1,1 @@
-"""SQL: what exists and who may see it. The only importer of SQLAlchemy and Alembic."""
+"""SQL queries and transactions; the only package that imports SQLAlchemy and Alembic."""

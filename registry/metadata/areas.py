@@ -1,7 +1,7 @@
-"""The repositories that a pattern speaks of, as a condition on their names.
+"""Repository patterns as SQL conditions on repository names.
 
-Source: registry/auth/patterns.py, which reads and checks patterns. One more is known here: `*/**`
-is whatever is in a namespace.
+`registry/auth/patterns.py` parses and checks patterns. This module adds one pattern: `*/**`, all
+repositories that are in a namespace.
 """
 
 from typing import Any
@@ -11,21 +11,22 @@ import sqlalchemy as sa
 from registry.metadata.tables import TEXT
 
 EACH = "*/**"
-"""The repositories of every namespace, by namespace."""
+"""All repositories that are in a namespace, counted for each namespace separately."""
 
 _FIRST = "0"
-"""Every name begins with this or a later character; what is no repository's does not."""
+"""Every repository name begins with this or a later character; other values in the column do not.
+"""
 
 
 def is_within(column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
-    """Whether the name in the column is one that the pattern speaks of: a range of an index."""
+    """Return the condition that the name in the column matches the pattern, as an index range."""
     name = sa.type_coerce(column, TEXT)
     if pattern == EACH:
         return sa.and_(name >= _FIRST, name.contains("/"))
     head, slash, tail = pattern.rpartition("/")
     if tail not in {"*", "**"}:
         return name == pattern
-    # "0" follows "/" at once.
+    # "0" is the character after "/".
     below = sa.and_(name > f"{head}/", name < f"{head}0") if slash else name >= _FIRST
     if tail == "**":
         return below

@@ -1,4 +1,4 @@
-"""Rows of the audit log: who signed in, was given a token, changed what anyone may do."""
+"""Rows of the audit log: sign-ins, issued tokens and changes of the access policy."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _a = audit.c
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """One event: `at` in microseconds, `detail` JSON without secrets."""
+    """One event. `at` is in microseconds; `detail` is JSON without secrets."""
 
     number: int
     at: int
@@ -47,7 +47,7 @@ def insert(
     detail: str,
     fold: str = "",
 ) -> None:
-    """Add an event, or count it where there is one of the same `fold` already."""
+    """Add an event, or increase the count of an event with the same `fold`."""
     statement = tx.insert(audit).values(
         at=tx.now,
         actor=actor,
@@ -70,8 +70,9 @@ def insert(
 def list_page(
     tx: Transaction, n: int, *, after: int = 0, since: int = 0, actor: str | None = None
 ) -> list[AuditRow]:
-    """At most `n` events after the number `after` and since `since`, in microseconds; oldest
-    first.
+    """Return at most `n` events after the number `after`, oldest first.
+
+    `since` is a time in microseconds: older events are left out.
     """
     query = sa.select(*_COLUMNS).where(_a.number > after, _a.at >= since)
     if actor is not None:
@@ -80,6 +81,6 @@ def list_page(
 
 
 def delete_before(tx: Transaction, moment: int, n: int) -> int:
-    """Forget at most `n` events before `moment`, in microseconds; how many."""
+    """Delete at most `n` events before `moment`, in microseconds, and return their number."""
     oldest = sa.select(_a.number).where(_a.at < moment).order_by(_a.at).limit(n)
     return tx.execute(sa.delete(audit).where(_a.number.in_(oldest))).rowcount

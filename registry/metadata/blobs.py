@@ -1,4 +1,4 @@
-"""Rows of blobs, and the links that make a blob visible in a repository."""
+"""Rows of blobs, and of the links that make a blob visible in a repository."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -25,19 +25,20 @@ _b, _l, _e = blobs.c, repository_blobs.c, manifest_edges.c
 
 
 class BlobState(StrEnum):
-    """What is known of a blob's bytes."""
+    """The known state of a blob's bytes."""
 
     LIVE = "live"
-    # Absent or of the wrong length when last looked for; live again once they are back.
+    # Absent or of the wrong length when last checked. Becomes live once the bytes are back.
     MISSING = "missing"
-    # They could not be read to the end; only another push heals them.
+    # The bytes could not be read to the end. Only another push repairs the blob.
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """A blob: `size` in bytes, under `key` of the store called `store`. `linked_at`: when it was
-    linked in the repository that it was found in, in microseconds.
+    """A blob of `size` bytes, stored under `key` in `store`.
+
+    `linked_at` is the time, in microseconds, at which it was linked to the repository of the query.
     """
 
     digest: Digest
@@ -64,7 +65,7 @@ def _made(row: sa.Row[*tuple[Any, ...]]) -> BlobRow:
 
 
 def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | None:
-    """The blob, if it is linked in the repository."""
+    """Return the blob if it is linked to the repository."""
     query = (
         sa.select(*_COLUMNS, _l.linked_at)
         .join(repository_blobs, _l.digest == _b.digest)
@@ -77,7 +78,10 @@ def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | Non
 def find_promised(
     tx: Transaction, name: RepositoryName, digest: Digest
 ) -> tuple[BlobRow, bool] | None:
-    """As `find`, and whether `touch` is needed before anybody is told that the blob is here."""
+    """Return the blob as in `find`, and whether it needs a `touch`.
+
+    If so, it must be touched before a response confirms that it exists.
+    """
     stale = candidates.is_stale(tx, Kind.LINK, _l.repository_id, _l.digest)
     query = (
         sa.select(*_COLUMNS, _l.linked_at, stale)
@@ -91,18 +95,19 @@ def find_promised(
 
 
 def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
-    """Keep the blob in the repository for a grace; the next `ahead` seconds need no other touch.
-    False: it is there no more.
+    """Restart the grace period of the blob's link. Returns False if the link no longer exists.
+
+    For the next `ahead` seconds no other `touch` is needed.
     """
     repository = find_repository(tx, name)
     if repository is not None:
         candidates.touch(tx, Kind.LINK, repository.id, digest, ahead)
-    # What is no candidate any more is kept by a manifest, or has gone.
+    # If it is no longer a candidate, a manifest uses it or it was removed.
     return find(tx, name, digest) is not None
 
 
 def find_anywhere(tx: Transaction, digest: Digest, *, keep: bool = False) -> BlobRow | None:
-    """The blob, wherever it is linked. `keep` holds it against removal."""
+    """Return the blob, whichever repositories link it. `keep` locks it against removal."""
     query = sa.select(*_COLUMNS).where(_b.digest == digest)
     if keep:
         query = query.with_for_update(read=True, key_share=True)
@@ -112,8 +117,10 @@ def find_anywhere(tx: Transaction, digest: Digest, *, keep: bool = False) -> Blo
 def list_repositories(
     tx: Transaction, digest: Digest, n: int, among: Collection[RepositoryName] | None = None
 ) -> list[RepositoryName]:
-    """At most `n` repositories, of those `among` or of all, that link the blob, in no order: an
-    order would take longer the more there are.
+    """Return at most `n` repositories that link the blob, in no order.
+
+    `among` restricts the search to these repositories. Sorting would take longer the more links
+    there are.
     """
     query = (
         sa.select(repositories.c.name)
@@ -127,7 +134,7 @@ def list_repositories(
 
 
 def put(tx: Transaction, blob: BlobRow) -> None:
-    """Insert the row, or point an existing one at new bytes."""
+    """Insert the row, or point an existing row at new bytes."""
     insert = tx.insert(blobs).values(
         digest=blob.digest,
         size=blob.size,
@@ -152,36 +159,40 @@ def put(tx: Transaction, blob: BlobRow) -> None:
 
 
 def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
-    """The blob, locked against every change, its birth included, until the transaction ends."""
+    """Return the blob, locked against every change until the transaction ends.
+
+    If there is no row, its insertion is locked too.
+    """
     query = sa.select(*_COLUMNS).where(_b.digest == digest).with_for_update()
     found = _row(tx.execute(query).one_or_none())
     if found is None:
-        # Without this, of two that find none the second would overwrite the first one's key.
+        # Without this lock, two transactions that both find no row would both insert one, and the
+        # second would overwrite the key of the first.
         tx.lock_name(str(digest))
         found = _row(tx.execute(query).one_or_none())
     return found
 
 
 def lock_idle(tx: Transaction, digests: Collection[Digest]) -> list[BlobRow]:
-    """Those of the blobs that nobody else holds now, locked as by `lock`, in order of digests."""
+    """Return those of the blobs that no other transaction locks, locked as by `lock`, by digest."""
     query = sa.select(*_COLUMNS).where(_b.digest.in_(digests)).order_by(_b.digest)
     found = tx.execute(query.with_for_update(skip_locked=True))
     return [row for row in map(_row, found) if row is not None]
 
 
 def delete(tx: Transaction, digests: Collection[Digest]) -> None:
-    """Remove blobs that no repository links, locked by the caller."""
+    """Delete blobs that no repository links. The caller has locked them."""
     tx.execute(sa.delete(blobs).where(_b.digest.in_(digests)))
 
 
 def measure_each(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, int]:
-    """The sizes of those of the blobs that there are, in bytes."""
+    """Return the size in bytes of each of the blobs that exists."""
     query = sa.select(_b.digest, _b.size).where(_b.digest.in_(digests))
     return {row.digest: row.size for row in tx.execute(query)}
 
 
 def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
-    """Set the state, unless the row has another key or state by now; whether it did."""
+    """Set the state and return True, unless the row's key or state has changed since the read."""
     query = sa.update(blobs).where(
         _b.digest == blob.digest, _b.key == blob.key, _b.state == blob.state.value
     )
@@ -189,7 +200,7 @@ def set_state(tx: Transaction, blob: BlobRow, state: BlobState) -> bool:
 
 
 def list_stores(tx: Transaction) -> list[str]:
-    """The names of all stores that hold blobs, each found by one step in the index."""
+    """Return the names of all stores that have blobs, with one index step for each store."""
     found: list[str] = []
     while True:
         query = sa.select(sa.func.min(_b.store))
@@ -202,7 +213,7 @@ def list_stores(tx: Transaction) -> list[str]:
 
 
 def list_in(tx: Transaction, store: str, last: Digest | None, n: int) -> list[BlobRow]:
-    """At most `n` blobs of the store, after digest `last`, in order of digests."""
+    """Return at most `n` blobs of the store after the digest `last`, in digest order."""
     query = sa.select(*_COLUMNS).where(_b.store == store)
     if last is not None:
         query = query.where(_b.digest > last)
@@ -210,13 +221,13 @@ def list_in(tx: Transaction, store: str, last: Digest | None, n: int) -> list[Bl
 
 
 def list_after(tx: Transaction, last: Digest | None, n: int) -> list[BlobRow]:
-    """At most `n` blobs of all stores, after digest `last`, in order of digests."""
+    """Return at most `n` blobs of all stores after the digest `last`, in digest order."""
     query = sa.select(*_COLUMNS).order_by(_b.digest).limit(n)
     return _rows(tx, query if last is None else query.where(_b.digest > last))
 
 
 def list_keyed(tx: Transaction, store: str, last: str, upto: str | None, n: int) -> list[BlobRow]:
-    """At most `n` blobs of the store whose keys are after `last` and not after `upto`, by key."""
+    """Return at most `n` blobs of the store with keys after `last` and up to `upto`, by key."""
     query = sa.select(*_COLUMNS).where(_b.store == store, _b.key > last)
     if upto is not None:
         query = query.where(_b.key <= upto)
@@ -224,7 +235,7 @@ def list_keyed(tx: Transaction, store: str, last: str, upto: str | None, n: int)
 
 
 def list_in_state(tx: Transaction, state: BlobState, last: Digest | None, n: int) -> list[BlobRow]:
-    """At most `n` blobs of which that is known, after digest `last`, in order of digests."""
+    """Return at most `n` blobs in this state after the digest `last`, in digest order."""
     query = sa.select(*_COLUMNS).where(_b.state == state.value)
     if last is not None:
         query = query.where(_b.digest > last)
@@ -232,7 +243,7 @@ def list_in_state(tx: Transaction, state: BlobState, last: Digest | None, n: int
 
 
 def measure(tx: Transaction, store: str | None = None) -> tuple[int, int]:
-    """How many blobs the store holds, or all do, and their bytes."""
+    """Return the number of blobs and their bytes, of one store or of all."""
     query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_b.size), 0))
     if store is not None:
         query = query.where(_b.store == store)
@@ -241,7 +252,7 @@ def measure(tx: Transaction, store: str | None = None) -> tuple[int, int]:
 
 
 def count_not_live(tx: Transaction) -> int:
-    # Not `!=`, which reads the whole index.
+    # Not `!=`, which would read the whole index.
     query = sa.select(sa.func.count()).where(
         _b.state.in_([state.value for state in BlobState if state is not BlobState.LIVE])
     )
@@ -249,7 +260,7 @@ def count_not_live(tx: Transaction) -> int:
 
 
 def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
-    """Make the blob visible in the repository, also for manifests that waited for it."""
+    """Link the blob to the repository, and resolve manifest edges that waited for it."""
     here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
     held = sa.select(_l.digest).where(here).with_for_update(read=True, key_share=True)
     insert = (
@@ -260,7 +271,7 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
     )
     tx.queue((repository.id, Kind.LINK, digest))
     while tx.execute(insert).first() is None:
-        # A link that is there is held; one that was on its way out when we came is made again.
+        # An existing link is locked. If a concurrent transaction deleted it, insert it again.
         if tx.execute(held).first() is not None:
             return
     tallies.add(tx, repository.id, digest)
@@ -280,8 +291,10 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
 def unlink(
     tx: Transaction, repository: RepositoryRow, graces: Mapping[Digest, int | None]
 ) -> set[Digest]:
-    """Take blobs out of the repository (locked by the caller); those that were in it. With each:
-    when the grace of the blob itself began, if that is not now.
+    """Unlink blobs from the repository and return those that were linked.
+
+    The caller has locked the repository. Each blob is queued for garbage collection. `graces` has
+    the start of its grace period in microseconds, or None for now.
     """
     here = sa.and_(_l.repository_id == repository.id, _l.digest.in_(graces))
     gone = set(tx.execute(sa.delete(repository_blobs).where(here).returning(_l.digest)).scalars())
@@ -293,7 +306,7 @@ def unlink(
 
 
 def list_users(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[Digest]:
-    """At most 20 manifests of the repository that use the blob."""
+    """Return at most 20 manifests of the repository that use the blob."""
     query = (
         sa.select(manifests.c.digest)
         .join(manifest_edges, _e.manifest_id == manifests.c.id)
@@ -308,9 +321,10 @@ def list_users(tx: Transaction, repository: RepositoryRow, digest: Digest) -> li
 def list_linked(
     tx: Transaction, repository: RepositoryRow, digests: list[Digest]
 ) -> dict[Digest, BlobState]:
-    """Those of `digests` that are linked in the repository, held against unlinking.
+    """Return those of `digests` that are linked to the repository, locked against unlinking.
 
-    Locked in digest order: two transactions that lock the same rows in two orders deadlock.
+    They are locked in digest order: two transactions that lock the same rows in different orders
+    deadlock.
     """
     found: dict[Digest, BlobState] = {}
     for chunk in in_chunks(digests):

@@ -1,8 +1,8 @@
-"""A call to PostgreSQL: work on a thread for somebody whose patience ends.
+"""PostgreSQL calls on a thread, with a deadline.
 
-A server that is frozen, or cut off, answers nothing, not even that it is: only the clock tells.
-A thread that waits for its answer cannot be cancelled, so the connection under it is shut, and the
-thread is free for the next in a moment.
+A server that is frozen or cut off sends no answer and no error, so only a timeout detects it. The
+thread that waits for the answer cannot be cancelled. Instead its connection is shut down, which
+frees the thread at once.
 """
 
 import asyncio
@@ -24,30 +24,35 @@ from storage.settled import settled
 T = TypeVar("T")
 
 PATIENCE = 3.5
-"""Seconds that a request waits for the database, waiting for a free thread included."""
+"""Seconds that a request waits for the database, including the wait for a free thread."""
 
 LONG = 60.0
-"""Patience for work that grows with what is there, as long as the database answers others."""
+"""Timeout in seconds for work that grows with the data, while the database answers other queries.
+"""
 
 UNAVAILABLE = "the database cannot answer now"
 
 _LOOK_EVERY = 1.0
 
 _SLOW = 0.5
-"""Seconds from which an answer counts as waited for."""
+"""Seconds after which an answer counts as slow."""
 
 _waited: ContextVar[tuple[float, float]] = ContextVar("waited", default=(0.0, 0.0))
-"""For how long whoever runs in this context has waited for slow answers, and until when, by
-`time.monotonic`. Each second that passes since is one of them forgotten.
+"""Seconds that this context has spent on slow answers, and the `time.monotonic` of its last update.
+
+The sum shrinks by one for each second that passes.
 """
 
 
 class GivenUpError(Exception):
-    """Nobody waits for the call any more."""
+    """No caller waits for the call any more."""
 
 
 class Call(Generic[T]):
-    """One call. `run` is given it and does the work, each piece of it `using` a connection."""
+    """One call on a thread.
+
+    `run` receives the call and does the work. It wraps each use of a connection in `using`.
+    """
 
     def __init__(self, threads: Executor, run: "Callable[[Call[T]], T]") -> None:
         self._lock = threading.Lock()
@@ -61,12 +66,12 @@ class Call(Generic[T]):
 
     @contextlib.contextmanager
     def using(self, connection: sa.Connection) -> Iterator[None]:
-        """While `connection` is used; GivenUpError if nobody waits for that any more."""
+        """Use `connection` within this context. Raises GivenUpError if no caller waits any more."""
         number = connection.connection.dbapi_connection.fileno()  # type: ignore[union-attr]
         with self._lock:
             if self._given_up:
                 raise GivenUpError
-            # A number of our own: the driver may close its own, and another file be given it.
+            # A duplicate, because the driver may close its descriptor and the number may be reused.
             self._socket = socket.socket(socket.AF_UNIX, fileno=os.dup(number))
         try:
             yield
@@ -76,7 +81,7 @@ class Call(Generic[T]):
                 self._socket = None
 
     def give_up(self) -> bool:
-        """Wait no more; whether the work has begun, and fails in a moment now."""
+        """Stop waiting. Returns True if the work had begun, in which case it now fails at once."""
         with self._lock:
             self._given_up = True
             if self._socket is None:
@@ -93,12 +98,14 @@ async def answer(
     *,
     to_the_end: bool = False,
 ) -> T:
-    """The result of the call that `begin` begins; DatabaseUnavailableError when patience ends.
-    Work that had begun has ended then, one way or the other. `to_the_end`: also if cancelled.
+    """Return the result of the call that `begin` starts.
 
-    Whoever asks several times does not wait as long each time, nor does what cleans up after him:
-    what was waited lately counts too. `look` asks the database something small: without an
-    answer to it nobody waits longer than PATIENCE.
+    Raises DatabaseUnavailableError at the timeout (`patience`, in seconds). Work that had begun has
+    ended by then, with or without success. With `to_the_end` this also holds after a cancellation.
+
+    A caller that asks several times does not get the full timeout each time, and neither does its
+    cleanup: the time of recent slow answers is subtracted. `look` sends a small query. While that
+    is not answered, no call waits longer than PATIENCE.
     """
     started = time.monotonic()
     waited, until = _waited.get()
@@ -127,7 +134,7 @@ async def _wait(call: Call[T], look: Callable[[], Awaitable[object]], patience: 
             if patience > PATIENCE and not future.done():
                 await look()
     except asyncio.CancelledError:
-        # Who asked has gone; nobody is to learn how it ends, but it has to.
+        # The caller is gone, so nobody reads the result, but the work must still end.
         future.cancel()
         left = min(PATIENCE, deadline - time.monotonic())
         asyncio.get_running_loop().call_later(left, call.give_up)

@@ -1,4 +1,4 @@
-"""The queue of what may have to go. `Transaction.queue` fills it."""
+"""The garbage collection queue, filled by `Transaction.queue`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SECOND = 1_000_000
 
 @dataclass(frozen=True, slots=True, order=True)
 class Candidate:
-    """Something to look at. `since` in microseconds: from when its grace counts."""
+    """An item to examine. `since` is the start of its grace period, in microseconds."""
 
     since: int
     repository_id: int
@@ -28,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was found. `is_idle`: whether it is there, and nothing keeps it."""
+    """The result for one candidate. `is_idle`: it exists and has no retainer."""
 
     candidate: Candidate
     is_idle: bool
@@ -42,12 +42,18 @@ def _candidate(row: Sequence[Any]) -> Candidate:
 
 
 def _now(tx: Transaction) -> sa.ColumnElement[int]:
-    """The database's clock, read once: an index is of no use for what is read for every row."""
+    """Return the database's clock, read once per statement.
+
+    An index cannot be used for a value that is read again for every row.
+    """
     return sa.select(tx.read_clock()).scalar_subquery()
 
 
 def list_due(tx: Transaction, until: int, n: int, last: Candidate | None = None) -> list[Candidate]:
-    """At most `n` candidates whose grace began not after `until`, the oldest first, from `last`."""
+    """Return at most `n` candidates whose grace period began by `until`, oldest first.
+
+    `last` is the candidate to continue after.
+    """
     query = sa.select(*_COLUMNS).where(_c.parked == "", _c.since <= until)
     if last is not None:
         after = (last.since, last.repository_id, last.kind.value, last.digest)
@@ -62,8 +68,9 @@ def _literals(values: Sequence[Any]) -> list[sa.ColumnElement[Any]]:
 def judge(
     tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest], until: int
 ) -> list[Judged]:
-    """Those of the candidates whose grace began not after `until`, as they are now, in order of
-    digests. To act on it, `lock` them in a statement before.
+    """Return the current state of those candidates whose grace period began by `until`, by digest.
+
+    To act on the result, call `lock` in an earlier statement.
     """
     kept = reasons.is_kept(kind, _c.repository_id, _c.digest)
     query = (
@@ -77,7 +84,7 @@ def judge(
 def lock(
     tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]
 ) -> list[Digest]:
-    """Those of the candidates that nobody queues anew or touches at this moment, kept from it."""
+    """Lock those candidates that no other transaction is queueing or touching, and return them."""
     query = sa.select(_c.digest).where(_of(kind, repository_id, digests)).order_by(_c.digest)
     return list(tx.execute(query.with_for_update(skip_locked=True)).scalars())
 
@@ -96,8 +103,10 @@ def is_stale(
     repository_id: sa.ColumnElement[int],
     digest: sa.ColumnElement[Any],
 ) -> sa.ColumnElement[bool]:
-    """Whether nothing keeps it but a grace that began before now: who promises that it stays has to
-    `touch` it. Whatever is kept now gets a grace of its own when it no longer is.
+    """Return the condition that only a grace period that began earlier retains the item.
+
+    Such an item has to be touched before a response confirms that it exists. An item with a
+    retainer gets a new grace period when it loses the last one.
     """
     waits = (
         sa.select(_c.digest)
@@ -109,8 +118,9 @@ def is_stale(
 
 
 def touch(tx: Transaction, kind: Kind, repository_id: int, digest: Digest, ahead: float) -> bool:
-    """Let its grace begin in `ahead` seconds, so that until then nobody has to touch it again;
-    False: it is no candidate any more.
+    """Restart the grace period `ahead` seconds from now; until then no other touch is needed.
+
+    Returns False if the item is no longer a candidate.
     """
     query = sa.update(candidates).where(_of(kind, repository_id, [digest]))
     since = tx.read_clock() + int(ahead * SECOND)
@@ -122,20 +132,20 @@ def _of(kind: Kind, repository_id: int, digests: Sequence[Digest]) -> sa.ColumnE
 
 
 def delete(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]) -> None:
-    """Forget candidates: they are gone, or something keeps them."""
+    """Remove candidates that were deleted or that have a retainer."""
     if digests:
         tx.execute(sa.delete(candidates).where(_of(kind, repository_id, digests)))
 
 
 def postpone(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]) -> None:
-    """Look at them again when another grace is over."""
+    """Restart the grace period."""
     if digests:
         query = sa.update(candidates).where(_of(kind, repository_id, digests))
         tx.execute(query.values(since=tx.read_clock()))
 
 
 def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: str) -> None:
-    """Look at manifests again when the rules are no longer those of this fingerprint."""
+    """Set manifests aside until the rules differ from those with this fingerprint."""
     if digests:
         query = sa.update(candidates).where(_of(Kind.MANIFEST, repository_id, digests))
         tx.execute(query.values(parked=rules))
@@ -144,8 +154,10 @@ def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: 
 def list_last(
     tx: Transaction, repository_id: int, digests: Sequence[Digest], until: int
 ) -> set[Digest]:
-    """Those of the blobs, whose links to the repository go, that no other link keeps: all others
-    go too, and are of repositories with higher ids, so that each blob is counted once.
+    """Return the blobs that no other link retains once this repository's links are removed.
+
+    Other links that are due for removal do not count, but only in repositories with higher IDs.
+    Each blob is therefore returned for one repository only.
     """
     here, other, waiting = repository_blobs.alias(), repository_blobs.alias(), candidates.alias()
     goes = sa.and_(
@@ -173,35 +185,38 @@ def find(tx: Transaction, kind: Kind, repository_id: int, digest: Digest) -> Can
 
 
 def count_due(tx: Transaction, until: int) -> int:
-    """How many `list_due` would give in all."""
+    """Return the number of candidates that `list_due` would return without a limit."""
     query = sa.select(sa.func.count()).where(_c.parked == "", _c.since <= until)
     return int(tx.execute(query).scalar_one())
 
 
 def is_any_odd(tx: Transaction, rules: str, latest: int) -> bool:
-    """Whether `wake` or `heal` would find any."""
+    """Return whether `wake` or `heal` would change any row."""
     odd = (*_parked_by_others(rules), _is_ahead(latest))
     found = (sa.select(_c.digest).where(each).limit(1) for each in odd)
     return any(tx.execute(query).first() is not None for query in found)
 
 
 def wake(tx: Transaction, rules: str, n: int) -> None:
-    """Let at most `n` be looked at again that were parked by other rules. Their grace begins now:
-    nobody noted who was told of them while the rules kept them.
+    """Return at most `n` manifests to the queue that other rules had parked.
+
+    Their grace period begins now, because requests that confirmed them while the rules retained
+    them were not recorded.
     """
     for others in _parked_by_others(rules):
         tx.execute(_update_some(others, n).values(parked="", since=tx.read_clock()))
 
 
 def heal(tx: Transaction, latest: int, n: int) -> None:
-    """Let the grace begin now of at most `n` for which it begins after `latest`: the clock was
-    wrong when they were queued.
+    """Restart the grace period of at most `n` candidates for which it begins after `latest`.
+
+    The clock was wrong when they were queued.
     """
     tx.execute(_update_some(_is_ahead(latest), n).values(since=tx.read_clock()))
 
 
 def _parked_by_others(rules: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    """Two ranges of an index, where an inequality would read all of it."""
+    """Return two index ranges, because an inequality would read the whole index."""
     return sa.and_(_c.parked > "", _c.parked < rules), _c.parked > rules
 
 
@@ -216,15 +231,16 @@ def _update_some(which: sa.ColumnElement[bool], n: int) -> sa.Update:
 
 
 def count(tx: Transaction) -> dict[Kind, int]:
-    """How many wait to be looked at."""
+    """Return the number of candidates in the queue, by kind."""
     query = sa.select(_c.kind, sa.func.count()).where(_c.parked == "").group_by(_c.kind)
     found = {Kind(kind): int(number) for kind, number in tx.execute(query)}
     return {kind: found.get(kind, 0) for kind in Kind}
 
 
 def find_next(tx: Transaction, until: int) -> tuple[int, int | None]:
-    """How many candidates have a grace that began after `until`, and when the first of those began,
-    in microseconds.
+    """Return the number of candidates whose grace period began after `until`, and its first start.
+
+    Times are in microseconds.
     """
     query = sa.select(sa.func.count(), sa.func.min(_c.since))
     count, first = tx.execute(query.where(_c.parked == "", _c.since > until)).one()
@@ -232,7 +248,7 @@ def find_next(tx: Transaction, until: int) -> tuple[int, int | None]:
 
 
 def count_parked(tx: Transaction) -> int:
-    """How many untagged manifests stay because the rules keep such."""
+    """Return the number of untagged manifests that only the rules retain."""
     kept = reasons.is_kept(Kind.MANIFEST, _c.repository_id, _c.digest)
     query = sa.select(sa.func.count()).where(
         _c.parked > "", _is_present(Kind.MANIFEST), sa.not_(kept)

@@ -1,4 +1,4 @@
-"""Reading the change feed."""
+"""Queries of the change feed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ _f = feed.c
 
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
-    """One change: `number` in commit order without gaps, `at` in microseconds."""
+    """One change. `number` has no gaps and is in commit order; `at` is in microseconds."""
 
     number: int
     at: int
@@ -48,13 +48,16 @@ def _row(row: sa.Row[*tuple[Any, ...]]) -> ChangeRow:
 
 
 def list_after(tx: Transaction, number: int, n: int) -> list[ChangeRow]:
-    """At most `n` changes after `number`, in order."""
+    """Return at most `n` changes after `number`, in order."""
     query = sa.select(*_COLUMNS).where(_f.number > number).order_by(_f.number).limit(n)
     return [_row(row) for row in tx.execute(query)]
 
 
 def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list[ChangeRow]:
-    """The latest `n` changes of a tag, newest first, through all lives of its repository."""
+    """Return the latest `n` changes of a tag, newest first.
+
+    Includes changes in earlier repositories of the same name.
+    """
     query = (
         sa.select(*_COLUMNS)
         .where(_f.repository == name, _f.tag == str(tag))
@@ -67,7 +70,7 @@ def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list
 def find_of_tag_at(
     tx: Transaction, name: RepositoryName, tag: Tag, at: int | None
 ) -> ChangeRow | None:
-    """The last change of a tag up to a moment, in microseconds; None: up to now."""
+    """Return the last change of a tag up to a time in microseconds, by default up to now."""
     query = sa.select(*_COLUMNS).where(_f.repository == name, _f.tag == str(tag))
     if at is not None:
         query = query.where(_f.at <= at)
@@ -78,7 +81,7 @@ def find_of_tag_at(
 def find_digest_before(
     tx: Transaction, name: RepositoryName, tag: Tag, digest: Digest | None
 ) -> Digest | None:
-    """The last that the tag pointed at, other than `digest`."""
+    """Return the last digest that the tag pointed at, other than `digest`."""
     query = sa.select(_f.digest).where(
         _f.repository == name, _f.tag == str(tag), _f.digest.is_not(None)
     )
@@ -88,8 +91,8 @@ def find_digest_before(
 
 
 def find_end(tx: Transaction, generation: str) -> ChangeRow | None:
-    """The end of a repository, which was that of its tags too."""
-    # As text: an index of some rows is used where the statement itself says that it is of those.
+    """Return the deletion of a repository, which also ended its tags."""
+    # A literal, because a partial index is used only if the statement itself repeats its condition.
     ended: sa.ColumnElement[str] = sa.literal_column(f"'{Change.REPOSITORY_DELETE.value}'")
     query = sa.select(*_COLUMNS).where(_f.generation == generation, _f.kind == ended)
     row = tx.execute(query).one_or_none()

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: how they are opened, shared by readers and writers, and given back."""
+"""Connections to PostgreSQL: options, and the pool that readers and writers share."""
 
 import contextlib
 import threading
@@ -13,21 +13,21 @@ from registry.metadata.fair_pool import FairPool
 from registry.metadata.pool_settings import DEFAULT, PoolSettings
 
 WAIT = 3.5
-"""Seconds that a caller waits for a connection: as long as a request waits for the database."""
+"""Seconds that a caller waits for a connection, as long as a request waits for the database."""
 
 IDLE = 30.0
-"""Seconds after which an idle connection is closed, so that other processes can have it."""
+"""Seconds after which an idle connection is closed, so that other processes can use it."""
 
 _TRIM_EVERY = 10.0
 
 _FULL_WAIT = 2.0
-"""Seconds in which a connection may become free, on a server that has none left for this process.
+"""Seconds to wait for a free connection if the server has none left for this process.
 
-Readiness is asked for with less patience than WAIT, and has to name the reason.
+Shorter than WAIT, because readiness checks have a shorter timeout and must report the reason.
 """
 
 _FULL_PAUSE = 0.1
-"""Seconds between two attempts to connect to a server that has no connection for this process."""
+"""Seconds between two attempts to connect to a server that has no free connection."""
 
 _RENEW_PAUSE = 1.0
 """Seconds for which connections are kept after they were replaced."""
@@ -35,12 +35,12 @@ _RENEW_PAUSE = 1.0
 _ENCODING = "UTF8"
 
 _SESSION = {
-    # All questions are small: to compile one takes longer than to answer it.
+    # All queries are small: compiling one takes longer than running it.
     "jit": "off",
-    # The server gives up before we do: what it tells keeps its connection.
+    # The server times out before the client does, so that the connection stays usable.
     "lock_timeout": "2500ms",
     "statement_timeout": "3s",
-    # A client cut off in the middle would keep its locks for hours, the counter's of the feed too.
+    # A client that is cut off would keep its locks for hours, including that of the feed's counter.
     "idle_in_transaction_session_timeout": "4s",
 }
 
@@ -52,7 +52,7 @@ _KEEPALIVES = {
 
 _CONNECT = {
     "connect_timeout": 3,
-    # A server that has vanished answers nothing, not even that it has.
+    # A server that has vanished closes no connection.
     "tcp_user_timeout": 4000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -60,13 +60,13 @@ _CONNECT = {
 }
 
 LOCAL_SETTINGS = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in _SESSION.items())
-"""What a transaction begins with where sessions cannot be relied on."""
+"""Timeouts set at the start of each transaction if a pooler may change the session."""
 
 READ_ONLY = "25006"
-"""SQLSTATE read_only_sql_transaction: the server is a standby, or was made read-only."""
+"""SQLSTATE read_only_sql_transaction: the server is a standby or was made read-only."""
 
 _FULL = (
-    # PostgreSQL sends SQLSTATE 53300 with these, but libpq drops it where no session was made.
+    # PostgreSQL sends SQLSTATE 53300 with these, but libpq drops it if no session was made.
     "too many clients",
     "too many connections",
     "remaining connection slots are reserved",
@@ -76,7 +76,7 @@ _FULL = (
 
 
 def find_connect_options(url: sa.URL, pool: PoolSettings) -> dict[str, Any]:
-    """Connection parameters that keep statements from hanging and standbys from being used."""
+    """Return connection parameters that limit the time of statements and reject standbys."""
     options: dict[str, Any] = {**_CONNECT, **_find_common_options(url)}
     if not pool.transaction_pooling:
         settings = {**_SESSION, **_KEEPALIVES}
@@ -87,7 +87,7 @@ def find_connect_options(url: sa.URL, pool: PoolSettings) -> dict[str, Any]:
 def _find_common_options(url: sa.URL) -> dict[str, Any]:
     options = {"client_encoding": "utf8", "application_name": "moorage"}
     if "target_session_attrs" not in url.query:
-        # A standby lags behind: it would show deleted tags and honour revoked rights.
+        # A standby lags behind: it would show deleted tags and accept revoked permissions.
         options["target_session_attrs"] = "primary"
     return options
 
@@ -105,21 +105,23 @@ def require_utf8(connection: Any) -> None:
 
 
 def is_full(error: Exception) -> bool:
-    """Whether a connection was refused because the server has none left."""
+    """Return whether a connection was refused because the server has none left."""
     text = str(error)
     return any(each in text for each in _FULL)
 
 
 def open_engine(url: sa.URL, pool: PoolSettings = DEFAULT) -> sa.Engine:
-    """An engine whose statements cannot hang. Connections are not tested before use: it would
-    double the time of a read. A caller that finds a lost one takes another.
+    """Return an engine with timeouts on all statements.
+
+    Connections are not tested before use, because that would double the time of a read. A caller
+    whose connection is lost takes another one.
     """
     engine = sa.create_engine(
         url,
         poolclass=FairPool,
         pool_size=pool.readers + pool.writers,
         pool_timeout=WAIT,
-        hide_parameters=True,  # an error is logged, and must show no hash of a password
+        hide_parameters=True,  # errors are logged, and must not show password hashes
         connect_args=find_connect_options(url, pool) | find_driver_options(pool),
     )
     _require_utf8(engine)
@@ -127,9 +129,9 @@ def open_engine(url: sa.URL, pool: PoolSettings = DEFAULT) -> sa.Engine:
 
 
 def open_plain_engine(url: sa.URL, **options: Any) -> sa.Engine:
-    """An engine for one long task, such as a migration: no pool and no time-outs.
+    """Return an engine for one long task, such as a migration, without a pool and without timeouts.
 
-    It works through a pooler as well, which may give each transaction another session.
+    It also works with a pooler that may give each transaction a different session.
     """
     if url.get_backend_name() == "sqlite":
         return sa.create_engine(url, poolclass=sa.NullPool, **options)
@@ -141,15 +143,15 @@ def open_plain_engine(url: sa.URL, **options: Any) -> sa.Engine:
 
 
 def find_driver_options(pool: PoolSettings) -> dict[str, Any]:
-    """Parameters of psycopg itself."""
-    # A prepared statement belongs to a session, and the next transaction may get another.
+    """Return the parameters of psycopg itself."""
+    # A prepared statement belongs to a session, and the next transaction may get another one.
     return {"prepare_threshold": None} if pool.transaction_pooling else {}
 
 
 def _require_utf8(engine: sa.Engine) -> None:
     @sa.event.listens_for(engine, "do_connect")
     def _connect(dialect: sa.Dialect, _record: object, args: Any, options: Any) -> Any:
-        # Before SQLAlchemy's own questions, which fail with TypeError in other encodings.
+        # Before SQLAlchemy's own queries, which fail with TypeError in other encodings.
         connection = dialect.connect(*args, **options)
         try:
             require_utf8(connection)
@@ -160,20 +162,22 @@ def _require_utf8(engine: sa.Engine) -> None:
 
 
 class WrongServerError(Exception):
-    """A pooler led a transaction to a standby."""
+    """A pooler routed a transaction to a standby."""
 
 
 class Connections:
     """The connections of a process, shared by its readers and writers.
 
-    The server may have fewer left than the pool's size. One is enough: callers wait their turn.
+    The server may have fewer left than the pool's size. One is enough: callers then wait in a
+    queue.
     """
 
     def __init__(self, url: sa.URL, pool: PoolSettings) -> None:
         self.url = url
         self.settings = pool
         self.renewals = 0
-        """How often connections were given up because they lead to the wrong server."""
+        """Number of times that all connections were replaced because they led to the wrong server.
+        """
         self._renewed_at = float("-inf")
         self.engine = open_engine(url, pool)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -188,25 +192,26 @@ class Connections:
 
     @contextlib.contextmanager
     def taken(self, abandoned: Callable[[], bool], *, writing: bool) -> Iterator[sa.Connection]:
-        """A connection. `abandoned` tells whether the caller stopped waiting for it."""
+        """Yield a connection. `abandoned` reports whether the caller has stopped waiting for it."""
         engine = self.engine if writing or self.settings.transaction_pooling else self._reading
         with self._connect(engine, abandoned) as connection:
             yield connection
 
     def prepare(self, connection: sa.Connection) -> None:
-        """Begin a transaction through a pooler: set its time-outs, and refuse a standby.
+        """Begin a transaction through a pooler: set its timeouts, and reject a standby.
 
         A direct connection has both from its start.
         """
         if self.settings.transaction_pooling:
-            # One round trip: libpq sends several statements at once where there are no parameters.
+            # One round trip, because libpq sends several statements at once if there are no
+            # parameters.
             standby = f"SELECT pg_catalog.pg_is_in_recovery(); {LOCAL_SETTINGS}"
             if connection.exec_driver_sql(standby).scalar_one():
                 connection.invalidate()
                 raise WrongServerError
 
     def renew(self) -> None:
-        """Replace all connections, because the server behind the address has changed."""
+        """Replace all connections, because the address now leads to a different server."""
         self.renewals += 1
         self.engine.dispose()
 
@@ -227,15 +232,16 @@ class Connections:
                     time.sleep(_FULL_PAUSE)
 
     def _judge(self, context: sa.ExceptionContext) -> None:
-        """Count a server that takes no changes as lost.
+        """Treat a server that takes no changes as lost.
 
-        After a failover a proxy leads new connections to the new primary, and keeps the old ones.
+        After a failover, a proxy leads new connections to the new primary and keeps the old ones
+        open.
         """
         if getattr(context.original_exception, "sqlstate", None) != READ_ONLY:
             return
         context.is_disconnect = True
         now = time.monotonic()
-        # A primary that was made read-only goes on to serve reads: do not reconnect all the time.
+        # A primary that was made read-only still serves reads, so do not reconnect all the time.
         context.invalidate_pool_on_disconnect = now > self._renewed_at + _RENEW_PAUSE
         if context.invalidate_pool_on_disconnect:
             self._renewed_at = now

@@ -1,4 +1,4 @@
-"""Copying all rows of one database into another, empty one, in one transaction there."""
+"""Copy of all rows of one database into an empty one, in one transaction of the target."""
 
 import contextlib
 import hashlib
@@ -19,25 +19,25 @@ from registry.metadata.transaction import Transaction
 from storage.digest import Digest
 
 ROWS = 500
-"""Rows held at once, of tables that have no bytes in them."""
+"""Rows per batch of a table without binary columns."""
 
 HEAVY = 16
-"""As above where a row may have the 4 MiB of a manifest."""
+"""Rows per batch of a table with binary columns, where a row may have a manifest of 4 MiB."""
 
 _TOTAL = 1 << 128
 
 _PATIENT = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
-"""Not as startup options, which poolers refuse."""
+"""Not set as startup options, because poolers refuse those."""
 
 Row = tuple[Any, ...]
 
 Rows = Callable[[sa.Connection, sa.Table], Iterator[list[Row]]]
-"""Gives the rows that a table is to have, of those that the source has; `iter_rows` gives all."""
+"""Returns the batches of rows to write to a table. `iter_rows` returns all rows of the source."""
 
 
 @dataclass(slots=True)
 class Sum:
-    """How many rows, and a sum over the hashes of all, in whatever order they came."""
+    """The number of rows and an order-independent checksum."""
 
     rows: int = 0
     total: int = 0
@@ -49,8 +49,9 @@ class Sum:
 
 
 def list_tables() -> list[sa.Table]:
-    """What is copied, parents before their children: every table, but for what is the database's
-    own.
+    """Return the tables to copy, parents before their children.
+
+    These are all tables except those that describe the database itself.
     """
     own = {tables.schema.name, tables.moves.name}
     return [table for table in tables.metadata.sorted_tables if table.name not in own]
@@ -64,11 +65,10 @@ def copy(
     vault: Mapping[str, bytes] | None,
     tell: Callable[[str, int], None],
 ) -> dict[str, int]:
-    """Fill the target with the rows of the source, which must not change meanwhile; how many of
-    each table. Blocking.
+    """Copy all rows of the source into the target and return the number of rows in each table.
 
-    `vault`: rows of that table in place of the source's. Until `confirm` the target is no
-    registry's. More in `carry`.
+    Blocking. The source must not change during the copy. `vault` replaces the rows of that table.
+    The target is not usable as a registry until `confirm`. See `carry` for errors.
     """
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
@@ -87,12 +87,14 @@ def carry(
     rows: Rows,
     tell: Callable[[str, int], None],
 ) -> dict[str, int]:
-    """Fill the target, which `mark` says something about; how many rows of each table. What came is
-    read back and compared, and manifests are hashed. Blocking.
+    """Fill the target, verify it, and return the number of rows in each table. Blocking.
 
-    `tell` is called with a table's name and the number of its rows that are there. Whatever ends
-    this, nothing of it stays. ConflictError if the target is not empty, or not as it was written;
-    DatabaseUnavailableError.
+    `mark` records in the target what fills it. After the copy, all rows are read back and compared,
+    and manifests are hashed. `tell` receives the name of a table and the number of its rows written
+    so far.
+
+    If the copy fails, the target is unchanged. Raises ConflictError if the target is not empty or
+    does not read back as written, and DatabaseUnavailableError if a database fails.
     """
     try:
         with reading(source) as connection, _writing(target) as tx:
@@ -106,24 +108,24 @@ def carry(
 
 
 def cause_of(error: sa.exc.SQLAlchemyError) -> str:
-    """The database's own words: their first line, because those below may show rows."""
+    """Return the first line of the database's message, because later lines may show rows."""
     return str(getattr(error, "orig", None) or error).partition("\n")[0]
 
 
 def confirm(tx: Transaction, token: str) -> None:
-    """The target is the registry's from here on."""
+    """Mark the target as the registry's database."""
     row = tables.moves.c
     tx.execute(sa.delete(tables.moves).where(row.token == token))
 
 
 @contextlib.contextmanager
 def reading(url: str) -> Iterator[sa.Connection]:
-    """One snapshot of the source, which keeps nobody from writing."""
+    """Yield a connection with one snapshot of the source, which does not block writers."""
     place = parse_url(url)
     if place.get_backend_name() == "sqlite":
         engine = sqlite.open_engine(_path(place), writer=False)
     else:
-        # Without the time-outs of a server: a large table takes as long as it takes.
+        # Without a server's timeouts, because a large table may take long.
         engine = open_plain_engine(place, hide_parameters=True).execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -138,7 +140,7 @@ def reading(url: str) -> Iterator[sa.Connection]:
 
 @contextlib.contextmanager
 def _writing(url: str) -> Iterator[Transaction]:
-    """One transaction of the target, alone there."""
+    """Yield one transaction of the target, with all other writers locked out."""
     place = parse_url(url)
     with contextlib.ExitStack() as stack:
         if place.get_backend_name() == "sqlite":
@@ -162,8 +164,9 @@ def _path(url: sa.URL) -> Path:
 
 
 def _require_empty(tx: Transaction) -> None:
-    """Clear what an earlier copy began, and the counters of a new schema; ConflictError if there
-    is anything else.
+    """Clear the rows of an earlier unfinished copy and the counters of a new schema.
+
+    Raises ConflictError if the target has other rows.
     """
     before = moves.find(tx)
     ours = before is not None and before.state is MoveState.FILLING
@@ -184,7 +187,7 @@ def _require_empty(tx: Transaction) -> None:
 def fill(
     source: sa.Connection, tx: Transaction, rows: Rows, tell: Callable[[str, int], None]
 ) -> dict[str, int]:
-    """Write the rows of all tables, which are empty; `carry` says the rest."""
+    """Write the rows of all tables, which are empty, and verify them as described in `carry`."""
     counts = {}
     for table in list_tables():
         written = Sum()
@@ -204,7 +207,7 @@ def fill(
 
 
 def iter_rows(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
-    """All rows of a table, few at once."""
+    """Yield all rows of a table in batches."""
     heavy = any(isinstance(column.type, sa.LargeBinary) for column in table.columns)
     size = HEAVY if heavy else ROWS
     options = {"stream_results": True, "max_row_buffer": size}
@@ -226,7 +229,7 @@ def _require_same(table: sa.Table, written: Sum, target: sa.Connection) -> None:
 
 
 def _require_digests(target: sa.Connection) -> None:
-    """Every manifest's bytes must have its digest."""
+    """Raise ConflictError unless the bytes of every manifest have its digest."""
     query = sa.select(tables.manifests.c.digest, tables.manifest_bytes.c.bytes).join(
         tables.manifest_bytes, tables.manifest_bytes.c.manifest_id == tables.manifests.c.id
     )
@@ -238,7 +241,7 @@ def _require_digests(target: sa.Connection) -> None:
 
 
 def _set_counters(source: sa.Connection, target: sa.Connection) -> None:
-    """Go on numbering where the source would have: a number that was used is never used again."""
+    """Set the ID counters of the target to those of the source, so that no used ID is reused."""
     for table in list_tables():
         column = table.autoincrement_column
         if column is None:
@@ -255,12 +258,12 @@ def _set_counters(source: sa.Connection, target: sa.Connection) -> None:
 
 
 def _read_counter(source: sa.Connection, table: sa.Table, column: sa.Column[Any]) -> int:
-    """The last number given to a row of the table, as the database remembers it."""
+    """Return the last ID given to a row of the table, as recorded by the database."""
     if source.dialect.name == "postgresql":
         sequence = _find_sequence(source, table, column)
         if sequence is None:
             return 0
-        query = f"SELECT last_value, is_called FROM {sequence}"  # noqa: S608 - its own name
+        query = f"SELECT last_value, is_called FROM {sequence}"  # noqa: S608 - the name comes from the database
         last, called = source.exec_driver_sql(query).one()
         return int(last) if called else 0
     counters = sa.table("sqlite_sequence", sa.column("name"), sa.column("seq"))

@@ -1,6 +1,7 @@
-"""Counting for a quota what was there before it, counting the manifests where an older version of
-Moorage counted blobs alone, and sweeping what was counted for a quota that is gone: in steps, each
-a small transaction.
+"""Background recount of usage counters, in steps that are small transactions.
+
+It counts content that existed before its quota, counts manifests where an older version of Moorage
+counted only blobs, and deletes the counters of deleted quotas.
 """
 
 import sqlalchemy as sa
@@ -16,10 +17,10 @@ from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 
 COUNTED = 20
-"""Repositories that one step counts: while it does, others wait to push there."""
+"""Repositories counted in one step, during which pushes to them wait."""
 
 SWEPT = 1000
-"""Counted blobs that one step sweeps."""
+"""Counted blobs deleted in one step."""
 
 _q, _t, _r = quota_table.c, tally_table.c, repository_table.c
 _b, _m, _s = tally_blobs.c, tally_repositories.c, tally_shards.c
@@ -30,14 +31,17 @@ _LEFT = sa.select(_t.id).where(_t.quota_id.not_in(sa.select(_q.id)))
 
 
 def is_any_due(tx: Transaction) -> bool:
-    """Whether there is anything to count or to sweep."""
+    """Return whether there is anything to count or to delete."""
     due = (_UNCOUNTED, _WITHOUT_MANIFESTS, _LEFT)
     query = sa.select(sa.or_(*(each.exists() for each in due)))
     return bool(tx.execute(query).scalar_one())
 
 
 def count_next(tx: Transaction) -> bool:
-    """Count some more repositories of a quota that is not counted; False: there is none such."""
+    """Count more repositories of a quota that is not fully counted.
+
+    Returns False if there is no such quota.
+    """
     query = sa.select(_q.id, _q.pattern, _q.bytes, _q.counted_to)
     query = query.where(_q.counted_to.is_not(None)).order_by(_q.id).limit(1)
     found = tx.execute(query.with_for_update()).one_or_none()
@@ -46,7 +50,8 @@ def count_next(tx: Transaction) -> bool:
     quota = quotas.QuotaRow(found[0], found[1], found[2])
     some = _list_next(tx, quota, found[3])
     if some:
-        # Alone: who links or unlinks here has ended, or waits and then knows of the tally.
+        # The lock is exclusive: a transaction that links or unlinks blobs here has ended, or waits
+        # and then sees the counter.
         mine = _r.id.in_([repository_id for repository_id, _ in some])
         held = sa.select(_r.id).where(mine).order_by(_r.name).with_for_update()
         ids = list(tx.execute(held).scalars())
@@ -59,8 +64,10 @@ def count_next(tx: Transaction) -> bool:
 def _list_next(
     tx: Transaction, quota: quotas.QuotaRow, last: str
 ) -> list[tuple[int, RepositoryName]]:
-    """The next repositories that are not enrolled, of one tally. Those that are must not be held:
-    who counts in them may wait for what is counted here.
+    """Return the next repositories, all of one counter, that are not yet tracked by it.
+
+    Tracked repositories must not be locked: a transaction that counts in them may wait for rows
+    that this transaction changes.
     """
     enrolled = (
         sa.select(_m.repository_id)
@@ -79,28 +86,30 @@ def _list_next(
 
 
 def count_manifests_next(tx: Transaction) -> bool:
-    """Count the manifests of a repository of which blobs alone are counted; False: there is none
-    such.
+    """Count the manifests of a repository that has only its blobs counted.
+
+    Returns False if there is no such repository.
     """
     query = _WITHOUT_MANIFESTS.order_by(_m.repository_id).limit(1)
     repository_id = tx.execute(query).scalar_one_or_none()
     if repository_id is None:
         return False
-    # Alone: whoever changes a manifest here has ended, or waits and then knows that it is counted.
+    # The lock is exclusive: a transaction that changes a manifest here has ended, or waits and then
+    # sees that manifests are counted.
     if repositories.find_by_id(tx, repository_id, lock=True) is not None:
         tallies.enroll_manifests(tx, repository_id)
     return True
 
 
 def sweep_next(tx: Transaction) -> bool:
-    """Sweep some of what was counted for a quota that is gone; False: there is nothing such."""
+    """Delete some of the counts of a deleted quota. Returns False if there are none."""
     tally_id = tx.execute(_LEFT.order_by(_t.id).limit(1)).scalar_one_or_none()
     if tally_id is None:
         return False
     enrolled = sa.select(_m.repository_id).where(_m.tally_id == tally_id).limit(1)
     repository_id = tx.execute(enrolled).scalar_one_or_none()
     if repository_id is not None:
-        # Alone, as above: nobody who counted here comes late.
+        # The lock is exclusive, so no transaction that counted here is still open.
         tx.execute(sa.select(_r.id).where(_r.id == repository_id).with_for_update())
         mine = sa.and_(_m.tally_id == tally_id, _m.repository_id == repository_id)
         tx.execute(sa.delete(tally_repositories).where(mine))
@@ -110,7 +119,8 @@ def sweep_next(tx: Transaction) -> bool:
     swept = sa.delete(tally_blobs).where(_b.tally_id == tally_id, _b.digest.in_(some))
     if tx.execute(swept).rowcount:
         return True
-    # The tally first: it waits for whoever is making a repository and found it before it went.
+    # First the counter's own row: its deletion waits for a transaction that creates a repository
+    # and found the counter before.
     tx.execute(sa.delete(tally_table).where(_t.id == tally_id))
     tx.execute(sa.delete(tally_shards).where(_s.tally_id == tally_id))
     return True

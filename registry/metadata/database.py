@@ -1,6 +1,6 @@
-"""The one way to SQL: `await db.read(fn)`, `await db.write(fn)` with a plain `def`, on a thread.
+"""Access to the database: `await db.read(fn)` and `await db.write(fn)` run `fn` on a thread.
 
-No await can stand inside a transaction that way (design D7).
+`fn` is a plain function, so that a transaction cannot contain an await (design D7).
 """
 
 import asyncio
@@ -31,25 +31,26 @@ from storage.settled import settled
 T = TypeVar("T")
 
 READERS = 8
-"""Threads that read an embedded database."""
+"""Reader threads of an embedded database."""
 
 _PROOF = 5.0
-"""Seconds for which a commit proves that the database takes changes."""
+"""Seconds for which a commit proves that the database accepts changes."""
 
 _AT_ONCE = 2.0
-"""Seconds within which the smallest question is answered by a database that is there."""
+"""Seconds within which a reachable database answers the smallest query."""
 
 
 class _ProbedError(Exception):
-    """Rolls a probe back."""
+    """Raised by a probe to roll its transaction back."""
 
 
 class Database:
-    """An open database: a pool of readers and a writer."""
+    """An open database with a pool of readers and a writer."""
 
     def __init__(self, url: str, pool: PoolSettings = DEFAULT) -> None:
-        """Open `url`, a SQLAlchemy URL; ConfigError if it is none or of another database. `pool`
-        is for PostgreSQL.
+        """Open the SQLAlchemy URL `url`. `pool` applies to PostgreSQL.
+
+        Raises ConfigError if the URL is invalid or names an unsupported database.
         """
         self.url = parse_url(url)
         self.connections: Connections | None = None
@@ -72,13 +73,14 @@ class Database:
 
     @staticmethod
     def is_embedded(url: str) -> bool:
-        """Whether `url` names a file that this process opens itself."""
+        """Return whether `url` names a file that this process opens itself."""
         return parse_url(url).get_backend_name() == "sqlite"
 
     @staticmethod
     def find_remote_type(url: str) -> str:
-        """Return the type of the file system of an embedded database where SQLite cannot trust it,
-        else "".
+        """Return the type of a file system that SQLite cannot rely on, else "".
+
+        `url` is the database's; the result is "" if it is not embedded.
         """
         file = parse_url(url).database
         return mounts.find_remote_type(Path(file)) if Database.is_embedded(url) and file else ""
@@ -94,11 +96,12 @@ class Database:
         return Path(self.url.database or "")
 
     async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
-        """Run `work` on a reading connection. It sees one snapshot on SQLite, and on PostgreSQL
-        with more than the usual patience.
+        """Run `work` on a read connection.
 
-        DatabaseUnavailableError, on PostgreSQL when `patience`, in seconds, ends. Cancelled, it
-        does not wait for `work`: a database that hangs must not hang who gave up.
+        `work` sees one snapshot on SQLite, and on PostgreSQL if `patience` is longer than the
+        default. On PostgreSQL, raises DatabaseUnavailableError after `patience` seconds. A
+        cancelled call does not wait for `work`, so that a stalled database does not block the
+        caller.
         """
         readers = self._readers
         try:
@@ -121,12 +124,13 @@ class Database:
         patience: float = PATIENCE,
         frees: bool = False,
     ) -> T:
-        """Run `work` in a transaction and return when it is durable.
+        """Run `work` in a transaction and return when the transaction is durable.
 
-        `work` may be called more than once (conflicts are retried) and must change nothing else.
-        What it raises rolls the transaction back and goes on to the caller. After
-        DatabaseUnavailableError it may have been committed all the same. `patience` as in `read`.
-        `frees`: it is a part of freeing room, and may have the spare room where there is no other.
+        `work` may be called more than once, because conflicts are retried, so it must have no other
+        side effects. An exception of `work` rolls the transaction back and propagates. After a
+        DatabaseUnavailableError, the transaction may have been committed nevertheless. `patience`
+        is as in `read`. `frees` means that the transaction helps to free space, so it may use the
+        disk reserve if the disk is full.
         """
         try:
             return await self._write(work, actor, patience)
@@ -155,16 +159,17 @@ class Database:
         return result
 
     async def require_writable(self, *, patience: float = PATIENCE) -> None:
-        """Raise DatabaseUnavailableError unless the database takes changes.
+        """Raise DatabaseUnavailableError unless the database accepts changes.
 
-        Nothing is committed. A change that was committed a moment ago is proof enough: under load a
-        probe would have to wait for its turn.
+        Nothing is committed. A recent commit is sufficient proof: under load, a probe would have to
+        wait for its turn.
         """
         if time.monotonic() < self._written_at + _PROOF:
             return
 
         def probe(tx: Transaction) -> None:
-            # A row's lock is refused where changes are, and rolled back without a sync.
+            # A read-only database refuses a row lock as it refuses changes, and its rollback needs
+            # no sync.
             lock = sa.select(schema.c.version).with_for_update(read=True, key_share=True)
             tx.execute(lock).close()
             raise _ProbedError
@@ -173,7 +178,7 @@ class Database:
             await self.write(probe, actor="", patience=patience)
 
     async def _look(self) -> None:
-        """Ask for nothing; DatabaseUnavailableError unless there is an answer at once."""
+        """Send a trivial query. Raises DatabaseUnavailableError unless it is answered at once."""
         await self.read(lambda tx: tx.execute(sa.select(1)).scalar_one(), patience=_AT_ONCE)
 
     async def close(self) -> None:
@@ -191,7 +196,10 @@ class Database:
 
 
 def parse_url(text: str) -> sa.URL:
-    """Read a SQLAlchemy URL; ConfigError if it is none, or of another database."""
+    """Parse a SQLAlchemy URL.
+
+    Raises ConfigError if it is invalid or names an unsupported database.
+    """
     try:
         return sa.make_url(database_url.normalize(text))
     except ConfigError as problem:

@@ -1,4 +1,4 @@
-"""Keys whose bytes are to be removed: nothing in a store is ever without an owner (design D2)."""
+"""The queue of pending deletions from stores: every key in a store has a row (design D2)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,21 +16,24 @@ _AGAIN = "removed, and to be removed once more"
 
 @dataclass(frozen=True, slots=True)
 class DueRow:
-    """A key whose time has come. `not_before`, in microseconds, differs each time the key is doomed
-    or put off, so that what was done about the one says nothing of the other.
+    """A key that is due for deletion.
+
+    `not_before`, in microseconds, changes each time the key is queued or deferred. A result for an
+    earlier value therefore does not apply to the current one.
     """
 
     store: str
     key: str
     not_before: int
     again: bool
-    """Whether its bytes were removed before, and were to be removed once more."""
+    """Whether the bytes were deleted before and are due to be deleted a second time."""
 
 
 def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: int = 0) -> None:
-    """Doom a key. `not_before`: microseconds, when its bytes may go at the earliest; never before
-    now, so that `list_due` knows for how long a key has been doomed, nor before what was said of
-    the key already.
+    """Queue a key for deletion.
+
+    `not_before` is the earliest time of the deletion, in microseconds. It is raised to now, so that
+    `list_due` knows how long the key has been queued, and to the earlier `not_before` of the key.
     """
     insert_all(tx, [(store, key)], reason, not_before=not_before)
 
@@ -38,7 +41,7 @@ def insert(tx: Transaction, store: str, key: str, reason: str, *, not_before: in
 def insert_all(
     tx: Transaction, keys: Collection[tuple[str, str]], reason: str, *, not_before: int = 0
 ) -> None:
-    """Doom keys, each of a store; as `insert`."""
+    """Queue keys, each with its store, as `insert` does."""
     if not keys:
         return
     rest = {"reason": reason, "not_before": max(not_before, tx.now)}
@@ -46,7 +49,7 @@ def insert_all(
         [{"store": store, "key": key, **rest} for store, key in sorted(keys)]
     )
     told = statement.excluded.not_before
-    # Nobody was promised anything of a key whose bytes are gone.
+    # If the bytes are already deleted, an earlier time is safe.
     free = sa.and_(_d.reason == _AGAIN, told < _d.not_before)
     later = sa.case((sa.or_(told > _d.not_before, free), told), else_=_d.not_before + 1)
     changed = {"not_before": later, "reason": statement.excluded.reason}
@@ -54,8 +57,9 @@ def insert_all(
 
 
 def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[DueRow]:
-    """At most `n` keys of the store whose time has come, and `held` seconds have gone since.
-    None while a backup runs: its snapshot may name keys that were doomed after it.
+    """Return at most `n` keys of the store that have been due for at least `held` seconds.
+
+    Returns none during a backup, whose snapshot may name keys that were queued after it.
     """
     until = tx.now - int(held * 1_000_000)
     query = (
@@ -68,7 +72,7 @@ def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[
 
 
 def list_beginning(tx: Transaction, store: str, start: str, n: int) -> list[tuple[str, int]]:
-    """At most `n` keys of the store that begin with `start`, each with its `not_before`."""
+    """Return at most `n` keys of the store that begin with `start`, each with its `not_before`."""
     query = sa.select(_d.key, _d.not_before).where(
         _d.store == store, _d.key >= start, _d.key < f"{start}~"
     )
@@ -76,23 +80,23 @@ def list_beginning(tx: Transaction, store: str, start: str, n: int) -> list[tupl
 
 
 def count_in(tx: Transaction, store: str) -> int:
-    """How many keys of the store are doomed."""
+    """Return the number of queued keys of the store."""
     query = sa.select(sa.func.count()).select_from(doomed).where(_d.store == store)
     return int(tx.execute(query).scalar_one())
 
 
 def delete(tx: Transaction, rows: Sequence[DueRow]) -> None:
-    """Forget keys whose bytes are gone for good, but for those doomed anew since they were due."""
+    """Remove keys whose bytes are deleted for good, unless they were queued again meanwhile."""
     tx.execute(sa.delete(doomed).where(_are(rows)))
 
 
 def put_off(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
-    """Let keys that could not be removed be due in so long; as `delete`."""
+    """Retry keys that could not be deleted after so many seconds. Same exception as `delete`."""
     _put_off(tx, rows, seconds)
 
 
 def repeat(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
-    """Let keys whose bytes are gone be due once more in so long; as `delete`."""
+    """Delete keys a second time after so many seconds. Same exception as `delete`."""
     _put_off(tx, rows, seconds, reason=_AGAIN)
 
 

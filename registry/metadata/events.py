@@ -1,4 +1,4 @@
-"""Events of the audit log and of the change feed, selected by the same filter."""
+"""Events of the audit log and of the change feed, selected with one filter."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _repository = sa.type_coerce(_f.repository, TEXT)
 
 _COLLECTOR = "gc"
 
-# A push links each of its blobs, and the collector unlinks each again.
+# Hides blob links: a push links each of its blobs, and the collector unlinks each of them.
 _IS_TOLD = sa.and_(
     _f.kind != Change.BLOB_LINK.value,
     sa.or_(_f.kind != Change.BLOB_UNLINK.value, _f.actor != _COLLECTOR),
@@ -36,14 +36,14 @@ _AUDIT_COLUMNS = (
 )
 
 BEYOND = 10**18 - 1
-"""A number that no event has: those before it are all."""
+"""A number larger than that of any event, so that all events are before it."""
 
 _SOME = 1000
-"""Rows by which the first number of a time is found: numbers and times differ a little in order."""
+"""Rows read to find the first number since a time; numbers and times differ slightly in order."""
 
 
 class Source(StrEnum):
-    """Where an event is recorded. Numbers are unique within a source."""
+    """The place where an event is recorded. Numbers are unique within a source."""
 
     AUDIT = "audit"
     FEED = "feed"
@@ -51,9 +51,10 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One event: `at` in microseconds, `detail` JSON without secrets. Events of the feed have a
-    digest or two instead, and neither address nor request. A row of the audit log stands for
-    `count` events of one minute, of which `at` is the first.
+    """One event. `at` is in microseconds; `detail` is JSON without secrets.
+
+    Events of the feed have digests, but neither address nor request ID. A row of the audit log
+    stands for `count` events within one minute, and `at` is the time of the first.
     """
 
     source: Source
@@ -72,11 +73,11 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are asked for. `since` in microseconds; None and empty texts bound nothing.
+    """A filter for events. `since` is in microseconds; None and empty strings do not restrict.
 
-    `kinds` None: all but the links of blobs that pushes make and the collector removes. `regions`
-    None: events of all repositories, and those that concern none; `repository_kinds` are the kinds
-    of the audit log whose target is in a repository.
+    `kinds` None selects all kinds except blob links, which pushes create and the collector removes.
+    `regions` None selects the events of all repositories and those without a repository.
+    `repository_kinds` are the kinds of the audit log whose target is in a repository.
     """
 
     since: int = 0
@@ -89,8 +90,9 @@ class EventFilter:
 def list_audit(
     tx: Transaction, n: int, which: EventFilter, last: int | None, *, newest_first: bool
 ) -> list[EventRow]:
-    """At most `n` events of the audit log after the number `last`, or before it if the newest come
-    first.
+    """Return at most `n` events of the audit log after the number `last`.
+
+    With `newest_first`, the events before `last`.
     """
     query = sa.select(*_AUDIT_COLUMNS).order_by(_a.number.desc() if newest_first else _a.number)
     query = query.where(*_bound(tx, audit, which.since, last, newest_first=newest_first))
@@ -107,7 +109,7 @@ def list_audit(
 def list_feed(
     tx: Transaction, n: int, which: EventFilter, last: int | None, *, newest_first: bool
 ) -> list[EventRow]:
-    """As `list_audit`, of the change feed."""
+    """Return at most `n` events of the change feed, with the parameters of `list_audit`."""
     columns = (_f.number, _f.at, _f.actor, _f.kind, _f.repository, _f.tag, _f.digest, _f.old_digest)
     query = sa.select(*columns).order_by(_f.number.desc() if newest_first else _f.number)
     query = query.where(*_bound(tx, feed, which.since, last, newest_first=newest_first))
@@ -148,10 +150,10 @@ def _bound(
     *,
     newest_first: bool,
 ) -> Iterator[sa.ColumnElement[bool]]:
-    """What events since a time, and after or before a number, fulfil."""
+    """Yield conditions for events since a time and after or before a number."""
     number, at = table.c.number, table.c.at
     if since > 0:
-        # The number is looked up by the time's index, so that what is older is not read.
+        # The time's index gives the first number, so that older rows are not read.
         earliest = sa.select(number).where(at >= since).order_by(at).limit(_SOME).subquery()
         first = tx.execute(sa.select(sa.func.min(earliest.c.number))).scalar_one()
         yield from (at >= since, number >= (first or 0))
@@ -164,12 +166,15 @@ def _any(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]
 
 
 def _inside(column: sa.ColumnElement[str], region: Region) -> sa.ColumnElement[bool]:
-    """Whether a name, or a pattern or target that begins with one, is in the region."""
+    """Return the condition that the value is a name in the region, or begins with one.
+
+    The value may also be a pattern or a target.
+    """
     if region.exact:
         return column == region.start
     found: list[sa.ColumnElement[bool]] = [sa.true()]
     if region.start:
-        # Up to the byte that follows the slash, so that an index can be used.
+        # Up to the byte after the slash, so that an index can be used.
         found += [column >= region.start, column < region.start.removesuffix("/") + "0"]
     if region.flat:
         found.append(sa.func.substr(column, len(region.start) + 1).not_like("%/%"))
@@ -177,8 +182,9 @@ def _inside(column: sa.ColumnElement[str], region: Region) -> sa.ColumnElement[b
 
 
 def _targets(region: Region) -> sa.ColumnElement[bool]:
-    """Whether the target of an audit event is in the region: `name`, `name:tag`, `name@digest`, or
-    a pattern of repositories.
+    """Return the condition that the target of an audit event is in the region.
+
+    A target is `name`, `name:tag`, `name@digest` or a pattern of repositories.
     """
     if not region.exact:
         return _inside(_a.target, region)

@@ -1,4 +1,4 @@
-"""What callers and operators are told where the database fails."""
+"""Translation of database failures into errors for callers and operators."""
 
 import logging
 import sqlite3
@@ -39,20 +39,20 @@ _FULL_REASON = (
 )
 
 _LOG_PAUSE = 1.0
-"""Seconds between two lines of the log about the same kind of failure."""
+"""Seconds between two log lines about the same kind of failure."""
 
 _logged: dict[str, float] = {}
 
 
 def translate(error: Exception) -> DatabaseUnavailableError:
-    """Return what callers get in place of `error`, after it was logged."""
+    """Log `error` and return the error that callers get instead."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
     if state == moves.SQLSTATE or str(cause) == moves.REFUSAL:
         return DatabaseMovingError(
             "the registry is moving to another database and takes no changes until it is there"
         )
-    # Only the first line: PostgreSQL shows whole rows in those below.
+    # Only the first line, because PostgreSQL shows whole rows in later lines.
     _log(type(error).__name__, str(error).partition("\n")[0])
     if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or state == _POSTGRES_FULL:
         return DatabaseFullError("no room on the database's disk")
@@ -69,7 +69,10 @@ def _find_reason(error: Exception, state: str | None) -> str:
 
 
 def _log(kind: str, text: str) -> None:
-    """Log a failure; an outage fails each request, and must not fill the disk."""
+    """Log a failure, at a limited rate.
+
+    In an outage every request fails, and the log could fill the disk.
+    """
     now = time.monotonic()
     if now >= _logged.get(kind, float("-inf")) + _LOG_PAUSE:
         _logged[kind] = now

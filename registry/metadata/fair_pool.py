@@ -1,4 +1,4 @@
-"""A pool of connections that serves its callers in order and gets by with fewer than its size."""
+"""First-come, first-served connection pool, which adapts to a server with few connections."""
 
 import threading
 import time
@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 RETRY_AFTER = 5.0
-"""Seconds after which a server that had no connection left is asked for another."""
+"""Seconds after which the limit grows again if the server had no connection left."""
 
 
 class FairPool(sa.Pool):
-    """At most `pool_size` connections, handed out in the order of asking.
+    """At most `pool_size` connections, given to callers in the order of their requests.
 
     The connection used last is handed out first. The others become idle, and `trim` closes them.
     """
@@ -21,9 +21,9 @@ class FairPool(sa.Pool):
     def __init__(
         self, creator: Any, pool_size: int = 1, timeout: float = 30.0, **options: Any
     ) -> None:
-        """`timeout`: seconds after which a caller that got no connection gets sa.exc.TimeoutError.
+        """Create the pool, with the parameter names that `sa.create_engine` passes.
 
-        The names are those that `sa.create_engine` passes on.
+        `timeout` is the time in seconds after which a waiting caller gets sa.exc.TimeoutError.
         """
         super().__init__(creator, **options)
         self._size = pool_size
@@ -38,18 +38,18 @@ class FairPool(sa.Pool):
 
     @property
     def limit(self) -> int:
-        """Connections that may be in use at once: `pool_size`, or what the server has left."""
+        """Maximum number of connections in use: `pool_size`, or fewer if the server has no more."""
         return self._limit
 
     @property
     def idle(self) -> int:
-        """Open connections that nobody uses."""
+        """Number of open connections that are not in use."""
         return len(self._idle)
 
     def lower_limit(self) -> bool:
-        """Open no more connections than there are, because the server has none left.
+        """Limit the pool to the connections it has, because the server has none left.
 
-        False if there are none, so that none will be returned.
+        Returns False if it has none, so that none will be returned to it.
         """
         with self._lock:
             opened = self._used + len(self._idle)
@@ -58,7 +58,7 @@ class FairPool(sa.Pool):
             return opened > 0
 
     def trim(self, idle_seconds: float) -> None:
-        """Close connections that were idle for so long: other processes may need them."""
+        """Close connections idle for `idle_seconds`, because other processes may need them."""
         before = time.monotonic() - idle_seconds
         with self._lock:
             old = [record for record, since in self._idle if since <= before]
@@ -70,7 +70,7 @@ class FairPool(sa.Pool):
         return f"{self._used} connections used of {self._limit}, {self.idle} idle"
 
     def dispose(self) -> None:
-        """Close idle connections now, and those in use as they are returned."""
+        """Close idle connections now, and those in use when they are returned."""
         self._disposed = True
         self.trim(0)
 

@@ -13,7 +13,7 @@ _g = grants.c
 
 @dataclass(frozen=True, slots=True)
 class GrantRow:
-    """A grant, as text: `actions` between commas."""
+    """A grant. `actions` is a comma-separated text."""
 
     id: int
     subject: str
@@ -26,7 +26,7 @@ _COLUMNS = (_g.id, _g.subject, _g.pattern, _g.actions, _g.created_at)
 
 
 def find(tx: Transaction, subject: str, pattern: str) -> GrantRow | None:
-    """The grant, its row held until the end of the transaction."""
+    """Return the grant, with its row locked until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_g.subject == subject, _g.pattern == pattern)
     row = tx.execute(query.with_for_update()).one_or_none()
     return GrantRow(*row) if row else None
@@ -38,7 +38,7 @@ def find_by_id(tx: Transaction, grant_id: int) -> GrantRow | None:
 
 
 def list_page(tx: Transaction, n: int, last: int, subject: str | None = None) -> list[GrantRow]:
-    """At most `n` grants after the id `last`, of one subject if it is given."""
+    """Return at most `n` grants after the ID `last`, optionally of one subject."""
     query = sa.select(*_COLUMNS).where(_g.id > last).order_by(_g.id).limit(n)
     if subject is not None:
         query = query.where(_g.subject == subject)
@@ -73,7 +73,7 @@ def delete(tx: Transaction, grant: GrantRow) -> None:
 
 
 def delete_all_of(tx: Transaction, subject: str) -> None:
-    """Remove what a subject that goes had been granted: the next of its name inherits nothing."""
+    """Delete all grants of a removed subject, so that a new subject of the same name gets none."""
     gone = sa.delete(grants).where(_g.subject == subject).returning(_g.id)
     for grant_id in tx.execute(gone).scalars():
         tx.change_policy(Part.GRANT, grant_id)

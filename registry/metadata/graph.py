@@ -1,4 +1,4 @@
-"""What the manifests of a repository name, and who else needs the blobs among it."""
+"""The manifests of a repository, what they reference, and other users of the blobs."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _m, _e, _b, _l = manifests.c, manifest_edges.c, blobs.c, repository_blobs.c
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A manifest: `size` in bytes, and those of its entries that are manifests here."""
+    """A manifest of `size` bytes, with its children that are in this repository."""
 
     id: int
     digest: Digest
@@ -27,8 +27,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A blob of a repository: `size` in bytes, how many manifests there name it, and whether other
-    repositories have it too.
+    """A blob of `size` bytes in a repository.
+
+    `users` is the number of manifests of the repository that reference it. `elsewhere` says whether
+    other repositories have it too.
     """
 
     digest: Digest
@@ -38,7 +40,7 @@ class Share:
 
 
 def iter_nodes(tx: Transaction, repository: RepositoryRow) -> Iterator[Node]:
-    """All manifests of the repository."""
+    """Yield all manifests of the repository."""
     last, more = "", True
     while more:
         query = (
@@ -61,7 +63,7 @@ def iter_nodes(tx: Transaction, repository: RepositoryRow) -> Iterator[Node]:
 
 
 def list_blobs(tx: Transaction, manifest_ids: Collection[int]) -> list[tuple[int, Digest]]:
-    """The blobs that the manifests name, each with a manifest, once for each of those."""
+    """Return pairs of manifest ID and blob, for each blob that the manifests reference."""
     query = (
         sa.select(_e.manifest_id, _e.blob_digest)
         .where(_e.manifest_id.in_(manifest_ids), _e.blob_digest.is_not(None))
@@ -73,7 +75,7 @@ def list_blobs(tx: Transaction, manifest_ids: Collection[int]) -> list[tuple[int
 def iter_shares(
     tx: Transaction, repository: RepositoryRow, digests: Collection[Digest]
 ) -> Iterator[Share]:
-    """Who needs the blobs, all of which are linked in the repository."""
+    """Yield the users of each blob. All blobs must be linked to the repository."""
     other = repository_blobs.alias()
     users = (
         sa.select(sa.func.count(_e.manifest_id.distinct()))
@@ -92,9 +94,9 @@ def iter_shares(
 def list_missing(
     tx: Transaction, repository: RepositoryRow, digests: Iterable[Digest]
 ) -> list[Digest]:
-    """Those of `digests` that are neither live blobs nor manifests of the repository, in order.
+    """Return the digests that are neither live blobs nor manifests of the repository, in order.
 
-    Takes no locks: a later transaction may find something else.
+    Takes no locks, so a later transaction may find a different result.
     """
     missing: list[Digest] = []
     for chunk in in_chunks(digests):

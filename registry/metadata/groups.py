@@ -26,7 +26,7 @@ _COLUMNS = (_g.id, _g.name, _g.created_at)
 
 
 def find(tx: Transaction, name: str, *, lock: bool = False) -> GroupRow | None:
-    """The group. `lock` holds the row until the end of the transaction."""
+    """Return the group. `lock` locks the row until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_g.name == name)
     if lock:
         query = query.with_for_update()
@@ -35,13 +35,13 @@ def find(tx: Transaction, name: str, *, lock: bool = False) -> GroupRow | None:
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[GroupRow]:
-    """At most `n` groups after `last`, by name."""
+    """Return at most `n` groups after `last`, by name."""
     query = sa.select(*_COLUMNS).where(_g.name > last).order_by(_g.name).limit(n)
     return [GroupRow(*row) for row in tx.execute(query)]
 
 
 def insert(tx: Transaction, name: str) -> bool:
-    """Add a group; False if the name is taken."""
+    """Add a group. Returns False if the name is taken."""
     statement = tx.insert(groups).values(name=name, created_at=tx.now)
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_g.name]).returning(_g.id)
@@ -59,7 +59,7 @@ def delete(tx: Transaction, group: GroupRow) -> None:
 
 
 def list_members(tx: Transaction, group: GroupRow) -> list[str]:
-    """The users in the group, by name."""
+    """Return the users in the group, by name."""
     query = sa.select(users.c.name).join(group_members, _m.user_id == users.c.id)
     return list(tx.execute(query.where(_m.group_id == group.id).order_by(users.c.name)).scalars())
 
@@ -67,7 +67,7 @@ def list_members(tx: Transaction, group: GroupRow) -> list[str]:
 def list_memberships(
     tx: Transaction, users_named: Collection[str] | None = None
 ) -> list[tuple[str, str]]:
-    """All pairs of user and group, or those of some users."""
+    """Return all pairs of user and group, optionally only of the named users."""
     query = (
         sa.select(users.c.name, _g.name)
         .join_from(group_members, users, _m.user_id == users.c.id)
@@ -79,7 +79,7 @@ def list_memberships(
 
 
 def add_member(tx: Transaction, group: GroupRow, user: UserRow) -> bool:
-    """Put the user into the group; whether she was not in it before."""
+    """Add the user to the group. Returns False if the user was already a member."""
     statement = tx.insert(group_members).values(group_id=group.id, user_id=user.id)
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_m.group_id, _m.user_id]).returning(
@@ -91,7 +91,7 @@ def add_member(tx: Transaction, group: GroupRow, user: UserRow) -> bool:
 
 
 def remove_member(tx: Transaction, group: GroupRow, user: UserRow) -> bool:
-    """Take the user out of the group; whether she was in it."""
+    """Remove the user from the group. Returns False if the user was not a member."""
     query = sa.delete(group_members).where(_m.group_id == group.id, _m.user_id == user.id)
     tx.change_policy(Part.GROUPS, user.name)
     return tx.execute(query).rowcount > 0

@@ -1,7 +1,7 @@
-"""One question to PostgreSQL, asked on the event loop, on a connection that asks nothing else.
+"""The query for the latest revisions on PostgreSQL, run on the event loop on its own connection.
 
-Measured: through the pool and a thread the question costs more than half of a manifest's GET;
-libpq's own asynchronous calls never block and cost a tenth of that.
+Measured: through the pool and a thread, this query takes more than half of the time of a manifest
+GET. libpq's asynchronous calls never block and cost a tenth of that.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from registry.metadata.database import Database
 
 _BIGINT = 20
-"""PostgreSQL's number of the type."""
+"""OID of the type in PostgreSQL."""
 
 RECHECK = 5.0
-"""Seconds for which a session is kept with a server that takes no changes."""
+"""Seconds after which a session with a server that takes no changes is replaced."""
 
 FULL_PAUSE = 1.0
-"""Seconds for which a server that had no connection left is not asked for one."""
+"""Seconds before a server that had no connection left is asked for one again."""
 
-# One statement, so that all of it is of one moment. A name holds no comma. As a join the planner
-# would expect millions of rows, of tables that it does not know to have one. The start of the
-# server tells servers apart: a pooler may lead the next statement to another.
+# One statement, so that all values are of one moment. Repository names contain no comma. With a
+# join, the planner would expect millions of rows, because it does not know that the tables have one
+# row each. The start time identifies the server: a pooler may route the next statement elsewhere.
 _QUERY = f"""
 SELECT feed, policy, CASE WHEN feed - $1 BETWEEN 1 AND {MOST} THEN (
     SELECT string_agg(repository, ',') FROM feed WHERE number > $1 AND number <= heads.feed
@@ -45,11 +45,11 @@ SELECT feed, policy, CASE WHEN feed - $1 BETWEEN 1 AND {MOST} THEN (
 FROM (
     SELECT (SELECT number FROM feed_head) AS feed, (SELECT number FROM policy_head) AS policy
 ) AS heads
-"""  # noqa: S608 - of a constant
+"""  # noqa: S608 - built from a constant
 
 
 class _Row(NamedTuple):
-    """What _QUERY gives. `names` with commas between them; None if they are too many or none."""
+    """The result of _QUERY. `names` is comma-separated, or None if there are none or too many."""
 
     feed: int
     policy: int
@@ -60,7 +60,7 @@ class _Row(NamedTuple):
 
 
 class HeadQuery:
-    """Reads the heads. One question at a time: whoever asks waits for his answer."""
+    """Reader of the latest revisions, for one caller at a time."""
 
     def __init__(self, database: "Database", connections: Connections) -> None:
         self._database = database
@@ -76,9 +76,9 @@ class HeadQuery:
         self._read_only = False
 
     async def ask(self, last: Heads) -> tuple[Heads, Changed]:
-        """The heads as of now, and what changed since `last`; DatabaseUnavailableError.
+        """Return the revisions as of now, and the repositories that changed since `last`.
 
-        A lost connection is made anew.
+        A lost connection is replaced. Raises DatabaseUnavailableError.
         """
         if time.monotonic() < self._full_at + FULL_PAUSE:
             return await self._ask_through_pool(last)
@@ -90,9 +90,9 @@ class HeadQuery:
             if not is_full(error):
                 raise translate(error) from error
         except BaseException:
-            self.close()  # an answer may still be under way
+            self.close()  # an answer may still arrive
             raise
-        # The server has no connection left, and one of the pool serves as well, only slower.
+        # The server has no connection left. One of the pool works too, only slower.
         self._full_at = time.monotonic()
         return await self._ask_through_pool(last)
 
@@ -108,7 +108,8 @@ class HeadQuery:
             try:
                 return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
             except (psycopg.Error, OSError):
-                # It may have been closed while nobody asked: that is found out only now.
+                # The server may have closed the connection while it was idle, which is noticed only
+                # now.
                 self.close()
         self._renewals = self._connections.renewals
         connecting = asyncio.get_running_loop().run_in_executor(None, self._connect)
@@ -121,24 +122,28 @@ class HeadQuery:
         return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
 
     def _is_stale(self) -> bool:
-        """Whether a new connection may lead to another server than this session."""
+        """Return whether a new connection may lead to a different server than this session."""
         old = time.monotonic() > self._opened_at + RECHECK
         return self._renewals != self._connections.renewals or (self._read_only and old)
 
     def _connect(self) -> psycopg.Connection:
-        # Not `pq.PGconn.connect`, which lets no thread of the process run until the server answers.
+        # Not `pq.PGconn.connect`, which blocks all threads of the process until the server answers.
         session = psycopg.connect(self._conninfo, autocommit=True)
         session.pgconn.nonblocking = 0
         return session
 
     def _judge(self, row: "_Row", last: Heads) -> tuple[Heads, Changed]:
-        """The heads and what changed; psycopg.OperationalError from a standby."""
+        """Return the revisions and the changes; reject a standby.
+
+        Raises psycopg.OperationalError if the server is a standby.
+        """
         if row.standby == "true":
             raise psycopg.OperationalError("the server is a standby")
         self._read_only = row.read_only == "on"
         heads = Heads(row.feed, row.policy)
         if row.server != self._server:
-            # Its feed may lack what the server before it had, and have as many other changes.
+            # The new server's feed may lack changes of the previous server, and have as many
+            # others.
             if self._server:
                 self._connections.renew()
                 self._renewals = self._connections.renewals
@@ -150,7 +155,7 @@ class HeadQuery:
 
     async def _fetch(self, connection: pq.abc.PGconn, feed: int) -> "_Row":
         if self._connections.settings.transaction_pooling:
-            # All in one message, which is one transaction: the pooler cannot part them.
+            # All in one message, which is one transaction, so that the pooler does not split it.
             query = _QUERY.replace("$1", str(feed))
             connection.send_query(f"{LOCAL_SETTINGS}; {query}".encode())
         else:
@@ -182,11 +187,11 @@ class HeadQuery:
 
     @staticmethod
     async def _wait(connection: pq.abc.PGconn) -> None:
-        """Return when the answer is there."""
+        """Return when the result has arrived."""
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[None] = loop.create_future()
-        # Looked at once, and watched no longer than it is good: libpq closes the socket when it is
-        # lost, and the next client's may get its number.
+        # The socket is unregistered as soon as possible: libpq closes it when the connection is
+        # lost, and the descriptor of the next client may get the same number.
         watched = [connection.socket]
 
         def look_away() -> None:
@@ -218,6 +223,6 @@ class HeadQuery:
 
 
 def _close_late(connecting: asyncio.Future[psycopg.Connection]) -> None:
-    """Close a connection that came when nobody waited for it any more."""
+    """Close a connection that was opened after its caller stopped waiting."""
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().close()

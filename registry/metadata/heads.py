@@ -1,4 +1,4 @@
-"""How far the registry has come: the numbers of the last changes of its content and its policy."""
+"""Revisions of the registry: the numbers of the last change of content and of policy."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from registry.metadata.transaction import Transaction
 from registry.oci.names import RepositoryName
 
 MOST = 1000
-"""Changes behind which it is cheaper to forget everything."""
+"""Number of changes above which caches are dropped instead of updated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,17 @@ class Heads:
 
 
 NOWHERE = Heads(-1, -1)
-"""Before anything was read."""
+"""The value before anything was read."""
 
 Changed = frozenset[RepositoryName] | None
-"""Repositories that changed between two heads; None if they are too many to tell."""
+"""Repositories that changed between two revisions; None if there are too many to list."""
 
 
 def read(tx: Transaction, last: Heads) -> tuple[Heads, Changed]:
-    """The heads, and what changed since `last`. For SQLite, where a read sees one moment."""
+    """Return the revisions, and the repositories that changed since `last`.
+
+    For SQLite, where one read sees one snapshot.
+    """
     numbers = [sa.select(head.c.number).scalar_subquery() for head in (feed_head, policy_head)]
     heads = Heads(*tx.execute(sa.select(*numbers)).one())
     if not 0 < heads.feed - last.feed <= MOST:
@@ -38,10 +41,10 @@ def read(tx: Transaction, last: Heads) -> tuple[Heads, Changed]:
 
 
 def unlisted(last: Heads, heads: Heads) -> Changed:
-    """What changed, where no row of the feed was read for it."""
+    """Return the changes if no row of the feed was read."""
     return frozenset() if heads.feed == last.feed else None
 
 
 def listed(last: Heads, heads: Heads, names: list[RepositoryName]) -> Changed:
-    """What changed, by the rows of the feed between the two; some may have been trimmed."""
+    """Return the changes from the rows of the feed, of which some may have been deleted."""
     return frozenset(names) if len(names) == heads.feed - last.feed else None

@@ -1,4 +1,4 @@
-"""Rows of holds: what keeps a manifest whoever wants it to go."""
+"""Rows of legal holds, which protect a manifest against every deletion."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ SECOND = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class HoldRow:
-    """A hold. Times in microseconds; `expires_at` by the database's clock, None: never."""
+    """A hold. Times are in microseconds.
+
+    `expires_at` is by the database's clock; None means that the hold does not expire.
+    """
 
     id: int
     repository: RepositoryName
@@ -52,8 +55,9 @@ def _is_in_force(tx: Transaction) -> sa.ColumnElement[bool]:
 def insert(
     tx: Transaction, repository_id: int, digest: Digest, reason: str, life: float | None
 ) -> HoldRow:
-    """Hold a manifest, which the caller holds against removal, for `life` seconds; None: until the
-    hold is removed.
+    """Hold a manifest for `life` seconds, or until the hold is removed if `life` is None.
+
+    The caller has locked the manifest against removal.
     """
     expires_at = None if life is None else tx.read_clock() + int(life * SECOND)
     query = (
@@ -78,13 +82,13 @@ def find(tx: Transaction, hold_id: int) -> HoldRow | None:
 
 
 def list_page(tx: Transaction, n: int, last: int) -> list[HoldRow]:
-    """At most `n` holds after the id `last`."""
+    """Return at most `n` holds after the ID `last`."""
     query = _select().where(_h.id > last).order_by(_h.id).limit(n)
     return [HoldRow(*row) for row in tx.execute(query)]
 
 
 def list_of(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> list[HoldRow]:
-    """The holds of the manifests that are in force, the oldest first."""
+    """Return the active holds of the manifests, oldest first."""
     found: list[HoldRow] = []
     for chunk in in_chunks(digests):
         query = _select().where(_h.repository_id == repository_id, _h.digest.in_(chunk))
@@ -93,7 +97,7 @@ def list_of(tx: Transaction, repository_id: int, digests: Collection[Digest]) ->
 
 
 def list_held(tx: Transaction, repository_id: int) -> list[Digest]:
-    """The manifests of the repository that are held."""
+    """Return the manifests of the repository that have an active hold."""
     query = sa.select(_h.digest).where(_h.repository_id == repository_id, _is_in_force(tx))
     return list(tx.execute(query.distinct()).scalars())
 
@@ -101,20 +105,23 @@ def list_held(tx: Transaction, repository_id: int) -> list[Digest]:
 def is_held(
     tx: Transaction, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> sa.ColumnElement[bool]:
-    """Whether that manifest of a query is held."""
+    """Return the condition that the manifest of the query has an active hold."""
     mine = sa.and_(_h.repository_id == repository_id, _h.digest == digest)
     return sa.exists().where(mine, _is_in_force(tx))
 
 
 def find_any(tx: Transaction, repository_id: int) -> HoldRow | None:
-    """A hold in the repository that is in force."""
+    """Return an active hold in the repository, if there is one."""
     query = _select().where(_h.repository_id == repository_id, _is_in_force(tx))
     row = tx.execute(query.order_by(_h.id).limit(1)).one_or_none()
     return HoldRow(*row) if row else None
 
 
 def delete(tx: Transaction, hold_id: int) -> bool:
-    """Remove a hold, which alone may have kept its manifest; whether there was one."""
+    """Delete a hold and queue its manifest for garbage collection.
+
+    Returns False if there is none.
+    """
     gone = sa.delete(holds).where(_h.id == hold_id).returning(_h.repository_id, _h.digest)
     row = tx.execute(gone).one_or_none()
     if row is None:
@@ -124,13 +131,13 @@ def delete(tx: Transaction, hold_id: int) -> bool:
 
 
 def list_over(tx: Transaction, n: int) -> list[HoldRow]:
-    """At most `n` holds that have expired."""
+    """Return at most `n` expired holds."""
     query = _select().where(_is_over(tx)).order_by(_h.expires_at).limit(n)
     return [HoldRow(*row) for row in tx.execute(query)]
 
 
 def drop_over(tx: Transaction, repository_id: int, digest: Digest | None = None) -> None:
-    """Remove those that have expired of a manifest that goes, or of all of the repository."""
+    """Delete the expired holds of a manifest that is removed, or of the whole repository."""
     here = _h.repository_id == repository_id
     if digest is not None:
         here = sa.and_(here, _h.digest == digest)

@@ -1,4 +1,4 @@
-"""Rows of rules: which tags of the repositories of a pattern cannot be moved or deleted."""
+"""Rows of immutable tag rules: tags that cannot be moved or deleted, by repository pattern."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _NAME = "immutable tags"
 
 @dataclass(frozen=True, slots=True)
 class ImmutableRow:
-    """A rule: a pattern of repositories and one of tags, as text. `created_at` in microseconds."""
+    """A rule with a pattern of repositories and one of tags. `created_at` is in microseconds."""
 
     id: int
     pattern: str
@@ -28,14 +28,16 @@ _COLUMNS = (_i.id, _i.pattern, _i.tags, _i.created_by, _i.created_at)
 
 
 def lock(tx: Transaction, *, shared: bool = False) -> None:
-    """Hold the rules: alone, to change them, or with all who go by them. Who goes by them and
-    commits later than a new rule would else break it.
+    """Lock the rules, exclusively to change them, or shared to apply them.
+
+    Without the lock, a transaction that applies the rules and commits after a new rule would break
+    that rule.
     """
     tx.lock_name(_NAME, shared=shared)
 
 
 def insert(tx: Transaction, pattern: str, tags: str) -> ImmutableRow | None:
-    """Add a rule; None if it is there already."""
+    """Add a rule. Returns None if it exists already."""
     query = (
         tx.insert(immutable_tags)
         .values(pattern=pattern, tags=tags, created_by=tx.actor, created_at=tx.now)
@@ -47,18 +49,18 @@ def insert(tx: Transaction, pattern: str, tags: str) -> ImmutableRow | None:
 
 
 def delete(tx: Transaction, pattern: str, tags: str) -> bool:
-    """Remove a rule; whether there was one."""
+    """Delete a rule. Returns False if there is none."""
     query = sa.delete(immutable_tags).where(_i.pattern == pattern, _i.tags == tags)
     return tx.execute(query).rowcount > 0
 
 
 def list_page(tx: Transaction, n: int, last: int) -> list[ImmutableRow]:
-    """At most `n` rules after the id `last`."""
+    """Return at most `n` rules after the ID `last`."""
     query = sa.select(*_COLUMNS).where(_i.id > last).order_by(_i.id).limit(n)
     return [ImmutableRow(*row) for row in tx.execute(query)]
 
 
 def list_of(tx: Transaction, patterns: Collection[str]) -> list[ImmutableRow]:
-    """The rules of those patterns of repositories, the oldest first."""
+    """Return the rules with these repository patterns, oldest first."""
     query = sa.select(*_COLUMNS).where(_i.pattern.in_(patterns)).order_by(_i.id)
     return [ImmutableRow(*row) for row in tx.execute(query)]

@@ -1,4 +1,4 @@
-"""Leases: which process runs a job. One that dies lets its lease run out."""
+"""Leases, which record the process that runs a job. The lease of a dead process expires."""
 
 import sqlalchemy as sa
 
@@ -8,11 +8,11 @@ from registry.metadata.transaction import Transaction
 _l = leases.c
 
 BACKUP = "backup/"
-"""How the leases of backups begin that run. Nothing is removed that they may be about to read."""
+"""Prefix of the leases of running backups, which block deletions from the stores."""
 
 
 def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
-    """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
+    """Take or extend the lease for `seconds`. Returns False if another holder has it."""
     now = tx.read_clock()
     insert = tx.insert(leases).values(
         name=name, holder=holder, expires_at=now + int(seconds * 1_000_000)
@@ -27,7 +27,7 @@ def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
 
 
 def extend(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
-    """Hold the lease for `seconds` from now; False if it has ended meanwhile."""
+    """Extend the lease to `seconds` from now. Returns False if it has expired."""
     now = tx.read_clock()
     held = sa.and_(_l.name == name, _l.holder == holder, _l.expires_at >= now)
     until = now + int(seconds * 1_000_000)
@@ -35,17 +35,17 @@ def extend(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
 
 
 def is_backed_up(tx: Transaction) -> sa.Exists:
-    """Whether a backup runs, as a condition of a query."""
+    """Return the condition that a backup is running."""
     return sa.exists().where(_is_of_backup(), _l.expires_at >= tx.read_clock())
 
 
 def forget_backups(tx: Transaction) -> None:
-    """Remove what backups left that were killed: each has a name of its own."""
+    """Delete the leases of killed backups; each backup has its own lease name."""
     tx.execute(sa.delete(leases).where(_is_of_backup(), _l.expires_at < tx.read_clock()))
 
 
 def _is_of_backup() -> sa.ColumnElement[bool]:
-    # A range, for which there is an index: the next character follows the last of BACKUP.
+    # A range, so that the index is used. Its end is the character after the last one of BACKUP.
     end = BACKUP[:-1] + chr(ord(BACKUP[-1]) + 1)
     return sa.and_(_l.name >= BACKUP, _l.name < end)
 

@@ -30,7 +30,7 @@ _m, _e, _t = manifests.c, manifest_edges.c, tags.c
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """A manifest as it is served. `size` in bytes; `artifact_type` the effective one."""
+    """A manifest as served. `size` is in bytes; `artifact_type` is the effective one."""
 
     id: int
     digest: Digest
@@ -41,8 +41,9 @@ class ManifestRow:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A manifest and its bytes. Times in microseconds: when it was first pushed, and, if it was
-    found by a tag, when that was set.
+    """A manifest with its bytes. Times are in microseconds.
+
+    `tagged_at` is the time at which the tag was set, if the manifest was found by a tag.
     """
 
     row: ManifestRow
@@ -52,13 +53,16 @@ class Found:
 
     @property
     def modified_at(self) -> int:
-        """When the answer to the request for it last changed."""
+        """Time of the last change of the response to the request that found the manifest."""
         return self.first_pushed_at if self.tagged_at is None else self.tagged_at
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What a manifest names. `blob` or `child` says which of the two this repository has."""
+    """A reference in a manifest.
+
+    `blob` and `child` say whether the digest is a blob or a manifest of this repository.
+    """
 
     kind: str
     digest: Digest
@@ -75,8 +79,10 @@ def find(tx: Transaction, name: RepositoryName, reference: Reference) -> Manifes
 
 
 def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> Found | None:
-    """The manifest with its bytes, in one question; None also where they are not its digest's, so
-    that nobody gets them and a push puts others there.
+    """Return the manifest with its bytes, in one query.
+
+    Returns None also if the bytes do not have the digest. Damaged bytes are then not served, and a
+    push replaces them.
     """
     first = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
     tagged = _t.updated_at if isinstance(reference, Tag) else sa.null()
@@ -92,27 +98,28 @@ def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> F
 
 
 def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
-    """Whether anybody can be told that the manifest is here; else `touch` is needed before."""
+    """Return whether a response may confirm the manifest; if not, it has to be touched first."""
     stale = candidates.is_stale(tx, Kind.MANIFEST, _m.repository_id, _m.digest)
     row = tx.execute(_referred(sa.select(stale), name, digest)).one_or_none()
     return row is not None and not row[0]
 
 
 def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
-    """Keep the manifest for a grace; the next `ahead` seconds need no other touch. False: it is
-    there no more.
+    """Restart the grace period of the manifest. Returns False if the manifest no longer exists.
+
+    For the next `ahead` seconds no other `touch` is needed.
     """
     repository = find_repository(tx, name)
     if repository is not None:
         candidates.touch(tx, Kind.MANIFEST, repository.id, digest, ahead)
-    # What is no candidate any more is kept, or has gone.
+    # If it is no longer a candidate, it has a retainer or was removed.
     return find(tx, name, digest) is not None
 
 
 def _referred(
     query: sa.Select[*tuple[Any, ...]], name: RepositoryName, reference: Reference
 ) -> sa.Select[*tuple[Any, ...]]:
-    """The query, of the one manifest that is meant."""
+    """Restrict the query to the manifest that the reference names."""
     query = query.join(repositories, repositories.c.id == _m.repository_id).where(
         repositories.c.name == name
     )
@@ -130,10 +137,10 @@ def put(
     manifest: Manifest,
     edges: list[Edge],
 ) -> None:
-    """Insert the manifest, its bytes and its edges; pushed again, it takes the new media type."""
+    """Insert the manifest, its bytes and its edges. A repeated push updates the media type."""
     annotations = None
     if manifest.subject:
-        # Not escaped: that would make some texts three times as long.
+        # Not escaped, because that would make some texts three times as long.
         annotations = json.dumps(dict(manifest.annotations), ensure_ascii=False)
     insert = tx.insert(manifests).values(
         repository_id=repository.id,
@@ -153,14 +160,14 @@ def put(
         index_elements=[_m.repository_id, _m.digest], set_=changed
     )
     counts = tallies.counts_manifests(repository.id)
-    # Of equal pushes at the same time one inserts the row, and finds no earlier push in it.
+    # Of two equal concurrent pushes, one inserts the row and finds no earlier push in it.
     manifest_id, earlier, is_counted = tx.execute(
         upsert.returning(_m.id, _m.first_pushed_at, counts)
     ).one()
     if earlier is None and is_counted:
         tallies.add_manifests(tx, repository.id, len(manifest.raw))
     body = tx.insert(manifest_bytes).values(manifest_id=manifest_id, bytes=manifest.raw)
-    # Where other bytes are there they were damaged.
+    # Different existing bytes are damaged.
     tx.execute(
         body.on_conflict_do_update(
             index_elements=[manifest_bytes.c.manifest_id],
@@ -202,7 +209,7 @@ def _put_edges(
 
 
 def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) -> None:
-    """Remove the edges; what they were tied to may have been held by them alone."""
+    """Delete the edges, and queue their targets, which may have no other retainer."""
     dropped = sa.delete(manifest_edges).where(_e.manifest_id == manifest_id)
     for blob, child in tx.execute(dropped.returning(_e.blob_digest, _e.child_digest)):
         if blob is not None:
@@ -212,7 +219,7 @@ def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) ->
 
 
 def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
-    """Tie sparse indexes that name this manifest to it, now that it has come."""
+    """Resolve the edges of sparse indexes that reference this manifest, now that it exists."""
     tx.execute(
         sa.update(manifest_edges)
         .where(
@@ -227,8 +234,9 @@ def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
 
 
 def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
-    """Remove the manifest, but keep its bytes for a while; its tags must be gone. The repository is
-    locked by the caller, who has asked whether anything holds the manifest.
+    """Delete the manifest, but keep its bytes for the grace period.
+
+    Its tags must be deleted before. The caller has locked the repository and checked the holds.
     """
     removed_manifests.keep(tx, repository.id, row.id)
     holds.drop_over(tx, repository.id, row.digest)
@@ -259,7 +267,7 @@ def list_edges(tx: Transaction, row: ManifestRow) -> list[Edge]:
 
 
 def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[ManifestRow]:
-    """At most 100 indexes of the repository that name the manifest."""
+    """Return at most 100 indexes of the repository that reference the manifest."""
     query = (
         sa.select(*_COLUMNS)
         .join(manifest_edges, _e.manifest_id == _m.id)
@@ -271,7 +279,7 @@ def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> 
 
 
 def find_subject(tx: Transaction, row: ManifestRow) -> Digest | None:
-    """The digest that the manifest names as its subject, whether or not that is present."""
+    """Return the digest of the manifest's subject, whether or not the subject exists."""
     subject: Digest | None = tx.execute(
         sa.select(_m.subject).where(_m.id == row.id)
     ).scalar_one_or_none()
@@ -279,7 +287,10 @@ def find_subject(tx: Transaction, row: ManifestRow) -> Digest | None:
 
 
 def loosen(tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest) -> None:
-    """Remove an index's hold on one of its children: an index of a fallback tag has none."""
+    """Detach a child from an index.
+
+    The index of a referrers fallback tag does not retain its children.
+    """
     tx.execute(
         sa.update(manifest_edges)
         .where(_e.manifest_id == index.id, _e.child_digest == child)
@@ -291,7 +302,7 @@ def loosen(tx: Transaction, repository: RepositoryRow, index: ManifestRow, child
 def list_present(
     tx: Transaction, repository: RepositoryRow, digests: list[Digest]
 ) -> dict[Digest, ManifestRow]:
-    """Those of `digests` that are manifests of the repository; in a write they are held."""
+    """Return those of `digests` that are manifests of the repository. A write locks them."""
     found: dict[Digest, ManifestRow] = {}
     for chunk in in_chunks(digests):
         query = (
@@ -305,7 +316,7 @@ def list_present(
 
 
 def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[RepositoryName]:
-    """At most `n` repositories that have the manifest. It looks at every manifest."""
+    """Return at most `n` repositories that have the manifest. Reads all manifests."""
     query = (
         sa.select(repositories.c.name)
         .join(manifests, _m.repository_id == repositories.c.id)
@@ -317,7 +328,7 @@ def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[Repositor
 def list_digests(
     tx: Transaction, repository: RepositoryRow, n: int, last: str
 ) -> list[ManifestRow]:
-    """At most `n` manifests after the digest `last`, in byte order."""
+    """Return at most `n` manifests after the digest `last`, in byte order."""
     query = (
         sa.select(*_COLUMNS)
         .where(_m.repository_id == repository.id, sa.type_coerce(_m.digest, TEXT) > last)
@@ -336,7 +347,7 @@ def list_referrers(
     last: str,
     n: int,
 ) -> list[ManifestRow]:
-    """At most `n` manifests with the subject after the digest `last`, in digest order."""
+    """Return at most `n` manifests with this subject after the digest `last`, in digest order."""
     query = (
         sa.select(*_COLUMNS)
         .where(_m.repository_id == repository.id, _m.subject == subject)
@@ -350,7 +361,7 @@ def list_referrers(
 
 
 def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int, dict[str, str]]:
-    """The annotations of those of the manifests that have any, by id."""
+    """Return the annotations of those manifests that have any, by ID."""
     found: dict[int, dict[str, str]] = {}
     ids = [row.id for row in rows]
     for start in range(0, len(ids), CHUNK):
@@ -362,9 +373,7 @@ def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int
 def list_beginning(
     tx: Transaction, repository: RepositoryRow, begins: Collection[str]
 ) -> dict[str, Digest]:
-    """For each of the texts `algorithm:hex…` a manifest of the repository whose digest begins so,
-    where there is one.
-    """
+    """Return a manifest of the repository for each digest prefix (`algorithm:hex…`), if any."""
     found: dict[str, Digest] = {}
     texts, text = sorted(begins), sa.type_coerce(_m.digest, TEXT)
     for start in range(0, len(texts), CHUNK):
@@ -384,8 +393,9 @@ def list_beginning(
 def list_with_referrers(
     tx: Transaction, repository: RepositoryRow, pairs: Collection[tuple[Digest, Digest]]
 ) -> set[tuple[Digest, Digest]]:
-    """Those of the pairs of an index and a subject where the index lists a manifest of the
-    repository that has this subject.
+    """Return the pairs of an index and a subject where the index lists a referrer of the subject.
+
+    The referrer is a manifest of the repository.
     """
     found: set[tuple[Digest, Digest]] = set()
     ordered = sorted(set(pairs))

@@ -1,4 +1,4 @@
-"""The schema's version: looking at it, and bringing it up to date with Alembic."""
+"""The schema version: reading it, and upgrading it with Alembic."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 VERSION = 17
-"""The schema this code writes: the number of the newest migration."""
+"""Schema version that this code writes: the number of the newest migration."""
 
 _MOVES = 4
-"""The first that says of itself that it moves."""
+"""First schema version that has the table of database copies."""
 
 
 _UNFINISHED = {
@@ -34,8 +34,10 @@ _UNFINISHED = {
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """The database's schema: `version` 0 is an empty database. `min_reader` is the oldest code's
-    VERSION that may still use it, so that N and N-1 run side by side.
+    """The database's schema.
+
+    `version` 0 is an empty database. `min_reader` is the oldest code VERSION that may still use the
+    database, so that releases N and N-1 can run side by side.
     """
 
     version: int
@@ -48,7 +50,7 @@ class SchemaState:
 
     @property
     def filling(self) -> bool:
-        """Whether a copy into the database, or a restore, has not come to its end."""
+        """Whether a copy into the database, or a restore, has not finished."""
         return self.move is not None and self.move.state in _UNFINISHED
 
 
@@ -69,7 +71,7 @@ async def require_current(database: Database, *, patience: float = PATIENCE) -> 
 
 
 def require_usable(state: SchemaState) -> None:
-    """Raise SchemaError, with the remedy, unless this code may use a database in that state."""
+    """Raise SchemaError, with the remedy, unless this code may use a database in this state."""
     if state.min_reader > VERSION:
         raise SchemaError(
             f"the database was upgraded to schema {state.version} and needs a Moorage that knows "
@@ -85,7 +87,10 @@ def require_usable(state: SchemaState) -> None:
 
 
 def is_bare(url: str) -> bool:
-    """Whether the database has no tables at all, of nobody. Blocking; DatabaseUnavailableError."""
+    """Return whether the database has no tables at all. Blocking.
+
+    Raises DatabaseUnavailableError.
+    """
     engine = open_plain_engine(parse_url(url))
     try:
         return not sa.inspect(engine).get_table_names()
@@ -94,11 +99,12 @@ def is_bare(url: str) -> bool:
 
 
 def upgrade(url: str) -> None:
-    """Bring the schema up to date. Blocking; all migrations are one transaction, killed or whole.
+    """Upgrade the schema. Blocking.
 
-    SchemaError, with the database's own words, if it cannot be.
+    All migrations are one transaction, so a killed upgrade changes nothing. Raises SchemaError,
+    with the database's message, if the upgrade fails.
     """
-    # Alembic takes 0.2 s to import: only who migrates pays.
+    # Alembic takes 0.2 s to import, so only migrations import it.
     from alembic import command  # noqa: PLC0415
 
     engine = open_plain_engine(parse_url(url))
@@ -112,7 +118,7 @@ def upgrade(url: str) -> None:
 
 
 def alembic_config(connection: sa.Connection) -> "Config":
-    """Alembic's settings for the migrations that ship with this code."""
+    """Return the Alembic configuration for the migrations that ship with this code."""
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
@@ -123,7 +129,7 @@ def alembic_config(connection: sa.Connection) -> "Config":
 
 
 def _folder() -> Path:
-    """migrations/: inside the package when installed, beside it in a checkout."""
+    """Return the folder of migrations: in the package if installed, next to it in a checkout."""
     package = Path(__file__).parent.parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"

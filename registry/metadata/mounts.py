@@ -1,4 +1,4 @@
-"""Which file system a file is on, and whether SQLite can trust it."""
+"""File system types, and whether SQLite can rely on them."""
 
 import re
 from pathlib import Path
@@ -11,13 +11,13 @@ _NETWORK = {
 }
 
 _LOCAL_FUSE = {"fuseblk", "fusectl"}
-"""Names that begin like the others': disks that a program serves, such as NTFS, and no disk."""
+"""FUSE types to accept: `fuseblk` is a local disk such as NTFS, and `fusectl` is no disk."""
 
 
 def find_remote_type(path: Path) -> str:
-    """Return the type of the file system that holds `path` if it is a network's or FUSE's, else "".
+    """Return the type of a network or FUSE file system that has `path`, else "".
 
-    Their locks and shared memory do not keep what SQLite's write-ahead log relies on.
+    Their locks and shared memory do not give the guarantees that SQLite's write-ahead log needs.
     """
     try:
         mounts = _MOUNTS.read_text()
@@ -29,14 +29,15 @@ def find_remote_type(path: Path) -> str:
 
 
 def find_type(path: Path, mounts: str) -> str:
-    """Return the type of the file system that holds the absolute `path`, by the text of
-    /proc/self/mountinfo, as proc(5) describes it.
+    """Return the type of the file system that has the absolute `path`.
+
+    `mounts` is the content of /proc/self/mountinfo, described in proc(5).
     """
     best, kind = Path(), ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
         place = Path(_unescape(before.split(" ")[4]))
-        # Of several mounts on one place the last hides the others.
+        # Of several mounts at one path, the last one hides the others.
         if path.is_relative_to(place) and (not kind or place.is_relative_to(best)):
             best, kind = place, after.split(" ")[0]
     return kind

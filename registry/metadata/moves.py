@@ -1,8 +1,8 @@
-"""A database that is being copied to another takes no changes, whoever asks: triggers refuse them.
+"""Write freeze of a database during a copy to another one, enforced by triggers.
 
-So every process obeys, of every version, and while nobody copies nothing is paid for it. To make a
-trigger, PostgreSQL waits for all who are changing its table, and SQLite has one writer at a time:
-once they are there, what is read is what will ever have been.
+Triggers bind every process of every version, and cost nothing while no copy runs. To create a
+trigger, PostgreSQL waits for all transactions that change its table, and SQLite has one writer at a
+time. Once the triggers exist, no further change can be committed.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from registry.metadata.transaction import Transaction
 _m = moves.c
 
 SQLSTATE = "MR001"
-"""What PostgreSQL calls a change that was refused."""
+"""SQLSTATE of a refused change on PostgreSQL."""
 
 REFUSAL = "moorage: this database takes no changes"
 
@@ -25,7 +25,7 @@ _NOW = {
     "sqlite": "(CAST(strftime('%s', 'now') AS INTEGER) * 1000000)",
     "postgresql": "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
 }
-"""The database's own clock: it is the one that its triggers know."""
+"""The database's own clock, which is the one that triggers can read."""
 
 _FUNCTION = f"""
 CREATE OR REPLACE FUNCTION moorage_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -35,34 +35,38 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$
-"""  # noqa: S608 - only of what stands above
+"""  # noqa: S608 - built from constants
 
 
 _CLAUSE = f"""
 WHEN EXISTS (SELECT 1 FROM moves WHERE until IS NULL OR until > {_NOW["sqlite"]})
 BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END
-"""  # noqa: S608 - as above
+"""  # noqa: S608 - built from constants
 
 
 _CHANGES = ("INSERT", "UPDATE", "DELETE")
 
 
 class MoveState(StrEnum):
-    """What is going on, or has been."""
+    """State of a database copy."""
 
-    # Read by a copy; until its lease ends, nothing changes.
+    # Being copied. Nothing changes until the lease expires.
     PAUSED = "paused"
-    # Copied: the other database is the registry's now.
+    # Copied. The other database is the registry's now.
     MOVED = "moved"
-    # Filled by a copy that has not come to its end.
+    # Being filled by a copy that has not finished.
     FILLING = "filling"
-    # Filled from a backup, whose blobs are not all there yet.
+    # Being filled from a backup whose blobs are not all present yet.
     RESTORING = "restoring"
 
 
 @dataclass(frozen=True, slots=True)
 class MoveRow:
-    """`place`: the other database, without its password. `over`: the lease of a pause has ended."""
+    """The row of a copy or a restore.
+
+    `place` is the other database, without its password. `over` means that the lease of the freeze
+    has expired.
+    """
 
     state: MoveState
     token: str
@@ -77,7 +81,10 @@ def find(tx: Transaction) -> MoveRow | None:
 
 
 def pause(tx: Transaction, token: str, place: str, seconds: float) -> None:
-    """Refuse all changes from here on for so long; ConflictError if it is not ours to do."""
+    """Refuse all changes for `seconds`.
+
+    Raises ConflictError if another copy is in progress, or if the database was moved.
+    """
     before = find(tx)
     if before is not None and not before.over:
         what = "is being copied" if before.state is MoveState.PAUSED else "was moved"
@@ -88,7 +95,7 @@ def pause(tx: Transaction, token: str, place: str, seconds: float) -> None:
     tx.execute(sa.insert(moves).values(**row, until=until))
     names = _list_names()
     if tx.connection.dialect.name == "postgresql":
-        # All at once, so that it either gets them or waits without any.
+        # All in one statement, so that it gets either all locks or none.
         tables = ", ".join(f'"{name}"' for name in names)
         tx.connection.exec_driver_sql(f"LOCK TABLE {tables} IN SHARE ROW EXCLUSIVE MODE")
         tx.connection.exec_driver_sql(_FUNCTION)
@@ -105,24 +112,27 @@ def pause(tx: Transaction, token: str, place: str, seconds: float) -> None:
 
 
 def extend(tx: Transaction, token: str, seconds: float) -> bool:
-    """Pause for so long from now; False if the pause has ended meanwhile."""
+    """Extend the freeze to `seconds` from now. Returns False if it has expired."""
     until = _now(tx) + int(seconds * 1_000_000)
     return _update(tx, token, until=until)
 
 
 def finish(tx: Transaction, token: str) -> bool:
-    """Refuse changes for good; False as `extend`."""
+    """Refuse changes permanently. Returns False if the freeze has expired."""
     return _update(tx, token, until=None, state=MoveState.MOVED.value)
 
 
 def fill(tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING) -> None:
-    """Say that what is here is not a registry's yet."""
+    """Mark the database as unfinished, so that no registry uses it."""
     row = {"id": 1, "state": state.value, "token": token, "place": place}
     tx.execute(sa.insert(moves).values(**row, until=None))
 
 
 def release(tx: Transaction) -> None:
-    """Take changes again. Triggers stay on PostgreSQL and refuse nothing, until `remove_guard`."""
+    """Allow changes again.
+
+    On PostgreSQL the triggers stay, without effect, until `remove_guard` drops them.
+    """
     tx.execute(sa.delete(moves))
     if tx.connection.dialect.name == "sqlite":
         for name in _list_names():
@@ -131,7 +141,7 @@ def release(tx: Transaction) -> None:
 
 
 def list_guarded(tx: Transaction) -> list[str]:
-    """The tables of PostgreSQL that have a trigger."""
+    """Return the tables that have a trigger on PostgreSQL."""
     if tx.connection.dialect.name == "sqlite":
         return []
     query = "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname = 'moorage_refuse'"
@@ -139,15 +149,17 @@ def list_guarded(tx: Transaction) -> list[str]:
 
 
 def remove_guard(tx: Transaction, table: str) -> None:
-    """Drop a trigger that is of no use any more. A transaction for each: it keeps readers out, and
-    with two tables could deadlock with one of them.
+    """Drop a trigger that is no longer needed.
+
+    Use one transaction for each table: the drop locks out readers, and with two tables it could
+    deadlock with a reader.
     """
     if find(tx) is None:
         tx.connection.exec_driver_sql(f'DROP TRIGGER IF EXISTS moorage_refuse ON "{table}"')
 
 
 def _update(tx: Transaction, token: str, **values: object) -> bool:
-    # Had it ended before, something might have been changed that was not copied.
+    # After the freeze has expired, something may have changed that was not copied.
     mine = sa.and_(_m.token == token, _m.state == MoveState.PAUSED.value, _m.until > _now(tx))
     return tx.execute(sa.update(moves).where(mine).values(**values)).rowcount > 0
 

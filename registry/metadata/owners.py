@@ -1,4 +1,4 @@
-"""Who owns a key: a session, a blob or the doomed, and whoever is not among them (design D2)."""
+"""Owners of a key in a store: an upload session, a blob or a pending deletion (design D2)."""
 
 from collections.abc import Collection
 
@@ -13,13 +13,13 @@ _u = uploads.c
 
 
 def list_unowned(tx: Transaction, store: str, keys: Collection[str]) -> set[str]:
-    """Those of the store's `keys` that no row names.
+    """Return those of the store's `keys` that no row names.
 
-    A key goes from its session to a blob, and from either to the doomed. They are asked in this
-    order, so that one that goes on meanwhile is met further on.
+    A key moves from its session to a blob, and from either to the pending deletions. The tables are
+    read in this order, so that a key that moves during the search is found in a later table.
     """
     left = set(keys)
-    for table in (blobs, doomed):  # nearly all; a session costs more to look for
+    for table in (blobs, doomed):  # nearly all keys are here; a session lookup costs more
         left -= _list_named(tx, table, store, left)
     left -= _list_of_sessions(tx, store, left)
     for table in (blobs, doomed):
@@ -43,7 +43,7 @@ def _list_of_sessions(tx: Transaction, store: str, keys: Collection[str]) -> set
         open_ids |= sessions.list_present(tx, some)
     found.update(key for key, session in ids.items() if session in open_ids)
     for key in keys:
-        # What is staged is in the store's own words, which at least have the key in them.
+        # Staged parts are recorded in the format of the store, which contains the key.
         if key.startswith(PARTS):
             said = sa.exists().where(_u.store == store, _u.parts.contains(key, autoescape=True))
             if tx.execute(sa.select(said)).scalar_one():

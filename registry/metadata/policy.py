@@ -1,4 +1,4 @@
-"""All that says who may do what and where quotas hold, read at once, and its last number."""
+"""The access policy and all quota patterns, loaded in one read, with their revision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from registry.oci.names import RepositoryName
 _r, _c = removed_repositories.c, policy_changes.c
 
 KEPT = 10_000
-"""Numbers of the policy whose changes are kept."""
+"""Number of policy revisions whose changes are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """When a repository last went: the policy's number then, and the time in microseconds."""
+    """The last removal of a repository: the policy revision and the time in microseconds."""
 
     number: int
     at: int
@@ -31,7 +31,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRows:
-    """The rows as of `number`; of quotas, their patterns."""
+    """The rows of the policy at revision `number`, and the patterns of all quotas."""
 
     number: int
     users: list[UserRow]
@@ -45,12 +45,12 @@ class PolicyRows:
 
 
 def read_number(tx: Transaction) -> int:
-    """The number of the last change."""
+    """Return the number of the last policy change."""
     return int(tx.execute(sa.select(policy_head.c.number)).scalar_one())
 
 
 def load(tx: Transaction) -> PolicyRows:
-    """All rows, as they are together: read again where a change came between them."""
+    """Return all rows as of one revision. Reads again if a change came in between."""
     while True:
         rows = _load(tx)
         if rows.number == read_number(tx):
@@ -76,8 +76,9 @@ def _load(tx: Transaction) -> PolicyRows:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanges:
-    """What changed up to `number`: the rows there are now under the keys that changed, which may be
-    none. None for keys and quotas that did not change.
+    """The policy changes up to `number`: the current rows under the changed keys.
+
+    A changed key whose row was deleted has no row here. `keys` and `quotas` are None if unchanged.
     """
 
     number: int
@@ -93,8 +94,9 @@ class PolicyChanges:
 
 
 def load_changes(tx: Transaction, since: int) -> PolicyChanges | None:
-    """What changed after the number `since`, as it is together; None where that is not known, or
-    is so much that loading all of it is better.
+    """Return the changes after the number `since`, as of one revision.
+
+    Returns None if they are unknown, or so many that loading the whole policy is better.
     """
     while True:
         number = read_number(tx)
@@ -109,7 +111,7 @@ def load_changes(tx: Transaction, since: int) -> PolicyChanges | None:
 def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozenset[str]] | None:
     query = sa.select(_c.number, _c.part, _c.key).where(_c.number > since, _c.number <= number)
     rows = list(tx.execute(query.limit(MOST_PARTS + 1)))
-    # Versions before this one write no such rows, and old ones are dropped.
+    # Earlier versions of the code write no such rows, and old rows are deleted.
     if len(rows) > MOST_PARTS or len({row.number for row in rows}) != number - since:
         return None
     changed: dict[Part, set[str]] = {part: set() for part in Part}
@@ -148,11 +150,11 @@ def _load_changes(
 
 
 def forget_changes(tx: Transaction) -> int:
-    """Forget all but the last `KEPT` changes; how many."""
+    """Delete all but the last `KEPT` changes, and return the number of deleted rows."""
     last = read_number(tx) - KEPT
     return tx.execute(sa.delete(policy_changes).where(_c.number <= last)).rowcount
 
 
 def forget_removals(tx: Transaction, before: int) -> int:
-    """Forget repositories that went before `before`, in microseconds; how many."""
+    """Delete removals before `before`, in microseconds, and return their number."""
     return tx.execute(sa.delete(removed_repositories).where(_r.removed_at < before)).rowcount

@@ -1,11 +1,13 @@
-"""How many connections to PostgreSQL a process opens, and what stands between."""
+"""Settings of a process's PostgreSQL connections."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """`transaction_pooling`: connections lead to a pooler that gives each transaction another
+    """Number of connections, and whether a pooler is used.
+
+    `transaction_pooling`: connections lead to a pooler that may give each transaction a different
     session of the server, such as PgBouncer with `pool_mode = transaction`.
     """
 

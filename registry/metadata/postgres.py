@@ -1,4 +1,4 @@
-"""PostgreSQL: short transactions at READ COMMITTED on threads of their own, retried on conflict."""
+"""PostgreSQL readers and writers: READ COMMITTED transactions on threads, retried on conflict."""
 
 import random
 import time
@@ -19,21 +19,21 @@ ATTEMPTS = 4
 _CONFLICTS = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
-    "23503",  # foreign_key_violation: what was there when we looked has gone; look again
-    "23505",  # unique_violation: what was not there has come; look again
+    "23503",  # foreign_key_violation: a row was deleted after the check; check again
+    "23505",  # unique_violation: a row was inserted after the check; check again
 }
 
 _PAUSE = 0.02
-"""Seconds between two attempts, about; twice as long each time."""
+"""Average seconds before the second attempt; doubled for each further attempt."""
 
 
 def _allow(seconds: float) -> str:
-    """Let the statements of a transaction take so long."""
+    """Return the statement that limits each statement of the transaction to `seconds`."""
     return f"SET LOCAL statement_timeout = '{seconds:.0f}s'"
 
 
 class PostgresReader:
-    """Threads that each read for one caller at a time."""
+    """Threads that each run one read at a time."""
 
     def __init__(self, connections: Connections, threads: int, clock: Callable[[], int]) -> None:
         self._connections = connections
@@ -41,8 +41,10 @@ class PostgresReader:
         self._threads = ThreadPoolExecutor(threads, "sql-read")
 
     def submit(self, work: Callable[[Transaction], T], patience: float = PATIENCE) -> Call[T]:
-        """Begin a read, each of its statements of its own moment; above PATIENCE all of one, and
-        they may take so many seconds.
+        """Start a read. By default, each of its statements sees its own snapshot.
+
+        If `patience` exceeds PATIENCE, all statements see one snapshot and each may take that many
+        seconds.
         """
 
         def run(call: Call[T]) -> T:
@@ -82,7 +84,7 @@ class PostgresWriter:
     def submit(
         self, work: Callable[[Transaction], T], actor: str, patience: float = PATIENCE
     ) -> Call[T]:
-        """Begin a transaction; above PATIENCE its statements may take so many seconds, too."""
+        """Start a transaction. If `patience` exceeds PATIENCE, a statement may take that long."""
         return Call(self._threads, lambda call: self._transact(call, work, actor, patience))
 
     def _transact(
@@ -105,7 +107,8 @@ class PostgresWriter:
                     connection.commit()
                     return result
             except (sa.exc.DBAPIError, WrongServerError) as error:
-                # A connection lost in its commit leaves open whether that happened: no retry then.
+                # If the connection is lost during the commit, its outcome is unknown, so there is
+                # no retry.
                 lost = _is_lost(error) and not committing and attempt == 1
                 if attempt == ATTEMPTS or call.given_up or not (lost or _is_conflict(error)):
                     raise
@@ -121,7 +124,7 @@ def _is_conflict(error: Exception) -> bool:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether the connection is gone, or was one to a server that must not be used."""
+    """Return whether the connection is lost, or led to a server that must not be used."""
     if isinstance(error, WrongServerError):
         return True
     return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated

@@ -1,4 +1,4 @@
-"""Rows of pulls: when a manifest was last pulled, by each tag and by its digest."""
+"""Rows of pulls: the time of a manifest's last pull by each tag and by digest."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ _p = pulls.c
 
 
 def put(tx: Transaction, seen: Sequence[tuple[int, str, int]]) -> None:
-    """Note pulls, in one statement: the manifest's id, the tag or an empty text, and how long ago
-    that was, in microseconds. What is known to be later stays, and manifests that have gone are
-    passed over.
+    """Record pulls in one statement: manifest ID, tag or empty text, and age in microseconds.
+
+    A later recorded time stays, and manifests that no longer exist are skipped.
     """
     given = (
         sa.values(
@@ -25,7 +25,7 @@ def put(tx: Transaction, seen: Sequence[tuple[int, str, int]]) -> None:
         .data(list(seen))
         .cte()
     )
-    # Locked in one order: workers write the same rows at the same time.
+    # Locked in one order, because several workers write the same rows concurrently.
     found = (
         sa.select(given.c.manifest_id, given.c.tag, tx.read_clock() - given.c.age)
         .where(given.c.manifest_id.in_(sa.select(manifests.c.id)))

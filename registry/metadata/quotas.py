@@ -1,4 +1,4 @@
-"""Rows of quotas, and how full they are."""
+"""Rows of quotas, and their usage."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ _ANOTHER = "another quota"
 
 @dataclass(frozen=True, slots=True)
 class QuotaRow:
-    """A quota. `bytes`: as many are allowed."""
+    """A quota of `bytes` for the repositories of `pattern`."""
 
     id: int
     pattern: str
@@ -31,9 +31,11 @@ class QuotaRow:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How full a quota is, in bytes: `used` by distinct blobs and by manifests, `reserved` by open
-    upload sessions, `grown` in this transaction. `pattern` is what they were counted of: of a quota
-    for each namespace, one namespace.
+    """The usage of a quota, in bytes.
+
+    `used` counts distinct blobs and manifests, `reserved` counts open upload sessions, and `grown`
+    is the growth in this transaction. `pattern` is the set of repositories that was measured: for a
+    quota for each namespace, one namespace.
     """
 
     quota: QuotaRow
@@ -44,7 +46,7 @@ class Standing:
 
     @property
     def left(self) -> int:
-        """What still fits; below zero where more is there than may be."""
+        """Free bytes of the quota; negative if it is exceeded."""
         return self.quota.bytes - self.used - self.reserved - self.grown
 
 
@@ -52,9 +54,10 @@ _COLUMNS = (_q.id, _q.pattern, _q.bytes)
 
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
-    """Set how many bytes the repositories of the pattern may have."""
+    """Set the number of bytes that the repositories of the pattern may use."""
     tx.change_policy(Part.QUOTAS)
-    # Repositories are either there for `counting` to see, or were made by who knows the quota.
+    # A repository either exists before the recount, or is created by a transaction that sees the
+    # quota.
     tx.lock_name(_ANOTHER)
     insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
     row = tx.execute(
@@ -66,25 +69,27 @@ def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
 
 
 def delete(tx: Transaction, pattern: str) -> bool:
-    """Remove the quota, whose tallies are swept later; whether there was one."""
+    """Delete the quota. Its usage counters are deleted later. Returns False if there is none."""
     tx.change_policy(Part.QUOTAS)
     return tx.execute(sa.delete(quotas).where(_q.pattern == pattern)).rowcount > 0
 
 
 def list_all(tx: Transaction) -> list[str]:
-    """The patterns of all quotas."""
+    """Return the patterns of all quotas."""
     return list(tx.execute(sa.select(_q.pattern)).scalars())
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[QuotaRow]:
-    """At most `n` quotas after the pattern `last`, in byte order."""
+    """Return at most `n` quotas after the pattern `last`, in byte order."""
     query = sa.select(*_COLUMNS).where(_q.pattern > last).order_by(_q.pattern).limit(n)
     return [QuotaRow(*row) for row in tx.execute(query)]
 
 
 def is_counted(tx: Transaction, row: QuotaRow) -> bool:
-    """Return whether all blobs and manifests that were there before the quota, or before a version
-    of Moorage that counts them, are counted.
+    """Return whether all existing content is counted for the quota.
+
+    Content from before the quota, or from before a version of Moorage that counts manifests, is
+    counted later.
     """
     uncounted = sa.select(_q.id).where(_q.id == row.id, _q.counted_to.is_not(None))
     without_manifests = (
@@ -97,25 +102,28 @@ def is_counted(tx: Transaction, row: QuotaRow) -> bool:
 
 
 def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
-    """As `list_of`, for a repository that is being made: no quota is new until it is there."""
+    """Return the quotas as `list_of` does, for a repository that this transaction creates.
+
+    Takes a lock that delays new quotas until the repository exists.
+    """
     tx.lock_name(_ANOTHER, shared=True)
     return list_of(tx, name)
 
 
 def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
-    """The quotas whose patterns speak of the repository."""
+    """Return the quotas whose patterns match the repository."""
     query = sa.select(*_COLUMNS).where(_q.pattern.in_(list_speaking(name))).order_by(_q.id)
     return [QuotaRow(*row) for row in tx.execute(query)]
 
 
 def list_speaking(name: RepositoryName) -> list[str]:
-    """The patterns that speak of the repository."""
+    """Return the patterns that match the repository."""
     patterns = list_patterns(str(name))
     return [*patterns, EACH] if find_namespace(name) else patterns
 
 
 def find_namespace(name: RepositoryName) -> str:
-    """The first part of a name that has more of them, else nothing."""
+    """Return the first part of a name that has several parts, else an empty string."""
     namespace, slash, _ = str(name).partition("/")
     return namespace if slash else ""
 
@@ -123,8 +131,10 @@ def find_namespace(name: RepositoryName) -> str:
 def list_standings(
     tx: Transaction, name: RepositoryName, *, before: str | None = None
 ) -> list[Standing]:
-    """How full the quotas are that hold for the repository. Of each namespace, its own quota holds
-    in place of the one for each. `before`: of the sessions count those alone whose id is smaller.
+    """Return the usage of the quotas that apply to the repository.
+
+    If a namespace has its own quota, the quota for each namespace does not apply to it. With
+    `before`, only sessions with a smaller ID count as reserved.
     """
     found = list_of(tx, name)
     own = f"{find_namespace(name)}/**"
@@ -137,7 +147,7 @@ def list_standings(
 
 
 def find_fullest(tx: Transaction, row: QuotaRow) -> Standing:
-    """How full the quota is; of one for each namespace, where it holds and is the fullest."""
+    """Return the usage of the quota, or of its most used namespace if it is for each namespace."""
     if row.pattern != EACH:
         return _measure(tx, row, "", None)
     own = sa.select(_q.id).where(_q.pattern == _t.namespace + "/**")
@@ -159,7 +169,8 @@ def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None)
     sessions = [is_within(_u.repository, pattern)]
     if before is not None:
         sessions.append(_u.id < before)
-    # One statement, hence one moment: a session that ends is reserved or used, never neither.
+    # One statement sees one snapshot: a session that ends is either reserved or used, never
+    # neither.
     query = (
         sa.select(
             _t.id,
@@ -177,7 +188,7 @@ def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None)
 
 
 def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
-    """The tally that counts the repository for the quota; made if it is not there."""
+    """Return the ID of the quota's usage counter for the repository. Creates it if needed."""
     values = {
         "quota_id": row.id,
         "namespace": find_namespace(name) if row.pattern == EACH else "",
@@ -188,7 +199,7 @@ def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
         return int(found)
     # Nothing is counted yet, so there is nothing to compare.
     insert = tx.insert(tallies).values(**values, checked_at=tx.read_clock())
-    # DO UPDATE, not DO NOTHING: it returns the row that another transaction made.
+    # DO UPDATE, not DO NOTHING, to return the row that another transaction inserted.
     return int(
         tx.execute(
             insert.on_conflict_do_update(

@@ -1,4 +1,4 @@
-"""Whether a database can be opened at all, and if not, whether waiting may help."""
+"""Check that a database can be opened, and whether a retry may help if not."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from registry.metadata.connections import open_plain_engine
 from registry.metadata.database import Database, parse_url
 
 _SENTENCE = 300
-"""Characters of the database's own words that are kept."""
+"""Characters of the database's own message that are kept."""
 
-# libpq gives no code for a connection that fails, only text.
+# libpq gives no error code for a failed connection, only text.
 _PASSING = re.compile(
     r"starting up|shutting down|recovery|too many|remaining connection slots|reserved for"
     r"|not accepting|read-only|in hot standby|refused|timeout|timed out|reset|closed|unreachable"
@@ -28,9 +28,9 @@ _FINAL = re.compile(
 
 
 def require_reachable(url: str) -> None:
-    """Open one connection to PostgreSQL and close it, or look at the file of SQLite. Blocking.
+    """Connect to PostgreSQL once, or check the file of SQLite. Blocking.
 
-    Raises DatabaseUnavailableError where waiting may help, ConfigError where a setting or a
+    Raises DatabaseUnavailableError if a retry may help, and ConfigError if a setting or a
     permission must change.
     """
     if Database.is_embedded(url):
@@ -42,7 +42,7 @@ def require_reachable(url: str) -> None:
 def _require_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise ConfigError(f"[database] url: there is no folder {path.parent} for the database file")
-    # The database has files beside it whose names begin with its own.
+    # SQLite keeps further files next to the database, with its name as prefix.
     wanted = os.R_OK | os.W_OK
     beside = path.parent.glob(f"{path.name}*")
     refused = [each for each in beside if not os.access(each, wanted, effective_ids=True)]
@@ -83,7 +83,7 @@ def _require_server(url: str) -> None:
 
 
 def _find_sentence(text: str) -> str:
-    """Return the line that says why, bounded and without control characters."""
+    """Return the line with the reason, truncated and without control characters."""
     lines = [line for line in text.splitlines() if line.strip()]
     return _bound(next((line for line in lines if "FATAL:" in line), lines[0] if lines else ""))
 

@@ -1,6 +1,6 @@
-"""What keeps a manifest, a blob's link to a repository, or a blob: asked here and nowhere else.
+"""Retainers: what keeps a manifest, a blob's repository link or a blob from collection.
 
-The collector, its plan and `gc why` ask the same. What is to keep something more is added here.
+The collector, its preview and `gc why` all use these queries. Add new retainers only here.
 """
 
 from collections.abc import Mapping
@@ -25,15 +25,15 @@ Query = sa.Select[tuple[Any]]
 
 
 class Keeper(StrEnum):
-    """What can keep something."""
+    """Kinds of retainers."""
 
     # A tag of the manifest.
     TAG = "tag"
-    # An index that has the manifest as its child.
+    # An index that has the manifest as a child.
     INDEX = "index"
-    # The manifest that the manifest is a referrer of.
+    # The subject of the manifest, which makes the manifest a referrer.
     SUBJECT = "subject"
-    # A hold on the manifest, also one that has expired until the collector has seen that.
+    # A hold on the manifest. An expired hold counts until the collector deletes it.
     HOLD = "hold"
     # A manifest of the repository that uses the blob.
     MANIFEST = "manifest"
@@ -44,9 +44,10 @@ class Keeper(StrEnum):
 def list_keepers(
     kind: Kind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> Mapping[Keeper, Query]:
-    """For each sort of keeper the query of all there are: tags by name, manifests by digest,
-    holds by reason, repositories by name. `repository_id` and `digest` are values, or columns of a
-    query around.
+    """Return a query of all retainers, by kind.
+
+    Tags are selected by name, manifests by digest, holds by reason, repositories by name.
+    `repository_id` and `digest` are values, or columns of the enclosing query.
     """
     match kind:
         case Kind.MANIFEST:
@@ -60,7 +61,7 @@ def list_keepers(
 def list_kept_by(
     tx: Transaction, kind: Kind, repository_id: int, digest: Digest, n: int
 ) -> list[tuple[Keeper, Any]]:
-    """At most `n` keepers of each sort, told as by `list_keepers`."""
+    """Return at most `n` retainers of each kind, identified as in `list_keepers`."""
     place = sa.literal(repository_id), sa.literal(digest, DigestText)
     return [
         (keeper, found)
@@ -72,7 +73,7 @@ def list_kept_by(
 def is_kept(
     kind: Kind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> sa.ColumnElement[bool]:
-    """Whether anything keeps it."""
+    """Return the condition that the item has a retainer."""
     queries = list_keepers(kind, repository_id, digest).values()
     return sa.or_(*(query.exists() for query in queries))
 
@@ -108,7 +109,7 @@ def _users(
     repository_id: sa.ColumnElement[int],
     digest: sa.ColumnElement[Any],
 ) -> Query:
-    """The manifests whose edges tie the digest."""
+    """Return a query of the manifests whose edges resolve to the digest."""
     user = manifests.alias()
     return (
         sa.select(user.c.digest)

@@ -1,4 +1,4 @@
-"""Rows of refresh tokens: each good for one credential and service until revoked."""
+"""Rows of refresh tokens, each valid for one credential and service until revoked."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,15 @@ from registry.metadata.transaction import Transaction
 _t = refresh_tokens.c
 
 MOST = 100
-"""Refresh tokens of one credential: beyond it the longest unused go. Each `docker login` makes
-one and tells nobody when it forgets it."""
+"""Refresh tokens per credential; more than that, and the least recently used are deleted.
+
+Each `docker login` creates a token, and a client that forgets its token does not report it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokenRow:
-    """A refresh token. `hash` is keyed; `used_at` in microseconds."""
+    """A refresh token. `hash` is a keyed hash; `used_at` is in microseconds."""
 
     id: str
     hash: str

@@ -1,4 +1,4 @@
-"""Rows of manifests that were deleted: their bytes, and what they were tied to."""
+"""Rows of deleted manifests: their bytes, and the content that they referenced."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from storage.digest import Digest
 _x, _m, _e = removed_manifests.c, manifests.c, manifest_edges.c
 
 Key = tuple[RepositoryName, Digest, str]
-"""Repository, digest, generation."""
+"""Repository name, digest and repository generation."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemovedManifest:
-    """A deleted manifest, with the blobs and the manifests of its repository that it named."""
+    """A deleted manifest with the blobs and manifests of its repository that it referenced."""
 
     raw: bytes
     media_type: str
@@ -33,8 +33,9 @@ class RemovedManifest:
 
 
 def keep(tx: Transaction, repository_id: int, manifest_id: int | None = None) -> None:
-    """Keep what a manifest is that is about to go, or all of the repository are; in the database,
-    without reading them here.
+    """Save a manifest that is about to be deleted, or all manifests of a repository.
+
+    The database copies the rows; they are not read into memory.
     """
     rows = (
         sa.select(
@@ -61,14 +62,14 @@ def keep(tx: Transaction, repository_id: int, manifest_id: int | None = None) ->
 
 
 def _list_ties(column: sa.ColumnElement[Digest]) -> sa.ColumnElement[str]:
-    """The digests that the manifest of the row is tied to, between spaces."""
+    """Return the expression of the resolved digests of the manifest, separated by spaces."""
     ties = sa.func.aggregate_strings(column, " ")
     query = sa.select(ties).where(_e.manifest_id == _m.id).correlate(manifests)
     return sa.func.coalesce(query.scalar_subquery(), "")
 
 
 def find(tx: Transaction, name: RepositoryName, digest: Digest) -> RemovedManifest | None:
-    """The manifest as it was when a repository of that name last lost it."""
+    """Return the manifest as last deleted from a repository of this name."""
     query = (
         sa.select(_x.bytes, _x.media_type, _x.blobs, _x.children)
         .where(_x.repository == name, _x.digest == digest)
@@ -86,7 +87,7 @@ def _read_ties(text: str) -> frozenset[Digest]:
 
 
 def list_digests(tx: Transaction, name: RepositoryName, digests: Collection[Digest]) -> set[Digest]:
-    """Those of `digests` that are here."""
+    """Return those of `digests` that were deleted and can still be restored."""
     found: set[Digest] = set()
     for chunk in in_chunks(digests):
         query = sa.select(_x.digest).where(_x.repository == name, _x.digest.in_(chunk))
@@ -95,7 +96,7 @@ def list_digests(tx: Transaction, name: RepositoryName, digests: Collection[Dige
 
 
 def list_due(tx: Transaction, until: int, n: int) -> list[Key]:
-    """At most `n` that were deleted not after `until`, in microseconds, the oldest first."""
+    """Return at most `n` manifests deleted by `until`, in microseconds, oldest first."""
     query = (
         sa.select(_x.repository, _x.digest, _x.generation)
         .where(_x.removed_at <= until)
@@ -106,7 +107,7 @@ def list_due(tx: Transaction, until: int, n: int) -> list[Key]:
 
 
 def delete(tx: Transaction, key: Key) -> None:
-    """Forget one for good."""
+    """Delete a saved manifest permanently."""
     name, digest, generation = key
     here = sa.and_(_x.repository == name, _x.digest == digest, _x.generation == generation)
     tx.execute(sa.delete(removed_manifests).where(here))

@@ -1,4 +1,4 @@
-"""Rows of repositories. A repository is born with its first content and goes with its last."""
+"""Rows of repositories, which exist from the first content to the last."""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ _name = sa.type_coerce(_r.name, TEXT)
 
 @dataclass(frozen=True, slots=True)
 class RepositoryRow:
-    """A repository. `created_at` in microseconds."""
+    """A repository. `created_at` is in microseconds."""
 
     id: int
     name: RepositoryName
@@ -39,8 +39,10 @@ class RepositoryRow:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
-    """Some names: `start` alone if `exact`, else all that begin with it, and it is empty or ends in
-    a slash; `flat`: those of them without another.
+    """A range of repository names.
+
+    With `exact`, only the name `start`; otherwise all names that begin with `start`, which is empty
+    or ends with a slash. With `flat`, only names without another slash.
     """
 
     start: str
@@ -53,7 +55,7 @@ EVERYWHERE = Region("")
 
 @dataclass(frozen=True, slots=True)
 class RepositoryCounts:
-    """What a repository holds; `bytes` counts its blobs and manifests once each."""
+    """Contents of a repository. `bytes` counts each blob and each manifest once."""
 
     tags: int
     manifests: int
@@ -64,13 +66,15 @@ class RepositoryCounts:
 def find(
     tx: Transaction, name: RepositoryName, *, keep: bool = False, lock: bool = False
 ) -> RepositoryRow | None:
-    """The repository. `keep` holds it against removal until the end of the transaction, `lock`
-    against every other change of its content too.
+    """Return the repository.
+
+    Until the transaction ends, `keep` locks it against removal, and `lock` locks it against every
+    other change of its content as well.
     """
     query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.name == name)
     if lock or keep:
-        # Those who share a row's lock pass whoever waits to have it alone: under steady pushes a
-        # deletion would starve. Names are granted in the order of asking.
+        # With row locks, transactions that share a lock overtake one that waits for it exclusively:
+        # under steady pushes a deletion would starve. Advisory locks are granted in order.
         tx.lock_name(f"repository {name}", shared=not lock)
     if lock:
         query = query.with_for_update()
@@ -81,7 +85,7 @@ def find(
 
 
 def find_by_id(tx: Transaction, repository_id: int, *, lock: bool = False) -> RepositoryRow | None:
-    """The repository; `lock` as in `find`."""
+    """Return the repository. `lock` is as in `find`."""
     query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.id == repository_id)
     row = tx.execute(query).one_or_none()
     if row is None or not lock:
@@ -91,16 +95,17 @@ def find_by_id(tx: Transaction, repository_id: int, *, lock: bool = False) -> Re
 
 
 def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
-    """The repository, created if there is none, held against removal; `lock` as in `find`.
+    """Return the repository, created if needed, locked against removal. `lock` is as in `find`.
 
-    Who needs the lock says so here: two that hold and lock later wait for each other.
+    A caller that needs `lock` must request it here: two transactions that take the shared lock
+    first and the exclusive one later deadlock.
     """
     found = find(tx, name, keep=True, lock=lock)
     if found is not None:
         return found
     generation = uuid.uuid4().hex
     insert = tx.insert(repositories).values(name=name, generation=generation, created_at=tx.now)
-    # DO UPDATE, not DO NOTHING: it locks and returns the row that another transaction made.
+    # DO UPDATE, not DO NOTHING, to lock and return the row that another transaction inserted.
     row = tx.execute(
         insert.on_conflict_do_update(
             index_elements=[_r.name], set_={"name": insert.excluded.name}
@@ -116,9 +121,10 @@ def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> Repo
 def list_names(
     tx: Transaction, n: int, last: str, regions: Iterable[Region] = (EVERYWHERE,)
 ) -> list[str]:
-    """The first `n` names after `last`, in byte order, of those in any of the regions; `n` is at
-    least 1. Each region is a part of the index and is looked at alone: what lies between them costs
-    nothing.
+    """Return the first `n` names after `last` in any of the regions, in byte order.
+
+    `n` is at least 1. Each region is a range of the index that is read separately, so names between
+    the regions cost nothing.
     """
     names: list[str] = []
     ordered = sorted(regions)
@@ -136,8 +142,8 @@ def list_names(
 
 
 def _inside(region: Region, last: str) -> Iterator[sa.ColumnElement[bool]]:
-    """What a name in the region fulfils, if it follows `last`."""
-    # One of the two: the planner would be free to begin at either.
+    """Yield the conditions for a name in the region that follows `last`."""
+    # Only one of the two, because the planner could choose the worse one as the start.
     yield _name >= region.start if region.start > last else _name > last
     if region.start:
         yield _name < region.start.removesuffix("/") + "0"  # the byte after the slash
@@ -172,9 +178,9 @@ def count(tx: Transaction, repository: RepositoryRow) -> RepositoryCounts:
 
 
 def remove_if_empty(tx: Transaction, repository: RepositoryRow) -> None:
-    """Remove a repository (locked by the caller) that has neither manifest nor blob.
+    """Remove a repository (locked by the caller) that has neither manifests nor blobs.
 
-    Upload sessions begun in it go on as sessions of a repository that is not yet born.
+    Its upload sessions continue as sessions of a repository that does not exist yet.
     """
     for table in (manifests, repository_blobs):
         here = sa.select(sa.literal(1)).where(table.c.repository_id == repository.id).limit(1)
@@ -189,7 +195,7 @@ def remove_if_empty(tx: Transaction, repository: RepositoryRow) -> None:
 
 
 def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
-    """Queue all blobs of the repository, without reading them here: there may be many."""
+    """Queue all blobs of the repository, in the database, because there may be many."""
     links = repository_blobs.c
     gone = (
         sa.select(
@@ -212,9 +218,11 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
 
 
 def delete(tx: Transaction, repository: RepositoryRow) -> None:
-    """Remove a repository (locked by the caller) with all that is in it, but keep the bytes of its
-    manifests for a while. Its upload sessions keep their rows, are no longer found, and expire as
-    soon as the job comes by: whoever began them cannot cancel them.
+    """Delete a repository (locked by the caller) with all its content.
+
+    The bytes of its manifests are kept for the grace period. The rows of its upload sessions stay,
+    but are no longer found, and the next run of the job expires them, because their clients cannot
+    cancel them.
     """
     tallies.remove_all(tx, repository.id)
     removed_manifests.keep(tx, repository.id)
@@ -235,7 +243,8 @@ def _expire_sessions(tx: Transaction, repository: RepositoryRow) -> None:
         uploads.c.repository == repository.name,
         uploads.c.repository_generation == repository.generation,
     )
-    # Who has locked one may wait for the repository: it is left, and expires in its own time.
+    # A transaction that has locked a session may wait for the repository, so that session is
+    # skipped and expires normally.
     free = mine.with_for_update(skip_locked=True)
     tx.execute(sa.update(uploads).where(uploads.c.id.in_(free)).values(active_at=0))
 

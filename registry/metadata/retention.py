@@ -1,4 +1,4 @@
-"""What retention asks of a repository: its tags and when each was used, and what nobody names."""
+"""Queries for retention: tags with their last use, and untagged manifests."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,10 @@ PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class TagUse:
-    """A tag: when it was set, and when its manifest was last pulled by it or by digest. Times in
-    microseconds; a pull that is not known is None.
+    """The last push and pull of a tag.
+
+    `pulled_at` is the last pull of its manifest by this tag or by digest. Times are in
+    microseconds; an unknown pull is None.
     """
 
     name: str
@@ -29,8 +31,9 @@ class TagUse:
 
 @dataclass(frozen=True, slots=True)
 class LooseManifest:
-    """A manifest that has no tag, no index that names it and no subject that is here. `loose_at`
-    is when it was pushed or lost its last tag, whichever was later.
+    """An untagged manifest: without a tag, a parent index or an existing subject.
+
+    `loose_at` is the time of its push or of the loss of its last tag, whichever is later.
     """
 
     digest: Digest
@@ -39,17 +42,17 @@ class LooseManifest:
 
 
 def read_now(tx: Transaction) -> int:
-    """The time by the database's clock, in microseconds."""
+    """Return the database's time in microseconds."""
     return int(tx.execute(sa.select(tx.read_clock())).scalar_one())
 
 
 def read_head(tx: Transaction) -> int:
-    """The number of the last change in the feed."""
+    """Return the number of the last change in the feed."""
     return int(tx.execute(sa.select(feed_head.c.number)).scalar_one())
 
 
 def list_deleted_tags(tx: Transaction, name: RepositoryName, after: int) -> set[str]:
-    """Tags of the repository that were deleted after the number `after`."""
+    """Return the tags of the repository that were deleted after the change `after`."""
     query = sa.select(_f.tag).where(
         _f.number > after, _f.repository == name, _f.kind == Change.TAG_DELETE.value
     )
@@ -79,7 +82,7 @@ def find_tag(tx: Transaction, repository: RepositoryRow, tag: str) -> TagUse | N
 
 
 def list_tags(tx: Transaction, repository: RepositoryRow) -> list[TagUse]:
-    """All tags, in byte order."""
+    """Return all tags, in byte order."""
     found: list[TagUse] = []
     more = True
     while more:
@@ -92,7 +95,7 @@ def list_tags(tx: Transaction, repository: RepositoryRow) -> list[TagUse]:
 
 
 def _is_held() -> sa.ColumnElement[bool]:
-    """Whether a tag, an index or a subject holds the manifest of the row."""
+    """Return the condition that a tag, an index or a subject retains the manifest of the row."""
     subjects = manifests.alias()
     tagged = sa.exists().where(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
     named = sa.exists().where(_e.repository_id == _m.repository_id, _e.child_digest == _m.digest)
@@ -103,12 +106,12 @@ def _is_held() -> sa.ColumnElement[bool]:
 
 
 def list_loose(tx: Transaction, repository: RepositoryRow) -> list[LooseManifest]:
-    """All manifests that nothing holds, in order of digests."""
+    """Return all untagged manifests, in digest order."""
     since = _read_start(tx)
     found: list[LooseManifest] = []
     last, more = "", True
     while more:
-        # All manifests are looked at, page by page, so that no statement takes long.
+        # All manifests are read in pages, so that no statement takes long.
         query = (
             sa.select(_m.id, _m.digest, _m.pushed_at, _is_held())
             .where(_m.repository_id == repository.id, sa.type_coerce(_m.digest, TEXT) > last)
@@ -124,7 +127,7 @@ def list_loose(tx: Transaction, repository: RepositoryRow) -> list[LooseManifest
 
 
 def find_loose(tx: Transaction, repository: RepositoryRow, digest: Digest) -> LooseManifest | None:
-    """The manifest, if nothing holds it."""
+    """Return the manifest if it is untagged."""
     query = sa.select(_m.id, _m.pushed_at).where(
         _m.repository_id == repository.id, _m.digest == digest, ~_is_held()
     )
@@ -135,7 +138,7 @@ def find_loose(tx: Transaction, repository: RepositoryRow, digest: Digest) -> Lo
 
 
 def _read_start(tx: Transaction) -> int:
-    """How far the feed reaches back, in microseconds; 0: to the beginning."""
+    """Return the time of the feed's oldest change in microseconds; 0 if the feed is complete."""
     first = sa.select(_f.number, _f.at).where(_f.number > 0).order_by(_f.number).limit(1)
     row = tx.execute(first).one_or_none()
     return 0 if row is None or row[0] == 1 else int(row[1])
@@ -144,8 +147,9 @@ def _read_start(tx: Transaction) -> int:
 def _look(
     tx: Transaction, repository: RepositoryRow, pushed: dict[Digest, tuple[int, int]], since: int
 ) -> list[LooseManifest]:
-    """When tags left those manifests, and when they were last pulled. What happened before `since`
-    is not known any more, so it may have been then.
+    """Return when the manifests lost their last tag, and when they were last pulled.
+
+    Events before `since` are unknown, so they may have happened as late as `since`.
     """
     left: dict[Digest, int] = {}
     pulled: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""What retention has dropped, as the change feed has it."""
+"""Tags and manifests dropped by retention, from the change feed."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,9 @@ _KINDS = (Change.TAG_DELETE.value, Change.MANIFEST_DELETE.value)
 
 @dataclass(frozen=True, slots=True)
 class DropRow:
-    """A dropped tag with its manifest, or a dropped manifest: `number` of the change, `at` in
-    microseconds.
+    """A dropped tag with its manifest, or a dropped manifest.
+
+    `number` is that of the change; `at` is in microseconds.
     """
 
     number: int
@@ -35,7 +36,7 @@ def _select() -> sa.Select[tuple[int, int, RepositoryName, str | None, Digest]]:
 
 
 def list_before(tx: Transaction, number: int | None, since: int, n: int) -> list[DropRow]:
-    """At most `n` drops before the number, or the latest, since a time; the latest first."""
+    """Return at most `n` drops since a time, latest first, optionally before a change number."""
     query = _select().where(_f.at >= since).order_by(_f.number.desc()).limit(n)
     if number is not None:
         query = query.where(_f.number < number)
@@ -43,6 +44,6 @@ def list_before(tx: Transaction, number: int | None, since: int, n: int) -> list
 
 
 def list_from(tx: Transaction, number: int, n: int) -> list[DropRow]:
-    """At most `n` drops from the number on, in order."""
+    """Return at most `n` drops from the change number on, in order."""
     query = _select().where(_f.number >= number).order_by(_f.number).limit(n)
     return [DropRow(*row) for row in tx.execute(query)]

@@ -1,4 +1,4 @@
-"""Rows of retention rules: what is kept and what is dropped in the repositories of a pattern."""
+"""Rows of retention rules: what is kept and dropped in the repositories of a pattern."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -13,9 +13,11 @@ _r = retention_rules.c
 
 @dataclass(frozen=True, slots=True)
 class RuleRow:
-    """The rules of a pattern: `keep` and `drop` are patterns of tags between spaces, ages are
-    microseconds, and what is None is no rule. `waits_until`, by the database's clock: nothing is
-    dropped before in the repositories of the pattern.
+    """The rules of a pattern.
+
+    `keep` and `drop` are patterns of tags, separated by spaces. Ages are in microseconds. None
+    means that there is no such rule. Before `waits_until`, by the database's clock, nothing is
+    dropped in the repositories of the pattern.
     """
 
     pattern: str
@@ -48,7 +50,7 @@ _COLUMNS = (
     _r.waits_until,
 )
 
-# What is left of rules that were removed has none of them.
+# The row of removed rules has no rule set.
 _IS_REMOVED = sa.and_(
     _r.keep == "",
     _r.keep_newest.is_(None),
@@ -60,7 +62,7 @@ _IS_REMOVED = sa.and_(
 
 
 def put(tx: Transaction, row: RuleRow) -> None:
-    """Set the rules of the pattern, in place of those it had."""
+    """Set the rules of the pattern, replacing its previous rules."""
     values = asdict(row)
     insert = tx.insert(retention_rules).values(**values, changed_at=tx.now)
     changed = {name: insert.excluded[name] for name in (*values, "changed_at")}
@@ -68,15 +70,17 @@ def put(tx: Transaction, row: RuleRow) -> None:
 
 
 def find(tx: Transaction, pattern: str, *, lock: bool = False) -> RuleRow | None:
-    """The rules of the pattern, or what is left of them."""
+    """Return the row of the pattern, which may be that of removed rules."""
     query = sa.select(*_COLUMNS).where(_r.pattern == pattern)
     row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     return RuleRow(*row) if row else None
 
 
 def remove(tx: Transaction, pattern: str, waits_until: int) -> bool:
-    """Remove the rules of the pattern, in whose repositories nothing is dropped until then: other
-    rules may drop what these have kept. Whether there were any.
+    """Remove the rules of the pattern. Returns False if there are none.
+
+    Nothing is dropped in its repositories before `waits_until`, because other rules may drop what
+    the removed rules kept.
     """
     changed = {
         "keep": "",
@@ -93,12 +97,12 @@ def remove(tx: Transaction, pattern: str, waits_until: int) -> bool:
 
 
 def forget_removed(tx: Transaction, now: int) -> None:
-    """Delete what is left of rules that were removed, for which nothing waits any more."""
+    """Delete the rows of removed rules whose waiting time is over."""
     tx.execute(sa.delete(retention_rules).where(_IS_REMOVED, _r.waits_until <= now))
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[RuleRow]:
-    """The rules of at most `n` patterns after `last`, in byte order."""
+    """Return the rules of at most `n` patterns after `last`, in byte order."""
     query = sa.select(*_COLUMNS).where(_r.pattern > last, ~_IS_REMOVED)
     return [RuleRow(*row) for row in tx.execute(query.order_by(_r.pattern).limit(n))]
 
@@ -112,6 +116,6 @@ def list_all(tx: Transaction) -> list[RuleRow]:
 
 
 def list_of(tx: Transaction, patterns: Collection[str]) -> list[RuleRow]:
-    """Those of the patterns that have rules, in byte order."""
+    """Return the rules of those patterns that have rules, in byte order."""
     query = sa.select(*_COLUMNS).where(_r.pattern.in_(patterns)).order_by(_r.pattern)
     return [RuleRow(*row) for row in tx.execute(query)]

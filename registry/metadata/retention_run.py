@@ -12,8 +12,10 @@ _r = retention_run.c
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run: times in microseconds, by the database's clock. `ended_at` None: it is under way, and
-    `done` is the last repository that it has done. `tags` and `manifests` count what it dropped.
+    """A run. Times are in microseconds by the database's clock.
+
+    `ended_at` is None while the run is in progress. `done` is the last processed repository. `tags`
+    and `manifests` count the drops.
     """
 
     started_at: int
@@ -30,7 +32,7 @@ def find(tx: Transaction) -> RunRow | None:
 
 
 def start(tx: Transaction) -> None:
-    """Begin a run, which is remembered in place of the last one."""
+    """Start a run, which replaces the last one."""
     values = {"ended_at": None, "done": "", "tags": 0, "manifests": 0}
     insert = tx.insert(retention_run).values(id=1, started_at=tx.read_clock(), **values)
     changed = {name: insert.excluded[name] for name in ("started_at", *values)}
@@ -38,7 +40,7 @@ def start(tx: Transaction) -> None:
 
 
 def save(tx: Transaction, done: str, tags: int, manifests: int, *, ended: bool) -> None:
-    """Add to the run what was dropped up to the repository `done`."""
+    """Add the drops up to the repository `done` to the run."""
     changed = {"done": done, "tags": _r.tags + tags, "manifests": _r.manifests + manifests}
     statement = sa.update(retention_run).values(**changed)
     tx.execute(statement.values(ended_at=tx.read_clock()) if ended else statement)

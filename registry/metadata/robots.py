@@ -1,4 +1,4 @@
-"""Rows of robot accounts. Their secrets are in `secrets`."""
+"""Rows of robot accounts. Their secrets are rows of `secrets`."""
 
 import uuid
 from collections.abc import Collection
@@ -14,7 +14,7 @@ _r = robots.c
 
 @dataclass(frozen=True, slots=True)
 class RobotRow:
-    """A robot. Times in microseconds; `expires_at` None: never."""
+    """A robot. Times are in microseconds; `expires_at` is None for a robot that does not expire."""
 
     id: int
     name: str
@@ -27,7 +27,7 @@ _COLUMNS = (_r.id, _r.name, _r.generation, _r.created_at, _r.expires_at)
 
 
 def find(tx: Transaction, name: str, *, lock: bool = False) -> RobotRow | None:
-    """The robot. `lock` holds the row until the end of the transaction."""
+    """Return the robot. `lock` locks the row until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_r.name == name)
     if lock:
         query = query.with_for_update()
@@ -36,7 +36,7 @@ def find(tx: Transaction, name: str, *, lock: bool = False) -> RobotRow | None:
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[RobotRow]:
-    """At most `n` robots after `last`, by name."""
+    """Return at most `n` robots after `last`, by name."""
     query = sa.select(*_COLUMNS).where(_r.name > last).order_by(_r.name).limit(n)
     return [RobotRow(*row) for row in tx.execute(query)]
 
@@ -50,7 +50,7 @@ def list_named(tx: Transaction, names: Collection[str]) -> list[RobotRow]:
 
 
 def insert(tx: Transaction, name: str, expires_at: int | None) -> RobotRow | None:
-    """Add a robot; None if the name is taken."""
+    """Add a robot. Returns None if the name is taken."""
     statement = tx.insert(robots).values(
         name=name, generation=uuid.uuid4().hex, created_at=tx.now, expires_at=expires_at
     )
@@ -67,8 +67,9 @@ def set_expiry(tx: Transaction, robot: RobotRow, expires_at: int | None) -> None
 
 
 def delete(tx: Transaction, robot: RobotRow, principal: str) -> None:
-    """Remove a robot with its secrets; upload sessions of `principal`, its name in the books, are
-    nobody's then.
+    """Delete a robot and its secrets.
+
+    The upload sessions of `principal`, the robot's name in session rows, lose their owner.
     """
     ids = tx.execute(
         sa.delete(secrets).where(secrets.c.robot_id == robot.id).returning(secrets.c.id)

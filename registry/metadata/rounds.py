@@ -1,4 +1,4 @@
-"""The collector's row: how far it is, and what it knows of the clock."""
+"""The collector's state: its progress, and its record of the clock."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,10 @@ from registry.metadata.transaction import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The row, all times in microseconds by the database's clock. `clock` was `ahead` of what had
-    gone by since `boot`, a start of some machine. `jumped_at`: None unless the clock has jumped.
+    """The collector's row. Times are in microseconds by the database's clock.
+
+    At `clock`, the database's clock was `ahead` of the time since `boot`, a boot of some machine.
+    `jumped_at` is None unless the clock has jumped.
     """
 
     boot: str
@@ -29,17 +31,17 @@ def find(tx: Transaction) -> Round:
 
 
 def read_clock(tx: Transaction) -> int:
-    """The database's clock, in microseconds."""
+    """Return the time of the database's clock, in microseconds."""
     return int(tx.execute(sa.select(tx.read_clock())).scalar_one())
 
 
 def note_look(tx: Transaction, boot: str, ahead: int, clock: int) -> None:
-    """Remember how the clocks compared, and when."""
+    """Record a comparison of the clocks and its time."""
     tx.execute(sa.update(collector).values(boot=boot, ahead=ahead, clock=clock))
 
 
 def note_jump(tx: Transaction, clock: int, jump: int) -> None:
-    """Remember that the clock has jumped; for a grace from `clock` nothing is collected."""
+    """Record that the clock has jumped. Nothing is collected for a grace period from `clock`."""
     tx.execute(sa.update(collector).values(jumped_at=clock, jump=jump))
 
 
@@ -48,5 +50,5 @@ def forget_jump(tx: Transaction) -> None:
 
 
 def note_walk(tx: Transaction, filling: str | None) -> None:
-    """Remember how far the walk has come."""
+    """Record the progress of the backfill."""
     tx.execute(sa.update(collector).values(filling=filling))

@@ -1,4 +1,4 @@
-"""The row of the scrub: how far the re-reading of everything is (docs/check-and-repair.md)."""
+"""The scrub's row: its progress in re-reading all content (docs/check-and-repair.md)."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,11 @@ _s = scrub.c
 
 @dataclass(frozen=True, slots=True)
 class ScrubRow:
-    """A pass over all manifests and blobs, that `running` or not. `last` and `last_manifest`: where
-    it is. Times in microseconds; `finished_at` is of the last whole pass. `damaged`: blobs found
-    missing or damaged; `unreadable`: blobs that the store would not give, though it was there.
+    """A pass over all manifests and blobs, which may be `running`.
+
+    `last` and `last_manifest` are its position. Times are in microseconds; `finished_at` is the end
+    of the last complete pass. `damaged` counts blobs found missing or damaged. `unreadable` counts
+    blobs that an available store failed to return.
     """
 
     running: bool
@@ -48,14 +50,14 @@ def find(tx: Transaction) -> ScrubRow | None:
 
 
 def find_birth(tx: Transaction) -> int | None:
-    """When the oldest repository was made, in microseconds."""
+    """Return the creation time of the oldest repository, in microseconds."""
     oldest = sa.select(sa.func.min(repositories.c.id)).scalar_subquery()
     query = sa.select(repositories.c.created_at).where(repositories.c.id == oldest)
     return tx.execute(query).scalar_one_or_none()
 
 
 def begin(tx: Transaction) -> None:
-    """Begin a pass, where there is one under way from its beginning."""
+    """Begin a pass, restarting one that is in progress."""
     fresh = {
         "running": True,
         "started_at": tx.now,
@@ -71,7 +73,7 @@ def begin(tx: Transaction) -> None:
 
 
 def advance(tx: Transaction, before: ScrubRow, after: ScrubRow) -> bool:
-    """Move a pass on; False if another has moved it, or begun it anew."""
+    """Save the progress of a pass. Returns False if another process advanced or restarted it."""
     same = sa.and_(
         _s.running,
         _s.started_at == before.started_at,

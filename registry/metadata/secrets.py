@@ -1,4 +1,4 @@
-"""Rows of secrets that the registry made: personal access tokens, secrets of robots."""
+"""Rows of secrets created by the registry: personal access tokens and robot secrets."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _s = secrets.c
 
 @dataclass(frozen=True, slots=True)
 class SecretRow:
-    """A secret. `hash` is keyed; `scopes` is JSON. Times in microseconds."""
+    """A secret. `hash` is a keyed hash; `scopes` is JSON. Times are in microseconds."""
 
     id: str
     user: str | None
@@ -77,7 +77,7 @@ def insert_for_user(
     scopes: str | None,
     expires_at: int | None,
 ) -> bool:
-    """Add a personal access token; False if the user has one of that name."""
+    """Add a personal access token. Returns False if the user has one of this name."""
     statement = tx.insert(secrets).values(
         id=secret_id,
         user_id=user.id,
@@ -104,7 +104,7 @@ def insert_for_robot(tx: Transaction, robot: RobotRow, secret_id: str, hash_: st
 
 
 def expire_of_robot(tx: Transaction, robot: RobotRow, at: int) -> None:
-    """Let the robot's secrets end at `at`, those that would last longer."""
+    """Let the robot's secrets expire at `at`, unless they expire earlier."""
     later = sa.or_(_s.expires_at.is_(None), _s.expires_at > at)
     query = sa.update(secrets).where(_s.robot_id == robot.id, later)
     for secret_id in tx.execute(query.values(expires_at=at).returning(_s.id)).scalars():
@@ -112,7 +112,7 @@ def expire_of_robot(tx: Transaction, robot: RobotRow, at: int) -> None:
 
 
 def delete_of_user(tx: Transaction, user: UserRow, name: str) -> bool:
-    """Revoke a personal access token; whether there was one."""
+    """Revoke a personal access token. Returns False if there is none."""
     query = sa.delete(secrets).where(_s.user_id == user.id, _s.name == name).returning(_s.id)
     secret_id = tx.execute(query).scalar_one_or_none()
     if secret_id is None:
@@ -124,7 +124,10 @@ def delete_of_user(tx: Transaction, user: UserRow, name: str) -> bool:
 
 
 def delete_expired(tx: Transaction, before: int, user: UserRow | None = None) -> int:
-    """Remove secrets, or those of a user, that ended before `before`; how many."""
+    """Delete secrets that expired before `before` and return their number.
+
+    `user` restricts this to the secrets of one user.
+    """
     query = sa.delete(secrets).where(_s.expires_at < before)
     if user is not None:
         query = query.where(_s.user_id == user.id)

@@ -1,4 +1,4 @@
-"""Rows of sign-ins that failed of late, counted for the limits."""
+"""Rows of recent failed sign-ins, counted for rate limits."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _f = sign_in_failures.c
 
 @dataclass(frozen=True, slots=True)
 class FailureCounts:
-    """Failures since a moment, with the time of the oldest of them in microseconds."""
+    """The number of failures since a time, and the time of the oldest in microseconds."""
 
     count: int
     oldest: int
@@ -21,7 +21,7 @@ class FailureCounts:
 def count(
     tx: Transaction, since: int, *, address: str | None = None, account: str | None = None
 ) -> FailureCounts:
-    """Failures after `since`, in microseconds, from the address and for the account."""
+    """Return the failures after `since`, in microseconds, from the address and for the account."""
     query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.min(_f.at), 0))
     query = query.where(_f.at > since)
     if address is not None:
@@ -36,5 +36,5 @@ def insert(tx: Transaction, address: str, account: str) -> None:
 
 
 def delete_before(tx: Transaction, moment: int) -> int:
-    """Forget failures before `moment`, in microseconds; how many."""
+    """Delete failures before `moment`, in microseconds, and return their number."""
     return tx.execute(sa.delete(sign_in_failures).where(_f.at < moment)).rowcount

@@ -1,4 +1,4 @@
-"""Rows of the keys that tokens are signed with: the public half."""
+"""Rows of the public halves of token signing keys."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,19 +12,19 @@ _k = signing_keys.c
 
 
 class KeyState(StrEnum):
-    """What a key is good for."""
+    """State of a signing key."""
 
     ACTIVE = "active"
     """New tokens are signed with it."""
     RETIRED = "retired"
-    """Tokens signed with it are good until they expire."""
+    """Tokens signed with it are valid until they expire."""
     REVOKED = "revoked"
-    """Tokens signed with it are refused."""
+    """Tokens signed with it are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKeyRow:
-    """A key. `jwk` is JSON; times in microseconds."""
+    """A key. `jwk` is JSON; times are in microseconds."""
 
     kid: str
     jwk: str
@@ -37,13 +37,13 @@ _COLUMNS = (_k.kid, _k.jwk, _k.state, _k.created_at, _k.changed_at)
 
 
 def list_all(tx: Transaction) -> list[SigningKeyRow]:
-    """All keys, the oldest first."""
+    """Return all keys, oldest first."""
     found = tx.execute(sa.select(*_COLUMNS).order_by(_k.created_at, _k.kid))
     return [SigningKeyRow(kid, jwk, KeyState(s), *times) for kid, jwk, s, *times in found]
 
 
 def insert(tx: Transaction, kid: str, jwk: str) -> None:
-    """Add a key as the active one; the one before is retired."""
+    """Add a key as the active one, and retire the previous one."""
     active = sa.update(signing_keys).where(_k.state == KeyState.ACTIVE.value)
     tx.execute(active.values(state=KeyState.RETIRED.value, changed_at=tx.now))
     tx.execute(
@@ -55,7 +55,7 @@ def insert(tx: Transaction, kid: str, jwk: str) -> None:
 
 
 def revoke(tx: Transaction, kid: str) -> bool:
-    """Refuse the key from now on; whether there is such a key."""
+    """Revoke the key. Returns False if there is no such key."""
     query = sa.update(signing_keys).where(_k.kid == kid)
     tx.change_policy(Part.KEYS)
     changed = {"state": KeyState.REVOKED.value, "changed_at": tx.now}
@@ -63,7 +63,7 @@ def revoke(tx: Transaction, kid: str) -> bool:
 
 
 def delete_retired(tx: Transaction, before: int) -> list[str]:
-    """Remove keys that have not been active since `before`; their ids."""
+    """Delete keys that have not been active since `before`, and return their IDs."""
     old = sa.and_(_k.state != KeyState.ACTIVE.value, _k.changed_at < before)
     gone = list(tx.execute(sa.delete(signing_keys).where(old).returning(_k.kid)).scalars())
     if gone:

@@ -1,5 +1,7 @@
-"""A snapshot of all rows in a file: an ordinary SQLite database of a registry, whatever it was
-taken from (`docs/adr/0011-one-format-of-backups.md`). Everything here is blocking.
+"""Backup snapshots: all rows in a file that is a SQLite database of a registry.
+
+The format is the same for every source database (`docs/adr/0011-one-format-of-backups.md`). All
+functions are blocking.
 """
 
 import contextlib
@@ -22,12 +24,12 @@ from storage.digest import Digest
 _b = blobs.c
 
 LEFT_OUT = {
-    # Of this moment, this store or these processes.
+    # State of the moment, of the store or of running processes.
     tables.uploads.name,
     tables.doomed.name,
     tables.leases.name,
     tables.sign_in_failures.name,
-    # Private keys go only where they are asked for.
+    # Private keys are included only on request.
     tables.vault.name,
 }
 
@@ -37,11 +39,11 @@ Tell = Callable[[str, int], None]
 
 
 def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
-    """Write the rows of the database `source` as of one moment into the new file `path`; how many
-    of each table. Nobody is kept from writing meanwhile. `tell` as in `copying.carry`.
+    """Write the rows of the database `source` into the new file `path`, as of one snapshot.
 
-    DatabaseUnavailableError; SchemaError for a schema that this version does not know all of;
-    ConflictError for rows that are not what they must be.
+    Returns the number of rows in each table. Writers are not blocked. `tell` is as in
+    `copying.carry`. Raises DatabaseUnavailableError, SchemaError if this version does not know the
+    whole schema, and ConflictError if rows are invalid.
     """
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
@@ -60,7 +62,7 @@ def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
 
 
 def settle(path: Path, missing: Sequence[Digest]) -> None:
-    """Write down which blobs the snapshot is without; it has all others."""
+    """Record the blobs that are missing from the backup. It has all others."""
     with _changing(path) as tx:
         others = sa.update(blobs).where(_b.state != BlobState.LIVE.value)
         tx.execute(others.values(state=BlobState.LIVE.value))
@@ -80,11 +82,12 @@ def restore(
     with_keys: bool,
     tell: Tell,
 ) -> None:
-    """Fill the database `target`, which is empty, with the snapshot in `path`, whose schema is
-    brought up to date. Its blobs belong to `store`, each under a `new_key` that has no bytes yet.
+    """Fill the empty database `target` from the snapshot in `path`, and upgrade its schema.
 
-    `with_keys`: whether private keys come along; without them their public halves are of no use.
-    The target is no registry's before `copying.confirm` with `token`. Errors as in `copying.carry`.
+    The blobs belong to `store`, each under a `new_key` that has no bytes yet. `with_keys` includes
+    the private keys; without them, their public halves are left out as useless. The target is not
+    usable as a registry before `copying.confirm` with `token`. Raises the errors of
+    `copying.carry`.
     """
     names = [column.name for column in blobs.columns]
 
@@ -111,7 +114,7 @@ def restore(
 
 
 class SnapshotFile:
-    """A snapshot as it was written, of this version or one before. Nothing is made beside it."""
+    """A snapshot file of this version or an earlier one, opened without creating other files."""
 
     def __init__(self, path: Path) -> None:
         url = sa.URL.create(
@@ -122,8 +125,9 @@ class SnapshotFile:
         self._engine = sa.create_engine(url, poolclass=sa.NullPool)
 
     def list_page(self, last: Digest | None, n: int, *, whole: bool = True) -> list[BlobRow]:
-        """At most `n` blobs after digest `last`, in order of digests. `whole`: only those whose
-        bytes the backup has.
+        """Return at most `n` blobs after the digest `last`, in digest order.
+
+        `whole` selects only blobs whose bytes the backup has.
         """
         query = sa.select(_b.digest, _b.size, _b.store, _b.key, _b.state)
         if whole:
@@ -135,7 +139,7 @@ class SnapshotFile:
             return [BlobRow(*row[:4], BlobState(row[4])) for row in found]
 
     def measure(self, *, whole: bool = True) -> tuple[int, int]:
-        """How many such blobs there are, and their bytes."""
+        """Return the number of blobs and their bytes, selected as in `list_page`."""
         query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_b.size), 0))
         if whole:
             query = query.where(_b.state == BlobState.LIVE.value)
@@ -150,8 +154,9 @@ def _url(path: Path) -> str:
 
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[Transaction]:
-    """One transaction of a file that nobody else uses. It stays one file: there is no log beside
-    it that could be left behind.
+    """Yield one transaction of a file that no other process uses.
+
+    The database stays one file, without a log file that could be left behind.
     """
     engine = sa.create_engine(_url(path), poolclass=sa.NullPool)
     with engine.begin() as connection:
@@ -159,7 +164,10 @@ def _changing(path: Path) -> Iterator[Transaction]:
 
 
 def _require_own_schema(reading: sa.Connection) -> None:
-    """A newer schema has columns that this version would leave out."""
+    """Raise SchemaError unless the database's schema is that of this version.
+
+    A newer schema has columns that the snapshot would leave out.
+    """
     version = reading.execute(sa.select(schema.c.version)).scalar_one()
     if version != migrate.VERSION:
         raise SchemaError(

@@ -1,7 +1,7 @@
-"""Room that is kept beside an embedded database, so that deleting works on a full disk.
+"""Disk reserve of an embedded database, so that deletions work on a full disk.
 
-A deletion is written to the log before it frees anything. Where there is no room for that, the
-spare file is given up, the deletion is written where it was, and a job makes the file again.
+A deletion is written to the log before it frees space. If there is no space for the log, the
+reserve file is deleted, the deletion uses its space, and a job creates the file again.
 """
 
 import contextlib
@@ -10,29 +10,32 @@ import shutil
 from pathlib import Path
 
 SIZE = 4 << 20
-"""Bytes of the file: the log may grow by as much before it is written back and begun again."""
+"""Bytes of the file: the log may grow by as much before it is checkpointed and reset."""
 
 _ROOM = 4 * SIZE
-"""Bytes that must be free for the file to be made: it is not to be what fills the disk."""
+"""Free bytes required to create the file, so that it does not fill the disk itself."""
 
 
 class Spare:
-    """The spare file of one database. All its methods block for a moment."""
+    """The reserve file of one database. All methods block briefly."""
 
     def __init__(self, database: Path) -> None:
         self._path = Path(f"{database}-spare")
 
     def is_missing(self) -> bool:
-        """Whether the file is to be made, and can be."""
+        """Return whether the file is missing and there is space to create it."""
         return not self._path.exists() and shutil.disk_usage(self._path.parent).free >= _ROOM
 
     def make(self) -> None:
-        """Make the file; where it does not fit after all, none is left. OSError."""
+        """Create the file. If it does not fit, none is left.
+
+        Raises OSError.
+        """
         unfinished = Path(f"{self._path}.new")
         try:
             descriptor = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
             try:
-                # Nothing that a file system could store in less.
+                # Random bytes, which a file system cannot compress.
                 for _ in range(SIZE >> 20):
                     _write(descriptor, os.urandom(1 << 20))
                 os.fsync(descriptor)
@@ -43,7 +46,7 @@ class Spare:
             unfinished.unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give the room up."""
+        """Free the space."""
         with contextlib.suppress(OSError):
             self._path.unlink()
 

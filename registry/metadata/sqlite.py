@@ -1,7 +1,7 @@
-"""SQLite: WAL, one writer thread fed first-in first-out, group commit, a lock across processes.
+"""SQLite: WAL, one FIFO writer thread with group commit, and a lock across processes.
 
-Measured (design D7): the busy handler alone lets a writer wait 4.6 s and then fail with "database
-is locked"; a queue with group commit keeps the worst wait of 64 writers under 100 ms.
+Measured (design D7): with the busy handler alone, a writer waits 4.6 s and then fails with
+"database is locked". A queue with group commit keeps the longest wait of 64 writers under 100 ms.
 """
 
 import contextlib
@@ -27,38 +27,38 @@ from registry.metadata.transaction import Transaction
 logger = logging.getLogger(__name__)
 
 BATCH = 64
-"""Members of one group commit at the most."""
+"""Maximum number of transactions in one group commit."""
 
 BATCH_SECONDS = 0.02
-"""How long a group may take before it commits, so that other processes get their turn."""
+"""Seconds after which a group commits, so that other processes get their turn."""
 
 CHECKPOINT_GROWTH = 4 << 20
-"""Bytes the write-ahead log may grow before a checkpoint."""
+"""Bytes that the write-ahead log may grow before a checkpoint."""
 
 CHECKPOINT_COMMITS = 1000
-"""Group commits before a checkpoint, however little they wrote."""
+"""Group commits before a checkpoint, even if they wrote little."""
 
 _PRAGMAS = {
     "journal_mode": "wal",
-    "synchronous": 2,  # FULL: with NORMAL a power cut loses acknowledged commits
+    "synchronous": 2,  # FULL: with NORMAL, a power cut loses acknowledged commits
     "foreign_keys": 1,
     "wal_autocheckpoint": 0,  # the writer checkpoints, under its lock
-    "journal_size_limit": CHECKPOINT_GROWTH,  # else the log keeps the largest size it ever had
+    "journal_size_limit": CHECKPOINT_GROWTH,  # otherwise the log keeps the largest size it ever had
 }
 
 
 def open_engine(path: Path, *, writer: bool) -> sa.Engine:
-    """An engine whose connections hold the promises of `_PRAGMAS`, each asserted."""
+    """Return an engine whose connections apply and verify `_PRAGMAS`."""
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         pool_size=16,
         max_overflow=0,
-        hide_parameters=True,  # an error is logged, and must show no hash of a password
+        hide_parameters=True,  # errors are logged, and must not show password hashes
     )
 
     @sa.event.listens_for(engine, "connect")
     def _connect(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # BEGIN is ours, not the driver's
+        connection.isolation_level = None  # this code sends BEGIN, not the driver
         for name, value in _PRAGMAS.items():
             connection.execute(f"PRAGMA {name}={value}")
             (actual,) = connection.execute(f"PRAGMA {name}").fetchone()
@@ -69,14 +69,14 @@ def open_engine(path: Path, *, writer: bool) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        # A deferred transaction that reads, then writes, fails at once with "database is locked".
+        # A deferred transaction that reads and then writes fails at once with "database is locked".
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
 
     return engine
 
 
 def create_file(path: Path) -> None:
-    """Create the database file, private and durably named, unless it exists."""
+    """Create the database file with mode 0600 and sync its folder, unless it exists."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
@@ -89,10 +89,11 @@ def create_file(path: Path) -> None:
 
 
 class WriterLock:
-    """Lets one process at a time write, and each in its turn.
+    """A fair lock that lets one process at a time write.
 
-    A plain flock is unfair: the process that releases it takes it again before a waiter has woken.
-    Here the one that waits for `writer` holds `turn`, so the releaser queues behind it.
+    A plain flock is unfair: the process that releases it takes it again before a waiter has woken
+    up. Here the process that waits for `writer` holds `turn`, so that the releasing process queues
+    behind it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,7 +130,7 @@ class _Member:
 
 
 def _settle(members: list[_Member], failure: Exception | None) -> None:
-    """Give each member its result or error; `failure`: that of the whole group."""
+    """Set the result or error of each member. `failure` is an error of the whole group."""
     for member in members:
         error = failure or member.error
         if error is not None:
@@ -139,7 +140,7 @@ def _settle(members: list[_Member], failure: Exception | None) -> None:
 
 
 class SqliteWriter:
-    """The one thread of this process that writes."""
+    """The only thread of this process that writes."""
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
         self._path = path
@@ -155,9 +156,9 @@ class SqliteWriter:
         self._thread.start()
 
     def submit(self, work: Callable[[Transaction], Any], actor: str) -> "Future[Any]":
-        """Queue `work`; the future ends after the commit that made it durable."""
+        """Queue `work`. The future completes after the commit that made it durable."""
         future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # what is queued is not taken back
+        future.set_running_or_notify_cancel()  # queued work cannot be cancelled
         with self._gate:
             if self._closed:
                 raise RuntimeError("the database is closed")
@@ -165,7 +166,7 @@ class SqliteWriter:
         return future
 
     def close(self) -> None:
-        """Write what is queued, checkpoint, stop."""
+        """Write the queued transactions, checkpoint and stop."""
         with self._gate:
             self._closed = True
             self._queue.put(None)
@@ -177,12 +178,12 @@ class SqliteWriter:
             if not waiting:
                 waiting.append(self._queue.get())
             with self._lock.held():
-                # What arrived while this process waited for its turn joins the group.
+                # Transactions that arrived while this process waited for the lock join the group.
                 with contextlib.suppress(queue.Empty):
                     while len(waiting) < BATCH:
                         waiting.append(self._queue.get_nowait())
                 if waiting[0] is None:
-                    # The last connection's close checkpoints: under the lock, like every other.
+                    # Closing the last connection checkpoints, so it happens under the lock, too.
                     self._engine.dispose()
                     break
                 group = itertools.takewhile(lambda m: m is not None, waiting)
@@ -192,7 +193,10 @@ class SqliteWriter:
         self._lock.close()
 
     def _commit(self, members: list[_Member]) -> int:
-        """Run members until the time is up, commit, tell each how it ended; how many were run."""
+        """Run members until the time limit, commit and set their results.
+
+        Returns the number of members that were run.
+        """
         done = 0
         started = time.monotonic()
         failure: Exception | None = None
@@ -205,9 +209,10 @@ class SqliteWriter:
                         break
         except Exception as error:  # noqa: BLE001 - each caller gets it
             failure = error
-            done = done or len(members)  # it did not even begin: nobody waits for his own failure
+            # the transaction did not begin, so all members get this failure
+            done = done or len(members)
         _settle(members[:done], failure)
-        # An error refers to this frame, and by it to manifests of 4 MiB.
+        # The error refers to this frame, which would keep manifests of 4 MiB alive.
         members.clear()
         if failure is None:
             self._checkpoint()
@@ -222,13 +227,15 @@ class SqliteWriter:
             savepoint.commit()
         except BaseException as error:
             if not getattr(connection.connection.dbapi_connection, "in_transaction", False):
-                raise  # a full disk or an I/O error took the whole group back
+                raise  # a full disk or an I/O error rolled the whole group back
             savepoint.rollback()
             member.error = error
 
     def _checkpoint(self) -> None:
-        """Copy the log into the file now and then. Under the lock, because SQLite before 3.51.3
-        can corrupt a file when a checkpoint and a log reset of two processes meet.
+        """Copy the log into the database file if it is due.
+
+        Called under the lock, because SQLite before 3.51.3 can corrupt the file if a checkpoint and
+        a log reset of two processes overlap.
         """
         self._commits += 1
         try:
@@ -243,5 +250,5 @@ class SqliteWriter:
             finally:
                 connection.close()
         except (OSError, sa.exc.SQLAlchemyError, sqlite3.Error):
-            # The log keeps what the file lacks; the next checkpoint tries again.
+            # The log keeps the data, and the next checkpoint tries again.
             logger.exception("checkpoint failed")

@@ -1,4 +1,4 @@
-"""Rows of tags: mutable names of manifests."""
+"""Rows of tags, the mutable names of manifests."""
 
 import sqlalchemy as sa
 
@@ -21,7 +21,7 @@ _t, _m, _e, _l = tags.c, manifests.c, manifest_edges.c, repository_blobs.c
 def find(
     tx: Transaction, repository: RepositoryRow, tag: Tag, *, lock: bool = False
 ) -> Digest | None:
-    """What the tag points at. `lock` keeps it there until the end of the transaction."""
+    """Return the digest that the tag points at. `lock` locks the tag until the transaction ends."""
     query = sa.select(_t.digest).where(_t.repository_id == repository.id, _t.name == str(tag))
     if lock:
         query = query.with_for_update()
@@ -29,7 +29,7 @@ def find(
 
 
 def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) -> Digest | None:
-    """Point the tag at a manifest of the repository; what it pointed at before."""
+    """Point the tag at a manifest of the repository and return the previous digest."""
     values = {"digest": digest, "updated_at": tx.now}
     insert = (
         tx.insert(tags)
@@ -37,7 +37,7 @@ def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) ->
         .on_conflict_do_nothing(index_elements=[_t.repository_id, _t.name])
         .returning(_t.name)
     )
-    # The old digest is what the tag has under its lock, else the feed skips what came between.
+    # The old digest is read under the lock. Otherwise the feed could miss a change in between.
     old = find(tx, repository, tag, lock=True)
     while old is None and tx.execute(insert).first() is None:
         old = find(tx, repository, tag, lock=True)
@@ -59,7 +59,7 @@ def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) ->
 
 
 def delete(tx: Transaction, repository: RepositoryRow, tag: Tag) -> bool:
-    """Remove the tag alone; whether there was one."""
+    """Delete the tag, but not its manifest. Returns False if there is none."""
     query = (
         sa.delete(tags)
         .where(_t.repository_id == repository.id, _t.name == str(tag))
@@ -73,7 +73,7 @@ def delete(tx: Transaction, repository: RepositoryRow, tag: Tag) -> bool:
 
 
 def delete_all_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
-    """Remove every tag of the manifest."""
+    """Delete every tag of the manifest."""
     query = (
         sa.delete(tags)
         .where(_t.repository_id == repository.id, _t.digest == digest)
@@ -89,7 +89,7 @@ def _record_delete(tx: Transaction, repository: RepositoryRow, tag: str, old: Di
 
 
 def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) -> list[str]:
-    """At most `n` tags after `last`, in byte order."""
+    """Return at most `n` tags after `last`, in byte order."""
     query = (
         sa.select(_t.name)
         .where(_t.repository_id == repository.id, _t.name > last)
@@ -100,13 +100,14 @@ def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) ->
 
 
 def list_needing(tx: Transaction, blob: Digest, n: int) -> list[tuple[RepositoryName, str]]:
-    """At most `n` tags, of all repositories, whose image or index cannot be had whole without the
-    blob, in byte order.
+    """Return at most `n` tags whose image or index is incomplete without the blob, in byte order.
+
+    Searches all repositories.
     """
     straight = (
         sa.select(_m.id, _m.repository_id, _m.digest)
         .join(manifest_edges, _e.manifest_id == _m.id)
-        # The links say in which repositories to look.
+        # The links give the repositories to search.
         .join(
             repository_blobs,
             sa.and_(_l.repository_id == _e.repository_id, _l.digest == _e.blob_digest),
@@ -119,7 +120,7 @@ def list_needing(tx: Transaction, blob: Digest, n: int) -> list[tuple[Repository
 def list_above(
     tx: Transaction, name: RepositoryName, manifest: Digest, n: int
 ) -> list[tuple[RepositoryName, str]]:
-    """At most `n` tags of the manifest, and of indexes that name it, in byte order."""
+    """Return at most `n` tags of the manifest, and of indexes that contain it, in byte order."""
     itself = (
         sa.select(_m.id, _m.repository_id, _m.digest)
         .join(repositories, repositories.c.id == _m.repository_id)
@@ -157,12 +158,12 @@ def _list_above(
 
 
 def list_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[str]:
-    """The tags of the manifest."""
+    """Return the tags of the manifest."""
     query = sa.select(_t.name).where(_t.repository_id == repository.id, _t.digest == digest)
     return list(tx.execute(query.order_by(_t.name)).scalars())
 
 
 def list_digests(tx: Transaction, repository: RepositoryRow) -> set[Digest]:
-    """The manifests of the repository that have tags."""
+    """Return the manifests of the repository that have tags."""
     query = sa.select(_t.digest).where(_t.repository_id == repository.id).distinct()
     return set(tx.execute(query).scalars())

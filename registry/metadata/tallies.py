@@ -1,9 +1,10 @@
-"""Counting distinct blobs, and manifests, for quotas, in the transactions that change them.
+"""Usage counters for quotas, updated in the transactions that change the content.
 
-A tally counts the repositories that are enrolled in it. Whoever links or unlinks holds its
-repository, and who enrolls one holds it alone, so that each link is counted once: by who made it,
-or by who enrolled its repository. Manifests are counted in the same way, each in every repository
-that has it, which is where its bytes are stored.
+A counter counts distinct blobs in the repositories that it tracks. A transaction that links or
+unlinks a blob locks the repository shared, and one that starts to track a repository locks it
+exclusively. Each link is therefore counted once: by the transaction that made it, or by the one
+that started to track its repository. Manifests are counted in the same way, once in every
+repository that has them, because each repository stores its own bytes.
 """
 
 from collections.abc import Collection
@@ -26,13 +27,13 @@ _b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.
 
 
 def enroll_born(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
-    """Enroll a repository that was made in this transaction, and is empty."""
+    """Track a repository that this transaction created, which is empty."""
     for row in quotas.list_for_birth(tx, name):
         _enroll(tx, [repository_id], quotas.find_tally(tx, row, name))
 
 
 def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
-    """Count what is in repositories that are not enrolled, and that the caller holds alone."""
+    """Track repositories and count their content. The caller has locked them exclusively."""
     if not repository_ids:
         return
     _enroll(tx, repository_ids, tally_id)
@@ -42,7 +43,7 @@ def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
         .group_by(_l.digest)
         .subquery()
     )
-    # In the order in which others take them.
+    # In the lock order of other transactions.
     new = sa.select(sa.literal(tally_id), links.c.digest, links.c.links).order_by(links.c.digest)
     _add(tx, new.where(sa.true()))
     first = (
@@ -69,8 +70,9 @@ def _measure_manifests(tx: Transaction, repository_ids: list[int]) -> int:
 
 
 def enroll_manifests(tx: Transaction, repository_id: int) -> None:
-    """Count the manifests of a repository in the tallies that count its blobs alone. The caller
-    holds the repository alone.
+    """Count the manifests of a repository in the counters that count only its blobs.
+
+    The caller has locked the repository exclusively.
     """
     uncounted = sa.and_(_m.repository_id == repository_id, _m.manifests_counted_at.is_(None))
     size = _measure_manifests(tx, [repository_id])
@@ -80,8 +82,9 @@ def enroll_manifests(tx: Transaction, repository_id: int) -> None:
 
 
 def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
-    """Return the condition that a tally counts the manifests of the repository. It costs a
-    statement that changes a manifest less than a statement of its own.
+    """Return the condition that a counter counts the manifests of the repository.
+
+    It is added to a statement that changes a manifest, which is cheaper than a separate query.
     """
     return _list_for_manifests(repository_id).exists()
 
@@ -93,15 +96,13 @@ def _list_for_manifests(repository_id: int) -> sa.Select[tuple[int]]:
 
 
 def add_manifests(tx: Transaction, repository_id: int, size: int) -> None:
-    """Count manifests of `size` bytes that were inserted in this transaction; below zero: that were
-    deleted.
-    """
+    """Count `size` bytes of manifests inserted in this transaction; negative for deleted ones."""
     for tally_id in tx.execute(_list_for_manifests(repository_id)).scalars():
         tx.tallied[tally_id] += size
 
 
 def dismiss(tx: Transaction, repository_id: int) -> None:
-    """Forget a repository that holds nothing any more."""
+    """Stop tracking a repository that is empty."""
     tx.execute(sa.delete(tally_repositories).where(_m.repository_id == repository_id))
 
 
@@ -116,7 +117,7 @@ def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
 
 
 def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tuple[int, int]]:
-    """Count links; each tally, and how many links of the blob it has now."""
+    """Add links, and return the number of links of the blob in each counter."""
     insert = tx.insert(tally_blobs).from_select(["tally_id", "digest", "links"], links)
     counted = insert.on_conflict_do_update(
         index_elements=[_c.tally_id, _c.digest],
@@ -126,13 +127,13 @@ def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tup
 
 
 def remove(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> None:
-    """Count blobs no more that were unlinked from the repository in this transaction."""
+    """Subtract blobs that were unlinked from the repository in this transaction."""
     if digests:
         _remove(tx, repository_id, _c.digest.in_(digests))
 
 
 def remove_all(tx: Transaction, repository_id: int) -> None:
-    """Stop counting the blobs and the manifests of a repository that is about to be deleted."""
+    """Subtract all blobs and manifests of a repository that is about to be deleted."""
     here = sa.select(_l.digest).where(_l.repository_id == repository_id)
     _remove(tx, repository_id, _c.digest.in_(here))
     add_manifests(tx, repository_id, -_measure_manifests(tx, [repository_id]))

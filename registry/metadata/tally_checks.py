@@ -1,9 +1,9 @@
-"""Comparing the bytes of a tally with the blobs that it counts and the manifests that are stored.
+"""Verification of usage counters against the stored blobs and manifests.
 
-A transaction that changes what a tally counts changes the bytes of the tally as well, so the
-difference of the two is the same at every moment. Only an older version of Moorage that runs beside
-this one changes it: that version does not count manifests. The difference of any moment can be
-subtracted later, while others go on counting.
+A transaction that changes content also changes the counter, so the difference between the two is
+constant. Only an older version of Moorage that runs next to this one changes it, because that
+version does not count manifests. The difference of any moment can therefore be subtracted later,
+while other transactions go on counting.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ from registry.metadata.tables import (
 from registry.metadata.transaction import Transaction
 
 PERIOD = 24 * 3600
-"""Seconds between two comparisons of a tally."""
+"""Seconds between two comparisons of a counter."""
 
 _q, _t, _b, _m, _s = quotas.c, tallies.c, tally_blobs.c, tally_repositories.c, tally_shards.c
 
 
 @dataclass(frozen=True, slots=True)
 class TallyCheck:
-    """A tally, when it was checked before, and by how many bytes it exceeds what is stored."""
+    """A counter, the time of its previous check, and the bytes by which it exceeds the content."""
 
     tally_id: int
     pattern: str
@@ -39,13 +39,13 @@ class TallyCheck:
 
 
 def is_any_due(tx: Transaction) -> bool:
-    """Return whether a tally is to be compared."""
+    """Return whether a counter is due for comparison."""
     return tx.execute(_find_due(tx)).first() is not None
 
 
 def compare_next(tx: Transaction) -> TallyCheck | None:
-    """Compare the tally that was not compared for longest; None if none is due."""
-    # One statement, hence one moment.
+    """Compare the counter whose last check is oldest. Returns None if none is due."""
+    # One statement sees one snapshot.
     difference = _total(_s.bytes, _s.tally_id == _t.id) - _measure_blobs() - _measure_manifests()
     query = _find_due(tx).add_columns(
         _q.pattern, _t.namespace, _t.checked_at, difference.label("difference")
@@ -55,8 +55,9 @@ def compare_next(tx: Transaction) -> TallyCheck | None:
 
 
 def correct(tx: Transaction, check: TallyCheck) -> bool:
-    """Subtract the difference, and note that the tally is checked; False if another process has
-    done so since.
+    """Subtract the difference and record the check.
+
+    Returns False if another process has checked the counter since.
     """
     mine = sa.and_(_t.id == check.tally_id, _t.checked_at == check.checked_at)
     noted = sa.update(tallies).where(mine).values(checked_at=tx.read_clock())
@@ -67,11 +68,12 @@ def correct(tx: Transaction, check: TallyCheck) -> bool:
 
 
 def _find_due(tx: Transaction) -> sa.Select[tuple[int]]:
-    """The tally that was not compared for longest, if it is due. In the order of the index, which
-    is of no use for a clock that is read for every row.
+    """Return the query for the counter whose last check is oldest, if it is due.
+
+    The clock is read once, because the index cannot be used for a value that is read for every row.
     """
     now = sa.select(tx.read_clock()).scalar_subquery()
-    # What is counted for a quota that is gone is swept.
+    # Counters of deleted quotas are deleted separately.
     query = sa.select(_t.id).join(quotas, _q.id == _t.quota_id)
     due = query.where(_t.checked_at <= now - PERIOD * 1_000_000)
     return due.order_by(_t.checked_at).limit(1)

@@ -1,4 +1,4 @@
-"""A transaction as the files of queries see it."""
+"""An open transaction, as used by the query modules."""
 
 import random
 from collections import Counter
@@ -15,16 +15,16 @@ from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
 CHUNK = 500
-"""Values in one IN list: well below what either database takes."""
+"""Values per IN list, well below the limit of either database."""
 
 Value = TypeVar("Value", Digest, str)
 
 SHARDS = 16
-"""Rows that the bytes of a tally are spread over."""
+"""Rows over which the bytes of a usage counter are spread."""
 
 
 class Change(StrEnum):
-    """Kinds of rows in the change feed (design D6)."""
+    """Kinds of changes in the change feed (design D6)."""
 
     REPOSITORY_CREATE = "repository.create"
     REPOSITORY_DELETE = "repository.delete"
@@ -37,17 +37,17 @@ class Change(StrEnum):
 
 
 class Kind(StrEnum):
-    """What the collector collects."""
+    """Kinds of items that the garbage collector deletes."""
 
     MANIFEST = "manifest"
     # A blob's link to a repository.
     LINK = "link"
-    # The blob itself, once nothing links it.
+    # The blob itself, once no repository links it.
     BLOB = "blob"
 
 
 class Part(StrEnum):
-    """Parts of the policy: what one row of `policy_changes` says has changed."""
+    """Parts of the policy, as named by a row of `policy_changes`."""
 
     USER = "user"
     # The groups of a user.
@@ -58,24 +58,27 @@ class Part(StrEnum):
     KEYS = "keys"
     QUOTAS = "quotas"
     REMOVAL = "removal"
-    # Nothing that the policy holds.
+    # Nothing that the in-memory policy contains.
     NOTHING = "nothing"
     ALL = "all"
 
 
 MOST_PARTS = 500
-"""Changed parts above which the whole policy is loaded anew."""
+"""Number of changed parts above which the whole policy is reloaded."""
 
 NOWHERE = 0
-"""In place of a repository's id: blobs are of none."""
+"""Placeholder for a repository ID, because blobs belong to no repository."""
 
 Key = tuple[int, Kind, Digest]
-"""A candidate: the id of its repository or NOWHERE, what it is, and its digest."""
+"""A candidate: repository ID or NOWHERE, kind and digest."""
 
 
 @dataclass(slots=True)
 class Transaction:
-    """One open transaction. `now` is its one time, in microseconds; `actor` who asked for it."""
+    """One open transaction.
+
+    `now` is its start time in microseconds; `actor` is the caller on whose behalf it runs.
+    """
 
     connection: sa.Connection
     actor: str
@@ -84,21 +87,22 @@ class Transaction:
     policy_changes: set[tuple[Part, str]] = field(default_factory=set)
     removed: list[RepositoryName] = field(default_factory=list)
     queued: dict[Key, int | None] = field(default_factory=dict)
-    # By tally, the bytes by which it grew.
+    # Growth in bytes, by usage counter.
     tallied: Counter[int] = field(default_factory=Counter)
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-        """An insert that knows ON CONFLICT, which both databases write alike."""
+        """Return an insert that supports ON CONFLICT, whose syntax both databases share."""
         if self.connection.dialect.name == "postgresql":
             return postgresql.insert(table)
         return sqlite.insert(table)
 
     def read_clock(self) -> sa.ColumnElement[int]:
-        """The time by the one clock that all processes share, in microseconds: what a lease is
-        measured by, since the clocks of machines differ.
+        """Return the time of the database's clock, in microseconds.
+
+        All processes share this clock. Leases use it, because the clocks of machines differ.
         """
         if self.connection.dialect.name == "postgresql":
             seconds = sa.extract("epoch", sa.func.clock_timestamp())
@@ -106,8 +110,10 @@ class Transaction:
         return sa.literal(self.now)
 
     def lock_name(self, name: str, *, shared: bool = False) -> None:
-        """Hold a name, there be a row of it or not, until the transaction ends: alone, or with all
-        who share it. PostgreSQL grants names in the order of asking; SQLite has one writer anyway.
+        """Take an advisory lock on `name` until the transaction ends, exclusive or shared.
+
+        A row of that name need not exist. PostgreSQL grants the locks in the order of the requests.
+        SQLite has only one writer and needs no lock.
         """
         if self.connection.dialect.name == "postgresql":
             key = sa.func.hashtextextended(name, 0)
@@ -115,8 +121,9 @@ class Transaction:
             self.execute(sa.select(lock(key)))
 
     def lock_rows(self, query: sa.Select[Any]) -> None:
-        """Hold the rows of a query in its order, however many: two that take the same rows in two
-        orders wait for each other.
+        """Lock the rows of a query in its order.
+
+        Two transactions that lock the same rows in different orders deadlock.
         """
         if self.connection.dialect.name == "postgresql":
             held = query.with_for_update().subquery()
@@ -132,7 +139,7 @@ class Transaction:
         tag: str | None = None,
         old_digest: Digest | None = None,
     ) -> None:
-        """Note a change; it is written as the transaction ends, in its own order."""
+        """Record a change in the feed. It is written when the transaction ends, in order."""
         self.changes.append(
             {
                 "at": self.now,
@@ -147,24 +154,29 @@ class Transaction:
         )
 
     def queue(self, key: Key, since: int | None = None) -> None:
-        """Note something to which there may be no reference any more: the collector will look. Its
-        grace begins now, or began `since`, in microseconds; where it is queued, the later counts.
+        """Queue an item that may have lost its last retainer for the garbage collector.
+
+        Its grace period begins now, or at `since` in microseconds. If the item is queued already,
+        the later time counts.
         """
         self.queued[key] = since
 
     def keep(self, key: Key) -> None:
-        """Take that back: this transaction refers to it, or removes it."""
+        """Undo `queue`, because this transaction references the item or removes it."""
         self.queued.pop(key, None)
 
     def change_policy(self, part: Part = Part.ALL, key: object = "") -> None:
-        """Note that who may do what has changed, and where: every process looks again before it
-        answers. `key` names one user, robot, secret, grant or repository.
+        """Record a change of the access policy, so that every process reloads it before it answers.
+
+        `key` names one user, robot, secret, grant or repository.
         """
         self.policy_changes.add((part, str(key)))
 
     def write_changes(self) -> None:
-        """Number and write the noted changes. The last statements before the commit: the counters'
-        locks are then held for the commit alone, and numbers follow commits without a gap.
+        """Write the recorded changes and assign their numbers.
+
+        These are the last statements before the commit. The locks of the counters are then held
+        only during the commit, and numbers follow the order of commits without gaps.
         """
         self._write_queue()
         self._write_tallies()
@@ -174,7 +186,7 @@ class Transaction:
             self._write_feed()
 
     def _write_queue(self) -> None:
-        """In one order, so that transactions that queue the same things do not deadlock."""
+        """Write the queue in a fixed order, so that concurrent transactions do not deadlock."""
         table = tables.candidates
         keys = sorted(self.queued)
         for start in range(0, len(keys), CHUNK):
@@ -204,7 +216,7 @@ class Transaction:
         }
 
     def _write_tallies(self) -> None:
-        shard = random.randrange(SHARDS)  # noqa: S311 - against meeting others there
+        shard = random.randrange(SHARDS)  # noqa: S311 - against contention
         for tally_id, grown in sorted(self.tallied.items()):
             if grown:
                 insert = self.insert(tables.tally_shards).values(
@@ -251,7 +263,7 @@ class Transaction:
 
 
 def in_chunks(values: Iterable[Value]) -> Iterator[list[Value]]:
-    """The values, each once and in order, in lists short enough for a statement."""
+    """Yield the distinct values in order, in lists short enough for one statement."""
     ordered = sorted(set(values))
     for start in range(0, len(ordered), CHUNK):
         yield ordered[start : start + CHUNK]

@@ -1,5 +1,7 @@
-"""Manifests whose bytes say nothing: of what they name nobody knows, so that the collector leaves
-their repositories alone. The note of one goes with it, and when it is pushed again.
+"""Manifests whose bytes cannot be read, so that it is unknown what they reference.
+
+The collector deletes nothing in their repositories. The row of a manifest is deleted with it, and
+when the manifest is pushed again.
 """
 
 from dataclasses import dataclass
@@ -18,8 +20,9 @@ _SAME = sa.and_(_u.repository_id == _m.repository_id, _u.digest == _m.digest)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A manifest as it is stored: `raw` is None where it has no bytes. `noted`: it is known that it
-    cannot be read.
+    """A manifest as stored.
+
+    `raw` is None if it has no bytes. `noted` means that it is recorded as unreadable.
     """
 
     id: int
@@ -31,8 +34,9 @@ class Stored:
 
 
 def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[Stored]:
-    """At most `n` manifests after the one numbered `last`, in the order they came: as many as have
-    `most` bytes together, and one at least.
+    """Return at most `n` manifests after the ID `last`, in order, with at most `most` bytes.
+
+    Returns at least one manifest, even if it is larger.
     """
     sizes = sa.select(_m.id, _m.size).where(_m.id > last).order_by(_m.id).limit(n)
     total, until = 0, last
@@ -59,13 +63,13 @@ def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[Stored]:
 
 
 def is_any(tx: Transaction, repository_id: int) -> bool:
-    """Whether a manifest of the repository cannot be read, so that it might need anything there."""
+    """Return whether the repository has an unreadable manifest, which may reference anything."""
     query = sa.select(_u.digest).join(manifests, _SAME).where(_u.repository_id == repository_id)
     return tx.execute(query.limit(1)).first() is not None
 
 
 def list_known(tx: Transaction, n: int) -> list[tuple[RepositoryName, Digest]]:
-    """At most `n` of them, with their repositories."""
+    """Return at most `n` unreadable manifests with their repositories."""
     query = (
         sa.select(repositories.c.name, _u.digest)
         .join(manifests, _SAME)
@@ -81,7 +85,7 @@ def count(tx: Transaction) -> int:
 
 
 def note(tx: Transaction, repository_id: int, digest: Digest) -> None:
-    """Remember that a manifest cannot be read."""
+    """Record that a manifest cannot be read."""
     insert = tx.insert(unreadable).values(
         repository_id=repository_id, digest=digest, found_at=tx.now
     )
@@ -89,6 +93,6 @@ def note(tx: Transaction, repository_id: int, digest: Digest) -> None:
 
 
 def forget(tx: Transaction, repository_id: int, digest: Digest) -> None:
-    """It can be read, or has gone."""
+    """Delete the record, because the manifest is readable or was removed."""
     here = sa.and_(_u.repository_id == repository_id, _u.digest == digest)
     tx.execute(sa.delete(unreadable).where(here))

@@ -15,8 +15,10 @@ _u = uploads.c
 
 @dataclass(frozen=True, slots=True)
 class UploadRow:
-    """A session. `offset` in bytes: what was acknowledged. `prefix`: the digest of that much.
-    `parts` is the store's own. `claim` grows with each claim, where rows are what is claimed.
+    """An upload session.
+
+    `offset` is the number of acknowledged bytes, and `prefix` is their digest. `parts` is the state
+    of the store. `claim` grows with each claim, if the store does not lock.
     """
 
     id: str
@@ -35,7 +37,7 @@ class UploadRow:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The latest claim to a session, and until when it holds, in microseconds; None: given back."""
+    """The latest claim on a session and its end in microseconds; None if it was released."""
 
     claim: int
     until: int | None
@@ -63,7 +65,7 @@ def insert(tx: Transaction, row: UploadRow) -> None:
 
 
 def find(tx: Transaction, upload_id: str, *, lock: bool = False) -> UploadRow | None:
-    """The session. `lock` holds the row until the end of the transaction."""
+    """Return the session. `lock` locks the row until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_u.id == upload_id)
     if lock:
         query = query.with_for_update()
@@ -72,8 +74,9 @@ def find(tx: Transaction, upload_id: str, *, lock: bool = False) -> UploadRow | 
 
 
 def advance(tx: Transaction, row: UploadRow) -> bool:
-    """Acknowledge the row's offset, and name the key its bytes may appear under; False: there is
-    no such session, or it was claimed again.
+    """Save the acknowledged offset and the key under which the bytes may appear.
+
+    Returns False if the session does not exist or was claimed again.
     """
     values = {
         "offset": row.offset,
@@ -87,13 +90,13 @@ def advance(tx: Transaction, row: UploadRow) -> bool:
 
 
 def save(tx: Transaction, upload_id: str, claim: int, parts: str) -> bool:
-    """Write what is the store's own between acknowledgements; False as `advance`."""
+    """Save the store's state between acknowledgements. Returns False as `advance` does."""
     query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
     return tx.execute(query.values(parts=parts)).rowcount > 0
 
 
 def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
-    """Claim the session for so long; None: there is none, or another holds it."""
+    """Claim the session for `seconds`. Returns None if it does not exist or is claimed."""
     now = tx.read_clock()
     free = sa.or_(_u.held_until.is_(None), _u.held_until < now)
     query = sa.update(uploads).where(_u.id == upload_id, free)
@@ -103,63 +106,68 @@ def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
 
 
 def find_held(tx: Transaction, upload_id: str) -> Held | None:
-    """Who holds the session; None: there is none."""
+    """Return the state of the session's claim, or None if the session does not exist."""
     row = tx.execute(sa.select(_u.claim, _u.held_until).where(_u.id == upload_id)).one_or_none()
     return Held(*row) if row else None
 
 
 def hold(tx: Transaction, upload_id: str, claim: int, seconds: float) -> bool:
-    """Hold on to a claim for so long from now; False as `advance`."""
+    """Extend a claim to `seconds` from now. Returns False as `advance` does."""
     query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
     until = tx.read_clock() + int(seconds * 1_000_000)
     return tx.execute(query.values(held_until=until)).rowcount > 0
 
 
 def release(tx: Transaction, upload_id: str, claim: int) -> bool:
-    """Let another claim the session; False as `advance`."""
+    """Release a claim. Returns False as `advance` does."""
     query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
     return tx.execute(query.values(held_until=None)).rowcount > 0
 
 
 def delete(tx: Transaction, upload_id: str, claim: int = 0) -> bool:
-    """Remove the session; whether there was one, and not claimed again."""
+    """Delete the session. Returns False if it does not exist or was claimed again."""
     query = sa.delete(uploads).where(_u.id == upload_id, _u.claim == claim)
     return tx.execute(query).rowcount > 0
 
 
 def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> list[UploadRow]:
-    """At most `n` sessions in these stores without activity since `before`, in microseconds."""
+    """Return at most `n` sessions in these stores without activity since `before`.
+
+    `before` is in microseconds.
+    """
     query = sa.select(*_COLUMNS).where(_u.active_at < before, _u.store.in_(stores))
     return [UploadRow(*row) for row in tx.execute(query.order_by(_u.active_at).limit(n))]
 
 
 def list_with(tx: Transaction, digest: Digest, n: int) -> list[UploadRow]:
-    """At most `n` sessions whose bytes have the digest so far. It looks at every session."""
+    """Return at most `n` sessions whose acknowledged bytes have the digest. Reads all sessions."""
     query = sa.select(*_COLUMNS).where(_u.prefix == digest).order_by(_u.id).limit(n)
     return [UploadRow(*row) for row in tx.execute(query)]
 
 
 def count_in(tx: Transaction, store: str) -> int:
-    """How many sessions have their bytes in the store."""
+    """Return the number of sessions whose bytes are in the store."""
     query = sa.select(sa.func.count()).select_from(uploads).where(_u.store == store)
     return int(tx.execute(query).scalar_one())
 
 
 def count_of(tx: Transaction, principal: str, most: int) -> int:
-    """How many sessions the principal has, up to `most`. Those that expire at once, because their
-    repository is gone, are not counted: nobody can cancel them.
+    """Return the number of sessions of the principal, up to `most`.
+
+    Sessions of deleted repositories, which expire at once, are not counted, because their clients
+    cannot cancel them.
     """
     some = sa.select(_u.id).where(_u.principal == principal, _u.active_at > 0).limit(most)
     return int(tx.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
 
 
 def find_idle(tx: Transaction, upload_id: str, before: int) -> UploadRow | None:
-    """The session, if it is without activity since `before`, in microseconds."""
+    """Return the session if it has had no activity since `before`, in microseconds."""
     query = sa.select(*_COLUMNS).where(_u.id == upload_id, _u.active_at < before)
     row = tx.execute(query).one_or_none()
     return UploadRow(*row) if row else None
 
 
 def list_present(tx: Transaction, upload_ids: list[str]) -> set[str]:
-    """Those of `upload_ids` that are sessions."""
+    """Return those of `upload_ids` that are sessions."""
     return set(tx.execute(sa.select(_u.id).where(_u.id.in_(upload_ids))).scalars())

@@ -1,7 +1,7 @@
-"""Where bytes are, computed by the database: it reads all links, and holds nothing up.
+"""Storage usage, computed by the database from all links, without blocking writers.
 
-Bytes are those of blobs, each counted once in whatever is asked about. They are exclusive to it
-where nothing else has them.
+Sizes are those of blobs. Each blob counts once in every name asked about. Its bytes are exclusive
+to a name if no other name has the blob.
 """
 
 from collections.abc import Collection
@@ -30,7 +30,7 @@ _m, _e, _t = manifests.c, manifest_edges.c, tags.c
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a repository, a tag of one, or a namespace has. In bytes."""
+    """Bytes of a repository, a tag or a namespace."""
 
     name: str
     bytes: int
@@ -39,7 +39,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """All that is stored; of the blobs, what no repository has any more. In bytes."""
+    """Totals of the stored content, in bytes. `unlinked_bytes` are blobs without a repository."""
 
     blobs: int
     bytes: int
@@ -50,7 +50,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What would go."""
+    """Content that a deletion would free."""
 
     manifests: int
     manifest_bytes: int
@@ -63,7 +63,7 @@ def _total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def measure(tx: Transaction) -> Stored:
-    """All that is stored."""
+    """Return the totals of all stored content."""
     count, size = tx.execute(sa.select(sa.func.count(), _total(_b.size)).select_from(blobs)).one()
     linked = sa.select(_l.digest).where(_l.digest == _b.digest).exists()
     unlinked = tx.execute(sa.select(_total(_b.size)).where(~linked)).scalar_one()
@@ -73,24 +73,27 @@ def measure(tx: Transaction) -> Stored:
 
 
 def list_repositories(tx: Transaction, n: int) -> list[Share]:
-    """The `n` repositories that have most."""
+    """Return the `n` repositories with the most bytes."""
     held = sa.select(sa.type_coerce(_r.name, TEXT).label("name"), _l.digest)
     return _share(tx, held.join(repository_blobs, _l.repository_id == _r.id), n)
 
 
 def list_namespaces(tx: Transaction, n: int) -> list[Share]:
-    """The `n` first parts of names that have most; one is empty, of names of a single part."""
+    """Return the `n` namespaces with the most bytes.
+
+    A namespace is the first part of a name; it is empty for names of a single part.
+    """
     name = sa.type_coerce(_r.name, TEXT)
     find = sa.func.strpos if tx.connection.dialect.name == "postgresql" else sa.func.instr
     slash = find(name, "/")
-    # Of a name without a slash nothing is left: -1 would count from the end.
+    # A name without a slash gets the length 0, because -1 would count from the end.
     first = sa.func.substr(name, 1, sa.case((slash > 0, slash - 1), else_=0)).label("name")
     held = sa.select(first, _l.digest).join(repository_blobs, _l.repository_id == _r.id)
     return _share(tx, held.distinct(), n)
 
 
 def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[Share]:
-    """Shares of holders, from pairs of their `name` and the `digest` of a blob, each there once."""
+    """Return usage shares from distinct pairs of a holder's `name` and a blob's `digest`."""
     pairs = held.subquery()
     holders = sa.func.count().over(partition_by=pairs.c.digest).label("holders")
     counted = sa.select(pairs.c.name, pairs.c.digest, holders).subquery()
@@ -106,8 +109,9 @@ def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[Share]:
 
 
 def list_tags(tx: Transaction, n: int) -> list[Share]:
-    """The `n` tags that have most, with all that goes with their manifests: children, and what has
-    them as its subject.
+    """Return the `n` tags with the most bytes.
+
+    A tag includes the children and the referrers of its manifests.
     """
     steps = _steps()
     reach = sa.select(_t.repository_id, _t.name.label("tag"), _t.digest).cte(
@@ -120,7 +124,7 @@ def list_tags(tx: Transaction, n: int) -> list[Share]:
     reach = reach.union(further)
     reached = sa.and_(reach.c.repository_id == _m.repository_id, reach.c.digest == _m.digest)
     held = (
-        # Manifests without a tag hold as one more would.
+        # All manifests without a tag count together as one more holder.
         sa.select(
             _e.repository_id,
             sa.func.coalesce(reach.c.tag, "").label("tag"),
@@ -152,7 +156,7 @@ def list_tags(tx: Transaction, n: int) -> list[Share]:
 
 
 def _steps(within: Collection[int] | None = None) -> sa.CTE:
-    """From a manifest to what goes when it goes: children, and what has it as its subject."""
+    """Return the edges from a manifest to those deleted with it: children and referrers."""
     down = (
         sa.select(_m.repository_id, _m.digest.label("parent"), _e.child_digest.label("child"))
         .join(manifest_edges, _e.manifest_id == _m.id)
@@ -165,8 +169,10 @@ def _steps(within: Collection[int] | None = None) -> sa.CTE:
 
 
 def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]]) -> Freed:
-    """What is reachable from these tags alone: manifests in no other way in their repositories,
-    blobs in no other way in the whole registry.
+    """Return the content that is reachable only from these tags.
+
+    Manifests count if nothing else in their repository reaches them. Blobs count if nothing else in
+    the registry reaches them.
     """
     wanted = sa.tuple_(_r.name, _t.name).in_([(name, str(tag)) for name, tag in gone])
     of_tags = sa.select(_t.repository_id, _t.name, _t.digest).join(
@@ -180,7 +186,7 @@ def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]])
         reach.c.repository_id == _m.repository_id, reach.c.digest == _m.digest
     )
     other = of_tags.where(~wanted, _t.repository_id == _m.repository_id, _t.digest == _m.digest)
-    # Named by another tag, or held; or by nothing that these tags have to do with.
+    # Manifests with another tag or a hold, and manifests that these tags do not reach.
     staying = sa.select(_m.repository_id, _m.digest).where(
         _m.repository_id.in_(ids),
         sa.or_(
@@ -204,7 +210,7 @@ def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]])
 
 
 def _close(first: sa.Select[tuple[Any, Any]], steps: sa.CTE, name: str) -> sa.CTE:
-    """The manifests of `first`, and all that the steps lead to."""
+    """Return the manifests of `first`, and all that the steps lead to."""
     found = first.cte(name, recursive=True)
     further = sa.select(found.c.repository_id, steps.c.child).join(
         steps,
@@ -214,7 +220,7 @@ def _close(first: sa.Select[tuple[Any, Any]], steps: sa.CTE, name: str) -> sa.CT
 
 
 def _list_freed(going: sa.CTE) -> sa.Select[tuple[int, Any]]:
-    """How many blobs, and bytes, of those that only going manifests hold, wherever they are."""
+    """Return the query for the number and bytes of blobs used only by deleted manifests."""
     mine = sa.select(_e.repository_id, _e.blob_digest).join(going, going.c.id == _e.manifest_id)
     named = mine.where(_e.blob_digest.is_not(None)).distinct().cte("named")
     held = sa.select(_e.blob_digest).where(

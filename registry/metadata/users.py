@@ -14,7 +14,7 @@ _u = users.c
 
 @dataclass(frozen=True, slots=True)
 class UserRow:
-    """A user. `generation` changes whenever what was signed in with must end."""
+    """A user. `generation` changes whenever existing sign-ins must end."""
 
     id: int
     name: str
@@ -33,7 +33,7 @@ def _new_generation() -> str:
 
 
 def find(tx: Transaction, name: str, *, lock: bool = False) -> UserRow | None:
-    """The user. `lock` holds the row until the end of the transaction."""
+    """Return the user. `lock` locks the row until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_u.name == name)
     if lock:
         query = query.with_for_update()
@@ -42,7 +42,7 @@ def find(tx: Transaction, name: str, *, lock: bool = False) -> UserRow | None:
 
 
 def list_page(tx: Transaction, n: int, last: str) -> list[UserRow]:
-    """At most `n` users after `last`, by name."""
+    """Return at most `n` users after `last`, by name."""
     query = sa.select(*_COLUMNS).where(_u.name > last).order_by(_u.name).limit(n)
     return [UserRow(*row) for row in tx.execute(query)]
 
@@ -60,27 +60,30 @@ def is_any(tx: Transaction) -> bool:
 
 
 def is_other(tx: Transaction, user: UserRow) -> bool:
-    """Whether there is a user beside this one. Holds all of them against removal."""
+    """Return whether there is another user. Locks that user against removal."""
     query = sa.select(_u.id).where(_u.id != user.id).order_by(_u.id).limit(1)
     return tx.execute(query.with_for_update()).first() is not None
 
 
 def is_other_admin(tx: Transaction, user: UserRow) -> bool:
-    """Whether another admin can sign in. Whoever asks holds the lock of all who may ask."""
+    """Return whether another admin can sign in. An advisory lock serializes the callers."""
     tx.lock_name("admins")
     other = sa.select(_u.id).where(_u.id != user.id, _u.admin, ~_u.disabled).limit(1)
     return tx.execute(other).first() is not None
 
 
 def find_password(tx: Transaction, name: str) -> str | None:
-    """The hash of the user's password; None for no such user, and for one without a password."""
+    """Return the hash of the user's password, or None if there is no such user or no password."""
     return tx.execute(sa.select(_u.password).where(_u.name == name)).scalar_one_or_none()
 
 
 def insert(
     tx: Transaction, name: str, password: str | None, *, admin: bool, namespace: bool = True
 ) -> bool:
-    """Add a user; False if the name is taken. `namespace`: what is below the name is hers."""
+    """Add a user. Returns False if the name is taken.
+
+    `namespace` means that the user owns the repositories below the name.
+    """
     statement = tx.insert(users).values(
         name=name,
         password=password,
@@ -98,13 +101,13 @@ def insert(
 
 
 def set_password(tx: Transaction, user: UserRow, password: str) -> None:
-    """Set another password: what was signed in with the old one ends."""
+    """Set a new password, which ends all existing sign-ins."""
     _update(tx, user, password=password, generation=_new_generation())
     end_sessions(tx, user)
 
 
 def rehash(tx: Transaction, name: str, old: str, new: str) -> None:
-    """Keep the same password under a better hash, unless it was changed meanwhile."""
+    """Store a better hash of the same password, unless the password was changed meanwhile."""
     query = sa.update(users).where(_u.name == name, _u.password == old)
     tx.execute(query.values(password=new))
 
@@ -124,15 +127,18 @@ def _update(tx: Transaction, user: UserRow, **values: object) -> None:
 
 
 def end_sessions(tx: Transaction, user: UserRow) -> None:
-    """Forget the refresh tokens that the user's password has brought."""
-    # As a range: LIKE of SQLite takes no note of case, and names that differ in case are different.
+    """Delete the refresh tokens obtained with the user's password."""
+    # A range, because SQLite's LIKE ignores case, and names that differ in case are different.
     credential = refresh_tokens.c.credential
     first, after = f"user:{user.name}:", f"user:{user.name};"  # the character after the colon
     tx.execute(sa.delete(refresh_tokens).where(credential >= first, credential < after))
 
 
 def delete(tx: Transaction, user: UserRow) -> None:
-    """Remove a user with her tokens and memberships; her upload sessions are nobody's then."""
+    """Delete a user with all tokens and memberships.
+
+    The user's upload sessions lose their owner.
+    """
     tx.execute(sa.delete(group_members).where(group_members.c.user_id == user.id))
     ids = tx.execute(sa.delete(secrets).where(secrets.c.user_id == user.id).returning(secrets.c.id))
     gone = []

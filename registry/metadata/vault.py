@@ -1,4 +1,4 @@
-"""Private keys that replicas share, encrypted before they come here (design D12)."""
+"""Key store in the database: private keys that replicas share, stored encrypted (design D12)."""
 
 import sqlalchemy as sa
 
@@ -13,7 +13,7 @@ def find(tx: Transaction, name: str) -> bytes | None:
 
 
 def insert(tx: Transaction, name: str, value: bytes) -> None:
-    """Keep `value`, unless another was faster."""
+    """Store `value`, unless another process has stored one before."""
     statement = tx.insert(vault).values(name=name, value=value)
     tx.execute(statement.on_conflict_do_nothing(index_elements=[_v.name]))
 

@@ -1,4 +1,4 @@
-"""The one walk through what was there before the queue was: what nothing keeps is queued."""
+"""One-time backfill of the garbage collection queue with content that is older than the queue."""
 
 from typing import Any
 
@@ -10,14 +10,15 @@ from registry.metadata.transaction import NOWHERE, Kind, Transaction
 from storage.digest import Digest
 
 PAGE = 500
-"""Rows of a step."""
+"""Rows per step."""
 
 _WAY = {Kind.LINK: repository_blobs, Kind.MANIFEST: manifests, Kind.BLOB: blobs}
 
 
 def go_on(tx: Transaction) -> bool:
-    """Take a step; False if the walk is over. The row tells where it goes on: a kind, the id of a
-    repository and a digest, the last that it came to.
+    """Run one step of the backfill. Returns False if it is complete.
+
+    The collector's row has the position: a kind, a repository ID and a digest, the last one read.
     """
     place = rounds.find(tx).filling
     if place is None:
@@ -41,7 +42,7 @@ def go_on(tx: Transaction) -> bool:
 def _list_after(
     tx: Transaction, kind: Kind, repository_id: int, digest: str
 ) -> list[tuple[int, Digest, bool]]:
-    """The rows of the next page, each with whether something keeps it."""
+    """Return the rows of the next page, each with whether it has a retainer."""
     table = _WAY[kind]
     own: sa.ColumnElement[Any] = table.c.digest
     home: sa.ColumnElement[Any] = sa.literal(NOWHERE)

@@ -1,8 +1,8 @@
-"""Has anything changed? Asked before every answer, so it must cost next to nothing (design D8).
+"""Revision check before each response, which therefore must cost almost nothing (design D8).
 
-SQLite counts commits of other connections in `PRAGMA data_version`, 2 µs to read; a connection
-that does nothing else sees all of them. PostgreSQL has no such thing: one query serves all who
-asked before it began (`registry.metadata.head_query`).
+SQLite counts commits of other connections in `PRAGMA data_version`, which takes 2 µs to read. A
+connection that does nothing else sees all of them. PostgreSQL has no equivalent: one query serves
+all callers that asked before it began (`registry.metadata.head_query`).
 """
 
 import asyncio
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 IN_A_ROW = 64
-"""Questions after which the loop has its turn."""
+"""Answers from memory after which other tasks get a turn on the event loop."""
 
 
 class Watch:
-    """The numbers of the last changes, as of the moment they are asked for."""
+    """The latest revisions, as of the moment of the request."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -41,16 +41,17 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, forget: Callable[[Changed], None]) -> None:
-        """Have `forget` called with the repositories that changed, before anybody is told of heads
-        that are behind those changes.
+        """Call `forget` with the repositories that changed.
+
+        It is called before any caller receives revisions that include those changes.
         """
         self._forget.append(forget)
 
     def peek(self, since: float | None = None) -> Heads | None:
-        """The heads, where they are known without a question, as `read` tells them.
+        """Return the revisions if they are known without a query, as `read` would.
 
-        None now and then all the same, so that `read` lets other tasks run: a task that is answered
-        from memory each time would never yield to the loop.
+        Returns None now and then even if they are known, so that `read` lets other tasks run: a
+        task that is always answered from memory would never yield to the event loop.
         """
         if self._in_a_row >= IN_A_ROW:
             return None
@@ -65,9 +66,9 @@ class Watch:
         return self._heads
 
     async def read(self, since: float | None = None) -> Heads:
-        """The heads as of now, or as of some moment after `since` (of `time.monotonic`).
+        """Return the revisions as of now, or as of a moment after `since` (of `time.monotonic`).
 
-        DatabaseUnavailableError.
+        Raises DatabaseUnavailableError.
         """
         if self._in_a_row >= IN_A_ROW:
             await asyncio.sleep(0)
@@ -76,7 +77,7 @@ class Watch:
         known = self._find_known(since)
         if known is not None:
             return known
-        # A query that has begun may be older than this question: the next one answers it.
+        # A running query may be older than this request, so the next query answers it.
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         waiting = self._next
@@ -85,7 +86,7 @@ class Watch:
         try:
             return await asyncio.shield(waiting)
         except DatabaseUnavailableError as error:
-            # One of his own for each: what all share would grow by the way of each.
+            # A new exception for each caller: the traceback of a shared one would grow with each.
             raise DatabaseUnavailableError(error.message) from None
 
     async def _run(self) -> None:
@@ -95,13 +96,14 @@ class Watch:
                 began = time.monotonic()
                 seen = self._commits.count() if self._commits is not None else -1
                 now, changed = await self._ask()
-            except Exception as error:  # noqa: BLE001 - whoever asked gets it
-                # Who asked since has waited for the database as well, and would wait as long again.
+            except Exception as error:  # noqa: BLE001 - the callers get it
+                # Later callers have waited for the database too, and would wait as long again.
                 late, self._next = self._take(), None
                 for each in (asked, late):
                     if each is not None:
                         each.set_exception(error)
-                        each.exception()  # nobody may be left to ask: that is no fault
+                        # Mark the exception as retrieved, because no caller may be left.
+                        each.exception()
             else:
                 if changed is None or changed:
                     for forget in self._forget:
@@ -129,24 +131,24 @@ class Watch:
 def _open_query(database: Database) -> "HeadQuery | None":
     if database.connections is None:
         return None
-    # psycopg is an extra: only those who have PostgreSQL have it.
+    # psycopg is an optional dependency, present only with PostgreSQL.
     from registry.metadata.head_query import HeadQuery  # noqa: PLC0415
 
     return HeadQuery(database, database.connections)
 
 
 class _Commits:
-    """Counts commits of all other connections to an embedded database, in any process."""
+    """Counter of commits to an embedded database by other connections, in any process."""
 
     def __init__(self, path: Path) -> None:
-        # Asked on the loop, so it never waits: a locked file is one that cannot be read now.
+        # Used on the event loop, so it never waits: a locked file counts as unreadable now.
         self._connection = sqlite3.connect(
             path, timeout=0, isolation_level=None, check_same_thread=False
         )
         self._connection.execute("PRAGMA query_only=1")
 
     def count(self) -> int:
-        """The count; -1, which is no count, where the file cannot be read now."""
+        """Return the count, or -1 if the file cannot be read now."""
         try:
             (value,) = self._connection.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error:
