@@ -38,7 +38,7 @@ class Record:
     """
 
     keep: Callable[[], Awaitable[None]]
-    """Check that this claim still holds the session; called before bytes are sent.
+    """Ensure that the claim is in force, extending it if needed; called before bytes are sent.
 
     Returns only while no other request can have claimed the session. Raises StagedBusyError if one
     has.
@@ -168,7 +168,7 @@ class Driver(Protocol):
     """Seconds that a presigned URL of `find_link` is valid; 0 if the store has none."""
 
     late: float
-    """Seconds after a session ends in which bytes sent by its holder may still appear.
+    """Seconds after a session's end during which bytes sent by its holder may still appear.
 
     They may appear even after their key was deleted, so the key must be deleted again after this
     time. 0 if the store locks.

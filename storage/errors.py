@@ -1,6 +1,6 @@
-"""Errors of a store, whose messages contain no paths and no text of the driver.
+"""Errors of a store. Their messages contain no paths and no text of the driver.
 
-StoreRefusedError at startup is the exception.
+Only a StoreRefusedError at startup may contain them.
 """
 
 

@@ -25,7 +25,7 @@ def recognize(has: Callable[[str], bool]) -> str:
 
 
 def list_foreign(names: Iterable[str], own: Iterable[str]) -> list[str]:
-    """Return the names that are not in `own`, not hidden and not of the file system."""
+    """Return the names that are not in `own`, not hidden and not `lost+found`."""
     harmless = {"lost+found", *own}
     return sorted(name for name in names if name not in harmless and not name.startswith("."))
 

@@ -1,6 +1,6 @@
 """Client of one bucket with threads, timeouts, retries and errors; the only user of boto3.
 
-No call waits longer than 20 s. An attempt ends after 13 s without progress (3 s to connect, 10 s
+No call waits longer than 20 s without progress. An attempt ends after 13 s (3 s to connect, 10 s
 between two reads), and it begins only within the first RETRY_WITHIN seconds. Requests therefore
 fail fast when no thread is free, instead of queueing behind a stalled store.
 """
