@@ -30,7 +30,7 @@ _FULL_PAUSE = 0.1
 """Seconds between two attempts to connect to a server that has no free connection."""
 
 _RENEW_PAUSE = 1.0
-"""Seconds for which connections are kept after they were replaced."""
+"""Minimum seconds between two replacements of all connections."""
 
 _ENCODING = "UTF8"
 
@@ -203,8 +203,7 @@ class Connections:
         A direct connection has both from its start.
         """
         if self.settings.transaction_pooling:
-            # One round trip, because libpq sends several statements at once if there are no
-            # parameters.
+            # One round trip: without parameters, libpq sends several statements at once.
             standby = f"SELECT pg_catalog.pg_is_in_recovery(); {LOCAL_SETTINGS}"
             if connection.exec_driver_sql(standby).scalar_one():
                 connection.invalidate()

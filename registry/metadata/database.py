@@ -78,9 +78,9 @@ class Database:
 
     @staticmethod
     def find_remote_type(url: str) -> str:
-        """Return the type of a file system that SQLite cannot rely on, else "".
+        """Return the file system type of an embedded database, if SQLite cannot rely on it.
 
-        `url` is the database's; the result is "" if it is not embedded.
+        Returns "" otherwise.
         """
         file = parse_url(url).database
         return mounts.find_remote_type(Path(file)) if Database.is_embedded(url) and file else ""
@@ -168,8 +168,7 @@ class Database:
             return
 
         def probe(tx: Transaction) -> None:
-            # A read-only database refuses a row lock as it refuses changes, and its rollback needs
-            # no sync.
+            # A read-only database refuses a row lock too, and rolling it back needs no sync.
             lock = sa.select(schema.c.version).with_for_update(read=True, key_share=True)
             tx.execute(lock).close()
             raise _ProbedError

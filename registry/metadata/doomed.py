@@ -91,12 +91,12 @@ def delete(tx: Transaction, rows: Sequence[DueRow]) -> None:
 
 
 def put_off(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
-    """Retry keys that could not be deleted after so many seconds. Same exception as `delete`."""
+    """Defer keys that could not be deleted by `seconds`, unless they were queued again."""
     _put_off(tx, rows, seconds)
 
 
 def repeat(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
-    """Delete keys a second time after so many seconds. Same exception as `delete`."""
+    """Delete keys a second time after `seconds`, unless they were queued again."""
     _put_off(tx, rows, seconds, reason=_AGAIN)
 
 

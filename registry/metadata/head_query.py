@@ -1,4 +1,4 @@
-"""The query for the latest revisions on PostgreSQL, run on the event loop on its own connection.
+"""PostgreSQL query for the latest revisions, on the event loop and on its own connection.
 
 Measured: through the pool and a thread, this query takes more than half of the time of a manifest
 GET. libpq's asynchronous calls never block and cost a tenth of that.
@@ -108,8 +108,7 @@ class HeadQuery:
             try:
                 return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
             except (psycopg.Error, OSError):
-                # The server may have closed the connection while it was idle, which is noticed only
-                # now.
+                # The server may have closed the idle connection, which is noticed only now.
                 self.close()
         self._renewals = self._connections.renewals
         connecting = asyncio.get_running_loop().run_in_executor(None, self._connect)
@@ -142,8 +141,7 @@ class HeadQuery:
         self._read_only = row.read_only == "on"
         heads = Heads(row.feed, row.policy)
         if row.server != self._server:
-            # The new server's feed may lack changes of the previous server, and have as many
-            # others.
+            # The new server's feed may lack changes of the old one, and have as many others.
             if self._server:
                 self._connections.renew()
                 self._renewals = self._connections.renewals

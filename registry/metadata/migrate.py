@@ -22,7 +22,7 @@ VERSION = 17
 """Schema version that this code writes: the number of the newest migration."""
 
 _MOVES = 4
-"""First schema version that has the table of database copies."""
+"""First schema version that records database copies."""
 
 
 _UNFINISHED = {

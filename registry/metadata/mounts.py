@@ -11,7 +11,10 @@ _NETWORK = {
 }
 
 _LOCAL_FUSE = {"fuseblk", "fusectl"}
-"""FUSE types to accept: `fuseblk` is a local disk such as NTFS, and `fusectl` is no disk."""
+"""Types that begin with "fuse" and are accepted.
+
+`fuseblk` is a local disk, such as NTFS, and `fusectl` is no disk.
+"""
 
 
 def find_remote_type(path: Path) -> str:

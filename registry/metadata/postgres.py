@@ -107,8 +107,7 @@ class PostgresWriter:
                     connection.commit()
                     return result
             except (sa.exc.DBAPIError, WrongServerError) as error:
-                # If the connection is lost during the commit, its outcome is unknown, so there is
-                # no retry.
+                # No retry if the connection is lost during the commit: its outcome is unknown.
                 lost = _is_lost(error) and not committing and attempt == 1
                 if attempt == ATTEMPTS or call.given_up or not (lost or _is_conflict(error)):
                     raise

@@ -56,8 +56,7 @@ _COLUMNS = (_q.id, _q.pattern, _q.bytes)
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
     """Set the number of bytes that the repositories of the pattern may use."""
     tx.change_policy(Part.QUOTAS)
-    # A repository either exists before the recount, or is created by a transaction that sees the
-    # quota.
+    # Each repository exists before the recount, or is created by a transaction that sees the quota.
     tx.lock_name(_ANOTHER)
     insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
     row = tx.execute(
@@ -169,8 +168,7 @@ def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None)
     sessions = [is_within(_u.repository, pattern)]
     if before is not None:
         sessions.append(_u.id < before)
-    # One statement sees one snapshot: a session that ends is either reserved or used, never
-    # neither.
+    # One statement sees one snapshot, in which a session that ends is either reserved or used.
     query = (
         sa.select(
             _t.id,

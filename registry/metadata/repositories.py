@@ -1,4 +1,7 @@
-"""Rows of repositories, which exist from the first content to the last."""
+"""Rows of repositories.
+
+A repository is created with its first content and removed with its last.
+"""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -143,7 +146,7 @@ def list_names(
 
 def _inside(region: Region, last: str) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions for a name in the region that follows `last`."""
-    # Only one of the two, because the planner could choose the worse one as the start.
+    # Only one of the two bounds, because the planner could start at the worse one.
     yield _name >= region.start if region.start > last else _name > last
     if region.start:
         yield _name < region.start.removesuffix("/") + "0"  # the byte after the slash

@@ -138,7 +138,7 @@ def find_loose(tx: Transaction, repository: RepositoryRow, digest: Digest) -> Lo
 
 
 def _read_start(tx: Transaction) -> int:
-    """Return the time of the feed's oldest change in microseconds; 0 if the feed is complete."""
+    """Return the time of the feed's oldest change, in microseconds; 0 if none were deleted."""
     first = sa.select(_f.number, _f.at).where(_f.number > 0).order_by(_f.number).limit(1)
     row = tx.execute(first).one_or_none()
     return 0 if row is None or row[0] == 1 else int(row[1])

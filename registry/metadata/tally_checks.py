@@ -3,7 +3,7 @@
 A transaction that changes content also changes the counter, so the difference between the two is
 constant. Only an older version of Moorage that runs next to this one changes it, because that
 version does not count manifests. The difference of any moment can therefore be subtracted later,
-while other transactions go on counting.
+while other transactions continue to count.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Storage usage, computed by the database from all links, without blocking writers.
 
-Sizes are those of blobs. Each blob counts once in every name asked about. Its bytes are exclusive
-to a name if no other name has the blob.
+Sizes are those of blobs. A repository, tag or namespace counts each of its blobs once. The bytes of
+a blob are exclusive to it if no other one has the blob.
 """
 
 from collections.abc import Collection
@@ -186,7 +186,7 @@ def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]])
         reach.c.repository_id == _m.repository_id, reach.c.digest == _m.digest
     )
     other = of_tags.where(~wanted, _t.repository_id == _m.repository_id, _t.digest == _m.digest)
-    # Manifests with another tag or a hold, and manifests that these tags do not reach.
+    # Manifests that have another tag or a hold, and manifests that these tags do not reach.
     staying = sa.select(_m.repository_id, _m.digest).where(
         _m.repository_id.in_(ids),
         sa.or_(

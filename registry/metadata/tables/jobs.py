@@ -35,7 +35,7 @@ leases = sa.Table(
     sa.Column("expires_at", sa.BigInteger, nullable=False),
 )
 
-# At most one row: the progress or the result of the scrub, which re-reads all blobs.
+# At most one row: the progress or the result of the scrub, which re-reads all manifests and blobs.
 scrub = sa.Table(
     "scrub",
     metadata,
