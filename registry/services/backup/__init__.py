@@ -1,1 +1,1 @@
-"""Backups in a folder elsewhere, made while the registry serves (`docs/backup.md`)."""
+"""Backups to another directory while the registry serves (`docs/backup.md`)."""

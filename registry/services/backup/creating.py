@@ -1,4 +1,4 @@
-"""Making a backup while the registry serves."""
+"""Creation of backups while the registry serves."""
 
 import asyncio
 import contextlib
@@ -28,15 +28,15 @@ from storage.digest import Digest
 from storage.errors import StoreError
 
 LEASE = 60.0
-"""Seconds for which the bytes of doomed keys stay after the last sign of life of a backup."""
+"""Seconds for which pending deletions are blocked after the last heartbeat of a backup."""
 
 BEAT = 10.0
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 
 
 @dataclass(slots=True)
 class _Hold:
-    """Whether nothing that the snapshot names has been removed."""
+    """Whether the lease of the backup was lost, so that bytes of the snapshot may be deleted."""
 
     lost: bool = False
 
@@ -50,21 +50,23 @@ class _Hold:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """How to have private keys in the backup: where they come from, and what encrypts them."""
+    """Private keys for the backup: their source, and the passphrase that encrypts them."""
 
     gather: Callable[[], Awaitable[Mapping[str, bytes]]]
     passphrase: str
 
 
 class Creating:
-    """The order: bytes are no longer removed; rows are read in one snapshot; the bytes that they
-    name are copied; and only then the snapshot gets its name.
+    """The creation of a snapshot in a backup directory.
+
+    First, pending deletions are blocked. Then the rows are read in one database snapshot, and the
+    bytes that they refer to are copied. The snapshot is named last.
     """
 
     def __init__(
         self, database: Database, known: Blobs, target: Target, progress: Progress, version: str
     ) -> None:
-        """`progress` tells how far it is, `version` which Moorage this is."""
+        """Create the service. `version` is the Moorage version recorded in the snapshot."""
         self._db = database
         self._blobs = known
         self._target = target
@@ -72,10 +74,10 @@ class Creating:
         self._version = version
 
     async def run(self, *, keys: Keys | None, parallel: int = 4, rate: int = 0) -> Snapshot:
-        """Add a snapshot to the folder. `rate`: bytes a second, 0 for no limit.
+        """Add a snapshot to the backup directory. `rate` is in bytes per second; 0 is no limit.
 
-        BackupError, DatabaseUnavailableError, SchemaError: then there is no snapshot, and run again
-        it goes on with what is not copied yet.
+        Raises BackupError, DatabaseUnavailableError, SchemaError. No snapshot exists then, and
+        another run continues with the blobs that are not copied yet.
         """
         target = self._target
         await target.tidy()
@@ -113,7 +115,7 @@ class Creating:
         await for_each(iter_blobs(file, whole=False), work, parallel)
 
     async def _copy_one(self, row: BlobRow, pace: Pace) -> bool:
-        """Whether the registry has the blob's bytes."""
+        """Copy one blob. Return False if the registry does not have its bytes."""
         try:
             reader = await self._blobs.open(row)
             try:
@@ -124,7 +126,7 @@ class Creating:
         except BlobUnknownError:
             return False
         except (BrokenError, DigestMismatchError):
-            # Served as they are they would do harm; a push of the blob heals it.
+            # Do not serve corrupt bytes. The next push of the blob heals it.
             await self._blobs.note_damage(row)
             return False
         except StoreError as error:
@@ -157,7 +159,7 @@ class Creating:
 
     @contextlib.asynccontextmanager
     async def _held(self, name: str, *, with_keys: bool) -> AsyncIterator[_Hold]:
-        """Keep what is doomed meanwhile from being removed: a lease, which ends with us."""
+        """Block pending deletions with a lease, which expires if this process dies."""
         lease, hold = leases.BACKUP + name, _Hold()
 
         def begin(tx: Transaction) -> None:
@@ -181,7 +183,7 @@ class Creating:
         beating = asyncio.create_task(beat())
         try:
             yield hold
-            await extend()  # only from an answer is it known that the lease has lasted
+            await extend()  # only a successful extension proves that the lease was held throughout
         finally:
             beating.cancel()
             await asyncio.wait([beating])
@@ -192,7 +194,7 @@ class Creating:
 
 
 async def _told(pieces: AsyncIterator[bytes], digest: Digest) -> AsyncIterator[bytes]:
-    """Tell the failures of the registry's store from those of the backup's folder."""
+    """Convert errors of the registry's store, so that they differ from errors of the backup."""
     try:
         async for piece in pieces:
             yield piece

@@ -1,4 +1,4 @@
-"""Removing snapshots that are not wanted any more, and what only they needed."""
+"""Deletion of old snapshots and of the blobs that only they need."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from storage.digest import Digest
 
 @dataclass(slots=True)
 class Pruned:
-    """What was removed, or would be: `bytes` of `blobs`."""
+    """What was or would be deleted. `bytes` is the size of the blobs."""
 
     snapshots: list[str] = field(default_factory=list)
     blobs: int = 0
@@ -18,10 +18,10 @@ class Pruned:
 
 
 async def prune(target: Target, keep: int, *, dry_run: bool = False) -> Pruned:
-    """Keep the newest `keep` snapshots, one at the least, and the blobs that they need.
+    """Keep the newest `keep` snapshots, at least one, and the blobs that they need.
 
-    Broken off, the next run goes on. BackupError if one of those that are kept is damaged, so that
-    nobody knows what it needs: then nothing is removed.
+    An interrupted run is completed by the next one. Raises BackupError if a snapshot to be kept is
+    damaged: it is then unknown which blobs it needs, so nothing is deleted.
     """
     names = await target.run(target.list_ids)
     kept, gone = names[-keep:], names[:-keep]
@@ -43,7 +43,7 @@ async def prune(target: Target, keep: int, *, dry_run: bool = False) -> Pruned:
 async def _remove_blobs(
     target: Target, kept: list[str], pruned: Pruned, *, dry_run: bool
 ) -> Pruned:
-    """Walk along what is needed and what is there, which are in the same order."""
+    """Delete blobs that are not needed, in one merge pass over two lists in digest order."""
     needed = iter_named(target, kept)
     next_needed: Digest | None = None
     more = True

@@ -1,4 +1,4 @@
-"""Blobs on their way out of one store into another, counted."""
+"""Copying of blobs between stores, with progress."""
 
 import asyncio
 import contextlib
@@ -21,15 +21,18 @@ PAGE = 1000
 
 
 class BrokenError(Exception):
-    """The bytes that are to be copied, not those that were written, cannot be read."""
+    """The source bytes of a blob cannot be read."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come. `copied` blobs of all that are `done`; the others were there."""
+    """Progress of a run.
+
+    `copied` of the `done` blobs were copied. The others already existed.
+    """
 
     rows: str = ""
-    """The table whose rows are being copied, and how many of them are there."""
+    """The table that is being copied, with the number of rows so far."""
 
     blobs: int = 0
     bytes: int = 0
@@ -41,7 +44,10 @@ class Progress:
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[Callable[[str, int], None]]:
-        """What a thread tells how many rows it has copied; it ends when nobody waits for it."""
+        """Yield a callback that records row progress from a thread.
+
+        After exit, the callback raises BackupError, which ends the abandoned thread.
+        """
         ended = False
 
         def tell(table: str, rows: int) -> None:
@@ -64,7 +70,7 @@ class Progress:
 
 
 async def iter_blobs(file: SnapshotFile, *, whole: bool) -> AsyncIterator[BlobRow]:
-    """The blobs of a snapshot, in order of digests."""
+    """Yield the blobs of a snapshot in digest order."""
     last: Digest | None = None
     while True:
         rows = await asyncio.to_thread(file.list_page, last, PAGE, whole=whole)
@@ -78,7 +84,7 @@ async def iter_blobs(file: SnapshotFile, *, whole: bool) -> AsyncIterator[BlobRo
 async def for_each(
     rows: AsyncIterator[T], work: Callable[[T], Awaitable[None]], parallel: int
 ) -> None:
-    """Do `work` with so many rows at once; its first failure ends all."""
+    """Run `work` for all rows, at most `parallel` at a time. The first failure cancels the rest."""
     waiting: asyncio.Queue[T | None] = asyncio.Queue(parallel)
 
     async def feed() -> None:
@@ -95,7 +101,7 @@ async def for_each(
 
 
 async def read(reader: Reader, size: int, progress: Progress, pace: Pace) -> AsyncIterator[bytes]:
-    """The bytes of a blob; BrokenError where they cannot be read to their end."""
+    """Yield the bytes of a blob. Raises BrokenError if they cannot be read to the end."""
     try:
         async for piece in reader.read(0, size):
             await pace.take(len(piece))

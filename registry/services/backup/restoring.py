@@ -1,4 +1,4 @@
-"""Making a registry of a backup, in a place that is empty."""
+"""Restoring a backup into an empty registry."""
 
 import asyncio
 from pathlib import Path
@@ -20,14 +20,17 @@ from storage.keys import blob_key, new_generation
 
 
 class Restoring:
-    """The order: rows, in one transaction that also says that nobody serves from them yet; bytes,
-    each verified, owned by a session until its row names it; and then the registry is open.
+    """The restore of a snapshot.
+
+    The rows are written in one transaction, which also marks the registry as not serving. Then the
+    bytes are copied and verified; an upload session owns them until the row refers to them. The
+    registry is opened last.
     """
 
     def __init__(
         self, database: Database, pushed: Uploads, store: str, target: Target, progress: Progress
     ) -> None:
-        """`store`: what rows call the store of new blobs. `progress` tells how far it is."""
+        """Create the service. `store` is the name of the store of new blobs in rows."""
         self._db = database
         self._uploads = pushed
         self._store = store
@@ -35,14 +38,14 @@ class Restoring:
         self._progress = progress
 
     async def find_begun(self) -> str | None:
-        """The snapshot that an earlier run has begun to restore here."""
+        """Return the id of the snapshot that an earlier run has started to restore here."""
         state = await migrate.read_state(self._db)
         if state.move is not None and state.move.state is MoveState.RESTORING:
             return state.move.token
         return None
 
     async def _prepare(self) -> None:
-        """Make the schema, if there is none; SchemaError for one that does not fit."""
+        """Create the schema if there is none. Raises SchemaError if it does not fit."""
         state = await migrate.read_state(self._db)
         if state.version == 0:
             url = self._db.url.render_as_string(hide_password=False)
@@ -51,8 +54,11 @@ class Restoring:
             migrate.require_usable(state)
 
     async def fill(self, snapshot: Snapshot, scratch: Path, *, with_keys: bool) -> None:
-        """Write the rows, once. `scratch`: a file to work in, made here and removed. `with_keys` as
-        in `snapshots.restore`. ConflictError if there are any rows; BackupError, SchemaError.
+        """Write the rows, once.
+
+        `scratch` is the path of a temporary file, created and deleted here. `with_keys` is as in
+        `snapshots.restore`. Raises ConflictError if there are rows already, BackupError,
+        SchemaError.
         """
         if snapshot.schema > migrate.VERSION:
             raise BackupError(
@@ -80,11 +86,11 @@ class Restoring:
     async def run(
         self, snapshot: Snapshot, *, allow_missing: bool = False, parallel: int = 4
     ) -> bool:
-        """Copy the blobs that are not there yet, and open the registry; whether it is open.
+        """Copy the blobs that do not exist yet, and open the registry. Return whether it is open.
 
-        It is not while blobs are missing, which `progress` lists, unless that is allowed: then a
-        push of them heals them. BackupError, StoreError, DatabaseUnavailableError; run again it
-        goes on.
+        The registry stays closed while blobs are missing, which `progress` lists, unless
+        `allow_missing` is set: a later push heals them. Raises BackupError, StoreError,
+        DatabaseUnavailableError. Another run continues.
         """
         target, progress = self._target, self._progress
         await target.run(lambda: target.require_metadata(snapshot))
@@ -112,7 +118,7 @@ class Restoring:
         return True
 
     async def _copy(self, row: BlobRow) -> bool:
-        """Whether the backup has the blob's bytes."""
+        """Copy one blob. Return False if the backup does not have its bytes."""
         reader = await self._target.open(row.digest, row.size)
         if reader is None:
             return False

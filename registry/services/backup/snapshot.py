@@ -1,4 +1,4 @@
-"""What a snapshot of a backup says about itself: `snapshot.json`, written last."""
+"""Description of a snapshot: `snapshot.json`, written last."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from registry.errors import BackupError
 from storage.digest import Digest
 
 FORMAT = 1
-"""Of the folder and its files. The schema of the metadata has a number of its own."""
+"""Version of the directory layout and its files. The metadata schema has its own version."""
 
 NAME = "snapshot.json"
 METADATA = "metadata.db"
@@ -24,15 +24,17 @@ _ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file beside it: `size` in bytes."""
+    """A file of the snapshot. `size` is in bytes."""
 
     size: int
     digest: str
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The registry as of one moment. `bytes` of the `blobs` that are in the backup; `missing` are
-    those that the registry had rows of, and no good bytes. Without `keys` there are none in it.
+    """The registry at one point in time.
+
+    `blobs` and `bytes` count the blobs in the backup. `missing` counts blobs that had a row but no
+    intact bytes. `keys` is None if the backup contains no private keys.
     """
 
     id: str
@@ -51,19 +53,19 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> dict[str, File]:
-        """The files beside it, by name."""
+        """The other files of the snapshot, by name."""
         return {METADATA: self.metadata} | ({KEYS: self.keys} if self.keys else {})
 
 
 class _Signed(msgspec.Struct):
-    """The document: the digest is of what `snapshot` says, so that a change of it shows."""
+    """The JSON document. `digest` is the digest of `snapshot`, so that changes are detected."""
 
     snapshot: msgspec.Raw
     digest: str
 
 
 def new_id() -> tuple[str, str]:
-    """A name for a snapshot that is taken now, which sorts by time, and that time."""
+    """Return a new snapshot id, which sorts by time, and its time."""
     now = datetime.fromtimestamp(clock.now() / 1_000_000, UTC)
     return f"{now.strftime(_TIME)}-{secrets.token_hex(3)}", now.isoformat()
 
@@ -79,7 +81,7 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def decode(raw: bytes, name: str) -> Snapshot:
-    """Read the document of the snapshot called `name`; BackupError."""
+    """Parse the document of the snapshot `name`. Raises BackupError."""
     try:
         document = msgspec.json.decode(raw, type=_Signed)
         body = msgspec.json.format(document.snapshot, indent=-1)
@@ -98,13 +100,13 @@ def decode(raw: bytes, name: str) -> Snapshot:
 
 
 class _Head(msgspec.Struct):
-    """What every format says."""
+    """The fields that all format versions have."""
 
     format: int
 
 
 def hash_file(path: Path) -> File:
-    """Read a file to its end. Blocking; OSError."""
+    """Return the size and digest of a file. Blocking. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return File(file.tell(), f"sha256:{digest.hexdigest()}")

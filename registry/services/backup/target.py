@@ -1,14 +1,14 @@
-"""The folder of a backup.
+"""The backup directory.
 
     VERSION, staging/, blobs/<algorithm>/<first two hex>/<hex>    a local store (`storage.keys`)
     snapshots/<id>/metadata.db        all rows
-    snapshots/<id>/keys.json          private keys, encrypted, if they were asked for
-    snapshots/<id>/snapshot.json      what it is, with the digests of the other two
-    snapshots/<id>.partial/           being made, or being removed
+    snapshots/<id>/keys.json          private keys, encrypted, if requested
+    snapshots/<id>/snapshot.json      description, with the digests of the other two files
+    snapshots/<id>.partial/           being created or deleted
     lock
 
-A snapshot gets its name when all that it needs is there and durable, and loses it before anything
-of it goes: whatever has a name is whole.
+A snapshot gets its final name when everything it needs is durable, and loses it before anything is
+deleted. Every snapshot with a final name is therefore complete.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ DAMAGED = "damaged"
 
 
 class Target:
-    """An open folder of backups."""
+    """An open backup directory. Methods without `async` are blocking."""
 
     def __init__(self, folder: Path, driver: Driver) -> None:
         self.folder = folder
@@ -54,34 +54,35 @@ class Target:
     # --- snapshots -----------------------------------------------------------------------------
 
     def list_ids(self) -> list[str]:
-        """The snapshots that are complete, the oldest first. Blocking, as all without `async`."""
+        """Return the ids of the complete snapshots, oldest first."""
         with self._faults():
             names = [path.name for path in self._snapshots.iterdir()]
         return sorted(filter(snapshot.is_id, names))
 
     def find_newest(self) -> str:
-        """The newest snapshot; BackupError if there is none."""
+        """Return the newest snapshot. Raises BackupError if there is none."""
         ids = self.list_ids()
         if not ids:
             raise BackupError(f"there is no complete snapshot in {self.folder}")
         return ids[-1]
 
     def read(self, name: str) -> Snapshot:
-        """What a snapshot says about itself; BackupError if there is none, or it is damaged."""
+        """Return the description of a snapshot. Raises BackupError if it is missing or damaged."""
         if name not in self.list_ids():
             raise BackupError(f"there is no snapshot {name} in {self.folder}")
         with self._faults():
             return snapshot.decode((self._path(name) / snapshot.NAME).read_bytes(), name)
 
     def list_damaged(self, found: Snapshot) -> dict[str, str]:
-        """Which files of the snapshot are not what was written, and why. They are read to their
-        end.
+        """Return the damaged or missing files of the snapshot, with reasons.
+
+        All files are read completely.
         """
         reasons = {name: self._find_fault(found, name) for name in found.files}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def require_metadata(self, found: Snapshot) -> None:
-        """BackupError unless the rows of the snapshot are as they were written."""
+        """Raise BackupError if the metadata file of the snapshot is missing or damaged."""
         if reason := self._find_fault(found, METADATA):
             raise BackupError(f"the snapshot {found.id} cannot be used: {METADATA} is {reason}")
 
@@ -94,7 +95,7 @@ class Target:
         return "" if actual == found.files[name] else DAMAGED
 
     def copy_metadata(self, found: Snapshot, to: Path) -> None:
-        """Copy the rows of a snapshot; BackupError unless they are as they were written."""
+        """Copy the metadata file of a snapshot. Raises BackupError if it is missing or damaged."""
         self.require_metadata(found)
         try:
             shutil.copyfile(self.metadata_of(found.id), to)
@@ -112,14 +113,14 @@ class Target:
         return SnapshotFile(self.metadata_of(name))
 
     def begin(self, name: str) -> Path:
-        """The folder in which a snapshot is made."""
+        """Create the directory of an unfinished snapshot."""
         with self._faults():
             path = self.unfinished(name)
             path.mkdir(mode=0o700)
             return path
 
     def unfinished(self, name: str) -> Path:
-        """Where a snapshot is before it has its name."""
+        """Return the directory of a snapshot without its final name."""
         return self._path(name + _PARTIAL)
 
     def write_keys(self, name: str, raw: bytes) -> None:
@@ -127,7 +128,7 @@ class Target:
             _write(self.unfinished(name) / KEYS, raw)
 
     def measure(self, name: str, file: str) -> File:
-        """Make a file of an unfinished snapshot durable; what it is."""
+        """Make a file of an unfinished snapshot durable. Return its size and digest."""
         path = self.unfinished(name) / file
         with self._faults():
             path.chmod(0o600)
@@ -135,7 +136,7 @@ class Target:
             return snapshot.hash_file(path)
 
     def finish(self, made: Snapshot) -> None:
-        """Give the snapshot its name: all that it names is durable."""
+        """Give the snapshot its final name. All its blobs and files must be durable."""
         partial = self.unfinished(made.id)
         with self._faults():
             _write(partial / snapshot.NAME, snapshot.encode(made))
@@ -144,7 +145,7 @@ class Target:
             _fsync(self._snapshots)
 
     def remove(self, name: str) -> None:
-        """Take the name away, then the files. Its blobs stay."""
+        """Delete a snapshot, its name first. Its blobs are not deleted."""
         partial = self.unfinished(name)
         with self._faults():
             self._path(name).rename(partial)
@@ -157,7 +158,7 @@ class Target:
     # --- blobs ---------------------------------------------------------------------------------
 
     async def has(self, digest: Digest, size: int) -> bool:
-        """Whether the blob is there, in its length."""
+        """Return whether the blob exists with this size."""
         return await self._find_size(digest) == size
 
     async def _find_size(self, digest: Digest) -> int | None:
@@ -166,8 +167,10 @@ class Target:
         return None
 
     async def put(self, digest: Digest, body: AsyncIterable[bytes]) -> None:
-        """Write a blob durably, verified while it is written; DigestMismatchError if it is another,
-        BackupError, and what `body` raises: then nothing of it is there.
+        """Write and verify a blob, durably.
+
+        Raises DigestMismatchError if the bytes do not match, BackupError, and the errors of `body`.
+        Nothing is stored then.
         """
         with self._store_faults():
             staged = await self._staging.claim(str(uuid.uuid4()))
@@ -184,7 +187,7 @@ class Target:
                 await staged.release()
 
     async def open(self, digest: Digest, size: int) -> Reader | None:
-        """The blob, if it is there in its length. The caller closes it."""
+        """Open the blob, or return None if no blob of this size exists. The caller closes it."""
         with contextlib.suppress(ObjectMissingError), self._store_faults():
             reader = await self._driver.open(archive_key(digest))
             if reader.size == size:
@@ -193,7 +196,7 @@ class Target:
         return None
 
     async def find_fault(self, digest: Digest, size: int) -> str:
-        """What is wrong with the blob, all of which is read; empty: nothing."""
+        """Read the blob completely. Return its problem, or an empty string."""
         reader = await self.open(digest, size)
         if reader is None:
             return MISSING if await self._find_size(digest) is None else DAMAGED
@@ -208,7 +211,7 @@ class Target:
         return "" if hasher.digest() == digest else DAMAGED
 
     async def iter_blobs(self) -> AsyncIterator[tuple[Digest, int]]:
-        """All blobs there are with their sizes, in order of digests; other files are left out."""
+        """Yield all blobs with their sizes, in digest order. Other files are ignored."""
         for algorithm in sorted(ALGORITHMS):
             for first in range(256):
                 for found in await self.run(lambda a=algorithm, f=first: self._list(a, f"{f:02x}")):  # type: ignore[misc]
@@ -230,7 +233,7 @@ class Target:
     # --- the folder ----------------------------------------------------------------------------
 
     async def tidy(self) -> None:
-        """Remove what a command left that was killed; the blobs that it copied are kept."""
+        """Delete what a killed command has left. Blobs that it copied are kept."""
         await self.run(self._remove_partial)
         with self._store_faults():
             for name in await self._driver.list_staged():
@@ -244,7 +247,7 @@ class Target:
 
     @staticmethod
     async def run(job: Callable[[], T]) -> T:
-        """Do what blocks on a thread, to its end."""
+        """Run a blocking function on a thread, to completion even if the caller is cancelled."""
         return await settled(asyncio.to_thread(job))
 
     @contextlib.contextmanager
@@ -257,7 +260,10 @@ class Target:
 
     @contextlib.contextmanager
     def _store_faults(self) -> Iterator[None]:
-        """Tell this folder's failures from those of the registry's store."""
+        """Convert store errors of this directory to BackupError.
+
+        This tells them apart from errors of the registry's store.
+        """
         try:
             yield
         except ObjectMissingError:
@@ -268,8 +274,9 @@ class Target:
 
 @contextlib.asynccontextmanager
 async def open_target(folder: Path, *, alone: bool, create: bool = False) -> AsyncIterator[Target]:
-    """Open a folder of backups, `alone` to change what is in it; with `create`, one that is empty
-    or not there becomes one. BackupError.
+    """Open a backup directory, exclusively if `alone`.
+
+    With `create`, a missing or empty directory is initialized. Raises BackupError.
     """
     driver = open_driver("local", root=folder, beside=("lock", "snapshots"))
     target = Target(folder, driver)
@@ -286,7 +293,7 @@ async def open_target(folder: Path, *, alone: bool, create: bool = False) -> Asy
 
 
 def _lock(folder: Path, alone: bool, create: bool) -> int:
-    """Hold the folder until the descriptor is closed."""
+    """Lock the directory until the returned descriptor is closed."""
     try:
         if create:
             _create(folder)
@@ -309,7 +316,7 @@ def _lock(folder: Path, alone: bool, create: bool) -> int:
 
 
 def _create(folder: Path) -> None:
-    """Make the folder, unless it is a backup already; BackupError if it is anything else."""
+    """Initialize the directory unless it is a backup. Raises BackupError if it is anything else."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (folder / "snapshots").is_dir():
         return
@@ -321,7 +328,7 @@ def _create(folder: Path) -> None:
 
 
 def _complete(folder: Path) -> None:
-    """Make the folders that are empty anew: buckets have none, and many tools leave them out."""
+    """Create missing directories: buckets and many copy tools drop empty ones."""
     shards = [shard(algorithm, f"{n:02x}") for algorithm in sorted(ALGORITHMS) for n in range(256)]
     for name in ("staging", *shards):
         path = folder / name

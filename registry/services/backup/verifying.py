@@ -1,4 +1,4 @@
-"""Reading a backup to its end."""
+"""Verification of all content of a backup."""
 
 import heapq
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +15,7 @@ from registry.services.backup.target import Target
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What of a snapshot is not as it was written: `what` is a file of it, or a digest."""
+    """A damaged part of a snapshot. `what` is a file of the snapshot, or a digest."""
 
     snapshot: str
     what: str
@@ -25,8 +25,9 @@ class Wrong:
 async def verify(
     target: Target, names: list[str], progress: Progress, *, parallel: int = 4
 ) -> list[Wrong]:
-    """Hash all that the snapshots consist of, each blob once; what is wrong. BackupError where the
-    folder cannot be read.
+    """Hash everything the snapshots consist of, each blob once. Return the damage.
+
+    Raises BackupError if the directory cannot be read.
     """
     wrong: list[Wrong] = []
     sound = []
@@ -49,7 +50,7 @@ async def verify(
 
 
 def list_damaged(target: Target, name: str) -> list[Wrong]:
-    """What is wrong with the snapshot's own files. Blocking."""
+    """Return the damage of the snapshot's own files. Blocking."""
     try:
         found = target.read(name)
     except BackupError as error:
@@ -58,7 +59,7 @@ def list_damaged(target: Target, name: str) -> list[Wrong]:
 
 
 async def iter_named(target: Target, names: list[str]) -> AsyncIterator[tuple[BlobRow, list[str]]]:
-    """Each blob once that any of the snapshots needs, with those that do, in order of digests."""
+    """Yield each needed blob once, with the snapshots that need it, in digest order."""
     each = iter(_merge([(name, target.open_metadata(name)) for name in names]))
     while some := await target.run(lambda: list(islice(each, PAGE))):
         for one in some:
@@ -66,7 +67,7 @@ async def iter_named(target: Target, names: list[str]) -> AsyncIterator[tuple[Bl
 
 
 def _merge(files: list[tuple[str, SnapshotFile]]) -> Iterator[tuple[BlobRow, list[str]]]:
-    """No more than a page of each snapshot is in memory."""
+    """Merge the blob lists of the snapshots, with at most one page of each in memory."""
 
     def walk(name: str, file: SnapshotFile) -> Iterator[tuple[BlobRow, str]]:
         rows = file.list_page(None, PAGE)
@@ -83,7 +84,7 @@ def _merge(files: list[tuple[str, SnapshotFile]]) -> Iterator[tuple[BlobRow, lis
 
 
 def _measure(target: Target, names: list[str]) -> tuple[int, int]:
-    """How much there is to read."""
+    """Return the number of blobs to read and their total size in bytes."""
     blobs = size = 0
     for row, _ in _merge([(name, target.open_metadata(name)) for name in names]):
         blobs += 1
