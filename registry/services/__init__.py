@@ -1,1 +1,1 @@
-"""Use cases, one file a noun. They own the order 'bytes, then rows'."""
+"""Use cases, one module per noun. They enforce the write order: bytes first, then rows."""

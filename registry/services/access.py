@@ -1,4 +1,4 @@
-"""Who may do what, and how much of it, as the front ends see it: one object a noun."""
+"""Services for authentication, authorization and quotas, as the front ends see them."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from registry.services.users import Users
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """All use cases of signing in and of its administration, over one database."""
+    """All services of authentication and access administration over one database."""
 
     authenticator: Authenticator
     policies: Policies

@@ -1,4 +1,4 @@
-"""Personal access tokens: secrets in place of a user's password, named, bounded, expiring."""
+"""Personal access tokens: named, scoped, expiring secrets used in place of a password."""
 
 import json
 import re
@@ -18,15 +18,18 @@ from registry.metadata.transaction import Transaction
 from registry.services.users import UserRow, find_user_or_raise
 
 MOST = 100
-"""Tokens of one user: every process has all of them in memory."""
+"""Maximum number of tokens per user: every process keeps all of them in memory."""
 
 _SECOND = 1_000_000
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # it stands in paths
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # used in URL paths
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A token, without its secret. `bounds` None: all that its user may do. Times in µs."""
+    """A token without its secret.
+
+    `bounds` is None if the token may do everything its user may do. Times are in microseconds.
+    """
 
     name: str
     bounds: tuple[Bound, ...] | None
@@ -37,7 +40,7 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class NewAccessToken:
-    """A token and its secret, which is shown this once."""
+    """A new token with its secret, which is shown only once."""
 
     token: AccessToken
     secret: str = field(repr=False)
@@ -47,7 +50,7 @@ def _read(row: SecretRow) -> AccessToken:
     try:
         bounds = read_bounds(row.scopes)
     except InputInvalidError:
-        bounds = ()  # it lets nobody in; the policy tells the log why
+        bounds = ()  # The token grants no access. The policy logs the reason.
     return AccessToken(row.name, bounds, row.created_at, row.expires_at, row.used_at)
 
 
@@ -58,7 +61,10 @@ def _write_bounds(bounds: Sequence[Bound] | None) -> str | None:
 
 
 def _make_room(tx: Transaction, user: UserRow) -> None:
-    """Where a user has as many tokens as may be, forget those that have expired; ConflictError."""
+    """Delete the user's expired tokens if the user is at the limit.
+
+    Raises ConflictError if the user is at the limit and no token has expired.
+    """
     if secrets.count_of_user(tx, user) < MOST or secrets.delete_expired(tx, tx.now, user):
         return
     raise ConflictError(
@@ -67,14 +73,14 @@ def _make_room(tx: Transaction, user: UserRow) -> None:
 
 
 class AccessTokens:
-    """Adding and revoking them; the user's own business, or an admin's."""
+    """Management of personal access tokens, by their user or an administrator."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._db = database
         self._keyring = keyring
 
     async def list_of(self, user: str) -> list[AccessToken]:
-        """The user's tokens, by name; NotFoundError."""
+        """Return the user's tokens, ordered by name. Raises NotFoundError."""
 
         def work(tx: Transaction) -> list[AccessToken]:
             return [_read(row) for row in secrets.list_of_user(tx, find_user_or_raise(tx, user))]
@@ -90,7 +96,7 @@ class AccessTokens:
         bounds: Sequence[Bound] | None = None,
         lifetime: float | None = None,
     ) -> NewAccessToken:
-        """Add a token that is good for `lifetime` seconds, None: until it is revoked.
+        """Add a token that is valid for `lifetime` seconds, or until revoked if None.
 
         Raises NotFoundError, InputInvalidError, ConflictError.
         """
@@ -108,7 +114,7 @@ class AccessTokens:
             row = find_user_or_raise(tx, user, lock=True)
             expires = None if lifetime is None else tx.now + int(lifetime * _SECOND)
             scopes = _write_bounds(bounds)
-            read_bounds(scopes)  # what cannot be read again would let nobody in
+            read_bounds(scopes)  # Fail now: a token whose bounds cannot be parsed grants no access.
             _make_room(tx, row)
             if not secrets.insert_for_user(
                 tx,
@@ -136,7 +142,7 @@ class AccessTokens:
         return NewAccessToken(await self._db.write(work, actor=actor.name), secret.reveal())
 
     async def revoke(self, user: str, name: str, actor: Actor) -> None:
-        """Revoke a token, at once; NotFoundError."""
+        """Revoke a token with immediate effect. Raises NotFoundError."""
 
         def work(tx: Transaction) -> None:
             if not secrets.delete_of_user(tx, find_user_or_raise(tx, user, lock=True), name):

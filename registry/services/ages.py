@@ -1,8 +1,8 @@
-"""How old things are: by the database's clock, as long as that can be believed.
+"""Age checks based on the database's clock, with protection against clock jumps.
 
-A clock that is set forward makes everything old at once. It is compared with one that nobody sets,
-that of the machine since its start; where they part by more than a grace, nothing counts as old
-for another.
+A clock that is set forward makes everything old at once. The database's clock is therefore compared
+with a monotonic clock, CLOCK_BOOTTIME. If they diverge by more than one grace period, nothing
+counts as old for another grace period.
 """
 
 import logging
@@ -18,13 +18,15 @@ from registry.metadata.transaction import Transaction
 logger = logging.getLogger(__name__)
 
 LOOKS = 8
-"""How often a grace the clocks are compared, at the least."""
+"""Minimum number of clock comparisons per grace period."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Both clocks at one moment, in microseconds: the database's, and that since `boot`, which was
-    between two readings.
+    """A reading of both clocks, in microseconds.
+
+    `now` is the database's clock. `boot` identifies the boot of this machine, and `steady` holds
+    its boot time clock before and after `now` was read.
     """
 
     now: int
@@ -33,10 +35,10 @@ class Look:
 
 
 def find_jump(row: Round, look: Look, grace: int) -> int:
-    """By how much the database's clock has jumped, in microseconds; 0 for no more than the grace.
+    """Return the jump of the database's clock in microseconds, or 0 if within `grace`.
 
-    Nobody knows how much time went by while only machines looked that have started anew: all of it
-    is then taken for a jump.
+    After a reboot, or on another machine, the elapsed time is unknown. All time since the last
+    comparison then counts as a jump.
     """
     if not row.boot:
         return 0
@@ -50,16 +52,17 @@ def find_jump(row: Round, look: Look, grace: int) -> int:
 
 
 class Ages:
-    """Tells what is old enough. `grace` in seconds."""
+    """The decision about what is old enough. `grace` is in seconds."""
 
     def __init__(self, database: Database, grace: float) -> None:
         self._db = database
         self._grace = int(grace * SECOND)
 
     async def find_until(self) -> int | None:
-        """Until when a grace must have begun to be over now, in microseconds; None: nobody knows.
+        """Return the cutoff in microseconds, or None if the clock cannot be trusted.
 
-        What begins one later does not come before that, even if the clock jumps meanwhile.
+        A grace period that started at or before the cutoff is over. A grace period that starts
+        after this call starts after the cutoff, even if the clock jumps in between.
         """
         row, look = await self._look()
         jump = find_jump(row, look, self._grace)
@@ -77,14 +80,15 @@ class Ages:
         return None if row.jumped_at is not None and not is_over else look.now - self._grace
 
     def find_pause(self, tx: Transaction) -> int | None:
-        """Until when nothing is old, in microseconds, as far as is known; None: the clock has not
-        jumped.
+        """Return the end of the pause after a clock jump, in microseconds, or None.
+
+        The answer is based on the last comparison of the clocks.
         """
         row = rounds.find(tx)
         return None if row.jumped_at is None else row.jumped_at + self._grace
 
     def is_late(self, row: Round, now: int) -> bool:
-        """Whether the clocks are to be compared again."""
+        """Return whether the next comparison of the clocks is due."""
         return row.boot != clock.boot() or not 0 <= now - row.clock < self._grace / LOOKS
 
     async def _look(self) -> tuple[Round, Look]:

@@ -1,4 +1,4 @@
-"""The audit log, read together with the change feed, and trimmed."""
+"""Queries over the audit log and the change feed, and trimming of the audit log."""
 
 import fnmatch
 import heapq
@@ -26,7 +26,7 @@ _AT_ONCE = 1000
 
 _KINDS = sorted({*(event.value for event in Event), *(change.value for change in Change)})
 
-# Kinds of the audit log whose target is a repository, something in one, or a pattern of them.
+# Kinds of audit log events whose target is a repository, its content, or a repository pattern.
 _OF_REPOSITORIES = frozenset(
     event.value
     for event in Event
@@ -38,14 +38,14 @@ _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Up to which event of each source a list has been read; None: none of them."""
+    """Position in both event sources. None means that nothing has been read from a source."""
 
     audit: int | None = None
     feed: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `str` wrote, and nothing for the beginning; InputInvalidError."""
+        """Parse the output of `str`. An empty text is the start. Raises InputInvalidError."""
         if not text:
             return cls()
         match = _CURSOR.fullmatch(text)
@@ -54,8 +54,8 @@ class Cursor:
         return cls(int(match[1]), int(match[2]))
 
     def move(self, rows: Iterable[EventRow], *, newest_first: bool) -> "Cursor":
-        """The cursor after those events."""
-        # Nothing is before the number 0 of a source of which nothing was read: it stays unbounded.
+        """Return the cursor after the given events."""
+        # No event precedes number 0, so a source without rows stays unbounded.
         start = events.BEYOND if newest_first else 0
         last = {Source.AUDIT: self.audit, Source.FEED: self.feed}
         last |= {row.source: row.number for row in rows}
@@ -68,7 +68,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Some events; `next` None: no others follow."""
+    """A page of events. `next` is None on the last page."""
 
     rows: list[EventRow]
     next: Cursor | None
@@ -81,8 +81,10 @@ def make_filter(
     event: str = "",
     within: Iterable[RepositoryPattern] | None = None,
 ) -> EventFilter:
-    """`event`: kinds between commas, `*` for any text, such as `tag.*`; `within`: repositories.
-    InputInvalidError for a kind that does not exist.
+    """Return a filter for events.
+
+    `event` is a comma-separated list of kinds, with `*` as a wildcard, such as `tag.*`. `within`
+    selects repositories. Raises InputInvalidError for an unknown kind.
     """
     return EventFilter(
         since=since,
@@ -106,8 +108,10 @@ def _read_kinds(text: str) -> frozenset[str]:
 
 
 class Audit:
-    """What happened: sign-ins that failed, tokens issued, changes of who may do what, and every
-    push and deletion, which the change feed has.
+    """The history of a registry: audit log and change feed.
+
+    The audit log holds failed sign-ins, issued tokens, and changes of permissions. The change feed
+    holds every push and deletion.
     """
 
     def __init__(self, database: Database) -> None:
@@ -116,7 +120,10 @@ class Audit:
     async def list_page(
         self, n: int, *, after: int = 0, since: int = 0, actor: str | None = None
     ) -> list[AuditRow]:
-        """At most `n` events after the number `after`, since a time in µs; oldest first."""
+        """Return at most `n` audit events after number `after`, oldest first.
+
+        `since` is the earliest time, in microseconds.
+        """
         return await self._db.read(
             lambda tx: audit.list_page(tx, n, after=after, since=since, actor=actor)
         )
@@ -124,11 +131,11 @@ class Audit:
     async def list_events(
         self, n: int, which: EventFilter, last: Cursor, *, newest_first: bool = False
     ) -> EventPage:
-        """At most `n` events after the cursor by time, of both sources."""
+        """Return at most `n` events of both sources after the cursor, ordered by time."""
 
         def work(tx: Transaction) -> list[EventRow]:
-            # Each source in the order of its own numbers: a cursor then skips nothing, whatever
-            # the clocks of the processes said that wrote the events.
+            # Each source is read in the order of its own numbers, so a cursor never skips an event
+            # even if the clocks of the writing processes differ.
             sources = (
                 events.list_audit(tx, n + 1, which, last.audit, newest_first=newest_first),
                 events.list_feed(tx, n + 1, which, last.feed, newest_first=newest_first),
@@ -142,7 +149,7 @@ class Audit:
         return EventPage(shown, following)
 
     async def trim(self, age: float) -> int:
-        """Forget some of the events older than `age` seconds; how many."""
+        """Delete a batch of events older than `age` seconds. Return their number."""
         before = clock.now() - int(age * 1_000_000)
         return await self._db.write(
             lambda tx: audit.delete_before(tx, before, _AT_ONCE), actor="operator"

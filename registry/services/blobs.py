@@ -1,4 +1,4 @@
-"""Blobs of a repository: looked at, read, mounted, unlinked."""
+"""Blobs of a repository: stat, read, mount, unlink."""
 
 import logging
 from collections.abc import Callable, Collection
@@ -30,7 +30,7 @@ def _unknown(digest: Digest) -> BlobUnknownError:
 
 
 class Blobs:
-    """A blob is served only after its bytes were looked at: the row alone proves nothing."""
+    """Access to blobs. A row alone does not prove that the bytes exist, so they are checked."""
 
     def __init__(self, database: Database, stores: Stores, rules: GcRules) -> None:
         self._db = database
@@ -38,8 +38,10 @@ class Blobs:
         self._rules = rules
 
     async def stat(self, name: RepositoryName, digest: Digest) -> BlobRow:
-        """The blob, if linked here and whole; else BlobUnknownError. It stays for a grace at least:
-        whoever is told that a blob is here does not push it.
+        """Return the blob if it is linked to the repository and complete.
+
+        The blob is kept for at least one grace period afterwards, because a client that learns that
+        the blob exists does not push it. Raises BlobUnknownError.
         """
         found = await self._db.read(lambda tx: blobs.find_promised(tx, name, digest))
         if found is None:
@@ -54,17 +56,18 @@ class Blobs:
         return row
 
     async def open(self, row: BlobRow, part: tuple[int, int] | None = None) -> Reader:
-        """The blob, opened for reading; errors as `stat`. The caller closes the reader.
+        """Open the blob for reading. The caller closes the reader.
 
-        `part`: first byte and length of what will be read, all by default.
+        `part` is the first byte and the length of the range to be read. The default is the whole
+        blob. Raises BlobUnknownError as `stat`.
         """
         try:
             reader = await self._stores.get(row.store).blobs.open(row.key, row.size, part)
         except (ObjectMissingError, ObjectDamagedError) as error:
             moved = await self._db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
             if moved is not None and moved.key != row.key:
-                return await self.open(moved, part)  # since the row was read
-            if moved is not None:  # else it was collected since
+                return await self.open(moved, part)  # The blob has moved since the row was read.
+            if moved is not None:  # otherwise it has been collected
                 await self.note(row, BlobState.MISSING)
             raise _unknown(row.digest) from error
         if row.state is BlobState.MISSING:
@@ -72,24 +75,28 @@ class Blobs:
         return reader
 
     async def find_link(self, row: BlobRow) -> str | None:
-        """A URL where the client can read the blob itself, if the store is set up for that. Whoever
-        has it needs no other right: it goes to nobody else, and into no log.
+        """Return a presigned URL for the blob, or None if the store is not set up for redirects.
+
+        The URL is a bearer secret: it is sent only to the requesting client and must not be logged.
         """
         if row.state is not BlobState.LIVE:
-            return None  # reading it here sets the row right
+            return None  # Reading through the registry corrects the row.
         return await self._stores.get(row.store).blobs.find_link(row.key)
 
     async def get(self, name: RepositoryName, digest: Digest) -> BlobRow:
-        """The blob, if linked here, as its row has it; nobody has looked at its bytes."""
+        """Return the row of the blob if it is linked to the repository. The bytes are not checked.
+
+        Raises BlobUnknownError, also for a blob that is marked as damaged.
+        """
         row = await self._db.read(lambda tx: blobs.find(tx, name, digest))
         if row is None or row.state is BlobState.DAMAGED:
             raise _unknown(digest)
         return row
 
     async def is_whole(self, row: BlobRow) -> bool:
-        """Whether the blob's bytes are there in full length; the row is set right if it erred.
+        """Return whether the bytes exist with the expected size, and correct the state of the row.
 
-        Of a store that takes long to tell the row is believed: reading it sets it right.
+        If the store has no cheap stat, the state of the row is returned. A read corrects it later.
         """
         if row.state is BlobState.DAMAGED:
             return False
@@ -100,7 +107,7 @@ class Blobs:
         return whole
 
     async def is_stored(self, store: str, key: str, size: int) -> bool:
-        """Whether there are `size` bytes under `key` of the store called `store`."""
+        """Return whether an object of `size` bytes exists under `key` in the named store."""
         try:
             await self._stores.get(store).blobs.check(key, size)
         except (ObjectMissingError, ObjectDamagedError):
@@ -108,12 +115,14 @@ class Blobs:
         return True
 
     async def note_damage(self, row: BlobRow) -> None:
-        """Remember that reading the blob failed half-way. The next push of it heals it."""
+        """Mark the blob as damaged after a failed read. The next push of the blob heals it."""
         await self.note(row, BlobState.DAMAGED)
 
     async def note(self, row: BlobRow, state: BlobState) -> bool:
-        """Remember what was found of the blob's bytes; False if that is known, or if its row has
-        moved on since it was read: what was found then says nothing of the blob as it is.
+        """Record the state of the blob's bytes. Return whether the row changed.
+
+        Returns False if the state is already recorded, or if the row has changed since it was read:
+        the observation then does not apply to the current bytes.
         """
         if row.state is state:
             return False
@@ -129,11 +138,11 @@ class Blobs:
         return True
 
     async def list_stores(self) -> list[str]:
-        """The names of the stores that hold blobs."""
+        """Return the names of the stores that hold blobs."""
         return await self._db.read(blobs.list_stores)
 
     async def count_damaged(self) -> int:
-        """Blobs whose bytes are known to be missing or damaged."""
+        """Return the number of blobs that are marked as missing or damaged."""
         return await self._db.read(blobs.count_not_live)
 
     async def mount(
@@ -146,11 +155,12 @@ class Blobs:
         *,
         among: Collection[RepositoryName] | None = None,
     ) -> bool:
-        """Link a blob of `source`, or of a repository the caller may pull, here; whether it was.
+        """Link a blob of another repository to this one. Return whether it was linked.
 
-        Without a source, those `among` are looked at, which a token names, or else the first
-        hundred. False says nothing of why: denied, no such repository and no such blob look the
-        same. QuotaExceededError.
+        The caller needs pull permission for the source repository. Without `source`, the
+        repositories in `among` are searched, which the token names. Without `among`, the first 100
+        repositories that link the blob are searched. The result does not reveal whether access was
+        denied or the repository or blob does not exist. Raises QuotaExceededError.
         """
         if source is None:
             source = await self._find_source(digest, may_pull, among)
@@ -165,7 +175,8 @@ class Blobs:
             target = repositories.ensure(tx, name)
             kept = blobs.find_anywhere(tx, digest, keep=True)
             if kept is None or kept.key != row.key or blobs.find(tx, origin, digest) is None:
-                raise _unknown(digest)  # gone since we looked; nothing is left of `ensure`
+                # The blob was deleted since the check. The rollback also removes a new repository.
+                raise _unknown(digest)
             blobs.link(tx, target, digest)
             require_room(tx, name)
             return True
@@ -181,14 +192,20 @@ class Blobs:
         may_pull: Callable[[RepositoryName], bool],
         among: Collection[RepositoryName] | None,
     ) -> RepositoryName | None:
-        """One query, however many repositories have the blob: how long a search takes must not
-        tell of those that the caller may not see.
+        """Return a repository that links the blob and that the caller may pull.
+
+        One query serves any number of repositories, so that the response time does not reveal
+        repositories that the caller may not see.
         """
         found = await self._db.read(lambda tx: blobs.list_repositories(tx, digest, _SOURCES, among))
         return next((name for name in found if may_pull(name)), None)
 
     async def unlink(self, name: RepositoryName, digest: Digest, principal: Principal) -> None:
-        """Take the blob out of this repository; BlobInUseError while a manifest here uses it."""
+        """Unlink the blob from the repository.
+
+        Raises BlobUnknownError, and BlobInUseError while a manifest of the repository uses the
+        blob.
+        """
 
         def work(tx: Transaction) -> None:
             repository = repositories.find(tx, name, lock=True)

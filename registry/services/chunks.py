@@ -1,4 +1,4 @@
-"""What a request adds to an upload session."""
+"""Request bodies of blob uploads."""
 
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ from registry.errors import SizeInvalidError
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A request body. `start` and `length` in bytes, where the request stated a range; `announced`
-    as many as its Content-Length says.
+    """A request body.
+
+    `start` and `length` are in bytes and set if the request has a Content-Range. `announced` is the
+    Content-Length in bytes.
     """
 
     body: AsyncIterable[bytes]
@@ -19,7 +21,7 @@ class Chunk:
 
 
 async def measured(chunk: Chunk) -> AsyncIterator[bytes]:
-    """The body, ended with SizeInvalidError as soon as it is not as long as it was announced."""
+    """Yield the body. Raises SizeInvalidError as soon as its size differs from the stated range."""
     received = 0
     async for piece in chunk.body:
         received += len(piece)

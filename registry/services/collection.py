@@ -1,8 +1,13 @@
-"""How candidates are collected, in one short transaction for some of them.
+"""Collection of one batch of candidates in a short transaction.
 
-It first locks what they are in: the repository, which keeps pushes out, or the blobs, which keeps
-new links out; then the candidates, which keeps out whoever queues them anew or touches them; and
-only then asks, in a statement that sees all that was done before, whether nothing refers to them.
+The transaction takes its locks in this order:
+
+- The container of the candidates: the repository, which blocks pushes, or the blobs, which blocks
+  new links.
+- The candidates, which blocks transactions that queue or touch them again.
+
+Only then does it check that nothing refers to the candidates, with a statement that sees all
+changes committed before.
 """
 
 import logging
@@ -23,15 +28,15 @@ from storage.digest import Digest
 logger = logging.getLogger(__name__)
 
 GROUP = 50
-"""Candidates of one transaction at the most."""
+"""Maximum number of candidates per transaction."""
 
 HOLD = 0.02
-"""Seconds after which a transaction takes on no more, so that nobody waits long for its locks."""
+"""Seconds after which a transaction takes no further candidates, to limit lock times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Candidates for one transaction."""
+    """Candidates that are collected in one transaction."""
 
     kind: Kind
     repository_id: int
@@ -40,9 +45,12 @@ class Group:
 
 @dataclass(slots=True)
 class Done:
-    """What one transaction did, in the repository called `name` if it was in one: `links` to blobs
-    of `unlinked` bytes went from it, and `blobs` of `freed` bytes altogether. `seen`: candidates
-    dealt with. `held`: seconds for which it held its locks, at the most.
+    """The result of one transaction.
+
+    `name` is the repository, if the candidates belong to one. `links` to blobs of `unlinked` bytes
+    were removed from it. `blobs` of `freed` bytes were deleted from the registry. `seen` is the
+    number of candidates processed. `held` is an upper bound for the seconds in which locks were
+    held.
     """
 
     seen: int = 0
@@ -57,7 +65,10 @@ class Done:
 
 @dataclass(slots=True)
 class Freed:
-    """What a repository lost; `bytes` are those of the blobs, which others may still link."""
+    """What a repository lost.
+
+    `bytes` counts unlinked blobs, which other repositories may still link.
+    """
 
     manifests: int = 0
     blobs: int = 0
@@ -66,8 +77,10 @@ class Freed:
 
 @dataclass(slots=True)
 class Tally:
-    """What went. `seen`: candidates dealt with, most of which something keeps after all.
-    `held`: seconds for which anything was locked, at the most.
+    """Totals of a garbage collection run.
+
+    `seen` is the number of candidates processed, most of which are still referenced. `held` is the
+    longest time in seconds for which locks were held.
     """
 
     seen: int = 0
@@ -78,7 +91,7 @@ class Tally:
     repositories: dict[str, Freed] = field(default_factory=dict)
 
     def add(self, done: Done) -> None:
-        """Add what one transaction did."""
+        """Add the result of one transaction."""
         self.seen += done.seen
         self.manifests += done.manifests
         self.blobs += done.blobs
@@ -92,7 +105,10 @@ class Tally:
 
 
 def group(found: Sequence[Candidate], most: Callable[[Kind], int] = lambda _: GROUP) -> list[Group]:
-    """The candidates by what they are in, at most so many of a kind at once, ordered by digest."""
+    """Group candidates by kind and repository, ordered by digest.
+
+    A group has at most `most(kind)` candidates.
+    """
     by_place: dict[tuple[Kind, int], list[Digest]] = {}
     for each in found:
         by_place.setdefault((each.kind, each.repository_id), []).append(each.digest)
@@ -105,16 +121,14 @@ def group(found: Sequence[Candidate], most: Callable[[Kind], int] = lambda _: GR
 
 
 class Collection:
-    """What goes: candidates whose grace began not after `until`, and that nothing keeps."""
+    """The deletion of unreferenced candidates whose grace period started at or before `until`."""
 
     def __init__(self, rules: UntaggedRules, until: int) -> None:
         self._rules = rules
         self._until = until
 
     def list_unreadable(self, tx: Transaction, some: Group) -> set[Digest]:
-        """Of a group of manifests, those that are about to go and whose bytes are not what they
-        should be.
-        """
+        """Return the digests of collectable manifests of a group that are unreadable."""
         repository = repositories.find_by_id(tx, some.repository_id)
         if repository is None or not self._go(repository):
             return set()
@@ -123,7 +137,7 @@ class Collection:
         return {digest for digest in idle if not _is_readable(tx, repository, digest)}
 
     def collect(self, tx: Transaction, some: Group, unreadable: set[Digest]) -> Done:
-        """Collect those that can go. `unreadable`: as `list_unreadable` found before."""
+        """Delete the collectable candidates. `unreadable` is the result of `list_unreadable`."""
         if some.kind is Kind.BLOB:
             return self._collect_blobs(tx, some.digests)
         repository = repositories.find_by_id(tx, some.repository_id, lock=True)
@@ -140,7 +154,7 @@ class Collection:
         for digest in sorted(unreadable.intersection(digests)):
             unreadable_notes.note(tx, repository.id, digest)
         if digests and unreadable_notes.is_any(tx, repository.id):
-            # It might name any of them: all of them wait for another grace.
+            # An unreadable manifest may refer to any of them, so they get another grace period.
             candidates.postpone(tx, some.kind, repository.id, digests)
             done.seen += len(digests)
             return done
@@ -152,7 +166,7 @@ class Collection:
         return done
 
     def foresee(self, tx: Transaction, some: Group) -> Done:
-        """What `collect` would do."""
+        """Return what `collect` would do."""
         judged = candidates.judge(tx, some.kind, some.repository_id, some.digests, self._until)
         idle = [each.candidate.digest for each in judged if each.is_idle]
         done = Done(len(judged))
@@ -183,7 +197,7 @@ class Collection:
         digests: Sequence[Digest],
         done: Done,
     ) -> list[Candidate]:
-        """Those that nothing keeps, locked. What is no candidate any more is forgotten."""
+        """Return the locked candidates that nothing refers to. Delete the others from the queue."""
         locked = candidates.lock(tx, kind, repository_id, digests)
         judged = candidates.judge(tx, kind, repository_id, locked, self._until)
         rest = [each.candidate.digest for each in judged if not each.is_idle]
@@ -210,7 +224,7 @@ class Collection:
     def _collect_links(
         tx: Transaction, repository: RepositoryRow, idle: Sequence[Candidate], done: Done
     ) -> None:
-        # Whoever was promised the blob was promised the link: no other grace for the blob.
+        # The grace period of the link also covered the blob, so the blob gets no further one.
         gone = blobs.unlink(tx, repository, {each.digest: each.since for each in idle})
         sizes = blobs.measure_each(tx, sorted(gone))
         candidates.delete(tx, Kind.LINK, repository.id, [each.digest for each in idle])

@@ -1,7 +1,7 @@
-"""Garbage collection: what nothing refers to goes when its grace is over, bit by bit, always.
+"""Online garbage collection: deletes unreferenced content after a grace period, in small batches.
 
-Candidates are queued by the transactions that drop references to them, so that the work follows
-what has changed, and never what there is.
+Transactions that drop a reference queue the content as a candidate. The amount of work therefore
+depends on the number of changes, not on the size of the registry.
 """
 
 import asyncio
@@ -31,25 +31,29 @@ logger = logging.getLogger(__name__)
 ACTOR = "gc"
 
 LISTED = 2000
-"""Candidates listed at once: enough for groups of some size, where many repositories have some."""
+"""Candidates per query. Large enough for full batches when many repositories have candidates."""
 
 CORRECTED = 200
-"""Candidates corrected at once, in one transaction."""
+"""Candidates corrected per transaction."""
 
 SHOWN = 20
-"""Manifests that are told of when they cannot be read."""
+"""Maximum number of unreadable manifests in a status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the collector is. Times in microseconds; `waiting`: what it has yet to look at, by kind;
-    `due`: how much of it now. `in_grace`: how much of it has to wait, the first until
-    `next_due_at`. `kept_untagged`: untagged manifests that the rules keep.
+    """State of the collector. Times are in microseconds by the database's clock.
 
-    `looked_at`: when it last looked at the clock. `paused_until`: for that has jumped by `jump`
-    seconds. `walking`: what was there before the queue is not all in it yet. `open`: by the time of
-    day it may work. `unreadable`: the first manifests that cannot be read, in whose repositories
-    nothing is collected.
+    - `waiting`: candidates in the queue, by kind.
+    - `due`: candidates whose grace period is over.
+    - `in_grace`: candidates whose grace period is not over. The first ends at `next_due_at`.
+    - `kept_untagged`: untagged manifests that the rules keep.
+    - `looked_at`: time of the last comparison of the clocks.
+    - `paused_until`: end of a pause, because the clock jumped by `jump` seconds.
+    - `walking`: the backfill of content that is older than the queue is not complete.
+    - `open`: the time of day is within the collection window.
+    - `unreadable`: the first manifests that cannot be read. Nothing is collected in their
+      repositories.
     """
 
     waiting: dict[str, int]
@@ -66,7 +70,7 @@ class Status:
 
 
 class Collector:
-    """The one that deletes what nobody asked to delete."""
+    """The garbage collector."""
 
     def __init__(self, database: Database, rules: GcRules) -> None:
         self._db = database
@@ -77,7 +81,7 @@ class Collector:
         self._bytes = Pace(rules.bytes)
 
     async def is_due(self) -> bool:
-        """Whether `run` would find anything to do."""
+        """Return whether `run` has work to do."""
 
         def work(tx: Transaction) -> bool:
             row, now = rounds.find(tx), rounds.read_clock(tx)
@@ -93,7 +97,7 @@ class Collector:
         return await self._db.read(work)
 
     async def run(self) -> int:
-        """Do a bounded piece of work, if it is the time; 0: there is no more to do now."""
+        """Do a bounded amount of work inside the collection window. Return 0 if no work is left."""
         if not self._is_open():
             await self._ages.find_until()
             return 0
@@ -102,8 +106,9 @@ class Collector:
         return tally.seen or int(more and self._is_open())
 
     async def collect(self, tally: Tally, may_go_on: Callable[[], bool] = lambda: True) -> bool:
-        """Do a piece of work, ended early when it may not go on, and add to `tally` what went;
-        whether there may be more to do.
+        """Do a bounded amount of work and add the results to `tally`.
+
+        Returns whether more work may be left. Stops early when `may_go_on` returns False.
         """
         if await self._db.read(self._is_odd):
             await self._db.write(self._set_right, actor=ACTOR, frees=True)
@@ -127,7 +132,11 @@ class Collector:
         return tally.seen > before
 
     async def plan(self) -> Tally:
-        """What would go now. What that leaves without a reference has a grace of its own."""
+        """Return what a run would delete now.
+
+        Content that loses its last reference in that run gets its own grace period and is not
+        included.
+        """
         until = await self._db.read(rounds.read_clock) - self._grace
         collection = Collection(self._rules.untagged, until)
         tally = Tally()
@@ -135,14 +144,14 @@ class Collector:
         while found := await self._db.read(
             partial(candidates.list_due, until=until, n=LISTED, last=last)
         ):
-            # Each in a read of its own, which has to be answered in time.
+            # One read per group, because each read has a deadline.
             for some in group(found):
                 tally.add(await self._db.read(partial(collection.foresee, some=some)))
             last = found[-1]
         return tally
 
     async def count_waiting(self) -> dict[str, int]:
-        """How much there is to look at, by kind."""
+        """Return the number of candidates by kind."""
         return await self._db.read(_count)
 
     async def get_status(self) -> Status:
@@ -190,13 +199,13 @@ class Collector:
         return done
 
     def _at_once(self, kind: Kind) -> int:
-        """How many to collect in one transaction: not more than the pace lets through."""
+        """Return the maximum batch size for a kind, bounded by the rate limit."""
         if kind is Kind.BLOB and self._rules.bytes:
             return 1
         return min(self._rules.objects or GROUP, GROUP)
 
     async def _wait(self, may_go_on: Callable[[], bool]) -> bool:
-        """Keep the pace; False if meanwhile it may not go on."""
+        """Wait until the rate limit allows the next batch. Return False if the run must stop."""
         while may_go_on():
             delay = max(self._objects.delay, self._bytes.delay)
             if not delay:
@@ -208,22 +217,24 @@ class Collector:
         return self._rules.is_open(clock.minute_of_day())
 
     def _is_odd(self, tx: Transaction) -> bool:
-        """Whether there is anything that `_set_right` would set right."""
+        """Return whether `_set_right` has work to do."""
         latest = rounds.read_clock(tx) + self._grace
         return candidates.is_any_odd(tx, self._rules.untagged.fingerprint, latest)
 
     def _set_right(self, tx: Transaction) -> None:
-        """Give parked manifests a grace where the rules are others now, and correct times that lie
-        ahead.
+        """Repair candidates in a bounded batch.
+
+        Requeues parked manifests whose untagged rules have changed, and corrects times in the
+        future.
         """
         candidates.wake(tx, self._rules.untagged.fingerprint, CORRECTED)
         candidates.heal(tx, rounds.read_clock(tx) + self._grace, CORRECTED)
 
     def _may_walk(self, row: Round, now: int) -> bool:
-        """Whether the walk through what was there before the queue goes on.
+        """Return whether a backfill of content older than the queue is pending and may run.
 
-        Older code may have served on beside ours for a while, and queued nothing: it is gone a
-        grace after the upgrade.
+        The backfill starts one grace period after an upgrade: until then, a server of the previous
+        version may still run, and that version does not queue candidates.
         """
         return row.filling is not None and now >= row.fill_since + self._grace
 

@@ -1,4 +1,7 @@
-"""Removing the bytes of doomed keys: rows go before bytes, and the owner after them."""
+"""Deletion of objects whose keys are queued for deletion.
+
+Blob rows are deleted before the bytes. The row of the pending deletion is deleted after them.
+"""
 
 import logging
 
@@ -15,14 +18,14 @@ logger = logging.getLogger(__name__)
 BATCH = 100
 
 SLACK = 60.0
-"""Seconds that a link may be signed after its blob was looked up, and that clocks may differ."""
+"""Seconds for signing a URL after the lookup of its blob, and for clock differences."""
 
 PAUSE = 900.0
-"""Seconds before a key is tried again that its store, which else is well, does not remove."""
+"""Seconds until a failed deletion is retried while the store is otherwise healthy."""
 
 
 class Doomed:
-    """The books of keys that lost."""
+    """The execution of pending deletions."""
 
     def __init__(self, database: Database, stores: Stores) -> None:
         self._db = database
@@ -32,9 +35,9 @@ class Doomed:
         return any([await self._list_due(store, 1) for store in self._stores])
 
     async def sweep(self) -> int:
-        """Remove the bytes of at most BATCH keys of each store whose time has come; how many.
+        """Delete the objects of at most BATCH due keys of each store. Return their number.
 
-        StoreError where a store fails as a whole.
+        Raises StoreError if a store fails as a whole.
         """
         return sum([await self._sweep(store) for store in self._stores])
 
@@ -46,12 +49,12 @@ class Doomed:
                 await store.blobs.delete(row.key)
             except StoreError as error:
                 await store.driver.check()
-                # It is this key's own trouble, and must not keep those behind it.
+                # Only this key fails. It must not block the keys behind it.
                 logger.warning("%s of %s could not be removed: %s", row.key, row.store, error)
                 kept.append(row)
             else:
                 gone.append(row)
-        # What was on its way when its session ended may have come after the removal.
+        # A write that was in flight when its session ended may arrive after the deletion.
         again = [row for row in gone if store.driver.late and not row.again]
         over = [row for row in gone if not store.driver.late or row.again]
 
@@ -65,7 +68,7 @@ class Doomed:
         return len(gone)
 
     async def _list_due(self, store: Store, n: int) -> list[DueRow]:
-        # Whoever was sent to an object may still be about to read it there.
+        # A client with a presigned URL may still be about to read the object.
         life = store.blobs.link_life
         held = life + SLACK if life else 0.0
         return await self._db.read(lambda tx: doomed.list_due(tx, store.name, n, held=held))

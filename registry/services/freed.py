@@ -1,4 +1,4 @@
-"""How many bytes come free when manifests of a repository go."""
+"""Number of bytes that deleting manifests of a repository frees."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,12 +16,14 @@ def measure(
     going: Sequence[Digest],
     staying: Collection[Digest],
 ) -> list[int]:
-    """What each manifest of `going` frees beside those before it: itself, what it names and what
-    refers to it, unless that is needed elsewhere. `staying` are the manifests that keep a tag; what
-    is held stays as well.
+    """Return the bytes that each manifest of `going` frees in addition to those before it.
 
-    A byte is counted once, so the sum is what is free once all have been collected. What another
-    repository has too is not counted. Memory grows with the repository.
+    A manifest frees itself, its descendants and its referrers, unless they are needed elsewhere.
+    The manifests of `staying` keep a tag. Manifests with a hold stay as well.
+
+    Each byte is counted once, so the sum is the number of bytes that are free after all manifests
+    have been collected. Blobs that another repository also links are not counted. Memory use is
+    proportional to the number of manifests in the repository.
     """
     nodes, kept = _read_nodes(tx, repository, going, staying)
     freed: list[int] = []
@@ -38,7 +40,10 @@ def measure(
 def list_going(
     tx: Transaction, repository: RepositoryRow, digest: Digest, staying: Collection[Digest]
 ) -> list[Digest]:
-    """The manifest and all that goes with it, as `measure` counts; none if something keeps it."""
+    """Return the manifest and all manifests deleted with it, by the rules of `measure`.
+
+    The list is empty if something keeps the manifest.
+    """
     nodes, kept = _read_nodes(tx, repository, [digest], staying)
     return [node.digest for node in nodes.take(digest, kept)]
 
@@ -49,7 +54,7 @@ def _read_nodes(
     going: Sequence[Digest],
     staying: Collection[Digest],
 ) -> tuple["_Nodes", set[Digest]]:
-    """The manifests of the repository, and those that stay."""
+    """Return the manifests of the repository, and the digests of those that stay."""
     nodes = _Nodes(graph.iter_nodes(tx, repository))
     kept: set[Digest] = set()
     for digest in (*staying, *holds.list_held(tx, repository.id), *nodes.list_roots(going)):
@@ -58,7 +63,7 @@ def _read_nodes(
 
 
 class _Nodes:
-    """The manifests of a repository, and what goes with each."""
+    """The manifest graph of a repository, with the dependents of each manifest."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
         self._nodes = {node.digest: node for node in nodes}
@@ -72,11 +77,11 @@ class _Nodes:
                 self._held.add(node.digest)
 
     def list_roots(self, going: Collection[Digest]) -> list[Digest]:
-        """Manifests that nothing holds, and that stay all the same."""
+        """Return the manifests that no other manifest keeps and that are not in `going`."""
         return list(self._nodes.keys() - self._held - set(going))
 
     def take(self, digest: Digest, taken: set[Digest]) -> list[Node]:
-        """Take the manifest, and all that goes with it, of what was not taken yet."""
+        """Add the manifest and its dependents to `taken`. Return the new ones."""
         found: list[Node] = []
         waiting = [digest]
         while waiting:
@@ -91,7 +96,7 @@ class _Nodes:
 def _iter_blobs(
     tx: Transaction, repository: RepositoryRow, owners: Mapping[int, int]
 ) -> Iterator[tuple[int, int]]:
-    """The places of those manifests that free a blob, and its bytes."""
+    """Yield each freed blob as the index of the manifest that frees it and the size in bytes."""
     places: dict[Digest, int] = {}
     users: Counter[Digest] = Counter()
     ids = list(owners)

@@ -1,8 +1,8 @@
-"""The comparison of rows and objects, both ways, while the registry serves (design D2).
+"""Online consistency check of blob rows against stored objects, in both directions (design D2).
 
-A page of objects is listed first and its rows are asked for afterwards: what a push makes in
-between is then a row too many, and a look at the one object shows that all is well. What no row
-names is left alone while it is young, and asked about again in the transaction that gives it up.
+Each page of objects is listed before its rows are read. A concurrent push can therefore only appear
+as a row without an object, and a stat of that object resolves it. Objects without a row are ignored
+while they are young, and checked again in the transaction that deletes them.
 """
 
 import asyncio
@@ -31,41 +31,41 @@ from storage.stores import Store, Stores
 logger = logging.getLogger(__name__)
 
 PAGE = 500
-"""Rows read at once."""
+"""Rows per query."""
 
 AT_ONCE = 16
-"""Objects looked at at once."""
+"""Number of concurrent stat requests."""
 
 MOST = 1000
-"""Findings that are kept to be shown; all are counted."""
+"""Maximum number of findings kept for display. All findings are counted."""
 
 
 class Kind(StrEnum):
-    """What is wrong."""
+    """The kind of an inconsistency."""
 
-    # A row whose object is absent, or has not as many bytes as it must have.
+    # A row whose object does not exist or has a different size.
     MISSING = "missing"
-    # An object that no row names.
+    # An object that no row refers to.
     UNOWNED = "unowned"
-    # An object that was not made by this registry: its key is none of ours.
+    # An object whose key has no format of this registry.
     FOREIGN = "foreign"
 
 
 class Deed(StrEnum):
-    """What was done about it."""
+    """The action taken for a finding."""
 
     NOTHING = "nothing"
-    # The blob is answered as unknown, so that the next push heals it.
+    # The blob is reported as unknown, so that the next push heals it.
     QUARANTINED = "quarantined"
-    # The object has become that of a blob whose own was missing or damaged.
+    # The object replaced the missing or damaged object of a blob.
     ADOPTED = "adopted"
-    # The object is doomed: a server removes it.
+    # The object is queued for deletion.
     DOOMED = "doomed"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong; `digest` of the blob that is in need or was helped."""
+    """An inconsistency. `digest` is that of the damaged or repaired blob."""
 
     kind: Kind
     store: str
@@ -77,17 +77,20 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """How far a run has come, and what it has found. `young`: objects that no row names yet."""
+    """Progress and findings of a run.
+
+    `young` counts objects without a row that are not old enough to be judged.
+    """
 
     objects: int = 0
     rows: int = 0
     young: int = 0
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     open: int = 0
-    """Findings that are still to be put right."""
+    """Findings that are not repaired yet."""
 
     findings: list[Finding] = field(default_factory=list)
-    """The first of them."""
+    """The first findings, at most MOST."""
 
     def add(self, finding: Finding) -> None:
         self.counts[finding.kind] += 1
@@ -98,7 +101,7 @@ class Report:
             self._settle(finding)
 
     def _settle(self, adopted: Finding) -> None:
-        """What the object was adopted for may have been found before it."""
+        """Mark earlier findings of the blob that the object was adopted for as repaired."""
         for index, each in enumerate(self.findings):
             if each.kind is Kind.MISSING and each.digest == adopted.digest:
                 self.findings[index] = replace(each, deed=Deed.ADOPTED)
@@ -106,24 +109,26 @@ class Report:
 
 
 class Fsck:
-    """The only one who lists a store."""
+    """The comparison of the stores with the database. No other service lists a store."""
 
     def __init__(self, database: Database, stores: Stores, known: Blobs, grace: float) -> None:
-        """`grace`: seconds for which an object that no row names is left alone."""
+        """Create the check. Objects without a row are ignored for `grace` seconds."""
         self._db = database
         self._stores = stores
         self._blobs = known
         self._grace = grace
 
     async def measure(self) -> int:
-        """How many rows there are to compare."""
+        """Return the number of rows to compare."""
         return (await self._db.read(blobs.measure, patience=LONG))[0]
 
     async def run(self, report: Report, *, repair: bool, grace: float | None = None) -> None:
-        """Compare all; `report` tells meanwhile how far it is. StoreUnavailableError.
+        """Compare all stores with the database, and update `report` on the way.
 
-        `repair`: quarantine blobs without their bytes, and let objects that no row names become
-        theirs, or else remove them. `grace`: in place of that of the settings.
+        `repair` quarantines blobs without bytes, adopts objects without a row for damaged blobs,
+        and queues other such objects for deletion. `grace` replaces the grace period of the
+        settings, in seconds. Raises StoreUnavailableError, and ConflictError if a store does not
+        list its objects in order.
         """
         for store in self._stores:
             grace_us = int((self._grace if grace is None else grace) * 1_000_000)
@@ -132,7 +137,7 @@ class Fsck:
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Of one store. `grace` in microseconds."""
+    """The comparison of one store. `grace` is in microseconds."""
 
     db: Database
     blobs: Blobs
@@ -157,12 +162,12 @@ class _Comparison:
         await self._compare({}, last, None)
 
     def _require_order(self, keys: list[str]) -> None:
-        # Else rows would be looked for in the wrong pages, and all of them be missing.
+        # An unordered list would pair rows with the wrong pages and report all of them as missing.
         if any(one >= other for one, other in pairwise(keys)):
             raise ConflictError(f"the store {self.store.name} does not list its objects in order")
 
     async def _compare(self, page: dict[str, StoredObject], last: str, upto: str | None) -> None:
-        """Compare a page of objects with the rows of the same range of keys."""
+        """Compare a page of objects with the rows of the same key range."""
         left = dict(page)
         while rows := await self._list_rows(last, upto):
             await self._judge_rows([row for row in rows if not _is_of(left.get(row.key), row)])
@@ -180,7 +185,7 @@ class _Comparison:
     # --- rows ---------------------------------------------------------------------------------
 
     async def _judge_rows(self, rows: list[BlobRow]) -> None:
-        """Look at the object of each row that had none in the list."""
+        """Check the object of each row that has no matching object in the listing."""
         for start in range(0, len(rows), AT_ONCE):
             await asyncio.gather(*map(self._judge_row, rows[start : start + AT_ONCE]))
 
@@ -189,7 +194,7 @@ class _Comparison:
             return
         now = await self.db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
         if now is None or now.key != row.key:
-            return  # deleted, healed or moved since it was read
+            return  # The blob was deleted, healed or moved since the row was read.
         known = now.state is not BlobState.LIVE
         if not known and self.repair:
             known = await self.blobs.note(now, BlobState.MISSING)
@@ -207,20 +212,21 @@ class _Comparison:
             if found.written_at > clock.now() - self.grace:
                 self.report.young += 1
             elif not await self.blobs.is_stored(self.store.name, key, found.size):
-                continue  # removed since it was listed, and its row with it
+                continue  # The object was deleted since it was listed.
             elif self.repair:
                 await self._repair(found)
             else:
                 self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
 
     async def _repair(self, found: StoredObject) -> None:
-        """Let the object become that of a blob in need, or else doom it; one that cannot be read
-        may be anybody's.
+        """Adopt the object for a damaged blob, or queue it for deletion.
+
+        An unreadable object is left alone, because it may belong to any blob.
         """
         try:
             row = await self._find_heir(found)
         except StoreError as error:
-            await self.store.driver.check()  # of a store that is away all are unreadable
+            await self.store.driver.check()  # raises if the whole store is unavailable
             logger.warning("%s of %s could not be read: %s", found.key, self.store.name, error)
             self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
             return
@@ -230,12 +236,12 @@ class _Comparison:
             self._add(Kind.UNOWNED, found, None, Deed.DOOMED)
 
     async def _find_heir(self, found: StoredObject) -> BlobRow | None:
-        """A blob whose own bytes are missing or damaged, and that these are the bytes of."""
+        """Return the missing or damaged blob whose content the object holds."""
         if find_session(found.key) is not None:
-            return None  # the end of some upload
+            return None  # the remainder of an upload
         named = find_digest(found.key)
         if named is not None and await self._find_broken(named) is None:
-            return None  # there is nobody to read it for
+            return None  # The blob is intact, so the object need not be read.
         for digest in await self._hash(found):
             row = await self._find_broken(digest)
             if row is not None and row.size == found.size:
@@ -251,7 +257,7 @@ class _Comparison:
         return row
 
     async def _hash(self, found: StoredObject) -> list[Digest]:
-        """The object's digest by each algorithm; none where it cannot be read."""
+        """Return the object's digest for each algorithm, or an empty list if it cannot be read."""
         hashers = [Hasher(algorithm) for algorithm in ALGORITHMS]
         try:
             reader = await self.store.blobs.open(found.key, found.size)
@@ -261,7 +267,7 @@ class _Comparison:
         return [hasher.digest() for hasher in hashers]
 
     async def _adopt(self, found: StoredObject, row: BlobRow) -> bool:
-        """Let the row name the object, unless one of them has moved on."""
+        """Point the row at the object, unless the row or the object has changed."""
 
         def work(tx: Transaction) -> bool:
             if not self._hold(tx, found.key):
@@ -285,7 +291,10 @@ class _Comparison:
         return await self.db.write(work, actor=OPERATOR.name)
 
     def _hold(self, tx: Transaction, key: str) -> bool:
-        """Whether the key has no owner still. None but another run of this could give it one."""
+        """Lock the key and return whether it still has no owner.
+
+        Only a concurrent run of this check could give the key an owner.
+        """
         tx.lock_name(f"{self.store.name}/{key}")
         return bool(owners.list_unowned(tx, self.store.name, [key]))
 

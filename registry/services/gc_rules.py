@@ -1,4 +1,4 @@
-"""By which rules the collector works."""
+"""Settings of the garbage collector."""
 
 from dataclasses import dataclass, field
 
@@ -7,8 +7,10 @@ from registry.services.untagged import UntaggedRules
 
 @dataclass(frozen=True, slots=True)
 class GcRules:
-    """`grace` in seconds; `objects` and `bytes` a second at the most, 0 without a limit. `window`:
-    minutes since midnight, from and until, where it may work at certain times only.
+    """Settings of the garbage collector.
+
+    `grace` is in seconds. `objects` and `bytes` are limits per second; 0 is no limit. `window` is
+    the start and end of the daily collection window in minutes since midnight, or None.
     """
 
     grace: float = 86_400.0
@@ -19,11 +21,11 @@ class GcRules:
 
     @property
     def ahead(self) -> float:
-        """Seconds for which a touch needs no other."""
+        """Seconds after a touch in which the same content needs no further touch."""
         return self.grace / 4
 
     def is_open(self, minute: int) -> bool:
-        """Whether the collector may work at that minute of the day."""
+        """Return whether the collector may work at this minute of the day."""
         if self.window is None:
             return True
         begin, end = self.window

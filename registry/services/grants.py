@@ -1,4 +1,4 @@
-"""Grants: who may do what in which repositories."""
+"""Grants: permissions of subjects in repositories."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ __all__ = ["Decision", "Grant", "Grants"]
 
 
 _PAGE = 1000
-"""Grants that are read at once."""
+"""Grants per query."""
 
 
 def _read(row: GrantRow) -> Grant:
@@ -33,8 +33,10 @@ def _read(row: GrantRow) -> Grant:
 
 
 def _hold_subject(tx: Transaction, subject: Subject, *, unseen: bool) -> None:
-    """Raise NotFoundError for a subject that is not there: most likely a slip of the pen. The row
-    is held, so that its removal waits and then takes the new grant with it.
+    """Lock the row of the subject. Raises NotFoundError if it does not exist, unless `unseen`.
+
+    A concurrent removal of the subject waits for the lock and then also deletes the new grant. A
+    missing subject is most likely a typing error.
     """
     found: object = subject
     if subject.kind is SubjectKind.USER:
@@ -44,13 +46,13 @@ def _hold_subject(tx: Transaction, subject: Subject, *, unseen: bool) -> None:
     elif subject.kind is SubjectKind.ROBOT:
         found = robots.find(tx, subject.name, lock=True)
     else:
-        tx.lock_name(f"grants to {subject}")  # two at once would each see half of the rights
+        tx.lock_name(f"grants to {subject}")  # concurrent grants would each see half of the actions
     if found is None and not unseen:
         raise NotFoundError(f"there is no {subject.kind.value} {subject.name!r}")
 
 
 class Grants:
-    """Adding, removing and explaining grants."""
+    """Management and explanation of grants."""
 
     def __init__(self, database: Database, policies: Policies) -> None:
         self._db = database
@@ -64,8 +66,9 @@ class Grants:
         subject: Subject | None = None,
         may_see: Callable[[Grant], bool] = lambda _: True,
     ) -> list[Grant]:
-        """At most `n` grants after the id `last`, of one subject if it is given, which the caller
-        `may_see`. That is asked on the thread that reads: there may be many that she may not.
+        """Return at most `n` grants after the id `last`, optionally of one subject.
+
+        `may_see` filters the grants on the reading thread, because it may reject many of them.
         """
         whose = None if subject is None else str(subject)
         size = max(n, _PAGE)
@@ -83,7 +86,7 @@ class Grants:
         return await self._db.read(work, patience=LONG)
 
     async def get(self, grant_id: int) -> Grant:
-        """The grant; NotFoundError."""
+        """Return the grant. Raises NotFoundError."""
 
         def work(tx: Transaction) -> Grant:
             row = grants.find_by_id(tx, grant_id)
@@ -102,11 +105,11 @@ class Grants:
         *,
         unseen: bool = False,
     ) -> Grant:
-        """Grant `rights`, beside what the subject has by the same pattern already.
+        """Grant `rights` in addition to those the subject already has for the same pattern.
 
-        Raises NotFoundError, and InputInvalidError for what nobody gets without signing in.
-        `unseen`: a subject that is not there is no error, for callers who must not learn who has
-        an account. Whoever gets the name later does not get the grant.
+        With `unseen`, a subject that does not exist is no error: the caller must not learn which
+        accounts exist. An account that is created later under that name does not get the grant.
+        Raises NotFoundError, and InputInvalidError for rights that anonymous cannot be granted.
         """
         if subject == EVERYBODY and rights != {Right.PULL}:
             raise InputInvalidError("anonymous may be granted pull, and nothing else")
@@ -128,7 +131,7 @@ class Grants:
         actor: Actor,
         rights: Rights | None = None,
     ) -> None:
-        """Take a grant back, or those `rights` of it; NotFoundError."""
+        """Revoke a grant, or only `rights` of it. Raises NotFoundError."""
 
         def work(tx: Transaction) -> None:
             row = grants.find(tx, str(subject), str(pattern))
@@ -150,8 +153,10 @@ class Grants:
     async def check(
         self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
     ) -> Decision:
-        """Whether the subject may do all of `wanted` there, and why. `unseen`: by grants alone, as
-        if there were an account of the name, enabled and no admin.
+        """Return whether the subject has all rights in `wanted` for the repository, and why.
+
+        With `unseen`, only grants are evaluated, as if the account existed, enabled and not an
+        admin.
         """
         policy = await self._policies.get()
         return policy.explain(subject, name, wanted, unseen=unseen)

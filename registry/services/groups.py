@@ -1,4 +1,4 @@
-"""Groups of users, to grant something to all of them at once."""
+"""Groups of users, as subjects of grants."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from registry.services.users import find_user_or_raise
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group with the names of its members. `created_at` in microseconds."""
+    """A group with the names of its members. `created_at` is in microseconds."""
 
     name: str
     created_at: int
@@ -33,23 +33,23 @@ def _read(tx: Transaction, row: GroupRow) -> Group:
 
 
 class Groups:
-    """Adding, filling and removing groups."""
+    """Management of groups and their members."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def list_page(self, n: int, last: str = "") -> list[Group]:
-        """At most `n` groups after `last`, by name."""
+        """Return at most `n` groups after `last`, ordered by name."""
         return await self._db.read(
             lambda tx: [_read(tx, row) for row in groups.list_page(tx, n, last)]
         )
 
     async def get(self, name: str) -> Group:
-        """The group; NotFoundError."""
+        """Return the group. Raises NotFoundError."""
         return await self._db.read(lambda tx: _read(tx, find_group_or_raise(tx, name)))
 
     async def add(self, name: str, actor: Actor) -> Group:
-        """Add a group; AccountNameInvalidError, ConflictError."""
+        """Add a group. Raises AccountNameInvalidError, ConflictError."""
         parse_account_name(name)
 
         def work(tx: Transaction) -> Group:
@@ -62,7 +62,7 @@ class Groups:
         return await self._db.write(work, actor=actor.name)
 
     async def remove(self, name: str, actor: Actor) -> None:
-        """Remove a group with its grants; its members stay users. NotFoundError."""
+        """Remove a group with its grants. Its members are not removed. Raises NotFoundError."""
 
         def work(tx: Transaction) -> None:
             group = find_group_or_raise(tx, name, lock=True)
@@ -73,7 +73,7 @@ class Groups:
         await self._db.write(work, actor=actor.name)
 
     async def add_member(self, name: str, user: str, actor: Actor) -> Group:
-        """Put a user into a group, where she may be already; NotFoundError."""
+        """Add a user to a group. No effect if the user is a member. Raises NotFoundError."""
 
         def work(tx: Transaction) -> Group:
             group = find_group_or_raise(tx, name, lock=True)
@@ -84,7 +84,7 @@ class Groups:
         return await self._db.write(work, actor=actor.name)
 
     async def remove_member(self, name: str, user: str, actor: Actor) -> Group:
-        """Take a user out of a group; NotFoundError, also where she is not in it."""
+        """Remove a user from a group. Raises NotFoundError, also if the user is not a member."""
 
         def work(tx: Transaction) -> Group:
             group = find_group_or_raise(tx, name, lock=True)

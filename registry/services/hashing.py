@@ -1,4 +1,4 @@
-"""Reading an object to know its digest, off the event loop and at a pace."""
+"""Digest computation for stored objects, off the event loop and rate-limited."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from storage.driver import Reader
 from storage.settled import settled
 
 _ON_THREAD = 64 * 1024
-"""Bytes from which hashing leaves the event loop."""
+"""Minimum chunk size, in bytes, for hashing on a thread."""
 
 
 async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Pace) -> None:
-    """Read all of an open object, a piece at a time, and close it.
+    """Feed all bytes of an open object to the hashers, then close the reader.
 
-    ObjectDamagedError where it cannot be read to its end; StoreUnavailableError.
+    Raises ObjectDamagedError if the object cannot be read to its end, and StoreUnavailableError.
     """
 
     def update(piece: bytes) -> None:

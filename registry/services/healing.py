@@ -1,4 +1,4 @@
-"""Healing: what is missing or damaged is fetched anew from another registry that has it."""
+"""Healing: replaces missing or damaged blobs with copies from an upstream registry."""
 
 import logging
 import time
@@ -16,14 +16,14 @@ from registry.services.uploads import Uploads
 logger = logging.getLogger(__name__)
 
 NAMES = 20
-"""Repositories of a blob under whose names it is asked for, at the most."""
+"""Maximum number of repository names under which a blob is requested."""
 
 PAUSE = 600.0
-"""Seconds from when all damaged blobs were tried until they are tried again."""
+"""Seconds between a pass over all damaged blobs and the next one."""
 
 
 class Healing:
-    """One blob after the other, and again from the first after a pause."""
+    """The healer: one blob per call, again from the first blob after a pause."""
 
     def __init__(
         self, database: Database, scrub: Scrub, uploads: Uploads, upstream: Upstream | None
@@ -36,14 +36,15 @@ class Healing:
         self._next = 0.0
 
     async def is_due(self) -> bool:
-        """Whether there is anything to heal, and it is the time to try."""
+        """Return whether there are damaged blobs and the pause is over."""
         if self._upstream is None or time.monotonic() < self._next:
             return False
         return await self._db.read(blobs.count_not_live) > 0
 
     async def run(self) -> int:
-        """Try to heal one blob; 0: all that there are were tried. StoreError where the store has no
-        room, or is away.
+        """Try to heal one blob. Return 0 when all damaged blobs have been tried.
+
+        Raises StoreError if the store is full or unavailable.
         """
         if self._rows is None:
             self._rows = self._scrub.iter_damaged_rows()
@@ -64,7 +65,7 @@ class Healing:
             except (UpstreamError, DigestMismatchError) as error:
                 problem = error.message
                 continue
-            if healed:  # else a push was faster
+            if healed:  # otherwise a push replaced the blob first
                 metrics.BLOBS_HEALED.inc()
                 logger.warning("blob %s was damaged, and is healed from upstream", row.digest)
             return

@@ -1,4 +1,4 @@
-"""Whether this process can do its work."""
+"""Readiness checks of this process."""
 
 import asyncio
 import time
@@ -12,11 +12,14 @@ from storage.errors import StoreError
 from storage.stores import Store, Stores
 
 PATIENCE = 2.5
-"""Seconds for the database and the stores to answer: whoever probes has little more himself."""
+"""Timeout in seconds for the database and the stores. Probes have short timeouts themselves."""
 
 
 class _Check:
-    """One look at a part at a time, however many ask. One that hangs is not waited for again."""
+    """A check of one component, shared by concurrent callers.
+
+    At most one check runs at a time. After the timeout, a hanging check is abandoned.
+    """
 
     def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
         self._look = look
@@ -24,7 +27,7 @@ class _Check:
         self._task: asyncio.Task[str] | None = None
 
     async def find_trouble(self) -> str:
-        """What is wrong; empty if nothing is."""
+        """Return the problem, or an empty string."""
         now = time.monotonic()
         if self._task is None or self._task.done() or now >= self._began + PATIENCE:
             self._began = now
@@ -44,15 +47,17 @@ class _Check:
 
 
 class Health:
-    """Readiness: the database answers, fits and takes changes, the stores answer, no shutdown is
-    under way.
+    """Readiness of this process.
+
+    Ready means that the database is reachable, has a usable schema and accepts writes, that the
+    stores are reachable, and that no shutdown is in progress.
     """
 
     def __init__(self, database: Database, stores: Stores, *, read_only: bool = False) -> None:
-        """`read_only`: the registry takes no changes, so the database need not take any."""
+        """Create the checks. With `read_only`, the database need not accept writes."""
         self.draining = False
         self.waiting_for: dict[str, str] = {}
-        """What a starting process waits for, by part, with the reason; empty once it is open."""
+        """What a starting process waits for: the reason by component. Empty once it serves."""
 
         async def look_at_database() -> None:
             await migrate.require_current(database, patience=PATIENCE)
@@ -67,7 +72,7 @@ class Health:
             self._checks["old_storage"] = _Check(partial(_look_at, stores.old))
 
     async def list_troubles(self) -> dict[str, str]:
-        """What keeps this process from serving, by part; empty when it is ready."""
+        """Return the problems that keep this process from serving, by component."""
         if self.waiting_for:
             return dict(self.waiting_for)
         found = await asyncio.gather(*(check.find_trouble() for check in self._checks.values()))

@@ -1,7 +1,7 @@
-"""What a tag pointed at, and back to it.
+"""Tag history, and restoring tags and deleted manifests.
 
-The change feed is the history of tags: its rows of tags stay. Manifests that were deleted are kept
-for a grace, and so are the blobs that they named.
+The change feed is the history of tags: its rows about tags are never trimmed. Deleted manifests,
+and the blobs that they refer to, are retained for one grace period.
 """
 
 from dataclasses import dataclass
@@ -32,18 +32,19 @@ from storage.digest import Digest
 
 
 class ManifestState(StrEnum):
-    """What has become of a manifest."""
+    """Whether a manifest exists, can be restored, or is gone."""
 
     HERE = "here"
-    # Deleted a short while ago.
+    # Deleted less than one grace period ago.
     RESTORABLE = "restorable"
     GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A change of a tag, and what has become since of the manifest that it pointed at from then on;
-    None: at none.
+    """A change of a tag, with the current state of the manifest that it pointed to afterwards.
+
+    `state` is None if the change removed the tag.
     """
 
     change: ChangeRow
@@ -52,23 +53,29 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a tag points at now; how many manifests were put back for that, itself included."""
+    """Result of a restore.
+
+    `digest` is the manifest that the tag points to. `manifests` is the number of manifests that
+    were restored for it, including that manifest.
+    """
 
     digest: Digest
     manifests: int
 
 
 class History:
-    """Tags through time."""
+    """Tag history, and restores of tags and manifests."""
 
     def __init__(self, database: Database, *, read_only: bool = False) -> None:
-        """`read_only`: nothing is restored."""
+        """Create the service. With `read_only`, restores are refused."""
         self._db = database
         self._read_only = read_only
 
     async def list_of_tag(self, name: RepositoryName, tag: Tag, n: int) -> list[Moment]:
-        """The latest `n` changes of the tag, newest first, with the ends of the repositories that
-        it was in; RepositoryUnknownError if there never were any.
+        """Return the latest `n` changes of the tag, newest first.
+
+        The list includes the deletions of the repositories that the tag was in. Raises
+        RepositoryUnknownError if the tag never existed.
         """
 
         def work(tx: Transaction) -> list[Moment]:
@@ -94,14 +101,21 @@ class History:
         digest: Digest | None = None,
         override: bool = False,
     ) -> Restored:
-        """Let the tag point again at what it did at a moment, in microseconds; at the manifest of
-        a digest; or, without either, at what it did before it moved or went.
+        """Restore a tag to an earlier target.
 
-        A manifest that was deleted is put back with all below it; a repository that was deleted is
-        born anew. Raises ConflictError where that is refused, RepositoryUnknownError for what was
-        never tagged so, ManifestUnknownError for a tag that was not there then or whose manifest
-        has gone for good, ManifestContentMissingError, QuotaExceededError, and ProtectedError where
-        the tag is immutable, unless that is to be overridden; nothing is changed then.
+        The target is that at the time `at` (microseconds), or `digest`, or, without both, the one
+        before the last change of target or deletion.
+
+        A deleted manifest is restored with all its descendants. A deleted repository is created
+        again. Nothing changes if an error is raised:
+
+        - ConflictError if the registry is read-only.
+        - RepositoryUnknownError if the tag never existed.
+        - ManifestUnknownError if the tag did not exist at that time, or its manifest is gone for
+          good.
+        - ManifestContentMissingError if content of the manifest is gone or damaged.
+        - QuotaExceededError.
+        - ProtectedError if the tag is immutable and `override` is not set.
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is restored")
@@ -121,8 +135,9 @@ class History:
         return await self._db.write(work, actor=actor.name, patience=LONG)
 
     async def restore_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> int:
-        """Put a deleted manifest back, with all below it that was deleted; how many. Raises as
-        `restore`.
+        """Restore a deleted manifest with its deleted descendants.
+
+        Returns the number of restored manifests. Raises the errors of `restore`.
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is restored")
@@ -145,7 +160,7 @@ def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:
 def find_states(
     tx: Transaction, name: RepositoryName, digests: list[Digest]
 ) -> dict[Digest, ManifestState]:
-    """What has become of manifests of repositories of that name."""
+    """Return the state of each manifest in repositories of that name."""
     repository = repositories.find(tx, name)
     states = dict.fromkeys(digests, ManifestState.GONE)
     for digest in removed_manifests.list_digests(tx, name, digests):
@@ -159,7 +174,7 @@ def find_states(
 def _find_before(
     tx: Transaction, name: RepositoryName, tag: Tag, at: int | None, now: Digest | None
 ) -> Digest:
-    """What the tag pointed at at that moment, or before it points at what it does `now`."""
+    """Return the target of the tag at the time `at`, or before it pointed to `now`."""
     last = changes.find_of_tag_at(tx, name, tag, None)
     if last is None:
         raise _never(name, tag)
@@ -176,8 +191,9 @@ def _find_before(
 
 
 def _put_back(tx: Transaction, repository: RepositoryRow, digest: Digest) -> int:
-    """Put a manifest and all below it back, children first, where they are not there any more; how
-    many. Not by recursion: nobody bounds how deep indexes stand in indexes.
+    """Restore a manifest and its deleted descendants, children first. Return their number.
+
+    The traversal is iterative, because the nesting depth of indexes is unbounded.
     """
     waiting, count = [digest], 0
     while waiting:
@@ -209,8 +225,9 @@ def _find_removed(tx: Transaction, name: RepositoryName, digest: Digest) -> Remo
 
 
 def _link(tx: Transaction, repository: RepositoryRow, digests: frozenset[Digest]) -> None:
-    """Link blobs that belonged to a repository of this name, where they are not linked any more;
-    ManifestContentMissingError names those that have gone or are damaged.
+    """Link the blobs of a deleted manifest to the repository, where they are not linked.
+
+    Raises ManifestContentMissingError with the blobs that are gone or damaged.
     """
     linked = blobs.list_linked(tx, repository, list(digests))
     missing = {digest for digest, state in linked.items() if state is not BlobState.LIVE}

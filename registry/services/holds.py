@@ -1,4 +1,4 @@
-"""Holds: what keeps a manifest, and so all below it, whoever wants it to go."""
+"""Holds: protect manifests, and everything they refer to, from deletion."""
 
 from registry.auth.books import Actor, Event, note
 from registry.errors import InputInvalidError, NotFoundError
@@ -12,23 +12,25 @@ from storage.digest import Digest
 __all__ = ["HoldRow", "Holds"]
 
 LONGEST_REASON = 1000
-"""Characters."""
+"""Maximum length of a reason, in characters."""
 
 
 class Holds:
-    """Adding, listing and removing holds. `registry.services.removal` asks for them, and the
-    collector by `registry.metadata.reasons`.
+    """Management of holds.
+
+    `registry.services.removal` enforces holds on deletion, and `registry.metadata.reasons` in
+    garbage collection.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def list_page(self, n: int, last: int = 0) -> list[HoldRow]:
-        """At most `n` holds after the id `last`."""
+        """Return at most `n` holds after the id `last`."""
         return await self._db.read(lambda tx: holds.list_page(tx, n, last))
 
     async def get(self, hold_id: int) -> HoldRow:
-        """The hold; NotFoundError."""
+        """Return the hold. Raises NotFoundError."""
 
         def work(tx: Transaction) -> HoldRow:
             row = holds.find(tx, hold_id)
@@ -47,14 +49,16 @@ class Holds:
         *,
         life: float | None = None,
     ) -> HoldRow:
-        """Hold a manifest for `life` seconds, None: until the hold is removed, beside what holds it
-        already. NotFoundError where there is no such manifest; InputInvalidError.
+        """Hold a manifest for `life` seconds, or until the hold is removed if None.
+
+        A manifest can have several holds. Raises NotFoundError if the manifest does not exist, and
+        InputInvalidError for an invalid reason.
         """
         if not reason.strip() or len(reason) > LONGEST_REASON or "\0" in reason:
             raise InputInvalidError(f"a hold has a reason of 1 to {LONGEST_REASON} characters")
 
         def work(tx: Transaction) -> HoldRow:
-            # Deletions have the repository for themselves, so none can be half-way.
+            # Deletions lock the repository exclusively, so none can be in progress.
             repository = repositories.find(tx, name, keep=True)
             if repository is None or not manifests.list_present(tx, repository, [digest]):
                 raise NotFoundError(f"there is no manifest {digest} in {name}")
@@ -65,7 +69,10 @@ class Holds:
         return await self._db.write(work, actor=actor.name)
 
     async def remove(self, hold_id: int, actor: Actor) -> None:
-        """Remove a hold; NotFoundError. If nothing else keeps the manifest, its grace begins."""
+        """Remove a hold. If nothing else retains the manifest, its grace period starts.
+
+        Raises NotFoundError.
+        """
 
         def work(tx: Transaction) -> None:
             row = holds.find(tx, hold_id)

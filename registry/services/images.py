@@ -1,4 +1,4 @@
-"""Deleting an image: a manifest with its tags, and with what belongs to nothing else."""
+"""Deletion of images: a manifest with its tags and everything that only it needs."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,15 @@ from storage.digest import Digest
 _SECOND = 1_000_000
 
 _SHOWN = 20
-"""Tags that a refusal names."""
+"""Maximum number of tags in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeletedImage:
-    """What was deleted, or would be. `bytes` come free after `free_at`, in microseconds, unless
-    somebody uses them until then.
+    """The result of a deletion or dry run.
+
+    `bytes` become free after `free_at` (microseconds), unless the content is referenced again by
+    then.
     """
 
     digest: Digest
@@ -35,10 +37,10 @@ class DeletedImage:
 
 
 class Images:
-    """Images as people think of them."""
+    """Deletion of images."""
 
     def __init__(self, database: Database, *, grace: float, read_only: bool = False) -> None:
-        """`grace`: seconds after which the bytes of what was deleted come free."""
+        """Create the service. Bytes of deleted content become free after `grace` seconds."""
         self._db = database
         self._grace = int(grace * _SECOND)
         self._read_only = read_only
@@ -53,15 +55,15 @@ class Images:
         override: bool = False,
         dry_run: bool = False,
     ) -> DeletedImage:
-        """Delete a manifest with its tags, and the manifests that it names or that refer to it
-        unless something else needs them.
+        """Delete a manifest with its tags and with dependent manifests that nothing else needs.
 
-        RepositoryUnknownError, ManifestUnknownError; ConflictError while it has tags that were not
-        named, unless `all_tags`; ManifestInUseError, and ProtectedError as `Manifests.delete`.
+        Dependent manifests are its children and its referrers. Raises RepositoryUnknownError,
+        ManifestUnknownError, and ConflictError if the manifest has tags other than `reference` and
+        `all_tags` is not set. Raises ManifestInUseError and ProtectedError as `Manifests.delete`.
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is deleted")
-        # Measured before, not under the lock: it looks at all manifests of the repository.
+        # Measured before the lock is taken, because it reads all manifests of the repository.
         planned = await self._db.read(
             lambda tx: self._plan(tx, name, reference, all_tags=all_tags), patience=LONG
         )
@@ -120,7 +122,7 @@ def _require_named(
     *,
     all_tags: bool,
 ) -> None:
-    """Raise ConflictError for tags that would go with the image and were not named."""
+    """Raise ConflictError if the image has tags that the caller did not name."""
     others = [tag for tag in tags.list_of(tx, repository, digest) if tag != str(reference)]
     if others and not all_tags:
         more = f" and {len(others) - _SHOWN} others" if len(others) > _SHOWN else ""
@@ -134,7 +136,7 @@ def _require_named(
 def _delete(
     tx: Transaction, repository: RepositoryRow, planned: DeletedImage, override: Actor | None
 ) -> list[Digest]:
-    """Delete the manifest, and those of the others that nothing needs; which were deleted."""
+    """Delete the manifest and the others that nothing needs. Return the deleted ones."""
     gone: list[Digest] = []
     waiting = planned.manifests
     while waiting:
@@ -148,7 +150,7 @@ def _delete(
                 continue
             removal.delete_manifest(tx, repository, row, override)
             gone.append(digest)
-        # What was needed by something that has just gone is not needed any more.
+        # Deleting a manifest may make others unneeded, so repeat until nothing changes.
         waiting = left if len(left) < len(waiting) else []
     return gone
 

@@ -1,4 +1,4 @@
-"""Rules that say which tags cannot be moved or deleted."""
+"""Rules for immutable tags: tags that cannot be moved or deleted."""
 
 from registry.auth.books import Actor, Event, note
 from registry.auth.patterns import RepositoryPattern
@@ -13,18 +13,19 @@ __all__ = ["ImmutableRow", "ImmutableTags"]
 
 
 class ImmutableTags:
-    """Adding, listing and removing the rules. `registry.services.removal` goes by them."""
+    """Management of the rules. `registry.services.removal` enforces them."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def list_page(self, n: int, last: int = 0) -> list[ImmutableRow]:
-        """At most `n` rules after the id `last`."""
+        """Return at most `n` rules after the id `last`."""
         return await self._db.read(lambda tx: immutable_tags.list_page(tx, n, last))
 
     async def add(self, pattern: RepositoryPattern, tags: TagPattern, actor: Actor) -> ImmutableRow:
-        """Let tags that match be immutable in the repositories of the pattern, from the moment that
-        this returns; ConflictError if there is that rule.
+        """Make matching tags immutable in the repositories of the pattern.
+
+        The rule is in force when this returns. Raises ConflictError if the rule exists.
         """
 
         def work(tx: Transaction) -> ImmutableRow:
@@ -38,7 +39,7 @@ class ImmutableTags:
         return await self._db.write(work, actor=actor.name)
 
     async def remove(self, pattern: RepositoryPattern, tags: TagPattern, actor: Actor) -> None:
-        """Remove a rule; NotFoundError."""
+        """Remove a rule. Raises NotFoundError."""
 
         def work(tx: Transaction) -> None:
             if not immutable_tags.delete(tx, str(pattern), str(tags)):

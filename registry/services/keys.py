@@ -1,4 +1,4 @@
-"""Keys that sign tokens: looked at, rotated, revoked."""
+"""Signing keys for tokens: list, rotate, revoke."""
 
 from registry import clock
 from registry.auth.books import Actor, Event, note
@@ -12,7 +12,7 @@ from registry.metadata.transaction import Transaction
 __all__ = ["KeyState", "Keys", "SigningKeyRow"]
 
 KEPT = 2 * 86_400.0
-"""Seconds for which a key that no longer signs still verifies: no token lives as long."""
+"""Seconds for which a retired key still verifies. Longer than the life of any token."""
 
 
 class Keys:
@@ -23,17 +23,21 @@ class Keys:
         self._keyring = keyring
 
     async def list_all(self) -> list[SigningKeyRow]:
-        """All keys, the oldest first."""
+        """Return all keys, oldest first."""
         return await self._db.read(signing_keys.list_all)
 
     async def rotate(self, actor: Actor) -> str:
-        """Sign with a new key from now on; its id. Tokens of the old one stay good until they
-        expire.
+        """Sign with a new key from now on. Return its id.
+
+        Tokens that the old key signed remain valid until they expire.
         """
         return await self._keyring.add_key(lambda tx, kid: note(tx, actor, Event.KEY_ROTATE, kid))
 
     async def revoke(self, kid: str, actor: Actor) -> None:
-        """Refuse all tokens of a key, at once; another signs from then on. NotFoundError."""
+        """Reject all tokens of a key, with immediate effect. Raises NotFoundError.
+
+        If it is the active key, a new key replaces it.
+        """
         keys = {key.kid: key for key in await self.list_all()}
         if kid not in keys:
             raise NotFoundError(f"there is no key {kid!r}")
@@ -47,7 +51,7 @@ class Keys:
         await self._db.write(work, actor=actor.name)
 
     async def drop_retired(self) -> int:
-        """Forget keys that have not signed for longer than any token lives; how many."""
+        """Delete keys that retired more than `KEPT` seconds ago. Return their number."""
         before = clock.now() - int(KEPT * 1_000_000)
         gone = await self._db.write(
             lambda tx: signing_keys.delete_retired(tx, before), actor="operator"

@@ -1,4 +1,4 @@
-"""Which process runs a job."""
+"""Leases: decide which process runs a job."""
 
 from registry.auth.principals import OPERATOR
 from registry.metadata import leases
@@ -6,14 +6,14 @@ from registry.metadata.database import Database
 
 
 class Leases:
-    """Claims that run out, so that a dead process holds nothing."""
+    """Leases that expire, so that a dead process blocks nothing."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def claim(self, name: str, holder: str, seconds: float) -> bool:
-        """Take or extend the lease for `seconds`, unless another holds it; whether it was taken."""
-        # Without a lease no job frees anything.
+        """Take or extend the lease for `seconds`. Return False if another process holds it."""
+        # Jobs free space and need a lease, so this write may use the disk reserve.
         return await self._db.write(
             lambda tx: leases.claim(tx, name, holder, seconds), actor=OPERATOR.name, frees=True
         )

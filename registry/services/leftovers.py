@@ -1,4 +1,4 @@
-"""What has had its time: manifests that were deleted a grace ago, and holds that have expired."""
+"""Expiry of deleted manifests and of holds."""
 
 import time
 
@@ -9,17 +9,18 @@ from registry.metadata.transaction import Transaction
 _AT_ONCE = 50
 
 _LONGEST = 0.02
-"""Seconds after which a transaction takes on no more: each row may have the 4 MiB of a manifest."""
+"""Seconds after which a transaction takes no further rows. A row may hold a 4 MiB manifest."""
 
 
 def are_there(tx: Transaction, until: int) -> bool:
-    """Whether `clear` would find any."""
+    """Return whether `clear` has work to do."""
     return bool(removed_manifests.list_due(tx, until, 1) or holds.list_over(tx, 1))
 
 
 def clear(tx: Transaction, until: int) -> int:
-    """Forget some manifests that were deleted not after `until`, in microseconds, and remove holds
-    that have expired; how many.
+    """Delete a batch of expired rows. Return their number.
+
+    These are holds that have expired, and manifests deleted at or before `until` (microseconds).
     """
     deadline = time.monotonic() + _LONGEST
     count = 0

@@ -1,8 +1,8 @@
-"""Manifests and lists of referrers that were asked for lately, in the memory of one process
-(design D8).
+"""In-memory cache of manifests and referrer pages of one process (design D8).
 
-Nothing here is ever out of date: whoever looks has read the heads of the registry since his
-request began, and before heads are told, what changed up to them is forgotten.
+Entries are never stale. A reader first obtains the current revisions of the registry, as of the
+start of its request or later. Entries of repositories that changed up to these revisions are
+removed before the revisions are returned.
 """
 
 from collections import OrderedDict
@@ -15,16 +15,18 @@ from registry.oci.references import Reference
 from storage.digest import Digest
 
 OVERHEAD = 1024
-"""Bytes that an entry takes beside the manifest, about."""
+"""Approximate overhead per entry, in bytes, in addition to the manifest."""
 
 _SHARE = 16
-"""A manifest may take this part of the room at most."""
+"""A manifest larger than the capacity divided by this number is not cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferrersPage:
-    """A page of a list of referrers: the index of its `count` entries, and the last digest on it
-    where more follow.
+    """A page of the referrers list.
+
+    `raw` is the index, `count` the number of its entries. `last` is the last digest on the page if
+    more pages follow.
     """
 
     raw: bytes
@@ -33,13 +35,15 @@ class ReferrersPage:
 
 
 PageKey = tuple[Digest, str | None, str]
-"""Subject, artifact type to filter by, and the digest before the page."""
+"""Subject, artifact type to filter by, and the last digest of the previous page."""
 
 
 @dataclass(slots=True, eq=False)
 class Shelf:
-    """What is known of one repository. One that has been forgotten may still be written to, by
-    those who began to read before: nobody looks there any more.
+    """The cached entries of one repository.
+
+    Readers that started before an invalidation may still write to the removed object. That is
+    harmless, because the cache no longer refers to it.
     """
 
     found: dict[Digest, Found] = field(default_factory=dict)
@@ -53,13 +57,13 @@ class Shelf:
         return self.tags.get(str(reference))
 
     def put(self, reference: Reference, found: Found) -> int:
-        """Keep it; how many bytes that takes."""
+        """Add an entry. Return the bytes that it takes."""
         taken = 0
         if found.row.digest not in self.found:
             self.found[found.row.digest] = replace(found, tagged_at=None)
             taken += OVERHEAD + len(found.raw)
         if not isinstance(reference, Digest) and str(reference) not in self.tags:
-            # The bytes are shared with the manifest's own entry.
+            # Share the bytes with the entry of the digest.
             raw = self.found[found.row.digest].raw
             self.tags[str(reference)] = replace(found, raw=raw)
             taken += OVERHEAD
@@ -68,7 +72,7 @@ class Shelf:
 
 
 class ManifestCache:
-    """At most `room` bytes; what was not asked for goes first, a repository at a time."""
+    """A cache of at most `room` bytes. Evicts the least recently used repository."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -76,8 +80,10 @@ class ManifestCache:
         self._shelves: OrderedDict[RepositoryName, Shelf] = OrderedDict()
 
     def shelf(self, name: RepositoryName) -> Shelf:
-        """The repository's shelf as it is now. To be taken before the database is read: what
-        changes meanwhile takes it away, and what was read is not kept.
+        """Return the current entries of a repository. Creates them if there are none.
+
+        Call this before reading the database. An invalidation in between replaces the object, so
+        that a stale result is not cached.
         """
         shelf = self._shelves.get(name)
         if shelf is None:
@@ -86,7 +92,7 @@ class ManifestCache:
         return shelf
 
     def put(self, name: RepositoryName, shelf: Shelf, reference: Reference, found: Found) -> None:
-        """Keep what was read on a shelf that was taken before."""
+        """Cache a manifest, unless the repository was invalidated since `shelf` was obtained."""
         if self._shelves.get(name) is not shelf or len(found.raw) + OVERHEAD > self._room // _SHARE:
             return
         self._grow(shelf.put(reference, found))
@@ -94,8 +100,9 @@ class ManifestCache:
     def put_page(
         self, name: RepositoryName, shelf: Shelf, key: PageKey, page: ReferrersPage
     ) -> None:
-        """Keep a page of referrers, as `put` keeps a manifest. Subjects without any are not kept:
-        there is no end of them.
+        """Cache a page of referrers, under the same condition as `put`.
+
+        Empty pages are not cached: a client could request any number of subjects without referrers.
         """
         taken = len(page.raw) + len(key[1] or "") + OVERHEAD
         if not page.count or self._shelves.get(name) is not shelf or taken > self._room // _SHARE:
@@ -111,12 +118,15 @@ class ManifestCache:
             self._drop(next(iter(self._shelves)))
 
     def leave(self, name: RepositoryName, shelf: Shelf) -> None:
-        """Take an empty shelf away: names that are asked for in vain take no room."""
+        """Remove the entries of a repository if they are empty.
+
+        Requests for unknown names therefore take no space.
+        """
         if not shelf.size and self._shelves.get(name) is shelf:
             self._drop(name)
 
     def forget(self, changed: Changed) -> None:
-        """Forget repositories; all of them if it is not known which."""
+        """Invalidate the given repositories, or all of them if `changed` is None."""
         for name in list(self._shelves) if changed is None else changed & self._shelves.keys():
             self._drop(name)
 

@@ -1,4 +1,4 @@
-"""Manifests: read, pushed and deleted, each in one transaction (design D4)."""
+"""Reading, pushing and deleting manifests, each in one transaction (design D4)."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -33,20 +33,18 @@ from storage.digest import DEFAULT_ALGORITHM, Digest
 __all__ = ["Found", "Manifests", "Pushed", "SparseSettings", "TagCondition", "TagRights"]
 
 _ON_THREAD = 64 * 1024
-"""Bytes from which hashing and parsing leave the event loop."""
+"""Minimum size, in bytes, for hashing and parsing on a thread."""
 
 _AT_ONCE = 2
-"""Such manifests that are read and written at once: what is read of one takes several times its
-size.
-"""
+"""Number of large manifests processed concurrently. A parsed one takes a multiple of its size."""
 
 _MANY = 100
-"""Digests in a manifest from which they are looked for before the writer is taken."""
+"""Number of digests above which a manifest's content is checked before taking the write lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseSettings:
-    """Which manifests may name content that is not there (design: mirrors need it)."""
+    """Which kinds of manifests may refer to content that does not exist, as in mirrors."""
 
     index: bool = False
     image: bool = False
@@ -54,9 +52,9 @@ class SparseSettings:
 
 @dataclass(frozen=True, slots=True)
 class TagCondition:
-    """A compare-and-swap: the tag must be at one of `match`, if given, and at none of `other`.
+    """A precondition on a tag: its target must be in `match`, if given, and not in `other`.
 
-    Both hold digests, or `*` for any. Source: RFC 9110 section 13.1.
+    Both contain digests, or `*` for any. Source: RFC 9110 section 13.1.
     """
 
     match: tuple[str, ...] | None = None
@@ -74,7 +72,7 @@ class TagCondition:
 
 @dataclass(frozen=True, slots=True)
 class TagRights:
-    """Whether a push may make new tags, and whether it may move those there are."""
+    """Whether a push may create tags, and whether it may move existing tags."""
 
     create: bool = True
     overwrite: bool = True
@@ -84,7 +82,7 @@ class TagRights:
         return not (self.create and self.overwrite)
 
     def check(self, tag: Tag, current: Digest | None, digest: Digest) -> None:
-        """Raise DeniedError unless the tag may be set to `digest`. To set it again is no change."""
+        """Raise DeniedError unless the tag may be set to `digest`. An unchanged tag is allowed."""
         if current is None and not self.create:
             raise DeniedError(
                 "new tags may not be made here", {"tag": str(tag), "action": "create"}
@@ -97,7 +95,7 @@ class TagRights:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What a push stored. `subject` is what the manifest refers to, if anything."""
+    """Result of a push. `subject` is the subject of the manifest, if it has one."""
 
     digest: Digest
     subject: Digest | None
@@ -128,9 +126,10 @@ class Manifests:
         watch.subscribe(cache.forget)
 
     async def get(self, name: RepositoryName, reference: Reference, since: float) -> Found:
-        """The manifest as of a moment after `since`, of `time.monotonic`: when the request came.
+        """Return the manifest as of some time after `since`.
 
-        ManifestUnknownError if there is none.
+        `since` is the arrival time of the request, from `time.monotonic`. Raises
+        ManifestUnknownError.
         """
         if self._watch.peek(since) is None:
             await self._watch.read(since)
@@ -148,8 +147,10 @@ class Manifests:
         return found
 
     async def promise(self, name: RepositoryName, digest: Digest) -> None:
-        """Let the manifest stay for a grace at least, where untagged ones go: whoever is told that
-        it is here does not push it. ManifestUnknownError if it has gone.
+        """Retain the manifest for at least one grace period.
+
+        A client that learns that a manifest exists does not push it. Only needed where untagged
+        manifests are deleted. Raises ManifestUnknownError if the manifest is gone.
         """
         if not self._rules.untagged.go_in(str(name)):
             return
@@ -173,11 +174,12 @@ class Manifests:
         rights: TagRights = TagRights(),
         override: Actor | None = None,
     ) -> Pushed:
-        """Store a manifest, under `digest` if given, and point all of `set_tags` at it or none.
+        """Store a manifest and point all of `set_tags` at it, atomically.
 
-        Raises ManifestInvalidError, DigestMismatchError, ManifestContentMissingError,
-        TagMovedError, DeniedError, QuotaExceededError, and ProtectedError for immutable tags unless
-        there is somebody to `override` that; nothing is stored then.
+        If `digest` is given, the manifest must have that digest. `override` is the actor who
+        overrides immutable tags. Nothing is stored if an error is raised: ManifestInvalidError,
+        DigestMismatchError, ManifestContentMissingError, TagMovedError, DeniedError,
+        QuotaExceededError, ProtectedError.
         """
 
         def store(actual: Digest, manifest: Manifest) -> Awaitable[Pushed]:
@@ -210,8 +212,8 @@ class Manifests:
         override: Actor | None,
     ) -> Pushed:
         def work(tx: Transaction) -> None:
-            # A comparison, and a look at what may not be here yet, are held against every other
-            # push of this repository: nothing can slip between them and the write.
+            # The lock serializes this push with all others of the repository, so that the
+            # conditions and the content found missing cannot change before the write.
             looks = condition is not None or rights.are_bounded
             lock = looks or self._may_be_sparse(manifest) or _names_more(manifest)
             repository = repositories.ensure(tx, name, lock=lock)
@@ -230,9 +232,10 @@ class Manifests:
         return Pushed(actual, manifest.subject.digest if manifest.subject else None)
 
     async def _refuse_early(self, name: RepositoryName, manifest: Manifest) -> None:
-        """Raise ManifestContentMissingError without holding the writer for a long search.
+        """Raise ManifestContentMissingError before the write lock is taken.
 
-        `_edges` decides. It searches again, in the transaction that writes.
+        This keeps a long search out of the write transaction. `_edges` searches again in that
+        transaction, and its result is the authoritative one.
         """
         required = _required(manifest)
         if len(required) <= _MANY or self._may_be_sparse(manifest):
@@ -249,7 +252,10 @@ class Manifests:
             raise ManifestContentMissingError([str(digest) for digest in missing])
 
     def _edges(self, tx: Transaction, repository: RepositoryRow, manifest: Manifest) -> list[Edge]:
-        """What the manifest names, tied to what is here; ManifestContentMissingError otherwise."""
+        """Return the edges of the manifest to the content of the repository.
+
+        Raises ManifestContentMissingError if required content is missing.
+        """
         parts = [d.digest for d in manifest.layers]
         if manifest.config is not None:
             parts.append(manifest.config.digest)
@@ -260,13 +266,14 @@ class Manifests:
         missing = _required(manifest) - live - children.keys()
         if missing and not self._may_be_sparse(manifest):
             raise ManifestContentMissingError(sorted(str(digest) for digest in missing))
-        # Tied is also what is damaged now: another push heals it.
+        # Damaged blobs get an edge as well: another push heals them.
         edges = {Edge("layer", d.digest, blob=d.digest in linked) for d in manifest.layers}
         if manifest.config is not None:
             digest = manifest.config.digest
             edges.add(Edge("config", digest, blob=digest in linked))
         for digest in entries:
-            # A manifest or a blob satisfies an entry, whatever its media type: BuildKit caches.
+            # An entry may refer to a manifest or a blob, whatever its media type, as in BuildKit
+            # caches.
             child = digest in children
             edges.add(Edge("entry", digest, blob=digest in linked and not child, child=child))
         return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
@@ -282,10 +289,11 @@ class Manifests:
         condition: TagCondition | None = None,
         override: Actor | None = None,
     ) -> None:
-        """Delete a tag alone, or a manifest with all its tags.
+        """Delete a single tag, or a manifest with all its tags.
 
-        ManifestInUseError while an index that is kept names the manifest; ProtectedError while it
-        is held, and for immutable tags as `put`.
+        Raises ManifestUnknownError, ManifestInUseError while a retained index refers to the
+        manifest, ProtectedError while the manifest has a hold or, without `override`, for immutable
+        tags, and TagMovedError if the condition does not hold.
         """
 
         def work(tx: Transaction) -> None:
@@ -319,13 +327,16 @@ def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[
 
 
 def _names_more(manifest: Manifest) -> bool:
-    """Whether it names what it does not need: layers that are not distributed."""
+    """Return whether the manifest refers to content it does not require.
+
+    That is the case for non-distributable layers.
+    """
     required = _required(manifest)
     return any(descriptor.digest not in required for descriptor in manifest.layers)
 
 
 def _required(manifest: Manifest) -> set[Digest]:
-    """What must be here: all but layers that are not distributed."""
+    """Return the digests that must exist: all content but non-distributable layers."""
     named = [*manifest.distributable_layers, *manifest.entries]
     if manifest.config is not None:
         named.append(manifest.config)

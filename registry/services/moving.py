@@ -1,4 +1,4 @@
-"""Moving blobs from the old store to that of new blobs, while servers use both."""
+"""Migration of blobs from the old store to the store of new blobs, while servers use both."""
 
 import asyncio
 import logging
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 PAGE = 200
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before a blob is tried again that a store or the database kept from moving."""
+"""Delays in seconds between attempts, after a failure of a store or the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What the old store still holds; `bytes` of `blobs` alone."""
+    """What is left in the old store. `bytes` counts only the blobs."""
 
     blobs: int
     bytes: int
@@ -44,7 +44,7 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A blob that could not be moved, and why."""
+    """A blob that could not be moved, and the reason."""
 
     digest: Digest
     reason: str
@@ -52,19 +52,22 @@ class Trouble:
 
 @dataclass(slots=True)
 class Moved:
-    """How far a run has come."""
+    """Progress of a run."""
 
     blobs: int = 0
     bytes: int = 0
     read: int = 0
-    """Bytes read so far, also of blobs that are not moved yet."""
+    """Bytes read so far, including blobs that are not moved yet."""
 
     troubles: list[Trouble] = field(default_factory=list)
 
 
 class Moving:
-    """The way of every blob: the bytes are copied under a key that an upload session owns, their
-    digest is verified, and one transaction lets the row name them and dooms the key before.
+    """The migration of blobs between stores.
+
+    For each blob, the bytes are copied to a key that an upload session owns, and their digest is
+    verified. One transaction then points the row at the new key and queues the old key for
+    deletion.
     """
 
     def __init__(self, database: Database, stores: Stores, known: Blobs, pushed: Uploads) -> None:
@@ -83,7 +86,7 @@ class Moving:
         return self._stores.old
 
     async def measure(self) -> Rest:
-        """What the old store holds now; ConfigError if there is none."""
+        """Return what is left in the old store. Raises ConfigError if there is no old store."""
         name = self._old.name
 
         def work(tx: Transaction) -> Rest:
@@ -94,11 +97,11 @@ class Moving:
         return await self._db.read(work)
 
     async def run(self, moved: Moved, *, parallel: int, keep: float, rate: int) -> None:
-        """Move what the old store holds; `moved` tells meanwhile how far it is.
+        """Move all blobs of the old store, and update `moved` on the way.
 
-        `keep`: seconds that bytes stay in the old store after their blob has moved, for those who
-        are reading them. `rate`: bytes a second, 0 for no limit. ConfigError, StoreError,
-        DatabaseUnavailableError; run again it goes on with what is left.
+        `keep` is the number of seconds for which moved bytes stay in the old store, for ongoing
+        reads. `rate` is in bytes per second; 0 is no limit. Raises ConfigError, StoreError,
+        DatabaseUnavailableError. Another run continues with the remaining blobs.
         """
         waiting: asyncio.Queue[BlobRow | None] = asyncio.Queue(parallel)
         pace = Pace(rate)
@@ -160,18 +163,18 @@ class Moving:
     async def _note(
         self, row: BlobRow, moved: Moved, reason: str, *, damaged: bool = False
     ) -> None:
-        """Remember a blob that stays, unless its row has come to name other bytes meanwhile."""
+        """Record a blob that could not be moved, unless its row has changed in the meantime."""
         now = await self._db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
         if now is None or now.key != row.key:
             return
         if damaged:
-            # Served as they are they would do harm; a push of the blob heals it.
+            # Do not serve corrupt bytes. The next push of the blob heals it.
             await self._blobs.note_damage(row)
         moved.troubles.append(Trouble(row.digest, reason))
 
 
 class _BrokenError(Exception):
-    """The bytes that are to be moved, not those that were written, cannot be read."""
+    """The source bytes of a blob cannot be read."""
 
 
 async def _read(reader: Reader, size: int, moved: Moved, pace: Pace) -> AsyncIterator[bytes]:
@@ -185,7 +188,7 @@ async def _read(reader: Reader, size: int, moved: Moved, pace: Pace) -> AsyncIte
 
 
 async def together(*jobs: Coroutine[Any, Any, None]) -> None:
-    """Await all; the first failure ends the others before it goes on."""
+    """Run all coroutines. The first failure cancels the others and is raised."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
         await asyncio.gather(*tasks)

@@ -1,5 +1,7 @@
-"""Which tags no rule of retention may take, and why. Asked by a plan, and again in the transaction
-in which a tag goes. Beside what nobody may take, it is what belongs to something that is here.
+"""Protection of tags from retention rules, with reasons.
+
+Called when a plan is made, and again in the transaction that deletes a tag. In addition to tags
+that nobody may delete, tags of referrers are protected while their subject exists.
 """
 
 import re
@@ -11,15 +13,15 @@ from registry.metadata.retention import TagUse
 from registry.metadata.transaction import Transaction
 from registry.services import removal
 
-# Tags of what refers to a manifest, named after the first 64 digits of its digest: the referrers'
-# fallback tag, and with a suffix those of cosign (`sha256-….sig`).
+# Tags of referrers, named after the first 64 hex digits of the subject's digest: the referrers
+# fallback tag, and with a suffix the tags of cosign (`sha256-….sig`).
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\..+)?")
 
 
 def find_protected_tags(
     tx: Transaction, repository: RepositoryRow, uses: Collection[TagUse]
 ) -> dict[str, str]:
-    """Those of the tags that stay, each with the reason."""
+    """Return the tags that retention must keep, each with the reason."""
     attached = _find_attached(tx, repository, uses)
     return attached | removal.find_protected_tags(tx, repository, [use.name for use in uses])
 
@@ -27,12 +29,12 @@ def find_protected_tags(
 def _find_attached(
     tx: Transaction, repository: RepositoryRow, uses: Collection[TagUse]
 ) -> dict[str, str]:
-    """Tags of what refers to a manifest that is here.
+    """Return the tags of referrers whose subject exists in the repository.
 
-    The form of the name alone says nothing: `cosign copy` and oc-mirror tag every digest that they
-    copy in that form. A fallback tag is one where its index lists a manifest whose own subject is
-    the manifest. Nothing in a signature of cosign says what it signs, so its tag is believed,
-    unless it is a tag of that very manifest.
+    The form of the name is not sufficient: `cosign copy` and oc-mirror tag every digest that they
+    copy in that form. A tag counts as a fallback tag if its index lists a manifest whose own
+    subject is the named manifest. A cosign signature does not name its subject, so a tag with a
+    suffix is accepted as is, unless it points to the named manifest itself.
     """
     matches = [(use, match) for use in uses if (match := _ATTACHED.fullmatch(use.name))]
     begins = {use.name: f"{match[1]}:{match[2]}" for use, match in matches}

@@ -1,4 +1,4 @@
-"""When manifests were last pulled: noted in memory, written now and then, away from requests."""
+"""Last pull times of manifests: recorded in memory, written periodically outside of requests."""
 
 import asyncio
 import contextlib
@@ -14,18 +14,20 @@ from registry.oci.references import Reference, Tag
 logger = logging.getLogger(__name__)
 
 MOST = 100_000
-"""Pulls that are remembered, about 30 MiB; those longest ago are forgotten first."""
+"""Maximum number of recorded pulls, about 30 MiB. The oldest are discarded first."""
 
 BATCH = 1000
-"""Pulls that one statement writes."""
+"""Pulls per statement."""
 
 _Noted = dict[tuple[int, str], float]
-"""When, by `time.monotonic`: a clock that jumps moves no pull. The latest comes last."""
+"""Pull times by `time.monotonic`, most recent last. A clock jump does not affect them."""
 
 
 class Pulls:
-    """Pulls that this process has answered. A process that is killed loses those since it last
-    wrote, `every` seconds ago at the most; one that cannot write keeps them and goes on.
+    """Pulls that this process has served.
+
+    A process that is killed loses the pulls since its last write, at most `every` seconds. If a
+    write fails, the pulls are kept and written later.
     """
 
     def __init__(self, database: Database, every: float, most: int = MOST) -> None:
@@ -37,7 +39,7 @@ class Pulls:
         self._task: asyncio.Task[None] | None = None
 
     def note(self, manifest_id: int, reference: Reference) -> None:
-        """Remember that the manifest was pulled just now, by that reference."""
+        """Record a pull of the manifest, by this reference."""
         key = manifest_id, str(reference) if isinstance(reference, Tag) else ""
         self._noted.pop(key, None)
         self._noted[key] = time.monotonic()
@@ -48,15 +50,15 @@ class Pulls:
         self._task = asyncio.create_task(self._repeat(), name="pulls")
 
     async def stop(self) -> None:
-        """Write what there is, if the database can, and no more from here on."""
+        """Stop, and write the recorded pulls if the database is available."""
         self._stopping.set()
         if self._task is not None:
             await self._task
 
     async def flush(self) -> None:
-        """Write all that was noted until now; what cannot be written is kept.
+        """Write all recorded pulls. Keep those that could not be written.
 
-        DatabaseUnavailableError.
+        Raises DatabaseUnavailableError.
         """
         left = list(self._noted.items())
         self._noted = {}

@@ -1,4 +1,4 @@
-"""Quotas: how many bytes of blobs and manifests the repositories of a pattern may have."""
+"""Quotas: limits for the bytes of blobs and manifests in the repositories of a pattern."""
 
 import logging
 from collections.abc import AsyncIterable, AsyncIterator
@@ -23,14 +23,14 @@ __all__ = ["NOBODY", "QuotaReport", "Quotas", "Room", "Standing", "require_room"
 logger = logging.getLogger(__name__)
 
 NOBODY = ""
-"""Comes before every upload session."""
+"""Sorts before the id of every upload session."""
 
 STEPS = 100
-"""Steps of counting in one piece of the job's work."""
+"""Maximum number of counting steps per job run."""
 
 
 def parse_pattern(text: str) -> str:
-    """Read what a quota is of: a pattern as grants have them, or `*/**`; PatternInvalidError."""
+    """Return the pattern of a quota: a grant pattern, or `*/**`. Raises PatternInvalidError."""
     if text == EACH:
         return text
     try:
@@ -57,10 +57,11 @@ def _exceeded(standing: Standing) -> QuotaExceededError:
 
 
 def require_room(tx: Transaction, name: RepositoryName, *, before: str | None = None) -> None:
-    """Raise QuotaExceededError if more is there by now than the repository's quotas allow.
+    """Raise QuotaExceededError if the usage exceeds a quota of the repository.
 
-    `before`: an upload session that is settled here. What those hold that come after it does not
-    count: of those that have outrun each other, one must win. NOBODY: what no session holds.
+    `before` is the id of the upload session that is being completed. Reservations of sessions with
+    a higher id do not count, so that one of several racing sessions succeeds. With NOBODY, no
+    reservations count.
     """
     for standing in quotas.list_standings(tx, name, before=before):
         if standing.left < 0:
@@ -69,17 +70,17 @@ def require_room(tx: Transaction, name: RepositoryName, *, before: str | None = 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What is left in the fullest quota of a repository."""
+    """The space left in the fullest quota of a repository."""
 
     standing: Standing
 
     def require(self, size: int) -> None:
-        """Raise QuotaExceededError unless so many bytes fit. None fit always."""
+        """Raise QuotaExceededError unless `size` bytes fit. Zero bytes always fit."""
         if size > max(self.standing.left, 0):
             raise _exceeded(self.standing)
 
     async def bound(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """The body, ended with QuotaExceededError as soon as it does not fit."""
+        """Yield the body. Raises QuotaExceededError as soon as it does not fit."""
         received = 0
         async for piece in body:
             received += len(piece)
@@ -89,8 +90,10 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class QuotaReport:
-    """How full a quota is; of one for each namespace, where it is the fullest. `is_counted`:
-    whether all that is there is in these numbers.
+    """The usage of a quota.
+
+    A quota for each namespace reports its fullest namespace. `is_counted` is False while the usage
+    is incomplete.
     """
 
     standing: Standing
@@ -102,14 +105,14 @@ def _report(tx: Transaction, row: QuotaRow) -> QuotaReport:
 
 
 class Quotas:
-    """Setting quotas, and looking at how full they are."""
+    """Management and reports of quotas."""
 
     def __init__(self, database: Database, policies: Policies) -> None:
         self._db = database
         self._policies = policies
 
     async def list_page(self, n: int, last: str = "") -> list[QuotaReport]:
-        """How full at most `n` quotas are, after the pattern `last`."""
+        """Return the usage of at most `n` quotas, after the pattern `last`."""
 
         def work(tx: Transaction) -> list[QuotaReport]:
             return [_report(tx, row) for row in quotas.list_page(tx, n, last)]
@@ -117,9 +120,9 @@ class Quotas:
         return await self._db.read(work)
 
     async def set(self, pattern: str, size: int, actor: Actor) -> QuotaReport:
-        """Allow so many bytes. A job counts what is there; until then the quota knows a part.
+        """Set a quota in bytes. Raises PatternInvalidError.
 
-        PatternInvalidError.
+        A job counts existing content. Until it is done, the usage is incomplete.
         """
         wanted = parse_pattern(pattern)
 
@@ -131,7 +134,7 @@ class Quotas:
         return await self._db.write(work, actor=actor.name)
 
     async def remove(self, pattern: str, actor: Actor) -> None:
-        """Allow everything again; NotFoundError, PatternInvalidError."""
+        """Remove a quota. Raises NotFoundError, PatternInvalidError."""
         wanted = parse_pattern(pattern)
 
         def work(tx: Transaction) -> None:
@@ -142,30 +145,32 @@ class Quotas:
         await self._db.write(work, actor=actor.name)
 
     async def hold_for(self, name: RepositoryName, since: float | None = None) -> bool:
-        """Whether any holds for the repository, as of now or of a moment after `since`: known from
-        memory, as `Policies.get` has it.
+        """Return whether a quota applies to the repository, now or as of some time after `since`.
+
+        The answer comes from memory, as with `Policies.get`.
         """
         return (await self._policies.get(since)).is_limited(name)
 
     async def find_room(self, name: RepositoryName) -> Room | None:
-        """What is left for the repository; None: no quota holds for it."""
+        """Return the space left for the repository, or None if no quota applies."""
         standings = await self.list_standings(name)
         return Room(min(standings, key=lambda s: s.left)) if standings else None
 
     async def list_standings(self, name: RepositoryName) -> list[Standing]:
-        """How full the quotas are that hold for the repository."""
+        """Return the usage of all quotas that apply to the repository."""
         return await self._db.read(lambda tx: quotas.list_standings(tx, name))
 
     async def is_any_due(self) -> bool:
-        """Whether `count` would do anything."""
+        """Return whether `count` has work to do."""
         return await self._db.read(
             lambda tx: counting.is_any_due(tx) or tally_checks.is_any_due(tx)
         )
 
     async def count(self) -> int:
-        """Count what was there before a quota, sweep what was counted for one that is gone, and
-        correct what does not agree with what is stored; how many steps of a bounded number were
-        done.
+        """Do a bounded number of counting steps. Return how many were done.
+
+        Counts content that is older than its quota, removes counters of deleted quotas, and
+        corrects counters that differ from what is stored.
         """
         done = 0
         for step in (counting.count_next, counting.count_manifests_next, counting.sweep_next):
@@ -176,7 +181,7 @@ class Quotas:
         return done
 
     async def _check_next(self) -> bool:
-        """Compare the bytes of a quota with what is stored; False: none is due."""
+        """Compare the usage of one quota with what is stored. Return False if none is due."""
         found = await self._db.read(tally_checks.compare_next, patience=LONG)
         if found is None:
             return False

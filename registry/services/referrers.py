@@ -1,4 +1,4 @@
-"""What refers to a manifest. Source: OCI distribution-spec, Listing Referrers."""
+"""Referrers of a manifest. Source: OCI distribution-spec, Listing Referrers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from registry.services.manifest_cache import ManifestCache, ReferrersPage
 from storage.digest import Digest
 
 PAGE_BYTES = MAX_MANIFEST_BYTES - 64 * 1024
-"""One client reads a single page of at most 4 MiB: a page ends when it would come near."""
+"""Maximum size of a page, in bytes. Clients read pages of at most 4 MiB."""
 
 READ_BYTES = MAX_MANIFEST_BYTES
-"""Bytes of manifests whose annotations are read at once. A manifest above that is read alone."""
+"""Maximum bytes of manifests whose annotations are read at once, or one larger manifest."""
 
 _ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Referrers:
-    """Manifests by their subject."""
+    """Lists of manifests by subject."""
 
     database: Database
     watch: Watch
@@ -42,11 +42,12 @@ class Referrers:
         last: str,
         since: float,
     ) -> ReferrersPage:
-        """The index of referrers after the digest `last`, in digest order, as of a moment after
-        `since`, of `time.monotonic`.
+        """Return a page of referrers after the digest `last`, in digest order.
 
-        Empty for an unknown subject or repository. An index under the subject's fallback tag adds
-        nothing: its entries count only if the subject is their own, and those are found by it.
+        The page is as of some time after `since`, from `time.monotonic`. It is empty for an unknown
+        subject or repository. An index under the subject's fallback tag adds no entries: an entry
+        counts only if its own subject is the requested one, and the lookup by subject finds such
+        manifests anyway.
         """
         if self.watch.peek(since) is None:
             await self.watch.read(since)
@@ -106,7 +107,10 @@ def _iter_referrers(
 
 
 def _iter_batches(rows: list[ManifestRow]) -> Iterator[list[ManifestRow]]:
-    """The rows in batches of `READ_BYTES` at most: annotations have at most a manifest's size."""
+    """Yield the rows in batches of at most `READ_BYTES`.
+
+    The size of a manifest is an upper bound for the size of its annotations.
+    """
     batch: list[ManifestRow] = []
     size = 0
     for row in rows:

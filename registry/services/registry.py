@@ -1,4 +1,4 @@
-"""The registry as its front ends see it: one object a noun."""
+"""Services of the registry as the front ends see them, one object per noun."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ from registry.services.why import Why
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All use cases over one database and its stores."""
+    """All services over one database and its stores."""
 
     repositories: Repositories
     blobs: Blobs

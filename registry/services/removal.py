@@ -1,6 +1,6 @@
-"""Taking something away from a repository: a tag that moves or goes, a manifest, all of it.
+"""Removal of tags, manifests and repositories.
 
-Whether it is protected, and why, is asked here, in the transaction that takes it away.
+Immutable tags and holds are enforced here, in the transaction that makes the change.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,15 +24,16 @@ _PAGE = 1000
 def find_protected_tags(
     tx: Transaction, repository: RepositoryRow, names: Collection[str]
 ) -> dict[str, str]:
-    """Those of the tags that can be neither moved nor deleted, each with the reason; to the end of
-    the transaction only where `immutable_tags.lock` is held.
+    """Return the immutable tags among `names`, each with the reason.
+
+    The result is stable until the end of the transaction only if `immutable_tags.lock` is held.
     """
     rules = [
         (TagPattern(row.tags), f"tags {row.tags} are immutable in {row.pattern}")
         for row in immutable_tags.list_of(tx, list_patterns(str(repository.name)))
     ]
     found: dict[str, str] = {}
-    for pattern, reason in reversed(rules):  # so that the oldest is told
+    for pattern, reason in reversed(rules):  # so that the oldest matching rule is reported
         found |= {name: reason for name in names if pattern.matches(name)}
     return found
 
@@ -40,7 +41,7 @@ def find_protected_tags(
 def find_protected_manifests(
     tx: Transaction, repository: RepositoryRow, digests: Collection[Digest]
 ) -> dict[Digest, str]:
-    """Those of the manifests that cannot be deleted, each with the reason."""
+    """Return the manifests with a hold, each with the reason."""
     rows = holds.list_of(tx, repository.id, digests)
     return {row.digest: f"hold {row.id}: {row.reason}" for row in reversed(rows)}
 
@@ -52,8 +53,10 @@ def set_tags(
     digest: Digest,
     override: Actor | None = None,
 ) -> None:
-    """Point all of the tags at a manifest of the repository; ProtectedError for an immutable one
-    that points elsewhere, unless there is somebody to override that.
+    """Point all of the tags at a manifest of the repository.
+
+    Raises ProtectedError if an immutable tag would move, unless `override` names the actor who
+    overrides the rules.
     """
     before = {str(tag): tags.put(tx, repository, tag, digest) for tag in sorted(set(names))}
     moved = [tag for tag, old in before.items() if old not in {None, digest}]
@@ -63,7 +66,7 @@ def set_tags(
 def delete_tag(
     tx: Transaction, repository: RepositoryRow, tag: Tag, override: Actor | None = None
 ) -> bool:
-    """Delete the tag alone; whether there was one. ProtectedError as `set_tags`."""
+    """Delete the tag only. Return whether it existed. Raises ProtectedError as `set_tags`."""
     if not tags.delete(tx, repository, tag):
         return False
     _require_movable(tx, repository, [str(tag)], override)
@@ -73,11 +76,10 @@ def delete_tag(
 def delete_manifest(
     tx: Transaction, repository: RepositoryRow, row: ManifestRow, override: Actor | None = None
 ) -> None:
-    """Delete a manifest with all its tags, and the repository if it was its last content. The
-    repository is locked by the caller.
+    """Delete a manifest with all its tags, and the repository if it becomes empty.
 
-    ManifestInUseError while an index that is kept names the manifest; ProtectedError while
-    something holds it, and as `set_tags`.
+    The caller must hold the lock of the repository. Raises ManifestInUseError while a retained
+    index refers to the manifest, and ProtectedError while it has a hold or as `set_tags`.
     """
     _free_from_indexes(tx, repository, row)
     _refuse(find_protected_manifests(tx, repository, [row.digest]))
@@ -90,8 +92,10 @@ def delete_manifest(
 def delete_repository(
     tx: Transaction, repository: RepositoryRow, override: Actor | None = None
 ) -> None:
-    """Delete a repository, locked by the caller, with all that is in it; ProtectedError while
-    something holds a manifest of it, and as `set_tags`.
+    """Delete a repository with all its content.
+
+    The caller must hold the lock of the repository. Raises ProtectedError while a manifest has a
+    hold, or as `set_tags`.
     """
     held = holds.find_any(tx, repository.id)
     if held is not None:
@@ -120,8 +124,9 @@ def _require_movable(
 
 
 def _refuse(protected: Mapping[str, str] | Mapping[Digest, str]) -> None:
-    """Raise ProtectedError if there is anything protected; the first is told in words, some more
-    are listed.
+    """Raise ProtectedError if anything is protected.
+
+    The message contains the first item. The details list up to `MOST_LISTED` items.
     """
     listed = {str(each): why for each, why in islice(protected.items(), MOST_LISTED)}
     for what, reason in listed.items():
@@ -131,10 +136,11 @@ def _refuse(protected: Mapping[str, str] | Mapping[Digest, str]) -> None:
 
 
 def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
-    """Refuse while an index names the manifest, unless it only lists it as a referrer.
+    """Raise ManifestInUseError while an index needs the manifest. Detach other indexes.
 
-    Such an index has one tag, the fallback tag of the manifest's own subject. The form of a tag
-    alone says nothing: `cosign copy` and oc-mirror tag every digest that they copy in that form.
+    An index that only lists the manifest as a referrer does not need it. Such an index has exactly
+    one tag, the fallback tag of the manifest's own subject. The form of a tag is not sufficient:
+    `cosign copy` and oc-mirror tag every digest that they copy in that form.
     """
     subject = manifests.find_subject(tx, row)
     listing = [str(fallback_tag(subject))] if subject is not None else None

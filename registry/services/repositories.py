@@ -1,4 +1,4 @@
-"""Repositories as people see them."""
+"""Listing, description and deletion of repositories."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from registry.services import removal
 
 @dataclass(frozen=True, slots=True)
 class RepositorySummary:
-    """A repository and what it holds."""
+    """A repository with the number of its tags, manifests and blobs."""
 
     repository: RepositoryRow
     counts: RepositoryCounts
 
 
 def read_region(pattern: RepositoryPattern) -> Region:
-    """The names that a pattern speaks of."""
+    """Return the range of repository names that a pattern matches."""
     if pattern.reach is Reach.EXACT:
         return Region(pattern.prefix, exact=True)
     start = f"{pattern.prefix}/" if pattern.prefix else ""
@@ -40,7 +40,7 @@ def find_or_raise(tx: Transaction, name: RepositoryName, *, lock: bool = False) 
 
 
 class Repositories:
-    """Listing, looking at and deleting repositories."""
+    """Listing, description and deletion of repositories."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -48,12 +48,12 @@ class Repositories:
     async def list_names(
         self, n: int, last: str = "", within: Iterable[RepositoryPattern] = (EVERYTHING,)
     ) -> list[str]:
-        """The first `n` names after `last`, in byte order, that a pattern `within` speaks of."""
+        """Return the first `n` names after `last` that match `within`, in byte order."""
         regions = [read_region(pattern) for pattern in within]
         return await self._db.read(lambda tx: repositories.list_names(tx, n, last, regions))
 
     async def get(self, name: RepositoryName) -> RepositorySummary:
-        """The repository; RepositoryUnknownError if there is none."""
+        """Return the repository with its counts. Raises RepositoryUnknownError."""
 
         def work(tx: Transaction) -> RepositorySummary:
             found = find_or_raise(tx, name)
@@ -64,10 +64,10 @@ class Repositories:
     async def delete(
         self, name: RepositoryName, principal: Principal, override: Actor | None = None
     ) -> RepositoryCounts:
-        """Delete the repository with all that is in it; what it held.
+        """Delete the repository with all its content. Return what it contained.
 
-        ProtectedError while something holds a manifest of it, and while a tag of it is immutable
-        unless there is somebody to `override` that.
+        Raises RepositoryUnknownError, and ProtectedError while one of its manifests has a hold or,
+        without `override`, while one of its tags is immutable.
         """
 
         def work(tx: Transaction) -> RepositoryCounts:

@@ -1,4 +1,4 @@
-"""Retention: what the rules drop, planned, shown and done, a repository at a time."""
+"""Retention: planning and applying the rules, one repository at a time."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -44,19 +44,21 @@ __all__ = ["Decision", "LooseManifest", "Piece", "Plan", "Retention", "Status", 
 _SECOND = 1_000_000
 
 SECONDS = 5.0
-"""For which a piece of a run goes on, but for the drop or the plan under way."""
+"""Duration of a slice of a run, in seconds. The drop or plan in progress is completed."""
 
 LINES = 1000
-"""Of tags and manifests, after which a page of plans ends."""
+"""Number of tags and manifests after which a page of plans ends."""
 
 _EVERYTHING = RepositoryPattern.parse("**")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the rules say about a repository, and what that rests on: it holds as long as the rules
-    are these and nobody else has deleted a tag after the change number `head`. Nothing goes before
-    `paused_until`, in microseconds: the clock has jumped, or rules have changed.
+    """What the rules drop and keep in a repository, and the state that the plan is based on.
+
+    The plan is valid while the rules are unchanged and no other client has deleted a tag after the
+    change number `head`. Nothing is dropped before `paused_until` (microseconds), because the clock
+    has jumped or the rules have changed.
     """
 
     repository: RepositoryRow
@@ -68,7 +70,7 @@ class Plan:
 
     @property
     def not_enabled(self) -> list[str]:
-        """Patterns whose rules would drop something once they are enabled."""
+        """Patterns whose rules would drop something but are not enabled."""
         return [row.pattern for row in self.rules if row.drops and not row.enabled]
 
     @property
@@ -79,7 +81,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Piece:
-    """A piece of a run: what it dropped, and the last repository that is done."""
+    """A slice of a run: what it dropped, and the last repository that is done."""
 
     done: str
     tags: int = 0
@@ -93,8 +95,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The last run and when the next one is due, in microseconds; None: nothing is to be dropped.
-    `now` by the database's clock. `paused_until`: the clock has jumped.
+    """The last run and the due time of the next one, in microseconds.
+
+    `due_at` is None if no rule is enabled or the registry is read-only. `now` is by the database's
+    clock. `paused_until` is set if the clock has jumped.
     """
 
     run: RunRow | None
@@ -109,29 +113,35 @@ class Status:
 
 class _Outcome(Enum):
     DROPPED = auto()
-    # The tag or manifest is not what it was, or somebody used it.
+    # The tag or manifest has changed or been used since the plan was made.
     CHANGED = auto()
-    # What the plan rests on is not what it was.
+    # The state that the plan is based on has changed.
     STALE = auto()
 
 
 @dataclass(slots=True)
 class _Basis:
-    """Up to which change nobody else has deleted a tag, and the tags that went by the plan."""
+    """The state that the rest of a plan is based on.
+
+    `head` is the last change that was checked for deletions by others. `gone` contains the tags
+    that the plan has dropped.
+    """
 
     head: int
     gone: set[str] = field(default_factory=set)
 
 
 class Retention:
-    """The rules, applied."""
+    """Planning and application of the retention rules."""
 
     def __init__(
         self, database: Database, *, interval: float, grace: float, read_only: bool = False
     ) -> None:
-        """`interval`: seconds between the beginnings of two runs. `grace`: seconds for which a
-        manifest that was pushed, tagged or pulled is not dropped, nor anything after the clock has
-        jumped. `read_only`: nothing is.
+        """Create the service.
+
+        `interval` is in seconds, from the start of a run to the start of the next. `grace` is the
+        number of seconds for which a manifest is not dropped after a push, tag or pull, and for
+        which nothing is dropped after a clock jump. With `read_only`, nothing is dropped.
         """
         self._db = database
         self.interval = interval
@@ -142,8 +152,10 @@ class Retention:
     async def list_names(
         self, asked: RepositoryPattern, last: str, *, enabled: bool = True
     ) -> list[str]:
-        """Some of the repositories of the pattern that rules speak of, after the name `last`, in
-        byte order; none: there are no more. `enabled`: only rules that are.
+        """Return a batch of repositories that match the pattern and a rule.
+
+        The batch starts after the name `last`, in byte order. It is empty at the end. With
+        `enabled`, only enabled rules count.
         """
         return await self._db.read(
             lambda tx: list_targets(tx, asked, last, enabled=enabled), patience=LONG
@@ -152,9 +164,10 @@ class Retention:
     async def list_plans(
         self, asked: RepositoryPattern, n: int, last: str
     ) -> tuple[list[Plan], str | None]:
-        """Plans of at most `n` repositories of the pattern after the name `last`, with bytes and
-        as if all rules were enabled, and after which name there may be more. Fewer than `n` where
-        they are long or take long.
+        """Return plans of at most `n` matching repositories after the name `last`.
+
+        The second value is the name to continue after, or None. The plans include sizes and treat
+        all rules as enabled. There may be fewer than `n` plans if they are long or take long.
         """
         plans: list[Plan] = []
         until = time.monotonic() + SECONDS
@@ -171,16 +184,18 @@ class Retention:
     async def plan(
         self, name: RepositoryName, now: int | None = None, *, measured: bool = False
     ) -> Plan | None:
-        """What the rules say about the repository `now`, in microseconds, None: by the database's
-        clock; None if there is no such repository. `measured`: for people, with the bytes that come
-        free, and what rules would drop that are not enabled or wait.
+        """Return the plan for the repository, or None if it does not exist.
+
+        `now` is in microseconds; the default is the database's clock. With `measured`, the plan is
+        for display: it includes the bytes that are freed, and the drops of rules that are disabled
+        or waiting.
         """
         return await self._db.read(lambda tx: self._plan(tx, name, now, measured), patience=LONG)
 
     def _plan(
         self, tx: Transaction, name: RepositoryName, now: int | None, measured: bool
     ) -> Plan | None:
-        # What is read first is the oldest: what changes later is seen when the plan is done.
+        # Read the head first, so that every later change is detected when the plan is applied.
         head = retention.read_head(tx)
         now = retention.read_now(tx) if now is None else now
         repository = repositories.find(tx, name)
@@ -222,8 +237,10 @@ class Retention:
         return decide_loose(rules, loose, protected, now=now, grace=self._grace)
 
     async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> Piece:
-        """Apply the rules now, in repositories of the pattern after the name `last`: a piece of
-        some seconds, after which the next one begins. ConflictError where that is refused.
+        """Apply the rules now in matching repositories after the name `last`, in one slice.
+
+        The result says where the next slice starts. Raises ConflictError if the registry is
+        read-only, no matching rule is enabled, or the clock has jumped.
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is dropped")
@@ -238,8 +255,9 @@ class Retention:
         return await self._run(asked, last, now)
 
     async def _find_now(self) -> int | None:
-        """The time that ages are told by, in microseconds, whatever the clock does from here on;
-        None: the clock cannot be believed.
+        """Return the reference time for ages, in microseconds, or None after a clock jump.
+
+        A run uses this time throughout, so later clock jumps do not affect it.
         """
         until = await self._ages.find_until()
         return None if until is None else until + self._grace
@@ -257,18 +275,19 @@ class Retention:
         due_at: int | None = max(now, paused_until or now)
         if self._read_only or not retention_rules.is_any_enabled(tx):
             due_at = None
-        # A run that began later than now did so by a clock that has been set back since.
+        # A run in the future was started before the clock was set back, so it does not count.
         elif run is not None and run.ended_at is not None and run.started_at <= now:
             due_at = max(run.started_at + int(self.interval * _SECOND), paused_until or 0)
         return Status(run, due_at, paused_until, now)
 
     async def is_due(self) -> bool:
-        """Whether it is time for a run, or one has been left half done."""
+        """Return whether a run is due or an unfinished run can be continued."""
         return (await self.get_status()).is_due
 
     async def work(self) -> int:
-        """Do a piece of the run that is due; how many tags and manifests that dropped, and at
-        least 1 if more is to do.
+        """Run one slice of the due run.
+
+        Returns the number of dropped tags and manifests, and at least 1 if the run is not finished.
         """
         status = await self.get_status()
         if not status.is_due:
@@ -304,18 +323,19 @@ class Retention:
         return piece
 
     async def _apply(self, name: RepositoryName, piece: Piece, now: int) -> bool:
-        """Drop what the rules drop in the repository; whether it is done with."""
+        """Apply the rules to the repository. Return whether it is done."""
         while True:
             before = piece.drops
             plan = await self.plan(name, now)
             if plan is not None and not await self._carry_out(plan, piece):
                 return False
-            # What has gone may have held more. What was only in use is left for the next run.
+            # Dropped manifests may have retained others, so plan again. Items in use wait for the
+            # next run.
             if piece.drops == before:
                 return True
 
     async def _carry_out(self, plan: Plan, piece: Piece) -> bool:
-        """Drop what is planned; False where the plan is no longer good, or it takes too long."""
+        """Execute a plan. Return False if it is no longer valid or takes too long."""
         until = time.monotonic() + SECONDS
         basis = _Basis(plan.head)
         for decision in plan.drops:
@@ -336,13 +356,13 @@ class Retention:
     def _drop(
         self, tx: Transaction, plan: Plan, item: TagUse | LooseManifest, basis: _Basis
     ) -> tuple[_Outcome, int]:
-        """Drop it, if it still is what was planned; up to which change that is known."""
+        """Drop an item if it is unchanged. Return the outcome and the new `head` of the basis."""
         name = plan.repository.name
         repository = repositories.find(tx, name, lock=True)
         head = retention.read_head(tx)
         deleted = retention.list_deleted_tags(tx, name, basis.head) - basis.gone
         rules = retention_rules.list_of(tx, list_patterns(str(name)))
-        # Whatever else happens leaves a tag where it was in the order, or further down.
+        # All other changes keep a tag at its rank or lower it.
         if repository != plan.repository or deleted or rules != plan.rules:
             return _Outcome.STALE, head
         if isinstance(item, TagUse):
@@ -353,13 +373,13 @@ class Retention:
 
 
 def _start(tx: Transaction) -> None:
-    """Begin a run of the job."""
+    """Start a run of the job."""
     retention_rules.forget_removed(tx, retention.read_now(tx))
     retention_run.start(tx)
 
 
 def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
-    """Raise ConflictError where rules speak of the repositories, and none of them may drop now."""
+    """Raise ConflictError if rules match the repositories, but none of them may drop now."""
     rows = [
         row
         for row in retention_rules.list_all(tx)
@@ -387,7 +407,7 @@ def _find_latest(*moments: int | None) -> int | None:
 
 
 def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
-    """Delete the tag unless it moved, was pulled, or is protected; whether it was deleted."""
+    """Delete the tag unless it moved, was pulled or is protected. Return whether it was deleted."""
     if retention.find_tag(tx, repository, use.name) != use:
         return False
     immutable_tags.lock(tx, shared=True)
@@ -397,8 +417,9 @@ def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
 
 
 def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManifest) -> bool:
-    """Delete the manifest as a client does, unless something holds it again, it was pulled, or it
-    is protected; whether it was deleted.
+    """Delete the manifest like a client would. Return whether it was deleted.
+
+    Does nothing if the manifest is referenced again, was pulled, or is protected.
     """
     if retention.find_loose(tx, repository, loose.digest) != loose:
         return False
@@ -412,7 +433,7 @@ def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManif
 
 
 def _measure(tx: Transaction, plan: Plan) -> Plan:
-    """The plan with the bytes that come free."""
+    """Return the plan with the bytes that it frees."""
     staying = {each.item.digest for each in plan.tags if not each.goes}
     sizes = measure(tx, plan.repository, [each.item.digest for each in plan.drops], staying)
     freed = iter(sizes)

@@ -1,6 +1,6 @@
-"""Which tags and manifests of a repository the rules drop, and why: pure decisions on facts.
+"""Pure functions that decide which tags and manifests of a repository the rules drop.
 
-The rules of all patterns that speak of a repository apply together. A tag goes if and only if a
+The rules of all patterns that match a repository apply together. A tag is dropped if and only if a
 drop rule selects it and no keep rule protects it (docs/retention.md).
 """
 
@@ -21,11 +21,11 @@ _SECOND = 1_000_000
 Item = TypeVar("Item", bound=TagUse | LooseManifest)
 
 _Kept = dict[str, tuple[RepositoryPattern | None, str]]
-"""Tags that stay: whose rules say so, and why."""
+"""Kept tags, with the pattern of the deciding rules and the reason."""
 
 
 class NewestBy(StrEnum):
-    """What makes a tag newer than another."""
+    """The time by which tags are ordered."""
 
     PUSH = "push"
     PULL = "pull"
@@ -33,7 +33,7 @@ class NewestBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """The rules of a pattern of repositories. Ages in microseconds; None is no rule."""
+    """The rules of a repository pattern. Ages are in microseconds; None is no rule."""
 
     pattern: RepositoryPattern
     keep: tuple[TagPattern, ...] = ()
@@ -47,8 +47,10 @@ class RetentionRule:
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[Item]):
-    """What becomes of a tag, or of a manifest without one. `rule` is the pattern of repositories
-    whose rules decide; None: no rule does. `bytes` come free where it goes.
+    """The decision about a tag or an untagged manifest.
+
+    `rule` is the repository pattern of the deciding rules, or None if no rule decides. `bytes` are
+    freed if the item is dropped.
     """
 
     item: Item
@@ -59,7 +61,7 @@ class Decision(Generic[Item]):
 
 
 def used_at(tag: TagUse) -> int:
-    """When the tag was last pulled or, if that was later or never was, pushed; microseconds."""
+    """Return the time of the last push or pull of the tag, in microseconds."""
     return max(tag.pushed_at, tag.pulled_at or 0)
 
 
@@ -69,8 +71,9 @@ def decide_tags(
     protected: Mapping[str, str],
     now: int,
 ) -> list[Decision[TagUse]]:
-    """What becomes of each tag of a repository, in their order. `protected`: why some of them are
-    out of reach of all rules. `now` in microseconds.
+    """Decide about each tag of a repository, in the given order.
+
+    `protected` maps tags that no rule can drop to the reason. `now` is in microseconds.
     """
     kept: _Kept = {name: (None, reason) for name, reason in protected.items()}
     kept |= _keep_matching(rules, [tag for tag in tags if tag.name not in kept])
@@ -99,7 +102,7 @@ def _keep_matching(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _K
 def _keep_versions(
     rules: Iterable[RetentionRule], left: Sequence[TagUse], tags: Sequence[TagUse]
 ) -> _Kept:
-    """The last versions of each minor one, of all tags of the repository that are versions."""
+    """Keep the last versions of each minor version, among all tags that are versions."""
     kept: _Kept = {}
     for rule in rules:
         if rule.keep_per_minor is None:
@@ -116,7 +119,7 @@ def _keep_versions(
 
 
 def _keep_newest(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kept:
-    """The newest of the tags that no other rule keeps: those take no places."""
+    """Keep the newest tags. Tags that another rule keeps do not count toward the number."""
     kept: _Kept = {}
     for rule in rules:
         if rule.keep_newest is None:
@@ -134,7 +137,7 @@ def _keep_newest(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kep
 
 
 def _select(rules: Iterable[RetentionRule], tag: TagUse, now: int) -> Decision[TagUse]:
-    """The decision on a tag that nothing keeps."""
+    """Decide about a tag that no rule keeps."""
     for rule in rules:
         match = find_match(rule.drop, tag.name)
         if match is not None:
@@ -153,8 +156,10 @@ def decide_loose(
     now: int,
     grace: int,
 ) -> list[Decision[LooseManifest]]:
-    """What becomes of manifests that nothing holds. Whatever the rules say, none goes within
-    `grace` of its last push, tag or pull: a push may be about to name it.
+    """Decide about untagged manifests.
+
+    No manifest is dropped within `grace` of its last push, tag or pull, because a push in progress
+    may refer to it.
     """
     return [_decide_loose(rules, each, protected.get(each.digest), now, grace) for each in loose]
 

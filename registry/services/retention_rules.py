@@ -1,4 +1,4 @@
-"""Retention rules: set, listed and removed, a pattern of repositories at a time."""
+"""Management of retention rules, one repository pattern at a time."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -19,18 +19,18 @@ _UNSAID = {"pattern", "enabled", "waits_until"}
 
 
 def find_active(row: RuleRow) -> RetentionRule:
-    """The rules of the row that are in force: what is not enabled only keeps."""
+    """Return the rules of the row that are in force. Disabled rules only keep."""
     rule = read_rule(row)
     return rule if row.enabled else keep_only(rule)
 
 
 def keep_only(rule: RetentionRule) -> RetentionRule:
-    """What the rule keeps, without what it drops."""
+    """Return the keep rules without the drop rules."""
     return replace(rule, drop=(), drop_not_pulled=None, drop_untagged=None)
 
 
 def read_rule(row: RuleRow) -> RetentionRule:
-    """The rules that the row holds."""
+    """Return the rules of the row."""
     return RetentionRule(
         pattern=RepositoryPattern.parse(row.pattern),
         keep=tuple(TagPattern.parse(text) for text in row.keep.split()),
@@ -58,7 +58,10 @@ def _write_rule(rule: RetentionRule) -> RuleRow:
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """The rules of a pattern, whether they drop anything, and from when on, in microseconds."""
+    """The rules of a pattern with their state.
+
+    `waits_until` is the time in microseconds from which enabled rules drop, or None.
+    """
 
     rule: RetentionRule
     enabled: bool
@@ -66,27 +69,28 @@ class RuleState:
 
 
 class RetentionRules:
-    """The rules that there are.
+    """Management of retention rules.
 
-    New rules drop nothing until they are enabled. Where rules change or are removed, nothing is
-    dropped in the repositories of their pattern for one interval, so that somebody can look at the
-    plan: what they kept may go by the rules of another pattern.
+    New rules drop nothing until they are enabled. If rules change or are removed, nothing is
+    dropped in the repositories of their pattern for one interval. This leaves time to look at the
+    plan, because rules of another pattern may drop what the old rules kept.
     """
 
     def __init__(self, database: Database, *, interval: float) -> None:
-        """`interval` in seconds."""
+        """Create the service. `interval` is in seconds."""
         self._db = database
         self._interval = round(interval * _SECOND)
 
     async def list_page(self, n: int, last: str = "") -> list[RuleState]:
-        """The rules of at most `n` patterns after `last`, in byte order."""
+        """Return the rules of at most `n` patterns after `last`, in byte order."""
         return await self._db.read(
             lambda tx: [_read_state(tx, row) for row in retention_rules.list_page(tx, n, last)]
         )
 
     async def set(self, rule: RetentionRule, actor: Actor, *, now: bool = False) -> RuleState:
-        """Set the rules of a pattern, in place of those it had; `now`: enabled, without a wait.
-        InputInvalidError for none.
+        """Set the rules of a pattern, replacing its previous rules.
+
+        With `now`, they are enabled without a wait. Raises InputInvalidError if there are no rules.
         """
         if rule == RetentionRule(rule.pattern, newest_by=rule.newest_by):
             raise InputInvalidError("say what is to be kept or dropped")
@@ -107,7 +111,7 @@ class RetentionRules:
     def _schedule(
         self, tx: Transaction, wanted: RuleRow, before: RuleRow | None, *, now: bool
     ) -> RuleRow:
-        """The rules with when they drop something."""
+        """Return the row with its enabled flag and the end of its wait."""
         if now or before is None:
             return replace(wanted, enabled=now and wanted.drops)
         same = replace(wanted, enabled=before.enabled, waits_until=before.waits_until)
@@ -117,8 +121,9 @@ class RetentionRules:
         return replace(wanted, enabled=before.enabled and wanted.drops, waits_until=waits_until)
 
     async def enable(self, pattern: RepositoryPattern, actor: Actor) -> RuleState:
-        """Let the rules of a pattern drop from now on; NotFoundError, and ConflictError for rules
-        that only keep.
+        """Enable the drop rules of a pattern, with immediate effect.
+
+        Raises NotFoundError, and ConflictError for rules that only keep.
         """
 
         def work(tx: Transaction) -> RuleState:
@@ -133,14 +138,17 @@ class RetentionRules:
         return await self._db.write(work, actor=actor.name)
 
     async def disable(self, pattern: RepositoryPattern, actor: Actor) -> RuleState:
-        """Let the rules of a pattern drop nothing, and keep what they do; NotFoundError."""
+        """Disable the drop rules of a pattern. Raises NotFoundError.
+
+        Its keep rules stay in force.
+        """
         return await self._db.write(
             lambda tx: _change(tx, replace(_find(tx, pattern), enabled=False), actor),
             actor=actor.name,
         )
 
     async def remove(self, pattern: RepositoryPattern, actor: Actor) -> None:
-        """Remove the rules of a pattern; NotFoundError."""
+        """Remove the rules of a pattern. Raises NotFoundError."""
 
         def work(tx: Transaction) -> None:
             _find(tx, pattern)

@@ -1,7 +1,7 @@
-"""Past runs of retention: what they dropped, and putting it back.
+"""Past retention runs: what they dropped, and restoring it.
 
-A run is told by its drops in the change feed: those that follow one another without a long pause.
-Its id is the number of the first of them.
+Runs are derived from the change feed: consecutive drops without a long pause form a run. The id of
+a run is the change number of its first drop.
 """
 
 from collections.abc import Iterator
@@ -28,20 +28,20 @@ from registry.oci.references import Tag
 from registry.services.history import History, ManifestState, find_states
 
 PAUSE = 600_000_000
-"""Microseconds without a drop, after which the next one belongs to another run."""
+"""Microseconds without a drop after which a new run starts."""
 
 REACH = 90 * 86_400_000_000
-"""Microseconds for which runs are listed."""
+"""Age up to which runs are listed, in microseconds."""
 
 AT_ONCE = 100
-"""Drops that are put back in one piece of work."""
+"""Drops restored per call."""
 
 _PAGE = 1000
 
 
 @dataclass(slots=True)
 class Run:
-    """A run: the times of its first and last drop, in microseconds, and how many there were."""
+    """A run: the times of its first and last drop, in microseconds, and the number of drops."""
 
     id: int
     started_at: int
@@ -52,7 +52,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A tag or manifest that was dropped, and what has become of its manifest."""
+    """A dropped tag or manifest, with the current state of its manifest."""
 
     row: DropRow
     state: ManifestState
@@ -60,8 +60,10 @@ class Drop:
 
 @dataclass(slots=True)
 class Restored:
-    """What a piece of work has put back; `skipped` with the reasons. `next`: the change that the
-    next piece begins with, None: all is done.
+    """Result of a restore call.
+
+    `skipped` contains the drops that were not restored, with reasons. `next` is the change number
+    for the next call, or None at the end.
     """
 
     tags: int = 0
@@ -71,7 +73,7 @@ class Restored:
 
 
 class RetentionRuns:
-    """Past runs of retention."""
+    """Lists of past retention runs, and restores of what they dropped."""
 
     def __init__(self, database: Database, history: History) -> None:
         self._db = database
@@ -80,14 +82,17 @@ class RetentionRuns:
     async def list_page(
         self, asked: RepositoryPattern, n: int, before: int | None = None
     ) -> list[Run]:
-        """At most `n` runs that dropped something in repositories of the pattern, before the run
-        with that id; the latest first.
+        """Return at most `n` runs, latest first.
+
+        Only runs that dropped something in matching repositories are listed. `before` is the id of
+        the run to continue before.
         """
         return await self._db.read(lambda tx: _list_runs(tx, asked, n, before), patience=LONG)
 
     async def list_drops(self, run: int, asked: RepositoryPattern, n: int, last: int) -> list[Drop]:
-        """At most `n` drops of the run after the change `last`, in repositories of the pattern;
-        NotFoundError.
+        """Return at most `n` drops of the run in matching repositories, after the change `last`.
+
+        Raises NotFoundError.
         """
 
         def work(tx: Transaction) -> list[Drop]:
@@ -105,10 +110,10 @@ class RetentionRuns:
     async def restore(
         self, run: int, asked: RepositoryPattern, actor: Actor, first: int = 0
     ) -> Restored:
-        """Put back some of what the run dropped in repositories of the pattern, from the change
-        `first` on. Tags that were set again meanwhile stay as they are.
+        """Restore a batch of drops of the run in matching repositories.
 
-        NotFoundError; ConflictError while enabled rules would drop it again.
+        The batch starts at the change `first`. Tags that have been set again stay as they are.
+        Raises NotFoundError, and ConflictError while enabled rules would drop the content again.
         """
 
         def read(tx: Transaction) -> tuple[list[DropRow], int | None]:
@@ -156,7 +161,7 @@ def _find_tag(tx: Transaction, row: DropRow, tag: Tag) -> object:
 
 
 def _require_disabled(tx: Transaction, row: DropRow) -> None:
-    """Raise ConflictError while an enabled rule speaks of the repository."""
+    """Raise ConflictError if an enabled rule matches the repository."""
     for rule in retention_rules.list_of(tx, list_patterns(str(row.repository))):
         if rule.enabled:
             raise ConflictError(
@@ -170,7 +175,7 @@ def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | 
     current: Run | None = None
     for row in _iter_back(tx, before):
         if current is None or current.started_at - row.at > PAUSE:
-            # A run of which nothing is asked for is not listed.
+            # Leave out a run without drops in matching repositories.
             if current is not None and not (current.tags or current.manifests):
                 runs.pop()
             if len(runs) == n:
@@ -194,7 +199,7 @@ def _iter_back(tx: Transaction, number: int | None) -> Iterator[DropRow]:
 
 
 def _iter_run(tx: Transaction, run: int) -> Iterator[DropRow]:
-    """The drops of a run; NotFoundError."""
+    """Yield the drops of a run. Raises NotFoundError."""
     number, at = run, None
     while rows := retention_drops.list_from(tx, number, _PAGE):
         for row in rows:

@@ -1,4 +1,4 @@
-"""Which repositories the retention rules speak of."""
+"""Repositories to which retention rules apply."""
 
 from registry.auth.patterns import RepositoryPattern, list_widest
 from registry.metadata import repositories, retention_rules
@@ -12,8 +12,10 @@ _NAMES = 500
 def list_targets(
     tx: Transaction, asked: RepositoryPattern, last: str, *, enabled: bool
 ) -> list[str]:
-    """Some of the repositories of the pattern that rules speak of, after the name `last`, in byte
-    order; none: there are no more. `enabled`: only rules that are.
+    """Return a batch of repositories that match both `asked` and a rule.
+
+    The batch starts after the name `last`, in byte order. It is empty at the end. With `enabled`,
+    only enabled rules count.
     """
     rows = [row for row in retention_rules.list_all(tx) if row.enabled or not enabled]
     met = [read_rule(row).pattern.meet(asked) for row in rows]

@@ -1,4 +1,4 @@
-"""Robot accounts: for CI and other programs. They sign in as `robot+NAME` with a secret."""
+"""Robot accounts for CI and other programs. They sign in as `robot+NAME` with a secret."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,10 @@ _SECOND = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Robot:
-    """A robot; times in microseconds. `used_at` is when one of its secrets was last used."""
+    """A robot account.
+
+    Times are in microseconds. `used_at` is the time of the last use of any of its secrets.
+    """
 
     name: str
     created_at: int
@@ -26,13 +29,13 @@ class Robot:
 
     @property
     def username(self) -> str:
-        """The user name it signs in with."""
+        """The user name that the robot signs in with."""
         return ROBOT_SIGN_IN + self.name
 
 
 @dataclass(frozen=True, slots=True)
 class NewRobotSecret:
-    """A robot and its new secret, which is shown this once."""
+    """A robot with its new secret, which is shown only once."""
 
     robot: Robot
     secret: str = field(repr=False)
@@ -51,20 +54,20 @@ def _read(tx: Transaction, row: RobotRow) -> Robot:
 
 
 class Robots:
-    """Adding, rotating and removing robots."""
+    """Management of robots and their secrets."""
 
     def __init__(self, database: Database, keyring: Keyring) -> None:
         self._db = database
         self._keyring = keyring
 
     async def list_page(self, n: int, last: str = "") -> list[Robot]:
-        """At most `n` robots after `last`, by name."""
+        """Return at most `n` robots after `last`, ordered by name."""
         return await self._db.read(
             lambda tx: [_read(tx, row) for row in robots.list_page(tx, n, last)]
         )
 
     async def get(self, name: str) -> Robot:
-        """The robot; NotFoundError."""
+        """Return the robot. Raises NotFoundError."""
 
         def work(tx: Transaction) -> Robot:
             row = robots.find(tx, name)
@@ -75,7 +78,7 @@ class Robots:
         return await self._db.read(work)
 
     async def add(self, name: str, lifetime: float | None, actor: Actor) -> NewRobotSecret:
-        """Add a robot that expires after `lifetime` seconds, None: never.
+        """Add a robot that expires after `lifetime` seconds, or never if None.
 
         Raises AccountNameInvalidError, InputInvalidError, ConflictError.
         """
@@ -100,8 +103,10 @@ class Robots:
     async def rotate(
         self, name: str, overlap: float, actor: Actor, *, lifetime: float | None = None
     ) -> NewRobotSecret:
-        """Make a new secret; the old ones are good for `overlap` more seconds. `lifetime` sets
-        anew when the robot expires, in seconds from now. NotFoundError, InputInvalidError.
+        """Create a new secret. The old ones remain valid for `overlap` seconds.
+
+        `lifetime` replaces the expiry of the robot, in seconds from now. Raises NotFoundError,
+        InputInvalidError.
         """
         _require_positive(lifetime)
         if overlap < 0:
@@ -122,7 +127,7 @@ class Robots:
         return NewRobotSecret(robot, secret.reveal())
 
     async def remove(self, name: str, actor: Actor) -> None:
-        """Remove a robot with its secrets and grants; NotFoundError."""
+        """Remove a robot with its secrets and grants. Raises NotFoundError."""
 
         def work(tx: Transaction) -> None:
             row = _find_or_raise(tx, name)

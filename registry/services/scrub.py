@@ -1,8 +1,8 @@
-"""The scrub: all stored bytes are read again at a set rate, and compared with their digests.
+"""The scrub: a rate-limited check of all stored bytes against their digests.
 
-A blob that is found missing or damaged is quarantined: its row says so, and it is answered as
-unknown until a push of it heals it. The bytes stay under their key until then. Of a manifest that
-cannot be read the collector is told.
+A missing or damaged blob is quarantined: its row is marked, and the blob is reported as unknown
+until a push heals it. Its bytes stay in the store until then. An unreadable manifest is recorded
+for the garbage collector.
 """
 
 import logging
@@ -32,18 +32,20 @@ __all__ = ["Damaged", "Scrub", "ScrubRow", "ScrubSettings"]
 logger = logging.getLogger(__name__)
 
 PAGE = 200
-"""Blobs of a piece of work at the most."""
+"""Maximum number of blobs per call."""
 
 PIECE = 2.0
-"""Seconds of a piece of work, or as long as one blob takes."""
+"""Seconds per call. A blob in progress is completed."""
 
 DAMAGED = tuple(state for state in BlobState if state is not BlobState.LIVE)
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubSettings:
-    """`interval`: seconds from the begin of a pass to the next. `rate`: bytes a second, 0 for no
-    limit.
+    """Settings of the scrub.
+
+    `interval` is in seconds, from the start of a pass to the start of the next. `rate` is in bytes
+    per second; 0 is no limit.
     """
 
     enabled: bool
@@ -53,14 +55,17 @@ class ScrubSettings:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A blob that is missing or damaged, and tags that cannot be pulled whole without it."""
+    """A missing or damaged blob, and the tags that cannot be pulled completely without it."""
 
     blob: BlobRow
     tags: list[tuple[RepositoryName, str]]
 
 
 class Scrub:
-    """One pass at a time: its place is in the database, and whoever has the lease goes on there."""
+    """The scrub. There is at most one pass at a time.
+
+    The position is stored in the database. The process that holds the lease continues there.
+    """
 
     def __init__(
         self, database: Database, stores: Stores, known: Blobs, settings: ScrubSettings
@@ -72,17 +77,19 @@ class Scrub:
         self.manifests = Reading(database)
 
     async def find(self) -> ScrubRow | None:
-        """The pass that is under way, or else the last; None: there has been none."""
+        """Return the pass in progress or the last one, or None if there has been none."""
         return await self._db.read(scrub.find)
 
     async def is_running(self) -> bool:
-        """Whether a pass is under way."""
+        """Return whether a pass is in progress."""
         row = await self.find()
         return row is not None and row.running
 
     async def is_due(self) -> bool:
-        """Whether a pass is under way or its time has come. The first one's is an interval after
-        the first repository was made: what is pushed was verified then.
+        """Return whether a pass is in progress or due.
+
+        The first pass is due one interval after the first repository was created, because pushed
+        content is verified on push.
         """
         if not self._settings.enabled:
             return False
@@ -93,7 +100,7 @@ class Scrub:
         return last is not None and last + self._settings.interval * 1_000_000 <= clock.now()
 
     async def begin(self, *, restart: bool) -> None:
-        """Begin a pass, if none is under way; with `restart` in its place."""
+        """Start a pass unless one is in progress. With `restart`, replace the one in progress."""
 
         def work(tx: Transaction) -> None:
             row = scrub.find(tx)
@@ -103,12 +110,12 @@ class Scrub:
         await self._db.write(work, actor=OPERATOR.name)
 
     async def run(self, rate: int | None = None) -> int:
-        """Read some manifests or blobs of the pass under way, or of one that is due; how many, 0
-        when it is over. `rate`: in place of that of the settings.
+        """Check a batch of manifests or blobs. Return their number, 0 at the end of the pass.
 
-        StoreUnavailableError while a store is away, which says nothing of its blobs.
+        Starts a pass if one is due. `rate` replaces the rate of the settings. Raises
+        StoreUnavailableError if a store is unavailable, which is no evidence about its blobs.
         """
-        # Asked again: another process may have come to the end before this one got the lease.
+        # Another process may have completed the pass before this one got the lease.
         if not await self.is_running() and await self.is_due():
             await self.begin(restart=False)
         before = await self.find()
@@ -137,8 +144,8 @@ class Scrub:
         try:
             damaged = await self._check(row, pace)
         except StoreError as error:
-            # Of a store that is away all blobs are unreadable. Else it is this one alone, and the
-            # others must not wait for it for ever.
+            # Raise if the whole store is unavailable. Otherwise only this blob is affected, and it
+            # must not block the others.
             await self._stores.get(row.store).driver.check()
             logger.error("blob %s could not be read: %s", row.digest, error)  # noqa: TRY400 - told
             return replace(
@@ -155,7 +162,7 @@ class Scrub:
         )
 
     async def _check(self, row: BlobRow, pace: Pace) -> bool:
-        """Read the blob and note what was found; whether it is not whole."""
+        """Read the blob and record its state. Return whether it is missing or damaged."""
         found = await self._look(row, pace)
         if found is row.state:
             return found is not BlobState.LIVE
@@ -174,16 +181,16 @@ class Scrub:
         return BlobState.LIVE if hasher.digest() == row.digest else BlobState.DAMAGED
 
     async def measure(self) -> tuple[int, int]:
-        """How many blobs there are, and their bytes."""
+        """Return the number of blobs and their total size in bytes."""
         return await self._db.read(blobs.measure, patience=LONG)
 
     async def iter_damaged(self, most: int) -> AsyncIterator[Damaged]:
-        """Blobs known to be missing or damaged, each with the first `most` tags that it breaks."""
+        """Yield the missing or damaged blobs, each with the first `most` affected tags."""
         async for row in self.iter_damaged_rows():
             yield Damaged(row, await self._list_tags(row.digest, most))
 
     async def iter_damaged_rows(self) -> AsyncIterator[BlobRow]:
-        """Blobs known to be missing or damaged."""
+        """Yield the rows of missing or damaged blobs."""
         for state in DAMAGED:
             last: Digest | None = None
             while rows := await self._list(state, last):

@@ -1,4 +1,4 @@
-"""Room for deletions on a full disk."""
+"""Disk reserve: space for deletions on a full disk."""
 
 import asyncio
 import logging
@@ -9,17 +9,20 @@ logger = logging.getLogger(__name__)
 
 
 class SpareRoom:
-    """The spare file of an embedded database, made again after a deletion has used its room."""
+    """The reserve file of an embedded database.
+
+    It is created again after a deletion has used its space.
+    """
 
     def __init__(self, database: Database) -> None:
         self._spare = database.spare
 
     async def is_due(self) -> bool:
-        """Whether `make` has something to do, and room for it."""
+        """Return whether the file is missing and can be created."""
         return self._spare is not None and await asyncio.to_thread(self._spare.is_missing)
 
     async def make(self) -> int:
-        """Make the file; 0: there is nothing more to do."""
+        """Create the file if it is missing. Always returns 0, because no work is left."""
         if self._spare is not None and await asyncio.to_thread(self._spare.is_missing):
             try:
                 await asyncio.to_thread(self._spare.make)

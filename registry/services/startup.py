@@ -1,4 +1,4 @@
-"""The start of a process whose database or store may come up later."""
+"""Startup of a process while its database or store is not available yet."""
 
 import asyncio
 import logging
@@ -11,14 +11,17 @@ from storage.errors import StoreError, StoreRefusedError, StoreUnavailableError
 logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
-"""Seconds between two attempts."""
+"""Seconds between attempts."""
 
 REPEAT = 60.0
 """Seconds after which an unchanged reason is logged again."""
 
 
 class Startup:
-    """Repeats an attempt to open the registry. `waiting_for` holds what is missing, by part."""
+    """Repeated attempts to open the registry.
+
+    `waiting_for` contains the missing component and the reason.
+    """
 
     def __init__(self, waiting_for: dict[str, str]) -> None:
         self._waiting_for = waiting_for
@@ -26,7 +29,10 @@ class Startup:
         self._logged_at = 0.0
 
     async def try_once(self, attempt: Callable[[], Awaitable[None]]) -> bool:
-        """Return whether the registry is open. Errors that waiting does not mend are raised."""
+        """Try once. Return whether the registry is open.
+
+        Raises errors that waiting cannot fix.
+        """
         try:
             await attempt()
         except StoreRefusedError:
@@ -40,12 +46,12 @@ class Startup:
         return True
 
     async def wait(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Return when the registry is open."""
-        while not await self.try_once(attempt):  # noqa: ASYNC110 - nothing tells when it is up
+        """Repeat the attempt until the registry is open."""
+        while not await self.try_once(attempt):  # noqa: ASYNC110 - no event signals availability
             await asyncio.sleep(PAUSE)
 
     def note(self, error: DatabaseUnavailableError | StoreUnavailableError) -> None:
-        """Remember the reason, and log it if it is new or was logged long ago."""
+        """Record the reason. Log it if it is new or was logged long ago."""
         part = "storage" if isinstance(error, StoreError) else "database"
         self._waiting_for.clear()
         self._waiting_for[part] = str(error)

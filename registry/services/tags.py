@@ -1,4 +1,4 @@
-"""Tags: listed and copied."""
+"""Listing, resolution and copies of tags."""
 
 from registry.auth.books import Actor
 from registry.auth.principals import Principal
@@ -18,13 +18,13 @@ from storage.digest import Digest
 
 
 class Tags:
-    """Mutable names of manifests."""
+    """Tags: mutable names of manifests."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def list_names(self, name: RepositoryName, n: int, last: str = "") -> list[str]:
-        """At most `n` tags after `last`, in byte order; RepositoryUnknownError without one."""
+        """Return at most `n` tags after `last`, in byte order. Raises RepositoryUnknownError."""
 
         def work(tx: Transaction) -> list[str]:
             return tags.list_names(tx, find_or_raise(tx, name), n, last)
@@ -32,7 +32,10 @@ class Tags:
         return await self._db.read(work)
 
     async def get(self, name: RepositoryName, tag: Tag) -> Digest:
-        """What the tag points at; RepositoryUnknownError, ManifestUnknownError."""
+        """Return the digest that the tag points to.
+
+        Raises RepositoryUnknownError, ManifestUnknownError.
+        """
 
         def work(tx: Transaction) -> Digest:
             found = tags.find(tx, find_or_raise(tx, name), tag)
@@ -55,10 +58,10 @@ class Tags:
         *,
         override: Actor | None = None,
     ) -> Digest:
-        """Tag a manifest of `source` in `target`, bringing what it names; its digest.
+        """Tag a manifest of `source` in `target`, with all its content. Return its digest.
 
-        Errors for what is not there, QuotaExceededError, and ProtectedError where the tag is
-        immutable, unless there is somebody to `override` that.
+        Raises RepositoryUnknownError, ManifestUnknownError, QuotaExceededError, and ProtectedError
+        if the tag is immutable and `override` is not set.
         """
 
         def work(tx: Transaction) -> Digest:
@@ -79,10 +82,11 @@ class Tags:
 
 
 def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest: Digest) -> None:
-    """Put a manifest and all below it into `target`, children first, each once.
+    """Copy a manifest and its descendants to `target`, children first, each once.
 
-    Without recursion: nothing limits how deeply indexes are nested, or how often they name the same
-    children. Raises ManifestUnknownError if one of them is not in `origin`.
+    Edges are resolved against the content of `target`. No recursion: nothing limits how deeply
+    indexes are nested, or how often they name the same children. Raises ManifestUnknownError if
+    a descendant is not in `origin`.
     """
     waiting, done = [digest], set[Digest]()
     while waiting:

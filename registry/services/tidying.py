@@ -1,4 +1,4 @@
-"""Forgetting what no longer matters: expired secrets, retired keys, old removals."""
+"""Cleanup of expired secrets, retired keys and other expired access data."""
 
 from registry import clock
 from registry.metadata import policy, secrets, sign_ins
@@ -9,20 +9,20 @@ from registry.services.keys import Keys
 
 _DAY = 86_400 * 1_000_000
 _SECRETS = 30 * _DAY
-"""Expired secrets stay in lists for a month, so that it can be seen why a robot stopped."""
+"""Expired secrets are listed for a month, so that it is visible why a robot stopped working."""
 _REMOVALS = 7 * _DAY
-"""Longer than any token lives."""
+"""Longer than the life of any token."""
 
 
 class Tidying:
-    """Small rows that would otherwise pile up."""
+    """The cleanup of small rows that would otherwise accumulate."""
 
     def __init__(self, database: Database, keys: Keys) -> None:
         self._db = database
         self._keys = keys
 
     async def run(self) -> int:
-        """Forget what is old enough; how much."""
+        """Delete expired rows. Return their number."""
         now = clock.now()
 
         def work(tx: Transaction) -> int:

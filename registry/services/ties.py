@@ -1,4 +1,4 @@
-"""What a manifest names, tied to what a repository has."""
+"""Edges from a manifest to the content of a repository."""
 
 from registry.metadata import blobs, manifests
 from registry.metadata.manifests import Edge
@@ -8,7 +8,7 @@ from registry.oci.manifests import Manifest
 
 
 def list_named(manifest: Manifest) -> list[Edge]:
-    """What the manifest names, tied to nothing yet."""
+    """Return the edges to all content of the manifest, unresolved."""
     edges = {Edge("layer", descriptor.digest) for descriptor in manifest.layers}
     edges |= {Edge("entry", descriptor.digest) for descriptor in manifest.entries}
     if manifest.config is not None:
@@ -17,7 +17,7 @@ def list_named(manifest: Manifest) -> list[Edge]:
 
 
 def tie(tx: Transaction, target: RepositoryRow, edges: list[Edge]) -> list[Edge]:
-    """The edges as they are in `target`, which may have what the repository they are from lacks."""
+    """Resolve the edges in `target`, whose content may differ from that of their origin."""
     digests = [edge.digest for edge in edges]
     linked = blobs.list_linked(tx, target, digests)
     entries = [edge.digest for edge in edges if edge.kind == "entry"]

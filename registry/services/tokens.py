@@ -1,4 +1,4 @@
-"""The token endpoint: who asks for what gets a token for as much of it as she may do.
+"""Token endpoint: issues tokens for the subset of the requested scope that the caller may use.
 
 Source: Distribution's specifications token and oauth.
 """
@@ -31,16 +31,19 @@ from registry.metadata.transaction import Transaction
 logger = logging.getLogger(__name__)
 
 _MINUTE = 60_000_000
-"""Microseconds."""
+"""One minute, in microseconds."""
 
 _ADDRESSES = 10_000
 _BOOKED_EVERY = 60.0
-"""Seconds between two events of tokens for nobody in particular, of one address."""
+"""Minimum seconds between two audit events of anonymous tokens from one network."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What is asked for. `offline`: a refresh token too. `client`: what the client calls itself."""
+    """A token request.
+
+    `offline` requests a refresh token as well. `client` is the name that the client gives itself.
+    """
 
     scopes: Scopes
     service: str
@@ -50,14 +53,14 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """An access token, and a refresh token where one was asked for."""
+    """An access token, and a refresh token if one was requested."""
 
     access: Issued
     refresh: str | None
 
 
 class Tokens:
-    """Issues tokens to those who have proved who they are."""
+    """The issuer of tokens to authenticated and anonymous callers."""
 
     def __init__(self, database: Database, authenticator: Authenticator, keyring: Keyring) -> None:
         self._db = database
@@ -66,14 +69,18 @@ class Tokens:
         self._nobodies: Recent[bool] = Recent(_ADDRESSES, _BOOKED_EVERY)
 
     async def issue(self, caller: Caller, request: TokenRequest, origin: Origin) -> Granted:
-        """Grant what was asked for and is allowed: less than asked is no error."""
+        """Issue a token for the allowed subset of the requested scope.
+
+        Requesting more than is allowed is no error. Raises DatabaseUnavailableError.
+        """
         policy = caller.policy
         if policy is None:
             raise DatabaseUnavailableError("there is no policy to issue tokens by")
         access = await self._auth.tokens.issue(
             caller.principal, _allowed(caller, request.scopes), policy
         )
-        # A robot that an outside issuer vouched for asks it again: its word is good for minutes.
+        # A robot from an external issuer gets no refresh token: the issuer vouches only for
+        # minutes.
         lasting = caller.principal.credential.startswith(("user:", "secret:"))
         lasting = lasting and self._auth.rules.refresh_tokens and not caller.has_refresh_token
         refresh = new_secret() if request.offline and lasting else None
@@ -110,7 +117,7 @@ class Tokens:
         except DatabaseMovingError:
             if refresh is not None:
                 raise
-            # Pulls go on. The log has what the books cannot take now.
+            # Pulls must keep working. The log replaces the audit event that cannot be written now.
             logger.warning("a token for %s: %s", caller.principal.name, access.scopes.summarize())
         except DatabaseUnavailableError:
             if nobody:
@@ -119,8 +126,9 @@ class Tokens:
         return Granted(access, refresh.reveal() if refresh else None)
 
     def _is_known(self, origin: Origin) -> bool:
-        """Whether anybody at that address has been given a token, and been booked, of late: who
-        need not sign in could fill the disk with events.
+        """Return whether an anonymous token for this network was recorded recently.
+
+        Without this limit, anonymous clients could fill the disk with audit events.
         """
         known = self._nobodies.find(origin.network) is not None
         if not known:
@@ -128,9 +136,10 @@ class Tokens:
         return known
 
     async def find_refresher(self, text: str, service: str, origin: Origin) -> Caller:
-        """Who holds a refresh token for the service. It stays good: Docker drops a new one.
+        """Return the caller that a refresh token belongs to.
 
-        Raises CredentialsInvalidError, TooManyRequestsError.
+        The refresh token remains valid, because Docker ignores a new one. Raises
+        CredentialsInvalidError, TooManyRequestsError.
         """
         secret = find_secret(text)
         row = None
@@ -148,15 +157,16 @@ class Tokens:
             caller = await self._auth.from_credential(row.credential)
         except CredentialsInvalidError:
             raise await self._auth.refuse("", origin) from None
-        with contextlib.suppress(DatabaseMovingError):  # not worth a sign-in
+        with contextlib.suppress(DatabaseMovingError):  # a failed update must not fail the sign-in
             await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
         return caller
 
 
 def _fold(tx: Transaction, caller: Caller, scopes: Scopes, origin: Origin, *, offline: bool) -> str:
-    """Return the key of tokens that are one event: the same caller, scopes, network and minute.
+    """Return the key that folds similar token events into one.
 
-    A token from another network stays an event of its own: it may be a stolen one.
+    Events are similar if they have the same caller, scopes, network and minute. A token from
+    another network is a separate event, because it may be stolen.
     """
     principal, minute = caller.principal, tx.now // _MINUTE
     alike = (principal.name, principal.credential, origin.network, offline, minute)
@@ -165,7 +175,10 @@ def _fold(tx: Transaction, caller: Caller, scopes: Scopes, origin: Origin, *, of
 
 
 def _allowed(caller: Caller, asked: Scopes) -> Scopes:
-    """What of it she may do, names in the order asked; nothing is said of the rest."""
+    """Return the allowed subset of the requested scopes, in the requested order.
+
+    The result does not say why a name or action is omitted.
+    """
     granted = {}
     for name, actions in asked.repositories.items():
         allowed = actions & allowed_actions(caller.rights(name))

@@ -1,4 +1,4 @@
-"""Copying the whole database to another, in a pause of all changes."""
+"""Copying or moving the database to another one, while writes are refused."""
 
 import asyncio
 import contextlib
@@ -14,18 +14,20 @@ from registry.metadata.moves import MoveState
 from registry.metadata.transaction import Transaction
 
 LEASE = 60.0
-"""Seconds after which a registry takes changes again whose copy died."""
+"""Seconds after which the registry accepts writes again if the copying process has died."""
 
 BEAT = 10.0
 ATTEMPTS = 5
 
 Keys = Callable[[], Awaitable[Mapping[str, bytes] | None]]
-"""Gives the rows of private keys for the other database; None: those that are here."""
+"""Returns rows of private keys for the target database; None selects the keys in the source."""
 
 
 class Transfer:
-    """The order: changes are refused, rows copied, read back and compared; then this database is
-    marked as moved, for good, and only then is the other one the registry's.
+    """The copy of the database to another one.
+
+    Writes are refused while the rows are copied, read back and compared. Then the source is marked
+    as moved, permanently. Only then does the target become the registry's database.
     """
 
     def __init__(self, database: Database) -> None:
@@ -34,11 +36,12 @@ class Transfer:
     async def run(
         self, target: str, keys: Keys, *, keep: bool, tell: Callable[[str, int], None]
     ) -> dict[str, int]:
-        """Copy all to `target`, a SQLAlchemy URL of a database that is empty; rows by table.
+        """Copy all rows to `target`, the SQLAlchemy URL of an empty database. Return rows by table.
 
-        `keep`: afterwards this database takes changes again, and the other is a copy. `tell` as in
-        `copying.copy`, called on another thread. ConflictError, SchemaError, ConfigError,
-        DatabaseUnavailableError: then nothing has happened.
+        With `keep`, the source accepts writes afterwards and the target is only a copy. `tell` is
+        as in `copying.copy` and is called on another thread. Raises ConflictError, SchemaError,
+        ConfigError, DatabaseUnavailableError. The source then accepts writes again, unless it was
+        already marked as moved; another run completes such a move.
         """
         place = parse_url(target)
         if place == self._db.url:
@@ -46,7 +49,8 @@ class Transfer:
         there = (await self._prepare(target)).move
         here = await self._db.read(moves.find)
         if here and there and here.state is MoveState.MOVED and there.token == here.token:
-            await self._confirm(target, here.token)  # what an earlier run did not come to
+            # an earlier run was interrupted before this step
+            await self._confirm(target, here.token)
             return {}
         token = uuid.uuid4().hex
         await self._pause(token, place.render_as_string())
@@ -78,7 +82,7 @@ class Transfer:
         return counts
 
     async def release(self, token: str = "") -> None:
-        """Take changes again; with a token, only if the pause is of that run."""
+        """Accept writes again. With a token, only if that run refuses them."""
 
         def work(tx: Transaction) -> None:
             row = moves.find(tx)
@@ -87,7 +91,7 @@ class Transfer:
 
         await self._db.write(work, actor="", patience=LEASE)
         for table in await self._db.read(moves.list_guarded):
-            # They refuse nothing any more: what cannot be removed now is no harm.
+            # The guards have no effect any more, so a failure to remove them is harmless.
             with contextlib.suppress(DatabaseUnavailableError):
                 await self._db.write(
                     lambda tx, table=table: moves.remove_guard(tx, table),  # type: ignore[misc]
@@ -96,7 +100,7 @@ class Transfer:
 
     @staticmethod
     async def _prepare(target: str) -> SchemaState:
-        """Make the schema, if there is none; what there was."""
+        """Create the schema if there is none. Return the previous state."""
         database = Database(target)
         try:
             state = await migrate.read_state(database)
@@ -115,7 +119,7 @@ class Transfer:
                     lambda tx: moves.pause(tx, token, place, LEASE), actor="", patience=LEASE
                 )
             except DatabaseUnavailableError:
-                # Somebody held a table for longer than it waits.
+                # Another transaction held a lock on a table for longer than the timeout.
                 if is_last:
                     raise
         raise AssertionError
@@ -138,7 +142,7 @@ class Transfer:
             await asyncio.wait([beating])
 
     async def _end(self, token: str, *, keep: bool) -> None:
-        """The pause has lasted until now, or what was copied is not all there is."""
+        """End the copy. Fail if writes were accepted in between, as the copy is then incomplete."""
         done = await self._db.write(
             lambda tx: moves.extend(tx, token, LEASE) if keep else moves.finish(tx, token),
             actor="",

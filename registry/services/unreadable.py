@@ -1,5 +1,6 @@
-"""Manifests that cannot be read, though their rows are there: found, noted, and forgotten when they
-are whole again.
+"""Detection of manifests whose rows exist but whose bytes cannot be read.
+
+Such manifests are recorded, and the record is deleted when the bytes are intact again.
 """
 
 import logging
@@ -21,15 +22,15 @@ from storage.digest import Digest
 logger = logging.getLogger(__name__)
 
 PAGE = 16
-"""Manifests read at once."""
+"""Manifests per query."""
 
 READ_BYTES = 4 << 20
-"""Bytes of manifests read at once. A manifest above that is read alone."""
+"""Maximum bytes of manifests per query. A larger manifest is read alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A manifest that cannot be read, and tags that cannot be pulled whole without it."""
+    """An unreadable manifest, and the tags that cannot be pulled completely without it."""
 
     repository: RepositoryName
     digest: Digest
@@ -38,7 +39,10 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What was seen of a manifest of `size` bytes; `suspect`: that is not what is noted."""
+    """Result of reading a manifest of `size` bytes.
+
+    `suspect` is set if the result differs from the recorded state.
+    """
 
     id: int
     repository_id: int
@@ -48,14 +52,15 @@ class _Look:
 
 
 class Reading:
-    """Reads the bytes of manifests, which are in the database."""
+    """The check of all manifests, whose bytes are in the database."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def check(self, last: int, pace: Pace, seconds: float) -> tuple[int, int]:
-        """Read manifests after the one numbered `last`, for so long; where that came to, and how
-        many they were: 0 at the end.
+        """Check manifests after the id `last` for about `seconds`.
+
+        Returns the last id and the number of checked manifests, 0 at the end.
         """
         count, until = 0, time.monotonic() + seconds
         while seen := await self._look(last):
@@ -73,7 +78,7 @@ class Reading:
         return await self._db.read(lambda tx: _look(tx, last))
 
     async def _judge(self, seen: _Look) -> None:
-        """Look again, with the repository locked against pushes, and note what is so."""
+        """Check again with the repository locked against pushes, and record the result."""
 
         def work(tx: Transaction) -> bool:
             repositories.find_by_id(tx, seen.repository_id, lock=True)
@@ -87,7 +92,7 @@ class Reading:
             )
 
     async def list_known(self, n: int) -> list[Unreadable]:
-        """At most `n` of those that cannot be read, each with the first `n` tags that it breaks."""
+        """Return at most `n` unreadable manifests, each with the first `n` affected tags."""
 
         def work(tx: Transaction) -> list[Unreadable]:
             return [
@@ -98,7 +103,7 @@ class Reading:
         return await self._db.read(work, patience=LONG)
 
     async def count(self) -> int:
-        """How many cannot be read, as far as is known."""
+        """Return the number of manifests recorded as unreadable."""
         return await self._db.read(unreadable.count)
 
 
@@ -116,7 +121,7 @@ def _look(tx: Transaction, last: int) -> list[_Look]:
 
 
 def _settle(tx: Transaction, now: Stored) -> bool:
-    """Note what is so of a manifest: whether it can be read."""
+    """Record whether a manifest can be read. Return whether it can."""
     readable = is_readable(now.raw, now.media_type, now.digest)
     settle = unreadable.forget if readable else unreadable.note
     settle(tx, now.repository_id, now.digest)
@@ -124,7 +129,7 @@ def _settle(tx: Transaction, now: Stored) -> bool:
 
 
 def is_readable(raw: bytes | None, media_type: str, digest: Digest) -> bool:
-    """Whether the bytes are those of the digest, and tell what they name."""
+    """Return whether the bytes match the digest and are a valid manifest."""
     if raw is None or Digest.of(raw, digest.algorithm) != digest:
         return False
     try:

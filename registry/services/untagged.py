@@ -1,6 +1,6 @@
-"""Whether manifests without a tag go: a setting, and rules for some repositories.
+"""Settings for untagged manifests: a default, and rules for repository patterns.
 
-Read by every command, so it imports nothing that is slow.
+Every command imports this module, so it must not import slow modules.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ Untagged = Literal["keep", "delete"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`[[gc.rules]]`: what happens to untagged manifests of the repositories of a pattern."""
+    """An entry of `[[gc.rules]]`: what happens to untagged manifests of matching repositories."""
 
     pattern: RepositoryPattern
     untagged: Untagged
@@ -25,13 +25,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class UntaggedRules:
-    """The first rule whose pattern matches decides, and else the default."""
+    """Rules for untagged manifests. The first matching rule decides, otherwise the default."""
 
     default: Untagged = "keep"
     rules: tuple[Rule, ...] = ()
 
     def go_in(self, name: str) -> bool:
-        """Whether untagged manifests of the repository go."""
+        """Return whether untagged manifests of the repository are deleted."""
         for rule in self.rules:
             if rule.pattern.matches(name):
                 return rule.untagged == "delete"
@@ -39,18 +39,18 @@ class UntaggedRules:
 
     @property
     def fingerprint(self) -> str:
-        """A text that is another one for other rules."""
+        """A hash that changes when the rules change."""
         written = repr((self.default, show_rules(self.rules)))
         return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
 def parse_rules(items: list[Any]) -> tuple[Rule, ...]:
-    """Read the tables of `[[gc.rules]]`; raise ConfigError, which names the place."""
+    """Parse the tables of `[[gc.rules]]`. Raises ConfigError with the location."""
     return tuple(_parse_rule(item, f"[{index}]") for index, item in enumerate(items))
 
 
 def show_rules(rules: tuple[Rule, ...]) -> list[dict[str, str]]:
-    """Write the tables again."""
+    """Return the rules as tables."""
     return [{"pattern": str(rule.pattern), "untagged": rule.untagged} for rule in rules]
 
 

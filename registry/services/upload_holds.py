@@ -1,8 +1,8 @@
-"""Holding upload sessions by their rows, for stores that cannot lock.
+"""Upload leases: exclusive use of upload sessions, for stores that cannot lock.
 
-A hold is a number that grows with each claim, the fencing token: whoever comes later makes every
-write of the former holder to the row fail. The lease beside it spares a live holder from that, and
-keeps one that is cut off from the database from sending bytes to the store for ever.
+Each claim of a session increments the claim number of its row, which is a fencing token: after a
+new claim, all writes of the previous holder to the row fail. A lease protects a live holder from
+being superseded. It also stops a holder that has lost the database from writing to the store.
 """
 
 import asyncio
@@ -23,41 +23,43 @@ from storage.errors import StagedBusyError
 logger = logging.getLogger(__name__)
 
 LEASE = 10.0
-"""Seconds after its last beat at which a holder counts as dead. Until then whoever goes on with the
-session waits, so it is short; the fence is what makes that safe.
+"""Seconds after its last heartbeat at which a holder counts as dead.
+
+Other requests of the session wait that long, so the lease is short. Fencing makes this safe.
 """
 
 BEAT = 3.0
-"""Seconds between beats."""
+"""Seconds between heartbeats."""
 
 LOOK = 0.1
-"""Seconds between two looks whether a holder is done, or dead."""
+"""Seconds between checks whether a holder has finished or died."""
 
 
 @dataclass(slots=True)
 class Hold:
-    """A claim, which another may follow."""
+    """A claim on an upload session, which a later claim may supersede."""
 
     record: Record
 
     over: bool = False
-    """To be set when the row is gone, so that it is not looked for."""
+    """Set by the caller when the row has been deleted, so that it is not released."""
 
     lost: bool = False
-    """Known at the end: whether another has claimed the session or ended it."""
+    """Set on exit: whether another claim has superseded this one or the session has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadHolds:
-    """Claims of this process."""
+    """Leases of this process on upload sessions."""
 
     database: Database
 
     @contextlib.asynccontextmanager
     async def hold(self, upload_id: str) -> AsyncIterator[Hold | None]:
-        """Hold the session's row; None: there is no such session. StagedBusyError if it is held by
-        one that shows life: of one that died nothing is seen until its lease is over, and that is
-        waited for, since clients like Docker give up at the first 409.
+        """Hold the lease of a session. Yields None if the session does not exist.
+
+        Raises StagedBusyError if another holder is alive. A dead holder is detected only when its
+        lease expires. This waits until then, because clients like Docker give up at the first 409.
         """
         row, asked = await self._claim_when_free(upload_id)
         if row is None:
@@ -74,7 +76,7 @@ class UploadHolds:
             hold.lost = not hold.over and not await lease.release()
 
     async def _claim_when_free(self, upload_id: str) -> tuple[UploadRow | None, float]:
-        """The row, and a moment before it was claimed; StagedBusyError as `hold`."""
+        """Return the claimed row, and a time before the claim. Raises StagedBusyError as `hold`."""
         begun = time.monotonic()
         first: Held | None = None
         while True:
@@ -100,10 +102,10 @@ class UploadHolds:
 
 
 class _Lease:
-    """A claimed row, held on to."""
+    """The lease of a claimed row, with heartbeats."""
 
     def __init__(self, database: Database, row: UploadRow, asked: float) -> None:
-        """`asked`: of `time.monotonic`, before the row was claimed."""
+        """Create the lease. `asked` is a time of `time.monotonic` before the claim."""
         self._db = database
         self._row = row
         self._until = asked + LEASE
@@ -134,7 +136,7 @@ class _Lease:
             raise StagedBusyError
 
     async def release(self) -> bool:
-        """Whether it was held until now, as far as can be told."""
+        """Release the lease. Return whether it was held until now, as far as is known."""
         row = self._row
         try:
             return await self._db.write(

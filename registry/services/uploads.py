@@ -1,4 +1,4 @@
-"""Upload sessions: bytes first, then rows. Design D2 and D3 give the order and the reasons."""
+"""Upload sessions. Bytes are written before rows; see designs D2 and D3 for the reasons."""
 
 import contextlib
 import uuid
@@ -35,10 +35,10 @@ from storage.staging import Staged, Staging
 from storage.stores import Stores
 
 _NOWHERE = RepositoryName("(moving)")
-"""No client can ask for a session of this repository: it is no name."""
+"""Internal repository of sessions that move blobs. Not a valid name, so clients cannot use it."""
 
 _RETRY = 60
-"""Seconds after which a principal with too many sessions may ask again."""
+"""Seconds after which a principal with too many sessions may retry."""
 
 __all__ = ["Chunk", "UploadRow", "Uploads"]
 
@@ -56,7 +56,7 @@ def _too_many(principal: Principal, most: int) -> TooManyRequestsError:
 
 
 class _PublishedError(UploadBusyError):
-    """The session's bytes are under their key, and its request has not linked them yet."""
+    """The session's bytes are published, but the completing request has not linked them yet."""
 
     def __init__(self, row: UploadRow) -> None:
         super().__init__("another request is completing this upload session")
@@ -64,7 +64,7 @@ class _PublishedError(UploadBusyError):
 
 
 class Uploads:
-    """A session is worth something only in its repository and to the principal that began it."""
+    """Upload sessions. A session is valid only in its repository and for its creator."""
 
     def __init__(
         self,
@@ -74,7 +74,10 @@ class Uploads:
         quotas: Quotas,
         most: int,
     ) -> None:
-        """`most`: sessions that a principal may have at once, 0 for any number."""
+        """Create the service.
+
+        `most` is the maximum number of sessions per principal; 0 is no limit.
+        """
         self._most = most
         self._db = database
         self._stores = stores
@@ -90,11 +93,11 @@ class Uploads:
         *,
         since: float | None = None,
     ) -> UploadRow:
-        """Begin a session. Nothing is created in the store until bytes come.
+        """Start a session. Nothing is created in the store until bytes arrive.
 
-        QuotaExceededError where none would fit, TooManyRequestsError for a principal that has too
-        many. `since`, of `time.monotonic`, here and below: when
-        the request came, which is bound by the quotas that there were by then.
+        `since`, here and below, is the arrival time of the request, from `time.monotonic`. Quotas
+        that existed at that time apply. Raises QuotaExceededError if a quota is full, and
+        TooManyRequestsError if the principal has too many sessions.
         """
         if await self._quotas.hold_for(name, since):
             room = await self._quotas.find_room(name)
@@ -108,7 +111,7 @@ class Uploads:
         def work(tx: Transaction) -> UploadRow:
             if most and uploads.count_of(tx, principal.name, most) >= most:
                 raise _too_many(principal, most)
-            # Kept: a removal at the same moment would take the session with it, unseen.
+            # Lock the repository row: a concurrent deletion would otherwise miss this session.
             repository = repositories.find(tx, name, keep=True)
             row = UploadRow(
                 id=str(uuid.uuid4()),
@@ -128,7 +131,10 @@ class Uploads:
         return await self._db.write(work, actor=principal.name)
 
     async def get(self, name: RepositoryName, principal: Principal, upload_id: str) -> UploadRow:
-        """The session; UploadUnknownError in another repository or for another principal."""
+        """Return the session.
+
+        Raises UploadUnknownError if it does not exist in this repository for this principal.
+        """
 
         def work(tx: Transaction) -> UploadRow | None:
             row = uploads.find(tx, upload_id)
@@ -150,9 +156,10 @@ class Uploads:
         *,
         since: float | None = None,
     ) -> UploadRow:
-        """Add a chunk; the session at its new offset, durable. A cut body keeps what arrived.
+        """Append a chunk. Return the session at its new, durable offset.
 
-        QuotaExceededError ends the session.
+        If the body is interrupted, the received bytes are kept. QuotaExceededError ends the
+        session.
         """
         limited = await self._quotas.hold_for(name, since)
         async with self._held(name, principal, upload_id) as (row, staged):
@@ -173,8 +180,9 @@ class Uploads:
         *,
         since: float | None = None,
     ) -> None:
-        """Add the last chunk, verify, publish, link. A wrong digest ends the session, and so does
-        QuotaExceededError.
+        """Append the last chunk, verify the digest, publish the bytes and link the blob.
+
+        DigestMismatchError and QuotaExceededError end the session.
         """
         limited = await self._quotas.hold_for(name, since)
         try:
@@ -183,23 +191,24 @@ class Uploads:
                 await self._link(published, digest, key, limited=limited)
                 staged.over = True
         except _PublishedError as error:
-            # By a request that was cut off before it came to link them, or is about to.
+            # Another request published the bytes. It was interrupted before linking, or is about to
+            # link.
             row = error.row
             if row.key is None or row.key != blob_key(digest, row.generation):
                 raise
             await self._link(row, digest, row.key, limited=limited)
 
     async def cancel(self, name: RepositoryName, principal: Principal, upload_id: str) -> None:
-        """End the session and free its bytes."""
+        """End the session and delete its bytes."""
         async with self._held(name, principal, upload_id) as (row, staged):
             await self._end(row, staged)
 
     async def move(self, blob: BlobRow, body: AsyncIterable[bytes], keep: float | None) -> bool:
-        """Copy a blob into the store of new blobs, and let its row name the copy; False if the row
-        has come to name other bytes meanwhile. The ones before stay for `keep` seconds; None: there
-        never were any.
+        """Copy a blob into the store of new blobs and point its row at the copy.
 
-        DigestMismatchError if `body` is not the blob; what reading it raises, StoreError.
+        Returns False if the row has changed in the meantime. The old bytes stay for `keep` seconds;
+        None means that there are none. Raises DigestMismatchError if `body` is not the blob, the
+        errors of reading `body`, and StoreError.
         """
         session = await self._begin(_NOWHERE, OPERATOR, blob.digest.algorithm)
         try:
@@ -209,27 +218,30 @@ class Uploads:
                 )
                 return await self._switch(copied, blob, key, keep)
         except BaseException:
-            # Else the job that expires sessions does it.
+            # If this fails, the expiry job ends the session.
             with contextlib.suppress(RegistryError, StoreError):
                 await self.cancel(_NOWHERE, OPERATOR, session.id)
             raise
 
     async def is_any_idle(self, before: int) -> bool:
-        """Whether `expire` would find any."""
+        """Return whether `expire` has work to do."""
         names = self._stores.names
         return bool(await self._db.read(lambda tx: uploads.list_idle(tx, names, before, 1)))
 
     async def expire(self, before: int) -> int:
-        """End sessions without activity since `before`, in microseconds; how many."""
+        """End a batch of sessions without activity since `before`. Return their number.
+
+        `before` is in microseconds.
+        """
         names = self._stores.names
         idle = await self._db.read(lambda tx: uploads.list_idle(tx, names, before, 100))
         return sum([await self._expire(row, before) for row in idle])
 
     async def _expire(self, idle: UploadRow, before: int) -> bool:
-        # A request is at it, so that it is not idle after all, or has ended it.
+        # Not idle after all: a request is using the session or has ended it.
         with contextlib.suppress(StagedBusyError, UploadUnknownError):
             async with self._claimed(idle) as staged:
-                # Look again: before the claim a request may have come and gone.
+                # Check again: a request may have used the session before the claim.
                 row = await self._db.read(lambda tx: uploads.find_idle(tx, idle.id, before))
                 if row is not None:
                     await self._end(row, staged)
@@ -237,7 +249,7 @@ class Uploads:
         return False
 
     async def recover(self) -> int:
-        """Remove staged bytes that no session owns: what a crash left between row and bytes."""
+        """Delete staged bytes without a session, which a crash has left. Return their number."""
         return sum([await self._recover(store.staging) for store in self._stores])
 
     async def _recover(self, staging: Staging) -> int:
@@ -257,11 +269,11 @@ class Uploads:
     async def _held(
         self, name: RepositoryName, principal: Principal, upload_id: str
     ) -> AsyncIterator[tuple[UploadRow, Staged]]:
-        """Hold the session for one request, at its acknowledged offset."""
+        """Hold the session for one request, resumed at its acknowledged offset."""
         found = await self.get(name, principal, upload_id)
         try:
             async with self._claimed(found) as staged:
-                # Read again: the session may have moved or ended before the claim.
+                # Read again: the session may have changed or ended before the claim.
                 try:
                     row = await self.get(name, principal, upload_id)
                 except UploadUnknownError:
@@ -270,7 +282,7 @@ class Uploads:
                 await self._resume(row, staged)
                 try:
                     yield row, staged
-                except StagedLostError as error:  # as a store says that finds it out late
+                except StagedLostError as error:  # the store detects the loss only now
                     await self._end(row, staged)
                     raise _unknown(upload_id) from error
                 except QuotaExceededError:
@@ -282,7 +294,7 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def _claimed(self, row: UploadRow) -> AsyncIterator[Staged]:
-        """Hold the staged bytes: by the store's lock, or else by the session's row."""
+        """Hold the staged bytes, by a lock of the store or a lease of the session's row."""
         staging = self._staging_of(row)
         if staging.locks:
             staged = await staging.claim(row.id)
@@ -307,8 +319,10 @@ class Uploads:
                 await self._disown(replace(row, claim=hold.record.claim), published)
 
     async def _disown(self, row: UploadRow, published: str | None) -> None:
-        """Doom what a hold put that was followed by another, or whose session ended meanwhile: who
-        came later may have doomed the same keys, and they may have been swept before bytes came.
+        """Queue deletion of keys written by a claim that was superseded or whose session has ended.
+
+        A later claim may have queued the same keys, and they may have been deleted before the bytes
+        arrived.
         """
         put = self._list_own(row)
         if published is not None and find_digest(published) is not None:
@@ -326,13 +340,17 @@ class Uploads:
         await self._db.write(work, actor=OPERATOR.name)
 
     async def _resume(self, row: UploadRow, staged: Staged) -> None:
-        """Go on at the acknowledged offset, unless the bytes are published already, or lost."""
+        """Resume at the acknowledged offset.
+
+        Raises _PublishedError if the bytes are already published, and UploadUnknownError if they
+        are lost.
+        """
         lost = False
         try:
             await staged.resume(row.offset, row.algorithm, row.prefix)
         except StagedLostError:
             lost = True
-        # An empty blob leaves as much behind when it is published as it had before.
+        # An empty blob has no staged bytes before or after publication, so that is no evidence.
         named = row.key if lost or row.offset == 0 else None
         if named is not None and await self._blobs.is_stored(row.store, named, row.offset):
             await staged.discard()
@@ -344,8 +362,8 @@ class Uploads:
     async def _publish(
         self, row: UploadRow, staged: Staged, chunk: Chunk, digest: Digest, *, limited: bool
     ) -> tuple[UploadRow, str]:
-        """Add the last chunk, verify, let the bytes appear; the row, and the key they are under."""
-        if not staged.sealed:  # else by a request that came no further
+        """Append the last chunk, verify and publish. Return the row and the key of the bytes."""
+        if not staged.sealed:  # otherwise an earlier request was interrupted here
             try:
                 await self._receive(row, staged, chunk, limited=limited)
             except (ClientGoneError, BodyStalledError):
@@ -355,7 +373,7 @@ class Uploads:
         row = self._renewed(row, digest)
         key = staged.key_for(blob_key(digest, row.generation))
         if staged.known_digest(digest.algorithm, row.prefix) is None:
-            # Reading them may let them appear.
+            # Reading the bytes may publish them, so the key needs an owner first.
             row = await self._name_key(row, staged, key, limited=limited)
         actual = await staged.digest(digest.algorithm, row.prefix)
         if actual != digest:
@@ -386,8 +404,11 @@ class Uploads:
             raise
 
     async def _acknowledge(self, row: UploadRow, staged: Staged, *, limited: bool) -> UploadRow:
-        """Make the new offset durable. The key named beside it saves `complete` a transaction:
-        Docker sends a blob in one PATCH, and its digest is then the prefix.
+        """Make the new offset durable. Return the new row.
+
+        If the store can lock, the row also gets the key for the digest so far, which saves
+        `complete` a transaction: Docker sends a blob in a single PATCH, so that digest is usually
+        the final one.
         """
         await staged.sync()
         row = self._renewed(row, None)
@@ -398,7 +419,7 @@ class Uploads:
     async def _name_key(
         self, row: UploadRow, staged: Staged, key: str, *, limited: bool
     ) -> UploadRow:
-        """Give the key its owner before bytes appear under it."""
+        """Record the key in the row before bytes appear under it."""
         if row.key == key:
             return row
         moved = self._moved(row, staged, key, staged.prefix())
@@ -410,8 +431,8 @@ class Uploads:
         return replace(row, offset=staged.offset, prefix=prefix, key=key, parts=state)
 
     async def _advance(self, row: UploadRow, moved: UploadRow, *, limited: bool) -> UploadRow:
-        """Write how far the session has moved; keys that it owned before and no more are doomed."""
-        # What this claim has put is in what is written, so that only earlier ones are left over.
+        """Save the progress of the session, and queue deletion of keys it no longer owns."""
+        # The new row covers the keys of this claim, so only keys of earlier claims remain.
         left = self._list_keys(replace(row, claim=row.claim - 1)) - self._list_keys(moved)
         if row.key not in {None, moved.key} and not self._staging_of(row).locks:
             left.add(str(row.key))
@@ -429,8 +450,9 @@ class Uploads:
         return moved
 
     def _renewed(self, row: UploadRow, digest: Digest | None) -> UploadRow:
-        """The row, for bytes that are not to be published as an earlier request tried: the key that
-        it named is doomed and must never be used again.
+        """Return the row with a fresh generation if an earlier request tried another digest.
+
+        The key of that attempt is queued for deletion and must never be used again.
         """
         named = find_digest(row.key) if row.key is not None else None
         if named in {None, digest} or self._staging_of(row).locks:
@@ -438,28 +460,34 @@ class Uploads:
         return replace(row, generation=new_generation())
 
     def _list_own(self, row: UploadRow) -> set[str]:
-        """The keys of staged bytes that only the holder of this very claim may have put."""
+        """Return the keys of staged bytes that only the holder of this claim may have written."""
         bare = replace(row, parts=None)
         return self._list_keys(bare) - self._list_keys(replace(bare, claim=row.claim - 1))
 
     def _list_keys(self, row: UploadRow) -> set[str]:
-        """The keys that only the session's row knows."""
+        """Return the keys that only the session's row refers to."""
         return self._staging_of(row).list_keys(row.id, row.parts or "", row.claim)
 
     def _staging_of(self, row: UploadRow) -> Staging:
-        """Where the session's bytes are; StoreUnavailableError if that store is not open."""
+        """Return the staging area of the session.
+
+        Raises StoreUnavailableError if the session's store is not open.
+        """
         return self._stores.get(row.store).staging
 
     async def _end(self, row: UploadRow, staged: Staged) -> None:
-        """End a held session with its bytes."""
+        """End a held session and delete its bytes."""
         staged.over = await self._forget(row)
         await staged.discard()
 
     async def _forget(self, row: UploadRow) -> bool:
-        """End a session: the keys that it named may have bytes and are doomed. Whether it was."""
+        """End a session, and queue deletion of its keys, which may have bytes.
+
+        Returns False if the session no longer exists or another claim has superseded this one.
+        """
 
         def work(tx: Transaction) -> bool:
-            # As it is now: the store has written to it since it was read.
+            # Read the current row: the store has written to it since.
             now = uploads.find(tx, row.id, lock=True)
             if now is None or not uploads.delete(tx, row.id, row.claim):
                 return False
@@ -470,19 +498,20 @@ class Uploads:
         return await self._db.write(work, actor=OPERATOR.name, frees=True)
 
     async def _link(self, row: UploadRow, digest: Digest, key: str, *, limited: bool) -> None:
-        """Make published bytes a blob of the repository, and the session's row go with it."""
+        """Turn published bytes into a blob of the repository, and delete the session."""
         blob = BlobRow(digest, row.offset, row.store, key, BlobState.LIVE)
         rest = self._list_keys(row) - {key}
         before = await self._db.read(lambda tx: blobs.find_anywhere(tx, blob.digest))
         broken = before.key if before and not await self._blobs.is_whole(before) else None
 
         def work(tx: Transaction) -> None:
-            # First the repository: who removes it has it alone, and then sets its sessions free.
+            # Lock the repository first. A deletion locks it exclusively before it detaches
+            # sessions.
             repository = repositories.ensure(tx, row.repository)
             session = uploads.find(tx, row.id, lock=True)
             linked = blobs.find(tx, row.repository, blob.digest)
             if session is None and linked is not None and linked.key != broken:
-                return  # another request of the session was faster
+                return  # another request of the session has linked the blob
             if session is None or not _belongs(session, repository):
                 raise _unknown(row.id)
             if not uploads.delete(tx, row.id, row.claim):
@@ -493,7 +522,7 @@ class Uploads:
                 if stored is not None:
                     doomed.insert(tx, stored.store, stored.key, "replaced by a push")
             else:
-                # The bytes are there already, whole. One copy is enough.
+                # An intact copy exists, so this one is not needed.
                 doomed.insert(tx, blob.store, blob.key, "duplicate upload")
             blobs.link(tx, repository, blob.digest)
             if limited:
@@ -508,7 +537,7 @@ class Uploads:
             raise
 
     async def _switch(self, row: UploadRow, blob: BlobRow, key: str, keep: float | None) -> bool:
-        """Let the blob's row name published bytes, and the session's row go with it."""
+        """Point the blob's row at the published bytes, and delete the session."""
         rest = self._list_keys(row) - {key}
 
         def work(tx: Transaction) -> bool:
@@ -523,7 +552,7 @@ class Uploads:
                 return False
             blobs.put(tx, replace(blob, store=row.store, key=key, state=BlobState.LIVE))
             if keep is not None:
-                # Whoever has read the row before is still going to read there.
+                # Readers that have read the old row still read from the old key.
                 until = tx.now + int(keep * 1_000_000)
                 doomed.insert(tx, blob.store, blob.key, "moved", not_before=until)
             return True
@@ -532,6 +561,6 @@ class Uploads:
 
 
 def _belongs(row: UploadRow, repository: repositories.RepositoryRow | None) -> bool:
-    """Whether the repository is the one that the session began in, or was born since."""
+    """Return whether the repository is the session's own, or was created after the session."""
     generation = repository.generation if repository else None
     return row.repository_generation in {None, generation}

@@ -1,4 +1,4 @@
-"""Usage: who has how many bytes, and what deleting would free."""
+"""Storage usage of repositories, tags and namespaces, and the bytes that deletions would free."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = ["Freed", "Report", "Share", "Stored", "Usage"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Those that have most, the largest first."""
+    """Usage report. Lists are sorted by size, largest first."""
 
     stored: Stored
     repositories: list[Share]
@@ -27,13 +27,13 @@ class Report:
 
 
 class Usage:
-    """Looks at everything; nobody waits for it."""
+    """Usage reports. Their queries scan the whole registry."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     async def report(self, n: int) -> Report:
-        """What there is, with the `n` largest of each kind."""
+        """Return the totals, with the `n` largest entries of each kind."""
 
         def work(tx: Transaction) -> Report:
             return Report(
@@ -46,9 +46,9 @@ class Usage:
         return await self._db.read(work, patience=LONG)
 
     async def measure_freed(self, gone: Collection[tuple[RepositoryName, Tag]]) -> Freed:
-        """What would go if these tags went, and what nothing refers to then with them.
+        """Return what deleting these tags, and everything only they need, would free.
 
-        RepositoryUnknownError, ManifestUnknownError for a tag that is not there.
+        Raises RepositoryUnknownError, and ManifestUnknownError for a tag that does not exist.
         """
 
         def work(tx: Transaction) -> Freed:

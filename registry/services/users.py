@@ -1,4 +1,4 @@
-"""Users: people with a name and a password."""
+"""User accounts with names and passwords."""
 
 import re
 from collections.abc import Iterable
@@ -24,9 +24,9 @@ from registry.metadata.users import UserRow
 __all__ = ["Imported", "UserRow", "Users", "find_user_or_raise"]
 
 _MOST_REFUSED = 1000
-"""Lines of a file that an error names."""
+"""Maximum number of rejected lines in an error message."""
 
-# A cost above 15 would keep a thread busy for seconds at each try.
+# A bcrypt cost above 15 would block a thread for seconds per attempt.
 _HTPASSWD = re.compile(r"(?P<name>[^:]+):(?P<hash>\$2[aby]\$(0[4-9]|1[0-5])\$[./A-Za-z0-9]{53})")
 
 
@@ -39,8 +39,9 @@ def find_user_or_raise(tx: Transaction, name: str, *, lock: bool = False) -> Use
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of an htpasswd file: names added, names that were there already, and what is
-    wrong with the lines that were left out.
+    """Result of an htpasswd import.
+
+    It contains the added names, the names that already existed, and the reasons for skipped lines.
     """
 
     added: list[str]
@@ -49,7 +50,7 @@ class Imported:
 
 
 class Users:
-    """Adding, changing and removing users."""
+    """Management of users."""
 
     def __init__(self, database: Database, keyring: Keyring, passwords: Passwords) -> None:
         self._db = database
@@ -60,24 +61,24 @@ class Users:
         return await self._db.read(users.is_any)
 
     async def list_page(self, n: int, last: str = "") -> list[UserRow]:
-        """At most `n` users after `last`, by name."""
+        """Return at most `n` users after `last`, ordered by name."""
         return await self._db.read(lambda tx: users.list_page(tx, n, last))
 
     async def get(self, name: str) -> UserRow:
-        """The user; NotFoundError."""
+        """Return the user. Raises NotFoundError."""
         return await self._db.read(lambda tx: find_user_or_raise(tx, name))
 
     async def add(
         self, name: str, password: str | None, actor: Actor, *, admin: bool = False
     ) -> UserRow:
-        """Add a user, without a password one that only has tokens.
+        """Add a user. Without a password, the user can only use tokens.
 
         Raises AccountNameInvalidError, PasswordInvalidError, ConflictError.
         """
         parse_new_user_name(name)
         if password is not None:
             require_usable(password)
-        await self._keyring.prepare()  # from the first user on there are sign-ins
+        await self._keyring.prepare()  # the first user makes sign-ins possible
         stored = None if password is None else await self._passwords.hash(password)
 
         def work(tx: Transaction) -> UserRow:
@@ -89,7 +90,7 @@ class Users:
         return await self._db.write(work, actor=actor.name)
 
     async def add_first_admin(self, name: str, password: str) -> bool:
-        """Add an admin if there is no user; whether one was added.
+        """Add an admin if there are no users. Return whether one was added.
 
         Raises AccountNameInvalidError, PasswordInvalidError.
         """
@@ -101,7 +102,7 @@ class Users:
         stored = await self._passwords.hash(password)
 
         def work(tx: Transaction) -> bool:
-            tx.lock_name("admins")  # replicas start at the same moment
+            tx.lock_name("admins")  # replicas may start at the same time
             if users.is_any(tx) or not _insert(tx, name, stored, admin=True):
                 return False
             note(tx, Actor(OPERATOR.name), Event.USER_ADD, name, admin=True, first=True)
@@ -112,10 +113,10 @@ class Users:
     async def import_htpasswd(
         self, lines: Iterable[str], actor: Actor, *, skip: bool = False
     ) -> Imported:
-        """Add the users of an htpasswd file (`htpasswd -B`), all or none; those there stay.
+        """Add the users of an htpasswd file (`htpasswd -B`), all or none.
 
-        `skip`: leave out the lines that cannot be imported, and add the others. Raises
-        InputInvalidError, which names all such lines.
+        Existing users are unchanged. With `skip`, lines that cannot be imported are skipped.
+        Without it, raises InputInvalidError, which lists them.
         """
         found: list[tuple[str, str]] = []
         refused: list[str] = []
@@ -140,7 +141,7 @@ class Users:
         return await self._db.write(work, actor=actor.name)
 
     async def set_password(self, name: str, password: str, actor: Actor) -> None:
-        """Set another password. All that was signed in with the old one ends.
+        """Set a new password. Tokens obtained by signing in with the old one become invalid.
 
         Raises NotFoundError, PasswordInvalidError.
         """
@@ -156,9 +157,9 @@ class Users:
     async def change(
         self, name: str, actor: Actor, *, disabled: bool | None = None, admin: bool | None = None
     ) -> UserRow:
-        """Shut a user out or let her in again, make her an admin or not.
+        """Enable or disable a user, or grant or revoke the admin role.
 
-        NotFoundError; ConflictError for the last admin, who stays one.
+        Raises NotFoundError, and ConflictError if the change would leave no admin.
         """
 
         def work(tx: Transaction) -> UserRow:
@@ -179,8 +180,10 @@ class Users:
         return await self._db.write(work, actor=actor.name)
 
     async def remove(self, name: str, actor: Actor) -> None:
-        """Remove a user with her tokens and grants. NotFoundError; ConflictError for the last one:
-        without users the registry would be open to everybody again, and for the last admin.
+        """Remove a user with their tokens and grants.
+
+        Raises NotFoundError, and ConflictError for the last user or the last admin. Without users,
+        the registry would be open to everybody.
         """
 
         def work(tx: Transaction) -> None:
@@ -199,10 +202,11 @@ class Users:
 
 
 def _insert(tx: Transaction, name: str, stored: str | None, *, admin: bool) -> bool:
-    """Add a user who inherits nothing from others of the name; False if there is one now.
+    """Insert a user without inheriting grants of a previous user of that name.
 
-    Repositories that are below the name already are not hers, also where users own what is below
-    their names: somebody else left them.
+    Returns False if the user exists. Repositories that already exist below the name belong to
+    somebody else, so the user does not own that namespace, even where users own the namespace of
+    their name.
     """
     namespace = not repositories.list_names(tx, 1, "", [Region(f"{name}/")])
     if not users.insert(tx, name, stored, admin=admin, namespace=namespace):
@@ -218,7 +222,7 @@ def _tell_refused(refused: list[str]) -> str:
 
 
 def _require_other_admin(tx: Transaction, user: UserRow) -> None:
-    """Raise ConflictError if nobody else could administer the registry from elsewhere."""
+    """Raise ConflictError if no other user could administer the registry remotely."""
     if user.admin and not user.disabled and not users.is_other_admin(tx, user):
         raise ConflictError(
             f"{user.name} is the last admin; make somebody else one first: "
@@ -227,12 +231,12 @@ def _require_other_admin(tx: Transaction, user: UserRow) -> None:
 
 
 def _read_entry(line: str) -> list[tuple[str, str]]:
-    """Read the user of a line, if it has one; InputInvalidError."""
+    """Return the user on a line as a list of at most one item. Raises InputInvalidError."""
     text = line.strip()
     if not text or text.startswith("#"):
         return []
     match = _HTPASSWD.fullmatch(text)
     if match is None:
-        # The line may hold a hash that is easy to break: it is not repeated.
+        # Do not repeat the line: it may contain a weak hash.
         raise InputInvalidError("not NAME:BCRYPT with a cost of 4 to 15; make it with: htpasswd -B")
     return [(parse_new_user_name(match["name"]), match["hash"])]

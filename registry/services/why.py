@@ -1,4 +1,4 @@
-"""Why something is kept: every path to it from a tag, and whatever else lets it stay."""
+"""Explanations why content is retained: all paths to it from tags, holds and other retainers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,21 +28,25 @@ from storage.keys import blob_key
 from storage.stores import Stores
 
 MOST = 1000
-"""Paths that are shown."""
+"""Maximum number of paths."""
 
 MOST_STEPS = 20_000
-"""Steps of all paths that are shown: one path may lead over thousands of subjects."""
+"""Maximum number of steps in all paths. One path may have thousands of subjects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a path. `kind`: a `tag`, or the `index`, `subject` or `manifest` that refers to the
-    next step. Where a path begins without a tag, it is why that stays all the same.
+    """A step of a path to retained content.
 
-    `hold`: somebody holds the next step, for the reason that is the name; `rule`: untagged
-    manifests are kept in the repository; `grace`: it may go at `until`, in microseconds;
-    `unreadable`: a manifest of the repository cannot be read; `unqueued`: it was there before the
-    queue was, and is not in it yet; `nothing`: it goes as soon as it is its turn.
+    `kind` is `tag`, or `index`, `subject` or `manifest` for a manifest that refers to the next
+    step. The first step of a path without a tag gives the reason why the content is retained:
+
+    - `hold`: the next step has a hold. `name` is the reason of the hold.
+    - `rule`: untagged manifests are kept in the repository.
+    - `grace`: the grace period lasts until `until`, in microseconds.
+    - `unreadable`: a manifest of the repository cannot be read.
+    - `unqueued`: the content is older than the queue and has not been backfilled.
+    - `nothing`: the content is deleted in one of the next runs.
     """
 
     kind: str
@@ -53,7 +57,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An upload session that has the very bytes."""
+    """An upload session that contains the same bytes."""
 
     id: str
     repository: str
@@ -62,8 +66,9 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A key of the blob whose bytes are to be removed, not before so many microseconds. `held`: not
-    while a backup is made.
+    """A pending deletion of a key of the blob.
+
+    `not_before` is in microseconds. `held` is set while a backup blocks deletions.
     """
 
     store: str
@@ -74,7 +79,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Each path begins with what keeps all of it. `more`: there are others."""
+    """The paths to the content, and its upload sessions and pending deletions.
+
+    Each path starts with the retainer. `more` is set if there are further paths.
+    """
 
     digest: Digest
     paths: list[list[Step]]
@@ -84,7 +92,7 @@ class Explanation:
 
 
 class Why:
-    """Answers people."""
+    """Explanations why content is retained."""
 
     def __init__(self, database: Database, stores: Stores, rules: GcRules) -> None:
         self._db = database
@@ -92,7 +100,10 @@ class Why:
         self._rules = rules
 
     async def explain(self, digest: Digest) -> Explanation:
-        """Why the blob or manifest is kept; NotFoundError if there is no such thing at all."""
+        """Return why the blob or manifest is retained.
+
+        Raises NotFoundError if it does not exist.
+        """
         return await self._db.read(lambda tx: self._explain(tx, digest), patience=LONG)
 
     def _explain(self, tx: Transaction, digest: Digest) -> Explanation:
@@ -135,9 +146,9 @@ class Why:
     def _list_paths(
         self, tx: Transaction, kind: Kind, repository: RepositoryRow, digest: Digest
     ) -> Iterator[list[Step]]:
-        """The paths to the manifest or link."""
+        """Yield the paths to the manifest or link."""
         name = str(repository.name)
-        # Not by recursion: a chain of subjects may be longer than the stack is deep.
+        # Iterative, because a chain of subjects may be longer than the recursion limit.
         waiting: list[tuple[Kind, Digest, list[Step]]] = [(kind, digest, [])]
         while waiting:
             kind, digest, below = waiting.pop()
@@ -154,7 +165,7 @@ class Why:
     def _find_root(
         self, tx: Transaction, kind: Kind, repository: RepositoryRow | None, digest: Digest
     ) -> Step:
-        """Why something stays that nothing refers to."""
+        """Return why content that nothing refers to is retained."""
         home = repository.id if repository is not None else NOWHERE
         name = str(repository.name) if repository is not None else ""
 
