@@ -1,1 +1,1 @@
-"""Background work: claimed by a lease, resumable, idempotent."""
+"""Background jobs: claimed by a lease, resumable, idempotent."""

@@ -1,4 +1,4 @@
-"""The jobs there are."""
+"""The background jobs and their schedule."""
 
 from registry import clock
 from registry.jobs.runner import Job
@@ -14,9 +14,9 @@ SCRUB_EVERY = 60.0
 HEAL_EVERY = 10.0
 
 SCRUB = "scrub"
-"""The job that the command of this name does as well."""
+"""Name of the job. The command `scrub` takes the same lease."""
 RETAIN_EVERY = 30.0
-"""Seconds between two looks whether a run is due."""
+"""Seconds between checks whether a run is due."""
 COUNT_EVERY = 2.0
 
 
@@ -28,7 +28,7 @@ def list_jobs(
     audit_keep: float,
     gc_interval: float,
 ) -> list[Job]:
-    """All jobs; `upload_expiry` in seconds without activity, the others in seconds."""
+    """Return all jobs. Durations are in seconds; `upload_expiry` counts from the last activity."""
 
     def before() -> int:
         return clock.now() - int(upload_expiry * 1_000_000)
@@ -64,5 +64,5 @@ def list_jobs(
 
 
 def find_healing(registry: Registry) -> Job:
-    """The job that heals what was found damaged, which `moorage scrub run` does as well."""
+    """Return the healing job, which `moorage scrub run` also runs."""
     return Job("healing", HEAL_EVERY, registry.healing.is_due, registry.healing.run)

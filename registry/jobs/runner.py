@@ -1,4 +1,4 @@
-"""Runs jobs beside the server: each on one process at a time, again and again."""
+"""The runner of background jobs in the server. Each job runs in one process at a time."""
 
 import asyncio
 import contextlib
@@ -14,24 +14,27 @@ from registry.services.leases import Leases
 logger = logging.getLogger(__name__)
 
 LEASE = 30.0
-"""Seconds after which another process may take over a job whose process died."""
+"""Seconds after which another process may take over the job of a dead process."""
 
 BEAT = 10.0
-"""Seconds between two extensions of the lease of a job that runs."""
+"""Seconds between extensions of the lease of a running job."""
 
 LONGEST_PAUSE = 300.0
-"""Seconds between attempts of a job that keeps failing, at the most."""
+"""Maximum number of seconds between attempts of a failing job."""
 
 PATIENCE = 3.0
-"""Seconds for running pieces of work to end when the process is told to."""
+"""Seconds that running work has to finish on shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`run` does a bounded piece of work and says how much it did; it is called until that is 0.
+    """A background job.
 
-    `is_due` is a cheap look, so that idle processes write no leases. `interval` in seconds.
-    A piece may be cut off, by kill -9 or by the end of its lease: the next one goes on.
+    `run` does a bounded amount of work and returns how much it did. It is called until it returns
+    0. It may be interrupted at any point, by kill -9 or the loss of the lease, and the next call
+    continues.
+
+    `is_due` is a cheap check, so that idle processes write no leases. `interval` is in seconds.
     """
 
     name: str
@@ -41,7 +44,7 @@ class Job:
 
 
 class Runner:
-    """The jobs of this process."""
+    """The runner of the jobs of this process."""
 
     def __init__(self, leases: Leases, jobs: list[Job]) -> None:
         self._leases = leases
@@ -54,7 +57,7 @@ class Runner:
         self._tasks = [asyncio.create_task(self._repeat(job), name=job.name) for job in self._jobs]
 
     async def stop(self) -> None:
-        """Let running pieces of work end, or end them; give the leases back."""
+        """Wait for running work, cancel it after a timeout, and release the leases."""
         self._stopping.set()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=PATIENCE)
@@ -69,15 +72,16 @@ class Runner:
                 await self.run(job)
                 pause = job.interval
             except Exception:
-                # A job must outlive every failure of the database and the store.
+                # A job must survive all failures of the database and the store.
                 pause = min(pause * 2, LONGEST_PAUSE)
                 logger.exception("job %s failed; next attempt in %.0f s", job.name, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def run(self, job: Job) -> None:
-        """Run a job that is due until it has nothing to do, unless another process does; what it
-        raises.
+        """Run a due job until it has no work left, unless another process runs it.
+
+        Raises the errors of the job.
         """
         if not await job.is_due():
             return
@@ -89,7 +93,7 @@ class Runner:
             try:
                 done = await self._hold(job, asyncio.ensure_future(job.run()), claimed)
             except BaseException:
-                # What fails here may be done elsewhere.
+                # Another process may succeed where this one fails.
                 with contextlib.suppress(DatabaseUnavailableError):
                     await self._leases.release(job.name, self._holder)
                 raise
@@ -101,7 +105,10 @@ class Runner:
                 return
 
     async def _hold(self, job: Job, work: asyncio.Future[int], claimed: float) -> int:
-        """Keep the lease while `work` runs, and end it where the lease is lost; what it did."""
+        """Extend the lease while `work` runs, and return its result.
+
+        Cancels the work if the lease is lost, and returns 0.
+        """
         try:
             while not (await asyncio.wait([work], timeout=BEAT))[0]:
                 asked = time.monotonic()
