@@ -1,1 +1,1 @@
-"""The field's vocabulary as pure values: names, references, descriptors, manifests. No I/O."""
+"""OCI concepts as values without I/O: names, references, descriptors, manifests."""

@@ -1,4 +1,4 @@
-"""Descriptors: how one document names content, by type, digest and size.
+"""Descriptors: references to content by media type, digest and size.
 
 Source: OCI image-spec descriptor.md.
 """
@@ -12,12 +12,12 @@ from registry.oci.documents import Fields, annotations_of, media_type_of, object
 from storage.digest import Digest, DigestInvalidError
 
 MAX_SIZE = 2**63 - 1
-"""The specification's int64: Go clients and SQL rows hold nothing larger."""
+"""Maximum of the specification's int64, and of integers in Go clients and SQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest says of a piece of content. The size is a claim that nobody has compared."""
+    """A reference to content in a manifest. The size is as stated, not verified."""
 
     media_type: str
     digest: Digest
@@ -27,7 +27,7 @@ class Descriptor:
 
     @classmethod
     def parse(cls, value: object, where: str) -> Self:
-        """Read the JSON value found at `where`; raise ManifestInvalidError naming that place."""
+        """Parse a JSON value. Raises ManifestInvalidError with the location `where`."""
         fields = object_of(value, where)
         media_type = media_type_of(fields, "mediaType", where)
         if media_type is None:

@@ -1,4 +1,4 @@
-"""JSON documents read strictly: what two readers could understand differently is refused.
+"""Strict parsing of JSON documents: rejects what two parsers could read differently.
 
 Sources: RFC 8259 for JSON, RFC 6838 section 4.2 for the length of a media type.
 """
@@ -16,13 +16,13 @@ Fields = Mapping[str, object]
 
 MAX_MEDIA_TYPE = 255
 MAX_CONTAINERS = 100_000
-"""Objects and arrays in a document: one of them takes up to a hundred times its text in memory."""
+"""Maximum number of objects and arrays. Each may take 100 times its text size in memory."""
 MAX_STRINGS = 500_000
-"""Strings in a document, names of fields included."""
+"""Maximum number of strings, including keys."""
 MAX_DEPTH = 200
-"""Objects and arrays within each other."""
+"""Maximum nesting depth of objects and arrays."""
 
-# Never fails at a quote, also where a string does not end, and so never looks at a byte twice.
+# The match succeeds at every quote, even for an unterminated string, so no byte is scanned twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -30,8 +30,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_document(raw: bytes) -> Fields:
-    """Read the JSON object that `raw` is; raise ManifestInvalidError for anything else."""
-    # RFC 8259 lets a reader skip the mark; one that does and one that does not see two documents.
+    """Parse a JSON object. Raises ManifestInvalidError for anything else."""
+    # RFC 8259 allows parsers to ignore the mark, so two parsers could read two different documents.
     if raw.startswith(codecs.BOM_UTF8):
         raise ManifestInvalidError("the manifest starts with a byte order mark")
     _check_structure(raw)
@@ -49,10 +49,10 @@ def read_document(raw: bytes) -> Fields:
 
 
 def _check_structure(raw: bytes) -> None:
-    """Refuse too many or too deeply nested values before any of them is built."""
+    """Reject documents with too many or too deeply nested values before parsing them."""
     if raw.count(b'"') - raw.count(b'\\"') > 2 * MAX_STRINGS:
         raise ManifestInvalidError(f"the manifest holds more than {MAX_STRINGS} JSON strings")
-    # Brackets within strings count here, so this only tells the common case apart.
+    # Brackets in strings count here as well, so this only short-cuts the common case.
     if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return
     brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
@@ -76,7 +76,7 @@ def object_of(value: object, where: str) -> Fields:
 
 
 def list_of(fields: Fields, key: str) -> list[object]:
-    """Return a list; null and absent are the empty one, because Go writes an empty list as null."""
+    """Return a list. Null and absent count as empty, because Go writes an empty list as null."""
     value = fields.get(key)
     if value is None:
         return []
@@ -86,13 +86,14 @@ def list_of(fields: Fields, key: str) -> list[object]:
 
 
 def media_type_of(fields: Fields, key: str, where: str = "") -> str | None:
-    """Return a type, or None where there is none: absent, null and "" are one to a Go client."""
+    """Return a media type, or None. Absent, null and "" are the same to a Go client."""
     value = fields.get(key)
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise ManifestInvalidError(f"{_place(where, key)} must be a string")
-    # Only what rows and headers cannot hold: a stricter grammar would refuse artifacts in use.
+    # Only reject what rows and headers cannot hold. A strict grammar would reject existing
+    # artifacts.
     if len(value) > MAX_MEDIA_TYPE or _CONTROL.search(value):
         raise ManifestInvalidError(f"{_place(where, key)} is not a media type")
     return _as_unicode(value)
@@ -116,7 +117,7 @@ def _place(where: str, key: str) -> str:
 
 
 def _as_unicode(text: str) -> str:
-    """Replace lone surrogates, which JSON can escape and UTF-8 cannot carry, as Go clients do."""
+    """Replace lone surrogates, which JSON can escape but UTF-8 cannot encode, as Go clients do."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 

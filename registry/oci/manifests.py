@@ -1,4 +1,4 @@
-"""Manifests: the raw bytes, which are the truth, and what the registry reads in them.
+"""Manifests: the raw bytes, which are authoritative, and the fields that the registry uses.
 
 Sources: OCI image-spec manifest.md and image-index.md; Docker's image manifest specification v2.2.
 """
@@ -31,7 +31,7 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 SCHEMA_VERSION = 2
 
 LARGE = 256 * 1024
-"""Bytes of manifests of which one is parsed at a time: the JSON values of 4 MiB take 100 MiB."""
+"""Size in bytes from which manifests are parsed one at a time: 4 MiB take 100 MiB when parsed."""
 
 _one_large = threading.Lock()
 
@@ -41,7 +41,7 @@ _SCHEMA1_MESSAGE = (
 
 
 class Kind(Enum):
-    """Whether a manifest names the parts of one image or artifact, or a list of manifests."""
+    """Whether a manifest describes one image or artifact, or a list of manifests."""
 
     IMAGE = "image manifest"
     INDEX = "index"
@@ -49,10 +49,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest that keeps the content rules. Only `parse_manifest` makes one from outside.
+    """A valid manifest. Untrusted bytes must go through `parse_manifest`.
 
-    `artifact_type` is the effective one, by which referrers are filtered: an image without one
-    of its own has its config's media type, an index without one has none.
+    `artifact_type` is the effective type, by which referrers are filtered. Without an own type, an
+    image has the media type of its config, and an index has none.
     """
 
     raw: bytes = field(repr=False)
@@ -67,14 +67,15 @@ class Manifest:
 
     @property
     def distributable_layers(self) -> tuple[Descriptor, ...]:
-        """The layers that must be present; clients do not push the others."""
+        """The layers that must exist. Clients do not push the others."""
         return tuple(layer for layer in self.layers if layer.media_type not in NON_DISTRIBUTABLE)
 
 
 def parse_manifest(raw: bytes, content_type: str | None) -> Manifest:
-    """Read a manifest announced as `content_type`.
+    """Parse a manifest with this Content-Type.
 
-    Raise ManifestTooLargeError above the limit, ManifestInvalidError for what is no manifest.
+    Raises ManifestTooLargeError above the size limit, and ManifestInvalidError for an invalid
+    manifest.
     """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise ManifestTooLargeError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes")
@@ -109,7 +110,7 @@ def _parse(raw: bytes, content_type: str | None) -> Manifest:
 
 
 def _decide_type(fields: Fields, content_type: str | None) -> str:
-    """Return the announced type, else the body's own, else the one its shape shows."""
+    """Return the type from Content-Type, or else from `mediaType`, or else from the structure."""
     announced = normalize(content_type or "")
     own = media_type_of(fields, "mediaType")
     for media_type in (announced, own):
@@ -132,7 +133,7 @@ def _check_known(media_type: str) -> None:
 
 
 def _type_of_shape(fields: Fields) -> str:
-    # Docker's types require mediaType in the body, so a body without one is OCI's.
+    # Docker types require mediaType in the body, so a body without it is an OCI one.
     return OCI_INDEX if "manifests" in fields else OCI_MANIFEST
 
 
@@ -145,7 +146,7 @@ def _check_version(fields: Fields) -> None:
 
 
 def _check_shape(fields: Fields, kind: Kind) -> None:
-    """Refuse a body without its kind's key or with the other's, be it null; so does containerd."""
+    """Reject a body that lacks its kind's key or has the other's, even null, as containerd does."""
     required, foreign = {
         Kind.IMAGE: ("config", ("manifests",)),
         Kind.INDEX: ("manifests", ("config", "layers")),

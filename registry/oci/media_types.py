@@ -1,4 +1,4 @@
-"""The media types that the registry tells apart. All others are opaque to it.
+"""Media types that the registry distinguishes. All others are opaque.
 
 Sources: OCI image-spec media-types.md; Docker's image manifest specifications v2.1 and v2.2.
 """
@@ -18,7 +18,7 @@ SCHEMA1_TYPES = frozenset(
         "application/vnd.docker.distribution.manifest.v1+prettyjws",
     }
 )
-"""Known by name only to refuse them with a message that says so."""
+"""Known only so that they can be rejected with a clear message."""
 
 NON_DISTRIBUTABLE = frozenset(
     {
@@ -28,9 +28,9 @@ NON_DISTRIBUTABLE = frozenset(
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     }
 )
-"""Layers that clients do not push, so that a manifest may name them without their bytes."""
+"""Layers that clients do not push, so a manifest may refer to them without their bytes."""
 
 
 def normalize(content_type: str) -> str:
-    """Return the bare type of a Content-Type header: no parameters, lower case."""
+    """Return the media type of a Content-Type header, without parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()

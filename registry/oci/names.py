@@ -11,15 +11,15 @@ from registry.errors import NameInvalidError
 
 MAX_LENGTH = 255
 
-# Each choice is settled by the next character and the repetitions are possessive,
-# so that no text makes the match slow.
+# Each choice is determined by the next character and the repetitions are possessive, so that no
+# text makes matching slow.
 _COMPONENT = r"[a-z0-9]++(?:(?:\.|_{1,2}+|-++)[a-z0-9]++)*+"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*+")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class RepositoryName:
-    """A namespace of content, such as `team/app`. Only `parse` makes one from outside."""
+    """A repository name, such as `team/app`. Untrusted text must go through `parse`."""
 
     value: str
 
@@ -39,12 +39,12 @@ class RepositoryName:
 
 
 def is_repository_name(text: str) -> bool:
-    """Return whether a text can be a repository name, or the beginning of one."""
+    """Return whether a text can be a repository name, or the first components of one."""
     return len(text) <= MAX_LENGTH and _NAME.fullmatch(text) is not None
 
 
 def list_patterns(name: str) -> list[str]:
-    """All patterns that speak of the repository, as `registry/auth/patterns.py` writes them."""
+    """Return all patterns that match the repository, as `registry/auth/patterns.py` writes them."""
     patterns = [name, "**"]
     parent, _, _ = name.rpartition("/")
     patterns.append(f"{parent}/*" if parent else "*")

@@ -15,7 +15,7 @@ _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tag:
-    """A movable name of one manifest in a repository. Only `parse` makes one from outside."""
+    """A mutable name of one manifest in a repository. Untrusted text must go through `parse`."""
 
     value: str
 
@@ -36,5 +36,8 @@ Reference = Tag | Digest
 
 
 def parse_reference(text: str) -> Reference:
-    """Read a tag or a digest; a colon, which no tag has, decides. Raise the error of that type."""
+    """Parse a tag or a digest. Raises TagInvalidError or DigestInvalidError.
+
+    Text with a colon is parsed as a digest, because no tag contains one.
+    """
     return Digest.parse(text) if ":" in text else Tag.parse(text)

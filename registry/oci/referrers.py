@@ -1,4 +1,4 @@
-"""Referrers: the index that answers "what has this manifest as its subject".
+"""Referrers: the index of the manifests with a given subject.
 
 Source: OCI distribution-spec, sections Listing Referrers and Referrers Tag Schema.
 """
@@ -14,12 +14,12 @@ _FALLBACK_HEX = 64
 
 
 def fallback_tag(digest: Digest) -> Tag:
-    """Return the tag under which clients of older registries keep the referrers of `digest`."""
+    """Return the tag under which clients of older registries store the referrers of `digest`."""
     return Tag.parse(f"{digest.algorithm}-{digest.hex[:_FALLBACK_HEX]}")
 
 
 class IndexBuilder:
-    """An index that is written entry by entry, up to `limit` bytes."""
+    """A builder for an index of up to `limit` bytes, entry by entry."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -27,9 +27,9 @@ class IndexBuilder:
         self._size = len(_HEAD) + len(_TAIL)
 
     def add(self, entry: Descriptor) -> bool:
-        """Add an entry; False where it has no room.
+        """Add an entry. Return False if it does not fit.
 
-        The first entry always has room, so that paging always moves on.
+        The first entry always fits, so that pagination makes progress.
         """
         encoded = _encode(entry.as_json())
         size = self._size + len(encoded) + bool(self._entries)
@@ -40,13 +40,13 @@ class IndexBuilder:
         return True
 
     def build(self) -> bytes:
-        """Return the index with what was added."""
+        """Return the index with the added entries."""
         return _HEAD + b",".join(self._entries) + _TAIL
 
 
 def _encode(value: object) -> bytes:
-    # UTF-8 rather than \u escapes, which could triple the size of annotations: a page of one
-    # entry stays no larger than its manifest. "replace" is for surrogates from elsewhere.
+    # UTF-8 instead of \u escapes, which could triple the size of annotations: a page of one entry
+    # is then not larger than its manifest. "replace" handles surrogates from other sources.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
 

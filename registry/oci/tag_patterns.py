@@ -1,4 +1,4 @@
-"""Patterns of tags: `v*`, `nightly-????`, `[0-9]*`, as a shell has them for names of files."""
+"""Tag patterns, such as `v*`, `nightly-????`, `[0-9]*`, in the style of shell file patterns."""
 
 import fnmatch
 import re
@@ -13,15 +13,17 @@ _PATTERN = re.compile(r"[a-zA-Z0-9._*?\[\]!-]{1,128}")
 
 @dataclass(frozen=True, slots=True, order=True)
 class TagPattern:
-    """A pattern. `*` is any text, `?` one character, `[abc]` and `[a-c]` one of some, `[!…]` one
-    that is none of them. Only `parse` makes one from outside.
+    """A tag pattern. Untrusted text must go through `parse`.
+
+    `*` matches any text, `?` one character, `[abc]` and `[a-c]` one character of a set, `[!…]` one
+    character that is not in the set.
     """
 
     value: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a pattern; PatternInvalidError."""
+        """Parse a pattern. Raises PatternInvalidError."""
         if not _PATTERN.fullmatch(text):
             raise PatternInvalidError(
                 f"{text[:128]!a} is no pattern of tags: it takes 1 to 128 of what tags are made of "
@@ -37,5 +39,5 @@ class TagPattern:
 
 
 def find_match(patterns: Iterable[TagPattern], tag: str) -> TagPattern | None:
-    """The first of the patterns that matches."""
+    """Return the first pattern that matches the tag."""
     return next((pattern for pattern in patterns if pattern.matches(tag)), None)

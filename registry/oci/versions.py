@@ -1,7 +1,7 @@
-"""Versions that tags tell: `v1.2.3`, `1.2.3`, `1.2.3-rc.1`.
+"""Tags that are semantic versions: `v1.2.3`, `1.2.3`, `1.2.3-rc.1`.
 
-Source: Semantic Versioning 2.0.0. Build metadata needs a `+`, which no tag has. `1.2` and `v1` are
-names that move, not versions.
+Source: Semantic Versioning 2.0.0. Build metadata is not supported, because tags cannot contain `+`.
+`1.2` and `v1` are moving names, not versions.
 """
 
 import re
@@ -17,12 +17,12 @@ _VERSION = re.compile(
 )
 
 _RELEASE: tuple[tuple[int, int, str], ...] = ((2, 0, ""),)
-"""Comes after everything that a pre-release can say."""
+"""Sorts after every pre-release."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Version:
-    """A version, ordered by precedence (section 11). `rest` says what pre-release it is."""
+    """A version, ordered by precedence (section 11). `rest` holds the pre-release identifiers."""
 
     major: int
     minor: int
@@ -31,13 +31,13 @@ class Version:
 
     @classmethod
     def find(cls, tag: str) -> Self | None:
-        """The version that the tag is; None if it is none."""
+        """Return the version of the tag, or None if the tag is not a version."""
         match = _VERSION.fullmatch(tag)
         if match is None:
             return None
         rest = _RELEASE
         if match[4] is not None:
-            # Numbers come before words, and among themselves in their order.
+            # Numeric identifiers sort before alphanumeric ones, and numerically among themselves.
             rest = tuple(
                 (0, int(part), "") if part.isdecimal() else (1, 0, str(part))
                 for part in match[4].split(".")
@@ -50,8 +50,10 @@ class Version:
 
 
 def find_last(versions: Iterable[Version], n: int) -> set[Version]:
-    """The last `n` releases of each minor version, and the last `n` of the pre-releases that come
-    after all its releases: one whose release is out is of no more use.
+    """Return the last `n` releases and pre-releases of each minor version.
+
+    Only pre-releases newer than all releases of their minor version count: the others are
+    superseded.
     """
     minors: defaultdict[tuple[int, int], set[Version]] = defaultdict(set)
     for version in versions:
