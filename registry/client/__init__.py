@@ -1,1 +1,1 @@
-"""Calls to other servers. The only importer of httpx."""
+"""HTTP clients for other servers. The only package that imports httpx."""

@@ -1,4 +1,4 @@
-"""The admin API of a registry, called for an operator at her command line."""
+"""Client of a registry's admin API, for the command line."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ _BASE = "/api/v1"
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """What to sign in with: a token alone, or a user's name and password."""
+    """Credentials: either a token, or a user's name and password."""
 
     name: str = ""
     password: str = field(default="", repr=False)
@@ -27,11 +27,12 @@ class SignIn:
 
 
 class AdminClient:
-    """Sends requests below `/api/v1` of the registry at `url`.
+    """A client of `/api/v1` of the registry at `url`.
 
-    The operator has named the place, so it may be in a private network. `ca_file` holds
-    authorities in PEM, trusted beside the system's. Redirects are not followed: a password goes
-    where it was sent. Raises ConfigError for what cannot be used.
+    The operator has chosen the address, so private networks are allowed. `ca_file` contains PEM
+    certificates of authorities that are trusted in addition to the system's. Redirects are not
+    followed, so the password is sent only to `url`. Raises ConfigError for an unusable `url` or
+    `ca_file`.
     """
 
     def __init__(self, url: str, sign_in: SignIn, ca_file: Path | None = None) -> None:
@@ -39,14 +40,14 @@ class AdminClient:
         if ca_file is not None:
             try:
                 tls.load_verify_locations(ca_file)
-            except OSError as error:  # ssl.SSLError is one
+            except OSError as error:  # includes ssl.SSLError
                 raise ConfigError(
                     f"the authorities in {ca_file} cannot be used: {error.strerror}"
                 ) from error
         self._where = url.removesuffix("/")
         base = _parse(self._where)
         self.readable = base.scheme == "http" and not is_loopback(base.host)
-        """Whether others on the way can read the password."""
+        """Whether the password is sent unencrypted to another host."""
         headers = {"Authorization": f"Bearer {sign_in.token}"} if sign_in.token else {}
         self._client = httpx.AsyncClient(
             base_url=f"{self._where}{_BASE}",
@@ -66,9 +67,9 @@ class AdminClient:
     async def send(
         self, method: str, path: str, query: dict[str, str], body: dict[str, Any] | None
     ) -> Any:
-        """The answer's JSON, None if it has none.
+        """Send a request. Return the JSON of the response, or None if it is empty.
 
-        RefusedError in the registry's own words, UpstreamError where there is no registry.
+        Raises RefusedError with the registry's messages, and UpstreamError if no registry responds.
         """
         try:
             async with asyncio.timeout(_SECONDS):
@@ -96,7 +97,7 @@ class AdminClient:
 
 
 def _shorten(text: str) -> str:
-    """The text of another server as one line, and not more than a person reads."""
+    """Return the text of another server as one line of limited length."""
     return cut(" ".join(text.split()), LONGEST_MESSAGE)
 
 

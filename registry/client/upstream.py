@@ -1,4 +1,4 @@
-"""Another registry, to read from: blobs by digest, with what it asks for to sign in."""
+"""Client of an upstream registry: reads blobs by digest, with authentication."""
 
 import base64
 import contextlib
@@ -11,7 +11,7 @@ from registry.client.web import Answer, Web
 from registry.errors import UpstreamError
 
 _HOPS = 5
-"""Requests for one blob at the most: a challenge, and redirects to where its bytes are."""
+"""Maximum number of requests for one blob, including the challenge and redirects."""
 
 _OK, _UNAUTHORIZED = 200, 401
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -19,10 +19,11 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The registry at `url`. A path of it is put before the names of repositories, as those want
-    it that have many registries' images. `username` may be empty: nobody signs in then.
+    """The registry at `url`.
 
-    The password goes to `url` itself and to a token endpoint of the same origin, nowhere else.
+    A path in `url` is prepended to repository names, as required by registries that mirror several
+    others. If `username` is empty, requests are anonymous. The password is sent only to the origin
+    of `url`, including a token endpoint of that origin.
     """
 
     web: Web
@@ -34,8 +35,10 @@ class Upstream:
     async def open_blob(
         self, repository: str, digest: str, size: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bytes that it has for a blob, of which nobody has looked at the digest yet.
-        UpstreamError if there are none to be had, also while they are read, or more than `size`.
+        """Open a blob of the registry. Its digest is not verified.
+
+        Raises UpstreamError if the blob is not available, cannot be read, or has more than `size`
+        bytes.
         """
         prefix = urlsplit(self.url).path.strip("/")
         name = f"{prefix}/{repository}" if prefix else repository
@@ -47,7 +50,8 @@ class Upstream:
                     yield answer.iter_body(size)
                     return
                 if answer.status in _REDIRECTS and "Location" in answer.headers:
-                    # What is signed for is in the link itself: a token is no business of others.
+                    # A redirect carries its own signature. The token must not be sent to another
+                    # host.
                     url, headers = _follow(url, answer), {}
                 elif answer.status == _UNAUTHORIZED and not headers:
                     headers = await self._sign_in(answer, name)
@@ -56,7 +60,7 @@ class Upstream:
         raise UpstreamError(f"{self.url} sends from one place to the next")
 
     async def _sign_in(self, answer: Answer, name: str) -> Mapping[str, str]:
-        """What to send with the next request (protocol: the challenge of the token protocol)."""
+        """Return the headers that answer the challenge (Distribution token specification)."""
         if _origin(answer.where) != _origin(self.url):
             raise UpstreamError(f"{answer.where} wants a sign-in, and is another place")
         scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
@@ -91,7 +95,7 @@ def _follow(url: str, answer: Answer) -> str:
 
 
 def _origin(url: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port; None if the URL cannot be read."""
+    """Return scheme, host and port, or None for an invalid URL."""
     try:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,4 +1,4 @@
-"""What other servers have, fetched without trust in names, certificates or answers."""
+"""HTTP requests to other servers, whose names, certificates and responses are untrusted."""
 
 import asyncio
 import contextlib
@@ -16,22 +16,22 @@ from registry.client.addresses import Address, is_private, is_public, parse_addr
 from registry.errors import ConfigError, UpstreamError
 
 MAX_DOCUMENT = 1 << 20
-"""Bytes of an answer that are read."""
+"""Maximum size of a document, in bytes."""
 
 CONNECT = 5.0
-"""Seconds that a connection to one address may take."""
+"""Timeout of a connection to one address, in seconds."""
 
 WHOLE = 10.0
-"""Seconds that everything may take, from the name to the last byte."""
+"""Timeout of a whole request, from name resolution to the last byte, in seconds."""
 
 _PORTS = range(1, 1 << 16)
-# An encoded answer could unfold to more than was counted.
+# A compressed response could expand beyond the size limit.
 _HEADERS = {"Accept-Encoding": "identity"}
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Answer:
-    """What another server answers. `where`: its scheme, host and port."""
+    """A response of another server. `where` is its scheme, host and port."""
 
     def __init__(self, where: str, response: httpx.Response) -> None:
         self.where = where
@@ -40,8 +40,10 @@ class Answer:
         self._response = response
 
     async def iter_body(self, most: int) -> AsyncIterator[bytes]:
-        """The body as it comes; UpstreamError if it breaks off, is silent for WHOLE seconds, is
-        encoded, or has more than `most` bytes.
+        """Yield the body.
+
+        Raises UpstreamError if it is interrupted, idle for WHOLE seconds, encoded, or larger than
+        `most` bytes.
         """
         if self.headers.get("Content-Encoding", "identity") != "identity":
             raise UpstreamError(f"{self.where} answered with an encoding that was not asked for")
@@ -57,10 +59,11 @@ class Answer:
 
 
 class Web:
-    """Fetches over https, from public addresses unless `allow_private`.
+    """An HTTPS client that calls only public addresses unless `allow_private` is set.
 
-    With it, private ones may be called too, and those by plain http. `ca_file` holds authorities
-    in PEM, trusted beside the system's. Raises ConfigError if it cannot be used.
+    With it, private addresses may be called as well, also with plain HTTP. `ca_file` contains PEM
+    certificates of authorities that are trusted in addition to the system's. Raises ConfigError if
+    it is unusable.
     """
 
     def __init__(self, *, allow_private: bool = False, ca_file: Path | None = None) -> None:
@@ -69,15 +72,15 @@ class Web:
         if ca_file is not None:
             try:
                 self._tls.load_verify_locations(ca_file)
-            except OSError as error:  # ssl.SSLError is one
+            except OSError as error:  # includes ssl.SSLError
                 raise ConfigError(
                     f"the authorities in {ca_file} cannot be used: {error.strerror}"
                 ) from error
 
     async def get_json(self, url: str, headers: Mapping[str, str] = _NONE) -> Any:
-        """Return the JSON document at `url`; raise UpstreamError if there is none to be had.
+        """Return the JSON document at `url`. Raises UpstreamError if it cannot be fetched.
 
-        The message never holds what the other server wrote.
+        The error message never contains text of the other server.
         """
         where = _place(_parse(url))
         try:
@@ -93,7 +96,10 @@ class Web:
 
     @contextlib.asynccontextmanager
     async def get(self, url: str, headers: Mapping[str, str] = _NONE) -> AsyncIterator[Answer]:
-        """Ask for `url`; UpstreamError if nobody answers. Redirects are not followed."""
+        """Request `url`. Raises UpstreamError if there is no response.
+
+        Redirects are not followed.
+        """
         target = _parse(url)
         where = _place(target)
         async with contextlib.AsyncExitStack() as stack:
@@ -116,7 +122,10 @@ class Web:
         )
 
     async def _resolve(self, target: httpx.URL, where: str) -> list[str]:
-        """Return all addresses of the host, each of which may be called."""
+        """Return all addresses of the host.
+
+        Raises UpstreamError unless all of them may be called.
+        """
         host = target.raw_host.decode()
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -140,7 +149,7 @@ async def _send(
 ) -> httpx.Response:
     problem = ""
     for address in addresses:
-        # The name was judged by these addresses; asked again it may have others.
+        # Connect to the checked addresses: another lookup of the name could return different ones.
         request = client.build_request(
             "GET",
             target.copy_with(host=address),
@@ -161,7 +170,7 @@ async def _send(
 
 
 def _bad(where: str, error: httpx.HTTPError) -> UpstreamError:
-    # Its text may quote what was received.
+    # The error text may quote the response.
     return UpstreamError(f"{where} answered badly ({type(error).__name__})")
 
 
@@ -179,10 +188,10 @@ def _place(target: httpx.URL) -> str:
 
 
 def _parse(url: str) -> httpx.URL:
-    """Return the URL; raise UpstreamError if it names no place or carries credentials."""
+    """Parse a URL. Raises UpstreamError if it has no host or contains credentials."""
     try:
         target = httpx.URL(url)
-    except (httpx.InvalidURL, ValueError):  # ValueError: of a lone surrogate
+    except (httpx.InvalidURL, ValueError):  # ValueError: a lone surrogate
         raise UpstreamError("a URL cannot be read") from None
     if target.scheme not in {"http", "https"} or not target.host:
         raise UpstreamError("a URL lacks the scheme https or a host")
