@@ -1,4 +1,4 @@
-"""What a request does, and the rights that grants give.
+"""The actions of requests and the rights that grants give.
 
 Source: Distribution's token scope specification; design.md, grants.
 """
@@ -10,24 +10,24 @@ from registry.errors import RightsInvalidError
 
 
 class Action(StrEnum):
-    """What a route asks for; it stands beside the route in the table."""
+    """The action that a route requires, as the route table states it."""
 
     PULL = "pull"
     PUSH = "push"
     DELETE = "delete"
     CATALOG = "catalog"
-    # Only that the caller is let in at all: `GET /v2/`.
+    # Requires only that the caller may use the registry: `GET /v2/`.
     SIGN_IN = "sign-in"
 
 
 class Right(StrEnum):
-    """What a grant gives. `create` without `overwrite` makes tags that cannot be moved."""
+    """A right that a grant gives. `create` without `overwrite` makes tags that cannot be moved."""
 
     PULL = "pull"
     CREATE = "create"
     OVERWRITE = "overwrite"
     DELETE = "delete"
-    # Every other right, and the grants of these repositories.
+    # All other rights, and managing the grants of these repositories.
     ADMIN = "admin"
 
 
@@ -39,7 +39,10 @@ _PUSH = frozenset({Right.CREATE, Right.OVERWRITE})
 
 
 def parse_rights(names: Iterable[str]) -> Rights:
-    """Read names of rights, `push` for both of its halves; RightsInvalidError for any other."""
+    """Parse names of rights. `push` stands for `create` and `overwrite`.
+
+    Raises RightsInvalidError for any other name.
+    """
     rights: set[Right] = set()
     for name in names:
         if name == "push":
@@ -55,7 +58,7 @@ def parse_rights(names: Iterable[str]) -> Rights:
 
 
 def format_rights(rights: Rights) -> list[str]:
-    """Names of the rights in a fixed order, both halves of `push` as one."""
+    """Return the names of the rights in a fixed order; `push` replaces `create` and `overwrite`."""
     names = [right.value for right in Right if right in rights]
     if rights >= _PUSH:
         names[names.index("create")] = "push"
@@ -64,14 +67,16 @@ def format_rights(rights: Rights) -> list[str]:
 
 
 def usable(rights: Rights) -> Rights:
-    """What is left of rights without `pull`: nothing. Whoever pushes or deletes is told what is
-    there, by the answers alone.
+    """Return the rights, or none if they do not include `pull`.
+
+    The answers to pushes and deletes reveal what the repository contains, so they need `pull` as
+    well.
     """
     return rights if Right.PULL in rights else NO_RIGHTS
 
 
 def allowed_actions(rights: Rights) -> frozenset[Action]:
-    """What may be done with the rights: to push, either half of `push` is needed."""
+    """Return the actions that the rights allow. Either `create` or `overwrite` allows a push."""
     actions: set[Action] = set()
     if Right.PULL in rights:
         actions.add(Action.PULL)

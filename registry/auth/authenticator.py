@@ -1,4 +1,4 @@
-"""Who is it? Passwords, secrets and tokens become principals here."""
+"""Authentication: maps passwords, secrets and tokens to principals."""
 
 import contextlib
 import logging
@@ -37,24 +37,24 @@ from registry.oci.names import RepositoryName
 logger = logging.getLogger(__name__)
 
 OIDC_SIGN_IN = "oidc"
-"""The user name with which an outside issuer's ID token is sent as password."""
+"""The user name with which a client sends an external issuer's ID token as the password."""
 
 _RECENT = 10_000
 _RECENT_SECONDS = 60.0
 _USED_EVERY = 300 * 1_000_000
-"""Microseconds between two notes of a secret's use."""
+"""The minimum time between two writes of a secret's last use, in microseconds."""
 
 _LEEWAY = 60.0
 _SECOND = 1_000_000
 
 
 def _wrong() -> CredentialsInvalidError:
-    # One sentence for all: which part was wrong is nobody's business.
+    # The same message for all cases: it must not reveal which part was wrong.
     return CredentialsInvalidError("wrong user name or password")
 
 
 class Authenticator:
-    """Proves who asks. What she may do then is the policy's to say."""
+    """Authenticates callers. The policy decides what a caller may do."""
 
     def __init__(
         self,
@@ -82,8 +82,9 @@ class Authenticator:
         self._used: dict[str, int] = {}
 
     async def find_open(self, since: float | None = None) -> Caller | None:
-        """The caller that everybody is, where nobody needs to sign in. `since`: as in
-        `Policies.get`, here and below.
+        """Return the caller of every request if this registry needs no sign-in, else None.
+
+        `since` is as in `Policies.get`, here and in the other methods.
         """
         if self.rules.open:
             return OPEN
@@ -95,7 +96,7 @@ class Authenticator:
     async def from_password(
         self, name: str, password: str, origin: Origin, since: float | None = None
     ) -> Caller:
-        """Who signs in with a password, or with a secret or ID token in its place.
+        """Authenticate a user name with a password, or with a secret or an ID token in its place.
 
         Raises CredentialsInvalidError, TooManyRequestsError.
         """
@@ -103,32 +104,36 @@ class Authenticator:
             raise CredentialsInvalidError("only tokens of the outside issuer are taken here")
         policy = await self.policies.get(since)
         if not password:
-            # No account has an empty one: tools that know no identity tokens send it on and on.
+            # No account has an empty password. Tools that do not support identity tokens send an
+            # empty one with each request.
             raise _wrong()
         given = f"{name}\0{password}"
         principal = self._find_signed_in(given, policy)
         if principal is None:
-            # Docker sends a request for each layer, and CI begins many jobs at once.
+            # Docker sends one request for each layer, and CI starts many jobs at the same time.
             await self._signing_in.wait(given)
             principal = self._find_signed_in(given, policy)
         if principal is None:
             with self._signing_in.proving(given):
                 principal = await self._sign_in(name, password, policy, origin)
-                if name != OIDC_SIGN_IN:  # which is good for as long as it says
+                if name != OIDC_SIGN_IN:  # an ID token sets its own lifetime
                     self._signed_in.put(given, principal)
         secret = find_secret(password)
         has_refresh_token = secret is not None and policy.find_secret(secret.id) is None
         return replace(self._caller(principal, policy), has_refresh_token=has_refresh_token)
 
     def _find_signed_in(self, given: str, policy: Policy) -> Principal | None:
-        """Who signed in with that a moment ago, if it is still good."""
+        """Return the cached principal of these credentials if its account is still valid."""
         found = self._signed_in.find(given)
         if found is None or policy.find_account(found.credential, clock.now()) is None:
             return None
         return found
 
     async def from_credential(self, credential: str) -> Caller:
-        """Who signed in with a credential before; CredentialsInvalidError where it is over."""
+        """Return the caller who signed in with this credential before.
+
+        Raises CredentialsInvalidError if the credential is no longer valid.
+        """
         policy = await self.policies.get()
         account = policy.find_account(credential, clock.now())
         if account is None:
@@ -136,11 +141,14 @@ class Authenticator:
         return self._caller(Principal(account.name, credential), policy)
 
     async def from_nothing(self) -> Caller:
-        """Anybody: she may do what is granted to everybody."""
+        """Return the anonymous caller, who has the rights that are granted to `anonymous`."""
         return self._caller(ANONYMOUS, await self.policies.get())
 
     async def from_token(self, token: str, since: float | None = None) -> Caller:
-        """Who bears an access token, of ours or of the outside issuer; TokenInvalidError."""
+        """Authenticate an access token of this registry or of the external issuer.
+
+        Raises TokenInvalidError.
+        """
         require_short(token)
         policy = await self.policies.get(since)
         bearer = self._bearers.find(token)
@@ -172,7 +180,7 @@ class Authenticator:
     def _caller(self, principal: Principal, policy: Policy) -> Caller:
         account = policy.find_account(principal.credential, clock.now())
         if account is None and principal != ANONYMOUS:
-            raise _wrong()  # she is not anybody: what she signed in with is over
+            raise _wrong()  # not anonymous: the credential is no longer valid
         return Caller(principal, account, policy, lambda name: usable(policy.rights(account, name)))
 
     @staticmethod
@@ -182,8 +190,8 @@ class Authenticator:
         made = int(float(claims["iat"]) * _SECOND)
 
         def rights(name: RepositoryName) -> Rights:
-            # The issuer alone says what its token is good for, but not for the next repository
-            # of an old name.
+            # The issuer alone decides what its token allows. But a token from before a repository
+            # was removed must not apply to a later repository of the same name.
             gone = policy.was_removed_after(name, made)
             return rights_of_actions(
                 frozenset() if gone else scopes.repositories.get(name, frozenset())
@@ -192,7 +200,7 @@ class Authenticator:
         return Caller(of_outside(str(claims.get("sub", ""))), None, None, rights, scopes)
 
     async def _sign_in(self, name: str, password: str, policy: Policy, origin: Origin) -> Principal:
-        # What cannot be guessed is looked at first: no limit keeps the right one out.
+        # Check what cannot be guessed first: no limit may block a correct secret or ID token.
         if name == OIDC_SIGN_IN:
             found = self._from_id_token(password, policy)
         else:
@@ -211,9 +219,9 @@ class Authenticator:
         return found
 
     async def refuse(self, name: str, origin: Origin) -> CredentialsInvalidError:
-        """What to raise for something else than a password that was wrong: it counts as much.
+        """Count a failed sign-in by something other than a password, and return the error to raise.
 
-        TooManyRequestsError where a limit is reached.
+        Raises TooManyRequestsError if a limit is reached.
         """
         account = (await self._keyring.get_hasher()).hash(name)
         with self._limiter.attempt(origin, account):
@@ -230,7 +238,7 @@ class Authenticator:
         await self._db.write(lambda tx: self._limiter.fail(tx, origin, account, known), actor="")
 
     async def _check_secret(self, name: str, text: str, policy: Policy) -> Principal | None:
-        """Whose secret of the registry's making that is."""
+        """Return the owner of a secret that this registry issued."""
         secret = find_secret(text)
         if secret is None:
             return None
@@ -248,9 +256,9 @@ class Authenticator:
     async def _check_refresh_token(
         self, name: str, secret: Secret, policy: Policy
     ) -> Principal | None:
-        """Return the user who was given the refresh token at `docker login`.
+        """Return the user who received the refresh token at `docker login`.
 
-        Tools that read `config.json` without knowing identity tokens send it as her password.
+        Tools that read `config.json` but do not support identity tokens send it as the password.
         """
         row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
         hasher = await self._keyring.get_hasher()
@@ -270,14 +278,17 @@ class Authenticator:
         now = clock.now()
         if now - self._used.get(secret_id, 0) > _USED_EVERY:
             self._used[secret_id] = now
-            # Not worth a sign-in: robots pull on where nothing can be written.
+            # The write is optional: robots must be able to pull while the database is read-only.
             with contextlib.suppress(DatabaseUnavailableError):
                 await self._db.write(lambda tx: set_used(tx, secret_id), actor="")
 
     async def _check_password(
         self, name: str, password: str, policy: Policy, origin: Origin, account: str
     ) -> Principal | None:
-        """The user, if that is her password. Unknown users take the same way."""
+        """Return the user if the password is correct.
+
+        Unknown users take the same path, so that the time of the answer reveals nothing.
+        """
 
         def look(tx: Transaction) -> tuple[float | None, str | None]:
             return self._limiter.check(tx, origin, account), users.find_password(tx, name)
@@ -290,14 +301,14 @@ class Authenticator:
         if not turn.is_right or stored is None or user is None:
             return None
         if self.passwords.is_outdated(stored):
-            # The next time will do as well.
+            # The rehash is optional: the next sign-in tries again.
             with contextlib.suppress(DatabaseUnavailableError, TooManyRequestsError):
                 better = await self.passwords.hash(password)
                 await self._db.write(lambda tx: users.rehash(tx, name, stored, better), actor="")
         return of_user(name, user.generation)
 
     def _from_id_token(self, token: str, policy: Policy) -> Principal | None:
-        """The robot that a rule on the claims of an ID token names."""
+        """Return the robot of the first rule that the claims of an ID token match."""
         try:
             require_short(token)
         except TokenInvalidError as error:
@@ -309,7 +320,7 @@ class Authenticator:
             try:
                 name = issuer.match(issuer.verify(token))
             except TokenInvalidError as error:
-                # Another entry may trust the same issuer's tokens for another audience.
+                # Another entry may accept tokens of the same issuer for another audience.
                 logger.info("an ID token of %s was refused: %s", made_by, error)
                 continue
             robot = policy.find_robot(name) if name is not None else None
@@ -319,7 +330,7 @@ class Authenticator:
         return None
 
     async def start(self) -> None:
-        """Begin to fetch the keys of outside issuers."""
+        """Start to fetch the keys of external issuers."""
         for issuer in self._outside:
             await issuer.start()
 

@@ -1,4 +1,4 @@
-"""Writing the audit log: what happened, to whom, who did it and from where. Never a secret."""
+"""Writes the audit log: the event, its target, actor and address. It never contains secrets."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from registry.metadata.transaction import Transaction
 
 
 class Event(StrEnum):
-    """Kinds of events."""
+    """The kind of an event."""
 
     SIGN_IN_FAIL = "sign-in.fail"
     TOKEN_ISSUE = "token.issue"  # noqa: S105 - the name of an event
@@ -54,7 +54,7 @@ _NOWHERE = Origin()
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something, and from where."""
+    """The principal who does something, and the client address."""
 
     name: str
     origin: Origin = _NOWHERE
@@ -63,9 +63,9 @@ class Actor:
 def note(
     tx: Transaction, actor: Actor, event: Event, target: str, *, fold: str = "", **detail: Any
 ) -> None:
-    """Write an event, in the transaction of what it tells of. Texts are cut.
+    """Record an event, in the transaction of the change that it describes. Texts are truncated.
 
-    Events with the same `fold` become one row with a count: the first of them is kept.
+    Events with the same `fold` become one row with a count; the first event is kept.
     """
     audit.insert(
         tx,
@@ -80,7 +80,7 @@ def note(
 
 
 def _cut_all(value: Any) -> Any:
-    """The value with each text in it cut: some were written by clients."""
+    """Return the value with all texts truncated: some of them come from clients."""
     if isinstance(value, str):
         return cut(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Who makes a request, with all that decides what she may do."""
+"""The caller of a request and the data that decides what the caller may do."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _RIGHTS = {
     Action.PUSH: frozenset({Right.CREATE, Right.OVERWRITE}),
     Action.DELETE: frozenset({Right.DELETE}),
 }
-# Whoever pushes is told what is there already, so she must be allowed to see it.
+# The answers to a push reveal what the repository contains, so a push needs pull as well.
 _NEEDED = {
     Action.PULL: frozenset({Action.PULL}),
     Action.PUSH: frozenset({Action.PULL, Action.PUSH}),
@@ -25,14 +25,14 @@ _NEEDED = {
 }
 
 
-@cache  # there are eight sets of actions, and this was most of what a token cost
+@cache  # there are only eight sets of actions, and this took most of the time spent on a token
 def rights_of_actions(actions: frozenset[Action]) -> Rights:
-    """What actions, as tokens list them, stand for."""
+    """Return the rights that the actions of a token stand for."""
     return frozenset().union(*(_RIGHTS[action] for action in actions))
 
 
 def needed_actions(action: Action) -> frozenset[Action]:
-    """The actions a token must hold for what a route asks."""
+    """Return the actions that a token must have for the action of a route."""
     return _NEEDED[action]
 
 _NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
@@ -43,9 +43,12 @@ _NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`scopes` is what a token bounds her to, None for no bound. `rights` tells what the grants,
-    or an outside issuer, give her in a repository now. `has_refresh_token`: she gave one in place
-    of a password, with which she administers nothing.
+    """The caller of a request.
+
+    `scopes` are those of the caller's token; None means that no token limits the caller. `rights`
+    returns the current rights in a repository, from the grants or from an external issuer. `since`
+    is the policy revision at which the token was issued. `has_refresh_token` means that the caller
+    signed in with a refresh token in place of a password. Such a caller may not use the admin API.
     """
 
     principal: Principal
@@ -57,11 +60,11 @@ class Caller:
     has_refresh_token: bool = False
 
     def rights_in(self, name: RepositoryName) -> Rights:
-        """What she may do in the repository: what she has been given, within her token."""
+        """Return the caller's rights in the repository, within the scopes of the token."""
         return self.rights(name) & self._bound(name)
 
     def may(self, action: Action, name: RepositoryName | None) -> bool:
-        """Whether she may do `action`. What concerns no repository is open to all let in."""
+        """Return whether the caller may do `action`. Always True without a repository."""
         if name is None:
             return True
         return _NEEDED[action] <= allowed_actions(self.rights_in(name))
@@ -70,8 +73,9 @@ class Caller:
         return self.may(Action.PULL, name)
 
     def is_pulled_by_anybody(self, name: RepositoryName) -> bool:
-        """Whether anonymous callers may pull from the repository. An outside issuer does not
-        tell, so then nobody may.
+        """Return whether anonymous callers may pull from the repository.
+
+        False with an external issuer, because it does not report this.
         """
         if self.policy is None:
             return self is OPEN
@@ -79,8 +83,10 @@ class Caller:
 
     @property
     def visible(self) -> list[RepositoryPattern]:
-        """The repositories that the catalogue shows her. No other is looked at: the time that took
-        would tell how many there are. Where `sees_all` is false, only some of them are hers to see.
+        """Patterns of the repositories to show in the catalog.
+
+        Only these are queried: the time of a larger query would reveal how many others exist. If
+        `sees_all` is false, the caller may see only some of the matching repositories.
         """
         if self.policy is not None and (self._is_for_all or not self.sees_all):
             return self.policy.list_visible(self.account)
@@ -92,30 +98,30 @@ class Caller:
 
     @property
     def sees_all(self) -> bool:
-        """Whether she may see each repository of `visible`: a token with digests cannot list its
-        repositories, so there `may_pull` has to be asked for each.
+        """Whether the caller may see every repository that matches `visible`.
+
+        A token with digests cannot list its repositories, so `may_pull` has to be checked for each
+        one.
         """
         return self._is_for_all or (self.scopes is not None and self.scopes.names is not None)
 
     @property
     def _is_for_all(self) -> bool:
-        """Whether no token bounds the catalogue."""
+        """Whether the catalog is not limited by the scopes of a token."""
         return self.scopes is None or self.scopes.catalog
 
     @property
     def named_repositories(self) -> Collection[RepositoryName] | None:
-        """The repositories that her token names; None where nothing bounds her, and where they
-        cannot be listed.
-        """
+        """The repositories that the token names. None without a token or if it has digests."""
         names = None if self.scopes is None else self.scopes.names
         return None if names is None else list(names)
 
     def could(self, action: Action, name: RepositoryName) -> bool:
-        """Whether another token would let her do it."""
+        """Return whether another token would allow the caller to do `action`."""
         return _NEEDED[action] <= allowed_actions(self.rights(name))
 
     def could_pull(self, name: RepositoryName) -> bool:
-        """Whether another token would let her pull."""
+        """Return whether another token would allow the caller to pull."""
         return Right.PULL in self.rights(name)
 
     def _bound(self, name: RepositoryName) -> Rights:
@@ -127,4 +133,4 @@ class Caller:
 
 
 OPEN = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS)
-"""Anybody, where nobody needs to sign in."""
+"""Every caller, if this registry needs no sign-in."""

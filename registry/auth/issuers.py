@@ -1,6 +1,7 @@
-"""The outside issuers whose ID tokens stand for robots, as the settings name them.
+"""The settings of external OIDC issuers whose ID tokens authenticate robots.
 
-Read by every command, so it imports nothing that is slow; `registry.auth.outside` does the work.
+Every command imports this module, so it imports nothing slow. `registry.auth.outside` uses these
+settings.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from registry.errors import AccountNameInvalidError, ConfigError
 from registry.units import Kind, parse_url
 
 AUDIENCE: Final = "moorage"
-"""Whom an ID token must be for where the settings do not say."""
+"""The default audience of ID tokens."""
 
 _EVERYTHING: Final = "*"
 
@@ -21,13 +22,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Makes a token that has all of `claims` the robot's; each claim has one of its values."""
+    """A rule that maps a token to a robot if all `claims` match; each needs one of its values."""
 
     robot: str
     claims: Mapping[str, tuple[str, ...]]
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
-        """Tell whether a verified token's claims are as the rule says. Only texts can match."""
+        """Return whether the claims of a verified token match. Only string claims can match."""
         return all(
             any(_matches(value, claims.get(name)) for value in values)
             for name, values in self.claims.items()
@@ -38,7 +39,8 @@ class Rule:
 class OidcSettings:
     """`[[auth.oidc]]`: an issuer whose ID tokens are exchanged for tokens of robots.
 
-    Its keys are at `jwks_url` or in `jwks_file`, from the data folder; else it is asked where.
+    Its keys come from `jwks_url` or from `jwks_file`, relative to the data directory; otherwise
+    from OpenID discovery.
     """
 
     issuer: str
@@ -49,7 +51,7 @@ class OidcSettings:
 
 
 def parse_issuers(items: list[Any]) -> tuple[OidcSettings, ...]:
-    """Read the tables of `[[auth.oidc]]`; raise ConfigError, which names the place."""
+    """Parse the tables of `[[auth.oidc]]`; raise ConfigError, which names the location."""
     issuers = tuple(_parse_issuer(item, f"[{index}]") for index, item in enumerate(items))
     for index, issuer in enumerate(issuers):
         if any(_is_same(issuer, other) for other in issuers[:index]):
@@ -58,7 +60,7 @@ def parse_issuers(items: list[Any]) -> tuple[OidcSettings, ...]:
 
 
 def show_issuers(issuers: tuple[OidcSettings, ...]) -> list[dict[str, Any]]:
-    """Write the tables again."""
+    """Return the tables in the form that `parse_issuers` reads."""
     return [_show_issuer(issuer) for issuer in issuers]
 
 

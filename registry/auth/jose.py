@@ -1,8 +1,9 @@
-"""Signed tokens and the keys that prove them. It verifies; it signs nothing.
+"""Verification of signed tokens and the public keys for it. This module signs nothing.
 
 Sources: RFC 7515 (JWS), 7517 (JWK), 7519 (JWT), 7638 (thumbprint), 8725 (what to refuse).
-The signature is PyJWT's to judge; all around it is judged here, because PyJWT reads JSON and
-claims more kindly than an access decision may.
+
+PyJWT verifies the signature only. This module checks everything else, because PyJWT parses JSON and
+claims more leniently than an access decision allows.
 """
 
 import base64
@@ -29,31 +30,32 @@ from registry.errors import TokenInvalidError
 PublicKey = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 
 MAX_TOKEN = 8 << 10
-"""Bytes of a token that are looked at."""
+"""The maximum size of a token, in bytes."""
 
 NAMELESS = ""
-"""The `kid` of a token that has none."""
+"""The `kid` that stands for a token without one."""
 
 MAX_KEYS = 100
-"""Keys of a document that are looked at."""
+"""The number of keys that are read from a JWKS document. Further keys are ignored."""
 
 LEEWAY = 60.0
-"""Seconds by which clocks may differ."""
+"""The tolerated difference between clocks, in seconds."""
 
 _TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _OWN_HEADER: Final = frozenset({"alg", "kid", "typ"})
-# To an outside issuer's token an unread `x5c` does no harm; these change what would be verified.
+# These headers change what would be verified. Others that are not read, such as `x5c`, do no harm
+# in the token of an external issuer.
 _NEVER: Final = frozenset({"b64", "crit", "jku", "jwk", "x5u", "zip"})
-_LATEST: Final = 253_402_300_799  # the end of the year 9999: every time fits a timestamp
+_LATEST: Final = 253_402_300_799  # the end of the year 9999, so that every time fits a timestamp
 _LONGEST_NAME: Final = 255
 
-# What makes a key of its type, and nothing else, so that a private member is never read.
+# The members that define a key of each type. No others are read, so a private member never is.
 _MEMBERS: Final[Mapping[object, tuple[str, ...]]] = {
     "EC": ("crv", "kty", "x", "y"),
     "OKP": ("crv", "kty", "x"),
     "RSA": ("e", "kty", "n"),
 }
-# The algorithms of a type and curve; the first where the key does not say.
+# The algorithms of a type and curve. The first is the default if the key has no `alg`.
 _ALGORITHMS: Final[Mapping[object, tuple[str, ...]]] = {
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
@@ -63,7 +65,7 @@ _ALGORITHMS: Final[Mapping[object, tuple[str, ...]]] = {
 _MEMBER = re.compile(r"[A-Za-z0-9_-]{1,1366}")  # an RSA modulus of 8192 bits
 _RSA_BITS: Final = 2048
 
-# Without HMAC and `none`, no key and no header can make PyJWT use them.
+# PyJWT is set up without HMAC and `none`, so no key and no header can select them.
 _SIGNATURES = jwt.PyJWS(
     algorithms=[name for names in _ALGORITHMS.values() for name in names],
     options={"verify_signature": True, "enforce_minimum_key_length": True},
@@ -72,7 +74,7 @@ _SIGNATURES = jwt.PyJWS(
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """A public key, the one algorithm it is used with, and the name tokens give it."""
+    """A public key with its key ID and the only algorithm that it is used with."""
 
     kid: str
     algorithm: str
@@ -89,11 +91,13 @@ def verify(
     leeway: float = LEEWAY,
     outside: bool = False,
 ) -> dict[str, Any]:
-    """Return the claims of a token that `issuer` made for `audience` and that is valid now.
+    """Return the claims of a token from `issuer` for `audience` that is valid now.
 
-    `types` are the values of `typ` it may have, in lower case; the empty one lets it have none.
-    `leeway` is in seconds. An `outside` issuer may add headers and leave out `nbf` and `sub`.
-    Raises TokenInvalidError for everything else, whatever the token is.
+    `types` holds the accepted values of `typ` in lower case. The empty string accepts a token
+    without `typ`. `leeway` is in seconds. An `outside` (external) issuer may add headers and omit
+    `nbf` and `sub`.
+
+    Raises TokenInvalidError for any other input.
     """
     require_short(token)
     match = _TOKEN.fullmatch(token)
@@ -104,7 +108,7 @@ def verify(
     try:
         payload: bytes = _SIGNATURES.decode(token, key.key, algorithms=[key.algorithm])
     except (jwt.PyJWTError, ValueError, RecursionError):
-        # PyJWT reads the header once more, deeper in the stack than `_read` did.
+        # RecursionError: PyJWT parses the header again, deeper in the stack than `_read` did.
         raise TokenInvalidError("the token's signature is wrong") from None
     claims = _read(payload, "claims")
     _check_names(claims, issuer, audience, outside=outside)
@@ -113,7 +117,7 @@ def verify(
 
 
 def require_short(token: str) -> None:
-    """Raise TokenInvalidError for a token above the limit."""
+    """Raise TokenInvalidError if the token is longer than `MAX_TOKEN`."""
     if len(token) > MAX_TOKEN:
         raise TokenInvalidError(
             f"the token has {len(token)} bytes, and at most {MAX_TOKEN} are read; its issuer must "
@@ -124,7 +128,7 @@ def require_short(token: str) -> None:
 def require_current(
     claims: Mapping[str, Any], *, leeway: float = LEEWAY, outside: bool = False
 ) -> None:
-    """Raise TokenInvalidError unless the claims are valid now; the arguments are as of `verify`."""
+    """Raise TokenInvalidError unless the claims are valid now; arguments as in `verify`."""
     now = clock.now() / 1_000_000
     if _time(claims, "exp") + leeway <= now:
         raise TokenInvalidError("the token has expired")
@@ -138,8 +142,9 @@ def require_current(
 def public_keys(jwks: object) -> dict[str, VerificationKey]:
     """Return the keys of a JWKS document that can verify tokens, by `kid`.
 
-    Keys of other uses and kinds are left out, symmetric ones always. Of two with one `kid` the
-    first counts; a key without gets its thumbprint. What is no JWKS document has no keys.
+    Symmetric keys are always left out, and so are keys of other uses and types. Of two keys with
+    the same `kid`, the first is used. A key without a `kid` gets its thumbprint as one. The result
+    is empty for input that is not a JWKS document.
     """
     entries = jwks.get("keys") if isinstance(jwks, dict) else None
     keys: dict[str, VerificationKey] = {}
@@ -151,11 +156,12 @@ def public_keys(jwks: object) -> dict[str, VerificationKey]:
 
 
 def add_aliases(keys: Mapping[str, VerificationKey]) -> dict[str, VerificationKey]:
-    """Return the keys also under the names that issuers give them who publish no document.
+    """Return the keys, also under the key IDs that issuers without a JWKS document use.
 
-    These are the RFC 7638 thumbprint, the key id of libtrust, and, for the only key, no name.
-    docker_auth (`getRFC7638Thumbprint`) hashes the generator of an EC key's curve in place of the
-    key: that name counts where one key alone has it. A name of the document always comes first.
+    The aliases are the RFC 7638 thumbprint, the key ID of libtrust and, if there is only one key,
+    no key ID. docker_auth (`getRFC7638Thumbprint`) hashes the generator of an EC key's curve
+    instead of the key: this alias is added only if a single key has it. A `kid` of the document
+    takes precedence over an alias.
     """
     aliases: dict[str, VerificationKey] = {}
     of_curve: dict[str, list[VerificationKey]] = {}
@@ -179,7 +185,7 @@ def thumbprint(jwk: Mapping[str, Any]) -> str:
 
 
 def jwk_of(public_key: Ed25519PublicKey | EllipticCurvePublicKey) -> dict[str, str]:
-    """Return the JWK of a key of ours, Ed25519 or P-256, named by its thumbprint."""
+    """Return the JWK of a key of this registry, Ed25519 or P-256, with its thumbprint as `kid`."""
     if isinstance(public_key, Ed25519PublicKey):
         jwk = OKPAlgorithm.to_jwk(public_key, as_dict=True)
     else:
@@ -223,15 +229,15 @@ def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, outside:
     if audience not in audiences:
         raise TokenInvalidError("the token is for another audience")
     subject = claims.get("sub", "" if outside else None)
-    # It is stored and logged: no control characters, no lone surrogates.
+    # The subject is stored and logged, so it has no control characters and no lone surrogates.
     if not (isinstance(subject, str) and len(subject) <= _LONGEST_NAME and subject.isprintable()):
         raise TokenInvalidError("the token's subject is no name")
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float:
-    """Return the seconds since the epoch that a claim holds."""
+    """Return the value of a time claim, in seconds since the epoch."""
     value: Any = claims.get(name)
-    # True is an int to Python, and no comparison with NaN holds.
+    # `type` rather than `isinstance`: True is an int in Python. The range check also fails for NaN.
     if type(value) not in {int, float} or not 0 <= value <= _LATEST:
         raise TokenInvalidError(f"the token has no {name} that is a time")
     return float(value)
@@ -252,7 +258,7 @@ def _public_key(entry: dict[str, Any]) -> VerificationKey | None:
         return None
     try:
         key: PublicKey = jwt.PyJWK(jwk, algorithm).key
-    except jwt.PyJWTError:  # a point that is not on its curve, a length that does not fit
+    except jwt.PyJWTError:  # for example a point that is not on the curve
         return None
     if isinstance(key, RSAPublicKey) and key.key_size < _RSA_BITS:
         return None
@@ -266,7 +272,7 @@ def _thumbprint_of(key: PublicKey) -> str:
 
 
 def _libtrust_id(key: PublicKey) -> str:
-    """Return the key id of Docker's libtrust: base32 of the first 240 bits of a SHA-256."""
+    """Return the key ID of Docker's libtrust: base32 of the first 240 bits of a SHA-256."""
     der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
     return ":".join(text[at : at + 4] for at in range(0, len(text), 4))
@@ -280,7 +286,7 @@ def _decode(segment: str) -> bytes:
 
 
 def _read(raw: bytes, what: str) -> dict[str, Any]:
-    """Read a JSON object in which no key stands twice; raise TokenInvalidError for all else."""
+    """Parse a JSON object without duplicate keys; raise TokenInvalidError for anything else."""
     try:
         value: object = _JSON.decode(raw.decode())
     except (ValueError, RecursionError):

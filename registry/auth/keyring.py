@@ -21,7 +21,10 @@ _BYTES = 32
 
 
 class Keyring:
-    """Private halves come from the vault, once; the public ones are rows of the policy."""
+    """The keys of the registry. Private keys come from the key store and are cached.
+
+    Public keys are rows of the policy.
+    """
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._db = database
@@ -31,14 +34,14 @@ class Keyring:
         self._lock = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """Make what is not there yet; ConfigError where keys cannot be kept."""
+        """Create the keys that do not exist yet; raise ConfigError if keys cannot be stored."""
         await self.get_hasher()
         keys = await self._db.read(signing_keys.list_all)
         if not any(key.state is KeyState.ACTIVE for key in keys):
             await self.add_key(only_first=True)
 
     async def get_hasher(self) -> Hasher:
-        """Hashes secrets; ConfigError."""
+        """Return the hasher of secrets; raise ConfigError."""
         if self._hasher is None:
             async with self._lock:
                 key = await self._vault.find(_PEPPER)
@@ -53,17 +56,19 @@ class Keyring:
         *,
         only_first: bool = False,
     ) -> str:
-        """Make a key and sign with it from now on; its id. `only_first`: unless there is one.
+        """Create a key, use it to sign from now on, and return its ID.
 
-        `record` writes the books in the transaction that adds the key.
+        `only_first` does so only if there is no active key. `record` writes to the audit log, in
+        the transaction that adds the key.
         """
         private = Ed25519PrivateKey.generate()
         jwk = jwk_of(private.public_key())
-        # The private half is kept before anybody can see the public one and ask for it.
+        # Store the private key first: once the public key is visible, the private key may be
+        # needed.
         await self._vault.add(jwk["kid"], private.private_bytes_raw())
 
         def work(tx: Transaction) -> bool:
-            tx.lock_name("signing key")  # of two made at once one would stay active as well
+            tx.lock_name("signing key")  # else two concurrent calls leave two active keys
             if only_first and any(k.state is KeyState.ACTIVE for k in signing_keys.list_all(tx)):
                 return False
             signing_keys.insert(tx, jwk["kid"], json.dumps(jwk))
@@ -75,7 +80,7 @@ class Keyring:
         return jwk["kid"]
 
     async def get_private(self, kid: str) -> Ed25519PrivateKey:
-        """The private half of a key; ConfigError where it is not in this vault."""
+        """Return a private key; raise ConfigError if the key store does not have it."""
         found = self._private.get(kid)
         if found is None:
             raw = await self._vault.find(kid)
@@ -88,13 +93,16 @@ class Keyring:
         return found
 
     async def list_private(self) -> dict[str, bytes]:
-        """All that the vault keeps for this registry, by name; ConfigError."""
+        """Return all keys of this registry in the key store, by name; raise ConfigError."""
         known = [key.kid for key in await self._db.read(signing_keys.list_all)]
         found = {name: await self._vault.find(name) for name in [_PEPPER, *known]}
         return {name: value for name, value in found.items() if value is not None}
 
     async def adopt(self, private: Mapping[str, bytes]) -> None:
-        """Keep what `list_private` gave elsewhere; ConfigError where there are others already."""
+        """Store keys that `list_private` returned elsewhere.
+
+        Raises ConfigError if the key store has a different key of the same name.
+        """
         for name, value in private.items():
             if await self._vault.add(name, value) != value:
                 raise ConfigError(
@@ -103,7 +111,7 @@ class Keyring:
                 )
 
     async def forget(self, kids: list[str]) -> None:
-        """Remove the private halves of keys that are no longer known."""
+        """Delete the private keys of signing keys that no longer exist."""
         for kid in kids:
             self._private.pop(kid, None)
             await self._vault.remove(kid)

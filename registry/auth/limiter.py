@@ -1,13 +1,14 @@
-"""How often somebody may be wrong about a password.
+"""Limits on failed sign-ins.
 
-Failures are rows, so that all workers and replicas count together. They count for one account from
-one address: whoever shares an address with a client that fails on and on still signs in.
+Failures are rows, so that all workers and replicas count together. They are counted per address and
+account: a user can still sign in if another client at the same address keeps failing.
 
-Two ways to guess that this leaves open cost time instead. An account that fails too often from
-anywhere is not locked, since then anybody could lock anyone out: each address gets only a few tries
-at it. An address that fails too often at any accounts gets only a few tries at each of them, and
-its passwords are checked one at a time, with a pause after each wrong one that grows with its
-failures.
+This leaves two ways to guess passwords, which are slowed down instead. An account with too many
+failures from all addresses is not locked, because then anybody could lock out any user: each
+address gets only a few tries at it. An address with too many failures at all accounts gets only a
+few tries at each of them. Its passwords are checked one at a time, and after each wrong one it has
+to pause for a time that grows with its failures.
+
 Source: OWASP authentication cheat sheet.
 """
 
@@ -28,13 +29,13 @@ from registry.metadata.sign_ins import FailureCounts
 from registry.metadata.transaction import Transaction
 
 WINDOW = 300.0
-"""Seconds for which a failure counts."""
+"""The time for which a failure counts, in seconds."""
 
 FEW = 3
-"""Tries of an address at an account, where the account is under attack or the address attacks."""
+"""Tries that an address has at an account if the account is under attack or the address attacks."""
 
 LINE = 16
-"""Passwords of one address that may wait to be checked one at a time."""
+"""The number of passwords of one address that may wait to be checked one at a time."""
 
 _SECOND = 1_000_000
 _MOST_WAITING = 65_536
@@ -53,13 +54,16 @@ class _Queue:
 
 @dataclass(slots=True)
 class Turn:
-    """One check of a password. A right one costs the next no pause."""
+    """One check of a password. After a correct one, the next check starts without a pause."""
 
     is_right: bool = False
 
 
 class SignInLimiter:
-    """Counts failures by address and account, each a text; `most` in the window, 0: no limit."""
+    """Counts failed sign-ins by address and account.
+
+    `most` is the limit within the window; 0 means no limit.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -69,10 +73,10 @@ class SignInLimiter:
 
     @contextmanager
     def attempt(self, origin: Origin, account: str) -> Iterator[None]:
-        """An attempt at a password, which counts as a failure until it has ended.
+        """Count an attempt as a failure while it is in progress.
 
-        `account` is a keyed hash. TooManyRequestsError without asking the database where the wait
-        is known.
+        `account` is a keyed hash. Raises TooManyRequestsError without a database query if the end
+        of the wait is known.
         """
         pair = (origin.network, account)
         until = self._waiting.get(pair, 0)
@@ -92,7 +96,7 @@ class SignInLimiter:
     def check(self, tx: Transaction, origin: Origin, account: str) -> float | None:
         """Return the seconds that the address pauses after each wrong password, None for no limit.
 
-        Raises TooManyRequestsError where the account has no try left from there.
+        Raises TooManyRequestsError if the address has no tries left at the account.
         """
         if not self._most:
             return None
@@ -107,13 +111,14 @@ class SignInLimiter:
             self._remember(pair, _end(here))
             raise _wait(_end(here))
         if here.count + self._trying[pair] > most:
-            raise _wait(clock.now() + _SECOND)  # those under way may have failed by then
+            raise _wait(clock.now() + _SECOND)  # attempts in progress may have failed by then
         return from_address.count / self._most if attacks else None
 
     @asynccontextmanager
     async def turn(self, origin: Origin, pause: float | None) -> AsyncIterator[Turn]:
-        """Wait until the address may have a password checked; TooManyRequestsError where too many
-        wait. `pause` is as `check` returned it.
+        """Wait until the address may have a password checked. `pause` is the result of `check`.
+
+        Raises TooManyRequestsError if too many passwords wait.
         """
         turn = Turn()
         if pause is None:
@@ -142,9 +147,9 @@ class SignInLimiter:
             del self._queues[address]
 
     def fail(self, tx: Transaction, origin: Origin, account: str, known: str | None) -> None:
-        """Count a failure and write it into the books; `known` is the account, if there is one.
+        """Count a failure and record it in the audit log; `known` is the account, if it exists.
 
-        Any other name is not written down: people type passwords where names belong.
+        No other name is recorded: people type passwords into the field for the name.
         """
         sign_ins.delete_before(tx, tx.now - int(WINDOW * _SECOND))
         sign_ins.insert(tx, origin.network, account)
@@ -158,7 +163,7 @@ class SignInLimiter:
 
 
 def _end(failures: FailureCounts) -> int:
-    """When the oldest of the failures no longer counts, in microseconds."""
+    """Return the time at which the oldest failure expires, in microseconds."""
     return failures.oldest + int(WINDOW * _SECOND)
 
 

@@ -1,4 +1,4 @@
-"""Where a request came from, for limits and the books."""
+"""Client addresses, for rate limits and the audit log."""
 
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
@@ -6,14 +6,14 @@ from ipaddress import IPv6Address, ip_address
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The client's address and the request's id; both empty for the command line."""
+    """The client address and the request ID, both empty for the command line."""
 
     address: str = ""
     request_id: str = ""
 
     @property
     def network(self) -> str:
-        """What limits count: the address, or the /64 of IPv6, which one household has whole."""
+        """The key for limits: the address, or the /64 of an IPv6 address (one household)."""
         try:
             address = ip_address(self.address)
         except ValueError:

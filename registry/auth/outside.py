@@ -1,7 +1,7 @@
-"""Issuers of tokens other than this registry, and their keys, fetched on a timer.
+"""External token issuers and their keys, which are fetched on a timer.
 
-No token causes a request: whoever sends tokens with names of keys that nobody knows would
-otherwise decide when, and how often, another server is called.
+A token never triggers a request. Otherwise anybody who sends tokens with unknown key IDs could
+decide when, and how often, another server is called.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ from registry.errors import UpstreamError
 logger = logging.getLogger(__name__)
 
 Source = Callable[[], Awaitable[object]]
-"""Gives a JWKS document anew; raises UpstreamError if there is none to be had."""
+"""A function that fetches a JWKS document; it raises UpstreamError if there is none."""
 
 FIRST_PAUSE = 1.0
-"""Seconds before the second attempt of a fetch that failed; each pause doubles."""
+"""The delay before the second attempt of a failed fetch, in seconds. It doubles each time."""
 
 _TYPES: Final = frozenset({"", "jwt"})
 _RECENT: Final = 4096
-"""Tokens that are remembered, each with the claims of up to 8 KiB."""
+"""The number of tokens to remember, each with claims of up to 8 KiB."""
 _RECENT_SECONDS: Final = 60.0
 
 
 def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None) -> Source:
-    """Return where an issuer's keys come from: the file, else the URL, else where it says."""
+    """Return the source of an issuer's keys: the file, else the URL, else by OpenID discovery."""
     if file is not None:
         return lambda: asyncio.to_thread(_read, file)
     if url:
@@ -49,9 +49,9 @@ def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None
 
 
 class OutsideIssuer:
-    """A server whose tokens are accepted; between `start` and `stop` its keys are kept fresh.
+    """An external server whose tokens are accepted. Refreshes its keys between `start` and `stop`.
 
-    `refresh` is in seconds. Until the keys are there for the first time, no token is valid.
+    `refresh` is in seconds. No token is valid before the first successful fetch of the keys.
     """
 
     def __init__(self, issuer: str, audience: str, source: Source, *, refresh: float) -> None:
@@ -64,25 +64,25 @@ class OutsideIssuer:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to fetch; the first answer is not waited for, the issuer may be down."""
+        """Start to fetch the keys, without waiting for them: the issuer may be down."""
         self._task = asyncio.create_task(self._repeat(), name=f"keys of {self.issuer}")
 
     async def stop(self) -> None:
-        """End fetching, also in the middle."""
+        """Stop fetching, also during a fetch."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     def made(self, token: str) -> bool:
-        """Tell whether a token says that it is of this issuer; nothing is proved by that."""
+        """Return whether a token names this issuer, without verifying it."""
         return self._proved.find(token) is not None or read_issuer(token) == self.issuer
 
     def verify(self, token: str) -> Mapping[str, Any]:
         """Return the claims of a token of this issuer; raise TokenInvalidError.
 
-        `sub` and `nbf` may be missing. What was proved a moment ago is not proved again, unless
-        the issuer's keys have changed since.
+        `sub` and `nbf` may be missing. A token that was verified recently is not verified again,
+        unless the issuer's keys have changed since.
         """
         claims = self._proved.find(token)
         if claims is not None:
@@ -109,27 +109,30 @@ class OutsideIssuer:
             await asyncio.sleep(wait)
 
     async def _fetch(self) -> bool:
-        """Fetch the keys and tell whether there were some; else the former ones stay."""
+        """Fetch the keys and return whether that succeeded.
+
+        If it fails, the previous keys are kept.
+        """
         try:
             document = _some_keys(await self._source())
             keys = add_aliases(document)
         except UpstreamError as error:
             logger.warning("the keys of %s were not fetched: %s", self.issuer, error.message)
         except Exception:
-            # The timer must outlive every failure.
+            # The timer must survive every failure.
             logger.exception("the keys of %s were not fetched", self.issuer)
         else:
             if keys != self._keys:
                 logger.info("the keys of %s have changed: there are %d", self.issuer, len(document))
                 self._keys = keys
-                # A key that was taken out proves nothing any more, nor what it has proved.
+                # Tokens that a removed key verified are no longer valid.
                 self._proved = Recent(_RECENT, _RECENT_SECONDS)
             return True
         return False
 
 
 class OidcIssuer(OutsideIssuer):
-    """An issuer of ID tokens, which stand for robots by rules on their claims."""
+    """An issuer of ID tokens. Rules on their claims map them to robots."""
 
     def __init__(
         self, issuer: str, audience: str, source: Source, rules: Iterable[Rule], *, refresh: float
@@ -138,7 +141,7 @@ class OidcIssuer(OutsideIssuer):
         self._rules = tuple(rules)
 
     def match(self, claims: Mapping[str, Any]) -> str | None:
-        """Return the robot of the first rule that verified claims fulfil, None if none does."""
+        """Return the robot of the first rule that the verified claims match, else None."""
         return next((rule.robot for rule in self._rules if rule.matches(claims)), None)
 
 
@@ -161,10 +164,13 @@ def _read(file: Path) -> object:
 
 
 async def _discover(web: Web, issuer: str) -> object:
-    """Fetch the keys from where the issuer says. Source: OpenID Connect Discovery 1.0, 4."""
+    """Fetch the keys from the `jwks_uri` of the issuer.
+
+    Source: OpenID Connect Discovery 1.0, section 4.
+    """
     document = await web.get_json(f"{issuer.removesuffix('/')}/.well-known/openid-configuration")
     fields = document if isinstance(document, dict) else {}
-    # Another name here would let one issuer of a server speak for all of them.
+    # Without this check, one issuer on a server could speak for all issuers on it.
     if fields.get("issuer") != issuer:
         raise UpstreamError(f"the configuration at {issuer} is of another issuer")
     place = fields.get("jwks_uri")

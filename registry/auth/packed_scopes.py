@@ -1,9 +1,9 @@
-"""Many scopes in a short token: a digest for each repository in place of its name.
+"""A compact form of many scopes: a digest for each repository in place of its name.
 
-A token with 500 repository names would be too long for the `Authorization` header that proxies let
-pass. A digest has 48 bits and depends on the id of its token, so that nobody can look for a name
-that has the digest of another. A token is an upper bound of grants, which are asked as well: a name
-that had the digest of another by chance would let its bearer do no more than the grants do.
+A token with 500 repository names would be too long for the `Authorization` header that proxies
+accept. A digest has 48 bits and depends on the ID of its token, so that nobody can search for a
+name that collides with another. A token is an upper bound, and the grants are checked as well: a
+name that collides by chance gives its bearer no more than the grants do.
 """
 
 import base64
@@ -18,7 +18,7 @@ from registry.errors import TokenInvalidError
 from registry.oci.names import RepositoryName
 
 _SIZE = 6
-"""Bytes of a digest."""
+"""The size of a digest, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class PackedScopes:
 
     @classmethod
     def pack(cls, scopes: Scopes, token_id: str) -> Self:
-        """Pack the scopes of the token with that id."""
+        """Pack the scopes of the token with this ID."""
         digests: dict[frozenset[Action], list[bytes]] = {}
         for name, actions in scopes.repositories.items():
             digests.setdefault(actions, []).append(_digest(name, token_id))
@@ -40,7 +40,7 @@ class PackedScopes:
 
     @classmethod
     def from_claim(cls, claim: Any, token_id: str, *, catalog: bool) -> Self:
-        """Read the claim that `to_claim` made; TokenInvalidError."""
+        """Parse the claim that `to_claim` returned; raise TokenInvalidError."""
         if not isinstance(claim, dict):
             raise TokenInvalidError("the token's packed scopes cannot be read")
         try:
@@ -55,14 +55,14 @@ class PackedScopes:
         return cls(token_id, groups, catalog)
 
     def to_claim(self) -> dict[str, str]:
-        """Return the digests in base64url by actions, as in `pull,push`."""
+        """Return the digests in base64url by actions, such as `pull,push`."""
         return {
             ",".join(write_actions(actions)): base64.urlsafe_b64encode(digests).decode()
             for actions, digests in self.groups
         }
 
     def actions_in(self, name: RepositoryName) -> frozenset[Action]:
-        """Return the actions that the token lets through in a repository."""
+        """Return the actions that the token allows in a repository."""
         digest = _digest(name, self.token_id)
         return frozenset().union(
             *(actions for actions, digests in self.groups if _contains(digests, digest))
@@ -70,7 +70,7 @@ class PackedScopes:
 
     @property
     def names(self) -> None:
-        """The repositories cannot be listed."""
+        """None: the repositories cannot be listed."""
         return None
 
 
@@ -80,7 +80,7 @@ def _digest(name: RepositoryName, token_id: str) -> bytes:
 
 
 def _contains(digests: bytes, wanted: bytes) -> bool:
-    """Search in halves: the digests stay in one text of bytes, which takes the least memory."""
+    """Search by bisection: the digests stay in one bytes object, which takes the least memory."""
     low, high = 0, len(digests) // _SIZE
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""Passwords: argon2id, on threads of their own with a bounded queue.
+"""Password hashing with argon2id, on dedicated threads with a bounded queue.
 
 Source: RFC 9106; parameters of the OWASP password storage cheat sheet (19 MiB, 2 passes).
 """
@@ -22,17 +22,17 @@ T = TypeVar("T")
 
 THREADS = 2
 WAITING = 64
-"""Passwords that may wait for a thread: about two seconds' worth. More are turned away."""
+"""Passwords that may wait for a thread, about two seconds of work. More are refused."""
 
 _BCRYPT = ("$2a$", "$2b$", "$2y$")
 _BCRYPT_BYTES = 72
-_SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # what no text in UTF-8 holds
+_SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # UTF-8 cannot encode them
 _NICE = 10
 _RETRY_AFTER = 2
 
 
 def require_usable(password: str) -> None:
-    """Raise PasswordInvalidError for a password that nobody should have or could type."""
+    """Raise PasswordInvalidError if the password has a bad length or characters nobody can type."""
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise PasswordInvalidError(
             f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
@@ -42,12 +42,12 @@ def require_usable(password: str) -> None:
 
 
 def _yield_to_others() -> None:
-    # On Linux a nice value is a thread's own: pulls go first when many sign in.
+    # On Linux, a nice value applies to one thread. Pulls get priority while many users sign in.
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
 
 
 class Passwords:
-    """Makes and checks hashes of passwords."""
+    """Hashes and verifies passwords."""
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -56,8 +56,10 @@ class Passwords:
         self._busy = 0
 
     def _find_nobody(self) -> str:
-        """What an unknown user's password is compared with, so that it takes as long: bytes that no
-        password gives, with the parameters of all others.
+        """Return the hash to verify an unknown user's password against, so that it takes as long.
+
+        Its bytes are random, so no password matches it. Its parameters are those of all other
+        hashes.
         """
         of = self._hasher
         parameters = f"m={of.memory_cost},t={of.time_cost},p={of.parallelism}"
@@ -68,15 +70,18 @@ class Passwords:
         return f"$argon2id$v={ARGON2_VERSION}${parameters}${salt}${hashed}"
 
     async def hash(self, password: str) -> str:
-        """The hash to store; TooManyRequestsError."""
+        """Return the hash to store; raise TooManyRequestsError if too many passwords wait."""
         return await self._run(lambda: self._hasher.hash(password))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Whether `stored` is the hash of the password; no hash takes as long and is never it."""
+        """Return whether `stored` is the hash of the password.
+
+        If `stored` is None, the call takes as long and returns False. Raises TooManyRequestsError.
+        """
         return await self._run(lambda: self._verify(password, stored))
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether the password should be hashed anew: an import, or other parameters."""
+        """Return whether to hash the password again: its hash is imported or has old parameters."""
         return stored.startswith(_BCRYPT) or self._hasher.check_needs_rehash(stored)
 
     def close(self) -> None:
@@ -96,10 +101,12 @@ class Passwords:
             if stored is not None and stored.startswith(_BCRYPT):
                 typed = password.encode()
                 right = bcrypt.checkpw(typed[:_BCRYPT_BYTES], stored.encode())
-                # A longer password would equal every other that begins so.
+                # bcrypt ignores bytes after the 72nd: a longer password would match all with the
+                # same start.
                 if right and len(typed) <= _BCRYPT_BYTES:
                     return True
-                # What htpasswd makes is checked at once, by which a guesser would know its user.
+                # The bcrypt hashes that htpasswd makes verify very fast, which would reveal that
+                # the user exists.
                 stored = None
             self._hasher.verify(stored or self._nobody, password)
         except (Argon2Error, ValueError):  # ValueError: a hash or a text that cannot be read

@@ -1,4 +1,4 @@
-"""Which repositories a grant speaks of: `team/app`, `team/*`, `team/**` or `**`."""
+"""Patterns of repositories in grants: `team/app`, `team/*`, `team/**` or `**`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from registry.oci.names import RepositoryName, list_patterns
 
 
 class Reach(Enum):
-    """How far below its prefix a pattern goes; the value is how that is written."""
+    """How far below its prefix a pattern matches. The value is the suffix of the pattern."""
 
     EXACT = ""
     CHILDREN = "*"
@@ -19,14 +19,14 @@ class Reach(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RepositoryPattern:
-    """`prefix` is a repository name, or empty for `*` and `**` alone."""
+    """A pattern. `prefix` is a repository name, or empty for `*` and `**` without a prefix."""
 
     prefix: str
     reach: Reach
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a pattern; PatternInvalidError."""
+        """Parse a pattern; raise PatternInvalidError."""
         head, slash, tail = text.rpartition("/")
         reach = {"*": Reach.CHILDREN, "**": Reach.ALL}.get(tail, Reach.EXACT)
         prefix = text if reach is Reach.EXACT else head
@@ -44,7 +44,7 @@ class RepositoryPattern:
         return "/".join(part for part in (self.prefix, self.reach.value) if part)
 
     def matches(self, name: str) -> bool:
-        """Whether the repository is one that the pattern speaks of."""
+        """Return whether the pattern matches the repository."""
         if self.reach is Reach.EXACT:
             return name == self.prefix
         below = f"{self.prefix}/" if self.prefix else ""
@@ -53,7 +53,7 @@ class RepositoryPattern:
         return self.reach is Reach.ALL or "/" not in name[len(below) :]
 
     def covers(self, other: "RepositoryPattern") -> bool:
-        """Whether every repository that `other` speaks of is spoken of here too."""
+        """Return whether this pattern matches every repository that `other` matches."""
         if other.reach is Reach.EXACT:
             return self.matches(other.prefix)
         if self.reach is not Reach.ALL:
@@ -61,7 +61,7 @@ class RepositoryPattern:
         return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")
 
     def meet(self, other: "RepositoryPattern") -> "RepositoryPattern | None":
-        """The repositories that both speak of, which are all of one's or none."""
+        """Return the pattern of the repositories that both match: one of the two, or None."""
         if self.covers(other):
             return other
         return self if other.covers(self) else None
@@ -71,8 +71,9 @@ EVERYTHING = RepositoryPattern("", Reach.ALL)
 
 
 def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern]:
-    """Those of the patterns that no other one covers: together they speak of the same, each
-    repository in one of them alone.
+    """Return the patterns that no other one covers.
+
+    Together they match the same repositories, each by exactly one pattern.
     """
     each = {str(pattern): pattern for pattern in patterns}
     return [
@@ -83,7 +84,10 @@ def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern
 
 
 def list_covering(pattern: RepositoryPattern) -> list[str]:
-    """All patterns that cover this one, itself included, as text: few, however many there are."""
+    """Return the text of all patterns that cover this one, itself included.
+
+    Their number depends on the depth of the pattern only.
+    """
     if pattern.reach is Reach.EXACT:
         return list_patterns(pattern.prefix)
     found = {str(pattern): None, str(EVERYTHING): None}

@@ -1,4 +1,4 @@
-"""The policy in force, in memory and provably current (design D8)."""
+"""An in-memory cache of the access policy that is provably current (design D8)."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from registry.metadata.watch import Watch
 
 
 class Policies:
-    """Gives the policy as it is at the moment it is asked for."""
+    """Returns the policy as of the time of the call."""
 
     def __init__(self, database: Database, watch: Watch, *, personal_namespaces: bool) -> None:
         self._db = database
@@ -19,9 +19,9 @@ class Policies:
         self._lock = asyncio.Lock()
 
     async def get(self, since: float | None = None) -> Policy:
-        """The policy as of now, or of a moment after `since`, as `Watch.read` has it.
+        """Return the policy as of now, or as of some time after `since`, as in `Watch.read`.
 
-        DatabaseUnavailableError.
+        Raises DatabaseUnavailableError.
         """
         number = (self._watch.peek(since) or await self._watch.read(since)).policy
         known = self._policy
@@ -33,12 +33,13 @@ class Policies:
                 self._policy = known = await self._update(known)
             if known is None:
                 rows = await self._db.read(policy.load)
-                # As it grows, so does the time: pulls that need none of it go on meanwhile.
+                # On a thread, because this takes longer the larger the policy is, and other
+                # requests must proceed.
                 known = await asyncio.to_thread(Policy, rows, personal_namespaces=self._personal)
                 self._policy = known
         return known
 
     async def _update(self, known: Policy) -> Policy | None:
-        """The policy with what has changed since; None where all of it must be loaded."""
+        """Return the policy with the changes since; None if it has to be loaded completely."""
         changes = await self._db.read(lambda tx: policy.load_changes(tx, known.number))
         return None if changes is None else await asyncio.to_thread(known.updated, changes)

@@ -1,4 +1,4 @@
-"""Who may do what and where quotas hold: all of it in memory, as it was at one moment."""
+"""The access policy and the patterns that have quotas, in memory, as of one policy revision."""
 
 import copy
 import logging
@@ -30,10 +30,10 @@ from registry.metadata.users import UserRow
 from registry.oci.names import RepositoryName, is_repository_name, list_patterns
 
 _UNSIGNED: Rights = frozenset({Right.PULL})
-"""All that anybody may do without signing in."""
+"""The rights that can be granted to anonymous callers."""
 
 _SHOWING: Rights = frozenset({Right.PULL, Right.ADMIN})
-"""Each of them alone lets a repository be seen."""
+"""The rights of which one is enough to see a repository."""
 
 _BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
 
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A grant, read."""
+    """A grant, parsed from its row."""
 
     id: int
     subject: Subject
@@ -54,7 +54,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a secret is good for at most."""
+    """An upper bound on what a secret allows in the repositories of a pattern."""
 
     pattern: RepositoryPattern
     rights: Rights
@@ -62,7 +62,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether something is allowed, and why: the grants that give it, or a sentence."""
+    """An access decision with its reason: the grants that allow it, or a sentence."""
 
     allowed: bool
     reason: str
@@ -71,7 +71,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The owner of a live credential: a user or a robot, with what bounds the credential."""
+    """The user or robot that owns a valid credential, with the bounds of the credential."""
 
     name: str
     admin: bool
@@ -81,23 +81,23 @@ class Account:
 
 
 def read_grant(row: GrantRow) -> Grant | None:
-    """Read a row; None for one that only newer code can read: it gives nothing here."""
+    """Parse a grant row; return None for a row that only newer code can read: it grants nothing."""
     try:
         pattern = RepositoryPattern.parse(row.pattern)
         subject = Subject.parse(row.subject)
         rights = parse_rights(row.actions.split(","))
     except InputInvalidError as error:
-        logger.error("grant %d gives nothing: %s", row.id, error)  # noqa: TRY400 - it says all
+        logger.error("grant %d gives nothing: %s", row.id, error)  # noqa: TRY400 - the message is complete
         return None
     if subject == EVERYBODY:
-        rights &= _UNSIGNED  # whatever a row says
+        rights &= _UNSIGNED  # even if the row grants more
     return Grant(row.id, subject, pattern, rights)
 
 
 def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
-    """Read the `scopes` of a secret: JSON pairs of a pattern and actions; None for no bound.
+    """Parse the `scopes` of a secret: JSON pairs of a pattern and actions. None means no bound.
 
-    InputInvalidError for everything else.
+    Raises InputInvalidError for anything else.
     """
     if text is None:
         return None
@@ -111,7 +111,7 @@ def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
 
 
 class Policy:
-    """The rows, indexed for the questions of every request. Never changed: replaced."""
+    """The policy rows, indexed for the lookups of every request. Immutable."""
 
     def __init__(self, rows: PolicyRows, *, personal_namespaces: bool) -> None:
         self.number = rows.number
@@ -138,17 +138,17 @@ class Policy:
         if grant is not None:
             self._by_id[grant.id] = grant
             self._grants.setdefault(grant.subject, {})[grant.id] = grant
-            # One row for a subject and a pattern: the database sees to that.
+            # The database ensures that a subject and a pattern have one row.
             self._index[grant.subject, str(grant.pattern)] = grant
 
     def updated(self, changes: PolicyChanges) -> "Policy":
-        """The policy after changes. What did not change is shared with this one."""
+        """Return the policy with the changes applied. It shares unchanged data with this one."""
         policy = copy.copy(self)
-        policy._apply(changes)  # noqa: SLF001 - of its own class
+        policy._apply(changes)  # noqa: SLF001 - an object of this class
         return policy
 
     def _apply(self, changes: PolicyChanges) -> None:
-        """Take changes over, into indexes of its own: those there are belong to another policy."""
+        """Apply changes. Copies the indexes that change: they are shared with another policy."""
         changed = changes.changed
         self.number = changes.number
         self._users = _replace(self._users, changed[Part.USER], changes.users)
@@ -196,15 +196,15 @@ class Policy:
         try:
             self._bounds[row.id] = read_bounds(row.scopes)
         except InputInvalidError as error:
-            # Without its bounds it could do too much. Nobody else is to suffer for it.
+            # Without its bounds the secret would allow too much. Other secrets stay valid.
             whose = f"the token {row.name!r} of {row.user}" if row.user else f"robot {row.robot}"
-            logger.error("a secret lets nobody in, %s: %s", whose, error)  # noqa: TRY400 - it says all
+            logger.error("a secret lets nobody in, %s: %s", whose, error)  # noqa: TRY400 - the message is complete
         else:
             self._secrets[row.id] = row
 
     @property
     def active_key(self) -> SigningKeyRow | None:
-        """The key that new tokens are signed with."""
+        """The key that signs new tokens."""
         return next((k for k in self.keys.values() if k.state is KeyState.ACTIVE), None)
 
     def find_user(self, name: str) -> UserRow | None:
@@ -217,7 +217,7 @@ class Policy:
         return self._secrets.get(secret_id)
 
     def find_account(self, credential: str, now: int) -> Account | None:
-        """Whose credential that is, if it is good at `now`, in microseconds."""
+        """Return the account of a credential that is valid at `now` (microseconds), else None."""
         kind, _, rest = credential.partition(":")
         name, _, generation = rest.rpartition(":")
         if kind == "user":
@@ -261,7 +261,7 @@ class Policy:
         return Account(ROBOT_SIGN_IN + robot.name, False, subjects, None, bounds)
 
     def rights(self, account: Account | None, name: RepositoryName) -> Rights:
-        """What the account, or for None anybody, may do in the repository."""
+        """Return the rights of an account in the repository; None is the anonymous caller."""
         text = str(name)
         if account is None:
             return self._granted((EVERYBODY,), text)
@@ -275,8 +275,9 @@ class Policy:
         return rights & _with_admin(frozenset().union(*bound))
 
     def list_visible(self, account: Account | None) -> list[RepositoryPattern]:
-        """Patterns that speak of all repositories that the account, or for None anybody, may pull,
-        and of no others.
+        """Return patterns that together match exactly the repositories that the account can see.
+
+        None is the anonymous caller.
         """
         visible = self._list_granted(account)
         if account is None or account.bounds is None:
@@ -300,11 +301,14 @@ class Policy:
         return [EVERYTHING] if EVERYTHING in visible else list(visible)
 
     def is_admin(self, account: Account | None) -> bool:
-        """Whether the account may administer the registry: a bounded token of an admin may not."""
+        """Return whether the account may administer the registry.
+
+        A bounded token of an admin may not.
+        """
         return account is not None and account.admin and account.bounds is None
 
     def administers(self, account: Account | None, pattern: RepositoryPattern) -> bool:
-        """Whether the account may say who may do what in all repositories of the pattern."""
+        """Return whether the account may manage the grants of all repositories of the pattern."""
         if account is None or account.bounds is not None:
             return False
         if account.admin or (
@@ -323,7 +327,7 @@ class Policy:
         return any(grant is not None and Right.ADMIN in grant.rights for grant in found)
 
     def list_administered(self, account: Account | None) -> list[RepositoryPattern]:
-        """Patterns that cover all repositories that `administers` is true of, and no others."""
+        """Return patterns that match exactly the repositories that the account administers."""
         if account is None or account.bounds is not None:
             return []
         if account.admin:
@@ -339,17 +343,17 @@ class Policy:
         return list_widest(found)
 
     def was_removed(self, name: RepositoryName, *, since: int) -> bool:
-        """Whether a repository of that name went after the policy's number `since`."""
+        """Return whether a repository of this name was removed after policy revision `since`."""
         removal = self._removals.get(name)
         return removal is not None and removal.number > since
 
     def was_removed_after(self, name: RepositoryName, moment: int) -> bool:
-        """As `was_removed`, since a moment in microseconds."""
+        """Return whether a repository of this name was removed after `moment`, in microseconds."""
         removal = self._removals.get(name)
         return removal is not None and removal.at > moment
 
     def is_limited(self, name: RepositoryName) -> bool:
-        """Whether a quota holds for the repository."""
+        """Return whether a quota applies to the repository."""
         return not self._quotas.isdisjoint(list_speaking(name))
 
     def _owns(self, account: Account, name: str) -> bool:
@@ -366,7 +370,7 @@ class Policy:
         return _with_admin(rights)
 
     def _iter_grants(self, subjects: Iterable[Subject], name: str) -> Iterator[Grant]:
-        """The grants of the subjects that speak of the repository: looked up, not searched."""
+        """Yield the grants of the subjects that match the repository, by index lookups."""
         patterns = list_patterns(name)
         for subject in subjects:
             if subject in self._grants:
@@ -378,9 +382,9 @@ class Policy:
     def explain(
         self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
     ) -> Decision:
-        """Whether the subject may do all of `wanted` in the repository, and which grants decide.
+        """Decide whether the subject has all `wanted` rights in the repository, and why.
 
-        `unseen`: as if there were an account of the name, enabled and no admin.
+        `unseen` decides as if the subject had an enabled account that is not an admin.
         """
         account = self._imagine(subject) if unseen else self._find_subject(subject)
         if isinstance(account, str):
@@ -404,7 +408,7 @@ class Policy:
         return Decision(False, f"no grant to {subject} gives {missing} there", tuple(found))
 
     def _imagine(self, subject: Subject) -> Account | None:
-        """An account that the subject could have, which tells nothing of the one it has."""
+        """Return a plausible account of the subject that reveals nothing about its real account."""
         if subject.kind is SubjectKind.USER:
             user = self._users.get(subject.name)
             subjects = self._subjects(user) if user else (subject, SIGNED_IN, EVERYBODY)
@@ -414,7 +418,10 @@ class Policy:
         return None
 
     def _find_subject(self, subject: Subject) -> Account | str | None:
-        """The account of a subject that has one; a sentence where it can do nothing."""
+        """Return the account of a subject, or None if it has none.
+
+        If the subject can do nothing, return a sentence that says why.
+        """
         if subject.kind is SubjectKind.USER:
             user = self._users.get(subject.name)
             if user is None:
@@ -424,13 +431,13 @@ class Policy:
             robot = self._robots.get(subject.name)
             if robot is None:
                 return f"there is no robot {subject.name}"
-            # Whether it has expired is told where it signs in.
+            # Expiry is checked at sign-in.
             return Account(robot.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
         return None
 
 
 def _group(memberships: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """The groups of each user."""
+    """Return the groups of each user."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for user, group in memberships:
         groups[user].append(group)
@@ -438,7 +445,7 @@ def _group(memberships: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _replace(before: dict[str, Row], names: Collection[str], rows: Iterable[Row]) -> dict[str, Row]:
-    """The rows by name, those of some names replaced by what there is of them now."""
+    """Return the rows by name, with the rows of `names` replaced by their current versions."""
     if not names:
         return before
     now = {row.name: row for row in rows}
@@ -446,7 +453,7 @@ def _replace(before: dict[str, Row], names: Collection[str], rows: Iterable[Row]
 
 
 def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
-    """A group or everybody, with those that they are part of."""
+    """Return a group, `authenticated` or `anonymous` with the subjects that include it."""
     if subject == EVERYBODY:
         return (EVERYBODY,)
     return tuple(dict.fromkeys((subject, SIGNED_IN, EVERYBODY)))

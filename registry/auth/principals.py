@@ -1,4 +1,4 @@
-"""Who asks."""
+"""Principals: the identities of callers."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,11 @@ from registry.auth.subjects import ROBOT_SIGN_IN
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody. `name` is what the books and upload sessions say.
+    """The identity of a caller. `name` appears in the audit log and in upload sessions.
 
-    `credential` is what was signed in with, as the policy knows it: `user:NAME:GENERATION`,
-    `robot:NAME:GENERATION` or `secret:ID`. Empty for those whom the policy does not know.
+    `credential` is what the caller signed in with, as the policy knows it: `user:NAME:GENERATION`,
+    `robot:NAME:GENERATION` or `secret:ID`. It is empty for principals without an account in the
+    policy.
     """
 
     name: str
@@ -18,25 +19,25 @@ class Principal:
 
 
 ANONYMOUS = Principal("anonymous")
-"""Anybody."""
+"""A caller who has not signed in."""
 
 OPERATOR = Principal("operator")
-"""Whoever can run the command line on the data itself."""
+"""A person who runs the command line on the machine that has the data."""
 
 RETENTION = Principal("retention")
-"""The rules of retention, whoever has them applied."""
+"""The retention rules, regardless of who runs them."""
 
 
 def of_user(name: str, generation: str) -> Principal:
-    """A user who gave her password."""
+    """Return the principal of a user who signed in with a password."""
     return Principal(name, f"user:{name}:{generation}")
 
 
 def of_robot(name: str, generation: str) -> Principal:
-    """A robot that an outside issuer vouches for."""
+    """Return the principal of a robot that an external issuer authenticated."""
     return Principal(ROBOT_SIGN_IN + name, f"robot:{name}:{generation}")
 
 
 def of_outside(subject: str) -> Principal:
-    """Whom a token of an outside issuer speaks of."""
+    """Return the principal of a token from an external issuer."""
     return Principal(f"outside:{subject}")

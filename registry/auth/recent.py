@@ -1,4 +1,4 @@
-"""What was proved a moment ago, or is right now, so that no request proves it again."""
+"""Caches of recent authentications, so that requests need not repeat them."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,15 @@ _KEY = os.urandom(32)
 
 
 def _hash(text: str) -> bytes:
-    # Keyed: a dump of the memory shows no password, and nobody can aim at a slot.
+    # Keyed, so that a memory dump shows no passwords and nobody can construct collisions.
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=_KEY).digest()
 
 
 class Recent(Generic[T]):
-    """At most `most` values, each for `seconds`, under a keyed hash of what they prove.
+    """A cache of at most `most` values, for `seconds` each, by a keyed hash of a secret text.
 
-    What long texts prove may take much memory, so `room` bounds the length of all texts together.
+    Values for long texts may take much memory, so `room` limits the total length of all texts, in
+    characters.
     """
 
     def __init__(self, most: int, seconds: float, room: int = 4 << 20) -> None:
@@ -32,7 +33,7 @@ class Recent(Generic[T]):
         self._values: OrderedDict[bytes, tuple[float, T, int]] = OrderedDict()
 
     def find(self, text: str) -> T | None:
-        """What `text` proved, unless that is too long ago."""
+        """Return the value for `text`, unless it has expired."""
         found = self._values.get(_hash(text))
         return found[1] if found is not None and found[0] > time.monotonic() else None
 
@@ -46,27 +47,29 @@ class Recent(Generic[T]):
             self._room += length
 
     def drop(self, text: str) -> None:
-        """Forget what was put, for something that came to nothing."""
+        """Remove a value that is no longer valid."""
         if self._values.pop(_hash(text), None) is not None:
             self._room += len(text)
 
 
 class UnderWay:
-    """What is being proved at this moment, so that others who bring the same can wait for it."""
+    """Authentications in progress, so that others with the same credentials can wait for them."""
 
     def __init__(self) -> None:
         self._ends: dict[bytes, asyncio.Event] = {}
 
     async def wait(self, text: str) -> None:
-        """Wait until whoever proves `text` has done so or failed, if anybody does."""
+        """Wait for an authentication of `text` in progress, if any, to succeed or fail."""
         end = self._ends.get(_hash(text))
         if end is not None:
             await end.wait()
 
     @contextlib.contextmanager
     def proving(self, text: str) -> Iterator[None]:
-        """While `text` is being proved. Only the first is waited for: all who waited for one that
-        failed go on side by side, bounded as anybody is.
+        """Mark `text` as being authenticated.
+
+        Others wait only for the first one. If it fails, all that waited proceed concurrently, with
+        the usual limits.
         """
         key, end = _hash(text), asyncio.Event()
         if self._ends.setdefault(key, end) is not end:

@@ -1,4 +1,4 @@
-"""What the settings say about signing in."""
+"""The settings of authentication."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ HOW_TO_HIDE: Final = (
     "https:// address that clients use, or trusted_proxies to the address of the proxy, which then "
     "has to send X-Forwarded-Proto and X-Forwarded-Host"
 )
-"""What to do where passwords can be read on their way; each of it silences the warning."""
+"""How to protect passwords in transit. Each of these settings also stops the warning."""
 
 SHORTEST_PASSWORD: Final = 8
 LONGEST_PASSWORD: Final = 1024
@@ -16,10 +16,12 @@ LONGEST_PASSWORD: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class AuthRules:
-    """`token_life` in seconds; `sign_ins` counts failures at an account in five minutes.
+    """The settings of authentication.
 
-    `open` and `closed`: nobody, or everybody, must sign in, whatever users there are. `own`:
-    the users of this registry may. `issuer` makes the tokens, `service` is whom they are for.
+    `open` means that nobody needs to sign in and `closed` that everybody does, whatever users
+    exist. `own` is whether the users of this registry may sign in. `service` is the audience of its
+    tokens and `issuer` their issuer. `token_life` is in seconds. `sign_ins` is the limit of failed
+    sign-ins at an account within five minutes.
     """
 
     open: bool = False

@@ -1,6 +1,7 @@
-"""What a token is asked for and lets through. Source: Distribution's token scope specification.
+"""Scopes of tokens. Source: Distribution's token scope specification.
 
-A scope reads `repository:team/app:pull,push`; the name may hold one more colon, of a host's port.
+A scope has the form `repository:team/app:pull,push`. The name may contain one more colon, before
+the port of a host.
 """
 
 import re
@@ -16,13 +17,13 @@ from registry.oci.names import RepositoryName
 _SCOPE = re.compile(r"(?P<type>[a-z0-9]+)(\([a-z0-9]+\))?:(?P<name>.+):(?P<actions>[a-z*,]*)")
 _REPOSITORY_ACTIONS = (Action.PULL, Action.PUSH, Action.DELETE)
 MAX_REPOSITORIES = 1000
-"""Repositories that one request may ask for."""
+"""The maximum number of repositories that one request may ask for."""
 
 _ROOM_FOR_MORE = len(" and 1000 more")
 
 
 def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
-    """The actions on a repository that are named, all of them by `*`; others are passed over."""
+    """Return the named actions on a repository, all of them for `*`. Unknown names are ignored."""
     given = {name for name in names if isinstance(name, str)}
     if "*" in given:
         return frozenset(_REPOSITORY_ACTIONS)
@@ -31,16 +32,16 @@ def parse_actions(names: Iterable[Any]) -> frozenset[Action]:
 
 @dataclass(frozen=True, slots=True)
 class Scopes:
-    """Actions by repository, and whether the whole catalogue may be listed."""
+    """The actions by repository, and whether the whole catalog may be listed."""
 
     repositories: Mapping[RepositoryName, frozenset[Action]]
     catalog: bool = False
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
-        """Read scopes, each text one or several between spaces. What is unknown is passed over.
+        """Parse scopes. Each text has one or more, separated by spaces. Unknown scopes are ignored.
 
-        Scopes of one repository are merged. TooManyScopesError above MAX_REPOSITORIES.
+        Scopes of the same repository are merged. Raises TooManyScopesError above MAX_REPOSITORIES.
         """
         asked: dict[RepositoryName, frozenset[Action]] = {}
         catalog = False
@@ -62,7 +63,7 @@ class Scopes:
 
     @classmethod
     def from_claims(cls, access: Any) -> Self:
-        """Read the `access` claim of a token, of ours or of an outside issuer."""
+        """Parse the `access` claim of a token, of this registry or of an external issuer."""
         granted: dict[RepositoryName, frozenset[Action]] = {}
         catalog = False
         for entry in access if isinstance(access, list) else []:
@@ -79,7 +80,7 @@ class Scopes:
         return cls(granted, catalog)
 
     def to_claims(self) -> list[dict[str, Any]]:
-        """The `access` claim."""
+        """Return the `access` claim."""
         claims: list[dict[str, Any]] = [
             {"type": "repository", "name": str(name), "actions": write_actions(actions)}
             for name, actions in self.repositories.items()
@@ -94,14 +95,14 @@ class Scopes:
 
     @property
     def names(self) -> Collection[RepositoryName]:
-        """The repositories that are named."""
+        """The names of the repositories."""
         return self.repositories.keys()
 
     def __str__(self) -> str:
         return " ".join(map(_write, self.to_claims()))
 
     def summarize(self) -> str:
-        """Return as many scopes as a log field holds, and the number of the others."""
+        """Return as many scopes as fit a log field, and the number of the others."""
         texts = list(map(_write, self.to_claims()))
         shown: list[str] = []
         for text in texts:
@@ -126,5 +127,5 @@ def _add(
     try:
         name = RepositoryName.parse(text)
     except NameInvalidError:
-        return  # no repository has this name, so there is nothing to grant
+        return  # no repository can have this name, so there is nothing to grant
     scopes[name] = scopes.get(name, frozenset()) | parse_actions(actions)

@@ -1,4 +1,4 @@
-"""Private keys in a file that leaves the registry, encrypted with a passphrase: scrypt, AES-GCM."""
+"""Encryption of private keys for export, with a passphrase: scrypt and AES-GCM."""
 
 import os
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from registry.errors import BackupError, InputInvalidError
 
 SHORTEST = 12
-"""Characters of a passphrase at the least: whoever has the file can try as many as they like."""
+"""The minimum length of a passphrase, in characters. A stolen file allows unlimited guesses."""
 
 _NONCE = 12
 _LARGEST = 1 << 20
 
 
 class _Sealed(msgspec.Struct):
-    """What the file says, in JSON; bytes are base64. `n`, `r`, `p`: the cost, as scrypt names it.
+    """The contents of the file, in JSON; bytes are base64. `n`, `r`, `p` are the cost of scrypt.
 
     Source of the default: OWASP Password Storage Cheat Sheet, of those that take 64 MiB.
     """
@@ -33,19 +33,22 @@ class _Sealed(msgspec.Struct):
     p: int = 2
 
     def open_with(self, passphrase: str) -> AESGCM:
-        """Half a second of work, which is what makes guessing dear."""
+        """Derive the cipher from the passphrase.
+
+        This takes half a second, which makes guessing slow.
+        """
         derived = Scrypt(self.salt, 32, self.n, self.r, self.p).derive(passphrase.encode())
         return AESGCM(derived)
 
 
 def require_strong(passphrase: str) -> None:
-    """InputInvalidError for one that is too short."""
+    """Raise InputInvalidError if the passphrase is too short."""
     if len(passphrase) < SHORTEST:
         raise InputInvalidError(f"the passphrase has fewer than {SHORTEST} characters")
 
 
 def seal(keys: Mapping[str, bytes], passphrase: str, label: str) -> bytes:
-    """The file of `keys`, which opens with the passphrase and under the same label alone."""
+    """Encrypt `keys`. Decryption requires the same passphrase and the same label."""
     sealed = _Sealed(salt=os.urandom(16), nonce=os.urandom(_NONCE), data=b"")
     plain = msgspec.json.encode(keys)
     sealed.data = sealed.open_with(passphrase).encrypt(sealed.nonce, plain, label.encode())
@@ -53,7 +56,7 @@ def seal(keys: Mapping[str, bytes], passphrase: str, label: str) -> bytes:
 
 
 def unseal(raw: bytes, passphrase: str, label: str) -> dict[str, bytes]:
-    """The keys; BackupError if the passphrase does not open the file."""
+    """Decrypt the keys; raise BackupError if the passphrase does not decrypt the file."""
     try:
         sealed = msgspec.json.decode(raw, type=_Sealed)
         if (sealed.kdf, sealed.cipher) != ("scrypt", "aes-256-gcm") or sealed.n > _LARGEST:

@@ -1,7 +1,7 @@
-"""Secrets that the registry makes: `moorage_ID_SECRET`, of which it keeps a keyed hash.
+"""Secrets that the registry generates, as `moorage_ID_SECRET`. Only a keyed hash is stored.
 
-256 random bits cannot be guessed, so a fast hash is enough; the key makes a stolen table useless.
-The ID finds the row, and the prefix is for scanners that look for leaked secrets.
+A secret has 256 random bits and cannot be guessed, so a fast hash is enough. The key makes a stolen
+table useless. The ID finds the row, and the prefix lets scanners find leaked secrets.
 """
 
 import hashlib
@@ -15,13 +15,13 @@ _FORM = re.compile(r"moorage_(?P<id>[0-9a-f]{16})_(?P<value>[0-9a-f]{64})")
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret, as its owner has it. It does not print."""
+    """A secret in plain text. Its `repr` leaves out the value."""
 
     id: str
     value: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The text, shown once."""
+        """Return the text of the secret, to be shown once."""
         return f"moorage_{self.id}_{self.value}"
 
 
@@ -30,13 +30,13 @@ def new_secret() -> Secret:
 
 
 def find_secret(text: str) -> Secret | None:
-    """Read a secret; None for anything else."""
+    """Parse a secret; return None for any other text."""
     match = _FORM.fullmatch(text)
     return Secret(match["id"], match["value"]) if match else None
 
 
 class Hasher:
-    """Keyed hashes of secrets, and of names that must not be readable."""
+    """Computes keyed hashes of secrets, and of names that must not be stored in plain text."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -46,5 +46,5 @@ class Hasher:
         return hmac.new(self._key, raw, hashlib.sha256).hexdigest()
 
     def matches(self, secret: Secret, hash_: str) -> bool:
-        """Whether `hash_` is the secret's, told in the same time for yes and no."""
+        """Return whether `hash_` is the hash of the secret, in constant time."""
         return hmac.compare_digest(self.hash(secret.value), hash_)

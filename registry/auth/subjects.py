@@ -1,4 +1,4 @@
-"""Names of those who may do something: users, groups, robots, everybody."""
+"""Subjects of grants: users, groups, robots, `authenticated` and `anonymous`."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Self
 from registry.errors import AccountNameInvalidError, SubjectInvalidError
 
 ROBOT_SIGN_IN = "robot+"
-"""What the user name of a robot begins with where it signs in, and in the books."""
+"""The prefix of a robot's user name, at sign-in and in the audit log."""
 
 _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*")
 _LONGEST = 64
@@ -22,9 +22,10 @@ _ACTORS = {
 
 
 def parse_account_name(text: str) -> str:
-    """Return the name of a group or robot; AccountNameInvalidError.
+    """Return the name of a group or robot; raise AccountNameInvalidError.
 
-    Small letters and digits, with single `.`, `_`, `-` between: also a part of a repository name.
+    Lower-case letters and digits, with single `.`, `_` or `-` between them. Such a name is also a
+    valid component of a repository name.
     """
     if not _NAME.fullmatch(text) or len(text) > _LONGEST:
         raise AccountNameInvalidError(
@@ -35,9 +36,9 @@ def parse_account_name(text: str) -> str:
 
 
 def parse_user_name(text: str) -> str:
-    """Return the name of a user; AccountNameInvalidError.
+    """Return the name of a user; raise AccountNameInvalidError.
 
-    It may be an e-mail address. Names that differ in case alone are of different users.
+    It may be an email address. Names that differ only in case belong to different users.
     """
     if not _USER_NAME.fullmatch(text) or len(text) > _LONGEST_USER_NAME:
         raise AccountNameInvalidError(
@@ -52,15 +53,17 @@ def parse_user_name(text: str) -> str:
 
 
 def _require_free(name: str) -> str:
-    # In any case, so that nobody passes for the registry itself in the audit log.
+    # Case-insensitive, so that no user can pass for the registry itself in the audit log.
     if name.lower() in _RESERVED:
         raise AccountNameInvalidError(f"the name {name!r} is taken by the registry itself")
     return name
 
 
 def parse_new_user_name(text: str) -> str:
-    """The name of a user to be added; AccountNameInvalidError also for what the audit log and the
-    change feed call the registry's own work.
+    """Return the name of a user to add.
+
+    Raises AccountNameInvalidError, also for the names that the audit log and the change feed use
+    for the registry's own work.
     """
     name = parse_user_name(text)
     if name.lower() in _ACTORS:
@@ -71,26 +74,26 @@ def parse_new_user_name(text: str) -> str:
 
 
 class SubjectKind(StrEnum):
-    """What a grant can be given to; the value stands before the colon where there is one."""
+    """The kind of a subject. The value is the prefix before the colon, if the subject has one."""
 
     USER = "user"
     GROUP = "group"
     ROBOT = "robot"
-    # Whoever has signed in, and whoever comes.
+    # `authenticated` is every signed-in caller, `anonymous` is every caller.
     AUTHENTICATED = "authenticated"
     ANONYMOUS = "anonymous"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who a grant is for. `name` is empty for everybody."""
+    """The subject of a grant. `name` is empty for `authenticated` and `anonymous`."""
 
     kind: SubjectKind
     name: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `alice`, `group:devs`, `robot:ci`, `authenticated` or `anonymous`."""
+        """Parse `alice`, `group:devs`, `robot:ci`, `authenticated` or `anonymous`."""
         if text in {SubjectKind.AUTHENTICATED, SubjectKind.ANONYMOUS}:
             return cls(SubjectKind(text))
         kind, colon, name = text.rpartition(":")

@@ -1,4 +1,4 @@
-"""Access tokens: signed, short-lived, an upper bound of what their bearer may do.
+"""Access tokens: signed and short-lived. A token is an upper bound on the rights of its bearer.
 
 Source: Distribution's token specification, JWT.
 """
@@ -25,17 +25,20 @@ _TYPES = frozenset({"jwt"})
 _SECOND = 1_000_000
 
 LONGEST = 7 << 10
-"""Bytes of a token: with the name of its header it passes proxies that take lines of 8 KiB."""
+"""The maximum size of a token, in bytes.
+
+Together with the header name, it fits the header lines of 8 KiB that proxies accept.
+"""
 
 SURE = 500
-"""Repositories that a token holds whatever their names are."""
+"""The number of repositories that fit a token, however long their names are."""
 
 _PACKED = "access_digests"
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token as its bearer gets it: `life` in seconds, `at` in microseconds."""
+    """An issued token. `life` is in seconds, `at` in microseconds."""
 
     token: str
     id: str
@@ -46,7 +49,11 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """What a token of ours says. `since`: the policy's number when it was made."""
+    """The claims of a token of this registry.
+
+    `since` is the policy revision at which the token was issued. `expires` is in seconds since the
+    epoch.
+    """
 
     principal: Principal
     scopes: Scopes | PackedScopes
@@ -56,7 +63,7 @@ class Bearer:
 
 
 class AccessTokens:
-    """Makes and reads tokens of this registry."""
+    """Issues and verifies the access tokens of this registry."""
 
     def __init__(self, keyring: Keyring, rules: AuthRules) -> None:
         self._keyring = keyring
@@ -64,10 +71,10 @@ class AccessTokens:
         self._keys: tuple[int, dict[str, VerificationKey]] = (-1, {})
 
     async def issue(self, principal: Principal, scopes: Scopes, policy: Policy) -> Issued:
-        """Make a token for `scopes`, all of which the principal has.
+        """Issue a token for `scopes`, all of which the principal must have.
 
-        Where the token would be too long, it has digests in place of names, which other servers
-        cannot read. ConfigError, TooManyScopesError.
+        If the token would be too long, it contains digests in place of repository names. Other
+        servers cannot read those. Raises ConfigError, TooManyScopesError.
         """
         key = policy.active_key
         if key is None:
@@ -103,7 +110,7 @@ class AccessTokens:
         return Issued(token, token_id, scopes, life, now)
 
     def read(self, token: str, policy: Policy) -> Bearer:
-        """What the token says, if a key in force signed it; TokenInvalidError."""
+        """Return the claims of a token; raise TokenInvalidError unless a trusted key signed it."""
         claims = verify(
             token,
             self._get_keys(policy),
@@ -123,12 +130,12 @@ class AccessTokens:
         )
 
     def is_trusted(self, kid: str, policy: Policy) -> bool:
-        """Whether tokens signed with the key are good now."""
+        """Return whether tokens signed with this key are accepted now."""
         row = policy.keys.get(kid)
         return row is not None and row.state is not KeyState.REVOKED
 
     def list_public(self, policy: Policy) -> list[dict[str, Any]]:
-        """The JWKS entries of all keys in force."""
+        """Return the JWKS entries of all keys that are not revoked."""
         return [
             json.loads(row.jwk) for kid, row in policy.keys.items() if self.is_trusted(kid, policy)
         ]
@@ -142,7 +149,7 @@ class AccessTokens:
 
 
 def read_issuer(token: str) -> str | None:
-    """Who says that she made the token; nothing is proved by it."""
+    """Return the `iss` claim of a token without verifying the token."""
     if len(token) > MAX_TOKEN:
         return None
     try:

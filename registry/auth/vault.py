@@ -1,5 +1,6 @@
-"""Where private keys lie: in files of one machine, or encrypted in the database that replicas
-share (design D12).
+"""Key stores: files on one machine, or encrypted rows in the database that replicas share.
+
+Source: design D12.
 """
 
 import asyncio
@@ -22,23 +23,23 @@ from registry.metadata.database import Database
 
 
 class Vault(Protocol):
-    """Small secrets by name. A name, once given, keeps its value."""
+    """A key store: small secrets by name. The value of a name never changes."""
 
     async def find(self, name: str) -> bytes | None:
-        """The value; ConfigError where it cannot be read."""
+        """Return the value; raise ConfigError if it cannot be read."""
 
     async def add(self, name: str, value: bytes) -> bytes:
-        """Keep `value` durably; the value kept, which is another's if that came first."""
+        """Store `value` durably and return the stored value: the existing one, if there is one."""
 
     async def remove(self, name: str) -> None:
-        """Forget the value."""
+        """Delete the value."""
 
 
 def is_private(found: os.stat_result, groups: Collection[int]) -> bool:
-    """Return whether a process in `groups` may keep a secret in a file.
+    """Return whether the permissions of a file are safe for a secret of a process in `groups`.
 
-    Others must have no access. A group that the process is in may: with `fsGroup`, Kubernetes gives
-    each file of a volume to that group, readable and writable, at each mount.
+    Others must have no access. A group of the process may have access: with `fsGroup`, Kubernetes
+    gives each file of a volume to that group, readable and writable, at each mount.
     """
     if found.st_mode & stat.S_IRWXO:
         return False
@@ -46,7 +47,7 @@ def is_private(found: os.stat_result, groups: Collection[int]) -> bool:
 
 
 class FileVault:
-    """A file for each, mode 0600, in a folder of mode 0700."""
+    """A key store with one file per key, of mode 0600, in a directory of mode 0700."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,12 +84,13 @@ class FileVault:
                 file.write(value)
                 file.flush()
                 os.fsync(file.fileno())
-            # A link, unlike a rename, leaves a key alone that somebody else has just made.
+            # Unlike a rename, a link does not replace a key that another process has just created.
             with contextlib.suppress(FileExistsError):
                 os.link(temporary, self._folder / name)
         finally:
             Path(temporary).unlink()
-        # The folder itself may be new: a key must not go in a power cut that its row outlives.
+        # Also sync the parent, because the directory may be new: a power failure must not lose a
+        # key whose row in the database survives.
         for path in (self._folder, self._folder.parent):
             folder = os.open(path, os.O_RDONLY)
             try:
@@ -101,10 +103,10 @@ class FileVault:
 
 
 class DatabaseVault:
-    """Rows, encrypted with a key that is made from a secret of the settings."""
+    """A key store of rows, encrypted with a key derived from a secret in the settings."""
 
     def __init__(self, database: Database, secret: str) -> None:
-        """Without a secret there is nothing to keep keys with: each use is a ConfigError."""
+        """Accept an empty secret: every use of the key store then raises ConfigError."""
         self._secret = secret
         self._db = database
 
@@ -132,7 +134,7 @@ class DatabaseVault:
             ) from error
 
     def seal(self, value: bytes) -> bytes:
-        """The value as its row has it; ConfigError without a secret."""
+        """Return the encrypted value for a row; raise ConfigError without a secret."""
         return self._open().encrypt(value)
 
     async def add(self, name: str, value: bytes) -> bytes:
