@@ -1,4 +1,4 @@
-"""Advice in answers, for people: `Warning: 299 - "…"`.
+"""Warnings for people in responses: `Warning: 299 - "…"`.
 
 Source: OCI distribution-spec, Warnings; RFC 7234 section 5.5 for the form.
 """
@@ -14,14 +14,14 @@ from registry.services.quotas import Standing
 from registry.units import round_size
 
 MAX_BYTES = 4096
-"""Of all warnings of an answer together, as the specification has it."""
+"""The maximum size of all warnings of a response, as the specification requires."""
 
 NEARLY_FULL = 90
-"""Percent of a quota from which a push is told."""
+"""The usage of a quota, in percent, from which a push gets a warning."""
 
 
 def add_warnings(response: Response, texts: Iterable[str]) -> None:
-    """Add a warning for each text, as far as there is room for them."""
+    """Add a warning for each text, up to the maximum size."""
     left = MAX_BYTES
     for text in texts:
         printable = "".join(c if " " <= c <= "~" else "?" for c in text)
@@ -34,8 +34,8 @@ def add_warnings(response: Response, texts: Iterable[str]) -> None:
 
 
 async def advise(call: Call, response: Response) -> Response:
-    """The answer to a push, with what whoever pushed should know."""
-    # What was pushed is stored: the answer must say so, also where this cannot be told.
+    """Return the response to a push, with warnings about quotas."""
+    # The push has succeeded, so the response must say so even if the quotas cannot be read.
     with contextlib.suppress(DatabaseUnavailableError):
         quotas = call.registry.quotas
         if await quotas.hold_for(call.name, call.began):

@@ -1,4 +1,4 @@
-"""The ASGI application of the API: proxies, observer, gate, routes."""
+"""The ASGI application of the API: the middleware and the routes."""
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ def build(
     settings: ApiSettings,
     lifespan: Lifespan[Router],
 ) -> ASGIApp:
-    """All endpoints, with the layers that every request passes."""
+    """Return the application with all endpoints and the middleware around them."""
     ops = Ops(registry)
     guard = Guard(access.authenticator, Limits(settings), settings)
     routes: list[BaseRoute] = [
@@ -62,7 +62,7 @@ def build(
 
 
 def build_ops(registry: Registry, *, log_probes: bool) -> ASGIApp:
-    """Health checks and metrics alone."""
+    """Return an application with only health checks and metrics."""
     probes = _list_probes(Ops(registry))
     routes = [Route(path, _ReadOnly(path, handler)) for path, handler in probes.items()]
     router = Router(routes, redirect_slashes=False, default=_unknown)
@@ -74,7 +74,7 @@ def _list_probes(ops: Ops) -> dict[str, Callable[[Request], Awaitable[Response]]
 
 
 class _ReadOnly:
-    """An endpoint that takes GET and HEAD alone."""
+    """An endpoint that accepts only GET and HEAD."""
 
     def __init__(self, path: str, handler: Callable[[Request], Awaitable[Response]]) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""Request bodies, read piece by piece and never waited for too long."""
+"""Request bodies, read in pieces and with time limits."""
 
 import asyncio
 import re
@@ -15,23 +15,24 @@ _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
 def read_length(request: Request) -> int | None:
-    """The announced length of the body in bytes; None where there is none that can be read."""
+    """Return the length of the body from Content-Length, in bytes; None without a valid one."""
     length = request.headers.get("content-length", "")
     return int(length) if _LENGTH.fullmatch(length) else None
 
 
 MINIMUM_RATE = 500
-"""Bytes a second that a body delivers at least while it is waited for; Apache's default."""
+"""The minimum rate of a body while it is awaited, in bytes per second. Apache's default."""
 
 RATE_WINDOW = 30.0
-"""Seconds of waiting over which the rate is measured."""
+"""The time of waiting over which the rate is measured, in seconds."""
 
 
 async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
     """Yield the body as it arrives.
 
-    BodyStalledError when nothing came for `idle` seconds, or less than MINIMUM_RATE, so that single
-    bytes do not keep a request alive; ClientGoneError when the connection closed before the end.
+    Raises BodyStalledError if nothing arrives for `idle` seconds, or less than MINIMUM_RATE, so
+    that single bytes do not keep a request alive. Raises ClientGoneError if the connection closes
+    before the end.
     """
     more = True
     waited, received = 0.0, 0
@@ -63,10 +64,13 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
 async def read_body(
     request: Request, idle: float, limit: int, budget: MemoryBudget
 ) -> AsyncIterator[bytes]:
-    """Hold the whole body; BodyTooLargeError as soon as it is known to exceed `limit` bytes.
+    """Provide the whole body while the context lasts.
 
-    A large one is read once the budget has room for it, and then must come fast enough; it counts
-    there for as long as the context lasts. BusyError, BodyStalledError, ClientGoneError.
+    A large body is read only after the budget has reserved memory for it, and must then arrive fast
+    enough. The reservation ends with the context.
+
+    Raises BodyTooLargeError as soon as the body is known to exceed `limit` bytes, BusyError,
+    BodyStalledError, ClientGoneError.
     """
     announced = read_length(request)
     too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})
@@ -75,7 +79,7 @@ async def read_body(
     body = bytearray()
     pieces = iter_body(request, idle)
     size = limit if announced is None else announced
-    # The length of a chunked body shows only as it comes.
+    # The length of a chunked body is known only at its end.
     if (announced is None or size <= SMALL) and await _read(pieces, body, SMALL):
         yield bytes(body)
         return
@@ -96,7 +100,7 @@ async def read_body(
 
 
 async def _read(pieces: AsyncIterator[bytes], body: bytearray, limit: int) -> bool:
-    """Add to the body until it exceeds `limit` bytes; whether it has come to its end."""
+    """Read until the body exceeds `limit` bytes; return whether it is complete."""
     while len(body) <= limit:
         piece = await anext(pieces, None)
         if piece is None:

@@ -1,4 +1,4 @@
-"""One request to an endpoint of the registry, and the table it is found in."""
+"""A request to an endpoint of the registry API, and the entries of the route table."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +25,7 @@ from registry.services.registry import Registry
 _NUMBER = re.compile(r"[0-9]+")
 _READS = {"GET", "HEAD"}
 _DIGITS = 9
-"""Digits of a page size beyond which it is above every cap."""
+"""The number of digits above which a page size exceeds every cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +52,32 @@ class Call:
 
     @property
     def began(self) -> float:
-        """When the request came, of `time.monotonic`."""
+        """The time at which the request arrived, of `time.monotonic`."""
         return float(self.request.scope["moorage.began"])
 
     def param(self, name: str) -> str:
-        """A part of the path."""
+        """Return a parameter of the path."""
         return str(self.request.path_params[name])
 
     def query(self, name: str) -> str | None:
-        """A query parameter. NUL, which databases refuse, becomes another character that no name
-        in the registry has.
+        """Return a query parameter.
+
+        Databases reject NUL, so it is replaced by a character that no name in the registry
+        contains.
         """
         value = self.request.query_params.get(name)
         return None if value is None else value.replace("\0", "\ufffd")
 
     @property
     def last(self) -> str:
-        """`last`, after which a list goes on. A name follows this text if it follows what stands
-        before the first NUL: there is none between the two.
+        """The `last` parameter, after which a list continues, cut before the first NUL.
+
+        The result is the same, because no name sorts between the cut text and the full text.
         """
         return self.request.query_params.get("last", "").partition("\0")[0]
 
     def page_size(self) -> int:
-        """`n`, clamped to the documented cap; PageInvalidError if it is no number."""
+        """Return `n`, at most the documented cap; raise PageInvalidError if it is not a number."""
         text = self.request.query_params.get("n")
         if text is None:
             return self.settings.page
@@ -85,13 +88,13 @@ class Call:
         return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
 
     def require_mount(self, source: RepositoryName) -> None:
-        """Ask for a token that reaches the source of a mount too, if she could have one."""
+        """Require a token that covers the source of a mount, if the caller could get one."""
         if not self.caller.may_pull(source) and self.caller.could_pull(source):
             scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
             raise self.guard.demand(self.request, self.caller, scopes)
 
     def check_upload(self) -> None:
-        """Count an upload that is to begin; TooManyRequestsError."""
+        """Count the start of an upload; raise TooManyRequestsError."""
         client = self.request.client
         address = client.host if client else None
         self.guard.limits.check_upload(address, find_limited(self.caller))
@@ -102,14 +105,14 @@ Handler = Callable[[Call], Awaitable[Response | ASGIApp]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A path of the table: per method the action it asks for and what answers it."""
+    """A path of the route table with the action and the handler of each method."""
 
     path: str
     methods: Mapping[str, tuple[Action, Handler]]
 
 
 class Endpoint:
-    """The ASGI application of one entry. Rights are asked here and nowhere else."""
+    """The ASGI application of one entry. This is the only place that checks permissions."""
 
     def __init__(
         self, entry: Entry, registry: Registry, settings: ApiSettings, guard: Guard
@@ -145,7 +148,7 @@ class Endpoint:
 
 
 def _list_switched_off(settings: ApiSettings) -> dict[Action, str]:
-    """The actions that change something and that settings forbid, each with the reason."""
+    """Return the write actions that the settings disable, each with the reason."""
     if settings.read_only:
         reason = "the registry is read-only ([content] read_only)"
         return dict.fromkeys((Action.PUSH, Action.DELETE), reason)

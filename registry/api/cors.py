@@ -1,4 +1,4 @@
-"""Cross-origin resource sharing: pages of the listed origins may use the registry.
+"""Cross-origin resource sharing: web pages of the listed origins may use the registry.
 
 Source: the Fetch standard, section 3.2, "CORS protocol".
 """
@@ -21,11 +21,11 @@ _SHOWN = (
     "WWW-Authenticate, X-Request-Id"
 )
 _REMEMBERED = "600"
-"""Seconds for which a browser need not ask again."""
+"""The time for which a browser may cache a preflight response, in seconds."""
 
 
 class Cors:
-    """ASGI middleware that tells browsers which pages may read an answer, errors too."""
+    """ASGI middleware that tells browsers which pages may read a response, including errors."""
 
     def __init__(self, app: ASGIApp, sites: Sites) -> None:
         self._app = app
@@ -40,7 +40,7 @@ class Cors:
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                # Also without an origin: a cache may give the answer to a page later.
+                # Also without an origin: a cache may serve the response to a page later.
                 headers.add_vary_header("Origin")
                 if origin is not None and self._sites.allows(origin):
                     headers["Access-Control-Allow-Origin"] = origin
@@ -53,7 +53,7 @@ class Cors:
 
 
 class Preflights:
-    """ASGI middleware that answers what browsers ask before they send a page's request."""
+    """ASGI middleware that answers CORS preflight requests."""
 
     def __init__(self, app: ASGIApp, sites: Sites) -> None:
         self._app = app

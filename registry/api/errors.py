@@ -1,6 +1,6 @@
-"""The one table from what went wrong to the answer on the wire.
+"""The table that maps errors to HTTP responses.
 
-Source: OCI distribution-spec, Error Codes. The codes of a 4xx are that closed list.
+Source: OCI distribution-spec, Error Codes. The codes of a 4xx are from that closed list.
 """
 
 import json
@@ -15,12 +15,12 @@ from storage.digest import DigestInvalidError
 from storage.errors import StoreError, StoreFullError
 
 RETRY_AFTER = "5"
-"""Seconds after which a client may try again what is unavailable."""
+"""The time after which a client may retry a request that got 503 or 507, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How an error is answered."""
+    """The HTTP status, code and headers of an error."""
 
     status: int
     code: str
@@ -30,7 +30,7 @@ class Wire:
 _ALLOW_READ = (("Allow", "GET, HEAD"),)
 _RETRY = (("Retry-After", RETRY_AFTER),)
 
-# Looked up by the exception's classes, most specific first.
+# Lookup is by the classes of the exception, the most specific first.
 TABLE: Mapping[type[Exception], Wire] = {
     errors.PathInvalidError: Wire(400, "NAME_INVALID"),
     errors.NameInvalidError: Wire(400, "NAME_INVALID"),
@@ -104,11 +104,11 @@ SENTENCES: Mapping[str, str] = {
     "UNKNOWN": "unknown error",
     "UNSUPPORTED": "The operation is unsupported.",
 }
-"""The standard sentence of each code of the registry API, with which its messages begin."""
+"""The standard sentence of each code of the registry API. Messages begin with it."""
 
 
 def write_message(code: str, reason: str) -> str:
-    """The standard sentence of the code, and the reason behind a colon if there is one."""
+    """Return the standard sentence of the code, with the reason after a colon if there is one."""
     sentence = SENTENCES.get(code, "")
     if not sentence or not reason:
         return sentence or reason
@@ -116,19 +116,19 @@ def write_message(code: str, reason: str) -> str:
 
 
 def find_wire(error: Exception) -> Wire:
-    """How `error` is answered; what the table does not know is a bug and answered as 500."""
+    """Return the table entry of an error; 500 for an unknown one, which is a bug."""
     return find_wire_of(type(error))
 
 
 def find_wire_of(kind: type[Exception]) -> Wire:
-    """How errors of a class are answered; as above."""
+    """Return the table entry of a class of errors, as above."""
     return next((TABLE[cls] for cls in kind.__mro__ if cls in TABLE), _UNKNOWN)
 
 
 def answer(error: Exception, *, standard: bool = True) -> Response:
-    """The answer for `error` in the contract's form.
+    """Return the response to an error in the error format of the OCI distribution-spec.
 
-    `standard`: messages begin with the standard sentence of their code. The admin API has none.
+    `standard` starts messages with the standard sentence of their code. The admin API has none.
     """
     wire = find_wire(error)
     body = {"errors": _entries(error, wire, standard)}

@@ -1,4 +1,4 @@
-"""Conditional requests: entity tags, which are digests in quotes, and dates.
+"""Conditional requests: entity tags, which are quoted digests, and dates.
 
 Source: RFC 9110 sections 8.8 and 13.1.
 """
@@ -14,9 +14,9 @@ _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 
 
 def parse_etags(header: str, *, weak: bool) -> tuple[str, ...]:
-    """The opaque tags listed, or `*`; weak ones only where the comparison may be weak.
+    """Return the opaque tags in the header, or `*`; weak tags only if `weak` is true.
 
-    A star in quotes is a tag, one that nothing here has, and stands for nothing else.
+    A quoted star is an ordinary tag that never matches. It is left out.
     """
     if header.strip() == "*":
         return ("*",)
@@ -25,19 +25,20 @@ def parse_etags(header: str, *, weak: bool) -> tuple[str, ...]:
 
 
 def is_unchanged(header: str | None, etag: str) -> bool:
-    """Whether `If-None-Match` holds the tag: the client has it already."""
+    """Return whether `If-None-Match` contains the tag: the client has the content already."""
     known = parse_etags(header, weak=True) if header else ()
     return "*" in known or etag in known
 
 
 def format_date(at: int) -> str:
-    """A time in microseconds as HTTP writes it, in whole seconds."""
+    """Format a time in microseconds as an HTTP date, in whole seconds."""
     return formatdate(at // _SECOND, usegmt=True)
 
 
 def has_current(headers: Headers, etag: str, modified_at: int) -> bool:
-    """Whether the client has what it asks for already. `If-None-Match` wins over
-    `If-Modified-Since`. `modified_at` in microseconds.
+    """Return whether the client already has the current content.
+
+    `If-None-Match` takes precedence over `If-Modified-Since`. `modified_at` is in microseconds.
     """
     if "if-none-match" in headers:
         return is_unchanged(headers["if-none-match"], etag)
@@ -47,5 +48,5 @@ def has_current(headers: Headers, etag: str, modified_at: int) -> bool:
     try:
         known = parsedate_to_datetime(since).timestamp()
     except (ValueError, OverflowError):
-        return False  # what is no date asks for nothing
+        return False  # an invalid date is ignored
     return modified_at // _SECOND <= known

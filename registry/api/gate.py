@@ -1,8 +1,8 @@
-"""Judging the raw path, before anything is routed.
+"""Validation of the raw path, before routing.
 
-Servers decode `%2F`, `%00` and `..` before an application sees the path; what the client meant can
-then no longer be told. So the path is read here from the bytes as sent: the canonical one goes on,
-every other that could name something else is refused.
+Servers decode `%2F`, `%00` and `..` before an application sees the path, and then the path that the
+client sent is lost. This module reads the bytes as sent: it passes on the canonical path and
+refuses every path that could be ambiguous.
 """
 
 import re
@@ -18,9 +18,10 @@ _SPLITTERS = re.compile(rb"%(2f|5c|00)", re.IGNORECASE)
 
 
 def canonical_path(raw: bytes) -> str:
-    """The path that `raw`, the bytes of a request target's path, names beyond doubt.
+    """Return the only path that `raw`, the path bytes of a request target, can mean.
 
-    PathInvalidError for escaped separators, dot segments, doubled slashes and odd characters.
+    Raises PathInvalidError for escaped separators, dot segments, double slashes and other
+    characters that no path contains.
     """
     if _ESCAPE.search(raw) or _SPLITTERS.search(raw):
         raise PathInvalidError("the path holds an escape that a path here cannot hold")

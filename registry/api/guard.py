@@ -1,4 +1,4 @@
-"""Who sends the request, and may she? Asked once, before anything is looked at.
+"""Authentication and authorization of requests, before any data is read.
 
 Source: RFC 9110 section 11, RFC 6750 section 3, Distribution's token specification.
 """
@@ -36,16 +36,16 @@ logger = logging.getLogger(__name__)
 _WARN_EVERY = 3600.0
 _SAFE = {"GET", "HEAD"}
 
-# Not binascii.Error alone: text that is not ASCII is a plain ValueError to b64decode.
+# Not only binascii.Error: b64decode raises a plain ValueError for text that is not ASCII.
 _UNREADABLE = ValueError
 
 _NOT_QUOTABLE = re.compile(r"[^ !#-\[\]-~]")
-"""Characters that `error_description` cannot have. Source: RFC 6750, section 3."""
+"""Characters that `error_description` must not contain. Source: RFC 6750, section 3."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basic:
-    """User name and password of a request."""
+    """The user name and the password of a request."""
 
     name: str
     password: str
@@ -59,7 +59,10 @@ class Token:
 
 
 def read_credentials(request: Request) -> Basic | Token | None:
-    """What the request signs in with; no name and no password are none. CredentialsInvalidError."""
+    """Return the credentials of a request; None without any, or with an empty name and password.
+
+    Raises CredentialsInvalidError.
+    """
     given = request.headers.getlist("authorization")
     if not given:
         return None
@@ -78,17 +81,17 @@ def read_credentials(request: Request) -> Basic | Token | None:
 
 
 def find_origin(request: Request) -> Origin:
-    """Where the request came from."""
+    """Return the client address and the request ID."""
     return Origin(request.client.host if request.client else "", logs.request_id.get())
 
 
 def find_limited(caller: Caller) -> str | None:
-    """Whose requests are counted together: anybody's are not."""
+    """Return the principal that rate limits count for; None for anonymous callers."""
     return None if caller.principal == ANONYMOUS else caller.principal.name
 
 
 def format_scope(action: Action, name: RepositoryName | None) -> str:
-    """The scope that a token needs for `action`; empty where any token will do."""
+    """Return the scope that a token needs for `action`; empty if any token is enough."""
     if action is Action.CATALOG:
         return "registry:catalog:*"
     if name is None:
@@ -97,7 +100,10 @@ def format_scope(action: Action, name: RepositoryName | None) -> str:
 
 
 def _write_need(action: Action, name: RepositoryName | None) -> str:
-    """What is missing, and who can give it. The same whether or not there is such a repository."""
+    """Return what is missing and who can grant it.
+
+    It does not reveal whether the repository exists.
+    """
     if name is None:
         return f"requires {action.value}; ask an admin of this registry"
     return (
@@ -107,7 +113,7 @@ def _write_need(action: Action, name: RepositoryName | None) -> str:
 
 
 class Guard:
-    """Lets requests in."""
+    """Authenticates and authorizes requests."""
 
     def __init__(self, auth: Authenticator, limits: Limits, settings: ApiSettings) -> None:
         self.auth = auth
@@ -118,10 +124,10 @@ class Guard:
         self._warned = float("-inf")
 
     async def admit(self, request: Request, action: Action, name: RepositoryName | None) -> Caller:
-        """The caller, who may do `action` in the repository.
+        """Return the caller, who may do `action` in the repository.
 
-        UnauthorizedError with a challenge where she has to show something (else), DeniedError
-        where that would not help, TooManyRequestsError.
+        Raises UnauthorizedError with a challenge if the caller needs other credentials, DeniedError
+        if other credentials would not help, and TooManyRequestsError.
         """
         origin = find_origin(request)
         self.limits.check_request(origin.address or None, None)
@@ -166,11 +172,10 @@ class Guard:
     def demand(
         self, request: Request, caller: Caller, scopes: list[str], need: str = ""
     ) -> UnauthorizedError:
-        """The error for the bearer of a token that it takes one with these scopes. `need`: what is
-        missing, where no token would help.
+        """Return the error that requires a token with these scopes.
 
-        A client without credentials, whose token is an anonymous one, gets the sentence that it
-        gets without a token.
+        `need` is what is missing if no token would help. A client without credentials has an
+        anonymous token. It gets the same message as without a token.
         """
         scope = " ".join(scopes)
         if caller.principal == ANONYMOUS:
@@ -186,8 +191,10 @@ class Guard:
         error: str = "",
         described_as: str = "UNAUTHORIZED",
     ) -> UnauthorizedError:
-        """A challenge. With an `error` of RFC 6750 Docker, podman and skopeo show its description
-        and drop the body; they take `insufficient_scope` for the code DENIED.
+        """Return an error with a challenge.
+
+        If it has an `error` of RFC 6750, Docker, podman and skopeo show its description and ignore
+        the body. They treat `insufficient_scope` as the code DENIED.
         """
         realm = self._realm or f"{request.scope['moorage.base']}/token"
         fields = {"realm": realm, "service": self._service, "scope": scope}
@@ -198,7 +205,7 @@ class Guard:
         return UnauthorizedError(message, f"Bearer {given}", {"scope": scope} if scope else None)
 
     def warn_if_readable(self, request: Request) -> None:
-        """Say now and then that passwords travel where others can read them."""
+        """Log a warning, at most once an hour, if passwords are sent without encryption."""
         readable = str(request.scope["moorage.base"]).startswith("http:")
         client = request.client.host if request.client else "localhost"
         if readable and not is_loopback(client) and time.monotonic() > self._warned + _WARN_EVERY:

@@ -1,4 +1,4 @@
-"""A bound on the memory that large bodies and answers of all clients take at once."""
+"""A limit on the memory that large request and response bodies of all clients use together."""
 
 import asyncio
 from collections import deque
@@ -13,28 +13,29 @@ from starlette.types import Receive, Scope, Send
 from registry.errors import BusyError, ClientGoneError
 
 SMALL = 16 << 10
-"""Bytes of a body or an answer that need no reservation."""
+"""The size of a body up to which it needs no reservation, in bytes."""
 
 WAIT = 30.0
-"""Seconds that a request waits for memory."""
+"""The time that a request waits for memory, in seconds."""
 
 GRACE = 5.0
 SLOWEST = 64 << 10
-"""Bytes a second that a client with a reservation must send or read after `GRACE` seconds: slow
-clients must not keep others out.
+"""The minimum rate of a client with a reservation, in bytes per second, after `GRACE` seconds.
+
+Slow clients must not block others.
 """
 
 PIECE = 64 << 10
-"""Bytes that are sent at once: what a client does not read is kept a second time."""
+"""The number of bytes to send at once. Bytes that the client has not read yet are held twice."""
 
 
 def find_patience(size: int) -> float:
-    """Return the seconds in which a client must send or read `size` bytes."""
+    """Return the time in which a client must send or read `size` bytes, in seconds."""
     return GRACE + size / SLOWEST
 
 
 class MemoryBudget:
-    """Bytes that requests reserve before they fill them. Who waits is served in order."""
+    """Bytes that requests reserve before they use them. Reservations are granted in order."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -44,11 +45,14 @@ class MemoryBudget:
 
     @property
     def free(self) -> int:
-        """Bytes that nobody has reserved."""
+        """The number of bytes that are not reserved."""
         return self._free
 
     async def take(self, size: int) -> int:
-        """Reserve `size` bytes, or all there are if that is less; how many. BusyError."""
+        """Reserve `size` bytes, or all there are if that is less, and return their number.
+
+        Raises BusyError.
+        """
         wanted = min(size, self._size)
         if wanted <= self._free and not self._waiting:
             self._free -= wanted
@@ -61,7 +65,7 @@ class MemoryBudget:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.give(wanted)  # granted at the very moment
+                self.give(wanted)  # granted just before the wait ended
             else:
                 if entry in self._waiting:
                     self._waiting.remove(entry)
@@ -74,21 +78,21 @@ class MemoryBudget:
         return wanted
 
     def give(self, size: int) -> None:
-        """Return reserved bytes."""
+        """Release reserved bytes."""
         self._free += size
         self._serve()
 
     def _serve(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
             wanted, turn = self._waiting.popleft()
-            # Given up in this turn of the loop: its task has not run since.
+            # It may be cancelled already, while its task has not run since.
             if not turn.done():
                 self._free -= wanted
                 turn.set_result(None)
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes. BusyError."""
+        """Reserve `size` bytes; raise BusyError."""
         taken = await self.take(size)
         try:
             yield
@@ -96,9 +100,10 @@ class MemoryBudget:
             self.give(taken)
 
     def try_share(self, raw: bytes, taken: int) -> bool:
-        """Hold bytes that other requests may hold as well: together they count once.
+        """Reserve bytes that other requests may share: together they count once.
 
-        `taken` bytes are reserved already, and become part of it. False: there is no room for more.
+        `taken` bytes are already reserved and become part of the reservation. Returns False if
+        there is not enough memory.
         """
         _, count = self._shared.get(id(raw), (raw, 0))
         if not count:
@@ -112,7 +117,7 @@ class MemoryBudget:
         return True
 
     def unshare(self, raw: bytes) -> None:
-        """Hold the bytes no longer."""
+        """Release shared bytes."""
         _, count = self._shared.pop(id(raw))
         if count > 1:
             self._shared[id(raw)] = (raw, count - 1)
@@ -121,7 +126,7 @@ class MemoryBudget:
 
 
 class Loaded(Protocol):
-    """What has the bytes of an answer."""
+    """An object with the bytes of a response."""
 
     @property
     def raw(self) -> bytes: ...
@@ -131,7 +136,7 @@ T = TypeVar("T", bound=Loaded)
 
 
 class AnswerMemory:
-    """What the answer to one request holds, until it is sent or the request fails."""
+    """The memory of one response, reserved until the response is sent or the request fails."""
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
@@ -152,9 +157,9 @@ class AnswerMemory:
             self.release()
 
     async def load(self, load: Callable[[], Awaitable[T]]) -> T:
-        """Return what `load` gives, whose bytes are held from then on. BusyError.
+        """Return the result of `load`, with a reservation for its bytes. Raises BusyError.
 
-        Where there is no room, what was loaded is dropped, and loaded again when there is.
+        If there is not enough memory, the result is dropped, and loaded again once there is.
         """
         loaded = await load()
         taken = 0
@@ -175,21 +180,21 @@ class AnswerMemory:
         return loaded
 
     def answer(self, raw: bytes, headers: dict[str, str]) -> Response:
-        """Return the answer with the bytes of what was loaded."""
+        """Return the response with the loaded bytes."""
         if self._raw is None:
             return Response(raw, 200, headers)
         self._handed_over = True
         return _LargeAnswer(self._raw, headers, self)
 
     def release(self) -> None:
-        """Hold nothing any longer."""
+        """Release the reservation."""
         if self._raw is not None:
             self._budget.unshare(self._raw)
             self._raw = None
 
 
 class _LargeAnswer(Response):
-    """Sends its body in pieces, and cuts the connection of a client that reads too slowly."""
+    """Sends its body in pieces, and aborts the connection of a client that reads too slowly."""
 
     def __init__(self, raw: bytes, headers: dict[str, str], memory: AnswerMemory) -> None:
         super().__init__(None, 200, {**headers, "Content-Length": str(len(raw))})

@@ -1,7 +1,7 @@
 """Several parts of a blob in one body: `multipart/byteranges`.
 
-Source: RFC 9110 sections 14.6 and 15.3.7.2, RFC 2046 section 5.1. podman counts the parts: there is
-one for each range, in the order asked, and none is ever merged with another.
+Source: RFC 9110 sections 14.6 and 15.3.7.2, RFC 2046 section 5.1. podman counts the parts, so there
+is one for each range, in the requested order, and ranges are never merged.
 """
 
 import secrets
@@ -12,20 +12,21 @@ from registry.api.ranges import Part
 from storage.driver import Reader
 
 BOUNDARY_BYTES = 16
-"""Of random: no blob can be made that holds it."""
+"""The number of random bytes in a boundary, so that nobody can make a blob that contains it."""
 
 GAP = 64 * 1024
-"""Bytes between two parts up to which both are read at once, and what is between them dropped: a
-request to a bucket, and a job on a thread, take longer.
+"""The gap between two parts, in bytes, up to which both are read at once and the gap dropped.
+
+Another request to a bucket, or another job on a thread, takes longer.
 """
 
 FLUSH = 64 * 1024
-"""Bytes of small parts that are sent together."""
+"""The number of bytes of small parts that are sent together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Multipart:
-    """A body of `parts` of a blob that has `size` bytes."""
+    """A body with `parts` of a blob of `size` bytes."""
 
     parts: Sequence[Part]
     size: int
@@ -37,17 +38,20 @@ class Multipart:
 
     @property
     def length(self) -> int:
-        """The bytes of the whole body."""
+        """The length of the whole body, in bytes."""
         heads = sum(len(self._head(number)) for number in range(len(self.parts)))
         return heads + sum(length for _, length in self.parts) + len(self._tail)
 
     @property
     def first_span(self) -> Part:
-        """The first byte and the length of what is read first."""
+        """The first byte and the length of the first read."""
         return _span(self.parts, 0)[0]
 
     async def iter_body(self, reader: Reader) -> AsyncIterator[bytes]:
-        """Yield the body in pieces; ObjectDamagedError. Memory does not grow with the blob."""
+        """Yield the body in pieces; raise ObjectDamagedError.
+
+        Memory use does not grow with the blob.
+        """
         waiting = bytearray()
         number = 0
         while number < len(self.parts):
@@ -84,7 +88,7 @@ class Multipart:
 
 
 def _span(parts: Sequence[Part], number: int) -> tuple[Part, int]:
-    """What one read covers from the part `number` on, and the number of the part after it."""
+    """Return the range of one read from the part `number`, and the number of the part after it."""
     start, length = parts[number]
     end = start + length
     number += 1

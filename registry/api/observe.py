@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, the answer to every error, access lines, metrics."""
+"""Request IDs, error responses, access log lines and metrics of all requests."""
 
 import asyncio
 import contextlib
@@ -23,8 +23,10 @@ access = logging.getLogger("moorage.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 LINGER = 1.0
-"""Seconds for which the rest of a refused body is read and dropped. Closing at once would reset
-the connection, and the client would lose the answer that says why."""
+"""The time for which the rest of a refused body is read and dropped, in seconds.
+
+Closing the connection at once would reset it, and the client would lose the error response.
+"""
 
 _OK = 200
 _SERVER_ERROR = 500
@@ -32,10 +34,10 @@ _CLIENT_GONE = 499
 
 
 class Observer:
-    """ASGI middleware around everything."""
+    """The outermost ASGI middleware, which logs, counts and answers errors."""
 
     def __init__(self, app: ASGIApp, *, log_probes: bool = True) -> None:
-        """`log_probes`: whether probes that succeed have access lines."""
+        """Log successful probes if `log_probes` is true."""
         self._app = app
         self._log_probes = log_probes
 
@@ -48,7 +50,7 @@ class Observer:
         metrics.IN_FLIGHT.inc()
         try:
             await self._app(exchange.scope, exchange.receive, exchange.send)
-        except Exception as error:  # noqa: BLE001 - this is where each one becomes an answer
+        except Exception as error:  # noqa: BLE001 - every error becomes a response here
             await exchange.fail(error)
         finally:
             metrics.IN_FLIGHT.dec()
@@ -57,7 +59,7 @@ class Observer:
 
 
 class _Exchange:
-    """One request and its answer, counted."""
+    """One request and its response, with byte counts."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._started = time.monotonic()
@@ -114,14 +116,14 @@ class _Exchange:
 
     async def _drop_body(self) -> None:
         if "expect" in self.headers:
-            return  # the client waits for a word from us before it sends anything
+            return  # the client waits for 100 Continue before it sends the body
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while self._unread:
                     await self.receive()
 
     async def fail(self, error: Exception) -> None:
-        """Answer the error, or cut the connection where the answer has begun."""
+        """Answer the error, or abort the connection if the response has started."""
         wire = find_wire(error)
         if isinstance(error, StoreError):
             kind = "full" if isinstance(error, StoreFullError) else "unavailable"
@@ -130,7 +132,8 @@ class _Exchange:
             metrics.DATABASE_ERRORS.inc()
         # What a starting process waits for is logged once, not for each request.
         if wire.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
-            # Where it was when the database went away says nothing, a hundred times a second.
+            # A traceback says nothing if the database is down, and there may be a hundred per
+            # second.
             away = isinstance(error, DatabaseUnavailableError | BusyError)
             logger.error("request failed: %s", error, exc_info=None if away else error)
         _release_frames(error)
@@ -173,10 +176,11 @@ class _Exchange:
 
 
 def _release_frames(error: BaseException | None) -> None:
-    """Clear the local variables of the frames that an error has left, and of those it follows from.
+    """Clear the local variables in the frames of an error and of its causes.
 
-    Futures, errors and frames refer to each other: what a request held, such as a manifest of
-    4 MiB, would stay until the garbage collector finds it, beyond every budget of memory.
+    Futures, errors and frames refer to each other. Without this, the data of a request, such as a
+    manifest of 4 MiB, would stay until the garbage collector finds it, outside of all memory
+    budgets.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -1,4 +1,4 @@
-"""For operators and the curious: health, readiness, metrics, and a page at `/`."""
+"""Endpoints for operators: health, readiness, metrics, and a page at `/`."""
 
 import contextlib
 import html
@@ -17,7 +17,7 @@ HEALTH = "/healthz"
 READINESS = "/readyz"
 METRICS = "/metrics"
 PROBES = frozenset({HEALTH, READINESS, METRICS})
-"""What machines ask every few seconds."""
+"""The paths that probes request every few seconds."""
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Moorage</title>
@@ -35,7 +35,7 @@ docker push {host}/IMAGE</pre>
 
 
 class Ops:
-    """Endpoints beside the registry API."""
+    """The endpoints that are not part of the registry API."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -52,12 +52,12 @@ class Ops:
         )
 
     async def get_health(self, request: Request) -> Response:
-        """200 while the process answers at all."""
+        """Return 200 while the process responds at all."""
         del request
         return JSONResponse({"status": "alive"})
 
     async def get_readiness(self, request: Request) -> Response:
-        """200 when requests can be served, else 503 with what is wrong."""
+        """Return 200 if requests can be served, else 503 with the problems."""
         del request
         troubles = await self._registry.health.list_troubles()
         if troubles:
@@ -73,8 +73,8 @@ class Ops:
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _count(self) -> None:
-        """Read the figures that are in the database."""
-        # Without a database they stay as they were: the other figures matter most then.
+        """Update the metrics that are read from the database."""
+        # Without a database they keep their values: then the other metrics matter most.
         with contextlib.suppress(DatabaseUnavailableError):
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
             for kind, number in (await self._registry.collector.count_waiting()).items():

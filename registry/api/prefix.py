@@ -1,6 +1,6 @@
 """A registry below a path of its host: `https://example.org/registry`.
 
-A proxy in front may take the path off, or hand it on: either is answered.
+A proxy in front may strip the path or pass it on; both work.
 """
 
 import re
@@ -12,10 +12,10 @@ _TARGET = re.compile(r"<(?=/)")
 
 
 class Prefix:
-    """ASGI middleware that takes a path off requests, and puts it before paths in answers."""
+    """ASGI middleware that strips a path from requests and adds it to paths in responses."""
 
     def __init__(self, app: ASGIApp, path: str) -> None:
-        """`path` begins with a slash and does not end with one."""
+        """Use `path`, which begins with a slash and does not end with one."""
         self._app = app
         self._path = path
 

@@ -1,9 +1,9 @@
-"""Who asks, and by which address of ours: the outermost layer.
+"""The client address and the URL of the registry, as reported by trusted proxies.
 
-A client is the peer of its connection unless that peer is a proxy which the settings trust. Then
-the proxy's word counts, and the word of a proxy behind it that is trusted as well, read from the
-right, where the nearest one wrote. What a client could have written itself is never believed, and
-what cannot be read is as if it were not there.
+A client is the peer of its connection unless that peer is a trusted proxy. In that case the headers
+of the proxy count, and those of further trusted proxies behind it, read from the right, where the
+nearest proxy wrote. Values that a client could have written itself are not used, and invalid values
+are ignored.
 """
 
 import re
@@ -17,19 +17,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.units import Network
 
-# Strict, because it is written into headers: no quotes, no controls, no user names.
+# Strict, because the host is written into headers: no quotes, control characters or user names.
 _HOST = re.compile(
     r"(?:[A-Za-z0-9._-]{1,255}|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _PORTS = 1 << 16
 _WITH_PORT = re.compile(r"(?P<ipv4>[0-9.]+):[0-9]+|\[(?P<ipv6>[^\]%]+)\](:[0-9]+)?")
-# RFC 7239. The values that matter hold no comma, semicolon or escape, so others need no reading.
+# RFC 7239. The relevant values contain no comma, semicolon or escape, so no others are parsed.
 _PAIR = re.compile(r"(?P<name>[^=\s\"]+)=(?:\"(?P<quoted>[^\"\\]*)\"|(?P<plain>[^\"\\\s]+))")
 _SCHEMES = {"http", "https"}
 
 
 class _Hop(NamedTuple):
-    """What one proxy says of what it received; empty where it says nothing."""
+    """The values that one proxy reports about the request it received; empty if not reported."""
 
     address: str = ""
     scheme: str = ""
@@ -39,12 +39,12 @@ class _Hop(NamedTuple):
 class Proxies:
     """ASGI middleware that sets `client`, `scheme`, `moorage.base` and `moorage.host` in the scope.
 
-    `moorage.base` is the registry's URL as this client reaches it, without a slash at the end;
-    `moorage.host` the `Host` that it sent, unread, empty where it sent none.
+    `moorage.base` is the URL of the registry as this client reaches it, without a trailing slash.
+    `moorage.host` is the raw `Host` header of the client, empty without one.
     """
 
     def __init__(self, app: ASGIApp, trusted: tuple[Network, ...], external_url: str) -> None:
-        """`external_url`, if it is not empty, is the base whatever a request says."""
+        """Use `external_url`, if it is not empty, as the base of every request."""
         self._app = app
         self._trusted = trusted
         self._external_url = external_url
@@ -69,8 +69,9 @@ class Proxies:
         }
 
     def _ask(self, client: tuple[str, int] | None, headers: Headers, *, local: bool) -> _Hop:
-        """What trusted proxies say of the request, as far as it can be read. `local`: it came over
-        a Unix socket, which only a proxy may write to.
+        """Return the valid values that trusted proxies report about the request.
+
+        `local` means that it came over a Unix socket, which only a proxy may write to.
         """
         told = _Hop()
         address = _read_address(client[0].partition("%")[0]) if client else None
@@ -83,7 +84,7 @@ class Proxies:
                 hop.host if _is_host(hop.host) else told.host,
             )
             if not self._trusts(address):
-                break  # a client, who may have made up what stands to the left
+                break  # a client, which may have forged everything to the left
         return told
 
     def _trusts(self, address: IPv4Address | IPv6Address | None) -> bool:
@@ -91,10 +92,10 @@ class Proxies:
 
 
 def _list_hops(headers: Headers) -> Iterable[_Hop]:
-    """The nearest proxy's word first.
+    """Return the values of each proxy, the nearest first.
 
-    `Forwarded` is read only where no `X-Forwarded-…` is: a proxy that writes those, as most do,
-    often hands on a `Forwarded` that the client made up.
+    `Forwarded` is read only if there are no `X-Forwarded-…` headers. A proxy that writes those, as
+    most do, often passes on a `Forwarded` header that the client forged.
     """
     told = [_split(headers, f"x-forwarded-{name}") for name in ("for", "proto", "host")]
     if any(told):
@@ -103,7 +104,7 @@ def _list_hops(headers: Headers) -> Iterable[_Hop]:
 
 
 def _split(headers: Headers, name: str) -> list[str]:
-    """The items of a list that may stand on several lines, from the right."""
+    """Return the items of a list header, which may have several lines, from the right."""
     items = (item.strip(" \t") for line in headers.getlist(name) for item in line.split(","))
     return [item for item in items if item][::-1]
 
@@ -115,16 +116,16 @@ def _read_forwarded(elements: list[str]) -> Iterator[_Hop]:
             pair["name"].lower(): pair["quoted"] or pair["plain"] or "" for pair in pairs if pair
         }
         if len(said) < len(pairs):
-            return  # malformed, or a name twice
+            return  # malformed, or a duplicate name
         yield _Hop(said.get("for", ""), said.get("proto", ""), said.get("host", ""))
 
 
 def _read_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address, of which a port may follow; None for all else, such as `unknown`."""
+    """Return the address, without a port; None for anything else, such as `unknown`."""
     if match := _WITH_PORT.fullmatch(text):
         text = match["ipv4"] or match["ipv6"]
     if "%" in text:
-        return None  # a zone, which is of another machine
+        return None  # a zone ID is only valid on the machine that wrote it
     try:
         address = ip_address(text)
     except ValueError:
@@ -133,7 +134,7 @@ def _read_address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _is_unix(scope: Scope) -> bool:
-    """Tell whether the request came over a Unix socket, whose address has no port."""
+    """Return whether the request came over a Unix socket, whose address has no port."""
     server = scope.get("server")
     return server is not None and server[1] is None and server[0].startswith("/")
 
@@ -150,7 +151,7 @@ def _is_host(text: str) -> bool:
 
 
 def _find_own_host(headers: Headers, scope: Scope) -> str:
-    """Host and port by which the client asked, else where the server listens."""
+    """Return the host and port from the request, else the address that the server listens on."""
     named = headers.getlist("host")
     if len(named) == 1 and _is_host(named[0]):
         return named[0]

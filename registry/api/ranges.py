@@ -1,21 +1,24 @@
-"""Ranges of bytes. Source: RFC 9110 section 14."""
+"""Byte ranges. Source: RFC 9110 section 14."""
 
 import re
 
 from registry.errors import RangeInvalidError, TooManyRangesError, UploadInvalidError
 
 Part = tuple[int, int]
-"""The first byte and the length of a part that has at least one byte."""
+"""The first byte and the length of a part, which is at least one byte."""
 
 MOST_RANGES = 1024
 MOST_HEADER = 20 * 1024
-"""Ranges of a request, and bytes of its `Range` header: what podman keeps to."""
+"""The limits on the ranges of a request, and on the bytes of its `Range` header.
+
+podman stays within both.
+"""
 
 _UNIT = re.compile(r"bytes=", re.IGNORECASE)
 _RANGE = re.compile(r"[ \t]*([0-9]*)-([0-9]*)[ \t]*")
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.IGNORECASE)
 _DIGITS = 19
-"""Digits of a position beyond which it lies outside every blob."""
+"""The number of digits above which a position is outside of every blob."""
 
 
 def _position(text: str) -> int:
@@ -24,11 +27,13 @@ def _position(text: str) -> int:
 
 
 def parse_ranges(header: str | None, size: int) -> list[Part]:
-    """The parts asked of `size` bytes, in the order of the header; none: all bytes.
+    """Return the requested parts of `size` bytes, in the order of the header; empty for all bytes.
 
-    Other units, what is no range, and ranges that add up to more than there is are answered with
-    everything. Of several ranges those that lie outside are left out. RangeInvalidError where all
-    of them do, or where one ends before it starts; TooManyRangesError.
+    The result is also empty for other units, for an invalid range, and for ranges that are longer
+    together than the content. Of several ranges, those outside of the content are left out.
+
+    Raises RangeInvalidError if all ranges are outside or if one ends before it starts, and
+    TooManyRangesError.
     """
     unit = _UNIT.match(header) if header else None
     if header is None or unit is None:
@@ -44,7 +49,7 @@ def parse_ranges(header: str | None, size: int) -> list[Part]:
         if match is None or match.groups() == ("", ""):
             return []
         if size == 0 and not match[1]:
-            return []  # the last bytes of nothing are all of it
+            return []  # the last bytes of empty content are all of it
         part = _cut(match[1], match[2], size)
         if part is not None:
             parts.append(part)
@@ -54,8 +59,9 @@ def parse_ranges(header: str | None, size: int) -> list[Part]:
 
 
 def _cut(first: str, last: str, size: int) -> Part | None:
-    """A range of `size` bytes; None if it lies outside. RangeInvalidError if it is the wrong way
-    round.
+    """Return a range of `size` bytes; None if it is outside.
+
+    Raises RangeInvalidError if it ends before it starts.
     """
     if not first:
         start, end = max(0, size - _position(last)), size
@@ -67,7 +73,7 @@ def _cut(first: str, last: str, size: int) -> Part | None:
 
 
 def parse_content_range(header: str | None) -> tuple[int, int] | None:
-    """First byte and length of a chunk; UploadInvalidError for what is no range."""
+    """Return the first byte and the length of a chunk; raise UploadInvalidError."""
     if header is None:
         return None
     match = _CONTENT_RANGE.fullmatch(header.strip())

@@ -1,7 +1,8 @@
-"""How often one address or one principal may ask, counted in the memory of this process.
+"""Rate limits per client address and per principal, in the memory of this process.
 
-By GCRA, the generic cell rate algorithm (ITU-T I.371): of each key, one number says when all that
-it has used will be free again. It is exact, and needs neither windows nor a task that refills.
+Uses GCRA, the generic cell rate algorithm (ITU-T I.371): one number per key says when everything
+that the key has used is available again. It is exact, and needs neither windows nor a task that
+refills.
 """
 
 import math
@@ -16,7 +17,7 @@ from registry.auth.origins import Origin
 from registry.errors import TooManyRequestsError
 
 CAPACITY: Final = 65_536
-"""Keys that one limit remembers, about 10 MiB."""
+"""The number of keys that one limit remembers, about 10 MiB."""
 
 _KEPT = CAPACITY * 3 // 4
 _SECOND = 1_000_000_000
@@ -24,24 +25,24 @@ _MINUTE = 60
 
 
 class RateLimit:
-    """At most `burst` at once, and `rate` a second in the long run, for each key."""
+    """A rate limit for each key: at most `burst` at once, and `rate` per second in the long run."""
 
     def __init__(
         self, rate: float, burst: int, clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        """`clock` gives nanoseconds and never goes back."""
-        # Whole, because sums of fractions would now and then refuse the last of a burst.
+        """Use `clock`, which is in nanoseconds and never goes back."""
+        # An integer, because sums of floats would sometimes refuse the last request of a burst.
         self._spacing = math.ceil(_SECOND / rate)
         self._depth = burst * self._spacing
         self._clock = clock
         self._free_at: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """Return the number of keys that are remembered."""
         return len(self._free_at)
 
     def take(self, key: str) -> float:
-        """Use one: 0.0, or the seconds until there will be one, and then nothing is used."""
+        """Use one unit and return 0.0; if there is none, return the seconds until there is."""
         now = self._clock()
         free_at = max(now, self._free_at.get(key, now)) + self._spacing
         wait = free_at - self._depth - now
@@ -53,9 +54,9 @@ class RateLimit:
         return 0.0
 
     def _forget(self, now: float) -> None:
-        """Make room: what is free again says nothing, and what nearly is says least.
+        """Drop keys that are fully available again, and then those that are nearly so.
 
-        So whoever wants a key forgotten must use up more with each of tens of thousands of others.
+        To have one key dropped, a client must use up more with each of tens of thousands of others.
         """
         used = [item for item in self._free_at.items() if item[1] > now]
         if len(used) > _KEPT:
@@ -64,7 +65,7 @@ class RateLimit:
 
 
 class Limits:
-    """The limits that settings ask for."""
+    """The rate limits and memory budgets from the settings."""
 
     def __init__(self, settings: ApiSettings, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.bodies = MemoryBudget(settings.large_bodies)
@@ -73,20 +74,20 @@ class Limits:
         self._uploads = _Limit("uploads", settings.uploads, _MINUTE, clock)
 
     def check_request(self, address: str | None, principal: str | None) -> None:
-        """Count a request; TooManyRequestsError. What is None is not limited."""
+        """Count a request; raise TooManyRequestsError. None is not limited."""
         self._requests.check(address, principal)
 
     def check_upload(self, address: str | None, principal: str | None) -> None:
-        """Count an upload that is to begin; as above."""
+        """Count the start of an upload; as above."""
         self._uploads.check(address, principal)
 
 
 class _Limit:
-    """`most` in `seconds` of each address and of each principal; 0 for any number."""
+    """A limit of `most` in `seconds` for each address and each principal; 0 means no limit."""
 
     def __init__(self, what: str, most: int, seconds: int, clock: Callable[[], int]) -> None:
         self._what = what
-        # Apart, so that many addresses cannot make it forget principals.
+        # Separate, so that many addresses cannot displace principals.
         self._addresses = RateLimit(most / seconds, most, clock) if most else None
         self._principals = RateLimit(most / seconds, most, clock) if most else None
 

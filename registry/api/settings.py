@@ -1,4 +1,4 @@
-"""What the API is told."""
+"""The settings of the API."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,17 @@ from registry.units import Network
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """`body_idle` in seconds; `page` and `page_max` in entries of a list.
+    """The settings of the API.
 
-    `large_bodies` and `large_answers` are the bytes that requests and answers may hold at once.
-    `requests` per second and `uploads` begun per minute, of an address and of a principal, 0 for
-    any number. `local`: only this machine reaches the registry. `cors_origins`: origins of pages
-    that may use it, or `*`. `realm` is where tokens are to be had, if not here, for
-    `realm_service`. `metrics` is false where they have a listener of their own; `log_probes` as
-    `log.probes`.
+    - `body_idle` is in seconds; `page` and `page_max` are entries of a list.
+    - `large_bodies` and `large_answers` are the bytes that requests and responses may use at once.
+    - `requests` per second and `uploads` started per minute are limits for each address and each
+      principal; 0 means no limit.
+    - `local`: only this machine can reach the registry.
+    - `cors_origins`: the origins of pages that may use it, or `*`.
+    - `realm` is the URL of another token server, and `realm_service` its service.
+    - `metrics` is false if the metrics have their own listener.
+    - `log_probes` is `log.probes`.
     """
 
     body_idle: float = 30.0

@@ -1,7 +1,7 @@
-"""Requests that a web page makes a browser send without its user's knowledge.
+"""Protection against requests that a web page makes a browser send.
 
-Sources: RFC 6454 and the Fetch Metadata specification for cross-site requests; for names of
-another site that lead to this machine, DNS rebinding, only the `Host` field tells.
+Sources: RFC 6454 and the Fetch Metadata specification for cross-site requests. DNS rebinding, where
+a name of another site resolves to this machine, can be detected only by the `Host` header.
 """
 
 import re
@@ -18,7 +18,7 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(
 
 
 class Sites:
-    """The names and pages from which requests are taken."""
+    """The host names and page origins from which requests are accepted."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._local = settings.local
@@ -26,9 +26,10 @@ class Sites:
         self._origins = frozenset(settings.cors_origins)
 
     def require_known_host(self, request: Request) -> None:
-        """Raise DeniedError for a request to a name that another site may have chosen.
+        """Raise DeniedError for a request to a host name that another site may control.
 
-        Asked where nobody signs in: elsewhere a page has no credentials to send.
+        This is checked only if nobody needs to sign in: otherwise a page has no credentials to
+        send.
         """
         host = str(request.scope["moorage.host"])
         if host and not self._is_known(_read_name(host)):
@@ -51,12 +52,13 @@ class Sites:
             )
 
     def allows(self, origin: str) -> bool:
-        """Whether the settings list the origin of a page."""
+        """Return whether the settings list the origin of a page."""
         return "*" in self._origins or self.lists(origin)
 
     def lists(self, origin: str) -> bool:
-        """Whether the settings list the origin by name: its pages may send a browser's passwords,
-        which `*` gives to none.
+        """Return whether the settings list the origin by name.
+
+        Only its pages may send a browser's credentials; `*` does not allow that.
         """
         return origin in self._origins
 
@@ -68,21 +70,22 @@ class Sites:
         try:
             address = ip_address(name)
         except ValueError:
-            # Nobody can register a name without a dot: it is of this network.
+            # Nobody can register a name without a dot, so it is a name of the local network.
             return not self._local and "." not in name
-        # No page of another site has an address of this machine as its own.
+        # A page of another site cannot have a loopback address of this machine as its host.
         return not self._local or address.is_loopback
 
 
 def _read_name(host: str) -> str:
-    """The name or address in a `Host` field, in lower case; empty for what is none."""
+    """Return the name or address in a `Host` header, in lower case; empty if it is invalid."""
     match = _HOST.fullmatch(host)
     return (match["ipv6"] or match["name"]).lower().removesuffix(".") if match else ""
 
 
 def _is_own(origin: str, request: Request) -> bool:
-    """Whether the page is of this registry. A proxy may have taken TLS off, so that only host and
-    port can be compared where no setting says more.
+    """Return whether the page belongs to this registry.
+
+    A proxy may have terminated TLS, so without a setting only host and port can be compared.
     """
     base = urlsplit(str(request.scope["moorage.base"]))
     named = origin.lower()

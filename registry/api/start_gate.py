@@ -1,4 +1,4 @@
-"""Answers 503 while a starting process waits for its database or store."""
+"""Responses with status 503 while a starting process waits for its database or store."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -8,7 +8,7 @@ from registry.services.health import Health
 
 
 class StartGate:
-    """ASGI middleware that lets only probes through until the registry is open."""
+    """ASGI middleware that accepts only probes until the registry is ready."""
 
     def __init__(self, app: ASGIApp, health: Health) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""`/token`: access tokens for those who sign in. And the keys that prove them.
+"""The token endpoint (`/token`), and the public keys that verify its tokens.
 
 Source: Distribution's specifications token and oauth; RFC 6749, RFC 8693.
 """
@@ -30,9 +30,9 @@ from registry.services.tokens import Granted, TokenRequest, Tokens
 
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM = 256 * 1024
+"""The maximum size of a form, in bytes. 500 repositories with the longest names take 190 KiB."""
 _FORMS = 8 << 20
-"""Bytes of all large forms at once. Anybody may send one, so they are counted apart."""
-"""Bytes: 500 repositories with the longest names, encoded, take 190 KiB."""
+"""The memory for all large forms, in bytes. It is separate, because anybody may send a form."""
 _MAX_FIELDS = 2000
 _MAX_CLIENT = 80
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -72,7 +72,7 @@ class TokenEndpoint:
         await response(scope, receive, send)
 
     async def _get(self, request: Request) -> Response:
-        """Basic credentials or none; a refresh token when `offline_token=true`."""
+        """Issue a token for Basic credentials or none; a refresh token if `offline_token=true`."""
         caller = await self._identify(request, self._from_basic, {})
         if request.url.query.count("&") >= _MAX_FIELDS:
             raise UnsupportedError(f"a query has at most {_MAX_FIELDS} parameters here")
@@ -86,7 +86,7 @@ class TokenEndpoint:
         return self._answer(granted, refresh=again if caller.has_refresh_token else None)
 
     async def _post(self, request: Request) -> Response:
-        """OAuth 2: a form with a grant type."""
+        """Issue a token for an OAuth 2 form with a grant type."""
         fields = await self._read_form(request)
         kind = _first(fields, "grant_type")
         if kind not in self._grants:
@@ -99,7 +99,7 @@ class TokenEndpoint:
         if _first(fields, "access_type") == "offline" and kind == "password":
             asked = TokenRequest(asked.scopes, asked.service, asked.client, offline=True)
         granted = await self._tokens.issue(caller, asked, find_origin(request))
-        # A refresh token stays what it is: some clients forget it unless they are told again.
+        # The refresh token does not change, but some clients forget it unless it is sent again.
         again = _first(fields, "refresh_token") if kind == "refresh_token" else None
         if caller.has_refresh_token and asked.offline:
             again = _first(fields, "password")
@@ -196,7 +196,7 @@ def _first(fields: Fields, name: str) -> str:
 
 
 class KeysEndpoint:
-    """The public keys of this registry, as other servers read them (RFC 7517)."""
+    """The public keys of this registry for other servers (RFC 7517)."""
 
     def __init__(self, guard: Guard) -> None:
         self._auth = guard.auth

@@ -1,1 +1,1 @@
-"""The admin API: who may do what, changed over HTTP or, by the same table, on the data itself."""
+"""The admin API. The same operations serve HTTP and the command line on the data itself."""

@@ -1,4 +1,4 @@
-"""The audit log, together with the change feed: what happened, who did it and when."""
+"""The audit log, merged with the change feed."""
 
 import json
 from datetime import datetime
@@ -26,8 +26,10 @@ from registry.services.audit import Cursor, EventRow, Source, make_filter
 
 
 class Event(Shown, frozen=True):
-    """What happened, who did it and from where. The command line has no address, and neither have
-    events of the change feed (`source`). Numbers are unique within a source.
+    """An event: what happened, who did it and from which address.
+
+    `address` is empty for the command line and for events of the change feed (`source`). `number`
+    is unique within a source.
     """
 
     source: Source
@@ -42,8 +44,10 @@ class Event(Shown, frozen=True):
 
 
 class ListEvents(Asked, frozen=True):
-    """A page of events: `n` entries after `last`, since a time, by one actor, of some kinds, of the
-    repositories of a pattern. `newest_first` reverses the order.
+    """A page of events: `n` entries after `last`.
+
+    Filters: events since a time, by one actor, of some kinds, or of the repositories of a pattern.
+    `newest_first` reverses the order.
     """
 
     n: Size = PAGE
@@ -85,7 +89,7 @@ def _show(row: EventRow) -> Event:
 async def list_events(call: Call, asked: ListEvents) -> Page[Event]:
     """List the audit log and the pushes and deletions of the change feed, the oldest first.
 
-    Those who administer some repositories see what happened in them and to their rules.
+    Callers who administer only some repositories see the events in them and changes to their rules.
     """
     which = make_filter(
         since=read_moment(asked.since),
@@ -100,7 +104,7 @@ async def list_events(call: Call, asked: ListEvents) -> Page[Event]:
 
 
 def _bound(call: Call, repository: str) -> list[RepositoryPattern] | None:
-    """The repositories whose events are shown; None: all, and what concerns none."""
+    """Return the repositories whose events the caller sees; None: all events."""
     asked = RepositoryPattern.parse(repository) if repository else None
     if call.is_admin:
         return None if asked is None else [asked]

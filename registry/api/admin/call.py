@@ -1,4 +1,4 @@
-"""Who asks for an operation, and what she may administer."""
+"""The caller of an operation of the admin API, and what the caller may administer."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from registry.services.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`caller` is None for the operator, who has the data in her hands and may do everything."""
+    """The context of an operation. `caller` is None for the operator, who may do everything."""
 
     registry: Registry
     access: Access
@@ -25,7 +25,7 @@ class Call:
 
     @property
     def is_admin(self) -> bool:
-        """Whether she may administer the registry."""
+        """Whether the caller may administer the registry."""
         if self.caller is None:
             return True
         policy = self.caller.policy
@@ -33,13 +33,13 @@ class Call:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether she showed a token that is not good for everything that she may do."""
+        """Whether the caller signed in with a token that has scopes."""
         account = self.caller.account if self.caller else None
         return account is not None and account.bounds is not None
 
     @property
     def ends_at(self) -> int | None:
-        """When what she signed in with expires, in microseconds; None: never."""
+        """The time at which the caller's credential expires, in microseconds; None: never."""
         if self.caller is None or self.caller.policy is None:
             return None
         kind, _, secret_id = self.caller.principal.credential.partition(":")
@@ -47,12 +47,12 @@ class Call:
         return secret.expires_at if secret else None
 
     def is_user(self, name: str) -> bool:
-        """Whether the user herself asks, and with no bounded token."""
+        """Return whether the caller is this user and has no token with scopes."""
         account = self.caller.account if self.caller else None
         return account is not None and account.name == name and account.bounds is None
 
     def administers(self, pattern: RepositoryPattern) -> bool:
-        """Whether she may say who may do what in all repositories of the pattern."""
+        """Return whether the caller may manage the grants of all repositories of the pattern."""
         if self.caller is None:
             return True
         policy = self.caller.policy
@@ -60,7 +60,7 @@ class Call:
 
     @property
     def administered(self) -> list[RepositoryPattern]:
-        """The repositories that `administers` is true of."""
+        """The patterns of the repositories that the caller administers."""
         if self.caller is None:
             return [EVERYTHING]
         policy = self.caller.policy

@@ -1,4 +1,4 @@
-"""Signing in to the admin API, and keeping other sites' pages out of it."""
+"""Authentication of the admin API, and its protection against cross-site requests."""
 
 from starlette.requests import Request
 
@@ -11,14 +11,14 @@ from registry.errors import CredentialsInvalidError, DeniedError, UnauthorizedEr
 
 
 class Door:
-    """Lets callers in who prove who they are: by password, or by a secret of this registry."""
+    """Authenticates callers by password, or by a secret of this registry."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self._auth = guard.auth
 
     async def admit(self, request: Request) -> Caller:
-        """Who asks. UnauthorizedError, DeniedError, TooManyRequestsError."""
+        """Return the caller; raise UnauthorizedError, DeniedError or TooManyRequestsError."""
         origin = find_origin(request)
         self._guard.limits.check_request(origin.address or None, None)
         self._guard.sites.require_own_page(request)
@@ -53,7 +53,7 @@ class Door:
                 raise CredentialsInvalidError("sign in first")
 
     async def _find_owner(self, text: str, origin: Origin) -> str:
-        """The user name that goes with a secret; CredentialsInvalidError."""
+        """Return the user name of a secret; raise CredentialsInvalidError."""
         secret = find_secret(text)
         policy = await self._auth.policies.get()
         row = policy.find_secret(secret.id) if secret else None

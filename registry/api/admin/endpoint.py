@@ -1,4 +1,4 @@
-"""HTTP for the operations: a path, its methods, the request read and the answer written."""
+"""The HTTP endpoints of the operations: routing, parsing requests and writing responses."""
 
 import asyncio
 import functools
@@ -31,7 +31,7 @@ _JSON = "application/json"
 
 
 def list_routes(registry: Registry, access: Access, guard: Guard, body_idle: float) -> list[Route]:
-    """The routes of all operations, and of the document that describes them."""
+    """Return the routes of all operations and of the OpenAPI document."""
     paths: dict[str, list[Operation]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, []).append(operation)
@@ -92,7 +92,7 @@ class _Endpoint:
     async def _read(self, request: Request, operation: Operation) -> Asked:
         if operation.has_body:
             if request.query_params:
-                # Above all, nobody learns to put a password there, where proxies write it down.
+                # In particular, clients must not send passwords in a query, which proxies log.
                 raise InputInvalidError("this is asked by a body, not by a query")
             given = await self._read_body(request)
         else:
@@ -132,7 +132,7 @@ def _write(request: Request, operation: Operation, result: Shown | None) -> Resp
 
 
 class _Document:
-    """The OpenAPI document. It says nothing of this registry, so everybody may read it."""
+    """The OpenAPI document. It reveals nothing about this registry, so it is public."""
 
     def __init__(self, guard: Guard) -> None:
         self._limits = guard.limits
@@ -149,7 +149,8 @@ class _Document:
 
 @functools.cache
 def _write_document(below: str) -> bytes:
-    """The document of a registry below a path of its host. Made when it is first asked for: it
-    takes as long as all else that a start does.
+    """Return the document for the path prefix `below` of the registry.
+
+    It is built at the first request, because that takes as long as the rest of the startup.
     """
     return msgspec.json.encode(build_document() | {"servers": [{"url": f"{below}/"}]})

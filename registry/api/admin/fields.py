@@ -1,7 +1,7 @@
-"""What several operations are asked and answer: names, times, durations, pages.
+"""Common types of input and output: names, times, durations, pages.
 
-A pattern that stands in `extra_json_schema` is told in the document alone: the services check it,
-and say in better words what is wrong.
+A pattern in `extra_json_schema` is only documented. The services check it, with better error
+messages.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,25 +20,25 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 
 PAGE = 1000
-"""Entries of a page, and the most that there can be."""
+"""The default and the maximum number of entries on a page."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LARGEST = (1 << 63) - 1  # what a column holds
+_LARGEST = (1 << 63) - 1  # the maximum of a database column
 
 
 class _Silent(Struct, frozen=True):
-    """Does not print its values, some of which are secrets."""
+    """A struct whose `repr` leaves out its values, because some are secrets."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
 
 class Asked(_Silent, frozen=True, forbid_unknown_fields=True):
-    """What an operation is asked: of the path, and of the query or the body."""
+    """The input of an operation, from the path, and from the query or the body."""
 
 
 class Shown(_Silent, frozen=True):
-    """What an operation answers."""
+    """The output of an operation."""
 
 
 def _said(**schema: object) -> Meta:
@@ -46,7 +46,7 @@ def _said(**schema: object) -> Meta:
 
 
 class GrantAction(StrEnum):
-    """What a grant gives; `push` is `create` and `overwrite`."""
+    """An action of a grant. `push` stands for `create` and `overwrite`."""
 
     PULL = "pull"
     PUSH = "push"
@@ -66,7 +66,7 @@ SubjectText = Annotated[
 ]
 Life = Annotated[str, _said(pattern="^[0-9]{1,19}(ms|s|m|h|d)$", examples=["90d", "24h"])]
 Moment = Annotated[str, _said(format="date-time", examples=["2026-11-23T19:12:00.123456Z"])]
-# Databases refuse NUL, and no name has it.
+# Databases reject NUL, and no name contains it.
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 Number = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Size = Annotated[int, Meta(ge=1, description=f"entries of the page; above {PAGE} is {PAGE}")]
@@ -80,7 +80,7 @@ class PageAsked(Asked, frozen=True):
 
 
 class Page(Shown, Generic[T], frozen=True):
-    """Some entries of a list; `next` is the `last` of the page that follows, null at the end."""
+    """A page of a list. `next` is the `last` of the next page, null on the last page."""
 
     items: list[T]
     next: str | None
@@ -89,7 +89,7 @@ class Page(Shown, Generic[T], frozen=True):
 def make_page(
     rows: Sequence[Row], n: int, show: Callable[[Row], T], key: Callable[[Row], str | int]
 ) -> Page[T]:
-    """A page of `n` entries; one row more than that says that another follows."""
+    """Return a page of `n` entries. An additional row shows that there is a next page."""
     more = len(rows) > n
     return Page([show(row) for row in rows[:n]], str(key(rows[n - 1])) if more else None)
 
@@ -103,17 +103,17 @@ def write_actions(rights: Rights) -> list[GrantAction]:
 
 
 def write_moment(us: int | None) -> str | None:
-    """Microseconds since the epoch as text; None stays."""
+    """Format microseconds since the epoch; return None for None."""
     return None if us is None else clock.rfc3339(us)
 
 
 def read_moment(moment: datetime) -> int:
-    """Microseconds since the epoch."""
+    """Return microseconds since the epoch."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def read_life(text: str | None) -> float | None:
-    """Seconds; None stays. InputInvalidError."""
+    """Parse a duration to seconds; return None for None. Raises InputInvalidError."""
     try:
         return None if text is None else parse_duration(text)
     except ValueError as error:

@@ -15,7 +15,7 @@ from registry.services.why import Step
 from storage.digest import Digest, DigestInvalidError
 
 _PIECE = 5.0
-"""Seconds that a piece of work takes, about: somebody waits for the answer."""
+"""The approximate duration of one batch, in seconds: the caller waits for the response."""
 
 DigestText = Annotated[
     str, Meta(extra_json_schema={"pattern": "^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$"})
@@ -23,19 +23,25 @@ DigestText = Annotated[
 
 
 class UnreadableManifest(Shown, frozen=True):
-    """A manifest whose bytes are not those of its digest."""
+    """A manifest whose stored bytes do not match its digest."""
 
     repository: str
     digest: str
 
 
 class GcStatus(Shown, frozen=True):
-    """How the collector is. `waiting`: what it has yet to look at, by kind; `due`: how much of it
-    now; `in_grace`: how much of it later, the first at `next_due_at`. `kept_untagged`: untagged
-    manifests that the rules keep. `paused_until`: for the clock has jumped, by so many seconds.
-    `walking`: what was there before the upgrade is not all in the queue yet. `open`: it is the
-    time of day to work. `unreadable`: the first manifests that cannot be read, in whose
-    repositories nothing is collected.
+    """The status of garbage collection.
+
+    - `waiting`: the number of queued candidates, by kind.
+    - `due`: how many of them are due now.
+    - `in_grace`: how many become due later, the first at `next_due_at`.
+    - `kept_untagged`: the number of untagged manifests that the rules keep.
+    - `looked_at`: when the collector last checked the clock.
+    - `paused_until`: the end of a pause after the clock jumped by `jump` seconds.
+    - `walking`: content from before the upgrade is still being added to the queue.
+    - `open`: whether the time of day allows collection now.
+    - `unreadable`: the first manifests that cannot be read. Nothing is collected in their
+      repositories.
     """
 
     waiting: dict[str, int]
@@ -52,8 +58,9 @@ class GcStatus(Shown, frozen=True):
 
 
 class Freed(Shown, frozen=True):
-    """What a repository lost: manifests, and blobs, which others may still have, of so many
-    bytes.
+    """The content deleted from a repository: manifests, and blobs with their size in bytes.
+
+    Other repositories may still have the blobs.
     """
 
     repository: str
@@ -63,8 +70,10 @@ class Freed(Shown, frozen=True):
 
 
 class GcRun(Shown, frozen=True):
-    """What went, or would go. `seen`: how much was looked at; `longest_lock`: seconds for which
-    anything was locked, at the most; `more`: there is more to do.
+    """The content that was deleted, or that would be.
+
+    `seen` is the number of examined candidates. `longest_lock` is the longest time that any lock
+    was held, in seconds. `more` is true if there is more to do.
     """
 
     seen: int
@@ -77,9 +86,11 @@ class GcRun(Shown, frozen=True):
 
 
 class PathStep(Shown, frozen=True):
-    """A tag, or an index, subject or manifest that refers to what comes next; or why what comes
-    next stays without: `hold`, whose reason is the name, `rule`, `grace`, `unreadable`, `unqueued`,
-    `nothing`.
+    """A step of a path: a tag, or an index, subject or manifest that refers to the next step.
+
+    If a path does not begin with a tag, the `kind` of its first step says why the next step is
+    kept: `hold` (its reason is in `name`), `rule`, `grace`, `unreadable`, `unqueued`, or `nothing`
+    if it will be deleted.
     """
 
     kind: str
@@ -89,7 +100,7 @@ class PathStep(Shown, frozen=True):
 
 
 class UploadSession(Shown, frozen=True):
-    """An upload session that has the very bytes."""
+    """An upload session that contains the same bytes."""
 
     id: str
     repository: str
@@ -97,7 +108,7 @@ class UploadSession(Shown, frozen=True):
 
 
 class Removal(Shown, frozen=True):
-    """A key whose bytes are to be removed. `held`: not while a backup is made."""
+    """A storage key that is scheduled for deletion. `held` is true while a backup delays it."""
 
     store: str
     key: str
@@ -106,7 +117,7 @@ class Removal(Shown, frozen=True):
 
 
 class GcExplanation(Shown, frozen=True):
-    """Every path to something, each from what keeps all of it. `more`: there are others."""
+    """The paths that keep a blob or a manifest. `more` is true if there are further paths."""
 
     digest: str
     paths: list[list[PathStep]]
@@ -116,23 +127,23 @@ class GcExplanation(Shown, frozen=True):
 
 
 class NothingMore(Asked, frozen=True):
-    """Nothing more is asked."""
+    """No input."""
 
 
 class RunGc(Asked, frozen=True):
-    """A piece of work, or with `dry_run` what all of it would be."""
+    """Options of a run. `dry_run` returns what a complete run would delete, and deletes nothing."""
 
     dry_run: bool = False
 
 
 class ExplainDigest(Asked, frozen=True):
-    """A blob or a manifest."""
+    """The digest of a blob or a manifest."""
 
     digest: DigestText
 
 
 async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
-    """Say how the collector is."""
+    """Return the status of garbage collection."""
     del asked
     status = await call.registry.collector.get_status()
     return GcStatus(
@@ -153,8 +164,9 @@ async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
 
 
 async def run_gc(call: Call, asked: RunGc) -> GcRun:
-    """Collect a part of what is due, whatever the time of day, and remove its bytes; to be asked
-    again while there is more.
+    """Delete one batch of what is due, at any time of day, with its bytes.
+
+    Repeat the request while `more` is true.
     """
     if asked.dry_run:
         return _show(await call.registry.collector.plan(), more=False)
@@ -165,7 +177,7 @@ async def run_gc(call: Call, asked: RunGc) -> GcRun:
 
 
 async def explain_digest(call: Call, asked: ExplainDigest) -> GcExplanation:
-    """Say why a blob or a manifest is kept."""
+    """Explain why a blob or a manifest is kept."""
     try:
         digest = Digest.parse(asked.digest)
     except DigestInvalidError as error:

@@ -1,4 +1,4 @@
-"""Grants. Whoever is granted `admin` for a pattern administers the grants within it."""
+"""Grants. A caller with `admin` on a pattern administers the grants within it."""
 
 from typing import Annotated
 
@@ -30,7 +30,7 @@ from registry.services import grants
 
 
 class Grant(Shown, frozen=True):
-    """What a subject may do in the repositories of a pattern."""
+    """The actions that a subject may perform in the repositories of a pattern."""
 
     id: int
     subject: str
@@ -39,7 +39,7 @@ class Grant(Shown, frozen=True):
 
 
 class Decision(Shown, frozen=True):
-    """Whether something is allowed, why, and the grants that decide."""
+    """Whether something is allowed, why, and the grants that decide it."""
 
     allowed: bool
     reason: str
@@ -47,7 +47,7 @@ class Decision(Shown, frozen=True):
 
 
 class ListGrants(Asked, frozen=True):
-    """A page of grants by id: `n` entries after `last`, of one subject if it is given."""
+    """A page of grants by ID: `n` entries after `last`, of one subject if `subject` is given."""
 
     n: Size = PAGE
     last: Number = 0
@@ -55,7 +55,7 @@ class ListGrants(Asked, frozen=True):
 
 
 class AddGrant(Asked, frozen=True):
-    """Actions to grant, beside those that are granted already."""
+    """The actions to grant. Actions that are already granted remain."""
 
     subject: SubjectText
     pattern: Pattern
@@ -63,7 +63,7 @@ class AddGrant(Asked, frozen=True):
 
 
 class TakeGrant(Asked, frozen=True):
-    """Actions to take back; left out: the whole grant."""
+    """The actions to revoke; without `actions`, the whole grant."""
 
     subject: SubjectText
     pattern: Pattern
@@ -71,13 +71,13 @@ class TakeGrant(Asked, frozen=True):
 
 
 class NumberedGrant(Asked, frozen=True):
-    """A grant by its id."""
+    """The ID of a grant."""
 
     id: Number
 
 
 class CheckGrant(Asked, frozen=True):
-    """A subject that wants to do something in a repository."""
+    """A subject, a repository and an action."""
 
     subject: SubjectText
     repository: Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
@@ -110,7 +110,7 @@ SOME_REPOSITORY_ADMINS = Who(
 
 
 def _only(repository: str) -> RepositoryPattern:
-    """The pattern of one repository; NameInvalidError."""
+    """Return the pattern of one repository; raise NameInvalidError."""
     return RepositoryPattern.parse(str(RepositoryName.parse(repository)))
 
 
@@ -119,7 +119,7 @@ def _show(grant: grants.Grant) -> Grant:
 
 
 async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
-    """List grants: those that the caller may administer, which may be none."""
+    """List the grants that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     subject = Subject.parse(asked.subject) if asked.subject else None
     found = await call.access.grants.list_page(
@@ -129,10 +129,10 @@ async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
 
 
 async def add_grant(call: Call, asked: AddGrant) -> Grant:
-    """Grant something. Anonymous may be granted pull alone.
+    """Grant actions to a subject. `anonymous` can be granted only `pull`.
 
-    Admins are told where there is no such subject. For others it is stored, of use to nobody: a
-    subject that is added later does not get it.
+    An admin gets an error if the subject does not exist. For other callers the grant is stored but
+    has no effect: a subject that is added later does not get it.
     """
     return _show(
         await call.access.grants.add(
@@ -146,7 +146,7 @@ async def add_grant(call: Call, asked: AddGrant) -> Grant:
 
 
 async def take_grant(call: Call, asked: TakeGrant) -> None:
-    """Take a grant back, or some of its actions."""
+    """Revoke a grant, or some of its actions."""
     await call.access.grants.remove(
         Subject.parse(asked.subject),
         RepositoryPattern.parse(asked.pattern),
@@ -156,7 +156,7 @@ async def take_grant(call: Call, asked: TakeGrant) -> None:
 
 
 async def remove_grant(call: Call, asked: NumberedGrant) -> None:
-    """Remove a grant by its id."""
+    """Delete a grant by its ID."""
     try:
         grant = await call.access.grants.get(asked.id)
     except NotFoundError:
@@ -169,10 +169,10 @@ async def remove_grant(call: Call, asked: NumberedGrant) -> None:
 
 
 async def check_grant(call: Call, asked: CheckGrant) -> Decision:
-    """Say whether a subject may do something in a repository, and which grants decide.
+    """Return whether a subject may do something in a repository, and which grants decide it.
 
-    Those who are no admins are told of the grants that they administer, and not whether there is an
-    account of the name.
+    Callers who are not admins see only the grants that they administer, and do not learn whether
+    the subject exists.
     """
     decision = await call.access.grants.check(
         Subject.parse(asked.subject),

@@ -26,19 +26,19 @@ class Group(Shown, frozen=True):
 
 
 class NamedGroup(Asked, frozen=True):
-    """A group by name."""
+    """The name of a group."""
 
     name: str
 
 
 class AddGroup(Asked, frozen=True):
-    """A group to add."""
+    """The group to add."""
 
     name: AccountName
 
 
 class Membership(Asked, frozen=True):
-    """A user in a group."""
+    """A group and a user."""
 
     group: str
     user: str
@@ -62,22 +62,22 @@ async def add_group(call: Call, asked: AddGroup) -> Group:
 
 
 async def get_group(call: Call, asked: NamedGroup) -> Group:
-    """Look at a group."""
+    """Return a group."""
     return _show(await call.access.groups.get(asked.name))
 
 
 async def remove_group(call: Call, asked: NamedGroup) -> None:
-    """Remove a group with its grants; its members stay users."""
+    """Delete a group with its grants. Its members remain users."""
     await call.access.groups.remove(asked.name, call.actor)
 
 
 async def add_member(call: Call, asked: Membership) -> Group:
-    """Put a user into a group, where she may be already."""
+    """Add a user to a group. This has no effect if the user is already a member."""
     return _show(await call.access.groups.add_member(asked.group, asked.user, call.actor))
 
 
 async def remove_member(call: Call, asked: Membership) -> Group:
-    """Take a user out of a group."""
+    """Remove a user from a group."""
     return _show(await call.access.groups.remove_member(asked.group, asked.user, call.actor))
 
 

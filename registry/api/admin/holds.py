@@ -1,4 +1,4 @@
-"""Holds, which keep manifests whoever wants them to go."""
+"""Holds, which protect manifests from every deletion."""
 
 from typing import Annotated
 
@@ -36,7 +36,10 @@ Reason = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": LON
 
 
 class Hold(Shown, frozen=True):
-    """What keeps a manifest, and so all below it. One that has expired goes by itself."""
+    """A hold on a manifest, which keeps the manifest and everything that it refers to.
+
+    An expired hold is deleted automatically.
+    """
 
     id: int
     repository: str
@@ -48,7 +51,7 @@ class Hold(Shown, frozen=True):
 
 
 class ListHolds(Asked, frozen=True):
-    """A page of holds by id: `n` entries after `last`, of one repository if it is given."""
+    """A page of holds by ID: `n` entries after `last`, of one repository if it is given."""
 
     n: Size = PAGE
     last: Number = 0
@@ -56,7 +59,7 @@ class ListHolds(Asked, frozen=True):
 
 
 class AddHold(Asked, frozen=True):
-    """A manifest to hold, and why; left out, `expires` is never."""
+    """The manifest to hold, and the reason. Without `expires`, the hold never expires."""
 
     repository: Repository
     digest: DigestText
@@ -65,7 +68,7 @@ class AddHold(Asked, frozen=True):
 
 
 class NumberedHold(Asked, frozen=True):
-    """A hold by its id."""
+    """The ID of a hold."""
 
     id: Number
 
@@ -91,7 +94,7 @@ def _administers(call: Call, row: holds.HoldRow) -> bool:
 
 
 async def list_holds(call: Call, asked: ListHolds) -> Page[Hold]:
-    """List holds: those of repositories that the caller may administer, which may be none."""
+    """List the holds in repositories that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     found: list[holds.HoldRow] = []
     more = True
@@ -108,7 +111,7 @@ async def list_holds(call: Call, asked: ListHolds) -> Page[Hold]:
 
 
 async def add_hold(call: Call, asked: AddHold) -> Hold:
-    """Hold a manifest: nobody and nothing deletes it, nor what it names. Its tags may move."""
+    """Hold a manifest: nothing can delete it or what it refers to. Its tags can still move."""
     try:
         digest = Digest.parse(asked.digest)
     except DigestInvalidError as error:
@@ -125,7 +128,7 @@ async def add_hold(call: Call, asked: AddHold) -> Hold:
 
 
 async def remove_hold(call: Call, asked: NumberedHold) -> None:
-    """Remove a hold. If nothing else keeps its manifest, its grace begins now."""
+    """Delete a hold. If nothing else keeps the manifest, its grace period starts now."""
     try:
         row = await call.registry.holds.get(asked.id)
     except NotFoundError:

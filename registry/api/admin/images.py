@@ -1,4 +1,4 @@
-"""Images: deleted with all that belongs to them."""
+"""Images: deletion with everything that belongs to them."""
 
 from typing import Annotated
 
@@ -26,8 +26,9 @@ from storage.digest import Digest, DigestInvalidError
 
 
 class DeletedImage(Shown, frozen=True):
-    """What was deleted, or would be: tags and manifests. So many bytes come free after `free_at`,
-    unless somebody uses them until then.
+    """The tags and manifests that were deleted, or would be.
+
+    `bytes` are freed after `free_at`, unless their content is used again before then.
     """
 
     name: str
@@ -39,8 +40,10 @@ class DeletedImage(Shown, frozen=True):
 
 
 class DeleteImage(Asked, frozen=True):
-    """An image by tag or digest. `all_tags`: also if it has others; `override`: also if a tag is
-    immutable; `dry_run`: say what would go.
+    """The image, by tag or digest.
+
+    `all_tags` deletes it even if it has other tags. `override` deletes it even if a tag is
+    immutable. `dry_run` only returns what would be deleted.
     """
 
     repository: Repository
@@ -51,7 +54,7 @@ class DeleteImage(Asked, frozen=True):
 
 
 async def delete_image(call: Call, asked: DeleteImage) -> DeletedImage:
-    """Delete an image with its tags, and the manifests that belong to it and to nothing else."""
+    """Delete an image with its tags, and the manifests that belong only to it."""
     name = RepositoryName.parse(asked.repository)
     found = await call.registry.images.delete(
         name,

@@ -1,4 +1,4 @@
-"""Rules that say which tags cannot be moved or deleted."""
+"""Rules of immutable tags, which cannot be moved or deleted."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*
 
 
 class ImmutableTags(Shown, frozen=True):
-    """Tags that match `tags` are immutable in the repositories of the pattern."""
+    """A rule: tags that match `tags` are immutable in the repositories of the pattern."""
 
     id: int
     pattern: str
@@ -39,14 +39,14 @@ class ImmutableTags(Shown, frozen=True):
 
 
 class ListImmutableTags(Asked, frozen=True):
-    """A page of rules by id: `n` entries after `last`."""
+    """A page of rules by ID: `n` entries after `last`."""
 
     n: Size = PAGE
     last: Number = 0
 
 
 class NameImmutableTags(Asked, frozen=True):
-    """A rule by what it says."""
+    """A rule, by its pattern of repositories and its pattern of tags."""
 
     pattern: Pattern
     tags: TagGlob
@@ -57,7 +57,7 @@ def _show(row: immutable_tags.ImmutableRow) -> ImmutableTags:
 
 
 async def list_immutable_tags(call: Call, asked: ListImmutableTags) -> Page[ImmutableTags]:
-    """List the rules of immutable tags: those that the caller may administer, which may be none."""
+    """List the rules of immutable tags that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     found: list[immutable_tags.ImmutableRow] = []
     more = True
@@ -70,7 +70,7 @@ async def list_immutable_tags(call: Call, asked: ListImmutableTags) -> Page[Immu
 
 
 async def add_immutable_tags(call: Call, asked: NameImmutableTags) -> ImmutableTags:
-    """Let tags be immutable from now on: such that are there, and such as come."""
+    """Make existing and future tags that match a pattern immutable."""
     return _show(
         await call.registry.immutable_tags.add(
             RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
@@ -79,7 +79,7 @@ async def add_immutable_tags(call: Call, asked: NameImmutableTags) -> ImmutableT
 
 
 async def remove_immutable_tags(call: Call, asked: NameImmutableTags) -> None:
-    """Remove a rule of immutable tags."""
+    """Delete a rule of immutable tags."""
     await call.registry.immutable_tags.remove(
         RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
     )

@@ -9,7 +9,7 @@ from registry.services.keys import KeyState, SigningKeyRow
 
 
 class Key(Shown, frozen=True):
-    """A key: `active` signs, `retired` still verifies, `revoked` does neither."""
+    """A key. `active` signs tokens, `retired` only verifies them, `revoked` does neither."""
 
     kid: str
     state: KeyState
@@ -18,17 +18,17 @@ class Key(Shown, frozen=True):
 
 
 class NewKey(Shown, frozen=True):
-    """The key that signs from now on."""
+    """The key that signs tokens from now on."""
 
     kid: str
 
 
 class AllKeys(Asked, frozen=True):
-    """Nothing more is asked."""
+    """No input."""
 
 
 class NamedKey(Asked, frozen=True):
-    """A key by its id."""
+    """The ID of a key."""
 
     kid: str
 
@@ -38,20 +38,20 @@ def _show(row: SigningKeyRow) -> Key:
 
 
 async def list_keys(call: Call, asked: AllKeys) -> Page[Key]:
-    """List the keys, the oldest first, all of them."""
+    """List all keys, the oldest first."""
     del asked
     keys = await call.access.keys.list_all()
     return make_page(keys, len(keys), _show, lambda key: key.kid)
 
 
 async def rotate_key(call: Call, asked: AllKeys) -> NewKey:
-    """Sign with a new key. Tokens of the one before stay good until they expire."""
+    """Sign tokens with a new key. Tokens of the previous key stay valid until they expire."""
     del asked
     return NewKey(await call.access.keys.rotate(call.actor))
 
 
 async def revoke_key(call: Call, asked: NamedKey) -> None:
-    """Refuse all tokens that a key has signed, at once."""
+    """Revoke a key. All tokens that it signed become invalid immediately."""
     await call.access.keys.revoke(asked.kid, call.actor)
 
 

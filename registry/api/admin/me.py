@@ -1,4 +1,4 @@
-"""Who asks."""
+"""The caller's own account."""
 
 from registry.api.admin.call import Call
 from registry.api.admin.fields import Asked, Shown
@@ -7,7 +7,7 @@ from registry.auth.subjects import SubjectKind
 
 
 class Me(Shown, frozen=True):
-    """Who has signed in. `bounded`: with a token that is not good for all that she may do."""
+    """The signed-in caller. `bounded` is true if the caller's token has scopes."""
 
     name: str
     admin: bool
@@ -16,11 +16,11 @@ class Me(Shown, frozen=True):
 
 
 class Nothing(Asked, frozen=True):
-    """Nothing more is asked."""
+    """No input."""
 
 
 async def get_me(call: Call, asked: Nothing) -> Me:
-    """Say who has signed in, and whether she may administer the registry."""
+    """Return the signed-in caller, and whether the caller may administer the registry."""
     del asked
     account = call.caller.account if call.caller else None
     subjects = account.subjects if account else ()

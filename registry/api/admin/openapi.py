@@ -48,7 +48,7 @@ Schemas = dict[str, Any]
 
 
 def build_document() -> dict[str, Any]:
-    """The document, as JSON takes it."""
+    """Return the document as JSON values."""
     schemas = _collect_schemas(OPERATIONS)
     paths: dict[str, dict[str, Any]] = {}
     used: Schemas = {"Errors": _ERRORS}
@@ -139,7 +139,7 @@ def _describe_answer(operation: Operation) -> dict[str, Any]:
 
 
 def _describe_errors(operation: Operation) -> dict[str, Any]:
-    """The answers for all errors that the operation may end with, by status."""
+    """Return the responses for all errors that the operation may raise, by status."""
     codes: dict[int, set[str]] = {}
     for kind in (*_EVERYWHERE, *(_WITH_BODY if operation.has_body else ()), *operation.raises):
         wire = find_wire_of(kind)

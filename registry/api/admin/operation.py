@@ -1,4 +1,4 @@
-"""One operation of the admin API: what is asked, by whom, and what is answered."""
+"""An operation of the admin API: its input, its output and its permission."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,21 +15,19 @@ from registry.api.admin.fields import Asked, Shown
 from registry.errors import DeniedError, InputInvalidError, RegistryError
 
 WITHOUT_BODY = {"GET", "DELETE"}
-"""Methods that are asked by path and query; the others by path and body."""
+"""Methods with input in the path and the query; all others have it in the path and a JSON body."""
 
 _FIELD = re.compile(r"{(\w+)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Who may do something. It is asked before anything is looked at, so that a refusal does not
-    tell what there is.
-    """
+    """A permission. It is checked first, so that a refusal does not reveal what exists."""
 
     words: str
     allows: Callable[[Call, Any], bool]
     need: Callable[[Any], str] = lambda _: "an admin of this registry"
-    """What a caller lacks who is refused, as in `requires an admin of this registry`."""
+    """What a refused caller lacks, as in `requires an admin of this registry`."""
 
 
 ADMINS = Who("admins", lambda call, _: call.is_admin)
@@ -42,7 +40,10 @@ SIGNED_IN = Who("whoever has signed in", lambda *_: True)
 
 
 def deny(call: Call, need: str) -> DeniedError:
-    """The refusal of a caller who lacks `need`. The same whether or not there is such a thing."""
+    """Return the refusal of a caller who lacks `need`.
+
+    It does not reveal whether the object exists.
+    """
     remedy = (
         "a token that has scopes cannot do it, so use one without or the password"
         if call.is_bounded
@@ -53,9 +54,9 @@ def deny(call: Call, need: str) -> DeniedError:
 
 @dataclass(frozen=True)
 class Operation:
-    """A row of the table. Name, summary and types are the handler's own.
+    """A row of the table of operations. Name, description and types come from the handler.
 
-    `raises` are the errors that not every operation has.
+    `raises` lists the errors that are specific to this operation.
     """
 
     method: str
@@ -71,23 +72,23 @@ class Operation:
 
     @property
     def text(self) -> str:
-        """What it does."""
+        """The description."""
         return getdoc(self.handler) or ""
 
     @cached_property
     def asked(self) -> type[Asked]:
-        """The type of what is asked."""
+        """The type of the input."""
         found: type[Asked] = get_type_hints(self.handler)["asked"]
         return found
 
     @cached_property
     def answer(self) -> Any:
-        """The type of the answer; NoneType for an answer without a body."""
+        """The type of the output; NoneType for a response without a body."""
         return get_type_hints(self.handler)["return"]
 
     @cached_property
     def in_path(self) -> tuple[str, ...]:
-        """The fields of what is asked that stand in the path."""
+        """The input fields that are in the path."""
         return tuple(_FIELD.findall(self.path))
 
     @property
@@ -96,16 +97,16 @@ class Operation:
 
     @cached_property
     def _times(self) -> dict[str, Any]:
-        """The types of the fields that are times."""
+        """The types of the input fields that are times."""
         types = get_type_hints(self.asked, include_extras=True)
         plain = get_type_hints(self.asked)
         return {name: types[name] for name, kind in plain.items() if kind is datetime}
 
     def read(self, values: Mapping[str, Any]) -> Asked:
-        """What is asked, from its fields by name; InputInvalidError."""
+        """Convert fields by name to the input type; raise InputInvalidError."""
         try:
-            # What stands in paths and queries is text, also where a number is meant. But a number
-            # is no time: msgspec would take `1` for a second after 1970.
+            # Values in paths and queries are text, even for numbers. But a number is not a time:
+            # msgspec would take `1` for a second after 1970.
             times = {
                 name: _read_time(name, values[name], kind)
                 for name, kind in self._times.items()
@@ -116,7 +117,10 @@ class Operation:
             raise InputInvalidError(_explain(error)) from error
 
     async def run(self, call: Call, asked: Asked) -> Shown | None:
-        """Do it; DeniedError, and the errors of the services."""
+        """Check the permission and run the handler.
+
+        Raises DeniedError, and the errors of the services.
+        """
         if not self.who.allows(call, asked):
             raise deny(call, self.who.need(asked))
         return await self.handler(call, asked)
@@ -132,6 +136,6 @@ def _read_time(name: str, value: Any, kind: Any) -> Any:
 
 
 def _explain(error: msgspec.ValidationError) -> str:
-    """What is wrong, for who has never heard of JSON paths: `id: expected int, got str`."""
+    """Return the error without a JSON path, as in `id: expected int, got str`."""
     text, _, path = str(error).replace("`", "").partition(" - at $")
     return f"{path.lstrip('.')}: {text[0].lower()}{text[1:]}" if path else text

@@ -1,4 +1,4 @@
-"""Quotas: how many bytes of blobs and manifests the repositories of a pattern may have."""
+"""Quotas: limits on the bytes of blobs and manifests in the repositories of a pattern."""
 
 from typing import Annotated
 
@@ -16,12 +16,12 @@ QuotaPattern = Annotated[
 
 
 class Quota(Shown, frozen=True):
-    """A quota, and how full it is. All in bytes.
+    """A quota and its usage, in bytes.
 
-    `used` by distinct blobs and by manifests, `reserved` by uploads that are under way, both of the
-    repositories of `fullest`: of a quota for each namespace, where most is used. `counted`: whether
-    all that was there before the quota, and all manifests that were there before an upgrade to a
-    version that counts them, are in these numbers.
+    `used` counts distinct blobs and manifests, and `reserved` counts uploads in progress. Both are
+    for the repositories of `fullest`: for a quota on each namespace, the namespace with the highest
+    usage. `counted` is false while content from before the quota, or manifests from before an
+    upgrade to a version that counts them, are not yet included.
     """
 
     pattern: str
@@ -33,7 +33,7 @@ class Quota(Shown, frozen=True):
 
 
 class SetQuota(Asked, frozen=True):
-    """How many bytes the repositories of a pattern may have."""
+    """The limit in bytes for the repositories of a pattern."""
 
     pattern: QuotaPattern
     limit: Number
@@ -59,19 +59,19 @@ def _show(report: QuotaReport) -> Quota:
 
 
 async def list_quotas(call: Call, asked: PageAsked) -> Page[Quota]:
-    """List quotas and how full they are, by pattern."""
+    """List quotas with their usage, by pattern."""
     n = clamp(asked.n)
     reports = await call.access.quotas.list_page(n + 1, asked.last)
     return make_page(reports, n, _show, lambda report: report.standing.quota.pattern)
 
 
 async def set_quota(call: Call, asked: SetQuota) -> Quota:
-    """Set a quota. What is there already is counted in the background."""
+    """Set a quota. Existing content is counted in the background."""
     return _show(await call.access.quotas.set(asked.pattern, asked.limit, call.actor))
 
 
 async def remove_quota(call: Call, asked: RemoveQuota) -> None:
-    """Remove a quota."""
+    """Delete a quota."""
     await call.access.quotas.remove(asked.pattern, call.actor)
 
 

@@ -1,4 +1,4 @@
-"""Retention: rules by patterns of repositories, what they would drop, and dropping it."""
+"""Retention: rules per pattern of repositories, plans of what they would delete, and runs."""
 
 from typing import Annotated
 
@@ -48,9 +48,10 @@ TagPatterns = Annotated[list[_TagPattern], Meta(max_length=100)]
 
 
 class RetentionRules(Shown, frozen=True):
-    """The rules of a pattern of repositories; null, or an empty list, is no rule. Those that are
-    not `enabled` keep, and drop nothing. Nothing is dropped in these repositories before
-    `waits_until`: the rules have changed.
+    """The retention rules of a pattern of repositories. Null or an empty list means no rule.
+
+    If `enabled` is false, the rules still protect what they keep, but delete nothing. After a
+    change, nothing is deleted in these repositories before `waits_until`.
     """
 
     pattern: str
@@ -66,7 +67,10 @@ class RetentionRules(Shown, frozen=True):
 
 
 class PlannedTag(Shown, frozen=True):
-    """A tag: whether it goes, by which rule of which pattern, and how many bytes that frees."""
+    """A tag in a plan: whether it would be deleted, by which rule, and how many bytes that frees.
+
+    `rule` is the pattern of repositories whose rules decide.
+    """
 
     tag: str
     digest: str
@@ -79,7 +83,10 @@ class PlannedTag(Shown, frozen=True):
 
 
 class PlannedManifest(Shown, frozen=True):
-    """A manifest that no tag, index or subject holds, as above."""
+    """A manifest in a plan that no tag, index or subject refers to.
+
+    The fields are as in PlannedTag.
+    """
 
     digest: str
     untagged_at: Moment
@@ -91,11 +98,11 @@ class PlannedManifest(Shown, frozen=True):
 
 
 class RetentionPlan(Shown, frozen=True):
-    """What the rules say about a repository, and how many bytes all that goes frees together.
+    """What the rules would do in a repository, and how many bytes all deletions together free.
 
-    Manifests without a tag are looked at where a rule drops such. Rules of the patterns in
-    `not_enabled` drop nothing yet; the plan shows what they would. Until `paused_until` nothing
-    goes, for rules have changed or the clock has jumped.
+    Manifests without a tag are listed if a rule deletes untagged manifests. The rules of the
+    patterns in `not_enabled` do not delete anything yet, but the plan includes them. Nothing is
+    deleted before `paused_until`, because rules have changed or the clock has jumped.
     """
 
     repository: str
@@ -107,8 +114,9 @@ class RetentionPlan(Shown, frozen=True):
 
 
 class RetentionPiece(Shown, frozen=True):
-    """How many a piece of a run dropped. `next` is the `last` of the piece that follows, null
-    where all is done.
+    """The number of deletions in one batch of a run.
+
+    `next` is the `last` of the next request; null if nothing is left.
     """
 
     tags: int
@@ -117,8 +125,10 @@ class RetentionPiece(Shown, frozen=True):
 
 
 class RetentionStatus(Shown, frozen=True):
-    """The last run, or the one under way, which has no end; when the next one is due, which is
-    null where nothing is to be dropped. `paused_until`: for the clock has jumped.
+    """The last or current run. `ended_at` is null while it is in progress.
+
+    `due_at` is the time of the next run; null if there is nothing to delete. `paused_until` is the
+    end of the pause if the clock has jumped.
     """
 
     started_at: Moment | None
@@ -130,8 +140,9 @@ class RetentionStatus(Shown, frozen=True):
 
 
 class SetRetention(Asked, frozen=True):
-    """The rules of a pattern. What is left out is no rule; `by` goes with `keep_newest`. `now`:
-    enabled, and without a wait.
+    """The rules of a pattern. A field that is left out is no rule. `by` requires `keep_newest`.
+
+    `now` enables the rules and skips the wait.
     """
 
     pattern: Pattern
@@ -146,7 +157,7 @@ class SetRetention(Asked, frozen=True):
 
 
 class PatternedRetention(Asked, frozen=True):
-    """The rules of a pattern."""
+    """The pattern of the rules."""
 
     pattern: Pattern
 
@@ -160,14 +171,14 @@ class PlanRetention(Asked, frozen=True):
 
 
 class RunRetention(Asked, frozen=True):
-    """A piece of a run over the repositories of the pattern after `last`."""
+    """A batch of a run over the repositories of the pattern after `last`."""
 
     pattern: Pattern = "**"
     last: Text = ""
 
 
 class AskRetention(Asked, frozen=True):
-    """Nothing more."""
+    """No input."""
 
 
 def _show(state: RuleState) -> RetentionRules:
@@ -230,7 +241,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
 
 
 async def list_retention_rules(call: Call, asked: PageAsked) -> Page[RetentionRules]:
-    """List retention rules, by pattern: those that the caller may administer."""
+    """List the retention rules that the caller may administer, by pattern."""
     n, last = clamp(asked.n), asked.last
     found: list[RuleState] = []
     more = True
@@ -243,8 +254,10 @@ async def list_retention_rules(call: Call, asked: PageAsked) -> Page[RetentionRu
 
 
 async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules:
-    """Set the retention rules of a pattern, in place of those it had. New ones drop nothing until
-    they are enabled; where they change, nothing is dropped for one interval.
+    """Set the retention rules of a pattern. They replace its previous rules.
+
+    New rules delete nothing until they are enabled. After a change, nothing is deleted for one
+    interval.
     """
     rule = RetentionRule(
         pattern=RepositoryPattern.parse(asked.pattern),
@@ -260,26 +273,29 @@ async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules
 
 
 async def enable_retention_rules(call: Call, asked: PatternedRetention) -> RetentionRules:
-    """Let the retention rules of a pattern drop from now on."""
+    """Enable the retention rules of a pattern: they delete from now on."""
     pattern = RepositoryPattern.parse(asked.pattern)
     return _show(await call.registry.retention_rules.enable(pattern, call.actor))
 
 
 async def disable_retention_rules(call: Call, asked: PatternedRetention) -> RetentionRules:
-    """Let the retention rules of a pattern drop nothing; they keep what they do."""
+    """Disable the retention rules of a pattern.
+
+    Disabled rules delete nothing, but still protect what they keep.
+    """
     pattern = RepositoryPattern.parse(asked.pattern)
     return _show(await call.registry.retention_rules.disable(pattern, call.actor))
 
 
 async def remove_retention_rules(call: Call, asked: PatternedRetention) -> None:
-    """Remove the retention rules of a pattern. Nothing is dropped there for one interval."""
+    """Delete the retention rules of a pattern. Nothing is deleted there for one interval."""
     await call.registry.retention_rules.remove(RepositoryPattern.parse(asked.pattern), call.actor)
 
 
 async def plan_retention(call: Call, asked: PlanRetention) -> Page[RetentionPlan]:
-    """Say tag by tag what the rules would drop now if they were enabled, and why.
+    """Return for each tag whether the rules would delete it if they were enabled, and why.
 
-    Nothing is dropped. A page ends early where it becomes long.
+    Nothing is deleted. A page ends early if it becomes long.
     """
     plans, last = await call.registry.retention.list_plans(
         RepositoryPattern.parse(asked.pattern), clamp(asked.n), asked.last
@@ -288,7 +304,7 @@ async def plan_retention(call: Call, asked: PlanRetention) -> Page[RetentionPlan
 
 
 async def run_retention(call: Call, asked: RunRetention) -> RetentionPiece:
-    """Apply the rules now, for some seconds; asked again from `next`, it goes on."""
+    """Apply the rules now, for a few seconds. Repeat the request from `next`."""
     piece = await call.registry.retention.run(
         RepositoryPattern.parse(asked.pattern), asked.last, call.actor
     )
@@ -296,7 +312,7 @@ async def run_retention(call: Call, asked: RunRetention) -> RetentionPiece:
 
 
 async def get_retention_status(call: Call, asked: AskRetention) -> RetentionStatus:
-    """Say when the rules were last applied, and when they will be."""
+    """Return when the rules were last applied, and when they will be next."""
     del asked
     status = await call.registry.retention.get_status()
     run = status.run

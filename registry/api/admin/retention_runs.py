@@ -1,4 +1,4 @@
-"""Past runs of retention: listed, looked at and taken back."""
+"""Past retention runs: listing, inspecting and reverting them."""
 
 from registry.api.admin.call import Call
 from registry.api.admin.fields import (
@@ -23,7 +23,7 @@ from registry.services.retention_runs import Drop, Run
 
 
 class RetentionRun(Shown, frozen=True):
-    """A run: when it first and last dropped something, and how many tags and manifests."""
+    """A retention run: the times of its first and last deletion, and how much it deleted."""
 
     id: int
     started_at: Moment
@@ -33,8 +33,9 @@ class RetentionRun(Shown, frozen=True):
 
 
 class RetentionDrop(Shown, frozen=True):
-    """A tag that a run dropped, or a manifest, which has none; and what has become of the manifest
-    since. `number`: of the change in the feed.
+    """A tag or a manifest that a run deleted. `tag` is null for a manifest.
+
+    `state` is the current state of the manifest. `number` is that of the change in the change feed.
     """
 
     number: int
@@ -46,7 +47,7 @@ class RetentionDrop(Shown, frozen=True):
 
 
 class SkippedDrop(Shown, frozen=True):
-    """What was not put back, and why."""
+    """A tag or a manifest that was not restored, and why."""
 
     repository: str
     tag: str | None
@@ -55,8 +56,9 @@ class SkippedDrop(Shown, frozen=True):
 
 
 class RestoredRun(Shown, frozen=True):
-    """How many tags and manifests were put back, and what was not. `next`: the `first` of the piece
-    that follows, null where all is done.
+    """How many tags and manifests were restored, and which were not.
+
+    `next` is the `first` of the next request; null if nothing is left.
     """
 
     tags: int
@@ -66,8 +68,9 @@ class RestoredRun(Shown, frozen=True):
 
 
 class ListRuns(Asked, frozen=True):
-    """A page of runs before the run `last`, 0 for the latest, that dropped something in the
-    repositories of the pattern.
+    """A page of the runs before the run `last`; 0 means from the latest.
+
+    Only runs that deleted something in the repositories of the pattern are listed.
     """
 
     pattern: Pattern = "**"
@@ -76,7 +79,10 @@ class ListRuns(Asked, frozen=True):
 
 
 class ListDrops(Asked, frozen=True):
-    """A page of what a run dropped in the repositories of the pattern, after the change `last`."""
+    """A page of the deletions of a run: `n` entries after the change `last`.
+
+    Only deletions in the repositories of the pattern are listed.
+    """
 
     run: Number
     pattern: Pattern = "**"
@@ -85,7 +91,7 @@ class ListDrops(Asked, frozen=True):
 
 
 class RestoreRun(Asked, frozen=True):
-    """A run, the repositories, and the change to begin with."""
+    """A run, a pattern of repositories, and the change to start from."""
 
     run: Number
     pattern: Pattern = "**"
@@ -93,7 +99,7 @@ class RestoreRun(Asked, frozen=True):
 
 
 async def list_retention_runs(call: Call, asked: ListRuns) -> Page[RetentionRun]:
-    """List the runs of retention in the last 90 days that dropped something, the latest first."""
+    """List the retention runs of the last 90 days that deleted something, the latest first."""
     n = clamp(asked.n)
     runs = await call.registry.retention_runs.list_page(
         RepositoryPattern.parse(asked.pattern), n + 1, asked.last or None
@@ -108,7 +114,7 @@ def _show_run(run: Run) -> RetentionRun:
 
 
 async def list_retention_drops(call: Call, asked: ListDrops) -> Page[RetentionDrop]:
-    """List what a run of retention dropped, and whether it can be restored."""
+    """List what a retention run deleted, and whether it can be restored."""
     n = clamp(asked.n)
     drops = await call.registry.retention_runs.list_drops(
         asked.run, RepositoryPattern.parse(asked.pattern), n + 1, asked.last
@@ -129,7 +135,7 @@ def _show_drop(drop: Drop) -> RetentionDrop:
 
 
 async def restore_retention_run(call: Call, asked: RestoreRun) -> RestoredRun:
-    """Put back a part of what a run of retention dropped; asked again from `next`, it goes on."""
+    """Restore a batch of what a retention run deleted. Repeat the request from `next`."""
     restored = await call.registry.retention_runs.restore(
         asked.run, RepositoryPattern.parse(asked.pattern), call.actor, asked.first
     )

@@ -1,4 +1,4 @@
-"""Robots and their secrets."""
+"""Robot accounts and their secrets."""
 
 from registry.api.admin.call import Call
 from registry.api.admin.fields import (
@@ -22,7 +22,7 @@ from registry.services.robots import NewRobotSecret
 
 
 class Robot(Shown, frozen=True):
-    """A robot. It signs in as `username`; `used_at` is when it last did, to some minutes."""
+    """A robot. It signs in as `username`; `used_at` is its last sign-in, to within some minutes."""
 
     name: str
     username: str
@@ -32,7 +32,7 @@ class Robot(Shown, frozen=True):
 
 
 class RobotSecret(Shown, frozen=True):
-    """What a robot signs in with. The secret is not shown again."""
+    """The secret of a robot. It is shown only once."""
 
     name: str
     username: str
@@ -41,20 +41,24 @@ class RobotSecret(Shown, frozen=True):
 
 
 class NamedRobot(Asked, frozen=True):
-    """A robot by name."""
+    """The name of a robot."""
 
     name: str
 
 
 class AddRobot(Asked, frozen=True):
-    """A robot to add, which expires after `expires`; left out: never."""
+    """The robot to add. It expires after `expires`; without it, never."""
 
     name: AccountName
     expires: Life | None = None
 
 
 class RotateRobot(Asked, frozen=True):
-    """For how long the old secrets stay good, and when the robot expires; left out: as before."""
+    """How to rotate the secret of a robot.
+
+    The old secrets stay valid for `overlap`. `expires` sets when the robot expires; without it,
+    that does not change.
+    """
 
     name: str
     overlap: Life = "0s"
@@ -85,17 +89,17 @@ async def list_robots(call: Call, asked: PageAsked) -> Page[Robot]:
 
 
 async def add_robot(call: Call, asked: AddRobot) -> RobotSecret:
-    """Add a robot. Its secret is in this answer and in no other."""
+    """Add a robot. Only this response contains its secret."""
     return _reveal(await call.access.robots.add(asked.name, read_life(asked.expires), call.actor))
 
 
 async def get_robot(call: Call, asked: NamedRobot) -> Robot:
-    """Look at a robot."""
+    """Return a robot."""
     return _show(await call.access.robots.get(asked.name))
 
 
 async def rotate_robot(call: Call, asked: RotateRobot) -> RobotSecret:
-    """Give a robot a new secret, which is in this answer and in no other."""
+    """Create a new secret for a robot. Only this response contains it."""
     return _reveal(
         await call.access.robots.rotate(
             asked.name,
@@ -107,7 +111,7 @@ async def rotate_robot(call: Call, asked: RotateRobot) -> RobotSecret:
 
 
 async def remove_robot(call: Call, asked: NamedRobot) -> None:
-    """Remove a robot with its secrets and grants."""
+    """Delete a robot with its secrets and grants."""
     await call.access.robots.remove(asked.name, call.actor)
 
 

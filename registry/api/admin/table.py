@@ -1,4 +1,4 @@
-"""All operations of the admin API: routes, document and command line are made from this table."""
+"""All operations of the admin API, the source of its routes, OpenAPI document and commands."""
 
 from registry.api.admin import (
     audit,
@@ -21,7 +21,7 @@ from registry.api.admin import (
 from registry.api.admin.operation import Operation
 
 BASE = "/api/v1"
-"""Where the paths of the operations begin."""
+"""The path prefix of all operations."""
 
 OPERATIONS: tuple[Operation, ...] = (
     *me.OPERATIONS,

@@ -1,4 +1,4 @@
-"""Tags through time: where they have pointed, and back to it."""
+"""The history of tags, and restoring tags from it."""
 
 from datetime import datetime
 from typing import Annotated
@@ -33,8 +33,10 @@ Time = Annotated[datetime, Meta(tz=True)]
 
 
 class TagChange(Shown, frozen=True):
-    """A change of a tag, or the end of a repository that it was in. `state` says what has become of
-    the manifest that it pointed at from then on; null: at none.
+    """A change of a tag, or the deletion of the repository that the tag was in.
+
+    `state` is the current state of the manifest that the tag pointed to after the change; null if
+    it pointed to none.
     """
 
     at: Moment
@@ -54,7 +56,10 @@ class TagHistory(Shown, frozen=True):
 
 
 class RestoredTag(Shown, frozen=True):
-    """What a tag points at now; how many manifests were put back for that, itself included."""
+    """The manifest that a tag points to now.
+
+    `manifests` is the number of manifests that were restored, including this one.
+    """
 
     name: str
     tag: str
@@ -63,7 +68,7 @@ class RestoredTag(Shown, frozen=True):
 
 
 class AskHistory(Asked, frozen=True):
-    """A tag, and how many of its changes."""
+    """A tag, and the number of changes to return."""
 
     repository: Repository
     tag: TagText
@@ -71,8 +76,10 @@ class AskHistory(Asked, frozen=True):
 
 
 class RestoreTag(Asked, frozen=True):
-    """A tag; and when it pointed, or what manifest it is to point at. Without either: at what it
-    did before it last moved or went. `override`: also if it is immutable.
+    """The tag to restore, as it was at a time or to a manifest.
+
+    Without `at` and `digest`, it is restored to its manifest before it was last moved or deleted.
+    `override` restores it even if it is immutable.
     """
 
     repository: Repository
@@ -83,7 +90,7 @@ class RestoreTag(Asked, frozen=True):
 
 
 async def list_tag_history(call: Call, asked: AskHistory) -> TagHistory:
-    """Say where a tag has pointed, also in repositories of its name that were deleted."""
+    """List the changes of a tag, also those in deleted repositories of the same name."""
     name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
     moments = await call.registry.history.list_of_tag(name, tag, clamp(asked.n))
     return TagHistory(str(name), str(tag), [_show(moment) for moment in moments])
@@ -102,7 +109,7 @@ def _show(moment: history.Moment) -> TagChange:
 
 
 async def restore_tag(call: Call, asked: RestoreTag) -> RestoredTag:
-    """Let a tag point again at what it did. What was deleted for that is put back."""
+    """Restore a tag to an earlier manifest. Deleted manifests are restored as needed."""
     name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
     if asked.at is not None and asked.digest is not None:
         raise InputInvalidError("a tag is restored as it was `at` a time, or at a `digest`")

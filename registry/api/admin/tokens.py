@@ -1,4 +1,4 @@
-"""Personal access tokens: a user's own business, or an admin's."""
+"""Personal access tokens, managed by their owners and by admins."""
 
 from typing import Annotated
 
@@ -31,14 +31,14 @@ _MOST_SCOPES = 100
 
 
 class TokenScope(Shown, frozen=True, forbid_unknown_fields=True):
-    """Repositories, and what a token is good for there at most."""
+    """A pattern of repositories, and the actions that a token allows there at most."""
 
     pattern: Pattern
     actions: Actions
 
 
 class Token(Shown, frozen=True):
-    """A token. `scopes` null: all that its user may do."""
+    """A personal access token. `scopes` null: everything that its user may do."""
 
     name: str
     scopes: list[TokenScope] | None
@@ -48,7 +48,7 @@ class Token(Shown, frozen=True):
 
 
 class TokenSecret(Shown, frozen=True):
-    """What signs in in place of the user's password. The secret is not shown again."""
+    """The secret of a token, which replaces the user's password. It is shown only once."""
 
     user: str
     name: str
@@ -57,20 +57,23 @@ class TokenSecret(Shown, frozen=True):
 
 
 class OwnedTokens(Asked, frozen=True):
-    """The tokens of a user."""
+    """The owner of tokens."""
 
     user: str
 
 
 class NamedToken(Asked, frozen=True):
-    """A token of a user by name."""
+    """The owner and the name of a token."""
 
     user: str
     name: str
 
 
 class AddToken(Asked, frozen=True):
-    """A token to add. Left out: `scopes`, all that the user may do; `expires`, never."""
+    """The token to add.
+
+    Without `scopes` it allows everything that the user may do. Without `expires` it never expires.
+    """
 
     user: str
     name: Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"})]
@@ -100,15 +103,15 @@ def _read_scope(scope: TokenScope) -> Bound:
 
 
 async def list_tokens(call: Call, asked: OwnedTokens) -> Page[Token]:
-    """List a user's tokens, by name, all of them."""
+    """List all tokens of a user, by name."""
     tokens = await call.access.access_tokens.list_of(asked.user)
     return make_page(tokens, len(tokens), _show, lambda token: token.name)
 
 
 async def add_token(call: Call, asked: AddToken) -> TokenSecret:
-    """Add a token. Its secret is in this answer and in no other.
+    """Add a token. Only this response contains its secret.
 
-    A bounded token makes no others, and one that expires none that outlast it.
+    A token with scopes cannot add tokens. A token that expires cannot add one that expires later.
     """
     lifetime = read_life(asked.expires)
     if call.ends_at is not None and (
@@ -126,7 +129,7 @@ async def add_token(call: Call, asked: AddToken) -> TokenSecret:
 
 
 async def revoke_token(call: Call, asked: NamedToken) -> None:
-    """Revoke a token, at once."""
+    """Revoke a token. This takes effect immediately."""
     await call.access.access_tokens.revoke(asked.user, asked.name, call.actor)
 
 

@@ -20,7 +20,7 @@ from registry.services.users import UserRow
 
 
 class User(Shown, frozen=True):
-    """A user. Who is disabled cannot sign in."""
+    """A user. A disabled user cannot sign in."""
 
     name: str
     admin: bool
@@ -29,13 +29,13 @@ class User(Shown, frozen=True):
 
 
 class NamedUser(Asked, frozen=True):
-    """A user by name."""
+    """The name of a user."""
 
     name: str
 
 
 class AddUser(Asked, frozen=True):
-    """A user to add. Without a password she has no other way in than tokens."""
+    """The user to add. A user without a password can sign in only with tokens."""
 
     name: UserName
     password: Password | None = None
@@ -43,7 +43,7 @@ class AddUser(Asked, frozen=True):
 
 
 class ChangeUser(Asked, frozen=True):
-    """What is to change; what is left out stays."""
+    """The changes. Fields that are left out keep their values."""
 
     name: str
     admin: bool | None = None
@@ -51,7 +51,7 @@ class ChangeUser(Asked, frozen=True):
 
 
 class SetPassword(Asked, frozen=True):
-    """A new password. `current` is asked of whoever sets her own."""
+    """A new password. `current` is required if callers set their own password."""
 
     user: str
     password: Password
@@ -59,8 +59,9 @@ class SetPassword(Asked, frozen=True):
 
 
 class ImportUsers(Asked, frozen=True):
-    """The text of an htpasswd file with bcrypt hashes (`htpasswd -B`). `skip`: leave out the lines
-    that cannot be imported.
+    """The text of an htpasswd file with bcrypt hashes (`htpasswd -B`).
+
+    `skip` leaves out the lines that cannot be imported.
     """
 
     htpasswd: str
@@ -68,8 +69,10 @@ class ImportUsers(Asked, frozen=True):
 
 
 class ImportedUsers(Shown, frozen=True):
-    """Names that were added, names that were there already and stay as they are, and what is wrong
-    with the lines that were left out.
+    """The result of an import.
+
+    `added` has the names of the added users. `skipped` has the names of users that existed already
+    and are unchanged. `refused` says for each line that was left out what is wrong with it.
     """
 
     added: list[str]
@@ -97,14 +100,15 @@ async def add_user(call: Call, asked: AddUser) -> User:
 
 
 async def get_user(call: Call, asked: NamedUser) -> User:
-    """Look at a user."""
+    """Return a user."""
     return _show(await call.access.users.get(asked.name))
 
 
 async def change_user(call: Call, asked: ChangeUser) -> User:
-    """Make a user an admin or not; shut her out, or let her in again.
+    """Change whether a user is an admin, or disable or enable a user.
 
-    Being shut out ends what she is signed in with, at once. The last admin stays one.
+    Disabling a user immediately invalidates everything that the user is signed in with. The last
+    admin must remain an admin.
     """
     return _show(
         await call.access.users.change(
@@ -114,15 +118,18 @@ async def change_user(call: Call, asked: ChangeUser) -> User:
 
 
 async def remove_user(call: Call, asked: NamedUser) -> None:
-    """Remove a user with her tokens and grants. The last user stays, and the last admin."""
+    """Delete a user with their tokens and grants.
+
+    The last user and the last admin cannot be deleted.
+    """
     await call.access.users.remove(asked.name, call.actor)
 
 
 async def set_password(call: Call, asked: SetPassword) -> None:
-    """Set a user's password, which ends what she is signed in with by the old one.
+    """Set a user's password. This invalidates all tokens obtained with the old password.
 
-    Whoever sets her own, admins too, gives the current one; its failures are counted as those of
-    signing in are.
+    Callers who set their own password, including admins, must provide the current one. A wrong
+    current password counts as a failed sign-in.
     """
     if call.is_user(asked.user) and not await _is_current(call, asked):
         raise DeniedError("the current password is wrong")
@@ -136,12 +143,15 @@ async def _is_current(call: Call, asked: SetPassword) -> bool:
         )
     except CredentialsInvalidError:
         return False
-    # A token signs in like a password: it must not be enough to lock its owner out.
+    # A token can be used as a password, but it must not be enough to lock its owner out.
     return caller.principal.credential.startswith("user:") and not caller.has_refresh_token
 
 
 async def import_users(call: Call, asked: ImportUsers) -> ImportedUsers:
-    """Add the users of an htpasswd file, all or none. Hashes are renewed as they sign in."""
+    """Add the users of an htpasswd file, all or none.
+
+    When a user signs in, the registry replaces the bcrypt hash with an argon2id hash.
+    """
     imported = await call.access.users.import_htpasswd(
         asked.htpasswd.splitlines(), call.actor, skip=asked.skip
     )
@@ -155,6 +165,6 @@ OPERATIONS = (
     Operation("PATCH", "/users/{name}", change_user, ADMINS, (NotFoundError, ConflictError)),
     Operation("DELETE", "/users/{name}", remove_user, ADMINS, (NotFoundError, ConflictError), 204),
     Operation("PUT", "/users/{user}/password", set_password, HERSELF, (NotFoundError,), 204),
-    # Not below /users, where it would take a name away.
+    # Not below /users: the path would collide with the name of a user.
     Operation("POST", "/htpasswd", import_users, ADMINS),
 )

@@ -1,4 +1,4 @@
-"""`GET /v2/`: is this a registry, and may I come in."""
+"""The endpoint `GET /v2/`, which checks the API version and the credentials."""
 
 from starlette.responses import JSONResponse, Response
 

@@ -1,4 +1,4 @@
-"""Blobs: endpoints 2 and 10."""
+"""Blob endpoints (OCI distribution-spec: end-2 and end-10)."""
 
 import asyncio
 
@@ -30,7 +30,7 @@ def _headers(row: BlobRow, length: int, caching: dict[str, str]) -> dict[str, st
 
 
 class BlobResponse(Response):
-    """Streams an open blob. It is stated and opened before the first header is sent."""
+    """Streams an open blob. The blob is checked and opened before the first header is sent."""
 
     def __init__(
         self,
@@ -69,10 +69,10 @@ class BlobResponse(Response):
             async for piece in self._body:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if gone.done():
-                    return  # servers drop what is sent to nobody: do not read on for it
+                    return  # servers drop data for a closed connection, so stop reading
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except ObjectDamagedError:
-            # No last message: the server cuts the connection, and the client sees that the
+            # Without a last message, the server aborts the connection, and the client sees that the
             # length is wrong. A padded or cleanly ended body could pass for the blob.
             await self._blobs.note_damage(self._row)
         finally:
@@ -86,14 +86,14 @@ async def _wait_until_gone(receive: Receive) -> None:
 
 
 def _elsewhere(digest: Digest, link: str) -> Response:
-    """Send the client to the object, where it asks for the range itself that it wants."""
+    """Redirect the client to the object, where it requests its range itself."""
     return Response(
         None,
         307,
         {
             "Location": link,
             "Docker-Content-Digest": str(digest),
-            "Cache-Control": "no-store",  # it is a credential, and soon of no use
+            "Cache-Control": "no-store",  # the URL is a credential and expires soon
         },
     )
 
@@ -117,10 +117,10 @@ async def get_blob(call: Call) -> Response:
     try:
         parts = parse_ranges(asked, row.size)
     except RangeInvalidError:
-        await call.registry.blobs.stat(call.name, digest)  # of what is gone there is no range
+        await call.registry.blobs.stat(call.name, digest)  # a missing blob gets 404, not 416
         raise
     if len(parts) > 1:
-        # A bucket answers several ranges with the whole object, so they are served here.
+        # A bucket answers several ranges with the whole object, so the registry serves them itself.
         several = Multipart(parts, row.size)
         reader = await call.registry.blobs.open(row, several.first_span)
         return BlobResponse(call.registry.blobs, row, reader, several, caching)

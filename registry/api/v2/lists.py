@@ -1,4 +1,4 @@
-"""Tags, the catalogue and referrers: endpoints 8, 12 and `_catalog`."""
+"""Endpoints of tags, referrers (OCI distribution-spec: end-8 and 12) and the catalog."""
 
 from urllib.parse import urlencode
 
@@ -61,7 +61,7 @@ async def list_referrers(call: Call) -> Response:
             call.name, subject, artifact_type, call.last, call.began
         )
 
-    # Content-Type without parameters: clients compare it to the letter.
+    # Content-Type without parameters: clients compare the exact string.
     headers = {"Content-Type": OCI_INDEX}
     query = {}
     if artifact_type is not None:

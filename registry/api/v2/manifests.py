@@ -1,4 +1,4 @@
-"""Manifests: endpoints 3, 7 and 9."""
+"""Manifest endpoints (OCI distribution-spec: end-3, 7 and 9)."""
 
 import math
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ from registry.services.manifests import Found, TagCondition, TagRights
 from storage.digest import Digest
 
 MAX_TAGS = 100
-"""Tags set by one push."""
+"""The maximum number of tags that one push sets."""
 
 MAX_TAG_LINES = 8
-"""Lines of `OCI-Tag` in an answer."""
+"""The maximum number of `OCI-Tag` header lines in a response."""
 
 TAGS_IN_LINE = 10
-"""Tags that share a line of `OCI-Tag` in any case."""
+"""The number of tags that always share an `OCI-Tag` line."""
 
 OVERRIDE = "Moorage-Override"
 IMMUTABLE = "immutable"
 
 
 def _existing_reference(call: Call) -> Reference:
-    """What the path names; a text that can be no tag names nothing."""
+    """Return the reference in the path; raise ManifestUnknownError if it cannot be a tag."""
     text = call.param("reference")
     try:
         return parse_reference(text)
@@ -62,7 +62,7 @@ def _condition(headers: Headers) -> TagCondition | None:
 
 
 def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
-    """The tag in the path, or, beside a digest, those in the query, each once."""
+    """Return the tag in the path or, with a digest, the tags in the query without duplicates."""
     asked = call.request.query_params.getlist("tag")
     if len(asked) > MAX_TAGS:
         raise TooManyTagsError(f"at most {MAX_TAGS} tags in one push", {"limit": MAX_TAGS})
@@ -74,7 +74,7 @@ def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
 
 
 def _override(call: Call) -> Actor | None:
-    """Who asks that tags be changed though they are immutable; DeniedError unless she may."""
+    """Return the caller if the request overrides immutable tags; raise DeniedError."""
     asked = call.request.headers.get(OVERRIDE)
     if asked is None:
         return None
@@ -103,7 +103,7 @@ async def _get_manifest(call: Call, reference: Reference, memory: AnswerMemory) 
     if is_head and isinstance(reference, Digest):
         await call.registry.manifests.promise(call.name, reference)
     row = found.row
-    # HEAD counts: it is all that Docker asks of a tag that has not moved.
+    # HEAD counts as a pull: Docker sends nothing else for a tag that has not moved.
     call.registry.pulls.note(row.id, reference)
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     headers["Last-Modified"] = format_date(found.modified_at)
@@ -148,7 +148,7 @@ async def _put_manifest(
     if pushed.subject is not None:
         response.headers["OCI-Subject"] = str(pushed.subject)
     if isinstance(reference, Digest):
-        # In few lines: clients take 100 header fields, proxies a few KiB in a line.
+        # Use few lines: clients accept 100 header fields, proxies a few KiB per line.
         step = max(TAGS_IN_LINE, math.ceil(len(set_tags) / MAX_TAG_LINES))
         for start in range(0, len(set_tags), step):
             line = ", ".join(map(str, set_tags[start : start + step]))

@@ -1,7 +1,7 @@
-"""The route table: each path, its methods, and the action each asks for.
+"""The route table: the methods of each path, and the action that each method requires.
 
-`{name}` is greedy and everything after it has no slash, so the rightmost `/blobs/`, `/manifests/`,
-`/tags/list` or `/referrers/` splits a path.
+`{name}` is greedy, and nothing after it contains a slash. So the rightmost `/blobs/`,
+`/manifests/`, `/tags/list` or `/referrers/` splits a path.
 """
 
 from registry.api.call import Entry

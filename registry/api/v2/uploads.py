@@ -1,4 +1,4 @@
-"""Upload sessions: endpoints 4, 5, 6, 11, 13 and 14."""
+"""Upload session endpoints (OCI distribution-spec: end-4, 5, 6, 11, 13 and 14)."""
 
 import re
 from collections.abc import AsyncIterator
@@ -65,13 +65,13 @@ def _upload_id(call: Call) -> str:
 
 
 def _digest(call: Call, name: str) -> Digest | None:
-    """A query parameter, read to its last character: a digest has no NUL to cut it at."""
+    """Return the digest in a query parameter; the full text, since a digest with NUL is invalid."""
     text = call.request.query_params.get(name)
     return Digest.parse(text) if text else None
 
 
 async def start_upload(call: Call) -> Response:
-    """Mount (11), push whole (4b) or begin a session (4a, 4c)."""
+    """Mount a blob (end-11), push it in one request (end-4b) or start a session (end-4a, 4c)."""
     asked, digest = call.request.query_params.get("mount"), _digest(call, "digest")
     mount = None if asked and _has_unknown_algorithm(asked) else _digest(call, "mount")
     call.check_upload()
@@ -87,14 +87,16 @@ async def start_upload(call: Call) -> Response:
 
 
 def _has_unknown_algorithm(text: str) -> bool:
-    """Whether the text is a digest of an algorithm that no blob here can have."""
+    """Return whether the text is a digest with an algorithm that this registry does not support."""
     match = _ANY_DIGEST.fullmatch(text)
     return match is not None and match[1] not in ALGORITHMS
 
 
 async def _mount(call: Call, digest: Digest) -> bool:
-    """Whether the blob could be linked. What cannot be a source is as good as a missing one: a
-    mount saves an upload, and clients name sources by rules of their own.
+    """Return whether the blob was mounted.
+
+    An invalid source is treated as a missing one: a mount only saves an upload, and clients have
+    their own rules for the names of sources.
     """
     source, named = None, call.request.query_params.get("from")
     if named:
@@ -117,11 +119,11 @@ async def _push_whole(call: Call, digest: Digest) -> Response:
     uploads = call.registry.uploads
     row = await uploads.start(call.name, call.principal, digest.algorithm, since=call.began)
     try:
-        # No Content-Range is read: there is no session yet that a 416 could point to.
+        # Content-Range is ignored: there is no session yet for a 416 to refer to.
         chunk = Chunk(_body(call), announced=read_length(call.request))
         await uploads.complete(call.name, call.principal, row.id, chunk, digest, since=call.began)
     except (RegistryError, StoreError):
-        # The client was never told of the session: nobody would resume it.
+        # The client does not know the session, so it could never resume it.
         await _cancel_quietly(call, row.id)
         raise
     return await advise(call, _created(call.name, digest))
@@ -131,7 +133,7 @@ async def _cancel_quietly(call: Call, upload_id: str) -> None:
     try:
         await call.registry.uploads.cancel(call.name, call.principal, upload_id)
     except (UploadUnknownError, UploadBusyError):
-        return  # a wrong digest or a quota ended it, or its bytes are published and it is to expire
+        return  # a wrong digest or a quota ended it, or its bytes are published and it will expire
 
 
 async def get_upload(call: Call) -> Response:
@@ -163,7 +165,7 @@ async def complete_upload(call: Call) -> Response:
 
 
 def _out_of_order(call: Call, upload_id: str, error: UploadOutOfOrderError) -> Response:
-    """416 with where the session stands: the client goes on from there."""
+    """Return 416 with the offset of the session, where the client can continue."""
     response = answer(error)
     response.headers.update(_session_headers(call.name, upload_id, error.offset))
     return response
