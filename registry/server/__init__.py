@@ -1,1 +1,1 @@
-"""HTTP bytes and the kernel: framing, limits, deadlines and the sockets that clients connect to."""
+"""The HTTP server: framing, limits, deadlines and listening sockets."""

@@ -1,4 +1,4 @@
-"""Which connections are open, whose they are, and which gives way when there are too many."""
+"""Admission control: the open connections, and which one to close if there are too many."""
 
 import asyncio
 from ipaddress import ip_address
@@ -9,26 +9,26 @@ from registry.server.partial_heads import PartialHeads
 from registry.server.places import Places, Slot
 
 RESERVE = 32
-"""Connections beyond the limits: they are told why they are refused, and may ask for health."""
+"""The number of connections beyond the limits. They get a refusal, or the health endpoints."""
 
 RESERVE_PER_ADDRESS = 4
-"""Those of one address: a crowd that is refused leaves places to health checks of others."""
+"""The reserve of one address: the rest is left for the health checks of others."""
 
 SWEEP = 1.0
-"""Seconds between two checks of all deadlines."""
+"""The interval between two checks of all deadlines, in seconds."""
 
 
 class Admission:
     """The table of connections of a process.
 
-    A connection without a request in progress is idle: the one that has been idle longest is closed
-    when another client needs its place, so that silent clients never keep others out.
+    A connection without a request in progress is idle. If another client needs a slot, the
+    connection that has been idle longest is closed, so that silent clients never block others.
     """
 
     def __init__(self, limits: ServerLimits) -> None:
         self.limits = limits
         self.heads = PartialHeads(limits.heads)
-        # No address has more than half, whatever is configured: descriptors may be few.
+        # No address gets more than half, whatever is configured: there may be few descriptors.
         half = max(1, limits.connections // 2)
         per_address = limits.per_address and min(limits.per_address, half)
         self._places = Places(limits.connections, per_address)
@@ -39,7 +39,7 @@ class Admission:
         return len(self._places) + len(self._reserve)
 
     def admit(self, address: str) -> Slot | None:
-        """Return a place for a new connection; None if not even the reserve has one."""
+        """Return a slot for a new connection; None if even the reserve has none."""
         network = self._find_network(address)
         refusal = self._places.make_room(network)
         if refusal is None:
@@ -49,23 +49,26 @@ class Admission:
         return None
 
     def release(self, slot: Slot) -> None:
-        """Give up the place of a connection that has been closed; more than once is no error."""
+        """Release the slot of a closed connection. It may be released more than once."""
         slot.places.release(slot)
 
     def set_idle(self, slot: Slot) -> None:
-        """Let the connection give way to others from now on, after those that were idle before."""
+        """Mark the connection as idle, the last in the order of eviction."""
         slot.places.set_idle(slot)
 
     def set_busy(self, slot: Slot) -> None:
-        """Keep the connection: it has a request in progress."""
+        """Mark the connection as busy: it has a request in progress."""
         slot.places.set_busy(slot)
 
     def evict_idle(self) -> bool:
-        """Close the longest idle connection of the address with most of them; False if none is."""
+        """Close the longest idle connection of the address that has the most idle ones.
+
+        Returns False if no connection is idle.
+        """
         return self._places.evict_idle() or self._reserve.evict_idle()
 
     def _find_network(self, address: str) -> str:
-        """Return what is limited as one client; empty for what has no limit of its own."""
+        """Return the key that is limited as one client; empty if it has no limit of its own."""
         plain = Origin(address.partition("%")[0]).network
         try:
             parsed = ip_address(plain.removesuffix("/64"))
@@ -78,17 +81,18 @@ class Admission:
     # Deadlines
 
     def start(self) -> None:
-        """Check the deadlines of all connections from now on."""
+        """Start to check the deadlines of all connections."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(SWEEP, self._sweep, loop)
 
     def stop(self) -> None:
-        """Check them no longer."""
+        """Stop checking deadlines."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        # First, so that a fault in one connection leaves the others their deadlines.
+        # Schedule the next sweep first, so that an exception in one connection does not end the
+        # checks of others.
         self._timer = loop.call_later(SWEEP, self._sweep, loop)
         now = loop.time()
         for slot in [*self._places, *self._reserve]:

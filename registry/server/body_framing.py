@@ -1,38 +1,48 @@
-"""Where a request body ends: RFC 9112 sections 6.2 and 7.1."""
+"""Framing of request bodies: RFC 9112 sections 6.2 and 7.1."""
 
 import re
 
 from registry.server.framing_error import FramingError
 
 MAX_CHUNK_LINE = 256
-"""Bytes of the line before a chunk, with its extensions."""
+"""The maximum size of the line before a chunk, including its extensions, in bytes."""
 
 MAX_FRAMING = 16 << 10
-"""Bytes of framing of chunks, extensions included, beyond twice the data and `FREE_FRAMING` for
-each chunk: any number of one-byte chunks passes, but not with long extensions. Go's limit.
+"""The maximum size of chunk framing, including extensions, in bytes. This is Go's limit.
+
+Twice the size of the data, and `FREE_FRAMING` for each chunk, do not count. So any number of
+one-byte chunks is accepted, but not with long extensions.
 """
 
 FREE_FRAMING = 16
-"""Bytes of framing that each chunk may have."""
+"""The framing of each chunk that does not count, in bytes."""
 
 SMALL_CHUNK = 64
-"""A chunk of fewer bytes costs more to parse than its data: a megabyte of one-byte chunks takes
-0.4 s.
+"""The size of a chunk, in bytes, below which parsing costs more than the data.
+
+A megabyte of one-byte chunks takes 0.4 s.
 """
 
 READ_SMALL_CHUNKS = 4 << 10
-"""Bytes that are read at once behind a small chunk: no turn of the loop takes over 2 ms."""
+"""The bytes to read at once after a small chunk.
+
+With this, no iteration of the event loop takes over 2 ms.
+"""
 
 READ_FRAMED = 16 << 10
-"""Bytes of heads, and of lines between chunks, that are read at once: other connections have their
-turn before more is parsed, and no more than that of a next request is kept."""
+"""The bytes of heads, and of lines between chunks, to read at once.
+
+Other connections run before more is parsed, and no more than that of the next request is buffered.
+"""
 
 READ_CHUNKS = 64 << 10
-"""Bytes that are read at once behind a chunk of at least `READ_FRAMED` bytes: Docker's have 32 KiB,
-and to read them one by one would cost a tenth more."""
+"""The bytes to read at once after a chunk of at least `READ_FRAMED` bytes.
+
+The chunks of Docker have 32 KiB. Reading them one by one would cost 10% more.
+"""
 
 MAX_TRAILER = 8 << 10
-"""Bytes of the trailer section, which is ignored."""
+"""The maximum size of the trailer section, which is ignored, in bytes."""
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\x00-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -46,12 +56,12 @@ class FixedBody:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it was taken."""
+        """Whether the body has been read completely."""
         return self._left == 0
 
     @property
     def read_size(self) -> int:
-        """Bytes to read at once: the rest of the body, and some of a next request."""
+        """The bytes to read at once: the rest of the body, and some of the next request."""
         return self._left + READ_FRAMED
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -62,10 +72,10 @@ class FixedBody:
 
 
 class ChunkedBody:
-    """A body in the chunked transfer coding; its trailer section is read and dropped.
+    """A body in the chunked transfer coding. Its trailer section is read and dropped.
 
-    A trailer field is never a header field: behind a proxy that checks headers alone, it would
-    claim an address or an identity.
+    A trailer field must never become a header field. A proxy in front may check only headers, so a
+    trailer field could forge an address or an identity.
     """
 
     def __init__(self) -> None:
@@ -74,19 +84,22 @@ class ChunkedBody:
         self._left = 0
         self._after_chunk = False
         self._in_trailer = False
-        self._size = 0  # of the last chunk
-        self._framing = 0  # bytes beyond what is allowed without limit
+        self._size = 0  # of the most recent chunk
+        self._framing = 0  # bytes that count toward MAX_FRAMING
         self._trailer = 0
 
     @property
     def read_size(self) -> int:
-        """Bytes to read at once, so that few chunks are parsed in one turn of the loop."""
+        """The bytes to read at once, so that one iteration of the loop parses few chunks."""
         if self._size < SMALL_CHUNK:
             return self._left + READ_SMALL_CHUNKS
         return self._left + (READ_CHUNKS if self._size >= READ_FRAMED else READ_FRAMED)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the part of the body in `data`, and the bytes after its end; FramingError."""
+        """Return the part of the body in `data`, and the bytes after its end.
+
+        Raises FramingError.
+        """
         view = memoryview(data)
         pieces: list[memoryview] = []
         at = 0
@@ -98,14 +111,17 @@ class ChunkedBody:
                 self._after_chunk = self._left == 0
                 pieces.append(piece)
             elif self._after_chunk and not self._line and data.startswith(b"\r\n", at):
-                self._after_chunk = False  # as below, without the cost
+                self._after_chunk = False  # the same as `_take_line`, but faster
                 at += 2
             else:
                 at = self._take_line(data, at)
         return b"".join(pieces), data[at:]
 
     def _take_line(self, data: bytes, at: int) -> int:
-        """Take bytes up to the end of a line, and the line if it is whole; return where it ends."""
+        """Consume bytes up to the end of a line; return the end position.
+
+        A complete line is processed.
+        """
         end = data.find(b"\n", at)
         stop = len(data) if end < 0 else end + 1
         self._line += data[at:stop]
@@ -131,7 +147,7 @@ class ChunkedBody:
             if match is None:
                 raise FramingError("the size of a chunk is not a hexadecimal number")
             size = int(match[1], 16)
-            framing = len(line) + 4  # with two ends of lines
+            framing = len(line) + 4  # plus two CRLF
             self._framing = max(0, self._framing + framing - FREE_FRAMING - 2 * size)
             if self._framing > MAX_FRAMING:
                 raise FramingError("the extensions of the chunks of the body are too long")

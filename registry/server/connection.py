@@ -1,9 +1,8 @@
-"""The HTTP/1.1 connection: a uvicorn protocol class whose framing is strict and whose memory is
-bounded.
+"""The HTTP/1.1 connection: a uvicorn protocol class with strict framing and bounded memory.
 
-uvicorn's own class leaves framing to a parser that stops after a head with `Upgrade`, takes
-trailers for headers and keeps any number of pipelined requests. Here requests are read one at a
-time: what follows a request waits unread, in the kernel, until its response is complete.
+uvicorn's own class leaves framing to a parser that stops after a head with `Upgrade`, treats
+trailers as headers and buffers any number of pipelined requests. This class reads one request at a
+time: the next request waits in the kernel until the response is complete.
 """
 
 import asyncio
@@ -32,19 +31,22 @@ from registry.server.response_head import write_refusal
 access = logging.getLogger("moorage.access")
 
 READ_AHEAD = 32 << 10
-"""Bytes of a body kept for an application that does not wait for them."""
+"""The bytes of a body to buffer while the application does not wait for them."""
 
 READ_BODY = 256 << 10
-"""Bytes read at once while the application waits for a body."""
+"""The bytes to read at once while the application waits for a body."""
 
 WRITE_BUFFER = 16 << 10
-"""Bytes that wait for a client to read before the application is made to wait."""
+"""The bytes that may wait for a client to read before the application has to wait."""
 
 MAX_DISCARDED = 64 << 20
-"""Bytes read and dropped after a refusal, so that a client that is still sending can read it."""
+"""The maximum number of bytes to read and drop after a refusal.
+
+A client that is still sending can then read the refusal.
+"""
 
 TLS_HANDSHAKE = 0x16
-"""First byte of a client that speaks TLS (RFC 8446 section 5.1); no request begins with it."""
+"""The first byte of a TLS client (RFC 8446 section 5.1). No HTTP request begins with it."""
 
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 _REFUSALS = {
@@ -58,12 +60,12 @@ _REFUSALS = {
     ),
 }
 
-# Read by one connection at a time: the loop fills it and hands it over in the same call.
+# Shared by all connections: the loop fills it and hands it over in the same call.
 _incoming = memoryview(bytearray(READ_BODY))
 
 
 class State(enum.Enum):
-    """What the connection expects."""
+    """The state of a connection: what it expects next."""
 
     HEAD = enum.auto()
     BODY = enum.auto()
@@ -73,7 +75,7 @@ class State(enum.Enum):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One client connection. uvicorn makes it with the first four arguments."""
+    """One client connection. uvicorn passes the first four arguments."""
 
     def __init__(
         self,
@@ -110,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         self._progress: tuple[float, int] | None = None
         self._discarded = 0
 
-    # asyncio's calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own types
@@ -159,11 +161,11 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse_request(error)
 
     def eof_received(self) -> bool:
-        """Return whether to keep the other side open: the client has ended its own."""
+        """Return whether to keep the other direction open after the client has ended its own."""
         if self._state is not State.RESPONSE or self._exchange is None:
-            return False  # the transport closes itself
+            return False  # asyncio then closes the transport
         self._exchange.keep_alive = False
-        return True  # a client that sends no more may still read (RFC 9112 section 9.6)
+        return True  # a client may still read after its last byte (RFC 9112 section 9.6)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -174,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
     # Requests
 
     def _take(self, data: bytes) -> None:
-        """Keep bytes of a head, or of what follows the request in progress; FramingError."""
+        """Buffer bytes of a head or after the request in progress; raise FramingError."""
         self._buffer += data
         if self._state is State.RESPONSE:
             self._pause_reading()
@@ -185,10 +187,10 @@ class Connection(asyncio.BufferedProtocol):
             self._read_head()
 
     def _read_head(self) -> None:
-        """Start the next request if its head is complete; FramingError."""
+        """Start the next request if its head is complete; raise FramingError."""
         if self._buffer.startswith(b"\r\n"):
             self._scanned = max(0, self._scanned - 2)
-            del self._buffer[:2]  # RFC 9112 section 2.2: an empty line before a request is ignored
+            del self._buffer[:2]  # RFC 9112 section 2.2: ignore an empty line before a request
         self._asks_head = self._buffer.startswith(b"HEAD ")
         if self._buffer and self._buffer[0] == TLS_HANDSHAKE:
             raise FramingError("this port speaks HTTP without TLS; use http:// to reach it")
@@ -219,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
             expects_continue=head.expects_continue,
         )
         self._admission.set_busy(self._slot)
-        # A task of its own lets other connections have their turn between pipelined requests.
+        # A separate task lets other connections run between pipelined requests.
         task = self._loop.create_task(self._exchange.run(self._app), context=contextvars.Context())
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
@@ -227,7 +229,7 @@ class Connection(asyncio.BufferedProtocol):
         self._feed_body(rest)
 
     def _feed_body(self, data: bytes) -> None:
-        """Hand bytes of the body to the application; FramingError."""
+        """Pass bytes of the body to the application; raise FramingError."""
         assert self._exchange is not None  # noqa: S101 - there is one in this state
         piece, rest = self._body.feed(data)
         self._exchange.feed(piece, complete=self._body.complete)
@@ -239,20 +241,20 @@ class Connection(asyncio.BufferedProtocol):
         elif self._exchange.buffered >= READ_AHEAD:
             self._pause_reading()
 
-    # What an exchange needs of its connection
+    # Called by the exchange
 
     @property
     def date(self) -> list[tuple[bytes, bytes]]:
-        """Header fields of every response: uvicorn's Date, and Connection while it stops."""
+        """The header fields of every response: uvicorn's Date, and Connection while it stops."""
         return self._server_state.default_headers
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send bytes, or keep them until the client reads; `drain` waits for that."""
+        """Send bytes, or buffer them until the client reads; `drain` waits for that."""
         self._written += len(data)
         self._transport.write(data)
 
     async def drain(self) -> None:
-        """Wait until the client has read nearly all that was written, or has gone."""
+        """Wait until the client has read nearly all of the buffered bytes, or has disconnected."""
         await self._writable.wait()
 
     def resume_body(self) -> None:
@@ -261,11 +263,11 @@ class Connection(asyncio.BufferedProtocol):
             self._resume_reading()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or close where none may follow."""
+        """Continue with the next request, or close the connection if none may follow."""
         self._server_state.total_requests += 1
         exchange, self._exchange = self._exchange, None
         if self._state is not State.RESPONSE or exchange is None or not exchange.keep_alive:
-            # A body that was not read to its end leaves no way to tell where a request begins.
+            # After a body that was not read to its end, the start of the next request is unknown.
             self.close()
             return
         self._state = State.HEAD
@@ -277,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
             self.buffer_updated(0)
 
     def refuse(self, error: FramingError) -> None:
-        """Answer in place of the application and end the connection."""
+        """Send an error response in place of the application and end the connection."""
         if self._state in {State.DISCARD, State.CLOSED}:
             return
         self._state = State.DISCARD
@@ -286,26 +288,27 @@ class Connection(asyncio.BufferedProtocol):
         self._admission.set_idle(self._slot)
         self.write(write_refusal(error, self.date, body=not self._asks_head))
         if self._transport.can_write_eof():
-            with contextlib.suppress(OSError):  # the client has gone meanwhile
+            with contextlib.suppress(OSError):  # the client has disconnected
                 self._transport.write_eof()
-        # A client that is still sending would lose the answer if the connection were reset.
+        # Read on: if the connection were reset, a client that is still sending would lose the
+        # response.
         self._resume_reading()
         if self._exchange is not None:
             self._exchange.disconnect()
 
     def close(self) -> None:
-        """Close the connection when everything that was written has been sent."""
+        """Close the connection after everything that was written has been sent."""
         self._state = State.CLOSED
         self._clear_buffer()
         self._admission.set_busy(self._slot)
         self._transport.close()
 
     def abort(self) -> None:
-        """Cut the connection: what was not sent yet is lost, and the client sees it."""
+        """Abort the connection: unsent data is lost, and the client notices."""
         self._state = State.CLOSED
         self._transport.abort()
 
-    # What the table of connections and uvicorn call
+    # Called by the table of connections and by uvicorn
 
     def give_way(self) -> None:
         """Close a connection that has no request in progress."""
@@ -315,7 +318,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def network(self) -> str:
-        """What is limited as one client."""
+        """The key that is limited as one client."""
         return self._slot.network
 
     def refuse_head(self) -> None:
@@ -331,7 +334,7 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def check_deadlines(self, now: float) -> None:
-        """Close what has been silent for too long, and cut what does not read its response."""
+        """Close the connection if it is silent too long; abort it if the client does not read."""
         if self._transport.get_write_buffer_size():
             self._check_progress(now)
         else:
@@ -340,12 +343,12 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _check_progress(self, now: float) -> None:
-        """Cut the connection of a client that reads less than the minimum in a window.
+        """Abort the connection of a client that reads less than the minimum within a window.
 
-        What counts is what the client's kernel has acknowledged: one that empties its buffer slowly
-        makes the socket writable only once in a while.
+        This counts the bytes that the client's kernel has acknowledged: if a client empties its
+        buffer slowly, the socket becomes writable only rarely.
         """
-        written: int = self._transport.get_extra_info("bytes_written", self._written)  # of TLS
+        written: int = self._transport.get_extra_info("bytes_written", self._written)  # with TLS
         acknowledged = written - self._transport.get_write_buffer_size() - self._unsent()
         if self._progress is None:
             self._progress = now, acknowledged
@@ -356,7 +359,7 @@ class Connection(asyncio.BufferedProtocol):
             self._progress = now, acknowledged
 
     def _unsent(self) -> int:
-        """Bytes in the kernel that the client has not acknowledged (tcp(7), SIOCOUTQ)."""
+        """Return the number of bytes that the client has not acknowledged (tcp(7), SIOCOUTQ)."""
         descriptor = self._transport.get_extra_info("socket").fileno()
         if descriptor < 0:
             return 0
@@ -395,8 +398,9 @@ class Connection(asyncio.BufferedProtocol):
 
 
 def _endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int | None] | None:
-    """Return host and port of one end; of a Unix socket its path and no port, None of its client's
-    end.
+    """Return the host and port of one end.
+
+    For a Unix socket, return the path and no port, and None for the end of its client.
     """
     address = transport.get_extra_info(name)
     if isinstance(address, str) and address:

@@ -1,4 +1,4 @@
-"""One request and its response, as ASGI sees them (ASGI specification, HTTP 2.3)."""
+"""One request and its response in the ASGI protocol (ASGI specification, HTTP 2.3)."""
 
 import asyncio
 import logging
@@ -14,19 +14,19 @@ from registry.server.response_head import status_line, write_fields
 logger = logging.getLogger(__name__)
 
 SLICE = 256 << 10
-"""Bytes of a response body that are handed to the transport at once."""
+"""The number of bytes of a response body to pass to the transport at once."""
 
 JOINED = 64 << 10
-"""Bytes of a first piece of a body that are sent in one write with the head."""
+"""The maximum size of a first piece of a body to send in one write with the head, in bytes."""
 
 PIECE_COST = 64
-"""Bytes of memory that each piece of a request body takes beside its data."""
+"""The memory overhead of each piece of a request body, in bytes."""
 
 _NO_BODY = frozenset({204, 304})
 
 
 class Channel(Protocol):
-    """What an exchange needs of its connection."""
+    """The interface of the connection that an exchange uses."""
 
     @property
     def date(self) -> list[tuple[bytes, bytes]]: ...
@@ -39,7 +39,7 @@ class Channel(Protocol):
 
 
 class Exchange:
-    """The request's body on its way to the application, and the response on its way back."""
+    """A request body on its way to the application, and the response on its way back."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Exchange:
         self.response_complete = False
         self.body_complete = not has_body
         self.buffered = 0
-        """Bytes of memory of the body's pieces that arrived and were not taken yet."""
+        """The memory of the pieces of the body that the application has not received, in bytes."""
         self._receiving = False
         self._channel = channel
         self._scope = scope
@@ -71,15 +71,15 @@ class Exchange:
         self._chunked = False
         self._left: int | None = None
 
-    # What the connection asks and reports
+    # Called by the connection
 
     @property
     def waiting(self) -> bool:
-        """Whether the application waits for more of the body."""
+        """Whether the application is waiting for more of the body."""
         return self._receiving and not self._event.is_set()
 
     def feed(self, piece: bytes, *, complete: bool) -> None:
-        """Take a piece of the body, which may be empty; `complete` with the last."""
+        """Add a piece of the body, which may be empty. `complete` is true for the last one."""
         if piece:
             self._pieces.append(piece)
             self.buffered += len(piece) + PIECE_COST
@@ -92,10 +92,10 @@ class Exchange:
         self._disconnected = True
         self._event.set()
 
-    # What the application calls
+    # Called by the application
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the application answer, and answer in its place where it fails."""
+        """Run the application, and send an error response if it fails."""
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
@@ -105,7 +105,8 @@ class Exchange:
             self._fail(FramingError("internal error", 500, "UNKNOWN"))
         else:
             if not self.response_complete and not self._disconnected:
-                # The client sees that the body is shorter than announced.
+                # If the response has started, the client sees that the body is shorter than
+                # announced.
                 self._fail(FramingError("internal error", 500, "UNKNOWN"))
 
     def _fail(self, error: FramingError) -> None:
@@ -118,12 +119,12 @@ class Exchange:
             self._channel.refuse(error)
 
     async def receive(self) -> Message:
-        """Return the next pieces of the body, then `http.disconnect` when the client has gone."""
+        """Return the next pieces of the body, then `http.disconnect` once the client has left."""
         if self._owes_continue and not (self.response_started or self._disconnected):
             self._owes_continue = False
             self._channel.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not self.response_complete:
-            # What arrived before the end of the connection is not lost.
+            # Deliver what arrived before the connection ended.
             if self._pieces or (self.body_complete and not self._delivered):
                 return self._take_body()
             if self._disconnected:
@@ -152,7 +153,8 @@ class Exchange:
         kind = message["type"]
         if kind == "http.response.start" and not self.response_started:
             self._start(message)
-            # The body's first piece mostly follows at once, and is then sent in the same write.
+            # The first piece of the body usually follows at once, and then both are sent in one
+            # write.
             self._loop.call_soon(self._flush_head)
         elif kind == "http.response.body" and self.response_started and not self.response_complete:
             await self._send_body(message.get("body", b""), more=message.get("more_body", False))
@@ -174,7 +176,7 @@ class Exchange:
             self._chunked = True
             fields.append((b"transfer-encoding", b"chunked"))
         else:
-            self.keep_alive = False  # the end of the connection is the end of the body
+            self.keep_alive = False  # the end of the connection marks the end of the body
         if not self.keep_alive and b"connection" not in named:
             fields.append((b"connection", b"close"))
         self._head = status_line(status) + write_fields(fields) + b"\r\n"
@@ -218,7 +220,7 @@ class Exchange:
 
 
 def build_scope(head: RequestHead, **connection: Any) -> Scope:
-    """Return the ASGI scope of a request; `connection` holds what all requests of one share."""
+    """Return the ASGI scope of a request; `connection` has the values of its connection."""
     path = unquote(head.path.decode("latin-1"))
     return {
         "type": "http",

@@ -2,7 +2,7 @@
 
 
 class FramingError(Exception):
-    """A request that is refused before the application sees it; its connection ends.
+    """A request that is refused before the application sees it. Its connection is closed.
 
     `status` is the HTTP status, `code` a code of the OCI distribution specification.
     """

@@ -1,7 +1,7 @@
-"""Strict parsing of a request head: RFC 9112 sections 2, 3, 5 and 6, RFC 9110 section 7.
+"""Strict parsing of request heads: RFC 9112 sections 2, 3, 5 and 6, RFC 9110 section 7.
 
-Everything that two implementations could read in different ways is an error: such a request, passed
-on by a proxy, would let one client write another client's request.
+Everything that two implementations could parse differently is an error. Behind a proxy, such a
+request would let one client inject a request of another client (request smuggling).
 """
 
 import re
@@ -10,21 +10,22 @@ from dataclasses import dataclass
 from registry.server.framing_error import FramingError
 
 MAX_HEAD = 64 << 10
-"""Bytes of a request head, from the request line to the last field."""
+"""The maximum size of a request head, from the request line to the last field, in bytes."""
 
 MAX_FIELDS = 100
-"""Header fields of a request."""
+"""The maximum number of header fields of a request."""
 
 MAX_TARGET = 8 << 10
-"""Bytes of a request target."""
+"""The maximum size of a request target, in bytes."""
 
 MAX_LONG_TARGET = 48 << 10
-"""Bytes of the target of a GET whose path may have a long query: the token endpoint is asked for
-500 repositories by clients that have no other way.
+"""The maximum size of the target of a GET of a path with long queries, in bytes.
+
+Clients that cannot use POST ask the token endpoint for 500 repositories.
 """
 
 LINE_REST = 64
-"""Bytes of a request line beside its target: a method and a version."""
+"""The size of the method and the version in a request line, in bytes."""
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}) ([^\x00-\x20\x7f]+) (HTTP/.*)")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
@@ -38,10 +39,10 @@ _VERSIONS = {b"HTTP/1.1": "1.1", b"HTTP/1.0": "1.0"}
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request as its head describes it.
+    """A parsed request head.
 
-    Names in `headers` are lower case. `length` is the body's size in bytes, None with the chunked
-    transfer coding.
+    The names in `headers` are in lower case. `length` is the size of the body in bytes, None with
+    the chunked transfer coding.
     """
 
     method: str
@@ -57,11 +58,11 @@ class RequestHead:
 def check_partial_head(
     data: bytes | bytearray, start: int, long_query_paths: tuple[bytes, ...] = ()
 ) -> None:
-    """Reject the beginning of a head that no continuation can make valid; FramingError.
+    """Raise FramingError if the start of a head cannot become valid.
 
-    Bytes before `start` were checked before. A GET of one of `long_query_paths`, written exactly
-    so, may have a target of `MAX_LONG_TARGET` bytes. Limits hold while the head arrives, so that no
-    client makes the server keep more than that.
+    Bytes before `start` have been checked already. A GET of one of `long_query_paths`, in exactly
+    this spelling, may have a target of `MAX_LONG_TARGET` bytes. The limits apply while the head
+    arrives, so that no client makes the server buffer more.
     """
     if len(data) > MAX_HEAD:
         raise _head_too_large()
@@ -74,7 +75,7 @@ def check_partial_head(
 
 
 def parse_head(data: bytes, long_query_paths: tuple[bytes, ...] = ()) -> RequestHead:
-    """Parse a head without the empty line that ends it; FramingError.
+    """Parse a head without the empty line that ends it; raise FramingError.
 
     `long_query_paths` is as in `check_partial_head`.
     """
@@ -124,8 +125,8 @@ def _parse_request_line(line: bytes, long_query_paths: tuple[bytes, ...]) -> tup
 def _parse_field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
     if not colon or not _NAME.fullmatch(name):
-        # A line that begins with a space would be obs-fold, one with a space before the colon a
-        # field that some servers drop and others read.
+        # A line that begins with a space would be obs-fold. A space before the colon makes a field
+        # that some servers ignore and others accept.
         raise FramingError("a header field is not NAME: VALUE on one line")
     value = value.strip(b" \t")
     if _CONTROL.search(value):
@@ -134,7 +135,7 @@ def _parse_field(line: bytes) -> tuple[bytes, bytes]:
 
 
 def _split_target(method: str, target: bytes) -> tuple[bytes | None, bytes, bytes]:
-    """Return authority, path and query of a target in origin or absolute form."""
+    """Return the authority, path and query of a target in origin or absolute form."""
     authority = None
     if method == "CONNECT":
         raise FramingError("CONNECT is not supported: this is not a proxy", 405)
@@ -154,7 +155,10 @@ def _split_target(method: str, target: bytes) -> tuple[bytes | None, bytes, byte
 def _set_host(
     headers: list[tuple[bytes, bytes]], authority: bytes | None, *, required: bool
 ) -> None:
-    """Check that the host is given once; the authority of an absolute target replaces it."""
+    """Check that there is one Host field.
+
+    The authority of an absolute target replaces its value.
+    """
     places = [index for index, (name, _) in enumerate(headers) if name == b"host"]
     if len(places) > 1 or (required and not places):
         raise FramingError(f"the request has {len(places)} Host fields; exactly one is required")
@@ -166,7 +170,7 @@ def _set_host(
 
 
 def _find_length(headers: list[tuple[bytes, bytes]], version: str) -> int | None:
-    """Return the body's length in bytes, None for the chunked coding (RFC 9112 section 6.3)."""
+    """Return the body length in bytes, None for the chunked coding (RFC 9112 section 6.3)."""
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     lengths = [value for name, value in headers if name == b"content-length"]
     if codings:

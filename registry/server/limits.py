@@ -1,4 +1,4 @@
-"""What one client, one address and all clients together may take."""
+"""Limits on the resources of one client, of one address and of all clients together."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from registry.units import Network
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Times in seconds, sizes in bytes.
+    """The limits of a server. Times are in seconds, sizes in bytes.
 
-    `connections` is the number of open connections of a process, `per_address` of one client
-    address, 0 for any number; `trusted_proxies` have no limit of their own.
+    `connections` is the maximum number of open connections of a process, `per_address` that of one
+    client address; 0 means no limit. `trusted_proxies` have no limit of their own.
     """
 
     connections: int = 8192
@@ -22,6 +22,6 @@ class ServerLimits:
     write_minimum: int = 30 << 10
     linger: float = 1.0
     heads: int = 32 << 20
-    """Bytes of all request heads that have not arrived completely."""
+    """The total size of all incomplete request heads, in bytes."""
     long_query_paths: tuple[bytes, ...] = ()
     """Paths whose GET requests may have a target of `head.MAX_LONG_TARGET` bytes."""

@@ -1,4 +1,4 @@
-"""Accepts connections: admits them, performs the TLS handshake, survives a lack of descriptors."""
+"""Listening sockets: accepting connections, TLS handshakes, and running out of descriptors."""
 
 import asyncio
 import errno
@@ -16,16 +16,16 @@ from registry.server.tls_transport import TlsTransport
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT = 10.0
-"""Seconds that a client has for its TLS handshake."""
+"""The time that a client has for its TLS handshake, in seconds."""
 
 BATCH = 64
-"""Connections accepted before others have their turn."""
+"""The number of connections to accept before other tasks run."""
 
 PAUSE = 0.1
-"""Seconds without accepting after a lack of resources."""
+"""The pause in accepting after a lack of resources, in seconds."""
 
 LOG_INTERVAL = 1.0
-"""Seconds between two log lines on the same lack."""
+"""The minimum time between two log lines about the same lack of resources, in seconds."""
 
 _LACKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -36,11 +36,11 @@ _LOST = frozenset(
         *(errno.ECONNRESET, errno.ETIMEDOUT),
     }
 )
-"""Errors of one connection that waited to be accepted (accept(2)); the next may be sound."""
+"""Errors of a single connection in accept(2). The next connection may be fine."""
 
 
 class _Opening:
-    """A connection that was accepted and is not ready yet: its handshake is in progress."""
+    """An accepted connection whose handshake is in progress."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
@@ -76,17 +76,17 @@ class Listener:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more connections; those that are open stay."""
+        """Stop accepting connections. Open connections remain."""
         if self._closed:
             return
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._listening)
-        self._listening.close()  # else the kernel takes connections that nobody will answer
+        self._listening.close()  # else the kernel accepts connections that nobody answers
 
     def abort_opening(self) -> None:
-        """Cut connections whose handshakes are in progress."""
+        """Abort connections whose handshakes are in progress."""
         for task in self.opening:
             task.cancel()
 
@@ -113,7 +113,7 @@ class Listener:
             self._admit(accepted, address)
 
     def _pause(self, error: OSError) -> None:
-        """Try again soon: the kernel keeps new connections meanwhile."""
+        """Pause accepting: the kernel queues new connections until then."""
         remedy = ""
         if error.errno in _LACKS:
             self._admission.evict_idle()

@@ -1,11 +1,11 @@
-"""Request heads that have arrived in part: what they take together, and which give way."""
+"""A memory budget for incomplete request heads of all connections."""
 
 import heapq
 from collections.abc import Hashable
 from typing import Protocol
 
 FREED = 32
-"""The part of the budget that is freed at once is 1 / FREED: what to free is not searched often."""
+"""One search for heads to refuse frees 1 / FREED of the budget, so that searches are rare."""
 
 
 class Receiver(Hashable, Protocol):
@@ -13,30 +13,32 @@ class Receiver(Hashable, Protocol):
 
     @property
     def network(self) -> str:
-        """What is limited as one client."""
+        """The key that is limited as one client."""
 
     def refuse_head(self) -> None:
-        """Answer that the server has too much to do, and drop the head."""
+        """Respond that the server is overloaded, and drop the head."""
 
 
 class PartialHeads:
-    """The heads of all connections of a process that have not arrived completely."""
+    """The incomplete request heads of all connections of a process."""
 
     def __init__(self, limit: int) -> None:
-        """`limit` is the budget in bytes."""
+        """Use `limit` as the budget, in bytes."""
         self.size = 0
         self._limit = limit
         self._sizes: dict[Receiver, int] = {}
 
     def set_size(self, receiver: Receiver, size: int) -> None:
-        """Note how many bytes of a head are kept; 0: none any more."""
+        """Record the number of buffered bytes of a head; 0 if there are none."""
         self.size += size - self._sizes.pop(receiver, 0)
         if size:
             self._sizes[receiver] = size
 
     def make_room(self) -> None:
-        """Refuse heads if all together exceed the budget: the largest of the network whose heads
-        take most, so that a client that sends one head is not refused for what others keep.
+        """Refuse heads while all together exceed the budget.
+
+        The largest head of the network whose heads use most is refused first, so that a client that
+        sends one head is not refused because of others.
         """
         if self.size <= self._limit:
             return

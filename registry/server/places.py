@@ -1,4 +1,4 @@
-"""A number of places for connections: which are taken, by whom, and which may be given away."""
+"""A limited number of slots for connections, with eviction of idle ones."""
 
 import enum
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Refusal(enum.Enum):
-    """Why there is no place for a connection."""
+    """The limit that leaves no slot for a connection."""
 
     SERVER = enum.auto()
     ADDRESS = enum.auto()
@@ -21,9 +21,9 @@ class Member(Protocol):
 
 
 class Slot:
-    """The place of one connection, from its accept until it is closed.
+    """The slot of one connection, from its accept until it is closed.
 
-    `refusal` is why it has no place among those that are served.
+    `refusal` is set if the connection is in the reserve: the limit that it exceeds.
     """
 
     __slots__ = ("idle", "member", "network", "places", "refusal")
@@ -37,9 +37,9 @@ class Slot:
 
 
 class Places:
-    """At most `total` places, and `per_network` for one network; 0: any number.
+    """At most `total` slots, and `per_network` for each network; 0 means no limit.
 
-    All operations take constant time, however many connections and networks there are.
+    All operations take constant time, regardless of the number of connections and networks.
     """
 
     def __init__(self, total: int, per_network: int) -> None:
@@ -47,7 +47,7 @@ class Places:
         self._per_network = per_network
         self._slots: dict[Slot, None] = {}
         self._counts: dict[str, int] = {}
-        # Of an ordinary dictionary, finding the first entry is slow after many were removed.
+        # OrderedDict, because in a plain dict finding the first entry is slow after many removals.
         self._idle: dict[str, OrderedDict[Slot, None]] = {}
         self._by_idle: list[OrderedDict[str, None]] = []
         """At index n, the networks with n + 1 idle connections."""
@@ -59,7 +59,10 @@ class Places:
         return iter(self._slots)
 
     def make_room(self, network: str) -> Refusal | None:
-        """Have an idle connection give way if that is needed for another of `network`."""
+        """Close an idle connection if another one of `network` needs its slot.
+
+        Returns None if there is a free slot, else the limit that was reached.
+        """
         if network and self._per_network and self._counts.get(network, 0) >= self._per_network:
             return None if self._evict(network) else Refusal.ADDRESS
         if len(self._slots) >= self._total and not self.evict_idle():
@@ -67,14 +70,14 @@ class Places:
         return None
 
     def take(self, network: str, refusal: Refusal | None = None) -> Slot:
-        """Take a place, after `make_room`."""
+        """Take a slot, after `make_room`."""
         slot = Slot(self, network, refusal)
         self._slots[slot] = None
         self._counts[network] = self._counts.get(network, 0) + 1
         return slot
 
     def release(self, slot: Slot) -> None:
-        """Give up a place; more than once is no error."""
+        """Release a slot. It may be released more than once."""
         if slot in self._slots:
             self.set_busy(slot)
             del self._slots[slot]
@@ -83,7 +86,7 @@ class Places:
                 del self._counts[slot.network]
 
     def set_idle(self, slot: Slot) -> None:
-        """Let the connection give way from now on, after those that were idle before."""
+        """Mark the connection as idle, the last in the order of eviction."""
         if slot in self._slots and not slot.idle:
             slot.idle = True
             idle = self._idle.setdefault(slot.network, OrderedDict())
@@ -91,7 +94,7 @@ class Places:
             idle[slot] = None
 
     def set_busy(self, slot: Slot) -> None:
-        """Keep the connection."""
+        """Mark the connection as busy."""
         if slot.idle:
             slot.idle = False
             idle = self._idle[slot.network]
@@ -101,7 +104,10 @@ class Places:
                 del self._idle[slot.network]
 
     def evict_idle(self) -> bool:
-        """Close the longest idle connection of the network with most of them; False if none is."""
+        """Close the longest idle connection of the network that has the most idle ones.
+
+        Returns False if no connection is idle.
+        """
         return bool(self._by_idle) and self._evict(next(iter(self._by_idle[-1])))
 
     def _evict(self, network: str) -> bool:

@@ -1,4 +1,4 @@
-"""How a response head is written."""
+"""Serialization of response heads."""
 
 import http
 import json
@@ -10,7 +10,7 @@ from functools import lru_cache
 from registry.api.errors import write_message
 from registry.server.framing_error import FramingError
 
-# Names whose usual spelling is not Each-Word-Capitalised. People search for them in logs.
+# Names whose usual spelling is not Each-Word-Capitalized. People search for them in logs.
 _SPELLINGS = {
     name.lower(): name
     for name in (
@@ -26,7 +26,7 @@ _SPELLINGS = {
     )
 }
 RETRY_AFTER = b"5"
-"""Seconds after which a refused client may try again."""
+"""The time after which a refused client may retry, in seconds."""
 
 _RETRIED = frozenset({429, 503})
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -35,7 +35,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 @lru_cache(maxsize=64)
 def status_line(status: int) -> bytes:
-    """Return the status line of a response, CRLF included."""
+    """Return the status line of a response, including CRLF."""
     try:
         phrase = http.HTTPStatus(status).phrase
     except ValueError:
@@ -45,9 +45,10 @@ def status_line(status: int) -> bytes:
 
 @lru_cache(maxsize=256)
 def spell(name: bytes) -> bytes:
-    """Return a field name in its usual capitals: `Docker-Content-Digest`; ValueError if it is none.
+    """Return a field name in its usual spelling, such as `Docker-Content-Digest`.
 
-    Names are case-insensitive on the wire (RFC 9110 section 5.1).
+    Names are case-insensitive on the wire (RFC 9110 section 5.1). Raises ValueError if the name is
+    invalid.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a header field name")
@@ -56,7 +57,7 @@ def spell(name: bytes) -> bytes:
 
 
 def write_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the lines of header fields; ValueError for a name or value that HTTP cannot carry."""
+    """Return the lines of header fields; raise ValueError for an invalid name or value."""
     lines: list[bytes] = []
     for name, value in fields:
         if _CONTROL.search(value):
@@ -66,9 +67,9 @@ def write_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def write_refusal(error: FramingError, date: Iterable[tuple[bytes, bytes]], *, body: bool) -> bytes:
-    """Return a whole response that refuses a request in the contract's error form.
+    """Return a complete response that refuses a request, in the OCI error format.
 
-    Without `body` it is the response to HEAD.
+    `body` is false for the response to HEAD.
     """
     message = write_message(error.code, error.message)
     content = json.dumps(

@@ -1,4 +1,4 @@
-"""The uvicorn server of one process, with connections of our own."""
+"""The uvicorn server of one process, with the connection class of this package."""
 
 import asyncio
 import logging
@@ -24,14 +24,16 @@ from registry.server.places import Slot
 logger = logging.getLogger(__name__)
 
 LINGER = 1.0
-"""Seconds for which a stopping server goes on to answer on connections that are open."""
+"""The time for which a stopping server still answers on open connections, in seconds."""
 
 CANCEL = 2.0
-"""Seconds that requests which were cancelled have to clean up."""
+"""The time that cancelled requests have to clean up, in seconds."""
 
 FLUSH = 0.5
-"""Seconds in which their clients may read the last answers. With `LINGER` and `CANCEL`, less than
-the 5 seconds after which the parent process kills a worker.
+"""The time that clients have to read the last responses, in seconds.
+
+Together with `LINGER` and `CANCEL`, this is less than the 5 seconds after which the parent process
+kills a worker.
 """
 
 _OPS_LIMITS = ServerLimits(connections=32, per_address=0)
@@ -40,7 +42,7 @@ _OPS_LIMITS = ServerLimits(connections=32, per_address=0)
 def _configure(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Connection,  # type: ignore[arg-type] # buffered protocols serve as well
+        http=Connection,  # type: ignore[arg-type] # buffered protocols work too
         ws="none",
         loop="asyncio",
         lifespan=lifespan,
@@ -54,12 +56,12 @@ def _configure(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
 class Server(uvicorn.Server):
     """Runs an application until SIGTERM or SIGINT.
 
-    Connections and shutdown of uvicorn 0.54 are replaced; its handling of signals and lifespan is
-    used as it is. `tests/server/connections/test_uvicorn.py` fails where a new version moves what
-    is relied on.
+    This class replaces the connections and the shutdown of uvicorn 0.54, and uses its signal and
+    lifespan handling. `tests/server/connections/test_uvicorn.py` fails if a new version changes the
+    parts that this class relies on.
     """
 
-    servers: list[Listener]  # type: ignore[assignment] # closed and awaited as uvicorn's are
+    servers: list[Listener]  # type: ignore[assignment] # closed and awaited like uvicorn's servers
 
     def __init__(
         self,
@@ -74,10 +76,12 @@ class Server(uvicorn.Server):
         ops_app: ASGIApp | None = None,
         ops_sockets: Sequence[socket.socket] = (),
     ) -> None:
-        """`drain` and `stop_delay` are seconds: that requests may take to finish after SIGTERM, and
-        that new ones are still taken. `background` runs while the server does; `on_stop` is called
-        as soon as it is told to stop. On `ops_sockets`, `ops_app` is served by plain HTTP, with
-        limits of its own: health checks are answered when clients have taken all connections.
+        """Create a server. `drain` and `stop_delay` are in seconds.
+
+        Requests have `drain` to finish after SIGTERM, and new ones are accepted for `stop_delay`.
+        `background` runs while the server does. `on_stop` is called as soon as the server is told
+        to stop. `ops_sockets` serve `ops_app` over plain HTTP, with separate limits, so that health
+        checks get a response even if clients use all connections.
         """
         super().__init__(_configure(app, "on"))
         self.admission = Admission(limits)
@@ -125,7 +129,7 @@ class Server(uvicorn.Server):
         return make
 
     def end(self) -> None:
-        """Stop as soon as possible: the application cannot serve."""
+        """Stop as soon as possible, because the application cannot serve."""
         self._stop_delay = 0
         self.should_exit = True
 
@@ -133,16 +137,19 @@ class Server(uvicorn.Server):
         """Serve until told to stop, and for `stop_delay` after that."""
         background = asyncio.ensure_future(self._background()) if self._background else None
         await super().main_loop()
-        # From now on every connection is of one request more: who is told so sends no other.
+        # From now on every response closes its connection, so the client sends no other request on
+        # it.
         self.server_state.default_headers += [(b"connection", b"close")]
         await asyncio.sleep(self._stop_delay)
         if background:
             background.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no connections, end those that are in use after their next answers, and only then
-        those that are idle: a proxy may be sending on one at the very moment at which it is closed,
-        and must not repeat a body of which a part was sent.
+        """Stop accepting connections, finish requests in progress and close all connections.
+
+        Connections first get time to end with their next response. Idle ones are closed only after
+        that: a proxy may be sending on an idle connection while it is closed, and must not repeat a
+        body that it has sent in part.
         """
         del sockets  # the listeners close them
         for listener in self.servers:
@@ -162,10 +169,10 @@ class Server(uvicorn.Server):
         self._ops_admission.stop()
 
     async def _cut(self) -> None:
-        """Cancel requests that have not finished, and cut connections that have not ended.
+        """Cancel unfinished requests, and abort the remaining connections.
 
         The application is closed after that: it needs its threads to cancel a request, and clients
-        that go on sending would hold it up.
+        that keep sending would delay it.
         """
         state = self.server_state
         if state.tasks:
@@ -176,13 +183,13 @@ class Server(uvicorn.Server):
             task.cancel()
         await self._wait_until(lambda: not state.tasks, CANCEL)
         for connection in list(state.connections):
-            connection.shutdown()  # an answer that was just given is still sent
+            connection.shutdown()  # a response that has just been written is still sent
         await self._wait_until(lambda: not state.connections, FLUSH)
         for connection in list(state.connections):
             cast(Connection, connection).abort()
 
     async def _wait_until(self, condition: Callable[[], bool], limit: float) -> None:
-        """Wait for `condition`, for `limit` seconds or until a second SIGINT."""
+        """Wait for `condition`, for at most `limit` seconds or until a second SIGINT."""
         until = time.monotonic() + limit
         while not (condition() or self.force_exit or time.monotonic() > until):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -195,5 +202,5 @@ class Server(uvicorn.Server):
         """Begin to stop (uvicorn calls this for SIGTERM and SIGINT)."""
         self._on_stop()
         if sig == signal.SIGINT:
-            self._stop_delay = 0  # a person at a terminal waits
+            self._stop_delay = 0  # a person is waiting at a terminal
         super().handle_exit(sig, frame)

@@ -1,8 +1,8 @@
 """TLS between a connection and the transport of its socket.
 
-asyncio's own class allocates 256 KiB for each connection and up to 512 KiB for a slow reader, does
-not count what its inner transport has not sent, drops that a fixed time after a close, and forgets
-a connection whose client leaves while reading is paused.
+asyncio's own class allocates 256 KiB for each connection and up to 512 KiB for a slow reader. It
+does not count what its inner transport has not sent, and drops that a fixed time after a close. It
+loses track of a connection whose client leaves while reading is paused.
 """
 
 import asyncio
@@ -13,15 +13,24 @@ from typing import Any
 from registry.server.connection import Connection
 
 RECORD = 16 << 10
-"""Bytes encrypted or decrypted at once: OpenSSL keeps buffers of the largest size ever needed."""
+"""The bytes to encrypt or decrypt at once.
+
+OpenSSL keeps its buffers at the largest size ever needed.
+"""
 
 READ = 256 << 10
-"""Bytes of the socket read at once, at most as many as the connection would read by itself."""
+"""The maximum number of bytes to read from the socket at once.
+
+The limit is lower if the connection itself would read less.
+"""
 
 MAX_UNREAD = 1 << 20
-"""Bytes that may wait for a client: a response has fewer, answers to key updates have no bound."""
+"""The maximum number of bytes that may wait for a client to read them.
 
-# Read by one transport at a time: the loop fills it and hands it over in the same call.
+A response has fewer, but the number of answers to key updates is unlimited.
+"""
+
+# Shared by all transports: the loop fills it and hands it over in the same call.
 _ciphertext = memoryview(bytearray(READ))
 _NOTHING = _ciphertext[:0]
 
@@ -33,17 +42,17 @@ class _State(enum.Enum):
 
 
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
-    """The transport of a connection, and the protocol of the transport of its socket.
+    """The transport of a connection, and the protocol of its socket's transport.
 
-    Encrypted bytes are handed to the socket's transport at once, so its buffer is the only one:
-    flow control, the size of the write buffer and the flush before a close are those of plain
-    connections.
+    Encrypted bytes are passed to the socket's transport at once, so its buffer is the only one.
+    Flow control, the size of the write buffer and the flush before a close are the same as for
+    plain connections.
     """
 
     def __init__(self, context: ssl.SSLContext, connection: Connection) -> None:
         super().__init__()
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the handshake has ended; OSError if it failed."""
+        """Done when the handshake has ended, with an OSError if it failed."""
         self.opened.add_done_callback(_note)
         self._context = context
         self._connection = connection
@@ -56,7 +65,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._written = 0
         self._paused = False
 
-    # The protocol of the socket's transport
+    # Protocol methods, called by the socket's transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own types
@@ -68,7 +77,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         elif not self.opened.done():
             self.opened.set_exception(exc or ConnectionAbortedError("the connection was closed"))
         self._state = _State.CLOSED
-        # This is part of a cycle of references; what is large does not wait for the collector.
+        # This object is part of a reference cycle. Free what is large before the garbage collector
+        # runs.
         del self._tls, self._incoming, self._outgoing
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -88,7 +98,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         else:
             self._read(_NOTHING)
             self._end()
-        return True  # it has been closed, or its buffer is still being sent
+        return True  # it is closed, or its buffer is still being sent
 
     def pause_writing(self) -> None:
         self._connection.pause_writing()
@@ -96,10 +106,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._connection.resume_writing()
 
-    # The transport of the connection
+    # Transport methods, called by the connection
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the socket's transport knows, `sslcontext`, or `bytes_written` to it."""
+        """Return a value of the socket's transport, `sslcontext`, or `bytes_written` to it."""
         if name == "sslcontext":
             return self._context
         if name == "bytes_written":
@@ -115,7 +125,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             while view:
                 view = view[self._tls.write(view[:RECORD]) :]
                 records.append(self._outgoing.read())
-        except ssl.SSLError:  # the client broke the protocol before
+        except ssl.SSLError:  # the client violated the protocol before
             self.abort()
             return
         self._send(b"".join(records))
@@ -146,15 +156,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return self._state is _State.CLOSED
 
     def close(self) -> None:
-        """Close when the client has read what was written, the end of TLS included.
+        """Close after the client has read what was written, including the close_notify alert.
 
-        The client's own end is not awaited (RFC 8446 section 6.1).
+        This does not wait for the client's close_notify (RFC 8446 section 6.1).
         """
         if self._state is _State.OPEN:
             self._state = _State.CLOSED
             try:
                 self._tls.unwrap()
-            except ssl.SSLError:  # that it waits for the client's end, or the protocol was broken
+            except ssl.SSLError:  # close_notify of the client is pending, or a violation
                 self._send(self._outgoing.read())
         self._socket.close()
 
@@ -165,15 +175,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     # Records
 
     def _shake_hands(self) -> None:
-        if self.opened.done():  # who waited for it has been cancelled
+        if self.opened.done():  # the task that waited for it has been cancelled
             return
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._send(self._outgoing.read())
             return
-        except OSError as error:  # ssl.SSLError is one
-            self._send(self._outgoing.read())  # the alert that says why
+        except OSError as error:  # including ssl.SSLError
+            self._send(self._outgoing.read())  # the alert with the reason
             self._fail(error)
             return
         self._send(self._outgoing.read())
@@ -190,7 +200,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._socket.close()
 
     def _read(self, data: memoryview) -> None:
-        """Decrypt `data` after what arrived before, for as long as the connection reads."""
+        """Decrypt `data`, after any earlier bytes, while the connection reads."""
         taken = 0
         while self._state is _State.OPEN and not self._paused:
             buffer = self._connection.get_buffer(-1)
@@ -213,13 +223,15 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self.abort()
 
     def _fill(self, buffer: memoryview, data: memoryview, taken: int) -> tuple[int, int, bool]:
-        """Decrypt into `buffer`; the bytes of it that are filled, those of `data` that were needed,
-        and whether the client has ended TLS.
+        """Decrypt into `buffer`.
+
+        Returns the number of bytes written to it, the position in `data` up to which bytes were
+        used, and whether the client has ended TLS.
         """
         filled = 0
         while filled < len(buffer):
             try:
-                # With a buffer, it returns a number.
+                # With a buffer, it returns a number of bytes.
                 count: int = self._tls.read(len(buffer) - filled, buffer[filled:])  # type: ignore[assignment]
             except ssl.SSLWantReadError:
                 if taken == len(data):
@@ -232,7 +244,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         return filled, taken, False
 
     def _end(self) -> None:
-        """The client has ended its side; it may still read (RFC 8446 section 6.1)."""
+        """Handle the end of the client's side; the client may still read (RFC 8446 section 6.1)."""
         if self._state is _State.OPEN and not self._connection.eof_received():
             self.close()
 
@@ -243,6 +255,6 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
 
 def _note(opened: asyncio.Future[None]) -> None:
-    """Keep asyncio from logging a failure that nobody waited for: its connection gave way."""
+    """Keep asyncio from logging a failure that nobody waited for: its connection was evicted."""
     if not opened.cancelled():
         opened.exception()
