@@ -35,6 +35,7 @@ def needed_actions(action: Action) -> frozenset[Action]:
     """Return the actions that a token must have for the action of a route."""
     return _NEEDED[action]
 
+
 _NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
 
 
