@@ -1,4 +1,4 @@
-"""The composition root: settings in, a registry or an ASGI application out."""
+"""Composition root: builds a registry or an ASGI application from the settings."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open registry with what it stands on."""
+    """An open registry with its database, stores and keys."""
 
     database: Database
     watch: Watch
@@ -93,7 +93,7 @@ class Opened:
 
     @property
     def driver(self) -> Driver:
-        """The store of new blobs."""
+        """Storage driver for new blobs."""
         return self.stores.current.driver
 
     async def close(self) -> None:
@@ -104,8 +104,9 @@ class Opened:
 
 
 def compose(settings: Settings, driver: Driver | None = None) -> Opened:
-    """Open database and stores (new blobs go to `driver`, if it is given), and put the use cases on
-    them.
+    """Create the database, the stores and the services of a registry.
+
+    New blobs are written to `driver` if it is given, otherwise to the store in the settings.
     """
     database = Database(settings.database_url, settings.pool)
     stores = _open_stores(settings, driver)
@@ -151,7 +152,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         moving=Moving(database, stores, blobs, uploads),
         scrub=scrub,
         healing=Healing(database, scrub, uploads, _find_upstream(settings)),
-        # What is on its way to a row is a session's, and those live no longer.
+        # Bytes that no row refers to yet belong to an upload session, which expires after this.
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         quotas=quotas,
         usage=Usage(database),
@@ -174,7 +175,7 @@ def _compose_gc_rules(settings: Settings) -> GcRules:
 
 
 async def look_at_stores(settings: Settings) -> None:
-    """Raise what keeps a server from opening its stores. Makes none."""
+    """Raise the error that would keep a server from opening its stores. Creates no store."""
     stores = _open_stores(settings)
     try:
         await stores.look()
@@ -200,7 +201,7 @@ def _open_store(settings: Settings, store: StoreSettings) -> Driver:
 
 
 def _find_vault(settings: Settings, database: Database) -> Vault:
-    """Where private keys are (design D12)."""
+    """Return the key store for the private keys (design D12)."""
     place = settings.auth.keys
     if place == "file" or (place == "auto" and database.embedded):
         return FileVault(settings.data / "keys")
@@ -208,9 +209,10 @@ def _find_vault(settings: Settings, database: Database) -> Vault:
 
 
 async def gather_keys(settings: Settings, opened: Opened, target: str) -> dict[str, bytes] | None:
-    """Rows of private keys for a database that the registry is copied to; None: those that it has.
+    """Return the rows of private keys for a copy of the registry in the database at `target`.
 
-    Keys that shall be files there are written. ConfigError where they cannot be kept.
+    Returns None if the rows of this database can be copied as they are. If the keys are files after
+    the copy, writes the files and returns no rows. Raises ConfigError if a key cannot be stored.
     """
     here = _find_vault(settings, opened.database)
     place = settings.auth.keys
@@ -232,7 +234,7 @@ async def gather_keys(settings: Settings, opened: Opened, target: str) -> dict[s
 
 
 def _find_upstream(settings: Settings) -> Upstream | None:
-    """The registry that damaged blobs are healed from, if the settings name one."""
+    """Return the registry that damaged blobs are fetched from, if the settings name one."""
     upstream = settings.upstream
     if not upstream.url:
         return None
@@ -241,13 +243,13 @@ def _find_upstream(settings: Settings) -> Upstream | None:
 
 
 def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> Web:
-    """What calls other servers, as a section of the settings says."""
+    """Return an HTTP client for other servers, configured by a section of the settings."""
     ca_file = settings.data / to.ca_file if to.ca_file else None
     return Web(allow_private=to.allow_private, ca_file=ca_file)
 
 
 def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[OidcIssuer]]:
-    """The outside issuers that the settings name, not yet started."""
+    """Return the external token issuers in the settings, not yet started."""
     auth, data = settings.auth, settings.data
     if not (auth.issuer or auth.oidc):
         return None, []
@@ -308,7 +310,11 @@ def _compose_access(
 
 @contextlib.asynccontextmanager
 async def started(settings: Settings, driver: Driver | None = None) -> AsyncIterator[Opened]:
-    """An open registry whose schema fits and whose store is ready; SchemaError and StoreError."""
+    """Open a registry for the duration of the block.
+
+    Raises SchemaError if the schema does not fit this version, StoreError if a store is not ready,
+    and ConfigError if the settings name no store for existing blobs.
+    """
     opened = compose(settings, driver)
     try:
         await require_ready(opened)
@@ -319,7 +325,10 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
-    """An open registry to be filled, perhaps without a schema yet; its store is ready."""
+    """Open a registry that is about to be filled, for the duration of the block.
+
+    The stores are started. The database may still be without a schema.
+    """
     opened = compose(settings)
     try:
         await opened.stores.start(create=True)
@@ -329,8 +338,9 @@ async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
 
 
 async def prepare(settings: Settings, opened: Opened) -> None:
-    """Make a registry ready to serve: its schema, its stores, its first admin, and the keys that
-    sign tokens.
+    """Prepare a registry for serving.
+
+    Checks the schema, starts the stores, adds the first admin, and prepares the token signing keys.
     """
     await require_ready(opened)
     await _add_first_admin(settings.auth, opened)
@@ -340,7 +350,7 @@ async def prepare(settings: Settings, opened: Opened) -> None:
 
 
 async def rehearse(settings: Settings) -> None:
-    """Open a registry as a server does, and close it. Raises what keeps a server from starting."""
+    """Open and close a registry as a server does, and raise any error that prevents a start."""
     opened = compose(settings)
     try:
         await prepare(settings, opened)
@@ -349,8 +359,10 @@ async def rehearse(settings: Settings) -> None:
 
 
 async def require_ready(opened: Opened) -> None:
-    """Refuse a schema that does not fit, blobs in a store that is not open, and an empty folder
-    where there must be blobs.
+    """Check that the schema and the stores fit, and start the stores.
+
+    Raises SchemaError if the schema does not fit this version, ConfigError if blobs are in a store
+    that the settings do not open, and StoreError if a store that must hold blobs is empty.
     """
     await migrate.require_current(opened.database)
     stores = opened.stores
@@ -366,7 +378,10 @@ async def require_ready(opened: Opened) -> None:
 
 
 async def _add_first_admin(settings: AuthSettings, opened: Opened) -> None:
-    """Add the admin of the settings if there is no user; ConfigError."""
+    """Add the admin in the settings if the registry has no users.
+
+    Raises ConfigError if the password cannot be used.
+    """
     if not settings.admin_password:
         return
     name = settings.admin_user
@@ -379,7 +394,7 @@ async def _add_first_admin(settings: AuthSettings, opened: Opened) -> None:
 
 
 def compose_runner(settings: Settings, opened: Opened) -> Runner:
-    """What runs the jobs, not yet started."""
+    """Return the runner of the background jobs, not yet started."""
     jobs = list_jobs(
         opened.registry,
         opened.access,
@@ -392,20 +407,22 @@ def compose_runner(settings: Settings, opened: Opened) -> Runner:
 
 @dataclass(frozen=True, slots=True)
 class StartRules:
-    """How a server starts whose database or store may come up later."""
+    """Callbacks for a server that may start before its database or store is available."""
 
     prepare: Callable[[], None]
-    """Makes the database usable. Blocking; called before each attempt to open the registry."""
+    """Prepares the database. Blocks; called before each attempt to open the registry."""
 
     fail: Callable[[Exception], None]
-    """Called with an error that waiting does not mend, after the application has started."""
+    """Receives an error that retrying cannot fix, after the application has started."""
 
 
 def asgi(settings: Settings, opened: Opened, rules: StartRules | None = None) -> ASGIApp:
-    """The application. Its lifespan starts what `opened` needs, runs the jobs, and closes all.
+    """Return the ASGI application.
 
-    With `rules`, the lifespan begins although the database or a store is away: probes are answered
-    and all else is 503 until it comes up. Without, it raises the error.
+    Its lifespan starts `opened`, runs the background jobs, and closes everything at the end. With
+    `rules`, the lifespan starts even if the database or a store is unavailable: the application
+    answers health probes, and answers all other requests with 503, until both are available.
+    Without `rules`, the lifespan raises the error.
     """
     serving = _Serving(settings, opened)
 
@@ -451,12 +468,15 @@ def asgi(settings: Settings, opened: Opened, rules: StartRules | None = None) ->
 
 
 def ops_asgi(settings: Settings, opened: Opened) -> ASGIApp:
-    """The application of the second listener: health checks and metrics, without a lifespan."""
+    """Return the application for health checks and metrics on the second address.
+
+    It has no lifespan.
+    """
     return build_ops(opened.registry, log_probes=settings.log.probes)
 
 
 class _Serving:
-    """What runs while an application serves."""
+    """The background work of an application while it serves."""
 
     def __init__(self, settings: Settings, opened: Opened) -> None:
         self.opened = opened
@@ -466,7 +486,7 @@ class _Serving:
         self._started = False
 
     async def start(self) -> None:
-        """Open the registry and begin the background work. Can be repeated after a failure."""
+        """Open the registry and start the background work. Can be repeated after a failure."""
         await prepare(self._settings, self.opened)
         self._started = True
         if self._runs_jobs:
@@ -482,7 +502,7 @@ class _Serving:
 
 
 async def _start_patiently(serving: _Serving, rules: StartRules) -> asyncio.Task[None] | None:
-    """Start, or return a task that goes on trying."""
+    """Start, or return a task that keeps retrying."""
     waiting_for = serving.opened.registry.health.waiting_for
     startup = Startup(waiting_for)
 

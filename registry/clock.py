@@ -1,4 +1,4 @@
-"""The one clock: whole microseconds since the epoch, in UTC."""
+"""Clock of the registry, in whole microseconds since the epoch (UTC)."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,14 +13,16 @@ def now() -> int:
 
 
 def rfc3339(us: int) -> str:
-    """Write microseconds since the epoch as `2026-11-23T19:12:00.123456Z`."""
+    """Format microseconds since the epoch as `2026-11-23T19:12:00.123456Z`."""
     moment = _EPOCH + timedelta(microseconds=us)
     return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def read_rfc3339(text: str) -> int:
-    """Return the microseconds since the epoch of a time with its offset; raise ValueError, also for
-    one that is in no year from 1 to 9999 in UTC.
+    """Return the microseconds since the epoch of an RFC 3339 time with an offset.
+
+    Raises ValueError if the text is invalid, has no offset, or is outside the years 1 to 9999 in
+    UTC.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -32,16 +34,19 @@ def read_rfc3339(text: str) -> int:
 
 
 def steady() -> int:
-    """Return the microseconds since the machine started, sleep included: nobody sets this clock."""
+    """Return the microseconds since the machine started, including sleep.
+
+    Nobody can set this clock.
+    """
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
 def boot() -> str:
-    """Return what tells this start of this machine from all others."""
+    """Return the ID that the kernel gives to each boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def minute_of_day() -> int:
-    """Return the minutes since midnight where the machine is."""
+    """Return the minutes since midnight in the time zone of the machine."""
     now = time.localtime()
     return now.tm_hour * 60 + now.tm_min

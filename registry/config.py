@@ -1,7 +1,8 @@
-"""Settings: defaults < TOML file < environment < options, read once into a frozen typed tree.
+"""Settings from defaults, TOML file, environment and options, read once into a frozen typed tree.
 
-Nothing else reads the environment. Durations are seconds, sizes are bytes; the type of a field
-says how it is read and printed and what it means.
+Each of these sources overrides the ones before it. No other module reads the environment. Durations
+are in seconds, sizes in bytes. The annotation of a field defines how its value is read and printed,
+and describes it.
 """
 
 import os
@@ -62,7 +63,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
-    """`[http]`: where requests come from."""
+    """`[http]`: listeners, TLS and connections."""
 
     listen: Annotated[
         Listen, "Address to serve on; no host means all addresses, port 0 any free port."
@@ -98,16 +99,17 @@ class HttpSettings:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host, without brackets and empty for all addresses, and port of `listen`.
+        """Host and port of `listen`.
 
-        A Unix socket counts as localhost: only this machine reaches it.
+        The host has no brackets and is empty for all addresses. A Unix socket counts as localhost,
+        because only this machine can connect to it.
         """
         return ("localhost", 0) if parse_unix(self.listen) else parse_endpoint(self.listen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
-    """What there is to say about any store."""
+    """Settings that all stores share."""
 
     driver: Annotated[str, one_of(Driver), "What keeps the bytes."] = ""
     name: Annotated[Text, "What rows call the store; empty: as its driver."] = ""
@@ -134,13 +136,13 @@ class StoreSettings:
 
     @property
     def called(self) -> str:
-        """The store's name in rows."""
+        """Name of the store in database rows."""
         return self.name or self.driver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings(StoreSettings):
-    """`[storage]`: where blobs are kept."""
+    """`[storage]`: the store of blobs."""
 
     driver: Annotated[
         Driver,
@@ -154,7 +156,7 @@ class StorageSettings(StoreSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OldStorageSettings(StoreSettings):
-    """`[old_storage]`: the store that blobs are moved away from."""
+    """`[old_storage]`: the store that blobs are moved from."""
 
     driver: Annotated[
         OldDriver, one_of(OldDriver), "As `storage.driver`; empty: no such store."
@@ -163,7 +165,7 @@ class OldStorageSettings(StoreSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseSettings:
-    """`[database]`: what exists and who may see it."""
+    """`[database]`: the metadata database."""
 
     url: Annotated[
         DatabaseUrl, "SQLAlchemy URL; empty: the SQLite file `moorage.db` in the data folder."
@@ -177,7 +179,7 @@ class DatabaseSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
-    """`[auth]`: who may do what."""
+    """`[auth]`: authentication and authorization."""
 
     mode: Annotated[
         AuthMode,
@@ -226,7 +228,7 @@ class AuthSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentSettings:
-    """`[content]`: what may be pushed and deleted."""
+    """`[content]`: rules for pushes and deletions."""
 
     sparse_index: Annotated[Flag, "Accept an index without the manifests it names."] = False
     sparse_image: Annotated[Flag, "Accept an image without the blobs it names."] = False
@@ -236,7 +238,7 @@ class ContentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcSettings:
-    """`[gc]`: what nothing refers to goes."""
+    """`[gc]`: garbage collection of unreferenced content."""
 
     grace: Annotated[Timeout, "How long it stays after it was last pushed, asked for or used."] = (
         86_400.0
@@ -255,7 +257,7 @@ class GcSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSettings:
-    """`[limits]`: how much at once."""
+    """`[limits]`: limits on requests, connections and memory."""
 
     tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 10_000
     tags_page_max: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
@@ -283,14 +285,14 @@ class LimitsSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsSettings:
-    """`[jobs]`: work in the background."""
+    """`[jobs]`: background jobs."""
 
     in_serve: Annotated[Flag, "Run them in `serve`; false: `moorage worker` does."] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrubSettings:
-    """`[scrub]`: stored bytes are read again and compared with their digests."""
+    """`[scrub]`: verification of stored blobs against their digests."""
 
     enabled: Annotated[Flag, "Scrub in the background."] = True
     interval: Annotated[Timeout, "How often all blobs are read."] = 30 * 86_400.0
@@ -299,7 +301,7 @@ class ScrubSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
-    """`[upstream]`: another registry that has the same repositories, to heal damaged blobs from."""
+    """`[upstream]`: a registry with the same repositories, from which damaged blobs are healed."""
 
     url: Annotated[
         Url, "Where it is; a path is put before the names of repositories. Empty: nowhere."
@@ -316,7 +318,7 @@ class UpstreamSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
-    """`[retention]`: dropping tags and manifests by rules."""
+    """`[retention]`: deletion of tags and manifests by rules."""
 
     interval: Annotated[Timeout, "How often the rules are applied."] = 3600.0
     pulls: Annotated[Timeout, "How often the times of pulls are written."] = 60.0
@@ -324,7 +326,7 @@ class RetentionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """`[log]`: what is written to standard error."""
+    """`[log]`: log records on standard error."""
 
     format: Annotated[
         LogFormat, one_of(LogFormat), "Lines for people, or one JSON object a line."
@@ -338,7 +340,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The whole tree; `data` is absolute, `source` the TOML file if there is one."""
+    """All settings. `data` is an absolute path; `source` is the TOML file, if there is one."""
 
     data: Path
     http: HttpSettings
@@ -356,21 +358,21 @@ class Settings:
     log: LogSettings
     source: Path | None
     origins: Mapping[str, Origin] = field(repr=False, compare=False)
-    """Where each `section.key` comes from."""
+    """Source of the value of each `section.key`."""
     secret_files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
-    """The files that secrets were read from."""
+    """Files from which secrets were read."""
 
     @property
     def storage_root(self) -> Path:
-        """Folder of the blobs."""
+        """Folder of the blobs in a local store."""
         return self.find_root(self.storage)
 
     def find_root(self, store: StoreSettings) -> Path:
-        """Folder of the blobs of a local store."""
+        """Return the folder of the blobs of a local store."""
         return self.data / (store.root or "storage")
 
     def list_files(self) -> dict[str, Path]:
-        """Files that must be there before a server starts, by their settings."""
+        """Return the files that must exist before a server starts, keyed by setting."""
         auth = self.auth
         named = {
             "http.tls_cert": self.http.tls_cert,
@@ -385,18 +387,18 @@ class Settings:
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL, with its password."""
+        """SQLAlchemy URL of the database, including the password."""
         return self.database.url or f"sqlite:///{quote(str(self.data / 'moorage.db'))}"
 
     @property
     def pool(self) -> PoolSettings:
-        """How a process uses connections to PostgreSQL."""
+        """Connection pool settings of a process for PostgreSQL."""
         given = self.database
         return PoolSettings(given.readers, given.writers, given.transaction_pooling)
 
 
 class Setting(NamedTuple):
-    """A key, as documentation and `config show` need it."""
+    """Type, description and default of a setting."""
 
     kind: Kind
     doc: str
@@ -423,14 +425,14 @@ _PREFIX = "MOORAGE_"
 FILE_KEYS: Final[Mapping[str, str]] = {
     f"{key}_file": key for key, setting in SETTINGS.items() if setting.kind.has_file
 }
-"""Maps each key that names a secret file to the key of the secret."""
+"""Key of the secret for each key that names a secret file."""
 
 _VARIABLES = {f"{_PREFIX}{key.upper().replace('.', '__')}": key for key in (*SETTINGS, *FILE_KEYS)}
 _SLIPS = {name.replace("__", "_") for name in _VARIABLES}
 
 
 class _Given(NamedTuple):
-    """A value that someone wrote, under a key that may be wrong. `where` names its source."""
+    """An unvalidated value from one source, which `where` names. The key may be unknown."""
 
     key: str
     value: Any
@@ -445,9 +447,10 @@ def load(
     overrides: Mapping[str, str],
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Gather the settings; `overrides` are options, `http.listen` to text.
+    """Load the settings from all sources.
 
-    Raises ConfigError, which names all that is wrong: keys, values, and where they were written.
+    `overrides` holds the command-line options as text, by key, such as `http.listen`. Raises
+    ConfigError, which lists every wrong key and value with its source.
     """
     if environ is None:
         environ = os.environ
@@ -488,7 +491,7 @@ def load(
 def find_log_format(
     *, config: Path | None, data: Path | None, environ: Mapping[str, str] | None = None
 ) -> str:
-    """Return `log.format` as far as it can be read, whatever else is wrong with the settings."""
+    """Return `log.format` even if other settings are wrong; `text` if it cannot be read."""
     if environ is None:
         environ = os.environ
     if written := environ.get("MOORAGE_LOG__FORMAT"):
@@ -504,29 +507,31 @@ def find_log_format(
 
 @dataclass(frozen=True, slots=True)
 class SignInVariables:
-    """What the environment holds for signing in to a registry elsewhere."""
+    """Credentials in the environment for signing in to a remote registry."""
 
     password: str = field(repr=False)
     token: str = field(repr=False)
 
 
 def read_sign_in(environ: Mapping[str, str] | None = None) -> SignInVariables:
-    """MOORAGE_PASSWORD and MOORAGE_TOKEN; empty where they are not set."""
+    """Return MOORAGE_PASSWORD and MOORAGE_TOKEN; an unset variable is empty."""
     if environ is None:
         environ = os.environ
     return SignInVariables(environ.get("MOORAGE_PASSWORD", ""), environ.get("MOORAGE_TOKEN", ""))
 
 
 def read_passphrase(environ: Mapping[str, str] | None = None) -> str:
-    """MOORAGE_BACKUP_PASSPHRASE, which encrypts the keys in a backup; empty if it is not set."""
+    """Return MOORAGE_BACKUP_PASSPHRASE, which encrypts the keys in a backup; empty if unset."""
     if environ is None:
         environ = os.environ
     return environ.get("MOORAGE_BACKUP_PASSPHRASE", "")
 
 
 def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> None:
-    """Raise ConfigError if other machines could push without signing in and nobody wrote so, or
-    if nobody at all could sign in.
+    """Raise ConfigError if the registry would listen to other machines without any user.
+
+    Nobody could sign in, or other machines could push without signing in. Passes if
+    `auth.mode = "none"` allows that, an external issuer is set, or `serve` adds an admin.
     """
     auth = settings.auth
     outside = bool(auth.jwks_url or auth.jwks_file)
@@ -549,7 +554,7 @@ def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> No
 
 
 def is_readable(settings: Settings) -> bool:
-    """Whether other machines sign in, and nothing in the settings says that they do so by TLS."""
+    """Return whether other machines sign in and no setting indicates that they use TLS."""
     http = settings.http
     return (
         settings.auth.mode != "none"
@@ -561,7 +566,7 @@ def is_readable(settings: Settings) -> bool:
 
 
 def show(settings: Settings) -> dict[str, Any]:
-    """Return the settings in force as JSON takes them, in the units of people, without secrets."""
+    """Return the effective settings as JSON values, with readable units and masked secrets."""
     shown: dict[str, Any] = {
         "data": str(settings.data),
         "config": str(settings.source) if settings.source else None,
@@ -618,7 +623,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
 
 
 def _from_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
-    """Read the credentials of a systemd unit that are named after settings (systemd.exec(5))."""
+    """Yield the credentials of the systemd unit that are named after settings (systemd.exec(5))."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
         return
@@ -629,7 +634,7 @@ def _from_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
 
 
 def _list_doubles(given: list[_Given]) -> Iterator[str]:
-    """Report secrets that one source gives both as a value and as a file."""
+    """Yield a message for each secret that one source sets both as a value and as a file."""
     keys = {each.key for each in given}
     for name, key in FILE_KEYS.items():
         if name in keys and key in keys:
@@ -638,7 +643,10 @@ def _list_doubles(given: list[_Given]) -> Iterator[str]:
 
 
 def _read(given: _Given, data: Path) -> Any:
-    """Return the value; raise ConfigError if its key is unknown or it does not fit."""
+    """Return the parsed value.
+
+    Raises ConfigError if the key is unknown or the value is invalid.
+    """
     if given.key in FILE_KEYS:
         return _read_file(given, data)
     if given.key not in SETTINGS:
@@ -650,7 +658,7 @@ def _read(given: _Given, data: Path) -> Any:
     kind = SETTINGS[given.key].kind
     try:
         return (kind.from_toml if given.origin == "file" else kind.from_text)(given.value)
-    except ConfigError as problem:  # of a value with places inside
+    except ConfigError as problem:  # the message starts with the position inside the value
         raise ConfigError(f"{given.key}{problem.message} ({given.where})") from None
     except ValueError:
         written = given.key if kind.secret else f"{given.key} = {given.value!r}"
@@ -658,7 +666,7 @@ def _read(given: _Given, data: Path) -> Any:
 
 
 def _read_file(given: _Given, data: Path) -> Any:
-    """Return the value in the file that a setting names; a relative path starts at `data`."""
+    """Return the value in the file that a setting names; a relative path is relative to `data`."""
     if not isinstance(given.value, str) or not given.value:
         raise ConfigError(f"{given.key} ({given.where}): expected the path of a file")
     path = data / given.value
@@ -758,7 +766,7 @@ def _old_storage_conflicts(settings: Settings) -> Iterator[str]:
 
 
 def _place(settings: Settings, store: StoreSettings) -> tuple[str, ...]:
-    """Where the bytes of a store are."""
+    """Return a key that is equal for two stores at the same location."""
     if store.driver == "s3":
         return "s3", store.endpoint, store.bucket, store.prefix.strip("/")
     return store.driver, str(settings.find_root(store).resolve())

@@ -1,4 +1,4 @@
-"""Database URLs as people write them, and the one form in which SQLAlchemy gets them."""
+"""Validation of database URLs and their conversion to the form that SQLAlchemy needs."""
 
 import re
 from typing import Annotated, Final
@@ -20,7 +20,7 @@ _DEFAULT_PORT: Final = "5432"
 _PORTS: Final = range(1, 1 << 16)
 _SCHEME = re.compile(r"(?P<driver>[a-z0-9+]+)://(?P<rest>[^\0\r\n]*)")
 _FILE = re.compile(r"/(?P<file>[^?]+)(?P<query>\?.*)?")
-# The name and password may contain anything but "@", as SQLAlchemy reads them.
+# As in SQLAlchemy, the user name and the password may contain any character except "@".
 _USER = re.compile(r"(?P<name>[^:/@]*)(?P<password>:[^@]*)?@")
 _PLACE = re.compile(r"(?P<hosts>[^/?@]*)(?P<database>/[^?@]*)?(?P<query>\?[^@]*)?")
 _HOST = re.compile(
@@ -30,9 +30,10 @@ _HOST = re.compile(
 
 
 def normalize(text: str) -> str:
-    """Return a supported URL as SQLAlchemy reads it. ConfigError for all else, without a password.
+    """Return the URL in the form that SQLAlchemy reads.
 
-    Several hosts, `H1:P1,H2:P2` as libpq takes them, become parameters of the URL.
+    Several hosts in the form of libpq, `H1:P1,H2:P2`, become query parameters. Raises ConfigError
+    for an unsupported URL; the message does not contain the password.
     """
     match = _SCHEME.fullmatch(text)
     driver = _DRIVERS.get(match["driver"]) if match else None
@@ -62,7 +63,7 @@ def _normalize_postgres(rest: str) -> str:
 
 
 def _read_host(text: str) -> tuple[str, str]:
-    """Return the name, address or socket folder of a server, and its port."""
+    """Return the host name, address or socket folder of a server, and its port."""
     match = _HOST.fullmatch(text)
     if match is None or int(match["port"] or _DEFAULT_PORT) not in _PORTS:
         raise ConfigError(
@@ -73,7 +74,7 @@ def _read_host(text: str) -> tuple[str, str]:
 
 
 def _place_hosts(hosts: list[tuple[str, str]], query: str) -> str:
-    """Return the query of a URL with `hosts` in it."""
+    """Return the query string with `hosts` added as parameters."""
     added = [
         f"host={','.join(name for name, _ in hosts)}",
         f"port={','.join(port for _, port in hosts)}",

@@ -1,16 +1,16 @@
-"""What can go wrong, in the words of the field.
+"""Errors of the registry.
 
-`registry.api.errors` turns each into a code and a status.
+`registry.api.errors` maps each error to an error code and a status.
 """
 
 from typing import Any
 
 
 class RegistryError(Exception):
-    """A refusal or failure with a message for people and details that help to fix it."""
+    """A refusal or failure, with a message for people and details that help to fix it."""
 
     reason: str = ""
-    """What another server said, bounded and escaped: for operators, never for clients."""
+    """Error text from another server, bounded and escaped. For operators, never for clients."""
 
     def __init__(self, message: str, detail: Any = None) -> None:
         super().__init__(message)
@@ -19,31 +19,31 @@ class RegistryError(Exception):
 
 
 class PathInvalidError(RegistryError):
-    """A request path that could name something else once decoded."""
+    """A request path that could name another resource after decoding."""
 
 
 class NameInvalidError(RegistryError):
-    """Not a repository name."""
+    """An invalid repository name."""
 
 
 class TagInvalidError(RegistryError):
-    """Not a tag."""
+    """An invalid tag."""
 
 
 class RepositoryUnknownError(RegistryError):
-    """No such repository."""
+    """An unknown repository."""
 
 
 class BlobUnknownError(RegistryError):
-    """No such blob in this repository."""
+    """A blob that the repository does not have."""
 
 
 class BlobInUseError(RegistryError):
-    """A manifest of the repository refers to the blob."""
+    """A blob that a manifest of the repository refers to."""
 
 
 class ManifestUnknownError(RegistryError):
-    """No such manifest or tag in this repository."""
+    """A manifest or tag that the repository does not have."""
 
 
 class ManifestInvalidError(RegistryError):
@@ -55,7 +55,7 @@ class BodyTooLargeError(RegistryError):
 
 
 class BodyTypeError(RegistryError):
-    """A request body that is not of the type it must have."""
+    """A request body with an unsupported media type."""
 
 
 class ManifestTooLargeError(BodyTooLargeError):
@@ -63,16 +63,17 @@ class ManifestTooLargeError(BodyTooLargeError):
 
 
 class ManifestInUseError(RegistryError):
-    """An index of the repository refers to the manifest."""
+    """A manifest that an index of the repository refers to."""
 
 
 MOST_LISTED = 20
-"""Entries that an error lists; it has the number of all."""
+"""Maximum number of entries that an error lists. The error also has the total count."""
 
 
 class ManifestContentMissingError(RegistryError):
-    """A manifest names content that this repository does not have: `missing` holds the first
-    digests, `count` is the number of all.
+    """A manifest that refers to content that the repository does not have.
+
+    `missing` holds the first `MOST_LISTED` digests; `count` is the number of all missing digests.
     """
 
     def __init__(self, missing: list[str]) -> None:
@@ -84,27 +85,27 @@ class ManifestContentMissingError(RegistryError):
 
 
 class DigestMismatchError(RegistryError):
-    """Bytes that do not have the digest they were announced with."""
+    """Content that does not match the announced digest."""
 
 
 class SizeInvalidError(RegistryError):
-    """A body whose length is not the announced one."""
+    """A body that does not have the announced length."""
 
 
 class UploadUnknownError(RegistryError):
-    """No such upload session in this repository for this principal."""
+    """An upload session that does not exist in this repository for this principal."""
 
 
 class UploadInvalidError(RegistryError):
-    """A request that an upload session cannot take."""
+    """A request that an upload session cannot accept."""
 
 
 class UploadBusyError(RegistryError):
-    """Another request holds the upload session."""
+    """An upload session that another request is using."""
 
 
 class UploadOutOfOrderError(RegistryError):
-    """A chunk that does not start where the session ends: `offset` is that place, in bytes."""
+    """A chunk that does not start at the end of the session, which is at `offset` bytes."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(
@@ -114,15 +115,15 @@ class UploadOutOfOrderError(RegistryError):
 
 
 class BodyStalledError(RegistryError):
-    """A request body that delivered nothing for too long."""
+    """A request body that delivered no bytes for too long."""
 
 
 class ClientGoneError(RegistryError):
-    """The client closed the connection before its body was complete."""
+    """A connection that the client closed before its request body was complete."""
 
 
 class TagMovedError(RegistryError):
-    """The tag is not what the condition of the request says."""
+    """A failed precondition: the tag does not match the condition of the request."""
 
 
 class TooManyTagsError(RegistryError):
@@ -130,19 +131,19 @@ class TooManyTagsError(RegistryError):
 
 
 class PageInvalidError(RegistryError):
-    """A page size that is not a number."""
+    """An invalid page size."""
 
 
 class UnsupportedError(RegistryError):
-    """A request that asks for what is not offered."""
+    """A request for an operation that the registry does not support."""
 
 
 class TooManyScopesError(UnsupportedError):
-    """A request for a token with more repositories than a token holds."""
+    """A token request with more repositories than a token can hold."""
 
 
 class SwitchedOffError(RegistryError):
-    """A change that a setting forbids; `allowed` lists the methods that are left."""
+    """A change that a setting disables; `allowed` lists the methods that still work."""
 
     def __init__(self, message: str, allowed: list[str]) -> None:
         super().__init__(message, {"allowed": allowed})
@@ -150,11 +151,11 @@ class SwitchedOffError(RegistryError):
 
 
 class EndpointUnknownError(RegistryError):
-    """No endpoint has this path."""
+    """A path that no endpoint has."""
 
 
 class MethodUnknownError(RegistryError):
-    """The endpoint does not take this method; `allowed` lists those it takes."""
+    """A method that the endpoint does not accept; `allowed` lists the accepted methods."""
 
     def __init__(self, allowed: list[str]) -> None:
         super().__init__("the endpoint does not take this method", {"allowed": allowed})
@@ -162,7 +163,7 @@ class MethodUnknownError(RegistryError):
 
 
 class RangeInvalidError(RegistryError):
-    """A range that lies outside the blob, which has `size` bytes."""
+    """A range outside the blob, which has `size` bytes."""
 
     def __init__(self, size: int) -> None:
         super().__init__("the range lies outside the blob", {"size": size})
@@ -170,7 +171,7 @@ class RangeInvalidError(RegistryError):
 
 
 class TooManyRangesError(RegistryError):
-    """More ranges in one request than allowed: `most`, in a header of `most_bytes`."""
+    """A Range header with more than `most` ranges or `most_bytes` bytes."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         super().__init__(
@@ -180,19 +181,22 @@ class TooManyRangesError(RegistryError):
 
 
 class DeniedError(RegistryError):
-    """The principal lacks the right."""
+    """A request for which the principal lacks permission."""
 
 
 class QuotaExceededError(RegistryError):
-    """A push that would put more into a quota than it allows."""
+    """A push that would exceed a quota."""
 
 
 class ProtectedError(RegistryError):
-    """A rule or a hold keeps it as it is; the message says which."""
+    """A change to content that a rule or a hold protects; the message says which."""
 
 
 class UnauthorizedError(RegistryError):
-    """Who asks must sign in, or show more than this: `challenge` says how (RFC 9110, 11.6.1)."""
+    """A request that needs authentication or more rights.
+
+    `challenge` is the value of the WWW-Authenticate header (RFC 9110, 11.6.1).
+    """
 
     def __init__(self, message: str, challenge: str, detail: Any = None) -> None:
         super().__init__(message, detail)
@@ -200,47 +204,47 @@ class UnauthorizedError(RegistryError):
 
 
 class CredentialsInvalidError(RegistryError):
-    """No such account, a wrong password, or a secret that was revoked or has expired."""
+    """An unknown account, a wrong password, or a revoked or expired secret."""
 
 
 class GrantTypeInvalidError(RegistryError):
-    """A request for a token in a way that is not offered."""
+    """A token request with an unsupported grant type."""
 
 
 class InputInvalidError(RegistryError):
-    """A value that cannot be used; the message says what can."""
+    """An invalid value; the message says which values are valid."""
 
 
 class NotConfirmedError(RegistryError):
-    """A person was asked whether to go on, and did not say yes."""
+    """A confirmation that the user did not give."""
 
 
 class RightsInvalidError(InputInvalidError):
-    """Not the name of an action that can be granted."""
+    """An action that cannot be granted."""
 
 
 class PatternInvalidError(InputInvalidError):
-    """Not a pattern of repository names."""
+    """An invalid pattern of repository names."""
 
 
 class SubjectInvalidError(InputInvalidError):
-    """Nobody that a grant can be given to."""
+    """A subject that cannot receive a grant."""
 
 
 class AccountNameInvalidError(InputInvalidError):
-    """Not a name for a user, group or robot."""
+    """An invalid name for a user, group or robot."""
 
 
 class PasswordInvalidError(InputInvalidError):
-    """A password that is too short, too long or holds what cannot be typed."""
+    """A password that is too short, too long, or contains characters that cannot be typed."""
 
 
 class NotFoundError(RegistryError):
-    """No such user, group, robot, token, grant or key."""
+    """A user, group, robot, token, grant or key that does not exist."""
 
 
 class ConflictError(RegistryError):
-    """What is there already, or is in use, stands against it."""
+    """A conflict with an object that already exists or is in use."""
 
 
 class TokenInvalidError(RegistryError):
@@ -248,7 +252,7 @@ class TokenInvalidError(RegistryError):
 
 
 class TooManyRequestsError(RegistryError):
-    """More requests than a limit allows; the next may come in `retry_after` whole seconds."""
+    """A request above a rate limit; it may be retried after `retry_after` whole seconds."""
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message, {"retry_after": retry_after})
@@ -256,11 +260,11 @@ class TooManyRequestsError(RegistryError):
 
 
 class BusyError(RegistryError):
-    """The server has too much to do for this request now."""
+    """A server that is too busy to handle the request now."""
 
 
 class DatabaseUnavailableError(RegistryError):
-    """The database cannot answer now. `reason`, where it is known, is for operators alone."""
+    """A database that cannot answer now. `reason`, if known, is for operators only."""
 
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
@@ -268,31 +272,31 @@ class DatabaseUnavailableError(RegistryError):
 
 
 class NotReadyError(RegistryError):
-    """The process has started and waits for its database or store."""
+    """A process that has started and waits for its database or store."""
 
 
 class DatabaseMovingError(DatabaseUnavailableError):
-    """The database takes no changes: it is being copied to another, or was."""
+    """A database that rejects changes because it is being copied, or was copied, to another one."""
 
 
 class DatabaseFullError(DatabaseUnavailableError):
-    """The database has no room for more."""
+    """A database that has no space left."""
 
 
 class UpstreamError(RegistryError):
-    """Another server cannot be reached, may not be, or gave what cannot be used."""
+    """Another server that cannot be reached, must not be called, or sent an unusable response."""
 
 
 class RefusedError(UpstreamError):
-    """Another registry refused what was asked of it; the message is its own."""
+    """A request that another registry refused; the message is from that registry."""
 
 
 class SchemaError(RegistryError):
-    """The database schema does not fit this version: older, newer, or absent."""
+    """A database schema that is older or newer than this version needs, or missing."""
 
 
 class BackupError(RegistryError):
-    """A backup that cannot be made, read or restored; the message says why and what to do."""
+    """A backup that cannot be created, read or restored; the message says why and what to do."""
 
 
 class ConfigError(RegistryError):

@@ -1,4 +1,4 @@
-"""The data folder: created by `serve`, locked by every process that uses it."""
+"""Data folder of a registry, created by `serve` and locked by every process that uses it."""
 
 import contextlib
 import fcntl
@@ -14,11 +14,11 @@ from storage import layouts
 
 _PAUSE = 0.05
 _OWN = {"moorage.toml", "keys", "storage"}
-"""What may be in the folder of a registry before it has started."""
+"""Names that may exist in the data folder before the registry starts for the first time."""
 
 
 def explain(error: OSError, what: str, path: Path) -> ConfigError:
-    """Return an error that says why `what` cannot be used, and what to do about it."""
+    """Return a ConfigError that says why `what` cannot be used and how to fix it."""
     remedy = "choose another with --data"
     if isinstance(error, PermissionError):
         user = f"{os.geteuid()}:{os.getegid()}"
@@ -27,19 +27,27 @@ def explain(error: OSError, what: str, path: Path) -> ConfigError:
 
 
 class DataFolder:
-    """A folder for the database, the blobs and the keys of one registry.
+    """Folder for the database, the blobs and the keys of one registry.
 
-    Processes hold its lock shared while they use it; a migration holds it alone.
+    Processes hold a shared lock on the folder while they use it. A migration holds the lock
+    exclusively.
     """
 
     def __init__(self, path: Path, named: Iterable[str] = ()) -> None:
-        """`named`: what the settings put into the folder, which is there before the registry is."""
+        """Create an object for the folder at `path`, without opening it.
+
+        `named` holds the names that the settings place in the folder. They may exist before the
+        registry starts for the first time.
+        """
         self.path = path
         self._named = frozenset(named)
         self._lock = -1
 
     def create(self) -> None:
-        """Make the folder, private; ConfigError if that cannot be, or something else uses it."""
+        """Create the folder, readable by this account only, and lock it.
+
+        Raises ConfigError if the folder cannot be created or has other content.
+        """
         self.require_own()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,7 +73,7 @@ class DataFolder:
             )
 
     def find_exposure(self) -> str | None:
-        """Return what other accounts of the machine may do to the folder, with the remedy."""
+        """Return a warning if other accounts of the machine can access the folder, else None."""
         mode = self.path.stat().st_mode
         if not mode & stat.S_IRWXO:
             return None
@@ -76,7 +84,7 @@ class DataFolder:
         )
 
     def open(self) -> None:
-        """Use the folder; ConfigError unless `serve` has made it."""
+        """Lock the folder. Raises ConfigError if it has no registry or cannot be opened."""
         try:
             if not (self.path / "lock").is_file():
                 raise ConfigError(f"no registry here: {self.path}. Name its folder with --data")
@@ -91,7 +99,10 @@ class DataFolder:
 
     @contextlib.contextmanager
     def alone(self, patience: float) -> Iterator[None]:
-        """Hold the folder without any other process; ConfigError after `patience` seconds."""
+        """Lock the folder exclusively for the duration of the block.
+
+        Raises ConfigError if another process still uses it after `patience` seconds.
+        """
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -110,7 +121,7 @@ class DataFolder:
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -1,10 +1,10 @@
-"""Log lines, as text or JSON, on standard error: one record can never look like two.
+"""Log lines on standard error, as text or JSON, in which one record cannot look like two.
 
-An access line is an INFO record on the logger `moorage.access`; its figures travel as `extra`:
-method, path, status, duration_ms, bytes_in, bytes_out, client, user_agent, principal.
+An access line is an INFO record on the logger `moorage.access` with these `extra` fields: method,
+path, status, duration_ms, bytes_in, bytes_out, client, user_agent, principal.
 
-Much of a record was written by clients, so every part of it is cut: a client must not decide how
-fast the log grows.
+Clients control much of the text of a record. Every part of a record is truncated, so that a client
+cannot control how fast the log grows.
 """
 
 import json
@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 @dataclass
 class _State:
-    """How this process writes."""
+    """Log output state of this process."""
 
     format: str = "text"
     owns_streams: bool = False
@@ -31,36 +31,37 @@ class _State:
 _state = _State()
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The request that the current task works for; empty outside of requests."""
+"""ID of the request that the current task handles; empty outside requests."""
 
 _HANDLER = "moorage"
 _OURS = ("registry", "storage", "moorage")
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.asgi")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
     *("message", "asctime", "taskName", "request_id"),
-    "color_message",  # uvicorn's message again, with escape sequences
+    "color_message",  # a copy of uvicorn's message with escape sequences
 }
-# C0, DEL, C1; line separators and bidirectional marks; surrogates, which no stream can encode.
+# C0, DEL and C1 controls; line separators and bidirectional marks; surrogates, which no stream can
+# encode.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 LONGEST_FIELD = 256
-"""Characters of a value that a record was given."""
+"""Maximum characters of an argument or extra field of a record."""
 
 LONGEST_MESSAGE = 4096
-"""Characters of a message, and of a line of a traceback."""
+"""Maximum characters of a message, and of one line of a traceback."""
 
 MOST_LINES = 500
-"""Lines of a traceback."""
+"""Maximum lines of a traceback."""
 
 _BARE = re.compile(r"[^\s\"=\\]+")
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to standard error; a record that cannot be written becomes one that can."""
+    """Handler for standard error that replaces a record it cannot format with an error record."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
-            return  # nobody reads standard error any more
+            return  # standard error is closed
         lost = logging.makeLogRecord(
             {
                 "name": "registry.logs",
@@ -75,10 +76,11 @@ class _Handler(logging.StreamHandler[TextIO]):
 
 
 def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - the setting's name
-    """Send every record to standard error as `format`, text or json; call again to change it.
+    """Write all log records to standard error in `format`, which is text or json.
 
-    `level` (debug, info, warning, error) is the least that is written; at debug, libraries stay at
-    info, because their debug lines hold headers and statements. `access` asks for access lines.
+    Can be called again to change the format. `level` (debug, info, warning, error) is the minimum
+    level. At debug, libraries stay at info, because their debug lines contain headers and SQL
+    statements. `access` enables access lines.
     """
     _state.format = format
     handler = _Handler()
@@ -98,14 +100,14 @@ def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - th
         logger.handlers.clear()
         logger.propagate = True
     logging.getLogger("uvicorn.access").disabled = True
-    # httpx would repeat what other servers say.
+    # At info, httpx logs text that comes from other servers.
     for name in ("alembic", "httpx"):
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
     logging.getLogger("moorage.access").disabled = not access
 
 
 def take_over() -> None:
-    """Log what Python itself would print: warnings, and exceptions that nothing catches."""
+    """Log warnings and uncaught exceptions, which Python would print otherwise."""
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(
@@ -118,7 +120,7 @@ def take_over() -> None:
 
 
 def is_json_only() -> bool:
-    """Tell whether every line that this process writes must be JSON."""
+    """Return whether every line that this process writes must be JSON."""
     return _state.owns_streams and _state.format == "json"
 
 
@@ -135,7 +137,7 @@ def _stamp(record: logging.LogRecord) -> bool:
 
 
 def cut(text: str, longest: int = LONGEST_FIELD) -> str:
-    """Return at most `longest` characters of the text; an ellipsis says that there were more."""
+    """Truncate `text` to at most `longest` characters, and mark the cut with an ellipsis."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -158,7 +160,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines of a traceback. An exception's message may hold what a client sent."""
+    """Split a traceback into lines, truncated because exception messages may hold client input."""
     lines = [cut(line, LONGEST_MESSAGE) for line in text.split("\n")]
     if len(lines) <= MOST_LINES:
         return lines
@@ -176,13 +178,13 @@ def _escape(text: str) -> str:
 
 
 def _pair(name: str, value: object) -> str:
-    """Write `name=value`, the value in quotes where it could be read as more than one."""
+    """Format `name=value`, with quotes if the value could be read as more than one."""
     text = "-" if value is None else str(value)
     return f"{_escape(name)}={_escape(text) if _BARE.fullmatch(text) else json.dumps(text)}"
 
 
 class _Formatter(logging.Formatter):
-    """A formatter that is one function."""
+    """Formatter that calls one function."""
 
     def __init__(self, render: Callable[[logging.LogRecord], str]) -> None:
         super().__init__()
@@ -196,7 +198,11 @@ _TRACEBACKS = logging.Formatter()
 
 
 def _text(record: logging.LogRecord) -> str:
-    """`2026-11-23T19:12:00.123Z INFO  registry.api request_id=… message name=value`, then bars."""
+    """Format a record as text.
+
+    The first line is `2026-11-23T19:12:00.123Z INFO  registry.api request_id=… message name=value`.
+    The lines of a traceback follow, each after a bar.
+    """
     parts = [_timestamp(record), f"{record.levelname:<5}", record.name]
     if identity := getattr(record, "request_id", ""):
         parts.append(_pair("request_id", identity))
@@ -211,7 +217,10 @@ def _text(record: logging.LogRecord) -> str:
 
 
 def _json(record: logging.LogRecord) -> str:
-    """One object: ts, level, logger, message, request_id, exception and the extras."""
+    """Format a record as one JSON object.
+
+    Its keys are ts, level, logger, message, request_id, exception, stack and the extra fields.
+    """
     line: dict[str, Any] = {
         "ts": _timestamp(record),
         "level": record.levelname.lower(),

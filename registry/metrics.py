@@ -1,7 +1,7 @@
-"""What the server counts, for `/metrics` in Prometheus' text format.
+"""Metrics of the server, exported at `/metrics` in the Prometheus text format.
 
-With several workers each counts in files of its own below PROMETHEUS_MULTIPROC_DIR, which `serve`
-sets before this is imported, and whichever answers adds all of them up.
+With several workers, each worker writes its own files in PROMETHEUS_MULTIPROC_DIR, which `serve`
+sets before this module is imported. The worker that answers `/metrics` adds all of them up.
 """
 
 import math
@@ -92,10 +92,10 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class ProcessCollector(Collector):
-    """Reports memory, CPU time and descriptors of this server, and which version it is.
+    """Collector for memory, CPU time, open file descriptors and version of this server.
 
-    With several workers the figures are sums over the workers and their parent, whichever worker is
-    asked. The library's own collector knows one process, and is left out where there are several.
+    With several workers, every worker reports the sums over all workers and their parent. The
+    process collector of the library covers only one process, so it is not used.
     """
 
     def __init__(self, *, has_parent: bool) -> None:
@@ -110,7 +110,7 @@ class ProcessCollector(Collector):
         stats = [stat for pid in self._list_pids() if (stat := _read_stat(pid)) is not None]
         if not stats:
             return
-        # CPU time of workers that have ended is their parent's: the sum never goes back.
+        # The parent accounts for the CPU time of workers that have ended, so the sum never falls.
         cpu = sum(stat.cpu + (stat.cpu_of_ended if self._has_parent else 0) for stat in stats)
         yield CounterMetricFamily(
             "process_cpu_seconds", "User and system CPU time in seconds.", value=cpu
@@ -131,13 +131,13 @@ class ProcessCollector(Collector):
         parent = os.getppid()
         try:
             children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        except OSError:  # a kernel without the list
+        except OSError:  # the kernel does not provide the list
             return [parent, os.getpid()]
         return [parent, *map(int, children)]
 
 
 class _Stat(NamedTuple):
-    """What the kernel says of a process, in seconds and bytes."""
+    """Kernel statistics of a process, in seconds and bytes."""
 
     cpu: float
     cpu_of_ended: float
@@ -149,10 +149,11 @@ class _Stat(NamedTuple):
 
 
 def _read_stat(pid: int) -> _Stat | None:
-    """The figures of a process; None if it has just ended."""
+    """Return the statistics of a process, or None if it has ended."""
     folder = Path("/proc", str(pid))
     try:
-        # After the name, which may hold anything; proc(5) counts the first field here as the third.
+        # Split after the name, which may contain any character. The first field here is the third
+        # in proc(5).
         stat = (folder / "stat").read_text().rpartition(")")[2].split()
         booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
         limit = re.search(r"^Max open files +(\S+)", (folder / "limits").read_text(), re.MULTILINE)
@@ -172,7 +173,7 @@ def _read_stat(pid: int) -> _Stat | None:
 
 
 def render() -> bytes:
-    """All metrics, of all workers."""
+    """Return the metrics of all workers in the Prometheus text format."""
     if ValueClass is MutexValue:
         return generate_latest(REGISTRY)
     together = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Secrets that a setting takes from a file, such as a mounted Docker or Kubernetes secret."""
+"""Secrets that settings read from files, such as mounted Docker or Kubernetes secrets."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ LARGEST = 64 << 10
 
 
 def read(path: Path) -> str:
-    """Return the single line of text in `path`, without the newline at its end.
+    """Return the single line of text in `path`, without the trailing newline.
 
     Raises ConfigError if the file is unreadable, empty, too large, or not one line of UTF-8.
     """

@@ -1,6 +1,6 @@
-"""The values of settings as people write them, and the types by which a dataclass asks for them.
+"""Types of settings, with functions that parse and format their values.
 
-A field `drain: Duration` is a float of seconds; its `Kind` reads `30s` and writes it again.
+A field `drain: Duration` is a float of seconds; its `Kind` parses and formats text such as `30s`.
 """
 
 import json
@@ -15,10 +15,10 @@ Number = TypeVar("Number", int, float)
 
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 _BYTES = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
-_LONGEST = 36_500 * _MILLISECONDS["d"]  # a century: every deadline fits a timestamp
-_LARGEST = (1 << 63) - 1  # what a column holds
+_LONGEST = 36_500 * _MILLISECONDS["d"]  # a century, so that every deadline fits a timestamp
+_LARGEST = (1 << 63) - 1  # maximum of an integer column
 _PORTS = 1 << 16
-_SOCKET_PATH = 107  # bytes that the kernel has for the address of a Unix socket
+_SOCKET_PATH = 107  # maximum bytes of the path of a Unix socket in the kernel
 _TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _QUANTITY = re.compile(r"([0-9]{1,19})([A-Za-z]+)")
@@ -28,43 +28,50 @@ _ORIGIN = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?")
 _EXTERNAL_URL = re.compile(rf"{_ORIGIN.pattern}(?P<path>(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*)/?")
 _OWN_PATHS = ("/v2", "/api", "/token", "/healthz", "/readyz", "/metrics")
 _URL = re.compile(rf"https?://(?P<host>{_HOST})(:(?P<port>[0-9]{{1,5}}))?(/[!-~]*)?")
-# Printed only if its shape leaves no doubt where the password is; of its query, what is harmless.
+# A URL is printed only if the position of its password is certain. Of its query, only harmless
+# parameters are printed.
 _PRINTABLE_URL = re.compile(
     r"(?P<before>sqlite(\+pysqlite)?:///[^?]*|postgres(ql)?(\+psycopg)?://[^:/?#@]*)"
     r"(?P<password>:[^/?#@]*(?=@))?"
     rf"(?P<after>@?({_HOST})?(:[0-9]+)?(,({_HOST})(:[0-9]+)?)*(/[\w.-]*)?)(?P<query>\?[^#@]*)?"
 )
 _SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
-_TOKEN_LIFE = range(60, 86_401)  # seconds; clients take a token to live a minute at the least
-_LINK_LIFE = range(10, 7 * 86_400 + 1)  # seconds; S3's signatures are good for a week at most
-_PARTS = range(5 << 20, (5 << 30) + 1)  # bytes that object stores take as a part
+_TOKEN_LIFE = range(60, 86_401)  # seconds; clients assume that a token lives at least a minute
+_LINK_LIFE = range(10, 7 * 86_400 + 1)  # seconds; S3 signatures are valid for at most a week
+_PARTS = range(5 << 20, (5 << 30) + 1)  # bytes; part sizes that object stores accept
 _HARMLESS = re.compile(
     r"(application_name|connect_timeout|host|port|sslmode|target_session_attrs|timeout)=[\w.,:/-]*"
 )
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of `200ms`, `2s`, `5m`, `24h` or `90d`; raise ValueError for all else."""
+    """Return the seconds in text such as `200ms`, `2s`, `5m`, `24h` or `90d`.
+
+    Raises ValueError for any other text.
+    """
     return _parse_quantity(text, _MILLISECONDS, _LONGEST) / 1000
 
 
 def format_duration(seconds: float) -> str:
-    """Write seconds in the largest unit that divides them, to the millisecond."""
+    """Format seconds in the largest unit that divides them, rounded to milliseconds."""
     return _format_quantity(round(seconds * 1000), _MILLISECONDS) or "0s"
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes of `512B`, `64KiB`, `5GiB` or `1TiB`; raise ValueError for all else."""
+    """Return the bytes in text such as `512B`, `64KiB`, `5GiB` or `1TiB`.
+
+    Raises ValueError for any other text.
+    """
     return _parse_quantity(text, _BYTES, _LARGEST)
 
 
 def format_size(size: int) -> str:
-    """Write bytes in the largest unit that divides them."""
+    """Format bytes in the largest unit that divides them."""
     return _format_quantity(size, _BYTES) or "0B"
 
 
 def round_size(size: int) -> str:
-    """Write bytes for people to compare: `9.3GiB`, with one digit after the point."""
+    """Format bytes in the largest fitting unit with one decimal, such as `9.3GiB`."""
     for unit, scale in _BYTES.items():
         if size >= scale > 1:
             return f"{size / scale:.1f}{unit}"
@@ -72,13 +79,19 @@ def round_size(size: int) -> str:
 
 
 def parse_endpoint(text: str) -> tuple[str, int]:
-    """Split HOST:PORT, the host empty for all addresses; raise ValueError for all else."""
+    """Split HOST:PORT into host and port; an empty host means all addresses.
+
+    Raises ValueError for any other text.
+    """
     match = _match_endpoint(_LISTEN, text)
     return (match["host"] or "").strip("[]"), int(match["port"])
 
 
 def parse_unix(text: str) -> str:
-    """Return PATH of `unix:/PATH`, empty for all else; raise ValueError if it is no path."""
+    """Return the path in `unix:/PATH`, or an empty string for other text.
+
+    Raises ValueError if `unix:` is not followed by an absolute path.
+    """
     scheme, _, path = text.partition(":")
     if scheme != "unix":
         return ""
@@ -88,12 +101,15 @@ def parse_unix(text: str) -> str:
 
 
 def parse_url(text: str) -> str:
-    """Return an http or https URL without credentials; raise ValueError for all else."""
+    """Return `text` if it is an http or https URL without credentials.
+
+    Raises ValueError for any other text.
+    """
     return _match_endpoint(_URL, text)[0]
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a host; a name other than localhost counts as more."""
+    """Return whether a host is a loopback address or `localhost`; other names are not."""
     try:
         return host.lower() == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -101,7 +117,10 @@ def is_loopback(host: str) -> bool:
 
 
 def mask_database_url(url: str) -> str:
-    """Write a database URL without its password, or `***` where it could be anywhere."""
+    """Return a database URL with its password masked.
+
+    Returns `***` if the position of the password is uncertain.
+    """
     match = _PRINTABLE_URL.fullmatch(url)
     if match is None:
         return "***" if url else ""
@@ -239,9 +258,9 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A sort of value: what it looks like, how it is read from its TOML type, how it is printed.
+    """A type of setting: the expected form, the TOML type, and functions that parse and print.
 
-    One that is `json` is so written in an option or variable.
+    With `json`, an option or environment variable holds the value as JSON.
     """
 
     expected: str
@@ -251,16 +270,16 @@ class Kind:
     secret: bool = False
     json: bool = False
     has_file: bool = False
-    """Whether the setting's value can come from a file that `<key>_file` names."""
+    """Whether the value can be read from a file that `<key>_file` names."""
 
     def from_toml(self, value: object) -> Any:
-        """Return the value of what a TOML file holds; raise ValueError if it does not fit."""
+        """Parse a value from a TOML file. Raises ValueError if it is invalid."""
         if type(value) is not self.toml:
             raise ValueError(f"{value!r} is not a TOML {self.toml.__name__}")
         return self.parse(value)
 
     def from_text(self, text: str) -> Any:
-        """Return the value of an option or variable; raise ValueError if it does not fit."""
+        """Parse the text of an option or variable. Raises ValueError if it is invalid."""
         if self.json:
             return self.from_toml(_read_json(text))
         if self.toml is list:
@@ -271,7 +290,10 @@ class Kind:
 
 
 def one_of(literal: Any) -> Kind:
-    """Return the kind of a `Literal` of words; an empty one is for the default, not for people."""
+    """Return the type of setting for a `Literal` of words.
+
+    An empty word is accepted as the default and is not offered to users.
+    """
     words = get_args(literal)
 
     def parse(text: str) -> str:
@@ -287,7 +309,10 @@ _WINDOW = re.compile(r"([0-9]{2}):([0-9]{2})-([0-9]{2}):([0-9]{2})")
 
 
 def parse_window(text: str) -> tuple[int, int] | None:
-    """Return the minutes since midnight of `22:00-06:00`, None for no text; else ValueError."""
+    """Return start and end of text such as `22:00-06:00`, in minutes since midnight.
+
+    Returns None for empty text, and raises ValueError for any other text.
+    """
     if not text:
         return None
     match = _WINDOW.fullmatch(text)
@@ -301,7 +326,7 @@ def parse_window(text: str) -> tuple[int, int] | None:
 
 
 def format_window(window: tuple[int, int] | None) -> str:
-    """Write it again."""
+    """Format a part of the day as `parse_window` reads it."""
     return "-".join(f"{each // 60:02}:{each % 60:02}" for each in window or ())
 
 

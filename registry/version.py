@@ -1,4 +1,4 @@
-"""Which Moorage this is."""
+"""Installed version of Moorage."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,6 +1,8 @@
-"""The commands of the admin API, as they are written: user, group, robot, token, grant, key, audit,
-quota, immutable, hold, gc, retention. They work on the data itself, or with `--url` on a registry
-elsewhere; so do some others, by the same options.
+"""Parsers of the commands that call operations of the admin API.
+
+The commands of user, group, robot, token, grant, key, audit, quota, immutable, hold, gc and
+retention work on the data folder, or with `--url` on a remote registry. Some other commands have
+the same options.
 """
 
 import argparse
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Noun:
-    """The commands of a noun; a verb's function has its name in the noun's module."""
+    """Command group of a noun. The module of the noun has a function for each verb."""
 
     def __init__(
         self, commands: "Commands", noun: str, summary: str, options: argparse.ArgumentParser
@@ -31,7 +33,7 @@ class _Noun:
         function: str = "",
         options: argparse.ArgumentParser | None = None,
     ) -> argparse.ArgumentParser:
-        """Add a command with the arguments it must have, all in capitals."""
+        """Add a command. `arguments` are the required arguments, in capitals."""
         target = f"{self._noun}:{function or verb}"
         command = add_command(self._group, verb, summary, target, [options or self._options])
         for argument in arguments:
@@ -42,8 +44,10 @@ class _Noun:
 def make_options(
     printing: argparse.ArgumentParser,
 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """The options that say where a registry is: for commands to which standard input brings
-    something else, and for all others.
+    """Return two parsers of the options that locate and sign in to a registry.
+
+    The first is for commands that read other data from standard input. The second is for all other
+    commands, and can read the password from standard input.
     """
     near = argparse.ArgumentParser(add_help=False, parents=[printing])
     far = near.add_argument_group("a registry elsewhere")
@@ -69,7 +73,7 @@ def make_options(
 def add_commands(
     commands: "Commands", near: argparse.ArgumentParser, reading: argparse.ArgumentParser
 ) -> None:
-    """Add all of them."""
+    """Add all commands of this module."""
     _add_users(commands, near, reading)
     _add_groups(_Noun(commands, "group", "groups of users", reading))
     _add_robots(_Noun(commands, "robot", "robot accounts, for CI", reading))
@@ -89,7 +93,7 @@ def _add_users(
     commands: "Commands", near: argparse.ArgumentParser, reading: argparse.ArgumentParser
 ) -> None:
     users = _Noun(commands, "user", "users", reading)
-    # Of these two, standard input brings the new password.
+    # These two commands read the new password from standard input.
     setting = argparse.ArgumentParser(add_help=False, parents=[near])
     setting.add_argument(
         "--password-stdin", action="store_true", help="read the new password from standard input"

@@ -1,4 +1,4 @@
-"""The operations of the admin API for commands: done on the data itself, or sent to `--url`."""
+"""Operations of the admin API for commands, run locally or sent to the registry at `--url`."""
 
 import argparse
 import asyncio
@@ -24,17 +24,20 @@ T = TypeVar("T")
 
 
 class Desk(Protocol):
-    """Where operations are done. `name` and `password` are what signed in, if that is known."""
+    """Client for admin operations, local or remote.
+
+    `name` and `password` are the credentials that signed in, if known.
+    """
 
     name: str
     password: str
 
     async def send(self, operation: str, **values: Any) -> Any:
-        """Do an operation; its answer as JSON has it. What is None is left out."""
+        """Call an operation and return its response as JSON values. Values of None are omitted."""
 
 
 class _Here:
-    """On the data, as the operator."""
+    """Client that works on the data folder as the operator."""
 
     name = ""
     password = ""
@@ -48,7 +51,7 @@ class _Here:
 
 
 class _There:
-    """Through the admin API."""
+    """Client that calls the admin API of a remote registry."""
 
     def __init__(self, client: "AdminClient", sign_in: "SignIn") -> None:
         self.name = sign_in.name
@@ -66,7 +69,10 @@ class _There:
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
-    """What is not None; InputInvalidError for arguments that are no text."""
+    """Return the values that are not None.
+
+    Raises InputInvalidError if a value is not valid UTF-8.
+    """
     given = {name: value for name, value in values.items() if value is not None}
     try:
         msgspec.json.encode(given)
@@ -78,7 +84,10 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 def run(
     args: argparse.Namespace, work: Callable[[Desk], Awaitable[T]], *, create: bool = False
 ) -> T:
-    """Run `work` where the options say. `create`: make a registry here if there is none."""
+    """Run `work` with the client that the options select.
+
+    With `create`, a registry is created in the data folder if there is none.
+    """
     if not args.url:
         return run_opened(args, lambda opened: work(_Here(opened)), create=create)
     from registry.client.admin import AdminClient  # noqa: PLC0415 - httpx takes a while
@@ -96,12 +105,12 @@ def run(
 
 
 def do(args: argparse.Namespace, operation: str, **values: Any) -> Any:
-    """Do one operation; its answer."""
+    """Call one operation and return its response."""
     return run(args, lambda desk: desk.send(operation, **values))
 
 
 def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[Any]:
-    """All entries of a list."""
+    """Return all entries of a list operation."""
 
     async def work(desk: Desk) -> list[Any]:
         items = await list_pages(desk, operation, **values)
@@ -113,7 +122,7 @@ def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[An
 
 
 async def _explain_nothing(desk: Desk) -> None:
-    """Say of an empty list that there may be entries which the caller may not see."""
+    """Print a hint that an empty list may hide entries that the caller may not see."""
     me = await desk.send("get_me")
     if not me["admin"]:
         output.hint(
@@ -123,7 +132,7 @@ async def _explain_nothing(desk: Desk) -> None:
 
 
 async def list_pages(desk: Desk, operation: str, **values: Any) -> list[Any]:
-    """All entries of a list, whose pages are asked for one by one."""
+    """Return all entries of a list operation, which are fetched page by page."""
     items: list[Any] = []
     last = None
     while True:
@@ -135,13 +144,13 @@ async def list_pages(desk: Desk, operation: str, **values: Any) -> list[Any]:
 
 
 def write_login(args: argparse.Namespace, username: str) -> str:
-    """The command that signs in with a secret."""
+    """Return the `docker login` command that signs in with a secret."""
     host = urlsplit(args.url).netloc if args.url else "HOST"
     return f"docker login {host} --username {username} --password-stdin"
 
 
 def _read_sign_in(args: argparse.Namespace) -> "SignIn":
-    """Who signs in, and with what; ConfigError, InputInvalidError."""
+    """Return the credentials for a remote registry. Raises ConfigError or InputInvalidError."""
     from registry.client.admin import SignIn  # noqa: PLC0415 - as above
 
     given = read_sign_in()

@@ -1,4 +1,4 @@
-"""`moorage audit`: what happened."""
+"""`moorage audit`: the audit log."""
 
 import argparse
 import asyncio
@@ -14,18 +14,19 @@ from registry.errors import InputInvalidError
 
 _PAGE = 1000
 _EVERY = 1.0
-"""Seconds between two looks for new events."""
+"""Interval between two polls for new events, in seconds."""
 
 _AGAIN = 200
-"""Events of the audit log that are read again: on PostgreSQL the one that was numbered first may be
-committed last.
+"""Number of newest events that each poll reads again.
+
+On PostgreSQL, an event with a lower number can be committed after one with a higher number.
 """
 
 _LATE = 10_000_000
-"""Microseconds by which events may be late when they are followed."""
+"""Microseconds by which an event may be committed late and still be followed."""
 
 _FOLLOWED = 10
-"""Events that are shown before those that follow."""
+"""Number of existing events that `--follow` shows first."""
 
 _SHA256, _DIGITS = 64, 12
 
@@ -51,7 +52,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def _read_since(text: str) -> int:
-    """Microseconds since the epoch; InputInvalidError names the option."""
+    """Return microseconds since the epoch. Raises InputInvalidError that names the option."""
     try:
         return read_moment(text)
     except InputInvalidError as error:
@@ -67,7 +68,7 @@ def _find_limit(args: argparse.Namespace) -> int:
 async def _list_newest(
     desk: admin.Desk, limit: int, asked: dict[str, Any]
 ) -> tuple[list[Any], bool]:
-    """The newest events, the oldest of them first; whether there are others."""
+    """Return the newest `limit` events in ascending order, and whether there are more."""
     found: list[Any] = []
     last: str | None = ""
     while last is not None and len(found) < limit:
@@ -81,7 +82,7 @@ async def _list_newest(
 async def _follow(
     desk: admin.Desk, newest: list[Any], asked: dict[str, Any]
 ) -> AsyncIterator[list[Any]]:
-    """New events of those that are asked for, as they come, after the newest that were listed."""
+    """Yield new events that match the filter `asked`, after the `newest` that were listed."""
     latest = (await desk.send("list_events", n=1, newest_first=True))["items"]
     since = clock.rfc3339(clock.read_rfc3339(latest[0]["at"]) - _LATE) if latest else None
     begin = newest[0]["at"] if newest else ""
@@ -93,7 +94,7 @@ async def _follow(
         while last is not None:
             page = await desk.send("list_events", **asked, since=since, n=_PAGE, last=last)
             last = page["next"]
-            # Times in answers are of one width, so that as texts they are in order.
+            # Timestamps in responses have a fixed width, so they compare correctly as text.
             new = [e for e in page["items"] if _key(e) not in shown and e["at"] >= begin]
             shown |= {_key(event) for event in page["items"]}
             if new:
@@ -140,6 +141,6 @@ def _write_value(value: Any) -> str:
 
 
 def _shorten(text: str) -> str:
-    """The text with a digest at its end cut to what tells it from others. JSON has all of it."""
+    """Shorten a digest at the end of the text. JSON output has the whole digest."""
     before, algorithm, digest = text.rpartition("sha256:")
     return f"{before}{algorithm}{digest[:_DIGITS]}" if len(digest) == _SHA256 else text

@@ -1,4 +1,4 @@
-"""`moorage backup`: copies of the registry in a folder elsewhere."""
+"""`moorage backup`: backups of the registry in another folder."""
 
 import argparse
 import asyncio
@@ -28,7 +28,7 @@ from registry.version import find_version
 T = TypeVar("T")
 
 _SHOWN = 20
-"""Blobs that people are told of by name; JSON has all."""
+"""Maximum number of blobs that text output names; JSON output has all."""
 
 
 def create(args: argparse.Namespace) -> int:
@@ -98,7 +98,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def _look(target: Target, name: str) -> Snapshot | str:
-    """The snapshot, or why it is none."""
+    """Return the snapshot, or the message of the error if it cannot be read."""
     try:
         return target.read(name)
     except BackupError as error:
@@ -159,7 +159,7 @@ def prune(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, work: Callable[[Target], Awaitable[T]], *, alone: bool) -> T:
-    """Work on the folder alone: no registry is needed."""
+    """Run `work` on the backup folder, without a registry."""
 
     async def job() -> T:
         async with open_target(Path(args.target), alone=alone) as target:
@@ -173,7 +173,7 @@ def _as_json(snapshot: Snapshot) -> dict[str, Any]:
     return found
 
 
-# What `restore` says alike.
+# The functions below are shared with `restore`.
 
 
 def count(blobs: int, size: int) -> str:
@@ -181,7 +181,7 @@ def count(blobs: int, size: int) -> str:
 
 
 def complain_of(digests: list[str], what: str) -> None:
-    """Name some of them, and say how many more there are."""
+    """Print an error for the first digests, and the number of the others."""
     for digest in digests[:_SHOWN]:
         output.complain(f"{digest} {what}")
     if len(digests) > _SHOWN:
@@ -189,7 +189,10 @@ def complain_of(digests: list[str], what: str) -> None:
 
 
 def find_passphrase(args: argparse.Namespace) -> str:
-    """What opens the keys: the first line of a file, or a variable; ConfigError without either."""
+    """Return the passphrase of the keys, from the first line of a file or from the environment.
+
+    Raises ConfigError if neither is given.
+    """
     if args.passphrase_file is None:
         found = read_passphrase()
     else:
@@ -207,7 +210,7 @@ def find_passphrase(args: argparse.Namespace) -> str:
 
 
 def shown(progress: Progress) -> contextlib.AbstractAsyncContextManager[None]:
-    """Show a bar meanwhile, on a terminal."""
+    """Show a progress bar on a terminal while the block runs."""
 
     def look() -> output.Progress:
         done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows

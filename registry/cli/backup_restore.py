@@ -1,4 +1,4 @@
-"""`moorage backup restore`: a registry made of a backup, in a place that is empty."""
+"""`moorage backup restore`: restore a registry from a backup into an empty location."""
 
 import argparse
 import asyncio
@@ -59,7 +59,10 @@ def restore(args: argparse.Namespace) -> int:
 
 
 async def _choose(args: argparse.Namespace, target: Target, begun: str | None) -> Snapshot:
-    """What is to be restored: what was begun here, or asked for, or else the newest."""
+    """Return the snapshot to restore: the one asked for or begun here, otherwise the newest.
+
+    Raises ConflictError if the restore of another snapshot was begun here.
+    """
     name: str | None = args.snapshot or begun
     if name is None:
         name = await target.run(target.find_newest)
@@ -73,8 +76,9 @@ async def _choose(args: argparse.Namespace, target: Target, begun: str | None) -
 
 
 def _alone(settings: Settings, folder: DataFolder) -> contextlib.AbstractContextManager[None]:
-    """Without other processes that have opened an embedded database before it is filled: they
-    would not see that it is not the registry's yet.
+    """Exclude other processes while an embedded database is filled.
+
+    A process that has opened the database before would not notice that it is being restored.
     """
     return folder.alone(db.PATIENCE) if db.is_embedded(settings) else contextlib.nullcontext()
 
@@ -82,7 +86,10 @@ def _alone(settings: Settings, folder: DataFolder) -> contextlib.AbstractContext
 async def _open_keys(
     args: argparse.Namespace, target: Target, snapshot: Snapshot
 ) -> dict[str, bytes] | None:
-    """The private keys, where the snapshot has them and they are wanted."""
+    """Return the private keys in the snapshot, or None if it has none or `--without-keys` is set.
+
+    Raises ConfigError if the passphrase is missing.
+    """
     if snapshot.keys is None or args.without_keys:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What keeps a server from starting: one validator for `serve`, `worker` and `config check`."""
+"""Checks before a start, shared by `serve`, `worker` and `config check`."""
 
 import json
 import ssl
@@ -13,7 +13,7 @@ from registry.errors import ConfigError
 
 
 def require_files(settings: Settings) -> None:
-    """Raise ConfigError, which names all that is wrong with the files that the settings need."""
+    """Check the files that the settings need. Raises ConfigError that lists all problems."""
     problems = list(_list_problems(settings))
     if problems:
         heading = [f"{len(problems)} things keep it from starting:"] if problems[1:] else []
@@ -39,7 +39,7 @@ def _list_problems(settings: Settings) -> Iterator[str]:
 
 
 def _require_secret(settings: Settings) -> None:
-    """Refuse settings by which people sign in with keys that cannot be kept."""
+    """Raise ConfigError if private keys must be stored in the database without `auth.secret`."""
     auth = settings.auth
     shared = auth.keys == "database" or (auth.keys == "auto" and not db.is_embedded(settings))
     closed = auth.mode == "token" or bool(auth.jwks_url or auth.jwks_file)

@@ -1,4 +1,4 @@
-"""`moorage config`: look at the settings before anything depends on them."""
+"""`moorage config`: check and show the settings."""
 
 import argparse
 import asyncio
@@ -14,7 +14,7 @@ def check(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
     checks.require_files(settings)
-    # Without --connect, no other server is asked whether there are users.
+    # Without --connect, a remote database is not asked whether there are users.
     if args.connect or db.is_embedded(settings):
         require_safe_listen(settings, lambda: db.has_users(settings))
     if args.connect:
@@ -27,7 +27,7 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _connect(settings: Settings) -> None:
-    """Open the database and the stores as a server does, but make neither."""
+    """Open the database and the stores as a server does, without creating them."""
     from registry.app import look_at_stores  # noqa: PLC0415 - takes long to import
 
     db.look(settings)

@@ -1,4 +1,4 @@
-"""Questions before something is removed that does not come back."""
+"""Confirmation of commands that cannot be undone."""
 
 import argparse
 import sys
@@ -9,17 +9,17 @@ _ANSWERS = {"y", "yes"}
 
 
 def add_option(command: argparse.ArgumentParser) -> None:
-    """Add `--yes` to a command that asks."""
+    """Add the option `--yes` to a command that asks for confirmation."""
     command.add_argument("--yes", action="store_true", help="remove it without asking")
 
 
 def is_needed(args: argparse.Namespace) -> bool:
-    """Return whether to ask: where a person types commands. Scripts are not asked."""
+    """Return whether to ask for confirmation. Only people at a terminal are asked, not scripts."""
     return not args.yes and sys.stdin.isatty()
 
 
 def require(consequences: str) -> None:
-    """Show what will be removed and ask; NotConfirmedError unless the answer is yes."""
+    """Show the consequences and ask. Raises NotConfirmedError unless the answer is yes."""
     sys.stderr.write(f"{consequences} Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in _ANSWERS:

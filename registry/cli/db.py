@@ -25,7 +25,7 @@ PATIENCE = 10.0
 
 
 def read_state(settings: Settings) -> SchemaState:
-    """The schema's state; an embedded database is created, empty, if there is none."""
+    """Return the state of the schema. An embedded database that does not exist is created empty."""
 
     async def job() -> SchemaState:
         database = Database(settings.database_url, settings.pool)
@@ -38,7 +38,7 @@ def read_state(settings: Settings) -> SchemaState:
 
 
 def is_embedded(settings: Settings) -> bool:
-    """Whether the database is a file in reach of this machine alone."""
+    """Return whether the database is a local file instead of a server."""
     return Database.is_embedded(settings.database_url)
 
 
@@ -47,7 +47,7 @@ def _file(settings: Settings) -> Path:
 
 
 def has_users(settings: Settings) -> bool:
-    """Whether anybody could sign in. Nothing is created: without a database there is nobody."""
+    """Return whether there are users. False without a database, which is not created."""
 
     async def job() -> bool:
         if is_embedded(settings) and not _file(settings).exists():
@@ -64,17 +64,17 @@ def has_users(settings: Settings) -> bool:
 
 
 def bring_up_to_date(settings: Settings, folder: DataFolder) -> bool:
-    """Upgrade an older schema; whether there was anything to do."""
+    """Upgrade an older schema, and return whether an upgrade was necessary."""
     if read_state(settings).version >= migrate.VERSION:
         return False
-    # Servers of the version before go on where the database is elsewhere.
+    # With a database server, servers of the previous version keep running during the upgrade.
     with folder.alone(PATIENCE) if is_embedded(settings) else contextlib.nullcontext():
         migrate.upgrade(settings.database_url)
     return True
 
 
 def warn_if_remote(settings: Settings) -> None:
-    """Say that an embedded database is on a file system that may damage it."""
+    """Log a warning if an embedded database is on a remote file system, which may damage it."""
     kind = Database.find_remote_type(settings.database_url)
     if kind:
         logger.warning(
@@ -87,12 +87,15 @@ def warn_if_remote(settings: Settings) -> None:
 
 
 def require_reachable(settings: Settings) -> None:
-    """Raise DatabaseUnavailableError where waiting may help, ConfigError otherwise. Blocking."""
+    """Check that the database answers. Blocks.
+
+    Raises DatabaseUnavailableError if waiting may help, otherwise ConfigError.
+    """
     reachable.require_reachable(settings.database_url)
 
 
 def require_filled(settings: Settings) -> None:
-    """Raise DatabaseUnavailableError while a database elsewhere has no tables. Blocking."""
+    """Raise DatabaseUnavailableError if a database server has no tables yet. Blocks."""
     if not is_embedded(settings) and migrate.is_bare(settings.database_url):
         raise DatabaseUnavailableError(
             "the database is empty until the first server starts or moorage db upgrade runs"
@@ -100,24 +103,24 @@ def require_filled(settings: Settings) -> None:
 
 
 def look(settings: Settings) -> None:
-    """Raise what would keep `prepare` from succeeding. Creates and changes nothing. Blocking."""
+    """Raise the error with which `prepare` would fail. Creates and changes nothing. Blocks."""
     made = not is_embedded(settings) or _file(settings).exists()
-    if made or settings.database.url:  # else the folder is made as well
+    if made or settings.database.url:  # otherwise `prepare` creates the folder of the file too
         require_reachable(settings)
     if not made:
         return
     state = read_state(settings)
-    # What is empty is filled by the first server, and an older embedded database upgraded.
+    # The first server creates the schema in an empty database and upgrades an embedded one.
     made_at_start = not state.version or (is_embedded(settings) and state.version < migrate.VERSION)
     if not made_at_start or not (is_embedded(settings) or migrate.is_bare(settings.database_url)):
         migrate.require_usable(state)
 
 
 def prepare(settings: Settings, folder: DataFolder) -> None:
-    """Make the database usable for a server. Blocking.
+    """Prepare the database for a server. Blocks.
 
-    Raises DatabaseUnavailableError where waiting may help, ConfigError or SchemaError where
-    somebody must change something.
+    Raises DatabaseUnavailableError if waiting may help, and ConfigError or SchemaError if an
+    operator must change something.
     """
     require_reachable(settings)
     make_usable(settings, folder)
@@ -125,8 +128,9 @@ def prepare(settings: Settings, folder: DataFolder) -> None:
 
 
 def make_usable(settings: Settings, folder: DataFolder) -> None:
-    """Create or upgrade an embedded database, and create any other in one that has nothing in it;
-    SchemaError for one that does not fit.
+    """Create or upgrade the schema of an embedded database, or create it in an empty one.
+
+    Raises SchemaError if the schema of a database server does not fit this version.
     """
     if is_embedded(settings):
         warn_if_remote(settings)
@@ -140,8 +144,10 @@ def make_usable(settings: Settings, folder: DataFolder) -> None:
 
 
 def enter(settings: Settings, folder: DataFolder) -> None:
-    """Use the folder of a registry that there is. Of one whose database is elsewhere it may hold
-    nothing, and be new wherever a command runs. ConfigError where there is none.
+    """Open the data folder of an existing registry.
+
+    With a database server, the data folder may be empty, and is created on the machine where the
+    command runs. Raises ConfigError if an embedded registry does not exist.
     """
     if is_embedded(settings):
         folder.open()
@@ -167,7 +173,7 @@ def upgrade(args: argparse.Namespace) -> int:
 
 
 async def _wait(settings: Settings) -> None:
-    """Return when the database answers; ConfigError where waiting does not help."""
+    """Wait until the database answers. Raises ConfigError if waiting does not help."""
     await Startup({}).wait(lambda: asyncio.to_thread(require_reachable, settings))
 
 

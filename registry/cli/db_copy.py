@@ -1,4 +1,4 @@
-"""`moorage db copy`: the whole database to another."""
+"""`moorage db copy`: copy the whole database to another one."""
 
 import argparse
 import sys
@@ -48,8 +48,10 @@ def copy(args: argparse.Namespace) -> int:
 
 
 def _read_target(url: str | None, file: str | None) -> str:
-    """The URL to copy to. ConfigError for one with a password among the arguments, which every
-    account of the machine can read in the list of processes.
+    """Return the URL of the database to copy to.
+
+    Raises ConfigError if an argument contains a password, because every account of the machine can
+    read the arguments in the process list.
     """
     if bool(url) == bool(file):
         raise ConfigError("say where to with --to URL, or with --to-file FILE")

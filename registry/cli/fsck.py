@@ -1,4 +1,4 @@
-"""`moorage fsck`: rows and objects are compared, both ways."""
+"""`moorage fsck`: compare the rows of blobs with the stored objects, in both directions."""
 
 import argparse
 from dataclasses import asdict

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explain_left(status: dict[str, Any]) -> Iterator[str]:
-    """What is not collected, and why."""
+    """Yield a line for each reason why content is not collected."""
     if status["in_grace"]:
         yield (
             f"{status['in_grace']} candidates stay for their grace (gc.grace); the next is due at "
@@ -73,7 +73,7 @@ def _explain_left(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """What went so far, and what went now."""
+    """Return the sum of two results of a collection."""
     repositories = {each["repository"]: dict(each) for each in done["repositories"]}
     for each in more["repositories"]:
         before = repositories.setdefault(each["repository"], dict.fromkeys(each, 0))

@@ -1,4 +1,4 @@
-"""`moorage grant`: who may do what in which repositories."""
+"""`moorage grant`: permissions of users, groups and robots on repositories."""
 
 import argparse
 from typing import Any
@@ -30,7 +30,7 @@ def add(args: argparse.Namespace) -> int:
 
 
 async def _find_lack(desk: admin.Desk, grant: Any) -> str:
-    """Say what else is needed before the grant is of any use; empty if nothing is."""
+    """Return a hint about another grant that this one needs, or an empty text."""
     subject, pattern = grant["subject"], RepositoryPattern.parse(grant["pattern"])
     if parse_rights(grant["actions"]) & _SHOWING:
         return ""
@@ -54,7 +54,7 @@ async def _find_lack(desk: admin.Desk, grant: Any) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Read actions between commas; RightsInvalidError."""
+    """Split actions at commas. Raises RightsInvalidError for an unknown action."""
     actions = text.split(",")
     parse_rights(actions)
     return actions
@@ -85,7 +85,7 @@ def remove(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """The exit status is the answer."""
+    """Check a permission, and return the result as exit status."""
     _split(args.action)
     decision = admin.do(
         args,

@@ -1,7 +1,7 @@
-"""The heartbeat of `moorage worker`: a file that says how it is, for health checks of containers.
+"""Heartbeat of `moorage worker`: a file with its state, for health checks of containers.
 
-A worker listens on no port. It rewrites the file every few seconds from its event loop, so a worker
-that hangs or was killed is noticed by the age of the file.
+A worker listens on no port. It rewrites the file every few seconds from its event loop, so the age
+of the file reveals a worker that hangs or was killed.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ NAME = "worker-health"
 
 _EVERY = 5.0
 _PATIENCE = 30_000_000
-"""Microseconds after which a worker counts as dead that wrote nothing."""
+"""Microseconds without a heartbeat after which a worker counts as dead."""
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +46,7 @@ async def _repeat(path: Path, health: Health) -> None:
         try:
             await asyncio.to_thread(_write, path, json.dumps(state))
         except OSError as error:
-            # The jobs go on: they may be what makes room on a full disk.
+            # Keep the jobs running, because they may free space on a full disk.
             logger.warning("the heartbeat cannot be written to %s: %s", path, error.strerror)
         await asyncio.sleep(_EVERY)
 
@@ -58,7 +58,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def find_problem(folder: Path) -> str:
-    """Return what is wrong with the worker of the folder; empty if it is healthy."""
+    """Return the problem of the worker of the data folder, or an empty text if it is healthy."""
     try:
         state = json.loads((folder / NAME).read_text())
         age = clock.steady() - state["at"]

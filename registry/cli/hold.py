@@ -1,4 +1,4 @@
-"""`moorage hold`: manifests that cannot be deleted."""
+"""`moorage hold`: holds, which protect manifests from deletion."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`moorage image`: images, each a manifest with its tags and all that belongs to it."""
+"""`moorage image`: images, which are manifests with their tags and referenced content."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""`moorage immutable`: tags that cannot be moved or deleted."""
+"""`moorage immutable`: rules for tags that cannot be moved or deleted."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""`moorage key`: keys that sign tokens."""
+"""`moorage key`: signing keys of tokens."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""The sockets that a server listens on."""
+"""Listening sockets of a server."""
 
 import contextlib
 import errno
@@ -12,17 +12,18 @@ from registry.units import parse_endpoint, parse_unix
 
 _BACKLOG = 2048
 _UNIX_MODE = 0o660
-"""A proxy connects as a member of the socket's group."""
+"""File mode of a Unix socket. A proxy connects as a member of the group of the socket."""
 
-# What the kernel says where a family of addresses is compiled out or switched off.
+# Errors of the kernel for an address family that is compiled out or disabled.
 _NO_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
 def bind(listen: str, option: str) -> list[socket.socket]:
-    """Return listening sockets for a value of `http.listen`; ConfigError.
+    """Return listening sockets for a value of `http.listen`.
 
-    An empty host means all addresses of the families that the machine has. `option` is what people
-    set to choose another address.
+    An empty host means all addresses of all address families of the machine. `option` is the name
+    of the option for the address, used in error messages. Raises ConfigError if the address cannot
+    be used.
     """
     path = parse_unix(listen)
     if path:
@@ -42,7 +43,7 @@ def bind(listen: str, option: str) -> list[socket.socket]:
                     raise
                 missing = error
             else:
-                port = sockets[-1].getsockname()[1]  # the same for every address where it was 0
+                port = sockets[-1].getsockname()[1]  # if 0, use the same free port everywhere
         if not sockets and missing:
             raise missing
     except OSError as error:
@@ -84,7 +85,10 @@ def _bind_unix(path: Path, listen: str) -> socket.socket:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove the socket of a server that was killed; OSError if one listens, or it is no socket."""
+    """Remove the socket file that a killed server left.
+
+    Raises OSError if a server listens on the socket, or the file is not a socket.
+    """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -101,7 +105,7 @@ def _remove_left(path: Path) -> None:
 
 
 def remove(listen: str) -> None:
-    """Remove the file of a Unix socket, if `listen` names one."""
+    """Remove the socket file if `listen` names a Unix socket."""
     path = parse_unix(listen)
     if path:
         with contextlib.suppress(FileNotFoundError):
@@ -124,7 +128,7 @@ def _is_address(host: str) -> bool:
 
 
 def list_addresses(sockets: list[socket.socket], scheme: str) -> list[str]:
-    """Write where the sockets listen, as URLs, a Unix socket as its setting."""
+    """Return the addresses of the sockets as URLs, and a Unix socket in the form of its setting."""
     shown = []
     for bound in sockets:
         name = bound.getsockname()

@@ -1,4 +1,4 @@
-"""`moorage`: the command line. Each command's module is imported when it is asked for."""
+"""`moorage`: the command line. The module of a command is imported when the command runs."""
 
 import argparse
 import importlib
@@ -21,7 +21,7 @@ _READER_GONE = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--config", metavar="FILE", help="settings file (TOML)")
     shared.add_argument("--data", metavar="DIR", help="data folder (default ./data)")
@@ -240,8 +240,10 @@ def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 done, 1 failed, 2 wrong usage; 130 and 141 as of other tools,
-    where it was interrupted and where nobody reads on (`| head`).
+    """Run a command and return its exit status.
+
+    The exit status is 0 for success, 1 for a failure and 2 for wrong usage. As with other tools,
+    it is 130 after an interrupt, and 141 if the reader of the output has closed it (`| head`).
     """
     try:
         try:
@@ -256,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         args = build_parser().parse_args(argv)
-    except BrokenPipeError as error:  # of --help, before Python 3.11.3
+    except BrokenPipeError as error:  # raised by --help before Python 3.11.3
         raise ReaderGoneError from error
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(

@@ -1,4 +1,4 @@
-"""Moments as people write them: a time, or how long ago."""
+"""Timestamps in options and output: an absolute time, or a duration before now."""
 
 from registry import clock
 from registry.errors import InputInvalidError
@@ -6,7 +6,7 @@ from registry.units import parse_duration
 
 
 def read_moment(text: str) -> int:
-    """Microseconds since the epoch; InputInvalidError."""
+    """Return microseconds since the epoch. Raises InputInvalidError if the text is invalid."""
     try:
         ago = parse_duration(text)
     except ValueError:
@@ -24,5 +24,5 @@ def _read_time(text: str) -> int:
 
 
 def write_moment(text: str | None) -> str:
-    """A time of the API as people read it, to the second; `-` for none. In UTC, as in the logs."""
+    """Format a timestamp of the API to the second, in UTC as in the logs; `-` for None."""
     return "-" if text is None else f"{text[:10]} {text[11:19]}Z"

@@ -1,4 +1,4 @@
-"""What commands work on: the registry in the data folder, opened without a server."""
+"""Access of commands to the registry in the data folder, without a server."""
 
 import argparse
 import asyncio
@@ -17,14 +17,17 @@ T = TypeVar("T")
 
 
 def run(args: argparse.Namespace, work: Callable[[Registry], Awaitable[T]]) -> T:
-    """Run `work` on the registry; ConfigError where there is none."""
+    """Run `work` on the registry. Raises ConfigError if there is no registry."""
     return run_opened(args, lambda opened: work(opened.registry))
 
 
 def run_opened(
     args: argparse.Namespace, work: Callable[[Opened], Awaitable[T]], *, create: bool = False
 ) -> T:
-    """As above, on all that there is. `create`: where there is no registry, make one."""
+    """Run `work` on the open registry with its database, stores and keys.
+
+    With `create`, a registry is created if there is none. Otherwise ConfigError is raised.
+    """
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
     folder = find_folder(settings)
@@ -45,5 +48,5 @@ def run_opened(
 
 
 def find_override(args: argparse.Namespace) -> Actor | None:
-    """Who overrides what is immutable, if `--override` was given."""
+    """Return the actor that overrides immutable tags if `--override` is given, else None."""
     return Actor(OPERATOR.name) if args.override else None

@@ -1,4 +1,4 @@
-"""What commands print: for people, or JSON with `--json`."""
+"""Output of commands, as text or, with `--json`, as JSON."""
 
 import asyncio
 import contextlib
@@ -16,12 +16,13 @@ logger = logging.getLogger("moorage")
 
 _BAR = 30
 _EVERY = 0.2
-"""Seconds between two looks at how far work is."""
+"""Interval between two updates of a progress bar, in seconds."""
 
 
 class ReaderGoneError(Exception):
-    """Nobody reads what the command prints any more. Not an OSError: the pipes and sockets of the
-    registry itself break with those, which is worth a word.
+    """The reader of standard output has closed it.
+
+    Not an OSError, because broken pipes and sockets of the registry itself must be reported.
     """
 
 
@@ -33,7 +34,7 @@ def write(text: str) -> None:
 
 
 def flush() -> None:
-    """Write out what was printed."""
+    """Flush standard output. Raises ReaderGoneError if the reader has closed it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError as error:
@@ -41,7 +42,7 @@ def flush() -> None:
 
 
 def leave() -> None:
-    """Drop what nobody reads, which Python would try once more to write at its end."""
+    """Discard the unread output, which Python would try to write again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -52,7 +53,7 @@ def write_json(value: Any) -> None:
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; nothing but the header where there are no rows."""
+    """Write a table with a header, each column as wide as its widest cell."""
     cells = [list(header), *([_readable(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     for row in cells:
@@ -61,24 +62,24 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def write_row(cells: Sequence[object]) -> None:
-    """A row by itself, where nobody knows yet how wide those are that follow."""
+    """Write one row without alignment, for rows that arrive one by one."""
     write("  ".join(_readable(str(cell)) for cell in cells).rstrip())
 
 
 def _readable(text: str) -> str:
-    """Escape what would move the cursor: some of it was written by others."""
+    """Escape control characters, because some of the text comes from other users."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _printable(text: str) -> str:
-    """As `_readable`, of text that has lines."""
+    """Escape control characters in each line of the text."""
     return "\n".join(map(_readable, text.split("\n")))
 
 
 def show(value: Any, text: str, *, as_json: bool) -> None:
-    """Write what came out: the value as JSON, or the text for people."""
+    """Write the result of a command: the value as JSON, or the text for people."""
     if as_json:
         write_json(value)
     else:
@@ -91,13 +92,13 @@ def count(number: int, noun: str) -> str:
 
 
 def hint(text: str) -> None:
-    """Say something beside the result, where it is in nobody's way."""
+    """Write a hint to standard error, separate from the result."""
     sys.stderr.write(_printable(text) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far long work is, of `total` in all."""
+    """Progress of a long operation: `done` of `total`, and a text."""
 
     done: int
     total: int
@@ -105,7 +106,7 @@ class Progress:
 
 
 def show_progress(done: int, total: int, text: str) -> None:
-    """Draw how far long work is over the line before, where a person looks on."""
+    """Redraw the progress bar on standard error if it is a terminal."""
     if sys.stderr.isatty():
         share = min(1.0, done / total) if total else 1.0
         bar = "#" * round(share * _BAR)
@@ -114,14 +115,14 @@ def show_progress(done: int, total: int, text: str) -> None:
 
 
 def end_progress() -> None:
-    """Leave the line of the bar."""
+    """End the line of the progress bar."""
     if sys.stderr.isatty():
         sys.stderr.write("\n")
 
 
 @contextlib.asynccontextmanager
 async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
-    """Show meanwhile how far the work is, every now and then."""
+    """Show the progress that `look` returns, at intervals, while the block runs."""
 
     async def show() -> None:
         while True:
@@ -138,7 +139,7 @@ async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
 
 
 def complain(message: str) -> None:
-    """Write an error for people, or as a record where every line must be JSON."""
+    """Write an error message to standard error, as a log record if every line must be JSON."""
     if logs.is_json_only():
         logger.error("%s", message)
     else:

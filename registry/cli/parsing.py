@@ -1,4 +1,4 @@
-"""How commands are declared: nouns, and below each its verbs."""
+"""Helpers that declare commands as nouns with verbs, and parse option values."""
 
 import argparse
 from collections.abc import Callable
@@ -13,7 +13,10 @@ Value = TypeVar("Value")
 
 
 def read_option(text: str, option: str, parse: Callable[[str], Value]) -> Value:
-    """The value of an option; ConfigError names it where `parse` raises ValueError."""
+    """Parse the value of an option.
+
+    Raises ConfigError, which names the option, if `parse` raises ValueError.
+    """
     try:
         return parse(text)
     except ValueError as error:
@@ -21,7 +24,7 @@ def read_option(text: str, option: str, parse: Callable[[str], Value]) -> Value:
 
 
 def read_count(text: str, option: str) -> int:
-    """A whole number above zero; ConfigError."""
+    """Parse a whole number above zero. Raises ConfigError for any other text."""
     count = read_option(text, option, int)
     if count < 1:
         raise ConfigError(f"{option} is a whole number above zero")

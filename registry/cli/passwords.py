@@ -1,5 +1,6 @@
-"""Passwords as they reach a command: typed on a terminal, or on a line of standard input. Never as
-arguments, which others on the machine can read.
+"""Passwords for commands, typed on a terminal or read from a line of standard input.
+
+A password is never an argument, because other accounts of the machine can read arguments.
 """
 
 import getpass
@@ -9,7 +10,10 @@ from registry.errors import InputInvalidError
 
 
 def read_line() -> str:
-    """The password on the first line of standard input; InputInvalidError for none."""
+    """Read a password from the first line of standard input.
+
+    Raises InputInvalidError if there is none.
+    """
     try:
         password = sys.stdin.readline().rstrip("\r\n")
         password.encode()
@@ -21,14 +25,20 @@ def read_line() -> str:
 
 
 def ask(prompt: str, otherwise: str) -> str:
-    """The password that is typed; InputInvalidError, with what else to do, without a terminal."""
+    """Ask for a password on the terminal.
+
+    Raises InputInvalidError, with the alternative `otherwise`, if there is no terminal.
+    """
     if not sys.stdin.isatty():
         raise InputInvalidError(f"there is no terminal to type a password on; {otherwise}")
     return getpass.getpass(f"{prompt}: ")
 
 
 def read_new(name: str, *, from_stdin: bool) -> str:
-    """A new password for a user, typed twice; InputInvalidError."""
+    """Read a new password for a user, typed twice or from standard input.
+
+    Raises InputInvalidError if there is no password or the two differ.
+    """
     if from_stdin:
         return read_line()
     password = ask(f"New password of {name}", "use --password-stdin")

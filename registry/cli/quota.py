@@ -1,4 +1,4 @@
-"""`moorage quota`: how many bytes the repositories of a pattern may have."""
+"""`moorage quota`: limits on the bytes in the repositories of a pattern."""
 
 import argparse
 from typing import Any

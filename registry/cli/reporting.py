@@ -1,4 +1,4 @@
-"""How an error that ends a process is reported."""
+"""Reporting of errors that end a process."""
 
 import logging
 
@@ -10,11 +10,11 @@ from storage.errors import StoreError
 logger = logging.getLogger(__name__)
 
 EXPECTED = (RegistryError, StoreError, DigestInvalidError)
-"""Errors whose message says what is wrong; all others are bugs and need their traceback."""
+"""Errors with a message for users. All other errors are bugs and need their traceback."""
 
 
 def report(error: Exception) -> None:
-    """Write one line for an expected error, and a traceback for all else."""
+    """Write one line for an expected error, and a traceback for any other error."""
     if isinstance(error, EXPECTED):
         complain(describe(error))
     else:
@@ -22,6 +22,6 @@ def report(error: Exception) -> None:
 
 
 def describe(error: Exception) -> str:
-    """Return the message of an expected error, with what another server said."""
+    """Return the message of an expected error, with the error text of another server."""
     reason = getattr(error, "reason", "")
     return f"{error}: {reason}" if reason else str(error)

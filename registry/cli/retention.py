@@ -1,4 +1,4 @@
-"""`moorage retention`: dropping tags and manifests by rules."""
+"""`moorage retention`: rules that drop tags and manifests."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from registry.cli.parsing import read_count
 from registry.units import format_size
 
 _REPOSITORIES = 100
-"""Plans that are asked for at once."""
+"""Number of plans in one request."""
 
 
 def set_rules(args: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def _drops(rules: Any) -> bool:
 
 
 def _explain_state(rules: Any) -> str:
-    """When the rules drop something, and how to change that."""
+    """Return a text that says when the rules take effect and how to change that."""
     pattern = rules["pattern"]
     if not rules["enabled"]:
         return (
@@ -121,7 +121,7 @@ def remove(args: argparse.Namespace) -> int:
 
 
 def plan(args: argparse.Namespace) -> int:
-    """Written page by page: a plan may be longer than what should be in memory."""
+    """Print the plans page by page, because they may not fit in memory."""
 
     async def work(desk: admin.Desk) -> None:
         total = {"tags": 0, "manifests": 0, "bytes": 0}

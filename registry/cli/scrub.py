@@ -1,4 +1,4 @@
-"""`moorage scrub`: stored bytes are read again and compared with their digests."""
+"""`moorage scrub`: verify the stored blobs against their digests."""
 
 import argparse
 import asyncio
@@ -20,13 +20,14 @@ from registry.services.unreadable import Unreadable
 from registry.units import format_size, parse_size
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks at a pass that a server is at."""
+"""Interval between two polls of a pass, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known when all is done: the last pass, and of damaged blobs and of manifests that
-    cannot be read as many as are shown.
+    """Result of a scrub: the last pass, and the damaged blobs and unreadable manifests to show.
+
+    The counts cover all of them; the lists are limited.
     """
 
     row: ScrubRow | None
@@ -58,7 +59,7 @@ def status(args: argparse.Namespace) -> int:
 
 
 async def _finish(opened: Opened, *, restart: bool, rate: int | None) -> None:
-    """Bring a pass to its end; while a server is at it, see it do that."""
+    """Run a pass to its end, or follow it if a server is already running it."""
     scrub = opened.registry.scrub
     await scrub.begin(restart=restart)
     job = Job(SCRUB, _LOOK_EVERY, scrub.is_running, partial(scrub.run, rate))

@@ -31,12 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 def serve(args: argparse.Namespace) -> int:
-    # A terminal or session that ends, or a habit of other daemons, must not cut uploads.
+    # Uploads must survive the end of the terminal, and a SIGHUP that is meant to reload settings.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     options = {"http.listen": args.listen, "http.workers": args.workers}
     settings = start_logging(args, {k: v for k, v in options.items() if v is not None})
     checks.require_files(settings)
-    if db.is_embedded(settings):  # before anything is created
+    if db.is_embedded(settings):  # check this before creating anything
         require_safe_listen(settings, lambda: db.has_users(settings))
     if is_readable(settings):
         listen = settings.http.listen
@@ -61,14 +61,14 @@ def serve(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Sockets:
-    """Where a server listens."""
+    """Listening sockets of a server."""
 
     public: list[socket.socket]
     ops: list[socket.socket]
-    """For health checks and metrics."""
+    """Sockets for health checks and metrics."""
 
     def close(self) -> None:
-        # While the parent has them open, the kernel takes connections that nobody will answer.
+        # While the parent keeps them open, the kernel accepts connections that nobody answers.
         for bound in (*self.public, *self.ops):
             bound.close()
 
@@ -97,7 +97,7 @@ def _serve(
 
 
 class _OpenModeCheck:
-    """Warns once that nobody signs in although there are users, when the database can tell."""
+    """Warning, logged once the database answers, that there are users but nobody signs in."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -116,11 +116,11 @@ class _OpenModeCheck:
 
 
 def _try_start(settings: Settings, folder: DataFolder, open_mode: _OpenModeCheck) -> None:
-    """Open the registry once and close it, so that what keeps it from starting is said first.
+    """Open and close the registry once, so that errors are reported before the workers start.
 
-    A database or store that does not answer is only logged: the workers wait for it.
+    A database or store that does not answer is only logged, because the workers wait for it.
     """
-    from registry.app import rehearse  # noqa: PLC0415 - after the metrics were shared
+    from registry.app import rehearse  # noqa: PLC0415 - after `_share_metrics`
     from registry.services.startup import Startup  # noqa: PLC0415
 
     async def attempt() -> None:
@@ -132,14 +132,14 @@ def _try_start(settings: Settings, folder: DataFolder, open_mode: _OpenModeCheck
 
 
 def _share_metrics(data: Path) -> None:
-    """Let the workers count in files, so that whichever is asked can add all of them up."""
+    """Let the workers write metrics to files, so that any of them can report the sums."""
     for left in data.glob("metrics-*"):
         if not Path("/proc", left.name.removeprefix("metrics-")).exists():
             shutil.rmtree(left)
     owner = os.getpid()
     folder = data / f"metrics-{owner}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    # prometheus_client takes this from the environment alone, when it is imported.
+    # prometheus_client reads this from the environment when it is imported.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # noqa: TID251
 
     def remove() -> None:
@@ -160,7 +160,7 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
     output.write(f"Data lies in {settings.data.resolve()}")
     named = urlsplit(settings.http.external_url)
     if named.path:
-        # No reference of an image can say where it is: clients put /v2/ first.
+        # An image reference cannot contain this path, because clients put /v2/ first.
         output.write(f"Clients reach it at {settings.http.external_url}")
         output.flush()
         return
@@ -169,11 +169,11 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
     output.write("To push an image:")
     output.write(f"  docker tag IMAGE {host}/IMAGE")
     output.write(f"  docker push {host}/IMAGE")
-    output.flush()  # a pipe or file gets it only at the end otherwise
+    output.flush()  # otherwise a pipe or file gets the text only at the end
 
 
 def _find_limits(settings: Settings) -> ServerLimits:
-    """The limits of a process, with no more connections than its descriptors allow."""
+    """Return the limits of a process, with no more connections than its descriptors allow."""
     wanted, descriptors = settings.limits.connections, raise_limit()
     fitting = fit_connections(descriptors)
     if fitting < wanted:
@@ -184,7 +184,7 @@ def _find_limits(settings: Settings) -> ServerLimits:
             wanted,
             descriptors,
         )
-    # A proxy in front may take the path of external_url off, or hand it on.
+    # A proxy may strip the path of external_url or forward it.
     prefix = urlsplit(settings.http.external_url).path.encode()
     return ServerLimits(
         connections=min(wanted, fitting),
@@ -202,8 +202,8 @@ def _work(
     folder: DataFolder,
     open_mode: _OpenModeCheck,
 ) -> int:
-    """Serve until told to stop; the exit status."""
-    # After the metrics were shared.
+    """Serve until a signal stops the process, and return the exit status."""
+    # Imported only after `_share_metrics` has set the environment.
     from registry.app import StartRules, asgi, compose, ops_asgi  # noqa: PLC0415
     from registry.server.server import Server  # noqa: PLC0415
 
@@ -215,7 +215,7 @@ def _work(
         health.draining = True
 
     def prepare() -> None:
-        if not db.is_embedded(settings):  # that one is ready since before the fork
+        if not db.is_embedded(settings):  # an embedded database was prepared before the fork
             db.prepare(settings, folder)
             open_mode.warn()
 
@@ -235,7 +235,7 @@ def _work(
         ops_app=ops_asgi(settings, opened),
         ops_sockets=sockets.ops,
     )
-    # uvicorn raises the signal once more when it is done; by then it has been obeyed.
+    # uvicorn raises the signal again at its end, when the server has already stopped.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run(sockets.public)

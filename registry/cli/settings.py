@@ -1,4 +1,4 @@
-"""The settings that a command's options name."""
+"""Settings of a command, loaded according to its options."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from registry.folder import DataFolder
 
 
 def load_settings(args: argparse.Namespace, overrides: dict[str, str] | None = None) -> Settings:
-    """The settings that the options name; ConfigError."""
+    """Load the settings according to the options. Raises ConfigError if they are invalid."""
     return load(
         config=Path(args.config) if args.config else None,
         data=Path(args.data) if args.data else None,
@@ -20,7 +20,10 @@ def load_settings(args: argparse.Namespace, overrides: dict[str, str] | None = N
 def start_logging(
     args: argparse.Namespace, overrides: dict[str, str] | None = None, *, access: bool = True
 ) -> Settings:
-    """Return the settings of a service, and log as they say: also what is wrong with them."""
+    """Load the settings of a service and configure logging.
+
+    Errors in the settings are logged in the configured format too.
+    """
     early = find_log_format(
         config=Path(args.config) if args.config else None,
         data=Path(args.data) if args.data else None,
@@ -34,7 +37,7 @@ def start_logging(
 
 
 def find_folder(settings: Settings) -> DataFolder:
-    """Return the data folder, which may contain what the settings name before it is used."""
+    """Return the data folder. It may contain the files that the settings name before first use."""
     url = settings.database_url
     places = [
         *settings.list_files().values(),

@@ -1,4 +1,4 @@
-"""`moorage storage`: the stores of blobs."""
+"""`moorage storage`: the blob stores."""
 
 import argparse
 from dataclasses import asdict

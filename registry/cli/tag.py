@@ -17,7 +17,7 @@ _PAGE = 1000
 
 
 def split_reference(text: str) -> tuple[RepositoryName, Reference]:
-    """Read `REPOSITORY:TAG` or `REPOSITORY@DIGEST`; errors of their parts."""
+    """Parse `REPOSITORY:TAG` or `REPOSITORY@DIGEST`. Raises the errors of the parts."""
     name, at, digest = text.partition("@")
     if at:
         return RepositoryName.parse(name), Digest.parse(digest)
@@ -25,7 +25,7 @@ def split_reference(text: str) -> tuple[RepositoryName, Reference]:
 
 
 def split_tag(text: str) -> tuple[RepositoryName, Tag]:
-    """Read `REPOSITORY:TAG`; errors of its parts."""
+    """Parse `REPOSITORY:TAG`. Raises the errors of the parts."""
     name, colon, tag = text.rpartition(":")
     if not colon:
         raise TagInvalidError(f"{text!r} must be REPOSITORY:TAG")

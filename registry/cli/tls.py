@@ -1,4 +1,4 @@
-"""TLS: the certificate comes from files, and again from them when they change."""
+"""TLS certificates from files, reloaded when the files change."""
 
 import asyncio
 import logging
@@ -13,12 +13,12 @@ from registry.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 PAUSE = 1.0
-"""Seconds between two looks at the files."""
+"""Interval between two checks of the files, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files; with `client_ca`, clients must show a certificate of an authority in it."""
+    """PEM files. With `client_ca`, clients must present a certificate of an authority in it."""
 
     certificate: Path
     key: Path
@@ -26,41 +26,41 @@ class TlsFiles:
 
     @property
     def paths(self) -> list[Path]:
-        """All there are."""
+        """Paths of all files."""
         return [path for path in (self.certificate, self.key, self.client_ca) if path]
 
 
 class TlsContext(ssl.SSLContext):
-    """Begins each connection with what the files said when they were last good."""
+    """TLS context that starts each connection with the last valid content of the files."""
 
     def __new__(cls, files: TlsFiles) -> Self:
         del files
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
     def __init__(self, files: TlsFiles) -> None:
-        """ConfigError if the files cannot be used."""
+        """Load the files. Raises ConfigError if they cannot be used."""
         self._files = files
         self._seen = _identify(files)
         self._current = _load(files)
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
-        """What a transport calls when it takes a connection."""
-        # Unlike a callback for the server's name, which changes the certificate alone, this also
-        # leaves no way to resume a session that former authorities let in.
+        """Return the TLS object of a new connection. Called by the transport."""
+        # A callback for the server name could change only the certificate. A new context also
+        # prevents the resumption of sessions that removed authorities had admitted.
         return self._current.wrap_bio(*args, **options)
 
     async def watch(self) -> NoReturn:
-        """Look at the files for ever."""
+        """Check the files for changes forever."""
         while True:
             await asyncio.to_thread(self.refresh)
             await asyncio.sleep(PAUSE)
 
     def refresh(self) -> None:
-        """Take changed files, or keep what there is and log why."""
+        """Load changed files. If they are invalid, keep the current ones and log the error."""
         found = _identify(self._files)
         if found == self._seen:
             return
-        self._seen = found  # from before they are read: a change meanwhile is seen next time
+        self._seen = found  # taken before the files are read, so that no later change is missed
         try:
             self._current = _load(self._files)
         except ConfigError as error:
@@ -70,7 +70,10 @@ class TlsContext(ssl.SSLContext):
 
 
 def load_tls(settings: Settings) -> TlsContext | None:
-    """Return the certificate to serve with, None if there is to be none; ConfigError."""
+    """Return the TLS context of the server, or None without TLS.
+
+    Raises ConfigError if the files cannot be used.
+    """
     http, data = settings.http, settings.data
     if not http.tls_cert:
         return None
@@ -79,7 +82,7 @@ def load_tls(settings: Settings) -> TlsContext | None:
 
 
 def _identify(files: TlsFiles) -> list[tuple[int, ...]]:
-    """What differs when a file was written, replaced or removed."""
+    """Return values that change when a file is written, replaced or removed."""
     found: list[tuple[int, ...]] = []
     for path in files.paths:
         try:
@@ -92,14 +95,14 @@ def _identify(files: TlsFiles) -> list[tuple[int, ...]]:
 
 
 def _load(files: TlsFiles) -> ssl.SSLContext:
-    """A context of the files; ConfigError."""
+    """Return a TLS context with the files. Raises ConfigError if they cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION  # the default since OpenSSL 3 alone
+    context.options |= ssl.OP_NO_RENEGOTIATION  # the default only since OpenSSL 3
     try:
         for path in files.paths:
-            path.read_bytes()  # only here does an error say which file it is
-        # Without a password given, OpenSSL would ask the terminal for that of an encrypted key.
+            path.read_bytes()  # errors of the ssl module do not name the file
+        # Without a password, OpenSSL would ask for the one of an encrypted key on the terminal.
         context.load_cert_chain(files.certificate, files.key, password="")
         if files.client_ca:
             context.load_verify_locations(files.client_ca)

@@ -21,7 +21,7 @@ def add(args: argparse.Namespace) -> int:
 
 
 def _read_scope(text: str) -> dict[str, Any]:
-    """Read `PATTERN:ACTIONS`; InputInvalidError."""
+    """Parse `PATTERN:ACTIONS`. Raises InputInvalidError if the text is invalid."""
     pattern, colon, actions = text.rpartition(":")
     if not colon:
         raise InputInvalidError(f"{text!r} is not PATTERN:ACTIONS, such as 'team/**:pull,push'")

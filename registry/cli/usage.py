@@ -1,4 +1,4 @@
-"""`moorage usage`: who has how many bytes, and what deleting would free."""
+"""`moorage usage`: bytes in use, and bytes that a deletion would free."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from registry.services.usage import Freed, Report, Share
 from registry.units import round_size
 
 _MOST = 100_000
-"""Lines of a table."""
+"""Maximum number of rows of a table."""
 
 
 def show(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`moorage worker`: run the jobs apart from `serve`."""
+"""`moorage worker`: run the background jobs in a process of their own."""
 
 import argparse
 import asyncio
@@ -34,7 +34,7 @@ def work(args: argparse.Namespace) -> int:
 
 
 def _check(folder: Path) -> int:
-    """Say whether the worker of the folder is healthy; the exit status is the answer."""
+    """Print whether the worker of the data folder is healthy, and return it as exit status."""
     problem = heartbeat.find_problem(folder)
     if problem:
         output.complain(problem)
@@ -44,7 +44,7 @@ def _check(folder: Path) -> int:
 
 
 async def _run(settings: Settings) -> None:
-    """Run the jobs until told to stop."""
+    """Run the jobs until a signal stops the process."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -63,7 +63,7 @@ async def _run(settings: Settings) -> None:
 
 
 async def _open(settings: Settings, opened: Opened, stop: asyncio.Event) -> bool:
-    """Wait for the database and the stores; return false if told to stop before they are there."""
+    """Wait for the database and the stores. Return False if `stop` is set before they answer."""
 
     async def attempt() -> None:
         await asyncio.to_thread(db.require_reachable, settings)

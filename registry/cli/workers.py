@@ -1,4 +1,4 @@
-"""Worker processes: forked, watched, replaced when they die, gone when their parent is."""
+"""Worker processes, which are restarted when they die and end when their parent ends."""
 
 import ctypes
 import os
@@ -15,17 +15,19 @@ from registry.cli.reporting import report
 
 _PR_SET_PDEATHSIG = 1
 _RESTART_PAUSE = 1.0
-"""Seconds a worker must have lived for its successor to start at once."""
+"""Delay in seconds before a worker that lived for a shorter time is replaced."""
 
 
 class Supervisor:
-    """The parent of `count` workers that each run `work` and end with its result."""
+    """Parent of `count` workers. Each worker runs `work` and exits with its result."""
 
     def __init__(
         self, count: int, work: Callable[[], int], *, drain: float, at_stop: Callable[[], None]
     ) -> None:
-        """`drain`: seconds that workers may take to end after SIGTERM, before SIGKILL. `at_stop`
-        is called once in the parent when it is told to end.
+        """Create a supervisor without workers.
+
+        `drain` is the time in seconds that workers have to finish their requests. Workers get
+        SIGKILL 5 seconds after that. `at_stop` is called once in the parent when it stops.
         """
         self._count = count
         self._work = work
@@ -36,7 +38,7 @@ class Supervisor:
         self._status = 0
 
     def run(self) -> int:
-        """Start the workers and stay until all have ended; the exit status."""
+        """Start the workers, wait until all have ended, and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGALRM, lambda *_: self._signal(signal.SIGKILL))
@@ -68,13 +70,13 @@ class Supervisor:
             return
         code = STARTUP_FAILURE
         try:
-            # A worker that outlived its parent would hold the port.
+            # A worker that outlives its parent would keep the port open.
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
             if os.getppid() == parent:
                 code = self._work()
-        except Exception as error:  # noqa: BLE001 - the process ends here, and says why
+        except Exception as error:  # noqa: BLE001 - the process reports the error and ends
             report(error)
         finally:
             sys.stdout.flush()
