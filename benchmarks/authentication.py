@@ -1,6 +1,7 @@
-"""What signing in costs: GETs of one manifest, open, with a token and with Basic, in turns.
+"""Measure the cost of authentication: GET one manifest anonymously, with a token and with Basic.
 
-CPU seconds of the server for each 1,000 requests. Each process of the three serves its own data.
+Prints the CPU time of the server per request. Three servers, each with its own data, are measured
+in turns.
 """
 
 import argparse
@@ -71,7 +72,7 @@ async def find_token(side: Side) -> str:
 
 
 async def pull(side: Side, headers: dict[str, str]) -> float:
-    """CPU milliseconds a request."""
+    """Return the CPU time of the server per request, in milliseconds."""
 
     async def client() -> None:
         for _ in range(REQUESTS // AT_ONCE):

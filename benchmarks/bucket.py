@@ -1,5 +1,6 @@
-"""A blob through the registry into a bucket and back, with and without redirects, against boto3
-alone with the same bytes.
+"""Compare push and pull of a blob in a bucket through the registry with boto3 alone.
+
+Pulls are measured with and without redirects.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def pieces(data: bytes) -> Iterator[bytes]:
 
 
 def push(http: httpx.Client, data: bytes) -> str:
-    """As Docker does it: a session, one chunk of unknown length, the digest."""
+    """Push a blob as Docker does: open a session, send one chunk of unknown length, commit."""
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     answer = http.post("/v2/bench/blobs/uploads/")
     answer = http.patch(answer.headers["Location"], content=pieces(data))
@@ -53,7 +54,7 @@ def measure(work: Callable[[], object]) -> float:
 
 
 class Peak:
-    """The most memory that the server had."""
+    """Peak memory of the server."""
 
     def __init__(self, server: Server) -> None:
         self.idle = self.most = resident(server)
@@ -72,7 +73,7 @@ class Peak:
 
 
 def compare(bucket: Bucket, server: Server, redirecting: Server, size: int, runs: int) -> None:
-    """Both servers share their data."""
+    """Measure and print all cases for blobs of one size. Both servers share their data."""
     times: dict[str, list[float]] = {}
     peak = Peak(server)
     config = TransferConfig(multipart_chunksize=16 * MIB, max_concurrency=4)

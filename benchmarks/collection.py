@@ -1,8 +1,9 @@
-"""Garbage collection beside Debian's docker-registry: the same images pushed to both, half deleted.
+"""Compare garbage collection with Debian's docker-registry, after deleting half of the images.
 
-Distribution has to be stopped while `garbage-collect` runs (its documentation says why); Moorage
-collects while it serves. Printed: how long collection took and its CPU seconds, for how long the
-registry was away, how many pulls were served meanwhile, and the bytes on disk before and after.
+The same images are pushed to both. Distribution must be stopped while `garbage-collect` runs (its
+documentation says why). Moorage collects while it serves. The benchmark prints the duration and CPU
+seconds of the collection, the downtime of the registry, the number of pulls that were served during
+the collection, and the bytes on disk before and after.
 """
 
 import argparse
@@ -44,7 +45,7 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 @dataclass
 class Side:
-    """One of the two: how to start it, and what it did."""
+    """One of the two registries, with its command and its process."""
 
     name: str
     folder: Path
@@ -84,7 +85,7 @@ class Side:
             self.stop()
 
     def count_blobs(self) -> tuple[int, int]:
-        """Files of blobs and manifests on the disk, and their bytes."""
+        """Return the number of files of blobs and manifests on disk, and their total bytes."""
         sizes = [
             path.stat().st_size for path in self.folder.glob("**/blobs/**/*") if path.is_file()
         ]
@@ -92,7 +93,7 @@ class Side:
 
 
 class Client:
-    """A connection that stays open."""
+    """HTTP client with a persistent connection."""
 
     def __init__(self, port: int) -> None:
         self._http = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -100,7 +101,7 @@ class Client:
     def ask(
         self, method: str, path: str, body: bytes | None = None, kind: str = ""
     ) -> tuple[int, str, bytes]:
-        """Status, location and body."""
+        """Send a request and return the status, the Location header and the body."""
         headers = {"Accept": OCI, **({"Content-Type": kind} if kind else {})}
         self._http.request(method, path, body, headers)
         answer = self._http.getresponse()
@@ -119,7 +120,7 @@ class Client:
         return {"mediaType": LAYER, "digest": digest, "size": len(data)}
 
     def push_image(self, repository: str, number: int) -> str:
-        """A config and a layer of its own, which nothing else has; its digest."""
+        """Push an image with a unique config and layer, and return its digest."""
         parts = [f"{part} of {number} ".encode() * 20 for part in ("config", "layer")]
         config, layer = (self.push_blob(repository, data) for data in parts)
         manifest = {"schemaVersion": 2, "mediaType": OCI, "config": config, "layers": [layer]}
@@ -135,13 +136,13 @@ def repository_of(number: int) -> str:
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
-    """Run `work` with 0, 1, 2, ... at once; what one of them raises is raised."""
+    """Call `work` with 0, 1, 2, ... in parallel threads. Raises the error of any of them."""
     with ThreadPoolExecutor(count) as threads:
         list(threads.map(work, range(count)))
 
 
 def fill(side: Side, images: int) -> list[str]:
-    """Push them all; their digests."""
+    """Push all images and return their digests."""
     digests = [""] * images
 
     def push(first: int) -> None:
@@ -154,7 +155,7 @@ def fill(side: Side, images: int) -> list[str]:
 
 
 def delete_half(side: Side, digests: list[str]) -> None:
-    """Every second one, by digest: neither registry keeps anything of it then."""
+    """Delete every second image by digest, so that neither registry keeps any of its content."""
 
     def delete(first: int) -> None:
         client = Client(side.port)
@@ -167,7 +168,7 @@ def delete_half(side: Side, digests: list[str]) -> None:
 
 
 class Pulls:
-    """Clients that pull what was kept, all the time."""
+    """Clients that continuously pull the images that were not deleted."""
 
     def __init__(self, side: Side, digests: list[str]) -> None:
         self.served = 0
@@ -208,8 +209,10 @@ class Pulls:
 
 @dataclass(frozen=True)
 class Run:
-    """How long a collection took, its CPU seconds, the memory that its process had at the most in
-    MiB, what it said last, and for how many seconds the registry was away.
+    """Result of a collection.
+
+    `took` is the duration, `cpu` the CPU time and `away` the downtime of the registry, in seconds.
+    `memory` is the peak memory of the process in MiB, `said` the last line on standard error.
     """
 
     took: float
@@ -220,7 +223,7 @@ class Run:
 
 
 def run_measured(command: list[str], environ: dict[str, str]) -> Run:
-    """Run a command."""
+    """Run a command and measure its duration, CPU time and peak memory."""
     begun = time.monotonic()
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -247,12 +250,13 @@ def run_measured(command: list[str], environ: dict[str, str]) -> Run:
 
 
 def read_memory(pid: int) -> int:
-    """The most memory that the process has had so far, in KiB; `wait4` tells that of its parent,
-    where that had more when it made it.
+    """Return the peak memory of the process so far, in KiB.
+
+    `wait4` cannot be used: it returns the memory of the parent if that was larger at the fork.
     """
     status = Path(f"/proc/{pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) if found else 0  # it has just ended
+    return int(found[1]) if found else 0  # the process has just ended
 
 
 def collect_distribution(side: Side) -> Run:
@@ -266,12 +270,12 @@ def collect_distribution(side: Side) -> Run:
 
 
 def collect_moorage(side: Side) -> Run:
-    """`gc run` is a process of its own, and the server is never away."""
+    """Run `gc run` as a separate process while the server keeps running."""
     return run_measured([*MOORAGE, "gc", "run", "--data", str(side.folder)], side.environ)
 
 
 def sides_in(folder: Path) -> list[Side]:
-    """Both of them, with their data in the folder."""
+    """Return both registries, with their data in the folder."""
     config = folder / "distribution.yml"
     theirs, ours = folder / "distribution", folder / "moorage"
     ports = free_port(), free_port()
@@ -285,7 +289,7 @@ def sides_in(folder: Path) -> list[Side]:
             ours,
             ports[1],
             [*MOORAGE, "serve", "--data", str(ours), "--listen", listen],
-            # It does not collect by itself now, so that all is measured that `gc run` is asked for.
+            # The window prevents collection by the server, so that `gc run` does all the work.
             {
                 "MOORAGE_GC__GRACE": "1s",
                 "MOORAGE_GC__WINDOW": "-".join(time.strftime("%H:%M", at) for at in later),
@@ -296,7 +300,7 @@ def sides_in(folder: Path) -> list[Side]:
 
 
 def fill_once(side: Side, images: int) -> list[str]:
-    """Push the images, or find that they have been; their digests."""
+    """Push the images unless they were pushed before, and return their digests."""
     filled = side.folder.with_suffix(f".{images}.json")
     if filled.exists():
         return list(json.loads(filled.read_text()))
@@ -310,19 +314,19 @@ def fill_once(side: Side, images: int) -> list[str]:
 
 
 def measure(side: Side, digests: list[str]) -> None:
-    """Delete half of the images, and collect them while the others are pulled."""
+    """Delete half of the images, and collect their content while the others are pulled."""
     with side.running():
         begun = time.monotonic()
         delete_half(side, digests)
         print(f"{side.name}: half deleted in {time.monotonic() - begun:.0f} s")
-        time.sleep(3)  # a grace
+        time.sleep(3)  # longer than the grace period
         before = side.count_blobs()
         pulls = Pulls(side, digests)
         with pulls.running():
             collect = collect_distribution if side.name == "Distribution" else collect_moorage
             run = collect(side)
         served = pulls.served
-        time.sleep(5)  # removed keys go in rounds
+        time.sleep(5)  # the keys of removed blobs are deleted in several rounds
         after = side.count_blobs()
     print(
         f"  collected in {run.took:.1f} s ({run.cpu:.1f} CPU s, {run.memory} MiB), away "
@@ -334,7 +338,7 @@ def measure(side: Side, digests: list[str]) -> None:
 
 
 def compare(folder: Path, images: int, names: list[str]) -> None:
-    """Fill the folder, unless it is; measure on a copy."""
+    """Fill the folder unless it was filled before, and measure on a copy of it."""
     for number, filled in enumerate(sides_in(folder)):
         if filled.name.lower() not in names:
             continue

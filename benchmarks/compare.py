@@ -1,4 +1,4 @@
-"""Two registries side by side: the same work in turns, medians, ratios and CPU seconds."""
+"""Compare two registries: run the same work in turns and print medians, ratios and CPU seconds."""
 
 import argparse
 import asyncio
@@ -13,7 +13,7 @@ import httpx
 
 MIB = 1 << 20
 TICKS = 100
-"""Clock ticks a second in /proc/PID/stat."""
+"""Clock ticks per second in /proc/PID/stat."""
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 
@@ -28,7 +28,7 @@ class Side:
         self.http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=300)
 
     def cpu(self) -> float:
-        """CPU seconds of the processes that listen on the port."""
+        """Return the CPU seconds of the processes that listen on the port."""
         return sum(_cpu_of(pid) for pid in _listeners(self.port))
 
 
@@ -43,7 +43,7 @@ def _listeners(port: int) -> set[int]:
             if any(str(fd.readlink()) in inodes for fd in (process / "fd").iterdir()):
                 pids.add(int(process.name))
         except OSError:
-            continue  # it has ended
+            continue  # the process has ended
     return pids
 
 
@@ -74,7 +74,7 @@ async def pull_large(side: Side, run: str) -> None:
 
 
 async def push_small(side: Side, run: str) -> None:
-    """100 images of three small blobs by 8 clients."""
+    """Push 100 images of three small blobs with 8 clients."""
 
     async def client(number: int) -> None:
         for image in range(100 // 8):
@@ -96,7 +96,7 @@ async def push_small(side: Side, run: str) -> None:
 
 
 async def pull_manifests(side: Side, run: str) -> None:
-    """2,000 manifests by tag from 8 clients."""
+    """Pull 2,000 manifests by tag with 8 clients."""
     del run
 
     async def client(number: int) -> None:

@@ -23,7 +23,7 @@ LOGGERS = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let captured text cross from an xdist worker, also where a test logs what UTF-8 cannot."""
+    """Escape captured text that UTF-8 cannot encode, so that an xdist worker can send it."""
     report = yield
     report.sections[:] = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
@@ -33,7 +33,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def _loggers_as_they_were() -> Iterator[None]:
-    """Commands that run in this process set logging up for a process of their own."""
+    """Restore the loggers after a test, because commands in this process reconfigure logging."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [
         (each, each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers
@@ -61,7 +61,7 @@ def postgres() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file that has the schema already: to make one takes longer than most tests."""
+    """Return a SQLite file with the schema. Creating one takes longer than most tests."""
     path = tmp_path_factory.mktemp("sqlite") / "moorage.db"
     migrate.upgrade(f"sqlite:///{path}")
     return path
@@ -69,7 +69,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty registry's database, on each database there is."""
+    """Return the URL of the database of an empty registry, for each supported database."""
     if request.param == "sqlite":
         template: Path = request.getfixturevalue("sqlite_template")
         shutil.copyfile(template, tmp_path / "moorage.db")
@@ -90,7 +90,10 @@ async def database(database_url: str, anyio_backend: str) -> AsyncIterator[Datab
 
 @pytest.fixture
 async def replicas(database_url: str, anyio_backend: str) -> AsyncIterator[list[Database]]:
-    """Two processes' worth of one database: on PostgreSQL six transactions run at once."""
+    """Return two connections to one database, as two processes have them.
+
+    On PostgreSQL, they can run six transactions at once.
+    """
     del anyio_backend
     opened = [Database(database_url), Database(database_url)]
     yield opened
@@ -104,7 +107,7 @@ def seaweed() -> Iterator[Seaweed]:
     if weed is None:
         missing("SeaweedFS")
     with pytest.MonkeyPatch.context() as patch, run_seaweed(weed) as server:
-        # What boto3 knows of S3 is read once, not for each driver that a test opens.
+        # Read the S3 service model of boto3 once, not for each driver that a test opens.
         loader = functools.cache(botocore.session.create_loader)
         patch.setattr(botocore.session, "create_loader", loader)
         yield server
@@ -112,5 +115,5 @@ def seaweed() -> Iterator[Seaweed]:
 
 @pytest.fixture
 def bucket(seaweed: Seaweed) -> Bucket:
-    """A place of the test's own in a bucket."""
+    """Return a bucket prefix that only this test uses."""
     return seaweed.bucket()

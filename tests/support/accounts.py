@@ -1,4 +1,4 @@
-"""Users, robots and grants of a registry, and clients that sign in as Docker does."""
+"""Users, robots and grants for tests, and clients that sign in as Docker does."""
 
 import base64
 import json
@@ -21,21 +21,21 @@ from tests.support.kit import Kit
 OPERATOR = Actor("operator")
 SECRET = "a secret of the settings, 32 characters or more"  # noqa: S105 - of tests
 AUTH = {"auth.mode": "token", "auth.secret": SECRET}
-"""Settings with which everybody signs in, on either database."""
+"""Settings that require all clients to sign in, for both databases."""
 
 _FIELD = re.compile(r'([a-z_]+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
 class Login:
-    """What somebody types at `docker login`."""
+    """User name and password for `docker login`."""
 
     name: str
     secret: str = field(repr=False)
 
     @property
     def basic(self) -> dict[str, str]:
-        """The header of simple clients."""
+        """Return the Authorization header for Basic authentication."""
         pair = base64.b64encode(f"{self.name}:{self.secret}".encode()).decode()
         return {"Authorization": f"Basic {pair}"}
 
@@ -45,7 +45,7 @@ ANONYMOUS = Login("", "")
 
 @dataclass(frozen=True)
 class Accounts:
-    """Makes accounts and grants, as the command line does."""
+    """Factory of accounts and grants that works as the command line does."""
 
     access: Access
 
@@ -69,7 +69,10 @@ class Accounts:
         bounds: Sequence[tuple[str, str]] | None = None,
         lifetime: float | None = None,
     ) -> Login:
-        """A personal access token, which stands for the password; `bounds`: patterns, actions."""
+        """Create a personal access token, which replaces the password.
+
+        `bounds` holds the patterns and actions to which the token is limited.
+        """
         read = [
             Bound(RepositoryPattern.parse(pattern), parse_rights(rights.split(",")))
             for pattern, rights in bounds or ()
@@ -88,7 +91,7 @@ class Accounts:
         )
 
     async def take(self, subject: str, pattern: str, rights: str | None = None) -> None:
-        """Take a grant back, or some of its rights."""
+        """Revoke a grant or some of its actions."""
         await self.access.grants.remove(
             Subject.parse(subject),
             RepositoryPattern.parse(pattern),
@@ -102,7 +105,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def read_challenge(answer: httpx.Response) -> dict[str, str]:
-    """The fields of the one Bearer challenge."""
+    """Return the parameters of the only Bearer challenge in a response."""
     assert answer.status_code == 401, (answer.status_code, answer.text)
     [challenge] = answer.headers.get_list("www-authenticate")
     scheme, _, rest = challenge.partition(" ")
@@ -114,19 +117,19 @@ def read_challenge(answer: httpx.Response) -> dict[str, str]:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """What a token says; nothing is proved by it."""
+    """Return the claims of a token without verifying it."""
     middle = token.split(".")[1]
     read: dict[str, Any] = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
     return read
 
 
 def access_of(token: str) -> dict[str, set[str]]:
-    """The actions that a token lets through, by name."""
+    """Return the actions that a token allows, by resource name."""
     return {entry["name"]: set(entry["actions"]) for entry in claims_of(token)["access"]}
 
 
 async def get_token(http: httpx.AsyncClient, login: Login, *scopes: str, **more: str) -> str:
-    """A token of the token endpoint for `scopes`."""
+    """Return a token for `scopes` from the token endpoint."""
     params = httpx.QueryParams({"service": "moorage", **more})
     for scope in scopes:
         params = params.add("scope", scope)
@@ -139,7 +142,7 @@ async def get_token(http: httpx.AsyncClient, login: Login, *scopes: str, **more:
 async def answer_challenge(
     http: httpx.AsyncClient, login: Login, challenged: httpx.Response
 ) -> str:
-    """The token that Docker would fetch when it is answered so."""
+    """Return the token that Docker would fetch after this challenge."""
     fields = read_challenge(challenged)
     assert fields["realm"] == f"{str(http.base_url).rstrip('/')}/token"
     scopes = fields.get("scope", "").split()
@@ -147,7 +150,7 @@ async def answer_challenge(
 
 
 def signed(http: httpx.AsyncClient, headers: dict[str, str]) -> Kit:
-    """Whoever sends `headers` with each request, over the same connections."""
+    """Return a client that sends `headers` with each request, over the connections of `http`."""
     client = httpx.AsyncClient(
         transport=http._transport, base_url=http.base_url, headers=headers, timeout=60
     )
@@ -156,7 +159,7 @@ def signed(http: httpx.AsyncClient, headers: dict[str, str]) -> Kit:
 
 @dataclass
 class Docker:
-    """A client that keeps one token, and asks for another when it is challenged."""
+    """Client that keeps one token and requests another one after a challenge."""
 
     http: httpx.AsyncClient
     login: Login

@@ -1,4 +1,4 @@
-"""The admin API as its callers see it."""
+"""Client of the admin API for tests."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.kit import codes
 
 @dataclass(frozen=True)
 class Admin:
-    """Somebody who calls it."""
+    """Caller of the admin API."""
 
     http: httpx.AsyncClient
     login: Login
@@ -20,13 +20,13 @@ class Admin:
     async def send(
         self, method: str, path: str, body: Any = None, *, expect: int = 200, **query: Any
     ) -> Any:
-        """The JSON of the answer, which must have the status; None where there is none."""
+        """Send a request, require the status `expect`, and return the JSON body or None."""
         answer = await self.answer(method, path, body, **query)
         assert answer.status_code == expect, (answer.status_code, answer.text)
         return answer.json() if answer.content else None
 
     async def refused(self, method: str, path: str, body: Any = None, **query: Any) -> str:
-        """Status, code and message of an answer that is an error."""
+        """Send a request that must fail, and return its status, error code and message."""
         answer = await self.answer(method, path, body, **query)
         [code] = codes(answer)
         return f"{answer.status_code} {code}: {answer.json()['errors'][0]['message']}"
@@ -42,5 +42,5 @@ class Admin:
         return answer
 
     def by(self, login: Login) -> "Admin":
-        """The same, called by somebody else."""
+        """Return the same client for another caller."""
         return Admin(self.http, login)

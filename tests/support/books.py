@@ -1,11 +1,11 @@
-"""Comparing a registry's rows with its disk, without a server."""
+"""Comparison of the rows of a registry with its files, without a server."""
 
 import sqlite3
 from pathlib import Path
 
 
 def list_unowned(data: Path) -> list[str]:
-    """What lies in the store and belongs to nobody: no blob, no doomed key, no session."""
+    """Return the files in the store that no blob, pending deletion or upload session owns."""
     connection = sqlite3.connect(data / "moorage.db")
     owned = {
         key
@@ -24,7 +24,7 @@ def list_unowned(data: Path) -> list[str]:
 
 
 def list_broken(data: Path) -> list[str]:
-    """Rows whose bytes are not there, and what SQLite itself finds wrong."""
+    """Return the keys of blobs whose bytes are missing, and the problems that SQLite finds."""
     connection = sqlite3.connect(data / "moorage.db")
     verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
     broken = [] if verdict == "ok" else [verdict]

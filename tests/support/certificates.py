@@ -1,4 +1,4 @@
-"""A certificate authority of the test's own, and servers' certificates of it."""
+"""A certificate authority for tests, and the server certificates that it issues."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -14,7 +14,7 @@ from registry import clock
 
 
 class Authority:
-    """Signs certificates; `bundle` is what a client must trust, in PEM."""
+    """Certificate authority. `bundle` is its certificate in PEM, which clients must trust."""
 
     def __init__(self, name: str = "test authority") -> None:
         self._key = generate_private_key(SECP256R1())
@@ -30,14 +30,14 @@ class Authority:
         return self._certificate.public_bytes(Encoding.PEM)
 
     def certify(self, key: CertificatePublicKeyTypes, *hosts: str, days: int = 30) -> bytes:
-        """A certificate for `hosts`, in PEM; fewer than 0 days: expired."""
+        """Return a certificate for `hosts` in PEM. It is expired if `days` is negative."""
         names = x509.SubjectAlternativeName([_general(host) for host in hosts])
         builder = _builder(_name(hosts[0]), self._name, key, days)
         certificate = builder.add_extension(names, critical=False).sign(self._key, SHA256())
         return certificate.public_bytes(Encoding.PEM)
 
     def issue(self, folder: Path, *hosts: str, days: int = 30) -> tuple[Path, Path]:
-        """Write a certificate for `hosts` and its key, both in PEM."""
+        """Write a certificate for `hosts` and its key in PEM, and return their paths."""
         key = generate_private_key(SECP256R1())
         paths = folder / f"{hosts[0]}.crt", folder / f"{hosts[0]}.key"
         paths[0].write_bytes(self.certify(key.public_key(), *hosts, days=days))

@@ -1,4 +1,4 @@
-"""Clocks in the hands of a test."""
+"""Clocks that a test controls."""
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +10,7 @@ _START = 1_700_000_000_000_000
 
 
 class Clocks:
-    """The database's clock, and that of the machine since its start, which nobody sets."""
+    """Clock of the database, and monotonic clock of the machine since its boot."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._now = _START
@@ -21,19 +21,19 @@ class Clocks:
         patch.setattr(Transaction, "read_clock", lambda _: sa.literal(self._now, sa.BigInteger))
 
     def now(self) -> int:
-        """Microseconds by the database's clock."""
+        """Return the time of the database clock in microseconds."""
         return self._now
 
     def pass_by(self, seconds: float) -> None:
-        """Let time go by."""
+        """Advance both clocks."""
         self._now += int(seconds * 1_000_000)
         self._steady += int(seconds * 1_000_000)
 
     def jump(self, seconds: float) -> None:
-        """Set the clock forward, or back."""
+        """Set the database clock forward or back, without the monotonic clock."""
         self._now += int(seconds * 1_000_000)
 
     def restart(self) -> None:
-        """Start the machine anew."""
+        """Simulate a reboot: a new boot ID, and a monotonic clock that starts at zero."""
         self._boot += 1
         self._steady = 0

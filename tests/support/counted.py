@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that counts how often clients wait for an answer."""
+"""A proxy in front of PostgreSQL that counts round trips."""
 
 import contextlib
 import socket
@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator
 
 _HEAD = 5
-"""Bytes of a message's kind and length."""
+"""Bytes of the type and length of a message."""
 _ASKS = (b"Q", b"S")
-"""Kinds after which a client waits: a simple query, and the Sync behind an extended one."""
+"""Message types after which a client waits: a simple query, and the Sync of an extended query."""
 
 
 class Counted:
-    """Round trips of all connections so far: `trips`, and what the simple queries said."""
+    """Running proxy. `trips` is the number of round trips; the simple queries are recorded too."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -44,7 +44,7 @@ class Counted:
                 server.sendall(piece)
                 data += piece
                 while message := _message(data, started=started):
-                    # The first has no kind; one that asks for TLS is followed by the real first.
+                    # The startup message has no type. A TLS request precedes the startup message.
                     if not started:
                         started = message[4:8] == b"\0\3\0\0"
                     elif message[:1] in _ASKS:
@@ -60,7 +60,7 @@ class Counted:
 
 
 def _message(data: bytes, *, started: bool) -> bytes:
-    """The first whole message; empty while there is none."""
+    """Return the first complete message, or empty bytes if there is none yet."""
     kind = 1 if started else 0
     length = kind + int.from_bytes(data[kind : kind + 4])
     return data[:length] if len(data) >= max(length, _HEAD) else b""
@@ -68,7 +68,7 @@ def _message(data: bytes, *, started: bool) -> bytes:
 
 @contextlib.contextmanager
 def counted(port: int) -> Iterator[Counted]:
-    """A proxy before the PostgreSQL at `port`."""
+    """Run a proxy in front of the PostgreSQL server at `port`."""
     proxy = Counted(("127.0.0.1", port))
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""File systems of a test's own."""
+"""Small file systems for tests."""
 
 import contextlib
 import subprocess
@@ -10,7 +10,7 @@ from tests.support.missing import require_root_and
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str, kind: str) -> Iterator[Path]:
-    """A file system of `size`: tmpfs, or ext4 in a file."""
+    """Mount a file system of `size`, which is tmpfs or ext4 in a file."""
     require_root_and("mount", "mkfs.ext4")
     disk = folder / "small"
     disk.mkdir()
@@ -29,10 +29,10 @@ def small_disk(folder: Path, size: str, kind: str) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave no room on it, in one file; that file."""
+    """Fill the file system with one file, and return the path of that file."""
     path = disk / "fill"
     for size in (1 << 16, 1 << 12, 1):
-        # Closing fails too, with what could not be written.
+        # Closing the file can fail too, because of bytes that could not be written.
         with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
             while file.write(b"x" * size):
                 pass

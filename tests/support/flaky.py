@@ -1,4 +1,4 @@
-"""A proxy between a registry and its object store that does to requests what networks do."""
+"""A proxy between a registry and its object store that injects network faults into requests."""
 
 import contextlib
 import re
@@ -13,12 +13,13 @@ PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one request instead of being passed on.
+    """Fault that the proxy injects into one request.
 
-    `answer`: this is sent back. `after`: it is passed on, and the answer cut after so many bytes.
-    `stall`: nothing is ever answered, or nothing beyond `after`. `taken`: the connection ends after
-    so many bytes of the body. `pace`: it is passed on, and the body read with so many bytes a
-    second.
+    - `answer`: send this response and do not forward the request.
+    - `after`: forward the request, and cut the response after this number of bytes.
+    - `stall`: never respond, or send nothing after the first `after` bytes.
+    - `taken`: close the connection after this number of bytes of the body.
+    - `pace`: forward the request, and read its body at this number of bytes per second.
     """
 
     answer: bytes | None = None
@@ -39,18 +40,20 @@ def error_body(code: str) -> bytes:
 
 UNAVAILABLE = status(503, "Slow Down", error_body("SlowDown"))
 LATE_ERROR = status(200, "OK", error_body("InternalError"))
-"""What Amazon's server may answer to a Complete that it had begun to say yes to."""
+"""Error in a 200 response, as Amazon S3 may send it for CompleteMultipartUpload."""
 CUT = Fault(after=0)
 STALL = Fault(stall=True)
 
 Judge = Callable[[str, str], Fault | None]
-"""From method and target to what happens to the request."""
+"""Function from method and target of a request to its fault; None forwards the request."""
 
 
 @dataclass
 class Flaky:
-    """A running proxy. `judge` is asked about each request, on a thread of the connection, and may
-    take its time; `seen` is what came, `heads` in full.
+    """Running proxy.
+
+    `judge` returns the fault of each request. It runs on the thread of the connection and may
+    block. `seen` holds method and target of all requests, `heads` their complete heads.
     """
 
     upstream: tuple[str, int]
@@ -68,7 +71,7 @@ class Flaky:
         return f"http://127.0.0.1:{self.port}"
 
     def listen(self) -> None:
-        """Take connections, at the same port again after `refuse`."""
+        """Accept connections. After `refuse`, the port stays the same."""
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         self._listener = listener
@@ -80,9 +83,9 @@ class Flaky:
         thread.start()
 
     def refuse(self) -> None:
-        """Take no connections, and cut those there are."""
+        """Refuse new connections and cut the open ones."""
         if self._listener is not None:
-            # To close it would not wake the thread that waits in `accept`.
+            # Closing the socket alone would not wake the thread that waits in `accept`.
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
             self._listener = None
@@ -94,7 +97,7 @@ class Flaky:
         self._ending.set()
         self.refuse()
         for thread in self._threads:
-            thread.join(10)  # or its connections would end in the middle of another test
+            thread.join(10)  # otherwise its connections would end during another test
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -112,7 +115,7 @@ class Flaky:
         self._open.discard(client)
 
     def _pass_on(self, client: socket.socket) -> bool:
-        """Serve one request; whether another may follow on the connection."""
+        """Serve one request, and return whether another may follow on the connection."""
         head, rest = _read_head(client)
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         self.seen.append((method, target))
@@ -156,7 +159,7 @@ class Flaky:
 
 
 def _relay(server: socket.socket, client: socket.socket, after: int | None, method: str) -> bool:
-    """Send the answer on, as much of it as is wanted."""
+    """Forward the response, or its first `after` bytes."""
     head, rest = _read_head(server)
     if after == 0:
         return False
@@ -196,14 +199,14 @@ def _length(head: bytes) -> int:
 
 
 def _closing(head: bytes) -> bytes:
-    """The head as the server gets it: one request a connection, the body follows at once."""
+    """Rewrite a head for the server: one request per connection, and no `100-continue`."""
     head = re.sub(rb"(?i)\r\n(expect|connection):[^\r]*", b"", head)
     return head.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
 
 
 @contextlib.contextmanager
 def flaky(endpoint: str) -> Iterator[Flaky]:
-    """A proxy before the server at `endpoint`."""
+    """Run a proxy in front of the server at `endpoint`."""
     place = urlsplit(endpoint)
     proxy = Flaky((str(place.hostname), int(place.port or 0)))
     proxy.listen()

@@ -1,4 +1,4 @@
-"""Tokens that no server may accept: what somebody without the key sends, and with the key."""
+"""Tokens that no server may accept, forged with and without the private key."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ Forgery = tuple[str, str]
 
 
 def encode(raw: bytes) -> str:
-    """Write base64url without padding."""
+    """Encode bytes as base64url without padding."""
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
@@ -36,7 +36,7 @@ def decode(segment: str) -> bytes:
 
 
 def assemble(header: Json | bytes, claims: Json | bytes, sign: Callable[[bytes], bytes]) -> str:
-    """A token of any header and claims, also of bytes that are no JSON."""
+    """Return a token with any header and claims, which may be bytes that are not JSON."""
     parts = [
         part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, claims)
     ]
@@ -45,7 +45,7 @@ def assemble(header: Json | bytes, claims: Json | bytes, sign: Callable[[bytes],
 
 
 def signer(key: PrivateKey) -> Callable[[bytes], bytes]:
-    """What signs with `key`: EdDSA or ES256."""
+    """Return a function that signs with `key`, using EdDSA or ES256."""
     name = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
     algorithm = jwt.get_algorithm_by_name(name)
     return lambda message: algorithm.sign(message, key)
@@ -68,7 +68,7 @@ def good_claims(issuer: str, audience: str) -> Json:
 def forged(
     issuer: str, audience: str, good: str, public_key: Ed25519PublicKey | EllipticCurvePublicKey
 ) -> Iterator[Forgery]:
-    """What somebody sends who has a good token, knows the public key and has not the private one.
+    """Yield tokens of an attacker who has a valid token and the public key, but no private key.
 
     `good` is a token that the server accepts; `public_key` verifies it.
     """
@@ -85,9 +85,9 @@ def forged(
 def missigned(
     issuer: str, audience: str, kid: str, key: PrivateKey, more: Json | None = None
 ) -> Iterator[Forgery]:
-    """What only the holder of the key can make, and what is refused all the same.
+    """Yield invalid tokens that are signed with the private key.
 
-    An access token of this registry is expected: type JWT, all claims present, with `more`.
+    The server expects an access token of this registry: type JWT, all claims present, with `more`.
     """
     claims = {**good_claims(issuer, audience), **(more or {})}
     algorithm = "EdDSA" if isinstance(key, Ed25519PrivateKey) else "ES256"
@@ -253,7 +253,7 @@ def _texts(good: str) -> Iterator[Forgery]:
         yield f"{name} after it", good + end
     yield "a space before it", f" {good}"
     yield "padding inside", f"{first}==.{second}.{third}"
-    # The last character holds bits that a decoder drops: the same bytes, another text.
+    # A decoder ignores some bits of the last character, so another text decodes to the same bytes.
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     twin = alphabet[alphabet.index(third[-1]) ^ 1]
     yield "base64 that is not canonical", f"{first}.{second}.{third[:-1]}{twin}"
@@ -264,7 +264,7 @@ def _texts(good: str) -> Iterator[Forgery]:
 
 
 def _wrong_claims(issuer: str, audience: str) -> Iterator[tuple[str, Json]]:
-    """Changes of claims; `...` takes one away."""
+    """Yield changes of claims; `...` removes a claim."""
     now = int(time.time())
     wrong: dict[str, list[Any]] = {
         "iss": ["", "other", issuer[:-1], issuer[1:], f"{issuer}/", f"{issuer}.test"],
@@ -292,7 +292,7 @@ def _wrong_claims(issuer: str, audience: str) -> Iterator[tuple[str, Json]]:
 
 
 def _wrong_headers() -> Iterator[tuple[str, Json]]:
-    """Changes of headers; `...` takes one away."""
+    """Yield changes of headers; `...` removes a header."""
     mine = jwk_of(Ed25519PrivateKey.generate().public_key())
     certificate = _certificate()
     yield "typ missing", {"typ": ...}
@@ -340,5 +340,5 @@ def _new_ec() -> EllipticCurvePrivateKey:
 
 
 def _certificate() -> str:
-    """What an `x5c` header holds: a certificate of the attacker's own."""
+    """Return a certificate of the attacker for an `x5c` header."""
     return "".join(Authority().bundle.decode().splitlines()[1:-1])

@@ -1,4 +1,4 @@
-"""A server that asks who comes, and the operator beside it, in a process of his own."""
+"""A server that requires authentication, with operator access from another process."""
 
 import contextlib
 import fcntl
@@ -21,26 +21,29 @@ SETTINGS = {
     "MOORAGE_HTTP__TRUSTED_PROXIES": "127.0.0.1",
     "MOORAGE_STORAGE__RESERVE": "0B",
 }
-"""Clients are where they say, in `X-Forwarded-For`."""
+"""Settings of such a server. Clients choose their address with `X-Forwarded-For`."""
 
 
 @contextlib.asynccontextmanager
 async def operating(server: Server) -> AsyncIterator[Accounts]:
-    """The registry behind the server, opened once more as every command does."""
+    """Open the registry of the server a second time, as commands do."""
     settings = load(config=None, data=server.data, overrides={}, environ=server.settings)
     async with started(settings) as opened:
         yield Accounts.of(opened)
 
 
 def client_of(server: Server) -> httpx.AsyncClient:
-    """A client each of whose requests may meet another worker."""
+    """Return a client without keep-alive, so that each request can reach another worker."""
     limits = httpx.Limits(max_keepalive_connections=0)
     return httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits)
 
 
 @contextlib.contextmanager
 def alone(server: Server, pid: int) -> Iterator[None]:
-    """Let one worker answer, the others are frozen; none of them while it writes to SQLite."""
+    """Freeze all workers except one while the block runs.
+
+    No worker is frozen while it writes to SQLite.
+    """
     others = [other for other in server.worker_pids() if other != pid]
     _signal(others, signal.SIGSTOP)
     while _is_writing(server):
@@ -69,7 +72,7 @@ def _is_writing(server: Server) -> bool:
 
 
 def resident(server: Server) -> int:
-    """Bytes of memory that the server's processes have."""
+    """Return the bytes of memory of the processes of the server."""
     total = 0
     for pid in {server.running.pid, *server.worker_pids()}:
         fields = Path(f"/proc/{pid}/statm").read_text().split()

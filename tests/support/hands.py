@@ -1,4 +1,4 @@
-"""The registry's clock in a test's hands."""
+"""Clock of the registry that a test can advance."""
 
 import pytest
 import sqlalchemy as sa
@@ -8,8 +8,9 @@ from registry.metadata.transaction import Transaction
 
 
 class Hands:
-    """Moves the clock forward, the database's too. What a process measured by other clocks does
-    not move.
+    """Clock of the registry and the database, which can be moved forward.
+
+    Other clocks, by which a process measures intervals, do not move.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +20,7 @@ class Hands:
         shared = Transaction.read_clock
 
         def read_clock(tx: Transaction) -> sa.ColumnElement[int]:
-            # Elsewhere it is the registry's own clock.
+            # SQLite uses the clock of the registry, which is already moved.
             own = tx.connection.dialect.name == "postgresql"
             return shared(tx) + (self._ahead if own else 0)
 

@@ -1,4 +1,4 @@
-"""HAProxy in front of a port of this machine, as its manual sets up an HTTP proxy."""
+"""HAProxy in front of a local port, configured as an HTTP proxy according to its manual."""
 
 import contextlib
 import shutil
@@ -12,7 +12,7 @@ from tests.support.missing import missing
 from tests.support.postgres import free_port
 
 START = 30.0
-"""Seconds to wait until it listens."""
+"""Time limit for HAProxy to listen, in seconds."""
 
 _SETTINGS = """\
 global
@@ -34,7 +34,10 @@ backend registry
 
 @contextlib.contextmanager
 def run_haproxy(folder: Path, target: int) -> Iterator[int]:
-    """The port of a HAProxy that hands requests on to `target`, over connections that it reuses."""
+    """Run a HAProxy that forwards requests to the port `target`, and return its port.
+
+    HAProxy reuses its connections to the target.
+    """
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
         missing("HAProxy (Debian: apt-get install haproxy)")

@@ -1,4 +1,4 @@
-"""Our HTTP server in this process, around any ASGI application."""
+"""HTTP server of Moorage in the test process, for any ASGI application."""
 
 import asyncio
 import socket
@@ -15,16 +15,16 @@ from registry.server.server import Server
 
 @dataclass
 class Echo:
-    """Answers with the length of the body; `seen` holds method, path and body in order.
+    """Application that responds with the length of the request body.
 
-    `gate`, while it is not set, keeps answers back.
+    `seen` holds method, path and body of all requests in order. Responses wait until `gate` is set.
     """
 
     seen: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     headers: list[dict[bytes, bytes]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     body: bytes | None = None
-    """Sent instead of the length."""
+    """Response body instead of the length."""
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -60,7 +60,7 @@ async def answer_lifespan(receive: Receive, send: Send) -> None:
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs on `port`."""
+    """A server that listens on `port`."""
 
     server: Server
     port: int
@@ -73,7 +73,7 @@ async def serving_app(
     tls: ssl.SSLContext | None = None,
     drain: float = 30.0,
 ) -> AsyncIterator[Served]:
-    """Run `app` without the signals and pauses of a process."""
+    """Serve `app` without the signal handlers and pauses of a process."""
     listening = socket.create_server(("127.0.0.1", 0))
     server = Server(app, limits or ServerLimits(), drain=drain, tls=tls)
     server.config.load()

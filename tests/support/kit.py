@@ -1,4 +1,4 @@
-"""Pushing things in a line, for tests that are about something else."""
+"""Helpers that push content in one call, for tests of other behaviour."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ def media_type_of(raw: bytes) -> str:
 
 
 class Exchange:
-    """A request to the application itself: its body and its connection are in the test's hands."""
+    """A request to the ASGI application whose body and connection the test controls."""
 
     def __init__(
         self,
@@ -71,7 +71,10 @@ class Exchange:
         headers: dict[str, str],
         on_send: Callable[["Exchange"], Awaitable[None]] | None = None,
     ) -> None:
-        """`on_send` is called after each message of the answer; what it raises, sending raises."""
+        """Start the request.
+
+        `on_send` is called after each message of the response. Its errors are raised from `send`.
+        """
         path, _, query = target.partition("?")
         scope = {
             "type": "http",
@@ -106,11 +109,11 @@ class Exchange:
             await self._on_send(self)
 
     async def wanted(self) -> None:
-        """Return when the application waits for the body, or has ended."""
+        """Wait until the application reads the body or has ended."""
         await self._waiting.wait()
 
     async def feed(self, data: bytes) -> None:
-        """Deliver a piece of the body; return when the application waits for the next."""
+        """Deliver a chunk of the body, and wait until the application reads the next one."""
         await self._deliver({"type": "http.request", "body": data, "more_body": True})
         await self.wanted()
 
@@ -120,7 +123,7 @@ class Exchange:
         await self._inbox.put(message)
 
     async def finish(self, data: bytes = b"") -> Self:
-        """Deliver the end of the body and wait for the answer."""
+        """Deliver the end of the body and wait for the response."""
         await self._deliver({"type": "http.request", "body": data, "more_body": False})
         return await self.ended()
 
@@ -147,19 +150,19 @@ class Exchange:
 
     @property
     def complete(self) -> bool:
-        """Whether the last message came; without it a server cuts the connection."""
+        """Whether the application sent the last message. A server cuts the connection otherwise."""
         last = self.sent[-1] if self.sent else {"type": "none"}
         return last["type"] == "http.response.body" and not last.get("more_body", False)
 
     def answer(self) -> httpx.Response:
-        """What a client makes of it."""
+        """Return the response as a client reads it."""
         assert self.complete
         return httpx.Response(self.status, headers=self.headers, content=self.body)
 
 
 @dataclass(frozen=True)
 class Kit:
-    """A client of a registry, and the sequences that clients send."""
+    """Client of a registry, with the request sequences of real clients."""
 
     http: httpx.AsyncClient
 
@@ -170,7 +173,7 @@ class Kit:
         headers: dict[str, str] | None = None,
         on_send: Callable[[Exchange], Awaitable[None]] | None = None,
     ) -> Exchange:
-        """Begin a request whose body the test delivers."""
+        """Start a request whose body the test delivers."""
         transport = self.http._transport
         assert isinstance(transport, httpx.ASGITransport)
         return Exchange(transport.app, method, target, headers or {}, on_send)
@@ -199,7 +202,7 @@ class Kit:
     async def push_image(
         self, name: str, reference: str, seed: str = "", **more: Any
     ) -> tuple[Digest, bytes]:
-        """Push a small image with two layers; its digest and manifest."""
+        """Push a small image with two layers, and return its digest and manifest."""
         config = json.dumps({"architecture": "amd64", "os": "linux", "seed": seed}).encode()
         layers = [f"layer one {seed}".encode(), f"layer two {seed}".encode()]
         for data in (config, *layers):
@@ -212,7 +215,7 @@ class Kit:
 
 
 def codes(answer: httpx.Response) -> list[str]:
-    """The error codes of an answer in the contract's form."""
+    """Return the error codes of a response in the form of the OCI specification."""
     assert answer.headers["Content-Type"] == "application/json"
     entries = answer.json()["errors"]
     assert all(set(entry) == {"code", "message", "detail"} for entry in entries)
@@ -220,7 +223,7 @@ def codes(answer: httpx.Response) -> list[str]:
 
 
 def require_session(answer: httpx.Response, status: int, name: str, received: int) -> str:
-    """Check what every answer about an upload session says; its location."""
+    """Check the headers of a response about an upload session, and return its location."""
     assert answer.status_code == status, answer.text
     upload = answer.headers["Docker-Upload-UUID"]
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", upload)
@@ -231,7 +234,7 @@ def require_session(answer: httpx.Response, status: int, name: str, received: in
 
 
 def require_created(answer: httpx.Response, name: str, digest: Digest) -> None:
-    """Check the answer to what made `digest` a blob of the repository."""
+    """Check the response to a request that added the blob `digest` to the repository."""
     assert answer.status_code == 201, answer.text
     assert answer.headers["Location"] == f"/v2/{name}/blobs/{digest}"
     assert answer.headers["Docker-Content-Digest"] == str(digest)
@@ -239,7 +242,7 @@ def require_created(answer: httpx.Response, name: str, digest: Digest) -> None:
 
 
 def read_parts(media_type: str, body: bytes) -> list[tuple[str, bytes]]:
-    """The `Content-Range` and the bytes of each part of a `multipart/byteranges` body."""
+    """Return the `Content-Range` and the bytes of each part of a `multipart/byteranges` body."""
     kind, _, boundary = media_type.partition("; boundary=")
     assert kind == "multipart/byteranges"
     first, *parts, last = b"\r\n".join([b"", body]).split(f"\r\n--{boundary}".encode())
@@ -260,7 +263,7 @@ async def count_sessions(database: Database) -> int:
 
 
 def list_stored(driver: Driver) -> list[str]:
-    """The keys of all objects in the store."""
+    """Return the keys of all objects in the store."""
     if isinstance(driver, MemoryDriver):
         return sorted(driver.objects)
     if isinstance(driver, S3Driver):
@@ -271,7 +274,7 @@ def list_stored(driver: Driver) -> list[str]:
 
 
 def list_bucket(driver: S3Driver, below: str = "blobs/") -> list[str]:
-    """The keys of all objects in the bucket below the driver's prefix."""
+    """Return the keys of all objects in the bucket below the prefix of the driver."""
     bucket = driver._bucket
     client = bucket._client.reads.client()
     pages = client.get_paginator("list_objects_v2").paginate(
@@ -282,16 +285,19 @@ def list_bucket(driver: S3Driver, below: str = "blobs/") -> list[str]:
 
 
 def list_open_files(below: Path) -> list[str]:
-    """What this process has open in a folder and below it: all else may change at any time."""
+    """Return the files below a folder that this process has open.
+
+    Other open files are ignored, because they may change at any time.
+    """
     names = []
     for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
             names.append(str(descriptor.readlink()))
     return sorted(name for name in names if f"{name}/".startswith(f"{below}/"))
 
 
 def find_job(opened: Opened, name: str, *, upload_expiry: float = 86_400) -> Job:
-    """One of the registry's jobs."""
+    """Return a job of the registry by its name."""
     jobs = list_jobs(
         opened.registry,
         opened.access,

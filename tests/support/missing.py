@@ -1,4 +1,4 @@
-"""What to do where a real client or server is not installed."""
+"""Skips of tests whose client or server is not installed."""
 
 import os
 import shutil
@@ -8,14 +8,14 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """Skip on a person's machine; fail in CI, where everything must be there."""
+    """Skip the test on a developer's machine. Fail in CI, where everything must be installed."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{what} is missing, and CI must have it")
     pytest.skip(f"{what} is not installed")
 
 
 def require_root_and(*programs: str) -> None:
-    """Skip, or fail in CI, where a test cannot mount."""
+    """Skip, or fail in CI, unless the test is root and has the programs."""
     if os.geteuid() != 0:
         missing("root")
     for program in programs:

@@ -1,4 +1,4 @@
-"""nginx with the configuration of deploy/nginx, in front of servers that a test runs."""
+"""nginx with the configuration in deploy/nginx, in front of servers of a test."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.support.server import ROOT
 
 SHIPPED = ROOT / "deploy" / "nginx"
 START = 30.0
-"""Seconds to wait until it listens."""
+"""Time limit for nginx to listen, in seconds."""
 
 _MAIN = """\
 worker_processes 2;
@@ -54,15 +54,15 @@ def _replace(pattern: re.Pattern[str], new: str, text: str) -> str:
 
 @dataclass
 class Nginx:
-    """What is shipped, with addresses and files of the test; all else is as shipped.
+    """nginx with the shipped configuration; only addresses and files are those of the test.
 
-    `tls` is a certificate and its key; without it nginx speaks plain HTTP. The server's setting
-    `http.trusted_proxies` is for the test to make, with 127.0.0.1.
+    `tls` is a certificate and its key. Without it, nginx speaks plain HTTP. The test must set
+    `http.trusted_proxies` of the servers to 127.0.0.1.
     """
 
     folder: Path
     replicas: Sequence[int]
-    """Their ports on 127.0.0.1."""
+    """Ports of the servers on 127.0.0.1."""
     tls: tuple[Path, Path] | None = None
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -72,7 +72,7 @@ class Nginx:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def write(self) -> None:
-        """Write the files, and have nginx itself judge them."""
+        """Write the configuration files and let nginx check them."""
         self.folder.mkdir(exist_ok=True)
         servers = "".join(rf"\g<1>127.0.0.1:{port}\2\n" for port in self.replicas)
         shipped = (SHIPPED / "replicas.conf").read_text()
@@ -98,7 +98,7 @@ class Nginx:
         return [find_nginx(), *paths, *options]
 
     def start(self) -> None:
-        """Start it and wait until it listens."""
+        """Start nginx and wait until it listens."""
         self.write()
         self.process = subprocess.Popen(
             self._command("-g", "daemon off;"), stdin=subprocess.DEVNULL, start_new_session=True
@@ -125,7 +125,7 @@ class Nginx:
 
 @contextmanager
 def proxying(nginx: Nginx) -> Iterator[Nginx]:
-    """Run `nginx` for a while."""
+    """Run `nginx` while the block runs."""
     nginx.start()
     try:
         yield nginx

@@ -1,4 +1,4 @@
-"""A Python that says it is of another version."""
+"""A Python interpreter that reports another version."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ exec {python} -c 'import sys; sys.version_info = {version}; exec(sys.argv.pop(1)
 
 
 def write_python(path: Path, version: tuple[int, int, int]) -> Path:
-    """An executable that runs `-c CODE` as Python of that `version`, and nothing else."""
+    """Write an executable that runs only `-c CODE`, and reports the Python version `version`."""
     dotted = ".".join(map(str, version))
     path.write_text(_SCRIPT.format(dotted=dotted, python=sys.executable, version=version))
     path.chmod(0o755)

@@ -17,7 +17,7 @@ from tests.support.postgres import Cluster, as_postgres, free_port
 
 @contextlib.contextmanager
 def run_pgbouncer(cluster: Cluster, sessions: int) -> Iterator[int]:
-    """The port of a PgBouncer that opens at most so many sessions with each database."""
+    """Run a PgBouncer with at most `sessions` sessions per database, and return its port."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         missing("PgBouncer")
@@ -35,7 +35,7 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {sessions}
 """)
-    # It takes its user from the database's entry where nobody is asked for a name.
+    # Without authentication, PgBouncer takes the user from the entry of the database.
     text = settings.read_text().replace("* = host", "* = user=postgres host")
     settings.write_text(text)
     if os.geteuid() == 0:

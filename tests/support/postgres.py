@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of the tests' own, in a temporary folder, ended with the session."""
+"""A PostgreSQL cluster for tests, in a temporary folder, stopped at the end of the session."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _CANDIDATES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 
 def find_binaries() -> Path | None:
-    """The folder of initdb and postgres."""
+    """Return the folder of initdb and postgres, or None if they are not installed."""
     if _CANDIDATES:
         return _CANDIDATES[0]
     found = shutil.which("initdb")
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 class Cluster:
-    """A running server. Databases are copies of one that has the schema already."""
+    """Running server. Its databases are copies of a template with the schema."""
 
     def __init__(self, folder: Path, port: int, binaries: Path) -> None:
         self.folder = folder
@@ -60,13 +60,13 @@ class Cluster:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Kill the server and all its processes, as when its container dies."""
+        """Kill the server and all its processes, as if its container died."""
         parent = int((self._data / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         for pid in [parent, *map(int, children)]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        # Its lock file counts while any of them lives.
+        # The lock file is in use while any of the processes is alive.
         while any(Path(f"/proc/{pid}").exists() for pid in [parent, *children]):
             time.sleep(0.01)
 
@@ -76,11 +76,11 @@ class Cluster:
         subprocess.run(as_postgres(command), check=True, stdout=subprocess.DEVNULL)
 
     def promote(self) -> None:
-        """Make a standby a primary."""
+        """Promote this standby to a primary."""
         self._control("promote")
 
     def follow(self, primary: "Cluster") -> None:
-        """Become a standby of `primary`, at the next start."""
+        """Become a standby of `primary` at the next start."""
         (self._data / "standby.signal").touch()
         with (self._data / "postgresql.auto.conf").open("a") as file:
             file.write(f"primary_conninfo = '{primary.conninfo()}'\n")
@@ -89,7 +89,7 @@ class Cluster:
         return f"host=127.0.0.1 port={self.port} user=postgres"
 
     def set(self, name: str, value: str) -> None:
-        """Change a setting of the running server for new sessions and those that are open."""
+        """Change a setting of the running server, for new and open sessions."""
         self.execute(f"ALTER SYSTEM SET {name} = {value}")
         self.execute("SELECT pg_reload_conf()")
 
@@ -110,7 +110,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def database(self, *, empty: bool = False) -> Iterator[str]:
-        """The URL of a new database, dropped afterwards."""
+        """Create a database, yield its URL, and drop it at the end."""
         name = f"moorage_{uuid.uuid4().hex}"
         template = "template0" if empty else "moorage_template"
         with self._admin.connect() as connection:
@@ -123,13 +123,13 @@ class Cluster:
 
 
 def as_postgres(command: list[str]) -> list[str]:
-    """PostgreSQL refuses to run as root."""
+    """Return a command that runs as another user if this is root, as PostgreSQL requires."""
     return ["runuser", "-u", "postgres", "--", *command] if os.geteuid() == 0 else command
 
 
 @contextlib.contextmanager
 def run_cluster(binaries: Path) -> Iterator[Cluster]:
-    """A cluster on a free loopback port."""
+    """Run a cluster on a free loopback port."""
     folder = Path(tempfile.mkdtemp(prefix="moorage-pg-"))
     try:
         if os.geteuid() == 0:
@@ -159,7 +159,7 @@ def run_cluster(binaries: Path) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def run_standby(primary: Cluster) -> Iterator[Cluster]:
-    """A hot standby of `primary`, on a free port."""
+    """Run a hot standby of `primary` on a free port."""
     folder = Path(tempfile.mkdtemp(prefix="moorage-pg-"))
     try:
         if os.geteuid() == 0:

@@ -1,4 +1,4 @@
-"""Clients that push images for as long as they are let, and remember what was acknowledged."""
+"""Clients that push images continuously and record the acknowledged pushes."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from tests.support.kit import Kit, image_manifest
 
 @dataclass(frozen=True)
 class Acknowledged:
-    """A push that the server answered with 201. Its blobs can be made again from the seed."""
+    """A push that the server answered with 201. The seed reproduces its blobs."""
 
     name: str
     tag: str
@@ -23,19 +23,19 @@ class Acknowledged:
 
 @dataclass
 class Ledger:
-    """What was acknowledged, in order."""
+    """List of the acknowledged pushes, in order."""
 
     pushes: list[Acknowledged] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
 def blob_bytes(seed: str, size: int) -> bytes:
-    """Bytes that do not compress, the same for the same seed."""
+    """Return incompressible bytes that depend only on the seed and the size."""
     return hashlib.shake_256(seed.encode()).digest(size)
 
 
 async def push_in_chunks(kit: Kit, name: str, data: bytes) -> Digest:
-    """POST, PATCH, PUT: as Docker does."""
+    """Push a blob with POST, PATCH and PUT, as Docker does."""
     digest = Digest.of(data)
     location = await kit.start_upload(name)
     answer = await kit.http.patch(location, content=data)
@@ -46,7 +46,7 @@ async def push_in_chunks(kit: Kit, name: str, data: bytes) -> Digest:
 
 
 async def push_image(kit: Kit, ledger: Ledger, name: str, tag: str, size: int) -> None:
-    """Push a new image and note it in the ledger once its tag is acknowledged."""
+    """Push a new image, and add it to the ledger when its tag is acknowledged."""
     config = blob_bytes(f"{name}:{tag}:config", 300)
     layers = [blob_bytes(f"{name}:{tag}:{i}", size) for i in range(2)]
     digests = [
@@ -63,7 +63,7 @@ async def push_image(kit: Kit, ledger: Ledger, name: str, tag: str, size: int) -
 async def push_until(
     url: str, ledger: Ledger, stop: asyncio.Event, *, clients: int, size: int, run: str
 ) -> None:
-    """Push with `clients` clients until told to stop or until the server is gone."""
+    """Push with `clients` clients until `stop` is set or the server is gone."""
 
     async def client(number: int) -> None:
         chance = random.Random(f"{run}{number}")
@@ -77,13 +77,13 @@ async def push_until(
                         kit, ledger, f"team/{number}", f"{run}-{count}", chance.randint(1, size)
                     )
                 except httpx.TransportError:
-                    return  # killed under us: what was not acknowledged is not in the ledger
+                    return  # the server was killed: the ledger has only acknowledged pushes
 
     await asyncio.gather(*(client(number) for number in range(clients)))
 
 
 async def verify(url: str, pushes: list[Acknowledged]) -> list[str]:
-    """Pull everything that was acknowledged, whole; what is wrong."""
+    """Pull the complete content of all acknowledged pushes, and return the problems."""
     wrong: list[str] = []
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         for push in pushes:

@@ -1,4 +1,4 @@
-"""Requests written byte by byte, for clients that stall, break off or lie."""
+"""Raw HTTP requests, for clients that stall, abort or send false headers."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Answer:
-    """A response as it came over the wire."""
+    """A raw response."""
 
     status: int
     headers: dict[str, str]
@@ -34,7 +34,7 @@ class Wire:
         await self.writer.drain()
 
     async def read(self) -> Answer:
-        """The next answer, whole."""
+        """Read the next complete response."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in head[1:] if line)
         headers = {name.lower(): value for name, value in headers.items()}
@@ -42,7 +42,7 @@ class Wire:
         return Answer(int(head[0].split()[1]), headers, body)
 
     def abort(self) -> None:
-        """Break off without a word: the peer sees a reset."""
+        """Abort the connection, which the peer sees as a reset."""
         self.writer.transport.abort()
 
     async def close(self) -> None:

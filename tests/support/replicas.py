@@ -1,4 +1,4 @@
-"""Two real servers that share a database and a bucket and nothing else, and nginx before them."""
+"""Two servers behind nginx that share only a database and a bucket."""
 
 import asyncio
 import time
@@ -23,23 +23,23 @@ from tests.support.seaweed import Bucket
 from tests.support.server import Server, serving
 
 KEPT = {"VERSION", "SELFTEST"}
-"""What of a bucket is nobody's in particular."""
+"""Objects in a bucket that no row owns."""
 
 
 def variable(key: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return f"MOORAGE_{key.upper().replace('.', '__')}"
 
 
 @dataclass
 class Replicas:
-    """How to start them; `a` and `b` are the first two, and there may be more."""
+    """Configuration of the replicas. `a` and `b` are the first two; `make` adds others."""
 
     folder: Path
     database_url: str
     bucket: Bucket
     settings: dict[str, str] = field(default_factory=dict)
-    """Setting to text, beside those that every replica has."""
+    """Additional settings as text, by key."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ class Replicas:
         self.front = Nginx(self.folder / "nginx", [self.a.port, self.b.port])
 
     def environ(self, **more: str) -> dict[str, str]:
-        """The settings of a replica as environment variables."""
+        """Return the settings of a replica as environment variables."""
         shared = {
             "database.url": self.database_url,
             "storage.driver": "s3",
@@ -64,19 +64,19 @@ class Replicas:
         return {variable(key): text for key, text in shared.items()}
 
     def make(self, name: str, **more: str) -> Server:
-        """One more replica, with a folder of its own, not started."""
+        """Return another replica with its own data folder, not started."""
         return Server(self.folder / name, settings=self.environ(**more))
 
     @asynccontextmanager
     async def operating(self) -> AsyncIterator[Accounts]:
-        """The registry opened once more beside the servers, as commands do."""
+        """Open the registry a second time while the servers run, as commands do."""
         settings = load(
             config=None, data=self.folder / "operator", overrides={}, environ=self.environ()
         )
         async with started(settings) as opened:
             yield Accounts.of(opened)
 
-    # --- looking behind it ---------------------------------------------------------------------
+    # --- state of the database and the bucket --------------------------------------------------
 
     def _list_rows(self, query: sa.Select[Any]) -> list[Any]:
         engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
@@ -99,14 +99,15 @@ class Replicas:
         return owned
 
     def list_unowned(self) -> list[str]:
-        """Objects and open multipart uploads in the bucket that no row names."""
-        # What is being removed had its row before we looked, what is being made has it after.
+        """Return the objects and open multipart uploads in the bucket that no row refers to."""
+        # Read the rows twice: an object that is being deleted has its row before the listing, one
+        # that is being written has it after.
         owned = self._list_owned()
         there = {*self.bucket.list_keys(), *self.bucket.list_uploads()} - KEPT
         return sorted(there - owned - self._list_owned())
 
     def list_leftovers(self) -> list[str]:
-        """What is in the bucket and is no blob, or is the other way round."""
+        """Return objects without a blob row, blob rows without an object, and open uploads."""
         there = set(self.bucket.list_keys()) - KEPT
         open_uploads = [f"open: {key}" for key in self.bucket.list_uploads()]
         return sorted(there ^ self.list_blob_keys()) + open_uploads
@@ -114,7 +115,10 @@ class Replicas:
 
 @contextmanager
 def running_replicas(replicas: Replicas) -> Iterator[Replicas]:
-    """Both of them, and nginx before them; whichever the test has not killed must end well."""
+    """Run both replicas behind nginx.
+
+    A replica that the test has not killed must exit with success.
+    """
     with ExitStack() as stack:
         for server in (replicas.a, replicas.b):
             stack.enter_context(serving(server))
@@ -124,7 +128,7 @@ def running_replicas(replicas: Replicas) -> Iterator[Replicas]:
 
 @asynccontextmanager
 async def kit_of(where: Server | Nginx) -> AsyncIterator[Kit]:
-    """A client of one replica, or of all of them; no connection serves two requests."""
+    """Open a client of one replica or of all replicas, with a new connection for each request."""
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=where.url, timeout=60, limits=limits) as http:
         yield Kit(http)
@@ -133,7 +137,7 @@ async def kit_of(where: Server | Nginx) -> AsyncIterator[Kit]:
 async def until(
     come: Callable[[], Awaitable[bool]], seconds: float, *, every: float = 0.1
 ) -> float:
-    """Wait for it at most so long; how long it took."""
+    """Wait until `come` returns true, for at most `seconds`, and return the time it took."""
     begun = time.monotonic()
     while not await come():
         assert time.monotonic() - begun < seconds, f"not within {seconds} s"

@@ -1,4 +1,4 @@
-"""Clients that push through failures as Docker does: again, from the beginning of a blob."""
+"""Clients that retry failed pushes as Docker does, from the beginning of a blob."""
 
 import asyncio
 import contextlib
@@ -14,29 +14,29 @@ from tests.support.pushing import Acknowledged, Ledger, blob_bytes
 
 ATTEMPTS = 12
 PAUSE = 1.0
-"""Seconds before another attempt."""
+"""Delay between two attempts, in seconds."""
 
 
 class AgainError(Exception):
-    """What a client answers by trying again."""
+    """A response after which a client retries."""
 
 
 @dataclass
 class Retrying:
-    """Pushes images without end; `ledger` has what was acknowledged."""
+    """Clients that push images forever. `ledger` holds the acknowledged pushes."""
 
     url: str
     size: int
     ledger: Ledger = field(default_factory=Ledger)
     again: list[str] = field(default_factory=list)
-    """Why something was tried again."""
+    """Reasons for the retries."""
     longest: float = 0.0
-    """Seconds that an image took at most, with all attempts."""
+    """Longest time for an image with all attempts, in seconds."""
 
     async def run(self, number: int, stop: asyncio.Event) -> None:
-        """One client, until told to stop."""
+        """Run one client until `stop` is set."""
         count = 0
-        # No connection is used twice: each request goes to the next replica.
+        # Use a new connection for each request, so that requests alternate between replicas.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=self.url, timeout=30, limits=limits) as http:
             while not stop.is_set():
@@ -88,7 +88,7 @@ class Retrying:
 
 
 def require(answer: httpx.Response, status: int) -> None:
-    """AgainError where a client would try again; no other answer than `status` is right."""
+    """Require `status`. Raises AgainError for a response after which a client retries."""
     if answer.status_code in {409, 502, 503, 504}:
         raise AgainError(f"{answer.request.method} {answer.status_code}")
     assert answer.status_code == status, (answer.status_code, answer.text)
@@ -96,7 +96,7 @@ def require(answer: httpx.Response, status: int) -> None:
 
 @contextlib.asynccontextmanager
 async def pushing(pusher: Retrying, clients: int) -> AsyncIterator[None]:
-    """Let so many clients push meanwhile; whatever failed for good is raised at the end."""
+    """Push with `clients` clients while the block runs, and raise their final failures."""
     stop = asyncio.Event()
     running = [asyncio.create_task(pusher.run(number, stop)) for number in range(clients)]
     try:

@@ -1,5 +1,6 @@
-"""Scopes as clients, and others, write them, with what they are worth to a user who may pull and
-push in `team/**`.
+"""Valid and malformed scopes, with the actions granted to a user of `team/**`.
+
+The user may pull and push there.
 """
 
 from typing import Final

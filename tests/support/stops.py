@@ -1,4 +1,4 @@
-"""Points in a server's work at which a test lets it stand still, to kill it there."""
+"""Breakpoints at which a test blocks a server, to kill it there."""
 
 import asyncio
 from pathlib import Path
@@ -46,8 +46,9 @@ DURING_PUT = ["before _complete", "after _complete", "before _link", "after _lin
 
 
 class Stops:
-    """What is set holds the first request that comes there, for ever, of the servers that load
-    `patches`.
+    """Breakpoints for the servers that load `patches`.
+
+    A breakpoint that is set blocks the first request that reaches it forever.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,7 +61,7 @@ class Stops:
         (self.patches / point).touch()
 
     async def reached(self, point: str) -> None:
-        """Return when a request stands there."""
+        """Wait until a request is blocked at the breakpoint."""
         path = self.patches / f"{point}.reached"
         async with asyncio.timeout(30):
             while not path.exists():

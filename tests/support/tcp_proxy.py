@@ -1,17 +1,17 @@
-"""A TCP proxy on loopback that does to connections what networks and dying servers do.
+"""A TCP proxy on loopback that simulates faults of networks and servers.
 
-It knows no protocol: PostgreSQL, S3 and HTTP go through alike. All of it runs on one thread, so a
-test may block its own loop meanwhile; every method may be called from any thread and has taken
-effect when it returns.
+It is independent of the protocol: PostgreSQL, S3 and HTTP work alike. The proxy runs on its own
+thread, so a test may block its event loop. Every method can be called from any thread, and has
+taken effect when it returns.
 
     with tcp_proxy(("127.0.0.1", cluster.port)) as proxy:
-        proxy.refuse()  # nobody listens, open connections are reset: a killed server
-        proxy.accept()  # it is back, at the same port
-        proxy.stall()   # connections are taken and kept, nothing passes: a frozen server
-        proxy.resume()  # what was sent meanwhile arrives now
-        proxy.delay(0.2)  # each piece of bytes arrives so much later, either way
-        proxy.cut()     # open connections are reset, new ones are taken
-        lost = proxy.lose_answer(b"COMMIT")  # see there
+        proxy.refuse()  # a killed server: connections are refused, open ones are reset
+        proxy.accept()  # the server is back, at the same port
+        proxy.stall()   # a frozen server: connections are accepted and kept, no bytes pass
+        proxy.resume()  # bytes that were held back arrive now
+        proxy.delay(0.2)  # each chunk arrives 0.2 seconds later, in both directions
+        proxy.cut()     # open connections are reset, new ones are accepted
+        lost = proxy.lose_answer(b"COMMIT")  # see `TcpProxy.lose_answer`
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 PIECE = 1 << 16
 _RESET = struct.pack("ii", 1, 0)
-"""Linger on, for no time: close resets."""
+"""SO_LINGER with a timeout of zero, with which closing a socket resets the connection."""
 
 
 @dataclass(frozen=True)
 class _Trap:
-    """Waits for a client to send `words`; then its connection is cut, and `sprung` is set."""
+    """Trap that cuts the connection on which a client sends `words`, and then sets `sprung`."""
 
     words: bytes
     delivered: bool
@@ -37,13 +37,13 @@ class _Trap:
 
 
 class TcpProxy:
-    """A proxy that runs; `port` is where it listens, on 127.0.0.1."""
+    """A running proxy, which listens on `port` of 127.0.0.1."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
         self.port = 0
         self.taken = 0
-        """Connections taken so far."""
+        """Number of connections accepted so far."""
         self._delay = 0.0
         self._traps: list[_Trap] = []
         self._listener: socket.socket | None = None
@@ -58,51 +58,52 @@ class TcpProxy:
 
     @property
     def open(self) -> int:
-        """Connections open now."""
+        """Number of open connections."""
         return len(self._tasks)
 
     def accept(self) -> None:
-        """Listen, at the same port as before."""
+        """Listen on the same port as before."""
         self._do(self._accept)
 
     def refuse(self) -> None:
-        """Listen no more, and reset what is open."""
+        """Stop listening and reset open connections."""
         self._do(self._refuse)
 
     def cut(self) -> None:
-        """Reset what is open; new connections are taken."""
+        """Reset open connections. New connections are accepted."""
         self._do(self._cut)
 
     def stall(self) -> None:
-        """Take connections and bytes, and let nothing pass until `resume`."""
+        """Accept connections and bytes, but forward nothing until `resume`."""
         self._do(self._set_flowing, False)
 
     def resume(self) -> None:
         self._do(self._set_flowing, True)
 
     def delay(self, seconds: float) -> None:
-        """Let each piece of bytes arrive so much later; 0 as before."""
+        """Delay each chunk of bytes by `seconds`; 0 ends the delay."""
         self._delay = seconds
 
     def lose_answer(self, words: bytes, *, delivered: bool = True) -> threading.Event:
-        """Cut the next connection on which a client sends a piece with `words` in it, once.
+        """Cut the next connection on which a client sends a chunk with `words` in it, once.
 
-        The piece is delivered, and the connection cut when the target has answered, before any of
-        that answer passes: the target has done what the client will never know of. Not
-        `delivered`: cut before the target sees it. The event says that it has happened.
+        If `delivered`, the chunk is forwarded, and the connection is cut when the target responds,
+        before any byte of the response passes. The target has then done work that the client does
+        not know about. Otherwise the connection is cut before the target gets the chunk. The
+        returned event is set when the connection is cut.
         """
         trap = _Trap(words, delivered, threading.Event())
         self._do(self._add_trap, trap)
         return trap.sprung
 
     def close(self) -> None:
-        """End it all."""
+        """Reset all connections and end the thread of the proxy."""
         self.refuse()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    # From here on: on the proxy's own thread.
+    # The methods below, except `_do`, run on the thread of the proxy.
 
     def _do(self, method: Callable[..., Awaitable[None]], *arguments: object) -> None:
         async def job() -> None:
@@ -147,7 +148,7 @@ class TcpProxy:
             task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, client: socket.socket) -> None:
-        """Pass bytes both ways until both have ended; cancelled or failing, reset both."""
+        """Forward bytes in both directions until both have ended. Reset both ends on failure."""
         server = socket.socket()
         server.setblocking(False)
         whole = False
@@ -169,7 +170,7 @@ class TcpProxy:
                     pump.cancel()
                 await asyncio.gather(*pumps, return_exceptions=True)
         except OSError:
-            pass  # one end has gone: the other learns it by the reset
+            pass  # one end has gone, and the reset tells the other end
         finally:
             for each in (client, server):
                 if not whole:
@@ -195,7 +196,7 @@ class TcpProxy:
             sink.shutdown(socket.SHUT_WR)
 
     def _spring(self, data: bytes) -> list[_Trap]:
-        """The traps that `data` springs, which are traps no more."""
+        """Remove and return the traps that `data` triggers."""
         sprung = [trap for trap in self._traps if trap.words in data]
         self._traps = [trap for trap in self._traps if trap not in sprung]
         return sprung
@@ -214,7 +215,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 @contextlib.contextmanager
 def tcp_proxy(target: tuple[str, int]) -> Iterator[TcpProxy]:
-    """A proxy before `target`, on a free port."""
+    """Run a proxy in front of `target` on a free port."""
     proxy = TcpProxy(target)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""The proxy that other tests rely on does what it says."""
+"""Tests of the TCP proxy that other tests rely on."""
 
 import socket
 import socketserver
@@ -13,7 +13,7 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
 
 class _Shout(socketserver.BaseRequestHandler):
-    """Sends back in capitals what it gets, and remembers it."""
+    """Handler that records what it receives and sends it back in capitals."""
 
     def handle(self) -> None:
         seen = cast("_Server", self.server).seen
@@ -31,7 +31,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.seen: list[bytes] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Cut connections are what this is about."""
+        """Ignore errors, because these tests cut connections."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Another server on loopback, which answers as it is told and remembers who asked."""
+"""A server on loopback with configured responses, which records its requests."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ from typing import Any
 import uvicorn
 
 START = 10.0
-"""Seconds to wait until it answers."""
+"""Time limit for the first response, in seconds."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; `stall` are seconds before its last byte, `drip` before its first."""
+    """A response, sent `drip` seconds after the request, and its last byte `stall` seconds later."""
 
     body: bytes = b"{}"
     status: int = 200
@@ -31,7 +31,11 @@ class Reply:
 
 @dataclass
 class Upstream:
-    """`replies` by path; what is not there is 404. `requests` holds path and headers in order."""
+    """Running server.
+
+    `replies` holds the responses by path; other paths are 404. `requests` holds path and headers of
+    all requests in order.
+    """
 
     port: int
     scheme: str
@@ -42,7 +46,7 @@ class Upstream:
         return f"{self.scheme}://{host}:{self.port}{path}"
 
     def put(self, path: str, document: Any) -> str:
-        """Answer `path` with JSON; its URL."""
+        """Set a JSON response for `path`, and return its URL."""
         self.replies[path] = Reply(json.dumps(document).encode())
         return self.url(path)
 
@@ -64,7 +68,7 @@ class Upstream:
 def upstream(
     address: str = "127.0.0.1", port: int = 0, tls: tuple[Path, Path] | None = None
 ) -> Iterator[Upstream]:
-    """Serve on a port of loopback, with the certificate and key of `tls` if there are some."""
+    """Run a server on a loopback port, with TLS if `tls` holds a certificate and its key."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))

@@ -1,4 +1,4 @@
-"""A real `moorage worker` in a process of its own."""
+"""A `moorage worker` in a separate process."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 from tests.support.server import ROOT
 
 PATIENCE = 40.0
-"""Seconds to wait for processes; on a quiet machine they need two."""
+"""Time limit for processes, in seconds. They need two seconds on an idle machine."""
 
 
 @contextlib.contextmanager
 def worker(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A `moorage worker`, which must end well unless the test ends it otherwise."""
+    """Run a `moorage worker`, which must exit with success unless the test ends it."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
     with subprocess.Popen(
         [sys.executable, "-m", "registry.cli.main", "worker", "--data", str(data)],
