@@ -1,8 +1,10 @@
-"""The whole application in process, on each pair of database and store: SQLite or PostgreSQL, disk
-or a bucket. What touches one of them alone, or neither, says so and runs on one of the other.
+"""Fixtures for tests of the whole application in this process.
 
-With MOORAGE_TEST_SERVED=1 a real uvicorn on a real port stands between: `test_served.py` runs the
-suite once that way.
+The tests run on each pair of database (SQLite, PostgreSQL) and store (disk, bucket). A test that
+does not depend on the database or the store limits itself to one of them.
+
+With MOORAGE_TEST_SERVED=1, the tests use a uvicorn server on a port; `test_served.py` runs the
+suite that way.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
 
 @dataclass(frozen=True)
 class Api(Kit):
-    """A client, and what is behind the server, for looking at what no client can see."""
+    """Client with access to the registry behind the server, for state that no client can see."""
 
     opened: Opened
     settings: Settings
@@ -39,7 +41,7 @@ Started = Callable[..., AbstractAsyncContextManager[Api]]
 
 @pytest.fixture(params=["local", "s3"])
 def driver(request: pytest.FixtureRequest) -> str:
-    """Each store there is. Where it makes no difference a file says so with one of its own."""
+    """Return each storage driver. Test files that do not depend on it override this fixture."""
     return str(request.param)
 
 
@@ -47,10 +49,10 @@ def driver(request: pytest.FixtureRequest) -> str:
 def store(
     request: pytest.FixtureRequest, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """Settings of the store."""
+    """Return the settings of the store."""
     settings = {"storage.driver": driver, "storage.reserve": "0B"}
     if driver == "s3":
-        # Who meets a session that is held does not wait long to see that its holder is alive.
+        # A short heartbeat lets a request see quickly that the holder of a session is alive.
         monkeypatch.setattr(upload_holds, "BEAT", 0.3)
         bucket: Bucket = request.getfixturevalue("bucket")
         settings |= bucket.overrides()
@@ -59,7 +61,7 @@ def store(
 
 @pytest.fixture
 def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Started:
-    """Start an application with settings of the test's own, `{"content.delete": "false"}`."""
+    """Return a function that starts an application with settings such as `content.delete`."""
 
     @asynccontextmanager
     async def start(overrides: dict[str, str] | None = None) -> AsyncIterator[Api]:
@@ -68,7 +70,7 @@ def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Start
             data=tmp_path,
             overrides={
                 "database.url": database_url,
-                "jobs.in_serve": "false",  # whoever tests them runs them
+                "jobs.in_serve": "false",  # tests of jobs run them explicitly
                 **store,
                 **(overrides or {}),
             },
@@ -90,7 +92,7 @@ async def api(start_api: Started) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """What a server does around an application: start it, talk to it, stop it."""
+    """Run the lifespan of an application in this process, and yield a client."""
     to_app: asyncio.Queue[Message] = asyncio.Queue()
     from_app: asyncio.Queue[Message] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
@@ -112,7 +114,7 @@ async def in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class _Wire(httpx.ASGITransport):
-    """Sends over the wire, and still knows the application for tests that speak to it directly."""
+    """Transport over the network that keeps the application for tests that call it directly."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(app)
@@ -127,7 +129,7 @@ class _Wire(httpx.ASGITransport):
 
 @asynccontextmanager
 async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """The application behind a real server."""
+    """Serve the application with uvicorn, and yield a client."""
     async with (
         serving_app(app) as served,
         httpx.AsyncClient(

@@ -83,13 +83,13 @@ async def test_her_own_password_takes_the_current_one(api: Api, root: Admin) -> 
     wrong = "403 DENIED: the current password is wrong"
     for current in ({}, {"current": "wrong"}, {"current": token.secret}, {"current": ""}):
         assert await alice.refused("PUT", path, new | current) == wrong
-        # By a token too: whoever finds one must not be able to take the account over.
+        # A token is refused too: with a stolen token, nobody may take over the account.
         assert await root.by(token).refused("PUT", path, new | current) == wrong
     await alice.send("PUT", path, new | {"current": LONG}, expect=204)
     assert (await alice.answer("GET", "/me")).status_code == 401
     await root.by(Login("alice", "another password")).send("GET", "/me")
-    await root.by(token).send("GET", "/me")  # a token is no session
-    # An admin sets another's without, and her own with it.
+    await root.by(token).send("GET", "/me")  # personal access tokens stay valid
+    # Admins need the current password only for their own account.
     await root.send("PUT", path, {"password": LONG}, expect=204)
     await alice.send("GET", "/me")
     assert await root.refused("PUT", "/users/root/password", new) == wrong

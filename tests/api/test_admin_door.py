@@ -1,4 +1,4 @@
-"""Who gets through to the admin API, and what it makes of what they send."""
+"""Authentication and input validation of the admin API."""
 
 import json
 from collections.abc import AsyncIterator
@@ -115,7 +115,7 @@ async def test_bodies_are_json_and_say_so(root: Admin) -> None:
         refused = await _post(root, body, kind)
         assert (refused.status_code, codes(refused)) == (415, ["INVALID"]), kind
     assert (await _post(root, body, "Application/JSON; charset=utf-8")).status_code == 201
-    # A form without fields is what a page can send without asking.
+    # A web page can send a form without a CORS preflight request.
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     rotated = await root.http.post(f"{BASE}/keys/rotate", headers=root.login.basic | form)
     assert rotated.status_code == 415
@@ -176,7 +176,7 @@ async def test_requests_are_limited(start_api: Started) -> None:
 
 
 async def test_no_answer_holds_what_is_stored(api: Api, root: Admin) -> None:
-    """Not a hash, not a secret but in the answer that makes it."""
+    """No response has a hash, and only the response that creates a secret has the secret."""
     await root.send("POST", "/users", {"name": "alice", "password": "her password"}, expect=201)
     made = [
         await root.send("POST", "/robots", {"name": "ci"}, expect=201),

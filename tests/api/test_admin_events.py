@@ -1,4 +1,4 @@
-"""The audit log beside the change feed through the admin API: who pushed and deleted what."""
+"""Pushes and deletions in the admin API: events of the audit log and the change feed."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -68,7 +68,7 @@ async def test_pushes_and_deletions_by_clients_are_events(api: Api, root: Admin)
     ]
     assert page["items"][2]["detail"] == {"digest": str(digest)}
     assert page["items"][3]["detail"] == {"old_digest": str(digest)}
-    # Each blob of a push is an event only for who asks for it.
+    # The blobs of a push are listed only if the filter asks for them.
     assert "blob.link" not in {e["event"] for e in (await root.send("GET", "/audit"))["items"]}
     assert len((await root.send("GET", "/audit", event="blob.*"))["items"]) == 3
 
@@ -154,7 +154,7 @@ async def test_a_push_without_the_right_names_it_and_whom_to_ask(api: Api) -> No
     answer = await api.http.post(path, headers=alice.basic)
     assert answer.status_code == 403
     assert need in answer.json()["errors"][0]["message"]
-    # So does the refusal of a token, where no other token would help.
+    # The refusal of a token also names the permission, if no other token would help.
     token = await get_token(api.http, alice, "repository:team/app:pull,push")
     answer = await api.http.post(path, headers=bearer(token))
     assert answer.status_code == 401

@@ -1,4 +1,4 @@
-"""Grants through the admin API, by admins and by those who administer a part."""
+"""Grants through the admin API, by admins and by users who administer some repositories."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -123,12 +123,12 @@ async def test_grant_ids_that_are_none(root: Admin) -> None:
     assert "404" in await root.refused("DELETE", f"/grants/{(1 << 63) - 1}")
 
 
-# Whoever administers a pattern learns nothing beyond it
+# The admin of a pattern learns nothing about other repositories
 
 
 @pytest.fixture
 async def carol(api: Api, root: Admin) -> Admin:
-    """She administers what is below `team/`."""
+    """Return a caller who administers `team/**`."""
     accounts = Accounts.of(api.opened)
     login = await accounts.user("carol")
     await accounts.grant("carol", "team/**", "admin")
@@ -152,7 +152,7 @@ async def test_a_check_does_not_tell_who_has_an_account(
             decision["reason"] = decision["reason"].replace(subject, "SUBJECT")
             found.append(decision)
         assert [each for each in found if each != found[0]] == []
-        # The grant that decides is not hers to see.
+        # The caller may not see the grant that decides.
         assert (found[0]["allowed"], found[0]["grants"]) == (allowed, [])
     query: dict[str, Any] = {"subject": "nobody", "repository": "team/app", "action": "pull"}
     assert "no user" in (await root.send("GET", "/grants/check", **query))["reason"]
@@ -176,7 +176,7 @@ async def test_a_grant_does_not_tell_who_has_an_account(
     assert "404" in await root.refused("POST", "/grants", body)
     made = await carol.send("POST", "/grants", body, expect=201)
     assert (made["subject"], made["actions"]) == (subject, ["pull"])
-    # Whoever gets the name inherits nothing.
+    # A new account with the same name inherits nothing.
     access = api.opened.access
     if subject == "bob":
         await access.users.add("bob", "a good password", OPERATOR)

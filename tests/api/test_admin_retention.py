@@ -1,4 +1,4 @@
-"""Retention through the admin API, of what was pushed and pulled through the registry's own."""
+"""Retention through the admin API, for content pushed and pulled through the registry API."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,8 +29,8 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 @pytest.fixture
 async def api(start_api: Started, hands: Hands) -> AsyncIterator[Api]:
-    del hands  # the clock is taken before anything reads it
-    # The jobs run when the test says so.
+    del hands  # replaces the clock before anything reads it
+    # The test runs the jobs explicitly.
     async with start_api(AUTH | {"jobs.in_serve": "false"}) as started:
         yield started
 
@@ -46,7 +46,7 @@ async def sign_in(api: Api, root: Admin, *names: str) -> Kit:
 
 
 async def plan(root: Admin, **query: Any) -> dict[str, list[str]]:
-    """The tags that go, by repository."""
+    """Return the tags that the plan drops, by repository."""
     page = await root.send("GET", "/retention/plan", **query)
     return {
         each["repository"]: [tag["tag"] for tag in each["tags"] if tag["goes"]]
@@ -70,7 +70,7 @@ async def test_what_is_pulled_in_any_way_stays(api: Api, root: Admin, hands: Han
     assert (await kit.http.get(f"{path}/unused-too")).status_code == 404
     await root.send("PUT", "/retention/rules", {"pattern": "**", "drop_not_pulled": "90d"})
     await root.send("POST", "/retention/rules/enable", {"pattern": "**"})
-    # Until they are written, pulls are in memory alone.
+    # Pull times are only in memory until the next flush.
     assert await plan(root) == {"app": sorted(digests)}
     await api.opened.registry.pulls.flush()
     assert await plan(root) == {"app": ["unused"]}
@@ -111,7 +111,7 @@ async def test_rules_and_pages_of_plans(
     assert list(await plan(root)) == ["a"]
     assert "are not enabled" in await root.refused("POST", "/retention/run", {})
     await root.send("POST", "/retention/rules/enable", {"pattern": "**"})
-    # A run is asked for piece by piece as well.
+    # A run is also done in batches.
     pieces: list[int] = []
     last: str | None = ""
     while last is not None:

@@ -1,4 +1,4 @@
-"""Who may do what with the admin API: each operation by each role, compared with a table."""
+"""Permissions of the admin API: each operation by each role, compared with a table."""
 
 import re
 from typing import Any
@@ -24,7 +24,8 @@ NAME = RepositoryName("team/app")
 
 ROLES = ("anonymous", "herself", "other", "pattern", "bounded", "admin")
 
-# `pattern` is granted admin in team/**; `bounded` is an admin's token with a scope for everything.
+# `pattern` has a grant of admin in team/**. `bounded` is a token of an admin with a scope for all
+# repositories.
 RIGHTS = """
 get_me         401 200 200 200 200 200
 list_users     401 403 403 403 403 200
@@ -88,7 +89,8 @@ get_retention_status   401 403 403 403 403 200
 PASSWORD = "the password of alice"  # noqa: S105 - of a test
 BCRYPT = "$2b$04$abcdefghijklmnopqrstuu1dmtQyzKTQyqfXqhRIlOyF5OJUOy4ZO"
 
-# `alice` is the user herself. What each role would change has the role's name.
+# `alice` is the account that the operations are about. Objects that a role would change have the
+# name of the role.
 BODIES: dict[str, dict[str, Any]] = {
     "add_user": {"name": "new-{role}"},
     "change_user": {"admin": False},
@@ -148,7 +150,7 @@ NAMED = {
     "rotate_robot": "ci",
     "remove_robot": "old",
 }
-# What is not there, in place of what is.
+# Names that do not exist, as replacements for those that do.
 MISSING = {
     "{grant}": "987654321",
     "{hold}": "987654321",
@@ -207,7 +209,7 @@ async def _sign_up(api: Api) -> dict[str, Login]:
 
 
 async def _protect(api: Api) -> None:
-    """A manifest that each role's hold keeps, and a rule of immutable tags for each."""
+    """Add a hold on a manifest and a rule of immutable tags for each role."""
     registry, raw = api.opened.registry, index_manifest([])
     pushed = await registry.manifests.put(
         NAME, raw, None, principals.OPERATOR, set_tags=[Tag("set")]
@@ -219,7 +221,7 @@ async def _protect(api: Api) -> None:
 
 
 async def _fill(api: Api, role: str) -> dict[str, str]:
-    """What stands for the names that the registry gives."""
+    """Return replacements for the names that the registry generates."""
     grants = await api.opened.access.grants.list_page(1000)
     ids = {str(grant.pattern): str(grant.id) for grant in grants}
     keys = await api.opened.access.keys.list_all()

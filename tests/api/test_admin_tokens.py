@@ -1,4 +1,4 @@
-"""Personal access tokens through the admin API, and what they are good for there."""
+"""Personal access tokens in the admin API: their management and their permissions there."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What clients can make the audit log grow by: little, however much they send."""
+"""Clients can make the audit log grow only a little, no matter how much they send."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ def driver() -> str:
 
 @pytest.fixture
 def minutes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Minutes that have gone by, of a clock that else stands still."""
+    """Return the minutes that a stopped clock has been moved forward."""
     gone = [0]
     start = clock.now() // 60_000_000 * 60_000_000
     monkeypatch.setattr(clock, "now", lambda: start + gone[0] * 60_000_000)
@@ -82,7 +82,7 @@ async def test_fields_of_the_audit_log_are_cut(api: Api, alice: Login) -> None:
     [event] = (await Admin(api.http, alice).send("GET", "/audit", event="token.issue"))["items"]
     assert event["target"] == f"{scopes[0]} and 29 more"
     assert len(event["detail"]["client"]) <= LONGEST_FIELD
-    # What an admin writes can be long too.
+    # Texts of admins can be long too.
     digest, _ = await signed(api.http, alice.basic).push_image("team/app", "v1")
     body = {"repository": "team/app", "digest": str(digest), "reason": "y" * 500}
     await Admin(api.http, alice).send("POST", "/holds", body, expect=201)

@@ -1,4 +1,4 @@
-"""Endpoint 1."""
+"""Endpoint 1: the version check of the API."""
 
 import pytest
 

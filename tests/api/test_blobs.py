@@ -1,4 +1,4 @@
-"""Endpoints 2 and 10: blobs are read and unlinked."""
+"""Endpoints 2 and 10: read blobs and unlink them."""
 
 import os
 
@@ -42,7 +42,7 @@ async def test_2_says_all_about_the_blob(api: Api, algorithm: str) -> None:
         **immutable(digest),
     }
     for method, body in (("GET", DATA), ("HEAD", b"")):
-        # Compressing on the way would give bytes of another digest.
+        # Compressed bytes would have another digest.
         headers = {"Accept-Encoding": "gzip, br, zstd"}
         exchange = await api.speak(method, url("team/app", digest), headers).finish()
         assert exchange.status == 200
@@ -125,7 +125,7 @@ async def test_2_a_range_across_the_pieces_of_a_large_blob(api: Api) -> None:
 
 @SQLITE
 async def test_2_several_ranges_are_parts_in_the_order_asked(api: Api) -> None:
-    """podman counts the parts: none is merged with another, though it touches it."""
+    """Adjacent ranges are not merged, because podman counts the parts."""
     size = len(DATA)
     digest = await api.push_blob("app", DATA)
     for asked, parts in {
@@ -160,7 +160,7 @@ async def test_2_a_thousand_ranges_of_a_large_blob(api: Api) -> None:
     assert read_parts(answer.headers["Content-Type"], answer.content) == [
         (f"bytes {first}-{last}/{len(data)}", data[first : last + 1]) for first, last in parts
     ]
-    # Of more podman sends the half of them again.
+    # After a refusal, podman retries with half of the ranges.
     answer = await api.http.get(url("app", digest), headers={"Range": f"{asked},7-7"})
     assert (answer.status_code, codes(answer)) == (400, ["UNSUPPORTED"])
     one_by_one = {"Range": "bytes=" + "1-1," * 6000}
@@ -225,7 +225,7 @@ async def test_2_if_range_gives_the_part_only_of_the_same_blob(api: Api) -> None
     digest = await api.push_blob("app", DATA)
     for condition, status in {
         f'"{digest}"': 206,
-        f'W/"{digest}"': 200,  # RFC 9110 section 13.1.5 asks for the strong comparison
+        f'W/"{digest}"': 200,  # RFC 9110 section 13.1.5 requires the strong comparison
         '"another"': 200,
         "Thu, 23 Jul 2026 10:00:00 GMT": 200,
     }.items():
@@ -378,10 +378,10 @@ async def test_10_a_blob_in_use_stays_and_the_answer_names_its_users(api: Api) -
     assert answer.headers["Allow"] == "GET, HEAD"
     assert answer.json()["errors"][0]["detail"] == {"manifests": users}
     assert (await api.http.get(url("app", Digest.of(layer)))).content == layer
-    held_by_one = await api.http.delete(url("app", Digest.of(config)))  # a config counts as well
+    held_by_one = await api.http.delete(url("app", Digest.of(config)))  # configs count too
     assert held_by_one.status_code == 405
 
-    # A tag is no user: the manifests still are.
+    # The manifests still use the blob without the tag.
     assert (await api.http.delete("/v2/app/manifests/one")).status_code == 202
     assert (await api.http.delete(url("app", Digest.of(layer)))).status_code == 405
     for manifest in (raw, second):
@@ -391,7 +391,7 @@ async def test_10_a_blob_in_use_stays_and_the_answer_names_its_users(api: Api) -
 
 
 async def test_10_a_blob_that_an_index_lists_is_in_use(api: Api) -> None:
-    """BuildKit's caches are indexes of blobs."""
+    """The caches of BuildKit are indexes of blobs."""
     layer = await api.push_blob("app", DATA)
     index = index_manifest([])[:-2] + b"]}"
     index = index.replace(

@@ -1,6 +1,6 @@
-"""Replicas over one bucket: what they share, what a request costs the store, what its failure does.
+"""Replicas with one bucket: shared state, requests to the store, and failures of the store.
 
-The suite itself runs on a bucket too; here is what only a bucket has.
+The whole suite also runs on a bucket. These tests cover behaviour that only a bucket has.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ async def require_nothing_kept(api: Api) -> None:
 
 @pytest.fixture
 def network(bucket: Bucket, store: dict[str, str]) -> Iterator[Flaky]:
-    """The way to the bucket, in the test's hands."""
+    """Run a proxy in front of the bucket that the test controls."""
     with flaky(bucket.endpoint) as proxy:
         store["storage.endpoint"] = proxy.url
         yield proxy
@@ -68,7 +68,7 @@ async def near(network: Flaky, start_api: Started) -> AsyncIterator[Api]:
 
 
 class TestReplicas:
-    """Each request may meet another."""
+    """Requests of one session that reach different replicas."""
 
     @pytest.mark.parametrize("step", [3_000_001, PART, len(DATA)])
     async def test_chunks_alternate(self, start_api: Started, bucket: Bucket, step: int) -> None:
@@ -149,7 +149,7 @@ class TestReplicas:
 
 
 class TestHolds:
-    """Rows keep others out as long as their holder lives."""
+    """Leases of upload sessions, which exclude other requests while their holder is alive."""
 
     async def test_a_dead_holder_is_followed(
         self, start_api: Started, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +183,7 @@ class TestHolds:
     async def test_whoever_was_followed_is_not_believed(
         self, start_api: Started, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It was stopped for longer than its lease, and wakes up."""
+        """A holder that was stopped for longer than its lease continues."""
         monkeypatch.setattr(upload_holds, "BEAT", 3600.0)
         hands = Hands(monkeypatch)
         async with start_api(PARTS) as api:
@@ -203,7 +203,7 @@ class TestHolds:
 
 
 class Gate:
-    """Holds up the first request of a kind, on its way to the store, until it is opened."""
+    """Gate that blocks the first matching request to the store until it is opened."""
 
     def __init__(self, network: Flaky, method: str, word: str) -> None:
         self._method, self._word = method, word
@@ -223,7 +223,7 @@ class Gate:
 
 
 class TestLate:
-    """A holder that was stopped on its way to the store, for longer than its lease."""
+    """A holder whose request to the store is delayed for longer than its lease."""
 
     @pytest.fixture
     def hands(self, monkeypatch: pytest.MonkeyPatch) -> Hands:
@@ -283,7 +283,7 @@ class TestLate:
     async def test_a_key_that_was_given_up_is_never_used_again(
         self, near: Api, network: Flaky
     ) -> None:
-        """Its bytes may have come, though nobody could see them."""
+        """The store may have written the bytes although it did not confirm them."""
         location = await near.start_upload(NAME)
         network.judge = lambda method, _target: UNAVAILABLE if method == "HEAD" else None
         await near.http.patch(location, content=b"one")
@@ -301,7 +301,7 @@ class TestLate:
 
 
 class TestCosts:
-    """What a request asks of the store."""
+    """Number of requests to the store."""
 
     async def test_of_reading(self, near: Api, network: Flaky) -> None:
         await near.push_image(NAME, "v1")
@@ -328,7 +328,7 @@ class TestCosts:
 
 
 class TestFailures:
-    """503 in time, and all is well when the store is."""
+    """Failures of the store: 503 within the time limit, and recovery afterwards."""
 
     async def test_a_dead_store(self, near: Api, network: Flaky) -> None:
         await near.push_image(NAME, "v1")
@@ -373,7 +373,7 @@ class TestFailures:
             assert (await near.http.get(blob(digest))).content == data
 
     async def test_a_body_that_breaks_off_for_good(self, near: Api, network: Flaky) -> None:
-        """The client sees it cut; the blob is not damaged."""
+        """The client sees a cut connection, and the blob is not marked as damaged."""
         digest = await near.push_blob(NAME, DATA)
         network.judge = lambda method, _target: Fault(after=1000) if method == "GET" else None
         exchange = await near.speak("GET", blob(digest)).finish()
@@ -388,7 +388,7 @@ class TestFailures:
         digest = await near.push_blob(NAME, DATA)
         (key,) = list_stored(near.opened.driver)
         bucket.delete(key)
-        assert (await near.http.head(blob(digest))).status_code == 200  # nobody has looked
+        assert (await near.http.head(blob(digest))).status_code == 200  # not noticed yet
         for method in ("GET", "HEAD"):
             assert (await near.http.request(method, blob(digest))).status_code == 404
         await near.push_blob(NAME, DATA)

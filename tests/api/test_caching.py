@@ -1,4 +1,4 @@
-"""What caches in front may keep: never for others what one caller had a right to."""
+"""Caching headers: a shared cache must not serve private content to other callers."""
 
 from collections.abc import AsyncIterator
 
@@ -38,7 +38,7 @@ async def alice(api: Api) -> Login:
 
 
 async def list_caching(kit: Kit) -> dict[str, tuple[str, str]]:
-    """`Cache-Control` and `Vary` of each way to read content."""
+    """Return `Cache-Control` and `Vary` of each kind of read request."""
     digest = await kit.push_blob(NAME, DATA)
     manifest, _ = await kit.push_image(NAME, "latest")
     blob = f"/v2/{NAME}/blobs/{digest}"
@@ -77,7 +77,7 @@ async def test_what_needs_a_right_is_private(api: Api, alice: Login) -> None:
 async def test_what_anybody_may_pull_is_public(api: Api, alice: Login) -> None:
     await Accounts.of(api.opened).grant("anonymous", "team/**", "pull")
     require(await list_caching(signed(api.http, alice.basic)), "public", "")
-    # From now on it needs a right again.
+    # From here on, the content needs permission again.
     await Accounts.of(api.opened).take("anonymous", "team/**")
     require(await list_caching(signed(api.http, alice.basic)), "private", "Authorization")
 

@@ -1,4 +1,4 @@
-"""The catalogue."""
+"""The catalog of repositories."""
 
 import httpx
 import pytest
@@ -35,7 +35,7 @@ async def get_names(api: Api, query: str = "") -> list[str]:
 
 
 async def walk(api: Api, n: int) -> list[list[str]]:
-    """All pages, by their links."""
+    """Follow the links and return all pages."""
     pages = []
     target = f"/v2/_catalog?n={n}"
     while True:
@@ -106,6 +106,6 @@ async def test_catalog_shows_only_what_the_caller_may_pull(
             patch.setattr(Caller, "visible", list(map(RepositoryPattern.parse, shown)))
             assert await get_names(api) == shown
             for n in (1, 2, 3):
-                # No page is short, and no link leads to nothing: both would tell of the hidden.
+                # A short page or a link to an empty page would reveal hidden repositories.
                 pages = [shown[start : start + n] for start in range(0, len(shown), n)]
                 assert await walk(api, n) == (pages or [[]])

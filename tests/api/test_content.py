@@ -1,4 +1,4 @@
-"""The rules of content: which manifests are stored, under which type, and which are refused."""
+"""Content rules: manifests that are accepted or refused, and their media types."""
 
 import json
 from typing import Any
@@ -33,12 +33,12 @@ def url(reference: object, name: str = "team/app") -> str:
 
 @pytest.fixture
 def driver() -> str:
-    return "memory"  # manifests live in the database: the store makes no difference here
+    return "memory"  # manifests are in the database, so the store makes no difference
 
 
 @pytest.fixture
 async def ready(api: Api) -> Api:
-    """A registry whose team/app has the empty config, so that RAW can be pushed."""
+    """Return a registry whose team/app has the empty config, so that RAW can be pushed."""
     await api.push_blob("team/app", EMPTY)
     return api
 
@@ -54,7 +54,7 @@ async def require_stored(api: Api, raw: bytes, media_type: str, reference: objec
     assert answer.headers["Content-Type"] == media_type
 
 
-# The type
+# Media type
 
 
 KINDS = [
@@ -153,11 +153,11 @@ async def test_content_schema_1_and_unknown_types_are_refused_by_name(ready: Api
         assert f"{media_type!r} is not a supported" in answer.json()["errors"][0]["message"]
 
 
-# What is refused
+# Refused manifests
 
 
 def image_with(text: str) -> bytes:
-    """An image with one more field, as text."""
+    """Return an image manifest with an additional field, given as text."""
     return json.dumps(IMAGE).encode()[:-1] + b"," + text.encode() + b"}"
 
 
@@ -236,7 +236,7 @@ async def test_content_header_and_body_of_two_types_are_400(ready: Api) -> None:
         assert (answer.status_code, codes(answer)) == (400, ["MANIFEST_INVALID"])
 
 
-# What is accepted
+# Accepted manifests
 
 
 async def test_content_an_entry_may_be_a_blob_which_then_is_used(ready: Api) -> None:
@@ -289,7 +289,7 @@ async def test_content_what_is_not_judged_is_stored_as_it_is(ready: Api) -> None
                 text = json.dumps({**IMAGE, **also, **more}, ensure_ascii=ascii_only)
                 raw = text.encode("utf-8", "surrogatepass")
                 if "surrogates" in what and not ascii_only:
-                    continue  # no UTF-8
+                    continue  # not UTF-8
                 answer = await put(ready, raw, OCI_MANIFEST)
                 assert answer.status_code == 201, (what, answer.text)
                 await require_stored(ready, raw, OCI_MANIFEST)
@@ -304,7 +304,7 @@ async def test_content_layers_that_are_not_distributed_may_be_absent(ready: Api)
         raw = json.dumps({**IMAGE, "layers": [layer]}).encode()
         assert (await put(ready, raw, OCI_MANIFEST)).status_code == 201
         await require_stored(ready, raw, OCI_MANIFEST)
-        # `urls` alone excuse nothing, and only layers are excused.
+        # Only layers may be missing, and `urls` alone do not allow that.
         for change in (
             {"layers": [descriptor(b"foreign", LAYER, urls=["http://127.0.0.1:1/"])]},
             {"config": descriptor(b"foreign", media_type)},

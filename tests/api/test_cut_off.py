@@ -1,4 +1,4 @@
-"""A replica that reaches the bucket and not the database, and whose session ends elsewhere."""
+"""A replica that loses the database but not the bucket, while its session ends elsewhere."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ async def test_leaves_no_byte_for_ever(
     monkeypatch.setattr(upload_holds, "BEAT", 0.2)
     hands = Hands(monkeypatch)
     if sent:
-        # It had looked before, and was slow since.
+        # The replica has checked its lease before, and has been slow since then.
         async def keep(_: object) -> None: ...
 
         monkeypatch.setattr(upload_holds._Lease, "keep", keep)

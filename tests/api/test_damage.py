@@ -1,4 +1,4 @@
-"""Bytes on disk that are not what was pushed: never served as the blob, healed by a push."""
+"""Damaged bytes on disk, which are never served as the blob and are healed by a push."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ async def file_of(api: Api, digest: Digest = DIGEST) -> Path:
 
 
 def cut(path: Path) -> None:
-    """Take the end away, beyond the first piece that is read."""
+    """Truncate the file after the first chunk that is read."""
     os.truncate(path, 1 << 20)
 
 
@@ -110,7 +110,7 @@ async def test_2_a_damaged_blob_is_404(
     await require_unknown(api)
     await require_unknown(api, name="other")
     assert await count_damaged(api) == 1
-    assert metrics.BLOBS_FOUND_DAMAGED._value.get() == found + 1  # found once
+    assert metrics.BLOBS_FOUND_DAMAGED._value.get() == found + 1  # counted once
 
 
 @damages
@@ -121,7 +121,7 @@ async def test_2_6_an_ordinary_push_heals_it_everywhere(
     await api.push_blob("other", DATA)
     broken = await file_of(api)
     damage(broken)
-    await require_unknown(api)  # as Docker asks before it pushes
+    await require_unknown(api)  # Docker asks this before a push
     await push_in_chunks(api)
     await require_served(api)
     await require_served(api, name="other")
@@ -149,7 +149,7 @@ async def test_4b_a_push_heals_what_nobody_had_noticed(
 
 
 async def test_4b_a_push_of_a_whole_blob_does_not_replace_it(api: Api) -> None:
-    """The control to those above: what is whole keeps its key."""
+    """Control for the tests above: an undamaged blob keeps its key."""
     await api.push_blob(NAME, DATA)
     stored = list_stored(api.opened.driver)
     await push_in_chunks(api)
@@ -186,7 +186,7 @@ async def test_3_a_manifest_outlives_its_blobs(api: Api) -> None:
     (await file_of(api, layer)).unlink()
     await require_unknown(api, layer)
     assert (await api.http.get(f"/v2/{NAME}/manifests/{digest}")).content == raw
-    # It is still in use, damaged or not.
+    # A damaged blob is still in use.
     assert (await api.http.delete(url(layer))).status_code == 405
     await api.push_blob(NAME, b"layer one x")
     await require_served(api, b"layer one x")
@@ -262,7 +262,7 @@ async def test_2_a_disk_that_is_not_mounted_is_no_damage(api: Api) -> None:
     await require_served(api)
 
 
-# Damage that shows while the blob is being sent
+# Damage that is found while the blob is sent
 
 
 def after_one_piece(damage: Callable[[], object]) -> Callable[[Exchange], Awaitable[None]]:
@@ -274,7 +274,7 @@ def after_one_piece(damage: Callable[[], object]) -> Callable[[Exchange], Awaita
 
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Make the disk fail under whatever is open, from the next read on."""
+    """Return a function that makes the disk fail for open files, from the next read on."""
     read = LocalReader.read
     broken = False
 
@@ -311,7 +311,7 @@ async def test_2_damage_on_the_way_cuts_the_connection(
         happen = failing_reads(patch) if damage == "the disk fails" else partial(cut, path)
         on_send = after_one_piece(happen)
         exchange = await api.speak("GET", url(digest), on_send=on_send).ended()
-    # The length said more than came, and the end never came: no client takes this for the blob.
+    # The body is shorter than Content-Length and has no end, so no client accepts it as the blob.
     assert exchange.status == 200
     assert exchange.headers["Content-Length"] == str(len(LARGE))
     assert exchange.body == LARGE[: 1 << 20]
@@ -320,7 +320,7 @@ async def test_2_damage_on_the_way_cuts_the_connection(
 
     assert await count_damaged(api) == 1
     await require_unknown(api, digest)
-    # A disk that fails once is not believed again, whatever length the file has.
+    # After a read error, the blob stays damaged even if the file has the right length.
     path.write_bytes(LARGE)
     await require_unknown(api, digest)
     raw = image_manifest(LARGE, [])
@@ -348,7 +348,7 @@ async def test_2_a_range_is_cut_as_well(api: Api) -> None:
 
 
 async def test_2_damage_of_an_old_key_does_not_touch_the_healed_blob(api: Api) -> None:
-    """A slow reader finds the old file broken after a push has replaced it."""
+    """A slow reader finds damage in the old file after a push has replaced it."""
     digest = await api.push_blob(NAME, LARGE)
     path = await file_of(api, digest)
 
@@ -373,7 +373,7 @@ async def test_2_a_blob_removed_while_it_is_read_is_read_to_its_end(api: Api) ->
 
 
 async def test_a_range_of_what_is_gone_is_404_like_all_of_it(api: Api) -> None:
-    """Also one that would lie outside the blob, which is told from its row."""
+    """A range outside the blob is 404 too, although the row is enough to detect it."""
     await api.push_blob(NAME, DATA)
     outside = {"Range": "bytes=9000-"}
     assert (await api.http.get(url(), headers=outside)).status_code == 416

@@ -1,4 +1,4 @@
-"""`Last-Modified` of manifests and blobs, and the conditions on it."""
+"""`Last-Modified` of manifests and blobs, and conditional requests with dates."""
 
 from email.utils import formatdate
 from typing import Any
@@ -31,7 +31,7 @@ def date(seconds: int) -> str:
 
 
 async def change(api: Api, table: sa.Table, **values: int | None) -> None:
-    """Let what is there have happened at some other time."""
+    """Set timestamps of all rows of a table."""
 
     def work(tx: Transaction) -> None:
         tx.execute(sa.update(table).values(**values))
@@ -57,7 +57,7 @@ async def test_3_a_manifest_is_as_old_as_its_tag_or_its_first_push(api: Api) -> 
     for _ in range(2):  # from the database, and from memory
         assert await modified(api, by_tag) == date(TAGGED)
         assert await modified(api, by_digest) == date(PUSHED)
-    # Pushed again it is as old as before; the tag has been set anew.
+    # A repeated push keeps the date of the manifest and updates that of the tag.
     await api.put_manifest(NAME, "latest", RAW)
     assert await modified(api, by_digest) == date(PUSHED)
     assert await modified(api, by_tag) != date(TAGGED)
@@ -101,7 +101,7 @@ async def test_3_conditions_on_the_date(api: Api) -> None:
             ({"If-Modified-Since": "yesterday"}, 200),
             ({"If-Modified-Since": ""}, 200),
             ({"If-Modified-Since": "Thu, 99 Foo 99999 99:99:99 GMT"}, 200),
-            # If-None-Match wins.
+            # If-None-Match takes precedence.
             ({"If-Modified-Since": date(TAGGED), "If-None-Match": '"other"'}, 200),
             ({"If-Modified-Since": date(TAGGED - 1), "If-None-Match": etag}, 304),
         ]

@@ -1,4 +1,4 @@
-"""Endpoint 9, and the settings that switch changes off."""
+"""Endpoint 9: delete manifests and tags, and the settings that disable changes."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ NAME = "team/app"
 
 
 def referrer_of(subject: Digest) -> bytes:
-    """A manifest that has the digest as its subject."""
+    """Return a manifest that has the digest as its subject."""
     described = {"mediaType": OCI_MANIFEST, "digest": str(subject), "size": 7}
     return image_manifest(CONFIG, [], subject=described)
 
@@ -34,12 +34,12 @@ def url(reference: object, name: str = NAME) -> str:
 
 @pytest.fixture
 def driver() -> str:
-    return "memory"  # manifests live in the database: the store makes no difference here
+    return "memory"  # manifests are in the database, so the store makes no difference
 
 
 @pytest.fixture
 async def ready(api: Api) -> Api:
-    """RAW is in team/app under two tags."""
+    """Return a registry with RAW in team/app under two tags."""
     await api.push_blob(NAME, CONFIG)
     await api.put_manifest(NAME, f"{DIGEST}?tag=a&tag=b", RAW)
     return api
@@ -95,7 +95,7 @@ async def test_9_in_one_repository_leaves_the_others_alone(ready: Api) -> None:
 
 async def test_9_the_last_content_takes_the_repository_with_it(ready: Api) -> None:
     await delete(ready, DIGEST)
-    assert await list_tags(ready) == []  # its config is there yet
+    assert await list_tags(ready) == []  # the repository still has the config
     blob = f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}"
     assert (await ready.http.delete(blob)).status_code == 202
     answer = await ready.http.get(f"/v2/{NAME}/tags/list")
@@ -141,7 +141,7 @@ async def test_9_a_child_of_an_index_stays(ready: Api) -> None:
     named = answer.json()["errors"][0]["detail"]["indexes"]
     assert named == sorted(str(Digest.of(raw)) for raw in indexes)  # untagged ones count too
     assert await list_tags(ready) == ["a", "b", "index"]
-    assert (await delete(ready, "a")).status_code == 202  # a tag can go
+    assert (await delete(ready, "a")).status_code == 202  # a tag can be deleted
     for raw in indexes:
         assert (await delete(ready, DIGEST)).status_code == 405
         assert (await delete(ready, Digest.of(raw))).status_code == 202
@@ -187,7 +187,7 @@ async def test_9_a_fallback_tag_index_does_not_hold_its_entries(ready: Api, algo
     await ready.put_manifest(NAME, tag, index)
     assert (await delete(ready, digest)).status_code == 202
     assert (await ready.http.get(url(tag))).content == index
-    # Once it is tagged otherwise too, it is an index like any other.
+    # With another tag too, it is an ordinary index.
     await ready.put_manifest(NAME, str(digest), referrer)
     assert (await ready.put_manifest(NAME, "release", index)).status_code == 201
     assert (await delete(ready, digest)).status_code == 405
@@ -197,7 +197,7 @@ async def test_9_a_fallback_tag_index_does_not_hold_its_entries(ready: Api, algo
 
 @SQLITE
 async def test_9_the_form_of_a_tag_does_not_free_the_children_of_an_index(ready: Api) -> None:
-    """`cosign copy` and oc-mirror tag every digest that they copy `sha256-<hex>`."""
+    """`cosign copy` and oc-mirror set a tag `sha256-<hex>` for every digest that they copy."""
     subject = Digest.of(b"subject")
     referrer = referrer_of(subject)
     await ready.put_manifest(NAME, "r", referrer)
@@ -213,7 +213,7 @@ async def test_9_the_form_of_a_tag_does_not_free_the_children_of_an_index(ready:
             assert answer.status_code == 405, tag
             assert answer.json()["errors"][0]["detail"] == {"indexes": [str(Digest.of(index))]}
         assert (await delete(ready, str(tag))).status_code == 202
-    # Under its fallback tag an index still holds what is not a referrer of that subject.
+    # An index under a fallback tag still protects manifests that are not referrers of the subject.
     await ready.put_manifest(NAME, str(fallback_tag(subject)), index)
     assert (await delete(ready, DIGEST)).status_code == 405
     assert (await delete(ready, Digest.of(referrer))).status_code == 202
@@ -233,7 +233,7 @@ async def test_9_a_tag_that_is_almost_a_fallback_tag_holds(ready: Api) -> None:
 
 @SQLITE
 async def test_9_no_number_of_loosened_indexes_holds_a_manifest(ready: Api) -> None:
-    """A fallback tag has one index at a time, so only one of a hundred can be loosened."""
+    """A fallback tag has one index at a time, so only one of a hundred indexes is exempt."""
     subject = Digest.of(b"subject")
     referrer = referrer_of(subject)
     digest = Digest.of(referrer)
@@ -275,7 +275,7 @@ async def test_9_gone_at_once_on_every_replica(start_api: Started) -> None:
             assert (await one.http.get(f"/v2/{NAME}/tags/list")).status_code == 404
 
 
-# Compare and swap
+# Conditional deletes
 
 
 async def test_9_if_match_deletes_the_tag_only_where_it_is(ready: Api) -> None:
@@ -287,14 +287,14 @@ async def test_9_if_match_deletes_the_tag_only_where_it_is(ready: Api) -> None:
     for tag, etag in (("a", f'"{DIGEST}"'), ("b", '"x", *'), ("b", "*")):
         answer = await ready.http.delete(url(tag), headers={"If-Match": etag})
         assert answer.status_code == (412 if etag == '"x", *' else 202), etag
-    # RFC 9110 section 13.2.1: what is not there is 404 with a condition as without.
+    # RFC 9110 section 13.2.1: a missing tag is 404 with or without a condition.
     for name in (NAME, "nowhere"):
         answer = await ready.http.delete(url("a", name), headers={"If-Match": f'"{DIGEST}"'})
         assert answer.status_code == 404
 
 
 async def test_9_of_deletes_and_pushes_at_once_none_is_half_done(ready: Api) -> None:
-    """Whoever comes last wins; neither a tag without a manifest nor a 5xx comes of it."""
+    """The last request wins. There is never a tag without a manifest, nor a 5xx response."""
     index = index_manifest([RAW])
     calls = []
     for n in range(12):
@@ -317,7 +317,7 @@ async def test_9_of_deletes_and_pushes_at_once_none_is_half_done(ready: Api) -> 
             assert (await ready.http.get(url(entry["digest"]))).status_code == 200
 
 
-# Switched off
+# Disabled changes
 
 
 ABSENT = Digest.of(b"absent")
@@ -352,7 +352,7 @@ READS = [
 
 
 async def prepare(start_api: Started) -> str:
-    """Fill the registry while all is allowed; the location of an upload session in it."""
+    """Fill a registry that allows changes, and return the location of an upload session."""
     async with start_api() as api:
         await api.push_blob(NAME, CONFIG)
         await api.put_manifest(NAME, "a", RAW)
@@ -397,7 +397,7 @@ async def test_9_switched_off_refuses_deletions_alone(start_api: Started) -> Non
         await require_refused(api, requests, upload, "delete")
         await require_readable(api, upload)
         assert (await api.put_manifest(NAME, "new", RAW)).status_code == 201
-        assert (await api.http.delete(upload)).status_code == 204  # gives up what was never kept
+        assert (await api.http.delete(upload)).status_code == 204  # cancels an unfinished upload
 
 
 @LOCAL

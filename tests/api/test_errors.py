@@ -1,4 +1,4 @@
-"""Every refusal has the contract's form, and no failure says more than it must."""
+"""Error responses have the form of the OCI specification and reveal no internal details."""
 
 import inspect
 import json
@@ -22,7 +22,7 @@ SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 RAW = index_manifest([])
 DIGEST = Digest.of(RAW)
 
-# OCI distribution-spec, Error Codes, with the statuses of the contract.
+# OCI distribution-spec, Error Codes, with the statuses that Moorage uses.
 STATUSES = {
     "BLOB_UNKNOWN": {404},
     "BLOB_UPLOAD_INVALID": {400, 409, 416},
@@ -33,19 +33,19 @@ STATUSES = {
     "MANIFEST_UNKNOWN": {404},
     "NAME_INVALID": {400},
     "NAME_UNKNOWN": {404},
-    # 416: of a blob's bytes, for which the contract names no code.
+    # 416 is for ranges of blobs, for which the specification has no code.
     "SIZE_INVALID": {400, 413, 416},
     "UNAUTHORIZED": {401},
     "DENIED": {403, 412},
-    # 404: of an endpoint that there is not, for which the contract names no code.
+    # 404 is for unknown endpoints, for which the specification has no code.
     "UNSUPPORTED": {400, 404, 405, 414},
     "TOOMANYREQUESTS": {429},
 }
 BEYOND = {"UNAVAILABLE": {503, 507}}
-# Of the admin API, which no specification binds.
+# Codes of the admin API, which has no external specification.
 OWN = {"INVALID": {400, 415}, "NOT_FOUND": {404}, "CONFLICT": {409}}
 
-# They end the start of the program, or a request that is not one.
+# Errors that end the start of the program, or are raised outside a request.
 NEVER_ON_THE_WIRE = {
     errors.RegistryError,
     errors.BackupError,
@@ -66,7 +66,7 @@ def classes_of(module: object, base: type[Exception]) -> Iterator[type[Exception
             yield cls
 
 
-# The table
+# Table of errors
 
 
 def test_every_code_of_the_specification_is_used_with_its_statuses() -> None:
@@ -112,7 +112,7 @@ def test_what_the_table_does_not_know_is_500_and_says_nothing(error: Exception) 
 
 
 def test_each_message_begins_with_the_sentence_that_clients_know() -> None:
-    """As skopeo's and podman's own suites expect, with the reason behind it."""
+    """The test suites of skopeo and podman expect this sentence; the reason follows it."""
     assert SENTENCES.keys() == STATUSES.keys() | BEYOND.keys() | {"UNKNOWN"}
     for cls, wire in TABLE.items():
         error = cls.__new__(cls)
@@ -121,7 +121,7 @@ def test_each_message_begins_with_the_sentence_that_clients_know() -> None:
         error.__dict__ |= {"challenge": "Bearer", "retry_after": 1, "count": 1}
         for standard in (True, False):
             [entry] = json.loads(bytes(answer(error, standard=standard).body))["errors"]
-            if not standard or wire.code in OWN:  # the admin API's words are its own
+            if not standard or wire.code in OWN:  # the admin API has its own messages
                 assert entry["message"] == "why"
             else:
                 sentence = SENTENCES[wire.code].removesuffix(".")
@@ -168,7 +168,7 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 async def test_a_method_that_an_endpoint_does_not_take_is_405(api: Api) -> None:
     for path, allow in ENDPOINTS.items():
         for method in METHODS:
-            # httpx would write the method in capitals.
+            # httpx would change the method to upper case.
             reply = (await api.speak(method, path).finish()).answer()
             if method in allow.split(", "):
                 assert reply.status_code != 405, (method, path)
@@ -270,13 +270,13 @@ async def test_a_bug_is_500_and_leaks_nothing(api: Api, monkeypatch: pytest.Monk
 
 
 class SqliteFullError(Exception):
-    """As the driver raises it on a full disk."""
+    """Error of the SQLite driver on a full disk."""
 
     sqlite_errorcode = 13
 
 
 class PostgresFullError(Exception):
-    """As above."""
+    """Error of the PostgreSQL driver on a full disk."""
 
     sqlstate = "53100"
 

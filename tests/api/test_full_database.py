@@ -1,4 +1,4 @@
-"""`/token` where the database has no room for its books: 507, and over as soon as there is room."""
+"""`/token` if the database is too full for the audit log: 507 until there is space again."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -22,13 +22,13 @@ SCOPE = "repository:team/app:pull"
 
 @contextlib.asynccontextmanager
 async def full(database: Database) -> AsyncIterator[None]:
-    """No event can be booked: the database itself says what it says of a full disk."""
+    """Fill the database so that no event can be recorded and it reports a full disk."""
 
     async def run(*statements: str) -> None:
         await database.write(lambda tx: [tx.execute(sa.text(s)) for s in statements], actor="")
 
     if database.embedded:
-        await run("PRAGMA max_page_count=1")  # as many as there are
+        await run("PRAGMA max_page_count=1")  # SQLite raises this to the current number of pages
         for size in (1000, 100, 10, 0):
             with contextlib.suppress(DatabaseFullError):
                 while True:
@@ -55,7 +55,7 @@ async def test_a_full_database_is_507_however_a_token_is_asked_for(start_api: St
         ann = await accounts.user("ann")
         logins = [ann, await accounts.token("ann"), await accounts.robot("ci")]
         await accounts.grant("ann", "team/*", "pull")
-        # Other scopes than below: a second event of the same minute needs no room.
+        # Use other scopes than below, because a second event in the same minute needs no space.
         other = "repository:team/other:pull"
         token = await get_token(api.http, ann, SCOPE, other)
         offline = f"/token?offline_token=true&scope={other}"
@@ -68,7 +68,7 @@ async def test_a_full_database_is_507_however_a_token_is_asked_for(start_api: St
             return [
                 *[await get(f"/token?scope={SCOPE}", headers=login.basic) for login in logins],
                 await get("/token?offline_token=true", headers=ann.basic),
-                # Nobody in particular, and once more: not booked before, he is not known now.
+                # Anonymous, twice: the first event was not stored, so the second is not a repeat.
                 *[await get("/token") for _ in range(2)],
                 await post("/token", data=typed),
                 await post("/token", data={**typed, "access_type": "offline"}),
@@ -81,7 +81,7 @@ async def test_a_full_database_is_507_however_a_token_is_asked_for(start_api: St
                 assert answer.status_code == 507, (answer.request.url, answer.text)
                 assert codes(answer) == ["UNAVAILABLE"]
                 assert answer.headers["Retry-After"].isdigit()
-            # Whoever has a token, or signs in at the registry itself, pulls on.
+            # Clients with a token or with Basic authentication can still pull.
             for headers in (bearer(token), *(login.basic for login in logins[:2])):
                 answer = await api.http.get("/v2/team/app/manifests/x", headers=headers)
                 assert answer.status_code == 404

@@ -1,4 +1,4 @@
-"""Raw paths: none changes which repository is meant."""
+"""Raw request paths: no encoding of a path reaches another repository."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def driver() -> str:
 
 @st.composite
 def escaped(draw: st.DrawFn, text: str) -> bytes:
-    """`text` with some of its characters, but no slash, written as escapes of either case."""
+    """Draw `text` with some characters, but no slash, percent-encoded in upper or lower case."""
     forms = st.sampled_from(["%c", "%%%02x", "%%%02X"])
     return "".join(c if c == "/" else draw(forms) % ord(c) for c in text).encode()
 
@@ -65,22 +65,22 @@ def test_every_path_is_refused_or_means_one_thing(raw: bytes) -> None:
         path = canonical_path(raw)
     except PathInvalidError:
         return
-    # What it says is what every reader would decode, once or as often as it likes.
+    # The path equals the result of any number of decodings.
     decoded = unquote_to_bytes(raw)
     assert path.encode() == decoded == unquote_to_bytes(decoded)
     assert canonical_path(decoded) == path
-    # The slashes are those that were sent: no escape hides or makes one.
+    # The slashes are those of the raw path: no escape hides or adds one.
     assert [len(part) for part in path.split("/")] == [
         len(unquote_to_bytes(part)) for part in raw.split(b"/")
     ]
-    # Nothing is left for a proxy or a file system to resolve.
+    # The path has nothing that a proxy or a file system would resolve.
     assert path.startswith("/")
     assert not re.search(r"//|/\.{1,2}(/|$)|[\\%\x00-\x20\x7f?#]|[^\x00-\x7f]", path)
 
 
 @given(NAMES, st.binary(min_size=1, max_size=8))
 def test_a_repository_is_reached_by_its_own_segments_alone(name: str, inserted: bytes) -> None:
-    """Bytes between the name and the rest never lead back to the repository of that name."""
+    """Bytes inserted after the name never lead to the repository of that name."""
     raw = b"/v2/" + name.encode() + inserted + b"/tags/list"
     try:
         path = canonical_path(raw)
@@ -129,7 +129,7 @@ def test_accepts(raw: bytes, path: str) -> None:
 
 
 async def fill(api: Api) -> None:
-    """A manifest under tag t in many repositories, each with an annotation that names it."""
+    """Push a manifest with tag t to many repositories, each annotated with its repository."""
     for name in ("a", "a/b", "a_b", "b", "v2", "a/manifests", "a/blobs/uploads", "tags/list"):
         raw = index_manifest([], annotations={"name": name})
         assert (await api.put_manifest(name, "t", raw)).status_code == 201
@@ -149,7 +149,7 @@ async def test_the_repository_meant_answers_or_none(api: Api) -> None:
         ("/v2/a/manifests/manifests/t", "a/manifests"),
         ("/v2/a/blobs/uploads/manifests/t", "a/blobs/uploads"),
         ("/v2/tags/list/manifests/t", "tags/list"),
-        # Everything below must not be `a`, `b` or `a/b`, as decoding it too early would make it.
+        # The paths below must not reach `a`, `b` or `a/b`, as they would if decoded too early.
         ("/v2/a%2Fb/manifests/t", 400),
         ("/v2/a%2fb/manifests/t", 400),
         ("/v2/a%2Fmanifests%2Ft", 400),
@@ -230,7 +230,7 @@ async def test_a_digest_may_be_escaped_everywhere(api: Api) -> None:
 
 @pytest.mark.anyio
 async def test_the_rightmost_word_splits_a_path(api: Api) -> None:
-    """Names may hold every word that paths are made of."""
+    """Repository names may contain any word that is also part of an endpoint path."""
     for name in ("blobs", "manifests", "uploads", "tags", "tags/list", "referrers", "v2/v2",
                  "a/blobs", "a/manifests/b", "a/blobs/uploads", "a/tags/list", "a/referrers/b",
                  "blobs/uploads"):  # fmt: skip

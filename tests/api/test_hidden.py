@@ -1,4 +1,4 @@
-"""What I may not pull I cannot confirm to be there, by any request: whole answers are the same."""
+"""Hidden content: no response reveals whether content exists that the caller may not pull."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ MISSING = Digest.of(b"what nobody has ever pushed")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _VARYING = {"x-request-id", "date"}
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""Where the database makes no difference, or the server's tests run on both."""
+"""For tests that do not depend on the database, or whose server tests run on both."""
 IN_PROCESS = pytest.mark.skipif(
     SERVED, reason="thousands of requests, answered alike over the wire"
 )
@@ -54,7 +54,7 @@ def driver() -> str:
 
 @dataclass(frozen=True)
 class Scene:
-    """A hidden repository and those who may not see it."""
+    """A hidden repository, and callers who may not see it."""
 
     api: Api
     accounts: Accounts
@@ -68,7 +68,7 @@ class Scene:
         return self.api.http
 
     async def callers(self, *scopes: str) -> dict[str, dict[str, str]]:
-        """Everybody who has no right to what is hidden, with tokens for `scopes` too."""
+        """Return the headers of all callers without permission, also with tokens for `scopes`."""
         personal = await self.accounts.token("bob")
         robot = await self.accounts.robot("ci")
         return {
@@ -106,7 +106,7 @@ async def scene(start_api: Started) -> AsyncIterator[Scene]:
 
 
 def shape(answer: httpx.Response, **names: str) -> str:
-    """All of an answer, with what the request itself named replaced."""
+    """Return a whole response as text, with names from the request replaced."""
     text = repr(
         (
             answer.status_code,
@@ -120,7 +120,7 @@ def shape(answer: httpx.Response, **names: str) -> str:
 
 
 def list_requests(scene: Scene) -> list[tuple[str, str]]:
-    """Every method of every route on a repository, naming things that are there."""
+    """Return every method of every repository route, with names that exist."""
     values = {
         "{digest}": [str(Digest.of(BLOB)), str(scene.hidden)],
         "{reference}": ["latest", str(scene.hidden)],
@@ -171,7 +171,7 @@ async def test_a_forbidden_repository_is_as_one_that_is_not_there(scene: Scene) 
 @SQLITE
 @IN_PROCESS
 async def test_a_forbidden_repository_does_not_say_what_it_holds(scene: Scene) -> None:
-    """Whether a digest, tag or session that I name in it is there."""
+    """Responses do not reveal whether a digest, tag or session exists in it."""
     pairs = [
         (f"/v2/{THERE}/blobs/{Digest.of(BLOB)}", f"/v2/{THERE}/blobs/{MISSING}"),
         (f"/v2/{THERE}/manifests/{scene.hidden}", f"/v2/{THERE}/manifests/{MISSING}"),
@@ -196,7 +196,7 @@ Request = Callable[[Digest], Awaitable[httpx.Response]]
 
 
 def list_probes(scene: Scene, headers: dict[str, str]) -> dict[str, Request]:
-    """What somebody can send to her own repository to learn of a blob that is elsewhere."""
+    """Return requests to the caller's own repository that could reveal a blob elsewhere."""
     kit = signed(scene.http, headers)
     uploads = f"/v2/{MINE}/blobs/uploads/"
 
@@ -244,7 +244,7 @@ def list_probes(scene: Scene, headers: dict[str, str]) -> dict[str, Request]:
 
 
 def list_manifest_probes(scene: Scene, headers: dict[str, str]) -> dict[str, Request]:
-    """Manifests that name it."""
+    """Return pushes of manifests that refer to the blob."""
     kit = signed(scene.http, headers)
 
     async def put(raw: bytes) -> httpx.Response:
@@ -279,7 +279,7 @@ async def test_my_own_repository_does_not_tell_of_others(scene: Scene) -> None:
             for secret in (Digest.of(BLOB), scene.hidden):
                 shapes = [shape(await probe(digest), D=str(digest)) for digest in (secret, MISSING)]
                 assert shapes[0] == shapes[1], what
-        # What I push is mine, whether others have it or not.
+        # A push is the same whether another repository has the blob or not.
         kit = signed(scene.http, headers)
         for push in (_push_whole, _push_in_two):
             new = f"bytes that are new {push} {headers}".encode()[:31].ljust(len(BLOB), b"!")
@@ -318,7 +318,7 @@ async def test_a_subject_in_another_repository_has_no_referrers_there(scene: Sce
 
 
 async def test_a_mount_finds_only_what_i_may_pull(scene: Scene) -> None:
-    """Also where the hidden repositories that have the blob fill pages."""
+    """The result is the same if many hidden repositories, which fill pages, have the blob."""
     root = signed(scene.http, scene.root.basic)
     path = f"/v2/{MINE}/blobs/uploads/?mount={Digest.of(BLOB)}"
     answer = await scene.http.post(path, headers=scene.bob.basic)
@@ -341,7 +341,7 @@ async def walk(http: httpx.AsyncClient, headers: dict[str, str], path: str) -> l
 
 
 async def test_the_catalogue_leaves_no_gaps(scene: Scene) -> None:
-    """Pages are as full, and go on, as if what is hidden were not there."""
+    """The sizes of pages and the links are the same as without the hidden repositories."""
     root = signed(scene.http, scene.root.basic)
     hidden = [f"{prefix}/{kind}" for prefix in "amz" for kind in ("a", "b", "c", "d")]
     for name in hidden:
@@ -370,7 +370,7 @@ async def test_the_catalogue_leaves_no_gaps(scene: Scene) -> None:
 
 @SQLITE
 async def test_the_catalogue_asks_no_more_of_the_database_for_what_is_hidden(scene: Scene) -> None:
-    """The time it took would tell how much there is."""
+    """Otherwise the response time would reveal how many hidden repositories exist."""
     catalogue = bearer(await get_token(scene.http, scene.bob, "registry:catalog:*"))
     database = scene.api.opened.database
     asked: list[tuple[str, str]] = []
@@ -404,10 +404,12 @@ ROUNDS, MOST_ROUNDS, SLACK = 10, 80, 0.005
 async def take_as_long(
     one: Callable[[], Awaitable[Any]], other: Callable[[], Awaitable[Any]]
 ) -> bool:
-    """By the quickest of each, in turns: with the slack of a busy machine, so that only work of
-    another order (a file that is read, a hash, a wait) can be seen. Time below that is judged in
-    the design. More turns while they differ: one may have had no quick moment yet, and what differs
-    by its nature goes on to.
+    """Return whether two requests take the same time, by the fastest run of each.
+
+    The runs alternate. The tolerance allows for a busy machine, so only work of another order of
+    magnitude is detected, such as reading a file, a hash or a wait. The design discusses smaller
+    differences. While the times differ, more runs follow, because one of the requests may not have
+    had a fast run yet; a real difference remains.
     """
     spent: tuple[list[float], list[float]] = ([], [])
     for turn in range(MOST_ROUNDS):
@@ -435,5 +437,5 @@ async def test_the_answers_come_as_soon(scene: Scene) -> None:
         await get(name)
 
     assert await take_as_long(lambda: get(THERE), lambda: get(NOWHERE))
-    # The control.
+    # Control: the check detects a real difference.
     assert not await take_as_long(lambda: read_first(THERE), lambda: get(NOWHERE))

@@ -1,4 +1,4 @@
-"""Images deleted through the admin API: with all that belongs to them, and nothing else."""
+"""Deletion of images through the admin API, with all their content and nothing else."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -76,7 +76,7 @@ async def test_an_image_goes_with_all_that_is_its_own(api: Api, root: Admin) -> 
         planned["bytes"],
     )
     assert await here(kit, index, own, signature, shared) == [False, False, False, True]
-    # All of it can be taken back meanwhile.
+    # During the grace period, the whole deletion can be undone.
     await root.send("POST", "/tags/restore", {"repository": "app", "tag": "v1"})
     assert await here(kit, index, own, shared) == [True] * 3
 

@@ -1,4 +1,4 @@
-"""What one repository has or does is worth nothing, and shows nothing, in another."""
+"""Isolation: content and sessions of one repository have no effect and are invisible in others."""
 
 import json
 
@@ -46,7 +46,7 @@ async def require_session_unknown(api: Api, location: str, **headers: str) -> No
 
 
 def refusal(answer: httpx.Response, digest: Digest) -> tuple[int, str]:
-    """All that a client learns, without what it said itself."""
+    """Return all information in a refusal, without the digest that the client sent."""
     return answer.status_code, answer.text.replace(str(digest), "<digest>")
 
 
@@ -60,7 +60,7 @@ async def test_5_6_13_14_a_session_is_worth_nothing_in_another_repository(api: A
     for name in (THERE, "never/existed", f"{HERE}/below", "team"):
         elsewhere = location.replace(HERE, name)
         await require_session_unknown(api, elsewhere)
-        # Not even its offset: a wrong start is 404 as well, not 416.
+        # A wrong offset is also 404 and not 416, which would reveal the session.
         await require_session_unknown(api, elsewhere, **{"Content-Range": "3-31"})
     require_session(await api.http.get(location), 204, HERE, 6)
     done = await api.http.put(location, params={"digest": str(DIGEST)}, content=DATA[6:])
@@ -111,7 +111,7 @@ async def test_2_10_a_blob_known_elsewhere_is_unknown_here(api: Api) -> None:
 
 @MEMORY
 async def test_4b_6_knowing_the_digest_does_not_stand_for_the_bytes(api: Api) -> None:
-    """Only who sends all bytes, or may pull them elsewhere, gets the blob linked."""
+    """A blob is linked only if the client sends all bytes or may pull it elsewhere."""
     await api.push_blob(THERE, DATA)
     query = {"digest": str(DIGEST)}
     whole = await api.http.post(f"/v2/{HERE}/blobs/uploads/", params=query)
@@ -124,7 +124,7 @@ async def test_4b_6_knowing_the_digest_does_not_stand_for_the_bytes(api: Api) ->
 
 @MEMORY
 async def test_10_a_blob_deleted_here_stays_elsewhere_and_is_not_back_through_it(api: Api) -> None:
-    """CVE-2026-35172: a pull elsewhere filled a cache that answered for here."""
+    """CVE-2026-35172: a pull in another repository filled a cache that was used for this one."""
     for name in (HERE, THERE):
         await api.push_blob(name, DATA)
         await api.push_blob(name, b"so that it goes on existing")
@@ -192,7 +192,7 @@ async def test_7_a_manifest_cannot_reference_what_is_only_elsewhere(api: Api) ->
 async def test_12_referrers_are_those_of_this_repository(api: Api) -> None:
     subject, raw = await api.push_image(THERE, "latest")
     signed = await api.push_image(THERE, "signature", "s", subject=descriptor(raw))
-    # The subject need not be here; what refers to it here still does not show elsewhere.
+    # A subject may be missing in a repository. Its referrers there are not listed elsewhere.
     ours, _ = await api.push_image(HERE, "signature", "t", subject=descriptor(raw))
     for name, expected in ((THERE, [signed[0]]), (HERE, [ours]), ("never/existed", [])):
         answer = await api.http.get(f"/v2/{name}/referrers/{subject}")
@@ -201,7 +201,7 @@ async def test_12_referrers_are_those_of_this_repository(api: Api) -> None:
         assert listed == [str(digest) for digest in expected]
 
 
-# Deleted and made again
+# Deleted and created again
 
 
 @MEMORY
@@ -261,7 +261,7 @@ async def test_6_a_repository_deleted_while_its_blob_arrives_does_not_get_it(
     assert (await api.http.get(f"/v2/{HERE}/blobs/{DIGEST}")).status_code == 404
     catalogue = (await api.http.get("/v2/_catalog")).json()["repositories"]
     assert catalogue == ([HERE] if born_again else [])
-    # The bytes were published in vain; they have an owner that lets them go.
+    # The published bytes are not used, but they have an owner that deletes them.
     expiry = find_job(api.opened, "upload-expiry", upload_expiry=0)
     assert await expiry.run() == 1
     await api.opened.registry.doomed.sweep()
@@ -269,7 +269,7 @@ async def test_6_a_repository_deleted_while_its_blob_arrives_does_not_get_it(
 
 
 async def test_5_6_a_session_outlives_a_repository_that_was_emptied(api: Api) -> None:
-    """Who deletes the last image while the next one is being pushed does not break the push."""
+    """Deleting the last image of a repository does not break a push that is under way."""
     content = b"the last content"
     digest = await api.push_blob(HERE, content)
     location = await api.start_upload(HERE)
@@ -278,7 +278,7 @@ async def test_5_6_a_session_outlives_a_repository_that_was_emptied(api: Api) ->
     assert (await api.http.get(f"/v2/{HERE}/tags/list")).status_code == 404
     require_session(await api.http.get(location), 204, HERE, 6)
     require_session(await api.http.patch(location, content=DATA[6:9]), 202, HERE, 9)
-    await api.push_blob(HERE, content)  # somebody else brings it back to life
+    await api.push_blob(HERE, content)  # another push creates the repository again
     done = await api.http.put(location, params={"digest": str(DIGEST)}, content=DATA[9:])
     require_created(done, HERE, DIGEST)
     assert (await api.http.get(f"/v2/{HERE}/blobs/{DIGEST}")).content == DATA
@@ -286,7 +286,7 @@ async def test_5_6_a_session_outlives_a_repository_that_was_emptied(api: Api) ->
 
 @MEMORY
 async def test_4a_6_sessions_from_before_the_birth_belong_to_whom_is_born(api: Api) -> None:
-    """Docker begins all of an image's layers at once, in a repository that is not there yet."""
+    """Docker starts all layers of an image at once in a repository that does not exist yet."""
     locations = [await api.start_upload(HERE) for _ in range(3)]
     for number, location in enumerate(locations):
         data = f"layer {number}".encode()

@@ -1,4 +1,4 @@
-"""What large manifests of all clients take in memory at once."""
+"""Memory for large manifests of all clients."""
 
 import asyncio
 import gc
@@ -56,13 +56,13 @@ async def test_a_large_body_waits_until_there_is_memory(
             await each.wanted()
         await asyncio.sleep(0.05)
         assert not sent[2]._waiting.is_set()  # nothing of its body is read
-        # A small one passes them.
+        # A small manifest does not wait.
         small = large(9, 10 * KIB)
         assert (await api.put_manifest(NAME, "small", small)).status_code == 201
         assert (await sent[0].finish(raws[0])).status == 201
         for n in (2, 1):
             assert (await sent[n].finish(raws[n])).status == 201
-        # Who waits for too long is told to come again.
+        # A request that waits for too long gets a 503 response.
         monkeypatch.setattr(memory, "WAIT", 0.05)
         held = [api.speak("PUT", url("t"), {**TYPE, "Content-Length": "204800"})]
         await held[0].wanted()
@@ -105,7 +105,7 @@ async def test_a_slow_body_gives_its_memory_back(
 async def test_a_large_answer_waits_until_there_is_memory(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """400 readers who read nothing held 4 MiB each."""
+    """Regression: 400 clients that read nothing held 4 MiB each."""
     monkeypatch.setattr(memory, "WAIT", 0.05)
     async with start_api({"limits.large_answers": "250KiB", "limits.manifest_cache": "0B"}) as api:
         raws = [large(number) for number in range(3)]
@@ -124,7 +124,7 @@ async def test_a_large_answer_waits_until_there_is_memory(
                 await asyncio.sleep(0.01)
         answer = await api.http.get(url(2))
         assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
-        # What needs no memory is answered.
+        # Requests that need no memory are answered.
         assert (await api.http.head(url(2))).status_code == 200
         assert (await api.http.get(url("small"))).content == small
         go_on.set()
@@ -137,7 +137,7 @@ async def test_a_large_answer_waits_until_there_is_memory(
 async def test_many_readers_of_one_large_manifest_take_it_once(start_api: Started) -> None:
     async with start_api({"limits.large_answers": "150KiB"}) as api:
         raw = large(1)
-        # Of less than a sixteenth of the memory for manifests, so that it is kept.
+        # The manifest is smaller than a sixteenth of the cache, so it is cached.
         assert (await api.put_manifest(NAME, "t", raw)).status_code == 201
         assert (await api.http.get(url("t"))).content == raw
         go_on = asyncio.Event()
@@ -174,7 +174,7 @@ async def test_a_reader_that_is_too_slow_is_cut_off(
 async def test_referrers_are_read_by_bytes_and_not_by_rows(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """150 manifests with 4 MiB of annotations were read at once."""
+    """Regression: 150 manifests with 4 MiB of annotations were read at once."""
     monkeypatch.setattr(referrers, "READ_BYTES", 100 * KIB)
     read: list[int] = []
     real = manifests.read_annotations
@@ -200,7 +200,7 @@ async def test_referrers_are_read_by_bytes_and_not_by_rows(
         assert len(answer.json()["manifests"]) == 10
         assert len(read) == 4
         assert max(read) <= 100 * KIB
-        # Kept, until the repository changes.
+        # The list is cached until the repository changes.
         again = await api.http.get(f"/v2/{NAME}/referrers/{Digest.of(subject)}")
         assert (again.content, len(read)) == (answer.content, 4)
         await api.http.delete(url(Digest.of(raw)))
@@ -213,7 +213,7 @@ def count_manifests() -> int:
 
 
 async def test_a_refused_manifest_is_forgotten_at_once(start_api: Started) -> None:
-    """Errors, futures and frames referred to each other, and to 4 MiB each, beyond the budget."""
+    """Regression: errors, futures and frames formed cycles that kept 4 MiB each over the budget."""
     async with start_api() as api:
         gc.collect()
         gc.disable()

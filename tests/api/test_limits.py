@@ -1,4 +1,4 @@
-"""Requests and uploads above the limits of the settings: 429, and when to come again."""
+"""Requests and uploads above the configured limits get 429 with Retry-After."""
 
 import httpx
 import pytest
@@ -39,13 +39,13 @@ async def test_requests_of_an_address(start_api: Started) -> None:
 async def test_requests_of_an_account_from_everywhere(start_api: Started) -> None:
     async with start_api({**AUTH, "limits.requests": "5", **PROXY}) as api:
         ann = await Accounts.of(api.opened).user("ann")
-        token = await get_token(api.http, ann)  # counts too
+        token = await get_token(api.http, ann)  # this request counts too
         for number in range(4):
             headers = bearer(token) | coming_from(f"192.0.2.{number}")
             assert (await api.http.get("/v2/", headers=headers)).status_code == 200
         headers = bearer(token) | coming_from("192.0.2.9")
         require_too_many(await api.http.get("/v2/", headers=headers))
-        # Nobody in particular is not an account.
+        # Anonymous is not an account.
         nobody = await api.http.get("/token", headers=coming_from("192.0.2.10"))
         assert nobody.status_code == 200
 
@@ -56,7 +56,7 @@ async def test_uploads_begun_by_an_address(start_api: Started) -> None:
         begun = [await api.http.post(path, headers=coming_from("192.0.2.1")) for _ in range(2)]
         assert [answer.status_code for answer in begun] == [202, 202]
         require_too_many(await api.http.post(path, headers=coming_from("192.0.2.1")))
-        # What was begun goes on.
+        # Sessions that were started can continue.
         location = begun[0].headers["Location"]
         patched = await api.http.patch(location, content=b"data", headers=coming_from("192.0.2.1"))
         assert patched.status_code == 202

@@ -1,4 +1,4 @@
-"""Endpoints 3 and 7, and the rules of content."""
+"""Endpoints 3 and 7: pull and push manifests."""
 
 import asyncio
 import json
@@ -55,12 +55,12 @@ def url(reference: object, name: str = "team/app") -> str:
 
 @pytest.fixture
 def driver() -> str:
-    return "memory"  # manifests live in the database: the store makes no difference here
+    return "memory"  # manifests are in the database, so the store makes no difference
 
 
 @pytest.fixture
 async def ready(api: Api) -> Api:
-    """A registry whose team/app has the empty config, so that RAW can be pushed."""
+    """Return a registry whose team/app has the empty config, so that RAW can be pushed."""
     await api.push_blob("team/app", EMPTY)
     return api
 
@@ -76,7 +76,7 @@ async def require_stored(api: Api, raw: bytes, media_type: str, reference: objec
     assert answer.headers["Content-Type"] == media_type
 
 
-# 3: pulled
+# 3: pull
 
 
 async def test_3_serves_bytes_and_type_exactly_as_pushed(ready: Api) -> None:
@@ -175,7 +175,7 @@ async def test_3_the_same_manifest_under_two_digests_is_two_manifests(ready: Api
     assert (await ready.http.get(url("short"))).content == RAW
 
 
-# 7a: pushed
+# 7a: push
 
 
 async def test_7a_says_what_was_stored(ready: Api) -> None:
@@ -228,9 +228,9 @@ async def test_7a_missing_content_is_named_piece_by_piece(api: Api) -> None:
 async def test_7a_of_much_that_is_missing_some_is_listed_and_the_writer_is_free(
     ready: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """36,000 unknown entries held the writer for a second, and the answer had 7 MB."""
+    """Regression: 36,000 unknown entries held the writer for a second and gave 7 MB of errors."""
     absent = [str(number).encode() for number in range(500)]
-    monkeypatch.setattr(ready.opened.database, "write", None)  # nothing may be written
+    monkeypatch.setattr(ready.opened.database, "write", None)  # fails if anything is written
     answer = await ready.put_manifest("team/app", "t", index_manifest(absent))
     assert (answer.status_code, codes(answer)) == (400, 20 * ["MANIFEST_BLOB_UNKNOWN"])
     details = [entry["detail"] for entry in answer.json()["errors"]]
@@ -296,11 +296,11 @@ async def test_7a_a_tag_pushed_by_many_ends_at_one_of_them(ready: Api) -> None:
     assert (await ready.http.get(url("t"))).content in raws
 
 
-# 7a: how large
+# 7a: size limits
 
 
 def sized(size: int) -> bytes:
-    """A manifest of exactly `size` bytes."""
+    """Return a manifest of exactly `size` bytes."""
     padding = size - len(image_manifest(EMPTY, [], annotations={"padding": ""}))
     return image_manifest(EMPTY, [], annotations={"padding": "x" * padding})
 
@@ -328,7 +328,7 @@ async def test_7a_a_length_too_large_is_413_before_a_byte_is_read(
     headers = {"Content-Type": OCI_MANIFEST, "Content-Length": str(MAX_MANIFEST_BYTES + 1)}
     exchange = ready.speak("PUT", url("t"), headers)
     await exchange.wanted()
-    # It asks only now, to drop what may still come: the answer is out.
+    # The application reads the body only after the response, to discard the rest.
     assert (exchange.status, codes_of(exchange.body)) == (413, ["SIZE_INVALID"])
     assert exchange.headers["Connection"] == "close"
     await exchange.ended()
@@ -372,7 +372,7 @@ async def test_7a_one_layer_may_be_named_many_times(ready: Api) -> None:
     assert (await put(ready, raw, OCI_MANIFEST)).status_code == 201
 
 
-# 7a: compare and swap
+# 7a: conditional pushes
 
 
 async def test_7a_if_match_moves_the_tag_only_from_where_it_is(ready: Api) -> None:
@@ -482,7 +482,7 @@ async def test_7b_takes_100_tags_and_no_more(ready: Api) -> None:
     answer = await ready.put_manifest("team/app", str(DIGEST), RAW, params={"tag": tags[:100]})
     assert answer.status_code == 201
     assert answer.headers["OCI-Tag"].split(", ") == tags[:100]
-    assert len(answer.headers.get_list("OCI-Tag")) == 8  # clients take 100 fields in all
+    assert len(answer.headers.get_list("OCI-Tag")) == 8  # clients accept 100 header fields in all
     assert (await ready.http.get("/v2/team/app/tags/list")).json()["tags"] == tags[:100]
 
 

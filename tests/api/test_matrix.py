@@ -1,8 +1,8 @@
-"""Every route with every method for every role, compared with what was reviewed.
+"""Every route with every method for every role, compared with a reviewed file.
 
-`tests/auth/matrix.txt` is the reviewed file. A route that is not in it fails, and so does a route
-there that is gone. To make it anew, run this and copy what the failure names; then read each line
-that has changed, and ask whether it should have.
+`tests/auth/matrix.txt` is the reviewed file. The test fails for a route that is missing in it, and
+for a route in it that no longer exists. To update the file, run the test and copy the file that the
+failure names. Then review each line that has changed.
 """
 
 import itertools
@@ -53,7 +53,7 @@ ROLES = {
     "pull,delete": "pull,delete",
     "repository admin": "admin",
 }
-"""Users by what they are granted in the repository."""
+"""Actions that each user has in the repository."""
 
 SCOPES = [f"repository:{NAME}:pull,push,delete", "registry:catalog:*"]
 LOOSE = b"a blob that no manifest names"
@@ -69,7 +69,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /api/v1/grants": GRANT,
     "POST /api/v1/grants/remove": GRANT,
 }
-"""What the admin API is sent: right, so that no answer is about a mistake."""
+"""Valid request bodies for the admin API, so that no response is about invalid input."""
 
 QUERIES = {"/api/v1/grants/check": f"?subject=nobody&repository={NAME}&action=pull"}
 
@@ -81,7 +81,7 @@ def driver() -> str:
 
 @dataclass(frozen=True)
 class Scene:
-    """An existing repository, and everybody with the headers they send."""
+    """An existing repository, and the headers of every role."""
 
     api: Api
     root: Kit
@@ -93,7 +93,7 @@ class Scene:
         return self.api.http
 
     async def restore(self) -> None:
-        """The repository as every request of the matrix finds it."""
+        """Restore the repository to its state before each request of the matrix."""
         await self.root.push_blob(NAME, LOOSE)
         _, raw = await self.root.push_image(NAME, "latest", "there")
         assert (await self.root.put_manifest(NAME, "kept", self.other)).status_code == 201
@@ -105,7 +105,7 @@ class Scene:
         return Digest.of(there())
 
     async def start_upload(self, headers: dict[str, str]) -> str:
-        """A session of whoever asks, if she may have one; else of somebody else."""
+        """Return a session of the caller, or of another user if the caller may not start one."""
         path = f"/v2/{NAME}/blobs/uploads/"
         for given in (headers, dict(self.root.http.headers)):
             answer = await self.http.post(path, headers=given)
@@ -138,7 +138,7 @@ async def scene(start_api: Started, tmp_path: Path) -> AsyncIterator[Scene]:
 async def _make_roles(
     accounts: Accounts, api: Api, admin: Login, key: Ed25519PrivateKey
 ) -> dict[str, dict[str, str]]:
-    """By token where not said otherwise."""
+    """Return the headers of each role, which has a token unless its name says otherwise."""
     nobody = await accounts.user("nobody")
     robot = await accounts.robot("ci")
     await accounts.grant("robot:ci", NAME, "pull,push")
@@ -169,7 +169,7 @@ async def _make_roles(
 
 
 def list_routes(api: Api) -> list[BaseRoute]:
-    """The routes of the application as it is built."""
+    """Return the routes of the application."""
     transport = api.http._transport
     assert isinstance(transport, httpx.ASGITransport)
     layer: Any = transport.app
@@ -179,7 +179,7 @@ def list_routes(api: Api) -> list[BaseRoute]:
 
 
 def list_variants(path: str) -> list[dict[str, str]]:
-    """What the parameters of a path are, in turn; for the admin API what is not there."""
+    """Return the values of the path parameters; objects of the admin API do not exist."""
     values: dict[str, dict[str, list[str]]] = {
         "/v2/{name:path}/blobs/{digest}": {"{digest}": [str(Digest.of(LOOSE))]},
         "/v2/{name:path}/manifests/{reference}": {"{reference}": ["latest", "new", "DIGEST"]},
@@ -219,7 +219,7 @@ def fill(path: str, variant: dict[str, str], there: Digest) -> str:
     for name, value in variant.items():
         path = path.replace(name, value.replace("DIGEST", str(there)))
     path = path.replace("{name:path}", NAME)
-    while "{" in path:  # of the admin API
+    while "{" in path:  # parameters of the admin API
         start, end = path.index("{"), path.index("}")
         number = "id" in path[start:end]
         path = path[:start] + ("999999" if number else "absent") + path[end + 1 :]

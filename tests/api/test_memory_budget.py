@@ -1,4 +1,4 @@
-"""Memory that requests reserve, and give back."""
+"""The memory budget, from which requests reserve and release bytes."""
 
 import asyncio
 
@@ -30,6 +30,6 @@ async def test_memory_is_given_to_nobody_who_has_given_up() -> None:
     waiting = asyncio.create_task(budget.take(10))
     await asyncio.sleep(0)
     waiting.cancel()
-    budget.give(10)  # before the task runs again
+    budget.give(10)  # release before the task runs again
     await asyncio.wait([waiting])
     assert budget.free == 10

@@ -1,4 +1,4 @@
-"""Endpoint 11: a blob of another repository is linked instead of uploaded again."""
+"""Endpoint 11: mount a blob of another repository instead of uploading it."""
 
 import httpx
 import pytest
@@ -33,7 +33,7 @@ async def mount(
 
 
 async def require_upload(api: Api, answer: httpx.Response, *, then_push: bool = True) -> None:
-    """The answer begins an ordinary session, says nothing of why, and links nothing."""
+    """Check that the response starts an ordinary session, gives no reason, and links nothing."""
     location = require_session(answer, 202, NAME, 0)
     assert answer.content == b""
     assert "Docker-Content-Digest" not in answer.headers
@@ -67,7 +67,7 @@ async def test_11_links_the_blob_of_the_source(api: Api, algorithm: str) -> None
 
 
 async def test_11_a_mounted_blob_is_the_repositorys_own(api: Api) -> None:
-    """It outlives the source, can be referenced, mounted on and deleted."""
+    """It outlives the source, and can be referenced, mounted from and deleted."""
     digest = await api.push_blob("source", DATA)
     require_created(await mount(api, digest, "source"), NAME, digest)
     assert (await api.http.delete(f"/v2/source/blobs/{digest}")).status_code == 202
@@ -145,7 +145,7 @@ async def test_11_denied_and_missing_look_the_same(
         seen.append({**answer.headers, **unlike})
         assert upload in answer.headers["Location"]
     assert seen == seen[:1] * 4
-    assert await catalogue(api) == ["secret", "source"]  # and nothing was born
+    assert await catalogue(api) == ["secret", "source"]  # no repository was created
 
 
 @MEMORY
@@ -192,7 +192,7 @@ async def test_11_a_malformed_digest_is_refused(api: Api) -> None:
 @MEMORY
 @SQLITE
 async def test_11_what_cannot_be_a_source_begins_an_upload(api: Api) -> None:
-    """A mount saves an upload; it must not fail a push."""
+    """A mount only saves an upload, so an invalid source must not fail the push."""
     await api.push_blob("source", DATA)
     long = "a/" * 127 + "aa"
     for source in ("UPPER", "../source", "source/", "/source", "source\0", "localhost:5000/source",
@@ -225,7 +225,7 @@ async def test_11_a_source_that_loses_the_blob_meanwhile_leaves_no_trace(
     stat = api.opened.driver.stat
 
     async def then_unlink(key: str) -> int:
-        """Between the look at the bytes and the link, the source unlinks the blob."""
+        """Unlink the blob in the source after the bytes were checked and before the link."""
         monkeypatch.setattr(api.opened.driver, "stat", stat)
         assert (await api.http.delete(f"/v2/source/blobs/{DIGEST}")).status_code == 202
         return await stat(key)

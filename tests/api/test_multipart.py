@@ -1,4 +1,4 @@
-"""Bodies of several parts, without a server; what a client gets is in `test_blobs.py`."""
+"""Multipart bodies, without a server. `test_blobs.py` tests the responses."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from tests.support.kit import read_parts
 
 @dataclass
 class Pieces:
-    """An open object that is read in pieces of any size; it remembers what was read."""
+    """Open object that is read in chunks of any size and records the reads."""
 
     data: bytes
     piece: int
@@ -31,7 +31,7 @@ class Pieces:
             yield self.data[at:end]
 
     async def close(self) -> None:
-        """Nothing to give up."""
+        """Do nothing."""
 
 
 async def collect(body: Multipart, reader: Pieces) -> list[bytes]:
@@ -39,7 +39,7 @@ async def collect(body: Multipart, reader: Pieces) -> list[bytes]:
 
 
 def run(body: Multipart, reader: Pieces) -> list[bytes]:
-    """Drive the body to its end: nothing in it waits for anything."""
+    """Run the body to its end. It never waits for anything."""
     work = collect(body, reader)
     with pytest.raises(StopIteration) as done:
         work.send(None)
@@ -85,7 +85,7 @@ def test_2_many_small_parts_are_few_reads_and_few_pieces() -> None:
     far = [(0, 1), (GAP + 1, 1), (2 * GAP + 3, 1), (GAP, 1), (5, 1)]
     reader = Pieces(data, 1 << 20)
     run(Multipart(far, len(data)), reader)
-    # A gap that is too wide, and each step back, take a read more.
+    # A gap that is too wide, and each step back, need another read.
     assert reader.reads == [(0, GAP + 2), (2 * GAP + 3, 1), (GAP, 1), (5, 1)]
 
 

@@ -1,4 +1,4 @@
-"""`n` and `last` of lists: what a number is, and how large a page gets."""
+"""Pagination: valid values of `n` and `last`, and page sizes."""
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ RAW = index_manifest([])
 LISTS = {"/v2/r0/tags/list": "tags", "/v2/_catalog": "repositories"}
 
 NO_NUMBERS = ["-1", "+5", "5.0", "1e9", "0x5", "1_000", " 5", "5 ", "5\n", "5\0", "\0", "", "a"]
-NO_NUMBERS += ["\u0663", "\uff11", "\u00b2", "-" + 5000 * "9"]  # digits to str.isdigit()
+NO_NUMBERS += ["\u0663", "\uff11", "\u00b2", "-" + 5000 * "9"]  # str.isdigit() accepts these
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_8_a_large_n_gets_everything_there_is(api: Api) -> None:
 
 
 async def test_12_n_is_not_asked_for(api: Api) -> None:
-    """Referrers have no page size; a parameter that nobody knows changes nothing."""
+    """Referrers have no page size, and unknown parameters are ignored."""
     path = f"/v2/r0/referrers/sha256:{64 * 'a'}"
     for n in ("0", "-1", "x"):
         answer: httpx.Response = await api.http.get(path, params={"n": n})

@@ -1,6 +1,6 @@
-"""The document of the admin API, and whether the answers are as it says.
+"""The OpenAPI document of the admin API, and whether responses match it.
 
-Schemathesis makes requests from the document, good and bad ones, and judges the answers by it.
+Schemathesis generates valid and invalid requests from the document and checks the responses.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ CHECKS = [
 
 @dataclass(frozen=True)
 class Served:
-    """A registry that runs, and the document that it gives."""
+    """A running registry and its OpenAPI document."""
 
     server: Server
     schema: Any
@@ -56,7 +56,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("openapi") / "data"
     add_admin(data, "root", PASSWORD)
-    # Many requests come with wrong passwords.
+    # Many generated requests have wrong passwords.
     with serving(Server(data, settings={"MOORAGE_LIMITS__SIGN_INS": "0"})) as server:
         yield Served(server, schemathesis.openapi.from_url(f"{server.url}{BASE}/openapi.json"))
 

@@ -1,4 +1,4 @@
-"""Health, readiness, metrics, the page at `/`, request ids."""
+"""Health, readiness, metrics, the page at `/`, and request IDs."""
 
 import re
 
@@ -47,7 +47,7 @@ async def test_readyz_not_ready_while_shutting_down(api: Api) -> None:
     assert answer.status_code == 503
     assert answer.headers["Retry-After"].isdigit()
     assert answer.json() == {"status": "not ready", "troubles": {"server": "shutting down"}}
-    assert (await api.http.get("/v2/")).status_code == 200  # what comes yet is served
+    assert (await api.http.get("/v2/")).status_code == 200  # requests are still served
 
 
 async def test_readyz_names_all_that_is_wrong(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ async def test_page_shows_the_host_as_text(api: Api) -> None:
     ):
         answer = await api.http.get("/", headers={"Host": host})
         if SERVED and answer.status_code == 400:
-            continue  # no host at all, says the server
+            continue  # the server rejects this as a host
         assert answer.status_code == 200
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

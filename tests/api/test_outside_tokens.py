@@ -1,4 +1,4 @@
-"""Tokens of other servers: taken as they are, or exchanged for those of a robot."""
+"""Tokens of external issuers, accepted directly or exchanged for tokens of a robot."""
 
 import base64
 import hashlib
@@ -112,7 +112,7 @@ async def test_an_outside_token_is_worth_what_it_says_and_no_more(
 async def test_a_token_is_taken_by_the_name_that_docker_auth_gives_its_key_and_without(
     start_api: Started, issuer: Upstream
 ) -> None:
-    """The document names the key otherwise, as `moorage` and others write it."""
+    """The key has another name in the JWKS document, as `moorage` and others write it."""
     issuer.put("/keys", {"keys": [{**JWKS["keys"][0], "kid": "the key of the document"}]})
     der = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     text = base64.b32encode(hashlib.sha256(der).digest()[:30]).decode()
@@ -186,7 +186,7 @@ async def test_a_repository_made_again_does_not_take_an_outside_token_from_befor
         name = RepositoryName("team/app")
         await api.opened.registry.repositories.delete(name, principals.OPERATOR)
         assert await push() == 401
-        # Of the next whole second: of this one it would be from before the removal.
+        # Issued in the next second: a token of this second counts as older than the removal.
         new = bearer(token_for("team/app", "pull", iat=int(time.time()) + 1))
         assert (await api.http.get("/v2/team/app/manifests/x", headers=new)).status_code == 404
 
@@ -237,7 +237,7 @@ async def test_an_id_token_is_exchanged_for_what_its_robot_may(
         assert answer.status_code == 200
         assert claims_of(answer.json()["access_token"])["sub"] == "robot+build"
         assert answer.json()["scope"] == "repository:org/app:pull"
-        # A robot that is gone takes its tokens along.
+        # Tokens of a removed robot are invalid.
         await api.opened.access.robots.remove("deploy", OPERATOR)
         again = await api.http.get("/v2/org/app/manifests/x", headers=bearer(token))
         assert read_challenge(again)["error"] == "invalid_token"

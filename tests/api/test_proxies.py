@@ -1,4 +1,4 @@
-"""Nobody chooses the address or the host that the registry believes, except who may."""
+"""Forwarded headers: only trusted proxies can set the client address and the host."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -31,7 +31,7 @@ async def place(
     external_url: str = "",
     **more: Any,
 ) -> Scope:
-    """The scope that an application behind the layer is given."""
+    """Return the ASGI scope that the application receives from the middleware."""
     given: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +55,7 @@ async def place(
     before = dict(scope)
     networks = tuple(ip_network(text) for text in trusted.split(",") if text)
     await Proxies(app, networks, external_url)(scope, receive, send)
-    assert scope == before  # it belongs to the server
+    assert scope == before  # the scope of the server must not change
     return given[0]
 
 
@@ -75,7 +75,7 @@ LIES = [
 ]
 
 
-# Whose word counts
+# Trusted proxies
 
 
 @pytest.mark.parametrize("peer", [CLIENT, "2001:db8::1", "testclient", ""])
@@ -116,7 +116,7 @@ async def test_forwarded_says_the_same() -> None:
 
 
 async def test_forwarded_counts_only_alone() -> None:
-    """A proxy that writes X-Forwarded-For lets the client's Forwarded pass."""
+    """A proxy that sets X-Forwarded-For passes a Forwarded header of the client on."""
     written = ("X-Forwarded-For", CLIENT)
     scope = await place(("Host", "registry.example"), written, LIES[-1])
     assert scope["client"] == (CLIENT, 0)
@@ -131,7 +131,7 @@ async def test_what_a_proxy_does_not_say_is_as_it_is() -> None:
     assert scope["moorage.base"] == "https://registry.example"
 
 
-# The client of several hops
+# Client address with several hops
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_what_a_proxy_does_not_say_is_as_it_is() -> None:
         (f"::ffff:{CLIENT}", CLIENT),
         (f"{CLIENT}, ::ffff:10.0.0.9", CLIENT),
         (f"{CLIENT},,\t, ", CLIENT),
-        # What cannot be read hides all that stands to its left.
+        # Entries to the left of an unreadable one are ignored.
         ("198.51.100.1, unknown", PROXY),
         ("198.51.100.1, unknown, 10.9.9.9", "10.9.9.9"),
         ("198.51.100.1, _hidden, 10.9.9.9", "10.9.9.9"),
@@ -213,7 +213,7 @@ async def test_a_client_cannot_put_a_scheme_or_host_before_those_of_a_proxy() ->
     assert await base(*said[1:]) == "http://a"
 
 
-# The base
+# Base URL
 
 
 async def test_the_external_url_is_the_base_whatever_is_said() -> None:
@@ -286,7 +286,7 @@ async def test_a_peer_without_address_is_not_believed() -> None:
     assert scope["moorage.base"] == "http://registry.example"
 
 
-# Whatever is said
+# Arbitrary headers
 
 NAMES = st.sampled_from(
     ["host", "forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]

@@ -1,4 +1,4 @@
-"""`Range` and `Content-Range`, without a server."""
+"""Parsing of `Range` and `Content-Range`, without a server."""
 
 import string
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from registry.api.ranges import MOST_HEADER, MOST_RANGES, Part, parse_content_range, parse_ranges
 from registry.errors import RangeInvalidError, TooManyRangesError, UploadInvalidError
 
-HUGE = "9" * 5000  # more digits than Python turns into a number
+HUGE = "9" * 5000  # more digits than Python converts to an integer
 
 sizes = st.integers(0, 2**63 - 1)
 positions = st.integers(0, 2**80)
@@ -50,7 +50,7 @@ def test_2_one_range_is_a_part(header: str, part: Part) -> None:
         "bytes=,",
         "bytes=0-1,x",
         "bytes=0-1,-",
-        # More than there is.
+        # More bytes than the blob has.
         "bytes=0-9,0-0",
         "bytes=0-5,5-9",
         "bytes=0-,0-",
@@ -74,8 +74,8 @@ def test_2_what_is_not_one_range_gets_everything(header: str | None) -> None:
     ("header", "parts"),
     [
         ("bytes=0-1,3-4", [(0, 2), (3, 2)]),
-        ("bytes=3-4,0-1", [(3, 2), (0, 2)]),  # in the order asked
-        ("bytes=0-1,2-3,3-4", [(0, 2), (2, 2), (3, 2)]),  # neither touching nor overlapping merge
+        ("bytes=3-4,0-1", [(3, 2), (0, 2)]),  # the order of the request is kept
+        ("bytes=0-1,2-3,3-4", [(0, 2), (2, 2), (3, 2)]),  # adjacent ranges are not merged
         ("bytes=1-1,1-1,1-1", [(1, 1), (1, 1), (1, 1)]),
         ("bytes=0-0, -1", [(0, 1), (9, 1)]),
         ("bytes=0-0,\t9-", [(0, 1), (9, 1)]),
@@ -163,7 +163,7 @@ def test_2_no_text_gives_a_part_that_is_not_there(header: str, size: int) -> Non
         ("0-9", (0, 10)),
         ("5-9", (5, 5)),
         (" 5-9 ", (5, 5)),
-        # As RFC 9110 writes it; several clients do.
+        # The form of RFC 9110, which several clients use.
         ("bytes 5-9/10", (5, 5)),
         ("bytes 5-9/*", (5, 5)),
         ("Bytes 5-9/10", (5, 5)),
@@ -216,7 +216,7 @@ def test_5_content_range_comes_back(start: int, length: int) -> None:
 
 
 def test_5_a_start_beyond_all_numbers_is_still_a_start() -> None:
-    """It is out of order, like any other wrong start, and no error of form."""
+    """It is out of order, like any other wrong start, and not a syntax error."""
     span = parse_content_range(f"{HUGE}-{HUGE}")
     assert span is not None
     assert span[0] > 2**63

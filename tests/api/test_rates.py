@@ -1,4 +1,4 @@
-"""Limits let through what they promise and never more, whoever else asks."""
+"""Rate limits allow exactly the configured rate, independent of other clients."""
 
 import json
 import random
@@ -32,7 +32,7 @@ def clock() -> Clock:
     return Clock()
 
 
-# One limit
+# A single limit
 
 
 def test_a_burst_then_one_at_a_time(clock: Clock) -> None:
@@ -129,7 +129,7 @@ def test_a_flood_of_keys_does_not_make_it_forget_who_used_more(clock: Clock) -> 
     assert limit.take("victim") > 0
 
 
-# The limits of the settings
+# Configured limits
 
 
 def refusals(limits: Limits, address: str | None, principal: str | None, times: int) -> int:
@@ -219,7 +219,7 @@ def test_the_answer_says_when_to_come_back(clock: Clock) -> None:
         limits.check_upload("192.0.2.1", None)
     response = answer(refused.value)
     assert response.status_code == 429
-    assert response.headers["Retry-After"] == "15"  # 14.9 rounded up: one that waits gets through
+    assert response.headers["Retry-After"] == "15"  # 14.9 rounded up, so that a retry succeeds
     [entry] = json.loads(bytes(response.body))["errors"]
     assert entry["code"] == "TOOMANYREQUESTS"
     assert entry["detail"] == {"retry_after": 15}

@@ -1,4 +1,4 @@
-"""Passwords without TLS: the log says so, and what silences it."""
+"""The log warning about passwords without TLS, and the settings that suppress it."""
 
 import logging
 
@@ -17,7 +17,7 @@ PROXY = {**AUTH, "http.trusted_proxies": "127.0.0.1"}
 
 
 async def warnings(api: Api, caplog: pytest.LogCaptureFixture, **headers: str) -> list[str]:
-    """What the log says of two requests that are challenged."""
+    """Return the warnings in the log after two requests that are challenged."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     for _ in range(2):
         assert (await api.http.get("/v2/", headers=given)).status_code == 401

@@ -1,4 +1,4 @@
-"""Blobs that clients are sent to the bucket for."""
+"""Redirects of blob requests to the bucket."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ REDIRECT = {"storage.redirect": "true", "storage.redirect_life": "90s"}
 
 @pytest.fixture
 def near(bucket: Bucket, store: dict[str, str]) -> Iterator[Flaky]:
-    """The way of the registry to the bucket."""
+    """Run the proxy between the registry and the bucket."""
     with flaky(bucket.endpoint) as proxy:
         store["storage.endpoint"] = proxy.url
         yield proxy
@@ -45,7 +45,7 @@ def near(bucket: Bucket, store: dict[str, str]) -> Iterator[Flaky]:
 
 @pytest.fixture
 def far(bucket: Bucket) -> Iterator[Flaky]:
-    """The way of clients."""
+    """Run the proxy between clients and the bucket."""
     with flaky(bucket.endpoint) as proxy:
         yield proxy
 
@@ -59,7 +59,7 @@ async def api(near: Flaky, start_api: Started) -> AsyncIterator[Api]:
 
 
 def link_of(answer: httpx.Response) -> str:
-    """Check what every redirect says; where it leads."""
+    """Check the headers of a redirect, and return its target."""
     assert answer.status_code == 307, answer.text
     assert answer.headers["Docker-Content-Digest"] == str(DIGEST)
     assert answer.headers["Cache-Control"] == "no-store"
@@ -74,7 +74,7 @@ async def fetch(link: str, **headers: str) -> httpx.Response:
 
 async def test_a_pull_is_sent_to_the_bucket(api: Api, near: Flaky) -> None:
     link = link_of(await api.http.get(BLOB))
-    assert near.seen == []  # signing asks nobody
+    assert near.seen == []  # signing needs no request to the store
     assert link.startswith(f"{near.url}/")
     assert parse_qs(urlsplit(link).query)["X-Amz-Expires"] == ["90"]
     answer = await fetch(link)
@@ -94,7 +94,7 @@ async def test_ranges_are_asked_for_there(api: Api) -> None:
 
 
 async def test_several_ranges_are_served_here(api: Api) -> None:
-    """A bucket answers them with the whole object."""
+    """A bucket would respond with the whole object."""
     answer = await api.http.get(BLOB, headers={"Range": "bytes=7-9,500-505,0-0"})
     assert answer.status_code == 206
     assert [data for _, data in read_parts(answer.headers["Content-Type"], answer.content)] == [
@@ -102,7 +102,7 @@ async def test_several_ranges_are_served_here(api: Api) -> None:
         DATA[500:506],
         DATA[:1],
     ]
-    # What is answered with everything is had there.
+    # A request that gets the whole blob is redirected.
     assert link_of(await api.http.get(BLOB, headers={"Range": "bytes=0-,0-"}))
 
 
@@ -126,7 +126,7 @@ async def test_another_host_for_clients(near: Flaky, far: Flaky, start_api: Star
         assert far.seen == []
         assert (await fetch(link)).content == DATA
         assert [method for method, _ in far.seen] == ["GET"]
-        # What is signed is the host too.
+        # The signature covers the host too.
         assert (await fetch(link.replace(far.url, near.url))).status_code == 403
 
 
@@ -147,7 +147,7 @@ async def test_only_whoever_may_pull_is_sent_there(start_api: Started) -> None:
             assert refused.status_code in {401, 403, 404}
             assert "Location" not in refused.headers
         assert link_of(await api.http.get(BLOB, headers=alice.basic))
-        # Where she may pull, but the blob is not.
+        # The caller may pull in this repository, but it does not have the blob.
         other = BLOB.replace(NAME, "team/other")
         assert (await api.http.get(other, headers=alice.basic)).status_code == 404
 
@@ -158,7 +158,7 @@ async def test_an_object_outlives_the_links_to_it(
     hands = Hands(monkeypatch)
     link = link_of(await api.http.get(BLOB))
     (key,) = list_stored(api.opened.driver)
-    # A push of a blob that is damaged puts another object in its place.
+    # A push of a damaged blob replaces its object by another one.
     registry = api.opened.registry
     await registry.blobs.note_damage(await registry.blobs.get(REPOSITORY, DIGEST))
     await api.push_blob(NAME, DATA)
@@ -185,7 +185,7 @@ async def test_a_link_is_in_no_log(api: Api, caplog: pytest.LogCaptureFixture) -
 
 
 async def test_bytes_that_were_missed_are_looked_at_here(api: Api, bucket: Bucket) -> None:
-    """A blob that was found missing is not redirected to, so that it can be found again."""
+    """A blob that was found missing is served without a redirect, so that a recovery is noticed."""
     registry = api.opened.registry
     (key,) = list_stored(api.opened.driver)
     bucket.delete(key)

@@ -1,4 +1,4 @@
-"""Endpoint 12."""
+"""Endpoint 12: list referrers."""
 
 import json
 from typing import Any
@@ -54,7 +54,7 @@ async def push(api: Api, raw: bytes, reference: object = None) -> Digest:
 
 
 async def get(api: Api, target: str, **params: str) -> list[Entry]:
-    """The entries of an answer, which must be an image index to the letter."""
+    """Return the entries of a response, which must be an exact image index."""
     answer = await api.http.get(target, params=params)
     return read(answer)
 
@@ -152,7 +152,7 @@ async def test_12_of_another_repository_are_not_listed(ready: Api) -> None:
     assert entry["artifactType"] == SBOM
 
 
-# The filter
+# Filter by artifact type
 
 
 async def test_12_filters_by_the_effective_type(ready: Api) -> None:
@@ -197,7 +197,7 @@ async def test_12_a_filter_may_be_what_no_type_can_be(ready: Api) -> None:
 
 
 async def walk(api: Api, query: str = "") -> list[list[Entry]]:
-    """All pages, by their links."""
+    """Follow the links and return all pages."""
     pages = []
     target = path() + query
     while True:
@@ -222,7 +222,7 @@ async def test_12_a_page_ends_before_four_mebibytes(ready: Api) -> None:
         pushed.append((str(await push(ready, raw)), artifact_type))
     pushed.sort()
     pages = await walk(ready)
-    assert [len(page) for page in pages] == [3, 3]  # four would come near 4 MiB
+    assert [len(page) for page in pages] == [3, 3]  # four entries would be close to 4 MiB
     assert [(entry["digest"], entry["artifactType"]) for page in pages for entry in page] == pushed
     pages = await walk(ready, f"?artifactType={SBOM.replace('+', '%2B')}")
     assert [len(page) for page in pages] == [3, 2]
@@ -252,7 +252,7 @@ async def test_12_a_manifest_of_the_largest_size_fits_a_page(ready: Api) -> None
 async def test_12_pages_hold_every_referrer_once(
     ready: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However rows and pages fall together."""
+    """Every alignment of rows and pages gives complete pages."""
     own = [image(**OF_SUBJECT, annotations={"n": str(n)}) for n in range(9)]
     expected = sorted([str(await push(ready, raw)) for raw in own])
     await push(ready, index_manifest(own), fallback_tag(DIGEST))
@@ -267,12 +267,12 @@ async def test_12_pages_hold_every_referrer_once(
             assert [entry["digest"] for page in pages for entry in page] == expected, (rows, size)
 
 
-# Fallback tag indexes, and tags that only look like theirs
+# Fallback tag indexes, and tags that only look like fallback tags
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 async def test_12_entries_of_a_fallback_tag_index_count(ready: Api, algorithm: str) -> None:
-    """Each once, and as its manifest says: what the index claims is hearsay."""
+    """Each entry is listed once with data from its manifest; data in the index is ignored."""
     subject = Digest.of(SUBJECT, algorithm)
     own = {"subject": {**descriptor(SUBJECT, OCI_MANIFEST), "digest": str(subject)}}
     plain, listed = image(**own), image(**own, artifactType=SBOM, annotations={"kept": "here"})
@@ -302,14 +302,14 @@ async def test_12_entries_of_a_fallback_tag_index_count(ready: Api, algorithm: s
 
 
 async def test_12_the_form_of_a_tag_makes_nothing_a_referrer(ready: Api) -> None:
-    """`cosign copy` and oc-mirror tag every digest that they copy `sha256-<hex>`."""
+    """`cosign copy` and oc-mirror set a tag `sha256-<hex>` for every digest that they copy."""
     child, other = image(), image(annotations={"n": "2"})
     index = index_manifest([child, other])
     for raw in (child, other, index):
         await push(ready, raw, fallback_tag(Digest.of(raw)))
     for raw in (child, other, index):
         assert await get(ready, path(Digest.of(raw))) == []
-    # Beside referrers, entries that have another subject, or none, count for nothing.
+    # Entries with another subject or without one are ignored next to referrers.
     mine = await push(ready, image(**OF_SUBJECT))
     listing = index_manifest([image(**OF_SUBJECT), child, index])
     await push(ready, listing, fallback_tag(DIGEST))

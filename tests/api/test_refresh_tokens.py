@@ -1,5 +1,6 @@
-"""Identity tokens for tools that do not know them: oras-py and Kubernetes read `config.json` as if
-it held a password (B8).
+"""Identity tokens with tools that do not support them (B8).
+
+oras-py and Kubernetes read `config.json` as if it contained a password.
 """
 
 from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ async def alice(api: Api) -> Login:
 
 
 async def log_in(api: Api, login: Login, service: str = "moorage") -> httpx.Response:
-    """What `docker login` sends."""
+    """Send the request of `docker login`."""
     params = {"account": login.name, "client_id": "docker", "offline_token": "true"}
     return await api.http.get("/token", params={**params, "service": service}, headers=login.basic)
 
@@ -71,7 +72,7 @@ async def test_it_is_taken_for_nobody_else(api: Api, alice: Login) -> None:
 
 
 async def test_it_brings_no_other_one(api: Api, alice: Login) -> None:
-    """Each sign-in of a cluster would else push out one of somebody's laptop."""
+    """Otherwise each sign-in of a cluster would replace a refresh token of a laptop."""
     refresh = await make_refresh_token(api, alice)
     assert await make_refresh_token(api, Login("alice", refresh)) == refresh
     fields = {"grant_type": "password", "username": "alice", "password": refresh}
@@ -122,14 +123,14 @@ async def test_switched_off_clients_keep_the_password(start_api: Started) -> Non
         fields = {"grant_type": "password", "username": "alice", "password": alice.secret}
         posted = await api.http.post("/token", data={**fields, "access_type": "offline"})
         assert "refresh_token" not in posted.json()
-        # Those who logged in before stay logged in.
+        # Earlier logins stay valid.
         assert (await api.http.get("/v2/", headers=before.basic)).status_code == 200
 
 
 async def test_an_empty_password_is_wrong_and_counts_for_nobody(
     api: Api, alice: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a tool sends that finds no password beside an identity token, on and on."""
+    """A tool that finds no password next to an identity token repeats this request."""
     checked: list[str] = []
     verify = Passwords.verify
 
@@ -161,7 +162,7 @@ async def test_failures_of_one_account_keep_no_other_out(
     assert statuses == [401] * 3 + [429] * 27
     assert (await api.http.get("/v2/", headers=bob.basic)).status_code == 200
     assert (await api.http.get("/token", headers=bob.basic)).status_code == 200
-    # The account itself waits, with what can be guessed alone.
+    # The account must wait, but only with a password, which can be guessed.
     assert (await api.http.get("/token", headers=alice.basic)).status_code == 429
     personal = await Accounts.of(api.opened).token("alice")
     assert (await api.http.get("/token", headers=personal.basic)).status_code == 200

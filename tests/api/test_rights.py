@@ -1,4 +1,4 @@
-"""A token is an upper bound: what its bearer may do is asked again with every request."""
+"""A token is only an upper bound: permissions are checked again for every request."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,7 +42,7 @@ DATA = b"a blob of the team"
 DIGEST = Digest.of(DATA)
 PATH = f"/v2/{NAME}/blobs/{DIGEST}"
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-"""Where the database makes no difference, or the server's tests run on both."""
+"""For tests that do not depend on the database, or whose server tests run on both."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 @pytest.fixture
 async def api(start_api: Started, hands: Hands) -> AsyncIterator[Api]:
-    del hands  # the clock is taken before anything reads it
+    del hands  # replaces the clock before anything reads it
     async with start_api({**AUTH, "auth.token_life": "60s"}) as started:
         accounts = Accounts.of(started.opened)
         root = await accounts.user("root", admin=True)
@@ -114,7 +114,7 @@ Change = Callable[[Accounts], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Ended:
-    """A way in which an account, or what it signed in with, ends."""
+    """A way in which an account or its credential becomes invalid."""
 
     make: Change
     end: Change
@@ -303,7 +303,7 @@ async def test_a_rotated_robot_has_its_overlap(api: Api, accounts: Accounts, han
 
 @SQLITE
 async def test_tokens_expire(api: Api, accounts: Accounts, hands: Hands) -> None:
-    """With 60 s of leeway, whether they were verified a moment ago or not."""
+    """The leeway is 60 s, also for tokens that were verified a moment ago."""
     login = await make_user(accounts)
     cached, fresh = [bearer(await get_token(api.http, login, PULL)) for _ in range(2)]
     hands.forward(115)
@@ -349,11 +349,11 @@ async def test_a_revoked_key_ends_its_tokens(api: Api, accounts: Accounts) -> No
     assert key.kid not in {entry["kid"] for entry in published}
 
 
-# made again under the same name
+# created again under the same name
 
 
 async def test_another_user_of_the_same_name(api: Api, accounts: Accounts) -> None:
-    """With the same password even: nothing of the old one's is hers."""
+    """A new user with the same name, and even the same password, has no rights of the old one."""
     old = await make_user(accounts)
     await accounts.access.groups.add("devs", OPERATOR)
     await accounts.access.groups.add_member("devs", "alice", OPERATOR)
@@ -444,7 +444,7 @@ async def test_another_repository_of_the_same_name(
         ):
             answer = await api.http.request(method, path, headers=held)
             assert read_challenge(answer)["error"] == "insufficient_scope"
-        # Any repository that the token lets her pull: this one is none.
+        # A mount may use any repository that the token can pull, which excludes this one.
         path = f"/v2/team/target/blobs/uploads/?mount={DIGEST}"
         require_session(await api.http.post(path, headers=held), 202, "team/target", 0)
     held = bearer(await get_token(api.http, login, PUSH))
@@ -465,7 +465,7 @@ async def test_a_session_of_the_repository_before(api: Api, accounts: Accounts) 
 async def test_tokens_of_outside_and_another_repository_of_the_same_name(
     start_api: Started, tmp_path: Path
 ) -> None:
-    """An outside issuer's tokens know nothing of the policy: when they were made must do."""
+    """Tokens of an external issuer have no policy revision, so their issue time is compared."""
     key = Ed25519PrivateKey.generate()
     jwk = jwk_of(key.public_key())
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [jwk]}))
@@ -501,7 +501,7 @@ async def test_tokens_of_outside_and_another_repository_of_the_same_name(
         assert read_challenge(answer)["error"] == "insufficient_scope"
 
 
-# pushes that last
+# long pushes
 
 
 async def test_a_push_longer_than_its_token(api: Api, accounts: Accounts, hands: Hands) -> None:
@@ -526,7 +526,7 @@ async def test_a_push_longer_than_its_token(api: Api, accounts: Accounts, hands:
 
 @SQLITE
 async def test_a_request_longer_than_its_token(api: Api, accounts: Accounts, hands: Hands) -> None:
-    """It is judged when it starts."""
+    """The token is checked at the start of the request."""
     login = await make_user(accounts)
     kit = signed(api.http, bearer(await get_token(api.http, login, PUSH)))
     location = await kit.start_upload(NAME)
@@ -539,7 +539,7 @@ async def test_a_request_longer_than_its_token(api: Api, accounts: Accounts, han
 
 
 async def test_a_session_is_its_principals_alone(api: Api, accounts: Accounts) -> None:
-    """Also from others who may push there; to them it is as if there were none."""
+    """For other users, even with push permission, the session does not exist."""
     owner = await make_user(accounts)
     personal = await accounts.token("alice")
     location = await signed(api.http, owner.basic).start_upload(NAME)

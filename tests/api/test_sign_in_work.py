@@ -1,8 +1,7 @@
-"""Wrong sign-ins of all kinds are the same work: how long one takes tells nothing of who there is.
+"""All failed sign-ins do the same work, so their duration does not reveal which users exist.
 
-The work is counted, not timed: a busy machine cannot make two of a kind look different, nor a quick
-one make two kinds look alike. That the hash of nobody's password takes as long as another's is for
-`tests/auth/test_passwords.py`.
+The tests count the work instead of measuring time, so the speed of the machine does not matter.
+`tests/auth/test_passwords.py` checks that the hash for an unknown user takes as long as others.
 """
 
 import contextlib
@@ -33,24 +32,26 @@ UNKNOWN = Login("unknown", "a guess")
 
 @dataclass
 class Watched:
-    """A registry whose work is written down: hashes with their parameters, and statements."""
+    """Registry that records its work: hashes with their parameters, and SQL statements."""
 
     api: Api
     accounts: Accounts
     work: list[str] = field(default_factory=list)
 
     async def fail(self, login: Login) -> list[str]:
-        """The work of a sign-in that fails."""
+        """Sign in with wrong credentials, and return the work that was done."""
         del self.work[:]
         answer = await self.api.http.get("/token", headers=login.basic)
         assert answer.status_code == 401
         return list(self.work)
 
     async def find_different(self, logins: dict[str, Login]) -> list[str]:
-        """Those that are not the same work as an unknown user's. What bcrypt adds shows who was
-        imported and has not come since, as the documents say.
+        """Return the logins whose work differs from that of an unknown user.
+
+        The additional bcrypt hash of a user who was imported and has not signed in since then is
+        visible, as documented.
         """
-        await self.fail(UNKNOWN)  # whoever is the first after a change reads the policy
+        await self.fail(UNKNOWN)  # the first request after a change reads the policy
         unknown = await self.fail(UNKNOWN)
         found = {what: await self.fail(login) for what, login in logins.items()}
         return [
@@ -119,7 +120,7 @@ async def test_unknown_and_known_are_the_same_work(watched: Watched) -> None:
     assert [each.partition(" ")[0] for each in unknown].count("argon2") == 1
     assert any("INSERT INTO audit" in each for each in unknown)
     assert await watched.find_different(logins) == []
-    # What has the form of a refresh token is looked up, whoever the account is.
+    # A password in the form of a refresh token is looked up for any account.
     nobody = f"moorage_{'0' * 16}_{'0' * 64}"
     await watched.fail(Login("unknown", nobody))
     looked_up = await watched.fail(Login("unknown", nobody))
@@ -129,7 +130,7 @@ async def test_unknown_and_known_are_the_same_work(watched: Watched) -> None:
 async def test_a_shorter_way_for_some_would_be_seen(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: a cheaper hash, and an answer that comes without one."""
+    """Control: a cheaper hash and a missing hash are detected."""
     cheap = PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("her password")
     await watched.api.opened.database.write(
         lambda tx: users.insert(tx, "cheap", cheap, admin=False), actor=""

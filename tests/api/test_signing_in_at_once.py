@@ -1,4 +1,4 @@
-"""The same credentials many times at once: proved once, and nobody is turned away."""
+"""Concurrent sign-ins with the same credentials are verified once, and none is refused."""
 
 import asyncio
 
@@ -17,12 +17,12 @@ pytestmark = [
 
 MOST = 5
 MANY = THREADS + WAITING + 10
-"""More than may wait for a thread."""
+"""More requests than may wait for a thread."""
 
 
 @pytest.fixture
 def proved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were compared with a hash."""
+    """Return the passwords that were compared with a hash."""
     seen: list[str] = []
     verify = Passwords.verify
 
@@ -53,7 +53,7 @@ async def test_the_right_password_lets_all_of_them_in(
 
 
 async def test_the_same_guess_counts_each_time(start_api: Started, proved: list[str]) -> None:
-    """Those who waited for one that was wrong are as many as they are, to limits and books."""
+    """Requests that shared one failed verification count separately in limits and audit log."""
     async with start_api({**AUTH, "limits.sign_ins": str(MOST)}) as api:
         await Accounts.of(api.opened).user("ann")
         guess = Login("ann", "a guess")
@@ -65,7 +65,7 @@ async def test_the_same_guess_counts_each_time(start_api: Started, proved: list[
 
 
 async def test_each_has_its_own_limit(start_api: Started) -> None:
-    """That somebody elsewhere is not let try any more says nothing to those who waited for him."""
+    """A request that is over its limit does not affect requests that wait for the same result."""
     settings = {**AUTH, "limits.sign_ins": str(MOST), "http.trusted_proxies": "127.0.0.1"}
     async with start_api(settings) as api:
         ann = await Accounts.of(api.opened).user("ann")

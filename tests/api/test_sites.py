@@ -1,6 +1,6 @@
-"""Web pages against a registry: DNS rebinding, cross-site writes, and pages that are allowed.
+"""Protection from web pages: DNS rebinding, cross-site writes, and allowed origins.
 
-Real clients, in tests/clients, send `Host: localhost:5000` or `127.0.0.1:5000` and no `Origin`.
+Clients in tests/clients send `Host: localhost:5000` or `127.0.0.1:5000` and no `Origin`.
 """
 
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ async def ask(api: Api, method: str, path: str, **headers: str) -> httpx.Respons
 
 
 async def list_answered(api: Api, hosts: list[str]) -> list[str]:
-    """The hosts for which the registry answers; the others are refused, read or write."""
+    """Return the hosts that the registry accepts. It must refuse reads and writes for others."""
     answered = []
     for host in hosts:
         read, write = (
@@ -67,7 +67,7 @@ async def list_answered(api: Api, hosts: list[str]) -> list[str]:
         else:
             for refused in (read, write):
                 if SERVED and refused.status_code == 400:
-                    continue  # no host at all, says the server
+                    continue  # the server rejects this as a host
                 assert (refused.status_code, codes(refused)) == (403, ["DENIED"])
                 assert "external_url" in refused.text
     return answered
@@ -85,7 +85,7 @@ async def test_an_open_registry_answers_to_its_external_url(start_api: Started) 
 
 
 async def test_a_registry_for_a_network_answers_to_names_of_networks(start_api: Started) -> None:
-    """Nobody's page has an address, or a name without a dot, as its own."""
+    """A web page of an attacker cannot have an IP address or a name without a dot as its host."""
     async with start_api(NONE) as api:
         own = [*LOOPBACK, "registry:5000", "192.0.2.1:5000", "[2001:db8::1]"]
         assert await list_answered(api, [*own, *FOREIGN]) == own
@@ -135,7 +135,7 @@ async def test_a_write_of_another_sites_page_is_refused(
                 refused = await ask(api, method, path, content_type="text/plain", **more)
                 assert (refused.status_code, codes(refused)) == (403, ["DENIED"]), path
                 assert "cors_origins" in refused.text
-            # Reading tells a page nothing that it may see.
+            # Reads are allowed, because the page cannot see the response.
             assert (await ask(api, "GET", "/v2/", **more)).status_code == 200
 
 
@@ -145,7 +145,7 @@ async def test_a_write_of_another_sites_page_is_refused(
         {},
         {"origin": "http://localhost"},
         {"origin": "http://localhost", "sec_fetch_site": "same-origin"},
-        # A proxy has taken TLS off, and no setting says so.
+        # A proxy has terminated TLS without a setting that says so.
         {"origin": "https://localhost", "sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "none"},
     ],
@@ -221,7 +221,7 @@ BELOW = "/a/registry"
 
 @pytest.mark.parametrize("sent", ["", BELOW])
 async def test_a_registry_below_a_path_names_it(start_api: Started, sent: str) -> None:
-    """The proxy takes the path off, or hands it on."""
+    """The proxy strips the path prefix or forwards it."""
     async with start_api(PREFIXED) as api:
         started = await api.http.post(f"{sent}{UPLOADS}")
         location = started.headers["Location"]

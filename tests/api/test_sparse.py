@@ -1,4 +1,4 @@
-"""`[content] sparse_index` and `sparse_image`: manifests whose content comes later, or never."""
+"""`[content] sparse_index` and `sparse_image`: manifests whose content is pushed later or never."""
 
 import asyncio
 
@@ -77,7 +77,7 @@ async def test_7a_an_entry_that_comes_late_as_a_blob_is_kept(start_api: Started)
 
 
 async def test_7a_blobs_that_come_late_are_kept(start_api: Started) -> None:
-    """Whichever way they come: whole, in a session, mounted."""
+    """The blobs may be pushed in one request, in a session, or mounted."""
     async with start_api({"content.sparse_image": "true"}) as api:
         await api.put_manifest(NAME, "image", RAW)
         await api.push_blob(NAME, CONFIG)

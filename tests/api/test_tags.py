@@ -1,4 +1,4 @@
-"""Endpoint 8."""
+"""Endpoint 8: list tags."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 RAW = index_manifest([])
 LIST = "/v2/team/app/tags/list"
-# In byte order. Most collations would put `a-1` beside `a1` and `_` before the digits.
+# In byte order. Most collations would put `a-1` next to `a1` and `_` before the digits.
 TAGS = ["0", "1.10", "1.9", "10", "9", "A", "B", "Z", "_", "a", "a-1", "a.1", "a1", "aA", "a_", "b"]
 
 
@@ -119,7 +119,7 @@ async def test_8_last_may_hold_what_a_database_cannot(api: Api) -> None:
 
 
 async def test_8_without_n_there_are_all(api: Api) -> None:
-    """Many tools ask once and follow no `Link`."""
+    """Many tools send one request and do not follow `Link`."""
     tags = [f"t{n:04}" for n in range(1100)]
     for start in range(0, len(tags), 100):
         query = {"tag": tags[start : start + 100]}
@@ -161,7 +161,7 @@ async def test_8_a_tag_shows_in_the_list_as_soon_as_its_push_is_acknowledged(api
 async def test_8_order_is_that_of_bytes_whatever_the_database_prefers(
     start_api: Started, postgres: Cluster
 ) -> None:
-    """A cluster of a company's own sorts by its language."""
+    """A PostgreSQL cluster may sort by the rules of a language."""
     with postgres.database(empty=True) as url:
         name = sa.make_url(url).database
         with postgres._admin.connect() as connection:

@@ -1,4 +1,4 @@
-"""The token endpoint and what leads to it: protocol.md, "Token authentication"."""
+"""The token endpoint and the challenges that lead to it: protocol.md, "Token authentication"."""
 
 import base64
 import re
@@ -61,7 +61,7 @@ def accounts(api: Api) -> Accounts:
 
 @pytest.fixture
 async def alice(accounts: Accounts) -> Login:
-    """A user who may pull and push in `team/**`."""
+    """Return a user who may pull and push in `team/**`."""
     login = await accounts.user("alice")
     await accounts.grant("alice", "team/**", "pull,push")
     return login
@@ -177,14 +177,14 @@ async def test_1_several_headers_are_refused_also_where_one_is_good(api: Api, al
             headers = [("Authorization", first), ("Authorization", second)]
             read_challenge(await api.http.get("/v2/", headers=headers))
             require_basic_challenge(await api.http.get("/token", headers=headers))
-    # One header with two values is no credential either.
+    # One header with two values is not a credential either.
     joined = {"Authorization": f"{good[1]}, {good[0]}"}
     assert (await api.http.get("/v2/", headers=joined)).status_code == 401
 
 
 @SQLITE
 async def test_1_an_empty_name_and_password_are_none(api: Api, accounts: Accounts) -> None:
-    """What Docker sends when it was never logged in, and what some proxies add."""
+    """Docker sends them without a login, and some proxies add them."""
     await accounts.user("alice")
     headers = {"Authorization": basic(b":")}
     assert "error" not in read_challenge(await api.http.get("/v2/", headers=headers))
@@ -221,7 +221,7 @@ async def test_1_a_token_that_lacks_the_scope_is_told_which(api: Api, alice: Log
 async def test_1_whoever_has_no_credentials_is_told_so_with_a_token_too(
     api: Api, alice: Login
 ) -> None:
-    """Docker, podman and skopeo get an anonymous token first, and show `error_description`."""
+    """Docker, podman and skopeo get an anonymous token first, and print `error_description`."""
     nobody = bearer((await api.http.get("/token", params={"scope": PULL})).json()["token"])
     path = f"/v2/{NAME}/tags/list"
     answer = await api.http.get(path)
@@ -298,7 +298,7 @@ async def test_1_a_mount_asks_for_both_scopes_where_that_helps(
     fields = read_challenge(challenged)
     assert fields["error"] == "insufficient_scope"
     assert fields["scope"] == f"{PUSH} repository:team/source:pull"
-    # Where she may not pull it, whether it is there or not, it is as if the blob were missing.
+    # Without pull permission, the blob counts as missing, whether it exists or not.
     for source in ("hidden/source", "hidden/none"):
         require_session(await mount(source, held), 202, NAME, 0)
         require_session(await mount(source, alice.basic), 202, NAME, 0)
@@ -367,7 +367,7 @@ async def test_2_fewer_than_asked_is_no_error(api: Api, accounts: Accounts, alic
     bob = await accounts.user("bob")
     robot = await accounts.robot("ci")
     await accounts.grant("robot:ci", "team/app", "pull,create")
-    await accounts.grant("robot:ci", "hidden", "push,delete")  # of no use without pull
+    await accounts.grant("robot:ci", "hidden", "push,delete")  # has no effect without pull
     asked = [f"repository:{n}:pull,push,delete" for n in ("team/app", "public/x", "hidden")]
     for login, granted in (
         (alice, {"team/app": {"pull", "push"}, "public/x": {"pull"}}),
@@ -393,7 +393,7 @@ def many_scopes(count: int) -> list[str]:
 
 
 async def require_all(api: Api, token: str, count: int) -> None:
-    """Each repository asked for can be pulled from and pushed to with the token, and no other."""
+    """Check that the token allows pull and push in exactly the requested repositories."""
     assert len(token) <= 7 * 1024
     headers = bearer(token)
     for number in (*range(0, count, 29), count - 1):
@@ -411,7 +411,7 @@ async def require_all(api: Api, token: str, count: int) -> None:
 async def test_2_all_that_regsync_asks_for_in_a_get_is_granted(
     api: Api, alice: Login, count: int
 ) -> None:
-    """As recorded: `scope` once for each repository that it has met."""
+    """A recorded request: one `scope` parameter for each repository seen so far."""
     params = httpx.QueryParams(
         {"client_id": "regclient", "offline_token": "true", "service": "moorage"}
     )
@@ -429,8 +429,9 @@ async def test_2_all_that_regsync_asks_for_in_a_get_is_granted(
 async def test_2_all_that_regsync_and_containerd_ask_for_in_a_form_is_granted(
     api: Api, alice: Login
 ) -> None:
-    """As recorded: one `scope` with all of them, between spaces; the second time by the refresh
-    token.
+    """A recorded request: one `scope` with all repositories, separated by spaces.
+
+    The second request uses the refresh token.
     """
     scope = " ".join(many_scopes(500))
     answer = await post(
@@ -490,7 +491,7 @@ async def test_2_more_than_a_token_holds_is_an_error(api: Api, alice: Login) -> 
         answer = await post(api, **fields, scope=" ".join(many_scopes(count)))
         assert (answer.status_code, codes(answer)) == (400, ["UNSUPPORTED"])
         assert reason in answer.text
-    # What she may not do takes no room.
+    # Actions that the caller may not use take no space in the token.
     hidden = [scope.replace("team/", "hidden/") for scope in many_scopes(900)]
     answer = await post(api, **fields, scope=" ".join([*hidden, PUSH]))
     assert access_of(answer.json()["access_token"]) == {NAME: {"pull", "push"}}
@@ -629,7 +630,7 @@ async def make_refresh_token(api: Api, login: Login, service: str = "moorage") -
 
 
 async def test_3_refresh_tokens_are_good_again_and_again(api: Api, alice: Login) -> None:
-    """Docker keeps the first and drops every other."""
+    """Docker keeps the first refresh token and ignores all later ones."""
     refresh = await make_refresh_token(api, alice)
     for _ in range(3):
         answer = await post(
@@ -711,7 +712,7 @@ async def test_3_a_body_without_end_is_not_read(api: Api) -> None:
     try:
         answer = await api.http.post("/token", content=endless(), headers={"Content-Type": FORM})
     except httpx.TransportError:
-        pass  # over the wire the connection may go first
+        pass  # over the network, the connection may be closed first
     else:
         assert answer.status_code == 413
 
@@ -727,12 +728,12 @@ async def test_3_forms_that_are_no_utf8(api: Api) -> None:
         assert codes(answer) == ["UNSUPPORTED"]
 
 
-# 4: the tokens themselves
+# 4: content of tokens
 
 
 @SQLITE
 async def test_4_a_token_can_be_verified_with_the_published_keys(api: Api, alice: Login) -> None:
-    """By PyJWT alone, as another server would."""
+    """PyJWT alone verifies it, as another server would."""
     token = await get_token(api.http, alice, PULL)
     header = jwt.get_unverified_header(token)
     assert set(header) == {"alg", "kid", "typ"}
@@ -829,7 +830,7 @@ async def test_5_an_access_token_is_bounded(api: Api, accounts: Accounts) -> Non
 @SQLITE
 @pytest.mark.usefixtures("alice")
 async def test_5_pulls_go_on_where_nothing_can_be_written(api: Api, accounts: Accounts) -> None:
-    """When a secret was last used is not worth a sign-in, nor is a better hash of a password."""
+    """A sign-in does not fail because the last use or a better hash cannot be stored."""
     stored = bcrypt.hashpw(b"her password", bcrypt.gensalt(5)).decode()
     await accounts.access.users.import_htpasswd([f"old:{stored}"], OPERATOR)
     await accounts.grant("authenticated", NAME, "pull")
@@ -847,7 +848,7 @@ async def test_5_pulls_go_on_where_nothing_can_be_written(api: Api, accounts: Ac
         assert (answer.status_code, codes(answer)) == (404, ["NAME_UNKNOWN"])
 
 
-# 7: where tokens are to be had
+# 7: address of the token endpoint
 
 
 @SQLITE
@@ -855,7 +856,7 @@ async def test_7_the_realm_is_where_the_client_asked(api: Api) -> None:
     for host in ("registry.example:5000", "10.0.0.1", "[::1]:5000"):
         fields = read_challenge(await api.http.get("/v2/", headers={"Host": host}))
         assert fields["realm"] == f"http://{host}/token"
-    # From a client, not from a proxy that is trusted.
+    # These headers come from a client and not from a trusted proxy.
     headers = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
     fields = read_challenge(await api.http.get("/v2/", headers=headers))
     assert fields["realm"] == f"{str(api.http.base_url).rstrip('/')}/token"

@@ -1,8 +1,8 @@
-"""Requests of any bytes: whatever a client sends, the answer is not a server error.
+"""Fuzzing: no request of a client, with any bytes, causes a server error.
 
-The fuzz goes through the whole application in this process, so that each reader of untrusted text
-is met where it is used: paths, queries, headers, forms, JSON, tokens, cursors, ranges. It runs on
-PostgreSQL too, which refuses texts that SQLite takes. MOORAGE_SOAK=100 takes minutes.
+The fuzzer calls the whole application in this process, so that each parser of untrusted text is
+tested where it is used: paths, queries, headers, forms, JSON, tokens, cursors, ranges. It also runs
+on PostgreSQL, which refuses texts that SQLite accepts. MOORAGE_SOAK=100 takes minutes.
 """
 
 import asyncio
@@ -112,7 +112,7 @@ given_headers = st.lists(st.tuples(st.sampled_from(HEADERS), raw_texts), max_siz
 
 
 def fill(data: st.DataObject, template: str) -> bytes:
-    """A path, with anything in the places that it leaves open, escaped or not."""
+    """Return a path with arbitrary text, escaped or not, in place of its parameters."""
     first, *others = template.split("{}")
     path = first.encode()
     for part in others:
@@ -121,7 +121,7 @@ def fill(data: st.DataObject, template: str) -> bytes:
         )
         escaped = b"".join(b"%%%02X" % byte for byte in value)
         path += data.draw(st.sampled_from([value, escaped])) + part.encode()
-    # What no request line can hold.
+    # Remove bytes that a request line cannot contain.
     return b"".join(path.split()).replace(b"?", b"") or b"/"
 
 
@@ -133,7 +133,7 @@ def write_pairs(pairs: list[tuple[str, bytes]]) -> bytes:
 
 @dataclass(frozen=True)
 class Sent:
-    """A request whose every byte the test chose."""
+    """A request in which the test chooses every byte."""
 
     method: str
     path: bytes
@@ -142,7 +142,7 @@ class Sent:
     body: bytes = b""
 
     async def to(self, app: ASGIApp) -> int:
-        """The status of the answer; 0 where there was none."""
+        """Send the request and return the status, or 0 if there was no response."""
         named = [(name.lower().encode(), value) for name, value in self.headers]
         if b"host" not in dict(named):
             named.append((b"host", b"localhost:5000"))
@@ -203,8 +203,9 @@ Try = Callable[[Sent], None]
 
 @pytest.fixture
 def attempt(start_api: Started) -> Iterator[Try]:
-    """Sends a request and requires that its answer is no server error. Hypothesis drives plain
-    functions, so the loop is the fixture's.
+    """Return a function that sends a request and fails on a server error.
+
+    The fixture runs the event loop, because Hypothesis calls plain functions.
     """
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
@@ -220,7 +221,7 @@ def attempt(start_api: Started) -> Iterator[Try]:
         runner.run(stack.aclose())
 
 
-# A header's bytes above 127 are no credentials: they were a traceback and 500.
+# Regression: header bytes above 127 are not credentials; they caused a traceback and 500.
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -318,7 +319,7 @@ def test_no_admin_request_is_a_server_error(attempt: Try, data: st.DataObject) -
     attempt(Sent(operation.method, raw_path, query, headers, body))
 
 
-# The fuzz must be able to fail: with a reader narrowed again, it finds that.
+# Control: the fuzzer finds an error that is put back into a parser.
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

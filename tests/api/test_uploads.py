@@ -1,4 +1,4 @@
-"""Endpoints 4, 5, 6, 13 and 14: blobs are pushed. Mounts have a file of their own."""
+"""Endpoints 4, 5, 6, 13 and 14: push blobs. `test_mounts.py` tests mounts."""
 
 import asyncio
 import os
@@ -52,9 +52,9 @@ def span(first: int, last: int) -> dict[str, str]:
 
 
 async def require_offset(api: Api, location: str, received: int) -> None:
-    """The session is open, and the next byte it takes is at `received`."""
+    """Check that the session is open and expects the byte at offset `received` next."""
     assert require_session(await api.http.get(location), 204, NAME, received) == location
-    # `0-0` says both nothing and one byte; the refusal of a chunk somewhere else tells.
+    # `0-0` can mean no bytes or one byte. The refusal of a wrong chunk has the exact offset.
     elsewhere = await api.http.patch(location, content=b"x", headers=span(10**6, 10**6))
     assert elsewhere.json()["errors"][0]["detail"] == {"offset": received}
 
@@ -68,7 +68,7 @@ async def require_gone(api: Api, location: str) -> None:
 
 
 async def require_nothing_kept(api: Api) -> None:
-    """Neither session nor byte nor repository, now that the books are done."""
+    """Check that no session, staged byte or repository remains after the cleanup."""
     await api.opened.registry.doomed.sweep()
     assert await count_sessions(api.opened.database) == 0
     assert await list_staged(api) == []
@@ -95,7 +95,7 @@ def recovery(api: Api) -> Job:
 
 
 async def held_by(api: Api) -> list[str]:
-    """What is claimed of staged bytes: descriptors on disk, or rows."""
+    """Return the claims of staged bytes: open files on disk, or rows."""
     driver = api.opened.driver
     if not driver.locks:
         query = sa.select(tables.uploads.c.id).where(tables.uploads.c.held_until.is_not(None))
@@ -105,7 +105,7 @@ async def held_by(api: Api) -> list[str]:
 
 
 async def list_staged(api: Api) -> list[str]:
-    """The sessions that have staged bytes, where the store or only the bucket knows."""
+    """Return the sessions that have staged bytes in the store or in the bucket."""
     driver = api.opened.driver
     if not isinstance(driver, S3Driver):
         return await driver.list_staged()
@@ -113,7 +113,7 @@ async def list_staged(api: Api) -> list[str]:
     return sorted({key.split("/")[1] for key in list_bucket(driver, "staging/")})
 
 
-# 4a: a session begins
+# 4a: start a session
 
 
 async def test_4a_begins_a_session(api: Api) -> None:
@@ -126,7 +126,7 @@ async def test_4a_begins_a_session(api: Api) -> None:
         assert "OCI-Chunk-Min-Length" not in answer.headers  # neither store has a minimum
         assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"
     assert len(locations) == 2
-    # A repository is born with its first content, not with the intention.
+    # A repository is created with its first content, not with a session.
     assert (await api.http.get("/v2/_catalog")).json() == {"repositories": []}
 
 
@@ -176,7 +176,7 @@ async def test_4a_a_read_only_registry_begins_none(start_api: Started) -> None:
         await require_nothing_kept(api)
 
 
-# 4b: the whole blob in one request
+# 4b: push a whole blob in one request
 
 
 async def test_4b_pushes_a_whole_blob(api: Api) -> None:
@@ -224,7 +224,7 @@ async def test_4b_a_malformed_digest_is_refused(api: Api) -> None:
 
 @SQLITE
 async def test_4b_a_content_range_means_nothing_for_a_whole_blob(api: Api) -> None:
-    """There is no session yet that a 416 could point to; the digest says whether all came."""
+    """There is no session for a 416 response, and the digest shows whether the blob is complete."""
     for headers in (span(0, len(DATA) - 1), span(5, 9)):
         answer = await api.http.post(
             f"/v2/{NAME}/blobs/uploads/",
@@ -343,7 +343,7 @@ async def test_5_without_a_range_the_body_is_appended(api: Api) -> None:
     location = await api.start_upload(NAME)
     first = await api.http.patch(location, content=DATA[:7])
     require_session(first, 202, NAME, 7)
-    # As Docker streams: chunked, without a length.
+    # Docker uses chunked encoding without a length.
     second = await api.http.patch(location, content=in_pieces(DATA[7:]))
     assert "Content-Length" not in second.request.headers
     require_session(second, 202, NAME, len(DATA))
@@ -385,7 +385,7 @@ async def test_5_a_body_unlike_its_span_is_400_and_not_kept(api: Api) -> None:
             assert codes(answer) == ["SIZE_INVALID"]
             assert answer.json()["errors"][0]["detail"] == {"announced": 5}
             await require_offset(api, location, received)
-    # Nothing of it is in the hash either.
+    # The refused bytes are not in the hash either.
     await put(api, location, content=DATA[4:])
 
 
@@ -454,7 +454,7 @@ async def test_5_a_stalled_chunk_is_400_and_frees_the_session(
             answer = (await exchange.ended()).answer()
             assert answer.status_code == 400
             assert codes(answer) == ["BLOB_UPLOAD_INVALID"]
-            # The rest of the body may still come: it must not be read as the next request.
+            # The rest of the body may still arrive and must not be read as the next request.
             assert answer.headers["Connection"] == "close"
         await require_offset(api, location, 6)
         data = DATA[:3] * 2 + DATA
@@ -463,7 +463,7 @@ async def test_5_a_stalled_chunk_is_400_and_frees_the_session(
 
 @SQLITE
 async def test_5_a_slow_chunk_is_no_stalled_one(start_api: Started) -> None:
-    """The limit is on each silence, not on the whole."""
+    """The limit is on each pause, not on the total time."""
     async with start_api({"http.body_idle": "300ms"}) as api:
         location = await api.start_upload(NAME)
         exchange = api.speak("PATCH", location)
@@ -544,7 +544,7 @@ async def test_5_a_full_disk_is_507_and_keeps_what_was_acknowledged(
 
 
 async def test_5_a_session_of_somebody_else_is_unknown(api: Api) -> None:
-    """Every request of the open policy has one name, so this asks a layer below."""
+    """The test calls the service, because all requests have one principal without sign-in."""
     upload = (await api.start_upload(NAME)).rpartition("/")[2]
     uploads = api.opened.registry.uploads
     name = RepositoryName.parse(NAME)
@@ -558,7 +558,7 @@ async def test_5_a_session_of_somebody_else_is_unknown(api: Api) -> None:
 
 @LOCAL
 async def test_5_what_a_killed_request_left_is_dropped(api: Api) -> None:
-    """Staged beyond the acknowledged offset: bytes that nobody was promised."""
+    """Bytes beyond the acknowledged offset were never confirmed to a client."""
     location = await api.start_upload(NAME)
     await api.http.patch(location, content=DATA[:6])
     staged = await api.opened.driver.claim(location.rpartition("/")[2])
@@ -618,7 +618,7 @@ async def test_5_another_worker_waits_for_the_one_at_work(start_api: Started) ->
 async def test_5_bytes_that_were_never_acknowledged_do_not_count_in_the_digest(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first worker hashes what it cannot acknowledge; the second takes as many other bytes."""
+    """The first worker hashes bytes it cannot acknowledge; the second gets as many other bytes."""
     async with start_api() as one, start_api() as two:
         location = await one.start_upload(NAME)
 
@@ -636,11 +636,11 @@ async def test_5_bytes_that_were_never_acknowledged_do_not_count_in_the_digest(
         assert (await one.http.get(blob(DIGEST))).content == DATA
 
 
-# 6: the end
+# 6: complete a session
 
 
 async def test_6_a_session_may_end_in_every_shape(api: Api) -> None:
-    """Patched before or not, with the rest in the PUT or not, with its range or not."""
+    """All combinations: with or without PATCH, a body in the PUT, and a Content-Range."""
     last = len(DATA) - 1
     for patched in (0, 5, len(DATA)):
         for rest in ({}, span(patched, last)) if patched <= last else ({},):
@@ -883,7 +883,7 @@ async def test_6_a_cut_put_leaves_the_session_open_where_it_broke_off(api: Api) 
 
 
 async def test_6_a_second_session_of_the_same_blob_is_taken(api: Api) -> None:
-    """Two clients push one layer: both sessions were open before either ended."""
+    """Two clients push the same layer, and both sessions are open before one completes."""
     locations = [await api.start_upload(NAME) for _ in range(2)]
     for location in locations:
         await api.http.patch(location, content=DATA)
@@ -934,7 +934,7 @@ async def test_5_a_chunk_sent_again_is_416(api: Api) -> None:
     await put(api, location, content=DATA[6:])
 
 
-# 13 and 14: asked about and cancelled
+# 13 and 14: get the status of a session and cancel it
 
 
 @SQLITE
@@ -1045,7 +1045,7 @@ async def test_14_a_session_that_moved_while_it_was_looked_at_does_not_expire(
     claimed = Uploads._claimed
 
     def after_a_chunk(uploads: Uploads, session: UploadRow) -> AbstractAsyncContextManager[Staged]:
-        """The chunk comes between the list of idle sessions and the claim."""
+        """Send the chunk after the idle sessions are listed and before the claim."""
 
         @asynccontextmanager
         async def context() -> AsyncIterator[Staged]:

@@ -19,7 +19,7 @@ START = 10.0
 
 @dataclass(frozen=True)
 class Reply:
-    """A response, sent `drip` seconds after the request, and its last byte `stall` seconds later."""
+    """A response. `drip` is the delay in seconds before it, `stall` before its last byte."""
 
     body: bytes = b"{}"
     status: int = 200
