@@ -373,7 +373,7 @@ async def test_2_a_blob_removed_while_it_is_read_is_read_to_its_end(api: Api) ->
 
 
 async def test_a_range_of_what_is_gone_is_404_like_all_of_it(api: Api) -> None:
-    """A range outside the blob is 404 too, although the row is enough to detect it."""
+    """A range outside the blob, which the row alone would refuse with 416, is 404 too."""
     await api.push_blob(NAME, DATA)
     outside = {"Range": "bytes=9000-"}
     assert (await api.http.get(url(), headers=outside)).status_code == 416

@@ -1,6 +1,4 @@
-"""The commands about who may do what, run as people run them: on the data itself, and with `--url`
-on a registry that serves.
-"""
+"""Commands for accounts and permissions, run on the data folder and with `--url` on a server."""
 
 import contextlib
 import json
@@ -33,7 +31,7 @@ COMMAND = [sys.executable, "-m", "registry.cli.main"]
 
 @dataclass
 class Moorage:
-    """The command line. `where` are the options of the place, `settings` its environment."""
+    """Runner of commands. `where` holds the options of the registry, `settings` its environment."""
 
     folder: Path
     where: list[str]
@@ -61,7 +59,7 @@ class Moorage:
         return json.loads(self.run(*arguments, "--json", typed=typed).stdout)
 
     def fails(self, *arguments: str, typed: str = "") -> str:
-        """What it says in a line; status 1."""
+        """Run a command that must exit with status 1, and return the one line it prints."""
         said = self.run(*arguments, typed=typed, expect=1).stderr
         assert said.startswith("moorage: ")
         assert said.count("\n") == 1
@@ -74,7 +72,7 @@ def at(data: Path) -> Moorage:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A registry with one user, an admin."""
+    """Return the data folder of a registry with one user, an admin."""
     folder = tmp_path / "data"
     at(folder).run("user", "add", "root", "--admin", "--password-stdin", typed=PASSWORD + "\n")
     return folder
@@ -88,7 +86,7 @@ def server(data: Path) -> Iterator[Server]:
 
 @pytest.fixture(params=["here", "there"])
 def moorage(request: pytest.FixtureRequest, data: Path) -> Moorage:
-    """On the data itself, or through the API."""
+    """Return a runner of commands on the data folder, and one through the API."""
     if request.param == "here":
         return at(data)
     server: Server = request.getfixturevalue("server")
@@ -192,7 +190,7 @@ def test_deleting_a_repository_on_a_terminal_is_asked_for(tmp_path: Path) -> Non
 
 
 def on_terminal(arguments: list[str], answer: str | None, status: int) -> str:
-    """Run a command on a terminal, answer its question, and return all that it shows."""
+    """Run a command on a terminal, answer its question, and return its whole output."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, *arguments],
@@ -208,7 +206,7 @@ def on_terminal(arguments: list[str], answer: str | None, status: int) -> str:
             shown += os.read(ours, 1024)
         if answer is not None:
             os.write(ours, answer.encode() + b"\n")
-        with contextlib.suppress(OSError):  # the terminal is gone with whoever had it
+        with contextlib.suppress(OSError):  # the terminal closes when the command ends
             while piece := os.read(ours, 1024):
                 shown += piece
         assert process.wait(30) == status, shown
@@ -317,7 +315,7 @@ def test_the_first_user_makes_a_registry_and_is_told_so(tmp_path: Path) -> None:
     for command in ("user", "group", "robot", "grant", "key", "audit"):
         assert "no registry here" in moorage.fails(command, "list")
     typed = LONG + "\n"
-    # Nothing is made for a name or password that cannot be.
+    # Nothing is created for an invalid name or password.
     assert "no user name" in moorage.fails("user", "add", "a/b", "--password-stdin", typed=typed)
     assert "no password" in moorage.fails("user", "add", "alice", "--password-stdin")
     assert "no terminal" in moorage.fails("user", "add", "alice")
@@ -344,7 +342,7 @@ def test_the_first_user_on_postgres(tmp_path: Path, postgres: Cluster) -> None:
         moorage.run(*add, typed=LONG + "\n")
         assert moorage.json("user", "list")["users"][0]["name"] == "alice"
     with postgres.database(empty=True) as url:
-        # A database without any table is a new registry's: its schema is made.
+        # In a database without tables, the command creates the schema.
         moorage.settings["MOORAGE_DATABASE__URL"] = url
         moorage.run(*add, typed=LONG + "\n")
         assert moorage.json("user", "list")["users"][0]["name"] == "alice"
@@ -452,7 +450,7 @@ def test_a_password_is_typed_twice_and_not_shown(data: Path) -> None:
 
 
 def test_secrets_are_no_arguments() -> None:
-    """What is an argument, everybody on the machine can read."""
+    """All accounts of the machine can read the arguments of a process."""
     for command in (("user", "add"), ("user", "passwd"), ("robot", "add"), ("token", "add")):
         usage = subprocess.run(
             [*COMMAND, *command, "--help"],

@@ -1,4 +1,4 @@
-"""`moorage audit`, as people run it, beside a registry that serves."""
+"""`moorage audit`, run while a server runs."""
 
 import contextlib
 import os
@@ -46,10 +46,10 @@ def test_pushes_and_deletions_are_listed_for_people(server: Server) -> None:
     pushed, deleted = (re.split(r" {2,}", line) for line in lines[1:])
     assert pushed[1:5] == ["root", "-", "tag.set", "team/app:v1"]
     assert deleted[1:5] == ["operator", "-", "tag.delete", "team/app:v1"]
-    # A time to the second, and a digest by which people tell it from others.
+    # The time has seconds, and the digest is shortened but still distinct.
     assert len(pushed[0]) == len("2026-11-23 19:12:00Z")
     assert len(pushed[-1]) == len("digest=sha256:") + 12
-    # What is printed can be typed again.
+    # Printed times are valid arguments.
     since = pushed[0]
     assert near.json("audit", "list", "--since", since, "--event", "tag.set")["events"]
     assert near.json("audit", "list", "--actor", "nobody")["events"] == []
@@ -70,7 +70,7 @@ def test_what_is_no_time_and_no_count_is_refused(server: Server) -> None:
 
 
 def test_events_are_followed_as_they_come(server: Server) -> None:
-    # A repository of its own: the test above deletes the tag of the other, before or after.
+    # Use another repository, because the test above deletes the tag at any time.
     push(server, "team/followed:v1")
     where = ["--repository", "team/followed", "--data", str(server.data)]
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Commands on a registry whose database is elsewhere, from a folder that is new each time."""
+"""Commands on a registry with a database server, from a new data folder each time."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What others wrote cannot move the cursor of whoever reads it: content, and answers of servers."""
+"""Control characters in content and in responses of servers are escaped on the terminal."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def test_lines_of_our_own_stay_lines(capsys: pytest.CaptureFixture[str]) -> None
 
 
 class Evil(BaseHTTPRequestHandler):
-    """Answers each request with an error that would draw on the terminal."""
+    """Handler that responds with an error with terminal control sequences."""
 
     def do_GET(self) -> None:
         errors = [{"message": f"no {EVIL}\nmoorage: all is well {'x' * 100_000}"}] * 1000
@@ -48,7 +48,7 @@ class Evil(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Write nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture

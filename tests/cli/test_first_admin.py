@@ -1,4 +1,4 @@
-"""The first admin without a terminal: a password in a file, as Compose and Kubernetes mount."""
+"""The first admin without a terminal: a password file, as Compose and Kubernetes mount it."""
 
 from pathlib import Path
 
@@ -47,13 +47,13 @@ def test_serve_adds_it_once(tmp_path: Path, secret: Path, workers: int) -> None:
             ("ops@example.org", True)
         ]
     secret.write_text("another password\n")
-    with serving(server):  # there is a user by now: nothing is added or changed
+    with serving(server):  # there is already a user, so nothing is added or changed
         assert sign_in(server, "ops@example.org", PASSWORD) == 200
         assert sign_in(server, "ops@example.org", "another password") == 401
 
 
 def test_it_opens_no_registry_to_others(tmp_path: Path, secret: Path) -> None:
-    """As somebody can sign in, the registry may be reached by other machines."""
+    """Other machines may connect to the registry, because there is an admin who can sign in."""
     given = {"http.listen": ":5000", "auth.admin_password": PASSWORD}
     require_safe_listen(load(config=None, data=tmp_path, overrides=given, environ={}), never)
     bare = load(config=None, data=tmp_path, overrides={"http.listen": ":5000"}, environ={})

@@ -1,4 +1,4 @@
-"""`moorage gc`, here and on a registry elsewhere."""
+"""`moorage gc`, on a local and on a remote registry."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Deleting images and tags by commands, and what they say of the space that comes free."""
+"""Commands that delete images and tags, and what they print about freed space."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ Say = Callable[..., str]
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Run a command on a data folder with two images; what it prints."""
+    """Return a function that runs a command on two images and returns its output."""
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
     def run(*arguments: str, expect: int = 0) -> str:

@@ -1,4 +1,4 @@
-"""What commands and refusals say: what is wrong, and what to do about it."""
+"""Messages of commands and refusals: what is wrong, and what to do about it."""
 
 import contextlib
 import socket
@@ -47,7 +47,7 @@ def test_an_unknown_authority_is_told_of_with_the_option_for_it(
         def answer() -> None:
             connection, _ = listener.accept()
             connection.settimeout(30)
-            # The client ends the handshake.
+            # The client aborts the handshake.
             with connection, contextlib.suppress(OSError):
                 context.wrap_socket(connection, server_side=True)
 

@@ -1,4 +1,4 @@
-"""A real uvicorn on a real port."""
+"""Fixtures for tests with a server in separate processes."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,14 +12,14 @@ from tests.support.server import Server, serving
 
 @pytest.fixture(params=[1, 3])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """One process, and several."""
+    """Run a server with one worker, and with several."""
     with serving(Server(tmp_path / "data", request.param)) as server:
         yield server
 
 
 @pytest.fixture
 async def kit(server: Server) -> AsyncIterator[Kit]:
-    # No keep-alive: each request may meet another worker.
+    # Without keep-alive, each request can reach another worker.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as http:
         yield Kit(http)

@@ -1,4 +1,4 @@
-"""A real server whose bucket fails: 503 in time, never 500, and well again when the bucket is."""
+"""A server whose bucket fails responds 503 in time, never 500, and recovers with the bucket."""
 
 import concurrent.futures
 import time
@@ -25,15 +25,15 @@ from tests.support.server import Server, serving
 PART = 5 << 20
 DATA = b"".join(n.to_bytes(4, "big") for n in range(2 * PART // 4)) + b"the end"
 LIMIT = 20.0
-"""Seconds for an answer, whatever the store does."""
+"""Time limit for a response during any failure of the store, in seconds."""
 HEAL = 5.0
-"""Seconds after the store's return."""
+"""Time limit for the recovery after the store returns, in seconds."""
 BLOBS = "/v2/team/app/blobs"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A server, and its way to the bucket in the test's hands."""
+    """A server and the proxy to its bucket, which the test controls."""
 
     http: httpx.Client
     network: Flaky
@@ -55,7 +55,7 @@ class Place:
         return answer.content
 
     def heal(self) -> None:
-        """Let the store be well again; so must the server be, in time."""
+        """End the failure of the store, and require that the server recovers in time."""
         self.network.judge = lambda _method, _target: None
         back = time.monotonic()
         while self.http.get("/readyz").status_code != 200:
@@ -126,7 +126,7 @@ def test_a_store_that_serves_nobody(place: Place, broken: Callable[[Flaky], None
     ]
     with concurrent.futures.ThreadPoolExecutor(len(requests)) as pool:
         list(pool.map(require_unavailable, requests))
-    # What needs no store goes on.
+    # Requests that need no store still work.
     assert place.http.head(f"{BLOBS}/{digest}").status_code == 200
     assert place.http.post(f"{BLOBS}/uploads/").status_code == 202
     if place.network._listener is None:
@@ -145,7 +145,7 @@ def test_half_of_the_requests(place: Place) -> None:
     for number in range(3):
         data = DATA + bytes([number])
         assert place.pull(place.push(data)) == data
-    assert next(count) > 20  # and they did meet it
+    assert next(count) > 20  # requests did hit the failure
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_push_of_parts_that_cannot_be_finished(
     place.network.judge = only(fault, method, word)
     put = {"digest": str(digest)}
     require_unavailable(lambda: place.http.put(location, params=put, content=DATA))
-    assert place.http.head(f"{BLOBS}/{digest}").status_code == 404  # nothing was acknowledged
+    assert place.http.head(f"{BLOBS}/{digest}").status_code == 404  # the push was not acknowledged
     place.heal()
     assert place.push(DATA) == digest
     assert place.pull(digest) == DATA
@@ -184,4 +184,4 @@ def test_a_body_that_is_cut_is_taken_up_or_ends_the_connection(place: Place) -> 
     with pytest.raises(httpx.RemoteProtocolError):
         place.http.get(f"{BLOBS}/{digest}")
     place.heal()
-    assert place.pull(digest) == DATA  # it is not taken for damaged
+    assert place.pull(digest) == DATA  # the blob is not marked as damaged

@@ -1,4 +1,4 @@
-"""nginx that caches (`proxy_cache`) in front of a registry where people sign in."""
+"""nginx with a cache (`proxy_cache`) in front of a registry that requires authentication."""
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ server {{
 
 @dataclass
 class CachingNginx(Nginx):
-    """nginx as its manual sets up a cache, without a word on who may read what."""
+    """nginx with the cache setup of its manual, without any rule about permissions."""
 
     def _site(self) -> str:
         return _SITE.format(port=self.port)
@@ -47,7 +47,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 async def http(server: Server, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """Whoever comes through the cache."""
+    """Return a client that connects through the cache."""
     with proxying(CachingNginx(tmp_path / "nginx", [server.port])) as nginx:
         async with httpx.AsyncClient(base_url=nginx.url, timeout=60) as http:
             yield http
@@ -72,7 +72,7 @@ async def test_a_cache_gives_nobody_what_needs_a_right(http: httpx.AsyncClient) 
                 for headers in ({}, stranger):
                     assert (await http.get(path, headers=headers)).status_code == 401, path
                 continue
-            # What anybody may pull is in the cache: else the above would show nothing.
+            # Control: public content is cached.
             answer = await http.get(path, headers=stranger)
             assert answer.status_code == 200, path
             assert (answer.headers["X-Cache"] == "HIT") == ("/blobs/" in path), path

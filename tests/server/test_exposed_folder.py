@@ -1,4 +1,4 @@
-"""A data folder that other accounts may look into is served, with a warning."""
+"""A data folder that other accounts can access is served, with a warning."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.server import Server, serving
     ("mode", "said"),
     [
         (0o700, None),
-        (0o770, None),  # as Kubernetes has it, with fsGroup
+        (0o770, None),  # the mode in Kubernetes with fsGroup
         (0o755, "can be read by every account"),
         (0o701, "can be read by every account"),
         (0o777, "can be written to by every account"),

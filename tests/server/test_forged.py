@@ -1,4 +1,4 @@
-"""Forged tokens, over the wire: all refused, and none makes the server call anybody."""
+"""Forged tokens over HTTP are all refused, and none makes the server call another server."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -31,7 +31,7 @@ OUTSIDE_KEY = Ed25519PrivateKey.generate()
 
 @dataclass(frozen=True)
 class Scene:
-    """A server that trusts an outside issuer too, and those it must not call."""
+    """A server that also trusts an external issuer, and servers that it must not call."""
 
     server: Server
     http: httpx.AsyncClient
@@ -44,7 +44,7 @@ class Scene:
         return jwk_of(OUTSIDE_KEY.public_key())["kid"]
 
     def read_key(self, kid: str) -> Ed25519PrivateKey:
-        """The private key of the registry, as nobody else has it."""
+        """Return the private key of the registry, which attackers do not have."""
         return Ed25519PrivateKey.from_private_bytes((self.server.data / "keys" / kid).read_bytes())
 
 
@@ -80,7 +80,7 @@ async def scene(
 
 
 async def send(scene: Scene, token: str) -> tuple[int, str]:
-    """The status and the error of the challenge, also for tokens that no client would send."""
+    """Send any token, and return the status and the error of the challenge."""
     wire = await Wire.open(scene.server.port)
     try:
         raw = f"GET {PATH} HTTP/1.1\r\nHost: registry\r\nAuthorization: Bearer ".encode()
@@ -93,7 +93,7 @@ async def send(scene: Scene, token: str) -> tuple[int, str]:
 
 
 def is_sendable(token: str, good: str) -> bool:
-    """What a header cannot carry, or would lose, is no token of its own."""
+    """Return whether a header can carry the token unchanged and it differs from `good`."""
     return token.strip() != good and not any(c in token for c in "\r\n\0")
 
 
@@ -114,7 +114,7 @@ async def require_refused(scene: Scene, forgeries: Iterator[Forgery], good: str)
 
 
 def calling(scene: Scene, header: Json, claims: Json) -> Iterator[Forgery]:
-    """Tokens that name a place where keys are to be had; keys are there."""
+    """Yield tokens with the URL of a server that has keys for them."""
     mine = Ed25519PrivateKey.generate()
     jwk = jwk_of(mine.public_key())
     places = [scene.canary.put("/jwks.json", {"keys": [jwk]}), scene.canary.url("/")]
@@ -139,7 +139,7 @@ async def test_forgeries_of_our_tokens(scene: Scene) -> None:
     assert jwk["kid"] == header["kid"]
     public = scene.read_key(header["kid"]).public_key()
     assert jwk_of(public) == jwk
-    assert (await send(scene, good))[0] == 404  # let in: there is no such repository yet
+    assert (await send(scene, good))[0] == 404  # accepted, but the repository does not exist
     count = await require_refused(scene, forged(OURS, OURS, good, public), good)
     assert count > 100
     claims = jwt.decode(good, options={"verify_signature": False})
@@ -147,7 +147,7 @@ async def test_forgeries_of_our_tokens(scene: Scene) -> None:
 
 
 async def test_what_our_key_signed_wrongly(scene: Scene) -> None:
-    """And what is right but for one thing."""
+    """Tokens that are valid except for one claim or header are refused too."""
     login = await scene.accounts.user("carol")
     await scene.accounts.grant("carol", "team/**", "pull,push")
     good = await get_token(scene.http, login, SCOPE)
@@ -198,7 +198,7 @@ async def test_forgeries_of_the_outside_issuers_tokens(scene: Scene) -> None:
     await require_refused(scene, calling(scene, header, claims), good)
 
     def crossed() -> Iterator[Forgery]:
-        """The key of one issuer in the name of the other."""
+        """Yield tokens in the name of one issuer, signed with the key of the other."""
         for issuer in (OURS, OUTSIDE):
             for whom in (OURS, audience):
                 if (issuer, whom) != (OUTSIDE, audience):
@@ -216,7 +216,7 @@ async def test_forgeries_of_the_outside_issuers_tokens(scene: Scene) -> None:
 
 
 async def test_tokens_at_the_token_endpoint(scene: Scene) -> None:
-    """Nor are they credentials there, and an unknown issuer of ID tokens is not asked."""
+    """Forged tokens are not credentials, and an unknown issuer of ID tokens is not called."""
     await scene.accounts.user("erin")
     mine = Ed25519PrivateKey.generate()
     header = {"alg": "EdDSA", "kid": jwk_of(mine.public_key())["kid"], "typ": "JWT"}

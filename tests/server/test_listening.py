@@ -1,4 +1,4 @@
-"""Where a server listens: address families, Unix sockets, the listener of probes, and SIGHUP."""
+"""Listeners of a server: address families, Unix sockets, the second listener, and SIGHUP."""
 
 import asyncio
 import contextlib
@@ -40,12 +40,12 @@ class Socket(real):
 
 socket.socket = Socket
 """
-"""What a kernel without IPv6 does, while the resolver still gives `::`."""
+"""Simulates a kernel without IPv6 whose resolver still returns `::`."""
 
 OPEN = {"MOORAGE_AUTH__MODE": "none"}
 
 
-# Families of addresses
+# Address families
 
 
 def test_without_ipv6_the_other_family_is_listened_on(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_unix_socket_serves_a_proxy_whose_word_counts(tmp_path: Path) -> None:
         with unix_client(path) as http:
             told = http.get("/v2/a/tags/list", headers={"X-Forwarded-For": "192.0.2.7"})
             assert told.status_code == 404
-            assert http.get("/v2/").status_code == 200  # also without a proxy's word
+            assert http.get("/v2/").status_code == 200  # works without forwarded headers too
         clients = {line.get("client") for line in read_json(server.log) if "client" in line}
         assert "192.0.2.7" in clients
     assert not path.exists()
@@ -96,7 +96,7 @@ def test_a_unix_socket_serves_a_proxy_whose_word_counts(tmp_path: Path) -> None:
 
 @dataclass
 class UnixServer(Server):
-    """A server on a Unix socket."""
+    """A server that listens on a Unix socket."""
 
     def _answers(self) -> bool:
         path = Path(self.listen.removeprefix("unix:"))
@@ -117,7 +117,7 @@ def test_a_socket_that_was_left_is_replaced_and_one_in_use_is_not(tmp_path: Path
     [left] = listening.bind(f"unix:{path}", "--listen")
     with pytest.raises(ConfigError, match="a server listens there already"):
         listening.bind(f"unix:{path}", "--listen")
-    left.close()  # as after kill -9: the file stays
+    left.close()  # the file stays, as after kill -9
     [again] = listening.bind(f"unix:{path}", "--listen")
     again.close()
     listening.remove(f"unix:{path}")
@@ -129,7 +129,7 @@ def test_a_socket_that_was_left_is_replaced_and_one_in_use_is_not(tmp_path: Path
         listening.bind(f"unix:{tmp_path}/missing/moorage.sock", "--listen")
 
 
-# The listener of probes
+# Second listener for health checks and metrics
 
 
 def test_probes_have_a_listener_without_certificates(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_probes_have_a_listener_without_certificates(tmp_path: Path) -> None:
 
 @dataclass
 class ProbedServer(Server):
-    """A server that is asked on the listener of probes."""
+    """A server whose start is checked on the second listener."""
 
     ops: int = 0
 
@@ -201,11 +201,11 @@ async def test_sighup_ends_nothing(tmp_path: Path, workers: int) -> None:
         assert server.worker_pids() == before
 
 
-# Lines
+# Log lines
 
 
 def read_json(path: Path) -> list[dict[str, object]]:
-    """Every line, each of which must be JSON."""
+    """Return all lines of a file, each of which must be JSON."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -232,7 +232,7 @@ def compose(*rest, **more):
 
 app.compose = compose
 """
-"""Provokes what Python itself prints: a warning, a thread and a callback that fail."""
+"""Makes Python print messages itself: a warning, a failing thread and a failing callback."""
 
 
 def test_every_line_is_json(tmp_path: Path) -> None:

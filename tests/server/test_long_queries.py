@@ -1,4 +1,4 @@
-"""The token endpoint takes a long list of scopes by GET, as clients without POST send it."""
+"""The token endpoint accepts a long list of scopes in a GET, for clients without POST."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +19,7 @@ AUTH = ("ann", "a long password")
 
 
 def test_500_repositories_are_asked_for_by_get(tmp_path: Path) -> None:
-    """regsync does, and got 414: the query has 32 KB."""
+    """Regression: regsync sends such a query of 32 KB, and got 414."""
     add_admin(tmp_path / "data", *AUTH)
     settings = {
         "MOORAGE_HTTP__EXTERNAL_URL": "http://localhost/registry",

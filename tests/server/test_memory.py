@@ -1,4 +1,4 @@
-"""Memory does not depend on the size of a blob."""
+"""The memory of a server does not depend on the size of blobs."""
 
 import asyncio
 import hashlib
@@ -15,14 +15,14 @@ from tests.support.server import Server, serving
 pytestmark = [pytest.mark.anyio, pytest.mark.soak, pytest.mark.timeout(900)]
 
 SOAK = int(os.environ.get("MOORAGE_SOAK", "0")) << 30
-"""Bytes of the blob; with MOORAGE_SOAK=4 it has 4 GiB, else as many as show something."""
+"""Bytes of the blob with MOORAGE_SOAK, which is in GiB; 0 for the default size of a test."""
 
 PIECE = hashlib.shake_256(b"memory").digest(1 << 20)
 MOST = 64 << 20
 MOST_AT_ALL = 200 << 20
-"""Bytes of a process that has 64 MiB for parts under way."""
+"""Maximum bytes of a process that has 64 MiB of parts in memory."""
 EACH = 8 << 20
-"""Bytes for each who pushes and pulls at once: pieces, and the holes they leave in the heap."""
+"""Additional bytes for each concurrent client: chunks, and the gaps they leave in the heap."""
 
 
 def pieces(size: int) -> Iterator[bytes]:
@@ -31,7 +31,7 @@ def pieces(size: int) -> Iterator[bytes]:
 
 
 def resident(server: Server) -> int:
-    """The most memory that the server ever had resident, in bytes."""
+    """Return the peak resident memory of the server in bytes."""
     status = Path(f"/proc/{server.running.pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024

@@ -1,4 +1,4 @@
-"""What clients without any right can make a process keep: the attacks that once killed one."""
+"""Memory that clients without permission can make a process use; such attacks once killed it."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 HEAD = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n"
 MOST = 160 << 20
-"""Bytes that the attacks together may add; each once took more than 512 MiB."""
+"""Maximum bytes that all attacks together may add. Each one used to take more than 512 MiB."""
 
 
 async def send_until_cut(wire: Wire, data: bytes, times: int) -> None:
-    """Send `data` again and again until the server has had enough."""
+    """Send `data` up to `times` times, until the server closes the connection."""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(5):
             for _ in range(times):
@@ -31,7 +31,7 @@ async def send_until_cut(wire: Wire, data: bytes, times: int) -> None:
 
 @contextlib.asynccontextmanager
 async def opening(port: int, count: int) -> AsyncIterator[list[Wire]]:
-    """Connections that are aborted in the end."""
+    """Open connections, which are aborted at the end."""
     wires = [await Wire.open(port) for _ in range(count)]
     try:
         yield wires
@@ -42,7 +42,7 @@ async def opening(port: int, count: int) -> AsyncIterator[list[Wire]]:
 
 
 async def attack(port: int) -> None:
-    """Endless headers, half-sent headers, requests far ahead of their responses."""
+    """Send endless headers, incomplete headers, and pipelined requests without reading."""
     half = HEAD + b"X: " + b"a" * (1 << 20)
     ahead = b"GET /v HTTP/1.1\r\nHost: localhost\r\n\r\n" * 7500
     async with opening(port, 111) as wires:
@@ -77,7 +77,7 @@ async def test_a_process_stays_small_under_attack(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("nginx")
 async def test_readers_behind_nginx_who_read_nothing_do_not_fill_the_memory(tmp_path: Path) -> None:
-    """As deploy/nginx sets it up. The process has 512 MiB, which such readers once exceeded."""
+    """With the setup of deploy/nginx, a process with a limit of 512 MiB survives such readers."""
     data = bytes(8 << 20)
     settings = {"MOORAGE_HTTP__TRUSTED_PROXIES": "127.0.0.1"}
     with (
@@ -99,7 +99,7 @@ async def test_readers_behind_nginx_who_read_nothing_do_not_fill_the_memory(tmp_
 
 
 async def wait_while_it_grows(server: Server) -> None:
-    """Return when the memory of the process has not grown for a second."""
+    """Wait until the memory of the process has not grown for a second."""
     seen = 0
     while (now := resident(server)) > seen:
         seen = now + (1 << 20)
@@ -107,6 +107,6 @@ async def wait_while_it_grows(server: Server) -> None:
 
 
 def count_connections(port: int) -> int:
-    """Established connections that a server accepted on a port of this machine."""
+    """Return the number of established connections that a server accepted on a local port."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)

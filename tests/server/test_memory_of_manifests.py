@@ -1,7 +1,7 @@
-"""What large manifests take in a real process with a limit of memory.
+"""Memory for large manifests in a server process with a memory limit.
 
-Each with a server whose bound is removed: it shows that the test would see what is missing.
-MOORAGE_SOAK=1 sends as many as issue 11 names.
+Each test also runs a server without its bound, as a control that the test detects a missing bound.
+MOORAGE_SOAK=1 sends as many manifests as issue 11 names.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 SOAK = "MOORAGE_SOAK" in os.environ
 MOST = (300 if SOAK else 200) << 20
-"""Bytes that a process may have resident at any time; without manifests it has 90 MiB."""
+"""Maximum resident bytes of a process at any time. Without manifests, it has 90 MiB."""
 
 LIMIT = 600 << 20
-"""Bytes of data of the process, of which 100 MiB are stacks that nobody touches."""
+"""Limit of the data of the process in bytes, of which 100 MiB are unused stacks."""
 
 PUTS = 1000 if SOAK else 40
 REFERRERS = 150 if SOAK else 24
@@ -36,7 +36,10 @@ MOST_OF_A_PAGE = 180 << 20
 
 
 async def put(port: int, head: bytes, body: bytes) -> int:
-    """Send a request without a copy of its body; the status, 0 where the connection was cut."""
+    """Send a request without copying its body.
+
+    Returns the status, or 0 if the connection was cut.
+    """
     loop = asyncio.get_running_loop()
     with socket.socket() as connection:
         connection.setblocking(False)
@@ -51,7 +54,7 @@ async def put(port: int, head: bytes, body: bytes) -> int:
 
 
 async def put_at_once(server: Server) -> Counter[int]:
-    """Put manifests whose config is missing, of the largest size; how they were answered."""
+    """Put manifests of maximum size whose config is missing, and count the statuses."""
     body = image_manifest(b"missing", [], annotations={"x": "y" * (MAX_MANIFEST_BYTES - 1000)})
     assert MAX_MANIFEST_BYTES - 1000 < len(body) <= MAX_MANIFEST_BYTES
     head = (
@@ -66,7 +69,7 @@ async def test_manifests_that_are_put_at_once_take_little(tmp_path: Path) -> Non
         answers = await put_at_once(server)
         assert httpx.get(f"{server.url}/readyz").status_code == 200
         assert resident(server) < MOST
-    assert answers[400] > PUTS // 4  # the others waited for memory for too long
+    assert answers[400] > PUTS // 4  # the other requests timed out while waiting for memory
     assert set(answers) <= {0, 400, 503}
 
 
@@ -78,7 +81,7 @@ async def test_without_a_budget_they_take_more(tmp_path: Path) -> None:
 
 
 async def push_referrers(server: Server) -> str:
-    """Push manifests with annotations of nearly 4 MiB; where they are listed."""
+    """Push manifests with annotations of nearly 4 MiB, and return the path that lists them."""
     subject = image_manifest(b"{}", [])
     async with httpx.AsyncClient(base_url=server.url, timeout=120) as http:
         await Kit(http).push_blob("a/b", b"{}")

@@ -1,4 +1,4 @@
-"""What `/metrics` says of the process and of its version, with one worker and with several."""
+"""Process and version metrics at `/metrics`, with one worker and with several."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from registry.version import find_version
 from tests.support.server import Server, serving
 
 SMALLEST = 20 << 20
-"""Bytes of memory that a process of Python takes at least."""
+"""Minimum bytes of memory of a Python process."""
 
 
 def read(http: httpx.Client) -> dict[str, float]:
@@ -47,7 +47,7 @@ def test_the_figures_are_of_all_processes_of_the_server(tmp_path: Path, workers:
         if workers == 1:
             return
         assert server.process
-        # A worker that dies takes none of its time with it: a counter never goes back.
+        # The CPU time of a dead worker still counts, because a counter must not decrease.
         children = list_children(server.process.pid)
         os.kill(children[0], signal.SIGKILL)
         deadline = time.monotonic() + 30

@@ -1,7 +1,7 @@
-"""PostgreSQL killed, stalled, full, locked, under a real server: 503 in time, and healed.
+"""A server whose PostgreSQL is killed, stalled, full or locked responds 503 in time and recovers.
 
-All the time nothing is answered with 500, the process says it is alive, and what was acknowledged
-is there afterwards.
+There is never a 500 response, the process stays alive for health checks, and acknowledged content
+exists afterwards.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 BOUND = 5.0
-"""Seconds for an answer while the database is away, and for service when it is back."""
+"""Time limit for responses during an outage, and for the recovery after it, in seconds."""
 
 CONFIG, LAYER = b"{}", b"the layer"
 RAW = image_manifest(CONFIG, [LAYER])
@@ -36,7 +36,7 @@ NAME = "team/app"
 
 @dataclass
 class Scene:
-    """A server, its database, and what stands between."""
+    """A server, its database, and the proxy between them."""
 
     cluster: Cluster
     proxy: TcpProxy
@@ -45,13 +45,13 @@ class Scene:
     ledger: Ledger = field(default_factory=Ledger)
 
     def direct(self) -> psycopg.Connection:
-        """A session of somebody else's, past the proxy."""
+        """Open a database session of another client, without the proxy."""
         return psycopg.connect(self.url.replace("+psycopg", ""))
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A server of this module's own, to stop and to kill."""
+    """Run a PostgreSQL server for this module, which tests can stop and kill."""
     binaries = find_binaries()
     if binaries is None:
         missing("PostgreSQL")
@@ -69,7 +69,7 @@ def scene(
     ):
         environment = {
             "MOORAGE_DATABASE__URL": url.replace(f":{cluster.port}/", f":{proxy.port}/"),
-            # No commits but those of requests.
+            # Only requests commit, not background jobs.
             "MOORAGE_JOBS__IN_SERVE": "false",
         }
         data = tmp_path_factory.mktemp("outages") / "data"
@@ -79,7 +79,7 @@ def scene(
 
 @pytest.fixture
 async def http(scene: Scene) -> AsyncIterator[httpx.AsyncClient]:
-    """A client, after it has pushed what the outage must not harm."""
+    """Return a client that has pushed content which the outage must not damage."""
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=scene.server.url, timeout=30, limits=limits) as http:
         kit = Kit(http)
@@ -117,7 +117,7 @@ def writes() -> list[tuple[str, str, bytes]]:
 
 @dataclass
 class Seen:
-    """Answers, with the longest wait for one of them, and for one that the process is alive."""
+    """Statuses, the longest response time, and the longest response time of `/healthz`."""
 
     statuses: list[int] = field(default_factory=list)
     longest: float = 0.0
@@ -127,9 +127,9 @@ class Seen:
 async def ask_all(
     http: httpx.AsyncClient, requests: list[tuple[str, str, bytes]], total: int = 50
 ) -> Seen:
-    """Send `total` of the requests at once; each that is refused is refused as the contract has it.
+    """Send `total` requests at once, and check the form of refusals.
 
-    Meanwhile the process is asked again and again whether it is alive.
+    While the requests run, the health check is called repeatedly.
     """
     seen = Seen()
     done = asyncio.Event()
@@ -163,7 +163,7 @@ async def ask_all(
 async def refused(
     http: httpx.AsyncClient, requests: list[tuple[str, str, bytes]] | None = None, total: int = 50
 ) -> None:
-    """All requests are answered with 503 in time."""
+    """Require that all requests get 503 in time."""
     seen = await ask_all(http, [*reads(), *writes()] if requests is None else requests, total)
     print(f"longest {seen.longest:.2f} s, alive {seen.alive:.2f} s")  # noqa: T201
     assert set(seen.statuses) == {503}
@@ -172,7 +172,7 @@ async def refused(
 
 
 async def unready(http: httpx.AsyncClient) -> None:
-    """The probe is answered soon, with the part that is wrong; any number share a look."""
+    """Require that many concurrent readiness checks soon get 503, with the failing part."""
     started = time.monotonic()
     answers = await asyncio.gather(*(http.get("/readyz") for _ in range(20)))
     assert time.monotonic() - started < BOUND
@@ -184,7 +184,7 @@ async def unready(http: httpx.AsyncClient) -> None:
 
 
 async def heals(http: httpx.AsyncClient) -> None:
-    """In time, on every worker, all is as before."""
+    """Require that all workers recover in time."""
     started = time.monotonic()
     while True:
         seen = await ask_all(http, [*reads(), *writes()], 20)
@@ -225,7 +225,7 @@ def stalled(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def vanished(scene: Scene) -> Iterator[None]:
-    """Stalled, and what was open then is never answered: it has moved to another machine."""
+    """Stall, and never answer on old connections, as if the database moved to another machine."""
     scene.proxy.stall()
     try:
         yield
@@ -237,7 +237,7 @@ def vanished(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full(scene: Scene) -> Iterator[None]:
-    """Others have all the connections that there are."""
+    """Use up all connections of the database."""
     scene.proxy.refuse()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(psycopg.OperationalError):
@@ -249,7 +249,7 @@ def full(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shutting_down(scene: Scene) -> Iterator[None]:
-    """It takes nobody new and waits for those who are there."""
+    """Shut down in the mode that refuses new sessions and waits for open ones."""
     with scene.direct():
         scene.cluster.stop("smart", wait=False)
         scene.proxy.cut()
@@ -260,7 +260,7 @@ def shutting_down(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def all_locked(scene: Scene) -> Iterator[None]:
-    """A migration, say, that stands still."""
+    """Lock all tables, as a migration that hangs would."""
     with scene.direct() as session:
         for table in (tables.feed_head, tables.policy_head, tables.repositories):
             session.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
@@ -308,7 +308,7 @@ async def test_where_the_counter_is_locked_reads_go_on(
 async def test_where_nothing_can_be_written_reads_go_on(
     scene: Scene, http: httpx.AsyncClient
 ) -> None:
-    """A standby that is not promoted yet."""
+    """The database is a standby that is not promoted yet."""
     with scene.direct() as session:
         session.autocommit = True
         session.execute("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -349,7 +349,7 @@ async def test_pushes_go_on_over_restarts_and_none_that_was_acknowledged_is_lost
             count += 1
             try:
                 await push_image(kit, scene.ledger, f"{NAME}/{number}", f"{time.time_ns()}", 50_000)
-            except AssertionError as error:  # a refusal; the next push is another
+            except AssertionError as error:  # a refusal: continue with the next push
                 if "UNAVAILABLE" not in str(error):
                     raise
                 await asyncio.sleep(0.1)
@@ -368,7 +368,7 @@ async def test_pushes_go_on_over_restarts_and_none_that_was_acknowledged_is_lost
 
 
 def require_whole(scene: Scene) -> None:
-    """Rows agree with one another: no blob's key is doomed, none is there twice."""
+    """Check the consistency of rows: no key of a blob is pending deletion or used twice."""
     with scene.direct() as session:
         doomed = "SELECT count(*) FROM doomed JOIN blobs USING (store, key)"
         assert session.execute(doomed).fetchone() == (0,)
@@ -378,7 +378,7 @@ def require_whole(scene: Scene) -> None:
         assert session.execute(gaps).fetchone() == (0,)
 
 
-# Commits whose answer is lost.
+# Commits whose response is lost.
 
 
 @pytest.mark.parametrize("delivered", [True, False])
@@ -412,7 +412,7 @@ async def test_an_upload_whose_commit_is_lost_is_pushed_again(
     assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
     assert lost.is_set()
     again = await http.put(location, params={"digest": str(digest)})
-    # Where it was committed, the session is over: clients look for the blob, or begin anew.
+    # If the commit succeeded, the session is over. Clients look for the blob or start again.
     assert again.status_code == (404 if delivered else 201)
     assert (await http.head(f"/v2/{NAME}/blobs/{digest}")).status_code == 200
     await kit.push_blob(NAME, data)

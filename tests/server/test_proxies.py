@@ -1,4 +1,4 @@
-"""What a proxy says, over a real connection and to a real server."""
+"""Forwarded headers of a proxy, over a connection to a server process."""
 
 import json
 from pathlib import Path

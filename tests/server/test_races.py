@@ -1,4 +1,4 @@
-"""Many clients at the same thing: each succeeds, or loses a race that is in the contract."""
+"""Races of many clients: each request succeeds, or fails in a way that the protocol allows."""
 
 import asyncio
 import sqlite3
@@ -29,7 +29,7 @@ async def test_sixteen_push_the_same_blob(server: Server, kit: Kit) -> None:
     for name in names:
         answer = await kit.http.get(f"/v2/{name}/blobs/{digests[0]}")
         assert (answer.status_code, answer.content) == (200, data)
-    for _ in range(100):  # the copies that lost are doomed and go within seconds
+    for _ in range(100):  # the copies that lost the race are deleted within seconds
         if len(stored(server)) == 1:
             break
         await asyncio.sleep(0.1)
@@ -104,7 +104,7 @@ async def test_of_sixteen_creators_of_a_tag_one_wins(kit: Kit) -> None:
 
 
 async def test_deletes_and_pushes_of_one_repository(kit: Kit) -> None:
-    """Whoever comes last, no tag is left that cannot be pulled, and nobody meets a 5xx."""
+    """In any order, every remaining tag can be pulled, and there is no 5xx response."""
     name = "push/delete"
 
     async def push(number: int) -> None:
@@ -113,7 +113,7 @@ async def test_deletes_and_pushes_of_one_repository(kit: Kit) -> None:
             await kit.push_blob(name, b"{}")
             await kit.push_blob(name, layer)
             answer = await kit.put_manifest(name, f"t{number % 3}", image_manifest(b"{}", [layer]))
-            # The blobs may have been deleted with the repository's last manifest in between.
+            # The blobs may have been deleted with the last manifest of the repository.
             assert answer.status_code in {201, 400}, answer.text
 
     async def delete(number: int) -> None:

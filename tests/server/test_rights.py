@@ -1,4 +1,4 @@
-"""A right that another process takes away stops at once, on every worker and either database."""
+"""A permission revoked by another process ends at once, on all workers and both databases."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -47,7 +47,7 @@ async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def ask_everybody(server: Server, http: httpx.AsyncClient, token: str) -> set[int]:
-    """What all workers answer: many requests at once, then each worker alone."""
+    """Return the statuses of all workers: many concurrent requests, then each worker alone."""
     headers = bearer(token)
     answers = await asyncio.gather(*(http.get(PATH, headers=headers) for _ in range(AT_ONCE)))
     statuses = {answer.status_code for answer in answers}
@@ -114,7 +114,7 @@ async def test_what_is_taken_away_is_gone_everywhere(
 
 
 async def test_while_requests_pour_in(opened: Opened, http: httpx.AsyncClient) -> None:
-    """Whatever begins after the change is acknowledged is refused."""
+    """Every request that starts after the change is acknowledged is refused."""
     accounts = Accounts.of(opened)
     root = await accounts.user("root", admin=True)
     await signed(http, root.basic).push_blob(NAME, DATA)

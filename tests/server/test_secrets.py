@@ -1,4 +1,4 @@
-"""No secret is ever written down: not in logs, errors, books, settings shown, nor the database."""
+"""No secret appears in logs, errors, the audit log, shown settings or the database."""
 
 import json
 import sqlite3
@@ -25,7 +25,7 @@ DATABASE_PASSWORD = "the-database's-password"  # noqa: S105 - of a test
 
 @dataclass
 class Scene:
-    """A server at its most talkative, with every secret that was made and all that was said."""
+    """A server at log level debug, with all secrets that exist and all texts that it produced."""
 
     server: Server
     http: httpx.AsyncClient
@@ -35,13 +35,13 @@ class Scene:
     heard: list[str] = field(default_factory=list)
 
     async def send(self, method: str, path: str, **more: object) -> httpx.Response:
-        """A request whose answer may hold no secret."""
+        """Send a request whose response must not contain a secret."""
         answer = await self.http.request(method, path, **more)  # type: ignore[arg-type]
         self.heard.append(f"{answer.status_code} {answer.headers} {answer.text}")
         return answer
 
     async def send_all(self) -> set[int]:
-        """What people send, right and wrong; all statuses."""
+        """Send valid and invalid requests of clients, and return all statuses."""
         robot = Login("robot+ci", self.secrets["robot"])
         personal = Login("alice", self.secrets["personal"])
         statuses = set()
@@ -59,7 +59,7 @@ class Scene:
             fields = {"username": login.name, "password": login.secret, "grant_type": "no"}
             statuses.add((await self.send("POST", "/token", data=fields)).status_code)
             fields["grant_type"] = "password"
-            answer = await self.http.post("/token", data=fields)  # gives a token where it may
+            answer = await self.http.post("/token", data=fields)  # a 200 response has a token
             if answer.status_code != 200:
                 self.heard.append(answer.text)
             statuses.add(answer.status_code)
@@ -74,7 +74,7 @@ class Scene:
         return statuses
 
     async def administer(self) -> set[int]:
-        """Changes by an admin that hold secrets."""
+        """Send changes of an admin that contain secrets, and return all statuses."""
         statuses = set()
         for method, path, body in (
             ("POST", "/api/v1/users", {"name": "dora", "password": PASSWORD}),
@@ -86,7 +86,7 @@ class Scene:
             ("POST", "/api/v1/users/alice/password", {"password": PASSWORD}),
         ):
             answer = await self.http.request(method, path, json=body, headers=self.root.basic)
-            self.heard.append(answer.text.replace(TYPED_AS_NAME, ""))  # she sees what she typed
+            self.heard.append(answer.text.replace(TYPED_AS_NAME, ""))  # the name may be echoed
             statuses.add(answer.status_code)
         return statuses
 
@@ -126,7 +126,7 @@ async def scene(server: Server) -> AsyncIterator[Scene]:
 
 
 def list_traces(scene: Scene) -> dict[str, str]:
-    """What must not be found: the secrets, their telling parts, and what is stored of them."""
+    """Return the texts that must not appear: secrets, parts of secrets, and stored hashes."""
     traces = dict(scene.secrets)
     for name in ("robot", "personal", "refresh"):
         traces[f"{name}, its value"] = scene.secrets[name].rpartition("_")[2]
@@ -196,7 +196,7 @@ async def test_the_database_holds_no_secret_as_it_is(scene: Scene) -> None:
 
 
 async def test_a_database_in_trouble_says_no_parameters(scene: Scene) -> None:
-    """SQLAlchemy writes them into its exceptions."""
+    """SQLAlchemy includes the parameters in its exceptions."""
     traces = list_traces(scene)
     tables = ["secrets", "refresh_tokens", "audit", "users", "sign_in_failures", "vault"]
     assert set(tables) <= set(metadata.tables)
@@ -216,7 +216,7 @@ async def test_a_database_in_trouble_says_no_parameters(scene: Scene) -> None:
 
 
 async def test_a_key_that_cannot_be_read_is_the_operators_business(scene: Scene) -> None:
-    """The log says which file; the client is not told where it is."""
+    """The log names the file, but the response does not."""
     await scene.accounts.access.keys.rotate(OPERATOR)
     for path in (scene.server.data / "keys").iterdir():
         path.chmod(0o644)
@@ -239,7 +239,7 @@ def test_the_settings_shown_hold_no_secret(tmp_path: Path) -> None:
         ["serve", "--listen", "127.0.0.1:0"],
         ["user", "list"],
     ):
-        # A server waits for its database, and says so meanwhile.
+        # A server keeps waiting for its database, so it must be stopped.
         ending = ["timeout", "8"] if command[0] == "serve" else []
         done = subprocess.run(
             [*ending, sys.executable, "-m", "registry.cli.main", *command, "--data", str(tmp_path)],

@@ -1,4 +1,4 @@
-"""`moorage serve` as a person and an init system meet it."""
+"""`moorage serve`, as users and init systems run it."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ def test_an_address_others_can_reach_is_refused_with_the_ways_on(tmp_path: Path)
 
 
 def test_without_tls_it_warns_and_names_what_silences_it(tmp_path: Path) -> None:
-    """At an address of no machine, so that it is never served."""
+    """The address belongs to no machine, so the server never listens."""
     (tmp_path / "keys.json").write_text("{}")
     issuer = {
         "MOORAGE_AUTH__ISSUER": "gitlab",
@@ -94,7 +94,7 @@ def test_a_schema_that_does_not_fit_is_refused_with_the_remedy(
         for spoil, remedy in (
             ("UPDATE schema SET version = 1", "moorage db upgrade"),
             ("UPDATE schema SET version = 99, min_reader = 99", "Install the newer version"),
-            # Of somebody else.
+            # Tables of another program.
             ("ALTER TABLE schema RENAME TO theirs", "moorage db upgrade"),
         ):
             session.execute(spoil)
@@ -128,7 +128,7 @@ def test_replicas_that_start_at_once_on_an_empty_database_make_it_once(
 async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
     postgres: Cluster, tmp_path: Path
 ) -> None:
-    """This code is the version before; what a later migration does is done by hand."""
+    """The code under test is the previous version; the test itself changes the schema."""
     with (
         postgres.database() as url,
         psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as session,
@@ -146,8 +146,8 @@ async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
                 assert (await http.get(f"/v2/team/app/manifests/{tag}")).status_code == 200
             assert (await http.get("/readyz")).status_code == 200
             with serving(Server(tmp_path / "data", 1, {"MOORAGE_DATABASE__URL": url})):
-                pass  # one that is started now comes up as well
-            # The next but one: by then this version is gone, or sent no requests any more.
+                pass  # a server that is started now also works
+            # The version after that may break this one, which must be stopped before.
             session.execute(f"UPDATE schema SET min_reader = {migrate.VERSION + 1}")
             answer = await http.get("/readyz")
             assert answer.status_code == 503
@@ -182,7 +182,7 @@ async def test_it_comes_back_after_kill_9(tmp_path: Path, victim: str) -> None:
                 await asyncio.sleep(0.05)
         elif victim == "parent":
             os.kill(server.running.pid, signal.SIGKILL)
-            server.wait()  # the workers end by themselves and free the port
+            server.wait()  # the workers end by themselves and release the port
             server.start()
         else:
             server.kill()
@@ -192,7 +192,7 @@ async def test_it_comes_back_after_kill_9(tmp_path: Path, victim: str) -> None:
 
 
 async def start_put(server: Server, data: bytes, announced: int) -> Wire:
-    """A PUT that has begun: the session's last request, `data` of its `announced` bytes sent."""
+    """Start the final PUT of a session, and send only `data` of the `announced` bytes."""
     wire = await Wire.open(server.port)
     await wire.send_head("POST", "/v2/drain/blobs/uploads/", Content_Length=0)
     location = (await wire.read()).headers["location"]
@@ -225,13 +225,13 @@ async def test_sigterm_lets_requests_finish(tmp_path: Path, workers: int) -> Non
 async def test_sigterm_answers_once_more_on_an_idle_connection(
     tmp_path: Path, workers: int
 ) -> None:
-    """A proxy may have sent a request on it before it hears of the end."""
+    """A proxy may have sent a request before it notices that the connection is closing."""
     with serving(Server(tmp_path / "data", workers)) as server:
         wire = await Wire.open(server.port)
         await wire.send_head("GET", "/v2/")
         assert (await wire.read()).status == 200
         server.running.send_signal(signal.SIGTERM)
-        with contextlib.suppress(OSError):  # until no other can be opened
+        with contextlib.suppress(OSError):  # open connections until no more can be opened
             while True:
                 await (await Wire.open(server.port)).close()
         await wire.send_head("GET", "/v2/")
@@ -270,7 +270,7 @@ async def test_a_manifest_of_one_byte_too_many_is_refused_unread(tmp_path: Path)
         assert answer.status == 413
         assert answer.headers["connection"] == "close"
         await wire.close()
-        # Without Content-Length: refused when the byte comes, however much would follow.
+        # Without Content-Length, the body is refused at the byte that exceeds the limit.
         wire = await Wire.open(server.port)
         await wire.send_head("PUT", "/v2/big/manifests/v1", Transfer_Encoding="chunked")
         piece = b"10000\r\n" + b"x" * 65536 + b"\r\n"

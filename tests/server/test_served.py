@@ -1,4 +1,4 @@
-"""The API suite once more, against a real server on a real port."""
+"""The API test suite, run against a server on a port."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests.support.server import ROOT
 
 PARTS = 4
-"""The suite is shared out, so that none of those who run tests at once is left with all of it."""
+"""Number of parts of the suite, so that parallel test workers share it."""
 
 
 @pytest.mark.timeout(600)
@@ -19,7 +19,7 @@ def test_the_api_suite_passes_over_the_wire(part: int) -> None:
     suite = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", *files[part::PARTS], "-q", "-p", "no:cacheprovider"),
-            # The admin API has a suite of its own on a real port; what is behind it is no matter.
+            # The admin API has its own suite on a port. One database and one store are enough.
             *("-k", "not postgres and not memory and not s3 and not admin and not openapi"),
         ],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Upload sessions under clients that stall, overtake each other and break off."""
+"""Upload sessions with clients that stall, overtake each other, or disconnect."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
 
 
 async def test_a_stalled_patch_cannot_write_into_a_finished_blob(server: Server, kit: Kit) -> None:
-    """Distribution 2.8.2 and 3.1.1 fail this: PUT answers 201, then the blob has other bytes."""
+    """Distribution 2.8.2 and 3.1.1 fail this test: after PUT gets 201, the bytes change."""
     data = blob_bytes("late", 50_000)
     digest = Digest.of(data)
     location = await kit.start_upload("late/writer")
     stalled = await Wire.open(server.port)
     await stalled.send_head("PATCH", location, Content_Length=1_000)
     await stalled.send(b"x" * 10)
-    await asyncio.sleep(0.3)  # long enough for the server to have claimed the session
+    await asyncio.sleep(0.3)  # enough time for the server to claim the session
     answer = await kit.http.put(location, params={"digest": str(digest)}, content=data)
     assert answer.status_code in {409, 416}, answer.text
     with contextlib.suppress(ConnectionError):
@@ -48,7 +48,7 @@ async def test_of_two_patches_at_once_one_wins(kit: Kit) -> None:
         first, second = await asyncio.gather(
             *(kit.http.patch(location, content=blob_bytes(who, 300_000)) for who in ("a", "b"))
         )
-        # One after the other is fair too: without a Content-Range a chunk is appended.
+        # Serial execution is also valid: a chunk without Content-Range is appended.
         statuses = sorted((first.status_code, second.status_code))
         assert statuses in ([202, 202], [202, 409]), statuses
         length = 600_000 if statuses == [202, 202] else 300_000
@@ -94,7 +94,10 @@ async def test_a_connection_that_sends_nothing_frees_its_session(tmp_path: Path)
 
 
 def count_descriptors(server: Server) -> int:
-    """Open connections, staged files and blobs. Pools of the database fill up, and stay."""
+    """Return the number of open connections, staged files and blobs.
+
+    Files of the database are not counted, because its connection pools fill up.
+    """
     count = 0
     for pid in server.worker_pids():
         for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -105,7 +108,7 @@ def count_descriptors(server: Server) -> int:
 
 
 def count_left(server: Server) -> tuple[int, ...]:
-    """Sessions, doomed keys, leases and staged files."""
+    """Return the numbers of sessions, pending deletions, leases and staged files."""
     connection = sqlite3.connect(server.data / "moorage.db")
     counts = [
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
@@ -164,11 +167,11 @@ async def test_a_client_that_leaves_a_pull_lets_go_of_the_blob(tmp_path: Path) -
             assert count_descriptors(server) <= before
             metrics = (await http.get("/metrics")).text
         [sent] = re.findall(r"^moorage_sent_bytes_total (\S+)$", metrics, re.MULTILINE)
-        assert float(sent) < 20 * size / 4  # it stopped reading when nobody was there
+        assert float(sent) < 20 * size / 4  # it stopped reading after the client was gone
 
 
 async def patch_on(kit: Kit, location: str, data: bytes, length: int) -> int:
-    """Send `length` bytes from where the server says, as soon as it takes them; the new offset."""
+    """Send `length` bytes from the offset of the server with retries; return the new offset."""
     for _ in range(500):
         status = await kit.http.get(location)
         last = int(status.headers["Range"].removeprefix("0-"))
@@ -181,7 +184,7 @@ async def patch_on(kit: Kit, location: str, data: bytes, length: int) -> int:
         )
         if answer.status_code == 202:
             return offset + len(chunk)
-        # The cut request is still at its last bytes.
+        # The server is still processing the last bytes of the cut request.
         assert answer.status_code in {409, 416}, answer.text
         await asyncio.sleep(0.01)
     raise AssertionError("the session was not freed")

@@ -1,4 +1,4 @@
-"""Wrong passwords: slowed down by address and account, and never to the harm of anybody else."""
+"""Failed sign-ins are limited by address and account, without affecting other clients."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ async def accounts(server: Server) -> AsyncIterator[Accounts]:
 
 @dataclass(frozen=True)
 class Scene:
-    """A test's own user, and addresses of its own."""
+    """A user and client addresses that only one test uses."""
 
     accounts: Accounts
     http: httpx.AsyncClient
@@ -115,7 +115,7 @@ async def test_an_account_has_so_many_failures_on_all_workers_together(
     for pid in server.worker_pids():
         with alone(server, pid):
             require_refused_for_now(await scene.sign_in(scene.wrong(), scene.attacker))
-            # Who waits, waits with the right password too; others do not.
+            # The limit applies to the right password too, but not to other addresses.
             require_refused_for_now(await scene.sign_in(scene.alice, scene.attacker))
             assert (await scene.sign_in(scene.alice, scene.victim)).status_code == 200
             assert (await scene.sign_in(bob, scene.attacker)).status_code == 200
@@ -127,7 +127,7 @@ async def test_an_account_has_so_many_failures_on_all_workers_together(
 
 
 async def test_an_address_that_guesses_at_many_accounts_slows_down(scene: Scene) -> None:
-    """It gets a few tries at each; a right password of another is still right."""
+    """The address gets a few tries per account. The right password of another account works."""
     bob = await scene.accounts.user(f"bob{scene.number}")
     for number in range(MOST):
         assert (await scene.sign_in(wrong(f"name{number}"), scene.attacker)).status_code == 401
@@ -138,7 +138,7 @@ async def test_an_address_that_guesses_at_many_accounts_slows_down(scene: Scene)
 
 
 async def test_many_at_once_do_not_slip_through(scene: Scene) -> None:
-    """What is being tried counts as well; each worker may be wrong by what the others try now."""
+    """Attempts under way count too. Each worker may miss attempts under way on the others."""
     answers = await asyncio.gather(
         *(scene.sign_in(scene.wrong(number), scene.attacker) for number in range(60))
     )
@@ -156,7 +156,7 @@ async def test_the_network_of_one_household_is_one_address(scene: Scene) -> None
 
 
 async def test_an_account_under_attack_is_not_locked(scene: Scene) -> None:
-    """From many addresses: each is let try only a few times, and the victim gets in at once."""
+    """Each of many addresses gets only a few tries, and the victim can sign in at once."""
     for number in range(MOST + 2):
         answer = await scene.sign_in(scene.wrong(number), scene.address(number))
         assert answer.status_code == 401
@@ -164,7 +164,7 @@ async def test_an_account_under_attack_is_not_locked(scene: Scene) -> None:
         answer = await scene.sign_in(scene.wrong(number), scene.attacker)
         assert answer.status_code == 401, number
     require_refused_for_now(await scene.sign_in(scene.wrong(), scene.attacker))
-    # That address may still be somebody else's.
+    # Another user of that address is not affected.
     assert (await scene.sign_in(wrong("bob"), scene.attacker)).status_code == 401
     assert (await scene.sign_in(scene.wrong(), scene.victim)).status_code == 401
     assert (await scene.sign_in(scene.alice, scene.victim)).status_code == 200
@@ -177,7 +177,7 @@ async def test_a_few_slips_do_no_harm(scene: Scene) -> None:
 
 
 async def test_robots_are_never_kept_out(scene: Scene) -> None:
-    """Nor personal access tokens: what cannot be guessed needs no limit."""
+    """Robots and personal access tokens have no limit, because their secrets cannot be guessed."""
     robot = await scene.accounts.robot("ci")
     personal = await scene.accounts.token(scene.alice.name)
     for number in range(MOST + FEW):
@@ -202,7 +202,7 @@ async def test_the_books_tell_of_failures(scene: Scene) -> None:
 
 
 async def pull(http: httpx.AsyncClient, login: Login) -> list[float]:
-    """How long pulls of a manifest take, the quickest first."""
+    """Return the durations of manifest pulls in ascending order."""
     times = []
     for _ in range(60):
         started = time.perf_counter()
@@ -214,7 +214,7 @@ async def pull(http: httpx.AsyncClient, login: Login) -> list[float]:
 
 @contextlib.asynccontextmanager
 async def flooding(http: httpx.AsyncClient, name: str) -> AsyncIterator[set[int]]:
-    """Sign-ins from ever new addresses, so that no limit but that of hashing holds them back."""
+    """Sign in from ever new addresses, so that only the limit on hashing applies."""
     going = True
     statuses: set[int] = set()
     numbers = itertools.count()
@@ -247,7 +247,7 @@ async def test_a_flood_of_sign_ins_does_not_slow_pulls(tmp_path: Path) -> None:
             before = resident(server)
             async with flooding(http, "alice") as statuses:
                 busy = await pull(http, robot)
-                # And whoever has the right password gets in meanwhile.
+                # The right password still works during the flood.
                 started = time.perf_counter()
                 assert (await sign_in(http, alice, VICTIM)).status_code == 200
                 assert time.perf_counter() - started < 10

@@ -1,4 +1,4 @@
-"""One client's bytes never become another client's request, through the real registry."""
+"""Request smuggling: bytes of one client never become a request of another client."""
 
 import asyncio
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ async def test_a_body_behind_upgrade_is_no_request(server: Server, pause: float)
     await wire.send(DELETE)
     answer = await wire.read()
     assert answer.status == 400
-    assert b"MANIFEST_INVALID" in answer.body  # the manifest is the text of a request
+    assert b"MANIFEST_INVALID" in answer.body  # the request in the body was read as a manifest
     await wire.send_head("GET", "/v2/")
     assert (await wire.read()).status == 200
     assert victim_status(server) == 200
@@ -53,7 +53,7 @@ async def test_credentials_in_a_trailer_are_none(tmp_path: Path) -> None:
     with serving(Server(tmp_path / "data")) as server:
         wire = await Wire.open(server.port)
         await wire.send_head("PUT", "/v2/a/b/manifests/z", Transfer_Encoding="chunked")
-        # ann:a long password
+        # The credentials are `ann:a long password`.
         await wire.send(
             b"2\r\n{}\r\n0\r\nAuthorization: Basic YW5uOmEgbG9uZyBwYXNzd29yZA==\r\n\r\n"
         )

@@ -1,4 +1,4 @@
-"""A start that cannot succeed: one line that says what to do, status 1, and nothing before it."""
+"""Failed starts print only one line that says what to do, and exit with status 1."""
 
 import json
 import os
@@ -27,18 +27,18 @@ from tests.support.server import ROOT
 pytestmark = pytest.mark.timeout(120)
 
 OTHER_USER = 10001
-"""Whoever it is, on machines where tests run as root."""
+"""ID of another account, for tests that run as root."""
 
 
 @dataclass
 class Command:
-    """Runs `moorage` in this process, with settings as its environment."""
+    """Runner of `moorage` in this process, with settings in its environment."""
 
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
 
     def check(self, data: Path, settings: dict[str, str], *more: str) -> tuple[int, str, str]:
-        """Status, output and errors of `moorage config check`."""
+        """Run `moorage config check`, and return its exit status, output and errors."""
         with self.monkeypatch.context() as patch:
             for name, value in environment(settings).items():
                 patch.setenv(name, value)
@@ -46,7 +46,7 @@ class Command:
         return status, *self.capsys.readouterr()
 
     def refuse(self, data: Path, settings: dict[str, str], *words: str) -> None:
-        """Such a check says the words in one line."""
+        """Require that the check fails with one line that contains the words."""
         status, out, said = self.check(data, settings, "--connect")
         require_line(status, out, said, words)
 
@@ -71,7 +71,7 @@ def require_line(status: int, out: str, said: str, words: tuple[str, ...]) -> No
 
 
 def refuse_start(data: Path, settings: dict[str, str], *words: str) -> None:
-    """`serve` says the words in one line, before it says where it listens."""
+    """Require that `serve` prints the words in one line and not the address it listens on."""
     ended = run("serve", "--listen", "127.0.0.1:0", data=data, settings=settings)
     require_line(ended.returncode, ended.stdout, ended.stderr, words)
 
@@ -79,7 +79,7 @@ def refuse_start(data: Path, settings: dict[str, str], *words: str) -> None:
 def run(
     *arguments: str, data: Path, settings: dict[str, str], given: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command that must end by itself."""
+    """Run a command that ends by itself."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
     return subprocess.run(
         [sys.executable, "-m", "registry.cli.main", *arguments, "--data", str(data)],
@@ -128,7 +128,7 @@ def test_a_secret_that_is_missing(command: Command, postgres: Cluster, tmp_path:
 
 
 def test_a_secret_that_is_missing_once_there_are_users(postgres: Cluster, tmp_path: Path) -> None:
-    """Without a word about auth.mode, only the database knows that people sign in."""
+    """Without auth.mode, only the database shows that clients must sign in."""
     with postgres.database() as url:
         settings = {"database.url": url}
         add_user(tmp_path / "data", settings | {"auth.secret": SECRET})
@@ -167,12 +167,12 @@ def test_files_that_are_not_there(
     command.refuse(tmp_path / "data", settings, word)
 
 
-# Folders of others
+# Folders of other accounts
 
 
 @pytest.fixture
 def foreign() -> Iterator[Path]:
-    """A data folder of root, for a process that is another user meanwhile."""
+    """Return a data folder of root, while the process runs as another account."""
     if os.geteuid() != 0:
         missing("root, who alone can become another user")
     folder = Path(tempfile.mkdtemp(prefix="moorage-start-"))
@@ -207,7 +207,7 @@ async def test_folders_of_others_are_named_with_the_command_that_helps(foreign: 
     await driver.close()
 
 
-# Folders that something else has filled
+# Folders with the files of other programs
 
 
 def distribution(folder: Path) -> None:
@@ -263,7 +263,7 @@ def test_what_the_settings_name_may_be_there_first(command: Command, tmp_path: P
         (tmp_path / name).touch()
     (tmp_path / "secret").write_text(SECRET)
     settings = {"auth.secret_file": "secret"}
-    assert "'ca.pem'" in command.check(tmp_path, settings)[2]  # nothing names it
+    assert "'ca.pem'" in command.check(tmp_path, settings)[2]  # no setting names this file
     (tmp_path / "ca.pem").unlink()
     assert command.check(tmp_path, settings)[0] == 0
 

@@ -1,4 +1,4 @@
-"""What a start tells: the greeting at once, and that nobody signs in although there are users."""
+"""Messages at the start: the listening address, and the warning about `auth.mode = "none"`."""
 
 from pathlib import Path
 
@@ -9,8 +9,10 @@ WARNING = 'there are users, but auth.mode = "none"'
 
 
 def test_the_greeting_is_read_while_it_serves_and_is_there_once(tmp_path: Path) -> None:
-    """Standard output is a file, which Python fills in large pieces. A worker that is forked with
-    the greeting in its buffer writes it again.
+    """The message is flushed at once and is printed once.
+
+    Standard output is a file, so Python buffers it. A worker that is forked with the message in its
+    buffer would write it again.
     """
     external = "https://example.org/registry"
     server = Server(tmp_path / "data", 2, {"MOORAGE_HTTP__EXTERNAL_URL": external})

@@ -1,4 +1,4 @@
-"""A start while the database or the bucket is away: probes are answered, and it comes up later."""
+"""A start without database or bucket: health checks are answered, and the server starts later."""
 
 import contextlib
 import socketserver
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @dataclass
 class EarlyServer(Server):
-    """A server that counts as started when it answers at all."""
+    """A server that counts as started after any response."""
 
     def _answers(self) -> bool:
         try:
@@ -49,7 +49,7 @@ def is_ready(server: Server) -> bool:
 
 
 def require_waiting(server: Server, part: str) -> None:
-    """Probes are answered, and everything else is told to come again."""
+    """Require that health checks are answered and all other requests get 503 with Retry-After."""
     answer = httpx.get(f"{server.url}/readyz", timeout=20)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
@@ -60,7 +60,7 @@ def require_waiting(server: Server, part: str) -> None:
         assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
     assert httpx.get(f"{server.url}/metrics", timeout=20).status_code == 200
     log = server.log.read_text()
-    # One line for the parent and one for each worker.
+    # At most one line for the parent and one for each worker.
     assert 1 <= log.count(f"waiting for the {part}") <= server.workers + 1
     assert "Traceback" not in log
     assert log.count("ERROR") <= 1 + server.workers
@@ -77,7 +77,7 @@ def test_serve_waits_for_a_database_that_comes_late(postgres: Cluster, tmp_path:
             "MOORAGE_LOG__ACCESS": "false",
         }
         with serving(EarlyServer(tmp_path / "data", 2, settings)) as server:
-            time.sleep(2.5)  # some attempts, which are not logged again
+            time.sleep(2.5)  # several attempts, which are not logged again
             require_waiting(server, "database")
             assert "Connection refused" in server.log.read_text()
             proxy.accept()
@@ -181,14 +181,14 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
     raise AssertionError(words)
 
 
-# What PostgreSQL answers to a connection, and whether it may answer otherwise later
+# Errors of PostgreSQL at the start of a session, and whether a retry may succeed
 
 
 class Refusing(socketserver.BaseRequestHandler):
-    """A PostgreSQL server that refuses each connection with the words of its `server`."""
+    """PostgreSQL server that refuses each connection with the error message in `server.words`."""
 
     def handle(self) -> None:
-        while self.request.recv(8192)[4:8] == struct.pack("!I", 80877103):  # it asks for TLS
+        while self.request.recv(8192)[4:8] == struct.pack("!I", 80877103):  # a TLS request
             self.request.sendall(b"N")
         fields = f"SFATAL\0VFATAL\0M{self.server.words}\0\0".encode()  # type: ignore[attr-defined]
         self.request.sendall(b"E" + struct.pack("!I", len(fields) + 4) + fields)
@@ -196,7 +196,7 @@ class Refusing(socketserver.BaseRequestHandler):
 
 @contextlib.contextmanager
 def refusing(words: str) -> Iterator[str]:
-    """The URL of such a server."""
+    """Run such a server, and yield its URL."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
         server.daemon_threads = True
         server.words = words  # type: ignore[attr-defined]
@@ -239,7 +239,7 @@ def test_refusals_that_pass_are_waited_for(words: str) -> None:
     with refusing(words) as url, pytest.raises(DatabaseUnavailableError) as refused:
         require_reachable(url)
     assert words[:12] in refused.value.reason
-    # Anybody may read the message, in /readyz.
+    # The message is public in /readyz, so it has no details.
     assert refused.value.message == "the database does not answer"
 
 

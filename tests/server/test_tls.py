@@ -1,4 +1,4 @@
-"""TLS with real certificates: what is spoken, who is let in, what happens when files change."""
+"""TLS with certificates: protocol versions, client certificates, and reloads of changed files."""
 
 import asyncio
 import os
@@ -32,11 +32,11 @@ from tests.support.server import ROOT, Server, serving
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 SOON = 10.0
-"""Seconds within which changed files are in use; the server looks each second."""
+"""Time limit for the reload of changed files, in seconds. The server checks every second."""
 
 
 def trusting(*authorities: Authority, shown: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-    """A client's context; `shown` is its own certificate and key."""
+    """Return a TLS context of a client; `shown` is its certificate and key."""
     context = ssl.create_default_context(cadata=b"".join(a.bundle for a in authorities).decode())
     if shown:
         context.load_cert_chain(*shown)
@@ -45,7 +45,7 @@ def trusting(*authorities: Authority, shown: tuple[Path, Path] | None = None) ->
 
 @dataclass
 class TlsServer(Server):
-    """A server whose certificate, in its data folder, is of `authority`."""
+    """A server with a certificate of `authority` in its data folder."""
 
     authority: Authority = field(default_factory=Authority)
     client_authority: Authority | None = None
@@ -75,7 +75,7 @@ class TlsServer(Server):
         return self.data / "server.key"
 
     def install(self, authority: Authority) -> None:
-        """Put a new certificate of `authority` where the server looks for it."""
+        """Replace the certificate of the server by a new one of `authority`."""
         for issued, path in zip(self.issue(authority), (self.cert, self.key), strict=True):
             issued.replace(path)
 
@@ -94,7 +94,7 @@ class TlsServer(Server):
         return self.log.read_text()
 
     def serial(self) -> int:
-        """Of the certificate that a new connection is shown."""
+        """Return the serial number of the certificate that a new connection gets."""
         pem = ssl.get_server_certificate(("127.0.0.1", self.port), timeout=5)
         return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
@@ -117,12 +117,12 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TlsServer
         yield server
 
 
-# What is spoken
+# Protocol
 
 
 def test_a_client_that_trusts_the_authority_is_served(server: TlsServer) -> None:
     trusted = trusting(server.authority)
-    for host in ("127.0.0.1", "localhost"):  # without and with the name of the server in the hello
+    for host in ("127.0.0.1", "localhost"):  # without and with SNI
         answer = httpx.get(f"https://{host}:{server.port}/v2/", verify=trusted)
         assert answer.status_code == 200
     with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -153,7 +153,7 @@ def test_tls_before_1_2_is_refused(tmp_path: Path, version: ssl.TLSVersion, serv
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that it is the server that refuses
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # so that the server refuses, not the client
         context.minimum_version = context.maximum_version = version
         with socket.create_connection(("127.0.0.1", server.port)) as bare:
             if served:
@@ -168,7 +168,7 @@ def test_a_handshake_that_never_ends_is_ended(tmp_path: Path) -> None:
     with serving(TlsServer(tmp_path / "data")) as server:
         started = time.monotonic()
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as silent:
-            silent.sendall(b"\x16\x03\x01\x02\x00\x01")  # the first bytes of a hello
+            silent.sendall(b"\x16\x03\x01\x02\x00\x01")  # the first bytes of a ClientHello
             assert silent.recv(100) == b""
         assert 5 < time.monotonic() - started < 15
 
@@ -184,7 +184,7 @@ def test_a_client_that_sleeps_does_not_hold_up_the_end(tmp_path: Path) -> None:
         server.start()
 
 
-# Files that change
+# Changed files
 
 
 def test_a_new_certificate_is_used_and_open_connections_stay(server: TlsServer) -> None:
@@ -196,7 +196,7 @@ def test_a_new_certificate_is_used_and_open_connections_stay(server: TlsServer) 
         new = serial_in(server.cert)
         assert new != former
         wait_until(lambda: server.serial() == new)
-        for _ in range(10):  # of several workers, whichever takes the connection
+        for _ in range(10):  # any worker may accept the connection
             wait_until(lambda: server.serial() == new)
         answer = http.get(f"{server.url}/v2/")
         assert answer.status_code == 200
@@ -205,7 +205,7 @@ def test_a_new_certificate_is_used_and_open_connections_stay(server: TlsServer) 
 
 
 def test_files_reached_through_a_link_that_moves(tmp_path: Path) -> None:
-    """As orchestrators replace secrets: one link is moved, and with it both files."""
+    """Orchestrators replace secrets this way: moving one link changes both files."""
     server = TlsServer(tmp_path / "data")
     for name in (".first", ".second"):
         (server.data / name).mkdir()
@@ -258,7 +258,7 @@ def test_files_that_cannot_be_used_leave_the_former_in_use(
         former, secret = server.serial(), server.key.read_text().splitlines()[1]
         broken(server)
         wait_until(lambda: "the former certificate stays in use" in server.said())
-        time.sleep(2.5)  # two more looks
+        time.sleep(2.5)  # two more checks
         assert server.serial() == former
         assert server.said().count("ERROR") == 1
         assert "http.tls_key" in server.said()
@@ -280,7 +280,7 @@ def test_a_worker_that_comes_later_has_the_newest_certificate(tmp_path: Path) ->
         wait_until(lambda: all(server.serial() == new for _ in range(8)))
 
 
-# Settings and files that cannot be used at the start
+# Invalid settings and files at the start
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def start_in_vain(server: TlsServer) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-# Clients' certificates
+# Client certificates
 
 
 @pytest.fixture
@@ -349,7 +349,7 @@ def clients() -> Authority:
 
 @pytest.fixture
 def strict(tmp_path: Path, clients: Authority) -> Iterator[TlsServer]:
-    """A server that asks clients for certificates of `clients`."""
+    """Run a server that requires client certificates of `clients`."""
     with serving(TlsServer(tmp_path / "data", client_authority=clients)) as server:
         assert isinstance(server, TlsServer)
         yield server
@@ -389,7 +389,7 @@ def test_an_authority_that_was_replaced_lets_nobody_in(
     former.maximum_version = version
     successor = Authority("successor")
     (strict.data / "clients.pem").write_bytes(successor.bundle)
-    # Begun with the former authority, so that there is a session to resume with the new one.
+    # Start a session with the former authority, to resume it after the change.
     session = visit(strict, former, None)
     wait_until(lambda: "new connections use" in strict.said())
     assert ask(strict, issue_client(tmp_path / "new", successor)) == 200
@@ -400,7 +400,7 @@ def test_an_authority_that_was_replaced_lets_nobody_in(
 def visit(
     server: TlsServer, context: ssl.SSLContext, session: ssl.SSLSession | None
 ) -> ssl.SSLSession | None:
-    """Make a request over TLS, going on with `session`; the session that the server offers."""
+    """Send a request over TLS that resumes `session`, and return the session of the server."""
     with (
         socket.create_connection(("127.0.0.1", server.port), timeout=5) as bare,
         context.wrap_socket(bare, server_hostname="127.0.0.1", session=session) as connection,

@@ -1,4 +1,4 @@
-"""Trailers of a chunked body that HAProxy hands on: they are no headers of this or any request."""
+"""Trailers of a chunked body that HAProxy forwards do not become headers of any request."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def write_put(head: dict[str, str], trailers: dict[str, str]) -> bytes:
 
 
 async def test_haproxy_hands_trailers_on(tmp_path: Path) -> None:
-    """Else the other test would show nothing."""
+    """Control: HAProxy does forward trailers."""
     trailers: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     async def record(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +67,7 @@ async def test_trailers_sign_nobody_in_and_name_nobody(tmp_path: Path) -> None:
         wire = await Wire.open(port)
         await wire.send(write_put({"User-Agent": "first"}, TRAILERS))
         first = await wire.read()
-        # The next request on HAProxy's connection to the server.
+        # The next request uses the same connection of HAProxy to the server.
         await wire.send(b"GET /v2/ HTTP/1.1\r\nHost: registry.example\r\nUser-Agent: next\r\n\r\n")
         following = await wire.read()
         await wire.send(write_put({"User-Agent": "signed", **ANN.basic}, {}))
@@ -78,14 +78,14 @@ async def test_trailers_sign_nobody_in_and_name_nobody(tmp_path: Path) -> None:
         assert answer.status == 401, answer.body
         assert 'realm="http://registry.example/token"' in answer.headers["www-authenticate"]
         assert answer.headers["x-request-id"] != "made-up"
-    assert signed.status == 400, signed.body  # the same in the head counts; {} is no manifest
+    assert signed.status == 400, signed.body  # accepted as a header; {} is not a manifest
     assert {line["client"] for line in lines.values()} == {"127.0.0.1"}
     assert "made-up" not in server.log.read_text()
     assert "203.0.113.9" not in server.log.read_text()
 
 
 def wait_for_line(server: Server, user_agent: str) -> dict[str, Any]:
-    """The line of the access log, which is written after the answer."""
+    """Wait for the line of the access log, which is written after the response."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for text in server.log.read_text().splitlines():

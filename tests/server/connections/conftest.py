@@ -1,4 +1,4 @@
-"""Our server around an application that echoes, with deadlines of parts of a second."""
+"""Fixtures for the HTTP server with an echo application and deadlines below a second."""
 
 from collections.abc import AsyncIterator
 

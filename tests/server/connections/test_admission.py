@@ -1,4 +1,4 @@
-"""Which connections are admitted, and which give way."""
+"""Admission of connections, and the choice of connections to close."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from registry.server.places import Places, Refusal, Slot
 
 @dataclass(eq=False)
 class Opened:
-    """A connection that notes whether it gave way."""
+    """A connection that records whether it was closed for another one."""
 
     slot: Slot
     closed: bool = False
@@ -44,7 +44,7 @@ def test_the_longest_idle_of_the_address_gives_way_at_its_limit() -> None:
     assert (first.closed, second.closed, other.closed) == (True, False, False)
     assert third.slot.refusal is None
     admission.set_busy(second.slot)
-    admission.set_idle(second.slot)  # after the third
+    admission.set_idle(second.slot)  # idle since later than the third
     connect(admission, "192.0.2.1", idle=False)
     assert (second.closed, third.closed) == (False, True)
 
@@ -83,7 +83,7 @@ def test_beyond_the_reserve_nothing_is_admitted() -> None:
     assert [each.slot.refusal for each in opened] == [None] * 3 + [Refusal.SERVER] * RESERVE
     assert admission.admit("192.0.2.99") is None
     admission.release(opened[0].slot)
-    admission.release(opened[0].slot)  # twice is no error
+    admission.release(opened[0].slot)  # a second release is not an error
     assert admission.admit("192.0.2.99") is not None
 
 
@@ -97,7 +97,7 @@ def test_the_reserve_is_not_for_one_address() -> None:
 
 
 def test_a_refused_connection_gives_way_only_to_refused_ones() -> None:
-    """It is no place among those that are served: who takes it would leave no reserve."""
+    """A refused connection uses a reserved place, which must not be given to a served one."""
     admission = Admission(ServerLimits(connections=2, per_address=0))
     for _ in range(2):
         connect(admission, "192.0.2.1", idle=False)
@@ -118,7 +118,7 @@ def test_who_gave_way_before_it_was_ready_is_not_idle_any_more() -> None:
     admission = Admission(ServerLimits(connections=1, per_address=0))
     first = connect(admission, "192.0.2.1", idle=True)
     second = connect(admission, "192.0.2.2", idle=False)
-    admission.set_idle(first.slot)  # its handshake had just ended
+    admission.set_idle(first.slot)  # its handshake ended just before it was closed
     assert connect(admission, "192.0.2.3", idle=False).slot.refusal is Refusal.SERVER
     assert (first.closed, second.closed) == (True, False)
 

@@ -1,4 +1,4 @@
-"""Where bodies end, as values."""
+"""Parsers of body framing, without connections."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from registry.server.framing_error import FramingError
 
 
 def take(body: FixedBody | ChunkedBody, data: bytes, step: int) -> tuple[bytes, bytes]:
-    """Feed `data` in steps; the body and what follows it."""
+    """Feed `data` in steps, and return the body and the bytes after it."""
     taken, rest = b"", b""
     for at in range(0, len(data), step):
         piece, rest = body.feed(data[at : at + step])
@@ -87,7 +87,7 @@ def test_a_chunked_body_that_is_not_well_formed_is_refused(coded: bytes, step: i
     [
         b"1\r\nx\r\n" * 30_000,  # written byte by byte
         b"18\r\n" + (b"x" * 24 + b"\r\n18\r\n") * 5000 + b"x" * 24 + b"\r\n",
-        (b"f0\r\n" + b"x" * 240 + b"\r\n") * 5000,  # gzip without a buffer, in Go
+        (b"f0\r\n" + b"x" * 240 + b"\r\n") * 5000,  # unbuffered gzip in Go
         (b"4000;chunk-signature=" + b"a" * 64 + b"\r\n" + b"x" * 16384 + b"\r\n") * 300,
     ],
 )

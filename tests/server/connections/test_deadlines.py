@@ -1,4 +1,4 @@
-"""Silent, slow and unread connections; each with one that behaves beside it."""
+"""Deadlines for silent, slow and unread connections, each next to a well-behaved one."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 
 async def wait_for_end(wire: Wire) -> bytes:
-    """Everything until the server closes; an error after ten seconds."""
+    """Read until the server closes the connection. Raises TimeoutError after ten seconds."""
     async with asyncio.timeout(10):
         try:
             return await wire.reader.read()
@@ -24,7 +24,7 @@ async def wait_for_end(wire: Wire) -> bytes:
 
 
 async def drip(wire: Wire, data: bytes) -> None:
-    """Send a byte now and then, for as long as the connection lives."""
+    """Send one byte at a time with pauses, until the connection ends."""
     for byte in data:
         await wire.send(bytes([byte]))
         await asyncio.sleep(0.1)
@@ -54,7 +54,7 @@ async def test_single_bytes_do_not_keep_an_idle_connection(served: Served, echo:
 
 async def test_an_idle_connection_lives_as_long_as_it_may(served: Served) -> None:
     wire = await Wire.open(served.port)
-    for pause in (0, 0.8):  # longer than a head may take, shorter than an idle connection lives
+    for pause in (0, 0.8):  # above the deadline of a head, below that of an idle connection
         await asyncio.sleep(pause)
         await wire.send(HEAD + b"\r\n")
         assert (await wire.read()).status == 200
@@ -85,7 +85,7 @@ async def test_a_response_that_nobody_reads_is_cut(served: Served, echo: Echo) -
 
 
 async def test_a_response_that_is_read_slowly_is_not_cut(served: Served, echo: Echo) -> None:
-    """The kernel makes the socket writable only after megabytes: what counts is what it acks."""
+    """Acknowledged bytes count as progress, as the socket gets writable only after megabytes."""
     echo.body = b"x" * (24 << 20)
     wire = await Wire.open(served.port)
     await wire.send(HEAD + b"\r\n")

@@ -1,4 +1,4 @@
-"""What is one request and what is the next, in raw bytes. MOORAGE_SOAK=100 takes minutes."""
+"""Boundaries between requests in raw bytes. MOORAGE_SOAK=100 takes minutes."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ UPGRADE = b"Connection: Upgrade\r\nUpgrade: foo\r\n"
 
 
 async def talk(served: Served, *segments: bytes, answers: int = 1) -> list[Answer]:
-    """Send segments with a pause between them; the answers."""
+    """Send segments with pauses between them, and return the responses."""
     wire = await Wire.open(served.port)
     try:
         for segment in segments:
@@ -37,7 +37,7 @@ async def talk(served: Served, *segments: bytes, answers: int = 1) -> list[Answe
 
 
 async def talk_to_end(served: Served, data: bytes) -> bytes:
-    """Send bytes; everything until the server closes."""
+    """Send bytes, and read until the server closes the connection."""
     wire = await Wire.open(served.port)
     try:
         await wire.send(data)
@@ -130,7 +130,7 @@ async def test_a_refusal_after_a_head_request_has_a_body(served: Served) -> None
 async def test_a_client_that_ends_its_side_gets_its_answers(
     served: Served, echo: Echo, count: int
 ) -> None:
-    """`nc -N` and `socat` do that after the last request."""
+    """`nc -N` and `socat` close their side after the last request."""
     echo.gate.clear()
     wire = await Wire.open(served.port)
     await wire.send((PUT + b"Content-Length: 5\r\n\r\nhello") * count)
@@ -144,7 +144,7 @@ async def test_a_client_that_ends_its_side_gets_its_answers(
 
 
 async def test_the_refusal_reaches_a_client_that_is_still_sending(served: Served) -> None:
-    """A reset would throw it away."""
+    """A reset of the connection would discard the response."""
     wire = await Wire.open(served.port)
     await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * (2 << 20))
     assert (await wire.read()).status == 431
@@ -176,7 +176,7 @@ async def test_expect_is_answered_before_the_body_comes(served: Served) -> None:
 
 
 async def test_what_is_sent_ahead_waits_unread(served: Served, echo: Echo) -> None:
-    """80 connections with 256 KiB of requests each once took all memory of a process."""
+    """Regression: 80 connections with 256 KiB of requests each used all memory of a process."""
     echo.gate.clear()
     wire = await Wire.open(served.port)
     wire.writer.write(b"GET /v HTTP/1.1\r\nHost: a\r\n\r\n" * 400_000)  # 11 MB
@@ -205,7 +205,7 @@ async def test_pipelined_requests_do_not_starve_others(served: Served, echo: Ech
 
 BODIES = st.one_of(
     st.binary(max_size=300),
-    # Longer than what is read at once.
+    # Longer than one read.
     st.builds(
         lambda seed, size: (seed * size)[:size], st.binary(min_size=1), st.integers(0, 90_000)
     ),
@@ -225,7 +225,7 @@ REQUESTS = st.lists(
 
 
 def write_chunks(body: bytes, sizes: list[int], extension: bytes) -> bytes:
-    """The body in chunks of these sizes in turn; the rest in one, before they are too many."""
+    """Encode the body in chunks of these sizes in turn, and the rest in one after 100 chunks."""
     coded, at = b"", 0
     for size in itertools.islice(itertools.cycle(sizes), 100):
         if chunk := body[at : at + size]:
@@ -249,7 +249,7 @@ def write_chunks(body: bytes, sizes: list[int], extension: bytes) -> bytes:
 def test_requests_are_the_same_however_they_arrive(
     requests: list[tuple[str, bytes, list[int] | None, bytes, bool]], cuts: list[int], singly: int
 ) -> None:
-    """`singly`: bytes at the beginning that are sent one by one."""
+    """The first `singly` bytes are sent one by one."""
     data, expected = b"", []
     for number, (method, body, sizes, extension, upgrade) in enumerate(requests):
         head = f"{method} /{number} HTTP/1.1\r\nHost: x\r\n".encode()
@@ -305,7 +305,7 @@ def test_damaged_requests_are_answered_or_cut_and_leave_the_server_alive(
     async def run() -> bytes:
         async with serving_app(Echo()) as served:
             wire = await Wire.open(served.port)
-            with contextlib.suppress(ConnectionError):  # refused meanwhile
+            with contextlib.suppress(ConnectionError):  # the server may refuse before the end
                 for piece in (whole[:cut], whole[cut:], SMUGGLED):
                     await wire.send(bytes(piece))
                     await asyncio.sleep(0)

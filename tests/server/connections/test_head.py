@@ -1,4 +1,4 @@
-"""Request heads, as values."""
+"""Parser of request heads, without connections."""
 
 import pytest
 
@@ -131,7 +131,7 @@ def test_limits_have_statuses_of_their_own(head: bytes, status: int) -> None:
 def test_the_limits_themselves_are_allowed() -> None:
     parse_head(b"GET /" + b"a" * (MAX_TARGET - 1) + b" HTTP/1.1\r\nHost: a")
     parse_head(GET + b"\r\nX: 1" * (MAX_FIELDS - 1))
-    parse_head(GET + b"\r\nRange: bytes=" + b"0-1," * 5000)  # 20 KB, which podman sends
+    parse_head(GET + b"\r\nRange: bytes=" + b"0-1," * 5000)  # podman sends 20 KB
 
 
 @pytest.mark.parametrize(

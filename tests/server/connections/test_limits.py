@@ -1,4 +1,4 @@
-"""Limits of connections, descriptors and memory, over real sockets."""
+"""Limits of connections, file descriptors and memory, over sockets."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ async def test_half_sent_heads_have_a_budget_together(served: Served, echo: Echo
         await wire.send(HEAD + b"X: " + b"a" * (60 << 10))
     answers = await asyncio.gather(*(wire.read() for wire in wires), return_exceptions=True)
     statuses = [answer.status for answer in answers if isinstance(answer, Answer)]
-    assert statuses  # the others were too slow
+    assert statuses  # other clients were too slow to read a response
     assert set(statuses) == {503}
     assert served.server.admission.heads.size <= 256 << 10
     for wire in wires:
@@ -48,7 +48,7 @@ async def test_half_sent_heads_have_a_budget_together(served: Served, echo: Echo
 
 
 async def test_heads_of_those_who_keep_most_are_refused_first(served: Served, echo: Echo) -> None:
-    """Whoever sent next was refused, however little it was."""
+    """Regression: the next sender was refused, even with a small head."""
     wires = [await Wire.open(served.port) for _ in range(4)]
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", served.port, local_addr=("127.0.0.2", 0)
@@ -134,7 +134,7 @@ def connect_silently(port: int, count: int) -> list[socket.socket]:
 
 
 def test_silent_clients_do_not_use_up_the_descriptors(tmp_path: Path) -> None:
-    """1,010 idle sockets once stopped everything."""
+    """Regression: 1,010 idle connections stopped the server."""
     with serving(Server(tmp_path / "data", descriptors=400)) as server:
         silent = connect_silently(server.port, 500)
         assert httpx.get(f"{server.url}/readyz", timeout=20).status_code == 200
@@ -162,7 +162,7 @@ asyncio.run(main())
 
 
 def test_a_lack_of_descriptors_is_survived_and_logged_once_a_second() -> None:
-    """The kernel's refusal once made 98 MB of log in 12 seconds."""
+    """Regression: the error of the kernel caused 98 MB of log in 12 seconds."""
     with subprocess.Popen(
         ["prlimit", "--nofile=40", sys.executable, "-c", STARVED],
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Errors of accept(2), and clients that speak TLS where HTTP is spoken."""
+"""Errors of accept(2), and clients that speak TLS to a plain HTTP port."""
 
 import asyncio
 import errno
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 
 class Failing(socket.socket):
-    """A listening socket whose first accepts fail; `errors` are their numbers."""
+    """Listening socket whose first calls of accept fail with the numbers in `errors`."""
 
     errors: list[int]
 
@@ -31,7 +31,7 @@ class Failing(socket.socket):
 
 
 async def get_through(served: Served, errors: list[int]) -> int:
-    """The status of a request on a listener whose first accepts fail."""
+    """Return the status of a request to a listener whose first calls of accept fail."""
     server, first = served.server, served.server.servers[0]
     failing = Failing()
     failing.errors = errors
@@ -79,7 +79,7 @@ async def test_tls_on_a_port_without_is_told_so_at_once(served: Served, echo: Ec
 
 
 async def test_a_crowd_that_is_refused_does_not_keep_health_from_others(echo: Echo) -> None:
-    """Refused connections that stay once took the places that are kept for health checks."""
+    """Regression: refused connections that stayed open used the places for health checks."""
     limits = ServerLimits(connections=4, per_address=0, head_timeout=60, linger=60)
     async with serving_app(echo, limits) as served:
         echo.gate.clear()

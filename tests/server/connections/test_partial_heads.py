@@ -1,4 +1,4 @@
-"""Which half-sent heads give way when all together are too large."""
+"""Choice of incomplete heads to refuse when all together are too large."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How much of a body, and of what follows it, is read at once and kept."""
+"""Limits on how much of a body, and of bytes after it, is read at once and kept."""
 
 import asyncio
 import sys
@@ -19,7 +19,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 @pytest.fixture
 def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Bytes that are parsed in one turn of the loop, of each turn."""
+    """Return the list of the numbers of bytes that each turn of the event loop parses."""
     sizes: list[int] = []
     chunked, fixed = ChunkedBody.feed, FixedBody.feed
 
@@ -43,7 +43,7 @@ def find_connection(served: Served) -> Connection:
 
 
 async def send_ahead(served: Served, data: bytes) -> Wire:
-    """Send bytes without waiting until they are taken."""
+    """Send bytes without waiting until the server reads them."""
     wire = await Wire.open(served.port)
     wire.writer.write(data)
     await asyncio.sleep(0.2)
@@ -51,11 +51,11 @@ async def send_ahead(served: Served, data: bytes) -> Wire:
 
 
 async def test_one_byte_chunks_are_read_in_small_steps(served: Served, fed: list[int]) -> None:
-    """256 KiB of them at once once kept the loop for 0.3 seconds, again and again."""
+    """Regression: 256 KiB of such chunks at once blocked the event loop for 0.3 seconds each."""
     wire = await send_ahead(served, CHUNKED + b"1\r\nx\r\n" * 30_000 + b"0\r\n\r\n")
     assert (await wire.read()).body == b"30000"
     wire.abort()
-    assert max(fed[1:]) <= (4 << 10) + 1  # the first came with the head
+    assert max(fed[1:]) <= (4 << 10) + 1  # the first bytes arrived with the head
 
 
 async def test_small_chunks_are_read_in_small_steps(served: Served, fed: list[int]) -> None:
@@ -96,7 +96,7 @@ async def test_little_is_kept_of_what_follows_a_body(
 
 @pytest.mark.parametrize("coding", [b"Content-Length: 3000", b"Transfer-Encoding: chunked"])
 async def test_a_body_in_tiny_pieces_takes_no_more_memory(coding: bytes) -> None:
-    """Two-byte chunks were kept as an object each, 15 times their size."""
+    """Regression: each two-byte chunk was kept as an object of 15 times its size."""
     gate = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

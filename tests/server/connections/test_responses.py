@@ -1,4 +1,4 @@
-"""Responses on the wire, and what happens where an application fails to give one."""
+"""Responses as bytes, and applications that fail to send a complete response."""
 
 import asyncio
 
@@ -34,7 +34,10 @@ def body(data: bytes, *, more: bool = False) -> Message:
 
 
 async def exchange(app: ASGIApp, request: bytes, *, count: int = 1) -> bytes:
-    """Send the request `count` times; everything until the server closes, or falls silent."""
+    """Send the request `count` times, and read until the server closes or is silent.
+
+    If the server closes the connection, `<end>` is appended.
+    """
     async with serving_app(app) as served:
         wire = await Wire.open(served.port)
         await wire.send(request * count)

@@ -1,4 +1,4 @@
-"""A stop takes no longer than the time that requests have, and little more."""
+"""A stop takes little more time than the limit for running requests."""
 
 import asyncio
 import contextlib
@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
 @dataclass
 class Receiving:
-    """Reads bodies, and takes a while to clean up; `events` says what happened in which order."""
+    """Application that reads bodies and is slow to clean up. `events` records the order."""
 
     cleanup: float
-    """Seconds, unless `wakes` is set."""
+    """Duration of the cleanup in seconds; it ends earlier if `wakes` is set."""
     events: list[str] = field(default_factory=list)
     began: asyncio.Event = field(default_factory=asyncio.Event)
     wakes: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,7 +50,7 @@ async def flood(wire: Wire) -> None:
 async def test_the_application_closes_after_requests_that_were_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It once closed its threads while they were needed to clean up."""
+    """Regression: the application closed its threads while requests needed them to clean up."""
     monkeypatch.setattr(server, "LINGER", 0.1)
     app = Receiving(cleanup=0.2)
     async with serving_app(app, drain=0.1) as served:

@@ -1,4 +1,4 @@
-"""Connections over TLS: what they cost, how they end, and handshakes that never do."""
+"""TLS connections: their memory, their end, and handshakes that never complete."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ async def open_wire(port: int, receive_buffer: int = 0) -> Wire:
 
 
 def shrink_buffers(served: Served) -> None:
-    """Have the kernel keep little for each client, as on a slow network."""
+    """Reduce the send buffer of each connection, to simulate a slow network."""
     for each in served.server.servers:
         each._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
 
@@ -97,7 +97,7 @@ asyncio.run(main())
 
 
 def test_a_connection_costs_little_memory(certificate: tuple[Path, Path]) -> None:
-    """asyncio's own TLS takes 283 KiB for a silent connection, and 450 KiB for a busy one."""
+    """TLS of asyncio uses 283 KiB for an idle connection, and 450 KiB for a busy one."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVING, *map(str, certificate)],
         stdin=subprocess.PIPE,
@@ -112,7 +112,7 @@ def test_a_connection_costs_little_memory(certificate: tuple[Path, Path]) -> Non
         opened += [connect(port) for _ in range(200)]
         silent = resident_kib(process.pid) - before
         for each in opened:
-            each.sendall(GET * 2000)  # requests far ahead of their responses
+            each.sendall(GET * 2000)  # pipelined requests
         assert opened[-1].recv(100).startswith(b"HTTP/1.1 200")
         busy = resident_kib(process.pid) - before
         for each in opened:
@@ -139,7 +139,7 @@ def resident_kib(pid: int) -> int:
 async def test_a_client_that_ends_its_side_gets_its_answer(
     encrypted: Served, echo: Echo, *, tells: bool
 ) -> None:
-    """It ends TLS, or its side of the socket alone, while the response is being made."""
+    """The client ends TLS, or only its side of the socket, before the response is sent."""
     echo.gate.clear()
     reader, writer = await asyncio.open_connection("127.0.0.1", encrypted.port)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -187,7 +187,7 @@ async def test_bodies_arrive_whole_in_both_directions(encrypted: Served, echo: E
 
 @dataclass
 class Pieces:
-    """Answers with pieces; `done` is set when all have been handed over."""
+    """Application that responds with chunks, and sets `done` after it has sent all of them."""
 
     pieces: list[bytes]
     done: asyncio.Event
@@ -208,7 +208,7 @@ class Pieces:
 async def test_what_a_slow_client_has_not_read_is_not_dropped(
     context: ssl.SSLContext, request_head: bytes
 ) -> None:
-    """A fixed time after the close, asyncio drops what the socket has not taken."""
+    """At a fixed time after the close, asyncio discards bytes that it has not sent yet."""
     app = Pieces([b"x" * (1 << 20)] * 2, asyncio.Event())
     async with serving_app(app, tls=context) as served:
         shrink_buffers(served)
@@ -223,14 +223,14 @@ async def test_what_a_slow_client_has_not_read_is_not_dropped(
         await asyncio.sleep(1.5)
         await wire.reader.readexactly((2 << 20) - read)
         if request_head is CLOSING:
-            assert await wire.reader.read() == b""  # the end of TLS, not a reset
+            assert await wire.reader.read() == b""  # a TLS close, not a reset
         wire.abort()
 
 
 async def test_small_records_are_progress_of_their_own_size(
     context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each byte is a record of 23: counted against what was written, progress went backwards."""
+    """Regression: each byte is a record of 23 bytes, so that progress seemed to go backwards."""
     monkeypatch.setattr(admission, "SWEEP", 0.05)
     app = Pieces([b"x"] * 40_000, asyncio.Event())
     limits = ServerLimits(write_window=0.3, write_minimum=5000)
@@ -246,14 +246,14 @@ async def test_small_records_are_progress_of_their_own_size(
                     time.sleep(0.02)
             return read
 
-        # A window lets 34 KB of records pass, which carry 1500 bytes.
+        # The window lets 34 KB of records pass, which contain 1500 bytes.
         assert await asyncio.to_thread(read_slowly) == 6000
 
 
 async def test_a_client_that_leaves_while_requests_wait_leaves_no_connection(
     encrypted: Served, echo: Echo
 ) -> None:
-    """asyncio waits for ever for a paused reader to read what arrived before the end."""
+    """A paused reader of asyncio never reads bytes that arrived before the end."""
     echo.gate.clear()
     wire = await open_wire(encrypted.port)
     await wire.send(CLOSING + GET)

@@ -1,4 +1,4 @@
-"""What our server relies on in uvicorn: an upgrade that moves it fails here first."""
+"""Internals of uvicorn that the server uses. An upgrade that changes them fails here first."""
 
 import inspect
 
