@@ -528,10 +528,10 @@ def read_passphrase(environ: Mapping[str, str] | None = None) -> str:
 
 
 def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> None:
-    """Raise ConfigError if the registry would listen to other machines without any user.
+    """Raise ConfigError if the registry would listen on a public address without any user.
 
-    Nobody could sign in, or other machines could push without signing in. Passes if
-    `auth.mode = "none"` allows that, an external issuer is set, or `serve` adds an admin.
+    Nobody could sign in, or other machines could push without signing in. The check passes if
+    `auth.mode = "none"` allows this, an external issuer is set, or `serve` adds an admin.
     """
     auth = settings.auth
     outside = bool(auth.jwks_url or auth.jwks_file)

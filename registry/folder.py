@@ -44,7 +44,7 @@ class DataFolder:
         self._lock = -1
 
     def create(self) -> None:
-        """Create the folder, readable by this account only, and lock it.
+        """Create the folder with mode 0700 unless it exists, and lock it.
 
         Raises ConfigError if the folder cannot be created or has other content.
         """
@@ -56,7 +56,7 @@ class DataFolder:
             raise explain(error, f"the data folder {self.path}", self.path) from error
 
     def require_own(self) -> None:
-        """Raise ConfigError if the folder is neither a registry's nor empty."""
+        """Raise ConfigError if the folder has other files but no registry."""
         try:
             names = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
         except OSError as error:

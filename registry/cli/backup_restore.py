@@ -59,9 +59,9 @@ def restore(args: argparse.Namespace) -> int:
 
 
 async def _choose(args: argparse.Namespace, target: Target, begun: str | None) -> Snapshot:
-    """Return the snapshot to restore: the one asked for or begun here, otherwise the newest.
+    """Return the snapshot to restore: the given one, the one in progress, or the newest.
 
-    Raises ConflictError if the restore of another snapshot was begun here.
+    Raises ConflictError if the restore of another snapshot is in progress here.
     """
     name: str | None = args.snapshot or begun
     if name is None:

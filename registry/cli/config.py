@@ -14,7 +14,7 @@ def check(args: argparse.Namespace) -> int:
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
     checks.require_files(settings)
-    # Without --connect, a remote database is not asked whether there are users.
+    # Without --connect, a remote database is not queried for users.
     if args.connect or db.is_embedded(settings):
         require_safe_listen(settings, lambda: db.has_users(settings))
     if args.connect:

@@ -110,7 +110,7 @@ def look(settings: Settings) -> None:
     if not made:
         return
     state = read_state(settings)
-    # The first server creates the schema in an empty database and upgrades an embedded one.
+    # `prepare` creates the schema in an empty database, and upgrades an embedded one.
     made_at_start = not state.version or (is_embedded(settings) and state.version < migrate.VERSION)
     if not made_at_start or not (is_embedded(settings) or migrate.is_bare(settings.database_url)):
         migrate.require_usable(state)
@@ -128,9 +128,10 @@ def prepare(settings: Settings, folder: DataFolder) -> None:
 
 
 def make_usable(settings: Settings, folder: DataFolder) -> None:
-    """Create or upgrade the schema of an embedded database, or create it in an empty one.
+    """Create or upgrade the schema of an embedded database.
 
-    Raises SchemaError if the schema of a database server does not fit this version.
+    On a database server, the schema is created if the database is empty, and is not upgraded.
+    Raises SchemaError if it does not fit this version.
     """
     if is_embedded(settings):
         warn_if_remote(settings)

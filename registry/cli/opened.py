@@ -26,7 +26,7 @@ def run_opened(
 ) -> T:
     """Run `work` on the open registry with its database, stores and keys.
 
-    With `create`, a registry is created if there is none. Otherwise ConfigError is raised.
+    If there is no registry, creates one with `create`, and raises ConfigError otherwise.
     """
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)

@@ -20,7 +20,7 @@ _EVERY = 0.2
 
 
 class ReaderGoneError(Exception):
-    """The reader of standard output has closed it.
+    """Standard output that its reader has closed.
 
     Not an OSError, because broken pipes and sockets of the registry itself must be reported.
     """

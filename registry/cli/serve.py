@@ -97,7 +97,7 @@ def _serve(
 
 
 class _OpenModeCheck:
-    """Warning, logged once the database answers, that there are users but nobody signs in."""
+    """Check that warns, one time, if the registry has users but `auth.mode` is `none`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

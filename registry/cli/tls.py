@@ -102,7 +102,7 @@ def _load(files: TlsFiles) -> ssl.SSLContext:
     try:
         for path in files.paths:
             path.read_bytes()  # errors of the ssl module do not name the file
-        # Without a password, OpenSSL would ask for the one of an encrypted key on the terminal.
+        # Without a password argument, OpenSSL would ask on the terminal for that of the key.
         context.load_cert_chain(files.certificate, files.key, password="")
         if files.client_ca:
             context.load_verify_locations(files.client_ca)

@@ -180,7 +180,7 @@ class Seaweed:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        """Return whether it accepts an object. The first object needs a volume, which is slow."""
+        """Return whether it stores an object. The volume for the first one is created late."""
         client = _client(self.endpoint)
         try:
             with contextlib.suppress(client.exceptions.BucketAlreadyExists):
