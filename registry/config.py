@@ -528,7 +528,7 @@ def read_passphrase(environ: Mapping[str, str] | None = None) -> str:
 
 
 def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> None:
-    """Raise ConfigError if the registry would listen on a public address without any user.
+    """Raise ConfigError if the registry would be open to other machines without any user.
 
     Nobody could sign in, or other machines could push without signing in. The check passes if
     `auth.mode = "none"` allows this, an external issuer is set, or `serve` adds an admin.
