@@ -1,4 +1,4 @@
-"""Settings from defaults, file, environment and options; what is refused, and how it is said."""
+"""Settings from defaults, file, environment and options, and the errors for invalid settings."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ def settings(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Load with `toml` as the settings file of the data folder."""
+    """Load the settings with `toml` as the settings file of the data folder."""
     if toml:
         (tmp_path / "moorage.toml").write_text(toml)
     return load(config=None, data=tmp_path, overrides=overrides or {}, environ=environ or {})
@@ -355,7 +355,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         assert key in refused.value.message
 
 
-# Values that are refused
+# Invalid values
 
 
 def test_a_number_without_a_unit_is_no_duration(tmp_path: Path) -> None:
@@ -557,7 +557,7 @@ def test_outside_issuers_that_are_half_set(
         settings(tmp_path, overrides=overrides)
 
 
-# Files that are refused
+# Invalid files
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])

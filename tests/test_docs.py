@@ -1,4 +1,4 @@
-"""Documentation is an output under test: no endpoint, command or claim of a file is missing."""
+"""The documentation covers each endpoint and command, and the files that it names exist."""
 
 import argparse
 import re
@@ -52,7 +52,7 @@ def test_files_named_in_the_docs_exist() -> None:
             page.read_text(),
         )
         for name in named:
-            if name != "registry/migrations":  # where the wheel has them
+            if name != "registry/migrations":  # The wheel installs the migrations in this path.
                 assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
@@ -62,7 +62,7 @@ def test_the_changelog_starts_with_this_version() -> None:
 
 
 def test_headings_have_a_blank_line_before_and_after() -> None:
-    """Renderers take a heading without one for the rest of the paragraph."""
+    """Some renderers treat a heading without blank lines as part of the paragraph."""
     for page in sorted(DOCS.rglob("*.md")):
         lines = re.sub(r"(?ms)^```.*?^```$", "", page.read_text()).split("\n")
         for number, line in enumerate(lines):

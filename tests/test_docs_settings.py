@@ -1,4 +1,4 @@
-"""docs/configuration.md has an entry for each setting, with its default, and for nothing else."""
+"""docs/configuration.md has one entry for each setting, with its default, and no other entries."""
 
 import re
 import tomllib

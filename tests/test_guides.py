@@ -1,4 +1,4 @@
-"""The settings and the script that the guides show do what the guides say."""
+"""The settings and the script in the guides do what the guides say."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def test_the_settings_shown_are_accepted(page: str, tmp_path: Path) -> None:
         load(config=None, data=tmp_path, overrides={}, environ={})
 
 
-# A key and its name, from Distribution's specification of tokens (docs/spec/auth/jwt.md).
+# A key and its ID from the token specification of Distribution (docs/spec/auth/jwt.md).
 X = "m7zUpx3b-zmVE5cymSs64POG9QcyEpJaYCD82-549_Q"
 Y = "dU3biz8sZ_8GPB-odm8Wxz3lNDr1xcAQQPQaOcr1fmc"
 KID = "PYYO:TEWU:V7JH:26JV:AQTZ:LJC3:SXVJ:XGHA:34F2:2LAQ:ZRMK:Z7Q6"

@@ -1,4 +1,4 @@
-"""Log lines in both formats, what cannot be forged, and the clock that other modules stamp with."""
+"""Log lines in both formats, protection from forged lines, and the clock of the timestamps."""
 
 import asyncio
 import json
@@ -227,7 +227,7 @@ def test_a_second_call_replaces_the_first(capsys: pytest.CaptureFixture[str]) ->
     assert len(objects(capsys)) == 1
 
 
-# Length: a client must not decide how fast the log grows
+# Length: a client must not control how fast the log grows.
 
 
 LONG = "x" * (1 << 20)
@@ -260,7 +260,7 @@ def test_tracebacks_are_cut(style: str, capsys: pytest.CaptureFixture[str]) -> N
             api.exception("failed")
     out = capsys.readouterr().err
     assert len(out) < 3 * logs.LONGEST_MESSAGE + 30 * logs.MOST_LINES
-    assert out.count("Traceback") == 2  # the beginning is kept
+    assert out.count("Traceback") == 2  # The beginning of the traceback is kept.
 
 
 # The clock

@@ -1,4 +1,4 @@
-"""Durations, sizes, endpoints and what is printed of a database URL."""
+"""Durations, sizes, endpoints, and the printed form of a database URL."""
 
 from ipaddress import ip_network
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""The wheel has all that is needed, and works from an empty directory."""
+"""The wheel is complete and works from an empty directory."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Names of rights, and what may be done with them."""
+"""Names of actions, and operations on sets of actions."""
 
 import pytest
 from hypothesis import given

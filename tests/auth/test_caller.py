@@ -1,4 +1,4 @@
-"""What a caller may do: her grants, within her token."""
+"""Permissions of a caller: its grants, limited by its token."""
 
 import pytest
 from hypothesis import given
@@ -25,7 +25,7 @@ some_actions = st.frozensets(st.sampled_from(CONTENT))
 def caller(
     rights: Rights, scopes: Scopes | None = None, *, removed_at: int = 0, since: int = 0
 ) -> Caller:
-    """Who has `rights` in one repository and none elsewhere."""
+    """Return a caller that has `rights` in one repository and none elsewhere."""
     removals = {APP: Removal(removed_at, 0)} if removed_at else {}
     rows = PolicyRows(9, [], [], [], [], [], [], removals)
     policy = Policy(rows, personal_namespaces=False)
@@ -126,7 +126,11 @@ def test_the_catalogue_shows_what_she_may_pull_with_her_token() -> None:
 
 
 def test_one_for_the_catalogue_shows_all_that_she_may_pull() -> None:
-    """Whatever else it names; of an outside issuer it is what the issuer names that counts."""
+    """A catalog scope shows every repository that the caller may pull.
+
+    The other scopes of the token do not limit the list. A token of an external issuer shows the
+    repositories that it names.
+    """
     rows = PolicyRows(9, [], [], [], [], [GrantRow(1, "anonymous", "team/*", "pull", 0)], [], {})
     policy = Policy(rows, personal_namespaces=False)
     bound = scopes(PULL, catalog=True)

@@ -1,4 +1,4 @@
-"""The tables of [[auth.oidc]], and which claims a rule takes for its robot."""
+"""The `[[auth.oidc]]` tables, and the claims that a rule accepts for its robot."""
 
 import contextlib
 import json

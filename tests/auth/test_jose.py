@@ -1,4 +1,4 @@
-"""Tokens and keys, with real keys; everything that forging.py makes is refused."""
+"""Tokens and keys with real keys, and refusal of every token that forging.py makes."""
 
 import base64
 import hashlib
@@ -82,7 +82,7 @@ SIGNERS = pytest.mark.parametrize("private", PRIVATE, ids=["EdDSA", "ES256"])
     ],
 )
 def test_accepts(private: PrivateKey, changes: Mapping[str, Any]) -> None:
-    # Times are of when the test runs, which may be long after it was collected.
+    # Compute the times when the test runs, which may be long after its collection.
     changes = {name: value() if callable(value) else value for name, value in changes.items()}
     expected = {**good_claims(ISSUER, AUDIENCE), **changes}
     assert verify(make(private, changes))["sub"] == expected["sub"]
@@ -113,7 +113,7 @@ def test_refuses_what_is_signed_and_wrong(private: PrivateKey) -> None:
     for name, token in missigned(ISSUER, AUDIENCE, key.kid, private):
         with pytest.raises(TokenInvalidError) as caught:
             pytest.fail(f"accepted {name}: {verify(token)}")
-        # The signature is right: it must be refused for what is wrong.
+        # The signature is valid, so the refusal must have another reason.
         assert "signature" not in caught.value.message, name
 
 
@@ -174,7 +174,7 @@ def test_leeway() -> None:
 
 
 class TestOutside:
-    """What an outside issuer may do and we do not."""
+    """Features that only tokens of an external issuer may use."""
 
     TYPES = frozenset({"", "jwt"})
 
@@ -394,7 +394,7 @@ def test_at_most_100_keys() -> None:
 
 @pytest.fixture(scope="module")
 def issuers() -> dict[str, VerificationKey]:
-    """Keys of a document, one of each kind, with names of their own."""
+    """Return the keys of a JWK set, one of each type, each with its own ID."""
     document = [
         {**ECAlgorithm.to_jwk(P256.public_key(), as_dict=True), "kid": "ec"},
         {**RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True), "kid": "rsa"},
@@ -404,7 +404,7 @@ def issuers() -> dict[str, VerificationKey]:
 
 
 class TestAliases:
-    """Names of keys as docker_auth, GitLab and Distribution make them, by OpenSSL and by hand."""
+    """Key IDs of docker_auth, GitLab and Distribution, computed by OpenSSL and by hand."""
 
     @pytest.mark.parametrize(("name", "private"), [("ec", P256), ("rsa", RSA), ("ed", ED25519)])
     def test_both_names_of_docker_auth(
@@ -431,7 +431,7 @@ class TestAliases:
     def test_the_name_that_docker_auth_gives_each_key_of_a_curve(
         self, issuers: dict[str, VerificationKey]
     ) -> None:
-        """The thumbprint of the generator of P-256."""
+        """docker_auth names each key of a curve by the thumbprint of the generator of P-256."""
         generator = {
             "crv": "P-256",
             "kty": "EC",

@@ -1,4 +1,4 @@
-"""The keys of a registry, whose processes all start at once."""
+"""The keys of a registry whose processes all start at once."""
 
 import asyncio
 import json
@@ -92,7 +92,7 @@ async def test_replicas_that_start_at_once_share_their_keys(replicas: list[Datab
     assert await states(replicas[0]) == [KeyState.ACTIVE]
     secret = new_secret()
     assert len({(await keyring.get_hasher()).hash(secret.value) for keyring in keyrings}) == 1
-    # Whoever came too late has kept no private half of a key that nobody knows.
+    # Processes that lost the race kept no private key without a public half.
     kid = await active(replicas[0])
     assert {row.name for row in await rows(replicas[0], tables.vault)} == {"secrets", kid}
     halves = [(await keyring.get_private(kid)).private_bytes_raw() for keyring in keyrings]
@@ -154,7 +154,7 @@ async def test_a_revoked_key_is_not_made_active_again(keyring: Keyring, database
 
 
 class Watching(DatabaseVault):
-    """Tells which public halves there were when a private one was kept."""
+    """Record the public keys that existed when a private key was stored."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, SECRET)

@@ -1,4 +1,4 @@
-"""How often somebody may be wrong, on both databases."""
+"""The limit of failed sign-ins, on both databases."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ ANN, BOB = "hash of ann", "hash of bob"
 
 @dataclass
 class Time:
-    """A clock that goes when it is told to."""
+    """A clock that only the test advances."""
 
     now: int
 
@@ -41,14 +41,14 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 @pytest.fixture
 async def database(database_url: str, time: Time, anyio_backend: str) -> AsyncIterator[Database]:
-    del anyio_backend, time  # the database asks the clock that it finds
+    del anyio_backend, time  # The database reads the clock that is patched when it opens.
     opened = Database(database_url)
     yield opened
     await opened.close()
 
 
 class Door:
-    """One worker's limiter."""
+    """The limiter of one worker."""
 
     def __init__(self, database: Database, most: int = MOST) -> None:
         self.database = database
@@ -58,7 +58,11 @@ class Door:
         return await self.database.read(lambda tx: self.limiter.check(tx, origin, account))
 
     async def fail(self, origin: Origin, account: str, known: str | None = None) -> None:
-        """A wrong password; TooManyRequestsError where it is not even looked at."""
+        """Try a wrong password.
+
+        Raises TooManyRequestsError if the limiter refuses the attempt before the password is
+        checked.
+        """
         with self.limiter.attempt(origin, account):
             await self.check(origin, account)
             await self.database.write(
@@ -66,7 +70,7 @@ class Door:
             )
 
     async def is_let_in(self, origin: Origin, account: str = ANN) -> bool:
-        """The right password."""
+        """Try the right password and return whether the attempt is allowed."""
         try:
             with self.limiter.attempt(origin, account):
                 await self.check(origin, account)
@@ -89,7 +93,7 @@ async def test_an_account_that_fails_too_often_waits_where_it_failed(
         time.pass_by(1)
     with pytest.raises(TooManyRequestsError) as caught:
         await door.fail(HOME, ANN)
-    # Until the oldest of them no longer counts.
+    # The caller must wait until the oldest failure no longer counts.
     assert caught.value.retry_after == WINDOW - MOST
     assert await door.is_let_in(CAFE)
     time.pass_by(WINDOW - MOST + 0.001)
@@ -97,7 +101,7 @@ async def test_an_account_that_fails_too_often_waits_where_it_failed(
 
 
 async def test_no_other_account_is_kept_out(door: Door) -> None:
-    """Whoever fails, as often as he likes, and at however many accounts."""
+    """Any number of failures for any number of accounts blocks no other account."""
     for account in (ANN, *(f"account {number}" for number in range(20))):
         for _ in range(MOST * 2):
             with contextlib.suppress(TooManyRequestsError):
@@ -197,7 +201,7 @@ async def test_all_workers_count_together(door: Door, database_url: str) -> None
 
 
 async def test_an_attacker_does_not_lock_her_out(door: Door) -> None:
-    """From as many addresses as he likes: from hers she signs in."""
+    """Failures from many other addresses do not block a user at the user's own address."""
     for number in range(MOST * 3):
         with contextlib.suppress(TooManyRequestsError):
             await door.fail(Origin(f"203.0.113.{number}"), ANN)
@@ -229,7 +233,7 @@ async def test_tries_at_once_are_no_more_than_one_after_the_other(door: Door) ->
         with door.limiter.attempt(CAFE, ANN):
             pass
         with door.limiter.attempt(HOME, BOB):
-            assert await door.check(HOME, BOB) == 0  # one after the other, without a pause
+            assert await door.check(HOME, BOB) == 0  # sequential, so no delay
     assert await door.is_let_in(HOME)
     assert door.limiter._trying == {}
 

@@ -1,4 +1,4 @@
-"""What the limits count."""
+"""The client addresses that rate limits count."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Outside issuers against a real one on loopback, which counts who asks it."""
+"""External issuers, tested with a real server on loopback that counts requests."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ def web() -> Web:
 
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Told:
-    """What the log says of failures."""
+    """Return a function that lists the logged failures."""
 
     def failures() -> list[logging.LogRecord]:
         return [r for r in caplog.records if r.name == module.__name__ and r.levelno > logging.INFO]
@@ -93,7 +93,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
 def publish(
     request: pytest.FixtureRequest, server: Upstream, web: Web, tmp_path: Path
 ) -> tuple[str, Callable[[Any], object], Source]:
-    """An issuer's name, how it changes its keys, and where they come from."""
+    """Return the name of an issuer, a function that replaces its keys, and its key source."""
     if request.param == "file":
         path = tmp_path / "keys.json"
         source = key_source(web, issuer=ISSUER, file=path)
@@ -132,7 +132,7 @@ async def test_keys_follow_the_issuer(
 
 @pytest.fixture
 def proved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tokens whose signatures were looked at."""
+    """Return the list of tokens whose signatures were verified."""
     seen: list[str] = []
 
     def watched(token: str, *given: Any, **more: Any) -> Any:
@@ -144,7 +144,7 @@ def proved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 class TestProvedBefore:
-    """A token that comes again is not proved again, and is good no longer for that."""
+    """A repeated token is not verified again, and its lifetime stays the same."""
 
     @pytest.fixture
     async def issuer(self) -> OutsideIssuer:
@@ -164,7 +164,7 @@ class TestProvedBefore:
                 assert issuer.made(token)
                 assert issuer.verify(token)["sub"] == "somebody"
         assert proved == tokens
-        await issuer._fetch()  # the same keys
+        await issuer._fetch()  # The document has the same keys.
         assert accepts(issuer, tokens[0])
         assert proved == tokens
 
@@ -224,7 +224,10 @@ async def test_no_token_causes_a_request(server: Upstream, web: Web) -> None:
 
 
 async def test_what_other_servers_do_otherwise(server: Upstream, web: Web) -> None:
-    """No type and a chain in the header, no `nbf` and no `sub`: GitLab's of nobody."""
+    """A token may lack `typ`, `nbf` and `sub`, and may have a certificate chain in its header.
+
+    GitLab issues such tokens for anonymous users.
+    """
     source = key_source(web, issuer=ISSUER, url=server.put("/keys", jwks(FIRST)))
     claims = good_claims(ISSUER, AUDIENCE)
     del claims["nbf"], claims["sub"]
@@ -260,7 +263,7 @@ async def test_failures_come_less_and_less_often(
     source = key_source(web, issuer=ISSUER, url=server.url("/none"))
     async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)):
         await asyncio.sleep(1)
-    # After 0.05, 0.15, 0.35, 0.75 s and not yet after 1.55.
+    # The retries are after 0.05, 0.15, 0.35 and 0.75 s. The next one would be after 1.55 s.
     assert 3 <= len(server.requests) <= 5
 
 
@@ -330,7 +333,7 @@ async def test_it_stops_while_it_waits_for_an_answer(server: Upstream, web: Web)
     server.replies["/keys"] = Reply(drip=5)
     source = key_source(web, issuer=ISSUER, url=server.url("/keys"))
     issuer = OutsideIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)
-    await issuer.stop()  # before it ever started
+    await issuer.stop()  # The issuer has not started yet.
     async with running(issuer):
         await eventually(lambda: bool(server.requests))
         begin = time.monotonic()
@@ -338,7 +341,7 @@ async def test_it_stops_while_it_waits_for_an_answer(server: Upstream, web: Web)
 
 
 class TestDiscovery:
-    """The configuration must be of the issuer that was asked."""
+    """The discovery document must name the issuer that was asked."""
 
     @pytest.mark.parametrize(
         "changes",
@@ -386,7 +389,7 @@ class TestDiscovery:
             assert not accepts(issuer, sign(FIRST, good_claims(name[:-1], AUDIENCE)))
 
 
-# As GitHub and GitLab document their ID tokens, without what no rule would ask for.
+# ID tokens as GitHub and GitLab document them, without claims that no rule would use.
 GITHUB = {
     "sub": "repo:org/app:ref:refs/heads/main",
     "repository": "org/app",

@@ -1,4 +1,4 @@
-"""Passwords: how they are hashed, how many at once, and how long it takes."""
+"""Password hashing: format, concurrency and duration."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from registry.errors import PasswordInvalidError, TooManyRequestsError
 pytestmark = pytest.mark.anyio
 
 RIGHT = "correct horse battery"
-LONG = "long" * 18  # the 72 bytes that bcrypt sees
+LONG = "long" * 18  # bcrypt reads only 72 bytes.
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ async def test_its_threads_let_others_go_first(passwords: Passwords) -> None:
 
 
 async def test_an_unknown_user_takes_as_long(passwords: Passwords) -> None:
-    """By processor time of the one thread that hashes: other programs do not count."""
+    """The test measures the CPU time of the one hashing thread, so other programs do not matter."""
 
     def measure(stored: str | None) -> float:
         began = time.thread_time()

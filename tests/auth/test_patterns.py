@@ -1,4 +1,4 @@
-"""Patterns of repositories against the same meaning, stated as regular expressions."""
+"""Repository patterns compared with equivalent regular expressions."""
 
 import itertools
 import random
@@ -13,7 +13,7 @@ from registry.errors import PatternInvalidError
 from registry.oci.names import RepositoryName, list_patterns
 
 PARTS = ["a", "b", "a-b", "a.b", "a_b"]
-# One part begins like another.
+# One part ("ab") begins like another ("a").
 NAMES = [
     "/".join(parts)
     for depth in (1, 2, 3, 4)

@@ -1,4 +1,4 @@
-"""The policy in force: made anew when it changed, and not by the event loop."""
+"""The current policy: rebuilt after a change, on a thread and not on the event loop."""
 
 import asyncio
 import threading
@@ -37,14 +37,14 @@ pytestmark = pytest.mark.anyio
 
 @dataclass(frozen=True)
 class Scene:
-    """Policies over a database, and the threads that have made one."""
+    """Cached policies over a database, and the IDs of the threads that built one."""
 
     database: Database
     policies: Policies
     makers: list[int]
 
     async def change(self) -> None:
-        """Change what no row says, as versions before this one do."""
+        """Raise the revision without recording a change, as older versions do."""
         head = tables.policy_head
         raised = sa.update(head).values(number=head.c.number + 1)
         await self.database.write(lambda tx: tx.execute(raised), actor="")
@@ -70,7 +70,7 @@ async def scene(
 
 
 async def test_it_is_made_on_a_thread(scene: Scene) -> None:
-    """Of tens of thousands of grants it takes a second, for which every pull would wait."""
+    """With tens of thousands of grants it takes a second, and every pull would wait for it."""
     await scene.policies.get()
     await scene.change()
     await scene.policies.get()
@@ -91,7 +91,7 @@ OPERATOR = Actor("operator")
 
 
 def look(policy: Policy) -> dict[str, object]:
-    """Everything that a policy holds."""
+    """Return everything that a policy holds."""
     values = dict(vars(policy))
     values["_groups"] = {user: sorted(names) for user, names in values["_groups"].items()}
     return values
@@ -100,7 +100,7 @@ def look(policy: Policy) -> dict[str, object]:
 async def test_what_changed_is_loaded_alone_and_is_as_if_all_were(
     scene: Scene, tmp_path: Path
 ) -> None:
-    """With 10,000 grants each change of one made every worker load them all."""
+    """Without incremental loading, each change made every worker load all 10,000 grants."""
     database, policies = scene.database, scene.policies
     keyring = Keyring(database, FileVault(tmp_path / "keys"))
     users, robots = Users(database, keyring, Passwords()), Robots(database, keyring)
@@ -152,7 +152,7 @@ async def test_what_changed_is_loaded_alone_and_is_as_if_all_were(
         rows = await database.read(policy_rows.load)
         assert look(now) == look(Policy(rows, personal_namespaces=False)), number
         assert now.number > before.number, number
-        assert look(before) == kept, number  # callers may still use it
+        assert look(before) == kept, number  # Callers may still use the previous policy.
 
 
 async def test_much_at_once_is_loaded_as_a_whole(scene: Scene) -> None:
@@ -167,7 +167,7 @@ async def test_much_at_once_is_loaded_as_a_whole(scene: Scene) -> None:
     assert len(scene.makers) == 2
     ann = Account("ann", False, (Subject.parse("ann"),), None, None)
     assert policy.rights(ann, RepositoryName("team/500")) == {Right.PULL}
-    # Of what was dropped nobody knows what it was.
+    # A trimmed change log does not say what changed.
     await scene.database.write(lambda tx: grants.put(tx, "ann", "other", "pull"), actor="")
     everything = sa.delete(tables.policy_changes)
     await scene.database.write(lambda tx: tx.execute(everything), actor="")

@@ -1,4 +1,4 @@
-"""Who may do what: the indexed answers against a search through all grants."""
+"""Permissions: the indexed answers compared with a search through all grants."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -84,7 +84,7 @@ def signed_in(policy: Policy, name: str) -> Account:
 
 
 class TestRights:
-    """What grants give."""
+    """Actions that grants allow."""
 
     def test_nobody_may_anything_by_default(self) -> None:
         policy = make()
@@ -137,7 +137,7 @@ class TestRights:
     def test_nobody_changes_anything_without_signing_in(
         self, pattern: str, actions: list[str]
     ) -> None:
-        """Not even where a row says so, however it came there."""
+        """A grant to everyone allows at most pull, even if its row in the database says more."""
         policy = make(grants=[grant("anonymous", pattern, *actions)])
         for who in (None, signed_in(policy, "ann"), account(policy, "robot:ci:gen-ci")):
             assert policy.rights(who, APP) <= PULL
@@ -166,7 +166,7 @@ class TestRights:
 
 
 class TestCredentials:
-    """Whose they are, and whether they are still good."""
+    """Owners of credentials, and whether credentials are still valid."""
 
     @pytest.mark.parametrize(
         "credential",
@@ -239,7 +239,7 @@ class TestCredentials:
 
 
 class TestBounds:
-    """Personal access tokens that may less than their owner."""
+    """Personal access tokens that are limited to part of their owner's permissions."""
 
     def bounded(self, scopes: str | None, *, admin: bool = False, **rows: Any) -> Policy:
         secrets = [secret("s", user="ann", scopes=scopes)]
@@ -283,8 +283,10 @@ class TestBounds:
     def test_they_shut_out_who_has_them_and_nobody_else(
         self, text: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """As newer code may write them, or a hand in the database: not less of a bound, but none
-        that can be trusted.
+        """Unreadable bounds refuse the credential and leave all others valid.
+
+        A newer version or a manual change of the database may have written the bounds. They cannot
+        be trusted, so the credential gets no access at all.
         """
         policy = make(
             secrets=[
@@ -305,7 +307,7 @@ class TestBounds:
         assert [("of ann:" in t, "robot ci:" in t) for t in told] == [(True, False), (False, True)]
 
     def test_a_robot_may_no_more_than_its_secret_says_either(self) -> None:
-        """None is made today; code to come that makes some must not find them unbounded here."""
+        """No version limits robot secrets yet, but this version must obey limits of a later one."""
         policy = make(
             secrets=[secret("s", robot="ci", scopes='[["team/*", ["pull"]]]')],
             grants=[grant("robot:ci", "**", "pull", "push")],
@@ -316,7 +318,7 @@ class TestBounds:
 
 
 class TestAdministers:
-    """Who may say who may do what."""
+    """Permission to administer access."""
 
     @pytest.mark.parametrize(
         ("pattern", "administers"),
@@ -352,7 +354,7 @@ class TestAdministers:
 
 
 class TestExplain:
-    """Sentences and grants."""
+    """The sentences and grants of an explanation."""
 
     def ask(self, policy: Policy, subject: str, *wanted: str) -> tuple[bool, str, list[int]]:
         decision = policy.explain(Subject.parse(subject), APP, parse_rights(wanted))
@@ -396,7 +398,7 @@ class TestExplain:
 
 @dataclass
 class World:
-    """A random policy, as plain facts."""
+    """A random policy as plain facts."""
 
     grants: dict[tuple[str, str], Rights] = field(default_factory=dict)
     memberships: set[tuple[str, str]] = field(default_factory=set)
@@ -421,13 +423,13 @@ class World:
         )
 
     def subjects_of(self, subject: str) -> set[str]:
-        """The subject and all that it is part of."""
+        """Return the subject and all subjects that include it."""
         groups = {f"group:{group}" for member, group in self.memberships if member == subject}
         everybody = {subject, "anonymous"}
         return everybody if subject == "anonymous" else everybody | groups | {"authenticated"}
 
     def rights(self, subject: str, name: str) -> Rights:
-        """All grants, one after the other."""
+        """Compute the permissions by checking every grant."""
         if subject in self.admins or (
             self.personal and subject in USERS and name.startswith(f"{subject}/")
         ):

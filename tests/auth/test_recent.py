@@ -1,4 +1,4 @@
-"""What was proved a moment ago, and what is kept of it."""
+"""The cache of recently verified credentials, and its limits."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ from registry.auth.recent import Recent, UnderWay, _hash
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that have passed."""
+    """Return a list whose only item sets how many seconds have passed."""
     passed = [0.0]
     begin = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: begin + passed[0])
@@ -58,7 +58,7 @@ def test_long_texts_have_a_room_in_common() -> None:
     recent.drop(f"{46:0100}")
     recent.put("short", 1)
     assert len(recent._values) == 10
-    recent.put("x" * 1001, 1)  # longer than all of the room: it is not kept
+    recent.put("x" * 1001, 1)  # The key is larger than the whole cache, so it is not kept.
     assert len(recent._values) == 0
     recent.put("y" * 1000, 1)
     assert recent.find("y" * 1000) == 1
@@ -102,7 +102,7 @@ def test_odd_texts() -> None:
 
 @pytest.mark.anyio
 async def test_others_wait_for_the_first_alone() -> None:
-    """However it ends; and then none of them waits for another."""
+    """Waiting callers proceed together when the first one ends, even if it fails."""
     signing_in = UnderWay()
     order: list[str] = []
 

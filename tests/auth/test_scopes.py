@@ -1,4 +1,4 @@
-"""Scopes as clients write them: all that is sense is read, and nothing else ends in an error."""
+"""Scopes as clients write them: valid scopes are parsed, and no other scope causes an error."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Secrets that the registry makes, and the hashes that it keeps of them."""
+"""Secrets that the registry generates, and the hashes that it stores."""
 
 import re
 import traceback

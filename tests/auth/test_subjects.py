@@ -1,4 +1,4 @@
-"""Names of accounts, and whom grants are for."""
+"""Account names, and the subjects of grants."""
 
 import itertools
 
@@ -23,7 +23,7 @@ ALPHABET = "abz019._-"
 
 
 def is_name(text: str) -> bool:
-    """The grammar a second time, without an expression."""
+    """Check the grammar without a regular expression."""
     marks = set("._-")
     if not 1 <= len(text) <= 64 or text in RESERVED or text[0] in marks or text[-1] in marks:
         return False

@@ -1,4 +1,4 @@
-"""Access tokens: made and read with the keys of a real keyring."""
+"""Access tokens, signed and read with the keys of a real keyring."""
 
 import json
 import time
@@ -41,7 +41,7 @@ EVERYTHING = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
 
 @dataclass
 class Issuer:
-    """A registry as far as tokens go."""
+    """The parts of a registry that issue tokens."""
 
     database: Database
     keyring: Keyring
@@ -150,7 +150,7 @@ async def test_signed_by_us_and_still_not_good(issuer: Issuer) -> None:
 
 
 async def test_a_token_is_for_one_registry(issuer: Issuer) -> None:
-    """Also where two share their keys."""
+    """A token is refused by another registry even if both share their keys."""
     others = [
         replace(RULES, service="another.example.org"),
         replace(RULES, issuer="another-issuer"),
@@ -209,7 +209,7 @@ def long_names(count: int) -> list[RepositoryName]:
 
 
 def varied_names(count: int) -> list[RepositoryName]:
-    """Names that cannot be compressed."""
+    """Return names that do not compress."""
     random = Random(11)
     return [
         RepositoryName("".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=255)))

@@ -1,4 +1,4 @@
-"""Where private keys lie: in files, and encrypted in either database."""
+"""Storage of private keys: in files, and encrypted in either database."""
 
 import asyncio
 import os
@@ -56,7 +56,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def make_at_once(place: str, secret: str) -> list[list[str]]:
-    """What each of several processes takes for the keys, which all make in the same order."""
+    """Return the keys that each of several processes gets if all create the same keys at once."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", MAKER, place, secret],
@@ -78,7 +78,7 @@ def make_at_once(place: str, secret: str) -> list[list[str]]:
 
 
 class Contract:
-    """What every vault keeps."""
+    """Behavior of every key store."""
 
     async def test_it_finds_what_it_keeps(self, vault: Vault) -> None:
         assert await vault.find("a") is None
@@ -121,7 +121,7 @@ class Contract:
 
 
 class TestFileVault(Contract):
-    """A folder of files that nobody else can read."""
+    """A folder of files that only the owner can read."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
@@ -164,7 +164,7 @@ class TestFileVault(Contract):
         self, vault: Vault, folder: Path
     ) -> None:
         await vault.add("a", VALUE)
-        # What the kubelet does at each mount for fsGroup: chown :GROUP, chmod ug+rw, g+s.
+        # The kubelet does the same at each mount with fsGroup: chown :GROUP, chmod ug+rw, g+s.
         for path in (folder, folder / "a"):
             os.chown(path, -1, os.getegid())
             path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
@@ -191,7 +191,7 @@ class TestFileVault(Contract):
 
 
 class TestDatabaseVault(Contract):
-    """Rows that say nothing without the secret of the settings."""
+    """Rows that are unreadable without the secret from the settings."""
 
     @pytest.fixture
     async def database(self, database_url: str, anyio_backend: str) -> AsyncIterator[Database]:
