@@ -1,4 +1,4 @@
-"""Registries that are backed up and restored, each in a place of its own."""
+"""Registries for backup and restore tests, each with its own data folder and stores."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ PASSPHRASE = "correct horse battery"  # noqa: S105 - of tests
 
 @dataclass
 class Place:
-    """Where a registry is, or shall be."""
+    """The location and settings of a registry, which may not exist yet."""
 
     data: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Place:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Api]:
-        """Its application in this process, without jobs."""
+        """Yield the application, run in this process without jobs."""
         self.data.mkdir(exist_ok=True)
         (self.data / "lock").touch()
         settings = self.load()
@@ -54,7 +54,7 @@ class Place:
             yield Api(http, opened, settings)
 
     async def require_closed(self) -> None:
-        """No server starts from what is there."""
+        """Check that no server starts from this registry."""
         with pytest.raises(SchemaError, match="Run moorage backup restore again"):
             async with started(self.load()):
                 pass
@@ -62,7 +62,7 @@ class Place:
     async def run(
         self, verb: str, target: Path, *options: str, expect: int = 0, passphrase: str = ""
     ) -> str:
-        """A command, as it is given to the shell; all that it writes."""
+        """Run a backup command as a shell does, and return its whole output."""
         variables = self.environment | {"MOORAGE_BACKUP_PASSPHRASE": passphrase}
         line = ["backup", verb, str(target), "--data", str(self.data), *options]
         written = io.StringIO()
@@ -75,14 +75,17 @@ class Place:
         return written.getvalue()
 
     async def ask(self, verb: str, target: Path, *options: str, **more: Any) -> Any:
-        """The same for machines: what the JSON says. Hints and complaints are not part of it."""
+        """Run a backup command with `--json` and return the decoded JSON.
+
+        The result leaves out hints and error messages.
+        """
         told = await self.run(verb, target, "--json", *options, **more)
         return json.JSONDecoder().raw_decode(told)[0]
 
 
 @pytest.fixture(autouse=True)
 def quiet_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands set up the logs of a process, which here is that of the tests."""
+    """Prevent commands from reconfiguring the logs of the test process."""
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
 
@@ -91,13 +94,13 @@ Make = Callable[..., Place]
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
-    """Places: `sqlite-local`, `postgres-s3` and what is between."""
+    """Yield a factory of registries, of kinds from `sqlite-local` to `postgres-s3`."""
     with contextlib.ExitStack() as stack:
 
         def one(
             name: str, kind: str = "sqlite-local", *, bare: bool = False, **settings: str
         ) -> Place:
-            """`bare`: the database has no schema yet."""
+            """Return a new registry. With `bare`, the database has no schema yet."""
             database, store = kind.split("-")
             found = {"auth.secret": SECRET, "storage.reserve": "0B"}
             if database == "postgres":

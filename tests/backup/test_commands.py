@@ -1,4 +1,4 @@
-"""The commands beside a real server that takes pushes and deletions, and killed in the middle."""
+"""Backup commands next to a busy server, and commands that are killed halfway."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ NAME = "team/app"
 
 
 def begin(place: Place, *arguments: str, patches: Path | None = None) -> "subprocess.Popen[str]":
-    """A command in a process of its own."""
+    """Start a backup command in its own process."""
     path = os.pathsep.join(str(p) for p in (patches, ROOT) if p is not None)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
     line = [sys.executable, "-m", "registry.cli.main", "backup", *arguments, "--json"]
-    # Whoever was started in the background ignores an interrupt, and hands that down.
+    # A process that was started in the background ignores SIGINT, and its children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
@@ -44,7 +44,7 @@ def begin(place: Place, *arguments: str, patches: Path | None = None) -> "subpro
 
 
 async def delete_until(url: str, stop: asyncio.Event) -> int:
-    """Push images and delete them again; how many."""
+    """Push and delete images until `stop` is set, and return how many."""
     count = 0
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         kit = Kit(http)
@@ -73,7 +73,7 @@ async def test_all_that_was_acknowledged_is_restored_elsewhere(
             asyncio.create_task(delete_until(url, stop)),
         ]
         async with httpx.AsyncClient(base_url=url, timeout=60) as http:
-            # More than a part of a bucket.
+            # The blob is larger than one part of an S3 multipart upload.
             await push_image(Kit(http), ledger, "team/large", "v1", 6 << 20)
         while len(ledger.pushes) < 6:
             await asyncio.sleep(0.05)
@@ -166,7 +166,7 @@ async def test_killed_and_run_again(make: Make, target: Path) -> None:
 
 
 async def test_stopped_by_hand_it_frees_what_it_held(make: Make, target: Path) -> None:
-    """Ctrl-C, in the middle of the rows."""
+    """Ctrl-C while the rows are copied releases the lease."""
     place = make("a")
     with serving(Server(place.data, 1, place.environment)) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:

@@ -1,4 +1,4 @@
-"""Making a backup: what is in it, what is copied, what it is kept from."""
+"""Creating a backup: its content, what is copied, and what makes it fail."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ async def push(api: Api, blobs: list[bytes] = BLOBS) -> None:
 
 
 async def create(api: Api, folder: Path) -> Progress:
-    """A backup of the registry in this process, so that what it does can be met half-way."""
+    """Back up the registry in this process, so that a test can intercept each step."""
     progress = Progress()
     async with open_target(folder, alone=True, create=True) as target:
         known = api.opened.registry.blobs
@@ -71,7 +71,7 @@ async def test_only_what_is_new_is_copied(make: Make, target: Path) -> None:
 
 
 async def collect(api: Api) -> None:
-    """What garbage collection does, here with all blobs at once: rows go, then the bytes."""
+    """Delete all blob rows and then the bytes, as garbage collection does."""
 
     def work(tx: Transaction) -> None:
         for store, key in tx.execute(sa.select(tables.blobs.c.store, tables.blobs.c.key)).all():
@@ -88,7 +88,7 @@ async def collect(api: Api) -> None:
 async def test_what_is_deleted_meanwhile_can_be_read_to_the_end(
     make: Make, target: Path, kind: str, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the lease the very same fails."""
+    """Blobs that are deleted during a backup stay readable, and without the lease they do not."""
     if not held:
         monkeypatch.setattr(leases, "is_backed_up", lambda _: sa.false())
     put, collected = Target.put, False
@@ -107,7 +107,7 @@ async def test_what_is_deleted_meanwhile_can_be_read_to_the_end(
         assert collected
         assert progress.copied == (len(BLOBS) if held else 1)
         assert len(progress.missing) == (0 if held else len(BLOBS) - 1)
-        # The lease has gone with the backup.
+        # The lease ended with the backup.
         assert await api.opened.registry.doomed.sweep() == (len(BLOBS) if held else 0)
 
 
@@ -115,7 +115,7 @@ async def test_what_is_deleted_meanwhile_can_be_read_to_the_end(
 async def test_one_whose_lease_ends_is_no_backup(
     make: Make, target: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody could know whether what it names has been removed."""
+    """Without its lease, a backup cannot know whether its blobs still exist."""
     put = Target.put
     async with make("a", kind).opened() as api:
         await push(api)
@@ -141,7 +141,7 @@ async def test_one_whose_lease_ends_is_no_backup(
             await create(api, target)
         assert [name.rpartition(".")[2] for name in list_names(target)] == ["partial"]
         monkeypatch.setattr(Target, "put", put_slowly)
-        await create(api, target)  # with signs of life in between
+        await create(api, target)  # The backup renews its lease in between.
     (name,) = list_names(target)
     assert not name.endswith(".partial")
 
@@ -211,7 +211,10 @@ async def test_what_the_registry_has_no_good_bytes_of_is_named(make: Make, targe
 async def test_rows_are_of_one_moment_and_nobody_waits_for_them(
     make: Make, target: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A push between two tables is as if it had not been."""
+    """The snapshot is consistent and blocks no push.
+
+    A push between the reading of two tables is not in the backup.
+    """
     from registry.metadata import copying  # noqa: PLC0415
 
     place, other = make("a", kind), make("b")

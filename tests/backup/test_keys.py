@@ -1,4 +1,4 @@
-"""Private keys are in a backup only where they are asked for, and only encrypted."""
+"""Private keys: in a backup only on request, and then only encrypted."""
 
 import base64
 from pathlib import Path
@@ -18,7 +18,7 @@ NAME = "team/app"
 
 
 class House:
-    """A registry with people, and what they sign in with."""
+    """A registry with users, robots and their credentials."""
 
     user: Login
     robot: Login
@@ -45,7 +45,7 @@ async def can_sign_in(http: httpx.AsyncClient, login: Login) -> bool:
 
 
 def find_secrets(target: Path, private: dict[str, bytes]) -> list[str]:
-    """The files in which any key can be seen, in any of the ways that keys are written."""
+    """Return the files that contain any of the private keys in any usual encoding."""
     forms = [
         form.strip(b"=")
         for key in private.values()
@@ -66,14 +66,14 @@ async def test_without_being_asked_for_none_are_there(make: Make, target: Path) 
         told = await place.run("create", target)
         assert "--with-keys" in told
     assert find_secrets(target, house.private) == []
-    assert find_secrets(place.data / "keys", house.private) != []  # as this test would find them
+    assert find_secrets(place.data / "keys", house.private) != []  # control
     told = await other.run("restore", target)
     assert "moorage robot rotate" in told
     async with other.opened() as api:
         assert await can_sign_in(api.http, house.user)
         assert not await can_sign_in(api.http, house.robot)
         assert not await can_sign_in(api.http, house.personal)
-        # New keys are made, and what they sign is good.
+        # The registry generates new keys, and tokens signed with them are valid.
         token = await get_token(api.http, house.user, f"repository:{NAME}:pull")
         answer = await api.http.get(f"/v2/{NAME}/tags/list", headers=bearer(token))
         assert answer.status_code == 404

@@ -1,4 +1,4 @@
-"""A backup becomes a registry, in an empty place, whole or not at all."""
+"""Restoring a backup into an empty location, completely or not at all."""
 
 import asyncio
 from collections.abc import AsyncIterable
@@ -28,7 +28,7 @@ BLOBS = [blob_bytes(f"blob {n}", 2000 + n) for n in range(6)]
 
 @pytest.fixture
 async def place(make: Make, target: Path) -> Place:
-    """A registry of which there is a backup."""
+    """Return a registry that has a backup."""
     place = make("a")
     async with place.opened() as api:
         for data in BLOBS:
@@ -85,7 +85,7 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
         told = await other.run("restore", target, "--parallel", "1", expect=1)
     assert "no room on the store's disk" in told
     await other.require_closed()
-    # Another backup is not what was begun here.
+    # An interrupted restore cannot continue from another backup.
     await place.run("create", target)
     told = await other.run("restore", target, "--snapshot", newest(target), expect=1)
     assert "was begun to be restored here" in told
@@ -163,7 +163,7 @@ async def test_one_of_an_older_version_is_brought_up_to_date(
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    """Let the snapshot say something else of itself."""
+    """Change fields of the snapshot's description."""
     path = folder / snapshot.NAME
     found = snapshot.decode(path.read_bytes(), folder.name)
     said = {name: getattr(found, name) for name in found.__struct_fields__}
@@ -174,7 +174,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 async def test_a_server_that_has_opened_the_place_is_not_deceived(
     place: Place, make: Make, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It would not see that the database it serves from is being filled."""
+    """A running server would not notice that its database is being filled, so restore refuses."""
     from registry.cli import db  # noqa: PLC0415
     from registry.folder import DataFolder  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What is damaged in a backup is found, all of it and nothing else; what is old is removed."""
+"""Verifying a backup finds exactly the damage, and pruning removes old snapshots."""
 
 import shutil
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def file_of(target: Path, data: bytes) -> Path:
 
 
 def flip(path: Path, at: int = 1000) -> None:
-    """Change one bit, which leaves length and time as they are to look at."""
+    """Flip one bit, which leaves the length as it is."""
     path.chmod(0o600)
     raw = bytearray(path.read_bytes())
     raw[at % len(raw)] ^= 1
@@ -32,7 +32,10 @@ def flip(path: Path, at: int = 1000) -> None:
 
 @pytest.fixture
 async def place(make: Make, target: Path) -> Place:
-    """A registry with three snapshots, the last of which lacks the first one's second blob."""
+    """Return a registry with three snapshots.
+
+    The last snapshot lacks the second blob of the first one.
+    """
     place = make("a")
     async with place.opened() as api:
         for data in BLOBS[:2]:
@@ -54,7 +57,7 @@ async def list_ids(place: Place, target: Path) -> list[str]:
 async def test_a_copy_without_empty_folders_is_as_good(
     place: Place, make: Make, target: Path
 ) -> None:
-    """Buckets have none, and many tools leave them out."""
+    """Buckets have no empty folders, and many tools leave them out."""
     for folder in sorted(target.rglob("*"), reverse=True):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
@@ -89,7 +92,7 @@ async def test_only_what_is_wrong_is_found(place: Place, target: Path) -> None:
     assert [(each["snapshot"], each["what"]) for each in alone["wrong"]] == [(first, flipped)]
     text = await place.run("verify", target, expect=1)
     assert f"{third}: {gone} is missing" in text
-    # What is missing or short is copied again by itself, and so is what is removed.
+    # The next backup copies missing and short blobs again. A damaged blob must be removed first.
     file_of(target, BLOBS[1]).unlink()
     assert (await place.ask("create", target))["copied"]["blobs"] == 3
     assert (await place.ask("verify", target))["wrong"] == []
@@ -119,7 +122,7 @@ async def test_a_snapshot_that_was_changed_is_found_and_not_used(
     other = make("b")
     words = await other.run("restore", target, "--snapshot", ids[1], expect=1)
     assert "snapshot" in words
-    # Nobody knows what it needs, so nothing is removed until it is the one that goes.
+    # Its blobs are unknown, so nothing is removed until this snapshot itself is to be removed.
     assert "nothing was removed" in await place.run("prune", target, "--keep", "2", expect=1)
     assert len(list(target.glob("blobs/*/*/*"))) == 4
     assert (await place.ask("prune", target, "--keep", "1"))["snapshots"] == ids[:2]
@@ -135,7 +138,7 @@ async def test_a_format_of_later_is_refused(place: Place, target: Path) -> None:
 
 async def test_old_snapshots_go_with_what_only_they_need(place: Place, target: Path) -> None:
     first, second, third = await list_ids(place, target)
-    # The blob that was deleted has a row still: nobody has collected it. Another one has none.
+    # The deleted blob still has a row, because it is not collected yet. Another file has no row.
     stray = file_of(target, b"stray")
     stray.parent.mkdir(exist_ok=True)
     stray.write_bytes(b"stray")
@@ -157,7 +160,7 @@ async def test_pruning_that_was_broken_off_goes_on(
     place: Place, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, third = await list_ids(place, target)
-    shutil.rmtree(target / "snapshots" / second)  # so that its blobs are needed by others alone
+    shutil.rmtree(target / "snapshots" / second)  # Now only the other snapshots need its blobs.
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(5, "Input/output error")
