@@ -1,4 +1,4 @@
-"""Which addresses may be called."""
+"""Addresses that the HTTP client may connect to."""
 
 from ipaddress import ip_address
 

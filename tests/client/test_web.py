@@ -1,4 +1,4 @@
-"""Documents of other servers, from a real one on loopback; and what must never be called."""
+"""Documents from a real server on loopback, and addresses that must never be contacted."""
 
 import asyncio
 import gzip
@@ -35,7 +35,10 @@ def web() -> Web:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """A name server: for each name its answers, one a question, the last one for ever."""
+    """Return the answers of a fake name server.
+
+    Each name has a list of answers. Each lookup takes the next one, and the last one repeats.
+    """
     known: dict[str, list[list[str]]] = {}
     ask = socket.getaddrinfo
 
@@ -141,7 +144,7 @@ async def test_a_name_without_an_address(web: Web) -> None:
 
 
 class TestTls:
-    """Certificates are always verified, against the name and not the address."""
+    """Certificates are always verified, against the host name and not the address."""
 
     async def test_an_authority_of_our_own(
         self, tmp_path: Path, names: dict[str, list[list[str]]]
@@ -194,7 +197,7 @@ class TestTls:
 
 
 class TestAddresses:
-    """A server is called at an address that was judged, or not at all."""
+    """The client connects only to an address that it has checked."""
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     @pytest.mark.parametrize(
@@ -225,7 +228,7 @@ class TestAddresses:
 
     @SEVERAL
     async def test_rebinding(self, web: Web, names: dict[str, list[list[str]]]) -> None:
-        """The second answer for the name leads elsewhere: nobody asks a second time."""
+        """A request looks a name up only once, so a second answer cannot redirect it."""
         with upstream() as judged, upstream("127.0.0.2", judged.port) as other:
             judged.put("/", "judged")
             other.put("/", "other")
@@ -233,7 +236,7 @@ class TestAddresses:
             url = judged.url("/", "rebinding.test")
             assert await web.get_json(url) == "judged"
             assert other.requests == []
-            # The name server does what it should: asked again it answers otherwise.
+            # Control: the next lookup returns the second address.
             assert await web.get_json(url) == "other"
 
     @SEVERAL

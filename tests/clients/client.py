@@ -1,4 +1,4 @@
-"""Command line clients, each with an environment of its own."""
+"""Command line clients, each with its own environment."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ class Client:
         return done.stdout.decode()
 
     def refused(self, *arguments: str) -> str:
-        """Return what a call that must fail says."""
+        """Return the error output of a call that must fail."""
         done = self._run(arguments, b"", {})
         assert done.returncode != 0, self._told(arguments, done)
         return done.stderr.decode()
@@ -59,7 +59,7 @@ def need_root(what: str) -> None:
 
 
 def unmount_below(folder: Path) -> None:
-    """Undo mounts that a client left, so that the folder can be deleted."""
+    """Unmount file systems that a client left, so that the folder can be deleted."""
     table = Path("/proc/self/mountinfo").read_text()
     points = [line.split()[4] for line in table.splitlines()]
     for point in sorted((p for p in points if Path(p).is_relative_to(folder)), reverse=True):

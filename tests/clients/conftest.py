@@ -1,4 +1,4 @@
-"""A real Moorage and the real clients that speak to it."""
+"""A real Moorage server and the real clients that talk to it."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Choose the registries of a test: a server alone, and for some tests two behind nginx."""
+    """Choose the registries of a test: one server, and for some tests two servers behind nginx."""
     if "registry" in metafunc.fixturenames:
         both = SOAK > 1 or metafunc.definition.get_closest_marker("replicas")
         kinds = [pytest.param(None, id="alone")] + [pytest.param("replicas")] * bool(both)
@@ -53,7 +53,7 @@ def registry(
     tmp_path_factory: pytest.TempPathFactory,
     pytestconfig: pytest.Config,
 ) -> Iterator[Server | Nginx]:
-    """A server alone, or nginx before two that share a database and a bucket."""
+    """Yield one server, or nginx in front of two servers that share a database and a bucket."""
     folder = tmp_path_factory.mktemp("registry")
     if getattr(request, "param", None) is None:
         with serving(Server(folder / "data")) as server:
@@ -72,7 +72,7 @@ def registry(
 
 @pytest.fixture
 def repository(registry: Server | Nginx) -> Iterator[Repository]:
-    """Name a repository that no other test pushes to."""
+    """Yield a repository that no other test pushes to."""
     with httpx.Client(base_url=registry.url, trust_env=False, timeout=30) as client:
         yield Repository(f"localhost:{registry.port}", f"team/app-{uuid.uuid4().hex[:12]}", client)
 
@@ -84,7 +84,7 @@ def busybox() -> Path:
 
 @pytest.fixture(scope="session")
 def home(registry: Server | Nginx) -> Iterator[Path]:
-    """A home without credentials, in which the registry is known to speak plain HTTP."""
+    """Yield a home folder without credentials, configured for plain HTTP to the registry."""
     with short_folder() as folder:
         settings = folder / ".config" / "containers"
         settings.mkdir(parents=True)
@@ -100,7 +100,7 @@ def home(registry: Server | Nginx) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def client_env(home: Path) -> dict[str, str]:
-    """All that a client sees of the environment."""
+    """Return the complete environment of a client."""
     return {
         "PATH": PATH,
         "LANG": "C.UTF-8",
@@ -142,13 +142,13 @@ def buildah(client_env: dict[str, str]) -> Iterator[Client]:
 
 @contextmanager
 def container_storage(env: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Give podman or buildah folders of their own, and what lets containers start anywhere."""
+    """Yield an environment with separate storage and portable settings for podman or buildah."""
     with short_folder() as folder:
         (folder / "storage.conf").write_text(
             f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
         )
         limits = [f'"{name}={limit}:{limit}"' for name, limit in sorted(own_limits().items())]
-        # Debian's crun knows no mix of control groups v1 and v2; runc does.
+        # Debian's crun does not support a mix of cgroups v1 and v2. runc does.
         runtime = 'runtime = "runc"\n' if shutil.which("runc", path=PATH) else ""
         (folder / "containers.conf").write_text(
             f"[containers]\ndefault_ulimits = [{', '.join(limits)}]\n"
@@ -163,7 +163,7 @@ def container_storage(env: dict[str, str]) -> Iterator[dict[str, str]]:
 
 
 def own_limits() -> dict[str, int]:
-    """Return limits that need no right to raise limits, as podman's own do."""
+    """Return limits that need no privilege to raise limits, as podman's defaults do."""
     hard = {
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
@@ -174,7 +174,7 @@ def own_limits() -> dict[str, int]:
 
 @contextmanager
 def short_folder() -> Iterator[Path]:
-    """Make a folder whose path leaves room for a socket's name; delete it with its mounts."""
+    """Yield a folder whose path is short enough for sockets, and delete it with its mounts."""
     folder = Path(tempfile.mkdtemp(prefix="moorage-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""A Docker engine of our own: its own folders, its own socket, no bridge and no firewall rules."""
+"""A separate Docker engine: its own folders and socket, no bridge and no firewall rules."""
 
 import os
 import subprocess
@@ -15,10 +15,13 @@ START, STOP = 60.0, 30.0  # seconds
 
 @contextmanager
 def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
-    """Start an engine below `folder`, whose path has to be short: sockets are made in it."""
+    """Start an engine below `folder`.
+
+    The path must be short, because the engine creates sockets in it.
+    """
     need_root("the Docker engine")
     daemon = find_program("dockerd", "docker.io")
-    # The client that came with the engine: a newer one may want plugins that are not there.
+    # Use the client of the same package, because a newer one may need plugins that are missing.
     beside = f"{Path(daemon).parent.parent / 'bin'}:{PATH}"
     address = f"unix://{folder / 'docker.sock'}"
     docker = Client(
@@ -35,7 +38,8 @@ def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
                 f"--data-root={folder / 'data'}",
                 f"--exec-root={folder / 'exec'}",
                 f"--pidfile={folder / 'pid'}",
-                # Should a containerd of the machine be in use, neither sees the other's things.
+                # If the machine's containerd is in use, separate namespaces keep both engines
+                # apart.
                 f"--containerd-namespace=moorage{os.getpid()}",
                 f"--containerd-plugins-namespace=moorage{os.getpid()}.plugins",
                 "--bridge=none",
@@ -61,7 +65,7 @@ def running_engine(folder: Path, env: dict[str, str]) -> Iterator[Client]:
 
 
 def _wait_for(address: Path, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for the socket: it is made once everything else is ready."""
+    """Wait for the socket, which the engine creates when everything else is ready."""
     deadline = time.monotonic() + START
     while not address.exists():
         if process.poll() is not None or time.monotonic() > deadline:

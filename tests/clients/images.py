@@ -1,4 +1,4 @@
-"""Images made by hand: nothing can be pulled where the tests run."""
+"""Images built by hand, because the tests cannot pull any."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ APPLETS = ("cat", "cp", "echo", "mkdir", "sh", "true")
 
 
 def tar_of(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
-    """Return a tar with executable files and symbolic links, the same bytes each time."""
+    """Return a reproducible tar of executable files and symbolic links."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():
@@ -31,7 +31,7 @@ def tar_of(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -
 
 
 def rootfs(busybox: Path, **files: bytes) -> bytes:
-    """Return the tar of a file system with a shell; `files` stand in its root."""
+    """Return the tar of a root file system with a shell and `files` in its root."""
     return tar_of(
         {"bin/busybox": busybox.read_bytes(), **files},
         {f"bin/{applet}": "busybox" for applet in APPLETS},
@@ -40,7 +40,7 @@ def rootfs(busybox: Path, **files: bytes) -> bytes:
 
 @dataclass
 class Layout:
-    """An OCI image layout: blobs by digest, named by an index."""
+    """An OCI image layout: blobs by digest, and an index that names them."""
 
     folder: Path
     index: list[dict[str, Any]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Layout:
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
     def image(self, architecture: str, layers: list[bytes]) -> dict[str, Any]:
-        """Add an image of these uncompressed layers, its manifest named by nothing yet."""
+        """Add an image of these uncompressed layers, whose manifest nothing references yet."""
         config = {
             "architecture": architecture,
             "os": "linux",
@@ -74,7 +74,7 @@ class Layout:
 
     def list_of(self, images: list[dict[str, Any]]) -> dict[str, Any]:
         document = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": images}
-        # The indent is what a registry that parses and writes documents anew would lose.
+        # A registry that parses and serializes documents again would lose the indentation.
         return self.blob(json.dumps(document, indent=3).encode(), f"{OCI}.index.v1+json")
 
     def name(self, descriptor: dict[str, Any], tag: str) -> None:
@@ -87,7 +87,7 @@ class Layout:
 
 
 def two_platforms(folder: Path, tag: str) -> Layout:
-    """Return a layout with a list of an amd64 and an arm64 image; they share one layer of two."""
+    """Return a layout with an index of an amd64 and an arm64 image that share one of two layers."""
     layout = Layout(folder)
     shared = tar_of({"shared": os.urandom(300_000)})
     images = [

@@ -1,4 +1,4 @@
-"""The server's side of a push: compares what a client says with what is there."""
+"""The server's view of a repository, to compare with what a client reports."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import httpx
 
 DOCKER = "application/vnd.docker.distribution.manifest"
 OCI = "application/vnd.oci.image"
-# By the names that podman, buildah and skopeo give the formats.
+# The keys are the format names of podman, buildah and skopeo.
 MANIFESTS = {"v2s2": f"{DOCKER}.v2+json", "oci": f"{OCI}.manifest.v1+json"}
 INDEXES = {"v2s2": f"{DOCKER}.list.v2+json", "oci": f"{OCI}.index.v1+json"}
 
@@ -36,7 +36,7 @@ class Manifest:
 
     @property
     def config(self) -> str:
-        """The config's digest, which is the image's ID too."""
+        """Digest of the config, which is also the image ID."""
         digest: str = self.document["config"]["digest"]
         return digest
 
@@ -47,7 +47,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of the running server, as its API shows it to the tests themselves."""
+    """A repository of the running server, read through its API."""
 
     host: str
     path: str
@@ -55,7 +55,7 @@ class Repository:
 
     @property
     def name(self) -> str:
-        """As a client is given it."""
+        """The full name that clients use."""
         return f"{self.host}/{self.path}"
 
     def below(self, name: str) -> "Repository":
@@ -65,7 +65,7 @@ class Repository:
         return self._pages(f"/v2/{self.path}/tags/list", "tags")
 
     def catalog(self) -> list[str]:
-        """List the repositories whose path begins like this one's."""
+        """List the repositories whose path starts with the path of this one."""
         found = self._pages("/v2/_catalog", "repositories")
         return [path for path in found if path.startswith(self.path)]
 

@@ -1,4 +1,4 @@
-"""Buildah: images made step by step, and lists for several platforms."""
+"""Buildah: images built step by step, and manifest lists for several platforms."""
 
 import os
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def forget_images(buildah: Client) -> None:
 
 @pytest.fixture
 def archive(busybox: Path, tmp_path: Path) -> Path:
-    """Return a file system with a shell, unlike that of any other test."""
+    """Return a root file system with a shell, different in each test."""
     path = tmp_path / "rootfs.tar"
     path.write_bytes(rootfs(busybox, salt=os.urandom(500_000)))
     return path

@@ -1,4 +1,4 @@
-"""The Docker engine: what someone types who has just started a registry."""
+"""The Docker engine with the commands of a new user."""
 
 import json
 import os
@@ -32,7 +32,7 @@ CLASSIC, BUILDKIT = "0", "1"
 
 @pytest.fixture(autouse=True)
 def empty_engine(docker: Client) -> Iterator[None]:
-    """Leave nothing from which the next test's layers could be taken."""
+    """Remove all images after each test, so that the next test finds no layers."""
     yield
     forget_images(docker)
 
@@ -78,7 +78,7 @@ def run(docker: Client, image: str) -> str:
 
 
 def fetched_layers(output: str, manifest: Manifest) -> list[str]:
-    """Return the layers that a pull really downloaded."""
+    """Return the layers that a pull downloaded."""
     return [
         layer
         for layer in manifest.layers
@@ -237,7 +237,7 @@ def test_list_of_two_platforms(docker: Client, repository: Repository, tmp_path:
 
 
 def test_pushes_while_the_collector_runs(docker: Client, busybox: Path, tmp_path: Path) -> None:
-    """Layers come back whose images were deleted, some collected by then and some not."""
+    """Layers of deleted images can be pushed again, whether or not they are already collected."""
     settings = {
         "MOORAGE_GC__GRACE": "5s",
         "MOORAGE_GC__INTERVAL": "200ms",
@@ -261,13 +261,13 @@ def test_pushes_while_the_collector_runs(docker: Client, busybox: Path, tmp_path
             time.sleep(1)
         docker("import", "-", image, stdin=rootfs(busybox, salt=contents[0]))
         digest = push(docker, image)
-        time.sleep(7)  # a grace, and a little
+        time.sleep(7)  # slightly longer than the grace period
         forget_images(docker)
         assert digest in docker("pull", image)
 
 
 def count_collected(http: httpx.Client) -> float:
-    """How many blobs the collector has collected."""
+    """Return how many blobs the garbage collection has deleted."""
     line = r'^moorage_gc_collected_total\{kind="blob"\} (\S+)'
     found = re.search(line, http.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0

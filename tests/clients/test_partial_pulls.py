@@ -1,4 +1,4 @@
-"""Podman fetches the missing chunks of a zstd:chunked layer, by many ranges in one request."""
+"""Partial pulls of zstd:chunked layers by podman, with many ranges in one request."""
 
 import os
 import re
@@ -23,7 +23,7 @@ CHANGED = (3, 17, 18, 36)
 
 @pytest.fixture
 def podman(client_env: dict[str, str]) -> Iterator[Client]:
-    """Podman on overlay: no other storage takes a layer in parts."""
+    """Yield podman with overlay storage, the only one that supports partial pulls."""
     need_root("podman")
     with container_storage(client_env) as env:
         settings = Path(env["CONTAINERS_STORAGE_CONF"])
@@ -35,7 +35,7 @@ def podman(client_env: dict[str, str]) -> Iterator[Client]:
 
 
 def read_sent(registry: Server) -> int:
-    """Bytes of response bodies up to now, this response included."""
+    """Return the number of response body bytes sent so far, including this response."""
     answer = httpx.get(f"{registry.url}/metrics", trust_env=False)
     match = re.search(r"^moorage_sent_bytes_total (\S+)$", answer.text, re.MULTILINE)
     assert match is not None

@@ -1,4 +1,4 @@
-"""Podman: OCI manifests by default, Docker's on request, layers packed with gzip or zstd."""
+"""Podman: OCI manifests by default, Docker's on request, layers compressed with gzip or zstd."""
 
 import os
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def forget_images(podman: Client) -> None:
 
 @pytest.fixture
 def base(podman: Client, busybox: Path, tmp_path: Path) -> str:
-    """Return the ID of an image with a shell, unlike that of any other test."""
+    """Return the ID of an image with a shell, different in each test."""
     archive = tmp_path / "base.tar"
     archive.write_bytes(rootfs(busybox, salt=os.urandom(500_000)))
     return podman("import", "--quiet", str(archive)).strip()
@@ -56,7 +56,7 @@ def push(podman: Client, folder: Path, image: str, *options: str) -> str:
 
 
 def listed_tags(podman: Client, repository: Repository) -> list[str]:
-    """Return the second column of a table: a format that is asked for is not heeded."""
+    """Return the second column of the table, because podman ignores a requested format here."""
     heading, *lines = podman("search", "--list-tags", repository.name).splitlines()
     assert heading.split() == ["NAME", "TAG"]
     return [line.split()[1] for line in lines]

@@ -1,4 +1,4 @@
-"""Clients that are sent to the bucket for the bytes of blobs."""
+"""Clients that are redirected to the bucket for blobs."""
 
 import json
 import re
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.clients
 
 @dataclass(frozen=True)
 class Place:
-    """A registry, and the way that clients take from there to the bucket."""
+    """A registry, and the proxy between the clients and the bucket."""
 
     server: Server
     store: Flaky
@@ -30,7 +30,10 @@ class Place:
         return f"localhost:{self.server.port}"
 
     def list_fetched(self) -> list[bytes]:
-        """The requests of clients at the store, all of them by signed URLs and nothing else."""
+        """Return the requests of clients to the store.
+
+        Checks that all of them use presigned URLs and none sends credentials.
+        """
         fetched = list(self.store.heads)
         assert all(b"X-Amz-Signature=" in head for head in fetched)
         assert not any(re.search(rb"(?i)\r\nauthorization:", head) for head in fetched)
@@ -110,7 +113,7 @@ def test_docker(docker: Client, busybox: Path, place: Place, tmp_path: Path) -> 
 
 @pytest.mark.xdist_group("skopeo")
 def test_curl(client_env: dict[str, str], place: Place) -> None:
-    """With a part asked for, and credentials that stay where they were meant for."""
+    """A range request works, and curl does not send the credentials to the bucket."""
     curl = Client(find_program("curl", "curl"), client_env)
     data = b"0123456789"
     digest = "sha256:84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"

@@ -1,4 +1,4 @@
-"""A team's registry: who has signed in may do what was granted, and nobody else."""
+"""A registry with accounts: signed-in callers may do what was granted, and nobody else."""
 
 import asyncio
 import subprocess
@@ -27,7 +27,7 @@ CLIENTS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in (
 
 @dataclass(frozen=True)
 class Team:
-    """A running registry and those who may do something there."""
+    """A running registry and its accounts."""
 
     host: str
     alice: Login
@@ -40,7 +40,10 @@ class Team:
 def team(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Team]:
-    """Alice and a robot push to `team`, anybody pulls from `public`, the maker makes new tags."""
+    """Yield a registry where Alice and a robot push to `team` and everyone pulls from `public`.
+
+    The maker creates new tags.
+    """
     data = tmp_path_factory.mktemp("team") / "data"
     if request.param == "sqlite":
         data.mkdir()
@@ -88,7 +91,7 @@ async def _populate(host: str, data: Path, environ: dict[str, str]) -> Team:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody at a machine with no credentials but her own."""
+    """A user of a client that holds only that user's credentials."""
 
     client: Client
     host: str
@@ -118,7 +121,7 @@ class Person:
 
 
 def alone(client: Client, folder: Path) -> Client:
-    """The client in a home where nobody has signed in."""
+    """Return the client with its own folder for credentials, where nobody has signed in."""
     folder.mkdir()
     files = {"DOCKER_CONFIG": folder / "docker", "REGISTRY_AUTH_FILE": folder / "auth.json"}
     (folder / "auth.json").write_text("{}")
@@ -135,13 +138,13 @@ def person(request: pytest.FixtureRequest, team: Team, tmp_path: Path) -> Person
 
 @pytest.fixture
 def image(person: Person, team: Team, busybox: Path, tmp_path: Path) -> Iterator[str]:
-    """An image named so that Alice may push it, which no other test has."""
+    """Yield the name of an image that Alice may push, different in each test."""
     archive = tmp_path / "rootfs.tar"
     archive.write_bytes(rootfs(busybox, salt=str(tmp_path).encode()))
     name = f"{team.host}/team/app-{abs(hash(str(tmp_path)))}:1"
     person.client("import", str(archive), name)
     yield name
-    # Nothing from which the next test's layers could be taken.
+    # The next test must find no layers here.
     everything = ("image", "prune", "--all", "--force")
     person.client(*everything)
 
@@ -152,7 +155,7 @@ def wrongly(who: Login) -> Login:
 
 @pytest.mark.parametrize("person", CLIENTS, indirect=True)
 def test_a_day_of_a_team(person: Person, image: str, team: Team) -> None:
-    """Right, wrong and missing rights, in the order in which people meet them."""
+    """Sign-in and pushes with valid, wrong and missing permissions, in the usual order."""
     person.may_not_push(image)
     refusal = person.client.refused(
         *("login", *person.plain, "--username", "alice", "--password", "wrong", team.host)
@@ -205,7 +208,7 @@ def test_who_may_only_make_tags_moves_none(
 ) -> None:
     person.login(team.maker)
     person.push(image)
-    person.push(image)  # again is no change
+    person.push(image)  # The second push changes nothing.
     other = tmp_path / "other.tar"
     other.write_bytes(rootfs(busybox, salt=b"other" + str(tmp_path).encode()))
     person.client("import", str(other), image)
@@ -295,7 +298,7 @@ def test_buildah_with_right_wrong_and_missing_rights(
 
 @pytest.mark.xdist_group("skopeo")
 def test_a_robot_in_a_script(team: Team, tmp_path: Path) -> None:
-    """What a script without any client does: a token by curl, then a manifest with it."""
+    """A script can get a token with curl and push a manifest with it, without any client."""
     script = tmp_path / "script.sh"
     script.write_text(
         "set -eu\n"

@@ -1,4 +1,4 @@
-"""Skopeo: images carried between registries and folders, digest for digest."""
+"""Skopeo: images copied between registries and folders with unchanged digests."""
 
 import gzip
 import json
@@ -112,7 +112,7 @@ def test_deleted_tag_is_gone_and_the_others_stay(
 
     skopeo("delete", f"docker://{repository.name}:gone")
 
-    # Deleting goes by digest, so the tags of one manifest go together.
+    # Skopeo deletes by digest, which removes all tags of the manifest.
     assert listed(skopeo, repository) == ["kept"]
     for reference in [":gone", ":gone-too", f"@{deleted}"]:
         assert "manifest unknown" in skopeo.refused(
