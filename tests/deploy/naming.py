@@ -1,4 +1,4 @@
-"""What the files of deploy/ name: settings, and the folders they stand in."""
+"""Names in the files of deploy/: settings and folders."""
 
 import re
 from pathlib import Path
@@ -12,11 +12,14 @@ _NAMED = re.compile(r"\bMOORAGE_[A-Z_]+\b")
 
 
 def list_unknown(text: str) -> set[str]:
-    """Variables that look like settings and are none."""
+    """Return the variables that look like settings but are not."""
     named = {name for name in _NAMED.findall(text) if "__" in name}
     return named - _VARIABLES
 
 
 def load_environment(environment: dict[str, str], data: Path) -> Settings:
-    """The settings that a process with that environment has; ConfigError."""
+    """Return the settings of a process with that environment.
+
+    Raises ConfigError if they are invalid.
+    """
     return load(config=None, data=data, overrides={}, environ=environment)

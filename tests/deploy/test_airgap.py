@@ -1,4 +1,4 @@
-"""deploy/airgap: what `make bundle` makes installs where there is no network, and only unharmed."""
+"""deploy/airgap: the bundle installs without a network, and only if it is undamaged."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("airgap")]
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The one file; without the image, which needs a base image."""
+    """Return the bundle, without the container image, which would need a base image."""
     out = tmp_path_factory.mktemp("out")
     told = subprocess.run(
         [BUILD, "--no-image", "--out", out],
@@ -48,7 +48,11 @@ def unpacked(archive: Path, tmp_path: Path) -> Path:
 def install(
     folder: Path, prefix: Path, python: str | Path = sys.executable
 ) -> subprocess.CompletedProcess[str]:
-    """As root there is no network at all, else none that pip is told of."""
+    """Run the installer without a network.
+
+    As root, the installer has no network at all. Otherwise, pip gets the address of an index that
+    does not exist.
+    """
     alone = ["unshare", "--net"] if os.geteuid() == 0 else []
     return subprocess.run(
         [*alone, folder / "install", "--prefix", prefix, "--python", python],
@@ -61,7 +65,7 @@ def install(
 
 
 def test_it_installs_without_a_network_and_serves(unpacked: Path, tmp_path: Path) -> None:
-    # A version before has left its environment there, and data lies beside it.
+    # An earlier version left its environment there, next to data.
     (tmp_path / "opt" / "bin").mkdir(parents=True)
     (tmp_path / "opt" / "pyvenv.cfg").touch()
     (tmp_path / "opt" / "data").touch()

@@ -1,4 +1,4 @@
-"""deploy/compose: the files are what Compose takes, and fit Moorage and each other."""
+"""deploy/compose: the files are valid for Compose and consistent with Moorage and each other."""
 
 import json
 import re
@@ -22,15 +22,15 @@ _WITH_DEFAULT = re.compile(r"\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")
 
 
 def read(shape: str) -> dict[str, Any]:
-    """The file as Compose sees it where no variables are set."""
+    """Return the file as Compose reads it when no variables are set."""
     text = (COMPOSE / shape / "compose.yaml").read_text()
     document: dict[str, Any] = yaml.safe_load(_WITH_DEFAULT.sub(r"\g<default>", text))
-    # Extensions are for anchors alone, which YAML itself has put in place.
+    # Extensions only hold anchors, which the YAML parser has already resolved.
     return {key: value for key, value in document.items() if not key.startswith("x-")}
 
 
 def list_own(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The services that run Moorage."""
+    """Return the services that run Moorage."""
     return {
         name: service
         for name, service in document["services"].items()
@@ -39,7 +39,7 @@ def list_own(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def list_servers(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Those of them that serve, as the image does by itself."""
+    """Return the Moorage services that run the image's default command, which is a server."""
     return {
         name: each for name, each in list_own(document).items() if each.get("entrypoint") is None
     }
@@ -74,7 +74,7 @@ def test_the_settings_are_accepted(shape: str, tmp_path: Path) -> None:
 
 
 def prepare(folder: Path) -> Path:
-    """What ./prepare makes."""
+    """Run ./prepare in a copy and return the folder with its output."""
     made = folder / "replicas"
     if not made.exists():
         made.mkdir()
@@ -118,7 +118,7 @@ def test_whatever_stays_up_is_watched_bounded_and_started_again(shape: str) -> N
     for name, each in staying.items():
         assert each["restart"] == "unless-stopped", name
         checked = each["healthcheck"].get("test", [""])[0] == "CMD"
-        # `docker compose up --wait` fails for a check that is switched off.
+        # `docker compose up --wait` fails if a health check is disabled.
         assert checked, name
         assert {"cpus", "memory"} <= each["deploy"]["resources"]["limits"].keys(), name
 
@@ -168,7 +168,7 @@ def test_nginx_knows_the_replicas_and_they_trust_it() -> None:
     [pool] = document["networks"]["moorage"]["ipam"]["config"]
     for address in (nginx, *addresses):
         assert ip_address(address) in ip_network(pool["subnet"])
-        # Else another container may have taken it.
+        # Otherwise another container may already have the address.
         assert ip_address(address) not in ip_network(pool["ip_range"])
 
 

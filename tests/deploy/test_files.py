@@ -1,4 +1,4 @@
-"""All of deploy/: what is named exists, and nothing secret is written down."""
+"""All of deploy/: every named file exists, and no file contains a secret."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def test_a_setting_that_is_none_is_found() -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_no_secret_is_written_down(name: str) -> None:
     if name.endswith("prepare"):
-        return  # which makes them
+        return  # The script generates the secrets.
     found = [match["value"] for match in SECRET.finditer((ROOT / name).read_text())]
     assert [v for v in found if not v.startswith("/run/secrets/")] == []
 
@@ -63,5 +63,5 @@ def test_files_with_programs_can_be_run() -> None:
 
 
 def test_nothing_secret_gets_into_the_image() -> None:
-    """`docker compose build` sends the whole checkout, in which secrets may have been made."""
+    """`docker compose build` sends the whole checkout, which may contain generated secrets."""
     assert "deploy" in (ROOT / ".dockerignore").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: each document is what Kubernetes takes, and all of them fit together."""
+"""deploy/kubernetes: each document is valid for Kubernetes, and all are consistent."""
 
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ def test_ports_and_names_lead_from_the_ingress_to_the_container() -> None:
 
 
 def is_led(path: str, rule: dict[str, str]) -> bool:
-    """Whether an ingress leads a request on, by the rules of its path types."""
+    """Return whether an ingress rule matches a path, by the rules of its path type."""
     below = path.startswith(f"{rule['path'].removesuffix('/')}/")
     return path == rule["path"] or (rule["pathType"] == "Prefix" and below)
 
@@ -170,7 +170,7 @@ def test_the_image_is_the_one_that_the_kustomization_replaces() -> None:
 
 
 def test_a_probe_asks_what_it_is_for() -> None:
-    """Restarting a replica because the database is down would only make it worse."""
+    """Restarting a replica because the database is down would make the outage worse."""
     [container] = server()["spec"]["template"]["spec"]["containers"]
     asked = {name: container[name]["httpGet"]["path"] for name in container if "Probe" in name}
     assert asked == {

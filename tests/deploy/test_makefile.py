@@ -1,4 +1,4 @@
-"""`make` on a machine whose Python is too old, or has changed since."""
+"""`make` with a Python that is too old or has changed since the last run."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(checkout: Path, python: Path | str) -> subprocess.CompletedProcess[str]:
-    """Make the environment, without what is installed in it."""
+    """Create the virtual environment without installing packages in it."""
     return subprocess.run(
         ["make", ".venv/pyvenv.cfg", f"PYTHON={python}"],
         cwd=checkout,
@@ -48,10 +48,10 @@ def test_an_environment_that_no_longer_works_is_made_again(checkout: Path) -> No
     assert not (environment / "left").exists()
     (environment / "kept").touch()
     assert make(checkout, sys.executable).returncode == 0
-    # A wrong Python harms nothing that works.
+    # A wrong Python leaves a working environment unchanged.
     assert make(checkout, write_python(checkout / "python3.9", (3, 9, 2))).returncode != 0
     assert (environment / "kept").exists()
-    # As after an upgrade of the system: its packages are those of another version.
+    # A system upgrade has the same effect: the packages belong to another Python version.
     shutil.rmtree(environment / "lib" / f"python{VERSION}" / "site-packages" / "pip")
     assert make(checkout, sys.executable).returncode == 0
     assert not (environment / "kept").exists()

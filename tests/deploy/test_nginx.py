@@ -1,4 +1,4 @@
-"""deploy/nginx: nginx itself takes the files, and what goes through is what was sent."""
+"""deploy/nginx: nginx accepts the files and passes requests and responses on unchanged."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def nginx(
     tmp_path_factory: pytest.TempPathFactory, authority: Path, server: Server
 ) -> Iterator[Nginx]:
-    """In front of the server and of a replica that is gone."""
+    """Yield nginx in front of the server and of a replica that is down."""
     tls = authority / "localhost.crt", authority / "localhost.key"
     replicas = [free_port(), server.port]
     with proxying(Nginx(tmp_path_factory.mktemp("nginx"), replicas, tls)) as nginx:
@@ -80,7 +80,7 @@ async def test_a_large_blob_goes_there_and_back(nginx: Nginx, context: ssl.SSLCo
 
 
 def test_a_body_reaches_the_server_while_it_is_sent(http: httpx.Client, nginx: Nginx) -> None:
-    """Chunked, of unknown length; held back by nginx, the offset would stay 0 until its end."""
+    """If nginx buffered the chunked body, the offset would stay 0 until the end of the body."""
     location = http.post("/v2/team/slow/blobs/uploads/").headers["location"]
     path = location.removeprefix(nginx.url)
     seen: list[int] = []
@@ -89,7 +89,7 @@ def test_a_body_reaches_the_server_while_it_is_sent(http: httpx.Client, nginx: N
         yield b"x" * LARGE
         deadline = time.monotonic() + 30
         while not seen and time.monotonic() < deadline:
-            # The session is in use, which is told by 409.
+            # Status 409 means that the upload session is in use.
             status = http_of_its_own.patch(path, content=b"y").status_code
             if status != 202:
                 seen.append(status)
@@ -140,7 +140,7 @@ def test_the_client_is_who_nginx_saw_and_the_url_is_nginxs(
 
 
 def wait_for_client(server: Server, user_agent: str) -> str:
-    """The address in the access log, which is written after the answer."""
+    """Return the client address from the access log, which is written after the response."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         lines = [json.loads(ln) for ln in server.log.read_text().splitlines() if ln[:1] == "{"]
@@ -167,7 +167,7 @@ def test_a_path_stays_as_the_client_wrote_it(http: httpx.Client, server: Server)
 
 @pytest.mark.parametrize("size", [0, 1 << 20, LARGE])
 def test_a_refusal_reaches_a_client_that_still_sends(http: httpx.Client, size: int) -> None:
-    """Moorage answers without reading the body, and nginx must not make 502 of that."""
+    """Moorage answers without reading the body, and nginx must not turn that into a 502."""
     answer = http.patch("/v2/team/app/blobs/uploads/00000000", content=bytes(size))
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
@@ -178,7 +178,7 @@ def test_metrics_are_not_for_everybody(http: httpx.Client, server: Server) -> No
 
 
 def test_a_replica_that_is_gone_is_not_noticed(http: httpx.Client, nginx: Nginx) -> None:
-    """Also by what may be sent only once: it was not sent to the one that is gone."""
+    """Non-idempotent requests succeed too, because the dead replica never received them."""
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", nginx.replicas[0])) != 0
     answers = [http.post("/v2/team/app/blobs/uploads/") for _ in range(8)]

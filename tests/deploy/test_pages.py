@@ -1,4 +1,4 @@
-"""The pages for operators: settings, commands, files and versions that they name are there."""
+"""The pages for operators: settings, commands, files and versions that they name exist."""
 
 import argparse
 import re
@@ -19,7 +19,7 @@ def read(page: str) -> str:
 
 
 def is_command(words: list[str]) -> bool:
-    """Whether `moorage WORD WORD …` begins with a command."""
+    """Return whether `moorage WORD WORD …` begins with a command."""
     parser = build_parser()
     for word in words:
         groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
@@ -63,7 +63,7 @@ def test_the_readme_leads_to_every_page() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_are_whole(page: str) -> None:
-    """A bar too many in a cell breaks its row."""
+    """An extra bar in a cell breaks the row."""
     width = 0
     for line in read(page).splitlines():
         if not line.startswith("|"):

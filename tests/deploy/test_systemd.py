@@ -1,4 +1,4 @@
-"""deploy/systemd: systemd itself judges the unit, and it fits Moorage."""
+"""deploy/systemd: the unit is valid for systemd and fits Moorage."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ def values_of(key: str) -> list[str]:
 
 
 def verify(analyze: str, text: str, folder: Path) -> str:
-    """What systemd says of a unit with that text, whose program is there."""
+    """Return the complaints of systemd about a unit with that text, with the program replaced."""
     unit = folder / "moorage.service"
     unit.write_text(text.replace(INSTALLED, "/bin/true"))
     judged = run(analyze, "verify", "--man=no", str(unit))
@@ -77,7 +77,7 @@ def test_the_credential_that_is_loaded_is_the_one_that_is_read() -> None:
 
 
 def test_threads_may_lower_their_priority() -> None:
-    """`registry.auth.passwords` does; where the call is forbidden, the worker dies."""
+    """`registry.auth.passwords` lowers it, and the worker dies if the call is forbidden."""
     filters = values_of("SystemCallFilter")
     assert filters
     assert not any("~" in each and "@resources" in each for each in filters)
