@@ -1,4 +1,4 @@
-"""The registry of the garbage collection's tests, where time passes as a test wants it."""
+"""The registry of the garbage collection tests, where the test controls the time."""
 
 from collections.abc import Awaitable, Callable
 
@@ -21,7 +21,7 @@ Seal = Callable[[Yard, str, str], Awaitable[None]]
 
 @pytest.fixture
 def seal() -> Seal:
-    """Make tags immutable."""
+    """Return a function that makes tags immutable."""
 
     async def seal(yard: Yard, pattern: str, tags: str) -> None:
         parsed = RepositoryPattern.parse(pattern), TagPattern.parse(tags)
@@ -31,7 +31,7 @@ def seal() -> Seal:
 
 
 async def pull(yard: Yard, name: str, reference: object) -> str:
-    """Pull an image, or all of an index, with all of its bytes; its digest."""
+    """Pull an image or a whole index with all its blobs, and return its digest."""
     answer = await yard.http.get(f"/v2/{name}/manifests/{reference}")
     assert answer.status_code == 200, answer.text
     manifest = answer.json()
@@ -48,6 +48,6 @@ async def delete(yard: Yard, name: str, reference: object, **headers: str) -> ht
 
 
 async def list_audited(yard: Yard, *kinds: str) -> list[tuple[str, str]]:
-    """Event and target of the events of those kinds."""
+    """Return the event and the target of each audit event of those kinds."""
     rows = await yard.opened.access.audit.list_page(1000)
     return [(row.kind, row.target) for row in rows if row.kind.startswith(kinds)]

@@ -1,4 +1,4 @@
-"""Holds and immutable tags through the admin API, by those who administer a part."""
+"""Holds and immutable tags in the admin API, for administrators of a pattern."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,7 +27,7 @@ async def closed(open_yard: Opening) -> AsyncIterator[Yard]:
 
 
 async def sign_up(yard: Yard) -> tuple[Login, Login]:
-    """An admin, and somebody who administers team/**; the manifest is in each repository."""
+    """Create an admin and an administrator of team/**, and push the manifest to each repository."""
     accounts = Accounts.of(yard.opened)
     root, carol = await accounts.user("root", admin=True), await accounts.user("carol")
     await accounts.grant("carol", "team/**", "admin")

@@ -20,9 +20,9 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A registry with an image under `app:v1`, and another under `app:v2`."""
+    """Return the data folder of a registry with one image as `app:v1` and another as `app:v2`."""
     folder = tmp_path / "data"
-    # Commands run in this process, whose logging is pytest's.
+    # Commands run in this process, where pytest configures logging.
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
     assert main(["db", "upgrade", "--data", str(folder)]) == 0
     settings = load(config=None, data=folder, overrides={"jobs.in_serve": "false"}, environ={})
@@ -38,7 +38,10 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(data: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; what it prints, read where that is JSON, or with `expect=1` its complaint."""
+    """Return a function that runs a command and returns its output.
+
+    The function decodes the output of `--json`. With `expect=1` it returns the error message.
+    """
 
     def run(*words: str, expect: int = 0) -> Any:
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Holds keep manifests, and all below them, whoever wants them to go."""
+"""Holds keep manifests and everything that they reference, whatever tries to delete them."""
 
 import asyncio
 
@@ -43,7 +43,7 @@ async def test_nobody_deletes_what_is_held(sweeping: Yard) -> None:
     assert (await sweeping.http.delete(layer)).status_code == 405
     with pytest.raises(ProtectedError, match="evidence"):
         await sweeping.opened.registry.repositories.delete(NAME, PRINCIPAL, OPERATOR)
-    # Its tags move and go.
+    # The tags of a held manifest can still move and be deleted.
     await sweeping.push_image("app", "latest", "other")
     assert (await delete(sweeping, "app", "latest")).status_code == 202
     await sweeping.exhaust()
@@ -51,7 +51,7 @@ async def test_nobody_deletes_what_is_held(sweeping: Yard) -> None:
     found = await sweeping.opened.registry.why.explain(child)
     steps = [[(step.kind, step.name) for step in path] for path in found.paths]
     assert steps == [[("hold", "evidence"), ("index", str(digest))]]
-    # Until the hold is removed, and a grace longer.
+    # The hold protects the manifest until it is removed, and then for one grace period.
     await sweeping.opened.registry.holds.remove(made.id, OPERATOR)
     await sweeping.age(GRACE - 60)
     await sweeping.collect()
@@ -85,7 +85,7 @@ async def test_one_that_expires_goes_by_itself(sweeping: Yard) -> None:
     await sweeping.collect()
     assert (await delete(sweeping, "app", digest)).status_code == 403
     await sweeping.age(20)
-    # It is good for nothing, whether or not it has been removed yet.
+    # An expired hold has no effect, even before it is removed.
     assert (await delete(sweeping, "app", digest)).status_code == 202
     await sweeping.collect()
     assert await sweeping.list_rows(tables.holds) == []
@@ -95,7 +95,7 @@ async def test_one_that_expires_goes_by_itself(sweeping: Yard) -> None:
 
 
 async def test_the_index_of_a_fallback_tag_holds_its_children_when_it_is_held(yard: Yard) -> None:
-    """Others let go of them."""
+    """The index of a fallback tag does not retain its children unless it is held."""
     subject = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(b"subject")), "size": 7}
     child, raw = await yard.push_image("app", "", subject=subject)
     for held in (False, True):
@@ -118,7 +118,7 @@ async def test_what_is_not_there_cannot_be_held(yard: Yard) -> None:
 
 
 async def test_a_hold_and_a_deletion_at_once(yard: Yard) -> None:
-    """One of the two comes too late, and is told so."""
+    """If a hold and a deletion race, exactly one of them fails."""
     for number in range(12):
         digest, _ = await yard.push_image("app", "", str(number))
         deleting = asyncio.create_task(delete(yard, "app", digest))
@@ -135,7 +135,7 @@ async def test_a_hold_and_a_deletion_at_once(yard: Yard) -> None:
 
 
 async def test_the_database_refuses_what_asks_nobody(yard: Yard) -> None:
-    """As code of before does, which may serve beside this for a while."""
+    """An older version that runs at the same time does not check holds, so the database must."""
     digest, _ = await yard.push_image("app", "")
     await hold(yard, digest)
     [row] = await yard.list_rows(tables.manifests)

@@ -1,4 +1,4 @@
-"""Immutable tags: neither moved nor deleted, by whatever way, unless somebody overrides that."""
+"""Immutable tags cannot be moved or deleted in any way without an override."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ OVERRIDE = {"Moorage-Override": "immutable"}
 
 
 def index(seed: object) -> bytes:
-    """A manifest that needs nothing."""
+    """Return a manifest that references nothing."""
     return index_manifest([], annotations={"seed": str(seed)})
 
 
@@ -58,12 +58,12 @@ async def test_such_a_tag_stays(yard: Yard, seal: Seal) -> None:
     for reference in ("v1", Digest.of(index("one"))):
         answer = await delete(yard, "app", reference)
         assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
-    # All of the tags or none.
+    # A push of several tags sets all of them or none.
     new = Digest.of(index("two"))
     assert await put(yard, f"{new}?tag=latest&tag=v1&tag=v2", "two") == 403
     assert await read(yard) == before
     assert not await yard.has_manifest("app", new)
-    # What is no change, what is new, and what matches no rule.
+    # Allowed: the same digest again, a new tag, and a tag that matches no rule.
     assert await put(yard, "v1", "one") == 201
     assert await put(yard, "v2", "two") == 201
     assert await put(yard, "latest", "two") == 201
@@ -149,7 +149,7 @@ async def test_of_many_at_once_one_makes_it(yard: Yard, seal: Seal) -> None:
 
 
 async def test_once_a_rule_is_made_nothing_moves(yard: Yard, seal: Seal) -> None:
-    """A push that has looked at the rules already must not come through after it."""
+    """A push that has already read the rules must not commit after a new rule."""
     for name in ("a", "b", "c"):
         moving = [asyncio.create_task(put(yard, name, number)) for number in range(12)]
         await asyncio.wait(moving, return_when=asyncio.FIRST_COMPLETED)
@@ -160,7 +160,7 @@ async def test_once_a_rule_is_made_nothing_moves(yard: Yard, seal: Seal) -> None
 
 
 async def test_the_rules_stay_apart_from_repositories(yard: Yard, seal: Seal) -> None:
-    """One made before its repository is, is good for it."""
+    """A rule that is older than its repository applies to it."""
     await seal(yard, "later", "v*")
     for seed, status in (("one", 201), ("two", 403)):
         answer = await yard.put_manifest("later", "v1", index(seed))

@@ -1,4 +1,4 @@
-"""Every moment within the grace can be had again, whatever happened; and none after it."""
+"""Every state within the grace period can be restored after any changes, and no older state."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -24,7 +24,7 @@ STEPS = 24
 
 @dataclass
 class Life:
-    """What happens to a repository, by chance."""
+    """Random changes to a repository."""
 
     yard: Yard
     chance: random.Random

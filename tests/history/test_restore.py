@@ -1,4 +1,4 @@
-"""Tags go back to what they were, with all that was deleted below them, for as long as a grace."""
+"""Restoring a tag, with everything below it that was deleted, within the grace period."""
 
 import pytest
 import sqlalchemy as sa
@@ -37,12 +37,12 @@ async def test_a_moved_tag_goes_back_and_forth(yard: Yard) -> None:
     one, _ = await yard.push_image("app", "latest", "one")
     between = clock.now()
     two, raw = await yard.push_image("app", "latest", "two")
-    await yard.put_manifest("app", "latest", raw)  # again, which is no move
+    await yard.put_manifest("app", "latest", raw)  # The same digest again is not a move.
     assert await restore(yard) == Restored(one, 0)
     assert await pull(yard, "app", "latest") == str(one)
     assert await restore(yard) == Restored(two, 0)
     assert await restore(yard, at=between) == Restored(one, 0)
-    assert await restore(yard, at=between) == Restored(one, 0)  # where it is already
+    assert await restore(yard, at=between) == Restored(one, 0)  # The tag is already there.
     moments = await yard.opened.registry.history.list_of_tag(NAME, LATEST, 100)
     assert [moment.change.digest for moment in moments] == [one, two, one, two, two, one]
     assert {moment.state for moment in moments} == {ManifestState.HERE}
@@ -56,7 +56,7 @@ async def test_a_deleted_tag_comes_back(yard: Yard) -> None:
 
 
 async def test_a_deleted_index_comes_back_with_its_children_and_blobs(yard: Yard) -> None:
-    """Also those that others saw to it that they went."""
+    """Children and blobs that were deleted on their own come back too."""
     children = [await yard.push_image("app", "", seed) for seed in ("one", "two")]
     index = index_manifest([raw for _, raw in children])
     await yard.put_manifest("app", "latest", index)
@@ -72,7 +72,7 @@ async def test_a_deleted_index_comes_back_with_its_children_and_blobs(yard: Yard
     await yard.collect()
     assert await restore(yard) == Restored(Digest.of(index), 3)
     assert await pull(yard, "app", "latest") == str(Digest.of(index))
-    await yard.exhaust()  # what was put back is held as what was pushed
+    await yard.exhaust()  # The restored manifests are retained like pushed ones.
     assert await pull(yard, "app", "latest") == str(Digest.of(index))
 
 
@@ -120,7 +120,7 @@ async def test_what_no_quota_has_room_for_does_not_come_back(yard: Yard) -> None
     assert await restore(yard) == Restored(digest, 1)
     [full] = await quotas.list_page(9)
     assert full.standing.used == used
-    # A tag that moves to what is there takes nothing of it.
+    # A tag that moves to an existing manifest uses none of the quota.
     await delete(yard, "app", "latest")
     await quotas.set("*", 1, OPERATOR)
     assert await restore(yard) == Restored(digest, 0)
@@ -174,7 +174,7 @@ async def test_bytes_that_are_not_what_they_were_do_not_come_back(yard: Yard) ->
 
 
 async def test_what_a_manifest_only_named_does_not_come_with_it(yard: Yard) -> None:
-    """Else anybody could name a blob of others, and have it when a tag is restored."""
+    """Otherwise a manifest could name a blob of another repository and get it by a restore."""
     secret = await yard.push_blob("other", b"of somebody else")
     await yard.push_blob("app", b"{}")
     foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar"
