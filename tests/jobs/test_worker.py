@@ -1,4 +1,4 @@
-"""`moorage worker` in processes of its own: one of them runs a job at a time, whoever dies."""
+"""`moorage worker` in several processes: one at a time runs a job, even if processes die."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ app.list_jobs = lambda *rest, **more: [*real(*rest, **more), runner.Job("noted",
 
 @dataclass
 class Notes:
-    """What the job noted."""
+    """The log that the job writes."""
 
     path: Path
 
@@ -68,7 +68,7 @@ class Notes:
             time.sleep(0.02)
 
     def require_one_at_a_time(self) -> None:
-        """Nobody begins before the one before has ended, or is dead."""
+        """Check that no process begins before the previous one has ended or died."""
         running: int | None = None
         for word, pid, _ in self.read():
             if word == "begin":
@@ -136,7 +136,7 @@ def test_one_runs_a_job_at_a_time_and_another_follows(
                 os.kill(first, signal.SIGCONT)
             elif end == signal.SIGKILL:
                 pids[first].wait()
-                assert at - ended > 1  # not before the lease was over
+                assert at - ended > 1  # The next process waited for the end of the lease.
                 notes.require_one_at_a_time()
 
 
@@ -157,7 +157,7 @@ def test_a_long_piece_keeps_its_lease(
 def test_work_is_cut_off_when_its_lease_cannot_be_kept(
     postgres: Cluster, tmp_path: Path, notes: Notes, environment: dict[str, str]
 ) -> None:
-    """Cut off from the database, it may not run on beside whoever follows."""
+    """A worker without a database connection must stop before the next worker starts."""
     with (
         postgres.database() as url,
         tcp_proxy(("127.0.0.1", postgres.port)) as proxy,

@@ -1,4 +1,4 @@
-"""Whether a worker is healthy, as health checks of containers ask."""
+"""Health of a worker, as container health checks query it."""
 
 import json
 import time

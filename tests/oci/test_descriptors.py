@@ -1,4 +1,4 @@
-"""Descriptors: what is required, what is left alone, and the way back to JSON."""
+"""Descriptors: required fields, fields that are not validated, and conversion back to JSON."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Strict JSON: whatever two readers could understand differently is refused."""
+"""Strict JSON: documents that two parsers could read differently are refused."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_brackets_in_strings_are_not_counted() -> None:
 @pytest.mark.parametrize("unit", ["[{", '"[', '"\\[', '\\"[', '"\\', '""', "\\["])
 @pytest.mark.parametrize("start", ["", '{"a":"', '"'])
 def test_no_text_takes_long_to_count(start: str, unit: str) -> None:
-    """A search that goes back at each quote would take an hour."""
+    """A regular expression that backtracks at each quote would take an hour."""
     raw = (start + unit * (1_000_000 // len(unit))).encode() + b"{" * 300
     with pytest.raises(ManifestInvalidError):
         read_document(raw)

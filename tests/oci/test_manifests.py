@@ -1,4 +1,4 @@
-"""The content rules of the HTTP contract, one test a line."""
+"""The manifest rules of the HTTP contract, one test for each line."""
 
 import json
 
@@ -40,7 +40,7 @@ def parse(fields: object, content_type: str | None = None) -> Manifest:
     return parse_manifest(json.dumps(fields).encode(), content_type)
 
 
-# What is read
+# Parsed fields
 
 
 def test_an_image() -> None:
@@ -94,7 +94,7 @@ def test_the_representation_leaves_the_bytes_out() -> None:
     assert "schemaVersion" not in repr(parse(IMAGE))
 
 
-# The type
+# The media type
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -170,7 +170,7 @@ def test_refuses_an_unknown_own_type(content_type: str | None) -> None:
         parse({**IMAGE, "mediaType": 2}, content_type)
 
 
-# The shape
+# The schema
 
 
 @pytest.mark.parametrize("version", [None, 0, 3, "2", 2.0, True, [2]])
@@ -268,7 +268,7 @@ def test_refuses_and_names_the_place(fields: Fields, place: str) -> None:
         parse(fields)
 
 
-# What is left alone
+# Content that is not validated
 
 
 def test_accepts_what_is_not_judged() -> None:

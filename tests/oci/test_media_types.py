@@ -1,4 +1,4 @@
-"""The types told apart, and the bare type of a header."""
+"""Classification of media types, and the bare type of a header."""
 
 import pytest
 

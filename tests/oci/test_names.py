@@ -1,4 +1,4 @@
-"""Repository names against the grammar, stated a second time without regular expressions."""
+"""Repository names compared with the grammar, implemented without regular expressions."""
 
 import re
 
@@ -59,7 +59,7 @@ def test_accepts(text: str) -> None:
         "a%2fb",
         "é",
         "\u0661",  # ARABIC-INDIC DIGIT ONE
-        "\u212a",  # KELVIN SIGN, which lower-cases to k
+        "\u212a",  # KELVIN SIGN, whose lower case is k
         "\ud800",
         "a" * 256,
     ],

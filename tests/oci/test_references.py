@@ -1,4 +1,4 @@
-"""Tags, and telling them from digests."""
+"""Tags, and how they differ from digests."""
 
 import string
 

@@ -1,4 +1,4 @@
-"""The referrers index, its pages and the tag it falls back to."""
+"""The referrers index, its pages and its fallback tag."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ ENTRIES = st.lists(
 
 
 def page(entries: list[Descriptor], limit: int) -> tuple[list[Descriptor], bytes]:
-    """What fits, and the index of it."""
+    """Return the entries that fit in `limit` bytes, and the index of them."""
     index = IndexBuilder(limit)
     taken = list(itertools.takewhile(index.add, entries))
     return taken, index.build()

@@ -1,4 +1,4 @@
-"""Versions that tags tell, in their order, and the last of each minor version."""
+"""Versions in tags, their order, and the last ones of each minor version."""
 
 import random
 
@@ -6,7 +6,7 @@ import pytest
 
 from registry.oci.versions import Version, find_last
 
-# Semantic Versioning 2.0.0, section 11, and around it.
+# The order of Semantic Versioning 2.0.0, section 11, and similar cases.
 ORDER = [
     "0.9.10",
     "1.0.0-1",
@@ -77,7 +77,7 @@ def last(n: int, *texts: str) -> list[str]:
 def test_the_last_of_each_minor_version() -> None:
     assert last(1, "1.0.0", "1.0.1", "1.1.0", "2.0.0") == ["1.0.1", "1.1.0", "2.0.0"]
     assert last(2, "1.0.10", "1.0.9", "1.0.2") == ["1.0.10", "1.0.9"]
-    # One version by two names takes one place.
+    # Two names of one version count once.
     assert last(2, "v1.0.3", "1.0.3", "1.0.2", "1.0.1") == ["v1.0.3", "1.0.3", "1.0.2"]
 
 
