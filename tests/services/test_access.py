@@ -1,4 +1,4 @@
-"""Changing who may do what: the use cases on both databases, and the books of them."""
+"""Changes of users, robots, groups, grants, tokens and keys, and their audit log."""
 
 import asyncio
 import json
@@ -68,7 +68,7 @@ DAY = 86_400.0
 
 
 class House:
-    """The use cases over one database, as one process has them."""
+    """The access services of one process over one database."""
 
     def __init__(self, url: str, oidc: Sequence[OidcIssuer] = ()) -> None:
         rules = AuthRules(sign_ins=0)
@@ -93,7 +93,7 @@ class House:
         await self.database.close()
 
     async def fill(self) -> None:
-        """A user, a group of hers, a robot, a token and grants to all of them."""
+        """Add a user with a group, a robot, a token, and a grant to each subject."""
         await self.users.add("ann", PASSWORD, ROOT)
         await self.users.add("bob", None, ROOT)
         await self.groups.add("devs", ROOT)
@@ -137,7 +137,7 @@ async def house(database_url: str, anyio_backend: str) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def houses(house: House, database_url: str) -> AsyncIterator[list[House]]:
-    """Two replicas."""
+    """Yield two replicas."""
     other = House(database_url)
     yield [house, other]
     await other.close()
@@ -150,14 +150,14 @@ async def filled(house: House) -> House:
 
 
 async def all_at_once(works: list[Awaitable[object]]) -> list[type[BaseException]]:
-    """The errors of those that failed."""
+    """Return the types of the errors of those that failed."""
     told = await asyncio.gather(*works, return_exceptions=True)
     return [type(one) for one in told if isinstance(one, BaseException)]
 
 
 @dataclass
 class Time:
-    """A clock that goes when it is told to."""
+    """A clock that only the test advances."""
 
     now: int
 
@@ -167,14 +167,14 @@ class Time:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    """Before the databases, which ask the clock that they find."""
+    """Replace the clock before the databases open, which read it at that time."""
     time = Time(clock.now())
     monkeypatch.setattr(clock, "now", lambda: time.now)
     return time
 
 
 class TestUsers:
-    """People."""
+    """User accounts."""
 
     async def test_she_signs_in_with_her_password(self, house: House) -> None:
         added = await house.users.add("ann", PASSWORD, ROOT, admin=True)
@@ -355,7 +355,7 @@ class TestImports:
         assert not await house.lets_in("ann", PASSWORD)
         assert await house.lets_in("bob", PASSWORD)
         assert (await house.users.get("ann")).admin
-        assert len(await house.books()) == 2 + 1  # and a failure
+        assert len(await house.books()) == 2 + 1  # The third entry is a failed sign-in.
 
     async def test_all_or_none(self, house: House) -> None:
         for bad in BAD_LINES:
@@ -392,7 +392,7 @@ class TestImports:
 
 
 class TestAdmins:
-    """Somebody can administer the registry, once somebody could."""
+    """Once the registry has an administrator, one always remains."""
 
     async def test_the_last_one_stays(self, house: House) -> None:
         await house.users.add("ann", PASSWORD, ROOT, admin=True)
@@ -451,7 +451,7 @@ class TestAdmins:
 
 
 class TestGroups:
-    """Several users at once."""
+    """Groups of users."""
 
     async def test_they_fill_and_empty(self, filled: House) -> None:
         assert (await filled.groups.add_member("devs", "bob", ROOT)).members == ["ann", "bob"]
@@ -487,7 +487,7 @@ class TestGroups:
 
 
 class TestGrants:
-    """Who may do what where."""
+    """Grants of actions on patterns."""
 
     async def test_rights_add_up_and_are_taken_apart(self, filled: House) -> None:
         assert await filled.grant("ann", "create") == parse_rights(["pull", "create"])
@@ -499,10 +499,10 @@ class TestGrants:
         assert await filled.may("ann", "create")
         await filled.grants.remove(ann, TEAM, ROOT)
         assert not await filled.may("ann", "create")
-        assert await filled.may("ann", "pull")  # by her group
+        assert await filled.may("ann", "pull")  # Her group has the grant.
 
     async def test_what_was_not_given_is_not_taken(self, filled: House) -> None:
-        """Above all not silently: who may administer may still push."""
+        """A caller with `admin` can still push, so revoking an implied action must fail visibly."""
         await filled.grant("bob", "admin")
         before = await filled.books()
         for subject, right in (("ann", "delete"), ("bob", "push")):
@@ -574,7 +574,7 @@ class TestGrants:
 
 
 class TestRobots:
-    """Secrets that overlap."""
+    """Robots, whose old and new secrets overlap after a rotation."""
 
     async def test_it_signs_in_with_its_secret(self, house: House) -> None:
         made = await house.robots.add("ci", None, ROOT)
@@ -650,7 +650,7 @@ class TestRobots:
     async def test_an_outside_issuer_lets_it_in_while_it_lives(
         self, time: Time, database_url: str
     ) -> None:
-        """Afterwards it is nobody, not anybody."""
+        """A token for a deleted robot is refused, and not treated as anonymous."""
         key = Ed25519PrivateKey.generate()
         jwk = jwk_of(key.public_key())
 
@@ -682,7 +682,7 @@ class TestRobots:
 
 
 class TestAccessTokens:
-    """In place of a password, for less and for a while."""
+    """Personal access tokens: limited in scope and lifetime."""
 
     async def test_it_may_no_more_than_it_says(self, filled: House) -> None:
         await filled.grant("ann", "push", "delete", pattern="**")
@@ -704,13 +704,13 @@ class TestAccessTokens:
         assert (await filled.sign_in("ann", made.secret)).rights_in(APP) == NO_RIGHTS
 
     async def test_bounds_that_cannot_be_read_again_are_refused(self, filled: House) -> None:
-        """Such a token would be good for nothing."""
+        """Nobody could sign in with such a token."""
         with pytest.raises(InputInvalidError):
             await filled.access_tokens.add("ann", "bad", ROOT, bounds=[Bound(TEAM, NO_RIGHTS)])
         assert await filled.lets_in("ann", PASSWORD)
 
     async def test_one_that_cannot_be_read_is_shut_out_alone(self, filled: House) -> None:
-        """And can be seen, and revoked."""
+        """An unreadable token is refused, but it can still be listed and revoked."""
         made = await filled.access_tokens.add("ann", "ci", ROOT)
         assert await filled.lets_in("ann", made.secret)
 
@@ -728,10 +728,10 @@ class TestAccessTokens:
     async def test_there_is_an_end_to_them(
         self, houses: list[House], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Also where they are made at once: nobody fills the memory of every worker."""
+        """Every worker keeps tokens in memory, so concurrent requests obey the limit too."""
         assert access_tokens.MOST == 100
         monkeypatch.setattr(access_tokens, "MOST", 4)
-        await houses[0].fill()  # with one of hers
+        await houses[0].fill()  # Ann already has one token.
         works: list[Awaitable[object]] = [
             houses[number % 2].access_tokens.add("ann", f"t{number}", ROOT, lifetime=60)
             for number in range(8)
@@ -786,7 +786,7 @@ class TestAccessTokens:
 
 
 class TestKeys:
-    """What signs tokens."""
+    """Signing keys."""
 
     async def states(self, house: House) -> dict[str, str]:
         return {key.kid: key.state.value for key in await house.keys.list_all()}
@@ -865,7 +865,7 @@ async def test_what_no_longer_matters_is_forgotten(time: Time, house: House) -> 
     assert await house.lets_in("ann", PASSWORD)
     assert await house.audit.trim(40 * DAY) == 0
     assert await house.audit.trim(30 * DAY) > 10
-    assert [row.kind for row in await house.books()] == ["sign-in.fail"]  # of this moment
+    assert [row.kind for row in await house.books()] == ["sign-in.fail"]  # just now
 
 
 def wanted(*, offline: bool = False) -> TokenRequest:
@@ -875,7 +875,7 @@ def wanted(*, offline: bool = False) -> TokenRequest:
 
 
 class TestTokens:
-    """What is asked for, as far as it is allowed."""
+    """Tokens for the allowed part of the requested scopes."""
 
     async def test_less_than_asked_is_no_error(self, filled: House) -> None:
         caller = await filled.sign_in("ann", PASSWORD)
@@ -912,7 +912,7 @@ class TestTokens:
             await filled.tokens.find_refresher(refresh, "moorage", HERE)
 
     async def test_one_that_is_not_good_is_a_failure_in_the_books(self, filled: House) -> None:
-        """Also a right one, where it is not for that service or its user may not in."""
+        """A valid token is also a failure if it is for another service or its user is disabled."""
         caller = await filled.sign_in("ann", PASSWORD)
         refresh = (await filled.tokens.issue(caller, wanted(offline=True), HERE)).refresh
         assert refresh is not None
@@ -947,7 +947,7 @@ async def _rotate(house: House) -> None:
     await house.keys.rotate(ROOT)
 
 
-# A change, and what the books say of it, in an order in which each is one.
+# Each change and its audit entry, in an order in which each change has an effect.
 CHANGES: dict[str, tuple[Change, str, str, dict[str, Any]]] = {
     "add a user": (
         lambda h: h.users.add("cy", PASSWORD, ROOT, admin=True),
@@ -1043,7 +1043,7 @@ async def test_the_books_know_tokens_and_failures(filled: House) -> None:
 
 
 async def dump(database: Database) -> dict[str, str]:
-    """All that is in the database, by table."""
+    """Return the content of the database by table."""
     return {
         table.name: " ".join(
             str(bytes(value) if isinstance(value, memoryview) else value)

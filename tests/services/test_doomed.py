@@ -1,4 +1,4 @@
-"""Emptying the books of doomed keys: one that stays keeps none, and none is forgotten too early."""
+"""Pending deletions: one failure delays no other deletion, and no entry is dropped too early."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +21,7 @@ FIRST, SECOND, THIRD = (f"blobs/sha256/{n}{n}/{n}" for n in "123")
 
 
 class Books:
-    """A store on disk, and the keys of it that are doomed."""
+    """A store on disk and its pending deletions."""
 
     def __init__(self, database: Database, driver: LocalDriver) -> None:
         self.database, self.driver = database, driver
@@ -50,7 +50,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 @pytest.fixture
 async def books(hands: Hands, database_url: str, tmp_path: Path) -> AsyncIterator[Books]:
-    del hands  # the database takes the clock as it finds it
+    del hands  # The database reads the clock that is patched when it opens.
     database, driver = Database(database_url), LocalDriver(tmp_path / "store")
     await driver.start()
     yield Books(database, driver)
@@ -60,7 +60,7 @@ async def books(hands: Hands, database_url: str, tmp_path: Path) -> AsyncIterato
 
 async def test_one_that_cannot_be_removed_keeps_none_behind_it(hands: Hands, books: Books) -> None:
     stays = books.driver.path(FIRST)
-    stays.mkdir(parents=True)  # which no unlink removes
+    stays.mkdir(parents=True)  # unlink cannot remove a directory
     for key in (FIRST, SECOND, THIRD):
         await books.doom(key)
     removed = [books.put(SECOND), books.put(THIRD)]
@@ -79,10 +79,10 @@ async def test_a_store_that_fails_keeps_all(books: Books) -> None:
     path = books.put(FIRST)
     version = books.driver.path("VERSION")
     text = version.read_bytes()
-    version.unlink()  # as when the disk is not mounted
+    version.unlink()  # as if the disk were not mounted
     with pytest.raises(StoreUnavailableError):
         await books.service.sweep()
-    assert await books.service.is_any_due()  # and is not put off
+    assert await books.service.is_any_due()  # The deletion is not deferred.
     version.write_bytes(text)
     assert await books.service.sweep() == 1
     assert not path.exists()
@@ -92,7 +92,7 @@ async def test_a_store_that_fails_keeps_all(books: Books) -> None:
 async def test_bytes_that_come_while_they_are_removed(
     books: Books, monkeypatch: pytest.MonkeyPatch, *, anew: bool
 ) -> None:
-    """Whoever put them dooms their key, which must outlive the removal that saw no bytes."""
+    """The writer queues the key again, and the running deletion must not drop that entry."""
     await books.doom(FIRST)
     real = books.driver.delete
 

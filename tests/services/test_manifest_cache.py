@@ -1,4 +1,4 @@
-"""What is kept of manifests in memory is never out of date, and never more than it may be."""
+"""The manifest cache never returns stale data and never exceeds its size limit."""
 
 import asyncio
 import contextlib
@@ -99,7 +99,7 @@ def test_one_that_is_too_large_or_was_asked_for_in_vain_takes_no_room() -> None:
 
 
 class Process:
-    """What a process of the registry has, with what it asked the database for."""
+    """The manifest cache of one process, with a record of its database reads."""
 
     def __init__(self, url: str, room: int = ROOM) -> None:
         self.database = Database(url)
@@ -124,7 +124,7 @@ class Process:
 
 @pytest.fixture
 async def pair(database_url: str, anyio_backend: str) -> AsyncIterator[tuple[Process, Process]]:
-    """Two that share a database."""
+    """Yield two processes that share a database."""
     del anyio_backend
     here, there = Process(database_url), Process(database_url)
     yield here, there
@@ -170,7 +170,7 @@ async def test_what_another_process_did_is_seen_at_once(pair: tuple[Process, Pro
 
 
 async def is_stale(reader: Process, writer: Process, changes: int) -> bool:
-    """Whether a reader is ever told what was over before it asked."""
+    """Return whether a read returned a state that had ended before the read began."""
     pushes = [image(str(number)) for number in range(3)]
     numbers = {digest_of(push): number for number, push in enumerate(pushes)}
 
@@ -180,7 +180,7 @@ async def is_stale(reader: Process, writer: Process, changes: int) -> bool:
 
     await writer.database.write(prepare, actor="ann")
     done, stale = asyncio.Event(), False
-    # The tag goes 0, 1, 2, 0, ...; None while it is being moved.
+    # The tag points to 0, 1, 2, 0 and so on, or None while it moves.
     at: int | None = None
     moves = reads = 0
 
@@ -224,7 +224,7 @@ async def test_a_cache_that_forgets_nothing_is_found_out(pair: tuple[Process, Pr
 async def test_a_read_that_a_change_overtakes_is_not_kept(
     pair: tuple[Process, Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has read the old manifest, and is held back until everybody knows of the new one."""
+    """A read of the old manifest ends only after every process knows of the new one."""
     here, there = pair
     first, second = image("1"), image("2")
     await there.database.write(lambda tx: (add(tx, first, "latest"), add(tx, second)), actor="ann")

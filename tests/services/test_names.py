@@ -1,4 +1,4 @@
-"""Names of users: not those of the registry's own work, and nothing is inherited by them."""
+"""User names: the names of internal actors are refused, and a new user inherits nothing."""
 
 from collections.abc import AsyncIterator
 
@@ -47,7 +47,7 @@ async def test_names_of_actors_are_taken(opened: Opened, name: str) -> None:
 
 
 async def test_names_of_robots_and_groups_are_no_actors(opened: Opened) -> None:
-    """They are `robot+gc` and `group:gc` where they act."""
+    """As actors, they are `robot+gc` and `group:gc`."""
     await Accounts.of(opened).user("alice")
     await opened.access.robots.add("gc", None, OPERATOR)
     await opened.access.groups.add("gc", OPERATOR)
@@ -67,7 +67,7 @@ async def test_a_new_user_of_an_old_name_does_not_own_what_was_left(opened: Open
     await accounts.user("alice")
     assert not await may_push(opened, "alice")
     assert not await may_push(opened, "alice", RepositoryName.parse("alice/other"))
-    # Names that only begin alike are not below it.
+    # A name that only shares a prefix is not below the other name.
     await accounts.user("ali")
     assert await may_push(opened, "ali", RepositoryName.parse("ali/app"))
     await accounts.grant("alice", "alice/**", "pull,push")
