@@ -1,4 +1,4 @@
-"""An open database with retention on it."""
+"""Fixtures: an open database with a retention service."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Repositories as they have become over time, and rules for them."""
+"""Repositories with a history, and retention rules for them."""
 
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -48,7 +48,7 @@ async def write(database: Database, work: Callable[[Transaction], object]) -> No
 async def push(
     database: Database, manifest: Manifest, *tags: str, days_ago: float = 0, **more: Any
 ) -> Digest:
-    """Push a manifest and tag it, some days ago."""
+    """Push and tag a manifest with a time in the past."""
 
     def work(tx: Transaction) -> Digest:
         tx.now = clock.now() - int(days_ago * DAY)
@@ -58,7 +58,7 @@ async def push(
 
 
 async def pull(database: Database, digest: Digest, tag: str = "", days_ago: float = 0) -> None:
-    """Note a pull, some days ago."""
+    """Record a pull with a time in the past."""
 
     def work(tx: Transaction) -> None:
         found = manifests.find(tx, NAME, digest)
@@ -73,7 +73,7 @@ def night(number: int) -> Digest:
 
 
 async def make_year(database: Database) -> None:
-    """A build a night for a year, the last one today; rows alone, and no bytes."""
+    """Insert the rows of one build per night for a year, the last one today, without bytes."""
     base = Digest.of(b"base")
     layers = [Digest.of(f"layer of {name}".encode()) for name in NIGHTS]
 

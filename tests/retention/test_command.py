@@ -1,4 +1,4 @@
-"""`moorage retention`, from rules to what is left."""
+"""`moorage retention`, from setting rules to the remaining tags."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ Say = Callable[..., str]
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Run a command on a data folder; what it prints, to standard error if it fails."""
+    """Return a function that runs a command and returns its output, or its errors if it fails."""
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
     def run(*arguments: str, expect: int = 0) -> str:
@@ -33,7 +33,7 @@ def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 def on_data(tmp_path: Path, work: Callable[[Database], Any]) -> Any:
-    """Do something to the rows of the data folder."""
+    """Change or read the database of the data folder."""
 
     async def job() -> Any:
         database = Database(f"sqlite:///{tmp_path}/data/moorage.db")
@@ -77,7 +77,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     assert dropped.startswith(
         "team/*   not enabled  keep the last 1 of each minor version; drop v*"
     )
-    # What a person is shown.
+    # Output for people
     lone = digest_of(image("lone"))
     assert "retention enable 'team/*'" in say("retention", "plan")
     assert "are not enabled" in say("retention", "run", expect=1)
@@ -95,7 +95,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     total = sum(int(each.removesuffix("B")) for each in freed)
     said = f"1 tags and 1 manifests would go, which frees {total}B."
     assert " ".join(table[-1]) == said
-    # What a program is given.
+    # Output for programs
     plan = json.loads(say("retention", "plan", "team/**", "--json"))
     assert [each["repository"] for each in plan["repositories"]] == ["team/app"]
     assert (plan["tags"], plan["manifests"], plan["bytes"]) == (1, 1, total)
@@ -103,7 +103,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     assert [(tag["tag"], tag["rule"], tag["reason"]) for tag in going] == [
         ("v1.0.1", "team/*", "drop v*")
     ]
-    # What is done.
+    # Result of a run
     assert say("retention", "run", "other") == "Dropped 0 tags and 0 manifests.\n"
     assert json.loads(say("retention", "run", "--json")) == {"dropped": {"tags": 1, "manifests": 1}}
     assert on_data(tmp_path, list_tags) == ["edge", "v1.0.0", "v1.0.2"]

@@ -1,4 +1,4 @@
-"""What comes free, of any repository, against an oracle that deletes and looks what is left."""
+"""Reclaimable bytes of random repositories, compared with an oracle that deletes content."""
 
 import random
 from pathlib import Path
@@ -21,11 +21,11 @@ ROUNDS = 20
 
 
 class UndoneError(Exception):
-    """Takes back what was made for one round."""
+    """Error that rolls back the content of one round."""
 
 
 def build(tx: Transaction, chance: random.Random) -> list[Digest]:
-    """A repository of images that share layers, indexes of them, and what refers to either."""
+    """Create a repository of images that share layers, indexes of them, and referrers."""
     made: list[Manifest] = []
     for number in range(chance.randint(1, 8)):
         layers = chance.sample(["a", "bb", "ccc", "dddd", "eeeee"], chance.randint(1, 3))
@@ -47,7 +47,7 @@ def build(tx: Transaction, chance: random.Random) -> list[Digest]:
 
 
 def expect(tx: Transaction, going: list[Digest], staying: list[Digest]) -> int:
-    """Delete what nothing holds until nothing more goes; the bytes of that."""
+    """Delete everything that is not retained, and return how many bytes that frees."""
     manifests = {
         digest: (row_id, size, subject)
         for row_id, digest, size, subject in tx.execute(

@@ -1,4 +1,4 @@
-"""Decisions on tags and manifests: a year of nightly builds, and any rules against an oracle."""
+"""Decisions on tags and manifests: a year of nightly builds, and random rules with an oracle."""
 
 import fnmatch
 from dataclasses import replace
@@ -86,10 +86,10 @@ def test_a_year_of_nightly_builds_that_nobody_pulls() -> None:
         RetentionRule(APP, keep=patterns("v* latest"), keep_newest=2, drop_not_pulled=30 * DAY)
     ]
     decided = decide_tags(rules, tags, {}, NOW)
-    # Day 399 is not over: 30 days ago was day 370, after all pushes.
+    # Day 399 is not over, so 30 days ago was day 370, after all pushes.
     assert going(decided) == sorted(set(NIGHTS) - {NIGHTS[3], *NIGHTS[-2:]})
     by_pull = [replace(rules[0], newest_by=NewestBy.PULL)]
-    # What is in use takes a place among the newest by pull.
+    # By pull, the recently pulled tag counts as one of the newest.
     assert going(decide_tags(by_pull, tags, {}, NOW)) == sorted(
         set(NIGHTS) - {NIGHTS[3], NIGHTS[-1]}
     )
@@ -109,7 +109,7 @@ def test_an_age_is_reached_at_its_last_moment() -> None:
         (391, None, False),
         (380, 390, True),
         (380, 391, False),
-        (395, 380, False),  # pulled before it was moved here
+        (395, 380, False),  # The manifest was pulled before the tag moved to it.
     ):
         assert bool(going(decide_tags(rules, [tag("a", pushed, pulled)], {}, NOW))) is goes
 
@@ -125,7 +125,7 @@ def test_what_is_protected_goes_by_no_rule_and_takes_no_place() -> None:
     }
 
 
-# Any rules against an oracle that is simple and slow.
+# Random rules compared with a simple and slow oracle.
 
 VERSION_NAMES = [
     f"{v}{minor}.{patch}{rest}"
@@ -158,7 +158,7 @@ tags_of = st.dictionaries(
 
 
 def comes_before(one: str, other: str) -> bool:
-    """Whether a version comes before another (Semantic Versioning, section 11.4)."""
+    """Return whether one version precedes another (Semantic Versioning, section 11.4)."""
     (numbers, _, rest), (numbers2, _, rest2) = one.partition("-"), other.partition("-")
     first = [int(number) for number in numbers.lstrip("v").split(".")]
     second = [int(number) for number in numbers2.lstrip("v").split(".")]
@@ -197,13 +197,13 @@ def is_last(name: str, n: int, names: list[str]) -> bool:
 def expect(
     rules: list[RetentionRule], tags: list[TagUse], protected: set[str], each: TagUse
 ) -> bool:
-    """Whether the tag goes."""
+    """Return whether the rules drop the tag."""
 
     def used(one: TagUse) -> int:
         return max(one.pushed_at, one.pulled_at or 0)
 
     def is_kept(one: TagUse) -> bool:
-        """By anything but being new."""
+        """Return whether anything other than its age keeps the tag."""
         names = [other.name for other in tags]
         return (
             one.name in protected
@@ -247,7 +247,7 @@ def test_any_rules_do_as_the_oracle(
         assert not each.goes or each.rule is not None
 
 
-# Manifests without a tag.
+# Untagged manifests
 
 
 def test_manifests_without_a_tag() -> None:
@@ -265,7 +265,7 @@ def test_manifests_without_a_tag() -> None:
     assert decide(391, None, 10) == "stays: no rule drops it"
     assert decide(390, None, None) == "stays: no rule drops it"
     assert decide(390, None, 10, "held") == "stays: held"
-    # Long pulled is no reason to stay, just now is: a client may have looked before it pushes.
+    # An old pull keeps nothing. A recent one does, because a client may check before it pushes.
     assert decide(390, 397, 10) == "goes: untagged for 10d"
     assert decide(390, 399, 10) == soon
     assert decide(399, None, 1) == soon

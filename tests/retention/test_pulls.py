@@ -1,4 +1,4 @@
-"""When manifests were last pulled: in memory first, and in few writes after that."""
+"""The last pull of each manifest, collected in memory and written in few statements."""
 
 import contextlib
 import sqlite3
@@ -33,7 +33,7 @@ PATIENCE = 40.0
 
 @contextlib.contextmanager
 def counted(database: Database) -> Iterator[list[str]]:
-    """The statements that change the table of pulls."""
+    """Record the statements that change the table of pulls."""
     connections = database.connections
     engine = connections.engine if connections else database._writer._engine  # type: ignore[union-attr]
     found: list[str] = []
@@ -114,7 +114,7 @@ async def test_what_went_meanwhile_is_passed_over(database: Database) -> None:
     await write(database, delete("1"))
     await noted.flush()
     assert (await known(database)).keys() == {(two, "")}
-    # And what is known of a manifest goes with it.
+    # Deleting a manifest deletes its pulls.
     await write(database, delete("2"))
     assert await known(database) == {}
 
@@ -149,7 +149,7 @@ async def test_memory_is_bounded(database: Database) -> None:
     assert {tag for _, tag in await known(database)} == {"a", "d", "e"}
 
 
-# On a server with two workers.
+# A server with two workers
 
 
 def read_pulls(data: Path) -> dict[str, int]:
@@ -174,7 +174,7 @@ async def push_tags(server: Server, names: list[str]) -> Digest:
 
 
 def pull_each(server: Server, references: list[str], method: str = "GET") -> None:
-    """Each over a connection of its own, so that both workers get some."""
+    """Pull each over a new connection, so that both workers serve some."""
     for reference in references:
         url = f"{server.url}/v2/team/app/manifests/{reference}"
         assert httpx.request(method, url, timeout=30).status_code == 200

@@ -1,4 +1,4 @@
-"""Rules applied to a database: what goes, what it frees, and what happens in between."""
+"""Rules applied to a database: what they drop and free, and concurrent changes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -52,7 +52,7 @@ def going(plan: Plan) -> list[str]:
 
 
 async def run(retention: Retention, pattern: str = "**") -> tuple[int, int]:
-    """Apply the rules to the end; how many tags and manifests went."""
+    """Apply the rules completely, and return how many tags and manifests were dropped."""
     gone, piece = [0, 0], Piece("")
     while not piece.ended:
         piece = await retention.run(RepositoryPattern.parse(pattern), piece.done, OPERATOR)
@@ -62,7 +62,10 @@ async def run(retention: Retention, pattern: str = "**") -> tuple[int, int]:
 
 
 async def carry_out(retention: Retention, plan: Plan) -> tuple[int, int, bool]:
-    """Do what was planned before; how many tags and manifests went, whether to the end."""
+    """Execute an earlier plan.
+
+    Returns the numbers of dropped tags and manifests, and whether the plan was completed.
+    """
     piece = Piece("")
     ended = await retention._carry_out(plan, piece)
     return piece.tags, piece.manifests, ended
@@ -72,7 +75,7 @@ async def test_a_year_of_nightly_builds(database: Database, retention: Retention
     await make_year(database)
     await pull(database, night(7), NIGHTS[7], days_ago=1)  # by its tag
     await pull(database, night(8), days_ago=2)  # by its digest
-    await pull(database, night(9), NIGHTS[10], days_ago=1)  # by a tag that it had
+    await pull(database, night(9), NIGHTS[10], days_ago=1)  # by a tag that pointed to it earlier
     await set_rule(database, keep="nightly-*-01", keep_newest=14, drop_not_pulled=340 * DAY)
     plan = await plan_of(retention, measured=True)
     stay = {*NIGHTS[-340:], NIGHTS[7], NIGHTS[8], *(n for n in NIGHTS if n.endswith("-01"))}
@@ -83,7 +86,7 @@ async def test_a_year_of_nightly_builds(database: Database, retention: Retention
     assert await run(retention) == (0, 0)
     changes = [row for row in await events(database) if row.kind == "tag.delete"]
     assert {(row.actor, row.repository) for row in changes} == {("retention", NAME)}
-    # Their manifests have been untagged for a moment only, and then for longer than that.
+    # The manifests have only just become untagged. Then the test makes that older.
     await set_rule(database, drop_untagged=DAY)
     assert await run(retention) == (0, 0)
     await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=tx.now - 2 * DAY)))
@@ -122,12 +125,12 @@ async def test_bytes_are_of_what_is_needed_nowhere_else(
     def sizes(*manifests: Any) -> int:
         return sum(len(manifest.raw) for manifest in manifests)
 
-    # Layers of 3 bytes; configs of 8; what the other repository has is not counted.
+    # A layer has 3 bytes and a config 8. Content that another repository shares is not counted.
     freed = sizes(one, two, both, signature) + 3 + 8 + 3 + 8
     plan = await plan_of(retention, measured=True)
     assert going(plan) == ["a", "b"]
     assert [each.bytes for each in plan.drops] == [freed, 0]
-    # With one of the tags staying, or an index that names them, nothing comes free.
+    # If one of the tags stays, or an index names the manifests, dropping frees nothing.
     await set_rule(database, "team/*", keep="kept b", drop="*")
     assert [d.bytes for d in (await plan_of(retention, measured=True)).drops] == [0]
     await set_rule(database, "team/*", keep="kept", drop="a b")
@@ -194,7 +197,7 @@ async def test_signatures_stay_with_what_they_sign(
     await set_rule(database, drop="*", drop_untagged=0)
     await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=0)))
     await write(database, lambda tx: tx.execute(sa.update(tables.manifests).values(pushed_at=0)))
-    # When the image has gone, nothing speaks for them any more.
+    # Without the image, nothing retains them any more.
     assert await run(retention) == (2, 1)
 
 
@@ -207,7 +210,7 @@ async def test_the_form_of_a_tag_keeps_nothing(database: Database, retention: Re
     own = [f"sha256-{digest_of(each).hex}" for each in (one, two, referrer, whole)]
     for each, tag in zip((one, two, referrer, whole), own, strict=True):
         await push(database, each, tag, f"{tag}.copy")
-    # An index that lists the referrer of another manifest does not belong to this one.
+    # An index that lists a referrer of another manifest does not belong to this manifest.
     other = index([referrer], annotations={"a": "b"})
     await push(database, other, "other")
     await set_rule(database, drop="*", keep="other")
@@ -242,7 +245,7 @@ async def _nothing(database: Database) -> None:
 
 
 BETWEEN: dict[str, tuple[Change, tuple[int, int, bool]]] = {
-    # The control: without any of what follows, it goes.
+    # Control: without a change, the tag is dropped.
     "nothing": (_nothing, (1, 0, True)),
     "moved": (lambda db: push(db, image("new"), "old"), (0, 0, True)),
     "moved and back": (_move_and_back, (0, 0, True)),
@@ -250,7 +253,7 @@ BETWEEN: dict[str, tuple[Change, tuple[int, int, bool]]] = {
     "pulled by digest": (lambda db: pull(db, digest_of(image("old"))), (0, 0, True)),
     "another pulled": (lambda db: pull(db, digest_of(image("new")), "new"), (1, 0, True)),
     "another pushed": (lambda db: push(db, image("3"), "3"), (1, 0, True)),
-    # It was beyond the newest because of the one that is gone.
+    # The tag exceeded the number of newest tags only because of the deleted one.
     "another deleted": (_delete_other, (0, 0, False)),
     "other rules": (lambda db: set_rule(db, keep="old"), (0, 0, False)),
     "another repository": (_recreate, (0, 0, False)),
@@ -318,7 +321,7 @@ async def test_what_something_holds_is_not_untagged(
     assert await run(retention) == (0, 1)
     everything = {digest_of(each) for each in (child, parent, signature)}
     assert await list_manifests(database) == everything
-    # When its tag has gone for long enough, all that it held follows, and the repository.
+    # Long enough after its tag is deleted, the index, its content and the repository are dropped.
     await write(database, lambda tx: tags.delete(tx, find(tx), Tag("index")))
     assert await run(retention) == (0, 0)
     await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=tx.now - 8 * DAY)))
@@ -344,7 +347,7 @@ async def test_untagged_counts_from_when_the_last_tag_left(
     assert [each.goes for each in (await plan_of(retention)).manifests] == [False]
     await set_rule(database, drop_untagged=6 * DAY)
     assert [each.goes for each in (await plan_of(retention)).manifests] == [True]
-    # Where the feed does not reach back so far, it may have been as late as the feed begins.
+    # If the feed is shorter, the manifest may have been untagged as late as the feed begins.
     await push(database, image("2"), "c", days_ago=3)
     await write(
         database, lambda tx: tx.execute(sa.delete(tables.feed).where(tables.feed.c.tag == "b"))
@@ -358,7 +361,7 @@ async def test_untagged_counts_from_when_the_last_tag_left(
     assert loose.item.loose_at == first.at
 
 
-# Runs.
+# Runs
 
 
 async def test_the_job_goes_on_where_it_was_cut_off(
@@ -391,7 +394,7 @@ async def test_the_job_goes_on_where_it_was_cut_off(
     assert status.run.ended_at is not None
     assert not await retention.is_due()
     assert status.due_at == status.run.started_at + 3600 * 1_000_000
-    # An hour later it is time again.
+    # After an hour, the next run is due.
     await write(
         database,
         lambda tx: tx.execute(
@@ -419,7 +422,7 @@ async def test_nothing_is_dropped_for_a_grace_after_a_jump(
     database: Database, retention: Retention, clocks: Clocks, days: int
 ) -> None:
     await set_rule(database, drop="*")
-    await retention.work()  # it looks at the clocks
+    await retention.work()  # Check the clocks.
     await push(database, image("1"), "a")
     clocks.pass_by(2 * 3600)
     clocks.jump(days * 86_400)
@@ -443,8 +446,9 @@ async def test_nothing_is_dropped_for_a_grace_after_a_jump(
 async def test_a_plan_holds_nobody_up(
     database: Database, retention: Retention, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may take seconds, for which whoever makes tags immutable would wait, and all pushes
-    behind her; when tags go, they do so after her.
+    """Planning may take seconds, so it holds no lock that delays immutability rules or pushes.
+
+    The drop itself takes the lock of the immutability rules.
     """
     await push(database, image("1"), "a", "b")
     await set_rule(database, keep="b", drop="*")
@@ -481,7 +485,7 @@ async def test_a_clock_that_jumps_during_a_run_makes_nothing_old(
 
 
 async def test_beside_pushes(database: Database, retention: Retention) -> None:
-    """Nobody who pushes fails, and what the rules keep is there when all is done."""
+    """Concurrent pushes succeed, and everything that the rules keep is there at the end."""
     await set_rule(database, keep="keep-*", drop="*", drop_untagged=0)
     pushed: list[str] = []
     pushing = True

@@ -1,4 +1,4 @@
-"""Rules drop nothing before somebody could see what they would drop."""
+"""New rules drop nothing until their effect could be reviewed."""
 
 from typing import Any
 
@@ -27,9 +27,9 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 
 @pytest.fixture
 async def retention(hands: Hands, database: Database) -> Retention:
-    del hands  # the clock is taken before anything reads it
+    del hands  # The clock must be patched before anything reads it.
     await push(database, image("1"), "v1", "v2")
-    # A clock that is set forward by more than the grace would be another matter.
+    # A clock that jumps by more than the grace period is a different case.
     return Retention(database, interval=INTERVAL, grace=100 * INTERVAL)
 
 
@@ -43,7 +43,7 @@ def rule(pattern: str, *, keep: str = "", drop: str = "") -> RetentionRule:
 
 
 async def work(retention: Retention) -> list[str]:
-    """Let the job work until it is done; the tags that are left."""
+    """Run the job until it is done, and return the remaining tags."""
     while await retention.work():
         pass
     return await list_tags(retention._db)
@@ -83,7 +83,7 @@ async def test_changed_rules_wait_for_one_interval(
     assert changed.waits_until is not None
     hands.forward(INTERVAL - 60)
     assert await work(retention) == ["v1", "v2"]
-    # The same rules once more are no change, and begin no other wait.
+    # Setting the same rules again changes nothing and starts no new wait.
     assert await rules.set(rule("team/**", drop="v1"), OPERATOR) == changed
     hands.forward(INTERVAL)
     assert await work(retention) == ["v2"]

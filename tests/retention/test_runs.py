@@ -1,4 +1,4 @@
-"""What runs of retention dropped, and taking a whole run back."""
+"""Records of what retention runs dropped, and restoring a whole run."""
 
 import pytest
 
@@ -58,11 +58,11 @@ async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> No
         ("v2", digest_of(image("1")), "here"),
         (None, digest_of(image("lone")), "restorable"),
     ]
-    # What was restored would be dropped again.
+    # The rules would drop restored tags again, so retention must be disabled first.
     with pytest.raises(ConflictError, match=r"retention disable '\*\*'"):
         await runs.restore(first.id, ALL, OPERATOR)
     await rules.disable(ALL, OPERATOR)
-    # Somebody has set one of them again.
+    # One of the dropped tags has been set again.
     await push(database, image("new"), "v2")
     restored = await runs.restore(first.id, ALL, OPERATOR)
     assert (restored.tags, restored.manifests, restored.next) == (1, 1, None)
@@ -71,7 +71,7 @@ async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> No
     ]
     assert await list_tags(database) == ["v1", "v2"]
     assert digest_of(image("lone")) in await list_manifests(database)
-    # Once more it has nothing to do, and the other run is as it was.
+    # Restoring again does nothing, and the other run is unchanged.
     again = await runs.restore(first.id, ALL, OPERATOR)
     assert (again.tags, again.manifests) == (0, 0)
     assert (await runs.restore(second.id, ALL, OPERATOR)).tags == 1
