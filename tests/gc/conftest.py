@@ -1,4 +1,4 @@
-"""A registry in this process, and hands that let time pass in its books."""
+"""A registry in this process, with helpers that age its rows."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,12 +24,12 @@ GRACE = 86_400.0
 
 @dataclass(frozen=True)
 class Yard(Kit):
-    """A client of a registry whose jobs do not run, and what is behind it."""
+    """A client of a registry whose jobs do not run, with direct access to the registry."""
 
     opened: Opened
 
     async def age(self, seconds: float = GRACE) -> None:
-        """Let time pass for all that is queued, was deleted, or expires."""
+        """Move the times of all queued, removed and expiring rows back by `seconds`."""
         columns = (
             tables.candidates.c.since,
             tables.removed_manifests.c.removed_at,
@@ -44,7 +44,7 @@ class Yard(Kit):
         await self.opened.database.write(work, actor="test")
 
     async def collect(self) -> Tally:
-        """Collect what is due, and remove the bytes of what went."""
+        """Collect what is due, and delete the bytes of the collected blobs."""
         tally = Tally()
         while await self.opened.registry.collector.collect(tally):
             pass
@@ -53,7 +53,7 @@ class Yard(Kit):
         return tally
 
     async def exhaust(self) -> Tally:
-        """Collect until another grace changes nothing more."""
+        """Collect until another grace period changes nothing more."""
         tally = Tally()
         while True:
             await self.age()
@@ -67,7 +67,7 @@ class Yard(Kit):
                 return tally
 
     async def has_blob(self, name: str, digest: Digest) -> bool:
-        """Whether the repository links the blob: asked without a promise."""
+        """Return whether the repository links the blob, without touching the blob."""
         answer = await self.http.get(f"/v2/{name}/blobs/{digest}", headers={"Range": "bytes=0-0"})
         return answer.status_code == 206
 
@@ -79,7 +79,7 @@ class Yard(Kit):
         return await self.opened.database.read(lambda tx: list(tx.execute(sa.select(table))))
 
     async def count_rows(self) -> dict[str, int]:
-        """Rows of what is collected."""
+        """Count the rows of each table that garbage collection deletes from."""
         content = (tables.repositories, tables.manifests, tables.repository_blobs, tables.blobs)
         return {table.name: len(await self.list_rows(table)) for table in content}
 
@@ -92,7 +92,7 @@ Opening = Callable[..., AbstractAsyncContextManager[Yard]]
 
 @pytest.fixture
 def open_yard(database_url: str, tmp_path: Path) -> Opening:
-    """Open a registry with settings of the test's own, `{"gc.untagged": "delete"}`."""
+    """Return an opener of registries with given settings, such as `{"gc.untagged": "delete"}`."""
 
     @asynccontextmanager
     async def opening(overrides: dict[str, str] | None = None) -> AsyncIterator[Yard]:
@@ -123,12 +123,12 @@ async def yard(open_yard: Opening) -> AsyncIterator[Yard]:
 
 @pytest.fixture
 async def sweeping(open_yard: Opening) -> AsyncIterator[Yard]:
-    """A registry where untagged manifests go."""
+    """Yield a registry that deletes untagged manifests."""
     async with open_yard({"gc.untagged": "delete"}) as opened:
         yield opened
 
 
 @pytest.fixture
 def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    """The test says what time it is."""
+    """Return clocks that the test sets."""
     return Clocks(monkeypatch)

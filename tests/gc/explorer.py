@@ -1,8 +1,9 @@
-"""Runs actors over one registry in every order that their steps can have.
+"""Runs actors over one registry in every possible order of their steps.
 
-A step is what cannot be divided for others: a transaction, or one call of the store. Before each
-an actor waits at a gate. A schedule says who goes on; all schedules are tried, depth first. Nothing
-in the product knows of this: the gates are put before the database's and the store's methods.
+A step is atomic for the other actors: a transaction, or one call of the store. Before each step an
+actor waits at a gate. A schedule chooses which actor continues. All schedules are tried, depth
+first. The product has no hooks for this: the gates wrap the methods of the database and of the
+store.
 """
 
 import asyncio
@@ -21,11 +22,11 @@ Actor = Callable[[], Awaitable[None]]
 _gates: ContextVar["_Gates | None"] = ContextVar("gates", default=None)
 
 STUCK = 20.0
-"""Seconds within which an actor reaches its next gate, or its end."""
+"""Seconds within which an actor must reach its next gate or end."""
 
 
 class _Gates:
-    """Where the actors of one run wait."""
+    """The gates at which the actors of one run wait."""
 
     def __init__(self) -> None:
         self.waiting: dict[int, asyncio.Future[None]] = {}
@@ -46,18 +47,18 @@ STEPS: dict[type, tuple[str, ...]] = {
     MemoryDriver: ("delete",),
     MemoryUpload: ("finish",),
 }
-"""What others can see of an actor. The rest of an upload is its session's own."""
+"""The steps that other actors can observe. The rest of an upload is private to its session."""
 
 
 async def reach_gate() -> None:
-    """Let others go on, if this is an actor."""
+    """Let other actors continue. Do nothing outside of an actor."""
     gates = _gates.get()
     if gates is not None:
         await gates.wait(_number.get())
 
 
 def put_gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have actors wait before each step."""
+    """Make actors wait before each step."""
     for owner, names in STEPS.items():
         for name in names:
             monkeypatch.setattr(owner, name, _gated(getattr(owner, name)))
@@ -72,7 +73,7 @@ def _gated(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
 
 
 class Schedules:
-    """Every order, depth first; the orders of two actors with m and n steps are (m+n)!/m!n!."""
+    """All orders, depth first. Two actors with m and n steps have (m+n)!/(m!n!) orders."""
 
     def __init__(self) -> None:
         self._next: list[int] | None = []
@@ -87,7 +88,7 @@ class Schedules:
             self._next = self._find_next()
 
     def choose(self, options: int) -> int:
-        """Which of so many goes on."""
+        """Return which of `options` actors continues."""
         assert self._next is not None
         depth = len(self._path)
         choice = self._next[depth] if depth < len(self._next) else 0
@@ -105,12 +106,15 @@ class Schedules:
 
     @property
     def taken(self) -> list[int]:
-        """What was chosen in this run."""
+        """The choices of this run."""
         return [choice for choice, _ in self._path]
 
 
 async def run_in_order(actors: Sequence[Actor], schedule: Schedules) -> None:
-    """Run the actors as the schedule has it. What one of them raises goes on to the caller."""
+    """Run the actors in the order of the schedule.
+
+    Exceptions of an actor propagate to the caller.
+    """
     gates = _Gates()
 
     async def act(number: int, actor: Actor) -> None:
@@ -138,7 +142,7 @@ async def run_in_order(actors: Sequence[Actor], schedule: Schedules) -> None:
 
 
 async def _settle(gates: _Gates, tasks: Mapping[int, asyncio.Future[None]]) -> None:
-    """Wait until every actor is at a gate or at its end."""
+    """Wait until every actor is at a gate or has ended."""
     for task in tasks.values():
         task.add_done_callback(lambda _: gates.changed.set())
     async with asyncio.timeout(STUCK):

@@ -1,4 +1,4 @@
-"""Clients that push, mount, look, tag and delete beside the collector, and know what must be."""
+"""Clients that push, mount, read, tag and delete during collection, and check what must exist."""
 
 import asyncio
 import random
@@ -14,15 +14,15 @@ from tests.support.kit import Kit, codes, descriptor, image_manifest, index_mani
 from tests.support.pushing import blob_bytes
 
 POOL = 12
-"""Different layers there are: all clients push the same ones, to repositories of their own."""
+"""Number of distinct layers. All clients push the same ones, each to its own repository."""
 
 TAGS = 4
-"""Tags that a client moves about."""
+"""Number of tags that a client moves."""
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """A manifest that was acknowledged, and what it needs."""
+    """A manifest whose push was acknowledged, and the content it needs."""
 
     raw: bytes
     blobs: tuple[Digest, ...] = ()
@@ -34,7 +34,7 @@ class Pushed:
         return Digest.of(self.raw)
 
     def walk(self) -> Iterator["Pushed"]:
-        """This manifest and those below it."""
+        """Iterate over this manifest and all its descendants."""
         yield self
         for child in self.children:
             yield from child.walk()
@@ -42,7 +42,7 @@ class Pushed:
 
 @dataclass
 class Books:
-    """What one client was told, by tag; what it pushed by digest alone; what went wrong."""
+    """Acknowledged pushes of one client, by tag and by digest, and the violations it found."""
 
     tags: dict[str, Pushed] = field(default_factory=dict)
     referrers: list[Pushed] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Books:
     late: int = 0
 
     def list_kept(self) -> dict[Digest, Pushed]:
-        """Every manifest that a tag holds, itself or by an index or subject."""
+        """Return every manifest that a tag retains, directly or through an index or a subject."""
         kept = {m.digest: m for tagged in self.tags.values() for m in tagged.walk()}
         for referrer in self.referrers:
             if referrer.subject in kept:
@@ -60,11 +60,11 @@ class Books:
 
 
 class LateError(Exception):
-    """The client took longer than it had been promised: what it relied on may be gone."""
+    """The client was slower than its guaranteed time, so content it relied on may be deleted."""
 
 
 class Client:
-    """One client with a repository of its own; what it sees of others it may only mount."""
+    """A client with its own repository. It can only mount content of other repositories."""
 
     def __init__(self, kit: Kit, number: int, promise: float) -> None:
         self._kit = kit
@@ -85,15 +85,15 @@ class Client:
             except LateError:
                 self.books.late += 1
 
-    # --- what a client does ---
+    # --- operations of a client ---
 
     async def push(self) -> None:
-        """Push an image as Docker does: look first, then mount or upload, then the manifest."""
+        """Push an image as Docker does: HEAD, then mount or upload, then the manifest."""
         begun = time.monotonic()
         await self._set_tag(self._random_tag(), await self._prepare_image(), begun)
 
     async def push_index(self) -> None:
-        """Two images by digest, and the index that holds them."""
+        """Push two images by digest, and the index that names them."""
         begun = time.monotonic()
         children = []
         for _ in range(2):
@@ -104,7 +104,7 @@ class Client:
         await self._set_tag(self._random_tag(), Pushed(raw, children=tuple(children)), begun)
 
     async def push_referrer(self) -> None:
-        """Something about an image that a tag holds."""
+        """Push a referrer of a tagged image."""
         if not self.books.tags:
             return
         begun = time.monotonic()
@@ -116,7 +116,7 @@ class Client:
         self.books.referrers.append(referrer)
 
     async def retag(self) -> None:
-        """Tag what a tag holds once more."""
+        """Set another tag to a tagged image."""
         if self.books.tags:
             image = self._chance.choice(list(self.books.tags.values()))
             await self._set_tag(self._random_tag(), image, None)
@@ -128,7 +128,7 @@ class Client:
             await self._expect(202, "DELETE", f"manifests/{tag}")
 
     async def delete(self) -> None:
-        """Delete an image, unless an index may hold it."""
+        """Delete an image, unless an index may name it."""
         if not self.books.tags:
             return
         image = self._chance.choice(list(self.books.tags.values()))
@@ -139,7 +139,7 @@ class Client:
         await self._expect(202, "DELETE", f"manifests/{image.digest}")
 
     async def look(self) -> None:
-        """Whatever a tag holds is there, whole."""
+        """Check that the content of a tag is complete."""
         if self.books.tags:
             tag = self._chance.choice(list(self.books.tags))
             answer = await self._expect(200, "GET", f"manifests/{tag}")
@@ -148,7 +148,7 @@ class Client:
             await self.verify(self.books.tags[tag])
 
     async def verify(self, image: Pushed) -> None:
-        """Pull it, whole."""
+        """Pull the image with all its content."""
         for manifest in image.walk():
             answer = await self._expect(200, "GET", f"manifests/{manifest.digest}")
             if answer.content != manifest.raw:
@@ -169,7 +169,7 @@ class Client:
         self.books.pushed += 1
 
     async def _prepare_image(self, **more: object) -> Pushed:
-        """Bring the blobs of an image; it is not yet pushed itself."""
+        """Push the blobs of an image, and return its manifest, which is not pushed."""
         config = f'{{"client": {self._number}, "n": {self._chance.randrange(POOL)}}}'.encode()
         seeds = [self._chance.randrange(POOL) for _ in range(2)]
         layers = [blob_bytes(f"layer {seed}", 2_000 + 500 * seed) for seed in seeds]
@@ -213,7 +213,7 @@ class Client:
         return answer
 
     def _check(self, answer: httpx.Response, status: int, begun: float | None) -> None:
-        """Note an answer that may not be. Raises LateError where the client itself was too slow."""
+        """Record an unexpected answer. Raise LateError if the client itself was too slow."""
         if answer.status_code == status:
             return
         took = 0.0 if begun is None else time.monotonic() - begun

@@ -1,4 +1,4 @@
-"""A clock that jumps does not delete: where it cannot be believed, nothing counts as old."""
+"""Garbage collection deletes nothing because of a clock jump."""
 
 import pytest
 
@@ -13,19 +13,19 @@ pytestmark = pytest.mark.anyio
 
 DAY = 86_400_000_000
 ROW = Round("boot", 1000, 5000, None, 0, None, 0)
-"""The database's clock was 1000 ahead of the machine's at first, and at 5000 at the last look."""
+"""The database clock was 1000 ahead of the machine's at first, and read 5000 at the last check."""
 
 
 @pytest.mark.parametrize(
     ("boot", "steady", "now", "jump"),
     [
-        ("boot", 4100, 5100, 0),  # as much went by as both clocks say
-        ("boot", 4100, 5199, 0),  # a little less than a grace
+        ("boot", 4100, 5100, 0),  # both clocks advanced equally
+        ("boot", 4100, 5199, 0),  # a jump of just under a grace period
         ("boot", 4100, 5201, 101),
         ("boot", 9100, 9999, -101),
-        ("boot", 4100 + DAY, 5100 + DAY, 0),  # nobody looked for a day, and a day went by
+        ("boot", 4100 + DAY, 5100 + DAY, 0),  # no check for a day, and a day passed
         ("other", 1, 5100, 0),  # another machine, soon after
-        ("other", 1, 5101, 101),  # later nobody knows
+        ("other", 1, 5101, 101),  # another machine, and the time between is unknown
         ("other", 1, 4899, -101),
     ],
 )
@@ -46,7 +46,7 @@ def test_the_first_look_finds_nothing() -> None:
 async def test_nothing_goes_for_a_grace_after_a_jump(yard: Yard, clocks: Clocks, days: int) -> None:
     used, _ = await yard.push_image("app", "latest")
     lone = await yard.push_blob("app", b"lone")
-    await yard.collect()  # it looks at the clocks
+    await yard.collect()  # reads the clocks
     clocks.jump(days * 86_400)
     clocks.pass_by(60)
     assert (await yard.collect()).seen == 0
@@ -63,7 +63,7 @@ async def test_nothing_goes_for_a_grace_after_a_jump(yard: Yard, clocks: Clocks,
 
 
 async def test_without_a_jump_it_goes(yard: Yard, clocks: Clocks) -> None:
-    """The control: as much time, and nothing else."""
+    """The control: the same time passes without a jump."""
     await yard.push_blob("app", b"lone")
     await yard.collect()
     clocks.pass_by(GRACE + 60)
@@ -78,7 +78,7 @@ async def test_what_was_queued_by_a_clock_far_ahead_does_not_wait_for_it(
     await yard.push_blob("app", b"lone")
     clocks.jump(-3650 * 86_400)
     clocks.pass_by(60)
-    await yard.collect()  # its grace begins when that is noticed
+    await yard.collect()  # the grace period starts when the collector notices
     clocks.pass_by(GRACE - 60)
     assert (await yard.collect()).blobs == 0
     clocks.pass_by(120)
@@ -111,7 +111,7 @@ async def test_the_clocks_are_compared_although_nothing_is_due(
 
 
 async def test_the_time_is_the_databases(yard: Yard) -> None:
-    """Not this process's, which may be another machine's."""
+    """The time is not read from this process, which may run on another machine."""
 
     def work(tx: Transaction) -> int:
         tx.now = 1

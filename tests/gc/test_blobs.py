@@ -1,4 +1,4 @@
-"""Blobs go when no manifest uses them and nobody was promised them for a grace."""
+"""Blobs are deleted after a grace period in which no manifest used them and no client saw them."""
 
 import asyncio
 from concurrent.futures import Future
@@ -107,7 +107,10 @@ async def test_pushing_what_is_there_keeps_it_for_another_grace(yard: Yard, how:
 
 
 async def test_a_head_writes_only_where_it_must(yard: Yard) -> None:
-    """Of what a manifest uses, and within a quarter of the grace of the last touch: nothing."""
+    """A HEAD writes nothing if a manifest uses the blob or the last touch is recent.
+
+    Recent means within a quarter of the grace period.
+    """
     lone = await yard.push_blob("app", b"lone")
     await yard.push_image("app", "latest")
     used = Digest.of(b"layer one ")
@@ -161,7 +164,7 @@ async def test_what_goes_is_told_in_the_feed(yard: Yard) -> None:
 async def test_an_upload_that_ends_and_the_end_of_its_repository_do_not_wait_for_each_other(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one holds its session, which the other sets free from the repository that it removes."""
+    """One locks its session, which the other detaches from the repository that it removes."""
     await yard.push_blob("app", b"old")
     location = await yard.start_upload("app")
     await yard.age()
@@ -199,7 +202,7 @@ async def test_an_upload_that_ends_and_the_end_of_its_repository_do_not_wait_for
 async def test_a_layer_that_comes_beside_its_manifest_is_kept_by_it(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is not distributed, which the manifest can do without."""
+    """The layer is non-distributable, so the manifest can be pushed without it."""
     config, layer = b"{}", b"foreign"
     raw = image_manifest(config, [layer]).replace(
         b"image.layer.v1", b"image.layer.nondistributable.v1"

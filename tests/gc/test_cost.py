@@ -1,6 +1,6 @@
-"""Cost follows the change and not the registry: rows that a deletion and its collection write.
+"""The number of rows that a deletion and its collection write depends on the change only.
 
-MOORAGE_SOAK_GC=1 looks in a registry of a million blobs, and prints times and memory.
+With MOORAGE_SOAK_GC=1 the registry has a million blobs, and the test prints times and memory.
 """
 
 import os
@@ -23,11 +23,11 @@ LAYERS = 4
 CHUNK = 10_000
 
 SOME = 60
-"""Rows: an image of three blobs, its tag, edges, links, candidates, changes and doomed keys."""
+"""Row limit: an image of three blobs with tag, edges, links, candidates, changes, deletions."""
 
 
 def fill(tx: Transaction, first: int) -> None:
-    """Images of LAYERS blobs each, in repositories of a hundred."""
+    """Insert images of LAYERS blobs each, in repositories of a hundred images."""
     images = CHUNK // LAYERS
     digests = [Digest.of(f"blob {first + n}".encode()) for n in range(CHUNK)]
     repositories = sorted({1000 + (first // LAYERS + n) // 100 for n in range(images)})
@@ -79,7 +79,7 @@ def fill(tx: Transaction, first: int) -> None:
 
 
 def count_written(tx: Transaction) -> int:
-    """Rows that the writer's connection has written since it was opened."""
+    """Return the number of rows that the writer's connection has written since it was opened."""
     return int(tx.execute(sa.select(sa.func.total_changes())).scalar_one())
 
 

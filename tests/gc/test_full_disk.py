@@ -1,4 +1,4 @@
-"""Deleting and collecting go on while the disk has no room at all."""
+"""Deletion and garbage collection work on a full disk."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SETTINGS = {
     "MOORAGE_STORAGE__RESERVE": "0B",
     "MOORAGE_GC__GRACE": "1s",
     "MOORAGE_GC__INTERVAL": "200ms",
-    # The room of the spare file must not go to what fills the disk: no job runs meanwhile.
+    # No job runs, so that the filler does not take the space that the reserve file gives up.
     "MOORAGE_JOBS__IN_SERVE": "false",
 }
 PATIENCE = 60.0
@@ -53,7 +53,7 @@ async def test_a_deleted_image_makes_room(tmp_path: Path, kind: str) -> None:
                     wait_until(lambda: len(list(server.data.glob("storage/blobs/*/*/*"))) == 3)
                     assert (await http.get(f"/v2/kept/manifests/{kept}")).status_code == 200
                     filler.unlink()
-                    wait_until(spare.exists)  # made again by a job
+                    wait_until(spare.exists)  # a job creates it again
                 await kit.push_image("again", "latest")
 
 
@@ -61,7 +61,7 @@ async def test_without_the_spare_room_it_would_not(tmp_path: Path) -> None:
     """The control."""
     with (
         small_disk(tmp_path, "48M", "tmpfs") as disk,
-        serving(Server(disk / "data", 1, SETTINGS)) as server,  # no job makes it
+        serving(Server(disk / "data", 1, SETTINGS)) as server,  # no job creates the reserve file
     ):
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             gone, _ = await Kit(http).push_image("app", "latest")

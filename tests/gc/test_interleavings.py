@@ -1,7 +1,7 @@
-"""Every order of the steps of a push and of the collector: what was promised is there in each.
+"""In every order of the steps of a push and of the collector, acknowledged content exists.
 
-Clients are real requests to the application in this process. Between the transactions that write,
-and the calls of the store that publish or remove, the explorer lets the others go on.
+Clients are real requests to the application in this process. The explorer switches between actors
+at the transactions that write, and at the calls of the store that publish or remove.
 """
 
 import functools
@@ -33,13 +33,13 @@ IMAGE_DIGEST = Digest.of(IMAGE)
 INDEX = index_manifest([IMAGE])
 
 FEWEST = 15
-"""Orders that there are of any of them: fewer, and the steps are no longer seen."""
+"""Minimum number of orders of a scenario. Fewer mean that the explorer misses steps."""
 
 Scenario = Callable[[Yard], Awaitable[None]]
 
 
 class BrokenPromiseError(AssertionError):
-    """A client was told that something is there, and relied on it in time."""
+    """A client was told that content exists, relied on it in time, and the content was missing."""
 
 
 CONTENT = [
@@ -50,7 +50,7 @@ CONTENT = [
 
 
 async def empty(yard: Yard) -> None:
-    """Begin anew. To open another registry would take far longer."""
+    """Delete all content. Opening another registry would take much longer."""
 
     def work(tx: Transaction) -> None:
         for table in CONTENT:
@@ -67,8 +67,9 @@ def memory_of(yard: Yard) -> MemoryDriver:
 
 
 async def explore(yard: Yard, prepare: Scenario, *clients: Scenario) -> int:
-    """Try every order of the clients and a collector; how many there were. BrokenPromiseError with
-    the first that breaks one.
+    """Try every order of the clients and a collector, and return the number of orders.
+
+    Raises BrokenPromiseError for the first order that loses acknowledged content.
     """
     schedules = Schedules()
     for schedule in schedules:
@@ -92,7 +93,7 @@ async def collect(yard: Yard) -> None:
 
 
 async def require_whole(yard: Yard) -> None:
-    """What tags lead to is whole, and nothing in the store is without an owner."""
+    """Check that all tags have complete content, and that every stored object has an owner."""
 
     def look(tx: Transaction) -> tuple[set[str], ...]:
         def every(column: sa.Column[Any]) -> set[str]:
@@ -114,7 +115,7 @@ async def require_whole(yard: Yard) -> None:
     assert keys <= stored <= keys | doomed
 
 
-# --- what was there before
+# --- content before the run
 
 
 async def abandoned_blob(yard: Yard) -> None:
@@ -130,7 +131,7 @@ async def untagged_image(yard: Yard) -> None:
     assert (await yard.put_manifest("app", str(IMAGE_DIGEST), IMAGE)).status_code == 201
 
 
-# --- what clients do
+# --- actions of clients
 
 
 async def look(yard: Yard, path: str) -> bool:
@@ -138,7 +139,7 @@ async def look(yard: Yard, path: str) -> bool:
 
 
 async def look_and_push(yard: Yard) -> None:
-    """As Docker does it: what is there is not sent again."""
+    """Push as Docker does: existing content is not sent again."""
     if not await look(yard, f"blobs/{DIGEST}"):
         await yard.push_blob("app", BLOB)
     answer = await yard.put_manifest("app", "image", IMAGE)
@@ -163,14 +164,14 @@ async def mount_and_push(yard: Yard) -> None:
 
 
 async def look_and_push_index(yard: Yard) -> None:
-    """An index of an image that was said to be there."""
+    """Push an index of an image after a HEAD reported that the image exists."""
     if await look(yard, f"manifests/{IMAGE_DIGEST}"):
         answer = await yard.put_manifest("app", "index", INDEX)
         assert answer.status_code == 201, answer.text
 
 
 async def tag_and_delete(yard: Yard) -> None:
-    """A tag is set and deleted again: the image stays for another grace."""
+    """Set and delete a tag. The image stays for another grace period."""
     if (await yard.put_manifest("app", "image", IMAGE)).status_code == 201:
         assert (await yard.http.delete("/v2/app/manifests/image")).status_code == 202
         await reach_gate()
@@ -189,7 +190,7 @@ SCENARIOS: dict[str, tuple[Scenario, Scenario]] = {
 
 @pytest.fixture
 async def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Yard]:
-    """A registry without jobs of its own, whose manifests are not kept in memory."""
+    """Yield a registry without jobs and without a manifest cache."""
     migrate.upgrade(f"sqlite:///{tmp_path}/moorage.db")
     settings = load(
         config=None,
@@ -214,7 +215,7 @@ async def test_a_push_beside_the_collector(yard: Yard, name: str) -> None:
     assert await explore(yard, prepare, client) > FEWEST
 
 
-# --- negative controls: each takes away what makes an order safe
+# --- negative controls: each removes one safeguard
 
 
 async def require_found(yard: Yard, name: str) -> None:
@@ -232,7 +233,7 @@ async def test_a_look_that_promises_nothing_is_found(
 async def test_acting_on_what_was_queued_anew_is_found(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The collector has to ask once more, under the lock, whether the grace is over."""
+    """Under the lock, the collector must check again that the grace period is over."""
     real = candidates.judge
 
     def judge(tx: Transaction, kind: Kind, repository: int, digests: Any, until: int) -> Any:

@@ -1,4 +1,4 @@
-"""kill -9 at every step of a deletion: the next run completes it, and the books are right."""
+"""After kill -9 at any step of a deletion, the next run completes it without inconsistencies."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ Database.write, os.unlink = stepping_write, stepping_unlink
 
 
 def collect(data: Path, patches: Path | None = None) -> int:
-    """Run the collector's command; its exit status."""
+    """Run `gc run`, and return its exit status."""
     path = [str(each) for each in (patches, ROOT) if each is not None]
     return subprocess.run(
         [sys.executable, "-m", "registry.cli.main", "gc", "run", "--data", str(data)],
@@ -56,7 +56,7 @@ def collect(data: Path, patches: Path | None = None) -> int:
 
 
 def age(data: Path) -> None:
-    """Let two days pass for all that waits."""
+    """Age all queued rows by two days."""
     with sqlite3.connect(data / "moorage.db") as connection:
         connection.execute("UPDATE candidates SET since = since - ?", [2 * 86_400 * 1_000_000])
     connection.close()
@@ -89,7 +89,7 @@ async def test_kill_9_at_each_step_of_a_deletion(tmp_path: Path) -> None:
         (patches / "sitecustomize.py").write_text(KILL_AT.format(step=step, mark=str(mark)))
         mark.unlink(missing_ok=True)
         status = collect(data, patches)
-        # Between two runs as well: what is there has a row, and what has a row is there.
+        # Rows and objects must match between two runs as well.
         assert list_broken(data) == []
         assert list_unowned(data) == []
         if status == 0:

@@ -1,4 +1,4 @@
-"""Untagged manifests go where the rules say so, and nothing else refers to them."""
+"""Untagged manifests are deleted if the rules say so and nothing else refers to them."""
 
 import pytest
 import sqlalchemy as sa
@@ -104,7 +104,7 @@ async def test_the_first_rule_that_matches_decides(open_yard: Opening) -> None:
             await yard.push_image(name, "", name)
         assert (await yard.exhaust()).manifests == 1
         assert (await yard.http.get("/v2/_catalog")).json()["repositories"] == ["app", "ci/kept"]
-    async with open_yard({"gc.untagged": "delete"}) as yard:  # other rules: all are looked at anew
+    async with open_yard({"gc.untagged": "delete"}) as yard:  # new rules: examine all again
         await yard.collect()
         assert (await yard.exhaust()).manifests == 2
         assert (await yard.http.get("/v2/_catalog")).json()["repositories"] == []
@@ -113,7 +113,7 @@ async def test_the_first_rule_that_matches_decides(open_yard: Opening) -> None:
 async def test_one_that_the_rules_kept_has_a_grace_when_they_no_longer_do(
     open_yard: Opening,
 ) -> None:
-    """Whoever was told that it is there, when that took no note, can count on it."""
+    """A client may have read the manifest while reads were not recorded, and may rely on it."""
     async with open_yard() as yard:
         digest, _ = await yard.push_image("app", "")
         await yard.age(GRACE)
@@ -127,7 +127,7 @@ async def test_one_that_the_rules_kept_has_a_grace_when_they_no_longer_do(
 
 
 async def test_one_that_cannot_be_read_stops_what_it_might_depend_on(sweeping: Yard) -> None:
-    """It stays, what it is known to name stays, and so does what it might name."""
+    """It is retained, and so is all content that it names or might name."""
     digest, _ = await sweeping.push_image("app", "")
     await sweeping.push_image("other", "", "other")
     row = next(r for r in await sweeping.list_rows(tables.manifests) if r.digest == digest)

@@ -1,4 +1,4 @@
-"""When the collector works, and how fast."""
+"""Schedule and speed of the collector."""
 
 import time
 

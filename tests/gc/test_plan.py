@@ -1,4 +1,4 @@
-"""The plan says what a run then does."""
+"""The plan reports what a run then does."""
 
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +54,7 @@ async def test_a_blob_that_a_repository_keeps_is_not_planned_for_another(yard: Y
 async def test_no_read_takes_longer_where_more_repositories_lose_something(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read has to be answered in time, so each asks a few questions only."""
+    """Each read makes only a few queries, so that it meets its deadline."""
     for n in range(20):
         await yard.push_blob(f"lone/{n}", b"blob %d" % n)
     await yard.age(GRACE)

@@ -1,4 +1,4 @@
-"""The settings of garbage collection, as people write them."""
+"""Settings of garbage collection."""
 
 from pathlib import Path
 

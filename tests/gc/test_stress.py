@@ -1,4 +1,4 @@
-"""Eight clients push, mount, look, tag and delete while the collector runs all the time."""
+"""Eight clients push, mount, read, tag and delete while the collector runs continuously."""
 
 import asyncio
 import time
@@ -26,18 +26,18 @@ CLIENTS = 8
 SECONDS = 6 * SOAK
 GRACE = 1.0
 PROMISE = 0.75 * GRACE
-"""Seconds that are sure: what was touched in the last quarter of the grace is not touched again."""
+"""Guaranteed seconds: a touch within the last quarter of the grace period is not recorded again."""
 
 LONGER = 60.0
-"""Seconds that clients go on at most, where the machine is too slow for what they have to do."""
+"""Maximum seconds that clients continue if the machine is too slow for their work."""
 
 ALL_GONE = 60.0
-"""Seconds within which what nobody refers to must be gone."""
+"""Seconds within which all unreferenced content must be deleted."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A store: its settings, and how to see what is in it."""
+    """The settings of a store, and a function that lists its keys."""
 
     settings: dict[str, str]
     list_keys: Callable[[], list[str]]
@@ -59,7 +59,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @pytest.fixture
 def server(tmp_path: Path, database_url: str, stored: Place) -> Callable[[str], Server]:
-    """Makes a server of two workers that collects without a pause, with a grace."""
+    """Return a factory of servers with two workers that collect without a pause."""
 
     def make(grace: str) -> Server:
         settings = {
@@ -77,7 +77,7 @@ def server(tmp_path: Path, database_url: str, stored: Place) -> Callable[[str], 
 
 
 async def run_clients(server: Server, enough: Callable[[list[Client]], bool]) -> list[Client]:
-    """Let them work for a while, and longer on a slow machine: until they have done enough."""
+    """Run clients for a while, on a slow machine until they have done enough."""
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         clients = []
@@ -110,7 +110,7 @@ def all_have_pushed(clients: list[Client]) -> bool:
 async def test_nothing_that_was_promised_is_ever_missing(
     server: Callable[[str], Server], database_url: str, stored: Place
 ) -> None:
-    """And in the end exactly what nobody refers to is gone."""
+    """In the end exactly the unreferenced content is deleted."""
     with serving(server(f"{GRACE:.0f}s")) as running:
         clients = await run_clients(running, all_have_pushed)
         assert list_wrong(clients) == []
@@ -129,14 +129,15 @@ async def test_nothing_that_was_promised_is_ever_missing(
 
 
 async def test_without_a_grace_promises_are_broken(server: Callable[[str], Server]) -> None:
-    """The negative control: what these clients do does find a collector that is too quick."""
+    """The negative control: these clients detect a collector that deletes too early."""
     with serving(server("1ms")) as running:
         assert list_wrong(await run_clients(running, lambda clients: list_wrong(clients) != []))
 
 
 def list_digests(url: str) -> tuple[set[str], set[str], set[str]]:
-    """Blobs, manifests, and the keys of blobs: in a bucket, keys whose bytes are gone stay doomed
-    for some minutes, to be removed once more.
+    """Return the digests of blobs and manifests, and the keys of blobs.
+
+    In a bucket, deleted keys stay queued for some minutes, for a second delete.
     """
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:

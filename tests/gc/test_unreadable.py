@@ -1,4 +1,4 @@
-"""The scrub reads manifests too: of one that cannot be read the collector is told, until it can."""
+"""The scrub reads manifests and tells the collector which ones are unreadable."""
 
 from collections.abc import Awaitable, Callable
 
@@ -22,7 +22,7 @@ DAMAGES = {"damaged": b"{", "another": b'{"schemaVersion": 2}', "gone": None}
 
 
 async def store(yard: Yard, digest: Digest, raw: bytes | None) -> None:
-    """Put bytes in the place of a manifest's, behind the registry's back."""
+    """Replace the stored bytes of a manifest, bypassing the registry."""
 
     def work(tx: Transaction) -> None:
         kept = tables.manifest_bytes
@@ -37,7 +37,7 @@ async def store(yard: Yard, digest: Digest, raw: bytes | None) -> None:
 
 
 async def list_known(yard: Yard) -> dict[str, list[str]]:
-    """The manifests that are known to be unreadable, and the tags that they break."""
+    """Return the manifests that are known to be unreadable, with the tags that they break."""
     return {
         f"{each.repository}@{each.digest}": [f"{name}:{tag}" for name, tag in each.tags]
         for each in await yard.opened.registry.scrub.manifests.list_known(9)
@@ -111,7 +111,7 @@ async def test_the_tags_of_indexes_above_it_are_named(yard: Yard) -> None:
 
 
 async def test_few_bytes_are_read_at_once(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """16 manifests of 4 MiB were."""
+    """A batch is limited by bytes. 16 manifests of 4 MiB once were one batch."""
     images = [await yard.push_image(NAME, f"v{n}", str(n)) for n in range(4)]
     most = 2 * len(images[0][1])
     found = await yard.opened.database.read(lambda tx: rows.list_stored(tx, 0, 16, most))
@@ -125,7 +125,7 @@ async def test_few_bytes_are_read_at_once(yard: Yard, monkeypatch: pytest.Monkey
 async def test_what_was_read_of_other_bytes_is_not_noted(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is looked at again, with pushes kept out."""
+    """The manifest is read again while pushes are excluded."""
     digest, image = await yard.push_image(NAME, "latest")
     real = unreadable.Reading._judge
 

@@ -1,4 +1,4 @@
-"""What was there before the queue was is walked through once, a grace after the upgrade."""
+"""Content older than the queue is examined once, a grace period after the upgrade."""
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def forget_queue(yard: Yard, since_upgrade: float) -> None:
-    """Make it a registry that was upgraded so many seconds ago, and had no queue before."""
+    """Simulate a registry that was upgraded `since_upgrade` seconds ago and had no queue before."""
 
     def work(tx: Transaction) -> None:
         since = tx.now - int(since_upgrade * SECOND)

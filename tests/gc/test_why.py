@@ -1,4 +1,4 @@
-"""What keeps a byte: every path to it, and what it waits for."""
+"""`gc why` lists every path that retains an object, and why an unreferenced one still exists."""
 
 from itertools import pairwise
 
