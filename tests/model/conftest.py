@@ -1,4 +1,4 @@
-"""Places for registries to live in, and a clock that the tests turn."""
+"""Databases and folders for registries, and a clock that the tests set."""
 
 import contextlib
 import shutil
@@ -50,7 +50,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 @contextlib.contextmanager
 def _folder(tmp_path: Path) -> Iterator[Path]:
-    # Syncing is not under test here: where memory can be a folder, the data is there.
+    # Syncing is not under test: use a folder in memory if there is one.
     folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else tmp_path))
     try:
         yield folder
@@ -60,7 +60,7 @@ def _folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that everything goes by."""
+    """Return the clock that the whole registry uses."""
     made = Clock()
     monkeypatch.setattr(clock, "now", made.now)
     monkeypatch.setattr(clock, "steady", made.now)

@@ -1,4 +1,4 @@
-"""What the model test pushes: a few tiny blobs, and manifests that name them and one another."""
+"""Content that the model test pushes: tiny blobs, and manifests that name them and each other."""
 
 import hashlib
 import json
@@ -27,12 +27,12 @@ def _named(data: bytes, media_type: str, algorithm: str = "sha256", **more: Any)
 
 @dataclass(frozen=True)
 class Document:
-    """A manifest as bytes, and what its author knows of it."""
+    """A manifest as bytes, with its possible media types."""
 
     label: str
     raw: bytes
     media_types: tuple[str, ...]
-    """The types it may be pushed under, first the one it has without a Content-Type."""
+    """Types that the manifest may have. The first applies without a Content-Type."""
 
     @property
     def fields(self) -> Json:
@@ -47,10 +47,10 @@ class Document:
 
 @dataclass(frozen=True)
 class Named:
-    """What a document names, by digest."""
+    """The digests that a document names."""
 
     parts: frozenset[tuple[str, str]]
-    """Blobs: kind, `config` or `layer`, and digest."""
+    """Blobs: kind (`config` or `layer`) and digest."""
     required: frozenset[str]
     entries: tuple[Json, ...]
     subject: str | None
@@ -104,7 +104,7 @@ _config = _named(SETTINGS, CONFIG)
 
 PLAIN = _image("plain", [_named(ONE, LAYER)], _config)
 WIDE = _image("wide", [_named(ONE, LAYER), _named(TWO, LAYER)], _config)
-# The body does not say its type, so the header does. It is also pushed as a blob.
+# The type is in the header only, not in the body. The document is also pushed as a blob.
 BARE = _image("bare", [], _named(b"{}", EMPTY), OCI_MANIFEST, DOCKER_MANIFEST)
 FOREIGNER = _image("foreigner", [_named(ONE, LAYER), _named(TWO, FOREIGN)], _config)
 LONG = _image("long", [_named(BIG, LAYER, "sha512")], _named(NOTHING, CONFIG))
@@ -117,7 +117,7 @@ SIGNED = _image(
     annotations={"by": "Åsa"},
 )
 SBOM = _image("sbom", [_named(BIG, LAYER)], _named(b"{}", EMPTY), subject=_entry(PLAIN))
-# One blob is both config and layer, as in artifacts that oras makes.
+# One blob is both config and layer, as in artifacts made by oras.
 ABSENT = _image(
     "of nothing",
     [_named(b"{}", EMPTY)],
@@ -131,7 +131,7 @@ MIXED = _index("mixed", [_entry(BARE), _entry(PLAIN)])
 VOID = _index("void", [])
 INDEX_SIGNED = _index("of the index", [], subject=_entry(INDEX))
 LONG_SIGNED = _index("of long", [], subject=_entry(LONG, "sha512"), artifactType=SIGNATURE)
-# What clients of older registries keep under a fallback tag.
+# Indexes that clients without the referrers API keep under a fallback tag.
 FALLBACK = _index("fallback", [_entry(SIGNED), _entry(WIDE, artifactType=SIGNATURE)])
 FALLBACK_BARE = _index("fallback of bare", [_entry(BARE, annotations={"a": "b"})])
 
@@ -147,7 +147,7 @@ def fallback_tag(digest: str) -> str:
     return digest.replace(":", "-")[: len("sha256-") + 64]
 
 
-REPOSITORIES = ("a-b", "a/b")  # "-" sorts before "/" by bytes, and after it by some locales
+REPOSITORIES = ("a-b", "a/b")  # "-" sorts before "/" by bytes, and after it in some locales
 PLAIN_TAGS = ("latest", "V1", "v1", "_x")
 FALLBACK_TAGS = (fallback_tag(digest_of(PLAIN.raw)), fallback_tag(digest_of(LONG.raw, "sha512")))
 TAGS = (*PLAIN_TAGS, *FALLBACK_TAGS)

@@ -38,7 +38,7 @@ def open_session(machine: Any) -> bool:
 
 
 def lay_out(how: str, offset: int, data: bytes) -> tuple[int, int] | None:
-    """First and last byte of a Content-Range that fits or does not; None: no such header."""
+    """Return first and last byte of a Content-Range, valid or not. None: no header."""
     first = {"overlap": offset - 1, "gap": offset + 1}.get(how, offset)
     length = len(data) + {"short": -1, "long": 1}.get(how, 0)
     if how == "none" or first < 0 or length < 1:
@@ -51,10 +51,10 @@ def range_header(span: tuple[int, int] | None) -> dict[str, str]:
 
 
 class UploadRules(Machine):
-    """Sessions: begun, continued, finished, cancelled, and meddled with."""
+    """Upload sessions: started, continued, completed, cancelled, and used by other clients."""
 
     def _begin(self, name: str, params: dict[str, str], mount: str | None = None) -> str | None:
-        """POST; a session's name, or None where a blob could be mounted instead."""
+        """Send the POST. Return the id of a session, or None if a blob was mounted instead."""
         started: list[Session] = []
 
         def foresee(model: Model) -> Want:
@@ -75,7 +75,7 @@ class UploadRules(Machine):
         return upload
 
     def _append(self, upload: str, data: bytes, how: str) -> None:
-        """PATCH."""
+        """Send a PATCH."""
         session = self.model.sessions[upload]
         span = lay_out(how, len(session.data), data)
         self.ask(
@@ -87,7 +87,7 @@ class UploadRules(Machine):
         )
 
     def _complete(self, upload: str, data: bytes, how: str, algorithm: str, *, right: bool) -> None:
-        """PUT."""
+        """Send the PUT that completes the upload."""
         session = self.model.sessions[upload]
         span = lay_out(how, len(session.data), data)
         whole = session.data + (b"" if session.published else data)
@@ -111,7 +111,7 @@ class UploadRules(Machine):
     def upload(
         self, name: str, told: str | None, chunks: list[bytes], finish: bool, algorithm: str
     ) -> None:
-        """As clients do, to the end or not."""
+        """Upload in chunks as clients do, completed or not."""
         upload = self._begin(name, {"digest-algorithm": told} if told else {})
         assert upload is not None
         for chunk in chunks:
@@ -140,7 +140,7 @@ class UploadRules(Machine):
     @precondition(open_session)
     @risky(pick=picks, data=pieces, sent=st.integers(0, 9), ranged=st.booleans(), end=digests)
     def break_off(self, pick: int, data: bytes, sent: int, ranged: bool, end: str) -> None:
-        """A PATCH, or a PUT, whose connection breaks: what arrived is kept."""
+        """Break the connection during a PATCH or a PUT. The received bytes are kept."""
         upload, session = self.pick_session(pick)
         if session.published:
             return
@@ -183,7 +183,7 @@ class UploadRules(Machine):
     @precondition(lambda self: self.model.sessions or self.ended)
     @risky(pick=picks, other=names, verb=st.sampled_from(("GET", "PATCH", "PUT", "DELETE")))
     def look_or_meddle(self, pick: int, other: str, verb: str) -> None:
-        """The status of a session, or a request that must not reach it."""
+        """Read the status of a session, or send a request that must not reach it."""
         uploads = [*self.model.sessions, *self.ended]
         upload = uploads[pick % len(uploads)]
         session = self.model.sessions.get(upload)
@@ -206,10 +206,10 @@ class UploadRules(Machine):
 
 
 class BlobRules(Machine):
-    """Blobs: pushed in one request, read, deleted, damaged, healed."""
+    """Blobs: pushed in one request, read, deleted, damaged, repaired."""
 
     def push_bytes(self, name: str, data: bytes, digest: str) -> None:
-        """POST with everything in it."""
+        """Push the blob in a single POST."""
         self.ask(
             lambda model: model.push_blob(name, data, digest),
             "POST",
@@ -247,7 +247,7 @@ class BlobRules(Machine):
     @any_content
     @step(name=names, digest=digests, pick=chances, size=st.sampled_from((None, 0, 1, 70)))
     def damage(self, name: str, digest: str, pick: int, size: int | None) -> None:
-        """Bytes vanish, or get another length: from the next look the blob is gone everywhere."""
+        """Remove or resize a file. After the next read the blob is gone in all repositories."""
         name, digest = self.pick_link(pick, name, digest)
         if not self.model.is_readable(name, digest):
             return
@@ -268,7 +268,7 @@ class BlobRules(Machine):
     @precondition(lambda self: self.model.lost)
     @step(pick=picks)
     def mend(self, pick: int) -> None:
-        """Somebody puts the bytes back."""
+        """Restore the bytes of a lost blob."""
         digest = sorted(self.model.lost)[pick % len(self.model.lost)]
         name = next((n for n, r in self.model.repositories.items() if digest in r.links), None)
         if name is None:

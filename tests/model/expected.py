@@ -1,4 +1,4 @@
-"""What the model says an answer must be, and the comparison."""
+"""The answers that the model expects, and the comparison with real ones."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,11 @@ from tests.support.kit import read_parts
 
 @dataclass
 class Want:
-    """An answer. A header that must be absent is None; what is None else is not compared."""
+    """An expected answer.
+
+    A None value in `headers` means that the header must be absent. Other fields that are None are
+    not compared.
+    """
 
     status: int
     headers: dict[str, str | None] = field(default_factory=dict)
@@ -18,13 +22,13 @@ class Want:
     json: Any = None
     code: str | None = None
     digests: list[str] | None = None
-    """What the errors, one each, name in `detail.digest`."""
+    """The `detail.digest` of each error."""
     detail: Any = None
     parts: list[tuple[str, bytes]] | None = None
-    """The ranges of a body of several parts, and their bytes."""
+    """The ranges of a multipart body, with their bytes."""
 
     def check(self, answer: httpx.Response) -> None:
-        """Fail unless the answer is this one."""
+        """Fail unless the answer matches."""
         request = f"{answer.request.method} {answer.request.url.raw_path.decode()}"
         assert answer.status_code == self.status, f"{request}: {answer.text}"
         assert answer.headers["Docker-Distribution-API-Version"] == "registry/2.0"

@@ -1,8 +1,8 @@
-"""Whether the history of a register could have come from one operation after the other.
+"""A linearizability checker for the history of a register.
 
-Wing and Gong's search (1993): take any operation that no other one ended before, try its effect, go
-on with the rest. With Lowe's memory (2017): a set of operations done and the value they left are
-looked at once.
+Wing and Gong's search (1993): take any operation that started before every other remaining one
+ended, apply its effect, and continue with the rest. With Lowe's memory (2017): each pair of a set
+of completed operations and the resulting value is examined once.
 """
 
 import math
@@ -15,11 +15,11 @@ Kind = Literal["put", "swap", "get", "delete", "drop"]
 
 @dataclass(frozen=True)
 class Operation:
-    """What one client did to the register between two moments, and was told.
+    """An operation of one client on the register, with its start, its end and its result.
 
-    `put` sets `value`. `swap` sets it if the register held `seen`. `get` found `seen`. `delete`
-    empties the register. `drop` empties it if it holds `value`. `done`: whether the answer said
-    that it had an effect; None where there was no answer.
+    `put` sets `value`. `swap` sets `value` if the register held `seen`. `get` read `seen`. `delete`
+    empties the register. `drop` empties the register if it holds `value`. `done` is whether the
+    answer reported an effect, or None without an answer.
     """
 
     client: int
@@ -31,7 +31,7 @@ class Operation:
     done: bool | None = True
 
     def run(self, held: str | None) -> list[str | None]:
-        """What the register may hold afterwards; nothing if the answer is wrong."""
+        """Return the possible values afterwards. The list is empty if the answer is wrong."""
         if self.kind == "get":
             return [held] if held == self.seen or self.done is None else []
         possible = {
@@ -50,15 +50,15 @@ class Operation:
 
 
 def find_order(history: Sequence[Operation]) -> list[Operation]:
-    """The operations in an order that explains every answer.
+    """Return the operations in an order that explains every answer.
 
-    AssertionError with what could not be explained where there is none.
+    Raises AssertionError with the unexplained operations if there is no such order.
     """
     operations = sorted(history, key=lambda operation: operation.start)
     answered = sum(1 << i for i, o in enumerate(operations) if o.done is not None)
     tried: set[tuple[int, str | None]] = set()
     best = 0
-    # Operations done, as bits; the value they left; the order they were done in.
+    # Completed operations as bits, the resulting value, and the order of the operations.
     waiting: list[tuple[int, str | None, tuple[int, ...]]] = [(0, None, ())]
     while waiting:
         done, held, order = waiting.pop()
@@ -75,7 +75,7 @@ def find_order(history: Sequence[Operation]) -> list[Operation]:
 
 
 def _list_next(operations: Sequence[Operation], done: int) -> list[int]:
-    """Those that no operation still to come had ended before."""
+    """Return the remaining operations that started before any other remaining one ended."""
     coming: list[int] = []
     first_end = math.inf
     for i, operation in enumerate(operations):

@@ -1,4 +1,4 @@
-"""A direct look at database and disk, round the registry, and what must hold there at any time."""
+"""A direct view of database and disk, bypassing the registry, and its invariants."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ Rows = Callable[[str], list[tuple[Any, ...]]]
 
 @dataclass(frozen=True)
 class SessionRow:
-    """An upload session as it is in the database."""
+    """An upload session as stored in the database."""
 
     name: str
     generation: str | None
@@ -28,7 +28,7 @@ class SessionRow:
 
 
 class ChangeRow(NamedTuple):
-    """A change, as it is in the feed."""
+    """A change as stored in the feed."""
 
     number: int
     actor: str
@@ -42,26 +42,26 @@ class ChangeRow(NamedTuple):
 
 @dataclass
 class Look:
-    """All rows and files, digests and names as texts."""
+    """All rows and files, with digests and names as strings."""
 
     contents: Contents
     generations: dict[str, str]
     blobs: dict[str, tuple[int, str, str]]
-    """Size, key and state, by digest."""
+    """Size, key and state by digest."""
     sessions: dict[str, SessionRow]
     doomed: set[str]
     objects: dict[str, int]
-    """Size of each file of the store, by key."""
+    """Size of each file of the store by key."""
     staged: dict[str, int]
     queue: set[tuple[str, str, str]]
-    """What the collector will look at: repository, or nothing for blobs, kind and digest."""
+    """Candidates of the collector: repository (empty for blobs), kind and digest."""
     head: int
     changes: list[ChangeRow]
-    """Rows of the feed after the number asked for."""
+    """Rows of the feed after the requested number."""
 
 
 def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
-    """Read everything; of the feed what comes after the number `after`."""
+    """Read all rows and files, and the changes after the number `after`."""
     with engine.connect() as connection:
 
         def rows(statement: str) -> list[tuple[Any, ...]]:
@@ -103,7 +103,7 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
 
 
 def _contents(name_of: dict[int, str], rows: Rows) -> Contents:
-    """What each repository holds, in the form of `contents_of`."""
+    """Return the content of each repository, in the form of `contents_of`."""
     raw_of: dict[int, bytes] = dict(rows("SELECT manifest_id, bytes FROM manifest_bytes"))
     contents: Contents = {
         name: {"tags": {}, "manifests": {}, "links": set(), "ties": {}} for name in name_of.values()
@@ -138,7 +138,7 @@ def _list_objects(storage: Path) -> dict[str, int]:
 
 
 def contents_of(model: Model) -> Contents:
-    """What the repositories must hold, by the model."""
+    """Return the content of the repositories according to the model."""
     return {
         name: {
             "tags": repository.tags,
@@ -164,13 +164,13 @@ def _ties(repository: Repository, digest: str) -> set[tuple[str, str, str | None
 
 @dataclass
 class Replay:
-    """The feed, played from its first number: what a reader with a cursor believes."""
+    """The state that a reader derives from the change feed, from its first number on."""
 
     number: int = 0
     repositories: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def play(self, changes: list[ChangeRow]) -> None:
-        """Fail on a gap, and on a change that does not follow from what was before."""
+        """Apply changes. Fail on a gap, and on a change that contradicts the state before."""
         for change in changes:
             self.number += 1
             assert change.number == self.number, "a gap in the feed"
@@ -205,7 +205,7 @@ class Replay:
                     held["tags"][change.tag] = digest
 
     def check(self, found: Look) -> None:
-        """Fail unless the feed tells what the tables hold."""
+        """Fail unless the state derived from the feed equals the tables."""
         assert self.number == found.head
         told = {
             name: (held["generation"], held["tags"], held["manifests"], held["links"])
@@ -224,12 +224,12 @@ class Replay:
 
 @dataclass
 class Inspector:
-    """Compares what is there with the model, after each step."""
+    """Compares the actual state with the model after each step."""
 
     verified: set[str] = field(default_factory=set)
-    """Keys whose bytes were hashed: a key never gets other bytes."""
+    """Keys whose bytes were verified. The bytes of a key never change."""
     lives: dict[int, str] = field(default_factory=dict)
-    """Generation, by life of the model."""
+    """Generation of a repository by its `generation` in the model."""
 
     def check(self, model: Model, found: Look, storage: Path) -> None:
         wanted = contents_of(model)
@@ -265,7 +265,7 @@ class Inspector:
                 self.verified.add(key)
 
     def _check_closures(self, model: Model, found: Look) -> None:
-        """I1: tag -> manifest -> everything it names, present."""
+        """Check I1: every tag has its manifest, and every manifest has all named content."""
         for name, repository in model.repositories.items():
             held = found.contents[name]
             assert set(held["tags"].values()) <= held["manifests"].keys()
@@ -274,18 +274,18 @@ class Inspector:
                 entries = stored.ties.keys()
                 assert stored.named.required - entries <= held["links"], f"{digest} in {name}"
                 for entry, tie in stored.ties.items():
-                    # None: a fallback tag's index has let go of it.
+                    # None: the index of a fallback tag was detached from the entry.
                     here = {"child": held["manifests"], "blob": held["links"], None: entries}[tie]
                     assert entry in here, f"{digest} in {name}"
 
     def _check_owners(self, found: Look) -> None:
-        """D2: no object without a row that knows of it."""
+        """Check D2: every object is referenced by a row."""
         owners = found.doomed | {key for _, key, _ in found.blobs.values()}
         owners |= {session.key for session in found.sessions.values() if session.key}
         assert found.objects.keys() <= owners, "an object without an owner"
 
     def _check_queue(self, model: Model, found: Look) -> None:
-        """Whatever nothing refers to is queued: the collector never looks anywhere else."""
+        """Check that all unreferenced content is queued: the collector reads only the queue."""
         linked: set[str] = set()
         for name, held in model.repositories.items():
             linked |= held.links

@@ -1,4 +1,4 @@
-"""The ground that all rules of the state machine stand on."""
+"""The base class of all rules of the state machine."""
 
 import contextlib
 import copy
@@ -24,7 +24,7 @@ from tests.model.world import WORKERS, Clock, Died, World
 T = TypeVar("T")
 
 Place = Callable[[], AbstractContextManager[tuple[str, Path]]]
-"""An empty database's URL and an empty folder, for as long as the block lasts."""
+"""A context manager that provides the URL of an empty database and an empty folder."""
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -37,11 +37,11 @@ deaths = st.sampled_from((None,) * 60 + tuple(range(12)))
 
 
 class AbortedError(Exception):
-    """The processes died during the step and others have taken over."""
+    """The processes died during the step, and others have taken over."""
 
 
 def step(**strategies: Any) -> Decorator:
-    """A rule."""
+    """Declare a rule."""
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
@@ -57,9 +57,10 @@ def step(**strategies: Any) -> Decorator:
 
 
 def risky(**strategies: Any) -> Decorator:
-    """A rule during which the processes may die.
+    """Declare a rule during which the processes may die.
 
-    It is given `dies_after` so many changes of the store or the database; mostly, never.
+    `dies_after` is the number of changes of the store or the database until then. Mostly it is
+    None: they do not die.
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
@@ -76,7 +77,7 @@ def risky(**strategies: Any) -> Decorator:
 
 
 class Machine(RuleBasedStateMachine):
-    """A model, and a world that must answer as it does."""
+    """A model, and a real registry that must answer like it."""
 
     def __init__(self, place: Place, clock: Clock) -> None:
         super().__init__()
@@ -92,18 +93,18 @@ class Machine(RuleBasedStateMachine):
         self.glances = itertools.cycle(itertools.product(REPOSITORIES, TAGS))
         self.failed = False
         self.doomed = 0
-        """Keys that are to be swept."""
+        """Number of keys that wait for deletion."""
         self.changed = False
-        """Something was done since the last start."""
+        """Whether a step changed something since the last start."""
         self.touched = True
-        """Something may have changed since all was looked at."""
+        """Whether something may have changed since the last full check."""
 
-    # What rules do
+    # Helpers of the rules
 
     def ask(
         self, foresee: Callable[[Model], Want], method: str, path: str, **more: Any
     ) -> httpx.Response:
-        """Send a request, and fail unless it is answered as the model foresees."""
+        """Send a request, and fail unless the answer is the one that the model expects."""
         looked = method in {"GET", "HEAD"} and not self.touched
         answer: httpx.Response
         want, answer = self.try_out(foresee, self.world.request(method, path, **more))
@@ -115,7 +116,7 @@ class Machine(RuleBasedStateMachine):
     def try_out(
         self, foresee: Callable[[Model], T], work: Coroutine[Any, Any, Any]
     ) -> tuple[T, Any]:
-        """What the model says will come of some work, and what did."""
+        """Return the result that the model expects and the actual result of some work."""
         mortal = self.world.life.fuse is not None
         before = copy.deepcopy(self.model) if mortal else self.model
         self.touched = True
@@ -131,18 +132,18 @@ class Machine(RuleBasedStateMachine):
         return want, got
 
     def pick_session(self, pick: int) -> tuple[str, Session]:
-        """A session that is open; the caller has seen to it that there is one."""
+        """Return an open session. The caller has checked that there is one."""
         uploads = list(self.model.sessions)
         upload = uploads[pick % len(uploads)]
         return upload, self.model.sessions[upload]
 
     def pick_link(self, pick: int, name: str, digest: str) -> tuple[str, str]:
-        """A blob that is somewhere; for a pick below 0, and where there is none, the one given."""
+        """Return an existing blob, or the given one if `pick` is negative or there is none."""
         links = [(n, d) for n, r in self.model.repositories.items() for d in sorted(r.links)]
         return (name, digest) if pick < 0 or not links else links[pick % len(links)]
 
     def pick_manifest(self, pick: int, name: str, reference: str) -> tuple[str, str]:
-        """A manifest by digest or tag, as `pick_link`."""
+        """Return a manifest by digest or tag, chosen like `pick_link`."""
         known = [
             (n, reference)
             for n, repository in self.model.repositories.items()
@@ -153,10 +154,10 @@ class Machine(RuleBasedStateMachine):
     def look(self, after: int = 0) -> Look:
         return look(self.world.engine, self.world.storage, after)
 
-    # After a death
+    # After a crash
 
     def _take_over(self, before: Model) -> None:
-        """Start again, and see which of the states that the contract allows was left behind."""
+        """Restart, and find which of the allowed states the crash left."""
         after = self.model
         self.world.crash()
         found = self.look()
@@ -177,7 +178,7 @@ class Machine(RuleBasedStateMachine):
     def _surviving_sessions(
         self, before: Model, after: Model, found: Look, *, done: bool
     ) -> Iterator[tuple[str, Session]]:
-        """Sessions as they were found; each must have at least what was acknowledged."""
+        """Yield the sessions found, each with at least its acknowledged bytes."""
         for upload in before.sessions:
             gone = upload not in found.sessions
             assert not gone or upload not in after.sessions, "an open session is gone"
@@ -192,7 +193,7 @@ class Machine(RuleBasedStateMachine):
             yield upload, Session(row.name, life, data, row.active, published)
 
     def _read_session(self, upload: str, row: SessionRow, found: Look) -> tuple[bytes, str | None]:
-        """The bytes of a session, and the digest under which they were published, if they were."""
+        """Return the bytes of a session, and their digest if they were published."""
         if row.key not in found.objects:
             assert found.staged.get(upload, 0) >= row.offset, "acknowledged bytes are gone"
             path = self.world.storage / "staging" / upload
@@ -202,7 +203,7 @@ class Machine(RuleBasedStateMachine):
         _, algorithm, _, name = row.key.split("/")
         return data, f"{algorithm}:{name.partition('.')[0]}"
 
-    # What must hold at any time
+    # Invariants
 
     @invariant()
     def everything_is_as_the_model_says(self) -> None:
@@ -219,7 +220,7 @@ class Machine(RuleBasedStateMachine):
         self.failed = False
 
     def _glance(self) -> None:
-        """A look through the front door: at all sessions, and at something else in turn."""
+        """Check through the API all sessions, and one other tag in turn."""
         for upload, session in self.model.sessions.items():
             self.see_session(session.name, upload)
         name, tag = next(self.glances)
@@ -232,7 +233,7 @@ class Machine(RuleBasedStateMachine):
                 self._read_all_again()
 
     def _read_all_again(self) -> None:
-        """Everything through the front door, and the feed once more from its first number."""
+        """Read everything through the API, and replay the feed from its first number."""
         for name in REPOSITORIES:
             self._read_repository(name)
         self.see_catalog()
@@ -257,7 +258,7 @@ class Machine(RuleBasedStateMachine):
         for subject in SUBJECTS if repository.manifests else ():
             self.see_referrers(name, subject)
 
-    # Looking through the front door
+    # Checks through the API
 
     def see_session(self, name: str, upload: str) -> None:
         path = f"/v2/{name}/blobs/uploads/{upload}"

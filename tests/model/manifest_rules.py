@@ -42,9 +42,10 @@ class ManifestRules(BlobRules):
     def put(
         self, name: str, document: Document, algorithm: str, at: str | list[str], header: int
     ) -> bool:
-        """PUT to a tag, or to the digest with tags in the query; whether it was accepted.
+        """Push to a tag, or to a digest with tags in the query. Return whether it was accepted.
 
-        `header`: which of the types the document may have is told, none for -1.
+        `header` selects the media type that is sent, among those the document may have. -1 sends
+        none.
         """
         digest = digest_of(document.raw, "sha256" if isinstance(at, str) else algorithm)
         media_type = document.media_types[header % len(document.media_types)]
@@ -69,7 +70,7 @@ class ManifestRules(BlobRules):
 
     @risky(name=names, document=documents, at=tags | manifest_digests)
     def put_as_it_is(self, name: str, document: Document, at: str) -> None:
-        """Without what it names, and to a digest that is hardly its own."""
+        """Push without the referenced content, and to a digest that is rarely the right one."""
         if ":" not in at:
             self.put(name, document, "sha256", at, 0)
             return
@@ -98,7 +99,7 @@ class ManifestRules(BlobRules):
         header: int,
         blobs: bool,
     ) -> None:
-        """With everything it names before it, as clients do; entries as `blobs` where they can."""
+        """Push all referenced content first, as clients do. With `blobs`, push entries as blobs."""
         self._push_parts(name, document, blobs=blobs)
         assert self.put(name, document, algorithm, at, header)
 
@@ -157,7 +158,7 @@ class ManifestRules(BlobRules):
     @any_content
     @step(name=names, reference=references, pick=chances, method=methods, known=st.booleans())
     def read_manifest(self, name: str, reference: str, pick: int, method: str, known: bool) -> None:
-        """`known`: the client has what it asks for."""
+        """Read a manifest. With `known`, the client sends the digest it already has."""
         name, reference = self.pick_manifest(pick, name, reference)
         etag = self._current(name, reference)
         if not known or etag is None:
@@ -192,14 +193,14 @@ class ManifestRules(BlobRules):
 
     @risky(name=names, tag=st.sampled_from(FALLBACK_TAGS), blobs=st.booleans())
     def push_fallback(self, name: str, tag: str, blobs: bool) -> None:
-        """What a client does that knows no referrers API."""
+        """Update a fallback tag, as a client without the referrers API does."""
         index = next(d for d in DOCUMENTS if d.label.startswith("fallback"))
         self._push_parts(name, index, blobs=blobs)
         assert self.put(name, index, "sha256", tag, 0)
 
 
 class ListRules(ManifestRules):
-    """Tags, catalogue, referrers."""
+    """Lists of tags, repositories and referrers."""
 
     @step(name=st.just("") | names, n=sizes, last=bounds)
     def list_names(self, name: str, n: int | None, last: str | None) -> None:

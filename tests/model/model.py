@@ -1,7 +1,7 @@
-"""The registry as a few dictionaries: what the HTTP contract says and nothing of how it is done.
+"""A model of the registry as dictionaries: the HTTP contract without the implementation.
 
-Each method of the model takes a request, changes the dictionaries, and gives the answer wanted.
-Digests are texts here.
+Each method takes a request, changes the dictionaries, and returns the expected answer. Digests are
+strings here.
 """
 
 import re
@@ -27,7 +27,7 @@ _ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 @dataclass
 class Stored:
-    """A manifest of a repository. `ties`: by which kind of content each entry is satisfied."""
+    """A manifest of a repository. `ties` maps each entry to the kind of its content."""
 
     digest: str
     document: Document
@@ -39,7 +39,7 @@ class Stored:
         return NAMED[self.document.label]
 
     def describe(self, annotations: Mapping[str, str] | None) -> Json:
-        """As in a list of referrers."""
+        """Return the descriptor as in a list of referrers."""
         fields = {
             "mediaType": self.media_type,
             "size": len(self.document.raw),
@@ -52,7 +52,7 @@ class Stored:
 
 @dataclass
 class Repository:
-    """What one name holds, in one of its lives."""
+    """The content of one repository name, in one generation."""
 
     generation: int
     tags: dict[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Repository:
     links: set[str] = field(default_factory=set)
 
     def resolve(self, reference: str) -> str | None:
-        """The digest of a manifest that is here, of a tag or a digest."""
+        """Return the digest of a stored manifest by tag or digest, or None."""
         digest = reference if ":" in reference else self.tags.get(reference)
         return digest if digest in self.manifests else None
 
@@ -71,7 +71,7 @@ class Repository:
         return sorted(d for d, m in self.manifests.items() if m.ties.get(digest) == "child")
 
     def users_of(self, blob: str) -> list[str]:
-        """Manifests that keep the blob from being deleted."""
+        """Return the manifests that keep the blob from being deleted."""
         return sorted(
             digest
             for digest, manifest in self.manifests.items()
@@ -80,7 +80,7 @@ class Repository:
         )
 
     def only_lists(self, index: str, referrer: str) -> bool:
-        """Whether the index is known by the fallback tag of the referrer's subject alone."""
+        """Return whether the index's only tag is the fallback tag of the referrer's subject."""
         subject = self.manifests[referrer].named.subject
         return subject is not None and self.tags_of(index) == [fallback_tag(subject)]
 
@@ -90,7 +90,7 @@ class Repository:
         return "blob" if entry in self.links else None
 
     def settle(self, digest: str, kind: Tie | None) -> None:
-        """Let every index that waits for the content have it."""
+        """Resolve the digest in every index that waits for it."""
         for manifest in self.manifests.values():
             if digest in manifest.ties and manifest.ties[digest] is None:
                 manifest.ties[digest] = kind
@@ -98,19 +98,19 @@ class Repository:
 
 @dataclass
 class Session:
-    """An upload session. `generation` is that of its repository, None if that was not born."""
+    """An upload session. `generation` is the repository's, or None if it did not exist."""
 
     name: str
     generation: int | None
     data: bytes
     active: int
     published: str | None = None
-    """The digest under which a request that died has published the bytes; it can be repeated."""
+    """The digest of bytes that a crashed request has published. The request can be repeated."""
 
 
 @dataclass
 class Counted:
-    """What a repository holds."""
+    """Counts and bytes of a repository's content."""
 
     tags: int
     manifests: int
@@ -133,13 +133,13 @@ def _created(name: str, kind: str, digest: str) -> Want:
 
 @dataclass
 class Model:
-    """All repositories, sessions, and every blob's bytes."""
+    """All repositories and sessions, and the bytes of every blob."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
-    """Blobs whose bytes are gone from the disk, and the registry knows."""
+    """Blobs whose bytes are missing on disk, as the registry knows."""
     lives: int = 0
     now: int = 0
 
@@ -176,7 +176,7 @@ class Model:
             gone = self.repositories.pop(name)
             for session in self.sessions.values():
                 if session.generation == gone.generation:
-                    session.active = 0  # nobody can cancel it: the job ends it when it comes by
+                    session.active = 0  # cannot be cancelled by a client: the expiry job deletes it
         return counted
 
     def list_catalog(self, n: int | None, last: str | None) -> Want:
@@ -193,7 +193,7 @@ class Model:
     # Upload sessions
 
     def start(self, name: str) -> tuple[Session, Want]:
-        """The session, still without the name that only the answer tells."""
+        """Start a session. Its id is known only from the real answer."""
         repository = self.repositories.get(name)
         session = Session(name, repository.generation if repository else None, b"", self.now)
         return session, Want(202, {"Range": "0-0"}, b"")
@@ -215,7 +215,7 @@ class Model:
     def _receive(
         self, upload: str, session: Session, data: bytes, span: tuple[int, int] | None
     ) -> Want | None:
-        """The refusal, if there is one."""
+        """Append the bytes to the session. Return the refusal, or None."""
         size = len(session.data)
         if span is not None and span[0] != size:
             headers = _session_headers(session.name, upload, size)
@@ -283,7 +283,7 @@ class Model:
         repository.settle(digest, "blob")
 
     def mount(self, name: str, digest: str, source: str | None) -> Want | None:
-        """None: an ordinary session begins instead."""
+        """Mount the blob. Return None if an ordinary session starts instead."""
         sources = [source] if source else sorted(self.repositories)
         linking = [s for s in sources if digest in self._links(s)]
         if not linking or digest in self.lost:
@@ -335,7 +335,7 @@ class Model:
         return Want(202, {}, b"")
 
     def collect(self) -> None:
-        """Nobody refers to anything for longer than a grace. Untagged manifests stay."""
+        """Collect everything that was unreferenced for a grace period. Untagged manifests stay."""
         for name, repository in list(self.repositories.items()):
             repository.links = {
                 digest for digest in repository.links if repository.users_of(digest)
@@ -357,7 +357,11 @@ class Model:
         match: str | None = None,
         absent: bool = False,
     ) -> Want:
-        """`tells_tags`: the tags stood in the query. `match` and `absent`: a condition."""
+        """Push a manifest.
+
+        `tells_tags` is whether the tags came from the query. `match` and `absent` are a
+        precondition.
+        """
         if digest_of(document.raw, digest.partition(":")[0]) != digest:
             return refuse(400, "DIGEST_INVALID")
         held = self.repositories.get(name) or Repository(0)
@@ -425,7 +429,7 @@ class Model:
         return Want(202, {}, b"")
 
     def copy(self, source: str, reference: str, target: str, tag: str) -> str | None:
-        """Tag a manifest of one repository in another; its digest, None if there is none."""
+        """Tag a manifest of one repository in another. Return its digest, or None if missing."""
         origin = self.repositories.get(source)
         digest = origin.resolve(reference) if origin else None
         if origin is None or digest is None:
@@ -472,7 +476,7 @@ class Model:
 
 
 def _page(names: Iterable[str], n: int | None, last: str | None) -> tuple[list[str], bool]:
-    """A page in byte order, and whether it must tell of a next one."""
+    """Return a page in byte order, and whether it must link to a next one."""
     after = sorted(name for name in names if name > (last or ""))
     page = after if n is None else after[:n]
     return page, bool(page) and len(page) < len(after)
@@ -487,7 +491,7 @@ def _is_moved(current: str | None, match: str | None, *, absent: bool) -> bool:
 
 
 def _cut_all(asked: str, size: int) -> list[tuple[int, int]] | None:
-    """First and last byte of each range that has any; None: everything."""
+    """Return first and last byte of each satisfiable range. None: the whole body."""
     cuts = [_cut(f"bytes={text}", size) for text in asked.removeprefix("bytes=").split(",")]
     if not asked.startswith("bytes=") or None in cuts:
         return None
@@ -495,7 +499,7 @@ def _cut_all(asked: str, size: int) -> list[tuple[int, int]] | None:
 
 
 def _cut(asked: str, size: int) -> tuple[int, int] | None:
-    """First and last byte, last before first if there is none; None: everything."""
+    """Return first and last byte, last before first if unsatisfiable. None: the whole body."""
     match = _ONE_RANGE.fullmatch(asked)
     if match is None or match.groups() == ("", ""):
         return None
