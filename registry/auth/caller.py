@@ -39,9 +39,6 @@ def needed_actions(action: Action) -> frozenset[Action]:
 _NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
 
 
-_NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
-
-
 @dataclass(frozen=True, slots=True)
 class Caller:
     """The caller of a request.
@@ -49,7 +46,7 @@ class Caller:
     `scopes` are those of the caller's token; None means that no token limits the caller. `rights`
     returns the current rights in a repository, from the grants or from an external issuer. `since`
     is the policy revision at which the token was issued. `has_refresh_token` means that the caller
-    signed in with a refresh token in place of a password. Such a caller may not use the admin API.
+    signed in with a refresh token in place of a password. Such a caller administers nothing.
     """
 
     principal: Principal
