@@ -94,16 +94,18 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
         if current in done:
             waiting.pop()
             continue
+        row = manifests.find(tx, origin.name, current)
+        edges = manifests.list_edges(tx, row) if row else []
+        below = [edge.digest for edge in edges if edge.child and edge.digest not in done]
+        if below:
+            waiting += below
+            continue
+        # Read last, so that the bytes of an index are read and verified once.
         found = manifests.find_whole(tx, origin.name, current)
         if found is None:
             raise ManifestUnknownError(
                 f"no manifest {current} in {origin.name}", {"reference": str(current)}
             )
-        edges = manifests.list_edges(tx, found.row)
-        below = [edge.digest for edge in edges if edge.child and edge.digest not in done]
-        if below:
-            waiting += below
-            continue
         for edge in edges:
             if edge.blob:
                 blobs.link(tx, target, edge.digest)
