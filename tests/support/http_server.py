@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -93,3 +93,10 @@ async def serving_app(
         while server.server_state.connections:
             await asyncio.sleep(0)
         await server.lifespan.shutdown()
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; raise TimeoutError after 10 seconds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)

@@ -16,7 +16,7 @@ import pytest
 from registry.server.descriptors import KEPT, fit_connections
 from registry.server.limits import ServerLimits
 from tests.support.certificates import Authority
-from tests.support.http_server import Echo, Served, serving_app
+from tests.support.http_server import Echo, Served, serving_app, wait_until
 from tests.support.raw import Answer, Wire
 from tests.support.server import ROOT, Server, serving
 
@@ -41,9 +41,7 @@ async def test_half_sent_heads_have_a_budget_together(served: Served, echo: Echo
     assert served.server.admission.heads.size <= 256 << 10
     for wire in wires:
         wire.abort()
-    async with asyncio.timeout(10):
-        while served.server.admission.heads.size:
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: not served.server.admission.heads.size)
     assert echo.seen == []
 
 
@@ -76,9 +74,7 @@ async def test_when_all_connections_are_in_use_health_is_still_answered(echo: Ec
         busy = [await Wire.open(served.port) for _ in range(3)]
         for wire in busy:
             await wire.send_head("GET", "/busy")
-        async with asyncio.timeout(10):
-            while len(echo.seen) < 3:
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: len(echo.seen) >= 3)
         refused = await Wire.open(served.port)
         await refused.send_head("GET", "/v2/")
         answer = await refused.read()
@@ -108,9 +104,7 @@ async def test_an_address_at_its_limit_is_told_so(echo: Echo) -> None:
         echo.gate.clear()
         busy = await Wire.open(served.port)
         await busy.send_head("GET", "/busy")
-        async with asyncio.timeout(10):
-            while not echo.seen:
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: bool(echo.seen))
         refused = await Wire.open(served.port)
         assert await get(refused, "/v2/") == 429
         reader, writer = await asyncio.open_connection(
@@ -195,9 +189,7 @@ async def test_a_failed_handshake_is_logged_at_debug_with_the_address(
         await wire.send(HEAD + b"\r\n")
         assert await wire.reader.read() == b""
         wire.abort()
-        async with asyncio.timeout(10):
-            while len(served.server.admission):
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: len(served.server.admission) == 0)
     lines = [record for record in caplog.records if "handshake" in record.getMessage()]
     assert [line.levelno for line in lines] == [logging.DEBUG]
     assert "TLS handshake with 127.0.0.1 failed: " in lines[0].getMessage()

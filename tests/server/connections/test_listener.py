@@ -12,7 +12,7 @@ from registry.server import listener
 from registry.server.admission import RESERVE
 from registry.server.limits import ServerLimits
 from registry.server.listener import Listener
-from tests.support.http_server import Echo, Served, serving_app
+from tests.support.http_server import Echo, Served, serving_app, wait_until
 from tests.support.raw import Wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -86,18 +86,14 @@ async def test_a_crowd_that_is_refused_does_not_keep_health_from_others(echo: Ec
         busy = [await Wire.open(served.port) for _ in range(4)]
         for wire in busy:
             await wire.send_head("GET", "/busy")
-        async with asyncio.timeout(10):
-            while len(echo.seen) < 4:
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: len(echo.seen) >= 4)
         crowd: list[Wire] = []
         for _ in range(2 * RESERVE):
             crowd.append(await Wire.open(served.port))
             await crowd[-1].send_head("GET", "/v2/")
             await asyncio.sleep(0.01)
         checks = [await check_health(served.port, f"127.0.0.{n}") for n in (1, 2)]
-        async with asyncio.timeout(10):
-            while len(echo.seen) < 6:
-                await asyncio.sleep(0.01)
+        await wait_until(lambda: len(echo.seen) >= 6)
         echo.gate.set()
         assert [(await check.read()).status for check in checks] == [200, 200]
         for wire in checks:

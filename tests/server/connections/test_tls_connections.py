@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from registry.server import admission, listener
 from registry.server.limits import ServerLimits
 from tests.support.certificates import Authority
-from tests.support.http_server import Echo, Served, answer_lifespan, serving_app
+from tests.support.http_server import Echo, Served, answer_lifespan, serving_app, wait_until
 from tests.support.raw import Wire
 from tests.support.server import ROOT
 
@@ -72,12 +72,6 @@ def shrink_buffers(served: Served) -> None:
     """Reduce the send buffer of each connection, to simulate a slow network."""
     for each in served.server.servers:
         each._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 10)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 SERVING = """
