@@ -235,8 +235,9 @@ def _work(
         ops_app=ops_asgi(settings, opened),
         ops_sockets=sockets.ops,
     )
-    # uvicorn raises the signal again at its end, when the server has already stopped.
+    # uvicorn handles these signals only while it runs. One that arrives before must stop it too;
+    # one that arrives after, as those that uvicorn raises again at its end, changes nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.handle_exit)
     server.run(sockets.public)
     return 0 if server.started and not failures else STARTUP_FAILURE

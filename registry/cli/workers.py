@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 from uvicorn.config import STARTUP_FAILURE
@@ -13,6 +13,7 @@ from uvicorn.config import STARTUP_FAILURE
 from registry.cli.output import complain
 from registry.cli.reporting import report
 
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 _PR_SET_PDEATHSIG = 1
 _RESTART_PAUSE = 1.0
 """Delay in seconds before a worker that lived for a shorter time is replaced."""
@@ -61,8 +62,17 @@ class Supervisor:
         return self._status
 
     def _start(self) -> None:
-        if self._stopping:
-            return
+        # A signal in between would miss the worker: its parent does not know it yet, or it still
+        # has its parent's handlers.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            if not self._stopping:
+                self._fork(blocked)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def _fork(self, unblocked: Iterable[int]) -> None:
+        """Start a worker with the signal mask `unblocked`."""
         parent = os.getpid()
         pid = os.fork()
         if pid:
@@ -72,8 +82,9 @@ class Supervisor:
         try:
             # A worker that outlives its parent would keep the port open.
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+            for number in _HANDLED:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             if os.getppid() == parent:
                 code = self._work()
         except Exception as error:  # noqa: BLE001 - the process reports the error and ends

@@ -129,6 +129,7 @@ async def test_a_primary_that_was_made_read_only_is_left_by_who_reads_and_by_who
     watch = Watch(database)
     await database.write(lambda tx: ensure(tx, NAME), actor="ann")
     before = await watch.read()
+    pair.standby.catch_up(pair.primary)
     pair.standby.promote()
     pair.primary.set("default_transaction_read_only", "on")
     there = Database(pair.url_at(pair.standby))

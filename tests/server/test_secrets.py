@@ -125,11 +125,15 @@ async def scene(server: Server) -> AsyncIterator[Scene]:
         yield scene
 
 
+def list_values(scene: Scene) -> dict[str, str]:
+    """Return the random parts of the secrets that the registry generated."""
+    names = ("robot", "personal", "refresh")
+    return {f"{name}, its value": scene.secrets[name].rpartition("_")[2] for name in names}
+
+
 def list_traces(scene: Scene) -> dict[str, str]:
     """Return the texts that must not appear: secrets, parts of secrets, and stored hashes."""
-    traces = dict(scene.secrets)
-    for name in ("robot", "personal", "refresh"):
-        traces[f"{name}, its value"] = scene.secrets[name].rpartition("_")[2]
+    traces = scene.secrets | list_values(scene)
     traces["access, its signature"] = scene.secrets["access"].rpartition(".")[2]
     for login in (Login("alice", PASSWORD), Login("robot+ci", scene.secrets["robot"])):
         traces[f"header of {login.name}"] = login.basic["Authorization"].partition(" ")[2]
@@ -182,8 +186,7 @@ async def test_nothing_is_told_of_a_secret(scene: Scene) -> None:
 
 async def test_the_database_holds_no_secret_as_it_is(scene: Scene) -> None:
     await scene.send_all()
-    plain = {**scene.secrets}
-    plain |= {f"{k}, its value": v.rpartition("_")[2] for k, v in plain.items() if "_" in v}
+    plain = scene.secrets | list_values(scene)
     dump = sqlite3.connect(scene.server.data / "moorage.db")
     text = "\n".join(dump.iterdump())
     dump.close()

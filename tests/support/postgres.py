@@ -79,6 +79,14 @@ class Cluster:
         """Promote this standby to a primary."""
         self._control("promote")
 
+    def catch_up(self, primary: "Cluster") -> None:
+        """Wait until this standby has replayed all that `primary` has committed."""
+        position = primary.query("SELECT pg_current_wal_flush_lsn()")
+        deadline = time.monotonic() + 60
+        while not self.query(f"SELECT pg_last_wal_replay_lsn() >= '{position}'"):
+            assert time.monotonic() < deadline, f"{position} was not replayed"
+            time.sleep(0.02)
+
     def follow(self, primary: "Cluster") -> None:
         """Become a standby of `primary` at the next start."""
         (self._data / "standby.signal").touch()
@@ -97,6 +105,11 @@ class Cluster:
         """Run a statement as the superuser, outside any transaction."""
         with self._admin.connect() as connection:
             connection.exec_driver_sql(statement)
+
+    def query(self, statement: str) -> object:
+        """Return the value of a statement that yields one."""
+        with self._admin.connect() as connection:
+            return connection.exec_driver_sql(statement).scalar_one()
 
     def count_sessions(self, application: str = "moorage") -> int:
         query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
