@@ -18,7 +18,7 @@ import httpx
 from compare import OCI, Side, push_blob
 
 from registry.app import started
-from registry.auth.books import Actor
+from registry.auth.audit_log import Actor
 from registry.config import load
 
 REQUESTS = 2000

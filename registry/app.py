@@ -11,67 +11,67 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from registry.api.application import build, build_ops
-from registry.api.settings import ApiSettings
 from registry.auth.authenticator import Authenticator
-from registry.auth.keyring import Keyring
-from registry.auth.outside import OidcIssuer, OutsideIssuer, Source, key_source
-from registry.auth.policies import Policies
-from registry.auth.rules import AuthRules
-from registry.auth.vault import DatabaseVault, FileVault, Vault
+from registry.auth.keys.key_store import DatabaseVault, FileVault, Vault
+from registry.auth.keys.keyring import Keyring
+from registry.auth.policy.policy_cache import Policies
+from registry.auth.settings import AuthRules
+from registry.auth.tokens.external_issuers import OidcIssuer, OutsideIssuer, Source, key_source
 from registry.client.upstream import Upstream
 from registry.client.web import Web
 from registry.config import AuthSettings, Settings, StoreSettings, UpstreamSettings
 from registry.errors import ConfigError, PasswordInvalidError
-from registry.jobs.chores import list_jobs
+from registry.http.settings import ApiSettings
 from registry.jobs.runner import Runner
-from registry.metadata import migrate
-from registry.metadata.database import Database
-from registry.metadata.watch import Watch
-from registry.services.access import Access
-from registry.services.access_tokens import AccessTokens
-from registry.services.audit import Audit
-from registry.services.blobs import Blobs
-from registry.services.collector import Collector
-from registry.services.doomed import Doomed
-from registry.services.fsck import Fsck
-from registry.services.gc_rules import GcRules
-from registry.services.grants import Grants
-from registry.services.groups import Groups
-from registry.services.healing import Healing
-from registry.services.health import Health
-from registry.services.history import History
-from registry.services.holds import Holds
-from registry.services.images import Images
-from registry.services.immutable_tags import ImmutableTags
-from registry.services.keys import Keys
-from registry.services.leases import Leases
-from registry.services.manifest_cache import ManifestCache
-from registry.services.manifests import Manifests, SparseSettings
-from registry.services.moving import Moving
-from registry.services.pulls import Pulls
-from registry.services.quotas import Quotas
-from registry.services.referrers import Referrers
-from registry.services.registry import Registry
-from registry.services.repositories import Repositories
-from registry.services.retention import Retention
-from registry.services.retention_rules import RetentionRules
-from registry.services.retention_runs import RetentionRuns
-from registry.services.robots import Robots
-from registry.services.scrub import Scrub, ScrubSettings
-from registry.services.spare_room import SpareRoom
-from registry.services.startup import Startup
-from registry.services.tags import Tags
-from registry.services.tidying import Tidying
-from registry.services.tokens import Tokens
-from registry.services.untagged import UntaggedRules
-from registry.services.uploads import Uploads
-from registry.services.usage import Usage
-from registry.services.users import Users
-from registry.services.why import Why
+from registry.jobs.schedule import list_jobs
+from registry.metadata.engine import migrate
+from registry.metadata.engine.database import Database
+from registry.metadata.revisions.watch import Watch
+from registry.services.access.access import Access
+from registry.services.access.access_cleanup import Tidying
+from registry.services.access.access_tokens import AccessTokens
+from registry.services.access.audit import Audit
+from registry.services.access.grants import Grants
+from registry.services.access.groups import Groups
+from registry.services.access.keys import Keys
+from registry.services.access.robots import Robots
+from registry.services.access.tokens import Tokens
+from registry.services.access.users import Users
+from registry.services.content.blobs import Blobs
+from registry.services.content.history import History
+from registry.services.content.images import Images
+from registry.services.content.manifest_cache import ManifestCache
+from registry.services.content.manifests import Manifests, SparseSettings
+from registry.services.content.pulls import Pulls
+from registry.services.content.referrers import Referrers
+from registry.services.content.repositories import Repositories
+from registry.services.content.tags import Tags
+from registry.services.content.upload_sessions import Uploads
+from registry.services.content.usage import Usage
+from registry.services.gc.collector import Collector
+from registry.services.gc.deletions import Doomed
+from registry.services.gc.explain import Why
+from registry.services.gc.rules import GcRules
+from registry.services.gc.untagged import UntaggedRules
+from registry.services.maintenance.disk_reserve import SpareRoom
+from registry.services.maintenance.fsck import Fsck
+from registry.services.maintenance.healer import Healing
+from registry.services.maintenance.health import Health
+from registry.services.maintenance.leases import Leases
+from registry.services.maintenance.scrub import Scrub, ScrubSettings
+from registry.services.maintenance.startup import Startup
+from registry.services.maintenance.store_migration import Moving
+from registry.services.protection.holds import Holds
+from registry.services.protection.immutable_tags import ImmutableTags
+from registry.services.quotas.quotas import Quotas
+from registry.services.retention.retention import Retention
+from registry.services.retention.rules import RetentionRules
+from registry.services.retention.runs import RetentionRuns
+from registry.services.services import Registry
 from registry.units import is_loopback
 from storage.driver import Driver
-from storage.open import open_driver
-from storage.s3_settings import S3Settings
+from storage.factory import open_driver
+from storage.s3.settings import S3Settings
 from storage.stores import Stores
 
 logger = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 from urllib.parse import quote
 
 from registry import secret_files
-from registry.auth.issuers import Oidc
-from registry.auth.rules import HOW_TO_HIDE, LONGEST_PASSWORD, SHORTEST_PASSWORD
-from registry.auth.subjects import parse_user_name
+from registry.auth.policy.subjects import parse_user_name
+from registry.auth.settings import HOW_TO_HIDE, LONGEST_PASSWORD, SHORTEST_PASSWORD
+from registry.auth.tokens.oidc_settings import Oidc
 from registry.database_url import DatabaseUrl
 from registry.errors import AccountNameInvalidError, ConfigError
-from registry.metadata.pool_settings import PoolSettings
-from registry.services.untagged import Rules as UntaggedTable
-from registry.services.untagged import Untagged
+from registry.metadata.engine.pool_settings import PoolSettings
+from registry.services.gc.untagged import Rules as UntaggedTable
+from registry.services.gc.untagged import Untagged
 from registry.units import (
     Count,
     Credential,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable
 from storage.digest import Digest, Hasher
 from storage.driver import Driver, Record, Upload
 from storage.errors import StagedLostError, StoreUnavailableError
-from storage.settled import settled
+from storage.shield import settled
 
 PIECE = 1 << 20
 """Bytes per thread job."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
-from storage.blobs import Blobs
+from storage.blob_store import Blobs
 from storage.driver import Driver
 from storage.errors import StoreUnavailableError
 from storage.staging import Staging

@@ -9,8 +9,8 @@ from pathlib import Path
 import botocore.session
 import pytest
 
-from registry.metadata import migrate
-from registry.metadata.database import Database
+from registry.metadata.engine import migrate
+from registry.metadata.engine.database import Database
 from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster
 from tests.support.seaweed import Bucket, Seaweed, find_weed, run_seaweed

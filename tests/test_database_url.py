@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from registry import database_url
 from registry.config import load
 from registry.errors import ConfigError
-from registry.metadata.database import Database, parse_url
+from registry.metadata.engine.database import Database, parse_url
 from tests.support.postgres import Cluster, free_port
 
 pytestmark = pytest.mark.anyio

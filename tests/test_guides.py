@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-from registry.auth.jose import public_keys
+from registry.auth.keys.jose import public_keys
 from registry.config import load
 from tests.support.certificates import Authority
 

@@ -192,10 +192,16 @@ def test_the_level_is_the_least_that_is_written(capsys: pytest.CaptureFixture[st
 
 def test_debug_is_for_our_own_modules(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("json", "debug", True)
-    for name in ("registry.api", "storage.local", "moorage.access", "botocore.auth", "uvicorn"):
+    for name in (
+        "registry.api",
+        "storage.local.driver",
+        "moorage.access",
+        "botocore.auth",
+        "uvicorn",
+    ):
         logging.getLogger(name).debug("hello")
     written = [line["logger"] for line in objects(capsys)]
-    assert written == ["registry.api", "storage.local", "moorage.access"]
+    assert written == ["registry.api", "storage.local.driver", "moorage.access"]
 
 
 def test_access_lines_can_be_switched_off_and_on(capsys: pytest.CaptureFixture[str]) -> None:

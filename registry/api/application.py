@@ -9,22 +9,23 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from registry.api.admin.endpoint import list_routes as list_admin_routes
-from registry.api.call import Endpoint
-from registry.api.cors import Cors, Preflights
-from registry.api.gate import Gate
-from registry.api.guard import Guard
-from registry.api.observe import Observer
-from registry.api.ops import HEALTH, METRICS, READINESS, Ops
-from registry.api.prefix import Prefix
-from registry.api.proxies import Proxies
-from registry.api.rates import Limits
-from registry.api.settings import ApiSettings
+from registry.api.ops import Ops
 from registry.api.start_gate import StartGate
 from registry.api.token import KeysEndpoint, TokenEndpoint
 from registry.api.v2.routes import ROUTES
 from registry.errors import EndpointUnknownError, MethodUnknownError
-from registry.services.access import Access
-from registry.services.registry import Registry
+from registry.http.authorization import Guard
+from registry.http.cors import Cors, Preflights
+from registry.http.forwarded import Proxies
+from registry.http.path_guard import Gate
+from registry.http.prefix import Prefix
+from registry.http.probes import HEALTH, METRICS, READINESS
+from registry.http.rate_limits import Limits
+from registry.http.request_context import Endpoint
+from registry.http.request_log import Observer
+from registry.http.settings import ApiSettings
+from registry.services.access.access import Access
+from registry.services.services import Registry
 
 
 def build(

@@ -9,15 +9,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from registry import metrics
-from registry.api.errors import RETRY_AFTER
 from registry.errors import DatabaseUnavailableError
-from registry.services.registry import Registry
-
-HEALTH = "/healthz"
-READINESS = "/readyz"
-METRICS = "/metrics"
-PROBES = frozenset({HEALTH, READINESS, METRICS})
-"""The paths that probes request every few seconds."""
+from registry.http.errors import RETRY_AFTER
+from registry.services.services import Registry
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Moorage</title>

@@ -2,9 +2,9 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.api.ops import PROBES
 from registry.errors import NotReadyError
-from registry.services.health import Health
+from registry.http.probes import PROBES
+from registry.services.maintenance.health import Health
 
 
 class StartGate:

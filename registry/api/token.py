@@ -13,12 +13,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from registry import clock
-from registry.api.body import read_body
-from registry.api.guard import Basic, Guard, find_limited, find_origin, read_credentials
-from registry.api.memory import MemoryBudget
 from registry.auth.authenticator import OIDC_SIGN_IN
 from registry.auth.caller import Caller
-from registry.auth.scopes import Scopes
+from registry.auth.policy.scopes import Scopes
 from registry.errors import (
     CredentialsInvalidError,
     GrantTypeInvalidError,
@@ -26,7 +23,10 @@ from registry.errors import (
     UnauthorizedError,
     UnsupportedError,
 )
-from registry.services.tokens import Granted, TokenRequest, Tokens
+from registry.http.authorization import Basic, Guard, find_limited, find_origin, read_credentials
+from registry.http.body import read_body
+from registry.http.memory import MemoryBudget
+from registry.services.access.tokens import Granted, TokenRequest, Tokens
 
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM = 256 * 1024

@@ -6,32 +6,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from registry import clock
-from registry.auth.actions import Rights, usable
 from registry.auth.caller import OPEN, Caller, rights_of_actions
-from registry.auth.jose import require_short
-from registry.auth.keyring import Keyring
-from registry.auth.limiter import SignInLimiter
-from registry.auth.origins import Origin
-from registry.auth.outside import OidcIssuer, OutsideIssuer
-from registry.auth.passwords import Passwords
-from registry.auth.policies import Policies
-from registry.auth.policy import Policy
-from registry.auth.principals import ANONYMOUS, Principal, of_outside, of_robot, of_user
-from registry.auth.recent import Recent, UnderWay
-from registry.auth.rules import AuthRules
-from registry.auth.scopes import Scopes
-from registry.auth.secrets import Secret, find_secret
-from registry.auth.subjects import ROBOT_SIGN_IN
-from registry.auth.tokens import AccessTokens, Bearer, read_issuer
+from registry.auth.client_address import Origin
+from registry.auth.credentials.limiter import SignInLimiter
+from registry.auth.credentials.passwords import Passwords
+from registry.auth.credentials.secrets import Secret, find_secret
+from registry.auth.credentials.ttl_cache import Recent, UnderWay
+from registry.auth.keys.jose import require_short
+from registry.auth.keys.keyring import Keyring
+from registry.auth.policy.actions import Rights, usable
+from registry.auth.policy.policy import Policy
+from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.principals import ANONYMOUS, Principal, of_outside, of_robot, of_user
+from registry.auth.policy.scopes import Scopes
+from registry.auth.policy.subjects import ROBOT_SIGN_IN
+from registry.auth.settings import AuthRules
+from registry.auth.tokens.external_issuers import OidcIssuer, OutsideIssuer
+from registry.auth.tokens.issuer import AccessTokens, Bearer, read_issuer
 from registry.errors import (
     CredentialsInvalidError,
     DatabaseUnavailableError,
     TokenInvalidError,
     TooManyRequestsError,
 )
-from registry.metadata import refresh_tokens, secrets, users
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
+from registry.metadata.access import refresh_tokens, secrets, users
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 
-from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, allowed_actions
-from registry.auth.packed_scopes import PackedScopes
-from registry.auth.patterns import EVERYTHING, Reach, RepositoryPattern
-from registry.auth.policy import Account, Policy
-from registry.auth.principals import ANONYMOUS, Principal
-from registry.auth.scopes import Scopes
+from registry.auth.policy.actions import (
+    ALL_RIGHTS,
+    NO_RIGHTS,
+    Action,
+    Right,
+    Rights,
+    allowed_actions,
+)
+from registry.auth.policy.packed_scopes import PackedScopes
+from registry.auth.policy.patterns import EVERYTHING, Reach, RepositoryPattern
+from registry.auth.policy.policy import Account, Policy
+from registry.auth.policy.principals import ANONYMOUS, Principal
+from registry.auth.policy.scopes import Scopes
 from registry.oci.names import RepositoryName
 
 _RIGHTS = {

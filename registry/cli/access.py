@@ -8,11 +8,11 @@ the same options.
 import argparse
 from typing import TYPE_CHECKING
 
-from registry.cli import confirmation
-from registry.cli.parsing import add_command, add_group
+from registry.cli.kit import confirmation
+from registry.cli.kit.parsing import add_command, add_group
 
 if TYPE_CHECKING:
-    from registry.cli.parsing import Commands
+    from registry.cli.kit.parsing import Commands
 
 
 class _Noun:
@@ -34,7 +34,7 @@ class _Noun:
         options: argparse.ArgumentParser | None = None,
     ) -> argparse.ArgumentParser:
         """Add a command. `arguments` are the required arguments, in capitals."""
-        target = f"{self._noun}:{function or verb}"
+        target = f"commands.{self._noun}:{function or verb}"
         command = add_command(self._group, verb, summary, target, [options or self._options])
         for argument in arguments:
             command.add_argument(argument.lower(), metavar=argument)

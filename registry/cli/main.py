@@ -6,14 +6,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from registry.cli import access, confirmation
-from registry.cli.output import ReaderGoneError, complain, flush, leave
-from registry.cli.parsing import add_command, add_group
-from registry.cli.reporting import EXPECTED, describe
+from registry.cli import access
+from registry.cli.kit import confirmation
+from registry.cli.kit.error_report import EXPECTED, describe
+from registry.cli.kit.output import ReaderGoneError, complain, flush, leave
+from registry.cli.kit.parsing import add_command, add_group
 from registry.version import find_version
 
 if TYPE_CHECKING:
-    from registry.cli.parsing import Commands
+    from registry.cli.kit.parsing import Commands
 
 FAILED = 1
 _INTERRUPTED = 130
@@ -29,13 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"moorage {find_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    serve = add_command(commands, "serve", "run the registry", "serve:serve", [shared])
+    serve = add_command(commands, "serve", "run the registry", "server.serve:serve", [shared])
     serve.add_argument(
         "--listen", metavar="HOST:PORT|unix:PATH", help="address (default 127.0.0.1:5000)"
     )
     serve.add_argument("--workers", metavar="N", help="worker processes (default 1)")
     worker = add_command(
-        commands, "worker", "run the background jobs alone", "worker:work", [shared]
+        commands, "worker", "run the background jobs alone", "server.worker:work", [shared]
     )
     worker.add_argument(
         "--check",
@@ -59,13 +60,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_database(group: "Commands", printing: argparse.ArgumentParser) -> None:
-    upgrade = add_command(group, "upgrade", "bring the schema up to date", "db:upgrade", [printing])
+    upgrade = add_command(
+        group, "upgrade", "bring the schema up to date", "commands.db:upgrade", [printing]
+    )
     upgrade.add_argument(
         "--wait", action="store_true", help="wait for a database that does not answer yet"
     )
-    add_command(group, "status", "show the schema's version", "db:status", [printing])
+    add_command(group, "status", "show the schema's version", "commands.db:status", [printing])
     copy = add_command(
-        group, "copy", "copy all of it to another database", "db_copy:copy", [printing]
+        group, "copy", "copy all of it to another database", "commands.db_copy:copy", [printing]
     )
     copy.add_argument(
         "--to", metavar="URL", help="SQLAlchemy URL of an empty database, without a password"
@@ -81,7 +84,11 @@ def _add_database(group: "Commands", printing: argparse.ArgumentParser) -> None:
 
 def _add_storage(group: "Commands", printing: argparse.ArgumentParser) -> None:
     copy = add_command(
-        group, "copy", "move all blobs from the old store to the new", "storage:copy", [printing]
+        group,
+        "copy",
+        "move all blobs from the old store to the new",
+        "commands.storage:copy",
+        [printing],
     )
     copy.add_argument("--dry-run", action="store_true", help="say how much there is, move nothing")
     copy.add_argument("--parallel", metavar="N", default="4", help="blobs at once (default 4)")
@@ -104,17 +111,25 @@ def _add_checks(commands: "Commands", printing: argparse.ArgumentParser) -> None
     )
     group = add_group(commands, "scrub", "stored bytes, read again and compared with their digests")
     scrub = add_command(
-        group, "run", "read all blobs and say which are damaged", "scrub:work", [listing]
+        group, "run", "read all blobs and say which are damaged", "commands.scrub:work", [listing]
     )
     scrub.add_argument("--rate", metavar="SIZE", help="bytes a second at the most, 0B for no limit")
     scrub.add_argument(
         "--restart", action="store_true", help="begin anew where a pass is under way"
     )
     add_command(
-        group, "status", "show damaged blobs and what they break", "scrub:status", [listing]
+        group,
+        "status",
+        "show damaged blobs and what they break",
+        "commands.scrub:status",
+        [listing],
     )
     fsck = add_command(
-        commands, "fsck", "compare blobs with what is in the stores", "fsck:check", [printing]
+        commands,
+        "fsck",
+        "compare blobs with what is in the stores",
+        "commands.fsck:check",
+        [printing],
     )
     fsck.add_argument(
         "--repair", action="store_true", help="quarantine, adopt or remove what does not fit"
@@ -137,16 +152,24 @@ def _add_backup(group: "Commands", printing: argparse.ArgumentParser) -> None:
     )
     keys.add_argument("--parallel", metavar="N", default="4", help="blobs at once (default 4)")
     create = add_command(
-        group, "create", "add a snapshot, while the registry serves", "backup:create", [keys]
+        group,
+        "create",
+        "add a snapshot, while the registry serves",
+        "commands.backup:create",
+        [keys],
     )
     create.add_argument("--with-keys", action="store_true", help="with private keys, encrypted")
     create.add_argument("--pace", metavar="SIZE", help="bytes a second at the most (20MiB)")
-    add_command(group, "list", "list the snapshots", "backup:list_all", [opening])
+    add_command(group, "list", "list the snapshots", "commands.backup:list_all", [opening])
     verify = add_command(
-        group, "verify", "read all of it and say what is damaged", "backup:verify", [opening]
+        group,
+        "verify",
+        "read all of it and say what is damaged",
+        "commands.backup:verify",
+        [opening],
     )
     restore = add_command(
-        group, "restore", "fill an empty registry", "backup_restore:restore", [keys]
+        group, "restore", "fill an empty registry", "commands.backup_restore:restore", [keys]
     )
     restore.add_argument(
         "--without-keys", action="store_true", help="leave out the private keys that it has"
@@ -157,7 +180,11 @@ def _add_backup(group: "Commands", printing: argparse.ArgumentParser) -> None:
     verify.add_argument("--snapshot", metavar="ID", help="this one alone (default all)")
     restore.add_argument("--snapshot", metavar="ID", help="this one (default the newest)")
     prune = add_command(
-        group, "prune", "remove old snapshots and what only they need", "backup:prune", [opening]
+        group,
+        "prune",
+        "remove old snapshots and what only they need",
+        "commands.backup:prune",
+        [opening],
     )
     prune.add_argument("--keep", metavar="N", required=True, help="how many of the newest stay")
     prune.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
@@ -165,19 +192,25 @@ def _add_backup(group: "Commands", printing: argparse.ArgumentParser) -> None:
 
 def _add_config(group: "Commands", printing: argparse.ArgumentParser) -> None:
     check = add_command(
-        group, "check", "check the settings, change nothing", "config:check", [printing]
+        group, "check", "check the settings, change nothing", "commands.config:check", [printing]
     )
     check.add_argument(
         "--connect", action="store_true", help="open the database and the stores as well"
     )
-    add_command(group, "show", "show the settings in force", "config:show", [printing])
+    add_command(group, "show", "show the settings in force", "commands.config:show", [printing])
 
 
 def _add_repositories(group: "Commands", printing: argparse.ArgumentParser) -> None:
-    add_command(group, "list", "list repositories", "repo:list_all", [printing])
-    show = add_command(group, "show", "show what a repository holds", "repo:show", [printing])
+    add_command(group, "list", "list repositories", "commands.repo:list_all", [printing])
+    show = add_command(
+        group, "show", "show what a repository holds", "commands.repo:show", [printing]
+    )
     delete = add_command(
-        group, "delete", "delete a repository with all that is in it", "repo:delete", [printing]
+        group,
+        "delete",
+        "delete a repository with all that is in it",
+        "commands.repo:delete",
+        [printing],
     )
     for command in (show, delete):
         command.add_argument("repository", metavar="REPOSITORY")
@@ -189,21 +222,25 @@ def _add_tags(
     group: "Commands", printing: argparse.ArgumentParser, reading: argparse.ArgumentParser
 ) -> None:
     command = add_command(
-        group, "list", "list the tags of a repository", "tag:list_all", [printing]
+        group, "list", "list the tags of a repository", "commands.tag:list_all", [printing]
     )
     command.add_argument("repository", metavar="REPOSITORY")
     command = add_command(
-        group, "copy", "tag a manifest anew, here or in another repository", "tag:copy", [printing]
+        group,
+        "copy",
+        "tag a manifest anew, here or in another repository",
+        "commands.tag:copy",
+        [printing],
     )
     command.add_argument("source", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST")
     command.add_argument("target", metavar="REPOSITORY:TAG")
     _add_override(command)
     command = add_command(
-        group, "history", "show where a tag has pointed", "tag:history", [reading]
+        group, "history", "show where a tag has pointed", "commands.tag:history", [reading]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
     command = add_command(
-        group, "restore", "let a tag point again at what it did", "tag:restore", [reading]
+        group, "restore", "let a tag point again at what it did", "commands.tag:restore", [reading]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
     goal = command.add_mutually_exclusive_group()
@@ -215,7 +252,7 @@ def _add_tags(
     goal.add_argument("--digest", metavar="DIGEST", help="at this manifest")
     _add_override(command)
     command = add_command(
-        group, "delete", "delete a tag, not its manifest", "tag:delete", [printing]
+        group, "delete", "delete a tag, not its manifest", "commands.tag:delete", [printing]
     )
     command.add_argument("tag", metavar="REPOSITORY:TAG")
     _add_override(command)
@@ -229,7 +266,7 @@ def _add_override(command: argparse.ArgumentParser) -> None:
 
 def _add_usage(commands: "Commands", printing: argparse.ArgumentParser) -> None:
     summary = "who has how many bytes, and what deleting would free"
-    command = add_command(commands, "usage", summary, "usage:show", [printing])
+    command = add_command(commands, "usage", summary, "commands.usage:show", [printing])
     command.add_argument("--top", metavar="N", default="20", help="lines of each table (20)")
     command.add_argument(
         "--if-deleted",

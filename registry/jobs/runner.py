@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from registry.errors import DatabaseUnavailableError
-from registry.services.leases import Leases
+from registry.services.maintenance.leases import Leases
 
 logger = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ def is_repository_name(text: str) -> bool:
 
 
 def list_patterns(name: str) -> list[str]:
-    """Return all patterns that match the repository, as `registry/auth/patterns.py` writes them."""
+    """Return all patterns that match the repository, as `registry.auth.policy.patterns` does."""
     patterns = [name, "**"]
     parent, _, _ = name.rpartition("/")
     patterns.append(f"{parent}/*" if parent else "*")

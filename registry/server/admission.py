@@ -3,7 +3,7 @@
 import asyncio
 from ipaddress import ip_address
 
-from registry.auth.origins import Origin
+from registry.auth.client_address import Origin
 from registry.server.limits import ServerLimits
 from registry.server.partial_heads import PartialHeads
 from registry.server.places import Places, Slot

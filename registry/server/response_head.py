@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from functools import lru_cache
 
-from registry.api.errors import write_message
+from registry.http.errors import write_message
 from registry.server.framing_error import FramingError
 
 # Names whose usual spelling is not Each-Word-Capitalized. People search for them in logs.

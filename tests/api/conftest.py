@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message
 
 from registry.app import Opened, asgi, compose
 from registry.config import Settings, load
-from registry.services import upload_holds
+from registry.services.content import upload_leases
 from tests.support.http_server import serving_app
 from tests.support.kit import Kit
 from tests.support.seaweed import Bucket
@@ -53,7 +53,7 @@ def store(
     settings = {"storage.driver": driver, "storage.reserve": "0B"}
     if driver == "s3":
         # A short heartbeat lets a request see quickly that the holder of a session is alive.
-        monkeypatch.setattr(upload_holds, "BEAT", 0.3)
+        monkeypatch.setattr(upload_leases, "BEAT", 0.3)
         bucket: Bucket = request.getfixturevalue("bucket")
         settings |= bucket.overrides()
     return settings

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from registry.metadata.database import Database
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from registry.services import retention
+from registry.services.retention import retention
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts, bearer, get_token, signed
 from tests.support.admin import Admin
-from tests.support.hands import Hands
+from tests.support.clock import Hands
 from tests.support.kit import Kit, find_job
 
 pytestmark = pytest.mark.anyio

@@ -7,12 +7,12 @@ import httpx
 import pytest
 
 from registry.api.admin.table import BASE, OPERATIONS
-from registry.auth import principals
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy import principals
+from registry.auth.policy.patterns import RepositoryPattern
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.oci.tag_patterns import TagPattern
-from registry.services.retention_rules import RetentionRule
+from registry.services.retention.rules import RetentionRule
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from registry.auth.caller import Caller
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy.patterns import RepositoryPattern
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.kit import index_manifest

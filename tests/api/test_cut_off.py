@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from registry.metadata import tables
-from registry.services import upload_holds
-from storage.s3_client import LATE
+from registry.services.content import upload_leases
+from storage.s3.client import LATE
 from tests.api.conftest import Started
 from tests.metadata.rows import rows
-from tests.support.hands import Hands
+from tests.support.clock import Hands
 from tests.support.postgres import Cluster
 from tests.support.seaweed import Bucket
 from tests.support.tcp_proxy import tcp_proxy
@@ -33,14 +33,14 @@ async def test_leaves_no_byte_for_ever(
     *,
     sent: bool,
 ) -> None:
-    monkeypatch.setattr(upload_holds, "LEASE", 1.0)
-    monkeypatch.setattr(upload_holds, "BEAT", 0.2)
+    monkeypatch.setattr(upload_leases, "LEASE", 1.0)
+    monkeypatch.setattr(upload_leases, "BEAT", 0.2)
     hands = Hands(monkeypatch)
     if sent:
         # The replica has checked its lease before, and has been slow since then.
         async def keep(_: object) -> None: ...
 
-        monkeypatch.setattr(upload_holds._Lease, "keep", keep)
+        monkeypatch.setattr(upload_leases._Lease, "keep", keep)
     with tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
         behind = database_url.replace(f":{postgres.port}/", f":{proxy.port}/")
         async with start_api({"database.url": behind}) as cut, start_api() as other:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from registry import metrics
-from registry.metadata import blobs
+from registry.metadata.content import blobs
 from storage.digest import Digest
-from storage.local import LocalDriver, LocalReader
+from storage.local.driver import LocalDriver, LocalReader
 from tests.api.conftest import Api
 from tests.support.kit import (
     Exchange,

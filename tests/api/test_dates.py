@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.metadata import tables
-from registry.metadata.transaction import Transaction
+from registry.metadata.engine.transaction import Transaction
 from storage.digest import Digest
 from tests.api.conftest import Api
 from tests.support.kit import index_manifest

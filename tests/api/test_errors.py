@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from registry import errors
-from registry.api.errors import SENTENCES, TABLE, answer, find_wire
-from registry.metadata import manifests
+from registry.http.errors import SENTENCES, TABLE, answer, find_wire
+from registry.metadata.content import manifests
 from storage import errors as storage_errors
 from storage.digest import Digest, DigestInvalidError
 from storage.errors import StoreError, StoreFullError, StoreUnavailableError

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.api.etags import is_unchanged, parse_etags
+from registry.http.etags import is_unchanged, parse_etags
 from storage.digest import Digest
 
 ETAG = str(Digest.of(b"a blob"))

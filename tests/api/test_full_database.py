@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseFullError
-from registry.metadata import audit
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
+from registry.metadata.access import audit
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from tests.api.conftest import Started
 from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token
 from tests.support.kit import codes

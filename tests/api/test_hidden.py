@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from registry.api.v2.routes import ROUTES
-from registry.metadata import repositories
-from registry.metadata.transaction import Transaction
+from registry.metadata.content import repositories
+from registry.metadata.engine.transaction import Transaction
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.oci.names import RepositoryName
 from storage.digest import Digest

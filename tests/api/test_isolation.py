@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from registry.auth.principals import ANONYMOUS
+from registry.auth.policy.principals import ANONYMOUS
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.api.conftest import Api

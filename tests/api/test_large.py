@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from registry.api import memory
-from registry.metadata import manifests
-from registry.metadata.manifests import ManifestRow
-from registry.metadata.transaction import Transaction
+from registry.http import memory
+from registry.metadata.content import manifests
+from registry.metadata.content.manifests import ManifestRow
+from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import Manifest
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
-from registry.services import referrers
+from registry.services.content import referrers
 from storage.digest import Digest
 from tests.api.conftest import Started
 from tests.support.kit import codes, descriptor, image_manifest

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.api import observe
+from registry.http import request_log
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.media_types import (
     DOCKER_MANIFEST,
@@ -324,7 +324,7 @@ async def test_7a_a_byte_more_is_413(ready: Api) -> None:
 async def test_7a_a_length_too_large_is_413_before_a_byte_is_read(
     ready: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "LINGER", 0.01)
+    monkeypatch.setattr(request_log, "LINGER", 0.01)
     headers = {"Content-Type": OCI_MANIFEST, "Content-Length": str(MAX_MANIFEST_BYTES + 1)}
     exchange = ready.speak("PUT", url("t"), headers)
     await exchange.wanted()
@@ -338,7 +338,7 @@ async def test_7a_a_length_too_large_is_413_before_a_byte_is_read(
 async def test_7a_a_stream_is_413_at_the_first_piece_too_many(
     ready: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "LINGER", 0.01)
+    monkeypatch.setattr(request_log, "LINGER", 0.01)
     exchange = ready.speak(
         "PUT", url("t"), {"Content-Type": OCI_MANIFEST, "Transfer-Encoding": "chunked"}
     )

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.routing import BaseRoute, Route, Router
 
 from registry import clock
-from registry.auth.jose import jwk_of
+from registry.auth.keys.jose import jwk_of
 from storage.digest import Digest
 from tests.api.conftest import SERVED, Api, Started
 from tests.support.accounts import (

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from registry.api import memory
+from registry.http import memory
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.api.multipart import FLUSH, GAP, Multipart
-from registry.api.ranges import Part, parse_ranges
+from registry.http.multipart import FLUSH, GAP, Multipart
+from registry.http.ranges import Part, parse_ranges
 from storage.errors import ObjectDamagedError
 from tests.support.kit import read_parts
 
@@ -61,7 +61,7 @@ def test_2_each_part_is_there_once_and_in_order(
 ) -> None:
     data, parts = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("registry.api.multipart.GAP", gap)
+        patch.setattr("registry.http.multipart.GAP", gap)
         body = Multipart(parts, len(data))
         reader = Pieces(data, piece)
         raw = b"".join(run(body, reader))

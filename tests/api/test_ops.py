@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError
 from registry.metadata import tables
-from registry.metadata.transaction import Transaction
+from registry.metadata.engine.transaction import Transaction
 from storage.errors import StoreUnavailableError
 from tests.api.conftest import SERVED, Api
 from tests.support.kit import codes, index_manifest

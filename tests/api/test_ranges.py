@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.api.ranges import MOST_HEADER, MOST_RANGES, Part, parse_content_range, parse_ranges
 from registry.errors import RangeInvalidError, TooManyRangesError, UploadInvalidError
+from registry.http.ranges import MOST_HEADER, MOST_RANGES, Part, parse_content_range, parse_ranges
 
 HUGE = "9" * 5000  # more digits than Python converts to an integer
 

@@ -11,13 +11,13 @@ from botocore.exceptions import NoCredentialsError
 
 from registry.errors import BlobUnknownError
 from registry.oci.names import RepositoryName
-from registry.services import doomed
+from registry.services.gc import deletions
 from storage.digest import Digest
-from storage.s3 import S3Driver
+from storage.s3.driver import S3Driver
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts
+from tests.support.clock import Hands
 from tests.support.flaky import Flaky, flaky
-from tests.support.hands import Hands
 from tests.support.kit import list_stored, read_parts
 from tests.support.seaweed import Bucket
 
@@ -163,7 +163,7 @@ async def test_an_object_outlives_the_links_to_it(
     await registry.blobs.note_damage(await registry.blobs.get(REPOSITORY, DIGEST))
     await api.push_blob(NAME, DATA)
     assert len(list_stored(api.opened.driver)) == 2
-    hands.forward(90 + doomed.SLACK - 1)
+    hands.forward(90 + deletions.SLACK - 1)
     assert not await api.opened.registry.doomed.is_any_due()
     assert await api.opened.registry.doomed.sweep() == 0
     assert (await fetch(link)).status_code == 200

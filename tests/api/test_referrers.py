@@ -8,7 +8,7 @@ import pytest
 
 from registry.oci.media_types import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from registry.oci.referrers import fallback_tag
-from registry.services import referrers
+from registry.services.content import referrers
 from storage.digest import Digest
 from tests.api.conftest import Api
 from tests.support.kit import CONFIG, codes, descriptor, image_manifest, index_manifest

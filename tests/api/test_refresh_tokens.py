@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from registry.auth.passwords import Passwords
+from registry.auth.credentials.passwords import Passwords
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, OPERATOR, Accounts, Login, access_of
 from tests.support.kit import index_manifest

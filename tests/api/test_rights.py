@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry import clock
-from registry.auth.jose import jwk_of
-from registry.auth.principals import OPERATOR as OPERATOR_HIMSELF
+from registry.auth.keys.jose import jwk_of
+from registry.auth.policy.principals import OPERATOR as OPERATOR_HIMSELF
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
@@ -28,8 +28,8 @@ from tests.support.accounts import (
     read_challenge,
     signed,
 )
+from tests.support.clock import Hands
 from tests.support.forging import assemble, signer
-from tests.support.hands import Hands
 from tests.support.kit import codes, require_created, require_session
 
 pytestmark = pytest.mark.anyio

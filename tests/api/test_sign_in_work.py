@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher, extract_parameters
 
-from registry.auth.passwords import Passwords
-from registry.metadata import users
-from registry.metadata.sqlite import SqliteWriter
+from registry.auth.credentials.passwords import Passwords
+from registry.metadata.access import users
+from registry.metadata.engine.sqlite import SqliteWriter
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, OPERATOR, Accounts, Login
 

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from registry.auth.passwords import THREADS, WAITING, Passwords
+from registry.auth.credentials.passwords import THREADS, WAITING, Passwords
 from tests.api.conftest import Started
 from tests.support.accounts import AUTH, Accounts, Login
 

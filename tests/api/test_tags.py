@@ -7,7 +7,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from registry.metadata import migrate
+from registry.metadata.engine import migrate
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.kit import codes, index_manifest

@@ -11,7 +11,7 @@ import httpx
 import jwt
 import pytest
 
-from registry.metadata.transaction import Transaction
+from registry.metadata.engine.transaction import Transaction
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.accounts import (

@@ -329,7 +329,7 @@ async def test_a_fault_is_a_server_error(api: Api, monkeypatch: pytest.MonkeyPat
         raise UnicodeError("a reader that raises what nobody expects")
 
     monkeypatch.setattr(base64, "b64decode", fail)
-    monkeypatch.setattr("registry.api.guard._UNREADABLE", KeyError)
+    monkeypatch.setattr("registry.http.authorization._UNREADABLE", KeyError)
     headers = [("Authorization", b"Basic YTpi")]
     assert await send(api, Sent("GET", b"/v2/", headers=headers)) == 500
 

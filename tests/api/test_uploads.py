@@ -10,16 +10,16 @@ import pytest
 import sqlalchemy as sa
 
 from registry import clock
-from registry.api import body, observe
-from registry.auth.principals import Principal
+from registry.auth.policy.principals import Principal
 from registry.errors import DatabaseUnavailableError, UploadUnknownError
+from registry.http import body, request_log
 from registry.jobs.runner import Job
 from registry.metadata import tables
 from registry.oci.names import RepositoryName
-from registry.services.uploads import UploadRow, Uploads
+from registry.services.content.upload_sessions import UploadRow, Uploads
 from storage.digest import Digest
-from storage.local import LocalDriver
-from storage.s3 import S3Driver
+from storage.local.driver import LocalDriver
+from storage.s3.driver import S3Driver
 from storage.staging import Staged
 from tests.api.conftest import Api, Started
 from tests.support.kit import (
@@ -393,7 +393,7 @@ async def test_5_a_body_unlike_its_span_is_400_and_not_kept(api: Api) -> None:
 async def test_5_a_body_beyond_its_span_is_refused_before_it_has_all_come(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "LINGER", 0.01)
+    monkeypatch.setattr(request_log, "LINGER", 0.01)
     location = await api.start_upload(NAME)
     exchange = api.speak("PATCH", location, {**span(0, 4), "Transfer-Encoding": "chunked"})
     await exchange.feed(b"6bytes")
@@ -445,7 +445,7 @@ async def test_5_a_cut_chunk_of_several_pieces_keeps_what_arrived(api: Api) -> N
 async def test_5_a_stalled_chunk_is_400_and_frees_the_session(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "LINGER", 0.01)
+    monkeypatch.setattr(request_log, "LINGER", 0.01)
     async with start_api({"http.body_idle": "200ms"}) as api:
         location = await api.start_upload(NAME)
         for method, target in (("PATCH", location), ("PUT", f"{location}?digest={DIGEST}")):
@@ -477,7 +477,7 @@ async def test_5_a_slow_chunk_is_no_stalled_one(start_api: Started) -> None:
 async def test_5_single_bytes_do_not_keep_a_chunk_alive(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "LINGER", 0.01)
+    monkeypatch.setattr(request_log, "LINGER", 0.01)
     monkeypatch.setattr(body, "RATE_WINDOW", 0.5)
     async with start_api({"http.body_idle": "10s"}) as api:
         location = await api.start_upload(NAME)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.actions import (
+from registry.auth.caller import rights_of_actions
+from registry.auth.policy.actions import (
     ALL_RIGHTS,
     Action,
     Right,
@@ -13,7 +14,6 @@ from registry.auth.actions import (
     format_rights,
     parse_rights,
 )
-from registry.auth.caller import rights_of_actions
 from registry.errors import RightsInvalidError
 
 some_rights = st.frozensets(st.sampled_from(Right))

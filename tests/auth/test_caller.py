@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights
 from registry.auth.caller import OPEN, Caller, needed_actions, rights_of_actions
-from registry.auth.patterns import EVERYTHING, RepositoryPattern
-from registry.auth.policy import Policy
-from registry.auth.principals import ANONYMOUS, Principal
-from registry.auth.scopes import Scopes
-from registry.metadata.grants import GrantRow
-from registry.metadata.policy import PolicyRows, Removal
+from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights
+from registry.auth.policy.patterns import EVERYTHING, RepositoryPattern
+from registry.auth.policy.policy import Policy
+from registry.auth.policy.principals import ANONYMOUS, Principal
+from registry.auth.policy.scopes import Scopes
+from registry.metadata.access.grants import GrantRow
+from registry.metadata.access.policy import PolicyRows, Removal
 from registry.oci.names import RepositoryName
 
 APP, OTHER = RepositoryName("team/app"), RepositoryName("team/other")

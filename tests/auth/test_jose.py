@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from registry.auth import jose
-from registry.auth.jose import VerificationKey, jwk_of, public_keys, thumbprint
+from registry.auth.keys import jose
+from registry.auth.keys.jose import VerificationKey, jwk_of, public_keys, thumbprint
 from registry.errors import TokenInvalidError
 from tests.support.forging import (
     PrivateKey,

@@ -10,15 +10,16 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.auth.jose import jwk_of, thumbprint
-from registry.auth.keyring import Keyring
-from registry.auth.secrets import new_secret
-from registry.auth.vault import DatabaseVault, FileVault
+from registry.auth.credentials.secrets import new_secret
+from registry.auth.keys.jose import jwk_of, thumbprint
+from registry.auth.keys.key_store import DatabaseVault, FileVault
+from registry.auth.keys.keyring import Keyring
 from registry.errors import ConfigError, DatabaseUnavailableError
-from registry.metadata import signing_keys, tables
-from registry.metadata.database import Database
-from registry.metadata.signing_keys import KeyState
-from registry.metadata.transaction import Transaction
+from registry.metadata import tables
+from registry.metadata.access import signing_keys
+from registry.metadata.access.signing_keys import KeyState
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import rows
 
 pytestmark = pytest.mark.anyio

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import pytest
 
 from registry import clock
-from registry.auth.limiter import FEW, LINE, WINDOW, SignInLimiter
-from registry.auth.origins import Origin
+from registry.auth.client_address import Origin
+from registry.auth.credentials.limiter import FEW, LINE, WINDOW, SignInLimiter
 from registry.errors import TooManyRequestsError
 from registry.metadata import tables
-from registry.metadata.database import Database
+from registry.metadata.engine.database import Database
 from tests.metadata.rows import rows
 
 pytestmark = pytest.mark.anyio
@@ -279,7 +279,7 @@ async def test_the_books_name_only_accounts_that_there_are(door: Door) -> None:
 
 
 async def test_what_is_remembered_is_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.auth.limiter._MOST_WAITING", 3)
+    monkeypatch.setattr("registry.auth.credentials.limiter._MOST_WAITING", 3)
     for number in range(10):
         door.limiter._remember((f"192.0.2.{number}", ANN), 1)
     assert list(door.limiter._waiting) == [(f"192.0.2.{number}", ANN) for number in (7, 8, 9)]

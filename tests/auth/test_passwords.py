@@ -12,10 +12,10 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
 
-from registry.auth import passwords as module
-from registry.auth.passwords import THREADS, WAITING, Passwords, require_usable
-from registry.auth.rules import LONGEST_PASSWORD as LONGEST
-from registry.auth.rules import SHORTEST_PASSWORD as SHORTEST
+from registry.auth.credentials import passwords as module
+from registry.auth.credentials.passwords import THREADS, WAITING, Passwords, require_usable
+from registry.auth.settings import LONGEST_PASSWORD as LONGEST
+from registry.auth.settings import SHORTEST_PASSWORD as SHORTEST
 from registry.errors import PasswordInvalidError, TooManyRequestsError
 
 pytestmark = pytest.mark.anyio

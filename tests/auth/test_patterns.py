@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.patterns import Reach, RepositoryPattern, list_covering, list_widest
+from registry.auth.policy.patterns import Reach, RepositoryPattern, list_covering, list_widest
 from registry.errors import PatternInvalidError
 from registry.oci.names import RepositoryName, list_patterns
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.actions import (
+from registry.auth.policy.actions import (
     ALL_RIGHTS,
     NO_RIGHTS,
     Right,
@@ -17,16 +17,16 @@ from registry.auth.actions import (
     parse_rights,
     usable,
 )
-from registry.auth.patterns import RepositoryPattern
-from registry.auth.policy import Account, Policy, read_bounds
-from registry.auth.subjects import EVERYBODY, SIGNED_IN, Subject, SubjectKind
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.policy import Account, Policy, read_bounds
+from registry.auth.policy.subjects import EVERYBODY, SIGNED_IN, Subject, SubjectKind
 from registry.errors import InputInvalidError
-from registry.metadata.grants import GrantRow
-from registry.metadata.policy import PolicyRows, Removal
-from registry.metadata.robots import RobotRow
-from registry.metadata.secrets import SecretRow
-from registry.metadata.signing_keys import KeyState, SigningKeyRow
-from registry.metadata.users import UserRow
+from registry.metadata.access.grants import GrantRow
+from registry.metadata.access.policy import PolicyRows, Removal
+from registry.metadata.access.robots import RobotRow
+from registry.metadata.access.secrets import SecretRow
+from registry.metadata.access.signing_keys import KeyState, SigningKeyRow
+from registry.metadata.access.users import UserRow
 from registry.oci.names import RepositoryName
 
 NOW = 1_000_000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.actions import Action
-from registry.auth.scopes import MAX_REPOSITORIES, Scopes, parse_actions
+from registry.auth.policy.actions import Action
+from registry.auth.policy.scopes import MAX_REPOSITORIES, Scopes, parse_actions
 from registry.errors import TooManyScopesError
 from registry.logs import LONGEST_FIELD
 from registry.oci.names import RepositoryName

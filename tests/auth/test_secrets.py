@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.secrets import Hasher, find_secret, new_secret
+from registry.auth.credentials.secrets import Hasher, find_secret, new_secret
 
 ID, VALUE = "0123456789abcdef", "0123456789abcdef" * 4
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.patterns import RepositoryPattern
-from registry.auth.subjects import (
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.subjects import (
     EVERYBODY,
     SIGNED_IN,
     Subject,

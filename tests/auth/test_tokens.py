@@ -13,20 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import clock
-from registry.auth.actions import Action
-from registry.auth.jose import LEEWAY, MAX_TOKEN, public_keys
-from registry.auth.keyring import Keyring
-from registry.auth.policies import Policies
-from registry.auth.policy import Policy
-from registry.auth.principals import ANONYMOUS, Principal
-from registry.auth.rules import AuthRules
-from registry.auth.scopes import Scopes
-from registry.auth.tokens import LONGEST, SURE, AccessTokens, read_issuer
-from registry.auth.vault import DatabaseVault
+from registry.auth.keys.jose import LEEWAY, MAX_TOKEN, public_keys
+from registry.auth.keys.key_store import DatabaseVault
+from registry.auth.keys.keyring import Keyring
+from registry.auth.policy.actions import Action
+from registry.auth.policy.policy import Policy
+from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.principals import ANONYMOUS, Principal
+from registry.auth.policy.scopes import Scopes
+from registry.auth.settings import AuthRules
+from registry.auth.tokens.issuer import LONGEST, SURE, AccessTokens, read_issuer
 from registry.errors import ConfigError, TokenInvalidError, TooManyScopesError
-from registry.metadata import signing_keys
-from registry.metadata.database import Database
-from registry.metadata.watch import Watch
+from registry.metadata.access import signing_keys
+from registry.metadata.engine.database import Database
+from registry.metadata.revisions.watch import Watch
 from registry.oci.names import RepositoryName
 from tests.support.forging import assemble, decode, forged, signer
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.metadata.migrate import VERSION
+from registry.metadata.engine.migrate import VERSION
 from tests.support.kit import Kit
 from tests.support.server import ROOT, Server, serving
 

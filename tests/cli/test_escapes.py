@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from registry.cli import output
+from registry.cli.kit import output
 from registry.cli.main import main
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\r\x9b31m\u202e"

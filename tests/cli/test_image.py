@@ -9,9 +9,9 @@ import pytest
 
 from registry import logs
 from registry.cli.main import main
-from registry.metadata.database import Database
+from registry.metadata.engine.database import Database
 from tests.metadata.rows import digest_of, image
-from tests.retention.scenes import push
+from tests.services.retention.scenes import push
 
 Say = Callable[..., str]
 

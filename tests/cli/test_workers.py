@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 
 SUPERVISED = """
 import os, signal, sys, time
-from registry.cli.workers import Supervisor
+from registry.cli.server.supervisor import Supervisor
 
 fork, forks = os.fork, []
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from registry import clock
-from registry.cli import heartbeat
 from registry.cli.main import main
+from registry.cli.server import heartbeat
 from tests.support.server import add_admin
 from tests.support.workers import PATIENCE, worker
 

@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from registry.metadata.transaction import Transaction
+from registry.metadata.engine.transaction import Transaction
 
 
 @pytest.fixture

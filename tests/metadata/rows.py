@@ -7,34 +7,30 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from registry.metadata import (
+from registry.metadata import tables
+from registry.metadata.access import (
     audit,
-    blobs,
-    connections,
+    failed_sign_ins,
     grants,
     groups,
-    manifests,
-    quotas,
+    key_store,
     refresh_tokens,
-    repositories,
-    retention_rules,
-    retention_run,
     robots,
     secrets,
-    sign_ins,
     signing_keys,
-    tables,
-    tags,
     users,
-    vault,
 )
-from registry.metadata.blobs import BlobRow, BlobState
-from registry.metadata.database import Database, parse_url
-from registry.metadata.manifests import Edge, ManifestRow
-from registry.metadata.repositories import RepositoryRow
-from registry.metadata.retention_rules import RuleRow
-from registry.metadata.transaction import Transaction
-from registry.metadata.uploads import UploadRow
+from registry.metadata.content import blobs, manifests, repositories, tags
+from registry.metadata.content.blobs import BlobRow, BlobState
+from registry.metadata.content.manifests import Edge, ManifestRow
+from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.content.uploads import UploadRow
+from registry.metadata.engine import connections
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.quotas import quotas
+from registry.metadata.retention import rules, run
+from registry.metadata.retention.rules import RuleRow
 from registry.oci.manifests import Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
@@ -138,8 +134,8 @@ def add_access(tx: Transaction) -> None:
     grants.put(tx, "ann", "team/**", "pull")
     refresh_tokens.insert(tx, "id", "hash", credential="secret:id", service="s", client="c")
     signing_keys.insert(tx, "kid", "{}")
-    vault.insert(tx, "kid", b"sealed")
-    sign_ins.insert(tx, "127.0.0.1", "hash")
+    key_store.insert(tx, "kid", b"sealed")
+    failed_sign_ins.insert(tx, "127.0.0.1", "hash")
     audit.insert(
         tx, actor="ann", address="", request_id="", kind="user.add", target="ann", detail="{}"
     )
@@ -147,8 +143,8 @@ def add_access(tx: Transaction) -> None:
 
 def add_retention(tx: Transaction) -> None:
     """Put a row into each table of retention but that of pulls."""
-    retention_run.start(tx)
-    retention_rules.put(tx, RuleRow("team/**", "v*", 9, "push", None, "*", None, None))
+    run.start(tx)
+    rules.put(tx, RuleRow("team/**", "v*", 9, "push", None, "*", None, None))
 
 
 async def race(

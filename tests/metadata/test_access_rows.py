@@ -8,31 +8,29 @@ from typing import TypeVar
 import pytest
 import sqlalchemy as sa
 
-from registry.metadata import (
+from registry.metadata import tables
+from registry.metadata.access import (
     audit,
-    blobs,
+    failed_sign_ins,
     grants,
     groups,
+    key_store,
     policy,
     refresh_tokens,
-    repositories,
     robots,
     secrets,
-    sign_ins,
     signing_keys,
-    tables,
-    uploads,
     users,
-    vault,
 )
-from registry.metadata.audit import AuditRow
-from registry.metadata.database import Database
-from registry.metadata.groups import GroupRow
-from registry.metadata.policy import Removal
-from registry.metadata.robots import RobotRow
-from registry.metadata.signing_keys import KeyState
-from registry.metadata.transaction import Transaction
-from registry.metadata.users import UserRow
+from registry.metadata.access.audit import AuditRow
+from registry.metadata.access.groups import GroupRow
+from registry.metadata.access.policy import Removal
+from registry.metadata.access.robots import RobotRow
+from registry.metadata.access.signing_keys import KeyState
+from registry.metadata.access.users import UserRow
+from registry.metadata.content import blobs, repositories, uploads
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import (
     NAME,
@@ -125,8 +123,8 @@ NO_CHANGES: dict[str, Callable[[Transaction], object]] = {
     "a rehash": lambda tx: users.rehash(tx, "ann", "old", "new"),
     "a use": lambda tx: secrets.set_used(tx, "id"),
     "a refresh token": lambda tx: add_refresh(tx, "next", "secret:id"),
-    "a failure": lambda tx: sign_ins.insert(tx, "127.0.0.1", "hash"),
-    "a private key": lambda tx: vault.insert(tx, "next", b"sealed"),
+    "a failure": lambda tx: failed_sign_ins.insert(tx, "127.0.0.1", "hash"),
+    "a private key": lambda tx: key_store.insert(tx, "next", b"sealed"),
     "a repository born": lambda tx: add_blob(tx, repositories.ensure(tx, NAME), "layer"),
     "no such token": lambda tx: secrets.delete_of_user(tx, get_user(tx, "ann"), "none"),
     "old keys": lambda tx: signing_keys.delete_retired(tx, 0),
@@ -529,12 +527,12 @@ class TestKeys:
         values = [bytes([number]) for number in range(8)]
         await race(
             replicas,
-            [lambda tx, value=value: vault.insert(tx, "kid", value) for value in values],  # type: ignore[misc]
+            [lambda tx, value=value: key_store.insert(tx, "kid", value) for value in values],  # type: ignore[misc]
         )
         (row,) = await rows(replicas[0], tables.vault)
         assert row.value in values
-        await write(replicas[0], lambda tx: vault.delete(tx, "kid"))
-        assert await replicas[0].read(lambda tx: vault.find(tx, "kid")) is None
+        await write(replicas[0], lambda tx: key_store.delete(tx, "kid"))
+        assert await replicas[0].read(lambda tx: key_store.find(tx, "kid")) is None
 
 
 class TestRefreshTokens:
@@ -608,19 +606,19 @@ class TestBooks:
     async def test_failures_are_counted(self, database: Database) -> None:
         def work(tx: Transaction) -> list[tuple[int, int]]:
             for address, account in (("a", "x"), ("a", "y"), ("b", "x")):
-                sign_ins.insert(tx, address, account)
+                failed_sign_ins.insert(tx, address, account)
             asked = [
-                sign_ins.count(tx, 0),
-                sign_ins.count(tx, 0, address="a"),
-                sign_ins.count(tx, 0, account="x"),
-                sign_ins.count(tx, 0, address="a", account="x"),
-                sign_ins.count(tx, 0, address="c"),
-                sign_ins.count(tx, tx.now),
+                failed_sign_ins.count(tx, 0),
+                failed_sign_ins.count(tx, 0, address="a"),
+                failed_sign_ins.count(tx, 0, account="x"),
+                failed_sign_ins.count(tx, 0, address="a", account="x"),
+                failed_sign_ins.count(tx, 0, address="c"),
+                failed_sign_ins.count(tx, tx.now),
             ]
             return [(each.count, each.oldest - tx.now if each.count else 0) for each in asked]
 
         assert await write(database, work) == [(3, 0), (2, 0), (2, 0), (1, 0), (0, 0), (0, 0)]
-        assert await write(database, lambda tx: sign_ins.delete_before(tx, tx.now + 1)) == 3
+        assert await write(database, lambda tx: failed_sign_ins.delete_before(tx, tx.now + 1)) == 3
 
 
 def log(tx: Transaction, number: int) -> None:

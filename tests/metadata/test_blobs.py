@@ -8,11 +8,13 @@ from typing import cast
 
 import pytest
 
-from registry.metadata import blobs, doomed, manifests, repositories, tables
-from registry.metadata.blobs import BlobRow, BlobState
-from registry.metadata.database import Database
-from registry.metadata.manifests import Edge
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata import tables
+from registry.metadata.content import blobs, manifests, repositories
+from registry.metadata.content.blobs import BlobRow, BlobState
+from registry.metadata.content.manifests import Edge
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
+from registry.metadata.gc import pending_deletions
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import (
     NAME,
@@ -111,7 +113,7 @@ async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Da
             if blobs.lock(tx, mine.digest) is None:
                 blobs.put(tx, mine)
             else:
-                doomed.insert(tx, STORE, mine.key, "duplicate upload")
+                pending_deletions.insert(tx, STORE, mine.key, "duplicate upload")
             blobs.link(tx, repository, mine.digest)
 
         return work

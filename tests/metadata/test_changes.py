@@ -2,10 +2,11 @@
 
 import pytest
 
-from registry.metadata import blobs, changes, manifests, repositories, tags
-from registry.metadata.changes import ChangeRow
-from registry.metadata.database import Database
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata.content import blobs, manifests, repositories, tags
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
+from registry.metadata.revisions import change_feed
+from registry.metadata.revisions.change_feed import ChangeRow
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from tests.metadata.rows import NAME, add, digest, digest_of, find, image, read_pages
@@ -16,7 +17,7 @@ LATEST = Tag("latest")
 
 
 async def read_all(database: Database) -> list[ChangeRow]:
-    return await database.read(lambda tx: changes.list_after(tx, 0, 1000))
+    return await database.read(lambda tx: change_feed.list_after(tx, 0, 1000))
 
 
 async def test_every_kind_of_change_is_told_in_full(database: Database) -> None:
@@ -81,7 +82,7 @@ async def test_is_read_in_pages_without_gaps(database: Database) -> None:
     everything = await read_all(database)
     paged = await read_pages(
         database,
-        lambda tx, last: changes.list_after(tx, last.number if last else 0, 4),
+        lambda tx, last: change_feed.list_after(tx, last.number if last else 0, 4),
     )
     assert paged == everything
 
@@ -94,7 +95,9 @@ async def test_a_tag_is_followed_through_all_lives_of_its_repository(database: D
             lambda tx: add(tx, image("y"), "latest", name=RepositoryName("another")), actor="ann"
         )
         await database.write(lambda tx: repositories.delete(tx, find(tx)), actor="ann")
-    history = await database.read(lambda tx: changes.list_of_tag(tx, NAME, LATEST, 9))
+    history = await database.read(lambda tx: change_feed.list_of_tag(tx, NAME, LATEST, 9))
     assert [change.digest for change in history] == [digest_of(image("1")), digest_of(image("0"))]
     assert len({change.generation for change in history}) == 2
-    assert await database.read(lambda tx: changes.list_of_tag(tx, NAME, LATEST, 1)) == history[:1]
+    assert (
+        await database.read(lambda tx: change_feed.list_of_tag(tx, NAME, LATEST, 1)) == history[:1]
+    )

@@ -10,12 +10,13 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError
-from registry.metadata import connections, fair_pool, repositories
-from registry.metadata.database import Database, parse_url
-from registry.metadata.fair_pool import FairPool
-from registry.metadata.pool_settings import DEFAULT
-from registry.metadata.transaction import Transaction
-from registry.metadata.watch import Watch
+from registry.metadata.content import repositories
+from registry.metadata.engine import connections, fair_pool
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.fair_pool import FairPool
+from registry.metadata.engine.pool_settings import DEFAULT
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions.watch import Watch
 from registry.oci.names import RepositoryName
 from tests.support.postgres import Cluster
 

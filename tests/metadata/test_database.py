@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from registry.errors import ConfigError, DatabaseUnavailableError, RepositoryUnknownError
-from registry.metadata import leases, repositories, tables
-from registry.metadata.database import Database, parse_url
-from registry.metadata.transaction import Transaction
+from registry.metadata import tables
+from registry.metadata.content import repositories
+from registry.metadata.engine import leases
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, events, rows
 

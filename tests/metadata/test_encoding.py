@@ -6,8 +6,8 @@ import pytest
 
 from registry.cli.main import main
 from registry.errors import SchemaError
-from registry.metadata import migrate
-from registry.metadata.database import Database
+from registry.metadata.engine import migrate
+from registry.metadata.engine.database import Database
 from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio

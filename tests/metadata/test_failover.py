@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from registry.errors import DatabaseUnavailableError
-from registry.metadata import head_query, repositories
-from registry.metadata.database import Database, parse_url
-from registry.metadata.transaction import Transaction
-from registry.metadata.watch import Watch
+from registry.metadata.content import repositories
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions import query
+from registry.metadata.revisions.watch import Watch
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME
 from tests.support.kit import Kit
@@ -125,7 +126,7 @@ async def test_after_a_failover_a_server_leaves_the_demoted_primary(
 async def test_a_primary_that_was_made_read_only_is_left_by_who_reads_and_by_who_writes(
     pair: Pair, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_query, "RECHECK", 0.2)
+    monkeypatch.setattr(query, "RECHECK", 0.2)
     watch = Watch(database)
     await database.write(lambda tx: ensure(tx, NAME), actor="ann")
     before = await watch.read()

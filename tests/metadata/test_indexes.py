@@ -8,40 +8,29 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry.metadata import (
+from registry.metadata import tables
+from registry.metadata.content import (
     blobs,
-    candidates,
-    changes,
-    connections,
-    counting,
-    doomed,
-    graph,
-    holds,
-    immutable_tags,
+    key_ownership,
+    manifest_graph,
     manifests,
-    owners,
-    pulls,
-    quotas,
-    removed_manifests,
+    pull_times,
     repositories,
-    retention,
-    retention_rules,
-    rounds,
-    scrub,
-    sqlite,
-    tables,
     tags,
-    tallies,
-    tally_checks,
-    unreadable,
     uploads,
-    walk,
 )
-from registry.metadata.blobs import BlobState
-from registry.metadata.candidates import Candidate
-from registry.metadata.database import Database, parse_url
-from registry.metadata.repositories import Region
-from registry.metadata.transaction import Kind, Transaction
+from registry.metadata.content.blobs import BlobState
+from registry.metadata.content.repositories import Region
+from registry.metadata.engine import connections, sqlite
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.transaction import Kind, Transaction
+from registry.metadata.gc import backfill, pending_deletions, queue, state, unreadable_manifests
+from registry.metadata.gc.queue import Candidate
+from registry.metadata.maintenance import scrub, usage_checks, usage_recount
+from registry.metadata.protection import holds, immutable_tags, removed_manifests
+from registry.metadata.quotas import quotas, usage_counters
+from registry.metadata.retention import rules, usage_of_tags
+from registry.metadata.revisions import change_feed
 from registry.oci.references import Tag
 from storage.keys import PARTS
 from tests.metadata.rows import NAME, STORE, add, digest, digest_of, find, image
@@ -54,9 +43,9 @@ KINDS = tuple(Kind)
 
 
 def compare_next(tx: Transaction) -> None:
-    check = tally_checks.compare_next(tx)
+    check = usage_checks.compare_next(tx)
     assert check is not None
-    assert tally_checks.correct(tx, check)
+    assert usage_checks.correct(tx, check)
 
 
 SEARCHES: dict[str, Callable[[Transaction], object]] = {
@@ -69,15 +58,15 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.list_linked": lambda tx: blobs.list_linked(tx, find(tx), [ANY]),
     "blobs.find_promised": lambda tx: blobs.find_promised(tx, NAME, ANY),
     "blobs.touch": lambda tx: blobs.touch(tx, NAME, ANY, 1.0),
-    "candidates.judge": lambda tx: [candidates.judge(tx, k, 1, [ANY], 9) for k in KINDS],
-    "candidates.lock": lambda tx: candidates.lock(tx, Kind.LINK, 1, [ANY]),
-    "candidates.list_last": lambda tx: candidates.list_last(tx, 1, [ANY], 9),
-    "candidates.delete": lambda tx: candidates.delete(tx, Kind.LINK, 1, [ANY]),
-    "candidates.is_any_odd": lambda tx: candidates.is_any_odd(tx, "rules", 9),
-    "unreadable.is_any": lambda tx: unreadable.is_any(tx, 1),
+    "candidates.judge": lambda tx: [queue.judge(tx, k, 1, [ANY], 9) for k in KINDS],
+    "candidates.lock": lambda tx: queue.lock(tx, Kind.LINK, 1, [ANY]),
+    "candidates.list_last": lambda tx: queue.list_last(tx, 1, [ANY], 9),
+    "candidates.delete": lambda tx: queue.delete(tx, Kind.LINK, 1, [ANY]),
+    "candidates.is_any_odd": lambda tx: queue.is_any_odd(tx, "rules", 9),
+    "unreadable.is_any": lambda tx: unreadable_manifests.is_any(tx, 1),
     "tags.list_above": lambda tx: tags.list_above(tx, NAME, ANY, 9),
-    "changes.find_digest_before": lambda tx: changes.find_digest_before(tx, NAME, TAG, ANY),
-    "changes.find_end": lambda tx: changes.find_end(tx, "generation"),
+    "changes.find_digest_before": lambda tx: change_feed.find_digest_before(tx, NAME, TAG, ANY),
+    "changes.find_end": lambda tx: change_feed.find_end(tx, "generation"),
     "holds.list_of": lambda tx: holds.list_of(tx, 1, [ANY]),
     "holds.find_any": lambda tx: holds.find_any(tx, 1),
     "immutable_tags.list_of": lambda tx: immutable_tags.list_of(tx, ["**", "team/**"]),
@@ -92,19 +81,19 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.put": lambda tx: add(tx, image("2")),
     "scrub.find_birth": scrub.find_birth,
     "tags.list_needing": lambda tx: tags.list_needing(tx, ANY, 9),
-    "pulls.put": lambda tx: pulls.put(tx, [(1, "latest", 0)]),
-    "retention.find_tag": lambda tx: retention.find_tag(tx, find(tx), "latest"),
-    "retention.find_loose": lambda tx: retention.find_loose(tx, find(tx), digest_of(LOOSE)),
-    "retention.list_loose": lambda tx: retention.list_loose(tx, find(tx)),
-    "retention.list_deleted_tags": lambda tx: retention.list_deleted_tags(tx, NAME, 9),
-    "retention_rules.list_of": lambda tx: retention_rules.list_of(tx, ["**", "team/*"]),
+    "pulls.put": lambda tx: pull_times.put(tx, [(1, "latest", 0)]),
+    "retention.find_tag": lambda tx: usage_of_tags.find_tag(tx, find(tx), "latest"),
+    "retention.find_loose": lambda tx: usage_of_tags.find_loose(tx, find(tx), digest_of(LOOSE)),
+    "retention.list_loose": lambda tx: usage_of_tags.list_loose(tx, find(tx)),
+    "retention.list_deleted_tags": lambda tx: usage_of_tags.list_deleted_tags(tx, NAME, 9),
+    "retention_rules.list_of": lambda tx: rules.list_of(tx, ["**", "team/*"]),
     "manifests.list_beginning": lambda tx: manifests.list_beginning(tx, find(tx), ["sha256:0"]),
-    "graph.list_blobs": lambda tx: graph.list_blobs(tx, [1]),
-    "graph.iter_shares": lambda tx: list(graph.iter_shares(tx, find(tx), [ANY])),
+    "graph.list_blobs": lambda tx: manifest_graph.list_blobs(tx, [1]),
+    "graph.iter_shares": lambda tx: list(manifest_graph.iter_shares(tx, find(tx), [ANY])),
     "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
     "quotas.is_counted": lambda tx: quotas.is_counted(tx, quotas.list_of(tx, NAME)[0]),
-    "counting.count_manifests_next": counting.count_manifests_next,
-    "tallies.remove": lambda tx: tallies.remove(tx, find(tx).id, {ANY}),
+    "counting.count_manifests_next": usage_recount.count_manifests_next,
+    "tallies.remove": lambda tx: usage_counters.remove(tx, find(tx).id, {ANY}),
     "repositories.list_names of those named": lambda tx: repositories.list_names(
         tx, 9, "", [Region("a/a", exact=True), Region("b", exact=True)]
     ),
@@ -117,37 +106,35 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
 
 def go_on_walking(tx: Transaction) -> None:
     for kind in KINDS:
-        rounds.note_walk(tx, f"{kind} 1 sha256:00")
-        walk.go_on(tx)
+        state.note_walk(tx, f"{kind} 1 sha256:00")
+        backfill.go_on(tx)
 
 
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
-    "tally_checks.is_any_due": tally_checks.is_any_due,
+    "tally_checks.is_any_due": usage_checks.is_any_due,
     "tally_checks.compare_next": compare_next,
     "blobs.list_after": lambda tx: blobs.list_after(tx, ANY, 9),
-    "unreadable.list_stored": lambda tx: unreadable.list_stored(tx, 1, 9, 1 << 20),
+    "unreadable.list_stored": lambda tx: unreadable_manifests.list_stored(tx, 1, 9, 1 << 20),
     "blobs.list_keyed": lambda tx: blobs.list_keyed(tx, STORE, "a", "b", 9),
     "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
-    "candidates.list_due": lambda tx: candidates.list_due(
-        tx, 9, 9, Candidate(1, 1, Kind.LINK, ANY)
-    ),
-    "candidates.wake": lambda tx: candidates.wake(tx, "rules", 9),
-    "candidates.heal": lambda tx: candidates.heal(tx, 9, 9),
-    "changes.list_after": lambda tx: changes.list_after(tx, 0, 9),
-    "changes.list_of_tag": lambda tx: changes.list_of_tag(tx, NAME, TAG, 9),
-    "changes.find_of_tag_at": lambda tx: changes.find_of_tag_at(tx, NAME, TAG, 9),
+    "candidates.list_due": lambda tx: queue.list_due(tx, 9, 9, Candidate(1, 1, Kind.LINK, ANY)),
+    "candidates.wake": lambda tx: queue.wake(tx, "rules", 9),
+    "candidates.heal": lambda tx: queue.heal(tx, 9, 9),
+    "changes.list_after": lambda tx: change_feed.list_after(tx, 0, 9),
+    "changes.list_of_tag": lambda tx: change_feed.list_of_tag(tx, NAME, TAG, 9),
+    "changes.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
     "holds.list_over": lambda tx: holds.list_over(tx, 9),
     "holds.list_page": lambda tx: holds.list_page(tx, 9, 1),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
-    "doomed.list_due": lambda tx: doomed.list_due(tx, STORE, 9),
+    "doomed.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),
     "manifests.list_digests": lambda tx: manifests.list_digests(tx, find(tx), 9, ""),
     "manifests.list_referrers": lambda tx: manifests.list_referrers(
         tx, find(tx), ANY, artifact_type=None, last="", n=9
     ),
-    "graph.iter_nodes": lambda tx: list(graph.iter_nodes(tx, find(tx))),
-    "retention.list_tags": lambda tx: retention.list_tags(tx, find(tx)),
-    "retention_rules.list_page": lambda tx: retention_rules.list_page(tx, 9, ""),
+    "graph.iter_nodes": lambda tx: list(manifest_graph.iter_nodes(tx, find(tx))),
+    "retention.list_tags": lambda tx: usage_of_tags.list_tags(tx, find(tx)),
+    "retention_rules.list_page": lambda tx: rules.list_page(tx, 9, ""),
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
     "repositories.list_names below some": lambda tx: repositories.list_names(
         tx, 9, "", [Region("a/"), Region("b/", flat=True), Region("", flat=True)]
@@ -250,7 +237,7 @@ def test_lists_stop_at_the_end_of_the_page(explaining: Explaining) -> None:
 def test_only_sessions_are_searched_for_the_owner_of_a_key(explaining: Explaining) -> None:
     """There are never many, and they are asked only for what no blob has."""
     keys = [f"{PARTS}ab/x", "staging/a/1"]
-    lines = explaining.plan(lambda tx: owners.list_unowned(tx, STORE, keys))
+    lines = explaining.plan(lambda tx: key_ownership.list_unowned(tx, STORE, keys))
     assert [line for line in lines if is_scan(line) and "uploads" not in line] == []
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from registry import clock
-from registry.metadata import leases, tables
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
+from registry.metadata import tables
+from registry.metadata.engine import leases
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import race, rows
 from tests.support.postgres import Cluster
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
-from registry.auth.principals import ANONYMOUS
+from registry.auth.policy.principals import ANONYMOUS
 from registry.errors import (
     BlobInUseError,
     BlobUnknownError,
@@ -18,20 +18,21 @@ from registry.errors import (
     ManifestUnknownError,
     TagMovedError,
 )
-from registry.metadata import blobs, manifests, repositories, tables
-from registry.metadata.call import LONG
-from registry.metadata.database import Database
-from registry.metadata.manifests import Edge, ManifestRow
-from registry.metadata.transaction import Change, Transaction
-from registry.metadata.watch import Watch
+from registry.metadata import tables
+from registry.metadata.content import blobs, manifests, repositories
+from registry.metadata.content.manifests import Edge, ManifestRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.transaction import Change, Transaction
+from registry.metadata.revisions.watch import Watch
 from registry.oci.manifests import Manifest
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
-from registry.services.blobs import Blobs
-from registry.services.gc_rules import GcRules
-from registry.services.manifest_cache import ManifestCache
-from registry.services.manifests import Manifests, SparseSettings, TagCondition
+from registry.services.content.blobs import Blobs
+from registry.services.content.manifest_cache import ManifestCache
+from registry.services.content.manifests import Manifests, SparseSettings, TagCondition
+from registry.services.gc.rules import GcRules
 from storage.digest import Digest
 from storage.memory import MemoryDriver
 from storage.stores import Stores

@@ -20,22 +20,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from registry.errors import SchemaError
-from registry.metadata import (
-    doomed,
-    holds,
-    immutable_tags,
-    leases,
-    migrate,
-    pulls,
-    repositories,
-    scrub,
-    tables,
-    unreadable,
-    uploads,
-)
-from registry.metadata.database import Database, parse_url
-from registry.metadata.migrate import VERSION, SchemaState
-from registry.metadata.transaction import Transaction
+from registry.metadata import tables
+from registry.metadata.content import pull_times, repositories, uploads
+from registry.metadata.engine import leases, migrate
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.migrate import VERSION, SchemaState
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.gc import pending_deletions, unreadable_manifests
+from registry.metadata.maintenance import scrub
+from registry.metadata.protection import holds, immutable_tags
 from tests.metadata.rows import STORE, add, add_access, add_retention, find, image, upload
 from tests.support.postgres import Cluster
 
@@ -97,15 +90,15 @@ def fill(url: str) -> None:
     def work(tx: Transaction) -> None:
         add(tx, image("1"), "latest")
         uploads.insert(tx, upload("a"))
-        doomed.insert(tx, STORE, "key", "test")
+        pending_deletions.insert(tx, STORE, "key", "test")
         leases.claim(tx, "gc", "ann", 60)
         scrub.begin(tx)
         add_access(tx)
         add_retention(tx)
         repositories.delete(tx, find(tx))
         row = add(tx, image("1"), "latest")
-        unreadable.note(tx, find(tx).id, row.digest)
-        pulls.put(tx, [(row.id, "latest", 0)])
+        unreadable_manifests.note(tx, find(tx).id, row.digest)
+        pull_times.put(tx, [(row.id, "latest", 0)])
         holds.insert(tx, find(tx).id, row.digest, "evidence", None)
         immutable_tags.insert(tx, "team/**", "v*")
 

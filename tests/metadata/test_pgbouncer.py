@@ -9,12 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError
-from registry.metadata import copying, migrate, repositories
-from registry.metadata.call import LONG, PATIENCE
-from registry.metadata.database import Database, parse_url
-from registry.metadata.pool_settings import PoolSettings
-from registry.metadata.transaction import Transaction
-from registry.metadata.watch import Watch
+from registry.metadata.content import repositories
+from registry.metadata.engine import migrate
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.deadlines import LONG, PATIENCE
+from registry.metadata.engine.pool_settings import PoolSettings
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.maintenance import database_copy
+from registry.metadata.revisions.watch import Watch
 from registry.oci.names import RepositoryName
 from tests.support.kit import Kit
 from tests.support.pgbouncer import run_pgbouncer
@@ -117,7 +119,7 @@ async def test_a_schema_is_made_and_a_database_is_read_whole(postgres: Cluster, 
         database = Database(url, POOLED)
         await migrate.require_current(database)
         await database.write(ensure(1), actor="ann")
-        with copying.reading(url) as connection:
+        with database_copy.reading(url) as connection:
             assert look(Transaction(connection, "", 0)) == ["r1"]
         await database.close()
 

@@ -13,9 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseFullError, DatabaseUnavailableError
-from registry.metadata import connections, leases, postgres, repositories, tables
-from registry.metadata.database import Database, parse_url
-from registry.metadata.transaction import Transaction
+from registry.metadata import tables
+from registry.metadata.content import repositories
+from registry.metadata.engine import connections, leases, postgres
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import NAME, race, rows
 from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster

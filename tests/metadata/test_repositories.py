@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from registry.metadata import blobs, manifests, repositories, tables, uploads
-from registry.metadata.database import Database
-from registry.metadata.repositories import Region, RepositoryCounts, RepositoryRow
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata import tables
+from registry.metadata.content import blobs, manifests, repositories, uploads
+from registry.metadata.content.repositories import Region, RepositoryCounts, RepositoryRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import (
     NAME,

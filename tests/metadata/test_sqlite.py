@@ -17,10 +17,12 @@ import sqlalchemy as sa
 
 from registry import clock
 from registry.errors import DatabaseFullError, DatabaseUnavailableError
-from registry.metadata import leases, migrate, repositories, sqlite, tables, uploads
-from registry.metadata.database import Database
-from registry.metadata.sqlite import SqliteWriter
-from registry.metadata.transaction import Transaction
+from registry.metadata import tables
+from registry.metadata.content import repositories, uploads
+from registry.metadata.engine import leases, migrate, sqlite
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.sqlite import SqliteWriter
+from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import NAME, rows, upload
 from tests.support.missing import missing
 

@@ -5,9 +5,10 @@ from itertools import pairwise
 
 import pytest
 
-from registry.metadata import manifests, tables, tags
-from registry.metadata.database import Database
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata import tables
+from registry.metadata.content import manifests, tags
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest

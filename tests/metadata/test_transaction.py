@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from registry.metadata import changes, tables
-from registry.metadata.changes import ChangeRow
-from registry.metadata.database import Database
-from registry.metadata.transaction import Change, Transaction
+from registry.metadata import tables
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
+from registry.metadata.revisions import change_feed
+from registry.metadata.revisions.change_feed import ChangeRow
 from tests.metadata.rows import NAME, events, rows
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +79,7 @@ async def test_numbers_follow_commits_under_many_writers(  # noqa: C901
         while True:
             last = done.is_set()
             page = await replicas[0].read(
-                lambda tx: changes.list_after(tx, seen[-1].number if seen else 0, 1000)
+                lambda tx: change_feed.list_after(tx, seen[-1].number if seen else 0, 1000)
             )
             seen.extend(page)
             if last:

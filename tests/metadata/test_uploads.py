@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from registry.metadata import tables, uploads
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
-from registry.metadata.uploads import UploadRow
+from registry.metadata import tables
+from registry.metadata.content import uploads
+from registry.metadata.content.uploads import UploadRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import digest, held_open, rows, upload
 from tests.support.postgres import Cluster
 

@@ -15,12 +15,14 @@ import pytest
 import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError
-from registry.metadata import leases, policy, repositories
-from registry.metadata.database import Database
-from registry.metadata.heads import MOST, Changed, Heads
+from registry.metadata.access import policy
+from registry.metadata.content import repositories
+from registry.metadata.engine import leases
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Change, Transaction
+from registry.metadata.revisions.revisions import MOST, Changed, Heads
+from registry.metadata.revisions.watch import Watch
 from registry.metadata.tables import feed, feed_head
-from registry.metadata.transaction import Change, Transaction
-from registry.metadata.watch import Watch
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, add_blob, find
 from tests.support.postgres import Cluster

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.metadata import migrate
+from registry.metadata.engine import migrate
 from tests.metadata.writing import WRITERS, Span
 
 ROOT = Path(__file__).resolve().parent.parent.parent

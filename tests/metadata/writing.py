@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from registry import clock
-from registry.metadata import sqlite, uploads
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
-from registry.metadata.uploads import UploadRow
+from registry.metadata.content import uploads
+from registry.metadata.content.uploads import UploadRow
+from registry.metadata.engine import sqlite
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 
 WRITERS = 16

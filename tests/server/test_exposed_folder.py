@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.folder import DataFolder
+from registry.data_dir import DataFolder
 from tests.support.server import Server, serving
 
 

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.auth.jose import jwk_of
+from registry.auth.keys.jose import jwk_of
 from registry.server.head import MAX_HEAD
 from tests.support.accounts import Accounts, bearer, get_token
 from tests.support.forging import Forgery, Json, assemble, forged, good_claims, missigned, signer

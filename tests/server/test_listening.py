@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.cli import listening
+from registry.cli.server import listening
 from registry.errors import ConfigError
 from storage.digest import Digest
 from tests.support.certificates import Authority

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from registry.app import Opened, started
-from registry.auth.principals import OPERATOR as OPERATOR_HIMSELF
+from registry.auth.policy.principals import OPERATOR as OPERATOR_HIMSELF
 from registry.config import load
 from registry.oci.names import RepositoryName
 from storage.digest import Digest

@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 
-from registry.metadata import migrate
+from registry.metadata.engine import migrate
 from storage.digest import Digest
 from tests.support.kit import Kit
 from tests.support.postgres import Cluster, free_port

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from registry.cli.main import main
+from registry.data_dir import DataFolder
 from registry.errors import ConfigError
-from registry.folder import DataFolder
-from registry.metadata.reachable import require_reachable
+from registry.metadata.engine.reachable import require_reachable
 from storage.errors import StoreRefusedError
-from storage.open import open_driver
+from storage.factory import open_driver
 from tests.support.accounts import SECRET
 from tests.support.missing import missing
 from tests.support.postgres import Cluster

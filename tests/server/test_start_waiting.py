@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from registry.errors import ConfigError, DatabaseUnavailableError
-from registry.metadata import migrate
-from registry.metadata.reachable import require_reachable
+from registry.metadata.engine import migrate
+from registry.metadata.engine.reachable import require_reachable
 from tests.support.postgres import Cluster
 from tests.support.seaweed import Seaweed
 from tests.support.server import Server, serving

@@ -12,22 +12,22 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry import clock
-from registry.auth.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, parse_rights
+from registry.auth.audit_log import Actor
 from registry.auth.authenticator import Authenticator
-from registry.auth.books import Actor
 from registry.auth.caller import Caller
-from registry.auth.issuers import Rule
-from registry.auth.jose import jwk_of
-from registry.auth.keyring import Keyring
-from registry.auth.origins import Origin
-from registry.auth.outside import OidcIssuer
-from registry.auth.patterns import RepositoryPattern
-from registry.auth.policies import Policies
-from registry.auth.policy import Bound
-from registry.auth.rules import AuthRules
-from registry.auth.scopes import Scopes
-from registry.auth.subjects import Subject
-from registry.auth.vault import DatabaseVault
+from registry.auth.client_address import Origin
+from registry.auth.keys.jose import jwk_of
+from registry.auth.keys.key_store import DatabaseVault
+from registry.auth.keys.keyring import Keyring
+from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.policy import Bound
+from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.scopes import Scopes
+from registry.auth.policy.subjects import Subject
+from registry.auth.settings import AuthRules
+from registry.auth.tokens.external_issuers import OidcIssuer
+from registry.auth.tokens.oidc_settings import Rule
 from registry.errors import (
     AccountNameInvalidError,
     ConflictError,
@@ -39,20 +39,20 @@ from registry.errors import (
     TokenInvalidError,
 )
 from registry.metadata import tables
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
-from registry.metadata.watch import Watch
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions.watch import Watch
 from registry.oci.names import RepositoryName
-from registry.services import access_tokens
-from registry.services.access_tokens import AccessTokens
-from registry.services.audit import Audit, AuditRow
-from registry.services.grants import Grants
-from registry.services.groups import Groups
-from registry.services.keys import Keys, KeyState
-from registry.services.robots import Robots
-from registry.services.tidying import Tidying
-from registry.services.tokens import TokenRequest, Tokens
-from registry.services.users import Users
+from registry.services.access import access_tokens
+from registry.services.access.access_cleanup import Tidying
+from registry.services.access.access_tokens import AccessTokens
+from registry.services.access.audit import Audit, AuditRow
+from registry.services.access.grants import Grants
+from registry.services.access.groups import Groups
+from registry.services.access.keys import Keys, KeyState
+from registry.services.access.robots import Robots
+from registry.services.access.tokens import TokenRequest, Tokens
+from registry.services.access.users import Users
 from tests.metadata.rows import rows
 from tests.support.forging import assemble, good_claims, signer
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry.auth.principals import ANONYMOUS
+from registry.auth.policy.principals import ANONYMOUS
 from registry.errors import ManifestUnknownError
-from registry.metadata import repositories
-from registry.metadata.database import Database
-from registry.metadata.manifests import Found, ManifestRow
-from registry.metadata.transaction import Transaction
-from registry.metadata.watch import Watch
+from registry.metadata.content import repositories
+from registry.metadata.content.manifests import Found, ManifestRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions.watch import Watch
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
-from registry.services.gc_rules import GcRules
-from registry.services.manifest_cache import OVERHEAD, ManifestCache
-from registry.services.manifests import Manifests, SparseSettings
+from registry.services.content.manifest_cache import OVERHEAD, ManifestCache
+from registry.services.content.manifests import Manifests, SparseSettings
+from registry.services.gc.rules import GcRules
 from storage.digest import Digest
 from tests.metadata.rows import NAME, add, digest_of, find, image
 

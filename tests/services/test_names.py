@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from registry.app import Opened, compose
-from registry.auth.actions import Right
-from registry.auth.subjects import Subject
+from registry.auth.policy.actions import Right
+from registry.auth.policy.subjects import Subject
 from registry.config import load
 from registry.errors import AccountNameInvalidError
-from registry.metadata import repositories
+from registry.metadata.content import repositories
 from registry.oci.names import RepositoryName
 from tests.support.accounts import AUTH, OPERATOR, Accounts
 

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from registry.auth.principals import OPERATOR
+from registry.auth.policy.principals import OPERATOR
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
-from tests.gc.conftest import Yard, open_yard, sweeping, yard
+from tests.services.gc.conftest import Yard, open_yard, sweeping, yard
 from tests.support.kit import descriptor, index_manifest
 
 __all__ = ["open_yard", "sweeping", "yard"]

@@ -11,9 +11,9 @@ import pytest
 
 from storage.digest import Digest
 from storage.driver import Driver
+from storage.factory import open_driver
 from storage.keys import blob_key, new_generation
-from storage.local import LocalDriver
-from storage.open import open_driver
+from storage.local.driver import LocalDriver
 from tests.storage.rowed import RowedDriver
 
 

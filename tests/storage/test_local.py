@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from storage import local as module
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
 from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
-from storage.local import VERSION, LocalDriver
+from storage.local import driver as module
+from storage.local.driver import VERSION, LocalDriver
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +67,7 @@ class TestStart:
             "made",
             "made/too",
             "made/too/storage/blobs",
-            *(f"made/too/storage/blobs/{algorithm}" for algorithm in sorted(ALGORITHMS)),
+            *(f"made/too/storage/blob_store/{algorithm}" for algorithm in sorted(ALGORITHMS)),
         ]
         assert Path(before[-1]).name.startswith("VERSION.")
         assert synced[-1] == "made/too/storage"

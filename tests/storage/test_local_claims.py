@@ -16,9 +16,9 @@ from typing import TypeVar
 import aiofiles
 import pytest
 
-from storage import local as module
 from storage.errors import StagedBusyError
-from storage.local import LocalDriver, LocalUpload
+from storage.local import driver as module
+from storage.local.driver import LocalDriver, LocalUpload
 from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio

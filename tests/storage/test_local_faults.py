@@ -19,7 +19,7 @@ from storage.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from storage.local import PIECE, LocalDriver, LocalUpload
+from storage.local.driver import PIECE, LocalDriver, LocalUpload
 from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from storage import s3_buffers
 from storage.digest import Digest, Hasher
 from storage.driver import Upload
 from storage.errors import (
@@ -20,10 +19,11 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.keys import PARTS
-from storage.s3 import S3Driver
-from storage.s3_bucket import SELFTEST, S3Bucket
-from storage.s3_state import S3State
-from storage.s3_upload import BLOCK, MOST_PARTS
+from storage.s3 import buffers
+from storage.s3.bucket import SELFTEST, S3Bucket
+from storage.s3.driver import S3Driver
+from storage.s3.state import S3State
+from storage.s3.upload import BLOCK, MOST_PARTS
 from storage.staging import Staging
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
@@ -182,7 +182,7 @@ class TestParts:
     async def test_whoever_is_too_slow_gives_way(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, patience: float
     ) -> None:
-        monkeypatch.setattr(s3_buffers, "PATIENCE", patience)
+        monkeypatch.setattr(buffers, "PATIENCE", patience)
         store = RowedDriver(S3Driver(bucket.settings(part_size=PART, upload_concurrency=1)))
         waiting, ended = asyncio.Event(), asyncio.Event()
 

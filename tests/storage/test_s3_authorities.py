@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from storage.errors import ObjectMissingError, StoreUnavailableError
-from storage.s3_client import S3Client
-from storage.s3_settings import S3Settings
+from storage.s3.client import S3Client
+from storage.s3.settings import S3Settings
 from tests.support.certificates import Authority
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from storage.errors import StoreUnavailableError
-from storage.s3 import S3Driver
-from storage.s3_bucket import S3Bucket
+from storage.s3.bucket import S3Bucket
+from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
 from tests.storage.test_s3 import DATA, PART, append, finish

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from storage import s3_client
 from storage.digest import Digest, Hasher
 from storage.driver import Upload
 from storage.errors import (
@@ -14,8 +13,9 @@ from storage.errors import (
     StoreFullError,
     StoreUnavailableError,
 )
-from storage.s3 import S3Driver
-from storage.s3_client import BROKEN_AFTER
+from storage.s3 import client
+from storage.s3.client import BROKEN_AFTER
+from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
 from tests.storage.test_s3 import DATA, PART, add, append, finish
@@ -280,7 +280,7 @@ async def test_a_slow_line_is_no_failure(
     bucket: Bucket, network: Flaky, session: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part may take longer than any single wait, as long as it moves."""
-    monkeypatch.setattr(s3_client, "CONNECT", 0.5)
+    monkeypatch.setattr(client, "CONNECT", 0.5)
     size = 4 * PART  # more than the kernel takes at once
     store = S3Driver(bucket.settings(endpoint=network.url, part_size=size))
     driver = RowedDriver(store)

@@ -8,7 +8,7 @@ import pytest
 
 from storage.errors import StoreUnavailableError
 from storage.keys import new_parts_key
-from storage.s3 import S3Driver
+from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_s3 import DATA, PART, add, finish
 from tests.support.flaky import Flaky, flaky

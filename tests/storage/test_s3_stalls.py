@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from storage import s3_client, s3_reader
 from storage.driver import Upload
 from storage.errors import StoreUnavailableError
-from storage.s3 import S3Driver
+from storage.s3 import client, reader
+from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_s3 import PART
 from tests.support.flaky import STALL, Fault, Flaky, flaky
@@ -34,9 +34,9 @@ def network(bucket: Bucket) -> Iterator[Flaky]:
 async def driver(
     bucket: Bucket, network: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RowedDriver]:
-    monkeypatch.setattr(s3_client, "CONNECT", READ / 3)
-    monkeypatch.setattr(s3_client, "READ", READ)
-    for module in (s3_client, s3_reader):
+    monkeypatch.setattr(client, "CONNECT", READ / 3)
+    monkeypatch.setattr(client, "READ", READ)
+    for module in (client, reader):
         monkeypatch.setattr(module, "RETRY_WITHIN", 0.6 * READ)
     settings = bucket.settings(endpoint=network.url, part_size=PART, upload_concurrency=2)
     store = S3Driver(settings)
@@ -72,7 +72,7 @@ async def test_many_who_read(
         finally:
             await reader.close()
 
-    many = [asyncio.ensure_future(read()) for _ in range(4 * s3_client.THREADS)]
+    many = [asyncio.ensure_future(read()) for _ in range(4 * client.THREADS)]
     assert await refused(*many) < LIMIT
 
 
@@ -100,11 +100,11 @@ async def test_a_slow_body_passes_its_pieces_on(
     driver: RowedDriver, bucket: Bucket, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A piece that is not full after a while is passed on, and the thread given back."""
-    monkeypatch.setattr(s3_client, "SLICES", 0.0)
+    monkeypatch.setattr(client, "SLICES", 0.0)
     data = bytes(1 << 20)
     bucket.put(key, data)
     reader = await driver.open(key)
     pieces = [piece async for piece in reader.read(0, len(data))]
-    assert {len(piece) for piece in pieces} == {s3_client.SLICE}
+    assert {len(piece) for piece in pieces} == {client.SLICE}
     assert b"".join(pieces) == data
     await reader.close()

@@ -10,7 +10,7 @@ import pytest
 from storage.digest import Digest, Hasher
 from storage.driver import Driver
 from storage.errors import StagedLostError, StoreFullError, StoreUnavailableError
-from storage.local import LocalDriver
+from storage.local.driver import LocalDriver
 from storage.staging import PIECE, Staged, Staging
 
 pytestmark = pytest.mark.anyio

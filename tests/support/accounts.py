@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 
 from registry.app import Opened
-from registry.auth.actions import parse_rights
-from registry.auth.books import Actor
-from registry.auth.patterns import RepositoryPattern
-from registry.auth.policy import Bound
-from registry.auth.subjects import Subject
-from registry.services.access import Access
+from registry.auth.audit_log import Actor
+from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.policy import Bound
+from registry.auth.policy.subjects import Subject
+from registry.services.access.access import Access
 from tests.support.kit import Kit
 
 OPERATOR = Actor("operator")

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import clock
-from registry.metadata.transaction import Transaction
+from registry.metadata.engine.transaction import Transaction
 
 _START = 1_700_000_000_000_000
 

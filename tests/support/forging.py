@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from registry.auth.jose import jwk_of
+from registry.auth.keys.jose import jwk_of
 from tests.support.certificates import Authority
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey

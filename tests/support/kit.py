@@ -14,16 +14,16 @@ import sqlalchemy as sa
 from starlette.types import ASGIApp, Message
 
 from registry.app import Opened
-from registry.jobs.chores import list_jobs
 from registry.jobs.runner import Job
+from registry.jobs.schedule import list_jobs
 from registry.metadata import tables
-from registry.metadata.database import Database
+from registry.metadata.engine.database import Database
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from storage.digest import Digest
 from storage.driver import Driver
-from storage.local import LocalDriver
+from storage.local.driver import LocalDriver
 from storage.memory import MemoryDriver
-from storage.s3 import S3Driver
+from storage.s3.driver import S3Driver
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"

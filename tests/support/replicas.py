@@ -15,7 +15,7 @@ from registry.app import started
 from registry.config import load
 from registry.metadata import tables
 from storage.keys import staged_key
-from storage.s3_state import S3State
+from storage.s3.state import S3State
 from tests.support.accounts import SECRET, Accounts
 from tests.support.kit import Kit
 from tests.support.nginx import Nginx, proxying

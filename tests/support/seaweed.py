@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from storage.s3_settings import S3Settings
+from storage.s3.settings import S3Settings
 
 ACCESS_KEY = "moorage"
 SECRET_KEY = "not-a-secret"  # noqa: S105

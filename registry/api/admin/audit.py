@@ -20,9 +20,9 @@ from registry.api.admin.fields import (
 )
 from registry.api.admin.grants import SOME_REPOSITORY_ADMINS
 from registry.api.admin.operation import Operation
-from registry.auth.patterns import RepositoryPattern, list_widest
+from registry.auth.policy.patterns import RepositoryPattern, list_widest
 from registry.clock import rfc3339
-from registry.services.audit import Cursor, EventRow, Source, make_filter
+from registry.services.access.audit import Cursor, EventRow, Source, make_filter
 
 
 class Event(Shown, frozen=True):

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from registry.auth.books import Actor
+from registry.auth.audit_log import Actor
 from registry.auth.caller import Caller
-from registry.auth.patterns import EVERYTHING, RepositoryPattern
-from registry.auth.principals import OPERATOR
-from registry.services.access import Access
-from registry.services.registry import Registry
+from registry.auth.policy.patterns import EVERYTHING, RepositoryPattern
+from registry.auth.policy.principals import OPERATOR
+from registry.services.access.access import Access
+from registry.services.services import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,19 +12,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from registry.api.admin.authentication import Door
 from registry.api.admin.call import Call
-from registry.api.admin.door import Door
 from registry.api.admin.fields import Asked, Page, Shown
 from registry.api.admin.openapi import build_document
 from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
-from registry.api.body import read_body
-from registry.api.guard import Guard, find_origin
-from registry.api.memory import MemoryBudget
-from registry.auth.books import Actor
+from registry.auth.audit_log import Actor
 from registry.errors import BodyTypeError, InputInvalidError, MethodUnknownError
-from registry.services.access import Access
-from registry.services.registry import Registry
+from registry.http.authorization import Guard, find_origin
+from registry.http.body import read_body
+from registry.http.memory import MemoryBudget
+from registry.services.access.access import Access
+from registry.services.services import Registry
 
 _MAX_BODY = 1 << 20
 _JSON = "application/json"

@@ -12,7 +12,7 @@ from typing import Annotated, Generic, TypeVar
 from msgspec import Meta, Struct
 
 from registry import clock
-from registry.auth.actions import Rights, format_rights
+from registry.auth.policy.actions import Rights, format_rights
 from registry.errors import InputInvalidError
 from registry.units import parse_duration
 

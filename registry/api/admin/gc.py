@@ -10,8 +10,8 @@ from registry.api.admin.fields import Asked, Moment, Shown, write_moment
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
-from registry.services.collection import Tally
-from registry.services.why import Step
+from registry.services.gc.batch import Tally
+from registry.services.gc.explain import Step
 from storage.digest import Digest, DigestInvalidError
 
 _PIECE = 5.0

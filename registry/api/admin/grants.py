@@ -21,12 +21,12 @@ from registry.api.admin.fields import (
     write_actions,
 )
 from registry.api.admin.operation import Operation, Who, deny
-from registry.auth.actions import parse_rights
-from registry.auth.patterns import RepositoryPattern
-from registry.auth.subjects import Subject
+from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.subjects import Subject
 from registry.errors import NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
-from registry.services import grants
+from registry.services.access import grants
 
 
 class Grant(Shown, frozen=True):

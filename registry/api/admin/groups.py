@@ -14,7 +14,7 @@ from registry.api.admin.fields import (
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
-from registry.services import groups
+from registry.services.access import groups
 
 
 class Group(Shown, frozen=True):

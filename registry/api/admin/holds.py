@@ -23,12 +23,12 @@ from registry.api.admin.fields import (
 from registry.api.admin.gc import DigestText
 from registry.api.admin.grants import REPOSITORY_ADMINS, SOME_ADMINS
 from registry.api.admin.operation import Operation, deny
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy.patterns import RepositoryPattern
 from registry.clock import rfc3339
 from registry.errors import InputInvalidError, NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
-from registry.services import holds
-from registry.services.holds import LONGEST_REASON
+from registry.services.protection import holds
+from registry.services.protection.holds import LONGEST_REASON
 from storage.digest import Digest, DigestInvalidError
 
 Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]

@@ -19,11 +19,11 @@ from registry.api.admin.fields import (
 )
 from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
 from registry.api.admin.operation import Operation
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy.patterns import RepositoryPattern
 from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
 from registry.oci.tag_patterns import TagPattern
-from registry.services import immutable_tags
+from registry.services.protection import immutable_tags
 
 TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*"]})]
 

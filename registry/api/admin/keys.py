@@ -5,7 +5,7 @@ from registry.api.admin.fields import Asked, Moment, Page, Shown, make_page
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
-from registry.services.keys import KeyState, SigningKeyRow
+from registry.services.access.keys import KeyState, SigningKeyRow
 
 
 class Key(Shown, frozen=True):

@@ -3,7 +3,7 @@
 from registry.api.admin.call import Call
 from registry.api.admin.fields import Asked, Shown
 from registry.api.admin.operation import SIGNED_IN, Operation
-from registry.auth.subjects import SubjectKind
+from registry.auth.policy.subjects import SubjectKind
 
 
 class Me(Shown, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 from registry import errors
 from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
-from registry.api.errors import find_wire_of
+from registry.http.errors import find_wire_of
 
 _REF = "#/components/schemas/"
 _EVERYWHERE = (

@@ -8,7 +8,7 @@ from registry.api.admin.call import Call
 from registry.api.admin.fields import Asked, Number, Page, PageAsked, Shown, clamp, make_page
 from registry.api.admin.operation import ADMINS, Operation
 from registry.errors import NotFoundError
-from registry.services.quotas import QuotaReport
+from registry.services.quotas.quotas import QuotaReport
 
 QuotaPattern = Annotated[
     str, Meta(extra_json_schema={"examples": ["team/app", "team/*", "team/**", "*/**", "**"]})

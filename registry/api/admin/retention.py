@@ -23,12 +23,12 @@ from registry.api.admin.fields import (
 )
 from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
 from registry.api.admin.operation import ADMINS, Operation
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy.patterns import RepositoryPattern
 from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
 from registry.oci.tag_patterns import TagPattern
-from registry.services import retention
-from registry.services.retention_rules import NewestBy, RetentionRule, RuleState
+from registry.services.retention import retention
+from registry.services.retention.rules import NewestBy, RetentionRule, RuleState
 from registry.units import format_duration
 
 _SECOND = 1_000_000

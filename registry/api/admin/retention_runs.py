@@ -15,11 +15,11 @@ from registry.api.admin.fields import (
 )
 from registry.api.admin.grants import PATTERN_ADMINS
 from registry.api.admin.operation import Operation
-from registry.auth.patterns import RepositoryPattern
+from registry.auth.policy.patterns import RepositoryPattern
 from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
-from registry.services.history import ManifestState
-from registry.services.retention_runs import Drop, Run
+from registry.services.content.history import ManifestState
+from registry.services.retention.runs import Drop, Run
 
 
 class RetentionRun(Shown, frozen=True):

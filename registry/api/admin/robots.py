@@ -17,8 +17,8 @@ from registry.api.admin.fields import (
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
-from registry.services import robots
-from registry.services.robots import NewRobotSecret
+from registry.services.access import robots
+from registry.services.access.robots import NewRobotSecret
 
 
 class Robot(Shown, frozen=True):

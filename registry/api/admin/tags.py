@@ -23,8 +23,8 @@ from registry.errors import (
 )
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
-from registry.services import history
-from registry.services.history import ManifestState
+from registry.services.content import history
+from registry.services.content.history import ManifestState
 from storage.digest import Digest, DigestInvalidError
 
 Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]

@@ -20,11 +20,11 @@ from registry.api.admin.fields import (
     write_moment,
 )
 from registry.api.admin.operation import HERSELF, Operation
-from registry.auth.actions import parse_rights
-from registry.auth.patterns import RepositoryPattern
-from registry.auth.policy import Bound
+from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.policy import Bound
 from registry.errors import ConflictError, DeniedError, NotFoundError
-from registry.services.access_tokens import AccessToken
+from registry.services.access.access_tokens import AccessToken
 
 _SECOND = 1_000_000
 _MOST_SCOPES = 100

@@ -16,7 +16,7 @@ from registry.api.admin.fields import (
 from registry.api.admin.operation import ADMINS, HERSELF, Operation
 from registry.clock import rfc3339
 from registry.errors import ConflictError, CredentialsInvalidError, DeniedError, NotFoundError
-from registry.services.users import UserRow
+from registry.services.access.users import UserRow
 
 
 class User(Shown, frozen=True):

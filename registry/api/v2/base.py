@@ -2,7 +2,7 @@
 
 from starlette.responses import JSONResponse, Response
 
-from registry.api.call import Call
+from registry.http.request_context import Call
 
 
 async def get_base(call: Call) -> Response:

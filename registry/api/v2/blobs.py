@@ -5,13 +5,13 @@ import asyncio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry.api.caching import FOREVER, cache_headers
-from registry.api.call import Call
-from registry.api.etags import format_date, has_current
-from registry.api.multipart import Multipart
-from registry.api.ranges import Part, parse_ranges
 from registry.errors import RangeInvalidError
-from registry.services.blobs import BlobRow, Blobs
+from registry.http.caching import FOREVER, cache_headers
+from registry.http.etags import format_date, has_current
+from registry.http.multipart import Multipart
+from registry.http.ranges import Part, parse_ranges
+from registry.http.request_context import Call
+from registry.services.content.blobs import BlobRow, Blobs
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError

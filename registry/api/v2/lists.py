@@ -4,11 +4,11 @@ from urllib.parse import urlencode
 
 from starlette.responses import JSONResponse, Response
 
-from registry.api.call import Call
-from registry.api.memory import AnswerMemory
+from registry.http.memory import AnswerMemory
+from registry.http.request_context import Call
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.names import RepositoryName
-from registry.services.manifest_cache import ReferrersPage
+from registry.services.content.manifest_cache import ReferrersPage
 from storage.digest import Digest
 
 _PAGE = 1000

@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from registry.api.advice import advise
-from registry.api.body import read_body
-from registry.api.caching import REVALIDATED, cache_headers
-from registry.api.call import Call
-from registry.api.etags import format_date, has_current, parse_etags
-from registry.api.guard import find_origin
-from registry.api.memory import AnswerMemory
-from registry.auth.actions import Right
-from registry.auth.books import Actor
+from registry.api.v2.quota_warnings import advise
+from registry.auth.audit_log import Actor
+from registry.auth.policy.actions import Right
 from registry.errors import (
     DeniedError,
     ManifestUnknownError,
@@ -22,9 +16,15 @@ from registry.errors import (
     TooManyTagsError,
     UnsupportedError,
 )
+from registry.http.authorization import find_origin
+from registry.http.body import read_body
+from registry.http.caching import REVALIDATED, cache_headers
+from registry.http.etags import format_date, has_current, parse_etags
+from registry.http.memory import AnswerMemory
+from registry.http.request_context import Call
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.references import Reference, Tag, parse_reference
-from registry.services.manifests import Found, TagCondition, TagRights
+from registry.services.content.manifests import Found, TagCondition, TagRights
 from storage.digest import Digest
 
 MAX_TAGS = 100

@@ -4,9 +4,9 @@
 `/manifests/`, `/tags/list` or `/referrers/` splits a path.
 """
 
-from registry.api.call import Entry
 from registry.api.v2 import base, blobs, lists, manifests, uploads
-from registry.auth.actions import Action
+from registry.auth.policy.actions import Action
+from registry.http.request_context import Entry
 
 ROUTES = (
     Entry("/v2/", dict.fromkeys(("GET", "HEAD"), (Action.SIGN_IN, base.get_base))),

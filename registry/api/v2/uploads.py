@@ -5,11 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
-from registry.api.advice import advise
-from registry.api.body import iter_body, read_length
-from registry.api.call import Call
-from registry.api.errors import answer
-from registry.api.ranges import parse_content_range
+from registry.api.v2.quota_warnings import advise
 from registry.errors import (
     NameInvalidError,
     RegistryError,
@@ -17,8 +13,12 @@ from registry.errors import (
     UploadOutOfOrderError,
     UploadUnknownError,
 )
+from registry.http.body import iter_body, read_length
+from registry.http.errors import answer
+from registry.http.ranges import parse_content_range
+from registry.http.request_context import Call
 from registry.oci.names import RepositoryName
-from registry.services.uploads import Chunk, UploadRow
+from registry.services.content.upload_sessions import Chunk, UploadRow
 from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
 from storage.errors import StoreError
 

@@ -13,7 +13,7 @@ schema = sa.Table(
 )
 
 # At most one row: the current or last `moorage db copy` of this database. While it exists, triggers
-# on the other tables refuse every change (registry/metadata/moves.py).
+# on the other tables refuse every change (registry/metadata/engine/write_freeze.py).
 moves = sa.Table(
     "moves",
     metadata,

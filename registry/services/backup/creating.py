@@ -6,24 +6,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.auth.books import Actor, Event, note
-from registry.auth.principals import OPERATOR
-from registry.auth.sealing import seal
+from registry.auth.audit_log import Actor, Event, note
+from registry.auth.keys.key_encryption import seal
+from registry.auth.policy.principals import OPERATOR
 from registry.errors import (
     BackupError,
     BlobUnknownError,
     DatabaseUnavailableError,
     DigestMismatchError,
 )
-from registry.metadata import leases, migrate, snapshots
-from registry.metadata.blobs import BlobRow
-from registry.metadata.database import Database
-from registry.metadata.transaction import Transaction
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.engine import leases, migrate
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.maintenance import backup_snapshot
 from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
 from registry.services.backup.snapshot import KEYS, METADATA, Snapshot, new_id
 from registry.services.backup.target import Target
-from registry.services.blobs import Blobs
-from registry.services.pace import Pace
+from registry.services.content.blobs import Blobs
+from registry.services.throttle import Pace
 from storage.digest import Digest
 from storage.errors import StoreError
 
@@ -97,10 +98,10 @@ class Creating:
     async def _take(self, path: Path) -> dict[str, int]:
         source = self._db.url.render_as_string(hide_password=False)
         with self._progress.telling() as tell:
-            return await asyncio.to_thread(snapshots.take, source, path, tell)
+            return await asyncio.to_thread(backup_snapshot.take, source, path, tell)
 
     async def _copy(self, path: Path, hold: _Hold, parallel: int, pace: Pace) -> None:
-        progress, file = self._progress, snapshots.SnapshotFile(path)
+        progress, file = self._progress, backup_snapshot.SnapshotFile(path)
         progress.blobs, progress.bytes = await asyncio.to_thread(file.measure, whole=False)
 
         async def work(row: BlobRow) -> None:
@@ -138,8 +139,8 @@ class Creating:
     ) -> Snapshot:
         target, missing = self._target, self._progress.missing
         path = target.unfinished(name) / METADATA
-        snapshots.settle(path, missing)
-        blobs, size = snapshots.SnapshotFile(path).measure()
+        backup_snapshot.settle(path, missing)
+        blobs, size = backup_snapshot.SnapshotFile(path).measure()
         made = Snapshot(
             id=name,
             moorage=self._version,

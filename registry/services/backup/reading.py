@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from registry.errors import BackupError
-from registry.metadata.blobs import BlobRow
-from registry.metadata.snapshots import SnapshotFile
-from registry.services.moving import together
-from registry.services.pace import Pace
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.maintenance.backup_snapshot import SnapshotFile
+from registry.services.maintenance.store_migration import together
+from registry.services.throttle import Pace
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectDamagedError

@@ -3,19 +3,21 @@
 import asyncio
 from pathlib import Path
 
-from registry.auth.books import Actor, Event, note
-from registry.auth.principals import OPERATOR
+from registry.auth.audit_log import Actor, Event, note
+from registry.auth.policy.principals import OPERATOR
 from registry.errors import BackupError, DigestMismatchError
-from registry.metadata import blobs, copying, migrate, snapshots
-from registry.metadata.blobs import BlobRow, BlobState
-from registry.metadata.database import Database
-from registry.metadata.moves import MoveState
-from registry.metadata.transaction import Transaction
+from registry.metadata.content import blobs
+from registry.metadata.content.blobs import BlobRow, BlobState
+from registry.metadata.engine import migrate
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.engine.write_freeze import MoveState
+from registry.metadata.maintenance import backup_snapshot, database_copy
 from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
 from registry.services.backup.snapshot import Snapshot
 from registry.services.backup.target import Target
-from registry.services.pace import Pace
-from registry.services.uploads import Uploads
+from registry.services.content.upload_sessions import Uploads
+from registry.services.throttle import Pace
 from storage.keys import blob_key, new_generation
 
 
@@ -71,7 +73,7 @@ class Restoring:
             await target.run(lambda: target.copy_metadata(snapshot, scratch))
             with self._progress.telling() as tell:
                 await asyncio.to_thread(
-                    snapshots.restore,
+                    backup_snapshot.restore,
                     scratch,
                     self._db.url.render_as_string(hide_password=False),
                     token=snapshot.id,
@@ -111,7 +113,7 @@ class Restoring:
             return False
 
         def end(tx: Transaction) -> None:
-            copying.confirm(tx, snapshot.id)
+            database_copy.confirm(tx, snapshot.id)
             note(tx, Actor(OPERATOR.name), Event.BACKUP_RESTORE, snapshot.id)
 
         await self._db.write(end, actor=OPERATOR.name)

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from registry.errors import BackupError, DigestMismatchError
-from registry.metadata.snapshots import SnapshotFile
+from registry.metadata.maintenance.backup_snapshot import SnapshotFile
 from registry.services.backup import snapshot
 from registry.services.backup.snapshot import KEYS, METADATA, File, Snapshot
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import Driver, Reader
 from storage.errors import ObjectDamagedError, ObjectMissingError, StoreError
+from storage.factory import open_driver
 from storage.keys import archive_key, shard
-from storage.open import open_driver
-from storage.settled import settled
+from storage.shield import settled
 from storage.staging import Staging
 
 T = TypeVar("T")

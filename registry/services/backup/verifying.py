@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 
 from registry.errors import BackupError
-from registry.metadata.blobs import BlobRow
-from registry.metadata.snapshots import SnapshotFile
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.maintenance.backup_snapshot import SnapshotFile
 from registry.services.backup.reading import PAGE, Progress, for_each
 from registry.services.backup.snapshot import METADATA, NAME
 from registry.services.backup.target import Target

@@ -1,0 +1,62 @@
+"""Authentication of the admin API, and its protection against cross-site requests."""
+
+from starlette.requests import Request
+
+from registry.auth.caller import Caller
+from registry.auth.client_address import Origin
+from registry.auth.credentials.secrets import find_secret
+from registry.auth.policy.subjects import ROBOT_SIGN_IN
+from registry.errors import CredentialsInvalidError, DeniedError, UnauthorizedError
+from registry.http.authorization import Basic, Guard, Token, find_origin, read_credentials
+
+
+class Door:
+    """Authenticates callers by password, or by a secret of this registry."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._auth = guard.auth
+
+    async def admit(self, request: Request) -> Caller:
+        """Return the caller; raise UnauthorizedError, DeniedError or TooManyRequestsError."""
+        origin = find_origin(request)
+        self._guard.limits.check_request(origin.address or None, None)
+        self._guard.sites.require_own_page(request)
+        if await self._auth.find_open() is not None:
+            raise DeniedError(
+                "nobody signs in to this registry, so nobody can administer it from afar. Where "
+                "its data is, run: moorage user add NAME --admin; and leave out "
+                '[auth] mode = "none"'
+            )
+        self._guard.warn_if_readable(request)
+        try:
+            caller = await self._identify(request, origin)
+        except CredentialsInvalidError as error:
+            challenge = f'Basic realm="{self._auth.rules.service}"'
+            raise UnauthorizedError(error.message, challenge) from error
+        if caller.has_refresh_token:
+            raise DeniedError(
+                "a refresh token of docker login administers nothing; sign in with the password or "
+                "a personal access token"
+            )
+        self._guard.limits.check_request(None, caller.principal.name)
+        return caller
+
+    async def _identify(self, request: Request, origin: Origin) -> Caller:
+        match read_credentials(request):
+            case Basic(name, password):
+                return await self._auth.from_password(name, password, origin)
+            case Token(text):
+                name = await self._find_owner(text, origin)
+                return await self._auth.from_password(name, text, origin)
+            case _:
+                raise CredentialsInvalidError("sign in first")
+
+    async def _find_owner(self, text: str, origin: Origin) -> str:
+        """Return the user name of a secret; raise CredentialsInvalidError."""
+        secret = find_secret(text)
+        policy = await self._auth.policies.get()
+        row = policy.find_secret(secret.id) if secret else None
+        if row is None:
+            raise await self._auth.refuse("", origin)
+        return row.user or f"{ROBOT_SIGN_IN}{row.robot}"

@@ -1,0 +1,1 @@
+"""Passwords, generated secrets and the limit of failed sign-ins."""

@@ -1,0 +1,1 @@
+"""Signing keys: JOSE, the keyring and where keys are stored."""

@@ -1,0 +1,1 @@
+"""What subjects may do: actions, patterns, scopes and the policy."""

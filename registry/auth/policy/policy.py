@@ -1,0 +1,463 @@
+"""The access policy and the patterns that have quotas, in memory, as of one policy revision."""
+
+import copy
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
+from registry.auth.policy.patterns import (
+    EVERYTHING,
+    Reach,
+    RepositoryPattern,
+    list_covering,
+    list_widest,
+)
+from registry.auth.policy.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
+from registry.errors import InputInvalidError
+from registry.metadata.access.grants import GrantRow
+from registry.metadata.access.policy import PolicyChanges, PolicyRows
+from registry.metadata.access.robots import RobotRow
+from registry.metadata.access.secrets import SecretRow
+from registry.metadata.access.signing_keys import KeyState, SigningKeyRow
+from registry.metadata.access.users import UserRow
+from registry.metadata.engine.transaction import Part
+from registry.metadata.quotas.quotas import list_speaking
+from registry.oci.names import RepositoryName, is_repository_name, list_patterns
+
+_UNSIGNED: Rights = frozenset({Right.PULL})
+"""The rights that can be granted to anonymous callers."""
+
+_SHOWING: Rights = frozenset({Right.PULL, Right.ADMIN})
+"""The rights of which one is enough to see a repository."""
+
+_BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
+
+Row = TypeVar("Row", UserRow, RobotRow)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant, parsed from its row."""
+
+    id: int
+    subject: Subject
+    pattern: RepositoryPattern
+    rights: Rights
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An upper bound on what a secret allows in the repositories of a pattern."""
+
+    pattern: RepositoryPattern
+    rights: Rights
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An access decision with its reason: the grants that allow it, or a sentence."""
+
+    allowed: bool
+    reason: str
+    grants: tuple[Grant, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user or robot that owns a valid credential, with the bounds of the credential."""
+
+    name: str
+    admin: bool
+    subjects: tuple[Subject, ...]
+    namespace: str | None
+    bounds: tuple[Bound, ...] | None
+
+
+def read_grant(row: GrantRow) -> Grant | None:
+    """Parse a grant row; return None for a row that only newer code can read: it grants nothing."""
+    try:
+        pattern = RepositoryPattern.parse(row.pattern)
+        subject = Subject.parse(row.subject)
+        rights = parse_rights(row.actions.split(","))
+    except InputInvalidError as error:
+        logger.error("grant %d gives nothing: %s", row.id, error)  # noqa: TRY400 - the message is complete
+        return None
+    if subject == EVERYBODY:
+        rights &= _UNSIGNED  # even if the row grants more
+    return Grant(row.id, subject, pattern, rights)
+
+
+def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
+    """Parse the `scopes` of a secret: JSON pairs of a pattern and actions. None means no bound.
+
+    Raises InputInvalidError for anything else.
+    """
+    if text is None:
+        return None
+    try:
+        pairs = _BOUNDS.decode(text)
+    except msgspec.DecodeError as error:
+        raise InputInvalidError(f"the bounds cannot be read: {error}") from error
+    return tuple(
+        Bound(RepositoryPattern.parse(pattern), parse_rights(actions)) for pattern, actions in pairs
+    )
+
+
+class Policy:
+    """The policy rows, indexed for the lookups of every request. Immutable."""
+
+    def __init__(self, rows: PolicyRows, *, personal_namespaces: bool) -> None:
+        self.number = rows.number
+        self.has_users = bool(rows.users)
+        self.keys: dict[str, SigningKeyRow] = {row.kid: row for row in rows.keys}
+        self._removals = rows.removals
+        self._quotas = rows.quotas
+        self._personal = personal_namespaces
+        self._users = {row.name: row for row in rows.users}
+        self._robots = {row.name: row for row in rows.robots}
+        self._secrets: dict[str, SecretRow] = {}
+        self._bounds: dict[str, tuple[Bound, ...] | None] = {}
+        for secret in rows.secrets:
+            self._add_secret(secret)
+        self._groups = _group(rows.memberships)
+        self._by_id: dict[int, Grant] = {}
+        self._grants: dict[Subject, dict[int, Grant]] = {}
+        self._index: dict[tuple[Subject, str], Grant] = {}
+        for row in rows.grants:
+            self._add_grant(row)
+
+    def _add_grant(self, row: GrantRow) -> None:
+        grant = read_grant(row)
+        if grant is not None:
+            self._by_id[grant.id] = grant
+            self._grants.setdefault(grant.subject, {})[grant.id] = grant
+            # The database ensures that a subject and a pattern have one row.
+            self._index[grant.subject, str(grant.pattern)] = grant
+
+    def updated(self, changes: PolicyChanges) -> "Policy":
+        """Return the policy with the changes applied. It shares unchanged data with this one."""
+        policy = copy.copy(self)
+        policy._apply(changes)  # noqa: SLF001 - an object of this class
+        return policy
+
+    def _apply(self, changes: PolicyChanges) -> None:
+        """Apply changes. Copies the indexes that change: they are shared with another policy."""
+        changed = changes.changed
+        self.number = changes.number
+        self._users = _replace(self._users, changed[Part.USER], changes.users)
+        self.has_users = bool(self._users)
+        self._robots = _replace(self._robots, changed[Part.ROBOT], changes.robots)
+        if changed[Part.GROUPS]:
+            kept = {k: v for k, v in self._groups.items() if k not in changed[Part.GROUPS]}
+            self._groups = kept | _group(changes.memberships)
+        if changes.removals:
+            self._removals = self._removals | changes.removals
+        if changes.keys is not None:
+            self.keys = {row.kid: row for row in changes.keys}
+        if changes.quotas is not None:
+            self._quotas = changes.quotas
+        if changed[Part.SECRET]:
+            self._secrets, self._bounds = self._secrets.copy(), self._bounds.copy()
+            for secret_id in changed[Part.SECRET]:
+                self._secrets.pop(secret_id, None)
+                self._bounds.pop(secret_id, None)
+            for secret in changes.secrets:
+                self._add_secret(secret)
+        if changed[Part.GRANT]:
+            self._replace_grants([int(key) for key in changed[Part.GRANT]], changes.grants)
+
+    def _replace_grants(self, ids: Collection[int], rows: Iterable[GrantRow]) -> None:
+        old = [self._by_id[each] for each in ids if each in self._by_id]
+        subjects = {grant.subject for grant in old} | {
+            grant.subject for row in rows if (grant := read_grant(row)) is not None
+        }
+        self._by_id, self._index = self._by_id.copy(), self._index.copy()
+        self._grants = self._grants | {
+            subject: self._grants.get(subject, {}).copy() for subject in subjects
+        }
+        for grant in old:
+            del self._by_id[grant.id]
+            del self._grants[grant.subject][grant.id]
+            del self._index[grant.subject, str(grant.pattern)]
+        for row in rows:
+            self._add_grant(row)
+        for subject in subjects:
+            if not self._grants.get(subject):
+                self._grants.pop(subject, None)
+
+    def _add_secret(self, row: SecretRow) -> None:
+        try:
+            self._bounds[row.id] = read_bounds(row.scopes)
+        except InputInvalidError as error:
+            # Without its bounds the secret would allow too much. Other secrets stay valid.
+            whose = f"the token {row.name!r} of {row.user}" if row.user else f"robot {row.robot}"
+            logger.error("a secret lets nobody in, %s: %s", whose, error)  # noqa: TRY400 - the message is complete
+        else:
+            self._secrets[row.id] = row
+
+    @property
+    def active_key(self) -> SigningKeyRow | None:
+        """The key that signs new tokens."""
+        return next((k for k in self.keys.values() if k.state is KeyState.ACTIVE), None)
+
+    def find_user(self, name: str) -> UserRow | None:
+        return self._users.get(name)
+
+    def find_robot(self, name: str) -> RobotRow | None:
+        return self._robots.get(name)
+
+    def find_secret(self, secret_id: str) -> SecretRow | None:
+        return self._secrets.get(secret_id)
+
+    def find_account(self, credential: str, now: int) -> Account | None:
+        """Return the account of a credential that is valid at `now` (microseconds), else None."""
+        kind, _, rest = credential.partition(":")
+        name, _, generation = rest.rpartition(":")
+        if kind == "user":
+            user = self._users.get(name)
+            return self._of_user(user) if user and user.generation == generation else None
+        if kind == "robot":
+            robot = self._robots.get(name)
+            return self._of_robot(robot, now) if robot and robot.generation == generation else None
+        secret = self._secrets.get(rest) if kind == "secret" else None
+        return self._of_secret(secret, now) if secret else None
+
+    def _of_secret(self, secret: SecretRow, now: int) -> Account | None:
+        if secret.expires_at is not None and secret.expires_at <= now:
+            return None
+        bounds = self._bounds[secret.id]
+        if secret.user is not None:
+            user = self._users.get(secret.user)
+            return self._of_user(user, bounds) if user else None
+        robot = self._robots.get(secret.robot or "")
+        return self._of_robot(robot, now, bounds) if robot else None
+
+    def _of_user(self, user: UserRow, bounds: tuple[Bound, ...] | None = None) -> Account | None:
+        if user.disabled:
+            return None
+        owns = user.namespace and is_repository_name(user.name)
+        namespace = user.name if owns else None
+        return Account(user.name, user.admin, self._subjects(user), namespace, bounds)
+
+    def _subjects(self, user: UserRow) -> tuple[Subject, ...]:
+        own = Subject(SubjectKind.USER, user.name)
+        groups = [Subject(SubjectKind.GROUP, name) for name in self._groups.get(user.name, ())]
+        return own, *groups, SIGNED_IN, EVERYBODY
+
+    @staticmethod
+    def _of_robot(
+        robot: RobotRow, now: int, bounds: tuple[Bound, ...] | None = None
+    ) -> Account | None:
+        if robot.expires_at is not None and robot.expires_at <= now:
+            return None
+        subjects = (Subject(SubjectKind.ROBOT, robot.name), SIGNED_IN, EVERYBODY)
+        return Account(ROBOT_SIGN_IN + robot.name, False, subjects, None, bounds)
+
+    def rights(self, account: Account | None, name: RepositoryName) -> Rights:
+        """Return the rights of an account in the repository; None is the anonymous caller."""
+        text = str(name)
+        if account is None:
+            return self._granted((EVERYBODY,), text)
+        if account.admin or self._owns(account, text):
+            rights = ALL_RIGHTS
+        else:
+            rights = self._granted(account.subjects, text)
+        if account.bounds is None:
+            return rights
+        bound = (b.rights for b in account.bounds if b.pattern.matches(text))
+        return rights & _with_admin(frozenset().union(*bound))
+
+    def list_visible(self, account: Account | None) -> list[RepositoryPattern]:
+        """Return patterns that together match exactly the repositories that the account can see.
+
+        None is the anonymous caller.
+        """
+        visible = self._list_granted(account)
+        if account is None or account.bounds is None:
+            return visible
+        within = [bound.pattern for bound in account.bounds if bound.rights & _SHOWING]
+        meets = (pattern.meet(bound) for pattern in visible for bound in within)
+        return [pattern for pattern in meets if pattern is not None]
+
+    def _list_granted(self, account: Account | None) -> list[RepositoryPattern]:
+        if account is not None and account.admin:
+            return [EVERYTHING]
+        subjects = (EVERYBODY,) if account is None else account.subjects
+        visible = {
+            grant.pattern
+            for subject in subjects
+            for grant in self._grants.get(subject, {}).values()
+            if grant.rights & _SHOWING
+        }
+        if self._personal and account is not None and account.namespace is not None:
+            visible.add(RepositoryPattern(account.namespace, Reach.ALL))
+        return [EVERYTHING] if EVERYTHING in visible else list(visible)
+
+    def is_admin(self, account: Account | None) -> bool:
+        """Return whether the account may administer the registry.
+
+        A bounded token of an admin may not.
+        """
+        return account is not None and account.admin and account.bounds is None
+
+    def administers(self, account: Account | None, pattern: RepositoryPattern) -> bool:
+        """Return whether the account may manage the grants of all repositories of the pattern."""
+        if account is None or account.bounds is not None:
+            return False
+        if account.admin or (
+            self._personal
+            and account.namespace is not None
+            and RepositoryPattern(account.namespace, Reach.ALL).covers(pattern)
+        ):
+            return True
+        covering = list_covering(pattern)
+        found = (
+            self._index.get((subject, text))
+            for subject in account.subjects
+            if subject in self._grants
+            for text in covering
+        )
+        return any(grant is not None and Right.ADMIN in grant.rights for grant in found)
+
+    def list_administered(self, account: Account | None) -> list[RepositoryPattern]:
+        """Return patterns that match exactly the repositories that the account administers."""
+        if account is None or account.bounds is not None:
+            return []
+        if account.admin:
+            return [EVERYTHING]
+        found = {
+            grant.pattern
+            for subject in account.subjects
+            for grant in self._grants.get(subject, {}).values()
+            if Right.ADMIN in grant.rights
+        }
+        if self._personal and account.namespace is not None:
+            found.add(RepositoryPattern(account.namespace, Reach.ALL))
+        return list_widest(found)
+
+    def was_removed(self, name: RepositoryName, *, since: int) -> bool:
+        """Return whether a repository of this name was removed after policy revision `since`."""
+        removal = self._removals.get(name)
+        return removal is not None and removal.number > since
+
+    def was_removed_after(self, name: RepositoryName, moment: int) -> bool:
+        """Return whether a repository of this name was removed after `moment`, in microseconds."""
+        removal = self._removals.get(name)
+        return removal is not None and removal.at > moment
+
+    def is_limited(self, name: RepositoryName) -> bool:
+        """Return whether a quota applies to the repository."""
+        return not self._quotas.isdisjoint(list_speaking(name))
+
+    def _owns(self, account: Account, name: str) -> bool:
+        return (
+            self._personal
+            and account.namespace is not None
+            and name.startswith(f"{account.namespace}/")
+        )
+
+    def _granted(self, subjects: Iterable[Subject], name: str) -> Rights:
+        rights = NO_RIGHTS
+        for grant in self._iter_grants(subjects, name):
+            rights |= grant.rights
+        return _with_admin(rights)
+
+    def _iter_grants(self, subjects: Iterable[Subject], name: str) -> Iterator[Grant]:
+        """Yield the grants of the subjects that match the repository, by index lookups."""
+        patterns = list_patterns(name)
+        for subject in subjects:
+            if subject in self._grants:
+                for pattern in patterns:
+                    grant = self._index.get((subject, pattern))
+                    if grant is not None:
+                        yield grant
+
+    def explain(
+        self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
+    ) -> Decision:
+        """Decide whether the subject has all `wanted` rights in the repository, and why.
+
+        `unseen` decides as if the subject had an enabled account that is not an admin.
+        """
+        account = self._imagine(subject) if unseen else self._find_subject(subject)
+        if isinstance(account, str):
+            return Decision(False, account)
+        if account is not None and account.admin:
+            return Decision(True, f"{subject} is an admin, who may do everything")
+        if account is not None and self._owns(account, str(name)):
+            return Decision(True, f"{name} is in {subject}'s own namespace")
+        subjects = account.subjects if account is not None else _belongs_to(subject)
+        found = [
+            grant
+            for grant in self._iter_grants(subjects, str(name))
+            if _with_admin(grant.rights) & (wanted | {Right.PULL})
+        ]
+        given = _with_admin(frozenset().union(*(grant.rights for grant in found)))
+        if wanted <= usable(given):
+            return Decision(True, "granted", tuple(found))
+        if wanted <= given:
+            return Decision(False, "granted, but of no use without pull", tuple(found))
+        missing = ", ".join(sorted(wanted - given))
+        return Decision(False, f"no grant to {subject} gives {missing} there", tuple(found))
+
+    def _imagine(self, subject: Subject) -> Account | None:
+        """Return a plausible account of the subject that reveals nothing about its real account."""
+        if subject.kind is SubjectKind.USER:
+            user = self._users.get(subject.name)
+            subjects = self._subjects(user) if user else (subject, SIGNED_IN, EVERYBODY)
+            return Account(subject.name, False, subjects, subject.name, None)
+        if subject.kind is SubjectKind.ROBOT:
+            return Account(subject.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
+        return None
+
+    def _find_subject(self, subject: Subject) -> Account | str | None:
+        """Return the account of a subject, or None if it has none.
+
+        If the subject can do nothing, return a sentence that says why.
+        """
+        if subject.kind is SubjectKind.USER:
+            user = self._users.get(subject.name)
+            if user is None:
+                return f"there is no user {subject.name}"
+            return self._of_user(user) or f"the user {subject.name} is disabled"
+        if subject.kind is SubjectKind.ROBOT:
+            robot = self._robots.get(subject.name)
+            if robot is None:
+                return f"there is no robot {subject.name}"
+            # Expiry is checked at sign-in.
+            return Account(robot.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
+        return None
+
+
+def _group(memberships: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the groups of each user."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for user, group in memberships:
+        groups[user].append(group)
+    return dict(groups)
+
+
+def _replace(before: dict[str, Row], names: Collection[str], rows: Iterable[Row]) -> dict[str, Row]:
+    """Return the rows by name, with the rows of `names` replaced by their current versions."""
+    if not names:
+        return before
+    now = {row.name: row for row in rows}
+    return {name: row for name, row in before.items() if name not in names} | now
+
+
+def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
+    """Return a group, `authenticated` or `anonymous` with the subjects that include it."""
+    if subject == EVERYBODY:
+        return (EVERYBODY,)
+    return tuple(dict.fromkeys((subject, SIGNED_IN, EVERYBODY)))
+
+
+def _with_admin(rights: Rights) -> Rights:
+    return ALL_RIGHTS if Right.ADMIN in rights else rights

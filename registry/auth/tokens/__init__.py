@@ -1,0 +1,1 @@
+"""Tokens that the registry issues, and tokens of external issuers."""

@@ -1,0 +1,49 @@
+"""`moorage config`: check and show the settings."""
+
+import argparse
+import asyncio
+
+from registry import logs
+from registry.cli.kit import database, output
+from registry.cli.kit.options import load_settings
+from registry.cli.server import checks
+from registry.config import Settings, require_safe_listen
+from registry.config import show as show_settings
+
+
+def check(args: argparse.Namespace) -> int:
+    settings = load_settings(args)
+    logs.configure(settings.log.format, "warning", access=False)
+    checks.require_files(settings)
+    # Without --connect, a remote database is not queried for users.
+    if args.connect or database.is_embedded(settings):
+        require_safe_listen(settings, lambda: database.has_users(settings))
+    if args.connect:
+        _connect(settings)
+    if args.json:
+        output.write_json({"ok": True})
+    else:
+        output.write("The settings are good.")
+    return 0
+
+
+def _connect(settings: Settings) -> None:
+    """Open the database and the stores as a server does, without creating them."""
+    from registry.app import look_at_stores  # noqa: PLC0415 - takes long to import
+
+    database.look(settings)
+    asyncio.run(look_at_stores(settings))
+
+
+def show(args: argparse.Namespace) -> int:
+    settings = load_settings(args)
+    shown = show_settings(settings)
+    if args.json:
+        output.write_json(shown | {"origins": dict(settings.origins)})
+        return 0
+    rows = [("data", shown["data"], ""), ("config", shown["config"] or "(none)", "")]
+    for key, origin in settings.origins.items():
+        section, name = key.split(".")
+        rows.append((key, shown[section][name], origin))
+    output.write_table(("SETTING", "VALUE", "FROM"), rows)
+    return 0

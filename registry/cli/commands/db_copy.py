@@ -1,0 +1,69 @@
+"""`moorage db copy`: copy the whole database to another one."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from registry.app import Opened, gather_keys
+from registry.cli.kit import output
+from registry.cli.kit.local import run_opened
+from registry.cli.kit.options import load_settings
+from registry.errors import ConfigError
+from registry.services.maintenance.database_transfer import Transfer
+from registry.units import mask_database_url
+
+
+def copy(args: argparse.Namespace) -> int:
+    if args.release:
+        run_opened(args, lambda opened: Transfer(opened.database).release())
+        output.show(
+            {"released": True}, "The database takes changes again.", as_json=bool(args.json)
+        )
+        return 0
+    to = _read_target(args.to, args.to_file)
+    settings = load_settings(args)
+
+    async def work(opened: Opened) -> dict[str, int]:
+        def tell(table: str, rows: int) -> None:
+            output.show_progress(1, 1, f"{table}: {rows} rows")
+
+        return await Transfer(opened.database).run(
+            to, lambda: gather_keys(settings, opened, to), keep=args.keep, tell=tell
+        )
+
+    counts = run_opened(args, work)
+    output.end_progress()
+    if args.json:
+        output.write_json({"rows": counts, "kept": bool(args.keep)})
+        return 0
+    output.write(f"Copied {sum(counts.values())} rows of {len(counts)} tables, and compared them.")
+    if args.keep:
+        output.write("This database takes changes again; the other one is a copy of it.")
+    else:
+        output.write(
+            "This database takes no changes any more. Set [database] url to the other one and "
+            "restart the registry. (To go back instead: moorage db copy --release)"
+        )
+    return 0
+
+
+def _read_target(url: str | None, file: str | None) -> str:
+    """Return the URL of the database to copy to.
+
+    Raises ConfigError if an argument contains a password, because every account of the machine can
+    read the arguments in the process list.
+    """
+    if bool(url) == bool(file):
+        raise ConfigError("say where to with --to URL, or with --to-file FILE")
+    if url:
+        if "***" in mask_database_url(url):
+            raise ConfigError(
+                "--to holds a password, which others on this machine can read there: write the URL "
+                "into a file and name it with --to-file FILE, or leave the password to ~/.pgpass"
+            )
+        return url
+    try:
+        text = sys.stdin.read() if file == "-" else Path(str(file)).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the URL cannot be read from {file}: {error}") from error
+    return text.strip()

@@ -1,0 +1,59 @@
+"""`moorage fsck`: compare the rows of blobs with the stored objects, in both directions."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from registry.cli.kit import output
+from registry.cli.kit.local import run
+from registry.cli.kit.parsing import read_option
+from registry.services.maintenance.fsck import Report
+from registry.services.services import Registry
+from registry.units import parse_duration
+
+
+def check(args: argparse.Namespace) -> int:
+    grace = read_option(args.grace, "--grace", parse_duration) if args.grace else None
+    report = Report()
+
+    async def work(registry: Registry) -> None:
+        rows = await registry.fsck.measure()
+
+        def progress() -> output.Progress:
+            return output.Progress(report.rows, rows, f"{report.rows} of {rows} blobs")
+
+        async with output.shown(progress):
+            await registry.fsck.run(report, repair=args.repair, grace=grace)
+
+    run(args, work)
+    if args.json:
+        output.write_json(_as_json(report))
+    else:
+        _tell(report)
+    return 1 if report.open else 0
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    found = [
+        {**asdict(each), "digest": str(each.digest) if each.digest else None}
+        for each in report.findings
+    ]
+    return {**asdict(report), "findings": found}
+
+
+def _tell(report: Report) -> None:
+    count = sum(report.counts.values())
+    output.write(f"Compared {report.rows} blobs with {report.objects} objects.")
+    if report.findings:
+        output.write_table(
+            ("WHAT", "STORE", "KEY", "SIZE", "BLOB", "DONE"),
+            [
+                (e.kind.value, e.store, e.key, e.size, e.digest or "-", e.deed.value)
+                for e in report.findings
+            ],
+        )
+    if count > len(report.findings):
+        output.write(f"and {count - len(report.findings)} more")
+    output.write(f"{count} problems, {count - report.open} of them put right.")
+    if report.young:
+        output.hint(f"{report.young} objects that no row names are too young to be judged.")

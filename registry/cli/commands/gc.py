@@ -1,0 +1,181 @@
+"""`moorage gc`: garbage collection."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+from registry.cli.kit import client, output
+from registry.cli.kit.client import Desk
+from registry.cli.kit.times import write_moment
+from registry.units import format_size
+
+FAILED = 1
+
+_COUNTS = ("seen", "manifests", "blobs", "bytes")
+
+_LEFT = ("in_grace", "next_due_at", "kept_untagged", "unreadable", "paused_until")
+
+_BEGINNINGS = {
+    "rule": "untagged manifests are kept in {repository}",
+    "grace": "in its grace until {until}",
+    "unreadable": "a manifest of {repository} cannot be read",
+    "unqueued": "not looked at yet",
+    "nothing": "nothing keeps it, it is about to go",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    async def work(desk: Desk) -> tuple[dict[str, Any], dict[str, Any]]:
+        before = await desk.send("get_gc_status")
+        done = await desk.send("run_gc", dry_run=args.dry_run)
+        while done["more"]:
+            _show_progress(done, before["due"])
+            done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
+        return done, await desk.send("get_gc_status")
+
+    done, status = client.run(args, work)
+    output.end_progress()
+    if args.json:
+        result = {name: value for name, value in done.items() if name != "more"}
+        left = {name: status[name] for name in _LEFT}
+        output.write_json({**result, "left": left})
+    else:
+        _tell(done, "Would collect" if args.dry_run else "Collected")
+        for line in _explain_left(status):
+            output.write(line)
+        if done["longest_lock"]:
+            output.hint(f"Nothing was locked for more than {done['longest_lock'] * 1000:.0f} ms.")
+    if status["paused_until"] is not None:
+        output.complain(_explain_pause(status))
+        return FAILED
+    return 0
+
+
+def _explain_left(status: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each reason why content is not collected."""
+    if status["in_grace"]:
+        yield (
+            f"{status['in_grace']} candidates stay for their grace (gc.grace); the next is due at "
+            f"{write_moment(status['next_due_at'])}."
+        )
+    if status["kept_untagged"]:
+        yield (
+            f"{status['kept_untagged']} untagged manifests stay, with all that they name: "
+            "gc.untagged or a rule keeps them. Delete one with: moorage image delete "
+            "REPOSITORY@DIGEST"
+        )
+    if status["unreadable"]:
+        repositories = {each["repository"] for each in status["unreadable"]}
+        yield (
+            f"Nothing is collected in {', '.join(sorted(repositories))}, where manifests cannot be "
+            "read: moorage gc status"
+        )
+
+
+def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return the sum of two results of a collection."""
+    repositories = {each["repository"]: dict(each) for each in done["repositories"]}
+    for each in more["repositories"]:
+        before = repositories.setdefault(each["repository"], dict.fromkeys(each, 0))
+        repositories[each["repository"]] = {
+            name: value if name == "repository" else before[name] + value
+            for name, value in each.items()
+        }
+    sums = {name: done[name] + more[name] for name in _COUNTS}
+    ordered = [repositories[name] for name in sorted(repositories)]
+    longest = max(done["longest_lock"], more["longest_lock"])
+    return {**sums, "repositories": ordered, "longest_lock": longest, "more": more["more"]}
+
+
+def _show_progress(done: dict[str, Any], due: int) -> None:
+    text = f"{done['seen']} of {due} looked at, {format_size(done['bytes'])} freed"
+    output.show_progress(done["seen"], max(due, done["seen"]), text)
+
+
+def _tell(done: dict[str, Any], verb: str) -> None:
+    rows = [
+        (each["repository"], each["manifests"], each["blobs"], format_size(each["bytes"]))
+        for each in done["repositories"]
+    ]
+    if rows:
+        output.write_table(("REPOSITORY", "MANIFESTS", "BLOBS", "SIZE"), rows)
+    output.write(
+        f"{verb} {done['manifests']} manifests and {done['blobs']} blobs of "
+        f"{format_size(done['bytes'])}."
+    )
+
+
+def status(args: argparse.Namespace) -> int:
+    found = client.do(args, "get_gc_status")
+    if args.json:
+        output.write_json(found)
+        return 0
+    waiting = found["waiting"]
+    rows = [
+        ("due now", found["due"]),
+        ("waiting", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
+        ("in their grace", found["in_grace"]),
+        ("next due", write_moment(found["next_due_at"])),
+        ("untagged and kept", found["kept_untagged"]),
+        ("last look", write_moment(found["looked_at"]) if found["looked_at"] else "never"),
+        ("works at this time of day", "yes" if found["open"] else "no"),
+        ("paused until", found["paused_until"] or "-"),
+        *(
+            ("cannot be read", f"{each['repository']}@{each['digest']}")
+            for each in found["unreadable"]
+        ),
+    ]
+    output.write_table(("FIELD", "VALUE"), rows)
+    if found["paused_until"] is not None:
+        output.hint(_explain_pause(found))
+    if found["unreadable"]:
+        output.hint(
+            "Manifests that cannot be read might name anything: until they are pushed again or "
+            "deleted, nothing of their repositories is collected."
+        )
+    if found["walking"]:
+        output.hint(
+            "What was there before the upgrade that brought garbage collection is not all in the "
+            "queue yet."
+        )
+    return 0
+
+
+def _explain_pause(status: dict[str, Any]) -> str:
+    return (
+        f"the database's clock has moved by {status['jump']:.0f} s that did not go by, or that "
+        f"nobody saw go by: nothing is collected until {status['paused_until']}"
+    )
+
+
+def why(args: argparse.Namespace) -> int:
+    found = client.do(args, "explain_digest", digest=args.digest)
+    if args.json:
+        output.write_json(found)
+        return 0
+    for path in found["paths"]:
+        output.write(" > ".join(map(_write_step, path)))
+    if found["more"]:
+        output.hint("There are more paths than these.")
+    for session in found["sessions"]:
+        output.write(
+            f"upload session {session['id']} of {session['principal']} in "
+            f"{session['repository']} has these bytes"
+        )
+    for removal in found["removals"]:
+        held = ", held by a backup" if removal["held"] else ""
+        output.write(
+            f"{removal['key']} in {removal['store']} goes after {removal['not_before']}{held}"
+        )
+    return 0
+
+
+def _write_step(step: dict[str, Any]) -> str:
+    if step["kind"] == "tag":
+        return f"{step['repository']}:{step['name']}"
+    if step["kind"] == "hold":
+        return f"hold in {step['repository']}: {step['name']}"
+    if step["kind"] in _BEGINNINGS:
+        place = f"{step['repository']}@" if step["repository"] else ""
+        return f"{place}{step['name']} ({_BEGINNINGS[step['kind']].format(**step)})"
+    return f"{step['kind']} {step['repository']}@{step['name']}"

@@ -1,0 +1,101 @@
+"""`moorage grant`: permissions of users, groups and robots on repositories."""
+
+import argparse
+from typing import Any
+
+from registry.auth.policy.actions import Right, parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.cli.kit import client, output
+from registry.errors import RefusedError
+
+_NOT_ALLOWED = 1
+
+_SHOWING = {Right.PULL, Right.ADMIN}
+
+
+def add(args: argparse.Namespace) -> int:
+    actions = _split(args.actions)
+
+    async def work(desk: client.Desk) -> tuple[Any, str]:
+        grant = await desk.send(
+            "add_grant", subject=args.subject, pattern=args.pattern, actions=actions
+        )
+        return grant, await _find_lack(desk, grant)
+
+    grant, lack = client.run(args, work)
+    output.show(grant, _write(grant), as_json=args.json)
+    if lack:
+        output.hint(lack)
+    return 0
+
+
+async def _find_lack(desk: client.Desk, grant: Any) -> str:
+    """Return a hint about another grant that this one needs, or an empty text."""
+    subject, pattern = grant["subject"], RepositoryPattern.parse(grant["pattern"])
+    if parse_rights(grant["actions"]) & _SHOWING:
+        return ""
+    subjects = {subject, "authenticated", "anonymous"}
+    try:
+        groups = await client.list_pages(desk, "list_groups")
+    except RefusedError:
+        groups = None
+    subjects |= {f"group:{each['name']}" for each in groups or () if subject in each["members"]}
+    for each in await client.list_pages(desk, "list_grants"):
+        shows = each["subject"] in subjects and parse_rights(each["actions"]) & _SHOWING
+        if shows and RepositoryPattern.parse(each["pattern"]).covers(pattern):
+            return ""
+    found = f"{subject} has no grant of pull on all of {pattern}" + (
+        "" if groups is not None else ", unless as a member of a group"
+    )
+    return (
+        f"{found}, and pushing and deleting need that too, since their answers tell what is there. "
+        f"To add it: moorage grant add {subject} '{pattern}' pull"
+    )
+
+
+def _split(text: str) -> list[str]:
+    """Split actions at commas. Raises RightsInvalidError for an unknown action."""
+    actions = text.split(",")
+    parse_rights(actions)
+    return actions
+
+
+def _write(grant: Any) -> str:
+    return f"{grant['subject']} may {', '.join(grant['actions'])} in {grant['pattern']}"
+
+
+def list_all(args: argparse.Namespace) -> int:
+    grants = client.list_all(args, "list_grants", subject=args.subject)
+    if args.json:
+        output.write_json({"grants": grants})
+    else:
+        rows = [(g["subject"], g["pattern"], ",".join(g["actions"])) for g in grants]
+        output.write_table(("SUBJECT", "PATTERN", "ACTIONS"), rows)
+    return 0
+
+
+def remove(args: argparse.Namespace) -> int:
+    actions = None if args.actions is None else _split(args.actions)
+    client.do(args, "take_grant", subject=args.subject, pattern=args.pattern, actions=actions)
+    taken = {"subject": args.subject, "pattern": args.pattern, "actions": actions}
+    what = "all" if actions is None else ", ".join(actions)
+    said = f"Taken from {args.subject}: {what} in {args.pattern}."
+    output.show({"removed": taken}, said, as_json=args.json)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Check a permission, and return the result as exit status."""
+    _split(args.action)
+    decision = client.do(
+        args,
+        "check_grant",
+        subject=args.subject,
+        repository=args.repository,
+        action=args.action,
+    )
+    verdict = "allowed" if decision["allowed"] else "not allowed"
+    lines = [f"{verdict}: {decision['reason']}"]
+    lines += [f"  {_write(grant)}" for grant in decision["grants"]]
+    output.show(decision, "\n".join(lines), as_json=args.json)
+    return 0 if decision["allowed"] else _NOT_ALLOWED

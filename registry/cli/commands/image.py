@@ -1,0 +1,41 @@
+"""`moorage image`: images, which are manifests with their tags and referenced content."""
+
+import argparse
+from typing import Any
+
+from registry.cli.commands.tag import split_reference
+from registry.cli.kit import client, output
+from registry.cli.kit.times import write_moment
+from registry.units import round_size
+
+
+def delete(args: argparse.Namespace) -> int:
+    name, reference = split_reference(args.image)
+    done = client.do(
+        args,
+        "delete_image",
+        repository=str(name),
+        reference=str(reference),
+        all_tags=args.all_tags,
+        override=args.override,
+        dry_run=args.dry_run,
+    )
+    output.show(done, _write(done, dry_run=args.dry_run), as_json=args.json)
+    return 0
+
+
+def _write(done: Any, *, dry_run: bool) -> str:
+    tags = ", ".join(done["tags"]) or "none"
+    more = len(done["manifests"]) - 1
+    with_more = f", with {more} manifests that belong to it" if more else ""
+    verb = "Would delete" if dry_run else "Deleted"
+    lines = [f"{verb} {done['name']}@{done['digest']} (tags: {tags}){with_more}."]
+    lines.append(
+        f"{round_size(done['bytes'])} come free after {write_moment(done['free_at'])} (gc.grace), "
+        "if nobody uses them until then."
+    )
+    if done["tags"] and not dry_run:
+        lines.append(
+            f"Until then it can be taken back: moorage tag restore {done['name']}:{done['tags'][0]}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,50 @@
+"""`moorage quota`: limits on the bytes in the repositories of a pattern."""
+
+import argparse
+from typing import Any
+
+from registry.cli.kit import client, output
+from registry.errors import InputInvalidError
+from registry.units import format_size, parse_size, round_size
+
+
+def set_one(args: argparse.Namespace) -> int:
+    try:
+        limit = parse_size(args.size)
+    except ValueError as error:
+        raise InputInvalidError(
+            f"{args.size!r:.80} is no size; sizes read 512MiB, 10GiB or 1TiB"
+        ) from error
+    quota = client.do(args, "set_quota", pattern=args.pattern, limit=limit)
+    output.show(quota, f"{args.pattern} may have {format_size(limit)}.", as_json=args.json)
+    if not quota["counted"]:
+        output.hint("What is there already is counted by the registry's jobs, from now on.")
+    return 0
+
+
+def list_all(args: argparse.Namespace) -> int:
+    quotas = client.list_all(args, "list_quotas")
+    if args.json:
+        output.write_json({"quotas": quotas})
+    else:
+        header = ("PATTERN", "LIMIT", "USED", "COMING", "FULLEST")
+        output.write_table(header, [_row(quota) for quota in quotas])
+    return 0
+
+
+def _row(quota: Any) -> tuple[str, ...]:
+    used = round_size(quota["used"])
+    if not quota["counted"]:
+        used += " (counting)"
+    elif quota["limit"]:
+        used += f" ({quota['used'] * 100 // quota['limit']}%)"
+    fullest = "" if quota["fullest"] == quota["pattern"] else quota["fullest"]
+    limit, coming = round_size(quota["limit"]), round_size(quota["reserved"])
+    return quota["pattern"], limit, used, coming, fullest
+
+
+def remove(args: argparse.Namespace) -> int:
+    client.do(args, "remove_quota", pattern=args.pattern)
+    said = f"{args.pattern} may have as much as there is room for."
+    output.show({"removed": args.pattern}, said, as_json=args.json)
+    return 0

@@ -1,0 +1,66 @@
+"""`moorage repo`: repositories."""
+
+import argparse
+from dataclasses import asdict
+
+from registry import clock
+from registry.auth.policy.principals import OPERATOR
+from registry.cli.kit import confirmation, output
+from registry.cli.kit.local import find_override, run
+from registry.oci.names import RepositoryName
+from registry.services.services import Registry
+from registry.units import round_size
+
+_PAGE = 1000
+
+
+async def _list_names(registry: Registry) -> list[str]:
+    names: list[str] = []
+    more = True
+    while more:
+        some = await registry.repositories.list_names(_PAGE, names[-1] if names else "")
+        names += some
+        more = len(some) == _PAGE
+    return names
+
+
+def list_all(args: argparse.Namespace) -> int:
+    names = run(args, _list_names)
+    if args.json:
+        output.write_json({"repositories": names})
+    for name in [] if args.json else names:
+        output.write(name)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    name = RepositoryName.parse(args.repository)
+    summary = run(args, lambda registry: registry.repositories.get(name))
+    shown = {
+        "name": str(name),
+        "created_at": clock.rfc3339(summary.repository.created_at),
+        **asdict(summary.counts),
+    }
+    if args.json:
+        output.write_json(shown)
+    else:
+        output.write_table(("FIELD", "VALUE"), list(shown.items()))
+    return 0
+
+
+def delete(args: argparse.Namespace) -> int:
+    name = RepositoryName.parse(args.repository)
+    override = find_override(args)
+    if confirmation.is_needed(args):
+        held = run(args, lambda registry: registry.repositories.get(name)).counts
+        tags, manifests = output.count(held.tags, "tag"), output.count(held.manifests, "manifest")
+        confirmation.require(
+            f"This deletes {name} with {tags}, {manifests} and {output.count(held.blobs, 'blob')} "
+            f"({round_size(held.bytes)})."
+        )
+    counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR, override))
+    if args.json:
+        output.write_json({"deleted": str(name), **asdict(counts)})
+    else:
+        output.write(f"Deleted {name}: {counts.tags} tags, {counts.manifests} manifests.")
+    return 0

@@ -1,0 +1,282 @@
+"""`moorage retention`: rules that drop tags and manifests."""
+
+import argparse
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from registry.cli.kit import client, output
+from registry.cli.kit.parsing import read_count
+from registry.cli.kit.times import write_moment
+from registry.units import format_size
+
+_REPOSITORIES = 100
+"""Number of plans in one request."""
+
+
+def set_rules(args: argparse.Namespace) -> int:
+    async def work(desk: client.Desk) -> None:
+        rules = await desk.send(
+            "set_retention_rules",
+            pattern=args.pattern,
+            keep=args.keep,
+            keep_newest=args.keep_newest,
+            by=args.by,
+            keep_per_minor=args.keep_per_minor,
+            drop=args.drop,
+            drop_not_pulled=args.drop_not_pulled,
+            drop_untagged=args.drop_untagged,
+            now=args.now,
+        )
+        output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+        if not _drops(rules):
+            output.hint(
+                "These rules keep, and drop nothing: say what goes with --drop, --drop-not-pulled "
+                "or --drop-untagged, here or for another pattern."
+            )
+        elif not args.json:
+            total = {"tags": 0, "manifests": 0, "bytes": 0}
+            await _write_tables(_iter_plans(desk, args.pattern), total, going_only=True)
+            output.hint(_explain_state(rules))
+
+    client.run(args, work)
+    return 0
+
+
+def _drops(rules: Any) -> bool:
+    return bool(rules["drop"] or rules["drop_not_pulled"] or rules["drop_untagged"])
+
+
+def _explain_state(rules: Any) -> str:
+    """Return a text that says when the rules take effect and how to change that."""
+    pattern = rules["pattern"]
+    if not rules["enabled"]:
+        return (
+            "Nothing is dropped yet. To let these rules drop what the plan shows: "
+            f"moorage retention enable '{pattern}'"
+        )
+    if rules["waits_until"] is not None:
+        return (
+            f"The rules have changed, so nothing is dropped in {pattern} until "
+            f"{write_moment(rules['waits_until'])}. To stop them: moorage retention disable "
+            f"'{pattern}'; to let them drop at once: moorage retention enable '{pattern}'"
+        )
+    return "These rules are enabled: the next run of the job drops what the plan shows."
+
+
+def enable(args: argparse.Namespace) -> int:
+    rules = client.do(args, "enable_retention_rules", pattern=args.pattern)
+    output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+    if not args.json:
+        output.hint(_explain_state(rules))
+    return 0
+
+
+def disable(args: argparse.Namespace) -> int:
+    rules = client.do(args, "disable_retention_rules", pattern=args.pattern)
+    said = f"The rules for {args.pattern} drop nothing any more, and keep what they do."
+    output.show(rules, said, as_json=args.json)
+    return 0
+
+
+def _write(rules: Any) -> str:
+    said = [f"keep {' '.join(rules['keep'])}"] if rules["keep"] else []
+    if rules["keep_newest"] is not None:
+        said.append(f"keep the newest {rules['keep_newest']} by {rules['by']}")
+    if rules["keep_per_minor"] is not None:
+        said.append(f"keep the last {rules['keep_per_minor']} of each minor version")
+    if rules["drop"]:
+        said.append(f"drop {' '.join(rules['drop'])}")
+    if rules["drop_not_pulled"] is not None:
+        said.append(f"drop what was not pulled for {rules['drop_not_pulled']}")
+    if rules["drop_untagged"] is not None:
+        said.append(f"drop what was untagged for {rules['drop_untagged']}")
+    return "; ".join(said)
+
+
+def list_all(args: argparse.Namespace) -> int:
+    found = client.list_all(args, "list_retention_rules")
+    if args.json:
+        output.write_json({"rules": found})
+    else:
+        rows = [(each["pattern"], _write_state(each), _write(each)) for each in found]
+        output.write_table(("PATTERN", "STATE", "RULES"), rows)
+    return 0
+
+
+def _write_state(rules: Any) -> str:
+    if not _drops(rules):
+        return "keeps"
+    if not rules["enabled"]:
+        return "not enabled"
+    waits = rules["waits_until"]
+    return f"drops after {write_moment(waits)}" if waits else "enabled"
+
+
+def remove(args: argparse.Namespace) -> int:
+    client.do(args, "remove_retention_rules", pattern=args.pattern)
+    removed = f"Removed the retention rules for {args.pattern}."
+    output.show({"removed": args.pattern}, removed, as_json=args.json)
+    return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print the plans page by page, because they may not fit in memory."""
+
+    async def work(desk: client.Desk) -> None:
+        total = {"tags": 0, "manifests": 0, "bytes": 0}
+        pages = _iter_plans(desk, args.pattern)
+        await (_write_json(pages, total) if args.json else _write_tables(pages, total))
+
+    client.run(args, work)
+    return 0
+
+
+async def _iter_plans(desk: client.Desk, pattern: str) -> AsyncIterator[list[Any]]:
+    last: str | None = ""
+    while last is not None:
+        page = await desk.send("plan_retention", pattern=pattern, n=_REPOSITORIES, last=last)
+        yield page["items"]
+        last = page["next"]
+
+
+def _count(plans: list[Any], total: dict[str, int]) -> None:
+    for each in plans:
+        total["tags"] += sum(tag["goes"] for tag in each["tags"])
+        total["manifests"] += sum(manifest["goes"] for manifest in each["manifests"])
+        total["bytes"] += each["bytes"]
+
+
+async def _write_json(pages: AsyncIterator[list[Any]], total: dict[str, int]) -> None:
+    comma = ""
+    output.write('{"repositories": [')
+    async for plans in pages:
+        _count(plans, total)
+        for each in plans:
+            output.write(comma + json.dumps(each))
+            comma = ","
+    output.write("], " + json.dumps(total)[1:])
+
+
+async def _write_tables(
+    pages: AsyncIterator[list[Any]], total: dict[str, int], *, going_only: bool = False
+) -> None:
+    paused_until = None
+    not_enabled: set[str] = set()
+    async for plans in pages:
+        _count(plans, total)
+        not_enabled.update(pattern for each in plans for pattern in each["not_enabled"])
+        paused_until = plans[-1]["paused_until"] if plans else paused_until
+        rows = [
+            (
+                f"{each['repository']}{item}",
+                "goes" if found["goes"] else "stays",
+                format_size(found["bytes"]) if found["goes"] else "-",
+                found["rule"] or "-",
+                found["reason"],
+            )
+            for each in plans
+            for item, found in _list_items(each)
+            if found["goes"] or not going_only
+        ]
+        if rows:
+            output.write_table(("WHAT", "", "FREES", "RULES OF", "WHY"), rows)
+    output.write(
+        f"{total['tags']} tags and {total['manifests']} manifests would go, which frees "
+        f"{format_size(total['bytes'])}."
+    )
+    if going_only:
+        return
+    if paused_until is not None:
+        output.hint(
+            f"Nothing is dropped until {write_moment(paused_until)}: rules have changed, or the "
+            "database's clock has jumped."
+        )
+    for pattern in sorted(not_enabled):
+        output.hint(
+            f"The rules for {pattern} are not enabled, so nothing is dropped by them: "
+            f"moorage retention enable '{pattern}'"
+        )
+
+
+def _list_items(plan: Any) -> list[tuple[str, Any]]:
+    tags = [(f":{tag['tag']}", tag) for tag in plan["tags"]]
+    return [*tags, *((f"@{manifest['digest']}", manifest) for manifest in plan["manifests"])]
+
+
+def run(args: argparse.Namespace) -> int:
+    async def work(desk: client.Desk) -> dict[str, int]:
+        dropped = {"tags": 0, "manifests": 0}
+        last: str | None = ""
+        while last is not None:
+            piece = await desk.send("run_retention", pattern=args.pattern, last=last)
+            dropped["tags"] += piece["tags"]
+            dropped["manifests"] += piece["manifests"]
+            last = piece["next"]
+        return dropped
+
+    dropped = client.run(args, work)
+    said = f"Dropped {dropped['tags']} tags and {dropped['manifests']} manifests."
+    output.show({"dropped": dropped}, said, as_json=args.json)
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    found = client.do(args, "get_retention_status")
+    if args.json:
+        output.write_json(found)
+    else:
+        rows = [(name, "-" if value is None else value) for name, value in found.items()]
+        output.write_table(("FIELD", "VALUE"), rows)
+    return 0
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    if args.run is None:
+        runs = client.list_all(args, "list_retention_runs")
+        if args.json:
+            output.write_json({"runs": runs})
+        else:
+            header = ("RUN", "BEGAN", "ENDED", "TAGS", "MANIFESTS")
+            output.write_table(header, [_list_run(each) for each in runs])
+        return 0
+    drops = client.list_all(args, "list_retention_drops", run=read_count(args.run, "RUN"))
+    if args.json:
+        output.write_json({"drops": drops})
+    else:
+        rows = [(_name(e), e["digest"], write_moment(e["at"]), e["state"]) for e in drops]
+        output.write_table(("DROPPED", "DIGEST", "AT", "MANIFEST"), rows)
+        output.hint(f"To put all of it back: moorage retention restore {args.run}")
+    return 0
+
+
+def _list_run(run: Any) -> tuple[object, ...]:
+    began, ended = write_moment(run["started_at"]), write_moment(run["ended_at"])
+    return (run["id"], began, ended, run["tags"], run["manifests"])
+
+
+def _name(drop: Any) -> str:
+    return f"{drop['repository']}:{drop['tag']}" if drop["tag"] else f"{drop['repository']}@"
+
+
+def restore(args: argparse.Namespace) -> int:
+    number = read_count(args.run, "RUN")
+
+    async def work(desk: client.Desk) -> dict[str, Any]:
+        done: dict[str, Any] = {"tags": 0, "manifests": 0, "skipped": []}
+        first: int | None = 0
+        while first is not None:
+            piece = await desk.send(
+                "restore_retention_run", run=number, pattern=args.pattern, first=first
+            )
+            for name in done:
+                done[name] += piece[name]
+            first = piece["next"]
+        return done
+
+    done = client.run(args, work)
+    said = f"Restored {done['tags']} tags and {done['manifests']} manifests."
+    output.show({"restored": done}, said, as_json=args.json)
+    for each in done["skipped"]:
+        output.complain(f"not restored: {_name(each)} {each['digest']}: {each['reason']}")
+    return 1 if done["skipped"] else 0

@@ -1,0 +1,67 @@
+"""`moorage storage`: the blob stores."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from registry.cli.kit import output
+from registry.cli.kit.local import run
+from registry.cli.kit.parsing import read_count, read_option
+from registry.services.maintenance.store_migration import Moved, Rest
+from registry.services.services import Registry
+from registry.units import format_size, parse_duration, parse_size
+
+
+def copy(args: argparse.Namespace) -> int:
+    keep = read_option(args.keep, "--keep", parse_duration)
+    rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
+    parallel = read_count(args.parallel, "--parallel")
+
+    async def work(registry: Registry) -> tuple[Moved, Rest]:
+        plan, moved = await registry.moving.measure(), Moved()
+        if args.dry_run:
+            return moved, plan
+        async with output.shown(lambda: _progress(moved, plan)):
+            await registry.moving.run(moved, parallel=parallel, keep=keep, rate=rate)
+        return moved, await registry.moving.measure()
+
+    moved, rest = run(args, work)
+    if args.json:
+        output.write_json(_as_json(moved, rest))
+    elif args.dry_run:
+        output.write(f"{_count(rest)} to move.")
+    else:
+        _tell(moved, rest)
+    return 0 if args.dry_run or not rest.blobs else 1
+
+
+def _progress(moved: Moved, plan: Rest) -> output.Progress:
+    return output.Progress(moved.read, plan.bytes, f"{moved.blobs} of {plan.blobs} blobs")
+
+
+def _as_json(moved: Moved, rest: Rest) -> dict[str, Any]:
+    troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.troubles]
+    done = {"blobs": moved.blobs, "bytes": moved.bytes, "troubles": troubles}
+    return {"moved": done, "left": asdict(rest)}
+
+
+def _count(rest: Rest) -> str:
+    return f"{rest.blobs} blobs of {format_size(rest.bytes)}"
+
+
+def _tell(moved: Moved, rest: Rest) -> None:
+    output.write(f"Moved {moved.blobs} blobs of {format_size(moved.bytes)}.")
+    for trouble in moved.troubles:
+        output.complain(f"{trouble.digest} stays: {trouble.reason}; a push of it heals it")
+    if rest.blobs:
+        output.complain(f"{_count(rest)} are still in the old store; run this again")
+        if rest.blobs > len(moved.troubles):
+            output.complain("some came meanwhile: does a server still push there?")
+    elif rest.sessions or rest.doomed:
+        output.write(
+            f"The old store has no blobs any more, but {rest.sessions} open upload sessions and "
+            f"{rest.doomed} keys that a server is about to remove: leave [old_storage] in the "
+            "settings until this command finds none."
+        )
+    else:
+        output.write("The old store is empty: [old_storage] can be taken out of the settings.")

@@ -1,0 +1,62 @@
+"""`moorage token`: personal access tokens."""
+
+import argparse
+from typing import Any
+
+from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.cli.kit import client, output
+from registry.errors import InputInvalidError
+
+
+def add(args: argparse.Namespace) -> int:
+    scopes = None if args.scopes is None else [_read_scope(scope) for scope in args.scopes]
+    made = client.do(
+        args, "add_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
+    )
+    output.show(made, made["secret"], as_json=args.json)
+    login = client.write_login(args, args.user)
+    output.hint(f"The token is not shown again. It takes the place of the password: {login}")
+    return 0
+
+
+def _read_scope(text: str) -> dict[str, Any]:
+    """Parse `PATTERN:ACTIONS`. Raises InputInvalidError if the text is invalid."""
+    pattern, colon, actions = text.rpartition(":")
+    if not colon:
+        raise InputInvalidError(f"{text!r} is not PATTERN:ACTIONS, such as 'team/**:pull,push'")
+    RepositoryPattern.parse(pattern)
+    parse_rights(actions.split(","))
+    return {"pattern": pattern, "actions": actions.split(",")}
+
+
+def list_all(args: argparse.Namespace) -> int:
+    tokens = client.do(args, "list_tokens", user=args.user)["items"]
+    if args.json:
+        output.write_json({"user": args.user, "tokens": tokens})
+    else:
+        rows = [
+            (
+                token["name"],
+                _write_scopes(token["scopes"]),
+                token["expires_at"] or "never",
+                token["used_at"] or "never",
+            )
+            for token in tokens
+        ]
+        output.write_table(("NAME", "SCOPES", "EXPIRES", "LAST USED"), rows)
+    return 0
+
+
+def _write_scopes(scopes: list[Any] | None) -> str:
+    if scopes is None:
+        return "all"
+    if not scopes:
+        return "nothing"
+    return " ".join(f"{scope['pattern']}:{','.join(scope['actions'])}" for scope in scopes)
+
+
+def revoke(args: argparse.Namespace) -> int:
+    client.do(args, "revoke_token", user=args.user, name=args.name)
+    output.show({"revoked": args.name}, f"Revoked {args.name} of {args.user}.", as_json=args.json)
+    return 0

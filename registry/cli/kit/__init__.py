@@ -1,0 +1,1 @@
+"""What commands share: options, output, and access to a local or remote registry."""

@@ -1,0 +1,170 @@
+"""Operations of the admin API for commands, run locally or sent to the registry at `--url`."""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from registry.api.admin.call import Call
+from registry.api.admin.table import BY_NAME
+from registry.app import Opened
+from registry.cli.kit import output, passwords
+from registry.cli.kit.local import run_opened
+from registry.config import read_sign_in
+from registry.errors import ConfigError, InputInvalidError
+
+if TYPE_CHECKING:
+    from registry.client.admin import AdminClient, SignIn
+
+T = TypeVar("T")
+
+
+class Desk(Protocol):
+    """Client for admin operations, local or remote.
+
+    `name` and `password` are the credentials that signed in, if known.
+    """
+
+    name: str
+    password: str
+
+    async def send(self, operation: str, **values: Any) -> Any:
+        """Call an operation and return its response as JSON values. Values of None are omitted."""
+
+
+class _Here:
+    """Client that works on the data folder as the operator."""
+
+    name = ""
+    password = ""
+
+    def __init__(self, opened: Opened) -> None:
+        self._call = Call.of_operator(opened.registry, opened.access)
+
+    async def send(self, operation: str, **values: Any) -> Any:
+        found = BY_NAME[operation]
+        return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
+
+
+class _There:
+    """Client that calls the admin API of a remote registry."""
+
+    def __init__(self, client: "AdminClient", sign_in: "SignIn") -> None:
+        self.name = sign_in.name
+        self.password = sign_in.password
+        self._client = client
+
+    async def send(self, operation: str, **values: Any) -> Any:
+        found = BY_NAME[operation]
+        given = _given(values)
+        path = found.path.format(**{name: quote(given.pop(name), "") for name in found.in_path})
+        if found.has_body:
+            return await self._client.send(found.method, path, {}, given)
+        query = {name: str(value) for name, value in given.items()}
+        return await self._client.send(found.method, path, query, None)
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that are not None.
+
+    Raises InputInvalidError if a value is not valid UTF-8.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        msgspec.json.encode(given)
+    except UnicodeEncodeError as error:
+        raise InputInvalidError("an argument is not UTF-8") from error
+    return given
+
+
+def run(
+    args: argparse.Namespace, work: Callable[[Desk], Awaitable[T]], *, create: bool = False
+) -> T:
+    """Run `work` with the client that the options select.
+
+    With `create`, a registry is created in the data folder if there is none.
+    """
+    if not args.url:
+        return run_opened(args, lambda opened: work(_Here(opened)), create=create)
+    from registry.client.admin import AdminClient  # noqa: PLC0415 - httpx takes a while
+
+    sign_in = _read_sign_in(args)
+    client = AdminClient(args.url, sign_in, Path(args.ca_file) if args.ca_file else None)
+    if client.readable:
+        output.complain("this goes without TLS: others on the way can read what signs in")
+
+    async def job() -> T:
+        async with client:
+            return await work(_There(client, sign_in))
+
+    return asyncio.run(job())
+
+
+def do(args: argparse.Namespace, operation: str, **values: Any) -> Any:
+    """Call one operation and return its response."""
+    return run(args, lambda desk: desk.send(operation, **values))
+
+
+def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[Any]:
+    """Return all entries of a list operation."""
+
+    async def work(desk: Desk) -> list[Any]:
+        items = await list_pages(desk, operation, **values)
+        if not items and isinstance(desk, _There):
+            await _explain_nothing(desk)
+        return items
+
+    return run(args, work)
+
+
+async def _explain_nothing(desk: Desk) -> None:
+    """Print a hint that an empty list may hide entries that the caller may not see."""
+    me = await desk.send("get_me")
+    if not me["admin"]:
+        output.hint(
+            f"{me['name']} is no admin and sees only what concerns repositories that "
+            f"{me['name']} administers: an admin of the registry may see more."
+        )
+
+
+async def list_pages(desk: Desk, operation: str, **values: Any) -> list[Any]:
+    """Return all entries of a list operation, which are fetched page by page."""
+    items: list[Any] = []
+    last = None
+    while True:
+        page = await desk.send(operation, **values, last=last)
+        items += page["items"]
+        last = page["next"]
+        if last is None:
+            return items
+
+
+def write_login(args: argparse.Namespace, username: str) -> str:
+    """Return the `docker login` command that signs in with a secret."""
+    host = urlsplit(args.url).netloc if args.url else "HOST"
+    return f"docker login {host} --username {username} --password-stdin"
+
+
+def _read_sign_in(args: argparse.Namespace) -> "SignIn":
+    """Return the credentials for a remote registry. Raises ConfigError or InputInvalidError."""
+    from registry.client.admin import SignIn  # noqa: PLC0415 - as above
+
+    given = read_sign_in()
+    if not args.sign_in_as:
+        if not given.token:
+            raise ConfigError(
+                "--url needs somebody who signs in: --user NAME, with the password in "
+                "MOORAGE_PASSWORD, or a personal access token in MOORAGE_TOKEN"
+            )
+        return SignIn(token=given.token)
+    if args.sign_in_stdin:
+        password = passwords.read_line()
+    else:
+        password = given.password or passwords.ask(
+            f"Password of {args.sign_in_as}", "set MOORAGE_PASSWORD"
+        )
+    return SignIn(args.sign_in_as, password)

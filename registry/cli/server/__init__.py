@@ -1,0 +1,1 @@
+"""The processes that run a registry: `moorage serve` and `moorage worker`."""

@@ -1,0 +1,1 @@
+"""What every HTTP front end shares: authorization, bodies, errors, limits and the request log."""

@@ -1,0 +1,109 @@
+"""Request bodies, read in pieces and with time limits."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+
+from registry.errors import BodyStalledError, BodyTooLargeError, ClientGoneError
+from registry.http.memory import SMALL, MemoryBudget, find_patience
+
+_LENGTH = re.compile(r"[0-9]{1,19}")
+
+
+def read_length(request: Request) -> int | None:
+    """Return the length of the body from Content-Length, in bytes; None without a valid one."""
+    length = request.headers.get("content-length", "")
+    return int(length) if _LENGTH.fullmatch(length) else None
+
+
+MINIMUM_RATE = 500
+"""The minimum rate of a body while it is awaited, in bytes per second. Apache's default."""
+
+RATE_WINDOW = 30.0
+"""The time of waiting over which the rate is measured, in seconds."""
+
+
+async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives.
+
+    Raises BodyStalledError if nothing arrives for `idle` seconds, or less than MINIMUM_RATE, so
+    that single bytes do not keep a request alive. Raises ClientGoneError if the connection closes
+    before the end.
+    """
+    more = True
+    waited, received = 0.0, 0
+    while more:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(idle):
+                message = await request.receive()
+        except TimeoutError as error:
+            raise BodyStalledError(f"the body delivered nothing for {idle:g} s") from error
+        waited += time.monotonic() - began
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection")
+        more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        if piece:
+            yield piece
+        received += len(piece)
+        if more and waited >= RATE_WINDOW:
+            if received < MINIMUM_RATE * RATE_WINDOW:
+                raise BodyStalledError(
+                    f"the body delivered {received} bytes in {waited:.0f} s;"
+                    f" at least {MINIMUM_RATE} a second are required"
+                )
+            waited, received = 0.0, 0
+
+
+@asynccontextmanager
+async def read_body(
+    request: Request, idle: float, limit: int, budget: MemoryBudget
+) -> AsyncIterator[bytes]:
+    """Provide the whole body while the context lasts.
+
+    A large body is read only after the budget has reserved memory for it, and must then arrive fast
+    enough. The reservation ends with the context.
+
+    Raises BodyTooLargeError as soon as the body is known to exceed `limit` bytes, BusyError,
+    BodyStalledError, ClientGoneError.
+    """
+    announced = read_length(request)
+    too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})
+    if announced is not None and announced > limit:
+        raise too_large
+    body = bytearray()
+    pieces = iter_body(request, idle)
+    size = limit if announced is None else announced
+    # The length of a chunked body is known only at its end.
+    if (announced is None or size <= SMALL) and await _read(pieces, body, SMALL):
+        yield bytes(body)
+        return
+    async with budget.reserve(size):
+        patience = find_patience(size)
+        try:
+            async with asyncio.timeout(patience):
+                complete = await _read(pieces, body, limit)
+        except TimeoutError as error:
+            raise BodyStalledError(
+                f"a body of {size} bytes must come within {patience:.0f} s"
+            ) from error
+        if not complete:
+            raise too_large
+        raw = bytes(body)
+        body.clear()
+        yield raw
+
+
+async def _read(pieces: AsyncIterator[bytes], body: bytearray, limit: int) -> bool:
+    """Read until the body exceeds `limit` bytes; return whether it is complete."""
+    while len(body) <= limit:
+        piece = await anext(pieces, None)
+        if piece is None:
+            return True
+        body += piece
+    return False

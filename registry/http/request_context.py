@@ -1,0 +1,157 @@
+"""A request to an endpoint of the registry API, and the entries of the route table."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from registry.auth.caller import Caller
+from registry.auth.policy.actions import Action
+from registry.auth.policy.principals import Principal
+from registry.errors import (
+    MethodUnknownError,
+    NameInvalidError,
+    PageInvalidError,
+    SwitchedOffError,
+)
+from registry.http.authorization import Guard, find_limited, format_scope
+from registry.http.settings import ApiSettings
+from registry.oci.names import RepositoryName
+from registry.services.services import Registry
+
+_NUMBER = re.compile(r"[0-9]+")
+_READS = {"GET", "HEAD"}
+_DIGITS = 9
+"""The number of digits above which a page size exceeds every cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An authorized request."""
+
+    request: Request
+    registry: Registry
+    settings: ApiSettings
+    guard: Guard
+    caller: Caller
+    repository: RepositoryName | None
+
+    @property
+    def principal(self) -> Principal:
+        return self.caller.principal
+
+    @property
+    def name(self) -> RepositoryName:
+        """The repository in the path."""
+        if self.repository is None:
+            raise NameInvalidError("the path names no repository")
+        return self.repository
+
+    @property
+    def began(self) -> float:
+        """The time at which the request arrived, of `time.monotonic`."""
+        return float(self.request.scope["moorage.began"])
+
+    def param(self, name: str) -> str:
+        """Return a parameter of the path."""
+        return str(self.request.path_params[name])
+
+    def query(self, name: str) -> str | None:
+        """Return a query parameter.
+
+        Databases reject NUL, so it is replaced by a character that no name in the registry
+        contains.
+        """
+        value = self.request.query_params.get(name)
+        return None if value is None else value.replace("\0", "\ufffd")
+
+    @property
+    def last(self) -> str:
+        """The `last` parameter, after which a list continues, cut before the first NUL.
+
+        The result is the same, because no name sorts between the cut text and the full text.
+        """
+        return self.request.query_params.get("last", "").partition("\0")[0]
+
+    def page_size(self) -> int:
+        """Return `n`, at most the documented cap; raise PageInvalidError if it is not a number."""
+        text = self.request.query_params.get("n")
+        if text is None:
+            return self.settings.page
+        if not _NUMBER.fullmatch(text):
+            raise PageInvalidError("n must be a number", {"n": text[:80]})
+        digits = text.lstrip("0")
+        largest = self.settings.page_max
+        return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
+
+    def require_mount(self, source: RepositoryName) -> None:
+        """Require a token that covers the source of a mount, if the caller could get one."""
+        if not self.caller.may_pull(source) and self.caller.could_pull(source):
+            scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
+            raise self.guard.demand(self.request, self.caller, scopes)
+
+    def check_upload(self) -> None:
+        """Count the start of an upload; raise TooManyRequestsError."""
+        client = self.request.client
+        address = client.host if client else None
+        self.guard.limits.check_upload(address, find_limited(self.caller))
+
+
+Handler = Callable[[Call], Awaitable[Response | ASGIApp]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A path of the route table with the action and the handler of each method."""
+
+    path: str
+    methods: Mapping[str, tuple[Action, Handler]]
+
+
+class Endpoint:
+    """The ASGI application of one entry. This is the only place that checks permissions."""
+
+    def __init__(
+        self, entry: Entry, registry: Registry, settings: ApiSettings, guard: Guard
+    ) -> None:
+        self._entry = entry
+        self._registry = registry
+        self._settings = settings
+        self._guard = guard
+        off = _list_switched_off(settings)
+        self._off = {
+            method: off[action]
+            for method, (action, _) in entry.methods.items()
+            if action in off and method not in _READS
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["moorage.route"] = self._entry.path
+        request = Request(scope, receive, send)
+        if request.method not in self._entry.methods:
+            raise MethodUnknownError(sorted(self._entry.methods))
+        action, handler = self._entry.methods[request.method]
+        name = request.path_params.get("name")
+        repository = None if name is None else RepositoryName.parse(name)
+        caller = await self._guard.admit(request, action, repository)
+        scope["moorage.principal"] = caller.principal.name
+        if request.method in self._off:
+            left = sorted(self._entry.methods.keys() - self._off.keys())
+            raise SwitchedOffError(self._off[request.method], left)
+        response = await handler(
+            Call(request, self._registry, self._settings, self._guard, caller, repository)
+        )
+        await response(scope, receive, send)
+
+
+def _list_switched_off(settings: ApiSettings) -> dict[Action, str]:
+    """Return the write actions that the settings disable, each with the reason."""
+    if settings.read_only:
+        reason = "the registry is read-only ([content] read_only)"
+        return dict.fromkeys((Action.PUSH, Action.DELETE), reason)
+    if not settings.delete:
+        return {Action.DELETE: "deletion is switched off ([content] delete)"}
+    return {}

@@ -1,0 +1,189 @@
+"""Request IDs, error responses, access log lines and metrics of all requests."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+import traceback
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from registry import logs, metrics
+from registry.errors import BusyError, ClientGoneError, DatabaseUnavailableError, NotReadyError
+from registry.http.errors import answer, find_wire
+from registry.http.probes import PROBES
+from storage.errors import StoreError, StoreFullError
+
+logger = logging.getLogger(__name__)
+access = logging.getLogger("moorage.access")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+LINGER = 1.0
+"""The time for which the rest of a refused body is read and dropped, in seconds.
+
+Closing the connection at once would reset it, and the client would lose the error response.
+"""
+
+_OK = 200
+_SERVER_ERROR = 500
+_CLIENT_GONE = 499
+
+
+class Observer:
+    """The outermost ASGI middleware, which logs, counts and answers errors."""
+
+    def __init__(self, app: ASGIApp, *, log_probes: bool = True) -> None:
+        """Log successful probes if `log_probes` is true."""
+        self._app = app
+        self._log_probes = log_probes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send)
+        token = logs.request_id.set(exchange.request_id)
+        metrics.IN_FLIGHT.inc()
+        try:
+            await self._app(exchange.scope, exchange.receive, exchange.send)
+        except Exception as error:  # noqa: BLE001 - every error becomes a response here
+            await exchange.fail(error)
+        finally:
+            metrics.IN_FLIGHT.dec()
+            exchange.note(log_probes=self._log_probes)
+            logs.request_id.reset(token)
+
+
+class _Exchange:
+    """One request and its response, with byte counts."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._started = time.monotonic()
+        self.scope = {
+            **scope,
+            "moorage.began": self._started,
+            "moorage.route": "other",
+            "moorage.principal": "-",
+        }
+        self.headers = Headers(scope=scope)
+        given = self.headers.get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self._receive = receive
+        self._send = send
+        self._status = 0
+        self._in = 0
+        self._out = 0
+        length = self.headers.get("content-length", "0")
+        self._unread = length != "0" or "transfer-encoding" in self.headers
+        self._gone = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+            self._unread = False
+        else:
+            self._in += len(message.get("body", b""))
+            self._unread = message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            if str(self.scope["path"]).startswith("/v2"):
+                headers["Docker-Distribution-API-Version"] = "registry/2.0"
+                headers.setdefault("Cache-Control", "no-store")
+            elif str(self.scope["path"]).startswith("/api/"):
+                headers["Cache-Control"] = "no-store"
+            if self._unread:
+                headers["Connection"] = "close"
+            await self._send(message)
+            return
+        if message["type"] == "http.response.body":
+            self._out += len(message.get("body", b""))
+            if self._unread and not message.get("more_body", False):
+                await self._send({**message, "more_body": True})
+                await self._drop_body()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await self._send(message)
+
+    async def _drop_body(self) -> None:
+        if "expect" in self.headers:
+            return  # the client waits for 100 Continue before it sends the body
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while self._unread:
+                    await self.receive()
+
+    async def fail(self, error: Exception) -> None:
+        """Answer the error, or abort the connection if the response has started."""
+        wire = find_wire(error)
+        if isinstance(error, StoreError):
+            kind = "full" if isinstance(error, StoreFullError) else "unavailable"
+            metrics.STORAGE_ERRORS.labels(kind).inc()
+        elif isinstance(error, DatabaseUnavailableError):
+            metrics.DATABASE_ERRORS.inc()
+        # What a starting process waits for is logged once, not for each request.
+        if wire.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
+            # A traceback says nothing if the database is down, and there may be a hundred per
+            # second.
+            away = isinstance(error, DatabaseUnavailableError | BusyError)
+            logger.error("request failed: %s", error, exc_info=None if away else error)
+        _release_frames(error)
+        if isinstance(error, ClientGoneError):
+            self._status = _CLIENT_GONE
+        elif not self._status:
+            admin = str(self.scope["path"]).startswith("/api/")
+            response = answer(error, standard=not admin)
+            if self.scope["method"] == "HEAD":
+                response.body = b""
+            await response(self.scope, self.receive, self.send)
+
+    def note(self, *, log_probes: bool) -> None:
+        method = str(self.scope["method"])
+        route = str(self.scope["moorage.route"])
+        seconds = time.monotonic() - self._started
+        if method not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}:
+            method = "other"
+        metrics.REQUESTS.labels(method, route, str(self._status)).inc()
+        metrics.SECONDS.labels(method, route).observe(seconds)
+        metrics.BYTES_IN.inc(self._in)
+        metrics.BYTES_OUT.inc(self._out)
+        quiet = not log_probes and route in PROBES and self._status == _OK
+        if access.isEnabledFor(logging.INFO) and not quiet:
+            client = self.scope.get("client") or ("-", 0)
+            access.info(
+                "request",
+                extra={
+                    "method": self.scope["method"],
+                    "path": self.scope["raw_path"].decode("latin-1"),
+                    "status": self._status,
+                    "duration_ms": round(seconds * 1000, 1),
+                    "bytes_in": self._in,
+                    "bytes_out": self._out,
+                    "client": client[0],
+                    "user_agent": self.headers.get("user-agent", "-"),
+                    "principal": self.scope["moorage.principal"],
+                },
+            )
+
+
+def _release_frames(error: BaseException | None) -> None:
+    """Clear the local variables in the frames of an error and of its causes.
+
+    Futures, errors and frames refer to each other. Without this, the data of a request, such as a
+    manifest of 4 MiB, would stay until the garbage collector finds it, outside of all memory
+    budgets.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,68 @@
+"""The background jobs and their schedule."""
+
+from registry import clock
+from registry.jobs.runner import Job
+from registry.services.access.access import Access
+from registry.services.services import Registry
+
+SWEEP_EVERY = 2.0
+SPARE_EVERY = 10.0
+EXPIRE_EVERY = 60.0
+RECOVER_EVERY = 3600.0
+TIDY_EVERY = 3600.0
+SCRUB_EVERY = 60.0
+HEAL_EVERY = 10.0
+
+SCRUB = "scrub"
+"""Name of the job. The command `scrub` takes the same lease."""
+RETAIN_EVERY = 30.0
+"""Seconds between checks whether a run is due."""
+COUNT_EVERY = 2.0
+
+
+def list_jobs(
+    registry: Registry,
+    access: Access,
+    *,
+    upload_expiry: float,
+    audit_keep: float,
+    gc_interval: float,
+) -> list[Job]:
+    """Return all jobs. Durations are in seconds; `upload_expiry` counts from the last activity."""
+
+    def before() -> int:
+        return clock.now() - int(upload_expiry * 1_000_000)
+
+    async def expire() -> int:
+        return await registry.uploads.expire(before())
+
+    async def is_any_idle() -> bool:
+        return await registry.uploads.is_any_idle(before())
+
+    async def always() -> bool:
+        return True
+
+    retention = registry.retention
+    return [
+        Job("gc", gc_interval, registry.collector.is_due, registry.collector.run),
+        Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
+        Job("spare-room", SPARE_EVERY, registry.spare_room.is_due, registry.spare_room.make),
+        Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
+        Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
+        Job(
+            "retention",
+            min(RETAIN_EVERY, retention.interval),
+            retention.is_due,
+            retention.work,
+        ),
+        Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
+        Job("quota-count", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
+        Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
+        Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
+        find_healing(registry),
+    ]
+
+
+def find_healing(registry: Registry) -> Job:
+    """Return the healing job, which `moorage scrub run` also runs."""
+    return Job("healing", HEAL_EVERY, registry.healing.is_due, registry.healing.run)

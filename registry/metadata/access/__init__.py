@@ -1,0 +1,1 @@
+"""Rows of users, groups, grants, credentials, keys and the audit log."""

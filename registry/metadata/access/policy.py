@@ -1,0 +1,161 @@
+"""The access policy and all quota patterns, loaded in one read, with their revision."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.access import grants, groups, robots, secrets, signing_keys, users
+from registry.metadata.access.grants import GrantRow
+from registry.metadata.access.robots import RobotRow
+from registry.metadata.access.secrets import SecretRow
+from registry.metadata.access.signing_keys import SigningKeyRow
+from registry.metadata.access.users import UserRow
+from registry.metadata.engine.transaction import MOST_PARTS, Part, Transaction
+from registry.metadata.quotas import quotas
+from registry.metadata.tables import TEXT, policy_changes, policy_head, removed_repositories
+from registry.oci.names import RepositoryName
+
+_r, _c = removed_repositories.c, policy_changes.c
+
+KEPT = 10_000
+"""Number of policy revisions whose changes are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The last removal of a repository: the policy revision and the time in microseconds."""
+
+    number: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRows:
+    """The rows of the policy at revision `number`, and the patterns of all quotas."""
+
+    number: int
+    users: list[UserRow]
+    memberships: list[tuple[str, str]]
+    robots: list[RobotRow]
+    secrets: list[SecretRow]
+    grants: list[GrantRow]
+    keys: list[SigningKeyRow]
+    removals: dict[RepositoryName, Removal]
+    quotas: frozenset[str] = frozenset()
+
+
+def read_number(tx: Transaction) -> int:
+    """Return the number of the last policy change."""
+    return int(tx.execute(sa.select(policy_head.c.number)).scalar_one())
+
+
+def load(tx: Transaction) -> PolicyRows:
+    """Return all rows as of one revision. Reads again if a change came in between."""
+    while True:
+        rows = _load(tx)
+        if rows.number == read_number(tx):
+            return rows
+
+
+def _load(tx: Transaction) -> PolicyRows:
+    return PolicyRows(
+        number=read_number(tx),
+        users=users.list_all(tx),
+        memberships=groups.list_memberships(tx),
+        robots=robots.list_all(tx),
+        secrets=secrets.list_all(tx),
+        grants=grants.list_all(tx),
+        keys=signing_keys.list_all(tx),
+        removals={
+            name: Removal(number, at)
+            for name, number, at in tx.execute(sa.select(_r.name, _r.number, _r.removed_at))
+        },
+        quotas=frozenset(quotas.list_all(tx)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChanges:
+    """The policy changes up to `number`: the current rows under the changed keys.
+
+    A changed key whose row was deleted has no row here. `keys` and `quotas` are None if unchanged.
+    """
+
+    number: int
+    changed: Mapping[Part, frozenset[str]]
+    users: list[UserRow]
+    memberships: list[tuple[str, str]]
+    robots: list[RobotRow]
+    secrets: list[SecretRow]
+    grants: list[GrantRow]
+    removals: dict[RepositoryName, Removal]
+    keys: list[SigningKeyRow] | None
+    quotas: frozenset[str] | None
+
+
+def load_changes(tx: Transaction, since: int) -> PolicyChanges | None:
+    """Return the changes after the number `since`, as of one revision.
+
+    Returns None if they are unknown, or so many that loading the whole policy is better.
+    """
+    while True:
+        number = read_number(tx)
+        changed = _read_parts(tx, since, number)
+        if changed is None:
+            return None
+        found = _load_changes(tx, number, changed)
+        if number == read_number(tx):
+            return found
+
+
+def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozenset[str]] | None:
+    query = sa.select(_c.number, _c.part, _c.key).where(_c.number > since, _c.number <= number)
+    rows = list(tx.execute(query.limit(MOST_PARTS + 1)))
+    # Earlier versions of the code write no such rows, and old rows are deleted.
+    if len(rows) > MOST_PARTS or len({row.number for row in rows}) != number - since:
+        return None
+    changed: dict[Part, set[str]] = {part: set() for part in Part}
+    for row in rows:
+        changed[Part(row.part)].add(row.key)
+    if changed[Part.ALL]:
+        return None
+    return {part: frozenset(keys) for part, keys in changed.items()}
+
+
+def _load_changes(
+    tx: Transaction, number: int, changed: dict[Part, frozenset[str]]
+) -> PolicyChanges:
+    removed = sa.select(_r.name, _r.number, _r.removed_at).where(
+        sa.type_coerce(_r.name, TEXT).in_(changed[Part.REMOVAL])
+    )
+    ids = [int(key) for key in changed[Part.GRANT]]
+    return PolicyChanges(
+        number=number,
+        changed=changed,
+        users=users.list_named(tx, changed[Part.USER]) if changed[Part.USER] else [],
+        memberships=(
+            groups.list_memberships(tx, changed[Part.GROUPS]) if changed[Part.GROUPS] else []
+        ),
+        robots=robots.list_named(tx, changed[Part.ROBOT]) if changed[Part.ROBOT] else [],
+        secrets=secrets.list_numbered(tx, changed[Part.SECRET]) if changed[Part.SECRET] else [],
+        grants=grants.list_numbered(tx, ids) if ids else [],
+        removals=(
+            {name: Removal(number, at) for name, number, at in tx.execute(removed)}
+            if changed[Part.REMOVAL]
+            else {}
+        ),
+        keys=signing_keys.list_all(tx) if changed[Part.KEYS] else None,
+        quotas=frozenset(quotas.list_all(tx)) if changed[Part.QUOTAS] else None,
+    )
+
+
+def forget_changes(tx: Transaction) -> int:
+    """Delete all but the last `KEPT` changes, and return the number of deleted rows."""
+    last = read_number(tx) - KEPT
+    return tx.execute(sa.delete(policy_changes).where(_c.number <= last)).rowcount
+
+
+def forget_removals(tx: Transaction, before: int) -> int:
+    """Delete removals before `before`, in microseconds, and return their number."""
+    return tx.execute(sa.delete(removed_repositories).where(_r.removed_at < before)).rowcount

@@ -1,0 +1,1 @@
+"""Rows of repositories, manifests, tags, blobs and uploads."""

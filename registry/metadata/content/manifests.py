@@ -1,0 +1,417 @@
+"""Rows of manifests, their bytes and their edges."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.content.repositories import find as find_repository
+from registry.metadata.engine.transaction import CHUNK, Change, Kind, Transaction, in_chunks
+from registry.metadata.gc import queue, unreadable_manifests
+from registry.metadata.protection import holds, removed_manifests
+from registry.metadata.quotas import usage_counters
+from registry.metadata.tables import (
+    TEXT,
+    DigestText,
+    manifest_bytes,
+    manifest_edges,
+    manifests,
+    repositories,
+    tags,
+)
+from registry.oci.manifests import Manifest
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference, Tag
+from storage.digest import Digest
+
+_m, _e, _t = manifests.c, manifest_edges.c, tags.c
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """A manifest as served. `size` is in bytes; `artifact_type` is the effective one."""
+
+    id: int
+    digest: Digest
+    media_type: str
+    size: int
+    artifact_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A manifest with its bytes. Times are in microseconds.
+
+    `tagged_at` is the time at which the tag was set, if the manifest was found by a tag.
+    """
+
+    row: ManifestRow
+    raw: bytes
+    first_pushed_at: int = 0
+    tagged_at: int | None = None
+
+    @property
+    def modified_at(self) -> int:
+        """Time of the last change of the response to the request that found the manifest."""
+        return self.first_pushed_at if self.tagged_at is None else self.tagged_at
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A reference in a manifest.
+
+    `blob` and `child` say whether the digest is a blob or a manifest of this repository.
+    """
+
+    kind: str
+    digest: Digest
+    blob: bool = False
+    child: bool = False
+
+
+_COLUMNS = (_m.id, _m.digest, _m.media_type, _m.size, _m.artifact_type)
+
+
+def find(tx: Transaction, name: RepositoryName, reference: Reference) -> ManifestRow | None:
+    row = tx.execute(_referred(sa.select(*_COLUMNS), name, reference)).one_or_none()
+    return ManifestRow(*row) if row else None
+
+
+def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> Found | None:
+    """Return the manifest with its bytes, in one query.
+
+    Returns None also if the bytes do not have the digest. Damaged bytes are then not served, and a
+    push replaces them.
+    """
+    first = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
+    tagged = _t.updated_at if isinstance(reference, Tag) else sa.null()
+    query = sa.select(manifest_bytes.c.bytes, first, tagged, *_COLUMNS).join(
+        manifests, manifest_bytes.c.manifest_id == _m.id
+    )
+    row = tx.execute(_referred(query, name, reference)).one_or_none()
+    if row is None:
+        return None
+    found = Found(ManifestRow(*row[3:]), *row[:3])
+    digest = found.row.digest
+    return found if Digest.of(found.raw, digest.algorithm) == digest else None
+
+
+def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
+    """Return whether a response may confirm the manifest; if not, it has to be touched first."""
+    stale = queue.is_stale(tx, Kind.MANIFEST, _m.repository_id, _m.digest)
+    row = tx.execute(_referred(sa.select(stale), name, digest)).one_or_none()
+    return row is not None and not row[0]
+
+
+def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
+    """Restart the grace period of the manifest. Returns False if the manifest no longer exists.
+
+    For the next `ahead` seconds no other `touch` is needed.
+    """
+    repository = find_repository(tx, name)
+    if repository is not None:
+        queue.touch(tx, Kind.MANIFEST, repository.id, digest, ahead)
+    # If it is no longer a candidate, it has a retainer or was removed.
+    return find(tx, name, digest) is not None
+
+
+def _referred(
+    query: sa.Select[*tuple[Any, ...]], name: RepositoryName, reference: Reference
+) -> sa.Select[*tuple[Any, ...]]:
+    """Restrict the query to the manifest that the reference names."""
+    query = query.join(repositories, repositories.c.id == _m.repository_id).where(
+        repositories.c.name == name
+    )
+    if isinstance(reference, Tag):
+        return query.join(
+            tags, sa.and_(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
+        ).where(_t.name == str(reference))
+    return query.where(_m.digest == reference)
+
+
+def put(
+    tx: Transaction,
+    repository: RepositoryRow,
+    digest: Digest,
+    manifest: Manifest,
+    edges: list[Edge],
+) -> None:
+    """Insert the manifest, its bytes and its edges. A repeated push updates the media type."""
+    annotations = None
+    if manifest.subject:
+        # Not escaped, because that would make some texts three times as long.
+        annotations = json.dumps(dict(manifest.annotations), ensure_ascii=False)
+    insert = tx.insert(manifests).values(
+        repository_id=repository.id,
+        digest=digest,
+        media_type=manifest.media_type,
+        size=len(manifest.raw),
+        subject=manifest.subject.digest if manifest.subject else None,
+        artifact_type=manifest.artifact_type,
+        annotations=annotations,
+        pushed_at=tx.now,
+    )
+    changed: dict[str, sa.ColumnElement[Any]] = {
+        name: insert.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")
+    }
+    changed["first_pushed_at"] = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
+    upsert = insert.on_conflict_do_update(
+        index_elements=[_m.repository_id, _m.digest], set_=changed
+    )
+    counts = usage_counters.counts_manifests(repository.id)
+    # Of two equal concurrent pushes, one inserts the row and finds no earlier push in it.
+    manifest_id, earlier, is_counted = tx.execute(
+        upsert.returning(_m.id, _m.first_pushed_at, counts)
+    ).one()
+    if earlier is None and is_counted:
+        usage_counters.add_manifests(tx, repository.id, len(manifest.raw))
+    body = tx.insert(manifest_bytes).values(manifest_id=manifest_id, bytes=manifest.raw)
+    # Different existing bytes are damaged.
+    tx.execute(
+        body.on_conflict_do_update(
+            index_elements=[manifest_bytes.c.manifest_id],
+            set_={"bytes": body.excluded.bytes},
+            where=manifest_bytes.c.bytes != body.excluded.bytes,
+        )
+    )
+    _put_edges(tx, repository, manifest_id, edges)
+    _adopt(tx, repository, digest)
+    unreadable_manifests.forget(tx, repository.id, digest)
+    tx.queue((repository.id, Kind.MANIFEST, digest))
+    tx.record(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
+
+
+def _put_edges(
+    tx: Transaction, repository: RepositoryRow, manifest_id: int, edges: list[Edge]
+) -> None:
+    _drop_edges(tx, repository, manifest_id)
+    if edges:
+        tx.connection.execute(
+            sa.insert(manifest_edges),
+            [
+                {
+                    "manifest_id": manifest_id,
+                    "kind": edge.kind,
+                    "digest": edge.digest,
+                    "repository_id": repository.id,
+                    "blob_digest": edge.digest if edge.blob else None,
+                    "child_digest": edge.digest if edge.child else None,
+                }
+                for edge in edges
+            ],
+        )
+    for edge in edges:
+        if edge.blob:
+            tx.keep((repository.id, Kind.LINK, edge.digest))
+        if edge.child:
+            tx.keep((repository.id, Kind.MANIFEST, edge.digest))
+
+
+def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) -> None:
+    """Delete the edges, and queue their targets, which may have no other retainer."""
+    dropped = sa.delete(manifest_edges).where(_e.manifest_id == manifest_id)
+    for blob, child in tx.execute(dropped.returning(_e.blob_digest, _e.child_digest)):
+        if blob is not None:
+            tx.queue((repository.id, Kind.LINK, blob))
+        if child is not None:
+            tx.queue((repository.id, Kind.MANIFEST, child))
+
+
+def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
+    """Resolve the edges of sparse indexes that reference this manifest, now that it exists."""
+    tx.execute(
+        sa.update(manifest_edges)
+        .where(
+            _e.repository_id == repository.id,
+            _e.digest == digest,
+            _e.kind == "entry",
+            _e.blob_digest.is_(None),
+            _e.child_digest.is_(None),
+        )
+        .values(child_digest=digest)
+    )
+
+
+def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
+    """Delete the manifest, but keep its bytes for the grace period.
+
+    Its tags must be deleted before. The caller has locked the repository and checked the holds.
+    """
+    removed_manifests.keep(tx, repository.id, row.id)
+    holds.drop_over(tx, repository.id, row.digest)
+    _drop_edges(tx, repository, row.id)
+    tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
+    deleted = sa.delete(manifests).where(_m.id == row.id)
+    counts = usage_counters.counts_manifests(repository.id)
+    if tx.execute(deleted.returning(counts)).scalar_one_or_none():
+        usage_counters.add_manifests(tx, repository.id, -row.size)
+    unreadable_manifests.forget(tx, repository.id, row.digest)
+    referrers = sa.select(_m.digest).where(
+        _m.repository_id == repository.id, _m.subject == row.digest
+    )
+    for digest in tx.execute(referrers).scalars():
+        tx.queue((repository.id, Kind.MANIFEST, digest))
+    tx.keep((repository.id, Kind.MANIFEST, row.digest))
+    tx.record(Change.MANIFEST_DELETE, repository.name, repository.generation, digest=row.digest)
+
+
+def list_edges(tx: Transaction, row: ManifestRow) -> list[Edge]:
+    query = sa.select(_e.kind, _e.digest, _e.blob_digest, _e.child_digest).where(
+        _e.manifest_id == row.id
+    )
+    return [
+        Edge(kind, digest, blob is not None, child is not None)
+        for kind, digest, blob, child in tx.execute(query.order_by(_e.digest, _e.kind))
+    ]
+
+
+def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[ManifestRow]:
+    """Return at most 100 indexes of the repository that reference the manifest."""
+    query = (
+        sa.select(*_COLUMNS)
+        .join(manifest_edges, _e.manifest_id == _m.id)
+        .where(_e.repository_id == repository.id, _e.child_digest == digest)
+        .order_by(_m.digest)
+        .limit(100)
+    )
+    return [ManifestRow(*row) for row in tx.execute(query)]
+
+
+def find_subject(tx: Transaction, row: ManifestRow) -> Digest | None:
+    """Return the digest of the manifest's subject, whether or not the subject exists."""
+    subject: Digest | None = tx.execute(
+        sa.select(_m.subject).where(_m.id == row.id)
+    ).scalar_one_or_none()
+    return subject
+
+
+def loosen(tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest) -> None:
+    """Detach a child from an index.
+
+    The index of a referrers fallback tag does not retain its children.
+    """
+    tx.execute(
+        sa.update(manifest_edges)
+        .where(_e.manifest_id == index.id, _e.child_digest == child)
+        .where(_e.repository_id == repository.id)
+        .values(child_digest=None)
+    )
+
+
+def list_present(
+    tx: Transaction, repository: RepositoryRow, digests: list[Digest]
+) -> dict[Digest, ManifestRow]:
+    """Return those of `digests` that are manifests of the repository. A write locks them."""
+    found: dict[Digest, ManifestRow] = {}
+    for chunk in in_chunks(digests):
+        query = (
+            sa.select(*_COLUMNS)
+            .where(_m.repository_id == repository.id, _m.digest.in_(chunk))
+            .order_by(_m.digest)
+            .with_for_update(read=True, key_share=True)
+        )
+        found.update({row[1]: ManifestRow(*row) for row in tx.execute(query)})
+    return found
+
+
+def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[RepositoryName]:
+    """Return at most `n` repositories that have the manifest. Reads all manifests."""
+    query = (
+        sa.select(repositories.c.name)
+        .join(manifests, _m.repository_id == repositories.c.id)
+        .where(_m.digest == digest)
+    )
+    return list(tx.execute(query.order_by(repositories.c.name).limit(n)).scalars())
+
+
+def list_digests(
+    tx: Transaction, repository: RepositoryRow, n: int, last: str
+) -> list[ManifestRow]:
+    """Return at most `n` manifests after the digest `last`, in byte order."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_m.repository_id == repository.id, sa.type_coerce(_m.digest, TEXT) > last)
+        .order_by(_m.digest)
+        .limit(n)
+    )
+    return [ManifestRow(*row) for row in tx.execute(query)]
+
+
+def list_referrers(
+    tx: Transaction,
+    repository: RepositoryRow,
+    subject: Digest,
+    *,
+    artifact_type: str | None,
+    last: str,
+    n: int,
+) -> list[ManifestRow]:
+    """Return at most `n` manifests with this subject after the digest `last`, in digest order."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_m.repository_id == repository.id, _m.subject == subject)
+        .where(sa.type_coerce(_m.digest, TEXT) > last)
+        .order_by(_m.digest)
+        .limit(n)
+    )
+    if artifact_type is not None:
+        query = query.where(_m.artifact_type == artifact_type)
+    return [ManifestRow(*row) for row in tx.execute(query)]
+
+
+def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int, dict[str, str]]:
+    """Return the annotations of those manifests that have any, by ID."""
+    found: dict[int, dict[str, str]] = {}
+    ids = [row.id for row in rows]
+    for start in range(0, len(ids), CHUNK):
+        query = sa.select(_m.id, _m.annotations).where(_m.id.in_(ids[start : start + CHUNK]))
+        found.update((row[0], json.loads(row[1])) for row in tx.execute(query) if row[1])
+    return found
+
+
+def list_beginning(
+    tx: Transaction, repository: RepositoryRow, begins: Collection[str]
+) -> dict[str, Digest]:
+    """Return a manifest of the repository for each digest prefix (`algorithm:hex…`), if any."""
+    found: dict[str, Digest] = {}
+    texts, text = sorted(begins), sa.type_coerce(_m.digest, TEXT)
+    for start in range(0, len(texts), CHUNK):
+        some = [(begin,) for begin in texts[start : start + CHUNK]]
+        given = sa.values(sa.column("begin", TEXT), name="given").data(some).cte()
+        first = (
+            sa.select(sa.func.min(_m.digest, type_=DigestText))
+            .where(_m.repository_id == repository.id)
+            .where(text >= given.c.begin, text < given.c.begin + "g")
+            .scalar_subquery()
+        )
+        query = sa.select(given.c.begin, first)
+        found.update((begin, digest) for begin, digest in tx.execute(query) if digest is not None)
+    return found
+
+
+def list_with_referrers(
+    tx: Transaction, repository: RepositoryRow, pairs: Collection[tuple[Digest, Digest]]
+) -> set[tuple[Digest, Digest]]:
+    """Return the pairs of an index and a subject where the index lists a referrer of the subject.
+
+    The referrer is a manifest of the repository.
+    """
+    found: set[tuple[Digest, Digest]] = set()
+    ordered = sorted(set(pairs))
+    for start in range(0, len(ordered), CHUNK):
+        some = ordered[start : start + CHUNK]
+        columns = (sa.column("parent", DigestText), sa.column("subject", DigestText))
+        given = sa.values(*columns, name="given").data(some).cte()
+        index, child = manifests.alias(), manifests.alias()
+        listed = (
+            sa.exists()
+            .where(index.c.repository_id == repository.id, index.c.digest == given.c.parent)
+            .where(_e.manifest_id == index.c.id, _e.child_digest == child.c.digest)
+            .where(child.c.repository_id == repository.id, child.c.subject == given.c.subject)
+        )
+        query = sa.select(given.c.parent, given.c.subject).where(listed)
+        found.update((parent, subject) for parent, subject in tx.execute(query))
+    return found

@@ -1,0 +1,264 @@
+"""Rows of repositories.
+
+A repository is created with its first content and removed with its last.
+"""
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import CHUNK, NOWHERE, Change, Kind, Transaction
+from registry.metadata.protection import holds, removed_manifests
+from registry.metadata.quotas import usage_counters
+from registry.metadata.tables import (
+    TEXT,
+    blobs,
+    candidates,
+    manifest_bytes,
+    manifest_edges,
+    manifests,
+    repositories,
+    repository_blobs,
+    tags,
+    unreadable,
+    uploads,
+)
+from registry.oci.names import RepositoryName
+
+_r = repositories.c
+_name = sa.type_coerce(_r.name, TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryRow:
+    """A repository. `created_at` is in microseconds."""
+
+    id: int
+    name: RepositoryName
+    generation: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Region:
+    """A range of repository names.
+
+    With `exact`, only the name `start`; otherwise all names that begin with `start`, which is empty
+    or ends with a slash. With `flat`, only names without another slash.
+    """
+
+    start: str
+    exact: bool = False
+    flat: bool = False
+
+
+EVERYWHERE = Region("")
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryCounts:
+    """Contents of a repository. `bytes` counts each blob and each manifest once."""
+
+    tags: int
+    manifests: int
+    blobs: int
+    bytes: int
+
+
+def find(
+    tx: Transaction, name: RepositoryName, *, keep: bool = False, lock: bool = False
+) -> RepositoryRow | None:
+    """Return the repository.
+
+    Until the transaction ends, `keep` locks it against removal, and `lock` locks it against every
+    other change of its content as well.
+    """
+    query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.name == name)
+    if lock or keep:
+        # With row locks, transactions that share a lock overtake one that waits for it exclusively:
+        # under steady pushes a deletion would starve. Advisory locks are granted in order.
+        tx.lock_name(f"repository {name}", shared=not lock)
+    if lock:
+        query = query.with_for_update()
+    elif keep:
+        query = query.with_for_update(read=True, key_share=True)
+    row = tx.execute(query).one_or_none()
+    return RepositoryRow(*row) if row else None
+
+
+def find_by_id(tx: Transaction, repository_id: int, *, lock: bool = False) -> RepositoryRow | None:
+    """Return the repository. `lock` is as in `find`."""
+    query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.id == repository_id)
+    row = tx.execute(query).one_or_none()
+    if row is None or not lock:
+        return RepositoryRow(*row) if row else None
+    locked = find(tx, row.name, lock=True)
+    return locked if locked is not None and locked.id == repository_id else None
+
+
+def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
+    """Return the repository, created if needed, locked against removal. `lock` is as in `find`.
+
+    A caller that needs `lock` must request it here: two transactions that take the shared lock
+    first and the exclusive one later deadlock.
+    """
+    found = find(tx, name, keep=True, lock=lock)
+    if found is not None:
+        return found
+    generation = uuid.uuid4().hex
+    insert = tx.insert(repositories).values(name=name, generation=generation, created_at=tx.now)
+    # DO UPDATE, not DO NOTHING, to lock and return the row that another transaction inserted.
+    row = tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_r.name], set_={"name": insert.excluded.name}
+        ).returning(_r.id, _r.name, _r.generation, _r.created_at)
+    ).one()
+    repository = RepositoryRow(*row)
+    if repository.generation == generation:
+        usage_counters.enroll_born(tx, repository.id, name)
+        tx.record(Change.REPOSITORY_CREATE, name, generation)
+    return repository
+
+
+def list_names(
+    tx: Transaction, n: int, last: str, regions: Iterable[Region] = (EVERYWHERE,)
+) -> list[str]:
+    """Return the first `n` names after `last` in any of the regions, in byte order.
+
+    `n` is at least 1. Each region is a range of the index that is read separately, so names between
+    the regions cost nothing.
+    """
+    names: list[str] = []
+    ordered = sorted(regions)
+    single = [region.start for region in ordered if region.exact and region.start > last]
+    for start in range(0, len(single), CHUNK):
+        if len(names) < n:
+            names += _select(tx, n, _name.in_(single[start : start + CHUNK]))
+    names = names[:n]
+    for region in ordered:
+        if len(names) == n and region.start > names[-1]:
+            break
+        if not region.exact:
+            names = sorted({*names, *_select(tx, n, *_inside(region, last))})[:n]
+    return names
+
+
+def _inside(region: Region, last: str) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions for a name in the region that follows `last`."""
+    # Only one of the two bounds, because the planner could start at the worse one.
+    yield _name >= region.start if region.start > last else _name > last
+    if region.start:
+        yield _name < region.start.removesuffix("/") + "0"  # the byte after the slash
+    if region.flat:
+        yield sa.func.substr(_name, len(region.start) + 1).not_like("%/%")
+
+
+def _select(tx: Transaction, n: int, *where: sa.ColumnElement[bool]) -> list[str]:
+    return list(tx.execute(sa.select(_name).where(*where).order_by(_name).limit(n)).scalars())
+
+
+def count(tx: Transaction, repository: RepositoryRow) -> RepositoryCounts:
+    def total(table: sa.Table) -> sa.ScalarSelect[int]:
+        here = table.c.repository_id == repository.id
+        return sa.select(sa.func.count()).select_from(table).where(here).scalar_subquery()
+
+    blob_bytes = (
+        sa.select(sa.func.coalesce(sa.func.sum(blobs.c.size), 0))
+        .join(repository_blobs, repository_blobs.c.digest == blobs.c.digest)
+        .where(repository_blobs.c.repository_id == repository.id)
+        .scalar_subquery()
+    )
+    own_bytes = (
+        sa.select(sa.func.coalesce(sa.func.sum(manifests.c.size), 0))
+        .where(manifests.c.repository_id == repository.id)
+        .scalar_subquery()
+    )
+    row = tx.execute(
+        sa.select(total(tags), total(manifests), total(repository_blobs), blob_bytes + own_bytes)
+    ).one()
+    return RepositoryCounts(row[0], row[1], row[2], int(row[3]))
+
+
+def remove_if_empty(tx: Transaction, repository: RepositoryRow) -> None:
+    """Remove a repository (locked by the caller) that has neither manifests nor blobs.
+
+    Its upload sessions continue as sessions of a repository that does not exist yet.
+    """
+    for table in (manifests, repository_blobs):
+        here = sa.select(sa.literal(1)).where(table.c.repository_id == repository.id).limit(1)
+        if tx.execute(here).first() is not None:
+            return
+    tx.execute(
+        sa.update(uploads)
+        .where(uploads.c.repository_generation == repository.generation)
+        .values(repository_generation=None)
+    )
+    _remove(tx, repository)
+
+
+def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
+    """Queue all blobs of the repository, in the database, because there may be many."""
+    links = repository_blobs.c
+    gone = (
+        sa.select(
+            sa.literal(NOWHERE),
+            sa.literal(Kind.BLOB.value),
+            links.digest,
+            tx.read_clock(),
+            sa.literal(""),
+        )
+        .where(links.repository_id == repository.id)
+        .order_by(links.digest)
+    )
+    insert = tx.insert(candidates).from_select([column.name for column in candidates.columns], gone)
+    tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=list(candidates.primary_key.columns),
+            set_={"since": insert.excluded.since},
+        )
+    )
+
+
+def delete(tx: Transaction, repository: RepositoryRow) -> None:
+    """Delete a repository (locked by the caller) with all its content.
+
+    The bytes of its manifests are kept for the grace period. The rows of its upload sessions stay,
+    but are no longer found, and the next run of the job expires them, because their clients cannot
+    cancel them.
+    """
+    usage_counters.remove_all(tx, repository.id)
+    removed_manifests.keep(tx, repository.id)
+    holds.drop_over(tx, repository.id)
+    ids = sa.select(manifests.c.id).where(manifests.c.repository_id == repository.id)
+    tx.execute(sa.delete(tags).where(tags.c.repository_id == repository.id))
+    tx.execute(sa.delete(manifest_edges).where(manifest_edges.c.manifest_id.in_(ids)))
+    tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id.in_(ids)))
+    tx.execute(sa.delete(manifests).where(manifests.c.repository_id == repository.id))
+    _queue_blobs(tx, repository)
+    _expire_sessions(tx, repository)
+    tx.execute(sa.delete(repository_blobs).where(repository_blobs.c.repository_id == repository.id))
+    _remove(tx, repository)
+
+
+def _expire_sessions(tx: Transaction, repository: RepositoryRow) -> None:
+    mine = sa.select(uploads.c.id).where(
+        uploads.c.repository == repository.name,
+        uploads.c.repository_generation == repository.generation,
+    )
+    # A transaction that has locked a session may wait for the repository, so that session is
+    # skipped and expires normally.
+    free = mine.with_for_update(skip_locked=True)
+    tx.execute(sa.update(uploads).where(uploads.c.id.in_(free)).values(active_at=0))
+
+
+def _remove(tx: Transaction, repository: RepositoryRow) -> None:
+    for table in (candidates, unreadable):
+        tx.execute(sa.delete(table).where(table.c.repository_id == repository.id))
+    for key in [key for key in tx.queued if key[0] == repository.id]:
+        del tx.queued[key]
+    usage_counters.dismiss(tx, repository.id)
+    tx.execute(sa.delete(repositories).where(_r.id == repository.id))
+    tx.record(Change.REPOSITORY_DELETE, repository.name, repository.generation)
+    tx.removed.append(repository.name)

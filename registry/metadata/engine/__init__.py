@@ -1,0 +1,1 @@
+"""Databases, transactions, deadlines and migrations, independent of what the tables hold."""

@@ -1,0 +1,207 @@
+"""Access to the database: `await db.read(fn)` and `await db.write(fn)` run `fn` on a thread.
+
+`fn` is a plain function, so that a transaction cannot contain an await (design D7).
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from registry import clock, database_url
+from registry.errors import ConfigError, DatabaseFullError
+from registry.metadata.engine import filesystems, sqlite
+from registry.metadata.engine.connections import Connections, WrongServerError
+from registry.metadata.engine.deadlines import PATIENCE, answer
+from registry.metadata.engine.disk_reserve import Spare
+from registry.metadata.engine.error_translation import translate
+from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
+from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
+from registry.metadata.engine.sqlite import SqliteWriter
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import schema
+from storage.shield import settled
+
+T = TypeVar("T")
+
+READERS = 8
+"""Reader threads of an embedded database."""
+
+_PROOF = 5.0
+"""Seconds for which a commit proves that the database accepts changes."""
+
+_AT_ONCE = 2.0
+"""Seconds within which a reachable database answers the smallest query."""
+
+
+class _ProbedError(Exception):
+    """Raised by a probe to roll its transaction back."""
+
+
+class Database:
+    """An open database with a pool of readers and a writer."""
+
+    def __init__(self, url: str, pool: PoolSettings = DEFAULT) -> None:
+        """Open the SQLAlchemy URL `url`. `pool` applies to PostgreSQL.
+
+        Raises ConfigError if the URL is invalid or names an unsupported database.
+        """
+        self.url = parse_url(url)
+        self.connections: Connections | None = None
+        self._written_at = float("-inf")
+        self._writer: SqliteWriter | PostgresWriter
+        self._readers: ThreadPoolExecutor | PostgresReader
+        if self.is_embedded(url):
+            path = self.path
+            sqlite.create_file(path)
+            self.spare: Spare | None = Spare(path)
+            self._reader = sqlite.open_engine(path, writer=False)
+            self._writer = SqliteWriter(path, clock.now)
+            self._readers = ThreadPoolExecutor(READERS, "sql-read")
+        else:
+            self.spare = None
+            self.connections = Connections(self.url, pool)
+            self._reader = self.connections.engine
+            self._writer = PostgresWriter(self.connections, pool.writers, clock.now)
+            self._readers = PostgresReader(self.connections, pool.readers, clock.now)
+
+    @staticmethod
+    def is_embedded(url: str) -> bool:
+        """Return whether `url` names a file that this process opens itself."""
+        return parse_url(url).get_backend_name() == "sqlite"
+
+    @staticmethod
+    def find_remote_type(url: str) -> str:
+        """Return the file system type of an embedded database, if SQLite cannot rely on it.
+
+        Returns "" otherwise.
+        """
+        file = parse_url(url).database
+        return (
+            filesystems.find_remote_type(Path(file)) if Database.is_embedded(url) and file else ""
+        )
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is a file of this process."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def path(self) -> Path:
+        """The file of an embedded database."""
+        return Path(self.url.database or "")
+
+    async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
+        """Run `work` on a read connection.
+
+        `work` sees one snapshot on SQLite, and on PostgreSQL if `patience` is longer than the
+        default. On PostgreSQL, raises DatabaseUnavailableError after `patience` seconds. A
+        cancelled call does not wait for `work`, so that a stalled database does not block the
+        caller.
+        """
+        readers = self._readers
+        try:
+            if isinstance(readers, PostgresReader):
+                begin = partial(readers.submit, work, patience)
+                return await answer(begin, self._look, patience)
+            return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
+        except (sa.exc.SQLAlchemyError, WrongServerError) as error:
+            raise translate(error) from None
+
+    def _read(self, work: Callable[[Transaction], T]) -> T:
+        with self._reader.connect() as connection:
+            return work(Transaction(connection, "", clock.now()))
+
+    async def write(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        actor: str,
+        patience: float = PATIENCE,
+        frees: bool = False,
+    ) -> T:
+        """Run `work` in a transaction and return when the transaction is durable.
+
+        `work` may be called more than once, because conflicts are retried, so it must have no other
+        side effects. An exception of `work` rolls the transaction back and propagates. After a
+        DatabaseUnavailableError, the transaction may have been committed nevertheless. `patience`
+        is as in `read`. `frees` means that the transaction helps to free space, so it may use the
+        disk reserve if the disk is full.
+        """
+        try:
+            return await self._write(work, actor, patience)
+        except DatabaseFullError:
+            if not frees or self.spare is None:
+                raise
+        await asyncio.to_thread(self.spare.release)
+        return await self._write(work, actor, patience)
+
+    async def _write(self, work: Callable[[Transaction], T], actor: str, patience: float) -> T:
+        writer = self._writer
+        try:
+            if isinstance(writer, PostgresWriter):
+                result = await answer(
+                    lambda: writer.submit(work, actor, patience),
+                    self._look,
+                    patience,
+                    to_the_end=True,
+                )
+            else:
+                result = await settled(asyncio.wrap_future(writer.submit(work, actor)))
+        except (sa.exc.SQLAlchemyError, WrongServerError) as error:
+            self._written_at = float("-inf")
+            raise translate(error) from None
+        self._written_at = time.monotonic()
+        return result
+
+    async def require_writable(self, *, patience: float = PATIENCE) -> None:
+        """Raise DatabaseUnavailableError unless the database accepts changes.
+
+        Nothing is committed. A recent commit is sufficient proof: under load, a probe would have to
+        wait for its turn.
+        """
+        if time.monotonic() < self._written_at + _PROOF:
+            return
+
+        def probe(tx: Transaction) -> None:
+            # A read-only database refuses a row lock too, and rolling it back needs no sync.
+            lock = sa.select(schema.c.version).with_for_update(read=True, key_share=True)
+            tx.execute(lock).close()
+            raise _ProbedError
+
+        with contextlib.suppress(_ProbedError):
+            await self.write(probe, actor="", patience=patience)
+
+    async def _look(self) -> None:
+        """Send a trivial query. Raises DatabaseUnavailableError unless it is answered at once."""
+        await self.read(lambda tx: tx.execute(sa.select(1)).scalar_one(), patience=_AT_ONCE)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        if isinstance(self._readers, PostgresReader):
+            self._readers.close()
+        else:
+            self._readers.shutdown()
+            self._reader.dispose()
+        self._writer.close()
+        if self.connections is not None:
+            self.connections.close()
+
+
+def parse_url(text: str) -> sa.URL:
+    """Parse a SQLAlchemy URL.
+
+    Raises ConfigError if it is invalid or names an unsupported database.
+    """
+    try:
+        return sa.make_url(database_url.normalize(text))
+    except ConfigError as problem:
+        raise ConfigError(f"[database] url{problem.message}") from None

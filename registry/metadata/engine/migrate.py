@@ -1,0 +1,135 @@
+"""The schema version: reading it, and upgrading it with Alembic."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from registry.errors import DatabaseUnavailableError, SchemaError
+from registry.metadata.engine import write_freeze
+from registry.metadata.engine.connections import open_plain_engine
+from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.deadlines import PATIENCE, UNAVAILABLE
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.engine.write_freeze import MoveRow, MoveState
+from registry.metadata.tables import schema
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+VERSION = 17
+"""Schema version that this code writes: the number of the newest migration."""
+
+_MOVES = 4
+"""First schema version that records database copies."""
+
+
+_UNFINISHED = {
+    MoveState.FILLING: "a copy that did not end. Run moorage db copy again, with the settings of "
+    "the database that it was copied from",
+    MoveState.RESTORING: "a restore that did not end. Run moorage backup restore again",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """The database's schema.
+
+    `version` 0 is an empty database. `min_reader` is the oldest code VERSION that may still use the
+    database, so that releases N and N-1 can run side by side.
+    """
+
+    version: int
+    min_reader: int
+    move: MoveRow | None = None
+
+    @property
+    def usable(self) -> bool:
+        return self.version >= VERSION >= self.min_reader and not self.filling
+
+    @property
+    def filling(self) -> bool:
+        """Whether a copy into the database, or a restore, has not finished."""
+        return self.move is not None and self.move.state in _UNFINISHED
+
+
+async def read_state(database: Database, *, patience: float = PATIENCE) -> SchemaState:
+    def work(tx: Transaction) -> SchemaState:
+        if not sa.inspect(tx.connection).has_table(schema.name):
+            return SchemaState(0, 0)
+        version, min_reader = tx.execute(sa.select(schema.c.version, schema.c.min_reader)).one()
+        move = write_freeze.find(tx) if version >= _MOVES else None
+        return SchemaState(version, min_reader, move)
+
+    return await database.read(work, patience=patience)
+
+
+async def require_current(database: Database, *, patience: float = PATIENCE) -> None:
+    """Raise SchemaError, with the remedy, unless this code may use the database."""
+    require_usable(await read_state(database, patience=patience))
+
+
+def require_usable(state: SchemaState) -> None:
+    """Raise SchemaError, with the remedy, unless this code may use a database in this state."""
+    if state.min_reader > VERSION:
+        raise SchemaError(
+            f"the database was upgraded to schema {state.version} and needs a Moorage that knows "
+            f"schema {state.min_reader}; this one knows {VERSION}. Install the newer version."
+        )
+    if state.version < VERSION:
+        what = f"has schema {state.version}" if state.version else "is empty"
+        raise SchemaError(
+            f"the database {what}, this version needs {VERSION}. Run: moorage db upgrade"
+        )
+    if state.move is not None and state.filling:
+        raise SchemaError(f"the database was being filled by {_UNFINISHED[state.move.state]}")
+
+
+def is_bare(url: str) -> bool:
+    """Return whether the database has no tables at all. Blocking.
+
+    Raises DatabaseUnavailableError.
+    """
+    engine = open_plain_engine(parse_url(url))
+    try:
+        return not sa.inspect(engine).get_table_names()
+    except sa.exc.SQLAlchemyError as error:
+        raise DatabaseUnavailableError(UNAVAILABLE) from error
+
+
+def upgrade(url: str) -> None:
+    """Upgrade the schema. Blocking.
+
+    All migrations are one transaction, so a killed upgrade changes nothing. Raises SchemaError,
+    with the database's message, if the upgrade fails.
+    """
+    # Alembic takes 0.2 s to import, so only migrations import it.
+    from alembic import command  # noqa: PLC0415
+
+    engine = open_plain_engine(parse_url(url))
+    try:
+        with engine.connect() as connection:
+            command.upgrade(alembic_config(connection), "head")
+    except sa.exc.DBAPIError as error:
+        raise SchemaError(
+            f"the database could not be upgraded, and nothing was changed: {error.orig}"
+        ) from error
+
+
+def alembic_config(connection: sa.Connection) -> "Config":
+    """Return the Alembic configuration for the migrations that ship with this code."""
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_folder()))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _folder() -> Path:
+    """Return the folder of migrations: in the package if installed, next to it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"

@@ -1,0 +1,129 @@
+"""PostgreSQL readers and writers: READ COMMITTED transactions on threads, retried on conflict."""
+
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.connections import Connections, WrongServerError
+from registry.metadata.engine.deadlines import PATIENCE, Call
+from registry.metadata.engine.transaction import Transaction
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+
+_CONFLICTS = {
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "23503",  # foreign_key_violation: a row was deleted after the check; check again
+    "23505",  # unique_violation: a row was inserted after the check; check again
+}
+
+_PAUSE = 0.02
+"""Average seconds before the second attempt; doubled for each further attempt."""
+
+
+def _allow(seconds: float) -> str:
+    """Return the statement that limits each statement of the transaction to `seconds`."""
+    return f"SET LOCAL statement_timeout = '{seconds:.0f}s'"
+
+
+class PostgresReader:
+    """Threads that each run one read at a time."""
+
+    def __init__(self, connections: Connections, threads: int, clock: Callable[[], int]) -> None:
+        self._connections = connections
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(threads, "sql-read")
+
+    def submit(self, work: Callable[[Transaction], T], patience: float = PATIENCE) -> Call[T]:
+        """Start a read. By default, each of its statements sees its own snapshot.
+
+        If `patience` exceeds PATIENCE, all statements see one snapshot and each may take that many
+        seconds.
+        """
+
+        def run(call: Call[T]) -> T:
+            with (
+                self._connections.taken(lambda: call.given_up, writing=False) as connection,
+                call.using(connection),
+            ):
+                if patience > PATIENCE:
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                self._connections.prepare(connection)
+                if patience > PATIENCE:
+                    connection.exec_driver_sql(_allow(patience))
+                return work(Transaction(connection, "", self._clock()))
+
+        def run_again_if_lost(call: Call[T]) -> T:
+            try:
+                return run(call)
+            except (sa.exc.DBAPIError, WrongServerError) as error:
+                if not _is_lost(error) or call.given_up:
+                    raise
+                return run(call)
+
+        return Call(self._threads, run_again_if_lost)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+class PostgresWriter:
+    """Threads that each run one transaction at a time."""
+
+    def __init__(self, connections: Connections, threads: int, clock: Callable[[], int]) -> None:
+        self._connections = connections
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(threads, "sql-write")
+
+    def submit(
+        self, work: Callable[[Transaction], T], actor: str, patience: float = PATIENCE
+    ) -> Call[T]:
+        """Start a transaction. If `patience` exceeds PATIENCE, a statement may take that long."""
+        return Call(self._threads, lambda call: self._transact(call, work, actor, patience))
+
+    def _transact(
+        self, call: Call[T], work: Callable[[Transaction], T], actor: str, patience: float
+    ) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            committing = False
+            try:
+                with (
+                    self._connections.taken(lambda: call.given_up, writing=True) as connection,
+                    call.using(connection),
+                ):
+                    self._connections.prepare(connection)
+                    if patience > PATIENCE:
+                        connection.exec_driver_sql(_allow(patience))
+                    transaction = Transaction(connection, actor, self._clock())
+                    result = work(transaction)
+                    transaction.write_changes()
+                    committing = True
+                    connection.commit()
+                    return result
+            except (sa.exc.DBAPIError, WrongServerError) as error:
+                # No retry if the connection is lost during the commit: its outcome is unknown.
+                lost = _is_lost(error) and not committing and attempt == 1
+                if attempt == ATTEMPTS or call.given_up or not (lost or _is_conflict(error)):
+                    raise
+            time.sleep(random.uniform(0, _PAUSE * 2**attempt))  # noqa: S311 - against lockstep
+        raise AssertionError
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+
+def _is_conflict(error: Exception) -> bool:
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in _CONFLICTS
+
+
+def _is_lost(error: Exception) -> bool:
+    """Return whether the connection is lost, or led to a server that must not be used."""
+    if isinstance(error, WrongServerError):
+        return True
+    return isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated

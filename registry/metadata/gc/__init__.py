@@ -1,0 +1,1 @@
+"""Rows of garbage collection: its queue, its state and pending deletions."""

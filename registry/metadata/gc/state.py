@@ -1,0 +1,54 @@
+"""The collector's state: its progress, and its record of the clock."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import collector
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The collector's row. Times are in microseconds by the database's clock.
+
+    At `clock`, the database's clock was `ahead` of the time since `boot`, a boot of some machine.
+    `jumped_at` is None unless the clock has jumped.
+    """
+
+    boot: str
+    ahead: int
+    clock: int
+    jumped_at: int | None
+    jump: int
+    filling: str | None
+    fill_since: int
+
+
+def find(tx: Transaction) -> Round:
+    columns = [column for column in collector.columns if column.name != "id"]
+    return Round(*tx.execute(sa.select(*columns)).one())
+
+
+def read_clock(tx: Transaction) -> int:
+    """Return the time of the database's clock, in microseconds."""
+    return int(tx.execute(sa.select(tx.read_clock())).scalar_one())
+
+
+def note_look(tx: Transaction, boot: str, ahead: int, clock: int) -> None:
+    """Record a comparison of the clocks and its time."""
+    tx.execute(sa.update(collector).values(boot=boot, ahead=ahead, clock=clock))
+
+
+def note_jump(tx: Transaction, clock: int, jump: int) -> None:
+    """Record that the clock has jumped. Nothing is collected for a grace period from `clock`."""
+    tx.execute(sa.update(collector).values(jumped_at=clock, jump=jump))
+
+
+def forget_jump(tx: Transaction) -> None:
+    tx.execute(sa.update(collector).values(jumped_at=None, jump=0))
+
+
+def note_walk(tx: Transaction, filling: str | None) -> None:
+    """Record the progress of the backfill."""
+    tx.execute(sa.update(collector).values(filling=filling))

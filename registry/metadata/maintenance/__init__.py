@@ -1,0 +1,1 @@
+"""Rows of scrubs, backups and copies of the database."""

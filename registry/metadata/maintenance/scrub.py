@@ -1,0 +1,84 @@
+"""The scrub's row: its progress in re-reading all content (docs/check-and-repair.md)."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import repositories, scrub
+from storage.digest import Digest
+
+_s = scrub.c
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubRow:
+    """A pass over all manifests and blobs, which may be `running`.
+
+    `last` and `last_manifest` are its position. Times are in microseconds; `finished_at` is the end
+    of the last complete pass. `damaged` counts blobs found missing or damaged. `unreadable` counts
+    blobs that an available store failed to return.
+    """
+
+    running: bool
+    started_at: int
+    finished_at: int | None
+    last: Digest | None
+    last_manifest: int | None
+    blobs: int
+    bytes: int
+    damaged: int
+    unreadable: int
+
+
+_COLUMNS = (
+    _s.running,
+    _s.started_at,
+    _s.finished_at,
+    _s.last,
+    _s.last_manifest,
+    _s.blobs,
+    _s.bytes,
+    _s.damaged,
+    _s.unreadable,
+)
+
+
+def find(tx: Transaction) -> ScrubRow | None:
+    row = tx.execute(sa.select(*_COLUMNS)).one_or_none()
+    return ScrubRow(*row) if row else None
+
+
+def find_birth(tx: Transaction) -> int | None:
+    """Return the creation time of the oldest repository, in microseconds."""
+    oldest = sa.select(sa.func.min(repositories.c.id)).scalar_subquery()
+    query = sa.select(repositories.c.created_at).where(repositories.c.id == oldest)
+    return tx.execute(query).scalar_one_or_none()
+
+
+def begin(tx: Transaction) -> None:
+    """Begin a pass, restarting one that is in progress."""
+    fresh = {
+        "running": True,
+        "started_at": tx.now,
+        "last": None,
+        "last_manifest": None,
+        "blobs": 0,
+        "bytes": 0,
+        "damaged": 0,
+        "unreadable": 0,
+    }
+    insert = tx.insert(scrub).values(id=1, **fresh)
+    tx.execute(insert.on_conflict_do_update(index_elements=[_s.id], set_=fresh))
+
+
+def advance(tx: Transaction, before: ScrubRow, after: ScrubRow) -> bool:
+    """Save the progress of a pass. Returns False if another process advanced or restarted it."""
+    same = sa.and_(
+        _s.running,
+        _s.started_at == before.started_at,
+        _s.last.is_not_distinct_from(before.last),
+        _s.last_manifest.is_not_distinct_from(before.last_manifest),
+    )
+    changed = {column.name: getattr(after, column.name) for column in _COLUMNS}
+    return tx.execute(sa.update(scrub).where(same).values(**changed)).rowcount > 0

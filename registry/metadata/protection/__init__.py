@@ -1,0 +1,1 @@
+"""Rows that protect tags and manifests from deletion."""

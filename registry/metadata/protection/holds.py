@@ -1,0 +1,144 @@
+"""Rows of legal holds, which protect a manifest against every deletion."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Kind, Transaction, in_chunks
+from registry.metadata.tables import holds, repositories
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_h = holds.c
+
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRow:
+    """A hold. Times are in microseconds.
+
+    `expires_at` is by the database's clock; None means that the hold does not expire.
+    """
+
+    id: int
+    repository: RepositoryName
+    digest: Digest
+    reason: str
+    created_by: str
+    created_at: int
+    expires_at: int | None
+
+
+def _select() -> sa.Select[*tuple[Any, ...]]:
+    return sa.select(
+        _h.id,
+        repositories.c.name,
+        _h.digest,
+        _h.reason,
+        _h.created_by,
+        _h.created_at,
+        _h.expires_at,
+    ).join(repositories, repositories.c.id == _h.repository_id)
+
+
+def _is_over(tx: Transaction) -> sa.ColumnElement[bool]:
+    return _h.expires_at <= sa.select(tx.read_clock()).scalar_subquery()
+
+
+def _is_in_force(tx: Transaction) -> sa.ColumnElement[bool]:
+    return sa.or_(_h.expires_at.is_(None), sa.not_(_is_over(tx)))
+
+
+def insert(
+    tx: Transaction, repository_id: int, digest: Digest, reason: str, life: float | None
+) -> HoldRow:
+    """Hold a manifest for `life` seconds, or until the hold is removed if `life` is None.
+
+    The caller has locked the manifest against removal.
+    """
+    expires_at = None if life is None else tx.read_clock() + int(life * SECOND)
+    query = (
+        sa.insert(holds)
+        .values(
+            repository_id=repository_id,
+            digest=digest,
+            reason=reason,
+            created_by=tx.actor,
+            created_at=tx.now,
+            expires_at=expires_at,
+        )
+        .returning(_h.id)
+    )
+    made = tx.execute(query).scalar_one()
+    return HoldRow(*tx.execute(_select().where(_h.id == made)).one())
+
+
+def find(tx: Transaction, hold_id: int) -> HoldRow | None:
+    row = tx.execute(_select().where(_h.id == hold_id)).one_or_none()
+    return HoldRow(*row) if row else None
+
+
+def list_page(tx: Transaction, n: int, last: int) -> list[HoldRow]:
+    """Return at most `n` holds after the ID `last`."""
+    query = _select().where(_h.id > last).order_by(_h.id).limit(n)
+    return [HoldRow(*row) for row in tx.execute(query)]
+
+
+def list_of(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> list[HoldRow]:
+    """Return the active holds of the manifests, oldest first."""
+    found: list[HoldRow] = []
+    for chunk in in_chunks(digests):
+        query = _select().where(_h.repository_id == repository_id, _h.digest.in_(chunk))
+        found += [HoldRow(*row) for row in tx.execute(query.where(_is_in_force(tx)))]
+    return sorted(found, key=lambda row: row.id)
+
+
+def list_held(tx: Transaction, repository_id: int) -> list[Digest]:
+    """Return the manifests of the repository that have an active hold."""
+    query = sa.select(_h.digest).where(_h.repository_id == repository_id, _is_in_force(tx))
+    return list(tx.execute(query.distinct()).scalars())
+
+
+def is_held(
+    tx: Transaction, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
+) -> sa.ColumnElement[bool]:
+    """Return the condition that the manifest of the query has an active hold."""
+    mine = sa.and_(_h.repository_id == repository_id, _h.digest == digest)
+    return sa.exists().where(mine, _is_in_force(tx))
+
+
+def find_any(tx: Transaction, repository_id: int) -> HoldRow | None:
+    """Return an active hold in the repository, if there is one."""
+    query = _select().where(_h.repository_id == repository_id, _is_in_force(tx))
+    row = tx.execute(query.order_by(_h.id).limit(1)).one_or_none()
+    return HoldRow(*row) if row else None
+
+
+def delete(tx: Transaction, hold_id: int) -> bool:
+    """Delete a hold and queue its manifest for garbage collection.
+
+    Returns False if there is none.
+    """
+    gone = sa.delete(holds).where(_h.id == hold_id).returning(_h.repository_id, _h.digest)
+    row = tx.execute(gone).one_or_none()
+    if row is None:
+        return False
+    tx.queue((row[0], Kind.MANIFEST, row[1]))
+    return True
+
+
+def list_over(tx: Transaction, n: int) -> list[HoldRow]:
+    """Return at most `n` expired holds."""
+    query = _select().where(_is_over(tx)).order_by(_h.expires_at).limit(n)
+    return [HoldRow(*row) for row in tx.execute(query)]
+
+
+def drop_over(tx: Transaction, repository_id: int, digest: Digest | None = None) -> None:
+    """Delete the expired holds of a manifest that is removed, or of the whole repository."""
+    here = _h.repository_id == repository_id
+    if digest is not None:
+        here = sa.and_(here, _h.digest == digest)
+    tx.execute(sa.delete(holds).where(here, _is_over(tx)))

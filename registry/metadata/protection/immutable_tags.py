@@ -1,0 +1,66 @@
+"""Rows of immutable tag rules: tags that cannot be moved or deleted, by repository pattern."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import immutable_tags
+
+_i = immutable_tags.c
+
+_NAME = "immutable tags"
+
+
+@dataclass(frozen=True, slots=True)
+class ImmutableRow:
+    """A rule with a pattern of repositories and one of tags. `created_at` is in microseconds."""
+
+    id: int
+    pattern: str
+    tags: str
+    created_by: str
+    created_at: int
+
+
+_COLUMNS = (_i.id, _i.pattern, _i.tags, _i.created_by, _i.created_at)
+
+
+def lock(tx: Transaction, *, shared: bool = False) -> None:
+    """Lock the rules, exclusively to change them, or shared to apply them.
+
+    Without the lock, a transaction that applies the rules and commits after a new rule would break
+    that rule.
+    """
+    tx.lock_name(_NAME, shared=shared)
+
+
+def insert(tx: Transaction, pattern: str, tags: str) -> ImmutableRow | None:
+    """Add a rule. Returns None if it exists already."""
+    query = (
+        tx.insert(immutable_tags)
+        .values(pattern=pattern, tags=tags, created_by=tx.actor, created_at=tx.now)
+        .on_conflict_do_nothing(index_elements=[_i.pattern, _i.tags])
+        .returning(*_COLUMNS)
+    )
+    row = tx.execute(query).one_or_none()
+    return ImmutableRow(*row) if row else None
+
+
+def delete(tx: Transaction, pattern: str, tags: str) -> bool:
+    """Delete a rule. Returns False if there is none."""
+    query = sa.delete(immutable_tags).where(_i.pattern == pattern, _i.tags == tags)
+    return tx.execute(query).rowcount > 0
+
+
+def list_page(tx: Transaction, n: int, last: int) -> list[ImmutableRow]:
+    """Return at most `n` rules after the ID `last`."""
+    query = sa.select(*_COLUMNS).where(_i.id > last).order_by(_i.id).limit(n)
+    return [ImmutableRow(*row) for row in tx.execute(query)]
+
+
+def list_of(tx: Transaction, patterns: Collection[str]) -> list[ImmutableRow]:
+    """Return the rules with these repository patterns, oldest first."""
+    query = sa.select(*_COLUMNS).where(_i.pattern.in_(patterns)).order_by(_i.id)
+    return [ImmutableRow(*row) for row in tx.execute(query)]

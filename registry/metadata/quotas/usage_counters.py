@@ -1,0 +1,154 @@
+"""Usage counters for quotas, updated in the transactions that change the content.
+
+A counter counts distinct blobs in the repositories that it tracks. A transaction that links or
+unlinks a blob locks the repository shared, and one that starts to track a repository locks it
+exclusively. Each link is therefore counted once: by the transaction that made it, or by the one
+that started to track its repository. Manifests are counted in the same way, once in every
+repository that has them, because each repository stores its own bytes.
+"""
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.quotas import quotas
+from registry.metadata.tables import (
+    blobs,
+    manifests,
+    repository_blobs,
+    tally_blobs,
+    tally_repositories,
+)
+from registry.oci.names import RepositoryName
+from storage.digest import Digest
+
+_b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.c
+
+
+def enroll_born(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
+    """Track a repository that this transaction created, which is empty."""
+    for row in quotas.list_for_birth(tx, name):
+        _enroll(tx, [repository_id], quotas.find_tally(tx, row, name))
+
+
+def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
+    """Track repositories and count their content. The caller has locked them exclusively."""
+    if not repository_ids:
+        return
+    _enroll(tx, repository_ids, tally_id)
+    links = (
+        sa.select(_l.digest, sa.func.count().label("links"))
+        .where(_l.repository_id.in_(repository_ids))
+        .group_by(_l.digest)
+        .subquery()
+    )
+    # In the lock order of other transactions.
+    new = sa.select(sa.literal(tally_id), links.c.digest, links.c.links).order_by(links.c.digest)
+    _add(tx, new.where(sa.true()))
+    first = (
+        sa.select(sa.func.coalesce(sa.func.sum(_b.size), 0))
+        .join(tally_blobs, _c.digest == _b.digest)
+        .join(links, links.c.digest == _b.digest)
+        .where(_c.tally_id == tally_id, _c.links == links.c.links)
+    )
+    tx.tallied[tally_id] += int(tx.execute(first).scalar_one())
+    tx.tallied[tally_id] += _measure_manifests(tx, repository_ids)
+
+
+def _enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
+    same = {"tally_id": tally_id, "manifests_counted_at": tx.now}
+    rows = [{"repository_id": each, **same} for each in repository_ids]
+    tx.execute(sa.insert(tally_repositories).values(rows))
+
+
+def _measure_manifests(tx: Transaction, repository_ids: list[int]) -> int:
+    """Return the bytes of all manifests of the repositories."""
+    size = sa.func.coalesce(sa.func.sum(manifests.c.size), 0)
+    query = sa.select(size).where(manifests.c.repository_id.in_(repository_ids))
+    return int(tx.execute(query).scalar_one())
+
+
+def enroll_manifests(tx: Transaction, repository_id: int) -> None:
+    """Count the manifests of a repository in the counters that count only its blobs.
+
+    The caller has locked the repository exclusively.
+    """
+    uncounted = sa.and_(_m.repository_id == repository_id, _m.manifests_counted_at.is_(None))
+    size = _measure_manifests(tx, [repository_id])
+    counted = sa.update(tally_repositories).where(uncounted).values(manifests_counted_at=tx.now)
+    for tally_id in tx.execute(counted.returning(_m.tally_id)).scalars():
+        tx.tallied[tally_id] += size
+
+
+def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
+    """Return the condition that a counter counts the manifests of the repository.
+
+    It is added to a statement that changes a manifest, which is cheaper than a separate query.
+    """
+    return _list_for_manifests(repository_id).exists()
+
+
+def _list_for_manifests(repository_id: int) -> sa.Select[tuple[int]]:
+    return sa.select(_m.tally_id).where(
+        _m.repository_id == repository_id, _m.manifests_counted_at.is_not(None)
+    )
+
+
+def add_manifests(tx: Transaction, repository_id: int, size: int) -> None:
+    """Count `size` bytes of manifests inserted in this transaction; negative for deleted ones."""
+    for tally_id in tx.execute(_list_for_manifests(repository_id)).scalars():
+        tx.tallied[tally_id] += size
+
+
+def dismiss(tx: Transaction, repository_id: int) -> None:
+    """Stop tracking a repository that is empty."""
+    tx.execute(sa.delete(tally_repositories).where(_m.repository_id == repository_id))
+
+
+def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
+    """Count a blob that was linked to the repository in this transaction."""
+    links = sa.select(_m.tally_id, sa.literal(digest, _c.digest.type), sa.literal(1))
+    links = links.where(_m.repository_id == repository_id).order_by(_m.tally_id)
+    first = [tally_id for tally_id, count in _add(tx, links) if count == 1]
+    if first:
+        size = tx.execute(sa.select(_b.size).where(_b.digest == digest)).scalar_one()
+        tx.tallied.update(dict.fromkeys(first, size))
+
+
+def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tuple[int, int]]:
+    """Add links, and return the number of links of the blob in each counter."""
+    insert = tx.insert(tally_blobs).from_select(["tally_id", "digest", "links"], links)
+    counted = insert.on_conflict_do_update(
+        index_elements=[_c.tally_id, _c.digest],
+        set_={"links": _c.links + insert.excluded.links},
+    )
+    return [(row[0], row[1]) for row in tx.execute(counted.returning(_c.tally_id, _c.links))]
+
+
+def remove(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> None:
+    """Subtract blobs that were unlinked from the repository in this transaction."""
+    if digests:
+        _remove(tx, repository_id, _c.digest.in_(digests))
+
+
+def remove_all(tx: Transaction, repository_id: int) -> None:
+    """Subtract all blobs and manifests of a repository that is about to be deleted."""
+    here = sa.select(_l.digest).where(_l.repository_id == repository_id)
+    _remove(tx, repository_id, _c.digest.in_(here))
+    add_manifests(tx, repository_id, -_measure_manifests(tx, [repository_id]))
+
+
+def _remove(tx: Transaction, repository_id: int, digests: sa.ColumnElement[bool]) -> None:
+    enrolled = sa.select(_m.tally_id).where(_m.repository_id == repository_id)
+    ids = list(tx.execute(enrolled.order_by(_m.tally_id)).scalars())
+    if not ids:
+        return
+    counted = sa.and_(_c.tally_id.in_(ids), digests)
+    tx.lock_rows(sa.select(_c.digest).where(counted).order_by(_c.digest, _c.tally_id))
+    last = sa.and_(counted, _c.links == 1)
+    freed = sa.select(_c.tally_id, sa.func.sum(_b.size)).join(blobs, _b.digest == _c.digest)
+    for tally_id, size in tx.execute(freed.where(last).group_by(_c.tally_id)):
+        tx.tallied[tally_id] -= int(size)
+    tx.execute(sa.delete(tally_blobs).where(last))
+    tx.execute(sa.update(tally_blobs).where(counted).values(links=_c.links - 1))

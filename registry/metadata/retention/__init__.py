@@ -1,0 +1,1 @@
+"""Rows of retention rules and their runs."""

@@ -1,0 +1,121 @@
+"""Rows of retention rules: what is kept and dropped in the repositories of a pattern."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import retention_rules
+
+_r = retention_rules.c
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """The rules of a pattern.
+
+    `keep` and `drop` are patterns of tags, separated by spaces. Ages are in microseconds. None
+    means that there is no such rule. Before `waits_until`, by the database's clock, nothing is
+    dropped in the repositories of the pattern.
+    """
+
+    pattern: str
+    keep: str
+    keep_newest: int | None
+    newest_by: str
+    keep_per_minor: int | None
+    drop: str
+    drop_not_pulled: int | None
+    drop_untagged: int | None
+    enabled: bool = False
+    waits_until: int | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether any of the rules drops something."""
+        return bool(self.drop) or (self.drop_not_pulled, self.drop_untagged) != (None, None)
+
+
+_COLUMNS = (
+    _r.pattern,
+    _r.keep,
+    _r.keep_newest,
+    _r.newest_by,
+    _r.keep_per_minor,
+    _r.drop,
+    _r.drop_not_pulled,
+    _r.drop_untagged,
+    _r.enabled,
+    _r.waits_until,
+)
+
+# The row of removed rules has no rule set.
+_IS_REMOVED = sa.and_(
+    _r.keep == "",
+    _r.keep_newest.is_(None),
+    _r.keep_per_minor.is_(None),
+    _r.drop == "",
+    _r.drop_not_pulled.is_(None),
+    _r.drop_untagged.is_(None),
+)
+
+
+def put(tx: Transaction, row: RuleRow) -> None:
+    """Set the rules of the pattern, replacing its previous rules."""
+    values = asdict(row)
+    insert = tx.insert(retention_rules).values(**values, changed_at=tx.now)
+    changed = {name: insert.excluded[name] for name in (*values, "changed_at")}
+    tx.execute(insert.on_conflict_do_update(index_elements=[_r.pattern], set_=changed))
+
+
+def find(tx: Transaction, pattern: str, *, lock: bool = False) -> RuleRow | None:
+    """Return the row of the pattern, which may be that of removed rules."""
+    query = sa.select(*_COLUMNS).where(_r.pattern == pattern)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
+    return RuleRow(*row) if row else None
+
+
+def remove(tx: Transaction, pattern: str, waits_until: int) -> bool:
+    """Remove the rules of the pattern. Returns False if there are none.
+
+    Nothing is dropped in its repositories before `waits_until`, because other rules may drop what
+    the removed rules kept.
+    """
+    changed = {
+        "keep": "",
+        "keep_newest": None,
+        "keep_per_minor": None,
+        "drop": "",
+        "drop_not_pulled": None,
+        "drop_untagged": None,
+        "enabled": False,
+        "waits_until": waits_until,
+    }
+    statement = sa.update(retention_rules).where(_r.pattern == pattern, ~_IS_REMOVED)
+    return tx.execute(statement.values(**changed)).rowcount > 0
+
+
+def forget_removed(tx: Transaction, now: int) -> None:
+    """Delete the rows of removed rules whose waiting time is over."""
+    tx.execute(sa.delete(retention_rules).where(_IS_REMOVED, _r.waits_until <= now))
+
+
+def list_page(tx: Transaction, n: int, last: str) -> list[RuleRow]:
+    """Return the rules of at most `n` patterns after `last`, in byte order."""
+    query = sa.select(*_COLUMNS).where(_r.pattern > last, ~_IS_REMOVED)
+    return [RuleRow(*row) for row in tx.execute(query.order_by(_r.pattern).limit(n))]
+
+
+def is_any_enabled(tx: Transaction) -> bool:
+    return tx.execute(sa.select(_r.pattern).where(_r.enabled).limit(1)).first() is not None
+
+
+def list_all(tx: Transaction) -> list[RuleRow]:
+    return [RuleRow(*row) for row in tx.execute(sa.select(*_COLUMNS).order_by(_r.pattern))]
+
+
+def list_of(tx: Transaction, patterns: Collection[str]) -> list[RuleRow]:
+    """Return the rules of those patterns that have rules, in byte order."""
+    query = sa.select(*_COLUMNS).where(_r.pattern.in_(patterns)).order_by(_r.pattern)
+    return [RuleRow(*row) for row in tx.execute(query)]

@@ -1,0 +1,46 @@
+"""The row of the last run of the retention rules."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import retention_run
+
+_r = retention_run.c
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run. Times are in microseconds by the database's clock.
+
+    `ended_at` is None while the run is in progress. `done` is the last processed repository. `tags`
+    and `manifests` count the drops.
+    """
+
+    started_at: int
+    ended_at: int | None
+    done: str
+    tags: int
+    manifests: int
+
+
+def find(tx: Transaction) -> RunRow | None:
+    columns = (_r.started_at, _r.ended_at, _r.done, _r.tags, _r.manifests)
+    row = tx.execute(sa.select(*columns)).one_or_none()
+    return RunRow(*row) if row else None
+
+
+def start(tx: Transaction) -> None:
+    """Start a run, which replaces the last one."""
+    values = {"ended_at": None, "done": "", "tags": 0, "manifests": 0}
+    insert = tx.insert(retention_run).values(id=1, started_at=tx.read_clock(), **values)
+    changed = {name: insert.excluded[name] for name in ("started_at", *values)}
+    tx.execute(insert.on_conflict_do_update(index_elements=[_r.id], set_=changed))
+
+
+def save(tx: Transaction, done: str, tags: int, manifests: int, *, ended: bool) -> None:
+    """Add the drops up to the repository `done` to the run."""
+    changed = {"done": done, "tags": _r.tags + tags, "manifests": _r.manifests + manifests}
+    statement = sa.update(retention_run).values(**changed)
+    tx.execute(statement.values(ended_at=tx.read_clock()) if ended else statement)

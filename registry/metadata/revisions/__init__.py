@@ -1,0 +1,1 @@
+"""Revision numbers and the change feed, by which replicas keep their caches correct."""

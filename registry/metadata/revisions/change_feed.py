@@ -1,0 +1,99 @@
+"""Queries of the change feed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Change, Transaction
+from registry.metadata.tables import feed
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from storage.digest import Digest
+
+_f = feed.c
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """One change. `number` has no gaps and is in commit order; `at` is in microseconds."""
+
+    number: int
+    at: int
+    actor: str
+    kind: Change
+    repository: RepositoryName
+    generation: str
+    digest: Digest | None
+    tag: str | None
+    old_digest: Digest | None
+
+
+_COLUMNS = (
+    _f.number,
+    _f.at,
+    _f.actor,
+    _f.kind,
+    _f.repository,
+    _f.generation,
+    _f.digest,
+    _f.tag,
+    _f.old_digest,
+)
+
+
+def _row(row: sa.Row[*tuple[Any, ...]]) -> ChangeRow:
+    number, at, actor, kind, *rest = row
+    return ChangeRow(number, at, actor, Change(kind), *rest)
+
+
+def list_after(tx: Transaction, number: int, n: int) -> list[ChangeRow]:
+    """Return at most `n` changes after `number`, in order."""
+    query = sa.select(*_COLUMNS).where(_f.number > number).order_by(_f.number).limit(n)
+    return [_row(row) for row in tx.execute(query)]
+
+
+def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list[ChangeRow]:
+    """Return the latest `n` changes of a tag, newest first.
+
+    Includes changes in earlier repositories of the same name.
+    """
+    query = (
+        sa.select(*_COLUMNS)
+        .where(_f.repository == name, _f.tag == str(tag))
+        .order_by(_f.number.desc())
+        .limit(n)
+    )
+    return [_row(row) for row in tx.execute(query)]
+
+
+def find_of_tag_at(
+    tx: Transaction, name: RepositoryName, tag: Tag, at: int | None
+) -> ChangeRow | None:
+    """Return the last change of a tag up to a time in microseconds, by default up to now."""
+    query = sa.select(*_COLUMNS).where(_f.repository == name, _f.tag == str(tag))
+    if at is not None:
+        query = query.where(_f.at <= at)
+    row = tx.execute(query.order_by(_f.number.desc()).limit(1)).one_or_none()
+    return _row(row) if row else None
+
+
+def find_digest_before(
+    tx: Transaction, name: RepositoryName, tag: Tag, digest: Digest | None
+) -> Digest | None:
+    """Return the last digest that the tag pointed at, other than `digest`."""
+    query = sa.select(_f.digest).where(
+        _f.repository == name, _f.tag == str(tag), _f.digest.is_not(None)
+    )
+    if digest is not None:
+        query = query.where(_f.digest != digest)
+    return tx.execute(query.order_by(_f.number.desc()).limit(1)).scalar_one_or_none()
+
+
+def find_end(tx: Transaction, generation: str) -> ChangeRow | None:
+    """Return the deletion of a repository, which also ended its tags."""
+    # A literal, because a partial index is used only if the statement itself repeats its condition.
+    ended: sa.ColumnElement[str] = sa.literal_column(f"'{Change.REPOSITORY_DELETE.value}'")
+    query = sa.select(*_COLUMNS).where(_f.generation == generation, _f.kind == ended)
+    row = tx.execute(query).one_or_none()
+    return _row(row) if row else None

@@ -1,0 +1,50 @@
+"""Revisions of the registry: the numbers of the last change of content and of policy."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import feed, feed_head, policy_head
+from registry.oci.names import RepositoryName
+
+MOST = 1000
+"""Number of changes above which caches are dropped instead of updated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The numbers of the last change in the feed and of the policy."""
+
+    feed: int
+    policy: int
+
+
+NOWHERE = Heads(-1, -1)
+"""The value before anything was read."""
+
+Changed = frozenset[RepositoryName] | None
+"""Repositories that changed between two revisions; None if there are too many to list."""
+
+
+def read(tx: Transaction, last: Heads) -> tuple[Heads, Changed]:
+    """Return the revisions, and the repositories that changed since `last`.
+
+    For SQLite, where one read sees one snapshot.
+    """
+    numbers = [sa.select(head.c.number).scalar_subquery() for head in (feed_head, policy_head)]
+    heads = Heads(*tx.execute(sa.select(*numbers)).one())
+    if not 0 < heads.feed - last.feed <= MOST:
+        return heads, unlisted(last, heads)
+    names = tx.execute(sa.select(feed.c.repository).where(feed.c.number > last.feed)).scalars()
+    return heads, listed(last, heads, list(names))
+
+
+def unlisted(last: Heads, heads: Heads) -> Changed:
+    """Return the changes if no row of the feed was read."""
+    return frozenset() if heads.feed == last.feed else None
+
+
+def listed(last: Heads, heads: Heads, names: list[RepositoryName]) -> Changed:
+    """Return the changes from the rows of the feed, of which some may have been deleted."""
+    return frozenset(names) if len(names) == heads.feed - last.feed else None

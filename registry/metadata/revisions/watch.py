@@ -1,0 +1,159 @@
+"""Revision check before each response, which therefore must cost almost nothing (design D8).
+
+SQLite counts commits of other connections in `PRAGMA data_version`, which takes 2 µs to read. A
+connection that does nothing else sees all of them. PostgreSQL has no equivalent: one query serves
+all callers that asked before it began (`registry.metadata.revisions.query`).
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.errors import DatabaseUnavailableError
+from registry.metadata.engine.database import Database
+from registry.metadata.revisions import revisions
+from registry.metadata.revisions.revisions import NOWHERE, Changed, Heads
+
+if TYPE_CHECKING:
+    from registry.metadata.revisions.query import HeadQuery
+
+
+IN_A_ROW = 64
+"""Answers from memory after which other tasks get a turn on the event loop."""
+
+
+class Watch:
+    """The latest revisions, as of the moment of the request."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._commits = _Commits(database.path) if database.embedded else None
+        self._query = _open_query(database)
+        self._forget: list[Callable[[Changed], None]] = []
+        self._in_a_row = 0
+        self._seen = -1
+        self._heads = NOWHERE
+        self._began = float("-inf")
+        self._next: asyncio.Future[Heads] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def subscribe(self, forget: Callable[[Changed], None]) -> None:
+        """Call `forget` with the repositories that changed.
+
+        It is called before any caller receives revisions that include those changes.
+        """
+        self._forget.append(forget)
+
+    def peek(self, since: float | None = None) -> Heads | None:
+        """Return the revisions if they are known without a query, as `read` would.
+
+        Returns None now and then even if they are known, so that `read` lets other tasks run: a
+        task that is always answered from memory would never yield to the event loop.
+        """
+        if self._in_a_row >= IN_A_ROW:
+            return None
+        self._in_a_row += 1
+        return self._find_known(since)
+
+    def _find_known(self, since: float | None) -> Heads | None:
+        if since is not None and self._began >= since:
+            return self._heads
+        if self._commits is None or self._seen < 0 or self._commits.count() != self._seen:
+            return None
+        return self._heads
+
+    async def read(self, since: float | None = None) -> Heads:
+        """Return the revisions as of now, or as of a moment after `since` (of `time.monotonic`).
+
+        Raises DatabaseUnavailableError.
+        """
+        if self._in_a_row >= IN_A_ROW:
+            await asyncio.sleep(0)
+            self._in_a_row = 0
+        self._in_a_row += 1
+        known = self._find_known(since)
+        if known is not None:
+            return known
+        # A running query may be older than this request, so the next query answers it.
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        waiting = self._next
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        try:
+            return await asyncio.shield(waiting)
+        except DatabaseUnavailableError as error:
+            # A new exception for each caller: the traceback of a shared one would grow with each.
+            raise DatabaseUnavailableError(error.message) from None
+
+    async def _run(self) -> None:
+        while self._next is not None:
+            asked, self._next = self._next, None
+            try:
+                began = time.monotonic()
+                seen = self._commits.count() if self._commits is not None else -1
+                now, changed = await self._ask()
+            except Exception as error:  # noqa: BLE001 - the callers get it
+                # Later callers have waited for the database too, and would wait as long again.
+                late, self._next = self._take(), None
+                for each in (asked, late):
+                    if each is not None:
+                        each.set_exception(error)
+                        # Mark the exception as retrieved, because no caller may be left.
+                        each.exception()
+            else:
+                if changed is None or changed:
+                    for forget in self._forget:
+                        forget(changed)
+                self._seen, self._heads, self._began = seen, now, began
+                asked.set_result(now)
+        self._task = None
+
+    def _take(self) -> asyncio.Future[Heads] | None:
+        return self._next
+
+    async def _ask(self) -> tuple[Heads, Changed]:
+        last = self._heads
+        if self._query is not None:
+            return await self._query.ask(last)
+        return await self._db.read(lambda tx: revisions.read(tx, last))
+
+    def close(self) -> None:
+        if self._commits is not None:
+            self._commits.close()
+        if self._query is not None:
+            self._query.close()
+
+
+def _open_query(database: Database) -> "HeadQuery | None":
+    if database.connections is None:
+        return None
+    # psycopg is an optional dependency, present only with PostgreSQL.
+    from registry.metadata.revisions.query import HeadQuery  # noqa: PLC0415
+
+    return HeadQuery(database, database.connections)
+
+
+class _Commits:
+    """Counter of commits to an embedded database by other connections, in any process."""
+
+    def __init__(self, path: Path) -> None:
+        # Used on the event loop, so it never waits: a locked file counts as unreadable now.
+        self._connection = sqlite3.connect(
+            path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA query_only=1")
+
+    def count(self) -> int:
+        """Return the count, or -1 if the file cannot be read now."""
+        try:
+            (value,) = self._connection.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error:
+            return -1
+        return int(value)
+
+    def close(self) -> None:
+        self._connection.close()

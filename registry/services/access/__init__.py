@@ -1,0 +1,1 @@
+"""Users, groups, grants, credentials and the audit log."""

@@ -1,0 +1,187 @@
+"""Token endpoint: issues tokens for the subset of the requested scope that the caller may use.
+
+Source: Distribution's specifications token and oauth.
+"""
+
+import contextlib
+import hashlib
+import logging
+from dataclasses import dataclass
+
+from registry.auth.audit_log import Actor, Event, note
+from registry.auth.authenticator import Authenticator
+from registry.auth.caller import Caller
+from registry.auth.client_address import Origin
+from registry.auth.credentials.secrets import find_secret, new_secret
+from registry.auth.credentials.ttl_cache import Recent
+from registry.auth.keys.keyring import Keyring
+from registry.auth.policy.actions import allowed_actions
+from registry.auth.policy.principals import ANONYMOUS
+from registry.auth.policy.scopes import Scopes
+from registry.auth.tokens.issuer import Issued
+from registry.errors import (
+    CredentialsInvalidError,
+    DatabaseMovingError,
+    DatabaseUnavailableError,
+)
+from registry.metadata.access import refresh_tokens
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+
+logger = logging.getLogger(__name__)
+
+_MINUTE = 60_000_000
+"""One minute, in microseconds."""
+
+_ADDRESSES = 10_000
+_BOOKED_EVERY = 60.0
+"""Minimum seconds between two audit events of anonymous tokens from one network."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """A token request.
+
+    `offline` requests a refresh token as well. `client` is the name that the client gives itself.
+    """
+
+    scopes: Scopes
+    service: str
+    client: str
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """An access token, and a refresh token if one was requested."""
+
+    access: Issued
+    refresh: str | None
+
+
+class Tokens:
+    """The issuer of tokens to authenticated and anonymous callers."""
+
+    def __init__(self, database: Database, authenticator: Authenticator, keyring: Keyring) -> None:
+        self._db = database
+        self._auth = authenticator
+        self._keyring = keyring
+        self._nobodies: Recent[bool] = Recent(_ADDRESSES, _BOOKED_EVERY)
+
+    async def issue(self, caller: Caller, request: TokenRequest, origin: Origin) -> Granted:
+        """Issue a token for the allowed subset of the requested scope.
+
+        Requesting more than is allowed is no error. Raises DatabaseUnavailableError.
+        """
+        policy = caller.policy
+        if policy is None:
+            raise DatabaseUnavailableError("there is no policy to issue tokens by")
+        access = await self._auth.tokens.issue(
+            caller.principal, _allowed(caller, request.scopes), policy
+        )
+        # A robot from an external issuer gets no refresh token: the issuer vouches only for
+        # minutes.
+        lasting = caller.principal.credential.startswith(("user:", "secret:"))
+        lasting = lasting and self._auth.rules.refresh_tokens and not caller.has_refresh_token
+        refresh = new_secret() if request.offline and lasting else None
+        hashed = (await self._keyring.get_hasher()).hash(refresh.value) if refresh else ""
+
+        nobody = caller.principal == ANONYMOUS
+        if nobody and self._is_known(origin):
+            logger.info("a token for anybody: %s", access.scopes.summarize())
+            return Granted(access, None)
+
+        def work(tx: Transaction) -> None:
+            if refresh is not None:
+                refresh_tokens.insert(
+                    tx,
+                    refresh.id,
+                    hashed,
+                    credential=caller.principal.credential,
+                    service=request.service,
+                    client=request.client,
+                )
+            note(
+                tx,
+                Actor(caller.principal.name, origin),
+                Event.TOKEN_ISSUE,
+                access.scopes.summarize() or "-",
+                fold=_fold(tx, caller, access.scopes, origin, offline=refresh is not None),
+                id=access.id,
+                client=request.client,
+                refresh=refresh is not None,
+            )
+
+        try:
+            await self._db.write(work, actor=caller.principal.name)
+        except DatabaseMovingError:
+            if refresh is not None:
+                raise
+            # Pulls must keep working. The log replaces the audit event that cannot be written now.
+            logger.warning("a token for %s: %s", caller.principal.name, access.scopes.summarize())
+        except DatabaseUnavailableError:
+            if nobody:
+                self._nobodies.drop(origin.network)
+            raise
+        return Granted(access, refresh.reveal() if refresh else None)
+
+    def _is_known(self, origin: Origin) -> bool:
+        """Return whether an anonymous token for this network was recorded recently.
+
+        Without this limit, anonymous clients could fill the disk with audit events.
+        """
+        known = self._nobodies.find(origin.network) is not None
+        if not known:
+            self._nobodies.put(origin.network, True)
+        return known
+
+    async def find_refresher(self, text: str, service: str, origin: Origin) -> Caller:
+        """Return the caller that a refresh token belongs to.
+
+        The refresh token remains valid, because Docker ignores a new one. Raises
+        CredentialsInvalidError, TooManyRequestsError.
+        """
+        secret = find_secret(text)
+        row = None
+        if secret is not None:
+            row = await self._db.read(lambda tx: refresh_tokens.find(tx, secret.id))
+        hasher = await self._keyring.get_hasher()
+        if (
+            secret is None
+            or row is None
+            or not hasher.matches(secret, row.hash)
+            or row.service != service
+        ):
+            raise await self._auth.refuse("", origin)
+        try:
+            caller = await self._auth.from_credential(row.credential)
+        except CredentialsInvalidError:
+            raise await self._auth.refuse("", origin) from None
+        with contextlib.suppress(DatabaseMovingError):  # a failed update must not fail the sign-in
+            await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
+        return caller
+
+
+def _fold(tx: Transaction, caller: Caller, scopes: Scopes, origin: Origin, *, offline: bool) -> str:
+    """Return the key that folds similar token events into one.
+
+    Events are similar if they have the same caller, scopes, network and minute. A token from
+    another network is a separate event, because it may be stolen.
+    """
+    principal, minute = caller.principal, tx.now // _MINUTE
+    alike = (principal.name, principal.credential, origin.network, offline, minute)
+    text = "\n".join([*map(str, alike), *sorted(str(scopes).split())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _allowed(caller: Caller, asked: Scopes) -> Scopes:
+    """Return the allowed subset of the requested scopes, in the requested order.
+
+    The result does not say why a name or action is omitted.
+    """
+    granted = {}
+    for name, actions in asked.repositories.items():
+        allowed = actions & allowed_actions(caller.rights(name))
+        if allowed:
+            granted[name] = allowed
+    return Scopes(granted, asked.catalog)

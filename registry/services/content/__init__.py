@@ -1,0 +1,1 @@
+"""Repositories, manifests, tags, blobs and uploads."""

@@ -1,0 +1,134 @@
+"""In-memory cache of manifests and referrer pages of one process (design D8).
+
+Entries are never stale. A reader first obtains the current revisions of the registry, as of the
+start of its request or later. Entries of repositories that changed up to these revisions are
+removed before the revisions are returned.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+
+from registry.metadata.content.manifests import Found
+from registry.metadata.revisions.revisions import Changed
+from registry.oci.names import RepositoryName
+from registry.oci.references import Reference
+from storage.digest import Digest
+
+OVERHEAD = 1024
+"""Approximate overhead per entry, in bytes, in addition to the manifest."""
+
+_SHARE = 16
+"""A manifest larger than the capacity divided by this number is not cached."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """A page of the referrers list.
+
+    `raw` is the index, `count` the number of its entries. `last` is the last digest on the page if
+    more pages follow.
+    """
+
+    raw: bytes
+    count: int
+    last: str | None
+
+
+PageKey = tuple[Digest, str | None, str]
+"""Subject, artifact type to filter by, and the last digest of the previous page."""
+
+
+@dataclass(slots=True, eq=False)
+class Shelf:
+    """The cached entries of one repository.
+
+    Readers that started before an invalidation may still write to the removed object. That is
+    harmless, because the cache no longer refers to it.
+    """
+
+    found: dict[Digest, Found] = field(default_factory=dict)
+    tags: dict[str, Found] = field(default_factory=dict)
+    pages: dict[PageKey, ReferrersPage] = field(default_factory=dict)
+    size: int = 0
+
+    def find(self, reference: Reference) -> Found | None:
+        if isinstance(reference, Digest):
+            return self.found.get(reference)
+        return self.tags.get(str(reference))
+
+    def put(self, reference: Reference, found: Found) -> int:
+        """Add an entry. Return the bytes that it takes."""
+        taken = 0
+        if found.row.digest not in self.found:
+            self.found[found.row.digest] = replace(found, tagged_at=None)
+            taken += OVERHEAD + len(found.raw)
+        if not isinstance(reference, Digest) and str(reference) not in self.tags:
+            # Share the bytes with the entry of the digest.
+            raw = self.found[found.row.digest].raw
+            self.tags[str(reference)] = replace(found, raw=raw)
+            taken += OVERHEAD
+        self.size += taken
+        return taken
+
+
+class ManifestCache:
+    """A cache of at most `room` bytes. Evicts the least recently used repository."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._size = 0
+        self._shelves: OrderedDict[RepositoryName, Shelf] = OrderedDict()
+
+    def shelf(self, name: RepositoryName) -> Shelf:
+        """Return the current entries of a repository. Creates them if there are none.
+
+        Call this before reading the database. An invalidation in between replaces the object, so
+        that a stale result is not cached.
+        """
+        shelf = self._shelves.get(name)
+        if shelf is None:
+            shelf = self._shelves[name] = Shelf()
+        self._shelves.move_to_end(name)
+        return shelf
+
+    def put(self, name: RepositoryName, shelf: Shelf, reference: Reference, found: Found) -> None:
+        """Cache a manifest, unless the repository was invalidated since `shelf` was obtained."""
+        if self._shelves.get(name) is not shelf or len(found.raw) + OVERHEAD > self._room // _SHARE:
+            return
+        self._grow(shelf.put(reference, found))
+
+    def put_page(
+        self, name: RepositoryName, shelf: Shelf, key: PageKey, page: ReferrersPage
+    ) -> None:
+        """Cache a page of referrers, under the same condition as `put`.
+
+        Empty pages are not cached: a client could request any number of subjects without referrers.
+        """
+        taken = len(page.raw) + len(key[1] or "") + OVERHEAD
+        if not page.count or self._shelves.get(name) is not shelf or taken > self._room // _SHARE:
+            return
+        if key not in shelf.pages:
+            shelf.pages[key] = page
+            shelf.size += taken
+            self._grow(taken)
+
+    def _grow(self, taken: int) -> None:
+        self._size += taken
+        while self._size > self._room:
+            self._drop(next(iter(self._shelves)))
+
+    def leave(self, name: RepositoryName, shelf: Shelf) -> None:
+        """Remove the entries of a repository if they are empty.
+
+        Requests for unknown names therefore take no space.
+        """
+        if not shelf.size and self._shelves.get(name) is shelf:
+            self._drop(name)
+
+    def forget(self, changed: Changed) -> None:
+        """Invalidate the given repositories, or all of them if `changed` is None."""
+        for name in list(self._shelves) if changed is None else changed & self._shelves.keys():
+            self._drop(name)
+
+    def _drop(self, name: RepositoryName) -> None:
+        self._size -= self._shelves.pop(name).size

@@ -1,0 +1,250 @@
+"""Collection of one batch of candidates in a short transaction.
+
+The transaction takes its locks in this order:
+
+- The container of the candidates: the repository, which blocks pushes, or the blobs, which blocks
+  new links.
+- The candidates, which blocks transactions that queue or touch them again.
+
+Only then does it check that nothing refers to the candidates, with a statement that sees all
+changes committed before.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from registry.metadata.content import blobs, manifests, repositories
+from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine.transaction import NOWHERE, Kind, Transaction
+from registry.metadata.gc import pending_deletions, queue
+from registry.metadata.gc import unreadable_manifests as unreadable_notes
+from registry.metadata.gc.queue import Candidate
+from registry.services.gc.manifest_scrub import is_readable
+from registry.services.gc.untagged import UntaggedRules
+from storage.digest import Digest
+
+logger = logging.getLogger(__name__)
+
+GROUP = 50
+"""Maximum number of candidates per transaction."""
+
+HOLD = 0.02
+"""Seconds after which a transaction takes no further candidates, to limit lock times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Candidates that are collected in one transaction."""
+
+    kind: Kind
+    repository_id: int
+    digests: list[Digest]
+
+
+@dataclass(slots=True)
+class Done:
+    """The result of one transaction.
+
+    `name` is the repository, if the candidates belong to one. `links` to blobs of `unlinked` bytes
+    were removed from it. `blobs` of `freed` bytes were deleted from the registry. `seen` is the
+    number of candidates processed. `held` is an upper bound for the seconds in which locks were
+    held.
+    """
+
+    seen: int = 0
+    name: str = ""
+    manifests: int = 0
+    links: int = 0
+    unlinked: int = 0
+    blobs: int = 0
+    freed: int = 0
+    held: float = 0.0
+
+
+@dataclass(slots=True)
+class Freed:
+    """What a repository lost.
+
+    `bytes` counts unlinked blobs, which other repositories may still link.
+    """
+
+    manifests: int = 0
+    blobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """Totals of a garbage collection run.
+
+    `seen` is the number of candidates processed, most of which are still referenced. `held` is the
+    longest time in seconds for which locks were held.
+    """
+
+    seen: int = 0
+    manifests: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    held: float = 0.0
+    repositories: dict[str, Freed] = field(default_factory=dict)
+
+    def add(self, done: Done) -> None:
+        """Add the result of one transaction."""
+        self.seen += done.seen
+        self.manifests += done.manifests
+        self.blobs += done.blobs
+        self.bytes += done.freed
+        self.held = max(self.held, done.held)
+        if done.manifests or done.links:
+            freed = self.repositories.setdefault(done.name, Freed())
+            freed.manifests += done.manifests
+            freed.blobs += done.links
+            freed.bytes += done.unlinked
+
+
+def group(found: Sequence[Candidate], most: Callable[[Kind], int] = lambda _: GROUP) -> list[Group]:
+    """Group candidates by kind and repository, ordered by digest.
+
+    A group has at most `most(kind)` candidates.
+    """
+    by_place: dict[tuple[Kind, int], list[Digest]] = {}
+    for each in found:
+        by_place.setdefault((each.kind, each.repository_id), []).append(each.digest)
+    groups = []
+    for (kind, repository_id), digests in by_place.items():
+        rest = iter(sorted(digests))
+        while some := list(islice(rest, most(kind))):
+            groups.append(Group(kind, repository_id, some))
+    return groups
+
+
+class Collection:
+    """The deletion of unreferenced candidates whose grace period started at or before `until`."""
+
+    def __init__(self, rules: UntaggedRules, until: int) -> None:
+        self._rules = rules
+        self._until = until
+
+    def list_unreadable(self, tx: Transaction, some: Group) -> set[Digest]:
+        """Return the digests of collectable manifests of a group that are unreadable."""
+        repository = repositories.find_by_id(tx, some.repository_id)
+        if repository is None or not self._go(repository):
+            return set()
+        judged = queue.judge(tx, some.kind, repository.id, some.digests, self._until)
+        idle = [each.candidate.digest for each in judged if each.is_idle]
+        return {digest for digest in idle if not _is_readable(tx, repository, digest)}
+
+    def collect(self, tx: Transaction, some: Group, unreadable: set[Digest]) -> Done:
+        """Delete the collectable candidates. `unreadable` is the result of `list_unreadable`."""
+        if some.kind is Kind.BLOB:
+            return self._collect_blobs(tx, some.digests)
+        repository = repositories.find_by_id(tx, some.repository_id, lock=True)
+        if repository is None:
+            queue.delete(tx, some.kind, some.repository_id, some.digests)
+            return Done(len(some.digests))
+        done = Done(name=str(repository.name))
+        idle = self._judge(tx, some.kind, repository.id, some.digests, done)
+        digests = [each.digest for each in idle]
+        if some.kind is Kind.MANIFEST and not self._go(repository):
+            queue.park(tx, repository.id, digests, self._rules.fingerprint)
+            done.seen += len(digests)
+            return done
+        for digest in sorted(unreadable.intersection(digests)):
+            unreadable_notes.note(tx, repository.id, digest)
+        if digests and unreadable_notes.is_any(tx, repository.id):
+            # An unreadable manifest may refer to any of them, so they get another grace period.
+            queue.postpone(tx, some.kind, repository.id, digests)
+            done.seen += len(digests)
+            return done
+        if some.kind is Kind.MANIFEST:
+            self._collect_manifests(tx, repository, digests, done)
+        else:
+            self._collect_links(tx, repository, idle, done)
+        repositories.remove_if_empty(tx, repository)
+        return done
+
+    def foresee(self, tx: Transaction, some: Group) -> Done:
+        """Return what `collect` would do."""
+        judged = queue.judge(tx, some.kind, some.repository_id, some.digests, self._until)
+        idle = [each.candidate.digest for each in judged if each.is_idle]
+        done = Done(len(judged))
+        sizes = blobs.measure_each(tx, idle)
+        if some.kind is Kind.BLOB:
+            done.blobs, done.freed = len(sizes), sum(sizes.values())
+            return done
+        repository = repositories.find_by_id(tx, some.repository_id)
+        if repository is None or unreadable_notes.is_any(tx, repository.id):
+            return done
+        done.name = str(repository.name)
+        if some.kind is Kind.LINK:
+            gone = queue.list_last(tx, repository.id, idle, self._until)
+            done.links, done.unlinked = len(sizes), sum(sizes.values())
+            done.blobs, done.freed = len(gone), sum(sizes[digest] for digest in gone)
+        elif self._go(repository) and not self.list_unreadable(tx, some):
+            done.manifests = len(idle)
+        return done
+
+    def _go(self, repository: RepositoryRow) -> bool:
+        return self._rules.go_in(str(repository.name))
+
+    def _judge(
+        self,
+        tx: Transaction,
+        kind: Kind,
+        repository_id: int,
+        digests: Sequence[Digest],
+        done: Done,
+    ) -> list[Candidate]:
+        """Return the locked candidates that nothing refers to. Delete the others from the queue."""
+        locked = queue.lock(tx, kind, repository_id, digests)
+        judged = queue.judge(tx, kind, repository_id, locked, self._until)
+        rest = [each.candidate.digest for each in judged if not each.is_idle]
+        queue.delete(tx, kind, repository_id, rest)
+        done.seen += len(rest)
+        return [each.candidate for each in judged if each.is_idle]
+
+    @staticmethod
+    def _collect_manifests(
+        tx: Transaction, repository: RepositoryRow, idle: Sequence[Digest], done: Done
+    ) -> None:
+        deadline = time.monotonic() + HOLD
+        gone = []
+        for row in manifests.list_present(tx, repository, list(idle)).values():
+            manifests.delete(tx, repository, row)
+            gone.append(row.digest)
+            if time.monotonic() > deadline:
+                break
+        queue.delete(tx, Kind.MANIFEST, repository.id, gone)
+        done.seen += len(gone)
+        done.manifests = len(gone)
+
+    @staticmethod
+    def _collect_links(
+        tx: Transaction, repository: RepositoryRow, idle: Sequence[Candidate], done: Done
+    ) -> None:
+        # The grace period of the link also covered the blob, so the blob gets no further one.
+        gone = blobs.unlink(tx, repository, {each.digest: each.since for each in idle})
+        sizes = blobs.measure_each(tx, sorted(gone))
+        queue.delete(tx, Kind.LINK, repository.id, [each.digest for each in idle])
+        done.seen += len(idle)
+        done.links, done.unlinked = len(gone), sum(sizes.values())
+
+    def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> Done:
+        done = Done()
+        rows = {row.digest: row for row in blobs.lock_idle(tx, digests)}
+        idle = self._judge(tx, Kind.BLOB, NOWHERE, digests, done)
+        gone = [rows[each.digest] for each in idle if each.digest in rows]
+        blobs.delete(tx, [row.digest for row in gone])
+        pending_deletions.insert_all(tx, [(row.store, row.key) for row in gone], "collected")
+        queue.delete(tx, Kind.BLOB, NOWHERE, [row.digest for row in gone])
+        done.seen += len(gone)
+        done.blobs, done.freed = len(gone), sum(row.size for row in gone)
+        return done
+
+
+def _is_readable(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
+    found = manifests.find_whole(tx, repository.name, digest)
+    return found is not None and is_readable(found.raw, found.row.media_type, digest)

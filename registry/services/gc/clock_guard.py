@@ -1,0 +1,113 @@
+"""Age checks based on the database's clock, with protection against clock jumps.
+
+A clock that is set forward makes everything old at once. The database's clock is therefore compared
+with a monotonic clock, CLOCK_BOOTTIME. If they diverge by more than one grace period, nothing
+counts as old for another grace period.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from registry import clock
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.gc import state
+from registry.metadata.gc.queue import SECOND
+from registry.metadata.gc.state import Round
+
+logger = logging.getLogger(__name__)
+
+LOOKS = 8
+"""Minimum number of clock comparisons per grace period."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A reading of both clocks, in microseconds.
+
+    `now` is the database's clock. `boot` identifies the boot of this machine, and `steady` holds
+    its boot time clock before and after `now` was read.
+    """
+
+    now: int
+    boot: str
+    steady: tuple[int, int]
+
+
+def find_jump(row: Round, look: Look, grace: int) -> int:
+    """Return the jump of the database's clock in microseconds, or 0 if within `grace`.
+
+    After a reboot, or on another machine, the elapsed time is unknown. All time since the last
+    comparison then counts as a jump.
+    """
+    if not row.boot:
+        return 0
+    if row.boot != look.boot:
+        jump = look.now - row.clock
+        return jump if abs(jump) > grace else 0
+    least, most = (look.now - steady - row.ahead for steady in reversed(look.steady))
+    if least > grace:
+        return least
+    return most if most < -grace else 0
+
+
+class Ages:
+    """The decision about what is old enough. `grace` is in seconds."""
+
+    def __init__(self, database: Database, grace: float) -> None:
+        self._db = database
+        self._grace = int(grace * SECOND)
+
+    async def find_until(self) -> int | None:
+        """Return the cutoff in microseconds, or None if the clock cannot be trusted.
+
+        A grace period that started at or before the cutoff is over. A grace period that starts
+        after this call starts after the cutoff, even if the clock jumps in between.
+        """
+        row, look = await self._look()
+        jump = find_jump(row, look, self._grace)
+        is_over = row.jumped_at is not None and look.now >= row.jumped_at + self._grace
+        if jump or is_over or self.is_late(row, look.now):
+            await self._note(row, look, jump, is_over=is_over)
+        if jump:
+            logger.warning(
+                "the database's clock has moved by %.0f s that nobody saw go by: nothing is "
+                "dropped or collected for %.0f s from now",
+                jump / SECOND,
+                self._grace / SECOND,
+            )
+            return None
+        return None if row.jumped_at is not None and not is_over else look.now - self._grace
+
+    def find_pause(self, tx: Transaction) -> int | None:
+        """Return the end of the pause after a clock jump, in microseconds, or None.
+
+        The answer is based on the last comparison of the clocks.
+        """
+        row = state.find(tx)
+        return None if row.jumped_at is None else row.jumped_at + self._grace
+
+    def is_late(self, row: Round, now: int) -> bool:
+        """Return whether the next comparison of the clocks is due."""
+        return row.boot != clock.boot() or not 0 <= now - row.clock < self._grace / LOOKS
+
+    async def _look(self) -> tuple[Round, Look]:
+        def work(tx: Transaction) -> tuple[Round, int]:
+            return state.find(tx), state.read_clock(tx)
+
+        before = clock.steady()
+        row, now = await self._db.read(work)
+        return row, Look(now, clock.boot(), (before, clock.steady()))
+
+    async def _note(self, row: Round, look: Look, jump: int, *, is_over: bool) -> None:
+        follows = row.boot == look.boot and not jump
+        ahead = row.ahead if follows else look.now - sum(look.steady) // 2
+
+        def work(tx: Transaction) -> None:
+            state.note_look(tx, look.boot, ahead, look.now)
+            if jump:
+                state.note_jump(tx, look.now, jump)
+            elif is_over:
+                state.forget_jump(tx)
+
+        await self._db.write(work, actor="gc", frees=True)

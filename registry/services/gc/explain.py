@@ -1,0 +1,178 @@
+"""Explanations why content is retained: all paths to it from tags, holds and other retainers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from registry.errors import NotFoundError
+from registry.metadata.content import blobs, manifests, repositories, uploads
+from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine import leases
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.transaction import NOWHERE, Kind, Transaction
+from registry.metadata.gc import pending_deletions, queue, retainers, state, unreadable_manifests
+from registry.metadata.gc.queue import SECOND
+from registry.metadata.gc.retainers import Keeper
+from registry.services.gc.rules import GcRules
+from storage.digest import Digest
+from storage.keys import blob_key
+from storage.stores import Stores
+
+MOST = 1000
+"""Maximum number of paths."""
+
+MOST_STEPS = 20_000
+"""Maximum number of steps in all paths. One path may have thousands of subjects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a path to retained content.
+
+    `kind` is `tag`, or `index`, `subject` or `manifest` for a manifest that refers to the next
+    step. The first step of a path without a tag gives the reason why the content is retained:
+
+    - `hold`: the next step has a hold. `name` is the reason of the hold.
+    - `rule`: untagged manifests are kept in the repository.
+    - `grace`: the grace period lasts until `until`, in microseconds.
+    - `unreadable`: a manifest of the repository cannot be read.
+    - `unqueued`: the content is older than the queue and has not been backfilled.
+    - `nothing`: the content is deleted in one of the next runs.
+    """
+
+    kind: str
+    repository: str
+    name: str
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An upload session that contains the same bytes."""
+
+    id: str
+    repository: str
+    principal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A pending deletion of a key of the blob.
+
+    `not_before` is in microseconds. `held` is set while a backup blocks deletions.
+    """
+
+    store: str
+    key: str
+    not_before: int
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The paths to the content, and its upload sessions and pending deletions.
+
+    Each path starts with the retainer. `more` is set if there are further paths.
+    """
+
+    digest: Digest
+    paths: list[list[Step]]
+    more: bool
+    sessions: list[Session]
+    removals: list[Removal]
+
+
+class Why:
+    """Explanations why content is retained."""
+
+    def __init__(self, database: Database, stores: Stores, rules: GcRules) -> None:
+        self._db = database
+        self._stores = stores
+        self._rules = rules
+
+    async def explain(self, digest: Digest) -> Explanation:
+        """Return why the blob or manifest is retained.
+
+        Raises NotFoundError if it does not exist.
+        """
+        return await self._db.read(lambda tx: self._explain(tx, digest), patience=LONG)
+
+    def _explain(self, tx: Transaction, digest: Digest) -> Explanation:
+        paths: list[list[Step]] = []
+        steps, more = 0, False
+        for path in self._list_all(tx, digest):
+            more = len(paths) == MOST or steps >= MOST_STEPS
+            if more:
+                break
+            paths.append(path)
+            steps += len(path)
+        sessions = [
+            Session(row.id, str(row.repository), row.principal)
+            for row in uploads.list_with(tx, digest, MOST)
+        ]
+        held = leases.is_any_backup_running(tx)
+        removals = [
+            Removal(store, key, not_before, held)
+            for store in self._stores.names
+            for key, not_before in pending_deletions.list_beginning(
+                tx, store, blob_key(digest, ""), MOST
+            )
+        ]
+        if not (paths or sessions or removals):
+            raise NotFoundError("there is neither a blob nor a manifest of this digest")
+        return Explanation(digest, paths, more, sessions, removals)
+
+    def _list_all(self, tx: Transaction, digest: Digest) -> Iterator[list[Step]]:
+        for name in manifests.list_repositories(tx, digest, MOST + 1):
+            repository = repositories.find(tx, name)
+            if repository is not None:
+                yield from self._list_paths(tx, Kind.MANIFEST, repository, digest)
+        linked = False
+        for _, name in retainers.list_kept_by(tx, Kind.BLOB, NOWHERE, digest, MOST + 1):
+            linked = True
+            repository = repositories.find(tx, name)
+            if repository is not None:
+                yield from self._list_paths(tx, Kind.LINK, repository, digest)
+        if not linked and blobs.find_anywhere(tx, digest) is not None:
+            yield [self._find_root(tx, Kind.BLOB, None, digest)]
+
+    def _list_paths(
+        self, tx: Transaction, kind: Kind, repository: RepositoryRow, digest: Digest
+    ) -> Iterator[list[Step]]:
+        """Yield the paths to the manifest or link."""
+        name = str(repository.name)
+        # Iterative, because a chain of subjects may be longer than the recursion limit.
+        waiting: list[tuple[Kind, Digest, list[Step]]] = [(kind, digest, [])]
+        while waiting:
+            kind, digest, below = waiting.pop()
+            keepers = retainers.list_kept_by(tx, kind, repository.id, digest, MOST + 1)
+            if not keepers:
+                yield [self._find_root(tx, kind, repository, digest), *below]
+            for keeper, found in keepers:
+                path = [Step(keeper.value, name, str(found)), *below]
+                if keeper in {Keeper.TAG, Keeper.HOLD}:
+                    yield path
+                else:
+                    waiting.append((Kind.MANIFEST, found, path))
+
+    def _find_root(
+        self, tx: Transaction, kind: Kind, repository: RepositoryRow | None, digest: Digest
+    ) -> Step:
+        """Return why content that nothing refers to is retained."""
+        home = repository.id if repository is not None else NOWHERE
+        name = str(repository.name) if repository is not None else ""
+
+        def step(word: str, until: int | None = None) -> Step:
+            return Step(word, name, str(digest), until)
+
+        if kind is Kind.MANIFEST and not self._rules.untagged.go_in(name):
+            return step("rule")
+        if repository is not None and unreadable_manifests.is_any(tx, home):
+            return step("unreadable")
+        candidate = queue.find(tx, kind, home, digest)
+        if candidate is None:
+            return step("unqueued")
+        until = candidate.since + int(self._rules.grace * SECOND)
+        if until > state.read_clock(tx):
+            return step("grace", until)
+        return step("nothing")

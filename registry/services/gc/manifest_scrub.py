@@ -1,0 +1,140 @@
+"""Detection of manifests whose rows exist but whose bytes cannot be read.
+
+Such manifests are recorded, and the record is deleted when the bytes are intact again.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+
+from registry.auth.policy.principals import OPERATOR
+from registry.errors import ManifestInvalidError
+from registry.metadata.content import repositories, tags
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.gc import unreadable_manifests
+from registry.metadata.gc.unreadable_manifests import Stored
+from registry.oci.manifests import parse_manifest
+from registry.oci.names import RepositoryName
+from registry.services.throttle import Pace
+from storage.digest import Digest
+
+logger = logging.getLogger(__name__)
+
+PAGE = 16
+"""Manifests per query."""
+
+READ_BYTES = 4 << 20
+"""Maximum bytes of manifests per query. A larger manifest is read alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An unreadable manifest, and the tags that cannot be pulled completely without it."""
+
+    repository: RepositoryName
+    digest: Digest
+    tags: list[tuple[RepositoryName, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Result of reading a manifest of `size` bytes.
+
+    `suspect` is set if the result differs from the recorded state.
+    """
+
+    id: int
+    repository_id: int
+    digest: Digest
+    size: int
+    suspect: bool
+
+
+class Reading:
+    """The check of all manifests, whose bytes are in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def check(self, last: int, pace: Pace, seconds: float) -> tuple[int, int]:
+        """Check manifests after the id `last` for about `seconds`.
+
+        Returns the last id and the number of checked manifests, 0 at the end.
+        """
+        count, until = 0, time.monotonic() + seconds
+        while seen := await self._look(last):
+            for each in seen:
+                if each.suspect:
+                    await self._judge(each)
+                await pace.take(each.size)
+            count += len(seen)
+            last = seen[-1].id
+            if time.monotonic() >= until:
+                break
+        return last, count
+
+    async def _look(self, last: int) -> list[_Look]:
+        return await self._db.read(lambda tx: _look(tx, last))
+
+    async def _judge(self, seen: _Look) -> None:
+        """Check again with the repository locked against pushes, and record the result."""
+
+        def work(tx: Transaction) -> bool:
+            repositories.find_by_id(tx, seen.repository_id, lock=True)
+            found = unreadable_manifests.list_stored(tx, seen.id - 1, 1, READ_BYTES)
+            return bool(found) and found[0].id == seen.id and not _settle(tx, found[0])
+
+        if await self._db.write(work, actor=OPERATOR.name):
+            logger.error(
+                "the manifest %s cannot be read: nothing of its repository is collected",
+                seen.digest,
+            )
+
+    async def list_known(self, n: int) -> list[Unreadable]:
+        """Return at most `n` unreadable manifests, each with the first `n` affected tags."""
+
+        def work(tx: Transaction) -> list[Unreadable]:
+            return [
+                Unreadable(name, digest, tags.list_above(tx, name, digest, n))
+                for name, digest in unreadable_manifests.list_known(tx, n)
+            ]
+
+        return await self._db.read(work, patience=LONG)
+
+    async def count(self) -> int:
+        """Return the number of manifests recorded as unreadable."""
+        return await self._db.read(unreadable_manifests.count)
+
+
+def _look(tx: Transaction, last: int) -> list[_Look]:
+    return [
+        _Look(
+            each.id,
+            each.repository_id,
+            each.digest,
+            len(each.raw or b""),
+            is_readable(each.raw, each.media_type, each.digest) is each.noted,
+        )
+        for each in unreadable_manifests.list_stored(tx, last, PAGE, READ_BYTES)
+    ]
+
+
+def _settle(tx: Transaction, now: Stored) -> bool:
+    """Record whether a manifest can be read. Return whether it can."""
+    readable = is_readable(now.raw, now.media_type, now.digest)
+    settle = unreadable_manifests.forget if readable else unreadable_manifests.note
+    settle(tx, now.repository_id, now.digest)
+    return readable
+
+
+def is_readable(raw: bytes | None, media_type: str, digest: Digest) -> bool:
+    """Return whether the bytes match the digest and are a valid manifest."""
+    if raw is None or Digest.of(raw, digest.algorithm) != digest:
+        return False
+    try:
+        parse_manifest(raw, media_type)
+    except ManifestInvalidError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Scrubs, health, copies of stores and databases, and other care for a running registry."""

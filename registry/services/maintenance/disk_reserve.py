@@ -1,0 +1,31 @@
+"""Disk reserve: space for deletions on a full disk."""
+
+import asyncio
+import logging
+
+from registry.metadata.engine.database import Database
+
+logger = logging.getLogger(__name__)
+
+
+class SpareRoom:
+    """The reserve file of an embedded database.
+
+    It is created again after a deletion has used its space.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._spare = database.spare
+
+    async def is_due(self) -> bool:
+        """Return whether the file is missing and can be created."""
+        return self._spare is not None and await asyncio.to_thread(self._spare.is_missing)
+
+    async def make(self) -> int:
+        """Create the file if it is missing. Always returns 0, because no work is left."""
+        if self._spare is not None and await asyncio.to_thread(self._spare.is_missing):
+            try:
+                await asyncio.to_thread(self._spare.make)
+            except OSError as error:
+                logger.warning("no room is kept for deletions on a full disk: %s", error)
+        return 0

@@ -1,0 +1,72 @@
+"""Healing: replaces missing or damaged blobs with copies from an upstream registry."""
+
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from registry import metrics
+from registry.client.upstream import Upstream
+from registry.errors import DigestMismatchError, UpstreamError
+from registry.metadata.content import blobs
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.engine.database import Database
+from registry.services.content.upload_sessions import Uploads
+from registry.services.maintenance.scrub import Scrub
+
+logger = logging.getLogger(__name__)
+
+NAMES = 20
+"""Maximum number of repository names under which a blob is requested."""
+
+PAUSE = 600.0
+"""Seconds between a pass over all damaged blobs and the next one."""
+
+
+class Healing:
+    """The healer: one blob per call, again from the first blob after a pause."""
+
+    def __init__(
+        self, database: Database, scrub: Scrub, uploads: Uploads, upstream: Upstream | None
+    ) -> None:
+        self._db = database
+        self._scrub = scrub
+        self._uploads = uploads
+        self._upstream = upstream
+        self._rows: AsyncIterator[BlobRow] | None = None
+        self._next = 0.0
+
+    async def is_due(self) -> bool:
+        """Return whether there are damaged blobs and the pause is over."""
+        if self._upstream is None or time.monotonic() < self._next:
+            return False
+        return await self._db.read(blobs.count_not_live) > 0
+
+    async def run(self) -> int:
+        """Try to heal one blob. Return 0 when all damaged blobs have been tried.
+
+        Raises StoreError if the store is full or unavailable.
+        """
+        if self._rows is None:
+            self._rows = self._scrub.iter_damaged_rows()
+        row = await anext(self._rows, None)
+        if row is None or self._upstream is None:
+            self._rows, self._next = None, time.monotonic() + PAUSE
+            return 0
+        await self._heal(row, self._upstream)
+        return 1
+
+    async def _heal(self, row: BlobRow, upstream: Upstream) -> None:
+        names = await self._db.read(lambda tx: blobs.list_repositories(tx, row.digest, NAMES))
+        problem = "no repository has it"
+        for name in sorted(names):
+            try:
+                async with upstream.open_blob(str(name), str(row.digest), row.size) as body:
+                    healed = await self._uploads.move(row, body, keep=0.0)
+            except (UpstreamError, DigestMismatchError) as error:
+                problem = error.message
+                continue
+            if healed:  # otherwise a push replaced the blob first
+                metrics.BLOBS_HEALED.inc()
+                logger.warning("blob %s was damaged, and is healed from upstream", row.digest)
+            return
+        logger.warning("blob %s cannot be healed from upstream: %s", row.digest, problem)

@@ -1,0 +1,201 @@
+"""Migration of blobs from the old store to the store of new blobs, while servers use both."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from registry.errors import (
+    BlobUnknownError,
+    ConfigError,
+    DatabaseUnavailableError,
+    DigestMismatchError,
+    UploadBusyError,
+)
+from registry.metadata.content import blobs, uploads
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.gc import pending_deletions
+from registry.services.content.blobs import Blobs
+from registry.services.content.upload_sessions import Uploads
+from registry.services.throttle import Pace
+from storage.digest import Digest
+from storage.driver import Reader
+from storage.errors import ObjectDamagedError, StoreError, StoreFullError
+from storage.stores import Store, Stores
+
+logger = logging.getLogger(__name__)
+
+PAGE = 200
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Delays in seconds between attempts, after a failure of a store or the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is left in the old store. `bytes` counts only the blobs."""
+
+    blobs: int
+    bytes: int
+    sessions: int
+    doomed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A blob that could not be moved, and the reason."""
+
+    digest: Digest
+    reason: str
+
+
+@dataclass(slots=True)
+class Moved:
+    """Progress of a run."""
+
+    blobs: int = 0
+    bytes: int = 0
+    read: int = 0
+    """Bytes read so far, including blobs that are not moved yet."""
+
+    troubles: list[Trouble] = field(default_factory=list)
+
+
+class Moving:
+    """The migration of blobs between stores.
+
+    For each blob, the bytes are copied to a key that an upload session owns, and their digest is
+    verified. One transaction then points the row at the new key and queues the old key for
+    deletion.
+    """
+
+    def __init__(self, database: Database, stores: Stores, known: Blobs, pushed: Uploads) -> None:
+        self._db = database
+        self._stores = stores
+        self._blobs = known
+        self._uploads = pushed
+
+    @property
+    def _old(self) -> Store:
+        if self._stores.old is None:
+            raise ConfigError(
+                "the settings name no store to move blobs from: say under [old_storage] where they"
+                " are, and under [storage] where they shall be"
+            )
+        return self._stores.old
+
+    async def measure(self) -> Rest:
+        """Return what is left in the old store. Raises ConfigError if there is no old store."""
+        name = self._old.name
+
+        def work(tx: Transaction) -> Rest:
+            return Rest(
+                *blobs.measure(tx, name),
+                uploads.count_in(tx, name),
+                pending_deletions.count_in(tx, name),
+            )
+
+        return await self._db.read(work)
+
+    async def run(self, moved: Moved, *, parallel: int, keep: float, rate: int) -> None:
+        """Move all blobs of the old store, and update `moved` on the way.
+
+        `keep` is the number of seconds for which moved bytes stay in the old store, for ongoing
+        reads. `rate` is in bytes per second; 0 is no limit. Raises ConfigError, StoreError,
+        DatabaseUnavailableError. Another run continues with the remaining blobs.
+        """
+        waiting: asyncio.Queue[BlobRow | None] = asyncio.Queue(parallel)
+        pace = Pace(rate)
+        old = self._old
+
+        async def feed() -> None:
+            async for row in self._iter_rows(old):
+                await waiting.put(row)
+            for _ in range(parallel):
+                await waiting.put(None)
+
+        async def work() -> None:
+            while (row := await waiting.get()) is not None:
+                await self._move_patiently(row, moved, pace, keep)
+
+        await together(feed(), *(work() for _ in range(parallel)))
+
+    async def _iter_rows(self, old: Store) -> AsyncIterator[BlobRow]:
+        last: Digest | None = None
+        while True:
+            rows = await self._db.read(
+                lambda tx, last=last: blobs.list_in(tx, old.name, last, PAGE)  # type: ignore[misc]
+            )
+            for row in rows:
+                yield row
+            if len(rows) < PAGE:
+                return
+            last = rows[-1].digest
+
+    async def _move_patiently(self, row: BlobRow, moved: Moved, pace: Pace, keep: float) -> None:
+        for pause in (*PAUSES, None):
+            try:
+                await self._move(row, moved, pace, keep)
+            except (StoreError, UploadBusyError, DatabaseUnavailableError) as error:
+                if pause is None or isinstance(error, StoreFullError):
+                    raise
+                logger.warning("blob %s: %s; tried again in %.0f s", row.digest, error, pause)
+                await asyncio.sleep(pause)
+            else:
+                return
+
+    async def _move(self, row: BlobRow, moved: Moved, pace: Pace, keep: float) -> None:
+        try:
+            reader = await self._blobs.open(row)
+        except BlobUnknownError:
+            await self._note(row, moved, "its bytes are missing, or not as many as they must be")
+            return
+        try:
+            if await self._uploads.move(row, _read(reader, row.size, moved, pace), keep):
+                moved.blobs += 1
+                moved.bytes += row.size
+        except _BrokenError:
+            await self._note(row, moved, "its bytes cannot be read to the end", damaged=True)
+        except DigestMismatchError:
+            await self._note(row, moved, "its bytes do not have its digest", damaged=True)
+        finally:
+            await reader.close()
+
+    async def _note(
+        self, row: BlobRow, moved: Moved, reason: str, *, damaged: bool = False
+    ) -> None:
+        """Record a blob that could not be moved, unless its row has changed in the meantime."""
+        now = await self._db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
+        if now is None or now.key != row.key:
+            return
+        if damaged:
+            # Do not serve corrupt bytes. The next push of the blob heals it.
+            await self._blobs.note_damage(row)
+        moved.troubles.append(Trouble(row.digest, reason))
+
+
+class _BrokenError(Exception):
+    """The source bytes of a blob cannot be read."""
+
+
+async def _read(reader: Reader, size: int, moved: Moved, pace: Pace) -> AsyncIterator[bytes]:
+    try:
+        async for piece in reader.read(0, size):
+            await pace.take(len(piece))
+            moved.read += len(piece)
+            yield piece
+    except ObjectDamagedError as error:
+        raise _BrokenError from error
+
+
+async def together(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Run all coroutines. The first failure cancels the others and is raised."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,436 @@
+"""Retention: planning and applying the rules, one repository at a time."""
+
+import time
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from registry.auth.audit_log import Actor, Event, note
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.principals import OPERATOR, RETENTION
+from registry.clock import rfc3339
+from registry.errors import ConflictError
+from registry.metadata.content import manifests, repositories
+from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.protection import immutable_tags
+from registry.metadata.retention import rules as stored_rules
+from registry.metadata.retention import run as stored_run
+from registry.metadata.retention import usage_of_tags
+from registry.metadata.retention.rules import RuleRow
+from registry.metadata.retention.run import RunRow
+from registry.metadata.retention.usage_of_tags import LooseManifest, TagUse
+from registry.oci.names import RepositoryName, list_patterns
+from registry.oci.references import Tag
+from registry.services.content.removal import delete_manifest, delete_tag, find_protected_manifests
+from registry.services.gc.clock_guard import Ages
+from registry.services.gc.reclaimable import measure
+from registry.services.protection.protection import find_protected_tags
+from registry.services.retention.plan import Decision, Item, decide_loose, decide_tags
+from registry.services.retention.rules import RetentionRule, find_active, keep_only, read_rule
+from registry.services.retention.targets import list_targets
+
+__all__ = ["Decision", "LooseManifest", "Piece", "Plan", "Retention", "Status", "TagUse"]
+
+_SECOND = 1_000_000
+
+SECONDS = 5.0
+"""Duration of a slice of a run, in seconds. The drop or plan in progress is completed."""
+
+LINES = 1000
+"""Number of tags and manifests after which a page of plans ends."""
+
+_EVERYTHING = RepositoryPattern.parse("**")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the rules drop and keep in a repository, and the state that the plan is based on.
+
+    The plan is valid while the rules are unchanged and no other client has deleted a tag after the
+    change number `head`. Nothing is dropped before `paused_until` (microseconds), because the clock
+    has jumped or the rules have changed.
+    """
+
+    repository: RepositoryRow
+    rules: list[RuleRow]
+    head: int
+    tags: list[Decision[TagUse]]
+    manifests: list[Decision[LooseManifest]]
+    paused_until: int | None
+
+    @property
+    def not_enabled(self) -> list[str]:
+        """Patterns whose rules would drop something but are not enabled."""
+        return [row.pattern for row in self.rules if row.drops and not row.enabled]
+
+    @property
+    def drops(self) -> list[Decision[TagUse] | Decision[LooseManifest]]:
+        tags = [each for each in self.tags if each.goes]
+        return [*tags, *(each for each in self.manifests if each.goes)]
+
+
+@dataclass(slots=True)
+class Piece:
+    """A slice of a run: what it dropped, and the last repository that is done."""
+
+    done: str
+    tags: int = 0
+    manifests: int = 0
+    ended: bool = False
+
+    @property
+    def drops(self) -> int:
+        return self.tags + self.manifests
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The last run and the due time of the next one, in microseconds.
+
+    `due_at` is None if no rule is enabled or the registry is read-only. `now` is by the database's
+    clock. `paused_until` is set if the clock has jumped.
+    """
+
+    run: RunRow | None
+    due_at: int | None
+    paused_until: int | None
+    now: int
+
+    @property
+    def is_due(self) -> bool:
+        return self.due_at is not None and self.due_at <= self.now
+
+
+class _Outcome(Enum):
+    DROPPED = auto()
+    # The tag or manifest has changed or been used since the plan was made.
+    CHANGED = auto()
+    # The state that the plan is based on has changed.
+    STALE = auto()
+
+
+@dataclass(slots=True)
+class _Basis:
+    """The state that the rest of a plan is based on.
+
+    `head` is the last change that was checked for deletions by others. `gone` contains the tags
+    that the plan has dropped.
+    """
+
+    head: int
+    gone: set[str] = field(default_factory=set)
+
+
+class Retention:
+    """Planning and application of the retention rules."""
+
+    def __init__(
+        self, database: Database, *, interval: float, grace: float, read_only: bool = False
+    ) -> None:
+        """Create the service.
+
+        `interval` is in seconds, from the start of a run to the start of the next. `grace` is the
+        number of seconds for which a manifest is not dropped after a push, tag or pull, and for
+        which nothing is dropped after a clock jump. With `read_only`, nothing is dropped.
+        """
+        self._db = database
+        self.interval = interval
+        self._grace = int(grace * _SECOND)
+        self._ages = Ages(database, grace)
+        self._read_only = read_only
+
+    async def list_names(
+        self, asked: RepositoryPattern, last: str, *, enabled: bool = True
+    ) -> list[str]:
+        """Return a batch of repositories that match the pattern and a rule.
+
+        The batch starts after the name `last`, in byte order. It is empty at the end. With
+        `enabled`, only enabled rules count.
+        """
+        return await self._db.read(
+            lambda tx: list_targets(tx, asked, last, enabled=enabled), patience=LONG
+        )
+
+    async def list_plans(
+        self, asked: RepositoryPattern, n: int, last: str
+    ) -> tuple[list[Plan], str | None]:
+        """Return plans of at most `n` matching repositories after the name `last`.
+
+        The second value is the name to continue after, or None. The plans include sizes and treat
+        all rules as enabled. There may be fewer than `n` plans if they are long or take long.
+        """
+        plans: list[Plan] = []
+        until = time.monotonic() + SECONDS
+        while names := await self.list_names(asked, last, enabled=False):
+            for name in names:
+                plan = await self.plan(RepositoryName(name), measured=True)
+                plans += [plan] if plan else []
+                lines = sum(len(each.tags) + len(each.manifests) for each in plans)
+                if len(plans) == n or lines >= LINES or time.monotonic() > until:
+                    return plans, name
+            last = names[-1]
+        return plans, None
+
+    async def plan(
+        self, name: RepositoryName, now: int | None = None, *, measured: bool = False
+    ) -> Plan | None:
+        """Return the plan for the repository, or None if it does not exist.
+
+        `now` is in microseconds; the default is the database's clock. With `measured`, the plan is
+        for display: it includes the bytes that are freed, and the drops of rules that are disabled
+        or waiting.
+        """
+        return await self._db.read(lambda tx: self._plan(tx, name, now, measured), patience=LONG)
+
+    def _plan(
+        self, tx: Transaction, name: RepositoryName, now: int | None, measured: bool
+    ) -> Plan | None:
+        # Read the head first, so that every later change is detected when the plan is applied.
+        head = usage_of_tags.read_head(tx)
+        now = usage_of_tags.read_now(tx) if now is None else now
+        repository = repositories.find(tx, name)
+        if repository is None:
+            return None
+        rows = stored_rules.list_of(tx, list_patterns(str(name)))
+        waits_until = max((row.waits_until or 0 for row in rows), default=0)
+        if measured:
+            rules = [read_rule(row) for row in rows]
+        elif waits_until > now:
+            rules = [keep_only(read_rule(row)) for row in rows]
+        else:
+            rules = [find_active(row) for row in rows]
+        uses = usage_of_tags.list_tags(tx, repository) if rows else []
+        protected = find_protected_tags(tx, repository, uses)
+        decided = decide_tags(rules, uses, protected, now)
+        loose = []
+        if any(rule.drop_untagged is not None for rule in rules):
+            loose = usage_of_tags.list_loose(tx, repository)
+        plan = Plan(
+            repository,
+            rows,
+            head,
+            decided,
+            self._decide_loose(tx, repository, rules, loose, now),
+            _find_latest(self._ages.find_pause(tx), waits_until if waits_until > now else None),
+        )
+        return _measure(tx, plan) if measured else plan
+
+    def _decide_loose(
+        self,
+        tx: Transaction,
+        repository: RepositoryRow,
+        rules: list[RetentionRule],
+        loose: list[LooseManifest],
+        now: int,
+    ) -> list[Decision[LooseManifest]]:
+        protected = find_protected_manifests(tx, repository, [each.digest for each in loose])
+        return decide_loose(rules, loose, protected, now=now, grace=self._grace)
+
+    async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> Piece:
+        """Apply the rules now in matching repositories after the name `last`, in one slice.
+
+        The result says where the next slice starts. Raises ConflictError if the registry is
+        read-only, no matching rule is enabled, or the clock has jumped.
+        """
+        if self._read_only:
+            raise ConflictError("the registry is read-only, so nothing is dropped")
+        await self._db.read(lambda tx: _require_enabled(tx, asked))
+        now = await self._find_now()
+        if now is None:
+            raise ConflictError(await self._db.read(self._excuse))
+        await self._db.write(
+            lambda tx: note(tx, actor, Event.RETENTION_RUN, str(asked), after=last),
+            actor=actor.name,
+        )
+        return await self._run(asked, last, now)
+
+    async def _find_now(self) -> int | None:
+        """Return the reference time for ages, in microseconds, or None after a clock jump.
+
+        A run uses this time throughout, so later clock jumps do not affect it.
+        """
+        until = await self._ages.find_until()
+        return None if until is None else until + self._grace
+
+    def _excuse(self, tx: Transaction) -> str:
+        until = rfc3339(self._ages.find_pause(tx) or usage_of_tags.read_now(tx))
+        return f"the database's clock has jumped, so nothing is dropped until {until}"
+
+    async def get_status(self) -> Status:
+        return await self._db.read(self._look)
+
+    def _look(self, tx: Transaction) -> Status:
+        run, now = stored_run.find(tx), usage_of_tags.read_now(tx)
+        paused_until = self._ages.find_pause(tx)
+        due_at: int | None = max(now, paused_until or now)
+        if self._read_only or not stored_rules.is_any_enabled(tx):
+            due_at = None
+        # A run in the future was started before the clock was set back, so it does not count.
+        elif run is not None and run.ended_at is not None and run.started_at <= now:
+            due_at = max(run.started_at + int(self.interval * _SECOND), paused_until or 0)
+        return Status(run, due_at, paused_until, now)
+
+    async def is_due(self) -> bool:
+        """Return whether a run is due or an unfinished run can be continued."""
+        return (await self.get_status()).is_due
+
+    async def work(self) -> int:
+        """Run one slice of the due run.
+
+        Returns the number of dropped tags and manifests, and at least 1 if the run is not finished.
+        """
+        status = await self.get_status()
+        if not status.is_due:
+            return 0
+        now = await self._find_now()
+        if now is None:
+            return 0
+        last = ""
+        if status.run is None or status.run.ended_at is not None:
+            await self._db.write(_start, actor=OPERATOR.name)
+        else:
+            last = status.run.done
+        piece = await self._run(_EVERYTHING, last, now)
+        await self._db.write(
+            lambda tx: stored_run.save(
+                tx, piece.done, piece.tags, piece.manifests, ended=piece.ended
+            ),
+            actor=OPERATOR.name,
+        )
+        return piece.drops or int(not piece.ended)
+
+    async def _run(self, asked: RepositoryPattern, last: str, now: int) -> Piece:
+        piece = Piece(last)
+        until = time.monotonic() + SECONDS
+        while names := await self.list_names(asked, piece.done):
+            for name in names:
+                if not await self._apply(RepositoryName(name), piece, now):
+                    return piece
+                piece.done = name
+                if time.monotonic() > until:
+                    return piece
+        piece.ended = True
+        return piece
+
+    async def _apply(self, name: RepositoryName, piece: Piece, now: int) -> bool:
+        """Apply the rules to the repository. Return whether it is done."""
+        while True:
+            before = piece.drops
+            plan = await self.plan(name, now)
+            if plan is not None and not await self._carry_out(plan, piece):
+                return False
+            # Dropped manifests may have retained others, so plan again. Items in use wait for the
+            # next run.
+            if piece.drops == before:
+                return True
+
+    async def _carry_out(self, plan: Plan, piece: Piece) -> bool:
+        """Execute a plan. Return False if it is no longer valid or takes too long."""
+        until = time.monotonic() + SECONDS
+        basis = _Basis(plan.head)
+        for decision in plan.drops:
+            item = decision.item
+            outcome, basis.head = await self._db.write(
+                lambda tx, item=item: self._drop(tx, plan, item, basis),  # type: ignore[misc]
+                actor=RETENTION.name,
+            )
+            if outcome is _Outcome.DROPPED and isinstance(item, TagUse):
+                basis.gone.add(item.name)
+                piece.tags += 1
+            elif outcome is _Outcome.DROPPED:
+                piece.manifests += 1
+            if outcome is _Outcome.STALE or time.monotonic() > until:
+                return False
+        return True
+
+    def _drop(
+        self, tx: Transaction, plan: Plan, item: TagUse | LooseManifest, basis: _Basis
+    ) -> tuple[_Outcome, int]:
+        """Drop an item if it is unchanged. Return the outcome and the new `head` of the basis."""
+        name = plan.repository.name
+        repository = repositories.find(tx, name, lock=True)
+        head = usage_of_tags.read_head(tx)
+        deleted = usage_of_tags.list_deleted_tags(tx, name, basis.head) - basis.gone
+        rules = stored_rules.list_of(tx, list_patterns(str(name)))
+        # All other changes keep a tag at its rank or lower it.
+        if repository != plan.repository or deleted or rules != plan.rules:
+            return _Outcome.STALE, head
+        if isinstance(item, TagUse):
+            dropped = _drop_tag(tx, repository, item)
+        else:
+            dropped = _drop_manifest(tx, repository, item)
+        return (_Outcome.DROPPED if dropped else _Outcome.CHANGED), head
+
+
+def _start(tx: Transaction) -> None:
+    """Start a run of the job."""
+    stored_rules.forget_removed(tx, usage_of_tags.read_now(tx))
+    stored_run.start(tx)
+
+
+def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
+    """Raise ConflictError if rules match the repositories, but none of them may drop now."""
+    rows = [
+        row
+        for row in stored_rules.list_all(tx)
+        if row.drops and read_rule(row).pattern.meet(asked) is not None
+    ]
+    enabled = [row for row in rows if row.enabled]
+    if rows and not enabled:
+        pattern = rows[0].pattern
+        raise ConflictError(
+            f"the retention rules for {pattern} are not enabled, so nothing is dropped: look at "
+            f"moorage retention plan '{pattern}', then run moorage retention enable '{pattern}'"
+        )
+    now = usage_of_tags.read_now(tx)
+    if enabled and all((row.waits_until or 0) > now for row in enabled):
+        row = enabled[0]
+        raise ConflictError(
+            f"the retention rules for {row.pattern} have changed, so nothing is dropped until "
+            f"{rfc3339(row.waits_until or now)}; moorage retention enable '{row.pattern}' ends the "
+            "wait"
+        )
+
+
+def _find_latest(*moments: int | None) -> int | None:
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
+    """Delete the tag unless it moved, was pulled or is protected. Return whether it was deleted."""
+    if usage_of_tags.find_tag(tx, repository, use.name) != use:
+        return False
+    immutable_tags.lock(tx, shared=True)
+    if find_protected_tags(tx, repository, [use]):
+        return False
+    return delete_tag(tx, repository, Tag(use.name))
+
+
+def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManifest) -> bool:
+    """Delete the manifest like a client would. Return whether it was deleted.
+
+    Does nothing if the manifest is referenced again, was pulled, or is protected.
+    """
+    if usage_of_tags.find_loose(tx, repository, loose.digest) != loose:
+        return False
+    if find_protected_manifests(tx, repository, [loose.digest]):
+        return False
+    row = manifests.find(tx, repository.name, loose.digest)
+    if row is None:
+        return False
+    delete_manifest(tx, repository, row)
+    return True
+
+
+def _measure(tx: Transaction, plan: Plan) -> Plan:
+    """Return the plan with the bytes that it frees."""
+    staying = {each.item.digest for each in plan.tags if not each.goes}
+    sizes = measure(tx, plan.repository, [each.item.digest for each in plan.drops], staying)
+    freed = iter(sizes)
+
+    def fill(decisions: list[Decision[Item]]) -> list[Decision[Item]]:
+        return [replace(each, bytes=next(freed)) if each.goes else each for each in decisions]
+
+    return replace(plan, tags=fill(plan.tags), manifests=fill(plan.manifests))

@@ -1,0 +1,60 @@
+"""Services of the registry as the front ends see them, one object per noun."""
+
+from dataclasses import dataclass
+
+from registry.services.content.blobs import Blobs
+from registry.services.content.history import History
+from registry.services.content.images import Images
+from registry.services.content.manifests import Manifests
+from registry.services.content.pulls import Pulls
+from registry.services.content.referrers import Referrers
+from registry.services.content.repositories import Repositories
+from registry.services.content.tags import Tags
+from registry.services.content.upload_sessions import Uploads
+from registry.services.content.usage import Usage
+from registry.services.gc.collector import Collector
+from registry.services.gc.deletions import Doomed
+from registry.services.gc.explain import Why
+from registry.services.maintenance.disk_reserve import SpareRoom
+from registry.services.maintenance.fsck import Fsck
+from registry.services.maintenance.healer import Healing
+from registry.services.maintenance.health import Health
+from registry.services.maintenance.scrub import Scrub
+from registry.services.maintenance.store_migration import Moving
+from registry.services.protection.holds import Holds
+from registry.services.protection.immutable_tags import ImmutableTags
+from registry.services.quotas.quotas import Quotas
+from registry.services.retention.retention import Retention
+from registry.services.retention.rules import RetentionRules
+from registry.services.retention.runs import RetentionRuns
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """All services over one database and its stores."""
+
+    repositories: Repositories
+    blobs: Blobs
+    uploads: Uploads
+    manifests: Manifests
+    tags: Tags
+    images: Images
+    history: History
+    immutable_tags: ImmutableTags
+    holds: Holds
+    referrers: Referrers
+    collector: Collector
+    why: Why
+    pulls: Pulls
+    retention_rules: RetentionRules
+    retention: Retention
+    retention_runs: RetentionRuns
+    doomed: Doomed
+    spare_room: SpareRoom
+    moving: Moving
+    scrub: Scrub
+    healing: Healing
+    fsck: Fsck
+    quotas: Quotas
+    usage: Usage
+    health: Health

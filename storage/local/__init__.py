@@ -1,0 +1,1 @@
+"""Driver for a directory on a local file system."""

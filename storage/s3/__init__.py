@@ -1,0 +1,1 @@
+"""Driver for an S3 bucket."""

@@ -1,0 +1,202 @@
+"""Operations on the objects below a prefix of a bucket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from storage import keys
+from storage.driver import StoredObject
+from storage.errors import ObjectDamagedError, StoreRefusedError
+from storage.piece_budget import PieceBudget
+from storage.s3.buffers import Buffers
+from storage.s3.client import (
+    ConditionFailedError,
+    NotImplementedByStoreError,
+    S3Client,
+    UploadGoneError,
+)
+from storage.s3.reader import S3Reader
+from storage.s3.settings import S3Settings
+from storage.shield import settled
+
+SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
+
+_MISSING = {"NoSuchBucket", "404"}
+_KEYS = "check access_key and secret_key, or the AWS variables, files or role that give the keys"
+_RIGHTS = "allow the keys to list, read, write and delete objects in it"
+_REGION = "check region and endpoint"
+_REMEDIES = {
+    **dict.fromkeys(_MISSING, "create it, or correct the setting bucket"),
+    **dict.fromkeys(
+        ("", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"), _KEYS
+    ),
+    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403"), f"{_KEYS}, and {_RIGHTS}"),
+    **dict.fromkeys(("PermanentRedirect", "AuthorizationHeaderMalformed", "301"), _REGION),
+}
+"""Remedies by error code of the object store. An empty code means that no credentials were found.
+"""
+
+PAGE = 1000
+"""Objects per listing request; no store returns more."""
+
+
+class S3Bucket:
+    """A bucket with its prefix, and the resources that this process may use for it."""
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.part_size = settings.part_size
+        self.buffers = Buffers(settings.upload_concurrency, settings.part_size)
+        self.hashers = ThreadPoolExecutor(2, "s3-hash")
+        self._client = S3Client(settings)
+        self._budget = PieceBudget()
+        self._bucket = settings.bucket
+        prefix = settings.prefix.strip("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._conditions = {"IfNoneMatch": "*"}
+        self._kept: dict[str, str] = {}
+        if settings.sse:
+            self._kept["ServerSideEncryption"] = settings.sse
+        if settings.storage_class:
+            self._kept["StorageClass"] = settings.storage_class
+
+    async def test(self) -> None:
+        """Check that the store returns what was sent, and detect support for conditional puts.
+
+        Raises StoreRefusedError if the store changes the content.
+        """
+        await self.write("put_object", "SELFTEST", body=SELFTEST, **self._kept)
+        kept = await self.fetch("SELFTEST")
+        if kept != SELFTEST:
+            reason = "with its checksums inside" if SELFTEST in kept else "changed"
+            raise StoreRefusedError(f"the object store keeps objects {reason}: do not use it")
+        try:
+            await self.write("put_object", "SELFTEST", body=SELFTEST, **self._conditions)
+        except ConditionFailedError:
+            return
+        except NotImplementedByStoreError:
+            pass
+        self._conditions = {}
+
+    async def list_names(self) -> list[str]:
+        """Return the names directly below the prefix, at most PAGE, folders without a slash.
+
+        Raises StoreRefusedError, with the remedy, if the bucket cannot be listed.
+        """
+        try:
+            answer = await self._client.read(
+                "list_objects_v2", Prefix=self._prefix, Delimiter="/", MaxKeys=PAGE
+            )
+        except StoreRefusedError as error:
+            raise _explain(error, self._bucket) from error
+        folders = [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
+        objects = [each["Key"] for each in answer.get("Contents", ())]
+        below = [each.removeprefix(self._prefix).rstrip("/") for each in (*folders, *objects)]
+        return [name for name in below if name]
+
+    async def iter_objects(self, below: str) -> AsyncIterator[list[StoredObject]]:
+        """Yield all objects whose keys begin with `below`, in pages as returned by the store."""
+        last = self._prefix + below
+        while True:
+            answer = await self._client.read(
+                "list_objects_v2", Prefix=self._prefix + below, StartAfter=last, MaxKeys=PAGE
+            )
+            found = answer.get("Contents", [])
+            if found:
+                last = found[-1]["Key"]
+                yield [
+                    StoredObject(
+                        each["Key"].removeprefix(self._prefix),
+                        each["Size"],
+                        int(each["LastModified"].timestamp() * 1_000_000),
+                    )
+                    for each in found
+                ]
+            if not (found and answer["IsTruncated"]):
+                return
+
+    async def stat(self, key: str) -> int:
+        """Return the object's length in bytes."""
+        answer = await self._client.read("head_object", Key=self._prefix + key)
+        return int(answer["ContentLength"])
+
+    async def require_size(self, key: str, size: int) -> None:
+        """Raise ObjectDamagedError unless the stored object has `size` bytes."""
+        if await self.stat(key) != size:
+            raise ObjectDamagedError("the object store kept less or more than it was sent")
+
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
+        return await S3Reader.open(self._client, self._prefix + key, self._budget, start, length)
+
+    async def fetch(self, key: str) -> bytes:
+        """Return the content of a small object."""
+        reader = await self.open(key)
+        try:
+            return b"".join([piece async for piece in reader.read(0, reader.size)])
+        finally:
+            await reader.close()
+
+    async def sign(self, key: str, life: float) -> str:
+        """Return a presigned URL that is valid for `life` seconds."""
+        return await self._client.sign(self._prefix + key, int(life))
+
+    async def write(self, operation: str, key: str, **arguments: Any) -> Any:
+        return await self._client.write(operation, Key=self._prefix + key, **arguments)
+
+    async def put(self, key: str, data: bytes | bytearray) -> None:
+        """Put a whole object, unless the key has one already: no key is used for two objects."""
+        try:
+            await self.write("put_object", key, body=data, **self._conditions, **self._kept)
+        except ConditionFailedError:
+            await self.require_size(key, len(data))
+
+    async def begin(self, key: str) -> str:
+        """Begin a multipart upload and return its ID."""
+
+        async def end_others(since: float) -> None:
+            # The attempt that got no answer may have begun an upload.
+            await self.abort_all(key, since)
+
+        answer = await self.write("create_multipart_upload", key, between=end_others, **self._kept)
+        return str(answer["UploadId"])
+
+    async def delete(self, key: str) -> None:
+        """Delete the object and abort every multipart upload of its key.
+
+        This includes an upload whose ID was never saved.
+        """
+        if key.startswith(keys.PARTS):
+            await self.abort_all(key)
+        await self.write("delete_object", key)
+
+    async def abort_all(self, key: str, since: float | None = None) -> None:
+        """Abort every multipart upload of the key. `since` is as in `S3Client.call`."""
+        listing = "list_multipart_uploads"
+        answer = await self._client.write(listing, Prefix=self._prefix + key, since=since)
+        for upload in answer.get("Uploads", ()):
+            if upload["Key"] == self._prefix + key:
+                await self.abort(key, upload["UploadId"], since)
+
+    async def abort(self, key: str, upload: str, since: float | None = None) -> None:
+        """Abort a multipart upload. No error if it has ended."""
+        try:
+            await self.write("abort_multipart_upload", key, UploadId=upload, since=since)
+        except UploadGoneError:
+            return
+
+    async def close(self) -> None:
+        await self._client.close()
+        await settled(asyncio.to_thread(self.hashers.shutdown))
+
+
+def _explain(error: StoreRefusedError, bucket: str) -> StoreRefusedError:
+    """Return the error with the remedy and the store's own message."""
+    remedy = _REMEDIES.get(error.code, "check the settings of the store")
+    if error.code in _MISSING:
+        what = f'there is no such bucket: "{bucket}"'
+    else:
+        what = f'the object store refuses the bucket "{bucket}"'
+    said = f"{error.code}: {error.reason}" if error.reason else error.code or str(error)
+    explained = StoreRefusedError(f"{what} ({said}); {remedy}")
+    explained.code = error.code
+    return explained

@@ -1,0 +1,120 @@
+"""S3 driver. `storage.keys` describes the layout in the bucket.
+
+A bucket has no locks and no rename. The session's row records which request holds a session and
+where its bytes are staged. Every key is in a row before there are bytes under it, so that the
+bucket never has to be searched.
+"""
+
+from collections.abc import AsyncIterator
+from typing import NoReturn
+
+from storage import keys, layouts
+from storage.driver import Record, StoredObject
+from storage.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
+from storage.s3.bucket import S3Bucket
+from storage.s3.client import LATE
+from storage.s3.reader import S3Reader
+from storage.s3.settings import S3Settings
+from storage.s3.state import S3State
+from storage.s3.upload import S3Upload
+
+VERSION = b"moorage storage 1\n"
+_OWN = {"VERSION", "SELFTEST", "blobs", "staging"}
+
+
+class S3Driver:
+    """A store in a bucket, or below a prefix of one."""
+
+    shared = True
+    locks = False
+    cheap_stat = False
+    late = LATE
+
+    def __init__(self, settings: S3Settings, *, name: str = "s3") -> None:
+        self.name = name
+        self.link_life = settings.redirect_life if settings.redirect else 0.0
+        self._bucket = S3Bucket(settings)
+
+    async def start(self, *, create: bool = True) -> None:
+        if await self._find():
+            return
+        if not create:
+            raise StoreRefusedError(
+                "the bucket has no registry below its prefix; is it the right one?"
+            )
+        await self._bucket.put("VERSION", VERSION)
+
+    async def look(self) -> None:
+        await self._find()
+
+    async def _find(self) -> bool:
+        """Return whether the bucket has a store. Raises StoreRefusedError if it cannot have one."""
+        foreign = layouts.list_foreign(await self._bucket.list_names(), _OWN)
+        if foreign and not await self._has("VERSION"):
+            self._refuse(foreign)
+        await self._bucket.test()
+        try:
+            found = await self._bucket.fetch("VERSION")
+        except ObjectMissingError:
+            return False
+        if found != VERSION:
+            raise StoreRefusedError("the bucket's content was made by another version")
+        return True
+
+    async def _has(self, key: str) -> bool:
+        try:
+            await self._bucket.stat(key)
+        except ObjectMissingError:
+            return False
+        return True
+
+    def _refuse(self, foreign: list[str]) -> NoReturn:
+        """Raise StoreRefusedError for foreign content, before anything is written to the bucket."""
+        layout = "the data of Distribution" if foreign == ["docker"] else ""
+        if "oci-layout" in foreign:
+            layout = "an OCI image layout"
+        what = layouts.describe(foreign, layout)
+        raise StoreRefusedError(
+            f"the bucket {what} below the prefix and has no registry of Moorage. {layouts.REMEDY};"
+            " the setting prefix makes a place of its own in a bucket"
+        )
+
+    async def check(self) -> None:
+        try:
+            await self._bucket.stat("VERSION")
+        except ObjectMissingError as error:
+            raise StoreUnavailableError("the bucket has no registry below its prefix") from error
+
+    async def claim(self, session: str, record: Record | None = None) -> S3Upload:
+        if record is None:
+            raise ValueError("a bucket has no locks: a session's row has to be held")
+        return S3Upload(self._bucket, session, record)
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        found = S3State.read(state)
+        # Each claim since the state was written may have put a tail before it died.
+        named = {keys.staged_key(session, n) for n in range(found.claim + 1, claim + 1)}
+        return named | {key for key in (found.tail, found.key) if key is not None}
+
+    async def list_staged(self) -> list[str]:
+        return []  # every key is in a row, so there is nothing to list
+
+    async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        for below in ("blobs/", "staging/"):
+            async for page in self._bucket.iter_objects(below):
+                yield page
+
+    async def stat(self, key: str) -> int:
+        return await self._bucket.stat(key)
+
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
+        return await self._bucket.open(key, start, length)
+
+    async def find_link(self, key: str) -> str | None:
+        return await self._bucket.sign(key, self.link_life) if self.link_life else None
+
+    async def delete(self, key: str) -> None:
+        await self._bucket.delete(key)
+
+    async def close(self) -> None:
+        await self._bucket.close()

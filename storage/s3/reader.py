@@ -1,0 +1,103 @@
+"""Reader of an object in a bucket, whose open request already asks for the bytes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+from storage.errors import (
+    ObjectDamagedError,
+    ObjectMissingError,
+    StoreUnavailableError,
+)
+from storage.piece_budget import PieceBudget
+from storage.s3.client import RETRY_WITHIN, ConditionFailedError, S3Client
+from storage.shield import settled
+
+RESUMES = 3
+"""Number of times that a broken body is requested again from where it ended."""
+
+
+class S3Reader:
+    """An open object in a bucket.
+
+    A sequential read continues the body that `open` requested. Any other read sends a new request.
+    """
+
+    def __init__(self, client: S3Client, key: str, budget: PieceBudget) -> None:
+        self.size = 0
+        self._client = client
+        self._key = key
+        self._budget = budget
+        self._etag: str | None = None
+        self._body: Any = None
+        self._at = 0
+        self._end = 0
+
+    @classmethod
+    async def open(
+        cls, client: S3Client, key: str, budget: PieceBudget, start: int, length: int | None
+    ) -> Self:
+        reader = cls(client, key, budget)
+        await reader._ask(start, length, time.monotonic())
+        return reader
+
+    async def _ask(self, start: int, length: int | None, since: float) -> None:
+        """Request this range of the same version of the object. `since`: see `S3Client.call`."""
+        await self.close()
+        arguments: dict[str, Any] = {"Key": self._key}
+        if start or length is not None:
+            last = "" if length is None else start + max(length, 1) - 1
+            arguments["Range"] = f"bytes={start}-{last}"
+        if self._etag is not None:
+            arguments["IfMatch"] = self._etag
+        answer = await self._client.read("get_object", undo=_close_body, since=since, **arguments)
+        self._body = answer["Body"]
+        given = answer["ContentLength"]
+        if "ContentRange" in answer:
+            self._at = int(answer["ContentRange"].removeprefix("bytes ").partition("-")[0])
+            self.size = int(answer["ContentRange"].rpartition("/")[2])
+        else:
+            self._at, self.size = 0, given
+        self._end = self._at + given
+        self._etag = answer.get("ETag")
+        if self._at != start:
+            raise StoreUnavailableError("the object store does not know ranges")
+
+    async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
+        end = start + length
+        resumes = RESUMES
+        if end > self.size:
+            raise ObjectDamagedError("the object ends early")
+        since = time.monotonic()
+        while start < end:
+            if self._body is None or self._at != start or self._end < end:
+                await self._ask_again(start, end - start, since)
+            with self._budget.take() as size:
+                piece = await self._client.read_piece(self._body, min(size, end - start), since)
+                if piece:
+                    start += len(piece)
+                    self._at = start
+                    yield piece
+                    since = time.monotonic()
+                    continue
+            await self.close()
+            if resumes == 0 or time.monotonic() - since > RETRY_WITHIN:
+                raise StoreUnavailableError("the object store broke off")
+            resumes -= 1
+            await asyncio.sleep(0.1 * (RESUMES - resumes))
+
+    async def _ask_again(self, start: int, length: int, since: float) -> None:
+        try:
+            await self._ask(start, length, since)
+        except (ConditionFailedError, ObjectMissingError) as error:
+            raise ObjectDamagedError("the object went while it was read") from error
+
+    async def close(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            await settled(asyncio.to_thread(body.close))
+
+
+async def _close_body(answer: Any) -> None:
+    await settled(asyncio.to_thread(answer["Body"].close))

@@ -1,0 +1,68 @@
+"""Databases and folders for registries, and a clock that the tests set."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from registry import clock
+from registry.metadata.engine import migrate
+from registry.metadata.engine.transaction import Transaction
+from tests.scenarios.model.machine import Place
+from tests.scenarios.model.world import Clock
+from tests.support.postgres import Cluster
+
+MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Place:
+    template = tmp_path / "template.db"
+    migrate.upgrade(f"sqlite:///{template}")
+
+    @contextlib.contextmanager
+    def embed() -> Iterator[tuple[str, Path]]:
+        with _folder(tmp_path) as folder:
+            shutil.copyfile(template, folder / "moorage.db")
+            yield f"sqlite:///{folder}/moorage.db", folder
+
+    return embed
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "sqlite":
+        found: Place = request.getfixturevalue("embedded")
+        return found
+    cluster: Cluster = request.getfixturevalue("postgres")
+
+    @contextlib.contextmanager
+    def serve() -> Iterator[tuple[str, Path]]:
+        with _folder(tmp_path) as folder, cluster.database() as url:
+            yield url, folder
+
+    return serve
+
+
+@contextlib.contextmanager
+def _folder(tmp_path: Path) -> Iterator[Path]:
+    # Syncing is not under test: use a folder in memory if there is one.
+    folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else tmp_path))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock that the whole registry uses."""
+    made = Clock()
+    monkeypatch.setattr(clock, "now", made.now)
+    monkeypatch.setattr(clock, "steady", made.now)
+    monkeypatch.setattr(Transaction, "read_clock", lambda _: sa.literal(made.now(), sa.BigInteger))
+    return made

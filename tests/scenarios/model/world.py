@@ -1,0 +1,349 @@
+"""A registry of two worker processes, in this process, over data that outlives them.
+
+They can be stopped in order, or die between any two steps of a request: whatever a dead process
+tries to do to its store or its database raises Died instead.
+"""
+
+import asyncio
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest import mock
+
+import httpx
+import sqlalchemy as sa
+from starlette.types import ASGIApp, Message
+
+from registry.app import Opened, asgi, compose
+from registry.config import Settings, load
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.deadlines import PATIENCE
+from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
+from registry.metadata.engine.transaction import Transaction
+from storage.digest import Hasher
+from storage.driver import Driver, Reader, Record, StoredObject, Upload
+from storage.factory import open_driver
+
+T = TypeVar("T")
+
+WORKERS = 2
+START = 1_700_000_000_000_000
+
+
+class Died(BaseException):
+    """The process is no more. Not an Exception: no code of a dead process may handle it."""
+
+
+@dataclass
+class Clock:
+    """Microseconds that pass only when somebody looks, and in leaps."""
+
+    ticks: "itertools.count[int]" = field(default_factory=lambda: itertools.count(START))
+    leaps: int = 0
+
+    def now(self) -> int:
+        return next(self.ticks) + self.leaps
+
+
+@dataclass
+class Life:
+    """Of one set of processes. `fuse`: steps until they die."""
+
+    fuse: int | None = None
+    dead: bool = False
+
+    def tick(self) -> None:
+        if self.dead:
+            raise Died
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.dead = True
+                raise Died
+
+
+class MortalDatabase(Database):
+    """Dies just before or just after a commit."""
+
+    def __init__(self, url: str, pool: PoolSettings = DEFAULT, *, life: Life) -> None:
+        super().__init__(url, pool)
+        self._life = life
+
+    async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
+        if self._life.dead:
+            raise Died
+        return await super().read(work, patience=patience)
+
+    async def write(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        actor: str,
+        patience: float = PATIENCE,
+        frees: bool = False,
+    ) -> T:
+        self._life.tick()
+        done = await super().write(work, actor=actor, patience=patience, frees=frees)
+        self._life.tick()
+        return done
+
+
+class MortalDriver:
+    """Dies just before or just after a change of the store."""
+
+    def __init__(self, driver: Driver, life: Life) -> None:
+        self.name = driver.name
+        self.shared = driver.shared
+        self.locks = driver.locks
+        self.cheap_stat = driver.cheap_stat
+        self.link_life, self.late = driver.link_life, driver.late
+        self._driver = driver
+        self._life = life
+
+    async def start(self, *, create: bool = True) -> None:
+        await self._driver.start(create=create)
+
+    async def look(self) -> None:
+        await self._driver.look()
+
+    async def check(self) -> None:
+        await self._driver.check()
+
+    async def claim(self, session: str, record: Record | None = None) -> Upload:
+        self._life.tick()
+        return MortalUpload(await self._driver.claim(session, record), self._life)
+
+    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+        return self._driver.list_keys(session, state, claim)
+
+    async def list_staged(self) -> list[str]:
+        return await self._driver.list_staged()
+
+    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+        return self._driver.iter_objects()
+
+    async def stat(self, key: str) -> int:
+        return await self._driver.stat(key)
+
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
+        return await self._driver.open(key, start, length)
+
+    async def find_link(self, key: str) -> str | None:
+        return await self._driver.find_link(key)
+
+    async def delete(self, key: str) -> None:
+        self._life.tick()
+        await self._driver.delete(key)
+        self._life.tick()
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+
+class MortalUpload:
+    """A hold that ends with its process, as a lock of the kernel's does."""
+
+    def __init__(self, upload: Upload, life: Life) -> None:
+        self._upload = upload
+        self._life = life
+
+    @property
+    def state(self) -> str:
+        return self._upload.state
+
+    @property
+    def overdue(self) -> bool:
+        return self._upload.overdue
+
+    @property
+    def sealed(self) -> bool:
+        return self._upload.sealed
+
+    @sealed.setter
+    def sealed(self, value: bool) -> None:
+        raise AssertionError(value)
+
+    def key_for(self, key: str) -> str:
+        return self._upload.key_for(key)
+
+    async def seal(self) -> None:
+        await self._do(self._upload.seal)
+
+    @property
+    def size(self) -> int:
+        return self._upload.size
+
+    @size.setter
+    def size(self, value: int) -> None:
+        raise AssertionError(value)
+
+    async def _do(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._life.tick()
+        await work()
+        self._life.tick()
+
+    async def append(self, data: bytes, hasher: Hasher | None) -> None:
+        await self._do(lambda: self._upload.append(data, hasher))
+
+    async def truncate(self, size: int) -> None:
+        await self._do(lambda: self._upload.truncate(size))
+
+    async def hash(self, hasher: Hasher) -> None:
+        await self._do(lambda: self._upload.hash(hasher))
+
+    async def sync(self) -> None:
+        await self._do(self._upload.sync)
+
+    async def finish(self, key: str) -> None:
+        await self._do(lambda: self._upload.finish(key))
+
+    async def discard(self) -> None:
+        await self._do(self._upload.discard)
+
+    async def release(self) -> None:
+        await self._upload.release()
+
+
+@dataclass
+class Worker:
+    """One process."""
+
+    opened: Opened
+    app: ASGIApp
+    http: httpx.AsyncClient
+
+    async def close(self) -> None:
+        await self.http.aclose()
+        self.opened.watch.close()
+        await self.opened.driver.close()
+        await self.opened.database.close()
+
+
+class World:
+    """The workers, the loop they run on, and a way round them to database and disk."""
+
+    def __init__(self, url: str, folder: Path, clock: Clock) -> None:
+        self.clock = clock
+        self.life = Life()
+        self.engine = sa.create_engine(url)
+        self.current = 0
+        self._url = url
+        self._folder = folder
+        self._copies = itertools.count(1)
+        self._runner = asyncio.Runner()
+        self._workers: list[Worker] = []
+        self.run(self._start())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    @property
+    def worker(self) -> Worker:
+        """The one that had the last request."""
+        return self._workers[self.current]
+
+    @property
+    def settings(self) -> Settings:
+        overrides = {"database.url": self._url, "storage.reserve": "0B"}
+        return load(config=None, data=self._folder, overrides=overrides, environ={})
+
+    @property
+    def storage(self) -> Path:
+        return self.settings.storage_root
+
+    async def _start(self) -> None:
+        self.life = Life()
+        settings = self.settings
+        self._workers = [self._compose(settings) for _ in range(WORKERS)]
+        await self.worker.opened.driver.start()
+        # What the staging job does first; the jobs themselves would run at times of their own.
+        await self.worker.opened.registry.uploads.recover()
+
+    def _compose(self, settings: Settings) -> Worker:
+        driver = open_driver("local", root=settings.storage_root, reserve=0)
+        with mock.patch("registry.app.Database", partial(MortalDatabase, life=self.life)):
+            opened = compose(settings, MortalDriver(driver, self.life))
+        app = asgi(settings, opened)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+        return Worker(
+            opened, app, httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        )
+
+    def restart(self) -> None:
+        """Stop in order, start again."""
+        self.run(self._stop(self._workers))
+        self.run(self._start())
+
+    def crash(self) -> None:
+        """Start again as after kill -9: on the files as they are, nothing was closed."""
+        dead = self._workers
+        self._copy_database()
+        self.run(self._start())
+        self.run(self._stop(dead))
+
+    def _copy_database(self) -> None:
+        """Leave the dead their file, of an embedded database: closing it would complete it."""
+        url = sa.make_url(self._url)
+        if url.get_backend_name() != "sqlite":
+            return
+        old = Path(str(url.database))
+        new = old.with_name(f"moorage-{next(self._copies)}.db")
+        shutil.copyfile(old, new)
+        log = Path(f"{old}-wal")
+        if log.exists():
+            shutil.copyfile(log, f"{new}-wal")
+        self.engine.dispose()
+        self._url = f"sqlite:///{new}"
+        self.engine = sa.create_engine(self._url)
+
+    async def _stop(self, workers: list[Worker]) -> None:
+        for worker in workers:
+            await worker.close()
+
+    def close(self) -> None:
+        self.run(self._stop(self._workers))
+        self.engine.dispose()
+        self._runner.close()
+
+    async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        self.current = (self.current + 1) % WORKERS  # as a load balancer does
+        return await self.worker.http.request(method, path, **more)
+
+    async def send_cut(
+        self, method: str, path: str, query: str, headers: dict[str, str], sent: bytes
+    ) -> int | None:
+        """A request whose connection breaks after `sent`; the status, if there was an answer."""
+        messages: list[Message] = [
+            {"type": "http.request", "body": sent, "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+        statuses: list[int] = []
+
+        async def receive() -> Message:
+            return messages.pop(0) if len(messages) > 1 else messages[0]
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        given = {"host": "localhost", "transfer-encoding": "chunked", **headers}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("localhost", 80),
+        }
+        await self.worker.app(scope, receive, send)
+        return statuses[0] if statuses else None

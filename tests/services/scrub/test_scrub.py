@@ -1,0 +1,431 @@
+"""A pass over all blobs finds what is damaged and nothing else, whatever happens meanwhile."""
+
+import hashlib
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from registry import metrics
+from registry.app import Opened
+from registry.metadata import tables
+from registry.metadata.content import blobs
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.gc import pending_deletions
+from registry.services.maintenance import scrub as module
+from registry.services.throttle import Pace
+from storage.digest import Digest, Hasher
+from storage.driver import Driver, Reader
+from storage.errors import StoreUnavailableError
+from storage.keys import blob_key
+from tests.api.conftest import Api
+from tests.services.scrub.conftest import (
+    DAMAGES,
+    NAME,
+    Start,
+    damage,
+    find_row,
+    list_damaged,
+    one_place,
+    scrub,
+    write,
+)
+from tests.support.clock import Hands
+from tests.support.kit import codes, find_job, index_manifest, list_stored, require_session
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1 << 20
+
+
+def url(digest: Digest, name: str = NAME) -> str:
+    return f"/v2/{name}/blobs/{digest}"
+
+
+async def store(opened: Opened, count: int) -> dict[Digest, tuple[str, bytes]]:
+    """Tiny blobs with rows, put into both at once; their keys and bytes."""
+    made = {}
+    for n in range(count):
+        data = b"%d" % n
+        digest = Digest.of(data)
+        made[digest] = blob_key(digest, f"{n:016x}"), data
+    driver = opened.driver
+    for key, data in made.values():
+        await write(driver, key, data)
+    rows = [
+        {
+            "digest": digest,
+            "size": len(data),
+            "store": driver.name,
+            "key": key,
+            "state": "live",
+            "created_at": 0,
+            "touched_at": 0,
+        }
+        for digest, (key, data) in made.items()
+    ]
+
+    def work(tx: Transaction) -> None:
+        tx.connection.execute(sa.insert(tables.blobs), rows)
+
+    await opened.database.write(work, actor="ann")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "each"),
+    [("sqlite-local", 10_000, 25), ("postgres-s3", 60, 2)],
+    indirect=["place"],
+)
+async def test_a_pass_finds_all_that_are_damaged_and_only_those(
+    start: Start, count: int, each: int
+) -> None:
+    """100 of 10,000: flipped, shortened, lengthened and missing ones."""
+    async with start() as api:
+        made = await store(api.opened, count)
+        by_chance = sorted(made, key=lambda digest: hashlib.md5(digest.hex.encode()).digest())  # noqa: S324
+        spoiled = by_chance[: each * len(DAMAGES)]
+        for n, digest in enumerate(spoiled):
+            await damage(api.opened.driver, *made[digest], list(DAMAGES)[n % len(DAMAGES)])
+        read = metrics.BLOBS_SCRUBBED._value.get()
+        await scrub(api.opened)
+        assert sorted(await list_damaged(api.opened)) == sorted(map(str, spoiled))
+        row = await api.opened.registry.scrub.find()
+        assert row is not None
+        assert (row.running, row.blobs, row.damaged) == (False, count, len(spoiled))
+        assert metrics.BLOBS_SCRUBBED._value.get() == read + count
+
+
+async def test_what_was_put_back_is_whole_again(api: Api) -> None:
+    """From a backup, by hand: the next pass believes its digest, whatever was known before."""
+    made = await store(api.opened, 4)
+    for (key, data), how in zip(made.values(), DAMAGES, strict=True):
+        await damage(api.opened.driver, key, data, how)
+    await scrub(api.opened)
+    assert len(await list_damaged(api.opened)) == 4
+    *back, (key, data) = made.values()
+    for each in back:
+        await write(api.opened.driver, *each)
+    await write(api.opened.driver, key, bytes(len(data)))
+    await scrub(api.opened)
+    assert list(await list_damaged(api.opened)) == [str(Digest.of(data))]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_it_is_unknown_until_a_push_heals_it_everywhere(api: Api, how: str) -> None:
+    data, layer = b"layer one x", Digest.of(b"layer one x")
+    _, image = await api.push_image(NAME, "latest", "x")
+    _, other_image = await api.push_image("other", "v1", "y")
+    index = index_manifest([image])
+    assert (await api.put_manifest(NAME, "index", index)).status_code == 201
+    assert (
+        await api.http.post("/v2/other/blobs/uploads/", params={"mount": str(layer), "from": NAME})
+    ).status_code == 201
+    row = await find_row(api.opened, layer)
+    await damage(api.opened.driver, row.key, data, how)
+    await scrub(api.opened)
+    assert await list_damaged(api.opened) == {str(layer): [f"{NAME}:index", f"{NAME}:latest"]}
+
+    for name in (NAME, "other"):
+        answer = await api.http.get(url(layer, name))
+        assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+        assert (await api.http.head(url(layer, name))).status_code == 404
+    mount = await api.http.post(
+        "/v2/third/blobs/uploads/", params={"mount": str(layer), "from": NAME}
+    )
+    require_session(mount, 202, "third", 0)
+    # A push that names it is told so, and what it does then heals it.
+    answer = await api.put_manifest(NAME, "again", image)
+    assert codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]
+    assert answer.json()["errors"][0]["detail"]["digest"] == str(layer)
+    assert (await api.put_manifest("other", "again", other_image)).status_code == 201
+
+    # Until then the bytes stay where they are, for whoever may want to rescue them.
+    await api.opened.registry.doomed.sweep()
+    assert (row.key in list_stored(api.opened.driver)) == (how != "gone")
+    await api.push_blob("other", data)
+    for name in (NAME, "other"):
+        assert (await api.http.get(url(layer, name))).content == data
+    assert (await api.put_manifest(NAME, "again", image)).status_code == 201
+    assert await list_damaged(api.opened) == {}
+    await api.opened.registry.doomed.sweep()
+    assert row.key not in list_stored(api.opened.driver)
+    await scrub(api.opened)
+    assert await list_damaged(api.opened) == {}
+
+
+async def test_the_place_survives_the_process(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 3)
+    opened_keys: list[str] = []
+
+    def watch(driver: Driver) -> None:
+        real = driver.open
+
+        async def noted(key: str, *rest: Any) -> Reader:
+            opened_keys.append(key)
+            return await real(key, *rest)
+
+        monkeypatch.setattr(driver, "open", noted)
+
+    async with start() as api:
+        made = await store(api.opened, 8)
+        watch(api.opened.driver)
+        await api.opened.registry.scrub.begin(restart=False)
+        assert await api.opened.registry.scrub.run(0) == 3
+        begun = await api.opened.registry.scrub.find()
+    async with start() as api:
+        watch(api.opened.driver)
+        service = api.opened.registry.scrub
+        await service.begin(restart=False)  # goes on with the one there is
+        assert [await service.run(0) for _ in range(4)] == [3, 2, 0, 0]
+        row = await service.find()
+        assert begun is not None
+        assert row is not None
+        assert (row.started_at, row.running, row.blobs) == (begun.started_at, False, 8)
+        assert sorted(opened_keys) == sorted(key for key, _ in made.values())
+
+
+async def test_who_lost_the_lease_does_not_set_the_pass_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 2)
+    async with start() as api, start() as other:
+        await store(api.opened, 6)
+        await api.opened.registry.scrub.begin(restart=False)
+        real, turns = api.opened.registry.scrub._look, 0
+
+        async def slow(row: BlobRow, pace: Pace) -> object:
+            nonlocal turns
+            turns += 1
+            if turns == 1:
+                assert await other.opened.registry.scrub.run(0) == 2
+                assert await other.opened.registry.scrub.run(0) == 2
+            return await real(row, pace)
+
+        monkeypatch.setattr(api.opened.registry.scrub, "_look", slow, raising=False)
+        await api.opened.registry.scrub.run(0)
+        row = await other.opened.registry.scrub.find()
+        assert row is not None
+        assert row.blobs == 4
+
+
+async def test_a_store_that_is_away_is_no_damage(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as api:
+        await store(api.opened, 5)
+        service = api.opened.registry.scrub
+        await service.begin(restart=False)
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailableError("away")
+
+        with monkeypatch.context() as gone:
+            for method in ("open", "check"):
+                gone.setattr(api.opened.driver, method, away)
+            with pytest.raises(StoreUnavailableError):
+                await service.run(0)
+        row = await service.find()
+        assert row is not None
+        assert (row.running, row.blobs, row.last) == (True, 0, None)
+        assert await list_damaged(api.opened) == {}
+        assert [await service.run(0), await service.run(0)] == [5, 0]
+        assert await list_damaged(api.opened) == {}
+
+
+@one_place
+async def test_a_disk_that_is_not_mounted_is_no_damage(api: Api) -> None:
+    await store(api.opened, 3)
+    root = api.settings.storage_root
+    away = root.rename(root.with_name("away"))
+    root.mkdir()
+    with pytest.raises(StoreUnavailableError):
+        await scrub(api.opened)
+    root.rmdir()
+    away.rename(root)
+    assert await list_damaged(api.opened) == {}
+
+
+async def test_one_blob_that_cannot_be_read_does_not_stop_the_others(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start() as api:
+        made = await store(api.opened, 5)
+        (bad, _), (spoiled, data) = list(made.values())[:2]
+        await damage(api.opened.driver, spoiled, data, "flipped")
+        real = api.opened.driver.open
+
+        async def refuse(key: str, *rest: Any) -> Reader:
+            if key == bad:
+                raise StoreUnavailableError("denied")
+            return await real(key, *rest)
+
+        with monkeypatch.context() as refusing:
+            refusing.setattr(api.opened.driver, "open", refuse)
+            await scrub(api.opened)
+        row = await api.opened.registry.scrub.find()
+        assert row is not None
+        assert (row.blobs, row.damaged, row.unreadable) == (5, 1, 1)
+        assert list(await list_damaged(api.opened)) == [str(Digest.of(data))]
+
+
+# Whatever becomes of a blob between its reading and the note
+
+
+async def heal(api: Api, row: BlobRow, data: bytes) -> None:
+    await api.opened.registry.blobs.note_damage(row)
+    await api.push_blob(NAME, data)
+
+
+async def collect(api: Api, row: BlobRow, data: bytes) -> None:
+    """As a deletion does: rows go before bytes."""
+    assert (await api.http.delete(url(row.digest))).status_code == 202
+
+    def work(tx: Transaction) -> None:
+        tx.execute(sa.delete(tables.blobs).where(tables.blobs.c.digest == row.digest))
+        pending_deletions.insert(tx, row.store, row.key, "test")
+
+    await api.opened.database.write(work, actor="ann")
+    await api.opened.registry.doomed.sweep()
+    await api.push_blob(NAME, data)
+
+
+async def move(api: Api, row: BlobRow, data: bytes) -> None:
+    """As `moorage storage copy` does."""
+
+    async def body() -> Any:
+        yield data
+
+    assert await api.opened.registry.uploads.move(row, body(), 0)
+    await api.opened.registry.doomed.sweep()
+
+
+CHANGES: dict[str, Callable[[Api, BlobRow, bytes], Awaitable[None]]] = {
+    "healed": heal,
+    "collected": collect,
+    "moved": move,
+}
+
+
+async def scrub_during(api: Api, change: str, how: str, monkeypatch: pytest.MonkeyPatch) -> Digest:
+    """Let a blob be found damaged that has changed by the time this is noted."""
+    data = b"what is read"
+    digest = await api.push_blob(NAME, data)
+    row = await find_row(api.opened, digest)
+    await damage(api.opened.driver, row.key, data, how)
+    real = module.Scrub._look
+
+    async def look(scrubbing: module.Scrub, found: BlobRow, pace: Pace) -> Any:
+        seen = await real(scrubbing, found, pace)
+        await CHANGES[change](api, row, data)
+        return seen
+
+    with monkeypatch.context() as racing:
+        racing.setattr(module.Scrub, "_look", look)
+        await scrub(api.opened)
+    return digest
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone"])
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_was_found_of_other_bytes_is_not_noted(
+    api: Api, monkeypatch: pytest.MonkeyPatch, change: str, how: str
+) -> None:
+    digest = await scrub_during(api, change, how, monkeypatch)
+    assert await list_damaged(api.opened) == {}
+    assert (await api.http.get(url(digest))).content == b"what is read"
+
+
+@one_place
+async def test_without_that_look_a_whole_blob_would_be_called_damaged(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control."""
+
+    def set_state(tx: Transaction, row: BlobRow, state: blobs.BlobState) -> bool:
+        query = sa.update(tables.blobs).where(tables.blobs.c.digest == row.digest)
+        return tx.execute(query.values(state=state.value)).rowcount > 0
+
+    monkeypatch.setattr(blobs, "set_state", set_state)
+    digest = await scrub_during(api, "healed", "flipped", monkeypatch)
+    assert list(await list_damaged(api.opened)) == [str(digest)]
+
+
+# The job
+
+
+async def test_the_first_pass_is_an_interval_after_the_first_push(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = Hands(monkeypatch)
+    async with start(scrub__interval="10d") as api:
+        job = find_job(api.opened, "scrub")
+        assert not await job.is_due()
+        await api.push_image(NAME, "latest")
+        hands.forward(9 * 86_400)
+        assert not await job.is_due()
+        assert await job.run() == 0
+        assert await api.opened.registry.scrub.find() is None
+        hands.forward(86_400)
+        assert await job.is_due()
+        assert [await job.run(), await job.run()] == [1, 3]  # its manifest, and its blobs
+        assert await job.is_due()  # to go on
+        assert await job.run() == 0
+        assert not await job.is_due()
+        text = (await api.http.get("/metrics")).text
+        row = await api.opened.registry.scrub.find()
+        assert row is not None
+        assert row.finished_at is not None
+        shown = next(
+            line for line in text.splitlines() if line.startswith("moorage_scrub_finished_t")
+        )
+        assert abs(float(shown.split()[1]) - row.finished_at / 1e6) < 1
+        hands.forward(11 * 86_400)
+        assert await job.is_due()
+    async with start(scrub__interval="10d", scrub__enabled="false") as api:
+        assert not await find_job(api.opened, "scrub").is_due()
+
+
+@one_place
+async def test_bytes_are_read_in_pieces_at_the_rate_of_the_settings(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, int]] = []
+
+    async def take(pace: Pace, amount: int) -> None:
+        taken.append((pace._rate, amount))
+
+    monkeypatch.setattr(Pace, "take", take)
+    async with start(scrub__rate="7MiB") as api:
+        await api.push_blob(NAME, bytes(3 * MIB + 5))
+        service = api.opened.registry.scrub
+        await service.begin(restart=False)
+        assert await service.run() == 1
+        assert taken == [(7 * MIB, MIB)] * 3 + [(7 * MIB, 5)]
+        taken.clear()
+        await service.begin(restart=True)
+        await service.run(5)
+        assert {rate for rate, _ in taken} == {5}
+
+
+@one_place
+async def test_hashing_is_not_in_the_way_of_requests(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    real = Hasher.update
+
+    def update(hasher: Hasher, data: bytes) -> None:
+        seen.add(threading.get_ident())
+        real(hasher, data)
+
+    await api.push_blob(NAME, bytes(MIB))
+    monkeypatch.setattr(Hasher, "update", update)
+    await scrub(api.opened)
+    assert seen
+    assert threading.get_ident() not in seen
