@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 from compare import OCI, Side, push_blob
 
-from registry.app import started
+from registry.app import open_runtime
 from registry.auth.audit_log import Actor
 from registry.config import load
 
@@ -51,7 +51,7 @@ async def wait_until_up(side: Side) -> None:
 
 async def add_user(folder: Path) -> None:
     settings = load(config=None, data=folder, overrides={}, environ={})
-    async with started(settings) as opened:
+    async with open_runtime(settings) as opened:
         await opened.access.users.add(*ACCOUNT, Actor("operator"), admin=True)
 
 

@@ -12,23 +12,23 @@ from starlette.types import ASGIApp
 
 from registry.api.application import build, build_ops
 from registry.auth.authenticator import Authenticator
-from registry.auth.keys.key_store import DatabaseVault, FileVault, Vault
+from registry.auth.keys.key_store import DatabaseKeyStore, FileKeyStore, KeyStore
 from registry.auth.keys.keyring import Keyring
-from registry.auth.policy.policy_cache import Policies
-from registry.auth.settings import AuthRules
-from registry.auth.tokens.external_issuers import OidcIssuer, OutsideIssuer, Source, key_source
+from registry.auth.policy.policy_cache import PolicyCache
+from registry.auth.settings import AuthSettings
+from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer, Source, key_source
 from registry.client.upstream import Upstream
 from registry.client.web import Web
-from registry.config import AuthSettings, Settings, StoreSettings, UpstreamSettings
+from registry.config import AuthSection, Settings, StoreSettings, UpstreamSettings
 from registry.errors import ConfigError, PasswordInvalidError
 from registry.http.settings import ApiSettings
 from registry.jobs.runner import Runner
 from registry.jobs.schedule import list_jobs
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
-from registry.metadata.revisions.watch import Watch
-from registry.services.access.access import Access
-from registry.services.access.access_cleanup import Tidying
+from registry.metadata.revisions.watch import RevisionWatch
+from registry.services.access.access import AccessServices
+from registry.services.access.access_cleanup import AccessCleanup
 from registry.services.access.access_tokens import AccessTokens
 from registry.services.access.audit import Audit
 from registry.services.access.grants import Grants
@@ -49,28 +49,28 @@ from registry.services.content.tags import Tags
 from registry.services.content.upload_sessions import Uploads
 from registry.services.content.usage import Usage
 from registry.services.gc.collector import Collector
-from registry.services.gc.deletions import Doomed
+from registry.services.gc.deletions import DeletionQueue
 from registry.services.gc.explain import Why
 from registry.services.gc.rules import GcRules
 from registry.services.gc.untagged import UntaggedRules
-from registry.services.maintenance.disk_reserve import SpareRoom
+from registry.services.maintenance.disk_reserve import DiskReserve
 from registry.services.maintenance.fsck import Fsck
-from registry.services.maintenance.healer import Healing
+from registry.services.maintenance.healer import Healer
 from registry.services.maintenance.health import Health
 from registry.services.maintenance.leases import Leases
 from registry.services.maintenance.scrub import Scrub, ScrubSettings
 from registry.services.maintenance.startup import Startup
-from registry.services.maintenance.store_migration import Moving
+from registry.services.maintenance.store_migration import StoreMigration
 from registry.services.protection.holds import Holds
 from registry.services.protection.immutable_tags import ImmutableTags
 from registry.services.quotas.quotas import Quotas
 from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRules
 from registry.services.retention.runs import RetentionRuns
-from registry.services.services import Registry
+from registry.services.services import Services
 from registry.units import is_loopback
 from storage.driver import Driver
-from storage.factory import open_driver
+from storage.factory import create_driver
 from storage.s3.settings import S3Settings
 from storage.stores import Stores
 
@@ -80,14 +80,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Runtime:
     """An open registry with its database, stores and keys."""
 
     database: Database
-    watch: Watch
+    watch: RevisionWatch
     stores: Stores
-    registry: Registry
-    access: Access
+    registry: Services
+    access: AccessServices
     keyring: Keyring
     leases: Leases
 
@@ -103,7 +103,7 @@ class Opened:
         await self.database.close()
 
 
-def compose(settings: Settings, driver: Driver | None = None) -> Opened:
+def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
     """Create the database, the stores and the services of a registry.
 
     New blobs are written to `driver` if it is given, otherwise to the store in the settings.
@@ -112,7 +112,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
     stores = _open_stores(settings, driver)
     rules = _compose_gc_rules(settings)
     blobs = Blobs(database, stores, rules)
-    watch = Watch(database)
+    watch = RevisionWatch(database)
     cache = ManifestCache(settings.limits.manifest_cache)
     sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
     scrub = Scrub(
@@ -121,11 +121,11 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
         blobs,
         ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate),
     )
-    policies = Policies(database, watch, personal_namespaces=settings.auth.personal_namespaces)
+    policies = PolicyCache(database, watch, personal_namespaces=settings.auth.personal_namespaces)
     quotas = Quotas(database, policies)
     uploads = Uploads(database, stores, blobs, quotas, settings.limits.open_uploads)
     history = History(database, read_only=settings.content.read_only)
-    registry = Registry(
+    registry = Services(
         repositories=Repositories(database),
         blobs=blobs,
         uploads=uploads,
@@ -147,20 +147,20 @@ def compose(settings: Settings, driver: Driver | None = None) -> Opened:
             read_only=settings.content.read_only,
         ),
         retention_runs=RetentionRuns(database, history),
-        doomed=Doomed(database, stores),
-        spare_room=SpareRoom(database),
-        moving=Moving(database, stores, blobs, uploads),
+        doomed=DeletionQueue(database, stores),
+        spare_room=DiskReserve(database),
+        moving=StoreMigration(database, stores, blobs, uploads),
         scrub=scrub,
-        healing=Healing(database, scrub, uploads, _find_upstream(settings)),
+        healing=Healer(database, scrub, uploads, _find_upstream(settings)),
         # Bytes that no row refers to yet belong to an upload session, which expires after this.
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         quotas=quotas,
         usage=Usage(database),
         health=Health(database, stores, read_only=settings.content.read_only),
     )
-    keyring = Keyring(database, _find_vault(settings, database))
+    keyring = Keyring(database, _open_key_store(settings, database))
     access = _compose_access(settings, database, policies, keyring, quotas)
-    return Opened(database, watch, stores, registry, access, keyring, Leases(database))
+    return Runtime(database, watch, stores, registry, access, keyring, Leases(database))
 
 
 def _compose_gc_rules(settings: Settings) -> GcRules:
@@ -191,39 +191,41 @@ def _open_stores(settings: Settings, driver: Driver | None = None) -> Stores:
 
 
 def _open_store(settings: Settings, store: StoreSettings) -> Driver:
-    return open_driver(
+    return create_driver(
         store.driver,
         root=settings.find_root(store),
         reserve=store.reserve,
         bucket=S3Settings(**{each.name: getattr(store, each.name) for each in fields(S3Settings)}),
-        name=store.called,
+        name=store.store_name,
     )
 
 
-def _find_vault(settings: Settings, database: Database) -> Vault:
+def _open_key_store(settings: Settings, database: Database) -> KeyStore:
     """Return the key store for the private keys (design D12)."""
     place = settings.auth.keys
     if place == "file" or (place == "auto" and database.embedded):
-        return FileVault(settings.data / "keys")
-    return DatabaseVault(database, settings.auth.secret)
+        return FileKeyStore(settings.data / "keys")
+    return DatabaseKeyStore(database, settings.auth.secret)
 
 
-async def gather_keys(settings: Settings, opened: Opened, target: str) -> dict[str, bytes] | None:
+async def export_private_keys(
+    settings: Settings, opened: Runtime, target: str
+) -> dict[str, bytes] | None:
     """Return the rows of private keys for a copy of the registry in the database at `target`.
 
     Returns None if the rows of this database can be copied as they are. If the keys are files after
     the copy, writes the files and returns no rows. Raises ConfigError if a key cannot be stored.
     """
-    here = _find_vault(settings, opened.database)
+    here = _open_key_store(settings, opened.database)
     place = settings.auth.keys
     in_files = place == "file" or (place == "auto" and Database.is_embedded(target))
-    if isinstance(here, FileVault) == in_files:
+    if isinstance(here, FileKeyStore) == in_files:
         return None
     private = await opened.keyring.list_private()
     if not in_files:
-        sealed = DatabaseVault(opened.database, settings.auth.secret)
+        sealed = DatabaseKeyStore(opened.database, settings.auth.secret)
         return {name: sealed.seal(value) for name, value in private.items()}
-    files = FileVault(settings.data / "keys")
+    files = FileKeyStore(settings.data / "keys")
     for name, value in private.items():
         if await files.add(name, value) != value:
             raise ConfigError(
@@ -242,13 +244,13 @@ def _find_upstream(settings: Settings) -> Upstream | None:
     return Upstream(web, upstream.url, upstream.username, upstream.password)
 
 
-def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> Web:
+def _open_web(settings: Settings, to: AuthSection | UpstreamSettings) -> Web:
     """Return an HTTP client for other servers, configured by a section of the settings."""
     ca_file = settings.data / to.ca_file if to.ca_file else None
     return Web(allow_private=to.allow_private, ca_file=ca_file)
 
 
-def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[OidcIssuer]]:
+def _compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[OidcIssuer]]:
     """Return the external token issuers in the settings, not yet started."""
     auth, data = settings.auth, settings.data
     if not (auth.issuer or auth.oidc):
@@ -271,17 +273,17 @@ def _compose_issuers(settings: Settings) -> tuple[OutsideIssuer | None, list[Oid
     if not auth.issuer:
         return None, oidc
     keys = source(auth.issuer, auth.jwks_url, auth.jwks_file)
-    return OutsideIssuer(auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh), oidc
+    return ExternalIssuer(auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh), oidc
 
 
 def _compose_access(
-    settings: Settings, database: Database, policies: Policies, keyring: Keyring, quotas: Quotas
-) -> Access:
+    settings: Settings, database: Database, policies: PolicyCache, keyring: Keyring, quotas: Quotas
+) -> AccessServices:
     auth = settings.auth
-    rules = AuthRules(
+    rules = AuthSettings(
         open=auth.mode == "none",
         closed=auth.mode == "token" or bool(auth.jwks_url or auth.jwks_file),
-        own=auth.own,
+        own=auth.local_users,
         service=auth.service,
         issuer=auth.service,
         token_life=auth.token_life,
@@ -292,7 +294,7 @@ def _compose_access(
     issuer, oidc = _compose_issuers(settings)
     authenticator = Authenticator(database, policies, keyring, rules, issuer=issuer, oidc=oidc)
     keys = Keys(database, keyring)
-    return Access(
+    return AccessServices(
         authenticator=authenticator,
         policies=policies,
         tokens=Tokens(database, authenticator, keyring),
@@ -304,12 +306,12 @@ def _compose_access(
         quotas=quotas,
         keys=keys,
         audit=Audit(database),
-        tidying=Tidying(database, keys),
+        tidying=AccessCleanup(database, keys),
     )
 
 
 @contextlib.asynccontextmanager
-async def started(settings: Settings, driver: Driver | None = None) -> AsyncIterator[Opened]:
+async def open_runtime(settings: Settings, driver: Driver | None = None) -> AsyncIterator[Runtime]:
     """Open a registry for the duration of the block.
 
     Raises SchemaError if the schema does not fit this version, StoreError if a store is not ready,
@@ -324,7 +326,7 @@ async def started(settings: Settings, driver: Driver | None = None) -> AsyncIter
 
 
 @contextlib.asynccontextmanager
-async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
+async def open_unprovisioned(settings: Settings) -> AsyncIterator[Runtime]:
     """Open a registry that is about to be filled, for the duration of the block.
 
     The stores are started. The database may still be without a schema.
@@ -337,7 +339,7 @@ async def started_empty(settings: Settings) -> AsyncIterator[Opened]:
         await opened.close()
 
 
-async def prepare(settings: Settings, opened: Opened) -> None:
+async def prepare(settings: Settings, opened: Runtime) -> None:
     """Prepare a registry for serving.
 
     Checks the schema, starts the stores, adds the first admin, and prepares the token signing keys.
@@ -358,7 +360,7 @@ async def rehearse(settings: Settings) -> None:
         await opened.close()
 
 
-async def require_ready(opened: Opened) -> None:
+async def require_ready(opened: Runtime) -> None:
     """Check that the schema and the stores fit, and start the stores.
 
     Raises SchemaError if the schema does not fit this version, ConfigError if blobs are in a store
@@ -377,7 +379,7 @@ async def require_ready(opened: Opened) -> None:
     await stores.start(create=stores.current.name not in holding)
 
 
-async def _add_first_admin(settings: AuthSettings, opened: Opened) -> None:
+async def _add_first_admin(settings: AuthSection, opened: Runtime) -> None:
     """Add the admin in the settings if the registry has no users.
 
     Raises ConfigError if the password cannot be used.
@@ -393,7 +395,7 @@ async def _add_first_admin(settings: AuthSettings, opened: Opened) -> None:
         logger.info("added the admin %s with the password in auth.admin_password", name)
 
 
-def compose_runner(settings: Settings, opened: Opened) -> Runner:
+def compose_runner(settings: Settings, opened: Runtime) -> Runner:
     """Return the runner of the background jobs, not yet started."""
     jobs = list_jobs(
         opened.registry,
@@ -416,7 +418,7 @@ class StartRules:
     """Receives an error that retrying cannot fix, after the application has started."""
 
 
-def asgi(settings: Settings, opened: Opened, rules: StartRules | None = None) -> ASGIApp:
+def create_app(settings: Settings, opened: Runtime, rules: StartRules | None = None) -> ASGIApp:
     """Return the ASGI application.
 
     Its lifespan starts `opened`, runs the background jobs, and closes everything at the end. With
@@ -467,7 +469,7 @@ def asgi(settings: Settings, opened: Opened, rules: StartRules | None = None) ->
     )
 
 
-def ops_asgi(settings: Settings, opened: Opened) -> ASGIApp:
+def ops_asgi(settings: Settings, opened: Runtime) -> ASGIApp:
     """Return the application for health checks and metrics on the second address.
 
     It has no lifespan.
@@ -478,7 +480,7 @@ def ops_asgi(settings: Settings, opened: Opened) -> ASGIApp:
 class _Serving:
     """The background work of an application while it serves."""
 
-    def __init__(self, settings: Settings, opened: Opened) -> None:
+    def __init__(self, settings: Settings, opened: Runtime) -> None:
         self.opened = opened
         self._settings = settings
         self._runner = compose_runner(settings, opened)

@@ -7,7 +7,7 @@ from pathlib import Path
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def now() -> int:
+def now_us() -> int:
     """Return the microseconds since the epoch."""
     return time.time_ns() // 1000
 
@@ -33,7 +33,7 @@ def read_rfc3339(text: str) -> int:
         raise ValueError("the time is in no year that UTC has") from error
 
 
-def steady() -> int:
+def boottime_us() -> int:
     """Return the microseconds since the machine started, including sleep.
 
     Nobody can set this clock.
@@ -41,7 +41,7 @@ def steady() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
-def boot() -> str:
+def boot_id() -> str:
     """Return the ID that the kernel gives to each boot of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from registry import secret_files
 from registry.auth.policy.subjects import parse_user_name
-from registry.auth.settings import HOW_TO_HIDE, LONGEST_PASSWORD, SHORTEST_PASSWORD
+from registry.auth.settings import LONGEST_PASSWORD, SHORTEST_PASSWORD, TLS_REMEDY
 from registry.auth.tokens.oidc_settings import Oidc
 from registry.database_url import DatabaseUrl
 from registry.errors import AccountNameInvalidError, ConfigError
@@ -29,7 +29,6 @@ from registry.units import (
     Duration,
     ExternalUrl,
     Flag,
-    Kind,
     Limit,
     LinkLife,
     Listen,
@@ -39,19 +38,20 @@ from registry.units import (
     PartSize,
     Secret,
     ServiceName,
+    SettingType,
     Size,
     Text,
     Timeout,
     TokenLife,
     Url,
     Window,
+    choice,
     is_loopback,
-    one_of,
     parse_endpoint,
     parse_unix,
 )
 
-Origin = Literal["default", "file", "credential", "env", "option"]
+Source = Literal["default", "file", "credential", "env", "option"]
 Driver = Literal["local", "memory", "s3"]
 OldDriver = Literal["", "local", "s3"]
 Encryption = Literal["", "AES256", "aws:kms"]
@@ -111,7 +111,7 @@ class HttpSettings:
 class StoreSettings:
     """Settings that all stores share."""
 
-    driver: Annotated[str, one_of(Driver), "What keeps the bytes."] = ""
+    driver: Annotated[str, choice(Driver), "What keeps the bytes."] = ""
     name: Annotated[Text, "What rows call the store; empty: as its driver."] = ""
     root: Annotated[Text, "Folder of the blobs, from the data folder; empty: `storage`."] = ""
     reserve: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
@@ -123,7 +123,7 @@ class StoreSettings:
     secret_key: Annotated[Secret, "The secret that belongs to it."] = field(default="", repr=False)
     path_style: Annotated[Flag, "Name the bucket in the path, not in the host."] = False
     sse: Annotated[
-        Encryption, one_of(Encryption), "Encryption by the store; empty: as the bucket has it."
+        Encryption, choice(Encryption), "Encryption by the store; empty: as the bucket has it."
     ] = ""
     storage_class: Annotated[Text, "Storage class of objects; empty: the bucket's."] = ""
     part_size: Annotated[PartSize, "Bytes sent to the bucket at once."] = 16 << 20
@@ -135,7 +135,7 @@ class StoreSettings:
     ] = ""
 
     @property
-    def called(self) -> str:
+    def store_name(self) -> str:
         """Name of the store in database rows."""
         return self.name or self.driver
 
@@ -146,7 +146,7 @@ class StorageSettings(StoreSettings):
 
     driver: Annotated[
         Driver,
-        one_of(Driver),
+        choice(Driver),
         "Files on disk, an S3 bucket, or the memory of one process, gone when it ends.",
     ] = "local"
     upload_expiry: Annotated[Timeout, "How long an upload session lives without a request."] = (
@@ -159,7 +159,7 @@ class OldStorageSettings(StoreSettings):
     """`[old_storage]`: the store that blobs are moved from."""
 
     driver: Annotated[
-        OldDriver, one_of(OldDriver), "As `storage.driver`; empty: no such store."
+        OldDriver, choice(OldDriver), "As `storage.driver`; empty: no such store."
     ] = ""
 
 
@@ -178,12 +178,12 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthSettings:
+class AuthSection:
     """`[auth]`: authentication and authorization."""
 
     mode: Annotated[
         AuthMode,
-        one_of(AuthMode),
+        choice(AuthMode),
         "`token`: all sign in; `none`: nobody does; empty: all do as soon as there is a user.",
     ] = ""
     service: Annotated[ServiceName, "What this registry is called in its own tokens."] = "moorage"
@@ -196,7 +196,7 @@ class AuthSettings:
     ] = False
     keys: Annotated[
         KeyPlace,
-        one_of(KeyPlace),
+        choice(KeyPlace),
         "Where private keys are: `file`, in the data folder; `database`, shared by replicas; "
         "`auto`: in files beside an embedded database, else in the database.",
     ] = "auto"
@@ -213,7 +213,7 @@ class AuthSettings:
     realm: Annotated[Url, "Where clients get those tokens; empty: at this registry."] = ""
     jwks_url: Annotated[Url, "Where the keys of that issuer are; empty: no such issuer."] = ""
     jwks_file: Annotated[Text, "Or the file they are in, from the data folder."] = ""
-    own: Annotated[
+    local_users: Annotated[
         Flag, "Sign in with the users of this registry; false: only the outside issuer's tokens."
     ] = True
     allow_private: Annotated[Flag, "Fetch keys from private addresses too, and there by http."] = (
@@ -245,7 +245,7 @@ class GcSettings:
     )
     interval: Annotated[Timeout, "How often there is a look at what may have to go."] = 60.0
     untagged: Annotated[
-        Untagged, one_of(Untagged), "What happens to manifests that nothing refers to."
+        Untagged, choice(Untagged), "What happens to manifests that nothing refers to."
     ] = "keep"
     rules: Annotated[UntaggedTable, "The same for the repositories of a pattern."] = ()
     objects: Annotated[Limit, "Manifests and blobs that go a second at the most."] = 0
@@ -329,9 +329,9 @@ class LogSettings:
     """`[log]`: log records on standard error."""
 
     format: Annotated[
-        LogFormat, one_of(LogFormat), "Lines for people, or one JSON object a line."
+        LogFormat, choice(LogFormat), "Lines for people, or one JSON object a line."
     ] = "text"
-    level: Annotated[LogLevel, one_of(LogLevel), "The least that is written."] = "info"
+    level: Annotated[LogLevel, choice(LogLevel), "The least that is written."] = "info"
     access: Annotated[Flag, "A line at level info for each request."] = True
     probes: Annotated[
         Flag, "Such a line also for /healthz, /readyz and /metrics when all is well."
@@ -347,7 +347,7 @@ class Settings:
     storage: StorageSettings
     old_storage: OldStorageSettings
     database: DatabaseSettings
-    auth: AuthSettings
+    auth: AuthSection
     content: ContentSettings
     gc: GcSettings
     limits: LimitsSettings
@@ -357,7 +357,7 @@ class Settings:
     retention: RetentionSettings
     log: LogSettings
     source: Path | None
-    origins: Mapping[str, Origin] = field(repr=False, compare=False)
+    origins: Mapping[str, Source] = field(repr=False, compare=False)
     """Source of the value of each `section.key`."""
     secret_files: tuple[Path, ...] = field(default=(), repr=False, compare=False)
     """Files from which secrets were read."""
@@ -400,7 +400,7 @@ class Settings:
 class Setting(NamedTuple):
     """Type, description and default of a setting."""
 
-    kind: Kind
+    kind: SettingType
     doc: str
     default: Any
 
@@ -420,7 +420,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     for section, tree in _SECTIONS.items()
     for each in fields(tree)
 }
-SHORTEST_SECRET = 32
+MIN_SECRET_LENGTH = 32
 _PREFIX = "MOORAGE_"
 FILE_KEYS: Final[Mapping[str, str]] = {
     f"{key}_file": key for key, setting in SETTINGS.items() if setting.kind.has_file
@@ -428,15 +428,15 @@ FILE_KEYS: Final[Mapping[str, str]] = {
 """Key of the secret for each key that names a secret file."""
 
 _VARIABLES = {f"{_PREFIX}{key.upper().replace('.', '__')}": key for key in (*SETTINGS, *FILE_KEYS)}
-_SLIPS = {name.replace("__", "_") for name in _VARIABLES}
+_NEAR_MISSES = {name.replace("__", "_") for name in _VARIABLES}
 
 
-class _Given(NamedTuple):
+class _RawValue(NamedTuple):
     """An unvalidated value from one source, which `where` names. The key may be unknown."""
 
     key: str
     value: Any
-    origin: Origin
+    origin: Source
     where: str
 
 
@@ -457,14 +457,14 @@ def load(
     data = (data or Path(environ.get("MOORAGE_DATA") or "data")).absolute()
     source, document = _read_document(config, data, environ)
     values = {key: setting.default for key, setting in SETTINGS.items()}
-    origins: dict[str, Origin] = dict.fromkeys(SETTINGS, "default")
+    origins: dict[str, Source] = dict.fromkeys(SETTINGS, "default")
     problems: list[str] = []
     secret_files: list[Path] = []
     for source_values in (
         list(_from_document(document, f"file {source}")),
         list(_from_credentials(environ)),
         list(_from_environment(environ)),
-        [_Given(key, text, "option", "command line") for key, text in overrides.items()],
+        [_RawValue(key, text, "option", "command line") for key, text in overrides.items()],
     ):
         problems.extend(_list_doubles(source_values))
         for given in source_values:
@@ -476,7 +476,7 @@ def load(
                 origins[key] = given.origin
             except ConfigError as problem:
                 problems.append(problem.message)
-    _refuse(problems)
+    _raise_if_any(problems)
     sections: dict[str, Any] = {
         section: tree(**{each.name: values[f"{section}.{each.name}"] for each in fields(tree)})
         for section, tree in _SECTIONS.items()
@@ -484,7 +484,7 @@ def load(
     settings = Settings(
         data=data, source=source, origins=origins, secret_files=tuple(secret_files), **sections
     )
-    _refuse(list(_conflicts(settings)))
+    _raise_if_any(list(_conflicts(settings)))
     return settings
 
 
@@ -539,7 +539,7 @@ def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> No
         return
     if is_loopback(settings.http.address[0]) or has_users():
         return
-    hide = f"So that nobody reads passwords on their way, {HOW_TO_HIDE}.\n"
+    hide = f"So that nobody reads passwords on their way, {TLS_REMEDY}.\n"
     raise ConfigError(
         f'http.listen = "{settings.http.listen}" is open to other machines, and there are no users'
         " who could sign in. Run these two:\n"
@@ -547,13 +547,13 @@ def require_safe_listen(settings: Settings, has_users: Callable[[], bool]) -> No
         f"  moorage serve --listen {settings.http.listen} --data {settings.data}\n"
         "Without a terminal, let serve add the first admin, with the password in the file that"
         " MOORAGE_AUTH__ADMIN_PASSWORD_FILE names.\n"
-        f"{hide if is_readable(settings) else ''}"
+        f"{hide if sends_passwords_in_clear(settings) else ''}"
         'To let everybody push without signing in, write it down: [auth] mode = "none" in the'
         " settings file, or MOORAGE_AUTH__MODE=none in the environment."
     )
 
 
-def is_readable(settings: Settings) -> bool:
+def sends_passwords_in_clear(settings: Settings) -> bool:
     """Return whether other machines sign in and no setting indicates that they use TLS."""
     http = settings.http
     return (
@@ -603,26 +603,26 @@ def _read_document(
         raise ConfigError(f"the settings file {path} is not TOML: {error}") from error
 
 
-def _from_document(document: dict[str, Any], where: str) -> Iterator[_Given]:
+def _from_document(document: dict[str, Any], where: str) -> Iterator[_RawValue]:
     for section, table in document.items():
         if not isinstance(table, dict):
-            yield _Given(f'"{section}"', table, "file", where)
+            yield _RawValue(f'"{section}"', table, "file", where)
         elif section not in _SECTIONS:
-            yield _Given(f"[{section}]", table, "file", where)
+            yield _RawValue(f"[{section}]", table, "file", where)
         else:
             for name, value in table.items():
-                yield _Given(f"{section}.{name}", value, "file", where)
+                yield _RawValue(f"{section}.{name}", value, "file", where)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_RawValue]:
     for name, text in environ.items():
         if key := _VARIABLES.get(name):
-            yield _Given(key, text, "env", f"environment variable {name}")
-        elif name.startswith(_PREFIX) and ("__" in name or name in _SLIPS):
-            yield _Given(name, text, "env", "environment")
+            yield _RawValue(key, text, "env", f"environment variable {name}")
+        elif name.startswith(_PREFIX) and ("__" in name or name in _NEAR_MISSES):
+            yield _RawValue(name, text, "env", "environment")
 
 
-def _from_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
+def _from_credentials(environ: Mapping[str, str]) -> Iterator[_RawValue]:
     """Yield the credentials of the systemd unit that are named after settings (systemd.exec(5))."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if not folder:
@@ -630,10 +630,10 @@ def _from_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
     for name, key in FILE_KEYS.items():
         path = Path(folder) / key
         if path.is_file():
-            yield _Given(name, str(path), "credential", f"credential {key}")
+            yield _RawValue(name, str(path), "credential", f"credential {key}")
 
 
-def _list_doubles(given: list[_Given]) -> Iterator[str]:
+def _list_doubles(given: list[_RawValue]) -> Iterator[str]:
     """Yield a message for each secret that one source sets both as a value and as a file."""
     keys = {each.key for each in given}
     for name, key in FILE_KEYS.items():
@@ -642,7 +642,7 @@ def _list_doubles(given: list[_Given]) -> Iterator[str]:
             yield f"{key} and {name} exclude each other: set one ({where})"
 
 
-def _read(given: _Given, data: Path) -> Any:
+def _read(given: _RawValue, data: Path) -> Any:
     """Return the parsed value.
 
     Raises ConfigError if the key is unknown or the value is invalid.
@@ -665,7 +665,7 @@ def _read(given: _Given, data: Path) -> Any:
         raise ConfigError(f"{written} ({given.where}): expected {kind.expected}") from None
 
 
-def _read_file(given: _Given, data: Path) -> Any:
+def _read_file(given: _RawValue, data: Path) -> Any:
     """Return the value in the file that a setting names; a relative path is relative to `data`."""
     if not isinstance(given.value, str) or not given.value:
         raise ConfigError(f"{given.key} ({given.where}): expected the path of a file")
@@ -701,9 +701,9 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         yield "http.tls_client_ca is of use only with http.tls_cert and http.tls_key: set all three"
     if http.ops_listen and http.ops_listen == http.listen:
         yield "http.ops_listen must be another address than http.listen"
-    if settings.auth.secret and len(settings.auth.secret) < SHORTEST_SECRET:
+    if settings.auth.secret and len(settings.auth.secret) < MIN_SECRET_LENGTH:
         yield (
-            f"auth.secret has less than {SHORTEST_SECRET} characters; "
+            f"auth.secret has less than {MIN_SECRET_LENGTH} characters; "
             "make one: openssl rand -hex 32"
         )
     yield from _first_admin_conflicts(settings.auth)
@@ -717,7 +717,7 @@ def _conflicts(settings: Settings) -> Iterator[str]:
         )
 
 
-def _first_admin_conflicts(auth: AuthSettings) -> Iterator[str]:
+def _first_admin_conflicts(auth: AuthSection) -> Iterator[str]:
     try:
         parse_user_name(auth.admin_user)
     except AccountNameInvalidError as error:
@@ -726,7 +726,7 @@ def _first_admin_conflicts(auth: AuthSettings) -> Iterator[str]:
         return
     if not SHORTEST_PASSWORD <= len(auth.admin_password) <= LONGEST_PASSWORD:
         yield f"auth.admin_password must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
-    if auth.mode == "none" or not auth.own:
+    if auth.mode == "none" or not auth.local_users:
         why = 'auth.mode = "none"' if auth.mode == "none" else "auth.own = false"
         yield f"auth.admin_password is of no use with {why}: remove one of them"
 
@@ -755,17 +755,16 @@ def _old_storage_conflicts(settings: Settings) -> Iterator[str]:
                 yield f"old_storage.{each.name} is of use only with old_storage.driver"
         return
     yield from _bucket_conflicts("old_storage", old)
-    if old.called == new.called:
+    if old.store_name == new.store_name:
         yield (
-            f'storage and old_storage are both called "{new.called}": give [storage] a name of its'
-            " own, such as storage.name = "
-            f'"{new.called}-2", and leave the old one as it is'
+            f'storage and old_storage are both called "{new.store_name}": give [storage] a name of '
+            f'its own, such as storage.name = "{new.store_name}-2", and leave the old one as it is'
         )
-    if _place(settings, old) == _place(settings, new):
+    if _location(settings, old) == _location(settings, new):
         yield "storage and old_storage are the same place: nothing could be moved"
 
 
-def _place(settings: Settings, store: StoreSettings) -> tuple[str, ...]:
+def _location(settings: Settings, store: StoreSettings) -> tuple[str, ...]:
     """Return a key that is equal for two stores at the same location."""
     if store.driver == "s3":
         return "s3", store.endpoint, store.bucket, store.prefix.strip("/")
@@ -781,7 +780,7 @@ def _upstream_conflicts(upstream: UpstreamSettings) -> Iterator[str]:
         yield "[upstream] is of use only with upstream.url"
 
 
-def _issuer_conflicts(auth: AuthSettings) -> Iterator[str]:
+def _issuer_conflicts(auth: AuthSection) -> Iterator[str]:
     has_keys = bool(auth.jwks_url or auth.jwks_file)
     if auth.jwks_url and auth.jwks_file:
         yield "auth.jwks_url and auth.jwks_file exclude each other: set one"
@@ -794,14 +793,14 @@ def _issuer_conflicts(auth: AuthSettings) -> Iterator[str]:
         yield "auth.issuer is what this registry calls itself: set auth.service to something else"
     if auth.realm and not has_keys:
         yield "auth.realm is of use only with auth.jwks_url or auth.jwks_file"
-    if not auth.own:
+    if not auth.local_users:
         yield from _foreign_only_conflicts(auth)
     for name, url in _places_of_keys(auth):
         if url.startswith("http:") and not auth.allow_private:
             yield f'{name} = "{url}" must be https, or auth.allow_private be true'
 
 
-def _foreign_only_conflicts(auth: AuthSettings) -> Iterator[str]:
+def _foreign_only_conflicts(auth: AuthSection) -> Iterator[str]:
     if not (auth.realm and (auth.jwks_url or auth.jwks_file)):
         yield (
             "auth.own = false needs an outside issuer: auth.issuer, auth.audience, auth.realm, and"
@@ -811,14 +810,14 @@ def _foreign_only_conflicts(auth: AuthSettings) -> Iterator[str]:
         yield "auth.own = false leaves no tokens of robots, for which auth.oidc is: set one of them"
 
 
-def _places_of_keys(auth: AuthSettings) -> Iterator[tuple[str, str]]:
+def _places_of_keys(auth: AuthSection) -> Iterator[tuple[str, str]]:
     yield "auth.jwks_url", auth.jwks_url
     for index, oidc in enumerate(auth.oidc):
         yield f"auth.oidc[{index}].issuer", oidc.issuer
         yield f"auth.oidc[{index}].jwks_url", oidc.jwks_url
 
 
-def _refuse(problems: list[str]) -> None:
+def _raise_if_any(problems: list[str]) -> None:
     if problems:
         heading = [f"{len(problems)} settings are wrong:"] if problems[1:] else []
         raise ConfigError("\n  ".join([*heading, *problems]), problems)

@@ -26,7 +26,7 @@ def explain(error: OSError, what: str, path: Path) -> ConfigError:
     return ConfigError(f"{what} cannot be used ({error.strerror}: {error.filename}); {remedy}")
 
 
-class DataFolder:
+class DataDirectory:
     """Folder for the database, the blobs and the keys of one registry.
 
     Processes hold a shared lock on the folder while they use it. A migration holds the lock
@@ -98,12 +98,12 @@ class DataFolder:
         fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     @contextlib.contextmanager
-    def alone(self, patience: float) -> Iterator[None]:
+    def exclusive(self, timeout: float) -> Iterator[None]:
         """Lock the folder exclusively for the duration of the block.
 
         Raises ConfigError if another process still uses it after `patience` seconds.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from urllib.parse import unquote
 
 from registry.errors import ConfigError
-from registry.units import Kind, mask_database_url
+from registry.units import SettingType, mask_database_url
 
 EXPECTED: Final = '"sqlite:///FILE" or "postgresql+psycopg://USER:PASSWORD@HOST/NAME"'
 _POSTGRES: Final = "postgresql+psycopg"
@@ -89,5 +89,5 @@ def _parse(text: str) -> str:
 
 
 DatabaseUrl = Annotated[
-    str, Kind(EXPECTED, str, _parse, mask_database_url, secret=True, has_file=True)
+    str, SettingType(EXPECTED, str, _parse, mask_database_url, secret=True, has_file=True)
 ]

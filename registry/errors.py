@@ -54,7 +54,7 @@ class BodyTooLargeError(RegistryError):
     """A request body above the limit."""
 
 
-class BodyTypeError(RegistryError):
+class UnsupportedMediaTypeError(RegistryError):
     """A request body with an unsupported media type."""
 
 
@@ -118,11 +118,11 @@ class BodyStalledError(RegistryError):
     """A request body that delivered no bytes for too long."""
 
 
-class ClientGoneError(RegistryError):
+class ClientDisconnectedError(RegistryError):
     """A connection that the client closed before its request body was complete."""
 
 
-class TagMovedError(RegistryError):
+class PreconditionFailedError(RegistryError):
     """A failed precondition: the tag does not match the condition of the request."""
 
 
@@ -130,7 +130,7 @@ class TooManyTagsError(RegistryError):
     """More tags in one push than allowed."""
 
 
-class PageInvalidError(RegistryError):
+class PageSizeInvalidError(RegistryError):
     """An invalid page size."""
 
 
@@ -142,7 +142,7 @@ class TooManyScopesError(UnsupportedError):
     """A token request with more repositories than a token can hold."""
 
 
-class SwitchedOffError(RegistryError):
+class DisabledError(RegistryError):
     """A change that a setting disables; `allowed` lists the methods that still work."""
 
     def __init__(self, message: str, allowed: list[str]) -> None:
@@ -219,7 +219,7 @@ class NotConfirmedError(RegistryError):
     """A confirmation that the user did not give."""
 
 
-class RightsInvalidError(InputInvalidError):
+class ActionInvalidError(InputInvalidError):
     """An action that cannot be granted."""
 
 
@@ -275,7 +275,7 @@ class NotReadyError(RegistryError):
     """A process that has started and waits for its database or store."""
 
 
-class DatabaseMovingError(DatabaseUnavailableError):
+class DatabaseFrozenError(DatabaseUnavailableError):
     """A database that rejects changes because it is being copied, or was copied, to another one."""
 
 
@@ -287,7 +287,7 @@ class UpstreamError(RegistryError):
     """Another server that cannot be reached, must not be called, or sent an unusable response."""
 
 
-class RefusedError(UpstreamError):
+class RemoteRefusedError(UpstreamError):
     """A request that another registry refused; the message is from that registry."""
 
 

@@ -25,15 +25,15 @@ REGISTRY = CollectorRegistry()
 REQUESTS = Counter(
     "moorage_requests", "Requests answered.", ["method", "route", "status"], registry=REGISTRY
 )
-SECONDS = Histogram(
+REQUEST_DURATION = Histogram(
     "moorage_request_seconds",
     "Time from a request's headers to its last byte, in seconds.",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
     registry=REGISTRY,
 )
-BYTES_IN = Counter("moorage_received_bytes", "Bytes of request bodies.", registry=REGISTRY)
-BYTES_OUT = Counter("moorage_sent_bytes", "Bytes of response bodies.", registry=REGISTRY)
+REQUEST_BYTES = Counter("moorage_received_bytes", "Bytes of request bodies.", registry=REGISTRY)
+RESPONSE_BYTES = Counter("moorage_sent_bytes", "Bytes of response bodies.", registry=REGISTRY)
 IN_FLIGHT = Gauge(
     "moorage_requests_in_flight",
     "Requests being answered.",
@@ -64,10 +64,10 @@ MANIFESTS_UNREADABLE = Gauge(
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
-COLLECTED = Counter(
+GC_COLLECTED = Counter(
     "moorage_gc_collected", "Manifests and blobs that were collected.", ["kind"], registry=REGISTRY
 )
-COLLECTED_BYTES = Counter(
+GC_COLLECTED_BYTES = Counter(
     "moorage_gc_collected_bytes", "Bytes of the blobs that were collected.", registry=REGISTRY
 )
 GC_QUEUE = Gauge(

@@ -257,7 +257,7 @@ def _same(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SettingType:
     """A type of setting: the expected form, the TOML type, and functions that parse and print.
 
     With `json`, an option or environment variable holds the value as JSON.
@@ -289,7 +289,7 @@ class Kind:
         return self.parse(_TRUTH[text.lower()] if self.toml is bool else self.toml(text))
 
 
-def one_of(literal: Any) -> Kind:
+def choice(literal: Any) -> SettingType:
     """Return the type of setting for a `Literal` of words.
 
     An empty word is accepted as the default and is not offered to users.
@@ -301,7 +301,7 @@ def one_of(literal: Any) -> Kind:
             raise ValueError(f"{text!r} is none of {', '.join(words)}")
         return text
 
-    return Kind(" or ".join(f'"{word}"' for word in words if word), parse=parse)
+    return SettingType(" or ".join(f'"{word}"' for word in words if word), parse=parse)
 
 
 _DAY_MINUTES = 24 * 60
@@ -340,32 +340,42 @@ _ORIGINS = 'a list of origins, such as ["https://ui.example.org"], or ["*"]'
 _PLACE = 'a URL, such as "https://gitlab.example.org/oauth/discovery/keys"'
 _NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
 
-Text = Annotated[str, Kind("a string")]
-Credential = Annotated[str, Kind("a string", has_file=True)]
-Secret = Annotated[str, Kind("a string", show=_mask, secret=True, has_file=True)]
-ServiceName = Annotated[str, Kind("a name of letters, digits and . _ : / -", parse=_parse_service)]
+Text = Annotated[str, SettingType("a string")]
+Credential = Annotated[str, SettingType("a string", has_file=True)]
+Secret = Annotated[str, SettingType("a string", show=_mask, secret=True, has_file=True)]
+ServiceName = Annotated[
+    str, SettingType("a name of letters, digits and . _ : / -", parse=_parse_service)
+]
 TokenLife = Annotated[
     float,
-    Kind('a duration of "60s" to "24h"', parse=_parse_token_life, show=format_duration),
+    SettingType('a duration of "60s" to "24h"', parse=_parse_token_life, show=format_duration),
 ]
 LinkLife = Annotated[
     float,
-    Kind('a duration of "10s" to "7d"', parse=_parse_link_life, show=format_duration),
+    SettingType('a duration of "10s" to "7d"', parse=_parse_link_life, show=format_duration),
 ]
-Flag = Annotated[bool, Kind("true or false", bool)]
-Count = Annotated[int, Kind("a whole number above zero, such as 4", int, _above_zero)]
-Limit = Annotated[int, Kind("a whole number, such as 50, 0 for no limit", int, _not_negative)]
-Duration = Annotated[float, Kind(_DURATION, str, parse_duration, format_duration)]
-Timeout = Annotated[float, Kind(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)]
-Size = Annotated[int, Kind('a size with its unit, such as "64MiB"', str, parse_size, format_size)]
-PartSize = Annotated[int, Kind('a size of "5MiB" to "5GiB"', str, _parse_part, format_size)]
+Flag = Annotated[bool, SettingType("true or false", bool)]
+Count = Annotated[int, SettingType("a whole number above zero, such as 4", int, _above_zero)]
+Limit = Annotated[
+    int, SettingType("a whole number, such as 50, 0 for no limit", int, _not_negative)
+]
+Duration = Annotated[float, SettingType(_DURATION, str, parse_duration, format_duration)]
+Timeout = Annotated[
+    float, SettingType(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)
+]
+Size = Annotated[
+    int, SettingType('a size with its unit, such as "64MiB"', str, parse_size, format_size)
+]
+PartSize = Annotated[int, SettingType('a size of "5MiB" to "5GiB"', str, _parse_part, format_size)]
 Window = Annotated[
     tuple[int, int] | None,
-    Kind('a part of the day, such as "22:00-06:00"', str, parse_window, format_window),
+    SettingType('a part of the day, such as "22:00-06:00"', str, parse_window, format_window),
 ]
-Listen = Annotated[str, Kind(_ENDPOINT, str, _parse_listen)]
-OptionalListen = Annotated[str, Kind(_ENDPOINT, str, _parse_optional_listen)]
-ExternalUrl = Annotated[str, Kind(_BASE, str, _parse_external_url)]
-Origins = Annotated[tuple[str, ...], Kind(_ORIGINS, list, _parse_origins, list)]
-Url = Annotated[str, Kind(_PLACE, str, _parse_optional_url)]
-Networks = Annotated[tuple[Network, ...], Kind(_NETWORKS, list, _parse_networks, _show_networks)]
+Listen = Annotated[str, SettingType(_ENDPOINT, str, _parse_listen)]
+OptionalListen = Annotated[str, SettingType(_ENDPOINT, str, _parse_optional_listen)]
+ExternalUrl = Annotated[str, SettingType(_BASE, str, _parse_external_url)]
+Origins = Annotated[tuple[str, ...], SettingType(_ORIGINS, list, _parse_origins, list)]
+Url = Annotated[str, SettingType(_PLACE, str, _parse_optional_url)]
+Networks = Annotated[
+    tuple[Network, ...], SettingType(_NETWORKS, list, _parse_networks, _show_networks)
+]

@@ -1,10 +1,10 @@
 """Read access to content-addressed objects, with a size check before any byte is served."""
 
 from storage.driver import Driver, Reader
-from storage.errors import ObjectDamagedError
+from storage.errors import ObjectCorruptError
 
 
-class Blobs:
+class BlobStore:
     """Stored objects whose size is known from their row in the database.
 
     Every read checks the size first, so that a truncated or empty file is never served as the blob.
@@ -16,16 +16,16 @@ class Blobs:
     @property
     def cheap_stat(self) -> bool:
         """Whether `check` costs almost nothing."""
-        return self._driver.cheap_stat
+        return self._driver.stat_is_cheap
 
     @property
     def link_life(self) -> float:
         """Seconds for which an object must outlive the last presigned URL for it."""
-        return self._driver.link_life
+        return self._driver.signed_url_ttl
 
     async def find_link(self, key: str) -> str | None:
         """Return a presigned URL valid for `link_life`, or None if the store has none."""
-        return await self._driver.find_link(key)
+        return await self._driver.presigned_url(key)
 
     async def check(self, key: str, size: int) -> None:
         """Raise ObjectMissingError or ObjectDamagedError unless the object is `size` bytes long."""
@@ -40,7 +40,7 @@ class Blobs:
         reader = await self._driver.open(key, *(part or ()))
         try:
             self._judge(reader.size, size)
-        except ObjectDamagedError:
+        except ObjectCorruptError:
             await reader.close()
             raise
         return reader
@@ -51,4 +51,4 @@ class Blobs:
     @staticmethod
     def _judge(actual: int, size: int) -> None:
         if actual != size:
-            raise ObjectDamagedError(f"{actual} bytes where {size} must be")
+            raise ObjectCorruptError(f"{actual} bytes where {size} must be")

@@ -21,7 +21,7 @@ from storage.digest import Hasher
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SessionRecord:
     """A session's row, as seen by a store that does not lock."""
 
     claim: int
@@ -31,13 +31,13 @@ class Record:
     state: str
     """`Upload.state` as last written to the row; empty at first."""
 
-    save: Callable[[str], Awaitable[None]]
+    save_state: Callable[[str], Awaitable[None]]
     """Write this state to the row now.
 
     Raises StagedBusyError if another request has claimed the session.
     """
 
-    keep: Callable[[], Awaitable[None]]
+    ensure_lease: Callable[[], Awaitable[None]]
     """Ensure that the claim is in force, extending it if needed; called before bytes are sent.
 
     Returns only while no other request can have claimed the session. Raises StagedBusyError if one
@@ -59,16 +59,16 @@ class Upload(Protocol):
     """Whether an earlier claim sealed the session, so that no bytes can be added."""
 
     @property
-    def overdue(self) -> bool:
+    def is_stalled(self) -> bool:
         """Whether this upload holds resources that others wait for, and uses them too slowly."""
         ...
 
     @property
-    def state(self) -> str:
+    def resume_state(self) -> str:
         """State to save in the row after `sync` or `seal`; empty if the store keeps its own."""
         ...
 
-    def key_for(self, key: str) -> str:
+    def final_key(self, key: str) -> str:
         """Return the key under which `finish(key)` publishes the bytes.
 
         It is known once the bytes are sealed.
@@ -109,7 +109,7 @@ class Upload(Protocol):
         """Make the sealed bytes durable, then publish them atomically under `key_for(key)`."""
         ...
 
-    async def discard(self) -> None:
+    async def abort(self) -> None:
         """Drop the staged bytes.
 
         If the store does not lock, the caller must queue the deletion of `list_keys`.
@@ -158,16 +158,16 @@ class Driver(Protocol):
     shared: bool
     """Whether other processes see the same bytes."""
 
-    locks: bool
+    supports_locking: bool
     """Whether `claim` itself excludes others. If not, it needs the session's row."""
 
-    cheap_stat: bool
+    stat_is_cheap: bool
     """Whether `stat` costs almost nothing. If not, the row is trusted until the bytes are read."""
 
-    link_life: float
+    signed_url_ttl: float
     """Seconds that a presigned URL of `find_link` is valid; 0 if the store has none."""
 
-    late: float
+    late_write_window: float
     """Seconds after a session's end during which bytes sent by its holder may still appear.
 
     They may appear even after their key was deleted, so the key must be deleted again after this
@@ -193,7 +193,7 @@ class Driver(Protocol):
         """Raise StoreUnavailableError unless the store can be reached (for readiness)."""
         ...
 
-    async def claim(self, session: str, record: Record | None = None) -> Upload:
+    async def claim(self, session: str, record: SessionRecord | None = None) -> Upload:
         """Claim the session's staged bytes, which are empty at first.
 
         Raises StagedBusyError if another request holds them. `record` is required if the store does
@@ -201,7 +201,7 @@ class Driver(Protocol):
         """
         ...
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         """Return every key that may hold bytes of a session whose row has `state` and `claim`.
 
         Empty if the store locks: `discard` and `list_staged` are enough there.
@@ -233,7 +233,7 @@ class Driver(Protocol):
         """
         ...
 
-    async def find_link(self, key: str) -> str | None:
+    async def presigned_url(self, key: str) -> str | None:
         """Return a presigned URL that lets its bearer read the object for `link_life` seconds.
 
         The URL is computed without a request to the store, so the object may not exist. None means

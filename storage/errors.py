@@ -30,13 +30,13 @@ class ObjectMissingError(StoreError):
     """The store has no object under the key."""
 
 
-class ObjectDamagedError(StoreError):
+class ObjectCorruptError(StoreError):
     """The object has the wrong length or cannot be read."""
 
 
-class StagedBusyError(StoreError):
+class UploadLockedError(StoreError):
     """Another request holds the upload's staged bytes, or has just published them."""
 
 
-class StagedLostError(StoreError):
+class UploadDataLostError(StoreError):
     """Fewer bytes are staged than were acknowledged, so the upload cannot continue."""

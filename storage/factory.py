@@ -9,7 +9,7 @@ from storage.memory import MemoryDriver
 from storage.s3.settings import S3Settings
 
 
-def open_driver(
+def create_driver(
     driver: str,
     *,
     root: Path,

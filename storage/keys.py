@@ -30,7 +30,7 @@ import uuid
 
 from storage.digest import ALGORITHMS, Digest
 
-PARTS = "blobs/parts/"
+MULTIPART_PREFIX = "blobs/parts/"
 """Prefix of the keys that may have an open multipart upload."""
 
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -41,7 +41,7 @@ _OURS = re.compile(
                 f"blobs/{a}/[0-9a-f]{{2}}/[0-9a-f]{{{n}}}[.][0-9a-f]+"
                 for a, n in ALGORITHMS.items()
             ),
-            f"{PARTS}[0-9a-f]{{2}}/{_UUID}",
+            f"{MULTIPART_PREFIX}[0-9a-f]{{2}}/{_UUID}",
             f"staging/{_UUID}/[0-9]+",
         ]
     )
@@ -76,7 +76,7 @@ def find_session(key: str) -> str | None:
     return rest.partition("/")[0] if folder == "staging" else None
 
 
-def is_ours(key: str) -> bool:
+def is_known_key(key: str) -> bool:
     """Return whether the key has the form of a key made by this module."""
     return _OURS.fullmatch(key) is not None
 
@@ -87,7 +87,7 @@ def shard(algorithm: str, first: str) -> str:
 
 def new_parts_key() -> str:
     name = str(uuid.uuid4())
-    return f"{PARTS}{name[:2]}/{name}"
+    return f"{MULTIPART_PREFIX}{name[:2]}/{name}"
 
 
 def staged_key(session: str, claim: int) -> str:

@@ -4,18 +4,18 @@ import time
 from collections.abc import AsyncIterator
 
 from storage.digest import Hasher
-from storage.driver import Record, StoredObject
-from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyError
+from storage.driver import SessionRecord, StoredObject
+from storage.errors import ObjectCorruptError, ObjectMissingError, UploadLockedError
 
 
 class MemoryDriver:
     """Objects and staged bytes in dictionaries, for a single process."""
 
     shared = False
-    locks = True
-    cheap_stat = True
-    link_life = 0.0
-    late = 0.0
+    supports_locking = True
+    stat_is_cheap = True
+    signed_url_ttl = 0.0
+    late_write_window = 0.0
 
     def __init__(self, *, name: str = "memory") -> None:
         self.name = name
@@ -33,14 +33,14 @@ class MemoryDriver:
     async def check(self) -> None:
         """Do nothing: memory is always reachable."""
 
-    async def claim(self, session: str, record: Record | None = None) -> "MemoryUpload":
+    async def claim(self, session: str, record: SessionRecord | None = None) -> "MemoryUpload":
         del record
         if session in self.held:
-            raise StagedBusyError
+            raise UploadLockedError
         self.held.add(session)
         return MemoryUpload(self, session)
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         del session, state, claim
         return set()
 
@@ -63,7 +63,7 @@ class MemoryDriver:
         await self.stat(key)
         return MemoryReader(self.objects[key])
 
-    async def find_link(self, key: str) -> str | None:
+    async def presigned_url(self, key: str) -> str | None:
         del key
         return None
 
@@ -78,9 +78,9 @@ class MemoryDriver:
 class MemoryUpload:
     """An exclusive claim on one staged bytearray."""
 
-    state = ""
+    resume_state = ""
     sealed = False
-    overdue = False
+    is_stalled = False
 
     def __init__(self, driver: MemoryDriver, session: str) -> None:
         self._driver = driver
@@ -91,9 +91,9 @@ class MemoryUpload:
 
     def _require_open(self) -> None:
         if not self._open:
-            raise StagedBusyError
+            raise UploadLockedError
 
-    def key_for(self, key: str) -> str:
+    def final_key(self, key: str) -> str:
         return key
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
@@ -124,7 +124,7 @@ class MemoryUpload:
         self._driver.written[key] = time.time_ns() // 1000
         await self.release()
 
-    async def discard(self) -> None:
+    async def abort(self) -> None:
         self._require_open()
         self._driver.staged.pop(self._session, None)
         await self.release()
@@ -145,7 +145,7 @@ class MemoryReader:
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         piece = self._data[start : start + length]
         if len(piece) < length:
-            raise ObjectDamagedError("the object ends early")
+            raise ObjectCorruptError("the object ends early")
         yield piece
 
     async def close(self) -> None:

@@ -7,7 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def settled(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | None = None) -> T:
+async def run_to_completion(
+    work: Awaitable[T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
+) -> T:
     """Await `work` to its end even when cancelled, and raise the cancellation only then.
 
     `undo` receives a result that the cancelled caller never sees, and closes it.
@@ -25,7 +27,7 @@ async def settled(work: Awaitable[T], undo: Callable[[T], Awaitable[None]] | Non
             cancelled = error
     if cancelled is not None:
         # The caller gets the cancellation, so an error of `work` only has to be retrieved.
-        if not task.cancelled() and task.exception() is None and undo is not None:
-            await settled(undo(task.result()))
+        if not task.cancelled() and task.exception() is None and on_abandoned is not None:
+            await run_to_completion(on_abandoned(task.result()))
         raise cancelled
     return task.result()

@@ -5,19 +5,19 @@ from collections import OrderedDict
 from collections.abc import AsyncIterable
 
 from storage.digest import Digest, Hasher
-from storage.driver import Driver, Record, Upload
-from storage.errors import StagedLostError, StoreUnavailableError
-from storage.shield import settled
+from storage.driver import Driver, SessionRecord, Upload
+from storage.errors import StoreUnavailableError, UploadDataLostError
+from storage.shield import run_to_completion
 
-PIECE = 1 << 20
+CHUNK_SIZE = 1 << 20
 """Bytes per thread job."""
 
-MAX_RUNNING = 10_000
+MAX_RUNNING_HASHES = 10_000
 """Running hashes kept between requests. A dropped hash costs one more read of the upload's bytes.
 """
 
 
-class Staging:
+class StagingArea:
     """Claims of sessions, and running hashes kept between requests.
 
     With its hash kept, a session that continues in this process is not read a second time. A hash
@@ -29,28 +29,28 @@ class Staging:
         self._running: OrderedDict[str, Hasher] = OrderedDict()
 
     @property
-    def locks(self) -> bool:
+    def supports_locking(self) -> bool:
         """Whether `claim` itself excludes others. If not, it needs the session's row."""
-        return self._driver.locks
+        return self._driver.supports_locking
 
-    async def claim(self, session: str, record: Record | None = None) -> "Staged":
+    async def claim(self, session: str, record: SessionRecord | None = None) -> "StagedUpload":
         """Claim the session's bytes. Raises StagedBusyError while another request holds them."""
-        return Staged(self, session, await self._driver.claim(session, record))
+        return StagedUpload(self, session, await self._driver.claim(session, record))
 
     def list_keys(self, session: str, state: str, claim: int) -> set[str]:
         """Return every key that may hold bytes of the session, if only its row knows them."""
-        return self._driver.list_keys(session, state, claim)
+        return self._driver.possible_keys(session, state, claim)
 
-    async def list(self) -> list[str]:
+    async def list_sessions(self) -> list[str]:
         return await self._driver.list_staged()
 
-    def remember(self, session: str, hasher: Hasher) -> None:
+    def keep_running_hash(self, session: str, hasher: Hasher) -> None:
         self._running[session] = hasher
         self._running.move_to_end(session)
-        while len(self._running) > MAX_RUNNING:
+        while len(self._running) > MAX_RUNNING_HASHES:
             self._running.popitem(last=False)
 
-    def recall(self, session: str, prefix: Digest | None) -> Hasher | None:
+    def take_running_hash(self, session: str, prefix: Digest | None) -> Hasher | None:
         """Return the running hash if this process has it and it matches `prefix`, and forget it.
 
         A comparison of offsets would not be enough: another process may have dropped bytes that
@@ -60,12 +60,12 @@ class Staging:
         return hasher if hasher is not None and hasher.digest() == prefix else None
 
 
-class Staged:
+class StagedUpload:
     """One request's claim on a session's staged bytes."""
 
-    def __init__(self, staging: Staging, session: str, upload: Upload) -> None:
+    def __init__(self, staging: StagingArea, session: str, upload: Upload) -> None:
         self.offset = 0
-        self.over = False
+        self.session_ended = False
         """Whether the session is known to have ended with this claim, which ends all claims."""
         self.published: str | None = None
         """The key under which bytes may have been published."""
@@ -73,12 +73,12 @@ class Staged:
         self._session = session
         self._upload = upload
         self._hasher: Hasher | None = None
-        self._mark: tuple[int, Hasher | None] = (0, None)
+        self._checkpoint: tuple[int, Hasher | None] = (0, None)
 
     @property
     def state(self) -> str:
         """State of the synced or sealed bytes, to save in the session's row."""
-        return self._upload.state
+        return self._upload.resume_state
 
     @property
     def sealed(self) -> bool:
@@ -87,7 +87,7 @@ class Staged:
 
     def key_for(self, key: str) -> str:
         """Return the key under which `publish(key)` publishes sealed bytes."""
-        return self._upload.key_for(key)
+        return self._upload.final_key(key)
 
     async def resume(self, offset: int, algorithm: str, prefix: Digest | None) -> None:
         """Continue from the acknowledged `offset`, and drop the bytes that a killed request left.
@@ -96,13 +96,13 @@ class Staged:
         StagedLostError if fewer bytes are staged than were acknowledged.
         """
         if self._upload.size < offset:
-            raise StagedLostError
+            raise UploadDataLostError
         if self._upload.size > offset:
             await self._upload.truncate(offset)
         self.offset = offset
-        running = self._staging.recall(self._session, prefix)
+        running = self._staging.take_running_hash(self._session, prefix)
         self._hasher = running if offset else Hasher(algorithm)
-        self._mark = (offset, self._hasher.copy() if self._hasher else None)
+        self._checkpoint = (offset, self._hasher.copy() if self._hasher else None)
 
     async def append(self, body: AsyncIterable[bytes]) -> None:
         """Append the body. One piece is written and hashed on a thread while the next one arrives.
@@ -115,18 +115,18 @@ class Staged:
         try:
             async for chunk in body:
                 buffer += chunk
-                if self._upload.overdue:
+                if self._upload.is_stalled:
                     raise StoreUnavailableError("the upload is too slow while others wait")
-                if len(buffer) >= PIECE:
+                if len(buffer) >= CHUNK_SIZE:
                     if writing is not None:
-                        await settled(writing)
+                        await run_to_completion(writing)
                     writing = asyncio.create_task(self._write(bytes(buffer)))
                     buffer = bytearray()
         finally:
             if writing is not None:
-                await settled(writing)
+                await run_to_completion(writing)
             if buffer:
-                await settled(self._write(bytes(buffer)))
+                await run_to_completion(self._write(bytes(buffer)))
 
     async def _write(self, piece: bytes) -> None:
         await self._upload.append(piece, self._hasher)
@@ -134,7 +134,7 @@ class Staged:
 
     async def rollback(self) -> None:
         """Drop the bytes appended since `resume`."""
-        self.offset, self._hasher = self._mark
+        self.offset, self._hasher = self._checkpoint
         await self._upload.truncate(self.offset)
 
     async def sync(self) -> None:
@@ -154,7 +154,7 @@ class Staged:
 
         It is the running hash, or `prefix` as stored.
         """
-        for known in (self.prefix(), prefix if self.offset == self._mark[0] else None):
+        for known in (self.prefix(), prefix if self.offset == self._checkpoint[0] else None):
             if known is not None and known.algorithm == algorithm:
                 return known
         return None
@@ -180,11 +180,11 @@ class Staged:
     async def discard(self) -> None:
         """Drop the bytes, which ends the claim."""
         self._hasher = None
-        await self._upload.discard()
+        await self._upload.abort()
 
     async def release(self) -> None:
         """End the claim. Safe to call twice."""
         if self._hasher is not None and self.offset:
-            self._staging.remember(self._session, self._hasher)
+            self._staging.keep_running_hash(self._session, self._hasher)
             self._hasher = None
         await self._upload.release()

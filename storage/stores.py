@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Iterator
 
-from storage.blob_store import Blobs
+from storage.blob_store import BlobStore
 from storage.driver import Driver
 from storage.errors import StoreUnavailableError
-from storage.staging import Staging
+from storage.staging import StagingArea
 
 
 class Store:
@@ -15,8 +15,8 @@ class Store:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.name = driver.name
-        self.blobs = Blobs(driver)
-        self.staging = Staging(driver)
+        self.blobs = BlobStore(driver)
+        self.staging = StagingArea(driver)
 
 
 class Stores:

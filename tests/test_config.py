@@ -11,7 +11,14 @@ from urllib.parse import unquote
 import pytest
 from sqlalchemy.engine import make_url
 
-from registry.config import SETTINGS, Settings, is_readable, load, require_safe_listen, show
+from registry.config import (
+    SETTINGS,
+    Settings,
+    load,
+    require_safe_listen,
+    sends_passwords_in_clear,
+    show,
+)
 from registry.errors import ConfigError
 
 
@@ -490,11 +497,11 @@ def test_two_stores_that_cannot_be(tmp_path: Path, overrides: dict[str, str], to
 
 def test_two_stores(tmp_path: Path) -> None:
     both = settings(tmp_path, overrides=TO_S3)
-    assert (both.storage.called, both.old_storage.called) == ("s3", "local")
+    assert (both.storage.store_name, both.old_storage.store_name) == ("s3", "local")
     assert both.find_root(both.old_storage) == tmp_path / "storage"
     disks = {"storage.name": "second", "storage.root": "new", "old_storage.driver": "local"}
     both = settings(tmp_path, overrides=disks)
-    assert (both.storage.called, both.old_storage.called) == ("second", "local")
+    assert (both.storage.store_name, both.old_storage.store_name) == ("second", "local")
     variables = {"MOORAGE_OLD_STORAGE__DRIVER": "local", "MOORAGE_STORAGE__NAME": "second"}
     variables["MOORAGE_STORAGE__ROOT"] = "new"
     told = load(config=None, data=tmp_path, overrides={}, environ=variables)
@@ -686,7 +693,7 @@ def test_whether_passwords_can_be_read_on_their_way(
     tmp_path: Path, given: dict[str, str], *, readable: bool
 ) -> None:
     read = settings(tmp_path, overrides={"http.listen": ":5000", **given})
-    assert is_readable(read) is readable
+    assert sends_passwords_in_clear(read) is readable
     if read.auth.mode != "none" and read.http.listen == ":5000":
         with pytest.raises(ConfigError) as refused:
             require_safe_listen(read, lambda: False)

@@ -13,18 +13,18 @@ from registry.units import (
     Count,
     ExternalUrl,
     Flag,
-    Kind,
     Limit,
     Listen,
     Networks,
     Origins,
+    SettingType,
     Timeout,
     Url,
+    choice,
     format_duration,
     format_size,
     is_loopback,
     mask_database_url,
-    one_of,
     parse_duration,
     parse_endpoint,
     parse_size,
@@ -32,9 +32,9 @@ from registry.units import (
 )
 
 
-def kind_of(annotated: object) -> Kind:
+def kind_of(annotated: object) -> SettingType:
     kind = get_args(annotated)[1]
-    assert isinstance(kind, Kind)
+    assert isinstance(kind, SettingType)
     return kind
 
 
@@ -331,7 +331,7 @@ def test_a_timeout_is_above_zero() -> None:
 
 
 def test_words_are_a_choice() -> None:
-    kind = one_of(Literal["", "text", "json"])
+    kind = choice(Literal["", "text", "json"])
     assert kind.expected == '"text" or "json"'
     assert kind.from_text("json") == "json"
     with pytest.raises(ValueError, match="xml"):
@@ -384,7 +384,7 @@ def test_other_urls_are_refused(text: str) -> None:
 
 
 def test_a_kind_that_is_json_is_so_written_outside_of_files() -> None:
-    kind = Kind("tables", list, tuple, json=True)
+    kind = SettingType("tables", list, tuple, json=True)
     assert kind.from_text('[{"a": "b,c"}]') == ({"a": "b,c"},)
     for text in ("", "a,b", "{}", "[" * 100_000):
         with pytest.raises(ValueError, match=r"."):

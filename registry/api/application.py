@@ -14,29 +14,29 @@ from registry.api.start_gate import StartGate
 from registry.api.token import KeysEndpoint, TokenEndpoint
 from registry.api.v2.routes import ROUTES
 from registry.errors import EndpointUnknownError, MethodUnknownError
-from registry.http.authorization import Guard
+from registry.http.authorization import Authorizer
 from registry.http.cors import Cors, Preflights
-from registry.http.forwarded import Proxies
-from registry.http.path_guard import Gate
+from registry.http.forwarded import ForwardedHeadersMiddleware
+from registry.http.path_guard import PathGuard
 from registry.http.prefix import Prefix
 from registry.http.probes import HEALTH, METRICS, READINESS
 from registry.http.rate_limits import Limits
 from registry.http.request_context import Endpoint
-from registry.http.request_log import Observer
+from registry.http.request_log import RequestLogMiddleware
 from registry.http.settings import ApiSettings
-from registry.services.access.access import Access
-from registry.services.services import Registry
+from registry.services.access.access import AccessServices
+from registry.services.services import Services
 
 
 def build(
-    registry: Registry,
-    access: Access,
+    registry: Services,
+    access: AccessServices,
     settings: ApiSettings,
     lifespan: Lifespan[Router],
 ) -> ASGIApp:
     """Return the application with all endpoints and the middleware around them."""
     ops = Ops(registry)
-    guard = Guard(access.authenticator, Limits(settings), settings)
+    guard = Authorizer(access.authenticator, Limits(settings), settings)
     routes: list[BaseRoute] = [
         Route(entry.path, Endpoint(entry, registry, settings, guard)) for entry in ROUTES
     ]
@@ -51,23 +51,23 @@ def build(
         del paths[METRICS]
     routes += [Route(path, _ReadOnly(path, handler)) for path, handler in paths.items()]
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
-    app: ASGIApp = Gate(StartGate(router, registry.health))
+    app: ASGIApp = PathGuard(StartGate(router, registry.health))
     if settings.cors_origins:
         app = Preflights(app, guard.sites)
-    app = Observer(app, log_probes=settings.log_probes)
+    app = RequestLogMiddleware(app, log_probes=settings.log_probes)
     if settings.cors_origins:
         app = Cors(app, guard.sites)
     if path := urlsplit(settings.external_url).path:
         app = Prefix(app, path)
-    return Proxies(app, settings.trusted_proxies, settings.external_url)
+    return ForwardedHeadersMiddleware(app, settings.trusted_proxies, settings.external_url)
 
 
-def build_ops(registry: Registry, *, log_probes: bool) -> ASGIApp:
+def build_ops(registry: Services, *, log_probes: bool) -> ASGIApp:
     """Return an application with only health checks and metrics."""
     probes = _list_probes(Ops(registry))
     routes = [Route(path, _ReadOnly(path, handler)) for path, handler in probes.items()]
     router = Router(routes, redirect_slashes=False, default=_unknown)
-    return Observer(Gate(router), log_probes=log_probes)
+    return RequestLogMiddleware(PathGuard(router), log_probes=log_probes)
 
 
 def _list_probes(ops: Ops) -> dict[str, Callable[[Request], Awaitable[Response]]]:

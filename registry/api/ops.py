@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from registry import metrics
 from registry.errors import DatabaseUnavailableError
 from registry.http.errors import RETRY_AFTER
-from registry.services.services import Registry
+from registry.services.services import Services
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Moorage</title>
@@ -31,7 +31,7 @@ docker push {host}/IMAGE</pre>
 class Ops:
     """The endpoints that are not part of the registry API."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Services) -> None:
         self._registry = registry
 
     async def get_page(self, request: Request) -> Response:

@@ -23,7 +23,13 @@ from registry.errors import (
     UnauthorizedError,
     UnsupportedError,
 )
-from registry.http.authorization import Basic, Guard, find_limited, find_origin, read_credentials
+from registry.http.authorization import (
+    Authorizer,
+    Basic,
+    find_limited,
+    find_origin,
+    read_credentials,
+)
 from registry.http.body import read_body
 from registry.http.memory import MemoryBudget
 from registry.services.access.tokens import Granted, TokenRequest, Tokens
@@ -44,7 +50,7 @@ Fields = dict[str, list[str]]
 class TokenEndpoint:
     """The ASGI application of `/token`."""
 
-    def __init__(self, guard: Guard, tokens: Tokens, body_idle: float) -> None:
+    def __init__(self, guard: Authorizer, tokens: Tokens, body_idle: float) -> None:
         self._guard = guard
         self._tokens = tokens
         self._idle = body_idle
@@ -123,19 +129,19 @@ class TokenEndpoint:
     async def _from_basic(self, request: Request, _fields: Fields) -> Caller:
         given = read_credentials(request)
         if given is None:
-            return await self._guard.auth.from_nothing()
+            return await self._guard.auth.anonymous()
         if not isinstance(given, Basic):
             raise CredentialsInvalidError("tokens are given for user names and passwords")
         self._guard.warn_if_readable(request)
         origin = find_origin(request)
-        return await self._guard.auth.from_password(given.name, given.password, origin)
+        return await self._guard.auth.authenticate_password(given.name, given.password, origin)
 
     async def _from_password(self, request: Request, fields: Fields) -> Caller:
         self._guard.warn_if_readable(request)
         name, password = _first(fields, "username"), _first(fields, "password")
         if "\0" in name + password:
             raise CredentialsInvalidError("wrong user name or password")
-        return await self._guard.auth.from_password(name, password, find_origin(request))
+        return await self._guard.auth.authenticate_password(name, password, find_origin(request))
 
     async def _from_refresh_token(self, request: Request, fields: Fields) -> Caller:
         return await self._tokens.find_refresher(
@@ -147,7 +153,7 @@ class TokenEndpoint:
     async def _from_exchange(self, request: Request, fields: Fields) -> Caller:
         if _first(fields, "subject_token_type") != _ID_TOKEN:
             raise GrantTypeInvalidError(f"subject_token_type is {_ID_TOKEN}")
-        return await self._guard.auth.from_password(
+        return await self._guard.auth.authenticate_password(
             OIDC_SIGN_IN, _first(fields, "subject_token"), find_origin(request)
         )
 
@@ -198,7 +204,7 @@ def _first(fields: Fields, name: str) -> str:
 class KeysEndpoint:
     """The public keys of this registry for other servers (RFC 7517)."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Authorizer) -> None:
         self._auth = guard.auth
 
     async def get_keys(self, request: Request) -> Response:

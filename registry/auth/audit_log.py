@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.logs import cut
 from registry.metadata.access import audit
 from registry.metadata.engine.transaction import Transaction
@@ -49,7 +49,7 @@ class Event(StrEnum):
     TAG_RESTORE = "tag.restore"
 
 
-_NOWHERE = Origin()
+_NOWHERE = ClientAddress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ class Actor:
     """The principal who does something, and the client address."""
 
     name: str
-    origin: Origin = _NOWHERE
+    origin: ClientAddress = _NOWHERE
 
 
-def note(
+def record(
     tx: Transaction, actor: Actor, event: Event, target: str, *, fold: str = "", **detail: Any
 ) -> None:
     """Record an event, in the transaction of the change that it describes. Texts are truncated.

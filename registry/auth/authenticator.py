@@ -7,22 +7,22 @@ from dataclasses import replace
 
 from registry import clock
 from registry.auth.caller import OPEN, Caller, rights_of_actions
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.auth.credentials.limiter import SignInLimiter
 from registry.auth.credentials.passwords import Passwords
 from registry.auth.credentials.secrets import Secret, find_secret
-from registry.auth.credentials.ttl_cache import Recent, UnderWay
+from registry.auth.credentials.ttl_cache import SingleFlight, TtlCache
 from registry.auth.keys.jose import require_short
 from registry.auth.keys.keyring import Keyring
-from registry.auth.policy.actions import Rights, usable
+from registry.auth.policy.actions import Rights, require_pull
 from registry.auth.policy.policy import Policy
-from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.policy.principals import ANONYMOUS, Principal, of_outside, of_robot, of_user
 from registry.auth.policy.scopes import Scopes
 from registry.auth.policy.subjects import ROBOT_SIGN_IN
-from registry.auth.settings import AuthRules
-from registry.auth.tokens.external_issuers import OidcIssuer, OutsideIssuer
-from registry.auth.tokens.issuer import AccessTokens, Bearer, read_issuer
+from registry.auth.settings import AuthSettings
+from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer
+from registry.auth.tokens.issuer import TokenClaims, TokenIssuer, read_issuer
 from registry.errors import (
     CredentialsInvalidError,
     DatabaseUnavailableError,
@@ -59,16 +59,16 @@ class Authenticator:
     def __init__(
         self,
         database: Database,
-        policies: Policies,
+        policies: PolicyCache,
         keyring: Keyring,
-        rules: AuthRules,
+        rules: AuthSettings,
         *,
-        issuer: OutsideIssuer | None = None,
+        issuer: ExternalIssuer | None = None,
         oidc: Sequence[OidcIssuer] = (),
     ) -> None:
         self.rules = rules
         self.policies = policies
-        self.tokens = AccessTokens(keyring, rules)
+        self.tokens = TokenIssuer(keyring, rules)
         self.passwords = Passwords()
         self._db = database
         self._keyring = keyring
@@ -76,9 +76,9 @@ class Authenticator:
         self._oidc = oidc
         self._outside = [*oidc, issuer] if issuer is not None else list(oidc)
         self._limiter = SignInLimiter(rules.sign_ins)
-        self._signed_in: Recent[Principal] = Recent(_RECENT, _RECENT_SECONDS)
-        self._signing_in = UnderWay()
-        self._bearers: Recent[Bearer] = Recent(_RECENT, _RECENT_SECONDS)
+        self._signed_in: TtlCache[Principal] = TtlCache(_RECENT, _RECENT_SECONDS)
+        self._signing_in = SingleFlight()
+        self._bearers: TtlCache[TokenClaims] = TtlCache(_RECENT, _RECENT_SECONDS)
         self._used: dict[str, int] = {}
 
     async def find_open(self, since: float | None = None) -> Caller | None:
@@ -93,8 +93,8 @@ class Authenticator:
         policy = await self.policies.get(since)
         return None if policy.has_users else OPEN
 
-    async def from_password(
-        self, name: str, password: str, origin: Origin, since: float | None = None
+    async def authenticate_password(
+        self, name: str, password: str, origin: ClientAddress, since: float | None = None
     ) -> Caller:
         """Authenticate a user name with a password, or with a secret or an ID token in its place.
 
@@ -125,26 +125,26 @@ class Authenticator:
     def _find_signed_in(self, given: str, policy: Policy) -> Principal | None:
         """Return the cached principal of these credentials if its account is still valid."""
         found = self._signed_in.find(given)
-        if found is None or policy.find_account(found.credential, clock.now()) is None:
+        if found is None or policy.find_account(found.credential, clock.now_us()) is None:
             return None
         return found
 
-    async def from_credential(self, credential: str) -> Caller:
+    async def authenticate(self, credential: str) -> Caller:
         """Return the caller who signed in with this credential before.
 
         Raises CredentialsInvalidError if the credential is no longer valid.
         """
         policy = await self.policies.get()
-        account = policy.find_account(credential, clock.now())
+        account = policy.find_account(credential, clock.now_us())
         if account is None:
             raise _wrong()
         return self._caller(Principal(account.name, credential), policy)
 
-    async def from_nothing(self) -> Caller:
+    async def anonymous(self) -> Caller:
         """Return the anonymous caller, who has the rights that are granted to `anonymous`."""
         return self._caller(ANONYMOUS, await self.policies.get())
 
-    async def from_token(self, token: str, since: float | None = None) -> Caller:
+    async def authenticate_token(self, token: str, since: float | None = None) -> Caller:
         """Authenticate an access token of this registry or of the external issuer.
 
         Raises TokenInvalidError.
@@ -152,7 +152,7 @@ class Authenticator:
         require_short(token)
         policy = await self.policies.get(since)
         bearer = self._bearers.find(token)
-        if bearer is None and self._issuer is not None and self._issuer.made(token):
+        if bearer is None and self._issuer is not None and self._issuer.is_issuer_of(token):
             return self._outside_caller(self._issuer, token, policy)
         if not self.rules.own:
             raise TokenInvalidError("the token is not of the issuer that this registry trusts")
@@ -160,31 +160,33 @@ class Authenticator:
             bearer = self.tokens.read(token, policy)
             self._bearers.put(token, bearer)
         if not self.tokens.is_trusted(bearer.kid, policy) or (
-            bearer.expires + _LEEWAY < clock.now() / _SECOND
+            bearer.expires + _LEEWAY < clock.now_us() / _SECOND
         ):
             raise TokenInvalidError("the token has expired or was revoked")
         account = None
         if bearer.principal.credential:
-            account = policy.find_account(bearer.principal.credential, clock.now())
+            account = policy.find_account(bearer.principal.credential, clock.now_us())
             if account is None:
                 raise TokenInvalidError("what the token was given for is no longer good")
         return Caller(
             bearer.principal,
             account,
             policy,
-            lambda name: usable(policy.rights(account, name)),
+            lambda name: require_pull(policy.rights(account, name)),
             bearer.scopes,
             bearer.since,
         )
 
     def _caller(self, principal: Principal, policy: Policy) -> Caller:
-        account = policy.find_account(principal.credential, clock.now())
+        account = policy.find_account(principal.credential, clock.now_us())
         if account is None and principal != ANONYMOUS:
             raise _wrong()  # not anonymous: the credential is no longer valid
-        return Caller(principal, account, policy, lambda name: usable(policy.rights(account, name)))
+        return Caller(
+            principal, account, policy, lambda name: require_pull(policy.rights(account, name))
+        )
 
     @staticmethod
-    def _outside_caller(issuer: OutsideIssuer, token: str, policy: Policy) -> Caller:
+    def _outside_caller(issuer: ExternalIssuer, token: str, policy: Policy) -> Caller:
         claims = issuer.verify(token)
         scopes = Scopes.from_claims(claims.get("access"))
         made = int(float(claims["iat"]) * _SECOND)
@@ -199,7 +201,9 @@ class Authenticator:
 
         return Caller(of_outside(str(claims.get("sub", ""))), None, None, rights, scopes)
 
-    async def _sign_in(self, name: str, password: str, policy: Policy, origin: Origin) -> Principal:
+    async def _sign_in(
+        self, name: str, password: str, policy: Policy, origin: ClientAddress
+    ) -> Principal:
         # Check what cannot be guessed first: no limit may block a correct secret or ID token.
         if name == OIDC_SIGN_IN:
             found = self._from_id_token(password, policy)
@@ -218,7 +222,7 @@ class Authenticator:
             raise _wrong()
         return found
 
-    async def refuse(self, name: str, origin: Origin) -> CredentialsInvalidError:
+    async def record_failure(self, name: str, origin: ClientAddress) -> CredentialsInvalidError:
         """Count a failed sign-in by something other than a password, and return the error to raise.
 
         Raises TooManyRequestsError if a limit is reached.
@@ -229,7 +233,7 @@ class Authenticator:
             await self._fail(name, await self.policies.get(), origin)
         return _wrong()
 
-    async def _fail(self, name: str, policy: Policy, origin: Origin) -> None:
+    async def _fail(self, name: str, policy: Policy, origin: ClientAddress) -> None:
         account = (await self._keyring.get_hasher()).hash(name)
         robot = name.startswith(ROBOT_SIGN_IN) and policy.find_robot(
             name.removeprefix(ROBOT_SIGN_IN)
@@ -247,7 +251,7 @@ class Authenticator:
             return await self._check_refresh_token(name, secret, policy)
         if not (await self._keyring.get_hasher()).matches(secret, row.hash):
             return None
-        owner = policy.find_account(f"secret:{row.id}", clock.now())
+        owner = policy.find_account(f"secret:{row.id}", clock.now_us())
         if owner is None or owner.name != name:
             return None
         await self._note_use(row.id)
@@ -266,7 +270,7 @@ class Authenticator:
             return None
         if not hasher.matches(secret, row.hash):
             return None
-        owner = policy.find_account(row.credential, clock.now())
+        owner = policy.find_account(row.credential, clock.now_us())
         if owner is None or owner.name != name:
             return None
         await self._note_use(row.id, refresh_tokens.set_used)
@@ -275,7 +279,7 @@ class Authenticator:
     async def _note_use(
         self, secret_id: str, set_used: Callable[[Transaction, str], None] = secrets.set_used
     ) -> None:
-        now = clock.now()
+        now = clock.now_us()
         if now - self._used.get(secret_id, 0) > _USED_EVERY:
             self._used[secret_id] = now
             # The write is optional: robots must be able to pull while the database is read-only.
@@ -283,7 +287,7 @@ class Authenticator:
                 await self._db.write(lambda tx: set_used(tx, secret_id), actor="")
 
     async def _check_password(
-        self, name: str, password: str, policy: Policy, origin: Origin, account: str
+        self, name: str, password: str, policy: Policy, origin: ClientAddress, account: str
     ) -> Principal | None:
         """Return the user if the password is correct.
 

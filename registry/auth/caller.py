@@ -13,7 +13,7 @@ from registry.auth.policy.actions import (
     allowed_actions,
 )
 from registry.auth.policy.packed_scopes import PackedScopes
-from registry.auth.policy.patterns import EVERYTHING, Reach, RepositoryPattern
+from registry.auth.policy.patterns import EVERYTHING, PatternScope, RepositoryPattern
 from registry.auth.policy.policy import Account, Policy
 from registry.auth.policy.principals import ANONYMOUS, Principal
 from registry.auth.policy.scopes import Scopes
@@ -99,7 +99,7 @@ class Caller:
         if names is None:
             return [EVERYTHING]
         named = filter(self.may_pull, names)
-        return [RepositoryPattern(str(name), Reach.EXACT) for name in named]
+        return [RepositoryPattern(str(name), PatternScope.EXACT) for name in named]
 
     @property
     def sees_all(self) -> bool:

@@ -5,14 +5,14 @@ from ipaddress import IPv6Address, ip_address
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ClientAddress:
     """The client address and the request ID, both empty for the command line."""
 
     address: str = ""
     request_id: str = ""
 
     @property
-    def network(self) -> str:
+    def rate_limit_key(self) -> str:
         """The key for limits: the address, or the /64 of an IPv6 address (one household)."""
         try:
             address = ip_address(self.address)

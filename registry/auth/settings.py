@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-HOW_TO_HIDE: Final = (
+TLS_REMEDY: Final = (
     "set [http] tls_cert and tls_key; or, behind a proxy that has TLS, [http] external_url to the "
     "https:// address that clients use, or trusted_proxies to the address of the proxy, which then "
     "has to send X-Forwarded-Proto and X-Forwarded-Host"
@@ -15,7 +15,7 @@ LONGEST_PASSWORD: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class AuthRules:
+class AuthSettings:
     """The settings of authentication.
 
     `open` means that nobody needs to sign in and `closed` that everybody does, whatever users

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from registry.cli import access
 from registry.cli.kit import confirmation
 from registry.cli.kit.error_report import EXPECTED, describe
-from registry.cli.kit.output import ReaderGoneError, complain, flush, leave
+from registry.cli.kit.output import OutputClosedError, discard_stdout, flush, write_error
 from registry.cli.kit.parsing import add_command, add_group
 from registry.version import find_version
 
@@ -287,8 +287,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(argv)
         finally:
             flush()
-    except ReaderGoneError:
-        leave()
+    except OutputClosedError:
+        discard_stdout()
         return _READER_GONE
 
 
@@ -296,7 +296,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         args = build_parser().parse_args(argv)
     except BrokenPipeError as error:  # raised by --help before Python 3.11.3
-        raise ReaderGoneError from error
+        raise OutputClosedError from error
     module, function = args.command.split(":")
     command: Callable[[argparse.Namespace], int] = getattr(
         importlib.import_module(f"registry.cli.{module}"), function
@@ -304,7 +304,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return command(args)
     except EXPECTED as error:
-        complain(describe(error))
+        write_error(describe(error))
         return FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import httpx
 
-from registry.errors import ConfigError, RefusedError, UpstreamError
+from registry.errors import ConfigError, RemoteRefusedError, UpstreamError
 from registry.logs import LONGEST_MESSAGE, cut
 from registry.units import is_loopback
 
@@ -93,7 +93,7 @@ class AdminClient:
             raise UpstreamError(
                 f"{self._where} answered with status {answer.status_code} and not as a Moorage does"
             ) from None
-        raise RefusedError("; ".join(messages[:_MOST_MESSAGES]))
+        raise RemoteRefusedError("; ".join(messages[:_MOST_MESSAGES]))
 
 
 def _shorten(text: str) -> str:

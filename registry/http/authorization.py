@@ -14,10 +14,10 @@ from starlette.requests import Request
 from registry import logs
 from registry.auth.authenticator import Authenticator
 from registry.auth.caller import Caller, needed_actions
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.auth.policy.actions import Action
 from registry.auth.policy.principals import ANONYMOUS
-from registry.auth.settings import HOW_TO_HIDE
+from registry.auth.settings import TLS_REMEDY
 from registry.errors import (
     CredentialsInvalidError,
     DeniedError,
@@ -80,9 +80,9 @@ def read_credentials(request: Request) -> Basic | Token | None:
     raise CredentialsInvalidError("the Authorization header cannot be read")
 
 
-def find_origin(request: Request) -> Origin:
+def find_origin(request: Request) -> ClientAddress:
     """Return the client address and the request ID."""
-    return Origin(request.client.host if request.client else "", logs.request_id.get())
+    return ClientAddress(request.client.host if request.client else "", logs.request_id.get())
 
 
 def find_limited(caller: Caller) -> str | None:
@@ -112,7 +112,7 @@ def _write_need(action: Action, name: RepositoryName | None) -> str:
     )
 
 
-class Guard:
+class Authorizer:
     """Authenticates and authorizes requests."""
 
     def __init__(self, auth: Authenticator, limits: Limits, settings: ApiSettings) -> None:
@@ -142,7 +142,7 @@ class Guard:
         return caller
 
     async def _identify(
-        self, request: Request, action: Action, name: RepositoryName | None, origin: Origin
+        self, request: Request, action: Action, name: RepositoryName | None, origin: ClientAddress
     ) -> Caller:
         scope = format_scope(action, name)
         since = request.scope["moorage.began"]
@@ -150,12 +150,14 @@ class Guard:
             given = read_credentials(request)
             if isinstance(given, Basic):
                 self.warn_if_readable(request)
-                caller = await self.auth.from_password(given.name, given.password, origin, since)
+                caller = await self.auth.authenticate_password(
+                    given.name, given.password, origin, since
+                )
                 if caller.may(action, name):
                     return caller
                 raise DeniedError(_write_need(action, name), {"action": action.value})
             if isinstance(given, Token):
-                caller = await self.auth.from_token(given.text, since)
+                caller = await self.auth.authenticate_token(given.text, since)
                 if caller.may(action, name):
                     return caller
                 need = (
@@ -212,5 +214,5 @@ class Guard:
             self._warned = time.monotonic()
             logger.warning(
                 "passwords are asked for without TLS, and others on the way can read them: %s",
-                HOW_TO_HIDE,
+                TLS_REMEDY,
             )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from registry.errors import BodyStalledError, BodyTooLargeError, ClientGoneError
+from registry.errors import BodyStalledError, BodyTooLargeError, ClientDisconnectedError
 from registry.http.memory import SMALL, MemoryBudget, find_patience
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
@@ -45,7 +45,7 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
             raise BodyStalledError(f"the body delivered nothing for {idle:g} s") from error
         waited += time.monotonic() - began
         if message["type"] == "http.disconnect":
-            raise ClientGoneError("the client closed the connection")
+            raise ClientDisconnectedError("the client closed the connection")
         more = message.get("more_body", False)
         piece: bytes = message.get("body", b"")
         if piece:

@@ -4,7 +4,7 @@ Content that requires a permission is `private`: a shared cache would serve it t
 Everything else under `/v2/` is `no-store`, which `registry.api.observe` adds.
 """
 
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 
 FOREVER = "max-age=31536000, immutable"
 """For content that is addressed by its digest. Source: RFC 8246."""
@@ -13,7 +13,7 @@ REVALIDATED = "no-cache"
 """For content that may change at any time: it may be cached, but must be revalidated by ETag."""
 
 
-def cache_headers(call: Call, rule: str) -> dict[str, str]:
+def cache_headers(call: RequestContext, rule: str) -> dict[str, str]:
     """Return `Cache-Control` for content of a repository, and `Vary` if access is limited."""
     if call.caller.is_pulled_by_anybody(call.name):
         return {"Cache-Control": f"public, {rule}"}

@@ -19,7 +19,7 @@ RETRY_AFTER = "5"
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class ErrorBody:
     """The HTTP status, code and headers of an error."""
 
     status: int
@@ -31,58 +31,58 @@ _ALLOW_READ = (("Allow", "GET, HEAD"),)
 _RETRY = (("Retry-After", RETRY_AFTER),)
 
 # Lookup is by the classes of the exception, the most specific first.
-TABLE: Mapping[type[Exception], Wire] = {
-    errors.PathInvalidError: Wire(400, "NAME_INVALID"),
-    errors.NameInvalidError: Wire(400, "NAME_INVALID"),
-    errors.TagInvalidError: Wire(400, "NAME_INVALID"),
-    errors.RepositoryUnknownError: Wire(404, "NAME_UNKNOWN"),
-    DigestInvalidError: Wire(400, "DIGEST_INVALID"),
-    errors.DigestMismatchError: Wire(400, "DIGEST_INVALID"),
-    errors.SizeInvalidError: Wire(400, "SIZE_INVALID"),
-    errors.BlobUnknownError: Wire(404, "BLOB_UNKNOWN"),
-    errors.BlobInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
-    errors.ManifestUnknownError: Wire(404, "MANIFEST_UNKNOWN"),
-    errors.ManifestInvalidError: Wire(400, "MANIFEST_INVALID"),
-    errors.BodyTooLargeError: Wire(413, "SIZE_INVALID"),
-    errors.BodyTypeError: Wire(415, "INVALID"),
-    errors.ManifestInUseError: Wire(405, "UNSUPPORTED", _ALLOW_READ),
-    errors.ManifestContentMissingError: Wire(400, "MANIFEST_BLOB_UNKNOWN"),
-    errors.UploadUnknownError: Wire(404, "BLOB_UPLOAD_UNKNOWN"),
-    errors.UploadInvalidError: Wire(400, "BLOB_UPLOAD_INVALID"),
-    errors.UploadBusyError: Wire(409, "BLOB_UPLOAD_INVALID"),
-    errors.UploadOutOfOrderError: Wire(416, "BLOB_UPLOAD_INVALID"),
-    errors.BodyStalledError: Wire(400, "BLOB_UPLOAD_INVALID"),
-    errors.ClientGoneError: Wire(400, "BLOB_UPLOAD_INVALID"),
-    errors.RangeInvalidError: Wire(416, "SIZE_INVALID"),
-    errors.TooManyRangesError: Wire(400, "UNSUPPORTED"),
-    errors.TagMovedError: Wire(412, "DENIED"),
-    errors.TooManyTagsError: Wire(414, "UNSUPPORTED"),
-    errors.PageInvalidError: Wire(400, "UNSUPPORTED"),
-    errors.UnsupportedError: Wire(400, "UNSUPPORTED"),
-    errors.SwitchedOffError: Wire(405, "UNSUPPORTED"),
-    errors.EndpointUnknownError: Wire(404, "UNSUPPORTED"),
-    errors.MethodUnknownError: Wire(405, "UNSUPPORTED"),
-    errors.DeniedError: Wire(403, "DENIED"),
-    errors.QuotaExceededError: Wire(403, "DENIED"),
-    errors.ProtectedError: Wire(403, "DENIED"),
-    errors.UnauthorizedError: Wire(401, "UNAUTHORIZED"),
-    errors.CredentialsInvalidError: Wire(401, "UNAUTHORIZED"),
-    errors.TokenInvalidError: Wire(401, "UNAUTHORIZED"),
-    errors.GrantTypeInvalidError: Wire(400, "UNSUPPORTED"),
-    errors.InputInvalidError: Wire(400, "INVALID"),
-    errors.NotFoundError: Wire(404, "NOT_FOUND"),
-    errors.ConflictError: Wire(409, "CONFLICT"),
-    errors.TooManyRequestsError: Wire(429, "TOOMANYREQUESTS"),
-    errors.BusyError: Wire(503, "UNAVAILABLE", _RETRY),
-    errors.DatabaseUnavailableError: Wire(503, "UNAVAILABLE", _RETRY),
-    errors.NotReadyError: Wire(503, "UNAVAILABLE", _RETRY),
-    errors.DatabaseFullError: Wire(507, "UNAVAILABLE", _RETRY),
-    errors.UpstreamError: Wire(503, "UNAVAILABLE", _RETRY),
-    StoreError: Wire(503, "UNAVAILABLE", _RETRY),
-    StoreFullError: Wire(507, "UNAVAILABLE", _RETRY),
+TABLE: Mapping[type[Exception], ErrorBody] = {
+    errors.PathInvalidError: ErrorBody(400, "NAME_INVALID"),
+    errors.NameInvalidError: ErrorBody(400, "NAME_INVALID"),
+    errors.TagInvalidError: ErrorBody(400, "NAME_INVALID"),
+    errors.RepositoryUnknownError: ErrorBody(404, "NAME_UNKNOWN"),
+    DigestInvalidError: ErrorBody(400, "DIGEST_INVALID"),
+    errors.DigestMismatchError: ErrorBody(400, "DIGEST_INVALID"),
+    errors.SizeInvalidError: ErrorBody(400, "SIZE_INVALID"),
+    errors.BlobUnknownError: ErrorBody(404, "BLOB_UNKNOWN"),
+    errors.BlobInUseError: ErrorBody(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.ManifestUnknownError: ErrorBody(404, "MANIFEST_UNKNOWN"),
+    errors.ManifestInvalidError: ErrorBody(400, "MANIFEST_INVALID"),
+    errors.BodyTooLargeError: ErrorBody(413, "SIZE_INVALID"),
+    errors.UnsupportedMediaTypeError: ErrorBody(415, "INVALID"),
+    errors.ManifestInUseError: ErrorBody(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.ManifestContentMissingError: ErrorBody(400, "MANIFEST_BLOB_UNKNOWN"),
+    errors.UploadUnknownError: ErrorBody(404, "BLOB_UPLOAD_UNKNOWN"),
+    errors.UploadInvalidError: ErrorBody(400, "BLOB_UPLOAD_INVALID"),
+    errors.UploadBusyError: ErrorBody(409, "BLOB_UPLOAD_INVALID"),
+    errors.UploadOutOfOrderError: ErrorBody(416, "BLOB_UPLOAD_INVALID"),
+    errors.BodyStalledError: ErrorBody(400, "BLOB_UPLOAD_INVALID"),
+    errors.ClientDisconnectedError: ErrorBody(400, "BLOB_UPLOAD_INVALID"),
+    errors.RangeInvalidError: ErrorBody(416, "SIZE_INVALID"),
+    errors.TooManyRangesError: ErrorBody(400, "UNSUPPORTED"),
+    errors.PreconditionFailedError: ErrorBody(412, "DENIED"),
+    errors.TooManyTagsError: ErrorBody(414, "UNSUPPORTED"),
+    errors.PageSizeInvalidError: ErrorBody(400, "UNSUPPORTED"),
+    errors.UnsupportedError: ErrorBody(400, "UNSUPPORTED"),
+    errors.DisabledError: ErrorBody(405, "UNSUPPORTED"),
+    errors.EndpointUnknownError: ErrorBody(404, "UNSUPPORTED"),
+    errors.MethodUnknownError: ErrorBody(405, "UNSUPPORTED"),
+    errors.DeniedError: ErrorBody(403, "DENIED"),
+    errors.QuotaExceededError: ErrorBody(403, "DENIED"),
+    errors.ProtectedError: ErrorBody(403, "DENIED"),
+    errors.UnauthorizedError: ErrorBody(401, "UNAUTHORIZED"),
+    errors.CredentialsInvalidError: ErrorBody(401, "UNAUTHORIZED"),
+    errors.TokenInvalidError: ErrorBody(401, "UNAUTHORIZED"),
+    errors.GrantTypeInvalidError: ErrorBody(400, "UNSUPPORTED"),
+    errors.InputInvalidError: ErrorBody(400, "INVALID"),
+    errors.NotFoundError: ErrorBody(404, "NOT_FOUND"),
+    errors.ConflictError: ErrorBody(409, "CONFLICT"),
+    errors.TooManyRequestsError: ErrorBody(429, "TOOMANYREQUESTS"),
+    errors.BusyError: ErrorBody(503, "UNAVAILABLE", _RETRY),
+    errors.DatabaseUnavailableError: ErrorBody(503, "UNAVAILABLE", _RETRY),
+    errors.NotReadyError: ErrorBody(503, "UNAVAILABLE", _RETRY),
+    errors.DatabaseFullError: ErrorBody(507, "UNAVAILABLE", _RETRY),
+    errors.UpstreamError: ErrorBody(503, "UNAVAILABLE", _RETRY),
+    StoreError: ErrorBody(503, "UNAVAILABLE", _RETRY),
+    StoreFullError: ErrorBody(507, "UNAVAILABLE", _RETRY),
 }
 
-_UNKNOWN = Wire(500, "UNKNOWN")
+_UNKNOWN = ErrorBody(500, "UNKNOWN")
 
 # Clients and people match these texts.
 # Source: distribution, registry/api/errcode/register.go.
@@ -115,17 +115,17 @@ def write_message(code: str, reason: str) -> str:
     return f"{sentence.removesuffix('.')}: {reason}"
 
 
-def find_wire(error: Exception) -> Wire:
+def find_wire(error: Exception) -> ErrorBody:
     """Return the table entry of an error; 500 for an unknown one, which is a bug."""
     return find_wire_of(type(error))
 
 
-def find_wire_of(kind: type[Exception]) -> Wire:
+def find_wire_of(kind: type[Exception]) -> ErrorBody:
     """Return the table entry of a class of errors, as above."""
     return next((TABLE[cls] for cls in kind.__mro__ if cls in TABLE), _UNKNOWN)
 
 
-def answer(error: Exception, *, standard: bool = True) -> Response:
+def error_response(error: Exception, *, standard: bool = True) -> Response:
     """Return the response to an error in the error format of the OCI distribution-spec.
 
     `standard` starts messages with the standard sentence of their code. The admin API has none.
@@ -137,7 +137,7 @@ def answer(error: Exception, *, standard: bool = True) -> Response:
     )
     for name, value in wire.headers:
         response.headers[name] = value
-    if isinstance(error, errors.MethodUnknownError | errors.SwitchedOffError):
+    if isinstance(error, errors.MethodUnknownError | errors.DisabledError):
         response.headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, errors.RangeInvalidError):
         response.headers["Content-Range"] = f"bytes */{error.size}"
@@ -148,7 +148,7 @@ def answer(error: Exception, *, standard: bool = True) -> Response:
     return response
 
 
-def _entries(error: Exception, wire: Wire, standard: bool) -> list[dict[str, Any]]:
+def _entries(error: Exception, wire: ErrorBody, standard: bool) -> list[dict[str, Any]]:
     detail = getattr(error, "detail", None)
     if wire is _UNKNOWN:
         reason, detail = "internal error; the log has more under the request id", None

@@ -36,7 +36,7 @@ class _Hop(NamedTuple):
     host: str = ""
 
 
-class Proxies:
+class ForwardedHeadersMiddleware:
     """ASGI middleware that sets `client`, `scheme`, `moorage.base` and `moorage.host` in the scope.
 
     `moorage.base` is the URL of the registry as this client reaches it, without a trailing slash.

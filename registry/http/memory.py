@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from registry.errors import BusyError, ClientGoneError
+from registry.errors import BusyError, ClientDisconnectedError
 
 SMALL = 16 << 10
 """The size of a body up to which it needs no reservation, in bytes."""
@@ -207,7 +207,7 @@ class _LargeAnswer(Response):
             async with asyncio.timeout(find_patience(len(self._bytes))):
                 await self._send(send)
         except TimeoutError as error:
-            raise ClientGoneError("the client reads a large answer too slowly") from error
+            raise ClientDisconnectedError("the client reads a large answer too slowly") from error
         finally:
             self._memory.release()
 

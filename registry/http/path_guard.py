@@ -34,7 +34,7 @@ def canonical_path(raw: bytes) -> str:
     return decoded.decode("ascii")
 
 
-class Gate:
+class PathGuard:
     """ASGI middleware that puts the canonical path into the scope."""
 
     def __init__(self, app: ASGIApp) -> None:

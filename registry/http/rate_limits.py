@@ -11,7 +11,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Final
 
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.errors import TooManyRequestsError
 from registry.http.memory import MemoryBudget
 from registry.http.settings import ApiSettings
@@ -93,7 +93,7 @@ class _Limit:
 
     def check(self, address: str | None, principal: str | None) -> None:
         if self._addresses is not None and address is not None:
-            self._refuse(self._addresses.take(Origin(address).network), "address")
+            self._refuse(self._addresses.take(ClientAddress(address).rate_limit_key), "address")
         if self._principals is not None and principal is not None:
             self._refuse(self._principals.take(principal), "account")
 

@@ -12,15 +12,15 @@ from registry.auth.caller import Caller
 from registry.auth.policy.actions import Action
 from registry.auth.policy.principals import Principal
 from registry.errors import (
+    DisabledError,
     MethodUnknownError,
     NameInvalidError,
-    PageInvalidError,
-    SwitchedOffError,
+    PageSizeInvalidError,
 )
-from registry.http.authorization import Guard, find_limited, format_scope
+from registry.http.authorization import Authorizer, find_limited, format_scope
 from registry.http.settings import ApiSettings
 from registry.oci.names import RepositoryName
-from registry.services.services import Registry
+from registry.services.services import Services
 
 _NUMBER = re.compile(r"[0-9]+")
 _READS = {"GET", "HEAD"}
@@ -29,13 +29,13 @@ _DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RequestContext:
     """An authorized request."""
 
     request: Request
-    registry: Registry
+    registry: Services
     settings: ApiSettings
-    guard: Guard
+    guard: Authorizer
     caller: Caller
     repository: RepositoryName | None
 
@@ -51,7 +51,7 @@ class Call:
         return self.repository
 
     @property
-    def began(self) -> float:
+    def received_at(self) -> float:
         """The time at which the request arrived, of `time.monotonic`."""
         return float(self.request.scope["moorage.began"])
 
@@ -82,7 +82,7 @@ class Call:
         if text is None:
             return self.settings.page
         if not _NUMBER.fullmatch(text):
-            raise PageInvalidError("n must be a number", {"n": text[:80]})
+            raise PageSizeInvalidError("n must be a number", {"n": text[:80]})
         digits = text.lstrip("0")
         largest = self.settings.page_max
         return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
@@ -100,7 +100,7 @@ class Call:
         self.guard.limits.check_upload(address, find_limited(self.caller))
 
 
-Handler = Callable[[Call], Awaitable[Response | ASGIApp]]
+Handler = Callable[[RequestContext], Awaitable[Response | ASGIApp]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Endpoint:
     """The ASGI application of one entry. This is the only place that checks permissions."""
 
     def __init__(
-        self, entry: Entry, registry: Registry, settings: ApiSettings, guard: Guard
+        self, entry: Entry, registry: Services, settings: ApiSettings, guard: Authorizer
     ) -> None:
         self._entry = entry
         self._registry = registry
@@ -140,9 +140,9 @@ class Endpoint:
         scope["moorage.principal"] = caller.principal.name
         if request.method in self._off:
             left = sorted(self._entry.methods.keys() - self._off.keys())
-            raise SwitchedOffError(self._off[request.method], left)
+            raise DisabledError(self._off[request.method], left)
         response = await handler(
-            Call(request, self._registry, self._settings, self._guard, caller, repository)
+            RequestContext(request, self._registry, self._settings, self._guard, caller, repository)
         )
         await response(scope, receive, send)
 

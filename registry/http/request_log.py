@@ -12,8 +12,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry import logs, metrics
-from registry.errors import BusyError, ClientGoneError, DatabaseUnavailableError, NotReadyError
-from registry.http.errors import answer, find_wire
+from registry.errors import (
+    BusyError,
+    ClientDisconnectedError,
+    DatabaseUnavailableError,
+    NotReadyError,
+)
+from registry.http.errors import error_response, find_wire
 from registry.http.probes import PROBES
 from storage.errors import StoreError, StoreFullError
 
@@ -33,7 +38,7 @@ _SERVER_ERROR = 500
 _CLIENT_GONE = 499
 
 
-class Observer:
+class RequestLogMiddleware:
     """The outermost ASGI middleware, which logs, counts and answers errors."""
 
     def __init__(self, app: ASGIApp, *, log_probes: bool = True) -> None:
@@ -137,11 +142,11 @@ class _Exchange:
             away = isinstance(error, DatabaseUnavailableError | BusyError)
             logger.error("request failed: %s", error, exc_info=None if away else error)
         _release_frames(error)
-        if isinstance(error, ClientGoneError):
+        if isinstance(error, ClientDisconnectedError):
             self._status = _CLIENT_GONE
         elif not self._status:
             admin = str(self.scope["path"]).startswith("/api/")
-            response = answer(error, standard=not admin)
+            response = error_response(error, standard=not admin)
             if self.scope["method"] == "HEAD":
                 response.body = b""
             await response(self.scope, self.receive, self.send)
@@ -153,9 +158,9 @@ class _Exchange:
         if method not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}:
             method = "other"
         metrics.REQUESTS.labels(method, route, str(self._status)).inc()
-        metrics.SECONDS.labels(method, route).observe(seconds)
-        metrics.BYTES_IN.inc(self._in)
-        metrics.BYTES_OUT.inc(self._out)
+        metrics.REQUEST_DURATION.labels(method, route).observe(seconds)
+        metrics.REQUEST_BYTES.inc(self._in)
+        metrics.RESPONSE_BYTES.inc(self._out)
         quiet = not log_probes and route in PROBES and self._status == _OK
         if access.isEnabledFor(logging.INFO) and not quiet:
             client = self.scope.get("client") or ("-", 0)

@@ -2,8 +2,8 @@
 
 from registry import clock
 from registry.jobs.runner import Job
-from registry.services.access.access import Access
-from registry.services.services import Registry
+from registry.services.access.access import AccessServices
+from registry.services.services import Services
 
 SWEEP_EVERY = 2.0
 SPARE_EVERY = 10.0
@@ -21,8 +21,8 @@ COUNT_EVERY = 2.0
 
 
 def list_jobs(
-    registry: Registry,
-    access: Access,
+    registry: Services,
+    access: AccessServices,
     *,
     upload_expiry: float,
     audit_keep: float,
@@ -31,7 +31,7 @@ def list_jobs(
     """Return all jobs. Durations are in seconds; `upload_expiry` counts from the last activity."""
 
     def before() -> int:
-        return clock.now() - int(upload_expiry * 1_000_000)
+        return clock.now_us() - int(upload_expiry * 1_000_000)
 
     async def expire() -> int:
         return await registry.uploads.expire(before())
@@ -63,6 +63,6 @@ def list_jobs(
     ]
 
 
-def find_healing(registry: Registry) -> Job:
+def find_healing(registry: Services) -> Job:
     """Return the healing job, which `moorage scrub run` also runs."""
     return Job("healing", HEAL_EVERY, registry.healing.is_due, registry.healing.run)

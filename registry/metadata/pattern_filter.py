@@ -18,7 +18,7 @@ _FIRST = "0"
 """
 
 
-def is_within(column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
+def matches_pattern(column: sa.ColumnElement[Any], pattern: str) -> sa.ColumnElement[bool]:
     """Return the condition that the name in the column matches the pattern, as an index range."""
     name = sa.type_coerce(column, TEXT)
     if pattern == EACH:

@@ -3,7 +3,7 @@
 import asyncio
 from ipaddress import ip_address
 
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.server.limits import ServerLimits
 from registry.server.partial_heads import PartialHeads
 from registry.server.places import Places, Slot
@@ -69,7 +69,7 @@ class Admission:
 
     def _find_network(self, address: str) -> str:
         """Return the key that is limited as one client; empty if it has no limit of its own."""
-        plain = Origin(address.partition("%")[0]).network
+        plain = ClientAddress(address.partition("%")[0]).rate_limit_key
         try:
             parsed = ip_address(plain.removesuffix("/64"))
         except ValueError:

@@ -13,14 +13,14 @@ from registry.services.content.tags import Tags
 from registry.services.content.upload_sessions import Uploads
 from registry.services.content.usage import Usage
 from registry.services.gc.collector import Collector
-from registry.services.gc.deletions import Doomed
+from registry.services.gc.deletions import DeletionQueue
 from registry.services.gc.explain import Why
-from registry.services.maintenance.disk_reserve import SpareRoom
+from registry.services.maintenance.disk_reserve import DiskReserve
 from registry.services.maintenance.fsck import Fsck
-from registry.services.maintenance.healer import Healing
+from registry.services.maintenance.healer import Healer
 from registry.services.maintenance.health import Health
 from registry.services.maintenance.scrub import Scrub
-from registry.services.maintenance.store_migration import Moving
+from registry.services.maintenance.store_migration import StoreMigration
 from registry.services.protection.holds import Holds
 from registry.services.protection.immutable_tags import ImmutableTags
 from registry.services.quotas.quotas import Quotas
@@ -30,7 +30,7 @@ from registry.services.retention.runs import RetentionRuns
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class Services:
     """All services over one database and its stores."""
 
     repositories: Repositories
@@ -49,11 +49,11 @@ class Registry:
     retention_rules: RetentionRules
     retention: Retention
     retention_runs: RetentionRuns
-    doomed: Doomed
-    spare_room: SpareRoom
-    moving: Moving
+    doomed: DeletionQueue
+    spare_room: DiskReserve
+    moving: StoreMigration
     scrub: Scrub
-    healing: Healing
+    healing: Healer
     fsck: Fsck
     quotas: Quotas
     usage: Usage

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 
-class Pace:
+class Throttle:
     """A rate limit per second, shared by all tasks. A rate of 0 is no limit."""
 
     def __init__(self, rate: int) -> None:

@@ -24,25 +24,25 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from storage import keys, layouts
 from storage.digest import ALGORITHMS, Hasher
-from storage.driver import Record, StoredObject
+from storage.driver import SessionRecord, StoredObject
 from storage.errors import (
-    ObjectDamagedError,
+    ObjectCorruptError,
     ObjectMissingError,
-    StagedBusyError,
     StoreFullError,
     StoreRefusedError,
     StoreUnavailableError,
+    UploadLockedError,
 )
 from storage.piece_budget import PieceBudget
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 T = TypeVar("T")
 
 VERSION = "moorage storage 1\n"
-PIECE = 1 << 20
+CHUNK_SIZE = 1 << 20
 """Bytes read per thread job: enough to make the thread switch cheap, few enough to be bounded."""
 
-PAGE = 1000
+PAGE_SIZE = 1000
 """Objects listed per thread job."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -51,7 +51,7 @@ _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @contextlib.contextmanager
-def _faults(doing: str) -> Iterator[None]:
+def translate_os_errors(doing: str) -> Iterator[None]:
     """Translate OSError into StoreFullError or StoreUnavailableError, without paths."""
     try:
         yield
@@ -63,7 +63,7 @@ def _faults(doing: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _denials(root: Path) -> Iterator[None]:
+def translate_denials(root: Path) -> Iterator[None]:
     """Translate permanent OSErrors into a StoreRefusedError that says how to fix the folder."""
     try:
         yield
@@ -97,7 +97,7 @@ def _fsync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def _lock_named(fd: int, path: Path) -> None:
+def flock_if_still_linked(fd: int, path: Path) -> None:
     """Lock the open file. Raises StagedBusyError if it is locked or no longer at `path`.
 
     Between open and flock, another request may have published this file. A write would then change
@@ -108,8 +108,8 @@ def _lock_named(fd: int, path: Path) -> None:
         if os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False)):
             return
     except (BlockingIOError, FileNotFoundError) as error:
-        raise StagedBusyError from error
-    raise StagedBusyError
+        raise UploadLockedError from error
+    raise UploadLockedError
 
 
 class LocalDriver:
@@ -119,10 +119,10 @@ class LocalDriver:
     """
 
     shared = True
-    locks = True
-    cheap_stat = True
-    link_life = 0.0
-    late = 0.0
+    supports_locking = True
+    stat_is_cheap = True
+    signed_url_ttl = 0.0
+    late_write_window = 0.0
 
     def __init__(
         self, root: Path, *, name: str = "local", reserve: int = 0, beside: Iterable[str] = ()
@@ -146,7 +146,7 @@ class LocalDriver:
         await self.write(lambda: self._prepare(create=create))
 
     def _prepare(self, *, create: bool) -> None:
-        with _faults("preparing the folder"), _denials(self._root):
+        with translate_os_errors("preparing the folder"), translate_denials(self._root):
             if not create:
                 self._require_mounted()
             made = [p for p in (self._root, *self._root.parents) if not p.exists()]
@@ -210,16 +210,20 @@ class LocalDriver:
     async def write(
         self, job: Callable[[], T], undo: Callable[[T], Awaitable[None]] | None = None
     ) -> T:
-        return await settled(asyncio.get_running_loop().run_in_executor(self._writers, job), undo)
+        return await run_to_completion(
+            asyncio.get_running_loop().run_in_executor(self._writers, job), undo
+        )
 
     async def _read(self, job: Callable[[], T]) -> T:
-        return await settled(asyncio.get_running_loop().run_in_executor(self._readers, job))
+        return await run_to_completion(
+            asyncio.get_running_loop().run_in_executor(self._readers, job)
+        )
 
     async def look(self) -> None:
         await self._read(self._look)
 
     def _look(self) -> None:
-        with _faults("looking at the folder"), _denials(self._root):
+        with translate_os_errors("looking at the folder"), translate_denials(self._root):
             marker = self._root / "VERSION"
             if marker.exists():
                 self._require_version(marker)
@@ -237,11 +241,11 @@ class LocalDriver:
 
         An empty mount point must not look like a store that has lost every object.
         """
-        with _faults("looking at the folder"):
+        with translate_os_errors("looking at the folder"):
             if not (self._root / "VERSION").exists():
                 raise StoreUnavailableError("the storage folder is not there; is its disk mounted?")
 
-    async def claim(self, session: str, record: Record | None = None) -> "LocalUpload":
+    async def claim(self, session: str, record: SessionRecord | None = None) -> "LocalUpload":
         del record  # the file lock and the file size replace the row
         if not _SESSION.fullmatch(session):
             raise ValueError(session)
@@ -249,23 +253,23 @@ class LocalDriver:
         return await self.write(lambda: self._claim(path), undo=LocalUpload.release)
 
     def _claim(self, path: Path) -> "LocalUpload":
-        with _faults("opening staged bytes"):
+        with translate_os_errors("opening staged bytes"):
             self._require_mounted()
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                _lock_named(fd, path)
+                flock_if_still_linked(fd, path)
                 return LocalUpload(self, path, fd, os.fstat(fd).st_size)
             except BaseException:
                 os.close(fd)
                 raise
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         del session, state, claim  # the end of the session deletes the file
         return set()
 
     async def list_staged(self) -> list[str]:
         def job() -> list[str]:
-            with _faults("listing staged bytes"):
+            with translate_os_errors("listing staged bytes"):
                 return [p.name for p in self._staging.iterdir() if _SESSION.fullmatch(p.name)]
 
         return await self._read(job)
@@ -273,12 +277,12 @@ class LocalDriver:
     async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
         for folder in _list_shards():
             names = await self._read(lambda folder=folder: self._list_names(folder))  # type: ignore[misc]
-            for start in range(0, len(names), PAGE):
-                some = [f"{folder}/{name}" for name in names[start : start + PAGE]]
+            for start in range(0, len(names), PAGE_SIZE):
+                some = [f"{folder}/{name}" for name in names[start : start + PAGE_SIZE]]
                 yield await self._read(lambda some=some: self._look_at(some))  # type: ignore[misc]
 
     def _list_names(self, folder: str) -> list[str]:
-        with _faults("listing a folder"):
+        with translate_os_errors("listing a folder"):
             try:
                 return sorted(path.name for path in self.path(folder).iterdir())
             except FileNotFoundError:
@@ -288,7 +292,7 @@ class LocalDriver:
     def _look_at(self, some: list[str]) -> list[StoredObject]:
         """Return metadata of those keys that are regular files."""
         found = []
-        with _faults("looking at objects"):
+        with translate_os_errors("looking at objects"):
             for key in some:
                 with contextlib.suppress(FileNotFoundError):  # deleted during the listing
                     about = self.path(key).stat(follow_symlinks=False)
@@ -302,7 +306,7 @@ class LocalDriver:
         return await self._read(lambda: self._stat(key).st_size)
 
     def _stat(self, key: str) -> os.stat_result:
-        with _faults("looking at an object"):
+        with translate_os_errors("looking at an object"):
             try:
                 found = self.path(key).stat(follow_symlinks=False)
             except FileNotFoundError as error:
@@ -315,23 +319,23 @@ class LocalDriver:
     async def open(self, key: str, start: int = 0, length: int | None = None) -> "LocalReader":
         del start, length
         size = await self.stat(key)
-        with _faults("opening an object"):
+        with translate_os_errors("opening an object"):
             try:
-                file = await settled(
+                file = await run_to_completion(
                     aiofiles.open(self.path(key), "rb", buffering=0, executor=self._readers),
-                    undo=AsyncFileIO.close,
+                    on_abandoned=AsyncFileIO.close,
                 )
             except FileNotFoundError as error:
                 raise ObjectMissingError(key) from error
         return LocalReader(file, size, self._budget)
 
-    async def find_link(self, key: str) -> str | None:
+    async def presigned_url(self, key: str) -> str | None:
         del key
         return None
 
     async def delete(self, key: str) -> None:
         def job() -> None:
-            with _faults("removing an object"):
+            with translate_os_errors("removing an object"):
                 path = self.path(key)
                 self._require_mounted()
                 path.unlink(missing_ok=True)
@@ -344,14 +348,14 @@ class LocalDriver:
     def path(self, key: str) -> Path:
         return self._root / key
 
-    def require_room(self, size: int) -> None:
+    def require_free_space(self, size: int) -> None:
         free = os.statvfs(self._root)
         if free.f_bavail * free.f_frsize < size + self.reserve:
             raise OSError(errno.ENOSPC, "below the reserve")
 
     async def close(self) -> None:
         for pool in (self._writers, self._readers):
-            await settled(asyncio.to_thread(pool.shutdown))
+            await run_to_completion(asyncio.to_thread(pool.shutdown))
 
 
 class LocalUpload:
@@ -360,9 +364,9 @@ class LocalUpload:
     Jobs on it run one at a time. After it is closed, they raise StagedBusyError.
     """
 
-    state = ""
+    resume_state = ""
     sealed = False
-    overdue = False
+    is_stalled = False
 
     def __init__(self, driver: LocalDriver, path: Path, fd: int, size: int) -> None:
         self.size = size
@@ -373,9 +377,9 @@ class LocalUpload:
 
     async def _run(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
         def on_thread() -> T:
-            with self._turn, _faults(doing):
+            with self._turn, translate_os_errors(doing):
                 if self._fd < 0:
-                    raise StagedBusyError
+                    raise UploadLockedError
                 try:
                     return job(self._fd)
                 finally:
@@ -393,12 +397,12 @@ class LocalUpload:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def key_for(self, key: str) -> str:
+    def final_key(self, key: str) -> str:
         return key
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         def job(fd: int) -> None:
-            self._driver.require_room(len(data))
+            self._driver.require_free_space(len(data))
             rest = memoryview(data)
             at = self.size
             try:
@@ -424,7 +428,7 @@ class LocalUpload:
 
     async def hash(self, hasher: Hasher) -> None:
         def job(fd: int) -> int:
-            piece = os.pread(fd, PIECE, at)
+            piece = os.pread(fd, CHUNK_SIZE, at)
             hasher.update(piece)
             return len(piece)
 
@@ -463,7 +467,7 @@ class LocalUpload:
 
         await self._run("publishing", job, last=True)
 
-    async def discard(self) -> None:
+    async def abort(self) -> None:
         def job(_fd: int) -> None:
             self._path.unlink(missing_ok=True)
 
@@ -471,7 +475,7 @@ class LocalUpload:
 
     async def release(self) -> None:
         def job() -> None:
-            with self._turn, _faults("closing staged bytes"):
+            with self._turn, translate_os_errors("closing staged bytes"):
                 self._close()
 
         await self._driver.write(job)
@@ -486,18 +490,18 @@ class LocalReader:
         self._budget = budget
 
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
-        with _faults("seeking"):
-            await settled(self._file.seek(start))
+        with translate_os_errors("seeking"):
+            await run_to_completion(self._file.seek(start))
         while length:
             with self._budget.take() as size:
                 try:
-                    piece = await settled(self._file.read(min(size, length)))
+                    piece = await run_to_completion(self._file.read(min(size, length)))
                 except OSError as error:
-                    raise ObjectDamagedError("the object cannot be read") from error
+                    raise ObjectCorruptError("the object cannot be read") from error
                 if not piece:
-                    raise ObjectDamagedError("the object ends early")
+                    raise ObjectCorruptError("the object ends early")
                 length -= len(piece)
                 yield piece
 
     async def close(self) -> None:
-        await settled(self._file.close())
+        await run_to_completion(self._file.close())

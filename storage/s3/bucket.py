@@ -7,9 +7,9 @@ from typing import Any
 
 from storage import keys
 from storage.driver import StoredObject
-from storage.errors import ObjectDamagedError, StoreRefusedError
+from storage.errors import ObjectCorruptError, StoreRefusedError
 from storage.piece_budget import PieceBudget
-from storage.s3.buffers import Buffers
+from storage.s3.buffers import BufferPool
 from storage.s3.client import (
     ConditionFailedError,
     NotImplementedByStoreError,
@@ -18,7 +18,7 @@ from storage.s3.client import (
 )
 from storage.s3.reader import S3Reader
 from storage.s3.settings import S3Settings
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
 
@@ -46,7 +46,7 @@ class S3Bucket:
 
     def __init__(self, settings: S3Settings) -> None:
         self.part_size = settings.part_size
-        self.buffers = Buffers(settings.upload_concurrency, settings.part_size)
+        self.buffers = BufferPool(settings.upload_concurrency, settings.part_size)
         self.hashers = ThreadPoolExecutor(2, "s3-hash")
         self._client = S3Client(settings)
         self._budget = PieceBudget()
@@ -123,7 +123,7 @@ class S3Bucket:
     async def require_size(self, key: str, size: int) -> None:
         """Raise ObjectDamagedError unless the stored object has `size` bytes."""
         if await self.stat(key) != size:
-            raise ObjectDamagedError("the object store kept less or more than it was sent")
+            raise ObjectCorruptError("the object store kept less or more than it was sent")
 
     async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
         return await S3Reader.open(self._client, self._prefix + key, self._budget, start, length)
@@ -165,7 +165,7 @@ class S3Bucket:
 
         This includes an upload whose ID was never saved.
         """
-        if key.startswith(keys.PARTS):
+        if key.startswith(keys.MULTIPART_PREFIX):
             await self.abort_all(key)
         await self.write("delete_object", key)
 
@@ -186,7 +186,7 @@ class S3Bucket:
 
     async def close(self) -> None:
         await self._client.close()
-        await settled(asyncio.to_thread(self.hashers.shutdown))
+        await run_to_completion(asyncio.to_thread(self.hashers.shutdown))
 
 
 def _explain(error: StoreRefusedError, bucket: str) -> StoreRefusedError:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from storage.errors import StoreUnavailableError
 
-PATIENCE = 120.0
+FILL_TIMEOUT_S = 120.0
 """Seconds that a buffer may take to fill while other uploads wait for one."""
 
 
-class Buffers:
+class BufferPool:
     """A fixed number of part-sized byte arrays, which are reused.
 
     Freeing and allocating them each time would fragment the heap.
@@ -23,7 +23,7 @@ class Buffers:
         self._kept: list[bytearray] = []
         self._waiting: set[asyncio.Timeout] = set()
 
-    async def take(self, size: int) -> bytearray:
+    async def acquire(self, size: int) -> bytearray:
         """Wait for a buffer of `size` bytes, the part size of the session.
 
         Raises StoreUnavailableError if the store fails for another upload while this one waits.
@@ -44,10 +44,10 @@ class Buffers:
 
         `since` is the `time.monotonic` at which the upload began to fill it.
         """
-        return bool(self._waiting) and time.monotonic() - since > PATIENCE
+        return bool(self._waiting) and time.monotonic() - since > FILL_TIMEOUT_S
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
+    def in_use(self) -> Iterator[None]:
         """Wrap a request to the store for which a buffer is held.
 
         If the store is unavailable, all uploads that wait for a buffer fail now. Otherwise each of
@@ -60,7 +60,7 @@ class Buffers:
                 self._waiting.pop().reschedule(asyncio.get_running_loop().time())
             raise
 
-    def give_back(self, buffer: bytearray) -> None:
+    def release(self, buffer: bytearray) -> None:
         if len(buffer) == self.size:
             self._kept.append(buffer)
         self._free.release()

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from urllib3.exceptions import HTTPError
 
 from storage.errors import (
-    ObjectDamagedError,
+    ObjectCorruptError,
     ObjectMissingError,
     StoreError,
     StoreFullError,
@@ -32,37 +32,37 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.s3.settings import S3Settings
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-CONNECT = 3.0
-READ = 10.0
-RETRY_WITHIN = 6.0
-SEND = 600.0
+CONNECT_TIMEOUT_S = 3.0
+READ_TIMEOUT_S = 10.0
+RETRY_WITHIN_S = 6.0
+SEND_TIMEOUT_S = 600.0
 """Seconds that a request body may take while it makes progress: 16 MiB at 30 kB/s."""
-PAUSES = (0.1, 0.3, 0.9)
+RETRY_PAUSES_S = (0.1, 0.3, 0.9)
 """Seconds before the second, third and fourth attempt, each with a jitter of 50 %."""
 
-LATE = RETRY_WITHIN + CONNECT + SEND + READ + 60.0
+LATE_WINDOW_S = RETRY_WITHIN_S + CONNECT_TIMEOUT_S + SEND_TIMEOUT_S + READ_TIMEOUT_S + 60.0
 """Seconds after which the effect of a call is visible or never will be.
 
 The last 60 s are for the store to finish a request whose client no longer waits.
 """
 
-SLICE = 1 << 16
-SLICES = 1.0
+READ_CHUNK = 1 << 16
+CHUNK_INTERVAL_S = 1.0
 """Seconds after which a read returns what it has, so that a slow body does not keep its thread."""
 
 THREADS = 16
 """Threads for reads, and again for small writes."""
 
-BROKEN_AFTER = 3
+BREAKER_THRESHOLD = 3
 """Consecutive unanswered attempts after which the store counts as unreachable."""
 
-TRY_AGAIN = 1.0
+RETRY_AFTER_S = 1.0
 """Seconds between two attempts while the store is unreachable."""
 
 _FAILURES = (BotoCoreError, HTTPError, OSError)
@@ -103,8 +103,8 @@ _BY_CODE: dict[str, type[StoreError]] = {
     **dict.fromkeys(_FULL, StoreFullError),
     "PreconditionFailed": ConditionFailedError,
     "412": ConditionFailedError,
-    "InvalidRange": ObjectDamagedError,
-    "416": ObjectDamagedError,
+    "InvalidRange": ObjectCorruptError,
+    "416": ObjectCorruptError,
     "NotImplemented": NotImplementedByStoreError,
 }
 
@@ -113,7 +113,7 @@ class _NoAnswerError(Exception):
     """The store did not answer, or its answer broke off."""
 
 
-class _Breaker:
+class _CircuitBreaker:
     """A circuit breaker: an unreachable store gets one attempt per second."""
 
     def __init__(self) -> None:
@@ -124,24 +124,24 @@ class _Breaker:
 
     def require_closed(self) -> None:
         with self._lock:
-            if self._unanswered < BROKEN_AFTER:
+            if self._unanswered < BREAKER_THRESHOLD:
                 return
             now = time.monotonic()
             if now < self._next_try:
                 unavailable = StoreUnavailableError("the object store does not answer")
                 unavailable.reason = self._reason
                 raise unavailable
-            self._next_try = now + TRY_AGAIN
+            self._next_try = now + RETRY_AFTER_S
 
     def note(self, *, answered: bool, reason: str = "") -> None:
         """Record the result of an attempt. `reason` says why there was no answer."""
         with self._lock:
             self._reason = reason
             before, self._unanswered = self._unanswered, 0 if answered else self._unanswered + 1
-            if self._unanswered == BROKEN_AFTER:
-                self._next_try = time.monotonic() + TRY_AGAIN
+            if self._unanswered == BREAKER_THRESHOLD:
+                self._next_try = time.monotonic() + RETRY_AFTER_S
                 logger.error("the object store does not answer")
-        if answered and before >= BROKEN_AFTER:
+        if answered and before >= BREAKER_THRESHOLD:
             logger.warning("the object store answers again")
 
 
@@ -155,7 +155,7 @@ class _Body:
     def __init__(self, data: bytes | bytearray) -> None:
         self._view = memoryview(data)
         self._at = 0
-        self._until = time.monotonic() + SEND
+        self._until = time.monotonic() + SEND_TIMEOUT_S
 
     def read(self, size: int = -1) -> bytes:
         if time.monotonic() > self._until:
@@ -178,7 +178,7 @@ class _Body:
         self._view.release()
 
 
-class Lane:
+class ClientPool:
     """A boto3 client with its own threads. The client is created on first use."""
 
     def __init__(self, name: str, threads: int, connect: Callable[[], Any]) -> None:
@@ -228,8 +228,8 @@ def _connector(settings: S3Settings) -> Callable[[str], Any]:
 
 def _config(settings: S3Settings) -> Config:
     return Config(
-        connect_timeout=CONNECT,
-        read_timeout=READ,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
         retries={"total_max_attempts": 1},  # `S3Client.call` retries, within a time limit
         max_pool_connections=4 * THREADS + settings.upload_concurrency,
         signature_version="s3v4",  # the default may sign URLs with the older version
@@ -246,15 +246,15 @@ class S3Client:
     def __init__(self, settings: S3Settings) -> None:
         connect = _connector(settings)
         near = partial(connect, settings.endpoint)
-        self.reads = Lane("read", THREADS, near)
+        self.reads = ClientPool("read", THREADS, near)
         # Enough threads for all parts, so that small objects do not wait for a part.
-        self.writes = Lane("write", THREADS + settings.upload_concurrency, near)
+        self.writes = ClientPool("write", THREADS + settings.upload_concurrency, near)
         # Signing sends no request, but takes 0.3 ms and may have to fetch new credentials first.
-        self._signer = Lane(
+        self._signer = ClientPool(
             "sign", 2, partial(connect, settings.redirect_endpoint or settings.endpoint)
         )
         self._bucket = settings.bucket
-        self._breaker = _Breaker()
+        self._breaker = _CircuitBreaker()
 
     async def read(self, operation: str, **arguments: Any) -> Any:
         return await self.call(self.reads, operation, **arguments)
@@ -264,7 +264,7 @@ class S3Client:
 
     async def call(
         self,
-        lane: Lane,
+        lane: ClientPool,
         operation: str,
         *,
         undo: Callable[[Any], Awaitable[None]] | None = None,
@@ -296,7 +296,7 @@ class S3Client:
         repeated = False
         told = reason = ""
         problem: Exception | None = None
-        for pause in (*PAUSES, None):
+        for pause in (*RETRY_PAUSES_S, None):
             try:
                 if repeated and between is not None:
                     await between(begun)
@@ -308,9 +308,9 @@ class S3Client:
                 reason = _bound(str(error.__cause__))
             except ClientError as error:
                 problem = error
-                told = _judge(error, operation, repeated=repeated)
+                told = _translate_client_error(error, operation, repeated=repeated)
                 reason = _find_sentence(error)
-            if pause is None or time.monotonic() - begun > RETRY_WITHIN:
+            if pause is None or time.monotonic() - begun > RETRY_WITHIN_S:
                 break
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
         unavailable = StoreUnavailableError(told)
@@ -319,7 +319,7 @@ class S3Client:
 
     async def on_thread(
         self,
-        lane: Lane,
+        lane: ClientPool,
         job: Callable[[], T],
         undo: Callable[[T], Awaitable[None]] | None = None,
         *,
@@ -332,12 +332,12 @@ class S3Client:
         self._breaker.require_closed()
 
         def begin() -> T:
-            if time.monotonic() - since > RETRY_WITHIN:
+            if time.monotonic() - since > RETRY_WITHIN_S:
                 raise StoreUnavailableError("too many requests wait for the object store")
             return job()
 
         try:
-            done = await settled(
+            done = await run_to_completion(
                 asyncio.get_running_loop().run_in_executor(lane.threads, begin), undo
             )
         except ClientError:
@@ -358,11 +358,11 @@ class S3Client:
         """
 
         def job() -> bytes:
-            until = time.monotonic() + SLICES
+            until = time.monotonic() + CHUNK_INTERVAL_S
             slices: list[bytes] = []
             left = length
             while left and (not slices or (slices[-1] and time.monotonic() < until)):
-                slices.append(body.read(min(SLICE, left)))
+                slices.append(body.read(min(READ_CHUNK, left)))
                 left -= len(slices[-1])
             return b"".join(slices)
 
@@ -381,16 +381,16 @@ class S3Client:
 
         loop = asyncio.get_running_loop()
         try:
-            return await settled(loop.run_in_executor(self._signer.threads, job))
+            return await run_to_completion(loop.run_in_executor(self._signer.threads, job))
         except BotoCoreError as error:
             raise StoreUnavailableError("there are no keys for the object store") from error
 
     async def close(self) -> None:
         for lane in (self.reads, self.writes, self._signer):
-            await settled(asyncio.to_thread(lane.close))
+            await run_to_completion(asyncio.to_thread(lane.close))
 
 
-def _judge(error: ClientError, operation: str, *, repeated: bool) -> str:
+def _translate_client_error(error: ClientError, operation: str, *, repeated: bool) -> str:
     """Raise the error that the store's answer means, or return a message if a retry may help."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

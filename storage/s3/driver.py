@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from typing import NoReturn
 
 from storage import keys, layouts
-from storage.driver import Record, StoredObject
+from storage.driver import SessionRecord, StoredObject
 from storage.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from storage.s3.bucket import S3Bucket
-from storage.s3.client import LATE
+from storage.s3.client import LATE_WINDOW_S
 from storage.s3.reader import S3Reader
 from storage.s3.settings import S3Settings
-from storage.s3.state import S3State
+from storage.s3.state import MultipartState
 from storage.s3.upload import S3Upload
 
 VERSION = b"moorage storage 1\n"
@@ -26,13 +26,13 @@ class S3Driver:
     """A store in a bucket, or below a prefix of one."""
 
     shared = True
-    locks = False
-    cheap_stat = False
-    late = LATE
+    supports_locking = False
+    stat_is_cheap = False
+    late_write_window = LATE_WINDOW_S
 
     def __init__(self, settings: S3Settings, *, name: str = "s3") -> None:
         self.name = name
-        self.link_life = settings.redirect_life if settings.redirect else 0.0
+        self.signed_url_ttl = settings.redirect_life if settings.redirect else 0.0
         self._bucket = S3Bucket(settings)
 
     async def start(self, *, create: bool = True) -> None:
@@ -85,13 +85,13 @@ class S3Driver:
         except ObjectMissingError as error:
             raise StoreUnavailableError("the bucket has no registry below its prefix") from error
 
-    async def claim(self, session: str, record: Record | None = None) -> S3Upload:
+    async def claim(self, session: str, record: SessionRecord | None = None) -> S3Upload:
         if record is None:
             raise ValueError("a bucket has no locks: a session's row has to be held")
         return S3Upload(self._bucket, session, record)
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
-        found = S3State.read(state)
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
+        found = MultipartState.read(state)
         # Each claim since the state was written may have put a tail before it died.
         named = {keys.staged_key(session, n) for n in range(found.claim + 1, claim + 1)}
         return named | {key for key in (found.tail, found.key) if key is not None}
@@ -110,8 +110,8 @@ class S3Driver:
     async def open(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
         return await self._bucket.open(key, start, length)
 
-    async def find_link(self, key: str) -> str | None:
-        return await self._bucket.sign(key, self.link_life) if self.link_life else None
+    async def presigned_url(self, key: str) -> str | None:
+        return await self._bucket.sign(key, self.signed_url_ttl) if self.signed_url_ttl else None
 
     async def delete(self, key: str) -> None:
         await self._bucket.delete(key)

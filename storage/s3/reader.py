@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 from storage.errors import (
-    ObjectDamagedError,
+    ObjectCorruptError,
     ObjectMissingError,
     StoreUnavailableError,
 )
 from storage.piece_budget import PieceBudget
-from storage.s3.client import RETRY_WITHIN, ConditionFailedError, S3Client
-from storage.shield import settled
+from storage.s3.client import RETRY_WITHIN_S, ConditionFailedError, S3Client
+from storage.shield import run_to_completion
 
 RESUMES = 3
 """Number of times that a broken body is requested again from where it ended."""
@@ -68,7 +68,7 @@ class S3Reader:
         end = start + length
         resumes = RESUMES
         if end > self.size:
-            raise ObjectDamagedError("the object ends early")
+            raise ObjectCorruptError("the object ends early")
         since = time.monotonic()
         while start < end:
             if self._body is None or self._at != start or self._end < end:
@@ -82,7 +82,7 @@ class S3Reader:
                     since = time.monotonic()
                     continue
             await self.close()
-            if resumes == 0 or time.monotonic() - since > RETRY_WITHIN:
+            if resumes == 0 or time.monotonic() - since > RETRY_WITHIN_S:
                 raise StoreUnavailableError("the object store broke off")
             resumes -= 1
             await asyncio.sleep(0.1 * (RESUMES - resumes))
@@ -91,13 +91,13 @@ class S3Reader:
         try:
             await self._ask(start, length, since)
         except (ConditionFailedError, ObjectMissingError) as error:
-            raise ObjectDamagedError("the object went while it was read") from error
+            raise ObjectCorruptError("the object went while it was read") from error
 
     async def close(self) -> None:
         body, self._body = self._body, None
         if body is not None:
-            await settled(asyncio.to_thread(body.close))
+            await run_to_completion(asyncio.to_thread(body.close))
 
 
 async def _close_body(answer: Any) -> None:
-    await settled(asyncio.to_thread(answer["Body"].close))
+    await run_to_completion(asyncio.to_thread(answer["Body"].close))

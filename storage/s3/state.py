@@ -6,7 +6,7 @@ from typing import Self
 
 
 @dataclass(slots=True, kw_only=True)
-class S3State:
+class MultipartState:
     """The durable part of an upload session. Sizes are in bytes."""
 
     claim: int = 0

@@ -12,27 +12,27 @@ from dataclasses import replace
 
 from storage import keys
 from storage.digest import Hasher
-from storage.driver import Record
+from storage.driver import SessionRecord
 from storage.errors import (
     ObjectMissingError,
-    StagedBusyError,
-    StagedLostError,
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    UploadDataLostError,
+    UploadLockedError,
 )
 from storage.s3.bucket import S3Bucket
 from storage.s3.client import UploadGoneError
-from storage.s3.state import S3State
-from storage.shield import settled
+from storage.s3.state import MultipartState
+from storage.shield import run_to_completion
 
-SMALL = 1 << 20
+INLINE_LIMIT = 1 << 20
 """Bytes that a session may keep in memory without waiting for a buffer."""
 
-BLOCK = 64
+PART_NUMBER_BATCH = 64
 """Part numbers that a claim reserves in the row at once."""
 
-MOST_PARTS = 10_000
+MAX_PARTS = 10_000
 """Maximum number of parts, and maximum part number, of a multipart upload.
 
 Source: Amazon S3 multipart upload limits.
@@ -45,11 +45,11 @@ class S3Upload:
     `_state` is what the row has, or is about to have. Everything else is lost with the process.
     """
 
-    def __init__(self, bucket: S3Bucket, session: str, record: Record) -> None:
+    def __init__(self, bucket: S3Bucket, session: str, record: SessionRecord) -> None:
         self._bucket = bucket
         self._record = record
         self._session = session
-        self._state = S3State.read(record.state)
+        self._state = MultipartState.read(record.state)
         self._state.part_size = self._state.part_size or bucket.part_size
         self.size = self._state.size
         self.sealed = self._state.sealed
@@ -77,19 +77,19 @@ class S3Upload:
         self._broken = False
 
     @property
-    def state(self) -> str:
+    def resume_state(self) -> str:
         return self._state.write()
 
     @property
-    def overdue(self) -> bool:
+    def is_stalled(self) -> bool:
         return self._buffer is not None and self._bucket.buffers.is_overdue(self._since)
 
-    def key_for(self, key: str) -> str:
+    def final_key(self, key: str) -> str:
         return self._key if self.sealed else key
 
     def _require_open(self) -> None:
         if not self._open:
-            raise StagedBusyError
+            raise UploadLockedError
 
     def _require_whole(self) -> None:
         """Raise if the claim has ended, or if bytes in the middle are missing."""
@@ -102,38 +102,38 @@ class S3Upload:
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         self._require_whole()
         if self.sealed:
-            raise StagedBusyError
+            raise UploadLockedError
         # Stays set if an exception interrupts this method, because then bytes are missing in
         # between.
         self._broken = True
-        await self._load()
-        await self._add(memoryview(data))
+        await self._reload_tail()
+        await self._buffer_bytes(memoryview(data))
         if hasher is not None:
             await self._hash(hasher, data)
         self.size += len(data)
         self._synced = self._synced and not data
         self._broken = False
 
-    async def _add(self, rest: memoryview) -> None:
+    async def _buffer_bytes(self, rest: memoryview) -> None:
         """Append bytes to those in memory: a few in `_few`, more in a buffer."""
         if self._few is not None:
-            if len(self._few) + len(rest) <= SMALL:
+            if len(self._few) + len(rest) <= INLINE_LIMIT:
                 self._few += rest
                 return
             few, self._few = self._few, None
-            await self._add(memoryview(few))
+            await self._buffer_bytes(memoryview(few))
         while rest:
             if self._buffer is not None and self._filled == len(self._buffer):
                 await self._send_buffer(self._buffer)
             if self._buffer is None:
-                self._buffer = await self._bucket.buffers.take(self._state.part_size)
+                self._buffer = await self._bucket.buffers.acquire(self._state.part_size)
                 self._filled, self._since = 0, time.monotonic()
             piece = rest[: len(self._buffer) - self._filled]
             self._buffer[self._filled : self._filled + len(piece)] = piece
             self._filled += len(piece)
             rest = rest[len(piece) :]
 
-    def _here(self) -> memoryview:
+    def _pending(self) -> memoryview:
         """Return the bytes after the last part."""
         if self._buffer is not None:
             return memoryview(self._buffer)[: self._filled]
@@ -141,14 +141,14 @@ class S3Upload:
 
     async def _hash(self, hasher: Hasher, data: bytes | memoryview) -> None:
         loop = asyncio.get_running_loop()
-        await settled(loop.run_in_executor(self._bucket.hashers, hasher.update, data))
+        await run_to_completion(loop.run_in_executor(self._bucket.hashers, hasher.update, data))
 
     def _free(self) -> None:
         buffer, self._buffer, self._filled = self._buffer, None, 0
         if buffer is not None:
-            self._bucket.buffers.give_back(buffer)
+            self._bucket.buffers.release(buffer)
 
-    async def _load(self) -> None:
+    async def _reload_tail(self) -> None:
         """Read back the tail that another claim put."""
         if self._few is not None or self._buffer is not None or self._state.tail is None:
             return
@@ -158,13 +158,13 @@ class S3Upload:
         try:
             reader = await self._bucket.open(self._state.tail)
         except ObjectMissingError as error:
-            raise StagedLostError from error
+            raise UploadDataLostError from error
         try:
             if reader.size != length:
-                raise StagedLostError
-            with self._bucket.buffers.used():
+                raise UploadDataLostError
+            with self._bucket.buffers.in_use():
                 async for piece in reader.read(0, length):
-                    await self._add(memoryview(piece))
+                    await self._buffer_bytes(memoryview(piece))
         finally:
             await reader.close()
         self._broken = before
@@ -173,7 +173,7 @@ class S3Upload:
 
     async def _send_buffer(self, buffer: bytearray) -> None:
         """Send the buffer as a part, while the next one is filled."""
-        with self._bucket.buffers.used():
+        with self._bucket.buffers.in_use():
             await self._begin()
         number = await self._take_number()
         if self._filled < len(buffer):
@@ -184,8 +184,8 @@ class S3Upload:
 
     async def _send(self, number: int, buffer: bytearray) -> tuple[int, str]:
         try:
-            await self._record.keep()
-            with self._bucket.buffers.used():
+            await self._record.ensure_lease()
+            with self._bucket.buffers.in_use():
                 answer = await self._bucket.write(
                     "upload_part",
                     self._key,
@@ -194,9 +194,9 @@ class S3Upload:
                     body=buffer,
                 )
         except UploadGoneError as error:
-            raise StagedLostError from error
+            raise UploadDataLostError from error
         finally:
-            self._bucket.buffers.give_back(buffer)
+            self._bucket.buffers.release(buffer)
         return number, str(answer["ETag"])
 
     @property
@@ -215,7 +215,7 @@ class S3Upload:
             # A holder that died may have begun an upload of this key. Nothing would abort it once
             # the key belongs to a blob.
             await self._bucket.abort_all(self._key)
-        await self._record.keep()
+        await self._record.ensure_lease()
         upload = await self._bucket.begin(self._key)
         try:
             await self._save(replace(self._state, upload=upload))
@@ -225,20 +225,20 @@ class S3Upload:
 
     async def _take_number(self) -> int:
         number = self._next
-        if number > MOST_PARTS:
+        if number > MAX_PARTS:
             raise StoreFullError("the blob has too many parts: raise storage.part_size")
         if number > self._state.used:
-            used = min(number + BLOCK - 1, MOST_PARTS)
+            used = min(number + PART_NUMBER_BATCH - 1, MAX_PARTS)
             await self._save(replace(self._state, used=used))
         self._next = number + 1
         return number
 
-    async def _save(self, state: S3State) -> None:
+    async def _save(self, state: MultipartState) -> None:
         """Write to the row what must be there before bytes are sent.
 
         The synced fields stay as they are.
         """
-        await self._record.save(state.write())
+        await self._record.save_state(state.write())
         self._state = state
 
     async def _raise_failed(self) -> None:
@@ -249,7 +249,7 @@ class S3Upload:
     async def _settle(self) -> None:
         """Wait until every part is sent."""
         while self._sending:
-            self._parts.append(await settled(self._sending.pop(0)))
+            self._parts.append(await run_to_completion(self._sending.pop(0)))
 
     # --- sync, seal, publish ------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class S3Upload:
 
     async def _drop(self) -> None:
         for task in self._sending:
-            await settled(asyncio.wait([task]))
+            await run_to_completion(asyncio.wait([task]))
         for task in self._sending:
             task.exception()  # Mark the exception as retrieved.
         self._free()
@@ -278,25 +278,25 @@ class S3Upload:
             await self._send_buffer(self._buffer)
             self._few = bytearray()
         await self._settle()
-        tail = await self._stage()
-        self._note(tail=tail, sealed=False)
+        tail = await self._put_tail()
+        self._record_parts(tail=tail, sealed=False)
         self._broken = False
 
-    async def _stage(self) -> str | None:
+    async def _put_tail(self) -> str | None:
         """Put the bytes after the last part, if any, under the tail key and return that key."""
-        here = self._here()
+        here = self._pending()
         if not here:
             return None
         if self._staged:
             raise ValueError("a hold has one key for a tail, which must not be used twice")
         self._staged = True
         key = keys.staged_key(self._session, self._record.claim)
-        await self._record.keep()
-        with self._bucket.buffers.used():
+        await self._record.ensure_lease()
+        with self._bucket.buffers.in_use():
             await self._bucket.put(key, bytes(here))
         return key
 
-    def _note(self, *, tail: str | None, sealed: bool) -> None:
+    def _record_parts(self, *, tail: str | None, sealed: bool) -> None:
         """Set the new durable state.
 
         Every part is sent, so reserved part numbers that were not used are given back.
@@ -322,15 +322,15 @@ class S3Upload:
             self._state = replace(self._state, claim=self._record.claim)
             self._staged = True
             return
-        await self._load()
+        await self._reload_tail()
         if self._few:
             few, self._few = self._few, None
-            self._buffer = await self._bucket.buffers.take(len(few))
+            self._buffer = await self._bucket.buffers.acquire(len(few))
             self._buffer[:], self._filled = few, len(few)
         if self._buffer is not None:
             await self._send_buffer(self._buffer)
         await self._settle()
-        self._note(tail=None, sealed=True)
+        self._record_parts(tail=None, sealed=True)
 
     def _is_large(self) -> bool:
         """Return whether there are parts already. If not, the bytes may fit into one object."""
@@ -339,8 +339,8 @@ class S3Upload:
     async def hash(self, hasher: Hasher) -> None:
         self._require_whole()
         if not self.sealed:
-            await self._load()
-            await self._hash(hasher, self._here())
+            await self._reload_tail()
+            await self._hash(hasher, self._pending())
             return
         await self._complete()
         reader = await self._bucket.open(self._key)
@@ -355,11 +355,11 @@ class S3Upload:
         if self.sealed:
             await self._complete()
         else:
-            await self._load()
+            await self._reload_tail()
             if self._buffer is not None:
                 del self._buffer[self._filled :]
-            await self._record.keep()
-            with self._bucket.buffers.used():
+            await self._record.ensure_lease()
+            with self._bucket.buffers.in_use():
                 await self._bucket.put(key, self._buffer or self._few or b"")
                 await self._bucket.require_size(key, self.size)
         self._end()
@@ -369,7 +369,7 @@ class S3Upload:
         if self._completed:
             return
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in self._parts]
-        await self._record.keep()
+        await self._record.ensure_lease()
         try:
             await self._bucket.write(
                 "complete_multipart_upload",
@@ -380,14 +380,14 @@ class S3Upload:
         except UploadGoneError as error:
             # An attempt that got no answer completed it, or a holder that died afterwards.
             if not (self._unsure or error.repeated):
-                raise StagedLostError from error
+                raise UploadDataLostError from error
         except StoreError:
             self._unsure = True
             raise
         await self._bucket.require_size(self._key, self.size)
         self._completed = True
 
-    async def discard(self) -> None:
+    async def abort(self) -> None:
         self._require_open()
         await self._drop()
         self._end()

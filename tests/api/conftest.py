@@ -18,7 +18,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message
 
-from registry.app import Opened, asgi, compose
+from registry.app import Runtime, compose, create_app
 from registry.config import Settings, load
 from registry.services.content import upload_leases
 from tests.support.http_server import serving_app
@@ -32,7 +32,7 @@ SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
 class Api(Kit):
     """Client with access to the registry behind the server, for state that no client can see."""
 
-    opened: Opened
+    opened: Runtime
     settings: Settings
 
 
@@ -77,7 +77,7 @@ def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Start
             environ={},
         )
         opened = compose(settings)
-        app = asgi(settings, opened)
+        app = create_app(settings, opened)
         async with _served(app) if SERVED else in_process(app) as http:
             yield Api(http, opened, settings)
 

@@ -46,7 +46,7 @@ async def write(
 ) -> None:
     def work(tx: Transaction) -> None:
         for kind, name, tag in changes:
-            tx.record(kind, RepositoryName(name), "generation", tag=tag)
+            tx.record_change(kind, RepositoryName(name), "generation", tag=tag)
 
     await database.write(work, actor=tx_actor)
 

@@ -27,8 +27,8 @@ def driver() -> str:
 def minutes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the minutes that a stopped clock has been moved forward."""
     gone = [0]
-    start = clock.now() // 60_000_000 * 60_000_000
-    monkeypatch.setattr(clock, "now", lambda: start + gone[0] * 60_000_000)
+    start = clock.now_us() // 60_000_000 * 60_000_000
+    monkeypatch.setattr(clock, "now_us", lambda: start + gone[0] * 60_000_000)
     return gone
 
 

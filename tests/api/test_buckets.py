@@ -158,7 +158,7 @@ class TestHolds:
         async with start_api(PARTS) as one, start_api(PARTS) as two:
             location = await one.start_upload(NAME)
             await one.http.patch(location, content=b"0123")
-            dead = upload_leases.UploadHolds(one.opened.database)
+            dead = upload_leases.UploadLeases(one.opened.database)
             assert await dead._claim(location.rpartition("/")[2]) is not None
             following = asyncio.create_task(two.http.patch(location, content=b"4567"))
             assert not (await asyncio.wait([following], timeout=4 * upload_leases.LOOK))[0]

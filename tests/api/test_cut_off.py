@@ -6,7 +6,7 @@ import pytest
 
 from registry.metadata import tables
 from registry.services.content import upload_leases
-from storage.s3.client import LATE
+from storage.s3.client import LATE_WINDOW_S
 from tests.api.conftest import Started
 from tests.metadata.rows import rows
 from tests.support.clock import Hands
@@ -40,7 +40,7 @@ async def test_leaves_no_byte_for_ever(
         # The replica has checked its lease before, and has been slow since then.
         async def keep(_: object) -> None: ...
 
-        monkeypatch.setattr(upload_leases._Lease, "keep", keep)
+        monkeypatch.setattr(upload_leases._Lease, "ensure_lease", keep)
     with tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
         behind = database_url.replace(f":{postgres.port}/", f":{proxy.port}/")
         async with start_api({"database.url": behind}) as cut, start_api() as other:
@@ -56,7 +56,7 @@ async def test_leaves_no_byte_for_ever(
                 await registry.doomed.sweep()
             assert (await exchange.finish(b"45")).status == 503
             assert len(bucket.list_keys("staging/")) == (1 if sent else 0)
-            hands.forward(LATE)
+            hands.forward(LATE_WINDOW_S)
             while await rows(database, tables.doomed):
                 await registry.doomed.sweep()
             assert bucket.list_keys("staging/") == []

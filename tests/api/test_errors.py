@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import errors
-from registry.http.errors import SENTENCES, TABLE, answer, find_wire
+from registry.http.errors import SENTENCES, TABLE, error_response, find_wire
 from registry.metadata.content import manifests
 from storage import errors as storage_errors
 from storage.digest import Digest, DigestInvalidError
@@ -98,12 +98,12 @@ def test_a_class_below_another_is_answered_as_itself() -> None:
 def test_what_may_be_tried_again_says_when() -> None:
     for cls, wire in TABLE.items():
         assert (wire.status >= 500) == ("Retry-After" in dict(wire.headers)), cls
-    assert int(answer(StoreUnavailableError()).headers["Retry-After"]) > 0
+    assert int(error_response(StoreUnavailableError()).headers["Retry-After"]) > 0
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), errors.ConfigError("/etc/x")])
 def test_what_the_table_does_not_know_is_500_and_says_nothing(error: Exception) -> None:
-    response = answer(error)
+    response = error_response(error)
     assert response.status_code == 500
     [entry] = json.loads(bytes(response.body))["errors"]
     assert entry["code"] == "UNKNOWN"
@@ -120,7 +120,7 @@ def test_each_message_begins_with_the_sentence_that_clients_know() -> None:
         error.__dict__ |= {"message": "why", "missing": [1], "allowed": [], "size": 1}
         error.__dict__ |= {"challenge": "Bearer", "retry_after": 1, "count": 1}
         for standard in (True, False):
-            [entry] = json.loads(bytes(answer(error, standard=standard).body))["errors"]
+            [entry] = json.loads(bytes(error_response(error, standard=standard).body))["errors"]
             if not standard or wire.code in OWN:  # the admin API has its own messages
                 assert entry["message"] == "why"
             else:
@@ -129,16 +129,19 @@ def test_each_message_begins_with_the_sentence_that_clients_know() -> None:
                 assert entry["message"].endswith(" why"), cls
     for error, message in (
         (errors.ManifestUnknownError("no tag v1 in a"), "manifest unknown: no tag v1 in a"),
-        (errors.PageInvalidError("n is a number"), "The operation is unsupported: n is a number"),
+        (
+            errors.PageSizeInvalidError("n is a number"),
+            "The operation is unsupported: n is a number",
+        ),
         (errors.UnsupportedError(""), "The operation is unsupported."),
         (errors.UnauthorizedError("", "Bearer"), "authentication required"),
         (StoreUnavailableError(), "service unavailable"),
     ):
-        assert json.loads(bytes(answer(error).body))["errors"][0]["message"] == message
+        assert json.loads(bytes(error_response(error).body))["errors"][0]["message"] == message
 
 
 def test_one_entry_for_each_piece_that_is_missing() -> None:
-    response = answer(errors.ManifestContentMissingError(["sha256:a", "sha256:b"]))
+    response = error_response(errors.ManifestContentMissingError(["sha256:a", "sha256:b"]))
     entries = json.loads(bytes(response.body))["errors"]
     assert [entry["detail"] for entry in entries] == [
         {"digest": "sha256:a"},
@@ -296,7 +299,7 @@ async def test_a_database_that_fails_is_no_500(
     def fail(*_: object, **__: object) -> None:
         raise failing(orig)
 
-    monkeypatch.setattr(manifests, "find_whole", fail)
+    monkeypatch.setattr(manifests, "find_with_bytes", fail)
     monkeypatch.setattr(manifests, "put", fail)
     for method in ("GET", "PUT"):
         reply = await api.http.request(method, "/v2/a/manifests/t", content=RAW)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
-from registry.http.forwarded import Proxies
+from registry.http.forwarded import ForwardedHeadersMiddleware
 from tests.api.conftest import SERVED, Started
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def place(
     }
     before = dict(scope)
     networks = tuple(ip_network(text) for text in trusted.split(",") if text)
-    await Proxies(app, networks, external_url)(scope, receive, send)
+    await ForwardedHeadersMiddleware(app, networks, external_url)(scope, receive, send)
     assert scope == before  # the scope of the server must not change
     return given[0]
 

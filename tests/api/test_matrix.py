@@ -156,7 +156,7 @@ async def _make_roles(
         if role in {"pull", "repository admin"}:
             roles[f"{role}, password"] = login.basic
     roles["robot: pull,push"] = await by_token(robot)
-    now = clock.now() // 1_000_000
+    now = clock.now_us() // 1_000_000
     claims = {"iss": "outside", "aud": "here", "sub": "ci", "iat": now, "exp": now + 300}
     access = [{"type": "repository", "name": NAME, "actions": ["pull", "push"]}]
     header = {"alg": "EdDSA", "kid": jwk_of(key.public_key())["kid"]}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from registry.http.multipart import FLUSH, GAP, Multipart
 from registry.http.ranges import Part, parse_ranges
-from storage.errors import ObjectDamagedError
+from storage.errors import ObjectCorruptError
 from tests.support.kit import read_parts
 
 
@@ -27,7 +27,7 @@ class Pieces:
         for at in range(start, start + length, self.piece):
             end = min(at + self.piece, start + length)
             if end > len(self.data):
-                raise ObjectDamagedError("the object ends early")
+                raise ObjectCorruptError("the object ends early")
             yield self.data[at:end]
 
     async def close(self) -> None:
@@ -96,7 +96,7 @@ def test_2_what_waits_does_not_grow_with_the_parts() -> None:
 
 
 def test_2_an_object_that_ends_early_is_no_whole_body() -> None:
-    with pytest.raises(ObjectDamagedError):
+    with pytest.raises(ObjectCorruptError):
         collect(Multipart([(0, 5), (90, 20)], 110), Pieces(bytes(100), 10)).send(None)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import TooManyRequestsError
-from registry.http.errors import answer
+from registry.http.errors import error_response
 from registry.http.rate_limits import CAPACITY, Limits, RateLimit
 from registry.http.settings import ApiSettings
 
@@ -217,7 +217,7 @@ def test_the_answer_says_when_to_come_back(clock: Clock) -> None:
     clock.pass_by(0.1)
     with pytest.raises(TooManyRequestsError) as refused:
         limits.check_upload("192.0.2.1", None)
-    response = answer(refused.value)
+    response = error_response(refused.value)
     assert response.status_code == 429
     assert response.headers["Retry-After"] == "15"  # 14.9 rounded up, so that a retry succeeds
     [entry] = json.loads(bytes(response.body))["errors"]

@@ -477,7 +477,7 @@ async def test_tokens_of_outside_and_another_repository_of_the_same_name(
     }
 
     def sign(moved: int) -> dict[str, str]:
-        now = clock.now() // 1_000_000 + moved
+        now = clock.now_us() // 1_000_000 + moved
         claims = {"iss": "outside", "aud": "here", "sub": "ci", "iat": now, "exp": now + 300}
         access = [{"type": "repository", "name": NAME, "actions": ["pull", "push"]}]
         header = {"alg": "EdDSA", "kid": jwk["kid"]}

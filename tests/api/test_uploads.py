@@ -20,7 +20,7 @@ from registry.services.content.upload_sessions import UploadRow, Uploads
 from storage.digest import Digest
 from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
-from storage.staging import Staged
+from storage.staging import StagedUpload
 from tests.api.conftest import Api, Started
 from tests.support.kit import (
     codes,
@@ -97,7 +97,7 @@ def recovery(api: Api) -> Job:
 async def held_by(api: Api) -> list[str]:
     """Return the claims of staged bytes: open files on disk, or rows."""
     driver = api.opened.driver
-    if not driver.locks:
+    if not driver.supports_locking:
         query = sa.select(tables.uploads.c.id).where(tables.uploads.c.held_until.is_not(None))
         return await api.opened.database.read(lambda tx: list(tx.execute(query).scalars()))
     assert isinstance(driver, LocalDriver)
@@ -772,18 +772,18 @@ async def test_6_between_the_bytes_and_the_row_no_request_ends_the_session(
 ) -> None:
     location = await api.start_upload(NAME)
     await api.http.patch(location, content=DATA[:6])
-    publish = Staged.publish
+    publish = StagedUpload.publish
     statuses = []
 
-    async def then_others(staged: Staged, key: str) -> None:
+    async def then_others(staged: StagedUpload, key: str) -> None:
         await publish(staged, key)
-        monkeypatch.setattr(Staged, "publish", publish)
+        monkeypatch.setattr(StagedUpload, "publish", publish)
         for method, query in (("PATCH", {}), ("DELETE", {}), ("PUT", {"digest": str(ABSENT)})):
             answer = await api.http.request(method, location, params=query, content=b"x")
             assert codes(answer) == ["BLOB_UPLOAD_INVALID"]
             statuses.append(answer.status_code)
 
-    monkeypatch.setattr(Staged, "publish", then_others)
+    monkeypatch.setattr(StagedUpload, "publish", then_others)
     await put(api, location, content=DATA[6:])
     assert statuses == [409, 409, 409]
     await require_gone(api, location)
@@ -797,14 +797,14 @@ async def test_6_a_put_that_was_sent_again_before_it_was_answered_succeeds_twice
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location = await api.start_upload(NAME)
-    publish = Staged.publish
+    publish = StagedUpload.publish
 
-    async def then_again(staged: Staged, key: str) -> None:
+    async def then_again(staged: StagedUpload, key: str) -> None:
         await publish(staged, key)
-        monkeypatch.setattr(Staged, "publish", publish)
+        monkeypatch.setattr(StagedUpload, "publish", publish)
         await put(api, location, content=DATA)
 
-    monkeypatch.setattr(Staged, "publish", then_again)
+    monkeypatch.setattr(StagedUpload, "publish", then_again)
     await put(api, location, content=DATA)
     await require_gone(api, location)
     await api.opened.registry.doomed.sweep()
@@ -1011,7 +1011,7 @@ async def test_14_cancelling_is_no_deletion_of_content(start_api: Started) -> No
 async def test_14_idle_sessions_expire_and_active_ones_live_on(api: Api) -> None:
     idle = [await api.start_upload(NAME) for _ in range(3)]
     await api.http.patch(idle[0], content=DATA)
-    before = clock.now()
+    before = clock.now_us()
     active = await api.start_upload(NAME)
     await api.http.patch(idle[1], content=DATA[:6])  # a chunk is activity
     assert await api.opened.registry.uploads.expire(before) == 2
@@ -1044,11 +1044,13 @@ async def test_14_a_session_that_moved_while_it_was_looked_at_does_not_expire(
     location = await api.start_upload(NAME)
     claimed = Uploads._claimed
 
-    def after_a_chunk(uploads: Uploads, session: UploadRow) -> AbstractAsyncContextManager[Staged]:
+    def after_a_chunk(
+        uploads: Uploads, session: UploadRow
+    ) -> AbstractAsyncContextManager[StagedUpload]:
         """Send the chunk after the idle sessions are listed and before the claim."""
 
         @asynccontextmanager
-        async def context() -> AsyncIterator[Staged]:
+        async def context() -> AsyncIterator[StagedUpload]:
             monkeypatch.setattr(Uploads, "_claimed", claimed)
             require_session(await api.http.patch(location, content=DATA[:6]), 202, NAME, 6)
             async with claimed(uploads, session) as staged:

@@ -14,7 +14,7 @@ from registry.auth.policy.actions import (
     format_rights,
     parse_rights,
 )
-from registry.errors import RightsInvalidError
+from registry.errors import ActionInvalidError
 
 some_rights = st.frozensets(st.sampled_from(Right))
 
@@ -39,7 +39,7 @@ def test_reads(names: list[str], rights: Rights) -> None:
     "names", [[], [""], ["Pull"], ["pull "], ["*"], ["catalog"], ["pull", "write"], ["\ud800" * 99]]
 )
 def test_refuses(names: list[str]) -> None:
-    with pytest.raises(RightsInvalidError) as caught:
+    with pytest.raises(ActionInvalidError) as caught:
         parse_rights(names)
     caught.value.message.encode()
 
@@ -60,7 +60,7 @@ def test_what_is_written_is_read_again(rights: Rights) -> None:
 def test_no_text_crashes(names: list[str]) -> None:
     try:
         rights = parse_rights(names)
-    except RightsInvalidError:
+    except ActionInvalidError:
         assert not names or set(names) - {"push", *Right}
     else:
         assert set(names) <= {"push", *Right}

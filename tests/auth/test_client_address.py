@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 
 
 @pytest.mark.parametrize(
@@ -25,11 +25,11 @@ from registry.auth.client_address import Origin
     ],
 )
 def test_the_network_of_an_address(address: str, network: str) -> None:
-    assert Origin(address).network == network
+    assert ClientAddress(address).rate_limit_key == network
 
 
 def test_the_command_line_has_none() -> None:
-    assert Origin() == Origin("", "")
+    assert ClientAddress() == ClientAddress("", "")
 
 
 @given(st.ip_addresses(v=6), st.integers(0, 2**64 - 1))
@@ -39,14 +39,21 @@ def test_one_household_is_one_network(address: object, host: int) -> None:
         return
     other = ":".join(f"{(begin | host) >> shift & 0xFFFF:x}" for shift in range(112, -1, -16))
     if not other.startswith("0:0:0:0:0:ffff:"):
-        assert Origin(str(address)).network == Origin(other).network or begin == 0
+        assert (
+            ClientAddress(str(address)).rate_limit_key == ClientAddress(other).rate_limit_key
+            or begin == 0
+        )
 
 
 @given(st.ip_addresses(v=4))
 def test_both_spellings_are_one_address(address: object) -> None:
-    assert Origin(f"::ffff:{address}").network == Origin(str(address)).network == str(address)
+    assert (
+        ClientAddress(f"::ffff:{address}").rate_limit_key
+        == ClientAddress(str(address)).rate_limit_key
+        == str(address)
+    )
 
 
 @given(st.text())
 def test_no_text_crashes(text: str) -> None:
-    assert isinstance(Origin(text).network, str)
+    assert isinstance(ClientAddress(text).rate_limit_key, str)

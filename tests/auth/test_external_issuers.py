@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from registry import clock
 from registry.auth.keys.jose import LEEWAY, jwk_of, verify
 from registry.auth.tokens import external_issuers as module
-from registry.auth.tokens.external_issuers import OidcIssuer, OutsideIssuer, Source, key_source
-from registry.auth.tokens.oidc_settings import Rule
+from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer, Source, key_source
+from registry.auth.tokens.oidc_settings import OidcRule
 from registry.client.web import Web
 from registry.errors import TokenInvalidError
 from tests.support.forging import PrivateKey, assemble, forged, good_claims, signer
@@ -44,7 +44,7 @@ def sign(key: PrivateKey, claims: dict[str, Any] | None = None) -> str:
     return assemble(header, claims or good_claims(ISSUER, AUDIENCE), signer(key))
 
 
-def accepts(issuer: OutsideIssuer, token: str) -> bool:
+def accepts(issuer: ExternalIssuer, token: str) -> bool:
     try:
         issuer.verify(token)
     except TokenInvalidError:
@@ -60,7 +60,7 @@ async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> Non
 
 
 @asynccontextmanager
-async def running(issuer: OutsideIssuer) -> AsyncIterator[OutsideIssuer]:
+async def running(issuer: ExternalIssuer) -> AsyncIterator[ExternalIssuer]:
     await issuer.start()
     try:
         yield issuer
@@ -118,7 +118,7 @@ async def test_keys_follow_the_issuer(
     name, put, source = publish
     tokens = [sign(key, good_claims(name, AUDIENCE)) for key in (FIRST, SECOND)]
     put(jwks(FIRST))
-    async with running(OutsideIssuer(name, AUDIENCE, source, refresh=REFRESH)) as issuer:
+    async with running(ExternalIssuer(name, AUDIENCE, source, refresh=REFRESH)) as issuer:
         await eventually(lambda: accepts(issuer, tokens[0]))
         assert not accepts(issuer, tokens[1])
         put(jwks(FIRST, SECOND))
@@ -147,21 +147,21 @@ class TestProvedBefore:
     """A repeated token is not verified again, and its lifetime stays the same."""
 
     @pytest.fixture
-    async def issuer(self) -> OutsideIssuer:
+    async def issuer(self) -> ExternalIssuer:
         self.keys = jwks(FIRST, SECOND)
 
         async def source() -> object:
             return self.keys
 
-        issuer = OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)
+        issuer = ExternalIssuer(ISSUER, AUDIENCE, source, refresh=3600)
         await issuer._fetch()
         return issuer
 
-    async def test_it_is_proved_once(self, issuer: OutsideIssuer, proved: list[str]) -> None:
+    async def test_it_is_proved_once(self, issuer: ExternalIssuer, proved: list[str]) -> None:
         tokens = [sign(FIRST), sign(SECOND)]
         for _ in range(3):
             for token in tokens:
-                assert issuer.made(token)
+                assert issuer.is_issuer_of(token)
                 assert issuer.verify(token)["sub"] == "somebody"
         assert proved == tokens
         await issuer._fetch()  # The document has the same keys.
@@ -169,7 +169,7 @@ class TestProvedBefore:
         assert proved == tokens
 
     async def test_what_was_refused_is_looked_at_again(
-        self, issuer: OutsideIssuer, proved: list[str]
+        self, issuer: ExternalIssuer, proved: list[str]
     ) -> None:
         self.keys = jwks(SECOND)
         await issuer._fetch()
@@ -181,7 +181,7 @@ class TestProvedBefore:
         assert proved == [token, token]
 
     async def test_a_key_that_is_taken_out_takes_its_tokens_along(
-        self, issuer: OutsideIssuer
+        self, issuer: ExternalIssuer
     ) -> None:
         token = sign(FIRST)
         assert accepts(issuer, token)
@@ -189,7 +189,7 @@ class TestProvedBefore:
         await issuer._fetch()
         assert not accepts(issuer, token)
 
-    async def test_so_does_one_that_is_another_under_its_name(self, issuer: OutsideIssuer) -> None:
+    async def test_so_does_one_that_is_another_under_its_name(self, issuer: ExternalIssuer) -> None:
         token = sign(FIRST)
         assert accepts(issuer, token)
         (jwk,) = jwks(Ed25519PrivateKey.generate())["keys"]
@@ -198,21 +198,21 @@ class TestProvedBefore:
         assert not accepts(issuer, token)
 
     async def test_it_ends_when_it_says(
-        self, issuer: OutsideIssuer, monkeypatch: pytest.MonkeyPatch
+        self, issuer: ExternalIssuer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        now = clock.now()
+        now = clock.now_us()
         token = sign(FIRST, {**good_claims(ISSUER, AUDIENCE), "exp": now // 1_000_000 + 10})
         assert accepts(issuer, token)
         for seconds, good in ((9 + LEEWAY, True), (10 + LEEWAY, False)):
             moment = now + int(seconds * 1_000_000)
-            monkeypatch.setattr(clock, "now", lambda moment=moment: moment)
+            monkeypatch.setattr(clock, "now_us", lambda moment=moment: moment)
             assert accepts(issuer, token) is good
 
 
 async def test_no_token_causes_a_request(server: Upstream, web: Web) -> None:
     source = key_source(web, issuer=ISSUER, url=server.put("/keys", jwks(FIRST)))
     good = sign(FIRST)
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
         await eventually(lambda: accepts(issuer, good))
         assert len(server.requests) == 1
         for _ in range(3):
@@ -234,7 +234,7 @@ async def test_what_other_servers_do_otherwise(server: Upstream, web: Web) -> No
     jwk = jwk_of(FIRST.public_key())
     header = {"alg": jwk["alg"], "kid": jwk["kid"], "x5c": ["MIIB"]}
     token = assemble(header, claims, signer(FIRST))
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
         await eventually(lambda: accepts(issuer, token))
 
 
@@ -246,7 +246,7 @@ async def test_an_issuer_that_is_down_at_the_start(
         pass
     source = key_source(web, issuer=ISSUER, url=down.url("/keys"))
     begin = time.monotonic()
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
         assert time.monotonic() - begin < 1
         assert not accepts(issuer, sign(FIRST))
         await eventually(lambda: len(told()) > 1)
@@ -261,7 +261,7 @@ async def test_failures_come_less_and_less_often(
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.05)
     source = key_source(web, issuer=ISSUER, url=server.url("/none"))
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=3600)):
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=3600)):
         await asyncio.sleep(1)
     # The retries are after 0.05, 0.15, 0.35 and 0.75 s. The next one would be after 1.55 s.
     assert 3 <= len(server.requests) <= 5
@@ -284,7 +284,7 @@ async def test_a_bad_document_leaves_the_last_good_keys(
 ) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     source = key_source(web, issuer=ISSUER, url=server.put("/keys", jwks(FIRST)))
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
         await eventually(lambda: accepts(issuer, sign(FIRST)))
         server.replies["/keys"] = bad
         asked = len(server.requests)
@@ -307,7 +307,7 @@ async def test_a_bad_file(
     if content is not None:
         path.write_bytes(content)
     source = key_source(web, issuer=ISSUER, file=path)
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
         await eventually(lambda: bool(told()))
         assert not told()[0].exc_info
         assert not accepts(issuer, sign(FIRST))
@@ -324,7 +324,7 @@ async def test_a_failure_nobody_thought_of(monkeypatch: pytest.MonkeyPatch, told
             raise failures.pop()
         return jwks(FIRST)
 
-    async with running(OutsideIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
+    async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)) as issuer:
         await eventually(lambda: accepts(issuer, sign(FIRST)))
     assert told()[0].exc_info
 
@@ -332,7 +332,7 @@ async def test_a_failure_nobody_thought_of(monkeypatch: pytest.MonkeyPatch, told
 async def test_it_stops_while_it_waits_for_an_answer(server: Upstream, web: Web) -> None:
     server.replies["/keys"] = Reply(drip=5)
     source = key_source(web, issuer=ISSUER, url=server.url("/keys"))
-    issuer = OutsideIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)
+    issuer = ExternalIssuer(ISSUER, AUDIENCE, source, refresh=REFRESH)
     await issuer.stop()  # The issuer has not started yet.
     async with running(issuer):
         await eventually(lambda: bool(server.requests))
@@ -362,7 +362,7 @@ class TestDiscovery:
         document = {"issuer": name, "jwks_uri": server.put("/keys", jwks(FIRST)), **changes}
         server.put("/.well-known/openid-configuration", document)
         source = key_source(web, issuer=name)
-        async with running(OutsideIssuer(name, AUDIENCE, source, refresh=3600)) as issuer:
+        async with running(ExternalIssuer(name, AUDIENCE, source, refresh=3600)) as issuer:
             await eventually(lambda: bool(told()))
             assert not accepts(issuer, sign(FIRST, good_claims(name, AUDIENCE)))
         assert not told()[0].exc_info
@@ -372,7 +372,7 @@ class TestDiscovery:
         self, server: Upstream, told: Told
     ) -> None:
         source = key_source(Web(), issuer=server.url())
-        async with running(OutsideIssuer(server.url(), AUDIENCE, source, refresh=3600)):
+        async with running(ExternalIssuer(server.url(), AUDIENCE, source, refresh=3600)):
             await eventually(lambda: bool(told()))
         assert server.requests == []
 
@@ -383,7 +383,7 @@ class TestDiscovery:
             {"issuer": name, "jwks_uri": server.put("/keys", jwks(FIRST))},
         )
         source = key_source(web, issuer=name)
-        async with running(OutsideIssuer(name, AUDIENCE, source, refresh=3600)) as issuer:
+        async with running(ExternalIssuer(name, AUDIENCE, source, refresh=3600)) as issuer:
             token = sign(FIRST, good_claims(name, AUDIENCE))
             await eventually(lambda: accepts(issuer, token))
             assert not accepts(issuer, sign(FIRST, good_claims(name[:-1], AUDIENCE)))
@@ -442,7 +442,7 @@ async def test_id_tokens(
 ) -> None:
     name = "https://issuer.example.org"
     source = key_source(web, issuer=name, url=server.put("/keys", jwks(SECOND)))
-    rules = [Rule("nobody", {"repository": ("org/none",)}), Rule("ci", wanted)]
+    rules = [OidcRule("nobody", {"repository": ("org/none",)}), OidcRule("ci", wanted)]
     token = sign(SECOND, {**good_claims(name, "moorage"), **made})
     async with running(OidcIssuer(name, "moorage", source, rules, refresh=3600)) as issuer:
         assert isinstance(issuer, OidcIssuer)
@@ -461,9 +461,9 @@ async def test_the_first_rule_that_matches_names_the_robot() -> None:
         return {}
 
     rules = [
-        Rule("release", {"repository": ("org/app",), "ref": ("refs/tags/v*",)}),
-        Rule("ci", {"repository": ("org/app",)}),
-        Rule("late", {"repository": ("org/app",)}),
+        OidcRule("release", {"repository": ("org/app",), "ref": ("refs/tags/v*",)}),
+        OidcRule("ci", {"repository": ("org/app",)}),
+        OidcRule("late", {"repository": ("org/app",)}),
     ]
     issuer = OidcIssuer("https://issuer.example.org", "moorage", source, rules, refresh=1)
     assert issuer.match({"repository": "org/app", "ref": "refs/tags/v1"}) == "release"

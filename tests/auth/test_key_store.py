@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.auth.keys.key_store import DatabaseVault, FileVault, Vault, is_private
+from registry.auth.keys.key_store import DatabaseKeyStore, FileKeyStore, KeyStore, is_private
 from registry.errors import ConfigError
 from registry.metadata import tables
 from registry.metadata.engine.database import Database
@@ -80,18 +80,18 @@ def make_at_once(place: str, secret: str) -> list[list[str]]:
 class Contract:
     """Behavior of every key store."""
 
-    async def test_it_finds_what_it_keeps(self, vault: Vault) -> None:
+    async def test_it_finds_what_it_keeps(self, vault: KeyStore) -> None:
         assert await vault.find("a") is None
         assert await vault.add("a", VALUE) == VALUE
         assert await vault.find("a") == VALUE
         assert await vault.find("b") is None
 
-    async def test_a_name_keeps_its_value(self, vault: Vault) -> None:
+    async def test_a_name_keeps_its_value(self, vault: KeyStore) -> None:
         await vault.add("a", VALUE)
         assert await vault.add("a", b"another") == VALUE
         assert await vault.find("a") == VALUE
 
-    async def test_it_forgets(self, vault: Vault) -> None:
+    async def test_it_forgets(self, vault: KeyStore) -> None:
         await vault.add("a", VALUE)
         await vault.add("b", VALUE)
         await vault.remove("a")
@@ -100,7 +100,7 @@ class Contract:
         await vault.remove("a")
         assert await vault.add("a", b"another") == b"another"
 
-    async def test_two_makers_at_once_agree(self, vault: Vault) -> None:
+    async def test_two_makers_at_once_agree(self, vault: KeyStore) -> None:
         values = [bytes([number]) * 32 for number in range(8)]
         for name in ("a", "b", "c"):
             kept = await asyncio.gather(*(vault.add(name, value) for value in values))
@@ -109,7 +109,7 @@ class Contract:
             assert await vault.find(name) == kept[0]
 
     async def test_makers_of_several_processes_agree(
-        self, vault: Vault, place: tuple[str, str]
+        self, vault: KeyStore, place: tuple[str, str]
     ) -> None:
         one, *others = make_at_once(*place)
         assert len(one) == KEYS
@@ -128,14 +128,14 @@ class TestFileVault(Contract):
         return tmp_path / "data" / "keys"
 
     @pytest.fixture
-    def vault(self, folder: Path) -> Vault:
-        return FileVault(folder)
+    def vault(self, folder: Path) -> KeyStore:
+        return FileKeyStore(folder)
 
     @pytest.fixture
     def place(self, folder: Path) -> tuple[str, str]:
         return str(folder), ""
 
-    async def test_nobody_else_can_read(self, vault: Vault, folder: Path) -> None:
+    async def test_nobody_else_can_read(self, vault: KeyStore, folder: Path) -> None:
         before = os.umask(0)
         try:
             await vault.add("a", VALUE)
@@ -144,14 +144,14 @@ class TestFileVault(Contract):
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "a").stat().st_mode & 0o777 == 0o600
 
-    async def test_nothing_else_is_left(self, vault: Vault, folder: Path) -> None:
+    async def test_nothing_else_is_left(self, vault: KeyStore, folder: Path) -> None:
         await vault.add("a", VALUE)
         await vault.add("a", b"another")
         assert [path.name for path in folder.iterdir()] == ["a"]
 
     @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666])
     async def test_a_file_that_others_can_read_is_not_used(
-        self, vault: Vault, folder: Path, mode: int
+        self, vault: KeyStore, folder: Path, mode: int
     ) -> None:
         await vault.add("a", VALUE)
         (folder / "a").chmod(mode)
@@ -161,14 +161,14 @@ class TestFileVault(Contract):
         assert await vault.find("a") == VALUE
 
     async def test_a_volume_whose_files_kubernetes_opens_to_its_group_is_used(
-        self, vault: Vault, folder: Path
+        self, vault: KeyStore, folder: Path
     ) -> None:
         await vault.add("a", VALUE)
         # The kubelet does the same at each mount with fsGroup: chown :GROUP, chmod ug+rw, g+s.
         for path in (folder, folder / "a"):
             os.chown(path, -1, os.getegid())
             path.chmod(path.stat().st_mode | (0o2770 if path.is_dir() else 0o660))
-        assert await FileVault(folder).find("a") == VALUE
+        assert await FileKeyStore(folder).find("a") == VALUE
 
     @pytest.mark.parametrize(("mode", "groups", "private"), PRIVACY)
     def test_group_bits_count_where_the_process_is_not_in_the_group(
@@ -180,14 +180,14 @@ class TestFileVault(Contract):
 
     async def test_what_cannot_be_read_or_written_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        vault = FileVault(tmp_path / "file" / "keys")
+        vault = FileKeyStore(tmp_path / "file" / "keys")
         with pytest.raises(ConfigError, match="Not a directory"):
             await vault.find("a")
         with pytest.raises(ConfigError, match="Not a directory"):
             await vault.add("a", VALUE)
         (tmp_path / "keys" / "a").mkdir(parents=True, mode=0o700)
         with pytest.raises(ConfigError, match="directory"):
-            await FileVault(tmp_path / "keys").find("a")
+            await FileKeyStore(tmp_path / "keys").find("a")
 
 
 class TestDatabaseVault(Contract):
@@ -201,20 +201,22 @@ class TestDatabaseVault(Contract):
         await opened.close()
 
     @pytest.fixture
-    def vault(self, database: Database) -> Vault:
-        return DatabaseVault(database, SECRET)
+    def vault(self, database: Database) -> KeyStore:
+        return DatabaseKeyStore(database, SECRET)
 
     @pytest.fixture
     def place(self, database_url: str) -> tuple[str, str]:
         return database_url, SECRET
 
-    async def test_replicas_share_it(self, vault: Vault, database_url: str) -> None:
+    async def test_replicas_share_it(self, vault: KeyStore, database_url: str) -> None:
         await vault.add("a", VALUE)
         other = Database(database_url)
-        assert await DatabaseVault(other, SECRET).find("a") == VALUE
+        assert await DatabaseKeyStore(other, SECRET).find("a") == VALUE
         await other.close()
 
-    async def test_nothing_can_be_read_in_the_row(self, vault: Vault, database: Database) -> None:
+    async def test_nothing_can_be_read_in_the_row(
+        self, vault: KeyStore, database: Database
+    ) -> None:
         await vault.add("a", VALUE)
         await vault.add("b", VALUE)
         kept = {row.name: bytes(row.value) for row in await rows(database, tables.vault)}
@@ -224,9 +226,9 @@ class TestDatabaseVault(Contract):
                 assert readable not in sealed
         assert kept["a"] != kept["b"]
 
-    async def test_another_secret_is_told(self, vault: Vault, database: Database) -> None:
+    async def test_another_secret_is_told(self, vault: KeyStore, database: Database) -> None:
         await vault.add("a", VALUE)
-        stranger = DatabaseVault(database, SECRET[::-1])
+        stranger = DatabaseKeyStore(database, SECRET[::-1])
         with pytest.raises(ConfigError, match="does not open the keys") as caught:
             await stranger.find("a")
         assert SECRET not in str(caught.value)
@@ -234,7 +236,9 @@ class TestDatabaseVault(Contract):
             await stranger.add("a", b"another")
         assert await vault.find("a") == VALUE
 
-    async def test_a_row_that_was_changed_is_told(self, vault: Vault, database: Database) -> None:
+    async def test_a_row_that_was_changed_is_told(
+        self, vault: KeyStore, database: Database
+    ) -> None:
         await vault.add("a", VALUE)
         (row,) = await rows(database, tables.vault)
         changed = bytearray(row.value)
@@ -245,7 +249,7 @@ class TestDatabaseVault(Contract):
             await vault.find("a")
 
     async def test_without_a_secret_it_names_the_remedy(self, database: Database) -> None:
-        vault = DatabaseVault(database, "")
+        vault = DatabaseKeyStore(database, "")
         for use in (vault.find("a"), vault.add("a", VALUE)):
             with pytest.raises(ConfigError, match="openssl rand -hex 32") as caught:
                 await use

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.auth.credentials.secrets import new_secret
 from registry.auth.keys.jose import jwk_of, thumbprint
-from registry.auth.keys.key_store import DatabaseVault, FileVault
+from registry.auth.keys.key_store import DatabaseKeyStore, FileKeyStore
 from registry.auth.keys.keyring import Keyring
 from registry.errors import ConfigError, DatabaseUnavailableError
 from registry.metadata import tables
@@ -53,7 +53,7 @@ def database(replicas: list[Database]) -> Database:
 
 @pytest.fixture
 def keyring(database: Database) -> Keyring:
-    return Keyring(database, DatabaseVault(database, SECRET))
+    return Keyring(database, DatabaseKeyStore(database, SECRET))
 
 
 async def states(database: Database) -> list[str]:
@@ -80,13 +80,13 @@ async def test_later_starts_make_nothing(keyring: Keyring, database: Database) -
     await keyring.prepare()
     before = await rows(database, tables.vault), await rows(database, tables.signing_keys)
     await keyring.prepare()
-    await Keyring(database, DatabaseVault(database, SECRET)).prepare()
+    await Keyring(database, DatabaseKeyStore(database, SECRET)).prepare()
     assert before == (await rows(database, tables.vault), await rows(database, tables.signing_keys))
 
 
 async def test_replicas_that_start_at_once_share_their_keys(replicas: list[Database]) -> None:
     keyrings = [
-        Keyring(replicas[number % 2], DatabaseVault(replicas[number % 2], SECRET))
+        Keyring(replicas[number % 2], DatabaseKeyStore(replicas[number % 2], SECRET))
         for number in range(8)
     ]
     await asyncio.gather(*(keyring.prepare() for keyring in keyrings))
@@ -133,12 +133,12 @@ async def test_rotation(keyring: Keyring, database: Database) -> None:
     assert await active(database) == second != first
     assert await states(database) == [KeyState.ACTIVE, KeyState.RETIRED]
     for kid in (first, second):
-        private = await Keyring(database, DatabaseVault(database, SECRET)).get_private(kid)
+        private = await Keyring(database, DatabaseKeyStore(database, SECRET)).get_private(kid)
         assert jwk_of(private.public_key())["kid"] == kid
 
 
 async def test_rotations_at_once_leave_one_active_key(replicas: list[Database]) -> None:
-    keyrings = [Keyring(one, DatabaseVault(one, SECRET)) for one in replicas]
+    keyrings = [Keyring(one, DatabaseKeyStore(one, SECRET)) for one in replicas]
     await keyrings[0].prepare()
     for _ in range(3):
         await asyncio.gather(*(keyring.add_key() for keyring in keyrings * 4))
@@ -154,7 +154,7 @@ async def test_a_revoked_key_is_not_made_active_again(keyring: Keyring, database
     assert await active(database) != first
 
 
-class Watching(DatabaseVault):
+class Watching(DatabaseKeyStore):
     """Record the public keys that existed when a private key was stored."""
 
     def __init__(self, database: Database) -> None:
@@ -181,15 +181,15 @@ async def test_the_private_half_is_kept_before_the_public_one_is_seen(database: 
 
 async def test_where_no_key_can_be_kept_there_is_none(database: Database) -> None:
     with pytest.raises(ConfigError):
-        await Keyring(database, DatabaseVault(database, "")).prepare()
+        await Keyring(database, DatabaseKeyStore(database, "")).prepare()
     assert await states(database) == []
 
 
 async def test_a_key_of_another_machine(database: Database, tmp_path: Path) -> None:
-    await Keyring(database, FileVault(tmp_path / "one")).prepare()
+    await Keyring(database, FileKeyStore(tmp_path / "one")).prepare()
     kid = await active(database)
     with pytest.raises(ConfigError, match='keys = "database"') as caught:
-        await Keyring(database, FileVault(tmp_path / "two")).get_private(kid)
+        await Keyring(database, FileKeyStore(tmp_path / "two")).get_private(kid)
     assert kid in caught.value.message
 
 

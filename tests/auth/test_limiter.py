@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from registry import clock
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.auth.credentials.limiter import FEW, LINE, WINDOW, SignInLimiter
 from registry.errors import TooManyRequestsError
 from registry.metadata import tables
@@ -18,7 +18,7 @@ from tests.metadata.rows import rows
 pytestmark = pytest.mark.anyio
 
 MOST = 5
-HOME, CAFE = Origin("192.0.2.1", "r1"), Origin("198.51.100.1", "r2")
+HOME, CAFE = ClientAddress("192.0.2.1", "r1"), ClientAddress("198.51.100.1", "r2")
 ANN, BOB = "hash of ann", "hash of bob"
 
 
@@ -34,8 +34,8 @@ class Time:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    time = Time(clock.now())
-    monkeypatch.setattr(clock, "now", lambda: time.now)
+    time = Time(clock.now_us())
+    monkeypatch.setattr(clock, "now_us", lambda: time.now)
     return time
 
 
@@ -54,10 +54,10 @@ class Door:
         self.database = database
         self.limiter = SignInLimiter(most)
 
-    async def check(self, origin: Origin, account: str) -> float | None:
+    async def check(self, origin: ClientAddress, account: str) -> float | None:
         return await self.database.read(lambda tx: self.limiter.check(tx, origin, account))
 
-    async def fail(self, origin: Origin, account: str, known: str | None = None) -> None:
+    async def fail(self, origin: ClientAddress, account: str, known: str | None = None) -> None:
         """Try a wrong password.
 
         Raises TooManyRequestsError if the limiter refuses the attempt before the password is
@@ -69,7 +69,7 @@ class Door:
                 lambda tx: self.limiter.fail(tx, origin, account, known), actor=""
             )
 
-    async def is_let_in(self, origin: Origin, account: str = ANN) -> bool:
+    async def is_let_in(self, origin: ClientAddress, account: str = ANN) -> bool:
         """Try the right password and return whether the attempt is allowed."""
         try:
             with self.limiter.attempt(origin, account):
@@ -136,7 +136,7 @@ async def test_its_passwords_are_checked_one_at_a_time(door: Door) -> None:
     limiter, under_way, most = door.limiter, 0, 0
     order: list[str] = []
 
-    async def check(origin: Origin, name: str, *, right: bool = False) -> None:
+    async def check(origin: ClientAddress, name: str, *, right: bool = False) -> None:
         nonlocal under_way, most
         async with limiter.turn(origin, 0.05) as turn:
             under_way += 1
@@ -204,7 +204,7 @@ async def test_an_attacker_does_not_lock_her_out(door: Door) -> None:
     """Failures from many other addresses do not block a user at the user's own address."""
     for number in range(MOST * 3):
         with contextlib.suppress(TooManyRequestsError):
-            await door.fail(Origin(f"203.0.113.{number}"), ANN)
+            await door.fail(ClientAddress(f"203.0.113.{number}"), ANN)
     assert await door.is_let_in(HOME, ANN)
     for _ in range(FEW - 1):
         await door.fail(HOME, ANN)
@@ -213,9 +213,9 @@ async def test_an_attacker_does_not_lock_her_out(door: Door) -> None:
 
 async def test_an_attacker_gets_few_tries_from_each_address(door: Door) -> None:
     for number in range(MOST):
-        await door.fail(Origin(f"203.0.113.{number}"), ANN)
+        await door.fail(ClientAddress(f"203.0.113.{number}"), ANN)
     for number in range(100, 103):
-        origin = Origin(f"203.0.113.{number}")
+        origin = ClientAddress(f"203.0.113.{number}")
         for _ in range(FEW):
             await door.fail(origin, ANN)
         with pytest.raises(TooManyRequestsError):
@@ -249,9 +249,9 @@ async def test_failures_and_tries_under_way_count_together(door: Door) -> None:
 
 async def test_a_network_of_ipv6_is_one_address(door: Door) -> None:
     for number in range(MOST):
-        await door.fail(Origin(f"2001:db8:1:2::{number}"), ANN)
-    assert not await door.is_let_in(Origin("2001:db8:1:2:ffff::1"), ANN)
-    assert await door.is_let_in(Origin("2001:db8:1:3::1"), ANN)
+        await door.fail(ClientAddress(f"2001:db8:1:2::{number}"), ANN)
+    assert not await door.is_let_in(ClientAddress("2001:db8:1:2:ffff::1"), ANN)
+    assert await door.is_let_in(ClientAddress("2001:db8:1:3::1"), ANN)
 
 
 async def test_no_limit(database: Database) -> None:

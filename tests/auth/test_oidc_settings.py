@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.tokens.oidc_settings import Rule, parse_issuers
+from registry.auth.tokens.oidc_settings import OidcRule, parse_issuers
 from registry.config import SETTINGS, Settings, load, show
 from registry.errors import ConfigError
 
@@ -177,9 +177,9 @@ CLAIMS = {"repository": "org/app", "ref": "refs/heads/main", "run_number": "10"}
     ids=str,
 )
 def test_rules(wanted: dict[str, tuple[str, ...]], matches: bool) -> None:
-    assert Rule("ci", wanted).matches(CLAIMS) is matches
+    assert OidcRule("ci", wanted).matches(CLAIMS) is matches
 
 
 @pytest.mark.parametrize("value", [None, True, 1, ["org/app"], {"org/app": 1}, "org/app\n"])
 def test_only_the_same_text_matches(value: object) -> None:
-    assert not Rule("ci", {"repository": ("org/app",)}).matches({"repository": value})
+    assert not OidcRule("ci", {"repository": ("org/app",)}).matches({"repository": value})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.policy.patterns import Reach, RepositoryPattern, list_covering, list_widest
+from registry.auth.policy.patterns import PatternScope, RepositoryPattern, list_covering, minimize
 from registry.errors import PatternInvalidError
 from registry.oci.names import RepositoryName, list_patterns
 
@@ -23,14 +23,14 @@ PREFIXES = ["", *(name for name in NAMES if name.count("/") < 2 and "c" not in n
 PATTERNS = [
     RepositoryPattern(prefix, reach)
     for prefix in PREFIXES
-    for reach in Reach
-    if prefix or reach is not Reach.EXACT
+    for reach in PatternScope
+    if prefix or reach is not PatternScope.EXACT
 ]
 
 
 def test_what_two_speak_of() -> None:
     for one, other in itertools.product(PATTERNS, repeat=2):
-        both = one.meet(other)
+        both = one.intersect(other)
         for name in NAMES:
             meant = one.matches(name) and other.matches(name)
             assert meant == (both is not None and both.matches(name)), f"{one}, {other}: {name}"
@@ -53,15 +53,15 @@ def meaning(pattern: str) -> re.Pattern[str]:
 @pytest.mark.parametrize(
     ("text", "prefix", "reach"),
     [
-        ("team/app", "team/app", Reach.EXACT),
-        ("app", "app", Reach.EXACT),
-        ("team/*", "team", Reach.CHILDREN),
-        ("team/app/**", "team/app", Reach.ALL),
-        ("*", "", Reach.CHILDREN),
-        ("**", "", Reach.ALL),
+        ("team/app", "team/app", PatternScope.EXACT),
+        ("app", "app", PatternScope.EXACT),
+        ("team/*", "team", PatternScope.CHILDREN),
+        ("team/app/**", "team/app", PatternScope.ALL),
+        ("*", "", PatternScope.CHILDREN),
+        ("**", "", PatternScope.ALL),
     ],
 )
-def test_reads_and_writes(text: str, prefix: str, reach: Reach) -> None:
+def test_reads_and_writes(text: str, prefix: str, reach: PatternScope) -> None:
     pattern = RepositoryPattern.parse(text)
     assert pattern == RepositoryPattern(prefix, reach)
     assert str(pattern) == text
@@ -93,7 +93,7 @@ def test_no_text_crashes(text: str) -> None:
     except PatternInvalidError:
         return
     assert str(pattern) == text
-    if pattern.reach is Reach.EXACT:
+    if pattern.reach is PatternScope.EXACT:
         assert RepositoryName.parse(text).value == pattern.prefix
 
 
@@ -135,7 +135,7 @@ def test_the_widest_patterns_speak_of_the_same_and_of_each_repository_once() -> 
     chance = random.Random(1)
     for _ in range(200):
         some = [RepositoryPattern.parse(text) for text in chance.sample(EVERY, 4)]
-        widest = list_widest([*some, some[0]])
+        widest = minimize([*some, some[0]])
         for name in NESTED:
             matching = [pattern for pattern in widest if pattern.matches(name)]
             assert len(matching) == any(pattern.matches(name) for pattern in some)

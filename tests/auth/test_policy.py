@@ -15,11 +15,11 @@ from registry.auth.policy.actions import (
     Rights,
     format_rights,
     parse_rights,
-    usable,
+    require_pull,
 )
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Account, Policy, read_bounds
-from registry.auth.policy.subjects import EVERYBODY, SIGNED_IN, Subject, SubjectKind
+from registry.auth.policy.subjects import ANONYMOUS, AUTHENTICATED, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.access.grants import GrantRow
 from registry.metadata.access.policy import PolicyRows, Removal
@@ -142,8 +142,8 @@ class TestRights:
         for who in (None, signed_in(policy, "ann"), account(policy, "robot:ci:gen-ci")):
             assert policy.rights(who, APP) <= PULL
             assert not policy.administers(who, RepositoryPattern.parse("team/app"))
-        assert not policy.explain(EVERYBODY, APP, parse_rights(["push"])).allowed
-        assert not policy.explain(SIGNED_IN, APP, parse_rights(["admin"])).allowed
+        assert not policy.explain(ANONYMOUS, APP, parse_rights(["push"])).allowed
+        assert not policy.explain(AUTHENTICATED, APP, parse_rights(["admin"])).allowed
 
     def test_admins_may_everything(self) -> None:
         policy = make(users=[user("ann", admin=True)])
@@ -506,7 +506,7 @@ def test_random_policies(world: World, wanted: Rights) -> None:
                 assert not decision.allowed
                 continue
             rights = world.rights(text, repository)
-            assert decision.allowed == (wanted <= usable(rights)), f"{text} {wanted}"
+            assert decision.allowed == (wanted <= require_pull(rights)), f"{text} {wanted}"
             if person or text == "anonymous":
                 assert policy.rights(who, name) == rights, f"{text} in {repository}"
                 visible = any(p.matches(repository) for p in policy.list_visible(who))

@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from registry.auth.audit_log import Actor
 from registry.auth.credentials.passwords import Passwords
-from registry.auth.keys.key_store import FileVault
+from registry.auth.keys.key_store import FileKeyStore
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy import policy_cache as module
 from registry.auth.policy.actions import Right, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Account, Policy
-from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.policy.subjects import Subject
 from registry.metadata import tables
 from registry.metadata.access import grants
@@ -26,7 +26,7 @@ from registry.metadata.access.policy import PolicyRows
 from registry.metadata.content import repositories
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.services.access.grants import Grants
 from registry.services.access.groups import Groups
@@ -42,7 +42,7 @@ class Scene:
     """Cached policies over a database, and the IDs of the threads that built one."""
 
     database: Database
-    policies: Policies
+    policies: PolicyCache
     makers: list[int]
 
     async def change(self) -> None:
@@ -65,8 +65,8 @@ async def scene(
 
     monkeypatch.setattr(module, "Policy", make)
     database = Database(database_url)
-    watch = Watch(database)
-    yield Scene(database, Policies(database, watch, personal_namespaces=False), makers)
+    watch = RevisionWatch(database)
+    yield Scene(database, PolicyCache(database, watch, personal_namespaces=False), makers)
     watch.close()
     await database.close()
 
@@ -104,7 +104,7 @@ async def test_what_changed_is_loaded_alone_and_is_as_if_all_were(
 ) -> None:
     """Without incremental loading, each change made every worker load all 10,000 grants."""
     database, policies = scene.database, scene.policies
-    keyring = Keyring(database, FileVault(tmp_path / "keys"))
+    keyring = Keyring(database, FileKeyStore(tmp_path / "keys"))
     users, robots = Users(database, keyring, Passwords()), Robots(database, keyring)
     teams = Groups(database)
     rights, quotas = Grants(database, policies), Quotas(database, policies)

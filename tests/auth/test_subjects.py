@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.subjects import (
-    EVERYBODY,
-    SIGNED_IN,
+    ANONYMOUS,
+    AUTHENTICATED,
     Subject,
     SubjectKind,
     parse_account_name,
@@ -138,8 +138,8 @@ def test_every_name_has_a_namespace(name: str) -> None:
         ("group", Subject(SubjectKind.USER, "group")),
         ("group:devs", Subject(SubjectKind.GROUP, "devs")),
         ("robot:ci", Subject(SubjectKind.ROBOT, "ci")),
-        ("authenticated", SIGNED_IN),
-        ("anonymous", EVERYBODY),
+        ("authenticated", AUTHENTICATED),
+        ("anonymous", ANONYMOUS),
     ],
 )
 def test_reads_and_writes_subjects(text: str, subject: Subject) -> None:

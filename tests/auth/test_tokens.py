@@ -14,19 +14,19 @@ from hypothesis import strategies as st
 
 from registry import clock
 from registry.auth.keys.jose import LEEWAY, MAX_TOKEN, public_keys
-from registry.auth.keys.key_store import DatabaseVault
+from registry.auth.keys.key_store import DatabaseKeyStore
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.actions import Action
 from registry.auth.policy.policy import Policy
-from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.policy.principals import ANONYMOUS, Principal
 from registry.auth.policy.scopes import Scopes
-from registry.auth.settings import AuthRules
-from registry.auth.tokens.issuer import LONGEST, SURE, AccessTokens, read_issuer
+from registry.auth.settings import AuthSettings
+from registry.auth.tokens.issuer import LONGEST, SURE, TokenIssuer, read_issuer
 from registry.errors import ConfigError, TokenInvalidError, TooManyScopesError
 from registry.metadata.access import signing_keys
 from registry.metadata.engine.database import Database
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from tests.support.forging import assemble, decode, forged, signer
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 ANN = Principal("ann", "user:ann:generation")
 APP = RepositoryName("team/app")
 SCOPES = Scopes({APP: frozenset({Action.PULL, Action.PUSH})})
-RULES = AuthRules(service="registry.example.org", issuer="moorage-issuer", token_life=300)
+RULES = AuthSettings(service="registry.example.org", issuer="moorage-issuer", token_life=300)
 EVERYTHING = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
 
 
@@ -45,8 +45,8 @@ class Issuer:
 
     database: Database
     keyring: Keyring
-    policies: Policies
-    tokens: AccessTokens
+    policies: PolicyCache
+    tokens: TokenIssuer
 
     async def policy(self) -> Policy:
         return await self.policies.get()
@@ -59,11 +59,11 @@ class Issuer:
 async def issuer(database_url: str, anyio_backend: str) -> AsyncIterator[Issuer]:
     del anyio_backend
     database = Database(database_url)
-    keyring = Keyring(database, DatabaseVault(database, "s" * 32))
+    keyring = Keyring(database, DatabaseKeyStore(database, "s" * 32))
     await keyring.prepare()
-    watch = Watch(database)
-    policies = Policies(database, watch, personal_namespaces=False)
-    yield Issuer(database, keyring, policies, AccessTokens(keyring, RULES))
+    watch = RevisionWatch(database)
+    policies = PolicyCache(database, watch, personal_namespaces=False)
+    yield Issuer(database, keyring, policies, TokenIssuer(keyring, RULES))
     watch.close()
     await database.close()
 
@@ -157,15 +157,15 @@ async def test_a_token_is_for_one_registry(issuer: Issuer) -> None:
     ]
     for other in others:
         with pytest.raises(TokenInvalidError):
-            AccessTokens(issuer.keyring, other).read(await issuer.issue(), await issuer.policy())
+            TokenIssuer(issuer.keyring, other).read(await issuer.issue(), await issuer.policy())
 
 
 async def test_it_expires(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     token, policy = await issuer.issue(), await issuer.policy()
-    now = clock.now()
-    monkeypatch.setattr(clock, "now", lambda: now + int((300 + LEEWAY - 2) * 1_000_000))
+    now = clock.now_us()
+    monkeypatch.setattr(clock, "now_us", lambda: now + int((300 + LEEWAY - 2) * 1_000_000))
     issuer.tokens.read(token, policy)
-    monkeypatch.setattr(clock, "now", lambda: now + int((300 + LEEWAY + 2) * 1_000_000))
+    monkeypatch.setattr(clock, "now_us", lambda: now + int((300 + LEEWAY + 2) * 1_000_000))
     with pytest.raises(TokenInvalidError, match="expired"):
         issuer.tokens.read(token, policy)
 
@@ -218,7 +218,7 @@ def varied_names(count: int) -> list[RepositoryName]:
 
 
 LONGEST_PRINCIPAL = Principal("a" * 254, "user:" + "a" * 254 + ":" + "0" * 32)
-LONGEST_RULES = AuthRules(service="s" * 128, issuer="s" * 128)
+LONGEST_RULES = AuthSettings(service="s" * 128, issuer="s" * 128)
 
 
 @pytest.mark.parametrize("names", [long_names(SURE), varied_names(SURE)], ids=["alike", "varied"])
@@ -227,7 +227,7 @@ async def test_all_that_is_granted_fits_up_to_500_repositories(
 ) -> None:
     sets = (EVERYTHING, frozenset({Action.PULL}), frozenset({Action.PULL, Action.PUSH}))
     granted = {name: sets[number % 3] for number, name in enumerate(names)}
-    tokens = AccessTokens(issuer.keyring, LONGEST_RULES)
+    tokens = TokenIssuer(issuer.keyring, LONGEST_RULES)
     policy = await issuer.policy()
     issued = await tokens.issue(LONGEST_PRINCIPAL, Scopes(granted, catalog=True), policy)
     assert len(issued.token) <= LONGEST == 7 * 1024
@@ -286,7 +286,7 @@ async def test_a_token_from_before_a_removal_knows_it(issuer: Issuer) -> None:
     policy = await issuer.policy()
     token = await issuer.issue()
 
-    await issuer.database.write(lambda tx: tx.removed.append(APP), actor="")
+    await issuer.database.write(lambda tx: tx.removed_repositories.append(APP), actor="")
     later = await issuer.policy()
     assert later.number == policy.number + 1
     assert later.was_removed(APP, since=issuer.tokens.read(token, later).since)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.credentials.ttl_cache import Recent, UnderWay, _hash
+from registry.auth.credentials.ttl_cache import SingleFlight, TtlCache, _hash
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_finds_what_was_put_and_nothing_else() -> None:
-    recent: Recent[int] = Recent(10, 60)
+    recent: TtlCache[int] = TtlCache(10, 60)
     recent.put("ann\0secret", 1)
     assert recent.find("ann\0secret") == 1
     for other in ("", "ann", "ann\0Secret", "ann\0secret\0", "annsecret"):
@@ -29,7 +29,7 @@ def test_finds_what_was_put_and_nothing_else() -> None:
 
 
 def test_it_is_over_after_its_time(later: list[float]) -> None:
-    recent: Recent[int] = Recent(10, 60)
+    recent: TtlCache[int] = TtlCache(10, 60)
     recent.put("a", 1)
     later[0] = 59.9
     assert recent.find("a") == 1
@@ -38,7 +38,7 @@ def test_it_is_over_after_its_time(later: list[float]) -> None:
 
 
 def test_looking_does_not_prolong_it(later: list[float]) -> None:
-    recent: Recent[int] = Recent(10, 60)
+    recent: TtlCache[int] = TtlCache(10, 60)
     recent.put("a", 1)
     for _ in range(7):
         later[0] += 10
@@ -49,7 +49,7 @@ def test_looking_does_not_prolong_it(later: list[float]) -> None:
 
 
 def test_long_texts_have_a_room_in_common() -> None:
-    recent: Recent[int] = Recent(100, 60, room=1000)
+    recent: TtlCache[int] = TtlCache(100, 60, room=1000)
     for number in range(50):
         recent.put(f"{number:0100}", number)
     found = [number for number in range(50) if recent.find(f"{number:0100}") is not None]
@@ -65,7 +65,7 @@ def test_long_texts_have_a_room_in_common() -> None:
 
 
 def test_the_oldest_goes_first() -> None:
-    recent: Recent[int] = Recent(3, 60)
+    recent: TtlCache[int] = TtlCache(3, 60)
     for number, text in enumerate("abca"):
         recent.put(text, number)
     recent.put("d", 4)
@@ -76,7 +76,7 @@ def test_the_oldest_goes_first() -> None:
 
 
 def test_the_text_is_not_kept() -> None:
-    recent: Recent[int] = Recent(10, 60)
+    recent: TtlCache[int] = TtlCache(10, 60)
     typed = "correct horse"
     recent.put(typed, 1)
     gc.collect()
@@ -87,14 +87,14 @@ def test_the_text_is_not_kept() -> None:
 
 @given(st.lists(st.text(), unique=True, max_size=20))
 def test_texts_are_not_taken_for_one_another(texts: list[str]) -> None:
-    recent: Recent[str] = Recent(100, 60)
+    recent: TtlCache[str] = TtlCache(100, 60)
     for text in texts:
         recent.put(text, text)
     assert [recent.find(text) for text in texts] == texts
 
 
 def test_odd_texts() -> None:
-    recent: Recent[int] = Recent(10, 60)
+    recent: TtlCache[int] = TtlCache(10, 60)
     recent.put("\ud800", 1)
     assert recent.find("\ud800") == 1
     assert recent.find("\ud801") is None
@@ -103,7 +103,7 @@ def test_odd_texts() -> None:
 @pytest.mark.anyio
 async def test_others_wait_for_the_first_alone() -> None:
     """Waiting callers proceed together when the first one ends, even if it fails."""
-    signing_in = UnderWay()
+    signing_in = SingleFlight()
     order: list[str] = []
 
     async def come(name: str, text: str) -> None:

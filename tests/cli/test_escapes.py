@@ -19,7 +19,7 @@ def write_table(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [output.write, output.hint, output.complain, write_table, output.write_json]
+    "write", [output.write, output.write_note, output.write_error, write_table, output.write_json]
 )
 def test_no_output_holds_escapes(
     write: Callable[[str], None], capsys: pytest.CaptureFixture[str]

@@ -47,7 +47,7 @@ def change(name: str, value: object) -> Callable[[Path], None]:
     ("harm", "said"),
     [
         (lambda _: None, ""),
-        (change("at", clock.steady() - 31_000_000), "has written no heartbeat for 30 s"),
+        (change("at", clock.boottime_us() - 31_000_000), "has written no heartbeat for 30 s"),
         (change("boot", "another"), "has written no heartbeat"),
         (change("problems", {"database": "no answer", "storage": "full"}), "database: no answer; "),
         (lambda path: path.write_text("{"), "cannot be read"),
@@ -59,7 +59,7 @@ def test_a_heartbeat_says_what_is_wrong(
     tmp_path: Path, harm: Callable[[Path], None], said: str
 ) -> None:
     path = tmp_path / heartbeat.NAME
-    state = {"boot": clock.boot(), "at": clock.steady(), "problems": {}}
+    state = {"boot": clock.boot_id(), "at": clock.boottime_us(), "problems": {}}
     path.write_text(json.dumps(state))
     harm(path)
     problem = heartbeat.find_problem(tmp_path)

@@ -661,7 +661,7 @@ class TestRemovals:
             repository = repositories.ensure(tx, NAME)
             add_blob(tx, repository, "layer")
             repositories.remove_if_empty(tx, repository)
-            assert tx.removed == []
+            assert tx.removed_repositories == []
             blobs.unlink(tx, repository, {digest("layer"): None})
             repositories.remove_if_empty(tx, repository)
 

@@ -199,9 +199,9 @@ async def test_users_of_a_blob_are_listed_up_to_twenty(database: Database) -> No
             add(tx, one)
         repository = find(tx)
         return [
-            blobs.list_users(tx, repository, digest("shared")),
-            blobs.list_users(tx, repository, digest("config 7")),
-            blobs.list_users(tx, repository, digest("unused")),
+            blobs.list_manifests_using(tx, repository, digest("shared")),
+            blobs.list_manifests_using(tx, repository, digest("config 7")),
+            blobs.list_manifests_using(tx, repository, digest("unused")),
         ]
 
     shared, config, unused = await database.write(work, actor="ann")

@@ -16,7 +16,7 @@ from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.fair_pool import FairPool
 from registry.metadata.engine.pool_settings import DEFAULT
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from tests.support.postgres import Cluster
 
@@ -105,7 +105,7 @@ async def test_the_watch_asks_through_the_pool_where_it_has_no_connection(
     database: Database, limit: Callable[[int], None]
 ) -> None:
     limit(1)
-    watch = Watch(database)
+    watch = RevisionWatch(database)
     await database.write(write(1), actor="ann")
     before = await watch.read()
     await database.write(write(2), actor="ann")

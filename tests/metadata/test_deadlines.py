@@ -13,7 +13,7 @@ from registry.metadata import tables
 from registry.metadata.content import repositories
 from registry.metadata.engine import deadlines, leases
 from registry.metadata.engine.database import Database, parse_url
-from registry.metadata.engine.deadlines import LONG, PATIENCE
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S, REQUEST_TIMEOUT_S
 from registry.metadata.engine.pool_settings import DEFAULT
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
@@ -107,7 +107,7 @@ async def test_a_stalled_server_keeps_nobody_waiting_however_many_ask(
 ) -> None:
     proxy.stall()
     # At first connections stall that are open, then such as are being made.
-    assert PATIENCE - 0.5 < await refused(*crowd(database)) < BOUND
+    assert REQUEST_TIMEOUT_S - 0.5 < await refused(*crowd(database)) < BOUND
     assert await refused(*crowd(database)) < BOUND
     proxy.resume()
     async with asyncio.timeout(BOUND):
@@ -117,7 +117,7 @@ async def test_a_stalled_server_keeps_nobody_waiting_however_many_ask(
 async def test_without_patience_the_same_stall_hangs(
     database: Database, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadlines.Call, "give_up", lambda _: True)  # nothing is shut
+    monkeypatch.setattr(deadlines.CancellableCall, "give_up", lambda _: True)  # nothing is shut
     proxy.stall()
     asked = asyncio.gather(*(database.read(look) for _ in range(9)), return_exceptions=True)
     done, _ = await asyncio.wait([asked], timeout=BOUND + 1)
@@ -242,13 +242,13 @@ async def test_statements_that_take_too_long_together_are_ended(
 
 
 async def test_long_work_is_waited_for_while_others_are_answered(database: Database) -> None:
-    await database.write(nap(PATIENCE + 1), actor="ann", patience=LONG)
+    await database.write(nap(REQUEST_TIMEOUT_S + 1), actor="ann", patience=LONG_TIMEOUT_S)
 
 
 async def test_long_work_is_not_waited_for_when_nobody_is_answered(
     database: Database, proxy: TcpProxy
 ) -> None:
-    started = asyncio.ensure_future(database.write(nap(50), actor="ann", patience=LONG))
+    started = asyncio.ensure_future(database.write(nap(50), actor="ann", patience=LONG_TIMEOUT_S))
     await asyncio.sleep(0.5)
     proxy.stall()
     assert await refused(started) < BOUND
@@ -262,7 +262,7 @@ async def test_a_read_that_nobody_waits_for_frees_its_thread(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await database.read(look)
-    await asyncio.sleep(PATIENCE + 0.5)
+    await asyncio.sleep(REQUEST_TIMEOUT_S + 0.5)
     proxy.refuse()  # no answer will ever come, on what was open
     proxy.resume()
     proxy.accept()

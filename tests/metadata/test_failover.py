@@ -15,7 +15,7 @@ from registry.metadata.content import repositories
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.revisions import query
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME
 from tests.support.kit import Kit
@@ -127,7 +127,7 @@ async def test_a_primary_that_was_made_read_only_is_left_by_who_reads_and_by_who
     pair: Pair, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(query, "RECHECK", 0.2)
-    watch = Watch(database)
+    watch = RevisionWatch(database)
     await database.write(lambda tx: ensure(tx, NAME), actor="ann")
     before = await watch.read()
     pair.standby.catch_up(pair.primary)

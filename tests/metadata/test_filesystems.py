@@ -8,7 +8,7 @@ import pytest
 
 from registry.cli.kit import database
 from registry.config import load
-from registry.data_dir import DataFolder
+from registry.data_dir import DataDirectory
 from registry.metadata.engine.filesystems import find_remote_type, find_type
 from tests.support.disks import small_disk
 from tests.support.missing import require_root_and
@@ -41,7 +41,7 @@ def test_the_mount_that_holds_a_file_is_found(path: str, kind: str) -> None:
 
 def start(data: Path) -> None:
     """What `serve` does with the database before it serves."""
-    folder = DataFolder(data)
+    folder = DataDirectory(data)
     folder.create()
     database.make_usable(load(config=None, data=data, overrides={}, environ={}), folder)
     folder.close()

@@ -20,10 +20,10 @@ from registry.metadata.content import (
     uploads,
 )
 from registry.metadata.content.blobs import BlobState
-from registry.metadata.content.repositories import Region
+from registry.metadata.content.repositories import NameRange
 from registry.metadata.engine import connections, sqlite
 from registry.metadata.engine.database import Database, parse_url
-from registry.metadata.engine.transaction import Kind, Transaction
+from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import backfill, pending_deletions, queue, state, unreadable_manifests
 from registry.metadata.gc.queue import Candidate
 from registry.metadata.maintenance import scrub, usage_checks, usage_recount
@@ -32,14 +32,14 @@ from registry.metadata.quotas import quotas, usage_counters
 from registry.metadata.retention import rules, usage_of_tags
 from registry.metadata.revisions import change_feed
 from registry.oci.references import Tag
-from storage.keys import PARTS
+from storage.keys import MULTIPART_PREFIX
 from tests.metadata.rows import NAME, STORE, add, digest, digest_of, find, image
 
 ANY = digest("any")
 TAG = Tag("latest")
 LOOSE = image("loose")
 
-KINDS = tuple(Kind)
+KINDS = tuple(CandidateKind)
 
 
 def compare_next(tx: Transaction) -> None:
@@ -54,17 +54,17 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.count_not_live": blobs.count_not_live,
     "blobs.list_stores": blobs.list_stores,
     "blobs.unlink": lambda tx: blobs.unlink(tx, find(tx), {ANY: None}),
-    "blobs.list_users": lambda tx: blobs.list_users(tx, find(tx), ANY),
+    "blobs.list_users": lambda tx: blobs.list_manifests_using(tx, find(tx), ANY),
     "blobs.list_linked": lambda tx: blobs.list_linked(tx, find(tx), [ANY]),
     "blobs.find_promised": lambda tx: blobs.find_promised(tx, NAME, ANY),
     "blobs.touch": lambda tx: blobs.touch(tx, NAME, ANY, 1.0),
-    "candidates.judge": lambda tx: [queue.judge(tx, k, 1, [ANY], 9) for k in KINDS],
-    "candidates.lock": lambda tx: queue.lock(tx, Kind.LINK, 1, [ANY]),
+    "candidates.judge": lambda tx: [queue.evaluate(tx, k, 1, [ANY], 9) for k in KINDS],
+    "candidates.lock": lambda tx: queue.lock(tx, CandidateKind.LINK, 1, [ANY]),
     "candidates.list_last": lambda tx: queue.list_last(tx, 1, [ANY], 9),
-    "candidates.delete": lambda tx: queue.delete(tx, Kind.LINK, 1, [ANY]),
-    "candidates.is_any_odd": lambda tx: queue.is_any_odd(tx, "rules", 9),
+    "candidates.delete": lambda tx: queue.delete(tx, CandidateKind.LINK, 1, [ANY]),
+    "candidates.is_any_odd": lambda tx: queue.needs_repair(tx, "rules", 9),
     "unreadable.is_any": lambda tx: unreadable_manifests.is_any(tx, 1),
-    "tags.list_above": lambda tx: tags.list_above(tx, NAME, ANY, 9),
+    "tags.list_above": lambda tx: tags.list_tags_reaching(tx, NAME, ANY, 9),
     "changes.find_digest_before": lambda tx: change_feed.find_digest_before(tx, NAME, TAG, ANY),
     "changes.find_end": lambda tx: change_feed.find_end(tx, "generation"),
     "holds.list_of": lambda tx: holds.list_of(tx, 1, [ANY]),
@@ -80,14 +80,16 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_present": lambda tx: manifests.list_present(tx, find(tx), [ANY]),
     "manifests.put": lambda tx: add(tx, image("2")),
     "scrub.find_birth": scrub.find_birth,
-    "tags.list_needing": lambda tx: tags.list_needing(tx, ANY, 9),
+    "tags.list_needing": lambda tx: tags.list_tags_needing_blob(tx, ANY, 9),
     "pulls.put": lambda tx: pull_times.put(tx, [(1, "latest", 0)]),
     "retention.find_tag": lambda tx: usage_of_tags.find_tag(tx, find(tx), "latest"),
     "retention.find_loose": lambda tx: usage_of_tags.find_loose(tx, find(tx), digest_of(LOOSE)),
     "retention.list_loose": lambda tx: usage_of_tags.list_loose(tx, find(tx)),
     "retention.list_deleted_tags": lambda tx: usage_of_tags.list_deleted_tags(tx, NAME, 9),
     "retention_rules.list_of": lambda tx: rules.list_of(tx, ["**", "team/*"]),
-    "manifests.list_beginning": lambda tx: manifests.list_beginning(tx, find(tx), ["sha256:0"]),
+    "manifests.list_beginning": lambda tx: manifests.list_by_digest_prefix(
+        tx, find(tx), ["sha256:0"]
+    ),
     "graph.list_blobs": lambda tx: manifest_graph.list_blobs(tx, [1]),
     "graph.iter_shares": lambda tx: list(manifest_graph.iter_shares(tx, find(tx), [ANY])),
     "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
@@ -95,7 +97,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "counting.count_manifests_next": usage_recount.count_manifests_next,
     "tallies.remove": lambda tx: usage_counters.remove(tx, find(tx).id, {ANY}),
     "repositories.list_names of those named": lambda tx: repositories.list_names(
-        tx, 9, "", [Region("a/a", exact=True), Region("b", exact=True)]
+        tx, 9, "", [NameRange("a/a", exact=True), NameRange("b", exact=True)]
     ),
     "uploads.list_present": lambda tx: uploads.list_present(tx, ["a"]),
     "repositories.delete": lambda tx: repositories.delete(tx, find(tx)),
@@ -106,8 +108,8 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
 
 def go_on_walking(tx: Transaction) -> None:
     for kind in KINDS:
-        state.note_walk(tx, f"{kind} 1 sha256:00")
-        backfill.go_on(tx)
+        state.record_backfill(tx, f"{kind} 1 sha256:00")
+        backfill.step(tx)
 
 
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
@@ -115,11 +117,13 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "tally_checks.compare_next": compare_next,
     "blobs.list_after": lambda tx: blobs.list_after(tx, ANY, 9),
     "unreadable.list_stored": lambda tx: unreadable_manifests.list_stored(tx, 1, 9, 1 << 20),
-    "blobs.list_keyed": lambda tx: blobs.list_keyed(tx, STORE, "a", "b", 9),
+    "blobs.list_keyed": lambda tx: blobs.list_by_key(tx, STORE, "a", "b", 9),
     "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
-    "candidates.list_due": lambda tx: queue.list_due(tx, 9, 9, Candidate(1, 1, Kind.LINK, ANY)),
-    "candidates.wake": lambda tx: queue.wake(tx, "rules", 9),
-    "candidates.heal": lambda tx: queue.heal(tx, 9, 9),
+    "candidates.list_due": lambda tx: queue.list_due(
+        tx, 9, 9, Candidate(1, 1, CandidateKind.LINK, ANY)
+    ),
+    "candidates.wake": lambda tx: queue.unpark(tx, "rules", 9),
+    "candidates.heal": lambda tx: queue.repair_future_times(tx, 9, 9),
     "changes.list_after": lambda tx: change_feed.list_after(tx, 0, 9),
     "changes.list_of_tag": lambda tx: change_feed.list_of_tag(tx, NAME, TAG, 9),
     "changes.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
@@ -137,7 +141,14 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "retention_rules.list_page": lambda tx: rules.list_page(tx, 9, ""),
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
     "repositories.list_names below some": lambda tx: repositories.list_names(
-        tx, 9, "", [Region("a/"), Region("b/", flat=True), Region("", flat=True)]
+        tx,
+        9,
+        "",
+        [
+            NameRange("a/"),
+            NameRange("b/", direct_children_only=True),
+            NameRange("", direct_children_only=True),
+        ],
     ),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
@@ -236,7 +247,7 @@ def test_lists_stop_at_the_end_of_the_page(explaining: Explaining) -> None:
 
 def test_only_sessions_are_searched_for_the_owner_of_a_key(explaining: Explaining) -> None:
     """There are never many, and they are asked only for what no blob has."""
-    keys = [f"{PARTS}ab/x", "staging/a/1"]
+    keys = [f"{MULTIPART_PREFIX}ab/x", "staging/a/1"]
     lines = explaining.plan(lambda tx: key_ownership.list_unowned(tx, STORE, keys))
     assert [line for line in lines if is_scan(line) and "uploads" not in line] == []
 

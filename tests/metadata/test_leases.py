@@ -90,7 +90,7 @@ async def test_replicas_whose_clocks_differ_agree(
     postgres: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database's clock counts, not that of the machine that asks."""
-    real = clock.now
+    real = clock.now_us
     with postgres.database() as url:
         database = Database(url)
 
@@ -99,7 +99,7 @@ async def test_replicas_whose_clocks_differ_agree(
 
         assert await database.write(take, actor="ann")
         for ahead in (3600, -3600):
-            monkeypatch.setattr(clock, "now", lambda ahead=ahead: real() + ahead * SECOND)
+            monkeypatch.setattr(clock, "now_us", lambda ahead=ahead: real() + ahead * SECOND)
             assert not await database.write(take, actor="bob")
             assert await database.write(take, actor="ann")
             (row,) = await rows(database, tables.leases)

@@ -16,15 +16,15 @@ from registry.errors import (
     DatabaseUnavailableError,
     ManifestContentMissingError,
     ManifestUnknownError,
-    TagMovedError,
+    PreconditionFailedError,
 )
 from registry.metadata import tables
 from registry.metadata.content import blobs, manifests, repositories
 from registry.metadata.content.manifests import Edge, ManifestRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.manifests import Manifest
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.oci.names import RepositoryName
@@ -65,7 +65,7 @@ def serve() -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def made(database: Database) -> Manifests:
-            watch = stack.enter_context(contextlib.closing(Watch(database)))
+            watch = stack.enter_context(contextlib.closing(RevisionWatch(database)))
             return Manifests(database, SparseSettings(), watch, ManifestCache(1 << 20), GcRules())
 
         yield made
@@ -92,10 +92,12 @@ async def test_is_found_by_tag_and_by_digest_in_its_repository(database: Databas
     assert (row.media_type, row.size) == (OCI_MANIFEST, len(manifest.raw))
     assert found == [row, row, None, None, None]
     for reference in (Tag("latest"), row.digest):
-        whole = await database.read(lambda tx, it=reference: manifests.find_whole(tx, NAME, it))  # type: ignore[misc]
+        whole = await database.read(
+            lambda tx, it=reference: manifests.find_with_bytes(tx, NAME, it)  # type: ignore[misc]
+        )
         assert whole is not None
         assert (whole.row, whole.raw) == (row, manifest.raw)
-    assert await database.read(lambda tx: manifests.find_whole(tx, OTHER, row.digest)) is None
+    assert await database.read(lambda tx: manifests.find_with_bytes(tx, OTHER, row.digest)) is None
 
 
 async def test_pushed_again_keeps_its_row_and_takes_its_new_edges(database: Database) -> None:
@@ -140,7 +142,7 @@ async def test_a_child_that_comes_late_is_tied_to_who_named_it(database: Databas
         add(tx, child)
         assert manifests.list_parents(tx, repository, digest_of(child)) == [row]
         after = manifests.list_edges(tx, row)
-        manifests.loosen(tx, repository, row, digest_of(child))
+        manifests.detach_child(tx, repository, row, digest_of(child))
         assert manifests.list_parents(tx, repository, digest_of(child)) == []
         return [before, after, manifests.list_edges(tx, row)]
 
@@ -253,7 +255,7 @@ async def test_deleting_what_shares_layers_never_deadlocks(
         for number, (name, manifest) in enumerate(pushes):
             add(tx, manifest, f"t{number}", name=name)
 
-    await replicas[0].write(prepare, actor="ann", patience=LONG)
+    await replicas[0].write(prepare, actor="ann", patience=LONG_TIMEOUT_S)
     chance.shuffle(pushes)
 
     async def deleter(number: int) -> None:
@@ -285,7 +287,7 @@ async def test_of_creators_of_a_tag_exactly_one_wins(
             await services[number % 2].put(
                 NAME, raw, None, ANONYMOUS, set_tags=[Tag(tag)], condition=absent
             )
-        except TagMovedError:
+        except PreconditionFailedError:
             return False
         return True
 

@@ -97,7 +97,7 @@ def fill(url: str) -> None:
         add_retention(tx)
         repositories.delete(tx, find(tx))
         row = add(tx, image("1"), "latest")
-        unreadable_manifests.note(tx, find(tx).id, row.digest)
+        unreadable_manifests.record(tx, find(tx).id, row.digest)
         pull_times.put(tx, [(row.id, "latest", 0)])
         holds.insert(tx, find(tx).id, row.digest, "evidence", None)
         immutable_tags.insert(tx, "team/**", "v*")

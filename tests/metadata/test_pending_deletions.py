@@ -93,8 +93,8 @@ async def test_doomed_anew_since_it_was_due_it_stays(database: Database) -> None
         listed = pending_deletions.list_due(tx, "local", 9)
         pending_deletions.insert(tx, "local", "key", "put too late")
         pending_deletions.delete(tx, listed)
-        pending_deletions.repeat(tx, listed, 60)
-        pending_deletions.put_off(tx, listed, 60)
+        pending_deletions.schedule_second_delete(tx, listed, 60)
+        pending_deletions.defer(tx, listed, 60)
         tx.now += 1
         return due(tx)
 
@@ -108,8 +108,8 @@ async def test_put_off_it_is_due_later(database: Database) -> None:
         kept, removed = pending_deletions.list_due(tx, "local", 9)
         assert not kept.again
         assert not removed.again
-        pending_deletions.put_off(tx, [kept], 60)
-        pending_deletions.repeat(tx, [removed], 60)
+        pending_deletions.defer(tx, [kept], 60)
+        pending_deletions.schedule_second_delete(tx, [removed], 60)
         tx.now += 59_999_999
         assert pending_deletions.list_due(tx, "local", 9) == []
         tx.now += 1

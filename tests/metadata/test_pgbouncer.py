@@ -12,11 +12,11 @@ from registry.errors import DatabaseUnavailableError
 from registry.metadata.content import repositories
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database, parse_url
-from registry.metadata.engine.deadlines import LONG, PATIENCE
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S, REQUEST_TIMEOUT_S
 from registry.metadata.engine.pool_settings import PoolSettings
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import database_copy
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from tests.support.kit import Kit
 from tests.support.pgbouncer import run_pgbouncer
@@ -63,7 +63,7 @@ def look(tx: Transaction) -> list[str]:
 
 
 async def test_the_same_statements_work_in_any_session(database: Database) -> None:
-    watch = Watch(database)
+    watch = RevisionWatch(database)
     for round_ in range(4):
         before = (await watch.read()).feed
         await asyncio.gather(
@@ -72,7 +72,7 @@ async def test_the_same_statements_work_in_any_session(database: Database) -> No
         )
         assert (await watch.read()).feed == max(before, 0) + 8
     assert len(await database.read(look)) == 32
-    assert len(await database.read(look, patience=LONG)) == 32
+    assert len(await database.read(look, patience=LONG_TIMEOUT_S)) == 32
     await database.require_writable()
     watch.close()
 
@@ -88,8 +88,8 @@ async def test_time_outs_hold_for_each_transaction_and_for_nobody_elses(
     expected = ["3s", "2500ms", "4s", "off"]
     assert await database.read(show) == expected
     assert await database.write(show, actor="ann") == expected
-    long = await database.read(show, patience=LONG)
-    assert long == [f"{LONG / 60:.0f}min", *expected[1:]]
+    long = await database.read(show, patience=LONG_TIMEOUT_S)
+    assert long == [f"{LONG_TIMEOUT_S / 60:.0f}min", *expected[1:]]
     del postgres
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:
@@ -99,7 +99,7 @@ async def test_time_outs_hold_for_each_transaction_and_for_nobody_elses(
 
 async def test_a_statement_that_takes_too_long_is_ended(database: Database) -> None:
     with pytest.raises(DatabaseUnavailableError):
-        async with asyncio.timeout(PATIENCE + 5):
+        async with asyncio.timeout(REQUEST_TIMEOUT_S + 5):
             await database.read(lambda tx: tx.execute(sa.select(sa.func.pg_sleep(30))).all())
     assert await database.read(look) == []
 

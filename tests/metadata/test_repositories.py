@@ -9,7 +9,7 @@ import pytest
 
 from registry.metadata import tables
 from registry.metadata.content import blobs, manifests, repositories, uploads
-from registry.metadata.content.repositories import Region, RepositoryCounts, RepositoryRow
+from registry.metadata.content.repositories import NameRange, RepositoryCounts, RepositoryRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
@@ -101,7 +101,7 @@ async def test_names_are_listed_in_byte_order(database: Database) -> None:
 
 
 REGIONS = [
-    Region(start, exact=exact, flat=flat)
+    NameRange(start, exact=exact, direct_children_only=flat)
     for start, exact, flat in [
         ("", False, False),
         ("", False, True),
@@ -116,11 +116,11 @@ REGIONS = [
 ]
 
 
-def is_in(region: Region, name: str) -> bool:
+def is_in(region: NameRange, name: str) -> bool:
     if region.exact:
         return name == region.start
     return name.startswith(region.start) and not (
-        region.flat and "/" in name.removeprefix(region.start)
+        region.direct_children_only and "/" in name.removeprefix(region.start)
     )
 
 
@@ -132,7 +132,7 @@ async def test_names_of_regions_are_those_in_any_of_them(
         lambda tx: void([repositories.ensure(tx, RepositoryName(n)) for n in NAMES]), actor="ann"
     )
 
-    def work(tx: Transaction, regions: tuple[Region, ...]) -> None:
+    def work(tx: Transaction, regions: tuple[NameRange, ...]) -> None:
         meant = sorted(name for name in NAMES if any(is_in(r, name) for r in regions))
         for n, last in itertools.product((1, 2, 20), ("", "a", "a/b/", "a0", "b")):
             expected = [name for name in meant if name > last][:n]
@@ -143,7 +143,7 @@ async def test_names_of_regions_are_those_in_any_of_them(
     assert await database.read(lambda tx: repositories.list_names(tx, 5, "", [])) == []
 
 
-def count_steps(tx: Transaction, regions: list[Region]) -> int:
+def count_steps(tx: Transaction, regions: list[NameRange]) -> int:
     """Instructions that SQLite's machine needs to list them."""
     steps = itertools.count()
     connection: Any = tx.connection.connection.dbapi_connection
@@ -156,7 +156,11 @@ def count_steps(tx: Transaction, regions: list[Region]) -> int:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_lies_outside_of_the_regions_costs_nothing(database: Database) -> None:
     """Else the time of an answer would tell how much is hidden: counted, not measured."""
-    regions = [Region("team/"), Region("team/", flat=True), Region("team/app", exact=True)]
+    regions = [
+        NameRange("team/"),
+        NameRange("team/", direct_children_only=True),
+        NameRange("team/app", exact=True),
+    ]
     counted = {}
     for number, hidden in enumerate((3, 300)):
         names = [
@@ -178,7 +182,9 @@ async def test_what_lies_outside_of_the_regions_costs_nothing(database: Database
     await database.write(
         lambda tx: void(repositories.ensure(tx, RepositoryName("team/x/y"))), actor="ann"
     )
-    again = await database.read(lambda tx: count_steps(tx, [Region("team/", flat=True)]))
+    again = await database.read(
+        lambda tx: count_steps(tx, [NameRange("team/", direct_children_only=True)])
+    )
     assert again > counted[3][1]
 
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry.metadata.engine.database import Database
-from registry.metadata.revisions.query import _QUERY, HeadQuery
+from registry.metadata.revisions.query import _QUERY, RevisionQuery
 from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ async def test_a_lost_connection_is_not_watched_on() -> None:
     number = lost.socket
     lost.there.close()
     with pytest.raises(psycopg.OperationalError):
-        await HeadQuery._next_result(lost)
+        await RevisionQuery._next_result(lost)
     assert number not in loop._selector.get_map()  # type: ignore[attr-defined]
 
 

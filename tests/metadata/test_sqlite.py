@@ -47,7 +47,7 @@ async def database(path: Path, anyio_backend: str) -> AsyncIterator[Database]:
 def writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteWriter]:
     # A group's time is never up: what it holds depends on the test, not on the machine's load.
     monkeypatch.setattr(sqlite, "BATCH_SECONDS", 60)
-    opened = SqliteWriter(path, clock.now)
+    opened = SqliteWriter(path, clock.now_us)
     yield opened
     opened.close()
 
@@ -286,7 +286,7 @@ def test_first_come_first_served(writer: SqliteWriter) -> None:
 
 
 def test_close_writes_what_is_queued(path: Path) -> None:
-    writer = SqliteWriter(path, clock.now)
+    writer = SqliteWriter(path, clock.now_us)
     held = Held(writer)
     futures = [writer.submit(put(f"{number:03}"), "ann") for number in range(200)]
     closing = threading.Thread(target=writer.close)

@@ -154,7 +154,7 @@ async def test_what_needs_a_blob_is_found_through_indexes_of_indexes(database: D
     await database.write(work, actor="ann")
 
     async def needing(seed: str, n: int = 99) -> list[str]:
-        found = await database.read(lambda tx: tags.list_needing(tx, digest(seed), n))
+        found = await database.read(lambda tx: tags.list_tags_needing_blob(tx, digest(seed), n))
         return [f"{name}:{tag}" for name, tag in found]
 
     here = [f"{NAME}:{tag}" for tag in ("also-one", "inner", "one", "outer")]

@@ -22,7 +22,7 @@ class RefusedError(Exception):
 
 def tell(tx: Transaction, tag: str, times: int = 1) -> None:
     for _ in range(times):
-        tx.record(Change.TAG_SET, NAME, "g", tag=tag)
+        tx.record_change(Change.TAG_SET, NAME, "g", tag=tag)
 
 
 async def test_a_transaction_takes_a_range(database: Database) -> None:

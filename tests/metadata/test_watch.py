@@ -20,8 +20,8 @@ from registry.metadata.content import repositories
 from registry.metadata.engine import leases
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.revisions.revisions import MOST, Changed, Heads
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.revisions import MOST, Changed, Revisions
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.metadata.tables import feed, feed_head
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, add_blob, find
@@ -83,8 +83,8 @@ async def other(database_url: str, anyio_backend: str) -> AsyncIterator[Database
 
 
 @pytest.fixture
-def watch(database: Database) -> Iterator[Watch]:
-    made = Watch(database)
+def watch(database: Database) -> Iterator[RevisionWatch]:
+    made = RevisionWatch(database)
     yield made
     made.close()
 
@@ -117,31 +117,35 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 
 async def test_it_begins_with_what_is_there(
-    watch: Watch, database: Database, other: Database
+    watch: RevisionWatch, database: Database, other: Database
 ) -> None:
     number = await bump(other)
-    assert watch.peek() is None
+    assert watch.latest_known() is None
     assert (await watch.read()).policy == number == await database.read(policy.read_number)
 
 
-async def test_a_change_of_another_connection_is_seen(watch: Watch, other: Database) -> None:
+async def test_a_change_of_another_connection_is_seen(
+    watch: RevisionWatch, other: Database
+) -> None:
     last = (await watch.read()).policy
     for _ in range(50):
         number = await bump(other)
         assert number == last + 1
-        assert watch.peek() is None
+        assert watch.latest_known() is None
         assert (await watch.read()).policy == number
         last = number
 
 
-async def test_a_change_of_its_own_process_is_seen(watch: Watch, database: Database) -> None:
+async def test_a_change_of_its_own_process_is_seen(
+    watch: RevisionWatch, database: Database
+) -> None:
     await watch.read()
     for _ in range(20):
         number = await bump(database)
         assert (await watch.read()).policy == number
 
 
-async def test_a_change_of_another_process_is_seen(watch: Watch, database_url: str) -> None:
+async def test_a_change_of_another_process_is_seen(watch: RevisionWatch, database_url: str) -> None:
     last = (await watch.read()).policy
     with process(database_url) as writer:
         assert writer.stdin is not None
@@ -158,7 +162,7 @@ async def test_a_change_of_another_process_is_seen(watch: Watch, database_url: s
     assert (await watch.read()).policy == last
 
 
-async def test_what_is_rolled_back_is_no_change(watch: Watch, other: Database) -> None:
+async def test_what_is_rolled_back_is_no_change(watch: RevisionWatch, other: Database) -> None:
     number = (await watch.read()).policy
 
     def work(tx: Transaction) -> None:
@@ -170,7 +174,7 @@ async def test_what_is_rolled_back_is_no_change(watch: Watch, other: Database) -
     assert (await watch.read()).policy == number
 
 
-async def test_other_commits_are_no_change(watch: Watch, other: Database) -> None:
+async def test_other_commits_are_no_change(watch: RevisionWatch, other: Database) -> None:
     number = (await watch.read()).policy
     await other.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
     assert (await watch.read()).policy == number
@@ -182,7 +186,7 @@ def make(tx: Transaction, *names: RepositoryName) -> None:
         add_blob(tx, repositories.ensure(tx, name), "layer")
 
 
-async def test_a_repository_that_goes_is_a_change(watch: Watch, other: Database) -> None:
+async def test_a_repository_that_goes_is_a_change(watch: RevisionWatch, other: Database) -> None:
     number = (await watch.read()).policy
     await other.write(lambda tx: make(tx, NAME), actor="")
     assert (await watch.read()).policy == number
@@ -191,12 +195,12 @@ async def test_a_repository_that_goes_is_a_change(watch: Watch, other: Database)
 
 
 async def test_many_readers_are_few_queries(
-    watch: Watch, other: Database, monkeypatch: pytest.MonkeyPatch
+    watch: RevisionWatch, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queries: list[Heads] = []
+    queries: list[Revisions] = []
     ask = watch._ask
 
-    async def counted() -> tuple[Heads, Changed]:
+    async def counted() -> tuple[Revisions, Changed]:
         told = await ask()
         queries.append(told[0])
         return told
@@ -211,34 +215,34 @@ async def test_many_readers_are_few_queries(
 
 
 async def test_nothing_is_asked_where_nothing_was_committed(
-    database: Database, watch: Watch, other: Database, statements: list[str]
+    database: Database, watch: RevisionWatch, other: Database, statements: list[str]
 ) -> None:
     """An embedded database tells of commits without a query."""
-    assert watch.peek() is None
+    assert watch.latest_known() is None
     number = (await watch.read()).policy
     statements.clear()
     if not database.embedded:
-        assert watch.peek() is None
+        assert watch.latest_known() is None
         return
     threads = threading.active_count()
     heads = await watch.read()
     assert {await watch.read() for _ in range(1000)} == {heads}
-    assert watch.peek() == heads
+    assert watch.latest_known() == heads
     assert (await watch.read()).policy == number
     assert statements == []
     assert threading.active_count() == threads
     await bump(other)
-    assert watch.peek() is None
+    assert watch.latest_known() is None
 
 
 async def test_a_query_that_has_begun_does_not_answer_a_later_question(
-    watch: Watch, other: Database, monkeypatch: pytest.MonkeyPatch
+    watch: RevisionWatch, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Held back between its answer and those who wait for it, while the policy changes."""
     answered, go_on = asyncio.Event(), asyncio.Event()
     ask = watch._ask
 
-    async def held() -> tuple[Heads, Changed]:
+    async def held() -> tuple[Revisions, Changed]:
         told = await ask()
         answered.set()
         await go_on.wait()
@@ -259,7 +263,9 @@ async def test_a_query_that_has_begun_does_not_answer_a_later_question(
     assert (await watch.read()).policy == number + 2
 
 
-async def test_one_who_leaves_does_not_take_the_answer_along(watch: Watch, other: Database) -> None:
+async def test_one_who_leaves_does_not_take_the_answer_along(
+    watch: RevisionWatch, other: Database
+) -> None:
     number = await bump(other)
     asked = [asyncio.ensure_future(watch.read()) for _ in range(5)]
     await asyncio.sleep(0)
@@ -275,7 +281,7 @@ async def test_one_who_leaves_does_not_take_the_answer_along(watch: Watch, other
     assert (await watch.read()).policy == number + 1
 
 
-async def fails_for_all(watch: Watch) -> None:
+async def fails_for_all(watch: RevisionWatch) -> None:
     told = await asyncio.gather(*(watch.read() for _ in range(20)), return_exceptions=True)
     assert {type(one) for one in told} == {DatabaseUnavailableError}
     with pytest.raises(DatabaseUnavailableError):
@@ -286,11 +292,11 @@ def rename(old: str, new: str) -> sa.TextClause:
     return sa.text(f"ALTER TABLE {old} RENAME TO {new}")
 
 
-async def test_a_database_that_fails_and_recovers(watch: Watch, other: Database) -> None:
+async def test_a_database_that_fails_and_recovers(watch: RevisionWatch, other: Database) -> None:
     number = (await watch.read()).policy
     await other.write(lambda tx: tx.execute(rename("policy_head", "away")).close(), actor="")
     await fails_for_all(watch)
-    assert watch.peek() is None
+    assert watch.latest_known() is None
     await other.write(lambda tx: tx.execute(rename("away", "policy_head")).close(), actor="")
     assert (await watch.read()).policy == number
     assert (await watch.read()).policy == number
@@ -301,7 +307,7 @@ async def test_a_server_that_goes_and_comes_back(postgres: Cluster) -> None:
     with postgres.database() as url, postgres._admin.connect() as admin:
         name = url.rpartition("/")[2]
         database = Database(url)
-        watch = Watch(database)
+        watch = RevisionWatch(database)
         number = (await watch.read()).policy
         admin.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
         cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
@@ -314,14 +320,14 @@ async def test_a_server_that_goes_and_comes_back(postgres: Cluster) -> None:
         await database.close()
 
 
-async def test_a_closed_watch_knows_nothing(watch: Watch) -> None:
+async def test_a_closed_watch_knows_nothing(watch: RevisionWatch) -> None:
     await watch.read()
     watch.close()
-    assert watch.peek() is None
+    assert watch.latest_known() is None
 
 
 async def test_readers_are_never_told_what_is_over(
-    watch: Watch, database_url: str, tmp_path: Path
+    watch: RevisionWatch, database_url: str, tmp_path: Path
 ) -> None:
     """A process writes as fast as it can and says after each commit how far it is."""
     path = tmp_path / "shared"
@@ -339,7 +345,7 @@ async def test_readers_are_never_told_what_is_over(
             last = 0
             while len(mine) < enough or time.monotonic() < end:
                 floor = committed()
-                heads = watch.peek()
+                heads = watch.latest_known()
                 if heads is None:
                     heads = await watch.read()
                 else:
@@ -357,7 +363,9 @@ async def test_readers_are_never_told_what_is_over(
         assert (await watch.read()).policy == committed()
 
 
-async def test_what_changed_is_told_before_the_heads_are(watch: Watch, other: Database) -> None:
+async def test_what_changed_is_told_before_the_heads_are(
+    watch: RevisionWatch, other: Database
+) -> None:
     told: list[Changed] = []
     watch.subscribe(told.append)
     first = await watch.read()
@@ -376,7 +384,7 @@ async def test_what_changed_is_told_before_the_heads_are(watch: Watch, other: Da
 
 
 async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
-    watch: Watch, other: Database
+    watch: RevisionWatch, other: Database
 ) -> None:
     told: list[Changed] = []
     await watch.read()
@@ -385,7 +393,7 @@ async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
     def change_often(tx: Transaction, times: int) -> None:
         repository = repositories.ensure(tx, NAME)
         for _ in range(times):
-            tx.record(Change.TAG_SET, NAME, repository.generation)
+            tx.record_change(Change.TAG_SET, NAME, repository.generation)
 
     await other.write(lambda tx: change_often(tx, 1), actor="")
     await watch.read()
@@ -410,28 +418,28 @@ async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
 
 
 async def test_what_was_read_since_is_not_asked_for_again(
-    watch: Watch, other: Database, monkeypatch: pytest.MonkeyPatch
+    watch: RevisionWatch, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queries = 0
     ask = watch._ask
 
-    async def counted() -> tuple[Heads, Changed]:
+    async def counted() -> tuple[Revisions, Changed]:
         nonlocal queries
         queries += 1
         return await ask()
 
     monkeypatch.setattr(watch, "_ask", counted)
     began = time.monotonic()
-    assert watch.peek(began) is None
+    assert watch.latest_known(began) is None
     before = await watch.read(began)
     await bump(other)
-    assert watch.peek(began) == await watch.read(began) == before
+    assert watch.latest_known(began) == await watch.read(began) == before
     assert queries == 1
     assert (await watch.read(time.monotonic())).policy == before.policy + 1
     assert queries == 2
 
 
-async def test_a_task_that_is_answered_from_memory_lets_others_run(watch: Watch) -> None:
+async def test_a_task_that_is_answered_from_memory_lets_others_run(watch: RevisionWatch) -> None:
     """Else it keeps the loop for ever, and with it what would change the answer."""
     began = time.monotonic()
     await watch.read(began)
@@ -439,7 +447,7 @@ async def test_a_task_that_is_answered_from_memory_lets_others_run(watch: Watch)
     asyncio.get_running_loop().call_soon(done.set)
     questions = 0
     while not done.is_set():
-        if watch.peek(began) is None:
+        if watch.latest_known(began) is None:
             await watch.read(began)
         questions += 1
         assert questions < 10_000, "nobody else has run"

@@ -110,7 +110,7 @@ def write_by_busy_handler(path: Path, record: Record, start: float, end: float) 
             work = record.work()
             try:
                 with engine.begin() as connection:
-                    transaction = Transaction(connection, "ann", clock.now())
+                    transaction = Transaction(connection, "ann", clock.now_us())
                     work(transaction)
                     transaction.write_changes()
             except Exception as error:  # noqa: BLE001 - it is what is counted

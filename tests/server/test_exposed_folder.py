@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.data_dir import DataFolder
+from registry.data_dir import DataDirectory
 from tests.support.server import Server, serving
 
 
@@ -22,7 +22,7 @@ def test_exposure_is_told_with_its_remedy(tmp_path: Path, mode: int, said: str |
     folder = tmp_path / "a folder"
     folder.mkdir()
     folder.chmod(mode)
-    found = DataFolder(folder).find_exposure()
+    found = DataDirectory(folder).find_exposure()
     if said is None:
         assert found is None
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.app import Opened, started
+from registry.app import Runtime, open_runtime
 from registry.auth.policy.principals import OPERATOR as OPERATOR_HIMSELF
 from registry.config import load
 from registry.oci.names import RepositoryName
@@ -34,9 +34,9 @@ def server(database_url: str, tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def opened(server: Server) -> AsyncIterator[Opened]:
+async def opened(server: Server) -> AsyncIterator[Runtime]:
     settings = load(config=None, data=server.data, overrides={}, environ=server.settings)
-    async with started(settings) as opened:
+    async with open_runtime(settings) as opened:
         yield opened
 
 
@@ -62,7 +62,7 @@ Change = Callable[[], Awaitable[object]]
 
 
 async def test_what_is_taken_away_is_gone_everywhere(
-    server: Server, opened: Opened, http: httpx.AsyncClient
+    server: Server, opened: Runtime, http: httpx.AsyncClient
 ) -> None:
     accounts, access = Accounts.of(opened), opened.access
     root = await accounts.user("root", admin=True)
@@ -113,7 +113,7 @@ async def test_what_is_taken_away_is_gone_everywhere(
     assert await ask_everybody(server, http, new) == {200}
 
 
-async def test_while_requests_pour_in(opened: Opened, http: httpx.AsyncClient) -> None:
+async def test_while_requests_pour_in(opened: Runtime, http: httpx.AsyncClient) -> None:
     """Every request that starts after the change is acknowledged is refused."""
     accounts = Accounts.of(opened)
     root = await accounts.user("root", admin=True)

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from registry.cli.main import main
-from registry.data_dir import DataFolder
+from registry.data_dir import DataDirectory
 from registry.errors import ConfigError
 from registry.metadata.engine.reachable import require_reachable
 from storage.errors import StoreRefusedError
-from storage.factory import open_driver
+from storage.factory import create_driver
 from tests.support.accounts import SECRET
 from tests.support.missing import missing
 from tests.support.postgres import Cluster
@@ -194,12 +194,12 @@ def foreign() -> Iterator[Path]:
 async def test_folders_of_others_are_named_with_the_command_that_helps(foreign: Path) -> None:
     user = f"{OTHER_USER}:{OTHER_USER}"
     with pytest.raises(ConfigError) as refused:
-        DataFolder(foreign).create()
+        DataDirectory(foreign).create()
     assert f"chown -R {user} {foreign}" in refused.value.message
     with pytest.raises(ConfigError) as refused:
         require_reachable(f"sqlite:///{foreign}/moorage.db")
     assert f"chown {user} {foreign}/moorage.db" in refused.value.message
-    driver = open_driver("local", root=foreign / "storage")
+    driver = create_driver("local", root=foreign / "storage")
     for refusing in (driver.start, driver.look):
         with pytest.raises(StoreRefusedError) as denied:
             await refusing()

@@ -15,19 +15,19 @@ from registry import clock
 from registry.auth.audit_log import Actor
 from registry.auth.authenticator import Authenticator
 from registry.auth.caller import Caller
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.auth.keys.jose import jwk_of
-from registry.auth.keys.key_store import DatabaseVault
+from registry.auth.keys.key_store import DatabaseKeyStore
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Bound
-from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.policy.scopes import Scopes
 from registry.auth.policy.subjects import Subject
-from registry.auth.settings import AuthRules
+from registry.auth.settings import AuthSettings
 from registry.auth.tokens.external_issuers import OidcIssuer
-from registry.auth.tokens.oidc_settings import Rule
+from registry.auth.tokens.oidc_settings import OidcRule
 from registry.errors import (
     AccountNameInvalidError,
     ConflictError,
@@ -41,10 +41,10 @@ from registry.errors import (
 from registry.metadata import tables
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.services.access import access_tokens
-from registry.services.access.access_cleanup import Tidying
+from registry.services.access.access_cleanup import AccessCleanup
 from registry.services.access.access_tokens import AccessTokens
 from registry.services.access.audit import Audit, AuditRow
 from registry.services.access.grants import Grants
@@ -58,8 +58,8 @@ from tests.support.forging import assemble, good_claims, signer
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Actor("root", Origin("192.0.2.9", "request-1"))
-HERE = Origin("192.0.2.10", "request-2")
+ROOT = Actor("root", ClientAddress("192.0.2.9", "request-1"))
+HERE = ClientAddress("192.0.2.10", "request-2")
 PASSWORD, OTHER = "correct horse", "battery staple"
 APP = RepositoryName("team/app")
 TEAM = RepositoryPattern.parse("team/*")
@@ -71,11 +71,11 @@ class House:
     """The access services of one process over one database."""
 
     def __init__(self, url: str, oidc: Sequence[OidcIssuer] = ()) -> None:
-        rules = AuthRules(sign_ins=0)
+        rules = AuthSettings(sign_ins=0)
         self.database = Database(url)
-        self.keyring = Keyring(self.database, DatabaseVault(self.database, "s" * 32))
-        self.watch = Watch(self.database)
-        self.policies = Policies(self.database, self.watch, personal_namespaces=False)
+        self.keyring = Keyring(self.database, DatabaseKeyStore(self.database, "s" * 32))
+        self.watch = RevisionWatch(self.database)
+        self.policies = PolicyCache(self.database, self.watch, personal_namespaces=False)
         self.auth = Authenticator(self.database, self.policies, self.keyring, rules, oidc=oidc)
         self.users = Users(self.database, self.keyring, self.auth.passwords)
         self.groups = Groups(self.database)
@@ -84,7 +84,7 @@ class House:
         self.grants = Grants(self.database, self.policies)
         self.keys = Keys(self.database, self.keyring)
         self.tokens = Tokens(self.database, self.auth, self.keyring)
-        self.tidying = Tidying(self.database, self.keys)
+        self.tidying = AccessCleanup(self.database, self.keys)
         self.audit = Audit(self.database)
 
     async def close(self) -> None:
@@ -114,7 +114,7 @@ class House:
         return decision.allowed
 
     async def sign_in(self, name: str, password: str) -> Caller:
-        return await self.auth.from_password(name, password, HERE)
+        return await self.auth.authenticate_password(name, password, HERE)
 
     async def lets_in(self, name: str, password: str) -> bool:
         try:
@@ -168,8 +168,8 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     """Replace the clock before the databases open, which read it at that time."""
-    time = Time(clock.now())
-    monkeypatch.setattr(clock, "now", lambda: time.now)
+    time = Time(clock.now_us())
+    monkeypatch.setattr(clock, "now_us", lambda: time.now)
     return time
 
 
@@ -245,12 +245,12 @@ class TestUsers:
         await here.users.add("ann", PASSWORD, ROOT)
         caller = await there.sign_in("ann", PASSWORD)
         token = (await there.tokens.issue(caller, wanted(), HERE)).access.token
-        await there.auth.from_token(token)
+        await there.auth.authenticate_token(token)
         await here.users.set_password("ann", OTHER, ROOT)
         assert not await there.lets_in("ann", PASSWORD)
         assert await there.lets_in("ann", OTHER)
         with pytest.raises(TokenInvalidError):
-            await there.auth.from_token(token)
+            await there.auth.authenticate_token(token)
         with pytest.raises(PasswordInvalidError):
             await here.users.set_password("ann", "short", ROOT)
 
@@ -633,7 +633,7 @@ class TestRobots:
         await houses[0].robots.remove("ci", ROOT)
         assert not await houses[1].lets_in("robot+ci", secret)
         with pytest.raises(TokenInvalidError):
-            await houses[1].auth.from_token(token)
+            await houses[1].auth.authenticate_token(token)
         await houses[0].robots.add("ci", None, ROOT)
         assert not await houses[1].lets_in("robot+ci", secret)
 
@@ -658,7 +658,7 @@ class TestRobots:
             return {"keys": [jwk]}
 
         claims = {**good_claims("gitlab", "second"), "project": "team/app"}
-        rules = [Rule("ci", {"project": ("team/app",)})]
+        rules = [OidcRule("ci", {"project": ("team/app",)})]
         # The same issuer is trusted for two audiences.
         issuers = [
             OidcIssuer("gitlab", audience, source, rules, refresh=60)
@@ -677,7 +677,7 @@ class TestRobots:
         for text in (token, assemble({"alg": "none"}, claims, lambda _: b"x")):
             assert not await house.lets_in("oidc", text)
         with pytest.raises(CredentialsInvalidError):
-            await house.auth.from_credential(caller.principal.credential)
+            await house.auth.authenticate(caller.principal.credential)
         await house.close()
 
 
@@ -796,7 +796,7 @@ class TestKeys:
         token = (await filled.tokens.issue(caller, wanted(), HERE)).access.token
         kid = await filled.keys.rotate(ROOT)
         assert (await self.states(filled))[kid] == KeyState.ACTIVE
-        assert (await filled.auth.from_token(token)).principal.name == "ann"
+        assert (await filled.auth.authenticate_token(token)).principal.name == "ann"
 
     async def test_a_revoked_one_makes_way_for_another(self, houses: list[House]) -> None:
         here, there = houses
@@ -804,16 +804,16 @@ class TestKeys:
         (first,) = await self.states(here)
         caller = await there.sign_in("ann", PASSWORD)
         token = (await there.tokens.issue(caller, wanted(), HERE)).access.token
-        await there.auth.from_token(token)
+        await there.auth.authenticate_token(token)
         await here.keys.revoke(first, ROOT)
         states = await self.states(here)
         assert states.pop(first) == KeyState.REVOKED
         assert list(states.values()) == [KeyState.ACTIVE]
         with pytest.raises(TokenInvalidError):
-            await there.auth.from_token(token)
+            await there.auth.authenticate_token(token)
         again = await there.sign_in("ann", PASSWORD)
         new = (await there.tokens.issue(again, wanted(), HERE)).access.token
-        assert (await here.auth.from_token(new)).principal.name == "ann"
+        assert (await here.auth.authenticate_token(new)).principal.name == "ann"
 
     async def test_one_that_does_not_sign_is_revoked_alone(self, filled: House) -> None:
         (first,) = await self.states(filled)
@@ -853,7 +853,7 @@ async def test_what_no_longer_matters_is_forgotten(time: Time, house: House) -> 
     first = (await house.robots.add("cd", None, ROOT)).secret
     await house.robots.rotate("cd", 60, ROOT)
     await house.keys.rotate(ROOT)
-    await house.database.write(lambda tx: tx.removed.append(APP), actor="")
+    await house.database.write(lambda tx: tx.removed_repositories.append(APP), actor="")
     assert not await house.lets_in("ann", OTHER)
     assert await house.tidying.run() == 0
     time.pass_by(31 * DAY)
@@ -882,17 +882,17 @@ class TestTokens:
         granted = await filled.tokens.issue(caller, wanted(), HERE)
         assert granted.refresh is None
         assert granted.access.scopes.repositories == {APP: frozenset({Action.PULL})}
-        bob = (await filled.auth.from_token(granted.access.token)).rights_in(APP)
+        bob = (await filled.auth.authenticate_token(granted.access.token)).rights_in(APP)
         assert bob == PULL
 
     async def test_a_token_is_an_upper_bound(self, filled: House) -> None:
         caller = await filled.sign_in("ann", PASSWORD)
         token = (await filled.tokens.issue(caller, wanted(), HERE)).access.token
         await filled.grant("ann", "push", "delete")
-        assert (await filled.auth.from_token(token)).rights_in(APP) == PULL
+        assert (await filled.auth.authenticate_token(token)).rights_in(APP) == PULL
         for subject in ("ann", "group:devs"):
             await filled.grants.remove(Subject.parse(subject), TEAM, ROOT)
-        assert (await filled.auth.from_token(token)).rights_in(APP) == NO_RIGHTS
+        assert (await filled.auth.authenticate_token(token)).rights_in(APP) == NO_RIGHTS
 
     async def test_a_refresh_token_is_good_again_and_again(self, filled: House) -> None:
         caller = await filled.sign_in("ann", PASSWORD)
@@ -906,7 +906,7 @@ class TestTokens:
                 await filled.tokens.find_refresher(text, service, HERE)
         assert await filled.lets_in("ann", refresh)
         with pytest.raises(TokenInvalidError):
-            await filled.auth.from_token(refresh)
+            await filled.auth.authenticate_token(refresh)
         await filled.users.set_password("ann", OTHER, ROOT)
         with pytest.raises(CredentialsInvalidError):
             await filled.tokens.find_refresher(refresh, "moorage", HERE)
@@ -929,7 +929,7 @@ class TestTokens:
 
     async def test_anybody_gets_what_everybody_may(self, filled: House) -> None:
         await filled.grant("anonymous", "pull")
-        anybody = await filled.auth.from_nothing()
+        anybody = await filled.auth.anonymous()
         granted = await filled.tokens.issue(anybody, wanted(offline=True), HERE)
         assert granted.refresh is None
         assert granted.access.scopes.repositories == {APP: frozenset({Action.PULL})}
@@ -1007,7 +1007,7 @@ async def test_every_change_is_one_row_of_the_books(filled: House) -> None:
     await filled.keys.rotate(ROOT)
     for name, (change, kind, target, detail) in CHANGES.items():
         last = (await filled.books())[-1].number
-        began = clock.now()
+        began = clock.now_us()
         await change(filled)
         new = await filled.books(last)
         assert len(new) == 1, name
@@ -1016,7 +1016,7 @@ async def test_every_change_is_one_row_of_the_books(filled: House) -> None:
         assert row.kind == kind
         assert not target or row.target == target
         assert detail.items() <= json.loads(row.detail).items()
-        assert began <= row.at <= clock.now()
+        assert began <= row.at <= clock.now_us()
 
 
 async def test_the_books_know_tokens_and_failures(filled: House) -> None:

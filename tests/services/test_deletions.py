@@ -9,7 +9,7 @@ from registry.metadata import tables
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
-from registry.services.gc.deletions import PAUSE, Doomed
+from registry.services.gc.deletions import PAUSE, DeletionQueue
 from storage.errors import StoreUnavailableError
 from storage.local.driver import LocalDriver
 from storage.stores import Stores
@@ -26,7 +26,7 @@ class Books:
 
     def __init__(self, database: Database, driver: LocalDriver) -> None:
         self.database, self.driver = database, driver
-        self.service = Doomed(database, Stores(driver))
+        self.service = DeletionQueue(database, Stores(driver))
 
     def put(self, key: str) -> Path:
         path = self.driver.path(key)

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from registry.auth.policy.principals import ANONYMOUS
 from registry.errors import ManifestUnknownError
 from registry.metadata.content import repositories
-from registry.metadata.content.manifests import Found, ManifestRow
+from registry.metadata.content.manifests import ManifestRow, StoredManifest
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.content.manifest_cache import OVERHEAD, ManifestCache
@@ -31,9 +31,9 @@ LATEST = Tag("latest")
 READERS = 4
 
 
-def found(text: str) -> Found:
+def found(text: str) -> StoredManifest:
     raw = text.encode()
-    return Found(ManifestRow(1, Digest.of(raw), "type", len(raw), None), raw)
+    return StoredManifest(ManifestRow(1, Digest.of(raw), "type", len(raw), None), raw)
 
 
 def name(number: int) -> RepositoryName:
@@ -42,15 +42,15 @@ def name(number: int) -> RepositoryName:
 
 def test_a_tag_and_a_digest_lead_to_what_was_kept() -> None:
     cache, it = ManifestCache(ROOM), found("one")
-    assert cache.shelf(NAME).find(LATEST) is None
-    cache.put(NAME, cache.shelf(NAME), LATEST, it)
+    assert cache.entries_of(NAME).find(LATEST) is None
+    cache.put(NAME, cache.entries_of(NAME), LATEST, it)
     for reference in (LATEST, it.row.digest):
-        kept = cache.shelf(NAME).find(reference)
+        kept = cache.entries_of(NAME).find(reference)
         assert kept == it
         assert kept is not None
         assert kept.raw is it.raw
-    assert cache.shelf(NAME).find(Tag("other")) is None
-    assert cache.shelf(name(1)).find(LATEST) is None
+    assert cache.entries_of(NAME).find(Tag("other")) is None
+    assert cache.entries_of(name(1)).find(LATEST) is None
 
 
 @pytest.mark.parametrize("changed", [frozenset({NAME}), None], ids=["named", "unknown"])
@@ -58,44 +58,44 @@ def test_what_was_read_before_a_change_is_not_kept_after_it(
     changed: frozenset[RepositoryName] | None,
 ) -> None:
     cache = ManifestCache(ROOM)
-    cache.put(NAME, cache.shelf(NAME), Tag("kept"), found("one"))
-    before = cache.shelf(NAME)
+    cache.put(NAME, cache.entries_of(NAME), Tag("kept"), found("one"))
+    before = cache.entries_of(NAME)
     cache.forget(changed)
     cache.put(NAME, before, LATEST, found("two"))
-    assert cache.shelf(NAME).find(Tag("kept")) is None
-    assert cache.shelf(NAME).find(LATEST) is None
+    assert cache.entries_of(NAME).find(Tag("kept")) is None
+    assert cache.entries_of(NAME).find(LATEST) is None
 
 
 def test_a_change_elsewhere_takes_nothing_away() -> None:
     cache = ManifestCache(ROOM)
-    cache.put(NAME, cache.shelf(NAME), LATEST, found("one"))
+    cache.put(NAME, cache.entries_of(NAME), LATEST, found("one"))
     cache.forget(frozenset({name(1)}))
-    assert cache.shelf(NAME).find(LATEST) == found("one")
+    assert cache.entries_of(NAME).find(LATEST) == found("one")
 
 
 def test_it_keeps_to_its_room_and_drops_what_was_not_asked_for() -> None:
     cache = ManifestCache(40 * OVERHEAD)
     for number in range(200):
-        cache.shelf(NAME).find(LATEST)
-        cache.put(NAME, cache.shelf(NAME), LATEST, found("asked for always"))
-        cache.put(name(number), cache.shelf(name(number)), LATEST, found(f"{number:0500}"))
+        cache.entries_of(NAME).find(LATEST)
+        cache.put(NAME, cache.entries_of(NAME), LATEST, found("asked for always"))
+        cache.put(name(number), cache.entries_of(name(number)), LATEST, found(f"{number:0500}"))
         held = [shelf.size for shelf in cache._shelves.values()]
         assert sum(held) == cache._size <= 40 * OVERHEAD
-    assert cache.shelf(NAME).find(LATEST)
-    assert cache.shelf(name(199)).find(LATEST)
-    assert cache.shelf(name(0)).find(LATEST) is None
+    assert cache.entries_of(NAME).find(LATEST)
+    assert cache.entries_of(name(199)).find(LATEST)
+    assert cache.entries_of(name(0)).find(LATEST) is None
 
 
 def test_one_that_is_too_large_or_was_asked_for_in_vain_takes_no_room() -> None:
     cache = ManifestCache(40 * OVERHEAD)
-    shelf = cache.shelf(NAME)
+    shelf = cache.entries_of(NAME)
     cache.put(NAME, shelf, LATEST, found("x" * 3 * OVERHEAD))
-    cache.leave(NAME, shelf)
+    cache.drop_if_empty(NAME, shelf)
     assert not cache._shelves
-    cache.leave(NAME, shelf)
-    cache.put(NAME, cache.shelf(NAME), LATEST, found("one"))
-    cache.leave(NAME, cache.shelf(NAME))
-    assert cache.shelf(NAME).find(LATEST)
+    cache.drop_if_empty(NAME, shelf)
+    cache.put(NAME, cache.entries_of(NAME), LATEST, found("one"))
+    cache.drop_if_empty(NAME, cache.entries_of(NAME))
+    assert cache.entries_of(NAME).find(LATEST)
 
 
 class Process:
@@ -103,7 +103,7 @@ class Process:
 
     def __init__(self, url: str, room: int = ROOM) -> None:
         self.database = Database(url)
-        self.watch = Watch(self.database)
+        self.watch = RevisionWatch(self.database)
         self.cache = ManifestCache(room)
         self.manifests = Manifests(
             self.database, SparseSettings(), self.watch, self.cache, GcRules()
@@ -114,7 +114,7 @@ class Process:
     def _note(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
         self.asked.append(statement)
 
-    async def get(self, reference: Tag | Digest = LATEST) -> Found:
+    async def get(self, reference: Tag | Digest = LATEST) -> StoredManifest:
         return await self.manifests.get(NAME, reference, time.monotonic())
 
     async def close(self) -> None:
@@ -234,7 +234,7 @@ async def test_a_read_that_a_change_overtakes_is_not_kept(
 
     async def held(work: Callable[[Transaction], Any]) -> Any:
         row = await ordinary(work)
-        if isinstance(row, Found):
+        if isinstance(row, StoredManifest):
             read.set()
             await go_on.wait()
         return row

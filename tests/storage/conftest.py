@@ -11,7 +11,7 @@ import pytest
 
 from storage.digest import Digest
 from storage.driver import Driver
-from storage.factory import open_driver
+from storage.factory import create_driver
 from storage.keys import blob_key, new_generation
 from storage.local.driver import LocalDriver
 from tests.storage.rowed import RowedDriver
@@ -40,9 +40,9 @@ def root(prepared: Path) -> Iterator[Path]:
 async def driver(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Driver]:
     """Each store there is, empty and started. A new one joins as a parameter."""
     bucket = request.getfixturevalue("bucket").settings() if request.param == "s3" else None
-    store = open_driver(request.param, root=root, reserve=0, bucket=bucket)
+    store = create_driver(request.param, root=root, reserve=0, bucket=bucket)
     await store.start()
-    yield store if store.locks else RowedDriver(store)
+    yield store if store.supports_locking else RowedDriver(store)
     await store.close()
 
 

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from storage.driver import Driver, Reader, Record, StoredObject, Upload
-from storage.errors import StagedBusyError
+from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
+from storage.errors import UploadLockedError
 
 
 class RowedDriver:
@@ -13,38 +13,43 @@ class RowedDriver:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.name, self.shared = driver.name, driver.shared
-        self.locks, self.cheap_stat = driver.locks, driver.cheap_stat
-        self.link_life, self.late = driver.link_life, driver.late
+        self.supports_locking, self.stat_is_cheap = driver.supports_locking, driver.stat_is_cheap
+        self.signed_url_ttl, self.late_write_window = (
+            driver.signed_url_ttl,
+            driver.late_write_window,
+        )
         self.rows: dict[str, tuple[str, int]] = {}
         self.held: set[str] = set()
         self.doomed: set[str] = set()
 
-    async def claim(self, session: str, record: Record | None = None) -> Upload:
+    async def claim(self, session: str, record: SessionRecord | None = None) -> Upload:
         assert record is None
         if session in self.held:
-            raise StagedBusyError
+            raise UploadLockedError
         state, claim = self.rows.get(session, ("", 0))
         self.rows[session] = state, claim + 1
         self.held.add(session)
 
-        async def keep() -> None:
+        async def ensure_lease() -> None:
             if self.rows[session][1] != claim + 1:
-                raise StagedBusyError
+                raise UploadLockedError
 
-        async def save(state: str) -> None:
-            await keep()
+        async def save_state(state: str) -> None:
+            await ensure_lease()
             self.rows[session] = state, claim + 1
 
-        upload = await self.driver.claim(session, Record(claim + 1, state, save, keep))
+        upload = await self.driver.claim(
+            session, SessionRecord(claim + 1, state, save_state, ensure_lease)
+        )
         return RowedUpload(self, session, upload)
 
     def end(self, session: str, kept: str | None = None) -> None:
         """Doom what the session owned."""
-        self.doomed |= self.list_keys(session, *self.rows.pop(session)) - {kept}
+        self.doomed |= self.possible_keys(session, *self.rows.pop(session)) - {kept}
         self.held.discard(session)
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
-        return self.driver.list_keys(session, state, claim)
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
+        return self.driver.possible_keys(session, state, claim)
 
     async def start(self, *, create: bool = True) -> None:
         await self.driver.start(create=create)
@@ -67,8 +72,8 @@ class RowedDriver:
     async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
         return await self.driver.open(key, start, length)
 
-    async def find_link(self, key: str) -> str | None:
-        return await self.driver.find_link(key)
+    async def presigned_url(self, key: str) -> str | None:
+        return await self.driver.presigned_url(key)
 
     async def delete(self, key: str) -> None:
         await self.driver.delete(key)
@@ -93,9 +98,9 @@ class RowedUpload:
         """Put the state into the row, and doom what it owns no more."""
         driver, session = self._driver, self._session
         state, claim = driver.rows[session]
-        driver.rows[session] = self._upload.state, claim
-        now = driver.list_keys(session, *driver.rows[session])
-        driver.doomed |= driver.list_keys(session, state, claim - 1) - now
+        driver.rows[session] = self._upload.resume_state, claim
+        now = driver.possible_keys(session, *driver.rows[session])
+        driver.doomed |= driver.possible_keys(session, state, claim - 1) - now
 
     async def sync(self) -> None:
         await self._upload.sync()
@@ -108,10 +113,10 @@ class RowedUpload:
     async def finish(self, key: str) -> None:
         await self._upload.finish(key)
         self._open = False
-        self._driver.end(self._session, self._upload.key_for(key))
+        self._driver.end(self._session, self._upload.final_key(key))
 
-    async def discard(self) -> None:
-        await self._upload.discard()
+    async def abort(self) -> None:
+        await self._upload.abort()
         self._open = False
         self._driver.end(self._session)
 

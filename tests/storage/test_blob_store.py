@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.blob_store import Blobs
+from storage.blob_store import BlobStore
 from storage.driver import Driver
-from storage.errors import ObjectDamagedError, ObjectMissingError
+from storage.errors import ObjectCorruptError, ObjectMissingError
 from storage.local.driver import LocalDriver
 from tests.support.kit import list_open_files
 
@@ -22,7 +22,7 @@ async def put(driver: Driver, session: str, key: str, data: bytes = DATA) -> Non
     await upload.finish(key)
 
 
-async def read(blobs: Blobs, key: str) -> bytes:
+async def read(blobs: BlobStore, key: str) -> bytes:
     reader = await blobs.open(key, len(DATA))
     try:
         return b"".join([piece async for piece in reader.read(0, reader.size)])
@@ -32,7 +32,7 @@ async def read(blobs: Blobs, key: str) -> bytes:
 
 async def test_whole_object(driver: Driver, session: str, key: str) -> None:
     await put(driver, session, key)
-    blobs = Blobs(driver)
+    blobs = BlobStore(driver)
     await blobs.check(key, len(DATA))
     assert await read(blobs, key) == DATA
 
@@ -40,15 +40,15 @@ async def test_whole_object(driver: Driver, session: str, key: str) -> None:
 @pytest.mark.parametrize("data", [b"", DATA[:-1], DATA + b"!"])
 async def test_wrong_length_is_damage(driver: Driver, session: str, key: str, data: bytes) -> None:
     await put(driver, session, key, data)
-    blobs = Blobs(driver)
-    with pytest.raises(ObjectDamagedError):
+    blobs = BlobStore(driver)
+    with pytest.raises(ObjectCorruptError):
         await blobs.check(key, len(DATA))
-    with pytest.raises(ObjectDamagedError):
+    with pytest.raises(ObjectCorruptError):
         await blobs.open(key, len(DATA))
 
 
 async def test_missing_object(driver: Driver, key: str) -> None:
-    blobs = Blobs(driver)
+    blobs = BlobStore(driver)
     with pytest.raises(ObjectMissingError):
         await blobs.check(key, 0)
     with pytest.raises(ObjectMissingError):
@@ -57,7 +57,7 @@ async def test_missing_object(driver: Driver, key: str) -> None:
 
 async def test_delete(driver: Driver, session: str, key: str) -> None:
     await put(driver, session, key)
-    blobs = Blobs(driver)
+    blobs = BlobStore(driver)
     await blobs.delete(key)
     await blobs.delete(key)
     with pytest.raises(ObjectMissingError):
@@ -102,9 +102,9 @@ def put_link(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "error"),
     [
-        (truncate, ObjectDamagedError),
-        (empty, ObjectDamagedError),
-        (extend, ObjectDamagedError),
+        (truncate, ObjectCorruptError),
+        (empty, ObjectCorruptError),
+        (extend, ObjectCorruptError),
         (remove, ObjectMissingError),
         (put_folder, ObjectMissingError),
         (put_folder_of_that_size, ObjectMissingError),
@@ -119,7 +119,7 @@ async def test_harmed_file_never_passes_for_the_blob(
     error: type[Exception],
 ) -> None:
     await put(local, session, key)
-    blobs = Blobs(local)
+    blobs = BlobStore(local)
     assert await read(blobs, key) == DATA  # what the harm changes
     path = local.path(key)
     harm(path)

@@ -9,7 +9,7 @@ import pytest
 
 from storage.digest import Digest, Hasher
 from storage.driver import Driver, Reader, Upload
-from storage.errors import ObjectDamagedError, ObjectMissingError, StagedBusyError
+from storage.errors import ObjectCorruptError, ObjectMissingError, UploadLockedError
 from storage.keys import blob_key, new_generation
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +80,7 @@ class TestClaim:
     async def test_hold_is_exclusive(self, driver: Driver, session: str) -> None:
         upload = await driver.claim(session)
         for _ in range(2):  # to be refused takes nothing from the holder
-            with pytest.raises(StagedBusyError):
+            with pytest.raises(UploadLockedError):
                 await driver.claim(session)
         await upload.append(b"mine", None)
         await upload.sync()
@@ -94,7 +94,7 @@ class TestClaim:
             *(driver.claim(session) for _ in range(32)), return_exceptions=True
         )
         refused = [answer for answer in answers if isinstance(answer, BaseException)]
-        assert [type(error) for error in refused] == [StagedBusyError] * 31
+        assert [type(error) for error in refused] == [UploadLockedError] * 31
 
     async def test_sessions_do_not_meet(self, driver: Driver, session: str) -> None:
         one, other = await driver.claim(session), await driver.claim(str(uuid.uuid4()))
@@ -110,7 +110,7 @@ class TestClaim:
         await upload.release()
         again = await driver.claim(session)
         await upload.release()  # takes nothing from the one who holds it now
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await driver.claim(session)
         await again.release()
 
@@ -119,7 +119,7 @@ class TestClaim:
         self, driver: Driver, session: str, key: str, end: str
     ) -> None:
         upload = await driver.claim(session)
-        await (upload.finish(key) if end == "finish" else upload.discard())
+        await (upload.finish(key) if end == "finish" else upload.abort())
         await upload.release()
         await upload.release()
         again = await driver.claim(session)
@@ -127,7 +127,7 @@ class TestClaim:
         await again.release()
 
     async def test_list_staged(self, driver: Driver) -> None:
-        if not driver.locks:
+        if not driver.supports_locking:
             pytest.skip("rows know")
         sessions = [str(uuid.uuid4()) for _ in range(4)]
         uploads = [await driver.claim(session) for session in sessions]
@@ -135,7 +135,7 @@ class TestClaim:
             await upload.append(b"staged", None)
         assert sorted(await driver.list_staged()) == sorted(sessions)  # held ones too
         await uploads[0].finish(key_of(b"staged"))
-        await uploads[1].discard()
+        await uploads[1].abort()
         await uploads[2].release()
         assert sorted(await driver.list_staged()) == sorted(sessions[2:])
         await uploads[3].release()
@@ -152,7 +152,7 @@ DEEDS: dict[str, Deed] = {
     "truncate": lambda upload: upload.truncate(0),
     "sync": lambda upload: upload.sync(),
     "finish": lambda upload: upload.finish(key_of(b"late")),
-    "discard": lambda upload: upload.discard(),
+    "discard": lambda upload: upload.abort(),
 }
 
 
@@ -164,7 +164,7 @@ class TestEndedHold:
         upload = await driver.claim(session)
         await upload.append(b"published", None)
         await upload.finish(key)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await deed(upload)
         assert await read_object(driver, key) == b"published"
         assert await driver.list_staged() == []
@@ -181,7 +181,7 @@ class TestEndedHold:
     async def test_discarded(self, driver: Driver, session: str, deed: Deed) -> None:
         upload = await driver.claim(session)
         await upload.append(b"discarded", None)
-        await upload.discard()
+        await upload.abort()
         await self._require_untouched(driver, session, upload, deed)
 
     async def test_released(self, driver: Driver, session: str, deed: Deed) -> None:
@@ -195,9 +195,9 @@ class TestEndedHold:
         """The next holder's bytes and hold stay as they are."""
         upload = await driver.claim(session)
         await upload.append(b"next", None)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await deed(ended)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await driver.claim(session)
         assert await hash_of(upload) == Digest.of(b"next")
         key = key_of(b"next")
@@ -280,7 +280,7 @@ class TestStagedBytes:
         await upload.sync()
         await upload.append(b" and more", None)
         assert await hash_of(upload) == Digest.of(b"synced and more")
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await driver.claim(session)
         await upload.release()
 
@@ -300,7 +300,7 @@ class TestStagedBytes:
     async def test_discard_removes_them(self, driver: Driver, session: str) -> None:
         upload = await driver.claim(session)
         await upload.append(b"gone", None)
-        await upload.discard()
+        await upload.abort()
         assert await driver.list_staged() == []
         again = await driver.claim(session)
         assert again.size == 0
@@ -326,8 +326,8 @@ class TestListing:
     async def test_lists_each_once_in_the_order_of_keys(
         self, driver: Driver, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("storage.local.PAGE", 3)
-        monkeypatch.setattr("storage.s3_bucket.PAGE", 3)
+        monkeypatch.setattr("storage.local.driver.PAGE_SIZE", 3)
+        monkeypatch.setattr("storage.s3.bucket.PAGE", 3)
         before = time.time_ns() // 1000
         # Some in one folder of a disk: those need two pages.
         digests = [Digest("sha256", f"{n % 2:02x}{n:062x}") for n in range(8)]
@@ -346,7 +346,7 @@ class TestListing:
         named = [each.key for each in found]
         assert named == sorted(named)
         staged = [key for key in named if not key.startswith("blobs/")]
-        assert len(staged) == (0 if driver.locks else 1)
+        assert len(staged) == (0 if driver.supports_locking else 1)
         assert all(key.startswith(f"staging/{session}/") for key in staged)
         assert [(each.key, each.size) for each in found if each.key not in staged] == [
             (key, n) for n, key in enumerate(keys)
@@ -421,7 +421,7 @@ class TestObjects:
     @pytest.mark.parametrize(("start", "length"), [(0, 11), (5, 6), (10, 1), (11, 1)])
     async def test_read_past_the_end(self, driver: Driver, start: int, length: int) -> None:
         reader = await driver.open(await put(driver, b"0123456789"))
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             await read(reader, start, length)
         await reader.close()
 

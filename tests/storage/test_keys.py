@@ -8,7 +8,7 @@ from storage.keys import (
     blob_key,
     find_digest,
     find_session,
-    is_ours,
+    is_known_key,
     new_generation,
     new_parts_key,
     shard,
@@ -52,7 +52,7 @@ def test_the_session_of_a_staged_key_is_found_again() -> None:
 def test_keys_made_here_are_told_from_all_others() -> None:
     made = [blob_key(Digest.of(b"", algorithm), new_generation()) for algorithm in ALGORITHMS]
     made += [new_parts_key(), staged_key(str(uuid.uuid4()), 12)]
-    assert [key for key in made if not is_ours(key)] == []
+    assert [key for key in made if not is_known_key(key)] == []
     others = [f"{key}{more}" for key in made for more in (".tmp", "/x", "\n")]
     others += ["blobs/sha256/ab/notes.txt", "blobs/md5/ab/abcd.00", "", *(key[1:] for key in made)]
-    assert [key for key in others if is_ours(key)] == []
+    assert [key for key in others if is_known_key(key)] == []

@@ -288,7 +288,7 @@ async def test_reserve_is_kept_free(root: Path, session: str) -> None:
     driver.reserve = 0
     await upload.append(b"x", None)
     driver.reserve = 1 << 60
-    await upload.discard()  # to delete is what the reserve is for
+    await upload.abort()  # to delete is what the reserve is for
     await driver.close()
 
 
@@ -305,7 +305,7 @@ async def test_what_is_no_session_is_not_listed(local: LocalDriver, root: Path) 
     assert await local.list_staged() == []
 
 
-@pytest.mark.parametrize("length", [0, 1, module.PIECE, 3 * module.PIECE + 1])
+@pytest.mark.parametrize("length", [0, 1, module.CHUNK_SIZE, 3 * module.CHUNK_SIZE + 1])
 async def test_objects_are_read_in_pieces(
     local: LocalDriver, session: str, key: str, length: int
 ) -> None:
@@ -313,7 +313,7 @@ async def test_objects_are_read_in_pieces(
     reader = await local.open(key)
     sizes = [len(piece) async for piece in reader.read(0, length)]
     assert sum(sizes) == length
-    assert all(0 < size <= module.PIECE for size in sizes)
+    assert all(0 < size <= module.CHUNK_SIZE for size in sizes)
     await reader.close()
 
 
@@ -351,7 +351,7 @@ async def test_the_loop_never_waits_for_the_disk(
         pass
     await reader.close()
     await local.delete(key)
-    await (await local.claim(session)).discard()
+    await (await local.claim(session)).abort()
     assert set(threads) >= set(watched.split())
     here = threading.get_ident()
     assert [name for name, seen in threads.items() if here in seen] == []

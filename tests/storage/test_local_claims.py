@@ -16,7 +16,7 @@ from typing import TypeVar
 import aiofiles
 import pytest
 
-from storage.errors import StagedBusyError
+from storage.errors import UploadLockedError
 from storage.local import driver as module
 from storage.local.driver import LocalDriver, LocalUpload
 from tests.support.kit import list_open_files
@@ -88,7 +88,7 @@ class TestOpenedBeforePublication:
     async def test_published(self, local: LocalDriver, session: str, key: str, gate: Gate) -> None:
         upload = await local.claim(session)
         await upload.append(b"verified", None)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await self.meet(local, session, gate, upload.finish(key))
         assert local.path(key).read_bytes() == b"verified"
         await (await local.claim(session)).release()  # no lock was left behind
@@ -106,7 +106,7 @@ class TestOpenedBeforePublication:
         def lock(fd: int, _path: Path) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-        monkeypatch.setattr(module, "_lock_named", lock)
+        monkeypatch.setattr(module, "flock_if_still_linked", lock)
         upload = await local.claim(session)
         await upload.append(b"verified", None)
         late = await self.meet(local, session, gate, upload.finish(key))
@@ -126,7 +126,7 @@ class TestOpenedBeforePublication:
             await upload.finish(key)
             others.append(await local.claim(session))
 
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await self.meet(local, session, gate, publish_and_claim())
         await others[0].append(b"other", None)
         await others[0].release()
@@ -134,8 +134,8 @@ class TestOpenedBeforePublication:
 
     async def test_discarded(self, local: LocalDriver, session: str, gate: Gate) -> None:
         upload = await local.claim(session)
-        with pytest.raises(StagedBusyError):
-            await self.meet(local, session, gate, upload.discard())
+        with pytest.raises(UploadLockedError):
+            await self.meet(local, session, gate, upload.abort())
 
     async def test_released(self, local: LocalDriver, session: str, gate: Gate) -> None:
         """The control of all: the same file is still there, and the claim goes through."""
@@ -218,7 +218,7 @@ class TestCancelledWrite:
             del undo
             return await work
 
-        monkeypatch.setattr(module, "settled", plain)
+        monkeypatch.setattr(module, "run_to_completion", plain)
         ended_first, others = await self.write_late(local, session, gate, tmp_path, careless=True)
         assert ended_first
         assert sorted(others) == [b""] * 19 + [self.LATE]
@@ -245,7 +245,7 @@ class TestCancelledWrite:
         await gate.reached()
         task.cancel()
         await a_moment()
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await local.claim(session)
         gate.open()
         with pytest.raises(asyncio.CancelledError):
@@ -334,7 +334,7 @@ async def test_descriptors_return_to_the_baseline_after_aborted_uploads(
     await asyncio.gather(*(abort(session) for session in sessions))
     assert list_open_files(local.path("")) == before
     for session in sessions:  # and no lock is left
-        await (await local.claim(session)).discard()
+        await (await local.claim(session)).abort()
 
 
 async def test_closing_waits_for_threads_and_not_the_loop(
@@ -388,7 +388,7 @@ async def test_hold_of_another_process_ends_with_it(
         assert process.stdout is not None
         assert await process.stdout.readline() == b"held\n"
         for _ in range(2):
-            with pytest.raises(StagedBusyError):
+            with pytest.raises(UploadLockedError):
                 await local.claim(session)
         assert await local.list_staged() == [session]
     finally:
@@ -428,10 +428,10 @@ async def test_release_during_another_call_waits_for_its_turn(
         "append": lambda upload: upload.append(b"late", None),
         "truncate": lambda upload: upload.truncate(0),
         "sync": LocalUpload.sync,
-        "discard": LocalUpload.discard,
+        "discard": LocalUpload.abort,
         "finish": lambda upload: upload.finish(key),
     }
-    with pytest.raises(StagedBusyError):
+    with pytest.raises(UploadLockedError):
         await deeds[deed](upload)
     again = await local.claim(session)
     assert again.size == len(b"first")

@@ -12,14 +12,14 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from storage.digest import Digest, Hasher
 from storage.errors import (
-    ObjectDamagedError,
+    ObjectCorruptError,
     ObjectMissingError,
-    StagedBusyError,
     StoreError,
     StoreFullError,
     StoreUnavailableError,
+    UploadLockedError,
 )
-from storage.local.driver import PIECE, LocalDriver, LocalUpload
+from storage.local.driver import CHUNK_SIZE, LocalDriver, LocalUpload
 from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio
@@ -158,7 +158,7 @@ class TestFsync:
         await upload.append(b"never durable", None)
         with failing("fsync", errno.EIO), pytest.raises(StoreUnavailableError):
             await upload.sync()
-        with failing("fsync", errno.EIO) as failed, pytest.raises(StagedBusyError):
+        with failing("fsync", errno.EIO) as failed, pytest.raises(UploadLockedError):
             await (upload.sync() if end == "sync" else upload.finish(key))
         assert failed == []
         with pytest.raises(ObjectMissingError):
@@ -174,12 +174,12 @@ class TestFsync:
             await upload.sync()
         other = await local.claim(session)
         await other.append(b"the other's", None)
-        with failing("fsync", errno.EIO), pytest.raises(StagedBusyError):
+        with failing("fsync", errno.EIO), pytest.raises(UploadLockedError):
             await {
                 "append": lambda: upload.append(b"late", None),
                 "sync": upload.sync,
                 "finish": lambda: upload.finish("blobs/sha256/00/late"),
-                "discard": upload.discard,
+                "discard": upload.abort,
             }[deed]()
         await upload.release()
         await other.finish(key)
@@ -205,10 +205,10 @@ class TestFsync:
             pytest.raises(StoreUnavailableError),
         ):
             await upload.sync()
-        with failing("fsync", errno.EIO) as failed, pytest.raises(StagedBusyError):
+        with failing("fsync", errno.EIO) as failed, pytest.raises(UploadLockedError):
             await upload.sync()
         assert failed == []
-        await (await local.claim(session)).discard()
+        await (await local.claim(session)).abort()
 
 
 class TestPublishing:
@@ -241,7 +241,7 @@ class TestPublishing:
             pytest.raises(StoreUnavailableError),
         ):
             await upload.finish(key)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await (upload.append(b"late", None) if deed == "append" else upload.truncate(0))
         assert local.path(key).read_bytes() == b"published"
         assert await local.list_staged() == []
@@ -249,8 +249,8 @@ class TestPublishing:
     async def test_discard(self, local: LocalDriver, session: str) -> None:
         upload = await local.claim(session)
         with failing("unlink", errno.EIO), pytest.raises(StoreUnavailableError):
-            await upload.discard()
-        await (await local.claim(session)).discard()
+            await upload.abort()
+        await (await local.claim(session)).abort()
 
 
 class TestStagedFile:
@@ -331,11 +331,11 @@ class TestReading:
         await upload.finish(key)
         return local.path(key)
 
-    @pytest.mark.parametrize("left", [0, 1, PIECE, 2 * PIECE - 1])
+    @pytest.mark.parametrize("left", [0, 1, CHUNK_SIZE, 2 * CHUNK_SIZE - 1])
     async def test_cut_while_open(
         self, local: LocalDriver, session: str, key: str, left: int
     ) -> None:
-        path = await self.put(local, session, key, bytes(2 * PIECE))
+        path = await self.put(local, session, key, bytes(2 * CHUNK_SIZE))
         reader = await local.open(key)
         os.truncate(path, left)
         got: list[int] = []
@@ -344,7 +344,7 @@ class TestReading:
             async for piece in reader.read(0, reader.size):
                 got.append(len(piece))  # noqa: PERF401 - kept when the reading ends in an error
 
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             await read()
         assert sum(got) == left
         await reader.close()
@@ -359,7 +359,7 @@ class TestReading:
             raise OSError(errno.EIO, "made up")
 
         monkeypatch.setattr(AsyncFileIO, "read", fail)
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             async for _ in reader.read(0, 4):
                 pass
         await reader.close()

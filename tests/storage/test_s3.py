@@ -11,20 +11,20 @@ import pytest
 from storage.digest import Digest, Hasher
 from storage.driver import Upload
 from storage.errors import (
-    ObjectDamagedError,
+    ObjectCorruptError,
     ObjectMissingError,
-    StagedBusyError,
-    StagedLostError,
     StoreFullError,
     StoreUnavailableError,
+    UploadDataLostError,
+    UploadLockedError,
 )
-from storage.keys import PARTS
+from storage.keys import MULTIPART_PREFIX
 from storage.s3 import buffers
 from storage.s3.bucket import SELFTEST, S3Bucket
 from storage.s3.driver import S3Driver
-from storage.s3.state import S3State
-from storage.s3.upload import BLOCK, MOST_PARTS
-from storage.staging import Staging
+from storage.s3.state import MultipartState
+from storage.s3.upload import MAX_PARTS, PART_NUMBER_BATCH
+from storage.staging import StagingArea
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
 from tests.support.seaweed import Bucket
@@ -61,7 +61,7 @@ async def append(upload: Upload, data: bytes) -> None:
 async def finish(driver: RowedDriver, session: str, key: str) -> str:
     upload = await driver.claim(session)
     await upload.seal()
-    key = upload.key_for(key)
+    key = upload.final_key(key)
     await upload.finish(key)
     return key
 
@@ -71,8 +71,8 @@ async def sweep(driver: RowedDriver) -> None:
         await driver.delete(key)
 
 
-def state_of(driver: RowedDriver, session: str) -> S3State:
-    return S3State.read(driver.rows[session][0])
+def state_of(driver: RowedDriver, session: str) -> MultipartState:
+    return MultipartState.read(driver.rows[session][0])
 
 
 class TestParts:
@@ -85,8 +85,8 @@ class TestParts:
         upload = await driver.claim(session)
         await append(upload, DATA[:size])
         await upload.seal()
-        found = upload.key_for(key)
-        assert found == key if size <= PART else found.startswith(PARTS)
+        found = upload.final_key(key)
+        assert found == key if size <= PART else found.startswith(MULTIPART_PREFIX)
         await upload.finish(key)
         assert await read_object(driver, found) == DATA[:size]
         await sweep(driver)
@@ -117,7 +117,7 @@ class TestParts:
         await upload.hash(hasher)
         assert hasher.digest() == Digest.of(DATA, "sha512")
         await upload.finish(key)
-        assert await read_object(driver, upload.key_for(key)) == DATA
+        assert await read_object(driver, upload.final_key(key)) == DATA
 
     async def test_parts_keep_the_size_they_began_with(
         self, driver: RowedDriver, bucket: Bucket, session: str, key: str
@@ -154,7 +154,7 @@ class TestParts:
         await upload.truncate(0)
         await append(upload, b"few")
         await upload.seal()
-        assert upload.key_for(key) == key
+        assert upload.final_key(key) == key
         await upload.finish(key)
         assert await read_object(driver, key) == b"few"
         await sweep(driver)
@@ -182,7 +182,7 @@ class TestParts:
     async def test_whoever_is_too_slow_gives_way(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, patience: float
     ) -> None:
-        monkeypatch.setattr(buffers, "PATIENCE", patience)
+        monkeypatch.setattr(buffers, "FILL_TIMEOUT_S", patience)
         store = RowedDriver(S3Driver(bucket.settings(part_size=PART, upload_concurrency=1)))
         waiting, ended = asyncio.Event(), asyncio.Event()
 
@@ -195,7 +195,7 @@ class TestParts:
                 await asyncio.sleep(0.05)
 
         async def slow() -> None:
-            staged = await Staging(store).claim(str(uuid.uuid4()))
+            staged = await StagingArea(store).claim(str(uuid.uuid4()))
             await staged.resume(0, "sha256", None)
             try:
                 await staged.append(trickle())
@@ -219,7 +219,7 @@ class TestParts:
 
     async def test_too_many_parts_are_refused(self, driver: RowedDriver, session: str) -> None:
         await add(driver, session, DATA)
-        state = dataclasses.replace(state_of(driver, session), used=MOST_PARTS)
+        state = dataclasses.replace(state_of(driver, session), used=MAX_PARTS)
         driver.rows[session] = state.write(), 1
         upload = await driver.claim(session)
         with pytest.raises(StoreFullError, match=r"storage\.part_size"):
@@ -237,7 +237,7 @@ class TestOwners:
         real = S3Bucket.write
 
         async def noted(bucket: S3Bucket, operation: str, key: str, **arguments: object) -> object:
-            owned = driver.list_keys(session, *driver.rows[session])
+            owned = driver.possible_keys(session, *driver.rows[session])
             written.append((operation, key in owned))
             if operation == "upload_part":
                 state = state_of(driver, session)
@@ -302,7 +302,7 @@ class TestOwners:
         await append(upload, b"never acknowledged")
         await upload._upload.sync()  # type: ignore[attr-defined]
         driver.held.clear()
-        assert driver.list_keys(session, *driver.rows[session]) == {f"staging/{session}/1"}
+        assert driver.possible_keys(session, *driver.rows[session]) == {f"staging/{session}/1"}
         await add(driver, session, b"acknowledged")
         assert sorted(bucket.list_keys("staging/")) == [f"staging/{session}/{n}" for n in (1, 2)]
         key = await finish(driver, session, key)
@@ -321,14 +321,14 @@ class TestFence:
         driver.held.clear()
         upload = await driver.claim(session)
         await append(upload, DATA[PART : 2 * PART + 1])
-        with pytest.raises(StagedBusyError):
-            await append(late, b"x" * BLOCK * PART)
+        with pytest.raises(UploadLockedError):
+            await append(late, b"x" * PART_NUMBER_BATCH * PART)
         await append(upload, DATA[2 * PART + 1 :])
         await upload.sync()
         await upload.release()
         numbers = [number for number, _ in state_of(driver, session).parts]
         assert numbers == sorted(set(numbers))
-        assert numbers[1] > BLOCK
+        assert numbers[1] > PART_NUMBER_BATCH
         key = await finish(driver, session, key)
         assert await read_object(driver, key) == DATA
         await late.release()
@@ -339,7 +339,7 @@ class TestFence:
         late = await driver.claim(session)
         driver.held.clear()
         upload = await driver.claim(session)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await append(late, DATA)
         assert bucket.list_uploads() == []
         await late.release()
@@ -354,9 +354,9 @@ class TestSealed:
         upload = await driver.claim(session)
         assert upload.sealed
         assert upload.size == len(DATA)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await upload.append(b"more", None)
-        key = upload.key_for(key)
+        key = upload.final_key(key)
         await upload.finish(key)
         assert await read_object(driver, key) == DATA
 
@@ -368,7 +368,7 @@ class TestSealed:
         await dying._upload.finish(key)  # type: ignore[attr-defined]
         driver.held.clear()
         upload = await driver.claim(session)
-        key = upload.key_for(key)
+        key = upload.final_key(key)
         await upload.finish(key)
         assert await read_object(driver, key) == DATA
 
@@ -378,7 +378,7 @@ class TestSealed:
         await self._seal(driver, session)
         await driver.delete(str(state_of(driver, session).key))
         upload = await driver.claim(session)
-        with pytest.raises((ObjectMissingError, StagedLostError)):
+        with pytest.raises((ObjectMissingError, UploadDataLostError)):
             await upload.finish(key)
         await upload.release()
 
@@ -389,7 +389,7 @@ class TestSealed:
         state = json.loads(driver.rows[session][0])
         driver.rows[session] = json.dumps({**state, "size": len(DATA) + 1}), 1
         upload = await driver.claim(session)
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             await upload.finish(key)
         await upload.release()
 
@@ -467,7 +467,7 @@ class TestRead:
         bucket.delete(key)
         assert reader.size == len(DATA)
         assert b"".join([piece async for piece in reader.read(7, 10)]) == DATA[7:17]
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             _ = [piece async for piece in reader.read(0, 1)]
         await reader.close()
 
@@ -475,7 +475,7 @@ class TestRead:
         self, driver: RowedDriver, bucket: Bucket, key: str
     ) -> None:
         bucket.put(key, b"short")
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             await driver.open(key, 5, 1)
 
     async def test_an_object_that_was_replaced_is_not_mixed(
@@ -484,6 +484,6 @@ class TestRead:
         bucket.put(key, b"one")
         reader = await driver.open(key)
         bucket.put(key, b"two")
-        with pytest.raises(ObjectDamagedError):
+        with pytest.raises(ObjectCorruptError):
             _ = [piece async for piece in reader.read(1, 2)]
         await reader.close()

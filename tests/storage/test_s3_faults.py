@@ -8,13 +8,13 @@ import pytest
 from storage.digest import Digest, Hasher
 from storage.driver import Upload
 from storage.errors import (
-    ObjectDamagedError,
-    StagedLostError,
+    ObjectCorruptError,
     StoreFullError,
     StoreUnavailableError,
+    UploadDataLostError,
 )
 from storage.s3 import client
-from storage.s3.client import BROKEN_AFTER
+from storage.s3.client import BREAKER_THRESHOLD
 from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
@@ -173,7 +173,7 @@ async def test_completed_by_nobody_we_know(
     await upload.seal()
     gone = status(404, "Not Found", error_body("NoSuchUpload"))
     network.judge = Strikes(gone, "POST", "uploadId=")
-    with pytest.raises(StagedLostError):
+    with pytest.raises(UploadDataLostError):
         await upload.finish(key)
     await upload.release()
 
@@ -242,7 +242,7 @@ async def test_bytes_that_are_gone_half_way_are_damage(
     network.judge = Strikes(Fault(after=1000), "GET")
     reader = await driver.open(key)
     bucket.delete(key)
-    with pytest.raises(ObjectDamagedError):
+    with pytest.raises(ObjectCorruptError):
         _ = [piece async for piece in reader.read(0, len(DATA))]
     await reader.close()
 
@@ -259,7 +259,7 @@ async def test_a_tail_that_breaks_off(
 async def test_a_few_lost_answers_do_not_break_the_circuit(
     driver: RowedDriver, network: Flaky
 ) -> None:
-    network.judge = Strikes(CUT, "HEAD", times=BROKEN_AFTER - 1)
+    network.judge = Strikes(CUT, "HEAD", times=BREAKER_THRESHOLD - 1)
     await driver.check()
 
 
@@ -280,7 +280,7 @@ async def test_a_slow_line_is_no_failure(
     bucket: Bucket, network: Flaky, session: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part may take longer than any single wait, as long as it moves."""
-    monkeypatch.setattr(client, "CONNECT", 0.5)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
     size = 4 * PART  # more than the kernel takes at once
     store = S3Driver(bucket.settings(endpoint=network.url, part_size=size))
     driver = RowedDriver(store)

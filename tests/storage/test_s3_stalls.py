@@ -34,10 +34,10 @@ def network(bucket: Bucket) -> Iterator[Flaky]:
 async def driver(
     bucket: Bucket, network: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RowedDriver]:
-    monkeypatch.setattr(client, "CONNECT", READ / 3)
-    monkeypatch.setattr(client, "READ", READ)
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", READ / 3)
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", READ)
     for module in (client, reader):
-        monkeypatch.setattr(module, "RETRY_WITHIN", 0.6 * READ)
+        monkeypatch.setattr(module, "RETRY_WITHIN_S", 0.6 * READ)
     settings = bucket.settings(endpoint=network.url, part_size=PART, upload_concurrency=2)
     store = S3Driver(settings)
     await store.start()
@@ -100,11 +100,11 @@ async def test_a_slow_body_passes_its_pieces_on(
     driver: RowedDriver, bucket: Bucket, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A piece that is not full after a while is passed on, and the thread given back."""
-    monkeypatch.setattr(client, "SLICES", 0.0)
+    monkeypatch.setattr(client, "CHUNK_INTERVAL_S", 0.0)
     data = bytes(1 << 20)
     bucket.put(key, data)
     reader = await driver.open(key)
     pieces = [piece async for piece in reader.read(0, len(data))]
-    assert {len(piece) for piece in pieces} == {client.SLICE}
+    assert {len(piece) for piece in pieces} == {client.READ_CHUNK}
     assert b"".join(pieces) == data
     await reader.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
 
 async def begin() -> tuple[asyncio.Future[str], asyncio.Task[str]]:
     work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.create_task(settled(work))
+    waiting = asyncio.create_task(run_to_completion(work))
     await asyncio.sleep(0)
     return work, waiting
 
@@ -48,7 +48,7 @@ async def test_error() -> None:
 
 
 async def test_coroutine() -> None:
-    assert await settled(asyncio.sleep(0, "done")) == "done"
+    assert await run_to_completion(asyncio.sleep(0, "done")) == "done"
 
 
 async def test_cancelled_work_cancels_the_waiter() -> None:
@@ -107,7 +107,7 @@ async def test_cancelled_before_it_began() -> None:
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
-        await settled(work())
+        await run_to_completion(work())
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(cancelled_at_its_first_await())
@@ -153,7 +153,7 @@ class Opened:
 
 async def begin_opening() -> tuple[asyncio.Future[Opened], asyncio.Task[Opened]]:
     work: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
-    waiting = asyncio.create_task(settled(work, undo=Opened.close))
+    waiting = asyncio.create_task(run_to_completion(work, on_abandoned=Opened.close))
     await asyncio.sleep(0)
     return work, waiting
 

@@ -12,14 +12,14 @@ from storage.digest import Digest, Hasher
 from storage.driver import Driver, Upload
 from storage.errors import (
     ObjectMissingError,
-    StagedBusyError,
-    StagedLostError,
+    UploadDataLostError,
+    UploadLockedError,
 )
-from storage.staging import PIECE, Staged, Staging
+from storage.staging import CHUNK_SIZE, StagedUpload, StagingArea
 
 pytestmark = pytest.mark.anyio
 
-LARGE = bytes(range(256)) * ((2 * PIECE + PIECE // 2) // 256)
+LARGE = bytes(range(256)) * ((2 * CHUNK_SIZE + CHUNK_SIZE // 2) // 256)
 """Two pieces and a half."""
 
 
@@ -41,19 +41,19 @@ async def read(driver: Driver, key: str) -> bytes:
 
 
 async def resume(
-    staging: Staging,
+    staging: StagingArea,
     session: str,
     offset: int = 0,
     prefix: Digest | None = None,
     algorithm: str = "sha256",
-) -> Staged:
+) -> StagedUpload:
     staged = await staging.claim(session)
     await staged.resume(offset, algorithm, prefix)
     return staged
 
 
 async def patch_up(
-    staging: Staging, session: str, data: bytes, offset: int = 0, prefix: Digest | None = None
+    staging: StagingArea, session: str, data: bytes, offset: int = 0, prefix: Digest | None = None
 ) -> tuple[int, Digest | None]:
     """One request that adds `data`; what its row would say."""
     staged = await resume(staging, session, offset, prefix)
@@ -64,7 +64,7 @@ async def patch_up(
     return row
 
 
-def count_reads(staged: Staged) -> list[Upload]:
+def count_reads(staged: StagedUpload) -> list[Upload]:
     """Grows by one whenever the staged bytes are read a second time."""
     upload = staged._upload
     reads: list[Upload] = []
@@ -79,8 +79,8 @@ def count_reads(staged: Staged) -> list[Upload]:
 
 
 @pytest.fixture
-def staging(driver: Driver) -> Staging:
-    return Staging(driver)
+def staging(driver: Driver) -> StagingArea:
+    return StagingArea(driver)
 
 
 class TestOneRequest:
@@ -90,7 +90,7 @@ class TestOneRequest:
     @pytest.mark.parametrize("data", [b"", b"small", LARGE], ids=["empty", "small", "large"])
     async def test_publish(
         self,
-        staging: Staging,
+        staging: StagingArea,
         session: str,
         key: str,
         data: bytes,
@@ -106,17 +106,21 @@ class TestOneRequest:
         await staged.release()
         assert await read(staging._driver, key) == data
         assert reads == []
-        assert await staging.list() == []
+        assert await staging.list_sessions() == []
 
-    async def test_several_bodies(self, staging: Staging, session: str) -> None:
+    async def test_several_bodies(self, staging: StagingArea, session: str) -> None:
         staged = await resume(staging, session)
         for data in (b"one", b"", LARGE, b"two"):
             await staged.append(in_chunks(data))
         assert await staged.digest("sha256", None) == Digest.of(b"one" + LARGE + b"two")
         await staged.release()
 
-    @pytest.mark.parametrize("length", [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 5 * PIECE])
-    async def test_chunks_of_any_length(self, staging: Staging, session: str, length: int) -> None:
+    @pytest.mark.parametrize(
+        "length", [1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE, 5 * CHUNK_SIZE]
+    )
+    async def test_chunks_of_any_length(
+        self, staging: StagingArea, session: str, length: int
+    ) -> None:
         data = LARGE if length > 1 else b"short"
         staged = await resume(staging, session)
         await staged.append(in_chunks(data, length))
@@ -124,25 +128,25 @@ class TestOneRequest:
         assert staged.prefix() == Digest.of(data)
         await staged.release()
 
-    async def test_discard(self, staging: Staging, session: str, key: str) -> None:
+    async def test_discard(self, staging: StagingArea, session: str, key: str) -> None:
         staged = await resume(staging, session)
         await staged.append(body(b"gone"))
         await staged.discard()
         await staged.release()
-        assert await staging.list() == []
+        assert await staging.list_sessions() == []
         with pytest.raises(ObjectMissingError):
             await read(staging._driver, key)
 
-    async def test_hold_is_exclusive(self, staging: Staging, session: str) -> None:
+    async def test_hold_is_exclusive(self, staging: StagingArea, session: str) -> None:
         staged = await staging.claim(session)
-        with pytest.raises(StagedBusyError):
+        with pytest.raises(UploadLockedError):
             await staging.claim(session)
-        assert await staging.list() == ([session] if staging.locks else [])
+        assert await staging.list_sessions() == ([session] if staging.supports_locking else [])
         await staged.release()
         await staged.release()
         await (await staging.claim(session)).release()
 
-    async def test_another_algorithm_is_read(self, staging: Staging, session: str) -> None:
+    async def test_another_algorithm_is_read(self, staging: StagingArea, session: str) -> None:
         staged = await resume(staging, session)
         await staged.append(in_chunks(LARGE))
         reads = count_reads(staged)
@@ -154,19 +158,19 @@ class TestOneRequest:
 class TestResume:
     """A session goes on where it was acknowledged."""
 
-    async def test_lost_bytes(self, staging: Staging, session: str) -> None:
+    async def test_lost_bytes(self, staging: StagingArea, session: str) -> None:
         _, prefix = await patch_up(staging, session, b"12345")
         staged = await staging.claim(session)
-        with pytest.raises(StagedLostError):
+        with pytest.raises(UploadDataLostError):
             await staged.resume(6, "sha256", prefix)
         await staged.resume(5, "sha256", prefix)
         await staged.release()
 
     @pytest.mark.parametrize("acknowledged", [0, 3])
     async def test_what_was_not_acknowledged_is_dropped(
-        self, staging: Staging, session: str, key: str, acknowledged: int
+        self, staging: StagingArea, session: str, key: str, acknowledged: int
     ) -> None:
-        if not staging.locks:
+        if not staging.supports_locking:
             pytest.skip("bytes are staged and acknowledged by one write of the row")
         await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, acknowledged)
@@ -177,7 +181,7 @@ class TestResume:
         assert await read(staging._driver, key) == b"12345"[:acknowledged] + b"abc"
 
     async def test_running_hash_is_kept_between_requests(
-        self, staging: Staging, session: str
+        self, staging: StagingArea, session: str
     ) -> None:
         row = await patch_up(staging, session, LARGE)
         row = await patch_up(staging, session, b"more", *row)
@@ -191,8 +195,8 @@ class TestResume:
 
     async def test_elsewhere_it_is_read_once_at_the_end(self, driver: Driver, session: str) -> None:
         """The control of the test above: a process that has not seen the first bytes."""
-        row = await patch_up(Staging(driver), session, LARGE)
-        elsewhere = Staging(driver)
+        row = await patch_up(StagingArea(driver), session, LARGE)
+        elsewhere = StagingArea(driver)
         row = await patch_up(elsewhere, session, b"more", *row)
         assert row == (len(LARGE) + 4, None)
         staged = await resume(elsewhere, session, *row)
@@ -203,17 +207,19 @@ class TestResume:
         assert len(reads) == 1
         await staged.release()
 
-    async def test_running_hash_is_handed_out_once(self, staging: Staging, session: str) -> None:
+    async def test_running_hash_is_handed_out_once(
+        self, staging: StagingArea, session: str
+    ) -> None:
         offset, prefix = await patch_up(staging, session, b"12345")
-        assert staging.recall(session, prefix) is not None
-        assert staging.recall(session, prefix) is None
+        assert staging.take_running_hash(session, prefix) is not None
+        assert staging.take_running_hash(session, prefix) is None
         assert prefix == Digest.of(b"12345")
         staged = await resume(staging, session, offset, prefix)
         assert staged.prefix() is None
         await staged.release()
 
     async def test_without_the_stored_digest_a_running_hash_proves_nothing(
-        self, staging: Staging, session: str
+        self, staging: StagingArea, session: str
     ) -> None:
         offset, _ = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, offset, None)
@@ -227,7 +233,7 @@ class TestResume:
         """Else whoever may push could publish any bytes under the digest of others: bytes that
         were never acknowledged here, others of the same length acknowledged elsewhere.
         """
-        here, elsewhere = Staging(driver), Staging(driver)
+        here, elsewhere = StagingArea(driver), StagingArea(driver)
         staged = await resume(here, session)
         await staged.append(body(b"promised"))
         await staged.release()  # cut before its row was written
@@ -243,8 +249,8 @@ class TestResume:
     async def test_stored_digest_serves_where_nothing_was_appended(
         self, driver: Driver, session: str
     ) -> None:
-        offset, prefix = await patch_up(Staging(driver), session, LARGE)
-        staged = await resume(Staging(driver), session, offset, prefix)
+        offset, prefix = await patch_up(StagingArea(driver), session, LARGE)
+        staged = await resume(StagingArea(driver), session, offset, prefix)
         reads = count_reads(staged)
         await staged.append(body())
         assert await staged.digest("sha256", prefix) == Digest.of(LARGE)
@@ -257,18 +263,18 @@ class TestResume:
         await staged.release()
 
     async def test_session_that_starts_again_at_nothing(
-        self, staging: Staging, session: str
+        self, staging: StagingArea, session: str
     ) -> None:
-        if not staging.locks:
+        if not staging.supports_locking:
             pytest.skip("bytes are staged and acknowledged by one write of the row")
         _, prefix = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, 0)
         assert staged.prefix() == Digest.of(b"")
-        assert staging.recall(session, prefix) is None
+        assert staging.take_running_hash(session, prefix) is None
         await staged.release()
 
     async def test_second_release_takes_nothing_from_the_next(
-        self, staging: Staging, session: str
+        self, staging: StagingArea, session: str
     ) -> None:
         first = await resume(staging, session)
         await first.append(body(b"one"))
@@ -281,11 +287,11 @@ class TestResume:
         await first.release()
         await staged.publish("blobs/sha256/00/key")
         await first.release()
-        assert staging.recall(session, Digest.of(b"onetwo")) is None
+        assert staging.take_running_hash(session, Digest.of(b"onetwo")) is None
 
     @pytest.mark.parametrize("end", ["publish", "discard"])
     async def test_ended_session_is_forgotten(
-        self, staging: Staging, session: str, key: str, end: str
+        self, staging: StagingArea, session: str, key: str, end: str
     ) -> None:
         row = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, *row)
@@ -294,13 +300,13 @@ class TestResume:
         assert list(staging._running) == []
 
     async def test_running_hashes_are_bounded(
-        self, staging: Staging, monkeypatch: pytest.MonkeyPatch
+        self, staging: StagingArea, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "MAX_RUNNING", 3)
+        monkeypatch.setattr(module, "MAX_RUNNING_HASHES", 3)
         for session in "abcd":
-            staging.remember(session, Hasher("sha256"))
-        staging.remember("b", Hasher("sha256"))
-        staging.remember("e", Hasher("sha256"))
+            staging.keep_running_hash(session, Hasher("sha256"))
+        staging.keep_running_hash("b", Hasher("sha256"))
+        staging.keep_running_hash("e", Hasher("sha256"))
         assert list(staging._running) == ["d", "b", "e"]
 
 
@@ -310,7 +316,7 @@ class TestRollback:
     @pytest.mark.parametrize("rejected", [b"", b"rejected", LARGE], ids=["none", "some", "much"])
     async def test_bytes_and_hash(
         self,
-        staging: Staging,
+        staging: StagingArea,
         session: str,
         key: str,
         rejected: bytes,
@@ -327,7 +333,7 @@ class TestRollback:
         await staged.publish(key)
         assert await read(staging._driver, key) == b"kept,accepted"
 
-    async def test_next_request_goes_on_there(self, staging: Staging, session: str) -> None:
+    async def test_next_request_goes_on_there(self, staging: StagingArea, session: str) -> None:
         row = await patch_up(staging, session, b"kept,")
         staged = await resume(staging, session, *row)
         await staged.append(body(b"rejected"))
@@ -336,8 +342,8 @@ class TestRollback:
         assert await patch_up(staging, session, b"next", *row) == (9, Digest.of(b"kept,next"))
 
     async def test_without_running_hash(self, driver: Driver, session: str) -> None:
-        row = await patch_up(Staging(driver), session, b"kept,")
-        staged = await resume(Staging(driver), session, *row)
+        row = await patch_up(StagingArea(driver), session, b"kept,")
+        staged = await resume(StagingArea(driver), session, *row)
         await staged.append(body(b"rejected"))
         await staged.rollback()
         assert staged.prefix() is None
@@ -346,13 +352,13 @@ class TestRollback:
 
 
 async def test_many_sessions_at_once(driver: Driver) -> None:
-    staging = Staging(driver)
+    staging = StagingArea(driver)
 
     async def push(number: int) -> None:
         session = f"00000000-0000-0000-0000-{number:012x}"
-        data = hashlib.shake_128(session.encode()).digest(PIECE + 1000 * number)
+        data = hashlib.shake_128(session.encode()).digest(CHUNK_SIZE + 1000 * number)
         row: tuple[int, Any] = (0, None)
-        for part in (data[:PIECE], data[PIECE:]):
+        for part in (data[:CHUNK_SIZE], data[CHUNK_SIZE:]):
             row = await patch_up(staging, session, part, *row)
         staged = await resume(staging, session, *row)
         assert await staged.digest("sha256", row[1]) == Digest.of(data)
@@ -362,4 +368,4 @@ async def test_many_sessions_at_once(driver: Driver) -> None:
         assert await read(driver, key) == data
 
     await asyncio.gather(*(push(number) for number in range(24)))
-    assert await staging.list() == []
+    assert await staging.list_sessions() == []

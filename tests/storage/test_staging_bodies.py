@@ -9,13 +9,13 @@ import pytest
 
 from storage.digest import Digest, Hasher
 from storage.driver import Driver
-from storage.errors import StagedLostError, StoreFullError, StoreUnavailableError
+from storage.errors import StoreFullError, StoreUnavailableError, UploadDataLostError
 from storage.local.driver import LocalDriver
-from storage.staging import PIECE, Staged, Staging
+from storage.staging import CHUNK_SIZE, StagedUpload, StagingArea
 
 pytestmark = pytest.mark.anyio
 
-LARGE = bytes(range(256)) * ((2 * PIECE + PIECE // 2) // 256)
+LARGE = bytes(range(256)) * ((2 * CHUNK_SIZE + CHUNK_SIZE // 2) // 256)
 """Two pieces and a half."""
 
 Row = tuple[int, Digest | None]
@@ -34,13 +34,13 @@ async def body(data: bytes, error: BaseException | None = None) -> AsyncIterator
         raise error
 
 
-async def resume(staging: Staging, session: str, row: Row = (0, None)) -> Staged:
+async def resume(staging: StagingArea, session: str, row: Row = (0, None)) -> StagedUpload:
     staged = await staging.claim(session)
     await staged.resume(row[0], "sha256", row[1])
     return staged
 
 
-async def add(staging: Staging, session: str, data: bytes, row: Row = (0, None)) -> Row:
+async def add(staging: StagingArea, session: str, data: bytes, row: Row = (0, None)) -> Row:
     """One request without any trouble."""
     staged = await resume(staging, session, row)
     await staged.append(body(data))
@@ -57,17 +57,17 @@ async def full(_data: bytes, _hasher: Hasher | None) -> None:
 
 
 @pytest.fixture
-def staging(driver: Driver) -> Staging:
-    return Staging(driver)
+def staging(driver: Driver) -> StagingArea:
+    return StagingArea(driver)
 
 
 class TestBrokenBody:
     """What arrived before is kept, and the error goes on."""
 
-    @pytest.mark.parametrize("length", [0, 1, PIECE - 1, PIECE, len(LARGE)])
+    @pytest.mark.parametrize("length", [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, len(LARGE)])
     @pytest.mark.parametrize("error", [BodyError(), asyncio.CancelledError()], ids=repr)
     async def test_keeps_what_arrived(
-        self, staging: Staging, session: str, length: int, error: BaseException
+        self, staging: StagingArea, session: str, length: int, error: BaseException
     ) -> None:
         staged = await resume(staging, session)
         with pytest.raises(type(error)):
@@ -79,7 +79,7 @@ class TestBrokenBody:
         row = await add(staging, session, b"rest", (length, Digest.of(LARGE[:length])))
         assert row == (length + 4, Digest.of(LARGE[:length] + b"rest"))
 
-    async def test_cancelled_request(self, staging: Staging, session: str) -> None:
+    async def test_cancelled_request(self, staging: StagingArea, session: str) -> None:
         waiting = asyncio.Event()
 
         async def stalled() -> AsyncIterator[bytes]:
@@ -96,9 +96,9 @@ class TestBrokenBody:
         assert (staged.offset, staged.prefix()) == (7, Digest.of(b"arrived"))
         await staged.release()
 
-    @pytest.mark.parametrize("length", [100, PIECE + PIECE // 2])
+    @pytest.mark.parametrize("length", [100, CHUNK_SIZE + CHUNK_SIZE // 2])
     async def test_store_fails_too(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch, length: int
+        self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch, length: int
     ) -> None:
         """Then that is what went wrong: what arrived was not kept."""
         staged = await resume(staging, session)
@@ -114,7 +114,7 @@ class TestFailedWrite:
     """The store refuses a piece."""
 
     async def test_ends_the_body(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+        self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         given = 0
 
@@ -122,7 +122,7 @@ class TestFailedWrite:
             nonlocal given
             while True:
                 given += 1
-                yield bytes(PIECE)
+                yield bytes(CHUNK_SIZE)
 
         staged = await resume(staging, session)
         monkeypatch.setattr(staged._upload, "append", full)
@@ -134,12 +134,12 @@ class TestFailedWrite:
     async def test_rollback_to_what_was_acknowledged(
         self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        staging = Staging(local)
+        staging = StagingArea(local)
         row = await add(staging, session, b"kept,")
         real = os.pwrite
 
         def pwrite(fd: int, data: memoryview, at: int) -> int:
-            room = PIECE + PIECE // 2 - at
+            room = CHUNK_SIZE + CHUNK_SIZE // 2 - at
             if room <= 0:
                 raise OSError(errno.ENOSPC, "made up")
             return real(fd, data[:room], at)
@@ -163,7 +163,7 @@ class TestFailedWrite:
     async def test_failed_sync_loses_the_session(
         self, local: LocalDriver, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        staging = Staging(local)
+        staging = StagingArea(local)
         row = await add(staging, session, b"acknowledged")
         staged = await resume(staging, session, row)
         await staged.append(body(b" and not"))
@@ -177,14 +177,14 @@ class TestFailedWrite:
                 await staged.sync()
         await staged.release()
         staged = await staging.claim(session)
-        with pytest.raises(StagedLostError):
+        with pytest.raises(UploadDataLostError):
             await staged.resume(row[0], "sha256", row[1])
         await staged.discard()
 
     async def test_failed_publication_can_be_tried_again(
         self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        staging = Staging(local)
+        staging = StagingArea(local)
         row = await add(staging, session, b"acknowledged")
 
         def rename(*_: object) -> None:
@@ -206,9 +206,9 @@ class TestPieces:
     """Nothing holds a whole blob in memory."""
 
     async def test_body_waits_for_the_store(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+        self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        chunk, total, given = 65_536, 8 * PIECE, 0
+        chunk, total, given = 65_536, 8 * CHUNK_SIZE, 0
         go_on = asyncio.Event()
         sizes: list[int] = []
         staged = await resume(staging, session)
@@ -229,15 +229,15 @@ class TestPieces:
         task = asyncio.create_task(staged.append(generous()))
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert given == 2 * PIECE  # one being written, one that has just arrived
+        assert given == 2 * CHUNK_SIZE  # one being written, one that has just arrived
         go_on.set()
         await task
         assert given == staged.offset == total
-        assert sizes == [PIECE] * 8
+        assert sizes == [CHUNK_SIZE] * 8
         await staged.release()
 
     async def test_pieces_arrive_while_others_are_written(
-        self, staging: Staging, session: str, monkeypatch: pytest.MonkeyPatch
+        self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         events: list[str] = []
         staged = await resume(staging, session)
@@ -250,10 +250,10 @@ class TestPieces:
             events.append("written")
 
         async def two() -> AsyncIterator[bytes]:
-            yield bytes(PIECE)
+            yield bytes(CHUNK_SIZE)
             await asyncio.sleep(0)
             events.append("arrived")
-            yield bytes(PIECE)
+            yield bytes(CHUNK_SIZE)
 
         monkeypatch.setattr(staged._upload, "append", append)
         await staged.append(two())

@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 
-from registry.app import Opened
+from registry.app import Runtime
 from registry.auth.audit_log import Actor
 from registry.auth.policy.actions import parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Bound
 from registry.auth.policy.subjects import Subject
-from registry.services.access.access import Access
+from registry.services.access.access import AccessServices
 from tests.support.kit import Kit
 
 OPERATOR = Actor("operator")
@@ -47,10 +47,10 @@ ANONYMOUS = Login("", "")
 class Accounts:
     """Factory of accounts and grants that works as the command line does."""
 
-    access: Access
+    access: AccessServices
 
     @classmethod
-    def of(cls, opened: Opened) -> "Accounts":
+    def of(cls, opened: Runtime) -> "Accounts":
         return cls(opened.access)
 
     async def user(self, name: str, password: str = "", *, admin: bool = False) -> Login:

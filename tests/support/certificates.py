@@ -59,7 +59,7 @@ def _general(host: str) -> x509.GeneralName:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, days: int = 30
 ) -> x509.CertificateBuilder:
-    now = datetime.fromtimestamp(clock.now() // 1_000_000, UTC)
+    now = datetime.fromtimestamp(clock.now_us() // 1_000_000, UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

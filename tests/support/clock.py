@@ -15,8 +15,8 @@ class Hands:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0
-        real = clock.now
-        monkeypatch.setattr(clock, "now", lambda: real() + self._ahead)
+        real = clock.now_us
+        monkeypatch.setattr(clock, "now_us", lambda: real() + self._ahead)
         shared = Transaction.read_clock
 
         def read_clock(tx: Transaction) -> sa.ColumnElement[int]:

@@ -16,8 +16,8 @@ class Clocks:
         self._now = _START
         self._steady = 1_000_000
         self._boot = 1
-        patch.setattr(clock, "steady", lambda: self._steady)
-        patch.setattr(clock, "boot", lambda: str(self._boot))
+        patch.setattr(clock, "boottime_us", lambda: self._steady)
+        patch.setattr(clock, "boot_id", lambda: str(self._boot))
         patch.setattr(Transaction, "read_clock", lambda _: sa.literal(self._now, sa.BigInteger))
 
     def now(self) -> int:

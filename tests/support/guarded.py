@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from registry.app import started
+from registry.app import open_runtime
 from registry.config import load
 from tests.support.accounts import SECRET, Accounts
 from tests.support.server import Server
@@ -28,7 +28,7 @@ SETTINGS = {
 async def operating(server: Server) -> AsyncIterator[Accounts]:
     """Open the registry of the server a second time, as commands do."""
     settings = load(config=None, data=server.data, overrides={}, environ=server.settings)
-    async with started(settings) as opened:
+    async with open_runtime(settings) as opened:
         yield Accounts.of(opened)
 
 

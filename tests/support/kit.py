@@ -13,7 +13,7 @@ import httpx
 import sqlalchemy as sa
 from starlette.types import ASGIApp, Message
 
-from registry.app import Opened
+from registry.app import Runtime
 from registry.jobs.runner import Job
 from registry.jobs.schedule import list_jobs
 from registry.metadata import tables
@@ -296,7 +296,7 @@ def list_open_files(below: Path) -> list[str]:
     return sorted(name for name in names if f"{name}/".startswith(f"{below}/"))
 
 
-def find_job(opened: Opened, name: str, *, upload_expiry: float = 86_400) -> Job:
+def find_job(opened: Runtime, name: str, *, upload_expiry: float = 86_400) -> Job:
     """Return a job of the registry by its name."""
     jobs = list_jobs(
         opened.registry,

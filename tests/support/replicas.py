@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from registry.app import started
+from registry.app import open_runtime
 from registry.config import load
 from registry.metadata import tables
 from storage.keys import staged_key
-from storage.s3.state import S3State
+from storage.s3.state import MultipartState
 from tests.support.accounts import SECRET, Accounts
 from tests.support.kit import Kit
 from tests.support.nginx import Nginx, proxying
@@ -73,7 +73,7 @@ class Replicas:
         settings = load(
             config=None, data=self.folder / "operator", overrides={}, environ=self.environ()
         )
-        async with started(settings) as opened:
+        async with open_runtime(settings) as opened:
             yield Accounts.of(opened)
 
     # --- state of the database and the bucket --------------------------------------------------
@@ -93,7 +93,7 @@ class Replicas:
         u, d = tables.uploads.c, tables.doomed.c
         owned = self.list_blob_keys() | {key for (key,) in self._list_rows(sa.select(d.key))}
         for upload, state, claim, key in self._list_rows(sa.select(u.id, u.parts, u.claim, u.key)):
-            known = S3State.read(state or "")
+            known = MultipartState.read(state or "")
             owned |= {key, known.tail, known.key}
             owned |= {staged_key(upload, n) for n in range(1, int(claim) + 1)}
         return owned

@@ -6,26 +6,26 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Asked,
-    Moment,
     Page,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Size,
     Text,
+    Timestamp,
     clamp,
-    read_moment,
+    read_timestamp,
 )
 from registry.api.admin.grants import SOME_REPOSITORY_ADMINS
 from registry.api.admin.operation import Operation
-from registry.auth.policy.patterns import RepositoryPattern, list_widest
+from registry.auth.policy.patterns import RepositoryPattern, minimize
 from registry.clock import rfc3339
 from registry.services.access.audit import Cursor, EventRow, Source, make_filter
 
 
-class Event(Shown, frozen=True):
+class Event(ResponseModel, frozen=True):
     """An event: what happened, who did it and from which address.
 
     `address` is empty for the command line and for events of the change feed (`source`). `number`
@@ -34,7 +34,7 @@ class Event(Shown, frozen=True):
 
     source: Source
     number: int
-    at: Moment
+    at: Timestamp
     actor: str
     address: str
     request_id: str
@@ -43,7 +43,7 @@ class Event(Shown, frozen=True):
     detail: dict[str, Any]
 
 
-class ListEvents(Asked, frozen=True):
+class ListEvents(RequestModel, frozen=True):
     """A page of events: `n` entries after `last`.
 
     Filters: events since a time, by one actor, of some kinds, or of the repositories of a pattern.
@@ -86,13 +86,13 @@ def _show(row: EventRow) -> Event:
     )
 
 
-async def list_events(call: Call, asked: ListEvents) -> Page[Event]:
+async def list_events(call: OperationContext, asked: ListEvents) -> Page[Event]:
     """List the audit log and the pushes and deletions of the change feed, the oldest first.
 
     Callers who administer only some repositories see the events in them and changes to their rules.
     """
     which = make_filter(
-        since=read_moment(asked.since),
+        since=read_timestamp(asked.since),
         actor=asked.actor,
         event=asked.event,
         within=_bound(call, asked.repository),
@@ -103,15 +103,15 @@ async def list_events(call: Call, asked: ListEvents) -> Page[Event]:
     return Page([_show(row) for row in page.rows], str(page.next) if page.next else None)
 
 
-def _bound(call: Call, repository: str) -> list[RepositoryPattern] | None:
+def _bound(call: OperationContext, repository: str) -> list[RepositoryPattern] | None:
     """Return the repositories whose events the caller sees; None: all events."""
     asked = RepositoryPattern.parse(repository) if repository else None
     if call.is_admin:
         return None if asked is None else [asked]
     if asked is None:
         return call.administered
-    met = (asked.meet(each) for each in call.administered)
-    return list_widest(each for each in met if each is not None)
+    met = (asked.intersect(each) for each in call.administered)
+    return minimize(each for each in met if each is not None)
 
 
 OPERATIONS = (Operation("GET", "/audit", list_events, SOME_REPOSITORY_ADMINS),)

@@ -3,17 +3,17 @@
 from starlette.requests import Request
 
 from registry.auth.caller import Caller
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.auth.credentials.secrets import find_secret
 from registry.auth.policy.subjects import ROBOT_SIGN_IN
 from registry.errors import CredentialsInvalidError, DeniedError, UnauthorizedError
-from registry.http.authorization import Basic, Guard, Token, find_origin, read_credentials
+from registry.http.authorization import Authorizer, Basic, Token, find_origin, read_credentials
 
 
-class Door:
+class AdminAuthenticator:
     """Authenticates callers by password, or by a secret of this registry."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Authorizer) -> None:
         self._guard = guard
         self._auth = guard.auth
 
@@ -42,21 +42,21 @@ class Door:
         self._guard.limits.check_request(None, caller.principal.name)
         return caller
 
-    async def _identify(self, request: Request, origin: Origin) -> Caller:
+    async def _identify(self, request: Request, origin: ClientAddress) -> Caller:
         match read_credentials(request):
             case Basic(name, password):
-                return await self._auth.from_password(name, password, origin)
+                return await self._auth.authenticate_password(name, password, origin)
             case Token(text):
                 name = await self._find_owner(text, origin)
-                return await self._auth.from_password(name, text, origin)
+                return await self._auth.authenticate_password(name, text, origin)
             case _:
                 raise CredentialsInvalidError("sign in first")
 
-    async def _find_owner(self, text: str, origin: Origin) -> str:
+    async def _find_owner(self, text: str, origin: ClientAddress) -> str:
         """Return the user name of a secret; raise CredentialsInvalidError."""
         secret = find_secret(text)
         policy = await self._auth.policies.get()
         row = policy.find_secret(secret.id) if secret else None
         if row is None:
-            raise await self._auth.refuse("", origin)
+            raise await self._auth.record_failure("", origin)
         return row.user or f"{ROBOT_SIGN_IN}{row.robot}"

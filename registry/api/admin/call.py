@@ -6,21 +6,21 @@ from registry.auth.audit_log import Actor
 from registry.auth.caller import Caller
 from registry.auth.policy.patterns import EVERYTHING, RepositoryPattern
 from registry.auth.policy.principals import OPERATOR
-from registry.services.access.access import Access
-from registry.services.services import Registry
+from registry.services.access.access import AccessServices
+from registry.services.services import Services
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OperationContext:
     """The context of an operation. `caller` is None for the operator, who may do everything."""
 
-    registry: Registry
-    access: Access
+    registry: Services
+    access: AccessServices
     actor: Actor
     caller: Caller | None
 
     @classmethod
-    def of_operator(cls, registry: Registry, access: Access) -> "Call":
+    def of_operator(cls, registry: Services, access: AccessServices) -> "OperationContext":
         return cls(registry, access, Actor(OPERATOR.name), None)
 
     @property

@@ -12,30 +12,32 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from registry.api.admin.authentication import Door
-from registry.api.admin.call import Call
-from registry.api.admin.fields import Asked, Page, Shown
+from registry.api.admin.authentication import AdminAuthenticator
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import Page, RequestModel, ResponseModel
 from registry.api.admin.openapi import build_document
 from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
 from registry.auth.audit_log import Actor
-from registry.errors import BodyTypeError, InputInvalidError, MethodUnknownError
-from registry.http.authorization import Guard, find_origin
+from registry.errors import InputInvalidError, MethodUnknownError, UnsupportedMediaTypeError
+from registry.http.authorization import Authorizer, find_origin
 from registry.http.body import read_body
 from registry.http.memory import MemoryBudget
-from registry.services.access.access import Access
-from registry.services.services import Registry
+from registry.services.access.access import AccessServices
+from registry.services.services import Services
 
 _MAX_BODY = 1 << 20
 _JSON = "application/json"
 
 
-def list_routes(registry: Registry, access: Access, guard: Guard, body_idle: float) -> list[Route]:
+def list_routes(
+    registry: Services, access: AccessServices, guard: Authorizer, body_idle: float
+) -> list[Route]:
     """Return the routes of all operations and of the OpenAPI document."""
     paths: dict[str, list[Operation]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, []).append(operation)
-    door = Door(guard)
+    door = AdminAuthenticator(guard)
     routes = [
         Route(
             BASE + path,
@@ -61,10 +63,10 @@ class _Endpoint:
         self,
         path: str,
         operations: Iterable[Operation],
-        registry: Registry,
-        access: Access,
+        registry: Services,
+        access: AccessServices,
         *,
-        door: Door,
+        door: AdminAuthenticator,
         body_idle: float,
         bodies: MemoryBudget,
     ) -> None:
@@ -86,10 +88,12 @@ class _Endpoint:
         scope["moorage.principal"] = caller.principal.name
         asked = await self._read(request, operation)
         actor = Actor(caller.principal.name, find_origin(request))
-        result = await operation.run(Call(self._registry, self._access, actor, caller), asked)
+        result = await operation.run(
+            OperationContext(self._registry, self._access, actor, caller), asked
+        )
         await _write(request, operation, result)(scope, receive, send)
 
-    async def _read(self, request: Request, operation: Operation) -> Asked:
+    async def _read(self, request: Request, operation: Operation) -> RequestModel:
         if operation.has_body:
             if request.query_params:
                 # In particular, clients must not send passwords in a query, which proxies log.
@@ -111,7 +115,7 @@ class _Endpoint:
         if kind is None and not raw:
             return {}
         if kind is None or kind.partition(";")[0].strip().lower() != _JSON:
-            raise BodyTypeError(f"the body of this request is {_JSON}")
+            raise UnsupportedMediaTypeError(f"the body of this request is {_JSON}")
         try:
             given = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -121,7 +125,7 @@ class _Endpoint:
         return given
 
 
-def _write(request: Request, operation: Operation, result: Shown | None) -> Response:
+def _write(request: Request, operation: Operation, result: ResponseModel | None) -> Response:
     if result is None:
         return Response(status_code=operation.status)
     response = Response(msgspec.json.encode(result), operation.status, media_type=_JSON)
@@ -134,7 +138,7 @@ def _write(request: Request, operation: Operation, result: Shown | None) -> Resp
 class _Document:
     """The OpenAPI document. It reveals nothing about this registry, so it is public."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Authorizer) -> None:
         self._limits = guard.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,11 +33,11 @@ class _Silent(Struct, frozen=True):
         return f"{type(self).__name__}(...)"
 
 
-class Asked(_Silent, frozen=True, forbid_unknown_fields=True):
+class RequestModel(_Silent, frozen=True, forbid_unknown_fields=True):
     """The input of an operation, from the path, and from the query or the body."""
 
 
-class Shown(_Silent, frozen=True):
+class ResponseModel(_Silent, frozen=True):
     """The output of an operation."""
 
 
@@ -65,21 +65,21 @@ SubjectText = Annotated[
     str, _said(examples=["alice", "group:devs", "robot:ci", "authenticated", "anonymous"])
 ]
 Life = Annotated[str, _said(pattern="^[0-9]{1,19}(ms|s|m|h|d)$", examples=["90d", "24h"])]
-Moment = Annotated[str, _said(format="date-time", examples=["2026-11-23T19:12:00.123456Z"])]
+Timestamp = Annotated[str, _said(format="date-time", examples=["2026-11-23T19:12:00.123456Z"])]
 # Databases reject NUL, and no name contains it.
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 Number = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Size = Annotated[int, Meta(ge=1, description=f"entries of the page; above {PAGE} is {PAGE}")]
 
 
-class PageAsked(Asked, frozen=True):
+class PageAsked(RequestModel, frozen=True):
     """A page of a list by name: `n` entries after `last`."""
 
     n: Size = PAGE
     last: Text = ""
 
 
-class Page(Shown, Generic[T], frozen=True):
+class Page(ResponseModel, Generic[T], frozen=True):
     """A page of a list. `next` is the `last` of the next page, null on the last page."""
 
     items: list[T]
@@ -102,12 +102,12 @@ def write_actions(rights: Rights) -> list[GrantAction]:
     return [GrantAction(name) for name in format_rights(rights)]
 
 
-def write_moment(us: int | None) -> str | None:
+def write_timestamp(us: int | None) -> str | None:
     """Format microseconds since the epoch; return None for None."""
     return None if us is None else clock.rfc3339(us)
 
 
-def read_moment(moment: datetime) -> int:
+def read_timestamp(moment: datetime) -> int:
     """Return microseconds since the epoch."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 

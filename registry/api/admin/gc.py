@@ -5,12 +5,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
-from registry.api.admin.fields import Asked, Moment, Shown, write_moment
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import RequestModel, ResponseModel, Timestamp, write_timestamp
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
-from registry.services.gc.batch import Tally
+from registry.services.gc.batch import GcReport
 from registry.services.gc.explain import Step
 from storage.digest import Digest, DigestInvalidError
 
@@ -22,14 +22,14 @@ DigestText = Annotated[
 ]
 
 
-class UnreadableManifest(Shown, frozen=True):
+class UnreadableManifest(ResponseModel, frozen=True):
     """A manifest whose stored bytes do not match its digest."""
 
     repository: str
     digest: str
 
 
-class GcStatus(Shown, frozen=True):
+class GcStatus(ResponseModel, frozen=True):
     """The status of garbage collection.
 
     - `waiting`: the number of queued candidates, by kind.
@@ -47,17 +47,17 @@ class GcStatus(Shown, frozen=True):
     waiting: dict[str, int]
     due: int
     in_grace: int
-    next_due_at: Moment | None
+    next_due_at: Timestamp | None
     kept_untagged: int
-    looked_at: Moment | None
-    paused_until: Moment | None
+    looked_at: Timestamp | None
+    paused_until: Timestamp | None
     jump: float
     walking: bool
     open: bool
     unreadable: list[UnreadableManifest]
 
 
-class Freed(Shown, frozen=True):
+class Freed(ResponseModel, frozen=True):
     """The content deleted from a repository: manifests, and blobs with their size in bytes.
 
     Other repositories may still have the blobs.
@@ -69,7 +69,7 @@ class Freed(Shown, frozen=True):
     bytes: int
 
 
-class GcRun(Shown, frozen=True):
+class GcRun(ResponseModel, frozen=True):
     """The content that was deleted, or that would be.
 
     `seen` is the number of examined candidates. `longest_lock` is the longest time that any lock
@@ -85,7 +85,7 @@ class GcRun(Shown, frozen=True):
     more: bool
 
 
-class PathStep(Shown, frozen=True):
+class PathStep(ResponseModel, frozen=True):
     """A step of a path: a tag, or an index, subject or manifest that refers to the next step.
 
     If a path does not begin with a tag, the `kind` of its first step says why the next step is
@@ -96,10 +96,10 @@ class PathStep(Shown, frozen=True):
     kind: str
     repository: str
     name: str
-    until: Moment | None
+    until: Timestamp | None
 
 
-class UploadSession(Shown, frozen=True):
+class UploadSession(ResponseModel, frozen=True):
     """An upload session that contains the same bytes."""
 
     id: str
@@ -107,16 +107,16 @@ class UploadSession(Shown, frozen=True):
     principal: str
 
 
-class Removal(Shown, frozen=True):
+class Removal(ResponseModel, frozen=True):
     """A storage key that is scheduled for deletion. `held` is true while a backup delays it."""
 
     store: str
     key: str
-    not_before: Moment
+    not_before: Timestamp
     held: bool
 
 
-class GcExplanation(Shown, frozen=True):
+class GcExplanation(ResponseModel, frozen=True):
     """The paths that keep a blob or a manifest. `more` is true if there are further paths."""
 
     digest: str
@@ -126,23 +126,23 @@ class GcExplanation(Shown, frozen=True):
     removals: list[Removal]
 
 
-class NothingMore(Asked, frozen=True):
+class NothingMore(RequestModel, frozen=True):
     """No input."""
 
 
-class RunGc(Asked, frozen=True):
+class RunGc(RequestModel, frozen=True):
     """Options of a run. `dry_run` returns what a complete run would delete, and deletes nothing."""
 
     dry_run: bool = False
 
 
-class ExplainDigest(Asked, frozen=True):
+class ExplainDigest(RequestModel, frozen=True):
     """The digest of a blob or a manifest."""
 
     digest: DigestText
 
 
-async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
+async def get_gc_status(call: OperationContext, asked: NothingMore) -> GcStatus:
     """Return the status of garbage collection."""
     del asked
     status = await call.registry.collector.get_status()
@@ -150,10 +150,10 @@ async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
         waiting=status.waiting,
         due=status.due,
         in_grace=status.in_grace,
-        next_due_at=write_moment(status.next_due_at),
+        next_due_at=write_timestamp(status.next_due_at),
         kept_untagged=status.kept_untagged,
-        looked_at=write_moment(status.looked_at),
-        paused_until=write_moment(status.paused_until),
+        looked_at=write_timestamp(status.looked_at),
+        paused_until=write_timestamp(status.paused_until),
         jump=status.jump,
         walking=status.walking,
         open=status.open,
@@ -163,20 +163,20 @@ async def get_gc_status(call: Call, asked: NothingMore) -> GcStatus:
     )
 
 
-async def run_gc(call: Call, asked: RunGc) -> GcRun:
+async def run_gc(call: OperationContext, asked: RunGc) -> GcRun:
     """Delete one batch of what is due, at any time of day, with its bytes.
 
     Repeat the request while `more` is true.
     """
     if asked.dry_run:
         return _show(await call.registry.collector.plan(), more=False)
-    tally, until = Tally(), time.monotonic() + _PIECE
+    tally, until = GcReport(), time.monotonic() + _PIECE
     more = await call.registry.collector.collect(tally, lambda: time.monotonic() < until)
     swept = await call.registry.doomed.sweep()
     return _show(tally, more=more or swept > 0)
 
 
-async def explain_digest(call: Call, asked: ExplainDigest) -> GcExplanation:
+async def explain_digest(call: OperationContext, asked: ExplainDigest) -> GcExplanation:
     """Explain why a blob or a manifest is kept."""
     try:
         digest = Digest.parse(asked.digest)
@@ -192,7 +192,7 @@ async def explain_digest(call: Call, asked: ExplainDigest) -> GcExplanation:
     )
 
 
-def _show(tally: Tally, *, more: bool) -> GcRun:
+def _show(tally: GcReport, *, more: bool) -> GcRun:
     repositories = [
         Freed(name, freed.manifests, freed.blobs, freed.bytes)
         for name, freed in sorted(tally.repositories.items())
@@ -209,7 +209,7 @@ def _show(tally: Tally, *, more: bool) -> GcRun:
 
 
 def _show_step(step: Step) -> PathStep:
-    return PathStep(step.kind, step.repository, step.name, write_moment(step.until))
+    return PathStep(step.kind, step.repository, step.name, write_timestamp(step.until))
 
 
 OPERATIONS = (

@@ -4,23 +4,23 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     Actions,
-    Asked,
     GrantAction,
     Number,
     Page,
     Pattern,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Size,
     SubjectText,
     clamp,
     make_page,
     write_actions,
 )
-from registry.api.admin.operation import Operation, Who, deny
+from registry.api.admin.operation import Operation, Permission, deny
 from registry.auth.policy.actions import parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.subjects import Subject
@@ -29,7 +29,7 @@ from registry.oci.names import RepositoryName
 from registry.services.access import grants
 
 
-class Grant(Shown, frozen=True):
+class Grant(ResponseModel, frozen=True):
     """The actions that a subject may perform in the repositories of a pattern."""
 
     id: int
@@ -38,7 +38,7 @@ class Grant(Shown, frozen=True):
     actions: list[GrantAction]
 
 
-class Decision(Shown, frozen=True):
+class Decision(ResponseModel, frozen=True):
     """Whether something is allowed, why, and the grants that decide it."""
 
     allowed: bool
@@ -46,7 +46,7 @@ class Decision(Shown, frozen=True):
     grants: list[Grant]
 
 
-class ListGrants(Asked, frozen=True):
+class ListGrants(RequestModel, frozen=True):
     """A page of grants by ID: `n` entries after `last`, of one subject if `subject` is given."""
 
     n: Size = PAGE
@@ -54,7 +54,7 @@ class ListGrants(Asked, frozen=True):
     subject: SubjectText = ""
 
 
-class AddGrant(Asked, frozen=True):
+class AddGrant(RequestModel, frozen=True):
     """The actions to grant. Actions that are already granted remain."""
 
     subject: SubjectText
@@ -62,7 +62,7 @@ class AddGrant(Asked, frozen=True):
     actions: Actions
 
 
-class TakeGrant(Asked, frozen=True):
+class TakeGrant(RequestModel, frozen=True):
     """The actions to revoke; without `actions`, the whole grant."""
 
     subject: SubjectText
@@ -70,13 +70,13 @@ class TakeGrant(Asked, frozen=True):
     actions: Actions | None = None
 
 
-class NumberedGrant(Asked, frozen=True):
+class NumberedGrant(RequestModel, frozen=True):
     """The ID of a grant."""
 
     id: Number
 
 
-class CheckGrant(Asked, frozen=True):
+class CheckGrant(RequestModel, frozen=True):
     """A subject, a repository and an action."""
 
     subject: SubjectText
@@ -87,22 +87,22 @@ class CheckGrant(Asked, frozen=True):
 _EVERYTHING = RepositoryPattern.parse("**")
 _CONCERNED = "admin on the repositories of the grant"
 
-PATTERN_ADMINS = Who(
+PATTERN_ADMINS = Permission(
     "admins, and whoever may administer all repositories of the pattern",
     lambda call, asked: call.administers(RepositoryPattern.parse(asked.pattern)),
     lambda asked: f"admin on {asked.pattern}",
 )
-REPOSITORY_ADMINS = Who(
+REPOSITORY_ADMINS = Permission(
     "admins, and whoever may administer the repository",
     lambda call, asked: call.administers(_only(asked.repository)),
     lambda asked: f"admin on {asked.repository}",
 )
-SOME_ADMINS = Who(
+SOME_ADMINS = Permission(
     "admins, and whoever may administer what it concerns; bounded tokens may not",
     lambda call, _: not call.is_bounded,
     lambda _: "admin on what it concerns",
 )
-SOME_REPOSITORY_ADMINS = Who(
+SOME_REPOSITORY_ADMINS = Permission(
     "admins, and whoever may administer some repositories",
     lambda call, _: bool(call.administered),
     lambda _: "admin on some repository",
@@ -118,7 +118,7 @@ def _show(grant: grants.Grant) -> Grant:
     return Grant(grant.id, str(grant.subject), str(grant.pattern), write_actions(grant.rights))
 
 
-async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
+async def list_grants(call: OperationContext, asked: ListGrants) -> Page[Grant]:
     """List the grants that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     subject = Subject.parse(asked.subject) if asked.subject else None
@@ -128,7 +128,7 @@ async def list_grants(call: Call, asked: ListGrants) -> Page[Grant]:
     return make_page(found, n, _show, lambda grant: grant.id)
 
 
-async def add_grant(call: Call, asked: AddGrant) -> Grant:
+async def add_grant(call: OperationContext, asked: AddGrant) -> Grant:
     """Grant actions to a subject. `anonymous` can be granted only `pull`.
 
     An admin gets an error if the subject does not exist. For other callers the grant is stored but
@@ -145,7 +145,7 @@ async def add_grant(call: Call, asked: AddGrant) -> Grant:
     )
 
 
-async def take_grant(call: Call, asked: TakeGrant) -> None:
+async def take_grant(call: OperationContext, asked: TakeGrant) -> None:
     """Revoke a grant, or some of its actions."""
     await call.access.grants.remove(
         Subject.parse(asked.subject),
@@ -155,7 +155,7 @@ async def take_grant(call: Call, asked: TakeGrant) -> None:
     )
 
 
-async def remove_grant(call: Call, asked: NumberedGrant) -> None:
+async def remove_grant(call: OperationContext, asked: NumberedGrant) -> None:
     """Delete a grant by its ID."""
     try:
         grant = await call.access.grants.get(asked.id)
@@ -168,7 +168,7 @@ async def remove_grant(call: Call, asked: NumberedGrant) -> None:
     await call.access.grants.remove(grant.subject, grant.pattern, call.actor)
 
 
-async def check_grant(call: Call, asked: CheckGrant) -> Decision:
+async def check_grant(call: OperationContext, asked: CheckGrant) -> Decision:
     """Return whether a subject may do something in a repository, and which grants decide it.
 
     Callers who are not admins see only the grants that they administer, and do not learn whether

@@ -1,13 +1,13 @@
 """Groups and their members."""
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     AccountName,
-    Asked,
-    Moment,
     Page,
     PageAsked,
-    Shown,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
     clamp,
     make_page,
 )
@@ -17,27 +17,27 @@ from registry.errors import ConflictError, NotFoundError
 from registry.services.access import groups
 
 
-class Group(Shown, frozen=True):
+class Group(ResponseModel, frozen=True):
     """A group of users."""
 
     name: str
-    created_at: Moment
+    created_at: Timestamp
     members: list[str]
 
 
-class NamedGroup(Asked, frozen=True):
+class NamedGroup(RequestModel, frozen=True):
     """The name of a group."""
 
     name: str
 
 
-class AddGroup(Asked, frozen=True):
+class AddGroup(RequestModel, frozen=True):
     """The group to add."""
 
     name: AccountName
 
 
-class Membership(Asked, frozen=True):
+class Membership(RequestModel, frozen=True):
     """A group and a user."""
 
     group: str
@@ -48,7 +48,7 @@ def _show(group: groups.Group) -> Group:
     return Group(group.name, rfc3339(group.created_at), group.members)
 
 
-async def list_groups(call: Call, asked: PageAsked) -> Page[Group]:
+async def list_groups(call: OperationContext, asked: PageAsked) -> Page[Group]:
     """List groups with their members, by name."""
     n = clamp(asked.n)
     return make_page(
@@ -56,27 +56,27 @@ async def list_groups(call: Call, asked: PageAsked) -> Page[Group]:
     )
 
 
-async def add_group(call: Call, asked: AddGroup) -> Group:
+async def add_group(call: OperationContext, asked: AddGroup) -> Group:
     """Add a group."""
     return _show(await call.access.groups.add(asked.name, call.actor))
 
 
-async def get_group(call: Call, asked: NamedGroup) -> Group:
+async def get_group(call: OperationContext, asked: NamedGroup) -> Group:
     """Return a group."""
     return _show(await call.access.groups.get(asked.name))
 
 
-async def remove_group(call: Call, asked: NamedGroup) -> None:
+async def remove_group(call: OperationContext, asked: NamedGroup) -> None:
     """Delete a group with its grants. Its members remain users."""
     await call.access.groups.remove(asked.name, call.actor)
 
 
-async def add_member(call: Call, asked: Membership) -> Group:
+async def add_member(call: OperationContext, asked: Membership) -> Group:
     """Add a user to a group. This has no effect if the user is already a member."""
     return _show(await call.access.groups.add_member(asked.group, asked.user, call.actor))
 
 
-async def remove_member(call: Call, asked: Membership) -> Group:
+async def remove_member(call: OperationContext, asked: Membership) -> Group:
     """Remove a user from a group."""
     return _show(await call.access.groups.remove_member(asked.group, asked.user, call.actor))
 

@@ -4,21 +4,21 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Asked,
     Life,
-    Moment,
     Number,
     Page,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Size,
     Text,
+    Timestamp,
     clamp,
     make_page,
     read_life,
-    write_moment,
+    write_timestamp,
 )
 from registry.api.admin.gc import DigestText
 from registry.api.admin.grants import REPOSITORY_ADMINS, SOME_ADMINS
@@ -35,7 +35,7 @@ Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
 Reason = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": LONGEST_REASON})]
 
 
-class Hold(Shown, frozen=True):
+class Hold(ResponseModel, frozen=True):
     """A hold on a manifest, which keeps the manifest and everything that it refers to.
 
     An expired hold is deleted automatically.
@@ -46,11 +46,11 @@ class Hold(Shown, frozen=True):
     digest: str
     reason: str
     created_by: str
-    created_at: Moment
-    expires_at: Moment | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
 
 
-class ListHolds(Asked, frozen=True):
+class ListHolds(RequestModel, frozen=True):
     """A page of holds by ID: `n` entries after `last`, of one repository if it is given."""
 
     n: Size = PAGE
@@ -58,7 +58,7 @@ class ListHolds(Asked, frozen=True):
     repository: Text = ""
 
 
-class AddHold(Asked, frozen=True):
+class AddHold(RequestModel, frozen=True):
     """The manifest to hold, and the reason. Without `expires`, the hold never expires."""
 
     repository: Repository
@@ -67,7 +67,7 @@ class AddHold(Asked, frozen=True):
     expires: Life | None = None
 
 
-class NumberedHold(Asked, frozen=True):
+class NumberedHold(RequestModel, frozen=True):
     """The ID of a hold."""
 
     id: Number
@@ -85,15 +85,15 @@ def _show(row: holds.HoldRow) -> Hold:
         reason=row.reason,
         created_by=row.created_by,
         created_at=rfc3339(row.created_at),
-        expires_at=write_moment(row.expires_at),
+        expires_at=write_timestamp(row.expires_at),
     )
 
 
-def _administers(call: Call, row: holds.HoldRow) -> bool:
+def _administers(call: OperationContext, row: holds.HoldRow) -> bool:
     return call.administers(RepositoryPattern.parse(str(row.repository)))
 
 
-async def list_holds(call: Call, asked: ListHolds) -> Page[Hold]:
+async def list_holds(call: OperationContext, asked: ListHolds) -> Page[Hold]:
     """List the holds in repositories that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     found: list[holds.HoldRow] = []
@@ -110,7 +110,7 @@ async def list_holds(call: Call, asked: ListHolds) -> Page[Hold]:
     return make_page(found, n, _show, lambda row: row.id)
 
 
-async def add_hold(call: Call, asked: AddHold) -> Hold:
+async def add_hold(call: OperationContext, asked: AddHold) -> Hold:
     """Hold a manifest: nothing can delete it or what it refers to. Its tags can still move."""
     try:
         digest = Digest.parse(asked.digest)
@@ -127,7 +127,7 @@ async def add_hold(call: Call, asked: AddHold) -> Hold:
     )
 
 
-async def remove_hold(call: Call, asked: NumberedHold) -> None:
+async def remove_hold(call: OperationContext, asked: NumberedHold) -> None:
     """Delete a hold. If nothing else keeps the manifest, its grace period starts now."""
     try:
         row = await call.registry.holds.get(asked.id)

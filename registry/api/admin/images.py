@@ -4,8 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
-from registry.api.admin.fields import Asked, Moment, Shown
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import RequestModel, ResponseModel, Timestamp
 from registry.api.admin.grants import REPOSITORY_ADMINS
 from registry.api.admin.operation import Operation
 from registry.api.admin.tags import Repository
@@ -25,7 +25,7 @@ from registry.oci.references import Reference, Tag
 from storage.digest import Digest, DigestInvalidError
 
 
-class DeletedImage(Shown, frozen=True):
+class DeletedImage(ResponseModel, frozen=True):
     """The tags and manifests that were deleted, or would be.
 
     `bytes` are freed after `free_at`, unless their content is used again before then.
@@ -36,10 +36,10 @@ class DeletedImage(Shown, frozen=True):
     tags: list[str]
     manifests: list[str]
     bytes: int
-    free_at: Moment
+    free_at: Timestamp
 
 
-class DeleteImage(Asked, frozen=True):
+class DeleteImage(RequestModel, frozen=True):
     """The image, by tag or digest.
 
     `all_tags` deletes it even if it has other tags. `override` deletes it even if a tag is
@@ -53,7 +53,7 @@ class DeleteImage(Asked, frozen=True):
     dry_run: bool = False
 
 
-async def delete_image(call: Call, asked: DeleteImage) -> DeletedImage:
+async def delete_image(call: OperationContext, asked: DeleteImage) -> DeletedImage:
     """Delete an image with its tags, and the manifests that belong only to it."""
     name = RepositoryName.parse(asked.repository)
     found = await call.registry.images.delete(

@@ -4,16 +4,16 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Asked,
-    Moment,
     Number,
     Page,
     Pattern,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Size,
+    Timestamp,
     clamp,
     make_page,
 )
@@ -28,24 +28,24 @@ from registry.services.protection import immutable_tags
 TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*"]})]
 
 
-class ImmutableTags(Shown, frozen=True):
+class ImmutableTags(ResponseModel, frozen=True):
     """A rule: tags that match `tags` are immutable in the repositories of the pattern."""
 
     id: int
     pattern: str
     tags: str
     created_by: str
-    created_at: Moment
+    created_at: Timestamp
 
 
-class ListImmutableTags(Asked, frozen=True):
+class ListImmutableTags(RequestModel, frozen=True):
     """A page of rules by ID: `n` entries after `last`."""
 
     n: Size = PAGE
     last: Number = 0
 
 
-class NameImmutableTags(Asked, frozen=True):
+class NameImmutableTags(RequestModel, frozen=True):
     """A rule, by its pattern of repositories and its pattern of tags."""
 
     pattern: Pattern
@@ -56,7 +56,9 @@ def _show(row: immutable_tags.ImmutableRow) -> ImmutableTags:
     return ImmutableTags(row.id, row.pattern, row.tags, row.created_by, rfc3339(row.created_at))
 
 
-async def list_immutable_tags(call: Call, asked: ListImmutableTags) -> Page[ImmutableTags]:
+async def list_immutable_tags(
+    call: OperationContext, asked: ListImmutableTags
+) -> Page[ImmutableTags]:
     """List the rules of immutable tags that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     found: list[immutable_tags.ImmutableRow] = []
@@ -69,7 +71,7 @@ async def list_immutable_tags(call: Call, asked: ListImmutableTags) -> Page[Immu
     return make_page(found, n, _show, lambda row: row.id)
 
 
-async def add_immutable_tags(call: Call, asked: NameImmutableTags) -> ImmutableTags:
+async def add_immutable_tags(call: OperationContext, asked: NameImmutableTags) -> ImmutableTags:
     """Make existing and future tags that match a pattern immutable."""
     return _show(
         await call.registry.immutable_tags.add(
@@ -78,7 +80,7 @@ async def add_immutable_tags(call: Call, asked: NameImmutableTags) -> ImmutableT
     )
 
 
-async def remove_immutable_tags(call: Call, asked: NameImmutableTags) -> None:
+async def remove_immutable_tags(call: OperationContext, asked: NameImmutableTags) -> None:
     """Delete a rule of immutable tags."""
     await call.registry.immutable_tags.remove(
         RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor

@@ -1,12 +1,12 @@
 """The caller's own account."""
 
-from registry.api.admin.call import Call
-from registry.api.admin.fields import Asked, Shown
-from registry.api.admin.operation import SIGNED_IN, Operation
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import RequestModel, ResponseModel
+from registry.api.admin.operation import AUTHENTICATED, Operation
 from registry.auth.policy.subjects import SubjectKind
 
 
-class Me(Shown, frozen=True):
+class Me(ResponseModel, frozen=True):
     """The signed-in caller. `bounded` is true if the caller's token has scopes."""
 
     name: str
@@ -15,11 +15,11 @@ class Me(Shown, frozen=True):
     groups: list[str]
 
 
-class Nothing(Asked, frozen=True):
+class Nothing(RequestModel, frozen=True):
     """No input."""
 
 
-async def get_me(call: Call, asked: Nothing) -> Me:
+async def get_me(call: OperationContext, asked: Nothing) -> Me:
     """Return the signed-in caller, and whether the caller may administer the registry."""
     del asked
     account = call.caller.account if call.caller else None
@@ -28,4 +28,4 @@ async def get_me(call: Call, asked: Nothing) -> Me:
     return Me(call.actor.name, call.is_admin, call.is_bounded, groups)
 
 
-OPERATIONS = (Operation("GET", "/me", get_me, SIGNED_IN),)
+OPERATIONS = (Operation("GET", "/me", get_me, AUTHENTICATED),)

@@ -25,7 +25,7 @@ _EVERYWHERE = (
     errors.DatabaseUnavailableError,
     errors.DatabaseFullError,
 )
-_WITH_BODY = (errors.BodyTooLargeError, errors.BodyTypeError, errors.BodyStalledError)
+_WITH_BODY = (errors.BodyTooLargeError, errors.UnsupportedMediaTypeError, errors.BodyStalledError)
 _ERROR = {
     "type": "object",
     "required": ["code", "message", "detail"],

@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from registry.api.admin.call import Call
-from registry.api.admin.fields import Asked, Shown
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import RequestModel, ResponseModel
 from registry.errors import DeniedError, InputInvalidError, RegistryError
 
 WITHOUT_BODY = {"GET", "DELETE"}
@@ -21,25 +21,25 @@ _FIELD = re.compile(r"{(\w+)}")
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Permission:
     """A permission. It is checked first, so that a refusal does not reveal what exists."""
 
     words: str
-    allows: Callable[[Call, Any], bool]
+    allows: Callable[[OperationContext, Any], bool]
     need: Callable[[Any], str] = lambda _: "an admin of this registry"
     """What a refused caller lacks, as in `requires an admin of this registry`."""
 
 
-ADMINS = Who("admins", lambda call, _: call.is_admin)
-HERSELF = Who(
+ADMINS = Permission("admins", lambda call, _: call.is_admin)
+SELF_OR_ADMIN = Permission(
     "the user herself, and admins",
     lambda call, asked: call.is_admin or call.is_user(asked.user),
     lambda asked: f"the user {asked.user} or an admin of this registry",
 )
-SIGNED_IN = Who("whoever has signed in", lambda *_: True)
+AUTHENTICATED = Permission("whoever has signed in", lambda *_: True)
 
 
-def deny(call: Call, need: str) -> DeniedError:
+def deny(call: OperationContext, need: str) -> DeniedError:
     """Return the refusal of a caller who lacks `need`.
 
     It does not reveal whether the object exists.
@@ -61,8 +61,8 @@ class Operation:
 
     method: str
     path: str
-    handler: Callable[[Call, Any], Awaitable[Shown | None]]
-    who: Who
+    handler: Callable[[OperationContext, Any], Awaitable[ResponseModel | None]]
+    who: Permission
     raises: tuple[type[RegistryError], ...] = ()
     status: int = 200
 
@@ -76,9 +76,9 @@ class Operation:
         return getdoc(self.handler) or ""
 
     @cached_property
-    def asked(self) -> type[Asked]:
+    def asked(self) -> type[RequestModel]:
         """The type of the input."""
-        found: type[Asked] = get_type_hints(self.handler)["asked"]
+        found: type[RequestModel] = get_type_hints(self.handler)["asked"]
         return found
 
     @cached_property
@@ -102,7 +102,7 @@ class Operation:
         plain = get_type_hints(self.asked)
         return {name: types[name] for name, kind in plain.items() if kind is datetime}
 
-    def read(self, values: Mapping[str, Any]) -> Asked:
+    def read(self, values: Mapping[str, Any]) -> RequestModel:
         """Convert fields by name to the input type; raise InputInvalidError."""
         try:
             # Values in paths and queries are text, even for numbers. But a number is not a time:
@@ -116,7 +116,7 @@ class Operation:
         except msgspec.ValidationError as error:
             raise InputInvalidError(_explain(error)) from error
 
-    async def run(self, call: Call, asked: Asked) -> Shown | None:
+    async def run(self, call: OperationContext, asked: RequestModel) -> ResponseModel | None:
         """Check the permission and run the handler.
 
         Raises DeniedError, and the errors of the services.

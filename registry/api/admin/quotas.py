@@ -4,8 +4,16 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
-from registry.api.admin.fields import Asked, Number, Page, PageAsked, Shown, clamp, make_page
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import (
+    Number,
+    Page,
+    PageAsked,
+    RequestModel,
+    ResponseModel,
+    clamp,
+    make_page,
+)
 from registry.api.admin.operation import ADMINS, Operation
 from registry.errors import NotFoundError
 from registry.services.quotas.quotas import QuotaReport
@@ -15,7 +23,7 @@ QuotaPattern = Annotated[
 ]
 
 
-class Quota(Shown, frozen=True):
+class Quota(ResponseModel, frozen=True):
     """A quota and its usage, in bytes.
 
     `used` counts distinct blobs and manifests, and `reserved` counts uploads in progress. Both are
@@ -32,14 +40,14 @@ class Quota(Shown, frozen=True):
     counted: bool
 
 
-class SetQuota(Asked, frozen=True):
+class SetQuota(RequestModel, frozen=True):
     """The limit in bytes for the repositories of a pattern."""
 
     pattern: QuotaPattern
     limit: Number
 
 
-class RemoveQuota(Asked, frozen=True):
+class RemoveQuota(RequestModel, frozen=True):
     """The pattern of a quota."""
 
     pattern: QuotaPattern
@@ -58,19 +66,19 @@ def _show(report: QuotaReport) -> Quota:
     )
 
 
-async def list_quotas(call: Call, asked: PageAsked) -> Page[Quota]:
+async def list_quotas(call: OperationContext, asked: PageAsked) -> Page[Quota]:
     """List quotas with their usage, by pattern."""
     n = clamp(asked.n)
     reports = await call.access.quotas.list_page(n + 1, asked.last)
     return make_page(reports, n, _show, lambda report: report.standing.quota.pattern)
 
 
-async def set_quota(call: Call, asked: SetQuota) -> Quota:
+async def set_quota(call: OperationContext, asked: SetQuota) -> Quota:
     """Set a quota. Existing content is counted in the background."""
     return _show(await call.access.quotas.set(asked.pattern, asked.limit, call.actor))
 
 
-async def remove_quota(call: Call, asked: RemoveQuota) -> None:
+async def remove_quota(call: OperationContext, asked: RemoveQuota) -> None:
     """Delete a quota."""
     await call.access.quotas.remove(asked.pattern, call.actor)
 

@@ -4,22 +4,22 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Asked,
     Life,
-    Moment,
     Page,
     PageAsked,
     Pattern,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Size,
     Text,
+    Timestamp,
     clamp,
     make_page,
     read_life,
-    write_moment,
+    write_timestamp,
 )
 from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
 from registry.api.admin.operation import ADMINS, Operation
@@ -47,7 +47,7 @@ _TagPattern = Annotated[
 TagPatterns = Annotated[list[_TagPattern], Meta(max_length=100)]
 
 
-class RetentionRules(Shown, frozen=True):
+class RetentionRules(ResponseModel, frozen=True):
     """The retention rules of a pattern of repositories. Null or an empty list means no rule.
 
     If `enabled` is false, the rules still protect what they keep, but delete nothing. After a
@@ -63,10 +63,10 @@ class RetentionRules(Shown, frozen=True):
     drop_not_pulled: str | None
     drop_untagged: str | None
     enabled: bool
-    waits_until: Moment | None
+    waits_until: Timestamp | None
 
 
-class PlannedTag(Shown, frozen=True):
+class PlannedTag(ResponseModel, frozen=True):
     """A tag in a plan: whether it would be deleted, by which rule, and how many bytes that frees.
 
     `rule` is the pattern of repositories whose rules decide.
@@ -74,30 +74,30 @@ class PlannedTag(Shown, frozen=True):
 
     tag: str
     digest: str
-    pushed_at: Moment
-    pulled_at: Moment | None
+    pushed_at: Timestamp
+    pulled_at: Timestamp | None
     goes: bool
     rule: str | None
     reason: str
     bytes: int
 
 
-class PlannedManifest(Shown, frozen=True):
+class PlannedManifest(ResponseModel, frozen=True):
     """A manifest in a plan that no tag, index or subject refers to.
 
     The fields are as in PlannedTag.
     """
 
     digest: str
-    untagged_at: Moment
-    pulled_at: Moment | None
+    untagged_at: Timestamp
+    pulled_at: Timestamp | None
     goes: bool
     rule: str | None
     reason: str
     bytes: int
 
 
-class RetentionPlan(Shown, frozen=True):
+class RetentionPlan(ResponseModel, frozen=True):
     """What the rules would do in a repository, and how many bytes all deletions together free.
 
     Manifests without a tag are listed if a rule deletes untagged manifests. The rules of the
@@ -110,10 +110,10 @@ class RetentionPlan(Shown, frozen=True):
     manifests: list[PlannedManifest]
     bytes: int
     not_enabled: list[str]
-    paused_until: Moment | None
+    paused_until: Timestamp | None
 
 
-class RetentionPiece(Shown, frozen=True):
+class RetentionPiece(ResponseModel, frozen=True):
     """The number of deletions in one batch of a run.
 
     `next` is the `last` of the next request; null if nothing is left.
@@ -124,22 +124,22 @@ class RetentionPiece(Shown, frozen=True):
     next: str | None
 
 
-class RetentionStatus(Shown, frozen=True):
+class RetentionStatus(ResponseModel, frozen=True):
     """The last or current run. `ended_at` is null while it is in progress.
 
     `due_at` is the time of the next run; null if there is nothing to delete. `paused_until` is the
     end of the pause if the clock has jumped.
     """
 
-    started_at: Moment | None
-    ended_at: Moment | None
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
     tags: int
     manifests: int
-    due_at: Moment | None
-    paused_until: Moment | None
+    due_at: Timestamp | None
+    paused_until: Timestamp | None
 
 
-class SetRetention(Asked, frozen=True):
+class SetRetention(RequestModel, frozen=True):
     """The rules of a pattern. A field that is left out is no rule. `by` requires `keep_newest`.
 
     `now` enables the rules and skips the wait.
@@ -156,13 +156,13 @@ class SetRetention(Asked, frozen=True):
     now: bool = False
 
 
-class PatternedRetention(Asked, frozen=True):
+class PatternedRetention(RequestModel, frozen=True):
     """The pattern of the rules."""
 
     pattern: Pattern
 
 
-class PlanRetention(Asked, frozen=True):
+class PlanRetention(RequestModel, frozen=True):
     """A page of plans by name: at most `n` repositories of the pattern after `last`."""
 
     pattern: Pattern = "**"
@@ -170,14 +170,14 @@ class PlanRetention(Asked, frozen=True):
     last: Text = ""
 
 
-class RunRetention(Asked, frozen=True):
+class RunRetention(RequestModel, frozen=True):
     """A batch of a run over the repositories of the pattern after `last`."""
 
     pattern: Pattern = "**"
     last: Text = ""
 
 
-class AskRetention(Asked, frozen=True):
+class AskRetention(RequestModel, frozen=True):
     """No input."""
 
 
@@ -193,7 +193,7 @@ def _show(state: RuleState) -> RetentionRules:
         drop_not_pulled=_write_age(rule.drop_not_pulled),
         drop_untagged=_write_age(rule.drop_untagged),
         enabled=state.enabled,
-        waits_until=write_moment(state.waits_until),
+        waits_until=write_timestamp(state.waits_until),
     )
 
 
@@ -214,7 +214,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
                 tag=each.item.name,
                 digest=str(each.item.digest),
                 pushed_at=rfc3339(each.item.pushed_at),
-                pulled_at=write_moment(each.item.pulled_at),
+                pulled_at=write_timestamp(each.item.pulled_at),
                 goes=each.goes,
                 rule=str(each.rule) if each.rule else None,
                 reason=each.reason,
@@ -226,7 +226,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
             PlannedManifest(
                 digest=str(each.item.digest),
                 untagged_at=rfc3339(each.item.loose_at),
-                pulled_at=write_moment(each.item.pulled_at),
+                pulled_at=write_timestamp(each.item.pulled_at),
                 goes=each.goes,
                 rule=str(each.rule) if each.rule else None,
                 reason=each.reason,
@@ -236,11 +236,11 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
         ],
         bytes=sum(each.bytes for each in plan.drops),
         not_enabled=plan.not_enabled,
-        paused_until=write_moment(plan.paused_until),
+        paused_until=write_timestamp(plan.paused_until),
     )
 
 
-async def list_retention_rules(call: Call, asked: PageAsked) -> Page[RetentionRules]:
+async def list_retention_rules(call: OperationContext, asked: PageAsked) -> Page[RetentionRules]:
     """List the retention rules that the caller may administer, by pattern."""
     n, last = clamp(asked.n), asked.last
     found: list[RuleState] = []
@@ -253,7 +253,7 @@ async def list_retention_rules(call: Call, asked: PageAsked) -> Page[RetentionRu
     return make_page(found, n, _show, lambda each: str(each.rule.pattern))
 
 
-async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules:
+async def set_retention_rules(call: OperationContext, asked: SetRetention) -> RetentionRules:
     """Set the retention rules of a pattern. They replace its previous rules.
 
     New rules delete nothing until they are enabled. After a change, nothing is deleted for one
@@ -272,13 +272,17 @@ async def set_retention_rules(call: Call, asked: SetRetention) -> RetentionRules
     return _show(await call.registry.retention_rules.set(rule, call.actor, now=asked.now))
 
 
-async def enable_retention_rules(call: Call, asked: PatternedRetention) -> RetentionRules:
+async def enable_retention_rules(
+    call: OperationContext, asked: PatternedRetention
+) -> RetentionRules:
     """Enable the retention rules of a pattern: they delete from now on."""
     pattern = RepositoryPattern.parse(asked.pattern)
     return _show(await call.registry.retention_rules.enable(pattern, call.actor))
 
 
-async def disable_retention_rules(call: Call, asked: PatternedRetention) -> RetentionRules:
+async def disable_retention_rules(
+    call: OperationContext, asked: PatternedRetention
+) -> RetentionRules:
     """Disable the retention rules of a pattern.
 
     Disabled rules delete nothing, but still protect what they keep.
@@ -287,12 +291,12 @@ async def disable_retention_rules(call: Call, asked: PatternedRetention) -> Rete
     return _show(await call.registry.retention_rules.disable(pattern, call.actor))
 
 
-async def remove_retention_rules(call: Call, asked: PatternedRetention) -> None:
+async def remove_retention_rules(call: OperationContext, asked: PatternedRetention) -> None:
     """Delete the retention rules of a pattern. Nothing is deleted there for one interval."""
     await call.registry.retention_rules.remove(RepositoryPattern.parse(asked.pattern), call.actor)
 
 
-async def plan_retention(call: Call, asked: PlanRetention) -> Page[RetentionPlan]:
+async def plan_retention(call: OperationContext, asked: PlanRetention) -> Page[RetentionPlan]:
     """Return for each tag whether the rules would delete it if they were enabled, and why.
 
     Nothing is deleted. A page ends early if it becomes long.
@@ -303,7 +307,7 @@ async def plan_retention(call: Call, asked: PlanRetention) -> Page[RetentionPlan
     return Page([_show_plan(plan) for plan in plans], last)
 
 
-async def run_retention(call: Call, asked: RunRetention) -> RetentionPiece:
+async def run_retention(call: OperationContext, asked: RunRetention) -> RetentionPiece:
     """Apply the rules now, for a few seconds. Repeat the request from `next`."""
     piece = await call.registry.retention.run(
         RepositoryPattern.parse(asked.pattern), asked.last, call.actor
@@ -311,18 +315,18 @@ async def run_retention(call: Call, asked: RunRetention) -> RetentionPiece:
     return RetentionPiece(piece.tags, piece.manifests, None if piece.ended else piece.done)
 
 
-async def get_retention_status(call: Call, asked: AskRetention) -> RetentionStatus:
+async def get_retention_status(call: OperationContext, asked: AskRetention) -> RetentionStatus:
     """Return when the rules were last applied, and when they will be next."""
     del asked
     status = await call.registry.retention.get_status()
     run = status.run
     return RetentionStatus(
         started_at=rfc3339(run.started_at) if run else None,
-        ended_at=write_moment(run.ended_at) if run else None,
+        ended_at=write_timestamp(run.ended_at) if run else None,
         tags=run.tags if run else 0,
         manifests=run.manifests if run else 0,
-        due_at=write_moment(status.due_at),
-        paused_until=write_moment(status.paused_until),
+        due_at=write_timestamp(status.due_at),
+        paused_until=write_timestamp(status.paused_until),
     )
 
 

@@ -1,15 +1,15 @@
 """Past retention runs: listing, inspecting and reverting them."""
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Asked,
-    Moment,
     Number,
     Page,
     Pattern,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Size,
+    Timestamp,
     clamp,
     make_page,
 )
@@ -22,31 +22,31 @@ from registry.services.content.history import ManifestState
 from registry.services.retention.runs import Drop, Run
 
 
-class RetentionRun(Shown, frozen=True):
+class RetentionRun(ResponseModel, frozen=True):
     """A retention run: the times of its first and last deletion, and how much it deleted."""
 
     id: int
-    started_at: Moment
-    ended_at: Moment
+    started_at: Timestamp
+    ended_at: Timestamp
     tags: int
     manifests: int
 
 
-class RetentionDrop(Shown, frozen=True):
+class RetentionDrop(ResponseModel, frozen=True):
     """A tag or a manifest that a run deleted. `tag` is null for a manifest.
 
     `state` is the current state of the manifest. `number` is that of the change in the change feed.
     """
 
     number: int
-    at: Moment
+    at: Timestamp
     repository: str
     tag: str | None
     digest: str
     state: ManifestState
 
 
-class SkippedDrop(Shown, frozen=True):
+class SkippedDrop(ResponseModel, frozen=True):
     """A tag or a manifest that was not restored, and why."""
 
     repository: str
@@ -55,7 +55,7 @@ class SkippedDrop(Shown, frozen=True):
     reason: str
 
 
-class RestoredRun(Shown, frozen=True):
+class RestoredRun(ResponseModel, frozen=True):
     """How many tags and manifests were restored, and which were not.
 
     `next` is the `first` of the next request; null if nothing is left.
@@ -67,7 +67,7 @@ class RestoredRun(Shown, frozen=True):
     next: int | None
 
 
-class ListRuns(Asked, frozen=True):
+class ListRuns(RequestModel, frozen=True):
     """A page of the runs before the run `last`; 0 means from the latest.
 
     Only runs that deleted something in the repositories of the pattern are listed.
@@ -78,7 +78,7 @@ class ListRuns(Asked, frozen=True):
     last: Number = 0
 
 
-class ListDrops(Asked, frozen=True):
+class ListDrops(RequestModel, frozen=True):
     """A page of the deletions of a run: `n` entries after the change `last`.
 
     Only deletions in the repositories of the pattern are listed.
@@ -90,7 +90,7 @@ class ListDrops(Asked, frozen=True):
     last: Number = 0
 
 
-class RestoreRun(Asked, frozen=True):
+class RestoreRun(RequestModel, frozen=True):
     """A run, a pattern of repositories, and the change to start from."""
 
     run: Number
@@ -98,7 +98,7 @@ class RestoreRun(Asked, frozen=True):
     first: Number = 0
 
 
-async def list_retention_runs(call: Call, asked: ListRuns) -> Page[RetentionRun]:
+async def list_retention_runs(call: OperationContext, asked: ListRuns) -> Page[RetentionRun]:
     """List the retention runs of the last 90 days that deleted something, the latest first."""
     n = clamp(asked.n)
     runs = await call.registry.retention_runs.list_page(
@@ -113,7 +113,7 @@ def _show_run(run: Run) -> RetentionRun:
     )
 
 
-async def list_retention_drops(call: Call, asked: ListDrops) -> Page[RetentionDrop]:
+async def list_retention_drops(call: OperationContext, asked: ListDrops) -> Page[RetentionDrop]:
     """List what a retention run deleted, and whether it can be restored."""
     n = clamp(asked.n)
     drops = await call.registry.retention_runs.list_drops(
@@ -134,7 +134,7 @@ def _show_drop(drop: Drop) -> RetentionDrop:
     )
 
 
-async def restore_retention_run(call: Call, asked: RestoreRun) -> RestoredRun:
+async def restore_retention_run(call: OperationContext, asked: RestoreRun) -> RestoredRun:
     """Restore a batch of what a retention run deleted. Repeat the request from `next`."""
     restored = await call.registry.retention_runs.restore(
         asked.run, RepositoryPattern.parse(asked.pattern), call.actor, asked.first

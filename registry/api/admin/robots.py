@@ -1,18 +1,18 @@
 """Robot accounts and their secrets."""
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     AccountName,
-    Asked,
     Life,
-    Moment,
     Page,
     PageAsked,
-    Shown,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
     clamp,
     make_page,
     read_life,
-    write_moment,
+    write_timestamp,
 )
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
@@ -21,39 +21,39 @@ from registry.services.access import robots
 from registry.services.access.robots import NewRobotSecret
 
 
-class Robot(Shown, frozen=True):
+class Robot(ResponseModel, frozen=True):
     """A robot. It signs in as `username`; `used_at` is its last sign-in, to within some minutes."""
 
     name: str
     username: str
-    created_at: Moment
-    expires_at: Moment | None
-    used_at: Moment | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    used_at: Timestamp | None
 
 
-class RobotSecret(Shown, frozen=True):
+class RobotSecret(ResponseModel, frozen=True):
     """The secret of a robot. It is shown only once."""
 
     name: str
     username: str
     secret: str
-    expires_at: Moment | None
+    expires_at: Timestamp | None
 
 
-class NamedRobot(Asked, frozen=True):
+class NamedRobot(RequestModel, frozen=True):
     """The name of a robot."""
 
     name: str
 
 
-class AddRobot(Asked, frozen=True):
+class AddRobot(RequestModel, frozen=True):
     """The robot to add. It expires after `expires`; without it, never."""
 
     name: AccountName
     expires: Life | None = None
 
 
-class RotateRobot(Asked, frozen=True):
+class RotateRobot(RequestModel, frozen=True):
     """How to rotate the secret of a robot.
 
     The old secrets stay valid for `overlap`. `expires` sets when the robot expires; without it,
@@ -70,17 +70,17 @@ def _show(robot: robots.Robot) -> Robot:
         robot.name,
         robot.username,
         rfc3339(robot.created_at),
-        write_moment(robot.expires_at),
-        write_moment(robot.used_at),
+        write_timestamp(robot.expires_at),
+        write_timestamp(robot.used_at),
     )
 
 
 def _reveal(made: NewRobotSecret) -> RobotSecret:
     robot = made.robot
-    return RobotSecret(robot.name, robot.username, made.secret, write_moment(robot.expires_at))
+    return RobotSecret(robot.name, robot.username, made.secret, write_timestamp(robot.expires_at))
 
 
-async def list_robots(call: Call, asked: PageAsked) -> Page[Robot]:
+async def list_robots(call: OperationContext, asked: PageAsked) -> Page[Robot]:
     """List robots, by name."""
     n = clamp(asked.n)
     return make_page(
@@ -88,17 +88,17 @@ async def list_robots(call: Call, asked: PageAsked) -> Page[Robot]:
     )
 
 
-async def add_robot(call: Call, asked: AddRobot) -> RobotSecret:
+async def add_robot(call: OperationContext, asked: AddRobot) -> RobotSecret:
     """Add a robot. Only this response contains its secret."""
     return _reveal(await call.access.robots.add(asked.name, read_life(asked.expires), call.actor))
 
 
-async def get_robot(call: Call, asked: NamedRobot) -> Robot:
+async def get_robot(call: OperationContext, asked: NamedRobot) -> Robot:
     """Return a robot."""
     return _show(await call.access.robots.get(asked.name))
 
 
-async def rotate_robot(call: Call, asked: RotateRobot) -> RobotSecret:
+async def rotate_robot(call: OperationContext, asked: RotateRobot) -> RobotSecret:
     """Create a new secret for a robot. Only this response contains it."""
     return _reveal(
         await call.access.robots.rotate(
@@ -110,7 +110,7 @@ async def rotate_robot(call: Call, asked: RotateRobot) -> RobotSecret:
     )
 
 
-async def remove_robot(call: Call, asked: NamedRobot) -> None:
+async def remove_robot(call: OperationContext, asked: NamedRobot) -> None:
     """Delete a robot with its secrets and grants."""
     await call.access.robots.remove(asked.name, call.actor)
 

@@ -5,8 +5,16 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import Call
-from registry.api.admin.fields import PAGE, Asked, Moment, Shown, Size, clamp, read_moment
+from registry.api.admin.call import OperationContext
+from registry.api.admin.fields import (
+    PAGE,
+    RequestModel,
+    ResponseModel,
+    Size,
+    Timestamp,
+    clamp,
+    read_timestamp,
+)
 from registry.api.admin.gc import DigestText
 from registry.api.admin.grants import REPOSITORY_ADMINS
 from registry.api.admin.operation import Operation
@@ -32,14 +40,14 @@ TagText = Annotated[str, Meta(extra_json_schema={"examples": ["latest"]})]
 Time = Annotated[datetime, Meta(tz=True)]
 
 
-class TagChange(Shown, frozen=True):
+class TagChange(ResponseModel, frozen=True):
     """A change of a tag, or the deletion of the repository that the tag was in.
 
     `state` is the current state of the manifest that the tag pointed to after the change; null if
     it pointed to none.
     """
 
-    at: Moment
+    at: Timestamp
     actor: str
     change: str
     digest: str | None
@@ -47,7 +55,7 @@ class TagChange(Shown, frozen=True):
     state: ManifestState | None
 
 
-class TagHistory(Shown, frozen=True):
+class TagHistory(ResponseModel, frozen=True):
     """The changes of a tag, the newest first."""
 
     name: str
@@ -55,7 +63,7 @@ class TagHistory(Shown, frozen=True):
     history: list[TagChange]
 
 
-class RestoredTag(Shown, frozen=True):
+class RestoredTag(ResponseModel, frozen=True):
     """The manifest that a tag points to now.
 
     `manifests` is the number of manifests that were restored, including this one.
@@ -67,7 +75,7 @@ class RestoredTag(Shown, frozen=True):
     manifests: int
 
 
-class AskHistory(Asked, frozen=True):
+class AskHistory(RequestModel, frozen=True):
     """A tag, and the number of changes to return."""
 
     repository: Repository
@@ -75,7 +83,7 @@ class AskHistory(Asked, frozen=True):
     n: Annotated[Size, Meta(description=f"changes; above {PAGE} is {PAGE}")] = PAGE
 
 
-class RestoreTag(Asked, frozen=True):
+class RestoreTag(RequestModel, frozen=True):
     """The tag to restore, as it was at a time or to a manifest.
 
     Without `at` and `digest`, it is restored to its manifest before it was last moved or deleted.
@@ -89,14 +97,14 @@ class RestoreTag(Asked, frozen=True):
     override: bool = False
 
 
-async def list_tag_history(call: Call, asked: AskHistory) -> TagHistory:
+async def list_tag_history(call: OperationContext, asked: AskHistory) -> TagHistory:
     """List the changes of a tag, also those in deleted repositories of the same name."""
     name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
     moments = await call.registry.history.list_of_tag(name, tag, clamp(asked.n))
     return TagHistory(str(name), str(tag), [_show(moment) for moment in moments])
 
 
-def _show(moment: history.Moment) -> TagChange:
+def _show(moment: history.TagChange) -> TagChange:
     row = moment.change
     return TagChange(
         at=rfc3339(row.at),
@@ -108,7 +116,7 @@ def _show(moment: history.Moment) -> TagChange:
     )
 
 
-async def restore_tag(call: Call, asked: RestoreTag) -> RestoredTag:
+async def restore_tag(call: OperationContext, asked: RestoreTag) -> RestoredTag:
     """Restore a tag to an earlier manifest. Deleted manifests are restored as needed."""
     name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
     if asked.at is not None and asked.digest is not None:
@@ -121,7 +129,7 @@ async def restore_tag(call: Call, asked: RestoreTag) -> RestoredTag:
         name,
         tag,
         call.actor,
-        at=None if asked.at is None else read_moment(asked.at),
+        at=None if asked.at is None else read_timestamp(asked.at),
         digest=digest,
         override=asked.override,
     )

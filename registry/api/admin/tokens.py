@@ -5,21 +5,21 @@ from typing import Annotated
 from msgspec import Meta
 
 from registry import clock
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
     Actions,
-    Asked,
     Life,
-    Moment,
     Page,
     Pattern,
-    Shown,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
     make_page,
     read_life,
     write_actions,
-    write_moment,
+    write_timestamp,
 )
-from registry.api.admin.operation import HERSELF, Operation
+from registry.api.admin.operation import SELF_OR_ADMIN, Operation
 from registry.auth.policy.actions import parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Bound
@@ -30,46 +30,46 @@ _SECOND = 1_000_000
 _MOST_SCOPES = 100
 
 
-class TokenScope(Shown, frozen=True, forbid_unknown_fields=True):
+class TokenScope(ResponseModel, frozen=True, forbid_unknown_fields=True):
     """A pattern of repositories, and the actions that a token allows there at most."""
 
     pattern: Pattern
     actions: Actions
 
 
-class Token(Shown, frozen=True):
+class Token(ResponseModel, frozen=True):
     """A personal access token. `scopes` null: everything that its user may do."""
 
     name: str
     scopes: list[TokenScope] | None
-    created_at: Moment
-    expires_at: Moment | None
-    used_at: Moment | None
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    used_at: Timestamp | None
 
 
-class TokenSecret(Shown, frozen=True):
+class TokenSecret(ResponseModel, frozen=True):
     """The secret of a token, which replaces the user's password. It is shown only once."""
 
     user: str
     name: str
     secret: str
-    expires_at: Moment | None
+    expires_at: Timestamp | None
 
 
-class OwnedTokens(Asked, frozen=True):
+class OwnedTokens(RequestModel, frozen=True):
     """The owner of tokens."""
 
     user: str
 
 
-class NamedToken(Asked, frozen=True):
+class NamedToken(RequestModel, frozen=True):
     """The owner and the name of a token."""
 
     user: str
     name: str
 
 
-class AddToken(Asked, frozen=True):
+class AddToken(RequestModel, frozen=True):
     """The token to add.
 
     Without `scopes` it allows everything that the user may do. Without `expires` it never expires.
@@ -89,8 +89,8 @@ def _show(token: AccessToken) -> Token:
         token.name,
         scopes,
         clock.rfc3339(token.created_at),
-        write_moment(token.expires_at),
-        write_moment(token.used_at),
+        write_timestamp(token.expires_at),
+        write_timestamp(token.used_at),
     )
 
 
@@ -102,20 +102,20 @@ def _read_scope(scope: TokenScope) -> Bound:
     return Bound(RepositoryPattern.parse(scope.pattern), parse_rights(scope.actions))
 
 
-async def list_tokens(call: Call, asked: OwnedTokens) -> Page[Token]:
+async def list_tokens(call: OperationContext, asked: OwnedTokens) -> Page[Token]:
     """List all tokens of a user, by name."""
     tokens = await call.access.access_tokens.list_of(asked.user)
     return make_page(tokens, len(tokens), _show, lambda token: token.name)
 
 
-async def add_token(call: Call, asked: AddToken) -> TokenSecret:
+async def add_token(call: OperationContext, asked: AddToken) -> TokenSecret:
     """Add a token. Only this response contains its secret.
 
     A token with scopes cannot add tokens. A token that expires cannot add one that expires later.
     """
     lifetime = read_life(asked.expires)
     if call.ends_at is not None and (
-        lifetime is None or clock.now() + lifetime * _SECOND > call.ends_at
+        lifetime is None or clock.now_us() + lifetime * _SECOND > call.ends_at
     ):
         raise DeniedError("a token cannot make one that outlasts it")
     made = await call.access.access_tokens.add(
@@ -125,10 +125,10 @@ async def add_token(call: Call, asked: AddToken) -> TokenSecret:
         bounds=None if asked.scopes is None else [_read_scope(scope) for scope in asked.scopes],
         lifetime=lifetime,
     )
-    return TokenSecret(asked.user, asked.name, made.secret, write_moment(made.token.expires_at))
+    return TokenSecret(asked.user, asked.name, made.secret, write_timestamp(made.token.expires_at))
 
 
-async def revoke_token(call: Call, asked: NamedToken) -> None:
+async def revoke_token(call: OperationContext, asked: NamedToken) -> None:
     """Revoke a token. This takes effect immediately."""
     await call.access.access_tokens.revoke(asked.user, asked.name, call.actor)
 
@@ -136,7 +136,7 @@ async def revoke_token(call: Call, asked: NamedToken) -> None:
 _TOKENS = "/users/{user}/tokens"
 
 OPERATIONS = (
-    Operation("GET", _TOKENS, list_tokens, HERSELF, (NotFoundError,)),
-    Operation("POST", _TOKENS, add_token, HERSELF, (NotFoundError, ConflictError), 201),
-    Operation("DELETE", f"{_TOKENS}/{{name}}", revoke_token, HERSELF, (NotFoundError,), 204),
+    Operation("GET", _TOKENS, list_tokens, SELF_OR_ADMIN, (NotFoundError,)),
+    Operation("POST", _TOKENS, add_token, SELF_OR_ADMIN, (NotFoundError, ConflictError), 201),
+    Operation("DELETE", f"{_TOKENS}/{{name}}", revoke_token, SELF_OR_ADMIN, (NotFoundError,), 204),
 )

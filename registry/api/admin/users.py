@@ -1,40 +1,40 @@
 """Users and their passwords."""
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.fields import (
-    Asked,
-    Moment,
     Page,
     PageAsked,
     Password,
-    Shown,
+    RequestModel,
+    ResponseModel,
     Text,
+    Timestamp,
     UserName,
     clamp,
     make_page,
 )
-from registry.api.admin.operation import ADMINS, HERSELF, Operation
+from registry.api.admin.operation import ADMINS, SELF_OR_ADMIN, Operation
 from registry.clock import rfc3339
 from registry.errors import ConflictError, CredentialsInvalidError, DeniedError, NotFoundError
 from registry.services.access.users import UserRow
 
 
-class User(Shown, frozen=True):
+class User(ResponseModel, frozen=True):
     """A user. A disabled user cannot sign in."""
 
     name: str
     admin: bool
     disabled: bool
-    created_at: Moment
+    created_at: Timestamp
 
 
-class NamedUser(Asked, frozen=True):
+class NamedUser(RequestModel, frozen=True):
     """The name of a user."""
 
     name: str
 
 
-class AddUser(Asked, frozen=True):
+class AddUser(RequestModel, frozen=True):
     """The user to add. A user without a password can sign in only with tokens."""
 
     name: UserName
@@ -42,7 +42,7 @@ class AddUser(Asked, frozen=True):
     admin: bool = False
 
 
-class ChangeUser(Asked, frozen=True):
+class ChangeUser(RequestModel, frozen=True):
     """The changes. Fields that are left out keep their values."""
 
     name: str
@@ -50,7 +50,7 @@ class ChangeUser(Asked, frozen=True):
     disabled: bool | None = None
 
 
-class SetPassword(Asked, frozen=True):
+class SetPassword(RequestModel, frozen=True):
     """A new password. `current` is required if callers set their own password."""
 
     user: str
@@ -58,7 +58,7 @@ class SetPassword(Asked, frozen=True):
     current: Text = ""
 
 
-class ImportUsers(Asked, frozen=True):
+class ImportUsers(RequestModel, frozen=True):
     """The text of an htpasswd file with bcrypt hashes (`htpasswd -B`).
 
     `skip` leaves out the lines that cannot be imported.
@@ -68,7 +68,7 @@ class ImportUsers(Asked, frozen=True):
     skip: bool = False
 
 
-class ImportedUsers(Shown, frozen=True):
+class ImportedUsers(ResponseModel, frozen=True):
     """The result of an import.
 
     `added` has the names of the added users. `skipped` has the names of users that existed already
@@ -84,7 +84,7 @@ def _show(row: UserRow) -> User:
     return User(row.name, row.admin, row.disabled, rfc3339(row.created_at))
 
 
-async def list_users(call: Call, asked: PageAsked) -> Page[User]:
+async def list_users(call: OperationContext, asked: PageAsked) -> Page[User]:
     """List users, by name."""
     n = clamp(asked.n)
     return make_page(
@@ -92,19 +92,19 @@ async def list_users(call: Call, asked: PageAsked) -> Page[User]:
     )
 
 
-async def add_user(call: Call, asked: AddUser) -> User:
+async def add_user(call: OperationContext, asked: AddUser) -> User:
     """Add a user."""
     return _show(
         await call.access.users.add(asked.name, asked.password, call.actor, admin=asked.admin)
     )
 
 
-async def get_user(call: Call, asked: NamedUser) -> User:
+async def get_user(call: OperationContext, asked: NamedUser) -> User:
     """Return a user."""
     return _show(await call.access.users.get(asked.name))
 
 
-async def change_user(call: Call, asked: ChangeUser) -> User:
+async def change_user(call: OperationContext, asked: ChangeUser) -> User:
     """Change whether a user is an admin, or disable or enable a user.
 
     Disabling a user immediately invalidates everything that the user is signed in with. The last
@@ -117,7 +117,7 @@ async def change_user(call: Call, asked: ChangeUser) -> User:
     )
 
 
-async def remove_user(call: Call, asked: NamedUser) -> None:
+async def remove_user(call: OperationContext, asked: NamedUser) -> None:
     """Delete a user with their tokens and grants.
 
     The last user and the last admin cannot be deleted.
@@ -125,7 +125,7 @@ async def remove_user(call: Call, asked: NamedUser) -> None:
     await call.access.users.remove(asked.name, call.actor)
 
 
-async def set_password(call: Call, asked: SetPassword) -> None:
+async def set_password(call: OperationContext, asked: SetPassword) -> None:
     """Set a user's password. This invalidates all tokens obtained with the old password.
 
     Callers who set their own password, including admins, must provide the current one. A wrong
@@ -136,9 +136,9 @@ async def set_password(call: Call, asked: SetPassword) -> None:
     await call.access.users.set_password(asked.user, asked.password, call.actor)
 
 
-async def _is_current(call: Call, asked: SetPassword) -> bool:
+async def _is_current(call: OperationContext, asked: SetPassword) -> bool:
     try:
-        caller = await call.access.authenticator.from_password(
+        caller = await call.access.authenticator.authenticate_password(
             asked.user, asked.current, call.actor.origin
         )
     except CredentialsInvalidError:
@@ -147,7 +147,7 @@ async def _is_current(call: Call, asked: SetPassword) -> bool:
     return caller.principal.credential.startswith("user:") and not caller.has_refresh_token
 
 
-async def import_users(call: Call, asked: ImportUsers) -> ImportedUsers:
+async def import_users(call: OperationContext, asked: ImportUsers) -> ImportedUsers:
     """Add the users of an htpasswd file, all or none.
 
     When a user signs in, the registry replaces the bcrypt hash with an argon2id hash.
@@ -164,7 +164,7 @@ OPERATIONS = (
     Operation("GET", "/users/{name}", get_user, ADMINS, (NotFoundError,)),
     Operation("PATCH", "/users/{name}", change_user, ADMINS, (NotFoundError, ConflictError)),
     Operation("DELETE", "/users/{name}", remove_user, ADMINS, (NotFoundError, ConflictError), 204),
-    Operation("PUT", "/users/{user}/password", set_password, HERSELF, (NotFoundError,), 204),
+    Operation("PUT", "/users/{user}/password", set_password, SELF_OR_ADMIN, (NotFoundError,), 204),
     # Not below /users: the path would collide with the name of a user.
     Operation("POST", "/htpasswd", import_users, ADMINS),
 )

@@ -2,9 +2,9 @@
 
 from starlette.responses import JSONResponse, Response
 
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 
 
-async def get_base(call: Call) -> Response:
+async def get_base(call: RequestContext) -> Response:
     del call
     return JSONResponse({})

@@ -10,11 +10,11 @@ from registry.http.caching import FOREVER, cache_headers
 from registry.http.etags import format_date, has_current
 from registry.http.multipart import Multipart
 from registry.http.ranges import Part, parse_ranges
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 from registry.services.content.blobs import BlobRow, Blobs
 from storage.digest import Digest
 from storage.driver import Reader
-from storage.errors import ObjectDamagedError
+from storage.errors import ObjectCorruptError
 
 
 def _headers(row: BlobRow, length: int, caching: dict[str, str]) -> dict[str, str]:
@@ -71,7 +71,7 @@ class BlobResponse(Response):
                 if gone.done():
                     return  # servers drop data for a closed connection, so stop reading
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except ObjectDamagedError:
+        except ObjectCorruptError:
             # Without a last message, the server aborts the connection, and the client sees that the
             # length is wrong. A padded or cleanly ended body could pass for the blob.
             await self._blobs.note_damage(self._row)
@@ -98,7 +98,7 @@ def _elsewhere(digest: Digest, link: str) -> Response:
     )
 
 
-async def get_blob(call: Call) -> Response:
+async def get_blob(call: RequestContext) -> Response:
     digest = Digest.parse(call.param("digest"))
     headers = call.request.headers
     caching = cache_headers(call, FOREVER)
@@ -132,7 +132,7 @@ async def get_blob(call: Call) -> Response:
     return BlobResponse(call.registry.blobs, row, reader, part, caching)
 
 
-async def delete_blob(call: Call) -> Response:
+async def delete_blob(call: RequestContext) -> Response:
     digest = Digest.parse(call.param("digest"))
     await call.registry.blobs.unlink(call.name, digest, call.principal)
     return Response(None, 202)

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 from starlette.responses import JSONResponse, Response
 
 from registry.http.memory import AnswerMemory
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 from registry.oci.media_types import OCI_INDEX
 from registry.oci.names import RepositoryName
 from registry.services.content.manifest_cache import ReferrersPage
@@ -18,7 +18,7 @@ def _next_link(path: str, **query: object) -> str:
     return f'<{path}?{urlencode(query)}>; rel="next"'
 
 
-async def list_tags(call: Call) -> Response:
+async def list_tags(call: RequestContext) -> Response:
     n = call.page_size()
     names = await call.registry.tags.list_names(call.name, n + 1, call.last)
     response = JSONResponse({"name": str(call.name), "tags": names[:n]})
@@ -27,7 +27,7 @@ async def list_tags(call: Call) -> Response:
     return response
 
 
-async def list_catalog(call: Call) -> Response:
+async def list_catalog(call: RequestContext) -> Response:
     n = call.page_size()
     names = await _list_visible(call, n + 1)
     response = JSONResponse({"repositories": names[:n]})
@@ -36,7 +36,7 @@ async def list_catalog(call: Call) -> Response:
     return response
 
 
-async def _list_visible(call: Call, n: int) -> list[str]:
+async def _list_visible(call: RequestContext, n: int) -> list[str]:
     """Return the first `n` repositories after `last` that the caller may see."""
     repositories, visible = call.registry.repositories, call.caller.visible
     if call.caller.sees_all:
@@ -52,13 +52,13 @@ async def _list_visible(call: Call, n: int) -> list[str]:
     return names[:n]
 
 
-async def list_referrers(call: Call) -> Response:
+async def list_referrers(call: RequestContext) -> Response:
     subject = Digest.parse(call.param("digest"))
     artifact_type = call.query("artifactType") or None
 
     async def load() -> ReferrersPage:
         return await call.registry.referrers.get_page(
-            call.name, subject, artifact_type, call.last, call.began
+            call.name, subject, artifact_type, call.last, call.received_at
         )
 
     # Content-Type without parameters: clients compare the exact string.

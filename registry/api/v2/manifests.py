@@ -21,10 +21,10 @@ from registry.http.body import read_body
 from registry.http.caching import REVALIDATED, cache_headers
 from registry.http.etags import format_date, has_current, parse_etags
 from registry.http.memory import AnswerMemory
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.references import Reference, Tag, parse_reference
-from registry.services.content.manifests import Found, TagCondition, TagRights
+from registry.services.content.manifests import StoredManifest, TagCondition, TagRights
 from storage.digest import Digest
 
 MAX_TAGS = 100
@@ -40,7 +40,7 @@ OVERRIDE = "Moorage-Override"
 IMMUTABLE = "immutable"
 
 
-def _existing_reference(call: Call) -> Reference:
+def _existing_reference(call: RequestContext) -> Reference:
     """Return the reference in the path; raise ManifestUnknownError if it cannot be a tag."""
     text = call.param("reference")
     try:
@@ -61,7 +61,7 @@ def _condition(headers: Headers) -> TagCondition | None:
     )
 
 
-def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
+def _tags_to_set(call: RequestContext, reference: Reference) -> list[Tag]:
     """Return the tag in the path or, with a digest, the tags in the query without duplicates."""
     asked = call.request.query_params.getlist("tag")
     if len(asked) > MAX_TAGS:
@@ -73,7 +73,7 @@ def _tags_to_set(call: Call, reference: Reference) -> list[Tag]:
     return [reference]
 
 
-def _override(call: Call) -> Actor | None:
+def _override(call: RequestContext) -> Actor | None:
     """Return the caller if the request overrides immutable tags; raise DeniedError."""
     asked = call.request.headers.get(OVERRIDE)
     if asked is None:
@@ -88,15 +88,17 @@ def _override(call: Call) -> Actor | None:
     return Actor(call.principal.name, find_origin(call.request))
 
 
-async def get_manifest(call: Call) -> Response:
+async def get_manifest(call: RequestContext) -> Response:
     reference = _existing_reference(call)
     with AnswerMemory(call.guard.limits.answers) as memory:
         return await _get_manifest(call, reference, memory)
 
 
-async def _get_manifest(call: Call, reference: Reference, memory: AnswerMemory) -> Response:
-    async def load() -> Found:
-        return await call.registry.manifests.get(call.name, reference, call.began)
+async def _get_manifest(
+    call: RequestContext, reference: Reference, memory: AnswerMemory
+) -> Response:
+    async def load() -> StoredManifest:
+        return await call.registry.manifests.get(call.name, reference, call.received_at)
 
     is_head = call.request.method == "HEAD"
     found = await (load() if is_head else memory.load(load))
@@ -114,7 +116,7 @@ async def _get_manifest(call: Call, reference: Reference, memory: AnswerMemory) 
     return Response(None, 200, headers) if is_head else memory.answer(found.raw, headers)
 
 
-async def put_manifest(call: Call) -> Response:
+async def put_manifest(call: RequestContext) -> Response:
     reference = parse_reference(call.param("reference"))
     set_tags = _tags_to_set(call, reference)
     idle, budget = call.settings.body_idle, call.guard.limits.bodies
@@ -123,7 +125,7 @@ async def put_manifest(call: Call) -> Response:
 
 
 async def _put_manifest(
-    call: Call, reference: Reference, set_tags: Sequence[Tag], raw: bytes
+    call: RequestContext, reference: Reference, set_tags: Sequence[Tag], raw: bytes
 ) -> Response:
     rights = call.caller.rights_in(call.name)
     pushed = await call.registry.manifests.put(
@@ -156,7 +158,7 @@ async def _put_manifest(
     return await advise(call, response)
 
 
-async def delete_manifest(call: Call) -> Response:
+async def delete_manifest(call: RequestContext) -> Response:
     await call.registry.manifests.delete(
         call.name,
         _existing_reference(call),

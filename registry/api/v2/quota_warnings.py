@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from starlette.responses import Response
 
 from registry.errors import DatabaseUnavailableError
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 from registry.services.quotas.quotas import Standing
 from registry.units import round_size
 
@@ -33,12 +33,12 @@ def add_warnings(response: Response, texts: Iterable[str]) -> None:
         response.headers.append("Warning", value)
 
 
-async def advise(call: Call, response: Response) -> Response:
+async def advise(call: RequestContext, response: Response) -> Response:
     """Return the response to a push, with warnings about quotas."""
     # The push has succeeded, so the response must say so even if the quotas cannot be read.
     with contextlib.suppress(DatabaseUnavailableError):
         quotas = call.registry.quotas
-        if await quotas.hold_for(call.name, call.began):
+        if await quotas.hold_for(call.name, call.received_at):
             standings = await quotas.list_standings(call.name)
             add_warnings(response, [_write(s) for s in standings if _percent(s) >= NEARLY_FULL])
     return response

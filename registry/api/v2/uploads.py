@@ -14,9 +14,9 @@ from registry.errors import (
     UploadUnknownError,
 )
 from registry.http.body import iter_body, read_length
-from registry.http.errors import answer
+from registry.http.errors import error_response
 from registry.http.ranges import parse_content_range
-from registry.http.request_context import Call
+from registry.http.request_context import RequestContext
 from registry.oci.names import RepositoryName
 from registry.services.content.upload_sessions import Chunk, UploadRow
 from storage.digest import ALGORITHMS, DEFAULT_ALGORITHM, Digest, DigestInvalidError
@@ -47,30 +47,30 @@ def _created(name: RepositoryName, digest: Digest) -> Response:
     )
 
 
-def _body(call: Call) -> AsyncIterator[bytes]:
+def _body(call: RequestContext) -> AsyncIterator[bytes]:
     return iter_body(call.request, call.settings.body_idle)
 
 
-def _chunk(call: Call) -> Chunk:
+def _chunk(call: RequestContext) -> Chunk:
     span = parse_content_range(call.request.headers.get("content-range"))
     start, length = span or (None, None)
     return Chunk(_body(call), start, length, read_length(call.request))
 
 
-def _upload_id(call: Call) -> str:
+def _upload_id(call: RequestContext) -> str:
     upload_id = call.param("upload")
     if not _UUID.fullmatch(upload_id):
         raise UploadUnknownError("no such upload session in this repository")
     return upload_id
 
 
-def _digest(call: Call, name: str) -> Digest | None:
+def _digest(call: RequestContext, name: str) -> Digest | None:
     """Return the digest in a query parameter; the full text, since a digest with NUL is invalid."""
     text = call.request.query_params.get(name)
     return Digest.parse(text) if text else None
 
 
-async def start_upload(call: Call) -> Response:
+async def start_upload(call: RequestContext) -> Response:
     """Mount a blob (end-11), push it in one request (end-4b) or start a session (end-4a, 4c)."""
     asked, digest = call.request.query_params.get("mount"), _digest(call, "digest")
     mount = None if asked and _has_unknown_algorithm(asked) else _digest(call, "mount")
@@ -82,7 +82,9 @@ async def start_upload(call: Call) -> Response:
         raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
     if digest and not asked:
         return await _push_whole(call, digest)
-    row = await call.registry.uploads.start(call.name, call.principal, algorithm, since=call.began)
+    row = await call.registry.uploads.start(
+        call.name, call.principal, algorithm, since=call.received_at
+    )
     return _session(202, row)
 
 
@@ -92,7 +94,7 @@ def _has_unknown_algorithm(text: str) -> bool:
     return match is not None and match[1] not in ALGORITHMS
 
 
-async def _mount(call: Call, digest: Digest) -> bool:
+async def _mount(call: RequestContext, digest: Digest) -> bool:
     """Return whether the blob was mounted.
 
     An invalid source is treated as a missing one: a mount only saves an upload, and clients have
@@ -115,13 +117,15 @@ async def _mount(call: Call, digest: Digest) -> bool:
     )
 
 
-async def _push_whole(call: Call, digest: Digest) -> Response:
+async def _push_whole(call: RequestContext, digest: Digest) -> Response:
     uploads = call.registry.uploads
-    row = await uploads.start(call.name, call.principal, digest.algorithm, since=call.began)
+    row = await uploads.start(call.name, call.principal, digest.algorithm, since=call.received_at)
     try:
         # Content-Range is ignored: there is no session yet for a 416 to refer to.
         chunk = Chunk(_body(call), announced=read_length(call.request))
-        await uploads.complete(call.name, call.principal, row.id, chunk, digest, since=call.began)
+        await uploads.complete(
+            call.name, call.principal, row.id, chunk, digest, since=call.received_at
+        )
     except (RegistryError, StoreError):
         # The client does not know the session, so it could never resume it.
         await _cancel_quietly(call, row.id)
@@ -129,48 +133,48 @@ async def _push_whole(call: Call, digest: Digest) -> Response:
     return await advise(call, _created(call.name, digest))
 
 
-async def _cancel_quietly(call: Call, upload_id: str) -> None:
+async def _cancel_quietly(call: RequestContext, upload_id: str) -> None:
     try:
         await call.registry.uploads.cancel(call.name, call.principal, upload_id)
     except (UploadUnknownError, UploadBusyError):
         return  # a wrong digest or a quota ended it, or its bytes are published and it will expire
 
 
-async def get_upload(call: Call) -> Response:
+async def get_upload(call: RequestContext) -> Response:
     row = await call.registry.uploads.get(call.name, call.principal, _upload_id(call))
     return _session(204, row)
 
 
-async def append_upload(call: Call) -> Response:
+async def append_upload(call: RequestContext) -> Response:
     upload_id = _upload_id(call)
     try:
         row = await call.registry.uploads.append(
-            call.name, call.principal, upload_id, _chunk(call), since=call.began
+            call.name, call.principal, upload_id, _chunk(call), since=call.received_at
         )
     except UploadOutOfOrderError as error:
         return _out_of_order(call, upload_id, error)
     return _session(202, row)
 
 
-async def complete_upload(call: Call) -> Response:
+async def complete_upload(call: RequestContext) -> Response:
     upload_id = _upload_id(call)
     digest = Digest.parse(call.request.query_params.get("digest", ""))
     try:
         await call.registry.uploads.complete(
-            call.name, call.principal, upload_id, _chunk(call), digest, since=call.began
+            call.name, call.principal, upload_id, _chunk(call), digest, since=call.received_at
         )
     except UploadOutOfOrderError as error:
         return _out_of_order(call, upload_id, error)
     return await advise(call, _created(call.name, digest))
 
 
-def _out_of_order(call: Call, upload_id: str, error: UploadOutOfOrderError) -> Response:
+def _out_of_order(call: RequestContext, upload_id: str, error: UploadOutOfOrderError) -> Response:
     """Return 416 with the offset of the session, where the client can continue."""
-    response = answer(error)
+    response = error_response(error)
     response.headers.update(_session_headers(call.name, upload_id, error.offset))
     return response
 
 
-async def cancel_upload(call: Call) -> Response:
+async def cancel_upload(call: RequestContext) -> Response:
     await call.registry.uploads.cancel(call.name, call.principal, _upload_id(call))
     return Response(None, 204)

@@ -21,8 +21,8 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from registry import clock
-from registry.auth.audit_log import Actor, Event, note
-from registry.auth.client_address import Origin
+from registry.auth.audit_log import Actor, Event, record
+from registry.auth.client_address import ClientAddress
 from registry.errors import TooManyRequestsError
 from registry.metadata.access import failed_sign_ins
 from registry.metadata.access.failed_sign_ins import FailureCounts
@@ -72,28 +72,28 @@ class SignInLimiter:
         self._queues: dict[str, _Queue] = {}
 
     @contextmanager
-    def attempt(self, origin: Origin, account: str) -> Iterator[None]:
+    def attempt(self, origin: ClientAddress, account: str) -> Iterator[None]:
         """Count an attempt as a failure while it is in progress.
 
         `account` is a keyed hash. Raises TooManyRequestsError without a database query if the end
         of the wait is known.
         """
-        pair = (origin.network, account)
+        pair = (origin.rate_limit_key, account)
         until = self._waiting.get(pair, 0)
-        if until > clock.now():
+        if until > clock.now_us():
             raise _wait(until)
         if self._most and self._trying[pair] >= self._most:
-            raise _wait(clock.now() + _SECOND)
-        self._trying.update((origin.network, pair))
+            raise _wait(clock.now_us() + _SECOND)
+        self._trying.update((origin.rate_limit_key, pair))
         try:
             yield
         finally:
-            for key in (origin.network, pair):
+            for key in (origin.rate_limit_key, pair):
                 self._trying[key] -= 1
                 if not self._trying[key]:
                     del self._trying[key]
 
-    def check(self, tx: Transaction, origin: Origin, account: str) -> float | None:
+    def check(self, tx: Transaction, origin: ClientAddress, account: str) -> float | None:
         """Return the seconds that the address pauses after each wrong password, None for no limit.
 
         Raises TooManyRequestsError if the address has no tries left at the account.
@@ -101,21 +101,21 @@ class SignInLimiter:
         if not self._most:
             return None
         since = tx.now - int(WINDOW * _SECOND)
-        pair = (origin.network, account)
-        here = failed_sign_ins.count(tx, since, address=origin.network, account=account)
-        from_address = failed_sign_ins.count(tx, since, address=origin.network)
-        attacks = from_address.count + self._trying[origin.network] > self._most
+        pair = (origin.rate_limit_key, account)
+        here = failed_sign_ins.count(tx, since, address=origin.rate_limit_key, account=account)
+        from_address = failed_sign_ins.count(tx, since, address=origin.rate_limit_key)
+        attacks = from_address.count + self._trying[origin.rate_limit_key] > self._most
         attacked = failed_sign_ins.count(tx, since, account=account).count >= self._most
         most = min(FEW, self._most) if attacks or attacked else self._most
         if here.count >= most:
             self._remember(pair, _end(here))
             raise _wait(_end(here))
         if here.count + self._trying[pair] > most:
-            raise _wait(clock.now() + _SECOND)  # attempts in progress may have failed by then
+            raise _wait(clock.now_us() + _SECOND)  # attempts in progress may have failed by then
         return from_address.count / self._most if attacks else None
 
     @asynccontextmanager
-    async def turn(self, origin: Origin, pause: float | None) -> AsyncIterator[Turn]:
+    async def turn(self, origin: ClientAddress, pause: float | None) -> AsyncIterator[Turn]:
         """Wait until the address may have a password checked. `pause` is the result of `check`.
 
         Raises TooManyRequestsError if too many passwords wait.
@@ -124,9 +124,9 @@ class SignInLimiter:
         if pause is None:
             yield turn
             return
-        queue = self._queues.setdefault(origin.network, _Queue())
+        queue = self._queues.setdefault(origin.rate_limit_key, _Queue())
         if queue.length >= LINE:
-            raise _wait(clock.now() + math.ceil(max(pause, 1.0)) * _SECOND)
+            raise _wait(clock.now_us() + math.ceil(max(pause, 1.0)) * _SECOND)
         queue.length += 1
         try:
             async with queue.lock:
@@ -139,21 +139,21 @@ class SignInLimiter:
         finally:
             queue.length -= 1
             if not queue.length:
-                asyncio.get_running_loop().call_later(pause, self._drop, origin.network)
+                asyncio.get_running_loop().call_later(pause, self._drop, origin.rate_limit_key)
 
     def _drop(self, address: str) -> None:
         queue = self._queues.get(address)
         if queue is not None and not queue.length and queue.free_at <= time.monotonic():
             del self._queues[address]
 
-    def fail(self, tx: Transaction, origin: Origin, account: str, known: str | None) -> None:
+    def fail(self, tx: Transaction, origin: ClientAddress, account: str, known: str | None) -> None:
         """Count a failure and record it in the audit log; `known` is the account, if it exists.
 
         No other name is recorded: people type passwords into the field for the name.
         """
         failed_sign_ins.delete_before(tx, tx.now - int(WINDOW * _SECOND))
-        failed_sign_ins.insert(tx, origin.network, account)
-        note(tx, Actor("-", origin), Event.SIGN_IN_FAIL, known or "(unknown)")
+        failed_sign_ins.insert(tx, origin.rate_limit_key, account)
+        record(tx, Actor("-", origin), Event.SIGN_IN_FAIL, known or "(unknown)")
 
     def _remember(self, pair: _Pair, until: int) -> None:
         self._waiting[pair] = until
@@ -168,5 +168,5 @@ def _end(failures: FailureCounts) -> int:
 
 
 def _wait(until: int) -> TooManyRequestsError:
-    seconds = max(1, -(-(until - clock.now()) // _SECOND))
+    seconds = max(1, -(-(until - clock.now_us()) // _SECOND))
     return TooManyRequestsError("too many failed sign-ins; wait before the next", seconds)

@@ -51,7 +51,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-        self._nobody = self._find_nobody()
+        self._dummy_hash = self._find_nobody()
         self._threads = ThreadPoolExecutor(THREADS, "password", _yield_to_others)
         self._busy = 0
 
@@ -108,7 +108,7 @@ class Passwords:
                 # The bcrypt hashes that htpasswd makes verify very fast, which would reveal that
                 # the user exists.
                 stored = None
-            self._hasher.verify(stored or self._nobody, password)
+            self._hasher.verify(stored or self._dummy_hash, password)
         except (Argon2Error, ValueError):  # ValueError: a hash or a text that cannot be read
             return False
         return stored is not None

@@ -19,7 +19,7 @@ def _hash(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=_KEY).digest()
 
 
-class Recent(Generic[T]):
+class TtlCache(Generic[T]):
     """A cache of at most `most` values, for `seconds` each, by a keyed hash of a secret text.
 
     Values for long texts may take much memory, so `room` limits the total length of all texts, in
@@ -52,7 +52,7 @@ class Recent(Generic[T]):
             self._room += len(text)
 
 
-class UnderWay:
+class SingleFlight:
     """Authentications in progress, so that others with the same credentials can wait for them."""
 
     def __init__(self) -> None:

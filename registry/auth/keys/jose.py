@@ -129,7 +129,7 @@ def require_current(
     claims: Mapping[str, Any], *, leeway: float = LEEWAY, outside: bool = False
 ) -> None:
     """Raise TokenInvalidError unless the claims are valid now; arguments as in `verify`."""
-    now = clock.now() / 1_000_000
+    now = clock.now_us() / 1_000_000
     if _time(claims, "exp") + leeway <= now:
         raise TokenInvalidError("the token has expired")
     begins = [_time(claims, "iat")]

@@ -22,7 +22,7 @@ from registry.metadata.access import key_store
 from registry.metadata.engine.database import Database
 
 
-class Vault(Protocol):
+class KeyStore(Protocol):
     """A key store: small secrets by name. The value of a name never changes."""
 
     async def find(self, name: str) -> bytes | None:
@@ -46,7 +46,7 @@ def is_private(found: os.stat_result, groups: Collection[int]) -> bool:
     return not found.st_mode & stat.S_IRWXG or found.st_gid in groups
 
 
-class FileVault:
+class FileKeyStore:
     """A key store with one file per key, of mode 0600, in a directory of mode 0700."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,7 +102,7 @@ class FileVault:
         await asyncio.to_thread((self._folder / name).unlink, missing_ok=True)
 
 
-class DatabaseVault:
+class DatabaseKeyStore:
     """A key store of rows, encrypted with a key derived from a secret in the settings."""
 
     def __init__(self, database: Database, secret: str) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.auth.credentials.secrets import Hasher
 from registry.auth.keys.jose import jwk_of
-from registry.auth.keys.key_store import Vault
+from registry.auth.keys.key_store import KeyStore
 from registry.errors import ConfigError
 from registry.metadata.access import signing_keys
 from registry.metadata.access.signing_keys import KeyState
@@ -26,7 +26,7 @@ class Keyring:
     Public keys are rows of the policy.
     """
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: KeyStore) -> None:
         self._db = database
         self._vault = vault
         self._hasher: Hasher | None = None

@@ -6,7 +6,7 @@ Source: Distribution's token scope specification; design.md, grants.
 from collections.abc import Iterable
 from enum import StrEnum
 
-from registry.errors import RightsInvalidError
+from registry.errors import ActionInvalidError
 
 
 class Action(StrEnum):
@@ -51,9 +51,9 @@ def parse_rights(names: Iterable[str]) -> Rights:
             rights.add(Right(name))
         else:
             known = "pull, push, create, overwrite, delete, admin"
-            raise RightsInvalidError(f"{name[:40]!r} is no action; actions are {known}")
+            raise ActionInvalidError(f"{name[:40]!r} is no action; actions are {known}")
     if not rights:
-        raise RightsInvalidError("no actions were given")
+        raise ActionInvalidError("no actions were given")
     return frozenset(rights)
 
 
@@ -66,7 +66,7 @@ def format_rights(rights: Rights) -> list[str]:
     return names
 
 
-def usable(rights: Rights) -> Rights:
+def require_pull(rights: Rights) -> Rights:
     """Return the rights, or none if they do not include `pull`.
 
     The answers to pushes and deletes reveal what the repository contains, so they need `pull` as

@@ -9,7 +9,7 @@ from registry.errors import NameInvalidError, PatternInvalidError
 from registry.oci.names import RepositoryName, list_patterns
 
 
-class Reach(Enum):
+class PatternScope(Enum):
     """How far below its prefix a pattern matches. The value is the suffix of the pattern."""
 
     EXACT = ""
@@ -22,16 +22,16 @@ class RepositoryPattern:
     """A pattern. `prefix` is a repository name, or empty for `*` and `**` without a prefix."""
 
     prefix: str
-    reach: Reach
+    reach: PatternScope
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a pattern; raise PatternInvalidError."""
         head, slash, tail = text.rpartition("/")
-        reach = {"*": Reach.CHILDREN, "**": Reach.ALL}.get(tail, Reach.EXACT)
-        prefix = text if reach is Reach.EXACT else head
+        reach = {"*": PatternScope.CHILDREN, "**": PatternScope.ALL}.get(tail, PatternScope.EXACT)
+        prefix = text if reach is PatternScope.EXACT else head
         try:
-            if prefix or slash or reach is Reach.EXACT:
+            if prefix or slash or reach is PatternScope.EXACT:
                 RepositoryName.parse(prefix)
         except NameInvalidError as error:
             raise PatternInvalidError(
@@ -45,32 +45,32 @@ class RepositoryPattern:
 
     def matches(self, name: str) -> bool:
         """Return whether the pattern matches the repository."""
-        if self.reach is Reach.EXACT:
+        if self.reach is PatternScope.EXACT:
             return name == self.prefix
         below = f"{self.prefix}/" if self.prefix else ""
         if not name.startswith(below):
             return False
-        return self.reach is Reach.ALL or "/" not in name[len(below) :]
+        return self.reach is PatternScope.ALL or "/" not in name[len(below) :]
 
     def covers(self, other: "RepositoryPattern") -> bool:
         """Return whether this pattern matches every repository that `other` matches."""
-        if other.reach is Reach.EXACT:
+        if other.reach is PatternScope.EXACT:
             return self.matches(other.prefix)
-        if self.reach is not Reach.ALL:
+        if self.reach is not PatternScope.ALL:
             return self == other
         return not self.prefix or f"{other.prefix}/".startswith(f"{self.prefix}/")
 
-    def meet(self, other: "RepositoryPattern") -> "RepositoryPattern | None":
+    def intersect(self, other: "RepositoryPattern") -> "RepositoryPattern | None":
         """Return the pattern of the repositories that both match: one of the two, or None."""
         if self.covers(other):
             return other
         return self if other.covers(self) else None
 
 
-EVERYTHING = RepositoryPattern("", Reach.ALL)
+EVERYTHING = RepositoryPattern("", PatternScope.ALL)
 
 
-def list_widest(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern]:
+def minimize(patterns: Iterable[RepositoryPattern]) -> list[RepositoryPattern]:
     """Return the patterns that no other one covers.
 
     Together they match the same repositories, each by exactly one pattern.
@@ -88,11 +88,11 @@ def list_covering(pattern: RepositoryPattern) -> list[str]:
 
     Their number depends on the depth of the pattern only.
     """
-    if pattern.reach is Reach.EXACT:
+    if pattern.reach is PatternScope.EXACT:
         return list_patterns(pattern.prefix)
     found = {str(pattern): None, str(EVERYTHING): None}
     parent = pattern.prefix
     while parent:
-        found[f"{parent}/{Reach.ALL.value}"] = None
+        found[f"{parent}/{PatternScope.ALL.value}"] = None
         parent, _, _ = parent.rpartition("/")
     return list(found)

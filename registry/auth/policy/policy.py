@@ -9,15 +9,28 @@ from typing import TypeVar
 
 import msgspec
 
-from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Right, Rights, parse_rights, usable
+from registry.auth.policy.actions import (
+    ALL_RIGHTS,
+    NO_RIGHTS,
+    Right,
+    Rights,
+    parse_rights,
+    require_pull,
+)
 from registry.auth.policy.patterns import (
     EVERYTHING,
-    Reach,
+    PatternScope,
     RepositoryPattern,
     list_covering,
-    list_widest,
+    minimize,
 )
-from registry.auth.policy.subjects import EVERYBODY, ROBOT_SIGN_IN, SIGNED_IN, Subject, SubjectKind
+from registry.auth.policy.subjects import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    ROBOT_SIGN_IN,
+    Subject,
+    SubjectKind,
+)
 from registry.errors import InputInvalidError
 from registry.metadata.access.grants import GrantRow
 from registry.metadata.access.policy import PolicyChanges, PolicyRows
@@ -89,7 +102,7 @@ def read_grant(row: GrantRow) -> Grant | None:
     except InputInvalidError as error:
         logger.error("grant %d gives nothing: %s", row.id, error)  # noqa: TRY400 - the message is complete
         return None
-    if subject == EVERYBODY:
+    if subject == ANONYMOUS:
         rights &= _UNSIGNED  # even if the row grants more
     return Grant(row.id, subject, pattern, rights)
 
@@ -249,7 +262,7 @@ class Policy:
     def _subjects(self, user: UserRow) -> tuple[Subject, ...]:
         own = Subject(SubjectKind.USER, user.name)
         groups = [Subject(SubjectKind.GROUP, name) for name in self._groups.get(user.name, ())]
-        return own, *groups, SIGNED_IN, EVERYBODY
+        return own, *groups, AUTHENTICATED, ANONYMOUS
 
     @staticmethod
     def _of_robot(
@@ -257,14 +270,14 @@ class Policy:
     ) -> Account | None:
         if robot.expires_at is not None and robot.expires_at <= now:
             return None
-        subjects = (Subject(SubjectKind.ROBOT, robot.name), SIGNED_IN, EVERYBODY)
+        subjects = (Subject(SubjectKind.ROBOT, robot.name), AUTHENTICATED, ANONYMOUS)
         return Account(ROBOT_SIGN_IN + robot.name, False, subjects, None, bounds)
 
     def rights(self, account: Account | None, name: RepositoryName) -> Rights:
         """Return the rights of an account in the repository; None is the anonymous caller."""
         text = str(name)
         if account is None:
-            return self._granted((EVERYBODY,), text)
+            return self._granted((ANONYMOUS,), text)
         if account.admin or self._owns(account, text):
             rights = ALL_RIGHTS
         else:
@@ -283,13 +296,13 @@ class Policy:
         if account is None or account.bounds is None:
             return visible
         within = [bound.pattern for bound in account.bounds if bound.rights & _SHOWING]
-        meets = (pattern.meet(bound) for pattern in visible for bound in within)
+        meets = (pattern.intersect(bound) for pattern in visible for bound in within)
         return [pattern for pattern in meets if pattern is not None]
 
     def _list_granted(self, account: Account | None) -> list[RepositoryPattern]:
         if account is not None and account.admin:
             return [EVERYTHING]
-        subjects = (EVERYBODY,) if account is None else account.subjects
+        subjects = (ANONYMOUS,) if account is None else account.subjects
         visible = {
             grant.pattern
             for subject in subjects
@@ -297,7 +310,7 @@ class Policy:
             if grant.rights & _SHOWING
         }
         if self._personal and account is not None and account.namespace is not None:
-            visible.add(RepositoryPattern(account.namespace, Reach.ALL))
+            visible.add(RepositoryPattern(account.namespace, PatternScope.ALL))
         return [EVERYTHING] if EVERYTHING in visible else list(visible)
 
     def is_admin(self, account: Account | None) -> bool:
@@ -314,7 +327,7 @@ class Policy:
         if account.admin or (
             self._personal
             and account.namespace is not None
-            and RepositoryPattern(account.namespace, Reach.ALL).covers(pattern)
+            and RepositoryPattern(account.namespace, PatternScope.ALL).covers(pattern)
         ):
             return True
         covering = list_covering(pattern)
@@ -339,8 +352,8 @@ class Policy:
             if Right.ADMIN in grant.rights
         }
         if self._personal and account.namespace is not None:
-            found.add(RepositoryPattern(account.namespace, Reach.ALL))
-        return list_widest(found)
+            found.add(RepositoryPattern(account.namespace, PatternScope.ALL))
+        return minimize(found)
 
     def was_removed(self, name: RepositoryName, *, since: int) -> bool:
         """Return whether a repository of this name was removed after policy revision `since`."""
@@ -400,7 +413,7 @@ class Policy:
             if _with_admin(grant.rights) & (wanted | {Right.PULL})
         ]
         given = _with_admin(frozenset().union(*(grant.rights for grant in found)))
-        if wanted <= usable(given):
+        if wanted <= require_pull(given):
             return Decision(True, "granted", tuple(found))
         if wanted <= given:
             return Decision(False, "granted, but of no use without pull", tuple(found))
@@ -411,10 +424,10 @@ class Policy:
         """Return a plausible account of the subject that reveals nothing about its real account."""
         if subject.kind is SubjectKind.USER:
             user = self._users.get(subject.name)
-            subjects = self._subjects(user) if user else (subject, SIGNED_IN, EVERYBODY)
+            subjects = self._subjects(user) if user else (subject, AUTHENTICATED, ANONYMOUS)
             return Account(subject.name, False, subjects, subject.name, None)
         if subject.kind is SubjectKind.ROBOT:
-            return Account(subject.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
+            return Account(subject.name, False, (subject, AUTHENTICATED, ANONYMOUS), None, None)
         return None
 
     def _find_subject(self, subject: Subject) -> Account | str | None:
@@ -432,7 +445,7 @@ class Policy:
             if robot is None:
                 return f"there is no robot {subject.name}"
             # Expiry is checked at sign-in.
-            return Account(robot.name, False, (subject, SIGNED_IN, EVERYBODY), None, None)
+            return Account(robot.name, False, (subject, AUTHENTICATED, ANONYMOUS), None, None)
         return None
 
 
@@ -454,9 +467,9 @@ def _replace(before: dict[str, Row], names: Collection[str], rows: Iterable[Row]
 
 def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
     """Return a group, `authenticated` or `anonymous` with the subjects that include it."""
-    if subject == EVERYBODY:
-        return (EVERYBODY,)
-    return tuple(dict.fromkeys((subject, SIGNED_IN, EVERYBODY)))
+    if subject == ANONYMOUS:
+        return (ANONYMOUS,)
+    return tuple(dict.fromkeys((subject, AUTHENTICATED, ANONYMOUS)))
 
 
 def _with_admin(rights: Rights) -> Rights:

@@ -5,13 +5,15 @@ import asyncio
 from registry.auth.policy.policy import Policy
 from registry.metadata.access import policy
 from registry.metadata.engine.database import Database
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 
 
-class Policies:
+class PolicyCache:
     """Returns the policy as of the time of the call."""
 
-    def __init__(self, database: Database, watch: Watch, *, personal_namespaces: bool) -> None:
+    def __init__(
+        self, database: Database, watch: RevisionWatch, *, personal_namespaces: bool
+    ) -> None:
         self._db = database
         self._watch = watch
         self._personal = personal_namespaces
@@ -23,7 +25,7 @@ class Policies:
 
         Raises DatabaseUnavailableError.
         """
-        number = (self._watch.peek(since) or await self._watch.read(since)).policy
+        number = (self._watch.latest_known(since) or await self._watch.read(since)).policy
         known = self._policy
         if known is not None and known.number >= number:
             return known

@@ -113,5 +113,5 @@ class Subject:
         return f"{self.kind.value}:{self.name}" if self.name else self.kind.value
 
 
-EVERYBODY = Subject(SubjectKind.ANONYMOUS)
-SIGNED_IN = Subject(SubjectKind.AUTHENTICATED)
+ANONYMOUS = Subject(SubjectKind.ANONYMOUS)
+AUTHENTICATED = Subject(SubjectKind.AUTHENTICATED)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from registry.auth.credentials.ttl_cache import Recent
+from registry.auth.credentials.ttl_cache import TtlCache
 from registry.auth.keys.jose import (
     VerificationKey,
     add_aliases,
@@ -21,7 +21,7 @@ from registry.auth.keys.jose import (
     verify,
 )
 from registry.auth.tokens.issuer import read_issuer
-from registry.auth.tokens.oidc_settings import Rule
+from registry.auth.tokens.oidc_settings import OidcRule
 from registry.client.web import MAX_DOCUMENT, Web
 from registry.errors import UpstreamError
 
@@ -48,7 +48,7 @@ def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None
     return lambda: _discover(web, issuer)
 
 
-class OutsideIssuer:
+class ExternalIssuer:
     """An external server whose tokens are accepted. Refreshes its keys between `start` and `stop`.
 
     `refresh` is in seconds. No token is valid before the first successful fetch of the keys.
@@ -60,7 +60,7 @@ class OutsideIssuer:
         self._source = source
         self._refresh = refresh
         self._keys: Mapping[str, VerificationKey] = {}
-        self._proved: Recent[Mapping[str, Any]] = Recent(_RECENT, _RECENT_SECONDS)
+        self._proved: TtlCache[Mapping[str, Any]] = TtlCache(_RECENT, _RECENT_SECONDS)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,7 +74,7 @@ class OutsideIssuer:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def made(self, token: str) -> bool:
+    def is_issuer_of(self, token: str) -> bool:
         """Return whether a token names this issuer, without verifying it."""
         return self._proved.find(token) is not None or read_issuer(token) == self.issuer
 
@@ -126,16 +126,22 @@ class OutsideIssuer:
                 logger.info("the keys of %s have changed: there are %d", self.issuer, len(document))
                 self._keys = keys
                 # Tokens that a removed key verified are no longer valid.
-                self._proved = Recent(_RECENT, _RECENT_SECONDS)
+                self._proved = TtlCache(_RECENT, _RECENT_SECONDS)
             return True
         return False
 
 
-class OidcIssuer(OutsideIssuer):
+class OidcIssuer(ExternalIssuer):
     """An issuer of ID tokens. Rules on their claims map them to robots."""
 
     def __init__(
-        self, issuer: str, audience: str, source: Source, rules: Iterable[Rule], *, refresh: float
+        self,
+        issuer: str,
+        audience: str,
+        source: Source,
+        rules: Iterable[OidcRule],
+        *,
+        refresh: float,
     ) -> None:
         super().__init__(issuer, audience, source, refresh=refresh)
         self._rules = tuple(rules)

@@ -17,7 +17,7 @@ from registry.auth.policy.packed_scopes import PackedScopes
 from registry.auth.policy.policy import Policy
 from registry.auth.policy.principals import ANONYMOUS, Principal
 from registry.auth.policy.scopes import Scopes
-from registry.auth.settings import AuthRules
+from registry.auth.settings import AuthSettings
 from registry.errors import ConfigError, TokenInvalidError, TooManyScopesError
 from registry.metadata.access.signing_keys import KeyState
 
@@ -48,7 +48,7 @@ class Issued:
 
 
 @dataclass(frozen=True, slots=True)
-class Bearer:
+class TokenClaims:
     """The claims of a token of this registry.
 
     `since` is the policy revision at which the token was issued. `expires` is in seconds since the
@@ -62,10 +62,10 @@ class Bearer:
     kid: str
 
 
-class AccessTokens:
+class TokenIssuer:
     """Issues and verifies the access tokens of this registry."""
 
-    def __init__(self, keyring: Keyring, rules: AuthRules) -> None:
+    def __init__(self, keyring: Keyring, rules: AuthSettings) -> None:
         self._keyring = keyring
         self._rules = rules
         self._keys: tuple[int, dict[str, VerificationKey]] = (-1, {})
@@ -79,7 +79,7 @@ class AccessTokens:
         key = policy.active_key
         if key is None:
             raise ConfigError("there is no key to sign tokens with; run: moorage key rotate")
-        now = clock.now()
+        now = clock.now_us()
         life = round(self._rules.token_life)
         token_id = uuid.uuid4().hex
         claims = {
@@ -109,7 +109,7 @@ class AccessTokens:
             )
         return Issued(token, token_id, scopes, life, now)
 
-    def read(self, token: str, policy: Policy) -> Bearer:
+    def read(self, token: str, policy: Policy) -> TokenClaims:
         """Return the claims of a token; raise TokenInvalidError unless a trusted key signed it."""
         claims = verify(
             token,
@@ -121,7 +121,7 @@ class AccessTokens:
         credential, since = claims.get("credential"), claims.get("policy")
         if not isinstance(credential, str) or not isinstance(since, int):
             raise TokenInvalidError("the token is not an access token of this registry")
-        return Bearer(
+        return TokenClaims(
             Principal(claims["sub"] or ANONYMOUS.name, credential),
             _read_scopes(claims),
             since,

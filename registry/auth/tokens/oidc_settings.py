@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from registry.auth.policy.subjects import parse_account_name
 from registry.errors import AccountNameInvalidError, ConfigError
-from registry.units import Kind, parse_url
+from registry.units import SettingType, parse_url
 
 AUDIENCE: Final = "moorage"
 """The default audience of ID tokens."""
@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class OidcRule:
     """A rule that maps a token to a robot if all `claims` match; each needs one of its values."""
 
     robot: str
@@ -47,7 +47,7 @@ class OidcSettings:
     audience: str
     jwks_url: str
     jwks_file: str
-    rules: tuple[Rule, ...]
+    rules: tuple[OidcRule, ...]
 
 
 def parse_issuers(items: list[Any]) -> tuple[OidcSettings, ...]:
@@ -96,7 +96,7 @@ def _parse_issuer(item: object, where: str) -> OidcSettings:
     return settings
 
 
-def _parse_rule(item: object, where: str) -> Rule:
+def _parse_rule(item: object, where: str) -> OidcRule:
     table = _table(item, where, {"robot", "claims"})
     robot = _take(table, "robot", str, where)
     try:
@@ -106,7 +106,7 @@ def _parse_rule(item: object, where: str) -> Rule:
     claims = _take(table, "claims", dict, where)
     if not claims:
         raise ConfigError(f"{where}.claims: expected at least one claim")
-    return Rule(
+    return OidcRule(
         robot,
         {name: _parse_values(value, f"{where}.claims.{name}") for name, value in claims.items()},
     )
@@ -176,5 +176,5 @@ def _show_issuer(settings: OidcSettings) -> dict[str, Any]:
 _EXPECTED = "a list of tables, each with issuer and rules, in the environment as JSON"
 
 Oidc = Annotated[
-    tuple[OidcSettings, ...], Kind(_EXPECTED, list, parse_issuers, show_issuers, json=True)
+    tuple[OidcSettings, ...], SettingType(_EXPECTED, list, parse_issuers, show_issuers, json=True)
 ]

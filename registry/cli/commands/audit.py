@@ -36,7 +36,7 @@ def list_all(args: argparse.Namespace) -> int:
     since = None if args.since is None else clock.rfc3339(_read_since(args.since))
     asked = {"actor": args.actor, "event": args.event, "repository": args.repository}
 
-    async def work(desk: client.Desk) -> None:
+    async def work(desk: client.OperationClient) -> None:
         newest, more = await _list_newest(desk, limit, {**asked, "since": since})
         if args.follow:
             _write_lines(newest, as_json=args.json)
@@ -45,7 +45,7 @@ def list_all(args: argparse.Namespace) -> int:
         else:
             _write(newest, as_json=args.json)
             if more:
-                output.hint(f"These are the newest {limit}; --limit N shows more.")
+                output.write_note(f"These are the newest {limit}; --limit N shows more.")
 
     client.run(args, work)
     return 0
@@ -66,7 +66,7 @@ def _find_limit(args: argparse.Namespace) -> int:
 
 
 async def _list_newest(
-    desk: client.Desk, limit: int, asked: dict[str, Any]
+    desk: client.OperationClient, limit: int, asked: dict[str, Any]
 ) -> tuple[list[Any], bool]:
     """Return the newest `limit` events in ascending order, and whether there are more."""
     found: list[Any] = []
@@ -80,7 +80,7 @@ async def _list_newest(
 
 
 async def _follow(
-    desk: client.Desk, newest: list[Any], asked: dict[str, Any]
+    desk: client.OperationClient, newest: list[Any], asked: dict[str, Any]
 ) -> AsyncIterator[list[Any]]:
     """Yield new events that match the filter `asked`, after the `newest` that were listed."""
     latest = (await desk.send("list_events", n=1, newest_first=True))["items"]

@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from registry.app import Opened
+from registry.app import Runtime
 from registry.auth.keys.key_encryption import require_strong
 from registry.cli.kit import output
-from registry.cli.kit.local import run_opened
+from registry.cli.kit.local import with_registry
 from registry.cli.kit.parsing import read_count, read_option
 from registry.config import read_passphrase
 from registry.errors import BackupError, ConfigError
 from registry.services.backup import pruning, verifying
-from registry.services.backup.creating import Creating, Keys
+from registry.services.backup.creating import Creator, Keys
 from registry.services.backup.reading import Progress
 from registry.services.backup.snapshot import Snapshot
-from registry.services.backup.target import Target, open_target
+from registry.services.backup.target import BackupRepository, open_target
 from registry.units import format_size, parse_size
 from registry.version import find_version
 
@@ -39,17 +39,17 @@ def create(args: argparse.Namespace) -> int:
     parallel = read_count(args.parallel, "--parallel")
     progress = Progress()
 
-    async def work(opened: Opened) -> Snapshot:
+    async def work(opened: Runtime) -> Snapshot:
         keys = Keys(opened.keyring.list_private, passphrase) if args.with_keys else None
         async with (
             open_target(Path(args.target), alone=True, create=True) as target,
             shown(progress),
         ):
             known, version = opened.registry.blobs, find_version()
-            creating = Creating(opened.database, known, target, progress, version)
+            creating = Creator(opened.database, known, target, progress, version)
             return await creating.run(keys=keys, parallel=parallel, rate=rate)
 
-    made = run_opened(args, work)
+    made = with_registry(args, work)
     missing = [str(digest) for digest in sorted(progress.missing)]
     if args.json:
         copied = {"blobs": progress.copied, "bytes": progress.copied_bytes}
@@ -67,14 +67,14 @@ def _tell(made: Snapshot, progress: Progress) -> None:
         f"{count(progress.copied, progress.copied_bytes)} were copied now."
     )
     if made.keys is None:
-        output.hint(
+        output.write_note(
             "It has no private keys: after a restore people sign in again, and robots and personal "
             "access tokens need new secrets. --with-keys puts the keys in, encrypted."
         )
 
 
 def list_all(args: argparse.Namespace) -> int:
-    async def work(target: Target) -> list[Snapshot | str]:
+    async def work(target: BackupRepository) -> list[Snapshot | str]:
         return await target.run(lambda: [_look(target, name) for name in target.list_ids()])
 
     found = _run(args, work, alone=False)
@@ -93,11 +93,11 @@ def list_all(args: argparse.Namespace) -> int:
         header = ["SNAPSHOT", "TAKEN", "REPOSITORIES", "TAGS", "BLOBS", "SIZE", "MISSING", "KEYS"]
         output.write_table(header, rows)
     for reason in damaged:
-        output.complain(reason)
+        output.write_error(reason)
     return 1 if damaged else 0
 
 
-def _look(target: Target, name: str) -> Snapshot | str:
+def _look(target: BackupRepository, name: str) -> Snapshot | str:
     """Return the snapshot, or the message of the error if it cannot be read."""
     try:
         return target.read(name)
@@ -108,7 +108,7 @@ def _look(target: Target, name: str) -> Snapshot | str:
 def verify(args: argparse.Namespace) -> int:
     progress = Progress()
 
-    async def work(target: Target) -> tuple[list[str], list[verifying.Wrong]]:
+    async def work(target: BackupRepository) -> tuple[list[str], list[verifying.Damage]]:
         names = await target.run(target.list_ids)
         if args.snapshot is not None:
             names = [name for name in names if name == args.snapshot]
@@ -133,9 +133,9 @@ def verify(args: argparse.Namespace) -> int:
         + (f"{len(wrong)} things are wrong." if wrong else "all is as it was written.")
     )
     for each in wrong:
-        output.complain(f"{each.snapshot}: {each.what} is {each.reason}")
+        output.write_error(f"{each.snapshot}: {each.what} is {each.reason}")
     if wrong:
-        output.hint(
+        output.write_note(
             "A damaged blob is copied again by the next backup once its file is removed, a missing "
             "one at once, as long as the registry has it. A snapshot whose own files are damaged "
             "is lost."
@@ -146,7 +146,7 @@ def verify(args: argparse.Namespace) -> int:
 def prune(args: argparse.Namespace) -> int:
     keep = read_count(args.keep, "--keep")
 
-    async def work(target: Target) -> pruning.Pruned:
+    async def work(target: BackupRepository) -> pruning.Pruned:
         return await pruning.prune(target, keep, dry_run=args.dry_run)
 
     done = _run(args, work, alone=True)
@@ -158,7 +158,9 @@ def prune(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace, work: Callable[[Target], Awaitable[T]], *, alone: bool) -> T:
+def _run(
+    args: argparse.Namespace, work: Callable[[BackupRepository], Awaitable[T]], *, alone: bool
+) -> T:
     """Run `work` on the backup folder, without a registry."""
 
     async def job() -> T:
@@ -183,9 +185,9 @@ def count(blobs: int, size: int) -> str:
 def complain_of(digests: list[str], what: str) -> None:
     """Print an error for the first digests, and the number of the others."""
     for digest in digests[:_SHOWN]:
-        output.complain(f"{digest} {what}")
+        output.write_error(f"{digest} {what}")
     if len(digests) > _SHOWN:
-        output.complain(f"and {len(digests) - _SHOWN} more; --json names all")
+        output.write_error(f"and {len(digests) - _SHOWN} more; --json names all")
 
 
 def find_passphrase(args: argparse.Namespace) -> str:
@@ -216,4 +218,4 @@ def shown(progress: Progress) -> contextlib.AbstractAsyncContextManager[None]:
         done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows
         return output.Progress(progress.read, max(progress.bytes, 1), done)
 
-    return output.shown(look)
+    return output.show_progress(look)

@@ -6,19 +6,19 @@ import contextlib
 from pathlib import Path
 
 from registry import logs
-from registry.app import started_empty
+from registry.app import open_unprovisioned
 from registry.auth.keys.key_encryption import unseal
 from registry.cli.commands.backup import complain_of, count, find_passphrase, shown
 from registry.cli.kit import database, output
 from registry.cli.kit.options import find_folder, load_settings
 from registry.cli.kit.parsing import read_count
 from registry.config import Settings
-from registry.data_dir import DataFolder
+from registry.data_dir import DataDirectory
 from registry.errors import ConfigError, ConflictError
 from registry.services.backup.reading import Progress
-from registry.services.backup.restoring import Restoring
+from registry.services.backup.restoring import Restorer
 from registry.services.backup.snapshot import Snapshot
-from registry.services.backup.target import Target, open_target
+from registry.services.backup.target import BackupRepository, open_target
 
 
 def restore(args: argparse.Namespace) -> int:
@@ -32,11 +32,11 @@ def restore(args: argparse.Namespace) -> int:
     async def job() -> tuple[Snapshot, bool]:
         async with (
             open_target(Path(args.target), alone=False) as target,
-            started_empty(settings) as opened,
+            open_unprovisioned(settings) as opened,
             shown(progress),
         ):
             pushed, name = opened.registry.uploads, opened.stores.current.name
-            restoring = Restoring(opened.database, pushed, name, target, progress)
+            restoring = Restorer(opened.database, pushed, name, target, progress)
             snapshot = await _choose(args, target, await restoring.find_begun())
             private = await _open_keys(args, target, snapshot)
             if await restoring.find_begun() is None:
@@ -58,7 +58,9 @@ def restore(args: argparse.Namespace) -> int:
     return 0 if done and not progress.missing else 1
 
 
-async def _choose(args: argparse.Namespace, target: Target, begun: str | None) -> Snapshot:
+async def _choose(
+    args: argparse.Namespace, target: BackupRepository, begun: str | None
+) -> Snapshot:
     """Return the snapshot to restore: the given one, the one in progress, or the newest.
 
     Raises ConflictError if the restore of another snapshot is in progress here.
@@ -75,20 +77,20 @@ async def _choose(args: argparse.Namespace, target: Target, begun: str | None) -
     return await target.run(lambda: target.read(chosen))
 
 
-def _alone(settings: Settings, folder: DataFolder) -> contextlib.AbstractContextManager[None]:
+def _alone(settings: Settings, folder: DataDirectory) -> contextlib.AbstractContextManager[None]:
     """Exclude other processes while an embedded database is filled.
 
     A process that has opened the database before would not notice that it is being restored.
     """
     return (
-        folder.alone(database.PATIENCE)
+        folder.exclusive(database.PATIENCE)
         if database.is_embedded(settings)
         else contextlib.nullcontext()
     )
 
 
 async def _open_keys(
-    args: argparse.Namespace, target: Target, snapshot: Snapshot
+    args: argparse.Namespace, target: BackupRepository, snapshot: Snapshot
 ) -> dict[str, bytes] | None:
     """Return the private keys in the snapshot, or None if it has none or `--without-keys` is set.
 
@@ -124,14 +126,14 @@ def _tell(args: argparse.Namespace, snapshot: Snapshot, progress: Progress, *, d
     )
     complain_of(missing, "is not good in the backup")
     if not done:
-        output.complain(
+        output.write_error(
             "the registry is not open: put the backup right and run this again, or open it without "
             "these blobs with --allow-missing; a push of them heals them"
         )
         return
     output.write(f"This is the registry as of {snapshot.taken_at}. It can be served now.")
     if not with_keys:
-        output.hint(
+        output.write_note(
             "Private keys were not restored: people sign in again, with their passwords; secrets of"
             " robots and personal access tokens do not work any more unless the key they were made "
             "with is here (moorage robot rotate, moorage token add)."

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from registry.app import Opened, gather_keys
+from registry.app import Runtime, export_private_keys
 from registry.cli.kit import output
-from registry.cli.kit.local import run_opened
+from registry.cli.kit.local import with_registry
 from registry.cli.kit.options import load_settings
 from registry.errors import ConfigError
 from registry.services.maintenance.database_transfer import Transfer
@@ -15,7 +15,7 @@ from registry.units import mask_database_url
 
 def copy(args: argparse.Namespace) -> int:
     if args.release:
-        run_opened(args, lambda opened: Transfer(opened.database).release())
+        with_registry(args, lambda opened: Transfer(opened.database).release())
         output.show(
             {"released": True}, "The database takes changes again.", as_json=bool(args.json)
         )
@@ -23,15 +23,15 @@ def copy(args: argparse.Namespace) -> int:
     to = _read_target(args.to, args.to_file)
     settings = load_settings(args)
 
-    async def work(opened: Opened) -> dict[str, int]:
+    async def work(opened: Runtime) -> dict[str, int]:
         def tell(table: str, rows: int) -> None:
-            output.show_progress(1, 1, f"{table}: {rows} rows")
+            output.draw_progress(1, 1, f"{table}: {rows} rows")
 
         return await Transfer(opened.database).run(
-            to, lambda: gather_keys(settings, opened, to), keep=args.keep, tell=tell
+            to, lambda: export_private_keys(settings, opened, to), keep=args.keep, tell=tell
         )
 
-    counts = run_opened(args, work)
+    counts = with_registry(args, work)
     output.end_progress()
     if args.json:
         output.write_json({"rows": counts, "kept": bool(args.keep)})

@@ -8,7 +8,7 @@ from registry.cli.kit import output
 from registry.cli.kit.local import run
 from registry.cli.kit.parsing import read_option
 from registry.services.maintenance.fsck import Report
-from registry.services.services import Registry
+from registry.services.services import Services
 from registry.units import parse_duration
 
 
@@ -16,13 +16,13 @@ def check(args: argparse.Namespace) -> int:
     grace = read_option(args.grace, "--grace", parse_duration) if args.grace else None
     report = Report()
 
-    async def work(registry: Registry) -> None:
+    async def work(registry: Services) -> None:
         rows = await registry.fsck.measure()
 
         def progress() -> output.Progress:
             return output.Progress(report.rows, rows, f"{report.rows} of {rows} blobs")
 
-        async with output.shown(progress):
+        async with output.show_progress(progress):
             await registry.fsck.run(report, repair=args.repair, grace=grace)
 
     run(args, work)
@@ -56,4 +56,4 @@ def _tell(report: Report) -> None:
         output.write(f"and {count - len(report.findings)} more")
     output.write(f"{count} problems, {count - report.open} of them put right.")
     if report.young:
-        output.hint(f"{report.young} objects that no row names are too young to be judged.")
+        output.write_note(f"{report.young} objects that no row names are too young to be judged.")

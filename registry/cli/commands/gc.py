@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from registry.cli.kit import client, output
-from registry.cli.kit.client import Desk
+from registry.cli.kit.client import OperationClient
 from registry.cli.kit.times import write_moment
 from registry.units import format_size
 
@@ -25,11 +25,11 @@ _BEGINNINGS = {
 
 
 def run(args: argparse.Namespace) -> int:
-    async def work(desk: Desk) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def work(desk: OperationClient) -> tuple[dict[str, Any], dict[str, Any]]:
         before = await desk.send("get_gc_status")
         done = await desk.send("run_gc", dry_run=args.dry_run)
         while done["more"]:
-            _show_progress(done, before["due"])
+            _draw_progress(done, before["due"])
             done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
         return done, await desk.send("get_gc_status")
 
@@ -44,9 +44,11 @@ def run(args: argparse.Namespace) -> int:
         for line in _explain_left(status):
             output.write(line)
         if done["longest_lock"]:
-            output.hint(f"Nothing was locked for more than {done['longest_lock'] * 1000:.0f} ms.")
+            output.write_note(
+                f"Nothing was locked for more than {done['longest_lock'] * 1000:.0f} ms."
+            )
     if status["paused_until"] is not None:
-        output.complain(_explain_pause(status))
+        output.write_error(_explain_pause(status))
         return FAILED
     return 0
 
@@ -87,9 +89,9 @@ def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return {**sums, "repositories": ordered, "longest_lock": longest, "more": more["more"]}
 
 
-def _show_progress(done: dict[str, Any], due: int) -> None:
+def _draw_progress(done: dict[str, Any], due: int) -> None:
     text = f"{done['seen']} of {due} looked at, {format_size(done['bytes'])} freed"
-    output.show_progress(done["seen"], max(due, done["seen"]), text)
+    output.draw_progress(done["seen"], max(due, done["seen"]), text)
 
 
 def _tell(done: dict[str, Any], verb: str) -> None:
@@ -106,7 +108,7 @@ def _tell(done: dict[str, Any], verb: str) -> None:
 
 
 def status(args: argparse.Namespace) -> int:
-    found = client.do(args, "get_gc_status")
+    found = client.call(args, "get_gc_status")
     if args.json:
         output.write_json(found)
         return 0
@@ -127,14 +129,14 @@ def status(args: argparse.Namespace) -> int:
     ]
     output.write_table(("FIELD", "VALUE"), rows)
     if found["paused_until"] is not None:
-        output.hint(_explain_pause(found))
+        output.write_note(_explain_pause(found))
     if found["unreadable"]:
-        output.hint(
+        output.write_note(
             "Manifests that cannot be read might name anything: until they are pushed again or "
             "deleted, nothing of their repositories is collected."
         )
     if found["walking"]:
-        output.hint(
+        output.write_note(
             "What was there before the upgrade that brought garbage collection is not all in the "
             "queue yet."
         )
@@ -149,14 +151,14 @@ def _explain_pause(status: dict[str, Any]) -> str:
 
 
 def why(args: argparse.Namespace) -> int:
-    found = client.do(args, "explain_digest", digest=args.digest)
+    found = client.call(args, "explain_digest", digest=args.digest)
     if args.json:
         output.write_json(found)
         return 0
     for path in found["paths"]:
         output.write(" > ".join(map(_write_step, path)))
     if found["more"]:
-        output.hint("There are more paths than these.")
+        output.write_note("There are more paths than these.")
     for session in found["sessions"]:
         output.write(
             f"upload session {session['id']} of {session['principal']} in "

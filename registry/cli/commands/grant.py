@@ -6,7 +6,7 @@ from typing import Any
 from registry.auth.policy.actions import Right, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.cli.kit import client, output
-from registry.errors import RefusedError
+from registry.errors import RemoteRefusedError
 
 _NOT_ALLOWED = 1
 
@@ -16,7 +16,7 @@ _SHOWING = {Right.PULL, Right.ADMIN}
 def add(args: argparse.Namespace) -> int:
     actions = _split(args.actions)
 
-    async def work(desk: client.Desk) -> tuple[Any, str]:
+    async def work(desk: client.OperationClient) -> tuple[Any, str]:
         grant = await desk.send(
             "add_grant", subject=args.subject, pattern=args.pattern, actions=actions
         )
@@ -25,11 +25,11 @@ def add(args: argparse.Namespace) -> int:
     grant, lack = client.run(args, work)
     output.show(grant, _write(grant), as_json=args.json)
     if lack:
-        output.hint(lack)
+        output.write_note(lack)
     return 0
 
 
-async def _find_lack(desk: client.Desk, grant: Any) -> str:
+async def _find_lack(desk: client.OperationClient, grant: Any) -> str:
     """Return a hint about another grant that this one needs, or an empty text."""
     subject, pattern = grant["subject"], RepositoryPattern.parse(grant["pattern"])
     if parse_rights(grant["actions"]) & _SHOWING:
@@ -37,7 +37,7 @@ async def _find_lack(desk: client.Desk, grant: Any) -> str:
     subjects = {subject, "authenticated", "anonymous"}
     try:
         groups = await client.list_pages(desk, "list_groups")
-    except RefusedError:
+    except RemoteRefusedError:
         groups = None
     subjects |= {f"group:{each['name']}" for each in groups or () if subject in each["members"]}
     for each in await client.list_pages(desk, "list_grants"):
@@ -76,7 +76,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 def remove(args: argparse.Namespace) -> int:
     actions = None if args.actions is None else _split(args.actions)
-    client.do(args, "take_grant", subject=args.subject, pattern=args.pattern, actions=actions)
+    client.call(args, "take_grant", subject=args.subject, pattern=args.pattern, actions=actions)
     taken = {"subject": args.subject, "pattern": args.pattern, "actions": actions}
     what = "all" if actions is None else ", ".join(actions)
     said = f"Taken from {args.subject}: {what} in {args.pattern}."
@@ -87,7 +87,7 @@ def remove(args: argparse.Namespace) -> int:
 def check(args: argparse.Namespace) -> int:
     """Check a permission, and return the result as exit status."""
     _split(args.action)
-    decision = client.do(
+    decision = client.call(
         args,
         "check_grant",
         subject=args.subject,

@@ -7,7 +7,7 @@ from registry.cli.kit import client, output
 
 
 def add(args: argparse.Namespace) -> int:
-    group = client.do(args, "add_group", name=args.name)
+    group = client.call(args, "add_group", name=args.name)
     output.show(group, f"Added {args.name}.", as_json=args.json)
     return 0
 
@@ -23,7 +23,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.do(args, "remove_group", name=args.name)
+    client.call(args, "remove_group", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
 
@@ -37,7 +37,7 @@ def leave(args: argparse.Namespace) -> int:
 
 
 def _change(args: argparse.Namespace, operation: str) -> int:
-    async def work(desk: client.Desk) -> Any:
+    async def work(desk: client.OperationClient) -> Any:
         group = None
         for user in args.users:
             group = await desk.send(operation, group=args.group, user=user)

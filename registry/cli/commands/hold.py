@@ -10,7 +10,7 @@ def add(args: argparse.Namespace) -> int:
     repository, at, digest = args.manifest.partition("@")
     if not at:
         raise InputInvalidError(f"{args.manifest!r} must be REPOSITORY@DIGEST")
-    hold = client.do(
+    hold = client.call(
         args,
         "add_hold",
         repository=repository,
@@ -43,6 +43,6 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.do(args, "remove_hold", id=args.id)
+    client.call(args, "remove_hold", id=args.id)
     output.show({"removed": args.id}, f"Removed hold {args.id}.", as_json=args.json)
     return 0

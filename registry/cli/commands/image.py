@@ -11,7 +11,7 @@ from registry.units import round_size
 
 def delete(args: argparse.Namespace) -> int:
     name, reference = split_reference(args.image)
-    done = client.do(
+    done = client.call(
         args,
         "delete_image",
         repository=str(name),

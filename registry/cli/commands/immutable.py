@@ -6,7 +6,7 @@ from registry.cli.kit import client, output
 
 
 def add(args: argparse.Namespace) -> int:
-    rule = client.do(args, "add_immutable_tags", pattern=args.pattern, tags=args.tags)
+    rule = client.call(args, "add_immutable_tags", pattern=args.pattern, tags=args.tags)
     said = f"Tags {args.tags} are immutable in {args.pattern} from now on."
     output.show(rule, said, as_json=args.json)
     return 0
@@ -23,7 +23,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.do(args, "remove_immutable_tags", pattern=args.pattern, tags=args.tags)
+    client.call(args, "remove_immutable_tags", pattern=args.pattern, tags=args.tags)
     removed = {"pattern": args.pattern, "tags": args.tags}
     said = f"Tags {args.tags} in {args.pattern} are as free as others."
     output.show({"removed": removed}, said, as_json=args.json)

@@ -6,7 +6,7 @@ from registry.cli.kit import client, output
 
 
 def list_all(args: argparse.Namespace) -> int:
-    keys = client.do(args, "list_keys")["items"]
+    keys = client.call(args, "list_keys")["items"]
     if args.json:
         output.write_json({"keys": keys})
     else:
@@ -16,13 +16,13 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def rotate(args: argparse.Namespace) -> int:
-    key = client.do(args, "rotate_key")
+    key = client.call(args, "rotate_key")
     output.show(key, f"Tokens are signed with {key['kid']} from now on.", as_json=args.json)
     return 0
 
 
 def revoke(args: argparse.Namespace) -> int:
-    client.do(args, "revoke_key", kid=args.kid)
+    client.call(args, "revoke_key", kid=args.kid)
     said = f"Tokens that {args.kid} has signed are refused."
     output.show({"revoked": args.kid}, said, as_json=args.json)
     return 0

@@ -15,10 +15,10 @@ def set_one(args: argparse.Namespace) -> int:
         raise InputInvalidError(
             f"{args.size!r:.80} is no size; sizes read 512MiB, 10GiB or 1TiB"
         ) from error
-    quota = client.do(args, "set_quota", pattern=args.pattern, limit=limit)
+    quota = client.call(args, "set_quota", pattern=args.pattern, limit=limit)
     output.show(quota, f"{args.pattern} may have {format_size(limit)}.", as_json=args.json)
     if not quota["counted"]:
-        output.hint("What is there already is counted by the registry's jobs, from now on.")
+        output.write_note("What is there already is counted by the registry's jobs, from now on.")
     return 0
 
 
@@ -44,7 +44,7 @@ def _row(quota: Any) -> tuple[str, ...]:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.do(args, "remove_quota", pattern=args.pattern)
+    client.call(args, "remove_quota", pattern=args.pattern)
     said = f"{args.pattern} may have as much as there is room for."
     output.show({"removed": args.pattern}, said, as_json=args.json)
     return 0

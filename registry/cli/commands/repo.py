@@ -8,13 +8,13 @@ from registry.auth.policy.principals import OPERATOR
 from registry.cli.kit import confirmation, output
 from registry.cli.kit.local import find_override, run
 from registry.oci.names import RepositoryName
-from registry.services.services import Registry
+from registry.services.services import Services
 from registry.units import round_size
 
 _PAGE = 1000
 
 
-async def _list_names(registry: Registry) -> list[str]:
+async def _list_names(registry: Services) -> list[str]:
     names: list[str] = []
     more = True
     while more:

@@ -15,7 +15,7 @@ _REPOSITORIES = 100
 
 
 def set_rules(args: argparse.Namespace) -> int:
-    async def work(desk: client.Desk) -> None:
+    async def work(desk: client.OperationClient) -> None:
         rules = await desk.send(
             "set_retention_rules",
             pattern=args.pattern,
@@ -30,14 +30,14 @@ def set_rules(args: argparse.Namespace) -> int:
         )
         output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
         if not _drops(rules):
-            output.hint(
+            output.write_note(
                 "These rules keep, and drop nothing: say what goes with --drop, --drop-not-pulled "
                 "or --drop-untagged, here or for another pattern."
             )
         elif not args.json:
             total = {"tags": 0, "manifests": 0, "bytes": 0}
             await _write_tables(_iter_plans(desk, args.pattern), total, going_only=True)
-            output.hint(_explain_state(rules))
+            output.write_note(_explain_state(rules))
 
     client.run(args, work)
     return 0
@@ -65,15 +65,15 @@ def _explain_state(rules: Any) -> str:
 
 
 def enable(args: argparse.Namespace) -> int:
-    rules = client.do(args, "enable_retention_rules", pattern=args.pattern)
+    rules = client.call(args, "enable_retention_rules", pattern=args.pattern)
     output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
     if not args.json:
-        output.hint(_explain_state(rules))
+        output.write_note(_explain_state(rules))
     return 0
 
 
 def disable(args: argparse.Namespace) -> int:
-    rules = client.do(args, "disable_retention_rules", pattern=args.pattern)
+    rules = client.call(args, "disable_retention_rules", pattern=args.pattern)
     said = f"The rules for {args.pattern} drop nothing any more, and keep what they do."
     output.show(rules, said, as_json=args.json)
     return 0
@@ -114,7 +114,7 @@ def _write_state(rules: Any) -> str:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.do(args, "remove_retention_rules", pattern=args.pattern)
+    client.call(args, "remove_retention_rules", pattern=args.pattern)
     removed = f"Removed the retention rules for {args.pattern}."
     output.show({"removed": args.pattern}, removed, as_json=args.json)
     return 0
@@ -123,7 +123,7 @@ def remove(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> int:
     """Print the plans page by page, because they may not fit in memory."""
 
-    async def work(desk: client.Desk) -> None:
+    async def work(desk: client.OperationClient) -> None:
         total = {"tags": 0, "manifests": 0, "bytes": 0}
         pages = _iter_plans(desk, args.pattern)
         await (_write_json(pages, total) if args.json else _write_tables(pages, total))
@@ -132,7 +132,7 @@ def plan(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _iter_plans(desk: client.Desk, pattern: str) -> AsyncIterator[list[Any]]:
+async def _iter_plans(desk: client.OperationClient, pattern: str) -> AsyncIterator[list[Any]]:
     last: str | None = ""
     while last is not None:
         page = await desk.send("plan_retention", pattern=pattern, n=_REPOSITORIES, last=last)
@@ -188,12 +188,12 @@ async def _write_tables(
     if going_only:
         return
     if paused_until is not None:
-        output.hint(
+        output.write_note(
             f"Nothing is dropped until {write_moment(paused_until)}: rules have changed, or the "
             "database's clock has jumped."
         )
     for pattern in sorted(not_enabled):
-        output.hint(
+        output.write_note(
             f"The rules for {pattern} are not enabled, so nothing is dropped by them: "
             f"moorage retention enable '{pattern}'"
         )
@@ -205,7 +205,7 @@ def _list_items(plan: Any) -> list[tuple[str, Any]]:
 
 
 def run(args: argparse.Namespace) -> int:
-    async def work(desk: client.Desk) -> dict[str, int]:
+    async def work(desk: client.OperationClient) -> dict[str, int]:
         dropped = {"tags": 0, "manifests": 0}
         last: str | None = ""
         while last is not None:
@@ -222,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    found = client.do(args, "get_retention_status")
+    found = client.call(args, "get_retention_status")
     if args.json:
         output.write_json(found)
     else:
@@ -246,7 +246,7 @@ def list_runs(args: argparse.Namespace) -> int:
     else:
         rows = [(_name(e), e["digest"], write_moment(e["at"]), e["state"]) for e in drops]
         output.write_table(("DROPPED", "DIGEST", "AT", "MANIFEST"), rows)
-        output.hint(f"To put all of it back: moorage retention restore {args.run}")
+        output.write_note(f"To put all of it back: moorage retention restore {args.run}")
     return 0
 
 
@@ -262,7 +262,7 @@ def _name(drop: Any) -> str:
 def restore(args: argparse.Namespace) -> int:
     number = read_count(args.run, "RUN")
 
-    async def work(desk: client.Desk) -> dict[str, Any]:
+    async def work(desk: client.OperationClient) -> dict[str, Any]:
         done: dict[str, Any] = {"tags": 0, "manifests": 0, "skipped": []}
         first: int | None = 0
         while first is not None:
@@ -278,5 +278,5 @@ def restore(args: argparse.Namespace) -> int:
     said = f"Restored {done['tags']} tags and {done['manifests']} manifests."
     output.show({"restored": done}, said, as_json=args.json)
     for each in done["skipped"]:
-        output.complain(f"not restored: {_name(each)} {each['digest']}: {each['reason']}")
+        output.write_error(f"not restored: {_name(each)} {each['digest']}: {each['reason']}")
     return 1 if done["skipped"] else 0

@@ -7,12 +7,12 @@ from registry.cli.kit import client, output
 
 
 def add(args: argparse.Namespace) -> int:
-    made = client.do(args, "add_robot", name=args.name, expires=args.expires)
+    made = client.call(args, "add_robot", name=args.name, expires=args.expires)
     return _reveal(args, made)
 
 
 def rotate(args: argparse.Namespace) -> int:
-    made = client.do(
+    made = client.call(
         args, "rotate_robot", name=args.name, overlap=args.overlap, expires=args.expires
     )
     return _reveal(args, made)
@@ -22,7 +22,7 @@ def _reveal(args: argparse.Namespace, made: Any) -> int:
     """Print the secret alone, so that it can be piped."""
     output.show(made, made["secret"], as_json=args.json)
     login = client.write_login(args, made["username"])
-    output.hint(f"The secret is not shown again. To sign in: {login}")
+    output.write_note(f"The secret is not shown again. To sign in: {login}")
     return 0
 
 
@@ -40,6 +40,6 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.do(args, "remove_robot", name=args.name)
+    client.call(args, "remove_robot", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0

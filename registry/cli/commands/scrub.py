@@ -7,16 +7,16 @@ from functools import partial
 from typing import Any
 
 from registry import clock
-from registry.app import Opened
+from registry.app import Runtime
 from registry.cli.kit import output
-from registry.cli.kit.local import run, run_opened
+from registry.cli.kit.local import run, with_registry
 from registry.cli.kit.parsing import read_count, read_option
 from registry.jobs.runner import Job, Runner
 from registry.jobs.schedule import SCRUB, find_healing
 from registry.oci.names import RepositoryName
 from registry.services.gc.manifest_scrub import Unreadable
 from registry.services.maintenance.scrub import Damaged, ScrubRow
-from registry.services.services import Registry
+from registry.services.services import Services
 from registry.units import format_size, parse_size
 
 _LOOK_EVERY = 1.0
@@ -45,12 +45,12 @@ def work(args: argparse.Namespace) -> int:
     rate = read_option(args.rate, "--rate", parse_size) if args.rate else None
     limit = read_count(args.limit, "--limit")
 
-    async def job(opened: Opened) -> _Known:
+    async def job(opened: Runtime) -> _Known:
         await _finish(opened, restart=args.restart, rate=rate)
         await Runner(opened.leases, []).run(find_healing(opened.registry))
         return await _look(opened.registry, limit)
 
-    return _tell(run_opened(args, job), as_json=args.json)
+    return _tell(with_registry(args, job), as_json=args.json)
 
 
 def status(args: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def status(args: argparse.Namespace) -> int:
     return _tell(run(args, lambda registry: _look(registry, limit)), as_json=args.json)
 
 
-async def _finish(opened: Opened, *, restart: bool, rate: int | None) -> None:
+async def _finish(opened: Runtime, *, restart: bool, rate: int | None) -> None:
     """Run a pass to its end, or follow it if a server is already running it."""
     scrub = opened.registry.scrub
     await scrub.begin(restart=restart)
@@ -79,7 +79,7 @@ async def _finish(opened: Opened, *, restart: bool, rate: int | None) -> None:
 
     following = asyncio.create_task(follow())
     try:
-        async with output.shown(progress):
+        async with output.show_progress(progress):
             while await scrub.is_running():
                 await runner.run(job)
                 if await scrub.is_running():
@@ -88,7 +88,7 @@ async def _finish(opened: Opened, *, restart: bool, rate: int | None) -> None:
         following.cancel()
 
 
-async def _look(registry: Registry, limit: int) -> _Known:
+async def _look(registry: Services, limit: int) -> _Known:
     damaged: list[Damaged] = []
     async for each in registry.scrub.iter_damaged(limit):
         damaged.append(each)
@@ -124,7 +124,7 @@ def _tell(known: _Known, *, as_json: bool) -> int:
             output.write(f"and {known.count - len(known.damaged)} more; see --limit")
         _tell_manifests(known)
         if known.count:
-            output.hint("A push of a damaged blob heals it, wherever it is used.")
+            output.write_note("A push of a damaged blob heals it, wherever it is used.")
     return 0 if known.is_clean else 1
 
 
@@ -138,7 +138,7 @@ def _tell_manifests(known: _Known) -> None:
                 for tag in _list_tags(each.tags) or ["-"]
             ],
         )
-        output.hint(
+        output.write_note(
             "These manifests cannot be read: until they are pushed again or deleted, nothing of "
             "their repositories is collected."
         )

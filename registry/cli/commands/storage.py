@@ -7,8 +7,8 @@ from typing import Any
 from registry.cli.kit import output
 from registry.cli.kit.local import run
 from registry.cli.kit.parsing import read_count, read_option
-from registry.services.maintenance.store_migration import Moved, Rest
-from registry.services.services import Registry
+from registry.services.maintenance.store_migration import Moved, Remaining
+from registry.services.services import Services
 from registry.units import format_size, parse_duration, parse_size
 
 
@@ -17,11 +17,11 @@ def copy(args: argparse.Namespace) -> int:
     rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
     parallel = read_count(args.parallel, "--parallel")
 
-    async def work(registry: Registry) -> tuple[Moved, Rest]:
+    async def work(registry: Services) -> tuple[Moved, Remaining]:
         plan, moved = await registry.moving.measure(), Moved()
         if args.dry_run:
             return moved, plan
-        async with output.shown(lambda: _progress(moved, plan)):
+        async with output.show_progress(lambda: _progress(moved, plan)):
             await registry.moving.run(moved, parallel=parallel, keep=keep, rate=rate)
         return moved, await registry.moving.measure()
 
@@ -35,28 +35,28 @@ def copy(args: argparse.Namespace) -> int:
     return 0 if args.dry_run or not rest.blobs else 1
 
 
-def _progress(moved: Moved, plan: Rest) -> output.Progress:
+def _progress(moved: Moved, plan: Remaining) -> output.Progress:
     return output.Progress(moved.read, plan.bytes, f"{moved.blobs} of {plan.blobs} blobs")
 
 
-def _as_json(moved: Moved, rest: Rest) -> dict[str, Any]:
+def _as_json(moved: Moved, rest: Remaining) -> dict[str, Any]:
     troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.troubles]
     done = {"blobs": moved.blobs, "bytes": moved.bytes, "troubles": troubles}
     return {"moved": done, "left": asdict(rest)}
 
 
-def _count(rest: Rest) -> str:
+def _count(rest: Remaining) -> str:
     return f"{rest.blobs} blobs of {format_size(rest.bytes)}"
 
 
-def _tell(moved: Moved, rest: Rest) -> None:
+def _tell(moved: Moved, rest: Remaining) -> None:
     output.write(f"Moved {moved.blobs} blobs of {format_size(moved.bytes)}.")
     for trouble in moved.troubles:
-        output.complain(f"{trouble.digest} stays: {trouble.reason}; a push of it heals it")
+        output.write_error(f"{trouble.digest} stays: {trouble.reason}; a push of it heals it")
     if rest.blobs:
-        output.complain(f"{_count(rest)} are still in the old store; run this again")
+        output.write_error(f"{_count(rest)} are still in the old store; run this again")
         if rest.blobs > len(moved.troubles):
-            output.complain("some came meanwhile: does a server still push there?")
+            output.write_error("some came meanwhile: does a server still push there?")
     elif rest.sessions or rest.doomed:
         output.write(
             f"The old store has no blobs any more, but {rest.sessions} open upload sessions and "

@@ -10,7 +10,7 @@ from registry.cli.kit.times import read_moment
 from registry.errors import TagInvalidError
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
-from registry.services.services import Registry
+from registry.services.services import Services
 from storage.digest import Digest
 
 _PAGE = 1000
@@ -35,7 +35,7 @@ def split_tag(text: str) -> tuple[RepositoryName, Tag]:
 def list_all(args: argparse.Namespace) -> int:
     name = RepositoryName.parse(args.repository)
 
-    async def work(registry: Registry) -> list[str]:
+    async def work(registry: Services) -> list[str]:
         names: list[str] = []
         more = True
         while more:
@@ -70,7 +70,7 @@ def copy(args: argparse.Namespace) -> int:
 
 def history(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
-    found = client.do(args, "list_tag_history", repository=str(name), tag=str(tag))
+    found = client.call(args, "list_tag_history", repository=str(name), tag=str(tag))
     if args.json:
         output.write_json(found)
     else:
@@ -84,7 +84,7 @@ def history(args: argparse.Namespace) -> int:
 
 def restore(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
-    done = client.do(
+    done = client.call(
         args,
         "restore_tag",
         repository=str(name),
@@ -102,7 +102,7 @@ def delete(args: argparse.Namespace) -> int:
     name, tag = split_tag(args.tag)
     override = find_override(args)
 
-    async def work(registry: Registry) -> Digest:
+    async def work(registry: Services) -> Digest:
         digest = await registry.tags.get(name, tag)
         await registry.manifests.delete(name, tag, OPERATOR, override=override)
         return digest
@@ -112,5 +112,5 @@ def delete(args: argparse.Namespace) -> int:
         output.write_json({"deleted": f"{name}:{tag}"})
     else:
         output.write(f"Deleted {name}:{tag}. Its manifest stays, and so do its bytes.")
-        output.hint(f"To delete the image as well: moorage image delete {name}@{digest}")
+        output.write_note(f"To delete the image as well: moorage image delete {name}@{digest}")
     return 0

@@ -11,12 +11,12 @@ from registry.errors import InputInvalidError
 
 def add(args: argparse.Namespace) -> int:
     scopes = None if args.scopes is None else [_read_scope(scope) for scope in args.scopes]
-    made = client.do(
+    made = client.call(
         args, "add_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
     )
     output.show(made, made["secret"], as_json=args.json)
     login = client.write_login(args, args.user)
-    output.hint(f"The token is not shown again. It takes the place of the password: {login}")
+    output.write_note(f"The token is not shown again. It takes the place of the password: {login}")
     return 0
 
 
@@ -31,7 +31,7 @@ def _read_scope(text: str) -> dict[str, Any]:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    tokens = client.do(args, "list_tokens", user=args.user)["items"]
+    tokens = client.call(args, "list_tokens", user=args.user)["items"]
     if args.json:
         output.write_json({"user": args.user, "tokens": tokens})
     else:
@@ -57,6 +57,6 @@ def _write_scopes(scopes: list[Any] | None) -> str:
 
 
 def revoke(args: argparse.Namespace) -> int:
-    client.do(args, "revoke_token", user=args.user, name=args.name)
+    client.call(args, "revoke_token", user=args.user, name=args.name)
     output.show({"revoked": args.name}, f"Revoked {args.name} of {args.user}.", as_json=args.json)
     return 0

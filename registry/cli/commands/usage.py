@@ -8,7 +8,7 @@ from registry.cli.commands.tag import split_tag
 from registry.cli.kit import output
 from registry.cli.kit.local import run
 from registry.errors import InputInvalidError
-from registry.services.content.usage import Freed, Report, Share
+from registry.services.content.usage import Reclaimable, Report, UsageShare
 from registry.units import round_size
 
 _MOST = 100_000
@@ -37,7 +37,7 @@ def _to_json(report: Report) -> dict[str, object]:
     }
 
 
-def _share(share: Share) -> dict[str, object]:
+def _share(share: UsageShare) -> dict[str, object]:
     return {**asdict(share), "shared": share.bytes - share.exclusive}
 
 
@@ -57,7 +57,7 @@ def _write(report: Report) -> None:
         output.write_table((title, "BYTES", "EXCLUSIVE", "SHARED"), _rows(shares))
 
 
-def _rows(shares: Sequence[Share]) -> list[tuple[str, ...]]:
+def _rows(shares: Sequence[UsageShare]) -> list[tuple[str, ...]]:
     return [
         (
             share.name or "(none)",
@@ -71,7 +71,7 @@ def _rows(shares: Sequence[Share]) -> list[tuple[str, ...]]:
 
 def _show_freed(args: argparse.Namespace) -> int:
     gone = [split_tag(text) for text in args.if_deleted]
-    freed: Freed = run(args, lambda registry: registry.usage.measure_freed(gone))
+    freed: Reclaimable = run(args, lambda registry: registry.usage.measure_freed(gone))
     output.show(
         {"tags": args.if_deleted, **asdict(freed)},
         f"{freed.blobs} blobs with {round_size(freed.bytes)} and {freed.manifests} manifests with "

@@ -15,7 +15,7 @@ def add(args: argparse.Namespace) -> int:
     if not args.no_password:
         password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
-    async def work(desk: client.Desk) -> tuple[Any, bool]:
+    async def work(desk: client.OperationClient) -> tuple[Any, bool]:
         first = not (await desk.send("list_users", n=1))["items"]
         user = await desk.send("add_user", name=args.name, password=password, admin=args.admin)
         return user, first
@@ -23,7 +23,7 @@ def add(args: argparse.Namespace) -> int:
     user, first = client.run(args, work, create=True)
     output.show(user, f"Added {args.name}.", as_json=args.json)
     if first:
-        output.hint(
+        output.write_note(
             "This is the first user: from now on, whoever pushes or pulls must sign in. "
             "Who may do what: moorage grant add"
         )
@@ -46,7 +46,7 @@ def list_all(args: argparse.Namespace) -> int:
 def passwd(args: argparse.Namespace) -> int:
     password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
-    async def work(desk: client.Desk) -> None:
+    async def work(desk: client.OperationClient) -> None:
         current = desk.password if desk.name == args.name else None
         await desk.send("set_password", user=args.name, password=password, current=current)
 
@@ -56,26 +56,26 @@ def passwd(args: argparse.Namespace) -> int:
 
 
 def change(args: argparse.Namespace) -> int:
-    user = client.do(args, "change_user", name=args.name, admin=args.admin)
+    user = client.call(args, "change_user", name=args.name, admin=args.admin)
     now = "is an admin" if args.admin else "is no admin"
     output.show(user, f"{args.name} {now}.", as_json=args.json)
     return 0
 
 
 def disable(args: argparse.Namespace) -> int:
-    user = client.do(args, "change_user", name=args.name, disabled=True)
+    user = client.call(args, "change_user", name=args.name, disabled=True)
     output.show(user, f"{args.name} cannot sign in any more.", as_json=args.json)
     return 0
 
 
 def enable(args: argparse.Namespace) -> int:
-    user = client.do(args, "change_user", name=args.name, disabled=False)
+    user = client.call(args, "change_user", name=args.name, disabled=False)
     output.show(user, f"{args.name} can sign in.", as_json=args.json)
     return 0
 
 
 def remove(args: argparse.Namespace) -> int:
-    async def describe(desk: client.Desk) -> str:
+    async def describe(desk: client.OperationClient) -> str:
         user = await desk.send("get_user", name=args.name)
         tokens = len((await desk.send("list_tokens", user=args.name))["items"])
         grants = len((await desk.send("list_grants", subject=f"user:{args.name}"))["items"])
@@ -85,7 +85,7 @@ def remove(args: argparse.Namespace) -> int:
 
     if confirmation.is_needed(args):
         confirmation.require(client.run(args, describe))
-    client.do(args, "remove_user", name=args.name)
+    client.call(args, "remove_user", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
 
@@ -97,7 +97,7 @@ def import_file(args: argparse.Namespace) -> int:
         raise InputInvalidError(f"{args.file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputInvalidError(f"{args.file} is not UTF-8") from error
-    imported = client.do(args, "import_users", htpasswd=text, skip=args.skip or None)
+    imported = client.call(args, "import_users", htpasswd=text, skip=args.skip or None)
     refused = imported["refused"]
     said = f"Added {len(imported['added'])}, {len(imported['skipped'])} were there already."
     if refused:

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from registry.api.admin.call import Call
+from registry.api.admin.call import OperationContext
 from registry.api.admin.table import BY_NAME
-from registry.app import Opened
+from registry.app import Runtime
 from registry.cli.kit import output, passwords
-from registry.cli.kit.local import run_opened
+from registry.cli.kit.local import with_registry
 from registry.config import read_sign_in
 from registry.errors import ConfigError, InputInvalidError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Desk(Protocol):
+class OperationClient(Protocol):
     """Client for admin operations, local or remote.
 
     `name` and `password` are the credentials that signed in, if known.
@@ -36,21 +36,21 @@ class Desk(Protocol):
         """Call an operation and return its response as JSON values. Values of None are omitted."""
 
 
-class _Here:
+class _LocalClient:
     """Client that works on the data folder as the operator."""
 
     name = ""
     password = ""
 
-    def __init__(self, opened: Opened) -> None:
-        self._call = Call.of_operator(opened.registry, opened.access)
+    def __init__(self, opened: Runtime) -> None:
+        self._call = OperationContext.of_operator(opened.registry, opened.access)
 
     async def send(self, operation: str, **values: Any) -> Any:
         found = BY_NAME[operation]
         return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
 
 
-class _There:
+class _RemoteClient:
     """Client that calls the admin API of a remote registry."""
 
     def __init__(self, client: "AdminClient", sign_in: "SignIn") -> None:
@@ -82,29 +82,32 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(
-    args: argparse.Namespace, work: Callable[[Desk], Awaitable[T]], *, create: bool = False
+    args: argparse.Namespace,
+    work: Callable[[OperationClient], Awaitable[T]],
+    *,
+    create: bool = False,
 ) -> T:
     """Run `work` with the client that the options select.
 
     With `create`, a registry is created in the data folder if there is none.
     """
     if not args.url:
-        return run_opened(args, lambda opened: work(_Here(opened)), create=create)
+        return with_registry(args, lambda opened: work(_LocalClient(opened)), create=create)
     from registry.client.admin import AdminClient  # noqa: PLC0415 - httpx takes a while
 
     sign_in = _read_sign_in(args)
     client = AdminClient(args.url, sign_in, Path(args.ca_file) if args.ca_file else None)
     if client.readable:
-        output.complain("this goes without TLS: others on the way can read what signs in")
+        output.write_error("this goes without TLS: others on the way can read what signs in")
 
     async def job() -> T:
         async with client:
-            return await work(_There(client, sign_in))
+            return await work(_RemoteClient(client, sign_in))
 
     return asyncio.run(job())
 
 
-def do(args: argparse.Namespace, operation: str, **values: Any) -> Any:
+def call(args: argparse.Namespace, operation: str, **values: Any) -> Any:
     """Call one operation and return its response."""
     return run(args, lambda desk: desk.send(operation, **values))
 
@@ -112,26 +115,26 @@ def do(args: argparse.Namespace, operation: str, **values: Any) -> Any:
 def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[Any]:
     """Return all entries of a list operation."""
 
-    async def work(desk: Desk) -> list[Any]:
+    async def work(desk: OperationClient) -> list[Any]:
         items = await list_pages(desk, operation, **values)
-        if not items and isinstance(desk, _There):
+        if not items and isinstance(desk, _RemoteClient):
             await _explain_nothing(desk)
         return items
 
     return run(args, work)
 
 
-async def _explain_nothing(desk: Desk) -> None:
+async def _explain_nothing(desk: OperationClient) -> None:
     """Print a hint that an empty list may hide entries that the caller may not see."""
     me = await desk.send("get_me")
     if not me["admin"]:
-        output.hint(
+        output.write_note(
             f"{me['name']} is no admin and sees only what concerns repositories that "
             f"{me['name']} administers: an admin of the registry may see more."
         )
 
 
-async def list_pages(desk: Desk, operation: str, **values: Any) -> list[Any]:
+async def list_pages(desk: OperationClient, operation: str, **values: Any) -> list[Any]:
     """Return all entries of a list operation, which are fetched page by page."""
     items: list[Any] = []
     last = None

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from registry.config import Settings, require_safe_listen
-from registry.data_dir import DataFolder
+from registry.data_dir import DataDirectory
 from registry.errors import DatabaseUnavailableError
 from registry.metadata.access import users
 from registry.metadata.engine import migrate, reachable
@@ -58,12 +58,12 @@ def has_users(settings: Settings) -> bool:
     return asyncio.run(job())
 
 
-def bring_up_to_date(settings: Settings, folder: DataFolder) -> bool:
+def bring_up_to_date(settings: Settings, folder: DataDirectory) -> bool:
     """Upgrade an older schema, and return whether an upgrade was necessary."""
     if read_state(settings).version >= migrate.VERSION:
         return False
     # With a database server, servers of the previous version keep running during the upgrade.
-    with folder.alone(PATIENCE) if is_embedded(settings) else contextlib.nullcontext():
+    with folder.exclusive(PATIENCE) if is_embedded(settings) else contextlib.nullcontext():
         migrate.upgrade(settings.database_url)
     return True
 
@@ -111,7 +111,7 @@ def look(settings: Settings) -> None:
         migrate.require_usable(state)
 
 
-def prepare(settings: Settings, folder: DataFolder) -> None:
+def prepare(settings: Settings, folder: DataDirectory) -> None:
     """Prepare the database for a server. Blocks.
 
     Raises DatabaseUnavailableError if waiting may help, and ConfigError or SchemaError if an
@@ -122,7 +122,7 @@ def prepare(settings: Settings, folder: DataFolder) -> None:
     require_safe_listen(settings, lambda: has_users(settings))
 
 
-def make_usable(settings: Settings, folder: DataFolder) -> None:
+def make_usable(settings: Settings, folder: DataDirectory) -> None:
     """Create or upgrade the schema of an embedded database.
 
     On a database server, the schema is created if the database is empty, and is not upgraded.
@@ -139,7 +139,7 @@ def make_usable(settings: Settings, folder: DataFolder) -> None:
     migrate.require_usable(state)
 
 
-def enter(settings: Settings, folder: DataFolder) -> None:
+def enter(settings: Settings, folder: DataDirectory) -> None:
     """Open the data folder of an existing registry.
 
     With a database server, the data folder may be empty, and is created on the machine where the

@@ -2,7 +2,7 @@
 
 import logging
 
-from registry.cli.kit.output import complain
+from registry.cli.kit.output import write_error
 from registry.errors import RegistryError
 from storage.digest import DigestInvalidError
 from storage.errors import StoreError
@@ -16,7 +16,7 @@ EXPECTED = (RegistryError, StoreError, DigestInvalidError)
 def report(error: Exception) -> None:
     """Write one line for an expected error, and a traceback for any other error."""
     if isinstance(error, EXPECTED):
-        complain(describe(error))
+        write_error(describe(error))
     else:
         logger.critical("unexpected error", exc_info=error)
 

@@ -6,23 +6,23 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from registry import logs
-from registry.app import Opened, started
+from registry.app import Runtime, open_runtime
 from registry.auth.audit_log import Actor
 from registry.auth.policy.principals import OPERATOR
 from registry.cli.kit import database
 from registry.cli.kit.options import find_folder, load_settings
-from registry.services.services import Registry
+from registry.services.services import Services
 
 T = TypeVar("T")
 
 
-def run(args: argparse.Namespace, work: Callable[[Registry], Awaitable[T]]) -> T:
+def run(args: argparse.Namespace, work: Callable[[Services], Awaitable[T]]) -> T:
     """Run `work` on the registry. Raises ConfigError if there is no registry."""
-    return run_opened(args, lambda opened: work(opened.registry))
+    return with_registry(args, lambda opened: work(opened.registry))
 
 
-def run_opened(
-    args: argparse.Namespace, work: Callable[[Opened], Awaitable[T]], *, create: bool = False
+def with_registry(
+    args: argparse.Namespace, work: Callable[[Runtime], Awaitable[T]], *, create: bool = False
 ) -> T:
     """Run `work` on the open registry with its database, stores and keys.
 
@@ -38,7 +38,7 @@ def run_opened(
         database.enter(settings, folder)
 
     async def job() -> T:
-        async with started(settings) as opened:
+        async with open_runtime(settings) as opened:
             return await work(opened)
 
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from registry import logs
 from registry.config import Settings, find_log_format, load
-from registry.data_dir import DataFolder
+from registry.data_dir import DataDirectory
 
 
 def load_settings(args: argparse.Namespace, overrides: dict[str, str] | None = None) -> Settings:
@@ -36,7 +36,7 @@ def start_logging(
     return settings
 
 
-def find_folder(settings: Settings) -> DataFolder:
+def find_folder(settings: Settings) -> DataDirectory:
     """Return the data folder. It may contain the files that the settings name before first use."""
     url = settings.database_url
     places = [
@@ -49,4 +49,4 @@ def find_folder(settings: Settings) -> DataFolder:
     ]
     inside = [each for each in places if each.is_relative_to(settings.data)]
     named = {each.relative_to(settings.data).parts[0] for each in inside if each != settings.data}
-    return DataFolder(settings.data, named)
+    return DataDirectory(settings.data, named)

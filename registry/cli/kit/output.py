@@ -19,7 +19,7 @@ _EVERY = 0.2
 """Interval between two updates of a progress bar, in seconds."""
 
 
-class ReaderGoneError(Exception):
+class OutputClosedError(Exception):
     """Standard output that its reader has closed.
 
     Not an OSError, because broken pipes and sockets of the registry itself must be reported.
@@ -30,7 +30,7 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(_printable(text) + "\n")
     except BrokenPipeError as error:
-        raise ReaderGoneError from error
+        raise OutputClosedError from error
 
 
 def flush() -> None:
@@ -38,10 +38,10 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError as error:
-        raise ReaderGoneError from error
+        raise OutputClosedError from error
 
 
-def leave() -> None:
+def discard_stdout() -> None:
     """Discard the unread output, which Python would try to write again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
@@ -91,7 +91,7 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def hint(text: str) -> None:
+def write_note(text: str) -> None:
     """Write a hint to standard error, separate from the result."""
     sys.stderr.write(_printable(text) + "\n")
 
@@ -105,7 +105,7 @@ class Progress:
     text: str
 
 
-def show_progress(done: int, total: int, text: str) -> None:
+def draw_progress(done: int, total: int, text: str) -> None:
     """Redraw the progress bar on standard error if it is a terminal."""
     if sys.stderr.isatty():
         share = min(1.0, done / total) if total else 1.0
@@ -121,13 +121,13 @@ def end_progress() -> None:
 
 
 @contextlib.asynccontextmanager
-async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
+async def show_progress(look: Callable[[], Progress]) -> AsyncIterator[None]:
     """Show the progress that `look` returns, at intervals, while the block runs."""
 
     async def show() -> None:
         while True:
             now = look()
-            show_progress(now.done, now.total, now.text)
+            draw_progress(now.done, now.total, now.text)
             await asyncio.sleep(_EVERY)
 
     showing = asyncio.create_task(show())
@@ -138,7 +138,7 @@ async def shown(look: Callable[[], Progress]) -> AsyncIterator[None]:
         end_progress()
 
 
-def complain(message: str) -> None:
+def write_error(message: str) -> None:
     """Write an error message to standard error, as a log record if every line must be JSON."""
     if logs.is_json_only():
         logger.error("%s", message)

@@ -11,7 +11,7 @@ def read_moment(text: str) -> int:
         ago = parse_duration(text)
     except ValueError:
         return _read_time(text)
-    return clock.now() - int(ago * 1_000_000)
+    return clock.now_us() - int(ago * 1_000_000)
 
 
 def _read_time(text: str) -> int:

@@ -43,7 +43,7 @@ def _require_secret(settings: Settings) -> None:
     auth = settings.auth
     shared = auth.keys == "database" or (auth.keys == "auto" and not database.is_embedded(settings))
     closed = auth.mode == "token" or bool(auth.jwks_url or auth.jwks_file)
-    if shared and closed and auth.own and auth.mode != "none" and not auth.secret:
+    if shared and closed and auth.local_users and auth.mode != "none" and not auth.secret:
         raise ConfigError(
             "auth.secret is missing: it encrypts the private keys in the database. Set it to 32 or "
             "more random characters, the same for all replicas (openssl rand -hex 32), or, for one "

@@ -39,8 +39,8 @@ async def beating(folder: Path, health: Health) -> AsyncIterator[None]:
 async def _repeat(path: Path, health: Health) -> None:
     while True:
         state = {
-            "boot": clock.boot(),
-            "at": clock.steady(),
+            "boot": clock.boot_id(),
+            "at": clock.boottime_us(),
             "problems": await health.list_troubles(),
         }
         try:
@@ -61,8 +61,8 @@ def find_problem(folder: Path) -> str:
     """Return the problem of the worker of the data folder, or an empty text if it is healthy."""
     try:
         state = json.loads((folder / NAME).read_text())
-        age = clock.steady() - state["at"]
-        same_boot = state["boot"] == clock.boot()
+        age = clock.boottime_us() - state["at"]
+        same_boot = state["boot"] == clock.boot_id()
         problems = dict(state["problems"])
     except FileNotFoundError:
         return f"no worker runs on {folder}, or it has not begun its work"

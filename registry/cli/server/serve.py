@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 from uvicorn.config import STARTUP_FAILURE
 
 from registry import logs
-from registry.auth.settings import HOW_TO_HIDE
+from registry.auth.settings import TLS_REMEDY
 from registry.cli.kit import database, output
 from registry.cli.kit.error_report import report
 from registry.cli.kit.options import find_folder, start_logging
 from registry.cli.server import checks, listening
 from registry.cli.server.supervisor import Supervisor
 from registry.cli.server.tls import TlsContext, load_tls
-from registry.config import Settings, is_readable, require_safe_listen
-from registry.data_dir import DataFolder
+from registry.config import Settings, require_safe_listen, sends_passwords_in_clear
+from registry.data_dir import DataDirectory
 from registry.server.descriptors import fit_connections, raise_limit
 from registry.server.limits import ServerLimits
 
@@ -39,9 +39,9 @@ def serve(args: argparse.Namespace) -> int:
     checks.require_files(settings)
     if database.is_embedded(settings):  # check this before creating anything
         require_safe_listen(settings, lambda: database.has_users(settings))
-    if is_readable(settings):
+    if sends_passwords_in_clear(settings):
         listen = settings.http.listen
-        logger.warning("%s is served without TLS to other machines: %s", listen, HOW_TO_HIDE)
+        logger.warning("%s is served without TLS to other machines: %s", listen, TLS_REMEDY)
     tls = load_tls(settings)
     sockets = listening.bind(settings.http.listen, "--listen")
     ops = (
@@ -75,7 +75,7 @@ class _Sockets:
 
 
 def _serve(
-    settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder: DataFolder
+    settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder: DataDirectory
 ) -> int:
     alone = settings.http.workers == 1
     if not alone:
@@ -116,7 +116,7 @@ class _OpenModeCheck:
         self._done = True
 
 
-def _try_start(settings: Settings, folder: DataFolder, open_mode: _OpenModeCheck) -> None:
+def _try_start(settings: Settings, folder: DataDirectory, open_mode: _OpenModeCheck) -> None:
     """Open and close the registry once, so that errors are reported before the workers start.
 
     A database or store that does not answer is only logged, because the workers wait for it.
@@ -200,12 +200,12 @@ def _work(
     settings: Settings,
     sockets: _Sockets,
     tls: TlsContext | None,
-    folder: DataFolder,
+    folder: DataDirectory,
     open_mode: _OpenModeCheck,
 ) -> int:
     """Serve until a signal stops the process, and return the exit status."""
     # Imported only after `_share_metrics` has set the environment.
-    from registry.app import StartRules, asgi, compose, ops_asgi  # noqa: PLC0415
+    from registry.app import StartRules, compose, create_app, ops_asgi  # noqa: PLC0415
     from registry.server.server import Server  # noqa: PLC0415
 
     opened = compose(settings)
@@ -226,7 +226,7 @@ def _work(
         server.end()
 
     server = Server(
-        asgi(settings, opened, StartRules(prepare, fail)),
+        create_app(settings, opened, StartRules(prepare, fail)),
         _find_limits(settings),
         drain=settings.http.drain,
         stop_delay=settings.http.stop_delay,

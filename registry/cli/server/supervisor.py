@@ -11,7 +11,7 @@ from types import FrameType
 from uvicorn.config import STARTUP_FAILURE
 
 from registry.cli.kit.error_report import report
-from registry.cli.kit.output import complain
+from registry.cli.kit.output import write_error
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 _PR_SET_PDEATHSIG = 1
@@ -55,7 +55,7 @@ class Supervisor:
                 self._status = 1
                 self._stop()
                 continue
-            complain(f"worker {pid} ended with {code}; starting another")
+            write_error(f"worker {pid} ended with {code}; starting another")
             if lived < _RESTART_PAUSE:
                 time.sleep(_RESTART_PAUSE)
             self._start()

@@ -6,7 +6,7 @@ import logging
 import signal
 from pathlib import Path
 
-from registry.app import Opened, compose, compose_runner, require_ready
+from registry.app import Runtime, compose, compose_runner, require_ready
 from registry.cli.kit import database, output
 from registry.cli.kit.options import find_folder, load_settings, start_logging
 from registry.cli.server import checks, heartbeat
@@ -38,7 +38,7 @@ def _check(folder: Path) -> int:
     """Print whether the worker of the data folder is healthy, and return it as exit status."""
     problem = heartbeat.find_problem(folder)
     if problem:
-        output.complain(problem)
+        output.write_error(problem)
         return _NOT_HEALTHY
     output.write("The worker is healthy.")
     return 0
@@ -63,7 +63,7 @@ async def _run(settings: Settings) -> None:
         await opened.close()
 
 
-async def _open(settings: Settings, opened: Opened, stop: asyncio.Event) -> bool:
+async def _open(settings: Settings, opened: Runtime, stop: asyncio.Event) -> bool:
     """Wait for the database and the stores. Return False if `stop` is set before they answer."""
 
     async def attempt() -> None:

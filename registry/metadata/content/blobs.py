@@ -9,7 +9,13 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
-from registry.metadata.engine.transaction import NOWHERE, Change, Kind, Transaction, in_chunks
+from registry.metadata.engine.transaction import (
+    NO_REPOSITORY,
+    CandidateKind,
+    Change,
+    Transaction,
+    in_chunks,
+)
 from registry.metadata.gc import queue
 from registry.metadata.quotas import usage_counters
 from registry.metadata.tables import (
@@ -83,7 +89,7 @@ def find_promised(
 
     If so, it must be touched before a response confirms that it exists.
     """
-    stale = queue.is_stale(tx, Kind.LINK, _l.repository_id, _l.digest)
+    stale = queue.is_stale(tx, CandidateKind.LINK, _l.repository_id, _l.digest)
     query = (
         sa.select(*_COLUMNS, _l.linked_at, stale)
         .join(repository_blobs, _l.digest == _b.digest)
@@ -102,7 +108,7 @@ def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -
     """
     repository = find_repository(tx, name)
     if repository is not None:
-        queue.touch(tx, Kind.LINK, repository.id, digest, ahead)
+        queue.touch(tx, CandidateKind.LINK, repository.id, digest, ahead)
     # If it is no longer a candidate, a manifest uses it or it was removed.
     return find(tx, name, digest) is not None
 
@@ -174,7 +180,7 @@ def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
     return found
 
 
-def lock_idle(tx: Transaction, digests: Collection[Digest]) -> list[BlobRow]:
+def lock_available(tx: Transaction, digests: Collection[Digest]) -> list[BlobRow]:
     """Return those of the blobs that no other transaction locks, locked as by `lock`, by digest."""
     query = sa.select(*_COLUMNS).where(_b.digest.in_(digests)).order_by(_b.digest)
     found = tx.execute(query.with_for_update(skip_locked=True))
@@ -227,7 +233,7 @@ def list_after(tx: Transaction, last: Digest | None, n: int) -> list[BlobRow]:
     return _rows(tx, query if last is None else query.where(_b.digest > last))
 
 
-def list_keyed(tx: Transaction, store: str, last: str, upto: str | None, n: int) -> list[BlobRow]:
+def list_by_key(tx: Transaction, store: str, last: str, upto: str | None, n: int) -> list[BlobRow]:
     """Return at most `n` blobs of the store with keys after `last` and up to `upto`, by key."""
     query = sa.select(*_COLUMNS).where(_b.store == store, _b.key > last)
     if upto is not None:
@@ -270,13 +276,13 @@ def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
         .on_conflict_do_nothing(index_elements=[_l.repository_id, _l.digest])
         .returning(_l.digest)
     )
-    tx.queue((repository.id, Kind.LINK, digest))
+    tx.queue_for_gc((repository.id, CandidateKind.LINK, digest))
     while tx.execute(insert).first() is None:
         # An existing link is locked. If a concurrent transaction deleted it, insert it again.
         if tx.execute(held).first() is not None:
             return
     usage_counters.add(tx, repository.id, digest)
-    tx.record(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
+    tx.record_change(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
     tx.execute(
         sa.update(manifest_edges)
         .where(
@@ -301,12 +307,14 @@ def unlink(
     gone = set(tx.execute(sa.delete(repository_blobs).where(here).returning(_l.digest)).scalars())
     usage_counters.remove(tx, repository.id, gone)
     for digest in sorted(gone):
-        tx.queue((NOWHERE, Kind.BLOB, digest), graces[digest])
-        tx.record(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
+        tx.queue_for_gc((NO_REPOSITORY, CandidateKind.BLOB, digest), graces[digest])
+        tx.record_change(Change.BLOB_UNLINK, repository.name, repository.generation, digest=digest)
     return gone
 
 
-def list_users(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[Digest]:
+def list_manifests_using(
+    tx: Transaction, repository: RepositoryRow, digest: Digest
+) -> list[Digest]:
     """Return at most 20 manifests of the repository that use the blob."""
     query = (
         sa.select(manifests.c.digest)

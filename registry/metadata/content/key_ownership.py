@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from registry.metadata.content import uploads as sessions
 from registry.metadata.engine.transaction import Transaction, in_chunks
 from registry.metadata.tables import blobs, doomed, uploads
-from storage.keys import PARTS, find_session
+from storage.keys import MULTIPART_PREFIX, find_session
 
 _u = uploads.c
 
@@ -44,7 +44,7 @@ def _list_of_sessions(tx: Transaction, store: str, keys: Collection[str]) -> set
     found.update(key for key, session in ids.items() if session in open_ids)
     for key in keys:
         # Staged parts are recorded in the format of the store, which contains the key.
-        if key.startswith(PARTS):
+        if key.startswith(MULTIPART_PREFIX):
             said = sa.exists().where(_u.store == store, _u.parts.contains(key, autoescape=True))
             if tx.execute(sa.select(said)).scalar_one():
                 found.add(key)

@@ -26,7 +26,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class BlobShare:
     """A blob of `size` bytes in a repository.
 
     `users` is the number of manifests of the repository that reference it. `elsewhere` says whether
@@ -74,7 +74,7 @@ def list_blobs(tx: Transaction, manifest_ids: Collection[int]) -> list[tuple[int
 
 def iter_shares(
     tx: Transaction, repository: RepositoryRow, digests: Collection[Digest]
-) -> Iterator[Share]:
+) -> Iterator[BlobShare]:
     """Yield the users of each blob. All blobs must be linked to the repository."""
     other = repository_blobs.alias()
     users = (
@@ -88,7 +88,7 @@ def iter_shares(
     for chunk in in_chunks(digests):
         query = sa.select(_b.digest, _b.size, users, elsewhere).where(_b.digest.in_(chunk))
         for row in tx.execute(query):
-            yield Share(row[0], row[1], row[2], bool(row[3]))
+            yield BlobShare(row[0], row[1], row[2], bool(row[3]))
 
 
 def list_missing(

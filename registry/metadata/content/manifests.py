@@ -9,7 +9,13 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
-from registry.metadata.engine.transaction import CHUNK, Change, Kind, Transaction, in_chunks
+from registry.metadata.engine.transaction import (
+    CHUNK,
+    CandidateKind,
+    Change,
+    Transaction,
+    in_chunks,
+)
 from registry.metadata.gc import queue, unreadable_manifests
 from registry.metadata.protection import holds, removed_manifests
 from registry.metadata.quotas import usage_counters
@@ -42,7 +48,7 @@ class ManifestRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredManifest:
     """A manifest with its bytes. Times are in microseconds.
 
     `tagged_at` is the time at which the tag was set, if the manifest was found by a tag.
@@ -80,7 +86,9 @@ def find(tx: Transaction, name: RepositoryName, reference: Reference) -> Manifes
     return ManifestRow(*row) if row else None
 
 
-def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> Found | None:
+def find_with_bytes(
+    tx: Transaction, name: RepositoryName, reference: Reference
+) -> StoredManifest | None:
     """Return the manifest with its bytes, in one query.
 
     Returns None also if the bytes do not have the digest. Damaged bytes are then not served, and a
@@ -94,14 +102,14 @@ def find_whole(tx: Transaction, name: RepositoryName, reference: Reference) -> F
     row = tx.execute(_referred(query, name, reference)).one_or_none()
     if row is None:
         return None
-    found = Found(ManifestRow(*row[3:]), *row[:3])
+    found = StoredManifest(ManifestRow(*row[3:]), *row[:3])
     digest = found.row.digest
     return found if Digest.of(found.raw, digest.algorithm) == digest else None
 
 
 def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
     """Return whether a response may confirm the manifest; if not, it has to be touched first."""
-    stale = queue.is_stale(tx, Kind.MANIFEST, _m.repository_id, _m.digest)
+    stale = queue.is_stale(tx, CandidateKind.MANIFEST, _m.repository_id, _m.digest)
     row = tx.execute(_referred(sa.select(stale), name, digest)).one_or_none()
     return row is not None and not row[0]
 
@@ -113,7 +121,7 @@ def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -
     """
     repository = find_repository(tx, name)
     if repository is not None:
-        queue.touch(tx, Kind.MANIFEST, repository.id, digest, ahead)
+        queue.touch(tx, CandidateKind.MANIFEST, repository.id, digest, ahead)
     # If it is no longer a candidate, it has a retainer or was removed.
     return find(tx, name, digest) is not None
 
@@ -178,10 +186,10 @@ def put(
         )
     )
     _put_edges(tx, repository, manifest_id, edges)
-    _adopt(tx, repository, digest)
+    _resolve_sparse_edges(tx, repository, digest)
     unreadable_manifests.forget(tx, repository.id, digest)
-    tx.queue((repository.id, Kind.MANIFEST, digest))
-    tx.record(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
+    tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, digest))
+    tx.record_change(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
 
 
 def _put_edges(
@@ -205,9 +213,9 @@ def _put_edges(
         )
     for edge in edges:
         if edge.blob:
-            tx.keep((repository.id, Kind.LINK, edge.digest))
+            tx.unqueue((repository.id, CandidateKind.LINK, edge.digest))
         if edge.child:
-            tx.keep((repository.id, Kind.MANIFEST, edge.digest))
+            tx.unqueue((repository.id, CandidateKind.MANIFEST, edge.digest))
 
 
 def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) -> None:
@@ -215,12 +223,12 @@ def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) ->
     dropped = sa.delete(manifest_edges).where(_e.manifest_id == manifest_id)
     for blob, child in tx.execute(dropped.returning(_e.blob_digest, _e.child_digest)):
         if blob is not None:
-            tx.queue((repository.id, Kind.LINK, blob))
+            tx.queue_for_gc((repository.id, CandidateKind.LINK, blob))
         if child is not None:
-            tx.queue((repository.id, Kind.MANIFEST, child))
+            tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, child))
 
 
-def _adopt(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
+def _resolve_sparse_edges(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
     """Resolve the edges of sparse indexes that reference this manifest, now that it exists."""
     tx.execute(
         sa.update(manifest_edges)
@@ -253,9 +261,11 @@ def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None
         _m.repository_id == repository.id, _m.subject == row.digest
     )
     for digest in tx.execute(referrers).scalars():
-        tx.queue((repository.id, Kind.MANIFEST, digest))
-    tx.keep((repository.id, Kind.MANIFEST, row.digest))
-    tx.record(Change.MANIFEST_DELETE, repository.name, repository.generation, digest=row.digest)
+        tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, digest))
+    tx.unqueue((repository.id, CandidateKind.MANIFEST, row.digest))
+    tx.record_change(
+        Change.MANIFEST_DELETE, repository.name, repository.generation, digest=row.digest
+    )
 
 
 def list_edges(tx: Transaction, row: ManifestRow) -> list[Edge]:
@@ -288,7 +298,9 @@ def find_subject(tx: Transaction, row: ManifestRow) -> Digest | None:
     return subject
 
 
-def loosen(tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest) -> None:
+def detach_child(
+    tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest
+) -> None:
     """Detach a child from an index.
 
     The index of a referrers fallback tag does not retain its children.
@@ -372,7 +384,7 @@ def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int
     return found
 
 
-def list_beginning(
+def list_by_digest_prefix(
     tx: Transaction, repository: RepositoryRow, begins: Collection[str]
 ) -> dict[str, Digest]:
     """Return a manifest of the repository for each digest prefix (`algorithm:hex…`), if any."""

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.transaction import CHUNK, NOWHERE, Change, Kind, Transaction
+from registry.metadata.engine.transaction import (
+    CHUNK,
+    NO_REPOSITORY,
+    CandidateKind,
+    Change,
+    Transaction,
+)
 from registry.metadata.protection import holds, removed_manifests
 from registry.metadata.quotas import usage_counters
 from registry.metadata.tables import (
@@ -42,7 +48,7 @@ class RepositoryRow:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Region:
+class NameRange:
     """A range of repository names.
 
     With `exact`, only the name `start`; otherwise all names that begin with `start`, which is empty
@@ -51,10 +57,10 @@ class Region:
 
     start: str
     exact: bool = False
-    flat: bool = False
+    direct_children_only: bool = False
 
 
-EVERYWHERE = Region("")
+EVERYWHERE = NameRange("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +123,13 @@ def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> Repo
     ).one()
     repository = RepositoryRow(*row)
     if repository.generation == generation:
-        usage_counters.enroll_born(tx, repository.id, name)
-        tx.record(Change.REPOSITORY_CREATE, name, generation)
+        usage_counters.track_new(tx, repository.id, name)
+        tx.record_change(Change.REPOSITORY_CREATE, name, generation)
     return repository
 
 
 def list_names(
-    tx: Transaction, n: int, last: str, regions: Iterable[Region] = (EVERYWHERE,)
+    tx: Transaction, n: int, last: str, regions: Iterable[NameRange] = (EVERYWHERE,)
 ) -> list[str]:
     """Return the first `n` names after `last` in any of the regions, in byte order.
 
@@ -145,13 +151,13 @@ def list_names(
     return names
 
 
-def _inside(region: Region, last: str) -> Iterator[sa.ColumnElement[bool]]:
+def _inside(region: NameRange, last: str) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions for a name in the region that follows `last`."""
     # Only one of the two bounds, because the planner could start at the worse one.
     yield _name >= region.start if region.start > last else _name > last
     if region.start:
         yield _name < region.start.removesuffix("/") + "0"  # the byte after the slash
-    if region.flat:
+    if region.direct_children_only:
         yield sa.func.substr(_name, len(region.start) + 1).not_like("%/%")
 
 
@@ -203,8 +209,8 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
     links = repository_blobs.c
     gone = (
         sa.select(
-            sa.literal(NOWHERE),
-            sa.literal(Kind.BLOB.value),
+            sa.literal(NO_REPOSITORY),
+            sa.literal(CandidateKind.BLOB.value),
             links.digest,
             tx.read_clock(),
             sa.literal(""),
@@ -258,7 +264,7 @@ def _remove(tx: Transaction, repository: RepositoryRow) -> None:
         tx.execute(sa.delete(table).where(table.c.repository_id == repository.id))
     for key in [key for key in tx.queued if key[0] == repository.id]:
         del tx.queued[key]
-    usage_counters.dismiss(tx, repository.id)
+    usage_counters.untrack(tx, repository.id)
     tx.execute(sa.delete(repositories).where(_r.id == repository.id))
-    tx.record(Change.REPOSITORY_DELETE, repository.name, repository.generation)
-    tx.removed.append(repository.name)
+    tx.record_change(Change.REPOSITORY_DELETE, repository.name, repository.generation)
+    tx.removed_repositories.append(repository.name)

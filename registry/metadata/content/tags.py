@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
-from registry.metadata.engine.transaction import Change, Kind, Transaction
+from registry.metadata.engine.transaction import CandidateKind, Change, Transaction
 from registry.metadata.tables import (
     manifest_edges,
     manifests,
@@ -45,9 +45,9 @@ def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) ->
         here = sa.and_(_t.repository_id == repository.id, _t.name == str(tag))
         tx.execute(sa.update(tags).where(here).values(**values))
     if old is not None and old != digest:
-        tx.queue((repository.id, Kind.MANIFEST, old))
-    tx.keep((repository.id, Kind.MANIFEST, digest))
-    tx.record(
+        tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, old))
+    tx.unqueue((repository.id, CandidateKind.MANIFEST, digest))
+    tx.record_change(
         Change.TAG_SET,
         repository.name,
         repository.generation,
@@ -84,8 +84,10 @@ def delete_all_of(tx: Transaction, repository: RepositoryRow, digest: Digest) ->
 
 
 def _record_delete(tx: Transaction, repository: RepositoryRow, tag: str, old: Digest) -> None:
-    tx.queue((repository.id, Kind.MANIFEST, old))
-    tx.record(Change.TAG_DELETE, repository.name, repository.generation, tag=tag, old_digest=old)
+    tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, old))
+    tx.record_change(
+        Change.TAG_DELETE, repository.name, repository.generation, tag=tag, old_digest=old
+    )
 
 
 def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) -> list[str]:
@@ -99,7 +101,9 @@ def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) ->
     return list(tx.execute(query).scalars())
 
 
-def list_needing(tx: Transaction, blob: Digest, n: int) -> list[tuple[RepositoryName, str]]:
+def list_tags_needing_blob(
+    tx: Transaction, blob: Digest, n: int
+) -> list[tuple[RepositoryName, str]]:
     """Return at most `n` tags whose image or index is incomplete without the blob, in byte order.
 
     Searches all repositories.
@@ -117,7 +121,7 @@ def list_needing(tx: Transaction, blob: Digest, n: int) -> list[tuple[Repository
     return _list_above(tx, straight, n)
 
 
-def list_above(
+def list_tags_reaching(
     tx: Transaction, name: RepositoryName, manifest: Digest, n: int
 ) -> list[tuple[RepositoryName, str]]:
     """Return at most `n` tags of the manifest, and of indexes that contain it, in byte order."""

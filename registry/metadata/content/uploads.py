@@ -36,7 +36,7 @@ class UploadRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ClaimState:
     """The latest claim on a session and its end in microseconds; None if it was released."""
 
     claim: int
@@ -105,10 +105,10 @@ def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
     return UploadRow(*row) if row else None
 
 
-def find_held(tx: Transaction, upload_id: str) -> Held | None:
+def find_held(tx: Transaction, upload_id: str) -> ClaimState | None:
     """Return the state of the session's claim, or None if the session does not exist."""
     row = tx.execute(sa.select(_u.claim, _u.held_until).where(_u.id == upload_id)).one_or_none()
-    return Held(*row) if row else None
+    return ClaimState(*row) if row else None
 
 
 def hold(tx: Transaction, upload_id: str, claim: int, seconds: float) -> bool:
@@ -139,7 +139,7 @@ def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> 
     return [UploadRow(*row) for row in tx.execute(query.order_by(_u.active_at).limit(n))]
 
 
-def list_with(tx: Transaction, digest: Digest, n: int) -> list[UploadRow]:
+def list_by_prefix_digest(tx: Transaction, digest: Digest, n: int) -> list[UploadRow]:
     """Return at most `n` sessions whose acknowledged bytes have the digest. Reads all sessions."""
     query = sa.select(*_COLUMNS).where(_u.prefix == digest).order_by(_u.id).limit(n)
     return [UploadRow(*row) for row in tx.execute(query)]

@@ -29,7 +29,7 @@ _m, _e, _t = manifests.c, manifest_edges.c, tags.c
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class UsageShare:
     """Bytes of a repository, a tag or a namespace."""
 
     name: str
@@ -38,7 +38,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StorageTotals:
     """Totals of the stored content, in bytes. `unlinked_bytes` are blobs without a repository."""
 
     blobs: int
@@ -49,7 +49,7 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Freed:
+class Reclaimable:
     """Content that a deletion would free."""
 
     manifests: int
@@ -62,23 +62,23 @@ def _total(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.func.sum(column), 0)
 
 
-def measure(tx: Transaction) -> Stored:
+def measure(tx: Transaction) -> StorageTotals:
     """Return the totals of all stored content."""
     count, size = tx.execute(sa.select(sa.func.count(), _total(_b.size)).select_from(blobs)).one()
     linked = sa.select(_l.digest).where(_l.digest == _b.digest).exists()
     unlinked = tx.execute(sa.select(_total(_b.size)).where(~linked)).scalar_one()
     raw = sa.select(sa.func.count(), _total(_m.size)).select_from(manifests)
     number, own = tx.execute(raw).one()
-    return Stored(count, int(size), int(unlinked), number, int(own))
+    return StorageTotals(count, int(size), int(unlinked), number, int(own))
 
 
-def list_repositories(tx: Transaction, n: int) -> list[Share]:
+def list_repositories(tx: Transaction, n: int) -> list[UsageShare]:
     """Return the `n` repositories with the most bytes."""
     held = sa.select(sa.type_coerce(_r.name, TEXT).label("name"), _l.digest)
     return _share(tx, held.join(repository_blobs, _l.repository_id == _r.id), n)
 
 
-def list_namespaces(tx: Transaction, n: int) -> list[Share]:
+def list_namespaces(tx: Transaction, n: int) -> list[UsageShare]:
     """Return the `n` namespaces with the most bytes.
 
     A namespace is the first part of a name; it is empty for names of a single part.
@@ -92,7 +92,7 @@ def list_namespaces(tx: Transaction, n: int) -> list[Share]:
     return _share(tx, held.distinct(), n)
 
 
-def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[Share]:
+def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[UsageShare]:
     """Return usage shares from distinct pairs of a holder's `name` and a blob's `digest`."""
     pairs = held.subquery()
     holders = sa.func.count().over(partition_by=pairs.c.digest).label("holders")
@@ -105,10 +105,10 @@ def _share(tx: Transaction, held: sa.Select[Any], n: int) -> list[Share]:
         .order_by(size.desc(), counted.c.name)
         .limit(n)
     )
-    return [Share(row[0], int(row[1]), int(row[2])) for row in tx.execute(query)]
+    return [UsageShare(row[0], int(row[1]), int(row[2])) for row in tx.execute(query)]
 
 
-def list_tags(tx: Transaction, n: int) -> list[Share]:
+def list_tags(tx: Transaction, n: int) -> list[UsageShare]:
     """Return the `n` tags with the most bytes.
 
     A tag includes the children and the referrers of its manifests.
@@ -152,7 +152,7 @@ def list_tags(tx: Transaction, n: int) -> list[Share]:
         .order_by(size.desc(), _r.name, counted.c.tag)
         .limit(n)
     )
-    return [Share(f"{row[0]}:{row[1]}", int(row[2]), int(row[3])) for row in tx.execute(query)]
+    return [UsageShare(f"{row[0]}:{row[1]}", int(row[2]), int(row[3])) for row in tx.execute(query)]
 
 
 def _steps(within: Collection[int] | None = None) -> sa.CTE:
@@ -168,7 +168,7 @@ def _steps(within: Collection[int] | None = None) -> sa.CTE:
     return down.union_all(back).cte("steps")
 
 
-def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]]) -> Freed:
+def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]]) -> Reclaimable:
     """Return the content that is reachable only from these tags.
 
     Manifests count if nothing else in their repository reaches them. Blobs count if nothing else in
@@ -206,7 +206,7 @@ def measure_freed(tx: Transaction, gone: Collection[tuple[RepositoryName, Tag]])
     )
     number, own = tx.execute(sa.select(sa.func.count(), _total(going.c.size))).one()
     count, size = tx.execute(_list_freed(going)).one()
-    return Freed(number, int(own), count, int(size))
+    return Reclaimable(number, int(own), count, int(size))
 
 
 def _close(first: sa.Select[tuple[Any, Any]], steps: sa.CTE, name: str) -> sa.CTE:

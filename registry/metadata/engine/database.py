@@ -18,7 +18,7 @@ from registry import clock, database_url
 from registry.errors import ConfigError, DatabaseFullError
 from registry.metadata.engine import filesystems, sqlite
 from registry.metadata.engine.connections import Connections, WrongServerError
-from registry.metadata.engine.deadlines import PATIENCE, answer
+from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, await_with_deadline
 from registry.metadata.engine.disk_reserve import Spare
 from registry.metadata.engine.error_translation import translate
 from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
@@ -26,7 +26,7 @@ from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
 from registry.metadata.engine.sqlite import SqliteWriter
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import schema
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 T = TypeVar("T")
 
@@ -62,14 +62,14 @@ class Database:
             sqlite.create_file(path)
             self.spare: Spare | None = Spare(path)
             self._reader = sqlite.open_engine(path, writer=False)
-            self._writer = SqliteWriter(path, clock.now)
+            self._writer = SqliteWriter(path, clock.now_us)
             self._readers = ThreadPoolExecutor(READERS, "sql-read")
         else:
             self.spare = None
             self.connections = Connections(self.url, pool)
             self._reader = self.connections.engine
-            self._writer = PostgresWriter(self.connections, pool.writers, clock.now)
-            self._readers = PostgresReader(self.connections, pool.readers, clock.now)
+            self._writer = PostgresWriter(self.connections, pool.writers, clock.now_us)
+            self._readers = PostgresReader(self.connections, pool.readers, clock.now_us)
 
     @staticmethod
     def is_embedded(url: str) -> bool:
@@ -97,7 +97,9 @@ class Database:
         """The file of an embedded database."""
         return Path(self.url.database or "")
 
-    async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
+    async def read(
+        self, work: Callable[[Transaction], T], *, patience: float = REQUEST_TIMEOUT_S
+    ) -> T:
         """Run `work` on a read connection.
 
         `work` sees one snapshot on SQLite, and on PostgreSQL if `patience` is longer than the
@@ -109,21 +111,21 @@ class Database:
         try:
             if isinstance(readers, PostgresReader):
                 begin = partial(readers.submit, work, patience)
-                return await answer(begin, self._look, patience)
+                return await await_with_deadline(begin, self._look, patience)
             return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             raise translate(error) from None
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
         with self._reader.connect() as connection:
-            return work(Transaction(connection, "", clock.now()))
+            return work(Transaction(connection, "", clock.now_us()))
 
     async def write(
         self,
         work: Callable[[Transaction], T],
         *,
         actor: str,
-        patience: float = PATIENCE,
+        patience: float = REQUEST_TIMEOUT_S,
         frees: bool = False,
     ) -> T:
         """Run `work` in a transaction and return when the transaction is durable.
@@ -146,21 +148,21 @@ class Database:
         writer = self._writer
         try:
             if isinstance(writer, PostgresWriter):
-                result = await answer(
+                result = await await_with_deadline(
                     lambda: writer.submit(work, actor, patience),
                     self._look,
                     patience,
                     to_the_end=True,
                 )
             else:
-                result = await settled(asyncio.wrap_future(writer.submit(work, actor)))
+                result = await run_to_completion(asyncio.wrap_future(writer.submit(work, actor)))
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             self._written_at = float("-inf")
             raise translate(error) from None
         self._written_at = time.monotonic()
         return result
 
-    async def require_writable(self, *, patience: float = PATIENCE) -> None:
+    async def require_writable(self, *, patience: float = REQUEST_TIMEOUT_S) -> None:
         """Raise DatabaseUnavailableError unless the database accepts changes.
 
         Nothing is committed. A recent commit is sufficient proof: under load, a probe would have to

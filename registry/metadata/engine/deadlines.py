@@ -19,14 +19,14 @@ from typing import Generic, TypeVar
 import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 T = TypeVar("T")
 
-PATIENCE = 3.5
+REQUEST_TIMEOUT_S = 3.5
 """Seconds that a request waits for the database, including the wait for a free thread."""
 
-LONG = 60.0
+LONG_TIMEOUT_S = 60.0
 """Timeout in seconds for work that grows with the data, while the database answers other queries.
 """
 
@@ -44,17 +44,17 @@ The sum shrinks by one for each second that passes.
 """
 
 
-class GivenUpError(Exception):
+class AbandonedError(Exception):
     """No caller waits for the call any more."""
 
 
-class Call(Generic[T]):
+class CancellableCall(Generic[T]):
     """One call on a thread.
 
     `run` receives the call and does the work. It wraps each use of a connection in `using`.
     """
 
-    def __init__(self, threads: Executor, run: "Callable[[Call[T]], T]") -> None:
+    def __init__(self, threads: Executor, run: "Callable[[CancellableCall[T]], T]") -> None:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._given_up = False
@@ -70,7 +70,7 @@ class Call(Generic[T]):
         number = connection.connection.dbapi_connection.fileno()  # type: ignore[union-attr]
         with self._lock:
             if self._given_up:
-                raise GivenUpError
+                raise AbandonedError
             # A duplicate, because the driver may close its descriptor and the number may be reused.
             self._socket = socket.socket(socket.AF_UNIX, fileno=os.dup(number))
         try:
@@ -91,10 +91,10 @@ class Call(Generic[T]):
             return True
 
 
-async def answer(
-    begin: Callable[[], Call[T]],
-    look: Callable[[], Awaitable[object]],
-    patience: float = PATIENCE,
+async def await_with_deadline(
+    start: Callable[[], CancellableCall[T]],
+    probe: Callable[[], Awaitable[object]],
+    limit_s: float = REQUEST_TIMEOUT_S,
     *,
     to_the_end: bool = False,
 ) -> T:
@@ -110,33 +110,37 @@ async def answer(
     started = time.monotonic()
     waited, until = _waited.get()
     waited = max(0.0, waited - (started - until))
-    left = min(patience, PATIENCE - waited) if waited else patience
+    left = min(limit_s, REQUEST_TIMEOUT_S - waited) if waited else limit_s
     if left <= 0:
         raise DatabaseUnavailableError(UNAVAILABLE)
-    waiting = _wait(begin(), look, left)
+    waiting = _wait(start(), probe, left)
     served = False
     try:
-        result = await (settled(waiting) if to_the_end else waiting)
+        result = await (run_to_completion(waiting) if to_the_end else waiting)
         served = True
     finally:
         now = time.monotonic()
-        quick = served and (now - started < _SLOW or left > PATIENCE)
+        quick = served and (now - started < _SLOW or left > REQUEST_TIMEOUT_S)
         _waited.set((waited if quick else waited + now - started, now))
     return result
 
 
-async def _wait(call: Call[T], look: Callable[[], Awaitable[object]], patience: float) -> T:
+async def _wait(
+    call: CancellableCall[T], look: Callable[[], Awaitable[object]], patience: float
+) -> T:
     deadline = time.monotonic() + patience
     future = asyncio.wrap_future(call.future)
     try:
         while not future.done() and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait([future], timeout=left if patience <= PATIENCE else _LOOK_EVERY)
-            if patience > PATIENCE and not future.done():
+            await asyncio.wait(
+                [future], timeout=left if patience <= REQUEST_TIMEOUT_S else _LOOK_EVERY
+            )
+            if patience > REQUEST_TIMEOUT_S and not future.done():
                 await look()
     except asyncio.CancelledError:
         # The caller is gone, so nobody reads the result, but the work must still end.
         future.cancel()
-        left = min(PATIENCE, deadline - time.monotonic())
+        left = min(REQUEST_TIMEOUT_S, deadline - time.monotonic())
         asyncio.get_running_loop().call_later(left, call.give_up)
         raise
     except DatabaseUnavailableError:

@@ -7,8 +7,8 @@ import time
 import sqlalchemy as sa
 
 from registry.errors import (
+    DatabaseFrozenError,
     DatabaseFullError,
-    DatabaseMovingError,
     DatabaseUnavailableError,
 )
 from registry.metadata.engine import write_freeze
@@ -49,7 +49,7 @@ def translate(error: Exception) -> DatabaseUnavailableError:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
     if state == write_freeze.SQLSTATE or str(cause) == write_freeze.REFUSAL:
-        return DatabaseMovingError(
+        return DatabaseFrozenError(
             "the registry is moving to another database and takes no changes until it is there"
         )
     # Only the first line, because PostgreSQL shows whole rows in later lines.

@@ -10,7 +10,7 @@ from registry.errors import DatabaseUnavailableError, SchemaError
 from registry.metadata.engine import write_freeze
 from registry.metadata.engine.connections import open_plain_engine
 from registry.metadata.engine.database import Database, parse_url
-from registry.metadata.engine.deadlines import PATIENCE, UNAVAILABLE
+from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, UNAVAILABLE
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.engine.write_freeze import MoveRow, MoveState
 from registry.metadata.tables import schema
@@ -54,7 +54,7 @@ class SchemaState:
         return self.move is not None and self.move.state in _UNFINISHED
 
 
-async def read_state(database: Database, *, patience: float = PATIENCE) -> SchemaState:
+async def read_state(database: Database, *, patience: float = REQUEST_TIMEOUT_S) -> SchemaState:
     def work(tx: Transaction) -> SchemaState:
         if not sa.inspect(tx.connection).has_table(schema.name):
             return SchemaState(0, 0)
@@ -65,7 +65,7 @@ async def read_state(database: Database, *, patience: float = PATIENCE) -> Schem
     return await database.read(work, patience=patience)
 
 
-async def require_current(database: Database, *, patience: float = PATIENCE) -> None:
+async def require_current(database: Database, *, patience: float = REQUEST_TIMEOUT_S) -> None:
     """Raise SchemaError, with the remedy, unless this code may use the database."""
     require_usable(await read_state(database, patience=patience))
 
@@ -130,6 +130,6 @@ def alembic_config(connection: sa.Connection) -> "Config":
 
 def _folder() -> Path:
     """Return the folder of migrations: in the package if installed, next to it in a checkout."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parent.parent.parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"

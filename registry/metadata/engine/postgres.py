@@ -9,7 +9,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from registry.metadata.engine.connections import Connections, WrongServerError
-from registry.metadata.engine.deadlines import PATIENCE, Call
+from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, CancellableCall
 from registry.metadata.engine.transaction import Transaction
 
 T = TypeVar("T")
@@ -40,26 +40,28 @@ class PostgresReader:
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, "sql-read")
 
-    def submit(self, work: Callable[[Transaction], T], patience: float = PATIENCE) -> Call[T]:
+    def submit(
+        self, work: Callable[[Transaction], T], patience: float = REQUEST_TIMEOUT_S
+    ) -> CancellableCall[T]:
         """Start a read. By default, each of its statements sees its own snapshot.
 
         If `patience` exceeds PATIENCE, all statements see one snapshot and each may take that many
         seconds.
         """
 
-        def run(call: Call[T]) -> T:
+        def run(call: CancellableCall[T]) -> T:
             with (
                 self._connections.taken(lambda: call.given_up, writing=False) as connection,
                 call.using(connection),
             ):
-                if patience > PATIENCE:
+                if patience > REQUEST_TIMEOUT_S:
                     connection.execution_options(isolation_level="REPEATABLE READ")
                 self._connections.prepare(connection)
-                if patience > PATIENCE:
+                if patience > REQUEST_TIMEOUT_S:
                     connection.exec_driver_sql(_allow(patience))
                 return work(Transaction(connection, "", self._clock()))
 
-        def run_again_if_lost(call: Call[T]) -> T:
+        def run_again_if_lost(call: CancellableCall[T]) -> T:
             try:
                 return run(call)
             except (sa.exc.DBAPIError, WrongServerError) as error:
@@ -67,7 +69,7 @@ class PostgresReader:
                     raise
                 return run(call)
 
-        return Call(self._threads, run_again_if_lost)
+        return CancellableCall(self._threads, run_again_if_lost)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -82,13 +84,19 @@ class PostgresWriter:
         self._threads = ThreadPoolExecutor(threads, "sql-write")
 
     def submit(
-        self, work: Callable[[Transaction], T], actor: str, patience: float = PATIENCE
-    ) -> Call[T]:
+        self, work: Callable[[Transaction], T], actor: str, patience: float = REQUEST_TIMEOUT_S
+    ) -> CancellableCall[T]:
         """Start a transaction. If `patience` exceeds PATIENCE, a statement may take that long."""
-        return Call(self._threads, lambda call: self._transact(call, work, actor, patience))
+        return CancellableCall(
+            self._threads, lambda call: self._transact(call, work, actor, patience)
+        )
 
     def _transact(
-        self, call: Call[T], work: Callable[[Transaction], T], actor: str, patience: float
+        self,
+        call: CancellableCall[T],
+        work: Callable[[Transaction], T],
+        actor: str,
+        patience: float,
     ) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             committing = False
@@ -98,7 +106,7 @@ class PostgresWriter:
                     call.using(connection),
                 ):
                     self._connections.prepare(connection)
-                    if patience > PATIENCE:
+                    if patience > REQUEST_TIMEOUT_S:
                         connection.exec_driver_sql(_allow(patience))
                     transaction = Transaction(connection, actor, self._clock())
                     result = work(transaction)

@@ -36,7 +36,7 @@ class Change(StrEnum):
     BLOB_UNLINK = "blob.unlink"
 
 
-class Kind(StrEnum):
+class CandidateKind(StrEnum):
     """Kinds of items that the garbage collector deletes."""
 
     MANIFEST = "manifest"
@@ -66,10 +66,10 @@ class Part(StrEnum):
 MOST_PARTS = 500
 """Number of changed parts above which the whole policy is reloaded."""
 
-NOWHERE = 0
+NO_REPOSITORY = 0
 """Placeholder for a repository ID, because blobs belong to no repository."""
 
-Key = tuple[int, Kind, Digest]
+Key = tuple[int, CandidateKind, Digest]
 """A candidate: repository ID or NOWHERE, kind and digest."""
 
 
@@ -85,10 +85,10 @@ class Transaction:
     now: int
     changes: list[dict[str, Any]] = field(default_factory=list)
     policy_changes: set[tuple[Part, str]] = field(default_factory=set)
-    removed: list[RepositoryName] = field(default_factory=list)
+    removed_repositories: list[RepositoryName] = field(default_factory=list)
     queued: dict[Key, int | None] = field(default_factory=dict)
     # Growth in bytes, by usage counter.
-    tallied: Counter[int] = field(default_factory=Counter)
+    quota_deltas: Counter[int] = field(default_factory=Counter)
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
@@ -129,7 +129,7 @@ class Transaction:
             held = query.with_for_update().subquery()
             self.execute(sa.select(sa.func.count()).select_from(held))
 
-    def record(
+    def record_change(
         self,
         kind: Change,
         repository: RepositoryName,
@@ -153,7 +153,7 @@ class Transaction:
             }
         )
 
-    def queue(self, key: Key, since: int | None = None) -> None:
+    def queue_for_gc(self, key: Key, since: int | None = None) -> None:
         """Queue an item that may have lost its last retainer for the garbage collector.
 
         Its grace period begins now, or at `since` in microseconds. If the item is queued already,
@@ -161,7 +161,7 @@ class Transaction:
         """
         self.queued[key] = since
 
-    def keep(self, key: Key) -> None:
+    def unqueue(self, key: Key) -> None:
         """Undo `queue`, because this transaction references the item or removes it."""
         self.queued.pop(key, None)
 
@@ -180,7 +180,7 @@ class Transaction:
         """
         self._write_queue()
         self._write_tallies()
-        if self.policy_changes or self.removed:
+        if self.policy_changes or self.removed_repositories:
             self._write_policy_number()
         if self.changes:
             self._write_feed()
@@ -217,7 +217,7 @@ class Transaction:
 
     def _write_tallies(self) -> None:
         shard = random.randrange(SHARDS)  # noqa: S311 - against contention
-        for tally_id, grown in sorted(self.tallied.items()):
+        for tally_id, grown in sorted(self.quota_deltas.items()):
             if grown:
                 insert = self.insert(tables.tally_shards).values(
                     tally_id=tally_id, shard=shard, bytes=grown
@@ -234,7 +234,7 @@ class Transaction:
         number = self.execute(
             sa.update(head).values(number=head.c.number + 1).returning(head.c.number)
         ).scalar_one()
-        for name in sorted(set(self.removed)):
+        for name in sorted(set(self.removed_repositories)):
             insert = self.insert(tables.removed_repositories).values(
                 name=name, number=number, removed_at=self.now
             )

@@ -80,7 +80,7 @@ def find(tx: Transaction) -> MoveRow | None:
     return MoveRow(MoveState(row[0]), row[1], row[2], bool(row[3])) if row else None
 
 
-def pause(tx: Transaction, token: str, place: str, seconds: float) -> None:
+def freeze(tx: Transaction, token: str, place: str, seconds: float) -> None:
     """Refuse all changes for `seconds`.
 
     Raises ConflictError if another copy is in progress, or if the database was moved.
@@ -117,12 +117,14 @@ def extend(tx: Transaction, token: str, seconds: float) -> bool:
     return _update(tx, token, until=until)
 
 
-def finish(tx: Transaction, token: str) -> bool:
+def mark_moved(tx: Transaction, token: str) -> bool:
     """Refuse changes permanently. Returns False if the freeze has expired."""
     return _update(tx, token, until=None, state=MoveState.MOVED.value)
 
 
-def fill(tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING) -> None:
+def mark_filling(
+    tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING
+) -> None:
     """Mark the database as unfinished, so that no registry uses it."""
     row = {"id": 1, "state": state.value, "token": token, "place": place}
     tx.execute(sa.insert(moves).values(**row, until=None))

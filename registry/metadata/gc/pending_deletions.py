@@ -90,12 +90,12 @@ def delete(tx: Transaction, rows: Sequence[DueRow]) -> None:
     tx.execute(sa.delete(doomed).where(_are(rows)))
 
 
-def put_off(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
+def defer(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
     """Defer keys that could not be deleted by `seconds`, unless they were queued again."""
     _put_off(tx, rows, seconds)
 
 
-def repeat(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
+def schedule_second_delete(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
     """Delete keys a second time after `seconds`, unless they were queued again."""
     _put_off(tx, rows, seconds, reason=_AGAIN)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.transaction import Kind, Transaction
+from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import retainers
 from registry.metadata.tables import blobs, candidates, manifests, repository_blobs
 from storage.digest import Digest
@@ -22,12 +22,12 @@ class Candidate:
 
     since: int
     repository_id: int
-    kind: Kind
+    kind: CandidateKind
     digest: Digest
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Evaluated:
     """The result for one candidate. `is_idle`: it exists and has no retainer."""
 
     candidate: Candidate
@@ -38,7 +38,7 @@ _COLUMNS = (_c.since, _c.repository_id, _c.kind, _c.digest)
 
 
 def _candidate(row: Sequence[Any]) -> Candidate:
-    return Candidate(row[0], row[1], Kind(row[2]), row[3])
+    return Candidate(row[0], row[1], CandidateKind(row[2]), row[3])
 
 
 def _now(tx: Transaction) -> sa.ColumnElement[int]:
@@ -65,41 +65,41 @@ def _literals(values: Sequence[Any]) -> list[sa.ColumnElement[Any]]:
     return [sa.literal(value, column.type) for value, column in zip(values, _COLUMNS, strict=True)]
 
 
-def judge(
-    tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest], until: int
-) -> list[Judged]:
+def evaluate(
+    tx: Transaction, kind: CandidateKind, repository_id: int, digests: Sequence[Digest], until: int
+) -> list[Evaluated]:
     """Return the current state of those candidates whose grace period began by `until`, by digest.
 
     To act on the result, call `lock` in an earlier statement.
     """
-    kept = retainers.is_kept(kind, _c.repository_id, _c.digest)
+    kept = retainers.is_retained(kind, _c.repository_id, _c.digest)
     query = (
         sa.select(*_COLUMNS, sa.and_(_is_present(kind), sa.not_(kept)))
         .where(_of(kind, repository_id, digests), _c.since <= until)
         .order_by(_c.digest)
     )
-    return [Judged(_candidate(row), bool(row[-1])) for row in tx.execute(query)]
+    return [Evaluated(_candidate(row), bool(row[-1])) for row in tx.execute(query)]
 
 
 def lock(
-    tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]
+    tx: Transaction, kind: CandidateKind, repository_id: int, digests: Sequence[Digest]
 ) -> list[Digest]:
     """Lock those candidates that no other transaction is queueing or touching, and return them."""
     query = sa.select(_c.digest).where(_of(kind, repository_id, digests)).order_by(_c.digest)
     return list(tx.execute(query.with_for_update(skip_locked=True)).scalars())
 
 
-def _is_present(kind: Kind) -> sa.ColumnElement[bool]:
-    if kind is Kind.BLOB:
+def _is_present(kind: CandidateKind) -> sa.ColumnElement[bool]:
+    if kind is CandidateKind.BLOB:
         return sa.select(blobs.c.digest).where(blobs.c.digest == _c.digest).exists()
-    table = manifests if kind is Kind.MANIFEST else repository_blobs
+    table = manifests if kind is CandidateKind.MANIFEST else repository_blobs
     here = sa.and_(table.c.repository_id == _c.repository_id, table.c.digest == _c.digest)
     return sa.select(table.c.digest).where(here).exists()
 
 
 def is_stale(
     tx: Transaction,
-    kind: Kind,
+    kind: CandidateKind,
     repository_id: sa.ColumnElement[int],
     digest: sa.ColumnElement[Any],
 ) -> sa.ColumnElement[bool]:
@@ -114,30 +114,38 @@ def is_stale(
         .where(_c.since < _now(tx))
         .exists()
     )
-    return sa.and_(waits, sa.not_(retainers.is_kept(kind, repository_id, digest)))
+    return sa.and_(waits, sa.not_(retainers.is_retained(kind, repository_id, digest)))
 
 
-def touch(tx: Transaction, kind: Kind, repository_id: int, digest: Digest, ahead: float) -> bool:
+def touch(
+    tx: Transaction, kind: CandidateKind, repository_id: int, digest: Digest, extend_by: float
+) -> bool:
     """Restart the grace period `ahead` seconds from now; until then no other touch is needed.
 
     Returns False if the item is no longer a candidate.
     """
     query = sa.update(candidates).where(_of(kind, repository_id, [digest]))
-    since = tx.read_clock() + int(ahead * SECOND)
+    since = tx.read_clock() + int(extend_by * SECOND)
     return tx.execute(query.values(since=since)).rowcount > 0
 
 
-def _of(kind: Kind, repository_id: int, digests: Sequence[Digest]) -> sa.ColumnElement[bool]:
+def _of(
+    kind: CandidateKind, repository_id: int, digests: Sequence[Digest]
+) -> sa.ColumnElement[bool]:
     return sa.and_(_c.repository_id == repository_id, _c.kind == kind.value, _c.digest.in_(digests))
 
 
-def delete(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]) -> None:
+def delete(
+    tx: Transaction, kind: CandidateKind, repository_id: int, digests: Sequence[Digest]
+) -> None:
     """Remove candidates that were deleted or that have a retainer."""
     if digests:
         tx.execute(sa.delete(candidates).where(_of(kind, repository_id, digests)))
 
 
-def postpone(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[Digest]) -> None:
+def postpone(
+    tx: Transaction, kind: CandidateKind, repository_id: int, digests: Sequence[Digest]
+) -> None:
     """Restart the grace period."""
     if digests:
         query = sa.update(candidates).where(_of(kind, repository_id, digests))
@@ -147,7 +155,7 @@ def postpone(tx: Transaction, kind: Kind, repository_id: int, digests: Sequence[
 def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: str) -> None:
     """Set manifests aside until the rules differ from those with this fingerprint."""
     if digests:
-        query = sa.update(candidates).where(_of(Kind.MANIFEST, repository_id, digests))
+        query = sa.update(candidates).where(_of(CandidateKind.MANIFEST, repository_id, digests))
         tx.execute(query.values(parked=rules))
 
 
@@ -162,10 +170,13 @@ def list_last(
     here, other, waiting = repository_blobs.alias(), repository_blobs.alias(), candidates.alias()
     goes = sa.and_(
         sa.select(waiting.c.digest)
-        .where(waiting.c.repository_id == other.c.repository_id, waiting.c.kind == Kind.LINK.value)
+        .where(
+            waiting.c.repository_id == other.c.repository_id,
+            waiting.c.kind == CandidateKind.LINK.value,
+        )
         .where(waiting.c.digest == other.c.digest, waiting.c.since <= until)
         .exists(),
-        sa.not_(retainers.is_kept(Kind.LINK, other.c.repository_id, other.c.digest)),
+        sa.not_(retainers.is_retained(CandidateKind.LINK, other.c.repository_id, other.c.digest)),
     )
     keeping = (
         sa.select(other.c.digest)
@@ -179,7 +190,9 @@ def list_last(
     return set(tx.execute(query).scalars())
 
 
-def find(tx: Transaction, kind: Kind, repository_id: int, digest: Digest) -> Candidate | None:
+def find(
+    tx: Transaction, kind: CandidateKind, repository_id: int, digest: Digest
+) -> Candidate | None:
     row = tx.execute(sa.select(*_COLUMNS).where(_of(kind, repository_id, [digest]))).one_or_none()
     return _candidate(row) if row else None
 
@@ -190,14 +203,14 @@ def count_due(tx: Transaction, until: int) -> int:
     return int(tx.execute(query).scalar_one())
 
 
-def is_any_odd(tx: Transaction, rules: str, latest: int) -> bool:
+def needs_repair(tx: Transaction, rules: str, latest: int) -> bool:
     """Return whether `wake` or `heal` would change any row."""
     odd = (*_parked_by_others(rules), _is_ahead(latest))
     found = (sa.select(_c.digest).where(each).limit(1) for each in odd)
     return any(tx.execute(query).first() is not None for query in found)
 
 
-def wake(tx: Transaction, rules: str, n: int) -> None:
+def unpark(tx: Transaction, rules: str, n: int) -> None:
     """Return at most `n` manifests to the queue that other rules had parked.
 
     Their grace period begins now, because requests that confirmed them while the rules retained
@@ -207,7 +220,7 @@ def wake(tx: Transaction, rules: str, n: int) -> None:
         tx.execute(_update_some(others, n).values(parked="", since=tx.read_clock()))
 
 
-def heal(tx: Transaction, latest: int, n: int) -> None:
+def repair_future_times(tx: Transaction, latest: int, n: int) -> None:
     """Restart the grace period of at most `n` candidates for which it begins after `latest`.
 
     The clock was wrong when they were queued.
@@ -230,11 +243,11 @@ def _update_some(which: sa.ColumnElement[bool], n: int) -> sa.Update:
     return sa.update(candidates).where(sa.tuple_(*key).in_(some))
 
 
-def count(tx: Transaction) -> dict[Kind, int]:
+def count(tx: Transaction) -> dict[CandidateKind, int]:
     """Return the number of candidates in the queue, by kind."""
     query = sa.select(_c.kind, sa.func.count()).where(_c.parked == "").group_by(_c.kind)
-    found = {Kind(kind): int(number) for kind, number in tx.execute(query)}
-    return {kind: found.get(kind, 0) for kind in Kind}
+    found = {CandidateKind(kind): int(number) for kind, number in tx.execute(query)}
+    return {kind: found.get(kind, 0) for kind in CandidateKind}
 
 
 def find_next(tx: Transaction, until: int) -> tuple[int, int | None]:
@@ -249,8 +262,8 @@ def find_next(tx: Transaction, until: int) -> tuple[int, int | None]:
 
 def count_parked(tx: Transaction) -> int:
     """Return the number of untagged manifests that only the rules retain."""
-    kept = retainers.is_kept(Kind.MANIFEST, _c.repository_id, _c.digest)
+    kept = retainers.is_retained(CandidateKind.MANIFEST, _c.repository_id, _c.digest)
     query = sa.select(sa.func.count()).where(
-        _c.parked > "", _is_present(Kind.MANIFEST), sa.not_(kept)
+        _c.parked > "", _is_present(CandidateKind.MANIFEST), sa.not_(kept)
     )
     return int(tx.execute(query).scalar_one())

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.transaction import Kind, Transaction
+from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.tables import (
     DigestText,
     holds,
@@ -24,7 +24,7 @@ from storage.digest import Digest
 Query = sa.Select[tuple[Any]]
 
 
-class Keeper(StrEnum):
+class Retainer(StrEnum):
     """Kinds of retainers."""
 
     # A tag of the manifest.
@@ -41,54 +41,56 @@ class Keeper(StrEnum):
     LINK = "link"
 
 
-def list_keepers(
-    kind: Kind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
-) -> Mapping[Keeper, Query]:
+def list_retainers(
+    kind: CandidateKind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
+) -> Mapping[Retainer, Query]:
     """Return a query of all retainers, by kind.
 
     Tags are selected by name, manifests by digest, holds by reason, repositories by name.
     `repository_id` and `digest` are values, or columns of the enclosing query.
     """
     match kind:
-        case Kind.MANIFEST:
+        case CandidateKind.MANIFEST:
             return _of_manifest(repository_id, digest)
-        case Kind.LINK:
-            return {Keeper.MANIFEST: _users(manifest_edges.alias(), "blob", repository_id, digest)}
-        case Kind.BLOB:
-            return {Keeper.LINK: _links(digest)}
+        case CandidateKind.LINK:
+            return {
+                Retainer.MANIFEST: _users(manifest_edges.alias(), "blob", repository_id, digest)
+            }
+        case CandidateKind.BLOB:
+            return {Retainer.LINK: _links(digest)}
 
 
-def list_kept_by(
-    tx: Transaction, kind: Kind, repository_id: int, digest: Digest, n: int
-) -> list[tuple[Keeper, Any]]:
+def list_retained_by(
+    tx: Transaction, kind: CandidateKind, repository_id: int, digest: Digest, n: int
+) -> list[tuple[Retainer, Any]]:
     """Return at most `n` retainers of each kind, identified as in `list_keepers`."""
     place = sa.literal(repository_id), sa.literal(digest, DigestText)
     return [
         (keeper, found)
-        for keeper, query in list_keepers(kind, *place).items()
+        for keeper, query in list_retainers(kind, *place).items()
         for found in tx.execute(query.distinct().limit(n)).scalars()
     ]
 
 
-def is_kept(
-    kind: Kind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
+def is_retained(
+    kind: CandidateKind, repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
 ) -> sa.ColumnElement[bool]:
     """Return the condition that the item has a retainer."""
-    queries = list_keepers(kind, repository_id, digest).values()
+    queries = list_retainers(kind, repository_id, digest).values()
     return sa.or_(*(query.exists() for query in queries))
 
 
 def _of_manifest(
     repository_id: sa.ColumnElement[int], digest: sa.ColumnElement[Any]
-) -> Mapping[Keeper, Query]:
+) -> Mapping[Retainer, Query]:
     tag, referrer, subject = tags.alias(), manifests.alias(), manifests.alias()
     hold = holds.alias()
     return {
-        Keeper.TAG: sa.select(tag.c.name).where(
+        Retainer.TAG: sa.select(tag.c.name).where(
             tag.c.repository_id == repository_id, tag.c.digest == digest
         ),
-        Keeper.INDEX: _users(manifest_edges.alias(), "child", repository_id, digest),
-        Keeper.SUBJECT: sa.select(subject.c.digest)
+        Retainer.INDEX: _users(manifest_edges.alias(), "child", repository_id, digest),
+        Retainer.SUBJECT: sa.select(subject.c.digest)
         .join(
             referrer,
             sa.and_(
@@ -97,7 +99,7 @@ def _of_manifest(
             ),
         )
         .where(referrer.c.repository_id == repository_id, referrer.c.digest == digest),
-        Keeper.HOLD: sa.select(hold.c.reason).where(
+        Retainer.HOLD: sa.select(hold.c.reason).where(
             hold.c.repository_id == repository_id, hold.c.digest == digest
         ),
     }

@@ -9,7 +9,7 @@ from registry.metadata.tables import collector
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class GcState:
     """The collector's row. Times are in microseconds by the database's clock.
 
     At `clock`, the database's clock was `ahead` of the time since `boot`, a boot of some machine.
@@ -21,13 +21,13 @@ class Round:
     clock: int
     jumped_at: int | None
     jump: int
-    filling: str | None
+    backfill_cursor: str | None
     fill_since: int
 
 
-def find(tx: Transaction) -> Round:
+def find(tx: Transaction) -> GcState:
     columns = [column for column in collector.columns if column.name != "id"]
-    return Round(*tx.execute(sa.select(*columns)).one())
+    return GcState(*tx.execute(sa.select(*columns)).one())
 
 
 def read_clock(tx: Transaction) -> int:
@@ -35,20 +35,20 @@ def read_clock(tx: Transaction) -> int:
     return int(tx.execute(sa.select(tx.read_clock())).scalar_one())
 
 
-def note_look(tx: Transaction, boot: str, ahead: int, clock: int) -> None:
+def record_clock_check(tx: Transaction, boot: str, ahead: int, clock: int) -> None:
     """Record a comparison of the clocks and its time."""
     tx.execute(sa.update(collector).values(boot=boot, ahead=ahead, clock=clock))
 
 
-def note_jump(tx: Transaction, clock: int, jump: int) -> None:
+def record_clock_jump(tx: Transaction, clock: int, jump: int) -> None:
     """Record that the clock has jumped. Nothing is collected for a grace period from `clock`."""
     tx.execute(sa.update(collector).values(jumped_at=clock, jump=jump))
 
 
-def forget_jump(tx: Transaction) -> None:
+def clear_clock_jump(tx: Transaction) -> None:
     tx.execute(sa.update(collector).values(jumped_at=None, jump=0))
 
 
-def note_walk(tx: Transaction, filling: str | None) -> None:
+def record_backfill(tx: Transaction, filling: str | None) -> None:
     """Record the progress of the backfill."""
     tx.execute(sa.update(collector).values(filling=filling))

@@ -19,7 +19,7 @@ _SAME = sa.and_(_u.repository_id == _m.repository_id, _u.digest == _m.digest)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredManifest:
     """A manifest as stored.
 
     `raw` is None if it has no bytes. `noted` means that it is recorded as unreadable.
@@ -33,7 +33,7 @@ class Stored:
     noted: bool
 
 
-def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[Stored]:
+def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[StoredManifest]:
     """Return at most `n` manifests after the ID `last`, in order, with at most `most` bytes.
 
     Returns at least one manifest, even if it is larger.
@@ -59,7 +59,7 @@ def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[Stored]:
         .where(_m.id > last, _m.id <= until)
         .order_by(_m.id)
     )
-    return [Stored(*row) for row in tx.execute(query)]
+    return [StoredManifest(*row) for row in tx.execute(query)]
 
 
 def is_any(tx: Transaction, repository_id: int) -> bool:
@@ -84,7 +84,7 @@ def count(tx: Transaction) -> int:
     return int(tx.execute(query).scalar_one())
 
 
-def note(tx: Transaction, repository_id: int, digest: Digest) -> None:
+def record(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Record that a manifest cannot be read."""
     insert = tx.insert(unreadable).values(
         repository_id=repository_id, digest=digest, found_at=tx.now

@@ -106,10 +106,10 @@ def restore(
         return ([place(row) for row in some] for some in found) if table is blobs else found
 
     migrate.upgrade(_url(path))
-    database_copy.carry(
+    database_copy.copy_tables(
         _url(path),
         target,
-        lambda tx: write_freeze.fill(tx, token, PLACE, MoveState.RESTORING),
+        lambda tx: write_freeze.mark_filling(tx, token, PLACE, MoveState.RESTORING),
         rows,
         tell,
     )
@@ -162,7 +162,7 @@ def _changing(path: Path) -> Iterator[Transaction]:
     """
     engine = sa.create_engine(_url(path), poolclass=sa.NullPool)
     with engine.begin() as connection:
-        yield Transaction(connection, "", clock.now())
+        yield Transaction(connection, "", clock.now_us())
 
 
 def _require_own_schema(reading: sa.Connection) -> None:

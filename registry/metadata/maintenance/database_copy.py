@@ -37,7 +37,7 @@ Rows = Callable[[sa.Connection, sa.Table], Iterator[list[Row]]]
 
 
 @dataclass(slots=True)
-class Sum:
+class TableChecksum:
     """The number of rows and an order-independent checksum."""
 
     rows: int = 0
@@ -78,10 +78,12 @@ def copy(
         return iter_rows(reading, table)
 
     place = parse_url(source).render_as_string()
-    return carry(source, target, lambda tx: write_freeze.fill(tx, token, place), rows, tell)
+    return copy_tables(
+        source, target, lambda tx: write_freeze.mark_filling(tx, token, place), rows, tell
+    )
 
 
-def carry(
+def copy_tables(
     source: str,
     target: str,
     mark: Callable[[Transaction], None],
@@ -157,7 +159,7 @@ def _writing(url: str) -> Iterator[Transaction]:
             names = ", ".join(f'"{table.name}"' for table in list_tables())
             connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
             connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
-        yield Transaction(connection, "", clock.now())
+        yield Transaction(connection, "", clock.now_us())
 
 
 def _path(url: sa.URL) -> Path:
@@ -191,7 +193,7 @@ def fill(
     """Write the rows of all tables, which are empty, and verify them as described in `carry`."""
     counts = {}
     for table in list_tables():
-        written = Sum()
+        written = TableChecksum()
         names = [column.name for column in table.columns]
         for some in rows(source, table):
             tx.connection.execute(
@@ -217,8 +219,8 @@ def iter_rows(connection: sa.Connection, table: sa.Table) -> Iterator[list[Row]]
             yield [tuple(row) for row in some]
 
 
-def _require_same(table: sa.Table, written: Sum, target: sa.Connection) -> None:
-    there = Sum()
+def _require_same(table: sa.Table, written: TableChecksum, target: sa.Connection) -> None:
+    there = TableChecksum()
     for some in iter_rows(target, table):
         for row in some:
             there.add(row)

@@ -63,7 +63,7 @@ def correct(tx: Transaction, check: TallyCheck) -> bool:
     noted = sa.update(tallies).where(mine).values(checked_at=tx.read_clock())
     if not tx.execute(noted).rowcount:
         return False
-    tx.tallied[check.tally_id] -= check.difference
+    tx.quota_deltas[check.tally_id] -= check.difference
     return True
 
 

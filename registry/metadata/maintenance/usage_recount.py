@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from registry.metadata.content import repositories
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.pattern_filter import EACH, is_within
+from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.quotas import quotas, usage_counters
 from registry.metadata.quotas.quotas import find_namespace
 from registry.metadata.tables import TEXT, tally_blobs, tally_repositories, tally_shards
@@ -56,7 +56,7 @@ def count_next(tx: Transaction) -> bool:
         mine = _r.id.in_([repository_id for repository_id, _ in some])
         held = sa.select(_r.id).where(mine).order_by(_r.name).with_for_update()
         ids = list(tx.execute(held).scalars())
-        usage_counters.enroll(tx, ids, quotas.find_tally(tx, quota, some[-1][1]))
+        usage_counters.track(tx, ids, quotas.find_tally(tx, quota, some[-1][1]))
     to = str(some[-1][1]) if some else None
     tx.execute(sa.update(quota_table).where(_q.id == quota.id).values(counted_to=to))
     return True
@@ -77,7 +77,7 @@ def _list_next(
     )
     after = sa.type_coerce(_r.name, TEXT) > last
     query = sa.select(_r.id, _r.name).where(
-        is_within(_r.name, quota.pattern), after, ~enrolled.exists()
+        matches_pattern(_r.name, quota.pattern), after, ~enrolled.exists()
     )
     found = [(row[0], row[1]) for row in tx.execute(query.order_by(_r.name).limit(COUNTED))]
     if quota.pattern != EACH or not found:

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.transaction import Kind, Transaction, in_chunks
+from registry.metadata.engine.transaction import CandidateKind, Transaction, in_chunks
 from registry.metadata.tables import holds, repositories
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
@@ -126,7 +126,7 @@ def delete(tx: Transaction, hold_id: int) -> bool:
     row = tx.execute(gone).one_or_none()
     if row is None:
         return False
-    tx.queue((row[0], Kind.MANIFEST, row[1]))
+    tx.queue_for_gc((row[0], CandidateKind.MANIFEST, row[1]))
     return True
 
 

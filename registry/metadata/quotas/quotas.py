@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Part, Transaction
-from registry.metadata.pattern_filter import EACH, is_within
+from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.tables import (
     quotas,
     tallies,
@@ -165,7 +165,7 @@ def find_fullest(tx: Transaction, row: QuotaRow) -> Standing:
 
 def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None) -> Standing:
     pattern = f"{namespace}/**" if namespace else row.pattern
-    sessions = [is_within(_u.repository, pattern)]
+    sessions = [matches_pattern(_u.repository, pattern)]
     if before is not None:
         sessions.append(_u.id < before)
     # One statement sees one snapshot, in which a session that ends is either reserved or used.
@@ -181,7 +181,7 @@ def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None)
     )
     found = tx.execute(query).one_or_none()
     tally_id, used, reserved = found if found is not None else (None, 0, 0)
-    grown = tx.tallied[tally_id] if tally_id is not None else 0
+    grown = tx.quota_deltas[tally_id] if tally_id is not None else 0
     return Standing(row, pattern, int(used or 0), int(reserved or 0), grown)
 
 

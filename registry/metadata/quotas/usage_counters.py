@@ -26,13 +26,13 @@ from storage.digest import Digest
 _b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.c
 
 
-def enroll_born(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
+def track_new(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
     """Track a repository that this transaction created, which is empty."""
     for row in quotas.list_for_birth(tx, name):
         _enroll(tx, [repository_id], quotas.find_tally(tx, row, name))
 
 
-def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
+def track(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
     """Track repositories and count their content. The caller has locked them exclusively."""
     if not repository_ids:
         return
@@ -52,8 +52,8 @@ def enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
         .join(links, links.c.digest == _b.digest)
         .where(_c.tally_id == tally_id, _c.links == links.c.links)
     )
-    tx.tallied[tally_id] += int(tx.execute(first).scalar_one())
-    tx.tallied[tally_id] += _measure_manifests(tx, repository_ids)
+    tx.quota_deltas[tally_id] += int(tx.execute(first).scalar_one())
+    tx.quota_deltas[tally_id] += _measure_manifests(tx, repository_ids)
 
 
 def _enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
@@ -78,7 +78,7 @@ def enroll_manifests(tx: Transaction, repository_id: int) -> None:
     size = _measure_manifests(tx, [repository_id])
     counted = sa.update(tally_repositories).where(uncounted).values(manifests_counted_at=tx.now)
     for tally_id in tx.execute(counted.returning(_m.tally_id)).scalars():
-        tx.tallied[tally_id] += size
+        tx.quota_deltas[tally_id] += size
 
 
 def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
@@ -98,10 +98,10 @@ def _list_for_manifests(repository_id: int) -> sa.Select[tuple[int]]:
 def add_manifests(tx: Transaction, repository_id: int, size: int) -> None:
     """Count `size` bytes of manifests inserted in this transaction; negative for deleted ones."""
     for tally_id in tx.execute(_list_for_manifests(repository_id)).scalars():
-        tx.tallied[tally_id] += size
+        tx.quota_deltas[tally_id] += size
 
 
-def dismiss(tx: Transaction, repository_id: int) -> None:
+def untrack(tx: Transaction, repository_id: int) -> None:
     """Stop tracking a repository that is empty."""
     tx.execute(sa.delete(tally_repositories).where(_m.repository_id == repository_id))
 
@@ -113,7 +113,7 @@ def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
     first = [tally_id for tally_id, count in _add(tx, links) if count == 1]
     if first:
         size = tx.execute(sa.select(_b.size).where(_b.digest == digest)).scalar_one()
-        tx.tallied.update(dict.fromkeys(first, size))
+        tx.quota_deltas.update(dict.fromkeys(first, size))
 
 
 def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tuple[int, int]]:
@@ -149,6 +149,6 @@ def _remove(tx: Transaction, repository_id: int, digests: sa.ColumnElement[bool]
     last = sa.and_(counted, _c.links == 1)
     freed = sa.select(_c.tally_id, sa.func.sum(_b.size)).join(blobs, _b.digest == _c.digest)
     for tally_id, size in tx.execute(freed.where(last).group_by(_c.tally_id)):
-        tx.tallied[tally_id] -= int(size)
+        tx.quota_deltas[tally_id] -= int(size)
     tx.execute(sa.delete(tally_blobs).where(last))
     tx.execute(sa.update(tally_blobs).where(counted).values(links=_c.links - 1))

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata.content.repositories import Region
+from registry.metadata.content.repositories import NameRange
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.tables import TEXT, audit, feed
 from storage.digest import Digest
@@ -83,7 +83,7 @@ class EventFilter:
     since: int = 0
     actor: str = ""
     kinds: frozenset[str] | None = None
-    regions: tuple[Region, ...] | None = None
+    regions: tuple[NameRange, ...] | None = None
     repository_kinds: frozenset[str] = frozenset()
 
 
@@ -165,7 +165,7 @@ def _any(conditions: Iterable[sa.ColumnElement[bool]]) -> sa.ColumnElement[bool]
     return sa.or_(sa.false(), *conditions)
 
 
-def _inside(column: sa.ColumnElement[str], region: Region) -> sa.ColumnElement[bool]:
+def _inside(column: sa.ColumnElement[str], region: NameRange) -> sa.ColumnElement[bool]:
     """Return the condition that the value is a name in the region, or begins with one.
 
     The value may also be a pattern or a target.
@@ -176,12 +176,12 @@ def _inside(column: sa.ColumnElement[str], region: Region) -> sa.ColumnElement[b
     if region.start:
         # Up to the byte after the slash, so that an index can be used.
         found += [column >= region.start, column < region.start.removesuffix("/") + "0"]
-    if region.flat:
+    if region.direct_children_only:
         found.append(sa.func.substr(column, len(region.start) + 1).not_like("%/%"))
     return sa.and_(*found)
 
 
-def _targets(region: Region) -> sa.ColumnElement[bool]:
+def _targets(region: NameRange) -> sa.ColumnElement[bool]:
     """Return the condition that the target of an audit event is in the region.
 
     A target is `name`, `name:tag`, `name@digest` or a pattern of repositories.

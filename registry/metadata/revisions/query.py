@@ -17,9 +17,9 @@ from registry.metadata.engine.connections import (
     find_connect_options,
     is_full,
 )
-from registry.metadata.engine.deadlines import PATIENCE
+from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S
 from registry.metadata.engine.error_translation import translate
-from registry.metadata.revisions.revisions import MOST, Changed, Heads, listed, unlisted
+from registry.metadata.revisions.revisions import MOST, Changed, Revisions, listed, unlisted
 from registry.oci.names import RepositoryName
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Row(NamedTuple):
     server: str
 
 
-class HeadQuery:
+class RevisionQuery:
     """Reader of the latest revisions, for one caller at a time."""
 
     def __init__(self, database: "Database", connections: Connections) -> None:
@@ -75,7 +75,7 @@ class HeadQuery:
         self._full_at = float("-inf")
         self._read_only = False
 
-    async def ask(self, last: Heads) -> tuple[Heads, Changed]:
+    async def ask(self, last: Revisions) -> tuple[Revisions, Changed]:
         """Return the revisions as of now, and the repositories that changed since `last`.
 
         A lost connection is replaced. Raises DatabaseUnavailableError.
@@ -83,7 +83,7 @@ class HeadQuery:
         if time.monotonic() < self._full_at + FULL_PAUSE:
             return await self._ask_through_pool(last)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 return await self._ask_or_connect(last)
         except (psycopg.Error, OSError) as error:
             self.close()
@@ -96,12 +96,12 @@ class HeadQuery:
         self._full_at = time.monotonic()
         return await self._ask_through_pool(last)
 
-    async def _ask_through_pool(self, last: Heads) -> tuple[Heads, Changed]:
+    async def _ask_through_pool(self, last: Revisions) -> tuple[Revisions, Changed]:
         query = _QUERY.replace("$1", str(last.feed))
         row = await self._database.read(lambda tx: tx.connection.exec_driver_sql(query).one())
         return self._judge(_Row(*row), last)
 
-    async def _ask_or_connect(self, last: Heads) -> tuple[Heads, Changed]:
+    async def _ask_or_connect(self, last: Revisions) -> tuple[Revisions, Changed]:
         if self._session is not None and self._is_stale():
             self.close()
         if self._session is not None:
@@ -131,7 +131,7 @@ class HeadQuery:
         session.pgconn.nonblocking = 0
         return session
 
-    def _judge(self, row: "_Row", last: Heads) -> tuple[Heads, Changed]:
+    def _judge(self, row: "_Row", last: Revisions) -> tuple[Revisions, Changed]:
         """Return the revisions and the changes; reject a standby.
 
         Raises psycopg.OperationalError if the server is a standby.
@@ -139,7 +139,7 @@ class HeadQuery:
         if row.standby == "true":
             raise psycopg.OperationalError("the server is a standby")
         self._read_only = row.read_only == "on"
-        heads = Heads(row.feed, row.policy)
+        heads = Revisions(row.feed, row.policy)
         if row.server != self._server:
             # The new server's feed may lack changes of the old one, and have as many others.
             if self._server:
@@ -180,7 +180,7 @@ class HeadQuery:
     @staticmethod
     async def _next_result(connection: pq.abc.PGconn) -> pq.abc.PGresult | None:
         if connection.is_busy():
-            await HeadQuery._wait(connection)
+            await RevisionQuery._wait(connection)
         return connection.get_result()
 
     @staticmethod

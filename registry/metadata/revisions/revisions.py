@@ -13,38 +13,38 @@ MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class Revisions:
     """The numbers of the last change in the feed and of the policy."""
 
     feed: int
     policy: int
 
 
-NOWHERE = Heads(-1, -1)
+UNKNOWN = Revisions(-1, -1)
 """The value before anything was read."""
 
 Changed = frozenset[RepositoryName] | None
 """Repositories that changed between two revisions; None if there are too many to list."""
 
 
-def read(tx: Transaction, last: Heads) -> tuple[Heads, Changed]:
+def read(tx: Transaction, last: Revisions) -> tuple[Revisions, Changed]:
     """Return the revisions, and the repositories that changed since `last`.
 
     For SQLite, where one read sees one snapshot.
     """
     numbers = [sa.select(head.c.number).scalar_subquery() for head in (feed_head, policy_head)]
-    heads = Heads(*tx.execute(sa.select(*numbers)).one())
+    heads = Revisions(*tx.execute(sa.select(*numbers)).one())
     if not 0 < heads.feed - last.feed <= MOST:
         return heads, unlisted(last, heads)
     names = tx.execute(sa.select(feed.c.repository).where(feed.c.number > last.feed)).scalars()
     return heads, listed(last, heads, list(names))
 
 
-def unlisted(last: Heads, heads: Heads) -> Changed:
+def unlisted(last: Revisions, heads: Revisions) -> Changed:
     """Return the changes if no row of the feed was read."""
     return frozenset() if heads.feed == last.feed else None
 
 
-def listed(last: Heads, heads: Heads, names: list[RepositoryName]) -> Changed:
+def listed(last: Revisions, heads: Revisions, names: list[RepositoryName]) -> Changed:
     """Return the changes from the rows of the feed, of which some may have been deleted."""
     return frozenset(names) if len(names) == heads.feed - last.feed else None

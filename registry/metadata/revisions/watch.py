@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 from registry.errors import DatabaseUnavailableError
 from registry.metadata.engine.database import Database
 from registry.metadata.revisions import revisions
-from registry.metadata.revisions.revisions import NOWHERE, Changed, Heads
+from registry.metadata.revisions.revisions import UNKNOWN, Changed, Revisions
 
 if TYPE_CHECKING:
-    from registry.metadata.revisions.query import HeadQuery
+    from registry.metadata.revisions.query import RevisionQuery
 
 
 IN_A_ROW = 64
 """Answers from memory after which other tasks get a turn on the event loop."""
 
 
-class Watch:
+class RevisionWatch:
     """The latest revisions, as of the moment of the request."""
 
     def __init__(self, database: Database) -> None:
@@ -35,9 +35,9 @@ class Watch:
         self._forget: list[Callable[[Changed], None]] = []
         self._in_a_row = 0
         self._seen = -1
-        self._heads = NOWHERE
+        self._heads = UNKNOWN
         self._began = float("-inf")
-        self._next: asyncio.Future[Heads] | None = None
+        self._next: asyncio.Future[Revisions] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def subscribe(self, forget: Callable[[Changed], None]) -> None:
@@ -47,7 +47,7 @@ class Watch:
         """
         self._forget.append(forget)
 
-    def peek(self, since: float | None = None) -> Heads | None:
+    def latest_known(self, since: float | None = None) -> Revisions | None:
         """Return the revisions if they are known without a query, as `read` would.
 
         Returns None now and then even if they are known, so that `read` lets other tasks run: a
@@ -58,14 +58,14 @@ class Watch:
         self._in_a_row += 1
         return self._find_known(since)
 
-    def _find_known(self, since: float | None) -> Heads | None:
+    def _find_known(self, since: float | None) -> Revisions | None:
         if since is not None and self._began >= since:
             return self._heads
         if self._commits is None or self._seen < 0 or self._commits.count() != self._seen:
             return None
         return self._heads
 
-    async def read(self, since: float | None = None) -> Heads:
+    async def read(self, since: float | None = None) -> Revisions:
         """Return the revisions as of now, or as of a moment after `since` (of `time.monotonic`).
 
         Raises DatabaseUnavailableError.
@@ -112,10 +112,10 @@ class Watch:
                 asked.set_result(now)
         self._task = None
 
-    def _take(self) -> asyncio.Future[Heads] | None:
+    def _take(self) -> asyncio.Future[Revisions] | None:
         return self._next
 
-    async def _ask(self) -> tuple[Heads, Changed]:
+    async def _ask(self) -> tuple[Revisions, Changed]:
         last = self._heads
         if self._query is not None:
             return await self._query.ask(last)
@@ -128,13 +128,13 @@ class Watch:
             self._query.close()
 
 
-def _open_query(database: Database) -> "HeadQuery | None":
+def _open_query(database: Database) -> "RevisionQuery | None":
     if database.connections is None:
         return None
     # psycopg is an optional dependency, present only with PostgreSQL.
-    from registry.metadata.revisions.query import HeadQuery  # noqa: PLC0415
+    from registry.metadata.revisions.query import RevisionQuery  # noqa: PLC0415
 
-    return HeadQuery(database, database.connections)
+    return RevisionQuery(database, database.connections)
 
 
 class _Commits:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from registry.auth.authenticator import Authenticator
-from registry.auth.policy.policy_cache import Policies
-from registry.services.access.access_cleanup import Tidying
+from registry.auth.policy.policy_cache import PolicyCache
+from registry.services.access.access_cleanup import AccessCleanup
 from registry.services.access.access_tokens import AccessTokens
 from registry.services.access.audit import Audit
 from registry.services.access.grants import Grants
@@ -17,11 +17,11 @@ from registry.services.quotas.quotas import Quotas
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class AccessServices:
     """All services of authentication and access administration over one database."""
 
     authenticator: Authenticator
-    policies: Policies
+    policies: PolicyCache
     tokens: Tokens
     users: Users
     groups: Groups
@@ -31,4 +31,4 @@ class Access:
     quotas: Quotas
     keys: Keys
     audit: Audit
-    tidying: Tidying
+    tidying: AccessCleanup

@@ -3,7 +3,7 @@
 from registry import clock
 from registry.metadata.access import failed_sign_ins, policy, secrets
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.services.access.keys import Keys
 
@@ -14,7 +14,7 @@ _REMOVALS = 7 * _DAY
 """Longer than the life of any token."""
 
 
-class Tidying:
+class AccessCleanup:
     """The cleanup of small rows that would otherwise accumulate."""
 
     def __init__(self, database: Database, keys: Keys) -> None:
@@ -23,7 +23,7 @@ class Tidying:
 
     async def run(self) -> int:
         """Delete expired rows. Return their number."""
-        now = clock.now()
+        now = clock.now_us()
 
         def work(tx: Transaction) -> int:
             return (
@@ -33,5 +33,5 @@ class Tidying:
                 + failed_sign_ins.delete_before(tx, now - _DAY)
             )
 
-        forgotten = await self._db.write(work, actor="operator", patience=LONG)
+        forgotten = await self._db.write(work, actor="operator", patience=LONG_TIMEOUT_S)
         return forgotten + await self._keys.drop_retired()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.secrets import new_secret
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.actions import format_rights
@@ -126,7 +126,7 @@ class AccessTokens:
                 expires_at=expires,
             ):
                 raise ConflictError(f"{user} has a token {name!r} already")
-            note(
+            record(
                 tx,
                 actor,
                 Event.ACCESS_TOKEN_ADD,
@@ -147,6 +147,6 @@ class AccessTokens:
         def work(tx: Transaction) -> None:
             if not secrets.delete_of_user(tx, find_user_or_raise(tx, user, lock=True), name):
                 raise NotFoundError(f"{user} has no token {name!r}")
-            note(tx, actor, Event.ACCESS_TOKEN_REVOKE, user, name=name)
+            record(tx, actor, Event.ACCESS_TOKEN_REVOKE, user, name=name)
 
         await self._db.write(work, actor=actor.name)

@@ -15,7 +15,7 @@ from registry.errors import InputInvalidError
 from registry.metadata.access import audit
 from registry.metadata.access.audit import AuditRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.revisions import events
 from registry.metadata.revisions.events import EventFilter, EventRow, Source
@@ -144,14 +144,14 @@ class Audit:
             merged = heapq.merge(*sources, key=lambda row: row.at, reverse=newest_first)
             return list(islice(merged, n + 1))
 
-        rows = await self._db.read(work, patience=LONG)
+        rows = await self._db.read(work, patience=LONG_TIMEOUT_S)
         shown = rows[:n]
         following = last.move(shown, newest_first=newest_first) if len(rows) > n else None
         return EventPage(shown, following)
 
     async def trim(self, age: float) -> int:
         """Delete a batch of events older than `age` seconds. Return their number."""
-        before = clock.now() - int(age * 1_000_000)
+        before = clock.now_us() - int(age * 1_000_000)
         return await self._db.write(
             lambda tx: audit.delete_before(tx, before, _AT_ONCE), actor="operator"
         )

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.actions import Right, Rights, format_rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Decision, Grant
-from registry.auth.policy.policy_cache import Policies
-from registry.auth.policy.subjects import EVERYBODY, Subject, SubjectKind
+from registry.auth.policy.policy_cache import PolicyCache
+from registry.auth.policy.subjects import ANONYMOUS, Subject, SubjectKind
 from registry.errors import InputInvalidError, NotFoundError
 from registry.metadata.access import grants, groups, robots, users
 from registry.metadata.access.grants import GrantRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 
@@ -54,7 +54,7 @@ def _hold_subject(tx: Transaction, subject: Subject, *, unseen: bool) -> None:
 class Grants:
     """Management and explanation of grants."""
 
-    def __init__(self, database: Database, policies: Policies) -> None:
+    def __init__(self, database: Database, policies: PolicyCache) -> None:
         self._db = database
         self._policies = policies
 
@@ -83,7 +83,7 @@ class Grants:
                 after = rows[-1].id if rows else after
             return found[:n]
 
-        return await self._db.read(work, patience=LONG)
+        return await self._db.read(work, patience=LONG_TIMEOUT_S)
 
     async def get(self, grant_id: int) -> Grant:
         """Return the grant. Raises NotFoundError."""
@@ -111,7 +111,7 @@ class Grants:
         accounts exist. An account that is created later under that name does not get the grant.
         Raises NotFoundError, and InputInvalidError for rights that anonymous cannot be granted.
         """
-        if subject == EVERYBODY and rights != {Right.PULL}:
+        if subject == ANONYMOUS and rights != {Right.PULL}:
             raise InputInvalidError("anonymous may be granted pull, and nothing else")
 
         def work(tx: Transaction) -> Grant:
@@ -119,7 +119,9 @@ class Grants:
             before = grants.find(tx, str(subject), str(pattern))
             held = parse_rights(before.actions.split(",")) if before else frozenset()
             row = grants.put(tx, str(subject), str(pattern), ",".join(format_rights(rights | held)))
-            note(tx, actor, Event.GRANT_ADD, str(subject), pattern=row.pattern, actions=row.actions)
+            record(
+                tx, actor, Event.GRANT_ADD, str(subject), pattern=row.pattern, actions=row.actions
+            )
             return _read(row)
 
         return await self._db.write(work, actor=actor.name)
@@ -146,7 +148,7 @@ class Grants:
             else:
                 grants.delete(tx, row)
             taken = ",".join(format_rights(held - left))
-            note(tx, actor, Event.GRANT_REMOVE, row.subject, pattern=row.pattern, actions=taken)
+            record(tx, actor, Event.GRANT_REMOVE, row.subject, pattern=row.pattern, actions=taken)
 
         await self._db.write(work, actor=actor.name)
 

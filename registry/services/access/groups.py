@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.subjects import Subject, SubjectKind, parse_account_name
 from registry.errors import ConflictError, NotFoundError
 from registry.metadata.access import grants, groups
@@ -56,7 +56,7 @@ class Groups:
             if not groups.insert(tx, name):
                 raise ConflictError(f"there is a group {name!r} already")
             grants.delete_all_of(tx, str(Subject(SubjectKind.GROUP, name)))
-            note(tx, actor, Event.GROUP_ADD, name)
+            record(tx, actor, Event.GROUP_ADD, name)
             return _read(tx, find_group_or_raise(tx, name))
 
         return await self._db.write(work, actor=actor.name)
@@ -68,7 +68,7 @@ class Groups:
             group = find_group_or_raise(tx, name, lock=True)
             grants.delete_all_of(tx, str(Subject(SubjectKind.GROUP, name)))
             groups.delete(tx, group)
-            note(tx, actor, Event.GROUP_REMOVE, name)
+            record(tx, actor, Event.GROUP_REMOVE, name)
 
         await self._db.write(work, actor=actor.name)
 
@@ -78,7 +78,7 @@ class Groups:
         def work(tx: Transaction) -> Group:
             group = find_group_or_raise(tx, name, lock=True)
             if groups.add_member(tx, group, find_user_or_raise(tx, user)):
-                note(tx, actor, Event.GROUP_CHANGE, name, added=user)
+                record(tx, actor, Event.GROUP_CHANGE, name, added=user)
             return _read(tx, group)
 
         return await self._db.write(work, actor=actor.name)
@@ -90,7 +90,7 @@ class Groups:
             group = find_group_or_raise(tx, name, lock=True)
             if not groups.remove_member(tx, group, find_user_or_raise(tx, user)):
                 raise NotFoundError(f"{user} is not in the group {name}")
-            note(tx, actor, Event.GROUP_CHANGE, name, removed=user)
+            record(tx, actor, Event.GROUP_CHANGE, name, removed=user)
             return _read(tx, group)
 
         return await self._db.write(work, actor=actor.name)

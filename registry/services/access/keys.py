@@ -1,7 +1,7 @@
 """Signing keys for tokens: list, rotate, revoke."""
 
 from registry import clock
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.keys.keyring import Keyring
 from registry.errors import NotFoundError
 from registry.metadata.access import signing_keys
@@ -31,7 +31,7 @@ class Keys:
 
         Tokens that the old key signed remain valid until they expire.
         """
-        return await self._keyring.add_key(lambda tx, kid: note(tx, actor, Event.KEY_ROTATE, kid))
+        return await self._keyring.add_key(lambda tx, kid: record(tx, actor, Event.KEY_ROTATE, kid))
 
     async def revoke(self, kid: str, actor: Actor) -> None:
         """Reject all tokens of a key, with immediate effect. Raises NotFoundError.
@@ -46,13 +46,13 @@ class Keys:
 
         def work(tx: Transaction) -> None:
             signing_keys.revoke(tx, kid)
-            note(tx, actor, Event.KEY_REVOKE, kid)
+            record(tx, actor, Event.KEY_REVOKE, kid)
 
         await self._db.write(work, actor=actor.name)
 
     async def drop_retired(self) -> int:
         """Delete keys that retired more than `KEPT` seconds ago. Return their number."""
-        before = clock.now() - int(KEPT * 1_000_000)
+        before = clock.now_us() - int(KEPT * 1_000_000)
         gone = await self._db.write(
             lambda tx: signing_keys.delete_retired(tx, before), actor="operator"
         )

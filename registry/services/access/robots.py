@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.secrets import new_secret
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.subjects import ROBOT_SIGN_IN, Subject, SubjectKind, parse_account_name
@@ -94,7 +94,7 @@ class Robots:
                 raise ConflictError(f"there is a robot {name!r} already")
             grants.delete_all_of(tx, str(Subject(SubjectKind.ROBOT, name)))
             secrets.insert_for_robot(tx, row, secret.id, hashed)
-            note(tx, actor, Event.ROBOT_ADD, name, expires_at=expires)
+            record(tx, actor, Event.ROBOT_ADD, name, expires_at=expires)
             return _read(tx, row)
 
         robot = await self._db.write(work, actor=actor.name)
@@ -120,7 +120,7 @@ class Robots:
             secrets.insert_for_robot(tx, row, secret.id, hashed)
             if lifetime is not None:
                 robots.set_expiry(tx, row, tx.now + int(lifetime * _SECOND))
-            note(tx, actor, Event.ROBOT_ROTATE, name, overlap=overlap)
+            record(tx, actor, Event.ROBOT_ROTATE, name, overlap=overlap)
             return _read(tx, _find_or_raise(tx, name))
 
         robot = await self._db.write(work, actor=actor.name)
@@ -133,7 +133,7 @@ class Robots:
             row = _find_or_raise(tx, name)
             grants.delete_all_of(tx, str(Subject(SubjectKind.ROBOT, name)))
             robots.delete(tx, row, ROBOT_SIGN_IN + name)
-            note(tx, actor, Event.ROBOT_REMOVE, name)
+            record(tx, actor, Event.ROBOT_REMOVE, name)
 
         await self._db.write(work, actor=actor.name)
 

@@ -8,12 +8,12 @@ import hashlib
 import logging
 from dataclasses import dataclass
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.authenticator import Authenticator
 from registry.auth.caller import Caller
-from registry.auth.client_address import Origin
+from registry.auth.client_address import ClientAddress
 from registry.auth.credentials.secrets import find_secret, new_secret
-from registry.auth.credentials.ttl_cache import Recent
+from registry.auth.credentials.ttl_cache import TtlCache
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.actions import allowed_actions
 from registry.auth.policy.principals import ANONYMOUS
@@ -21,7 +21,7 @@ from registry.auth.policy.scopes import Scopes
 from registry.auth.tokens.issuer import Issued
 from registry.errors import (
     CredentialsInvalidError,
-    DatabaseMovingError,
+    DatabaseFrozenError,
     DatabaseUnavailableError,
 )
 from registry.metadata.access import refresh_tokens
@@ -66,9 +66,9 @@ class Tokens:
         self._db = database
         self._auth = authenticator
         self._keyring = keyring
-        self._nobodies: Recent[bool] = Recent(_ADDRESSES, _BOOKED_EVERY)
+        self._nobodies: TtlCache[bool] = TtlCache(_ADDRESSES, _BOOKED_EVERY)
 
-    async def issue(self, caller: Caller, request: TokenRequest, origin: Origin) -> Granted:
+    async def issue(self, caller: Caller, request: TokenRequest, origin: ClientAddress) -> Granted:
         """Issue a token for the allowed subset of the requested scope.
 
         Requesting more than is allowed is no error. Raises DatabaseUnavailableError.
@@ -101,7 +101,7 @@ class Tokens:
                     service=request.service,
                     client=request.client,
                 )
-            note(
+            record(
                 tx,
                 Actor(caller.principal.name, origin),
                 Event.TOKEN_ISSUE,
@@ -114,28 +114,28 @@ class Tokens:
 
         try:
             await self._db.write(work, actor=caller.principal.name)
-        except DatabaseMovingError:
+        except DatabaseFrozenError:
             if refresh is not None:
                 raise
             # Pulls must keep working. The log replaces the audit event that cannot be written now.
             logger.warning("a token for %s: %s", caller.principal.name, access.scopes.summarize())
         except DatabaseUnavailableError:
             if nobody:
-                self._nobodies.drop(origin.network)
+                self._nobodies.drop(origin.rate_limit_key)
             raise
         return Granted(access, refresh.reveal() if refresh else None)
 
-    def _is_known(self, origin: Origin) -> bool:
+    def _is_known(self, origin: ClientAddress) -> bool:
         """Return whether an anonymous token for this network was recorded recently.
 
         Without this limit, anonymous clients could fill the disk with audit events.
         """
-        known = self._nobodies.find(origin.network) is not None
+        known = self._nobodies.find(origin.rate_limit_key) is not None
         if not known:
-            self._nobodies.put(origin.network, True)
+            self._nobodies.put(origin.rate_limit_key, True)
         return known
 
-    async def find_refresher(self, text: str, service: str, origin: Origin) -> Caller:
+    async def find_refresher(self, text: str, service: str, origin: ClientAddress) -> Caller:
         """Return the caller that a refresh token belongs to.
 
         The refresh token remains valid, because Docker ignores a new one. Raises
@@ -152,24 +152,26 @@ class Tokens:
             or not hasher.matches(secret, row.hash)
             or row.service != service
         ):
-            raise await self._auth.refuse("", origin)
+            raise await self._auth.record_failure("", origin)
         try:
-            caller = await self._auth.from_credential(row.credential)
+            caller = await self._auth.authenticate(row.credential)
         except CredentialsInvalidError:
-            raise await self._auth.refuse("", origin) from None
-        with contextlib.suppress(DatabaseMovingError):  # a failed update must not fail the sign-in
+            raise await self._auth.record_failure("", origin) from None
+        with contextlib.suppress(DatabaseFrozenError):  # a failed update must not fail the sign-in
             await self._db.write(lambda tx: refresh_tokens.set_used(tx, row.id), actor="")
         return caller
 
 
-def _fold(tx: Transaction, caller: Caller, scopes: Scopes, origin: Origin, *, offline: bool) -> str:
+def _fold(
+    tx: Transaction, caller: Caller, scopes: Scopes, origin: ClientAddress, *, offline: bool
+) -> str:
     """Return the key that folds similar token events into one.
 
     Events are similar if they have the same caller, scopes, network and minute. A token from
     another network is a separate event, because it may be stolen.
     """
     principal, minute = caller.principal, tx.now // _MINUTE
-    alike = (principal.name, principal.credential, origin.network, offline, minute)
+    alike = (principal.name, principal.credential, origin.rate_limit_key, offline, minute)
     text = "\n".join([*map(str, alike), *sorted(str(scopes).split())])
     return hashlib.sha256(text.encode()).hexdigest()
 

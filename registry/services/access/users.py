@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.passwords import Passwords, require_usable
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.principals import OPERATOR
@@ -18,7 +18,7 @@ from registry.errors import (
 from registry.metadata.access import grants, users
 from registry.metadata.access.users import UserRow
 from registry.metadata.content import repositories
-from registry.metadata.content.repositories import Region
+from registry.metadata.content.repositories import NameRange
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 
@@ -85,7 +85,7 @@ class Users:
         def work(tx: Transaction) -> UserRow:
             if not _insert(tx, name, stored, admin=admin):
                 raise ConflictError(f"there is a user {name!r} already")
-            note(tx, actor, Event.USER_ADD, name, admin=admin)
+            record(tx, actor, Event.USER_ADD, name, admin=admin)
             return find_user_or_raise(tx, name)
 
         return await self._db.write(work, actor=actor.name)
@@ -106,7 +106,7 @@ class Users:
             tx.lock_name("admins")  # replicas may start at the same time
             if users.is_any(tx) or not _insert(tx, name, stored, admin=True):
                 return False
-            note(tx, Actor(OPERATOR.name), Event.USER_ADD, name, admin=True, first=True)
+            record(tx, Actor(OPERATOR.name), Event.USER_ADD, name, admin=True, first=True)
             return True
 
         return await self._db.write(work, actor=OPERATOR.name)
@@ -136,7 +136,7 @@ class Users:
                 added = _insert(tx, name, stored, admin=False)
                 (imported.added if added else imported.skipped).append(name)
                 if added:
-                    note(tx, actor, Event.USER_ADD, name, admin=False, imported=True)
+                    record(tx, actor, Event.USER_ADD, name, admin=False, imported=True)
             return imported
 
         return await self._db.write(work, actor=actor.name)
@@ -151,7 +151,7 @@ class Users:
 
         def work(tx: Transaction) -> None:
             users.set_password(tx, find_user_or_raise(tx, name, lock=True), hashed)
-            note(tx, actor, Event.USER_CHANGE, name, password=True)
+            record(tx, actor, Event.USER_CHANGE, name, password=True)
 
         await self._db.write(work, actor=actor.name)
 
@@ -175,7 +175,7 @@ class Users:
                 users.set_admin(tx, user, admin=admin)
                 changed["admin"] = admin
             if changed:
-                note(tx, actor, Event.USER_CHANGE, name, **changed)
+                record(tx, actor, Event.USER_CHANGE, name, **changed)
             return find_user_or_raise(tx, name)
 
         return await self._db.write(work, actor=actor.name)
@@ -197,7 +197,7 @@ class Users:
             _require_other_admin(tx, user)
             grants.delete_all_of(tx, str(Subject(SubjectKind.USER, name)))
             users.delete(tx, user)
-            note(tx, actor, Event.USER_REMOVE, name)
+            record(tx, actor, Event.USER_REMOVE, name)
 
         await self._db.write(work, actor=actor.name)
 
@@ -209,7 +209,7 @@ def _insert(tx: Transaction, name: str, stored: str | None, *, admin: bool) -> b
     somebody else, so the user does not own that namespace, even where users own the namespace of
     their name.
     """
-    namespace = not repositories.list_names(tx, 1, "", [Region(f"{name}/")])
+    namespace = not repositories.list_names(tx, 1, "", [NameRange(f"{name}/")])
     if not users.insert(tx, name, stored, admin=admin, namespace=namespace):
         return False
     grants.delete_all_of(tx, str(Subject(SubjectKind.USER, name)))

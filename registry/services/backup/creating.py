@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.keys.key_encryption import seal
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import (
@@ -22,9 +22,9 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import backup_snapshot
 from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
 from registry.services.backup.snapshot import KEYS, METADATA, Snapshot, new_id
-from registry.services.backup.target import Target
+from registry.services.backup.target import BackupRepository
 from registry.services.content.blobs import Blobs
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Digest
 from storage.errors import StoreError
 
@@ -57,7 +57,7 @@ class Keys:
     passphrase: str
 
 
-class Creating:
+class Creator:
     """The creation of a snapshot in a backup directory.
 
     First, pending deletions are blocked. Then the rows are read in one database snapshot, and the
@@ -65,7 +65,12 @@ class Creating:
     """
 
     def __init__(
-        self, database: Database, known: Blobs, target: Target, progress: Progress, version: str
+        self,
+        database: Database,
+        known: Blobs,
+        target: BackupRepository,
+        progress: Progress,
+        version: str,
     ) -> None:
         """Create the service. `version` is the Moorage version recorded in the snapshot."""
         self._db = database
@@ -89,7 +94,7 @@ class Creating:
             if keys is not None:
                 raw = seal(await keys.gather(), keys.passphrase, name)
                 await target.run(lambda: target.write_keys(name, raw))
-            await self._copy(folder / METADATA, hold, parallel, Pace(rate))
+            await self._copy(folder / METADATA, hold, parallel, Throttle(rate))
         hold.require()
         return await target.run(
             lambda: self._finish(name, taken_at, counts, with_keys=keys is not None)
@@ -100,7 +105,7 @@ class Creating:
         with self._progress.telling() as tell:
             return await asyncio.to_thread(backup_snapshot.take, source, path, tell)
 
-    async def _copy(self, path: Path, hold: _Hold, parallel: int, pace: Pace) -> None:
+    async def _copy(self, path: Path, hold: _Hold, parallel: int, pace: Throttle) -> None:
         progress, file = self._progress, backup_snapshot.SnapshotFile(path)
         progress.blobs, progress.bytes = await asyncio.to_thread(file.measure, whole=False)
 
@@ -115,7 +120,7 @@ class Creating:
 
         await for_each(iter_blobs(file, whole=False), work, parallel)
 
-    async def _copy_one(self, row: BlobRow, pace: Pace) -> bool:
+    async def _copy_one(self, row: BlobRow, pace: Throttle) -> bool:
         """Copy one blob. Return False if the registry does not have its bytes."""
         try:
             reader = await self._blobs.open(row)
@@ -166,7 +171,7 @@ class Creating:
         def begin(tx: Transaction) -> None:
             leases.forget_backups(tx)
             leases.claim(tx, lease, name, LEASE)
-            note(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
+            record(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
 
         async def extend() -> None:
             if not await self._db.write(

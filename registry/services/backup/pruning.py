@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from registry.errors import BackupError
-from registry.services.backup.target import Target
+from registry.services.backup.target import BackupRepository
 from registry.services.backup.verifying import iter_named, list_damaged
 from storage.digest import Digest
 
@@ -17,7 +17,7 @@ class Pruned:
     bytes: int = 0
 
 
-async def prune(target: Target, keep: int, *, dry_run: bool = False) -> Pruned:
+async def prune(target: BackupRepository, keep: int, *, dry_run: bool = False) -> Pruned:
     """Keep the newest `keep` snapshots, at least one, and the blobs that they need.
 
     An interrupted run is completed by the next one. Raises BackupError if a snapshot to be kept is
@@ -41,7 +41,7 @@ async def prune(target: Target, keep: int, *, dry_run: bool = False) -> Pruned:
 
 
 async def _remove_blobs(
-    target: Target, kept: list[str], pruned: Pruned, *, dry_run: bool
+    target: BackupRepository, kept: list[str], pruned: Pruned, *, dry_run: bool
 ) -> Pruned:
     """Delete blobs that are not needed, in one merge pass over two lists in digest order."""
     needed = iter_named(target, kept)

@@ -9,11 +9,11 @@ from typing import TypeVar
 from registry.errors import BackupError
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.maintenance.backup_snapshot import SnapshotFile
-from registry.services.maintenance.store_migration import together
-from registry.services.throttle import Pace
+from registry.services.maintenance.store_migration import gather_or_cancel
+from registry.services.throttle import Throttle
 from storage.digest import Digest
 from storage.driver import Reader
-from storage.errors import ObjectDamagedError
+from storage.errors import ObjectCorruptError
 
 T = TypeVar("T")
 
@@ -97,15 +97,17 @@ async def for_each(
         while (row := await waiting.get()) is not None:
             await work(row)
 
-    await together(feed(), *(take() for _ in range(parallel)))
+    await gather_or_cancel(feed(), *(take() for _ in range(parallel)))
 
 
-async def read(reader: Reader, size: int, progress: Progress, pace: Pace) -> AsyncIterator[bytes]:
+async def read(
+    reader: Reader, size: int, progress: Progress, pace: Throttle
+) -> AsyncIterator[bytes]:
     """Yield the bytes of a blob. Raises BrokenError if they cannot be read to the end."""
     try:
         async for piece in reader.read(0, size):
             await pace.take(len(piece))
             progress.read += len(piece)
             yield piece
-    except ObjectDamagedError as error:
+    except ObjectCorruptError as error:
         raise BrokenError from error

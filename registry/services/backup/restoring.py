@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import BackupError, DigestMismatchError
 from registry.metadata.content import blobs
@@ -15,13 +15,13 @@ from registry.metadata.engine.write_freeze import MoveState
 from registry.metadata.maintenance import backup_snapshot, database_copy
 from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
 from registry.services.backup.snapshot import Snapshot
-from registry.services.backup.target import Target
+from registry.services.backup.target import BackupRepository
 from registry.services.content.upload_sessions import Uploads
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.keys import blob_key, new_generation
 
 
-class Restoring:
+class Restorer:
     """The restore of a snapshot.
 
     The rows are written in one transaction, which also marks the registry as not serving. Then the
@@ -30,7 +30,12 @@ class Restoring:
     """
 
     def __init__(
-        self, database: Database, pushed: Uploads, store: str, target: Target, progress: Progress
+        self,
+        database: Database,
+        pushed: Uploads,
+        store: str,
+        target: BackupRepository,
+        progress: Progress,
     ) -> None:
         """Create the service. `store` is the name of the store of new blobs in rows."""
         self._db = database
@@ -114,7 +119,7 @@ class Restoring:
 
         def end(tx: Transaction) -> None:
             database_copy.confirm(tx, snapshot.id)
-            note(tx, Actor(OPERATOR.name), Event.BACKUP_RESTORE, snapshot.id)
+            record(tx, Actor(OPERATOR.name), Event.BACKUP_RESTORE, snapshot.id)
 
         await self._db.write(end, actor=OPERATOR.name)
         return True
@@ -125,7 +130,7 @@ class Restoring:
         if reader is None:
             return False
         try:
-            body = read(reader, row.size, self._progress, Pace(0))
+            body = read(reader, row.size, self._progress, Throttle(0))
             await self._uploads.move(row, body, keep=None)
         except (BrokenError, DigestMismatchError):
             return False

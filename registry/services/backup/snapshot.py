@@ -66,7 +66,7 @@ class _Signed(msgspec.Struct):
 
 def new_id() -> tuple[str, str]:
     """Return a new snapshot id, which sorts by time, and its time."""
-    now = datetime.fromtimestamp(clock.now() / 1_000_000, UTC)
+    now = datetime.fromtimestamp(clock.now_us() / 1_000_000, UTC)
     return f"{now.strftime(_TIME)}-{secrets.token_hex(3)}", now.isoformat()
 
 

@@ -28,11 +28,11 @@ from registry.services.backup import snapshot
 from registry.services.backup.snapshot import KEYS, METADATA, File, Snapshot
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import Driver, Reader
-from storage.errors import ObjectDamagedError, ObjectMissingError, StoreError
-from storage.factory import open_driver
+from storage.errors import ObjectCorruptError, ObjectMissingError, StoreError
+from storage.factory import create_driver
 from storage.keys import archive_key, shard
-from storage.shield import settled
-from storage.staging import Staging
+from storage.shield import run_to_completion
+from storage.staging import StagingArea
 
 T = TypeVar("T")
 
@@ -42,14 +42,14 @@ MISSING = "missing"
 DAMAGED = "damaged"
 
 
-class Target:
+class BackupRepository:
     """An open backup directory. Methods without `async` are blocking."""
 
     def __init__(self, folder: Path, driver: Driver) -> None:
         self.folder = folder
         self._snapshots = folder / "snapshots"
         self._driver = driver
-        self._staging = Staging(driver)
+        self._staging = StagingArea(driver)
 
     # --- snapshots -----------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Target:
         try:
             async for piece in reader.read(0, size):
                 await asyncio.to_thread(hasher.update, piece)
-        except ObjectDamagedError:
+        except ObjectCorruptError:
             return DAMAGED
         finally:
             await reader.close()
@@ -248,7 +248,7 @@ class Target:
     @staticmethod
     async def run(job: Callable[[], T]) -> T:
         """Run a blocking function on a thread, to completion even if the caller is cancelled."""
-        return await settled(asyncio.to_thread(job))
+        return await run_to_completion(asyncio.to_thread(job))
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -273,13 +273,15 @@ class Target:
 
 
 @contextlib.asynccontextmanager
-async def open_target(folder: Path, *, alone: bool, create: bool = False) -> AsyncIterator[Target]:
+async def open_target(
+    folder: Path, *, alone: bool, create: bool = False
+) -> AsyncIterator[BackupRepository]:
     """Open a backup directory, exclusively if `alone`.
 
     With `create`, a missing or empty directory is initialized. Raises BackupError.
     """
-    driver = open_driver("local", root=folder, beside=("lock", "snapshots"))
-    target = Target(folder, driver)
+    driver = create_driver("local", root=folder, beside=("lock", "snapshots"))
+    target = BackupRepository(folder, driver)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, await target.run(lambda: _lock(folder, alone, create)))
         try:

@@ -10,11 +10,11 @@ from registry.metadata.content.blobs import BlobRow
 from registry.metadata.maintenance.backup_snapshot import SnapshotFile
 from registry.services.backup.reading import PAGE, Progress, for_each
 from registry.services.backup.snapshot import METADATA, NAME
-from registry.services.backup.target import Target
+from registry.services.backup.target import BackupRepository
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class Damage:
     """A damaged part of a snapshot. `what` is a file of the snapshot, or a digest."""
 
     snapshot: str
@@ -23,13 +23,13 @@ class Wrong:
 
 
 async def verify(
-    target: Target, names: list[str], progress: Progress, *, parallel: int = 4
-) -> list[Wrong]:
+    target: BackupRepository, names: list[str], progress: Progress, *, parallel: int = 4
+) -> list[Damage]:
     """Hash everything the snapshots consist of, each blob once. Return the damage.
 
     Raises BackupError if the directory cannot be read.
     """
-    wrong: list[Wrong] = []
+    wrong: list[Damage] = []
     sound = []
     for name in names:
         found = await target.run(lambda name=name: list_damaged(target, name))  # type: ignore[misc]
@@ -42,23 +42,25 @@ async def verify(
         reason = await target.find_fault(row.digest, row.size)
         progress.count(row, copied=False)
         if reason:
-            wrong.extend(Wrong(name, str(row.digest), reason) for name in needing)
+            wrong.extend(Damage(name, str(row.digest), reason) for name in needing)
 
     progress.blobs, progress.bytes = await target.run(lambda: _measure(target, sound))
     await for_each(iter_named(target, sound), work, parallel)
     return sorted(wrong, key=lambda each: (each.snapshot, each.what))
 
 
-def list_damaged(target: Target, name: str) -> list[Wrong]:
+def list_damaged(target: BackupRepository, name: str) -> list[Damage]:
     """Return the damage of the snapshot's own files. Blocking."""
     try:
         found = target.read(name)
     except BackupError as error:
-        return [Wrong(name, NAME, str(error))]
-    return [Wrong(name, file, reason) for file, reason in target.list_damaged(found).items()]
+        return [Damage(name, NAME, str(error))]
+    return [Damage(name, file, reason) for file, reason in target.list_damaged(found).items()]
 
 
-async def iter_named(target: Target, names: list[str]) -> AsyncIterator[tuple[BlobRow, list[str]]]:
+async def iter_named(
+    target: BackupRepository, names: list[str]
+) -> AsyncIterator[tuple[BlobRow, list[str]]]:
     """Yield each needed blob once, with the snapshots that need it, in digest order."""
     each = iter(_merge([(name, target.open_metadata(name)) for name in names]))
     while some := await target.run(lambda: list(islice(each, PAGE))):
@@ -83,7 +85,7 @@ def _merge(files: list[tuple[str, SnapshotFile]]) -> Iterator[tuple[BlobRow, lis
         yield found[0][0], [name for _, name in found]
 
 
-def _measure(target: Target, names: list[str]) -> tuple[int, int]:
+def _measure(target: BackupRepository, names: list[str]) -> tuple[int, int]:
     """Return the number of blobs to read and their total size in bytes."""
     blobs = size = 0
     for row, _ in _merge([(name, target.open_metadata(name)) for name in names]):

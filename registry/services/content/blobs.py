@@ -15,7 +15,7 @@ from registry.services.gc.rules import GcRules
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
 from storage.driver import Reader
-from storage.errors import ObjectDamagedError, ObjectMissingError
+from storage.errors import ObjectCorruptError, ObjectMissingError
 from storage.stores import Stores
 
 __all__ = ["BlobRow", "Blobs"]
@@ -50,7 +50,8 @@ class Blobs:
         if not await self.is_whole(row):
             raise _unknown(digest)
         if stale and not await self._db.write(
-            lambda tx: blobs.touch(tx, name, digest, self._rules.ahead), actor=OPERATOR.name
+            lambda tx: blobs.touch(tx, name, digest, self._rules.touch_interval),
+            actor=OPERATOR.name,
         ):
             raise _unknown(digest)
         return row
@@ -63,7 +64,7 @@ class Blobs:
         """
         try:
             reader = await self._stores.get(row.store).blobs.open(row.key, row.size, part)
-        except (ObjectMissingError, ObjectDamagedError) as error:
+        except (ObjectMissingError, ObjectCorruptError) as error:
             moved = await self._db.read(lambda tx: blobs.find_anywhere(tx, row.digest))
             if moved is not None and moved.key != row.key:
                 return await self.open(moved, part)  # The blob has moved since the row was read.
@@ -110,7 +111,7 @@ class Blobs:
         """Return whether an object of `size` bytes exists under `key` in the named store."""
         try:
             await self._stores.get(store).blobs.check(key, size)
-        except (ObjectMissingError, ObjectDamagedError):
+        except (ObjectMissingError, ObjectCorruptError):
             return False
         return True
 
@@ -211,7 +212,7 @@ class Blobs:
             repository = repositories.find(tx, name, lock=True)
             if repository is None:
                 raise _unknown(digest)
-            users = blobs.list_users(tx, repository, digest)
+            users = blobs.list_manifests_using(tx, repository, digest)
             if users:
                 raise BlobInUseError(
                     "manifests of the repository use the blob; delete them first",

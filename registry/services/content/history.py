@@ -7,7 +7,7 @@ and the blobs that they refer to, are retained for one grace period.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.errors import (
     ConflictError,
     ManifestContentMissingError,
@@ -18,7 +18,7 @@ from registry.metadata.content import blobs, manifests, repositories, tags
 from registry.metadata.content.blobs import BlobState
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.protection import removed_manifests
 from registry.metadata.protection.removed_manifests import RemovedManifest
@@ -28,7 +28,7 @@ from registry.oci.manifests import parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.content import removal
-from registry.services.content.manifest_edges import list_named, tie
+from registry.services.content.manifest_edges import named_by, resolve
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
 
@@ -36,14 +36,14 @@ from storage.digest import Digest
 class ManifestState(StrEnum):
     """Whether a manifest exists, can be restored, or is gone."""
 
-    HERE = "here"
+    PRESENT = "here"
     # Deleted less than one grace period ago.
     RESTORABLE = "restorable"
     GONE = "gone"
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class TagChange:
     """A change of a tag, with the current state of the manifest that it pointed to afterwards.
 
     `state` is None if the change removed the tag.
@@ -73,14 +73,14 @@ class History:
         self._db = database
         self._read_only = read_only
 
-    async def list_of_tag(self, name: RepositoryName, tag: Tag, n: int) -> list[Moment]:
+    async def list_of_tag(self, name: RepositoryName, tag: Tag, n: int) -> list[TagChange]:
         """Return the latest `n` changes of the tag, newest first.
 
         The list includes the deletions of the repositories that the tag was in. Raises
         RepositoryUnknownError if the tag never existed.
         """
 
-        def work(tx: Transaction) -> list[Moment]:
+        def work(tx: Transaction) -> list[TagChange]:
             rows = change_feed.list_of_tag(tx, name, tag, n)
             ends = [
                 change_feed.find_end(tx, generation) for generation in {r.generation for r in rows}
@@ -88,7 +88,7 @@ class History:
             rows += [end for end in ends if end is not None]
             states = find_states(tx, name, [row.digest for row in rows if row.digest])
             rows.sort(key=lambda row: row.number, reverse=True)
-            return [Moment(row, states[row.digest] if row.digest else None) for row in rows]
+            return [TagChange(row, states[row.digest] if row.digest else None) for row in rows]
 
         found = await self._db.read(work)
         if not found:
@@ -133,10 +133,10 @@ class History:
                 require_room(tx, name)
             if wanted != now:
                 removal.set_tags(tx, repository, [tag], wanted, actor if override else None)
-            note(tx, actor, Event.TAG_RESTORE, f"{name}:{tag}", digest=str(wanted))
+            record(tx, actor, Event.TAG_RESTORE, f"{name}:{tag}", digest=str(wanted))
             return Restored(wanted, put_back)
 
-        return await self._db.write(work, actor=actor.name, patience=LONG)
+        return await self._db.write(work, actor=actor.name, patience=LONG_TIMEOUT_S)
 
     async def restore_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> int:
         """Restore a deleted manifest with its deleted descendants.
@@ -152,7 +152,7 @@ class History:
                 require_room(tx, name)
             return count
 
-        return await self._db.write(work, actor=actor.name, patience=LONG)
+        return await self._db.write(work, actor=actor.name, patience=LONG_TIMEOUT_S)
 
 
 def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:
@@ -171,7 +171,7 @@ def find_states(
         states[digest] = ManifestState.RESTORABLE
     if repository is not None:
         for digest in manifests.list_present(tx, repository, digests):
-            states[digest] = ManifestState.HERE
+            states[digest] = ManifestState.PRESENT
     return states
 
 
@@ -213,7 +213,9 @@ def _put_back(tx: Transaction, repository: RepositoryRow, digest: Digest) -> int
             continue
         _link(tx, repository, removed.blobs)
         manifest = parse_manifest(removed.raw, removed.media_type)
-        manifests.put(tx, repository, current, manifest, tie(tx, repository, list_named(manifest)))
+        manifests.put(
+            tx, repository, current, manifest, resolve(tx, repository, named_by(manifest))
+        )
         count += 1
     return count
 

@@ -7,7 +7,7 @@ from registry.errors import ConflictError, ManifestUnknownError
 from registry.metadata.content import manifests, repositories, tags
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import usage_of_tags
 from registry.oci.names import RepositoryName
@@ -67,7 +67,7 @@ class Images:
             raise ConflictError("the registry is read-only, so nothing is deleted")
         # Measured before the lock is taken, because it reads all manifests of the repository.
         planned = await self._db.read(
-            lambda tx: self._plan(tx, name, reference, all_tags=all_tags), patience=LONG
+            lambda tx: self._plan(tx, name, reference, all_tags=all_tags), patience=LONG_TIMEOUT_S
         )
         if dry_run:
             return planned
@@ -80,7 +80,7 @@ class Images:
             _require_named(tx, repository, digest, reference, all_tags=all_tags)
             return _delete(tx, repository, planned, actor if override else None)
 
-        gone = await self._db.write(work, actor=actor.name, patience=LONG, frees=True)
+        gone = await self._db.write(work, actor=actor.name, patience=LONG_TIMEOUT_S, frees=True)
         return DeletedImage(planned.digest, planned.tags, gone, planned.bytes, planned.free_at)
 
     def _plan(

@@ -8,7 +8,7 @@ removed before the revisions are returned.
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
-from registry.metadata.content.manifests import Found
+from registry.metadata.content.manifests import StoredManifest
 from registry.metadata.revisions.revisions import Changed
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference
@@ -39,24 +39,24 @@ PageKey = tuple[Digest, str | None, str]
 
 
 @dataclass(slots=True, eq=False)
-class Shelf:
+class RepositoryEntries:
     """The cached entries of one repository.
 
     Readers that started before an invalidation may still write to the removed object. That is
     harmless, because the cache no longer refers to it.
     """
 
-    found: dict[Digest, Found] = field(default_factory=dict)
-    tags: dict[str, Found] = field(default_factory=dict)
+    found: dict[Digest, StoredManifest] = field(default_factory=dict)
+    tags: dict[str, StoredManifest] = field(default_factory=dict)
     pages: dict[PageKey, ReferrersPage] = field(default_factory=dict)
     size: int = 0
 
-    def find(self, reference: Reference) -> Found | None:
+    def find(self, reference: Reference) -> StoredManifest | None:
         if isinstance(reference, Digest):
             return self.found.get(reference)
         return self.tags.get(str(reference))
 
-    def put(self, reference: Reference, found: Found) -> int:
+    def put(self, reference: Reference, found: StoredManifest) -> int:
         """Add an entry. Return the bytes that it takes."""
         taken = 0
         if found.row.digest not in self.found:
@@ -77,9 +77,9 @@ class ManifestCache:
     def __init__(self, room: int) -> None:
         self._room = room
         self._size = 0
-        self._shelves: OrderedDict[RepositoryName, Shelf] = OrderedDict()
+        self._shelves: OrderedDict[RepositoryName, RepositoryEntries] = OrderedDict()
 
-    def shelf(self, name: RepositoryName) -> Shelf:
+    def entries_of(self, name: RepositoryName) -> RepositoryEntries:
         """Return the current entries of a repository. Creates them if there are none.
 
         Call this before reading the database. An invalidation in between replaces the object, so
@@ -87,18 +87,24 @@ class ManifestCache:
         """
         shelf = self._shelves.get(name)
         if shelf is None:
-            shelf = self._shelves[name] = Shelf()
+            shelf = self._shelves[name] = RepositoryEntries()
         self._shelves.move_to_end(name)
         return shelf
 
-    def put(self, name: RepositoryName, shelf: Shelf, reference: Reference, found: Found) -> None:
+    def put(
+        self,
+        name: RepositoryName,
+        shelf: RepositoryEntries,
+        reference: Reference,
+        found: StoredManifest,
+    ) -> None:
         """Cache a manifest, unless the repository was invalidated since `shelf` was obtained."""
         if self._shelves.get(name) is not shelf or len(found.raw) + OVERHEAD > self._room // _SHARE:
             return
         self._grow(shelf.put(reference, found))
 
     def put_page(
-        self, name: RepositoryName, shelf: Shelf, key: PageKey, page: ReferrersPage
+        self, name: RepositoryName, shelf: RepositoryEntries, key: PageKey, page: ReferrersPage
     ) -> None:
         """Cache a page of referrers, under the same condition as `put`.
 
@@ -117,7 +123,7 @@ class ManifestCache:
         while self._size > self._room:
             self._drop(next(iter(self._shelves)))
 
-    def leave(self, name: RepositoryName, shelf: Shelf) -> None:
+    def drop_if_empty(self, name: RepositoryName, shelf: RepositoryEntries) -> None:
         """Remove the entries of a repository if they are empty.
 
         Requests for unknown names therefore take no space.

@@ -7,7 +7,7 @@ from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import Manifest
 
 
-def list_named(manifest: Manifest) -> list[Edge]:
+def named_by(manifest: Manifest) -> list[Edge]:
     """Return the edges to all content of the manifest, unresolved."""
     edges = {Edge("layer", descriptor.digest) for descriptor in manifest.layers}
     edges |= {Edge("entry", descriptor.digest) for descriptor in manifest.entries}
@@ -16,7 +16,7 @@ def list_named(manifest: Manifest) -> list[Edge]:
     return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
 
 
-def tie(tx: Transaction, target: RepositoryRow, edges: list[Edge]) -> list[Edge]:
+def resolve(tx: Transaction, target: RepositoryRow, edges: list[Edge]) -> list[Edge]:
     """Resolve the edges in `target`, whose content may differ from that of their origin."""
     digests = [edge.digest for edge in edges]
     linked = blobs.list_linked(tx, target, digests)

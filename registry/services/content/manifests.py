@@ -11,16 +11,16 @@ from registry.errors import (
     DigestMismatchError,
     ManifestContentMissingError,
     ManifestUnknownError,
-    TagMovedError,
+    PreconditionFailedError,
 )
 from registry.metadata.content import blobs, manifest_graph, manifests, repositories, tags
 from registry.metadata.content.blobs import BlobState
-from registry.metadata.content.manifests import Edge, Found
+from registry.metadata.content.manifests import Edge, StoredManifest
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.manifests import Kind, Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
@@ -30,7 +30,7 @@ from registry.services.gc.rules import GcRules
 from registry.services.quotas.quotas import NOBODY, require_room
 from storage.digest import DEFAULT_ALGORITHM, Digest
 
-__all__ = ["Found", "Manifests", "Pushed", "SparseSettings", "TagCondition", "TagRights"]
+__all__ = ["Manifests", "Pushed", "SparseSettings", "StoredManifest", "TagCondition", "TagRights"]
 
 _ON_THREAD = 64 * 1024
 """Minimum size, in bytes, for hashing and parsing on a thread."""
@@ -65,9 +65,9 @@ class TagCondition:
         is_at = {"*", str(current)} if current else set()
         if self.match is not None and is_at.isdisjoint(self.match):
             found = str(current) if current else None
-            raise TagMovedError("the tag is not at that digest", {"digest": found})
+            raise PreconditionFailedError("the tag is not at that digest", {"digest": found})
         if not is_at.isdisjoint(self.other):
-            raise TagMovedError("the tag exists", {"digest": str(current)})
+            raise PreconditionFailedError("the tag exists", {"digest": str(current)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Manifests:
         self,
         database: Database,
         sparse: SparseSettings,
-        watch: Watch,
+        watch: RevisionWatch,
         cache: ManifestCache,
         rules: GcRules,
     ) -> None:
@@ -125,25 +125,25 @@ class Manifests:
         self._large = asyncio.Semaphore(_AT_ONCE)
         watch.subscribe(cache.forget)
 
-    async def get(self, name: RepositoryName, reference: Reference, since: float) -> Found:
+    async def get(self, name: RepositoryName, reference: Reference, since: float) -> StoredManifest:
         """Return the manifest as of some time after `since`.
 
         `since` is the arrival time of the request, from `time.monotonic`. Raises
         ManifestUnknownError.
         """
-        if self._watch.peek(since) is None:
+        if self._watch.latest_known(since) is None:
             await self._watch.read(since)
-        shelf = self._cache.shelf(name)
+        shelf = self._cache.entries_of(name)
         known = shelf.find(reference)
         if known is not None:
             return known
         try:
-            found = await self._db.read(lambda tx: manifests.find_whole(tx, name, reference))
+            found = await self._db.read(lambda tx: manifests.find_with_bytes(tx, name, reference))
             if found is None:
                 raise _unknown(name, reference)
             self._cache.put(name, shelf, reference, found)
         finally:
-            self._cache.leave(name, shelf)
+            self._cache.drop_if_empty(name, shelf)
         return found
 
     async def promise(self, name: RepositoryName, digest: Digest) -> None:
@@ -152,12 +152,13 @@ class Manifests:
         A client that learns that a manifest exists does not push it. Only needed where untagged
         manifests are deleted. Raises ManifestUnknownError if the manifest is gone.
         """
-        if not self._rules.untagged.go_in(str(name)):
+        if not self._rules.untagged.deletes_untagged(str(name)):
             return
         if await self._db.read(lambda tx: manifests.is_promised(tx, name, digest)):
             return
         if not await self._db.write(
-            lambda tx: manifests.touch(tx, name, digest, self._rules.ahead), actor=OPERATOR.name
+            lambda tx: manifests.touch(tx, name, digest, self._rules.touch_interval),
+            actor=OPERATOR.name,
         ):
             raise _unknown(name, digest)
 
@@ -247,7 +248,7 @@ class Manifests:
                 return sorted(required)
             return manifest_graph.list_missing(tx, repository, required)
 
-        missing = await self._db.read(work, patience=LONG)
+        missing = await self._db.read(work, patience=LONG_TIMEOUT_S)
         if missing:
             raise ManifestContentMissingError([str(digest) for digest in missing])
 

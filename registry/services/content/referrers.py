@@ -7,9 +7,9 @@ from registry.metadata.content import manifests, repositories
 from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.descriptors import Descriptor
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.names import RepositoryName
@@ -31,7 +31,7 @@ class Referrers:
     """Lists of manifests by subject."""
 
     database: Database
-    watch: Watch
+    watch: RevisionWatch
     cache: ManifestCache
 
     async def get_page(
@@ -49,20 +49,21 @@ class Referrers:
         counts only if its own subject is the requested one, and the lookup by subject finds such
         manifests anyway.
         """
-        if self.watch.peek(since) is None:
+        if self.watch.latest_known(since) is None:
             await self.watch.read(since)
-        shelf = self.cache.shelf(name)
+        shelf = self.cache.entries_of(name)
         asked = (subject, artifact_type, last)
         known = shelf.pages.get(asked)
         if known is not None:
             return known
         try:
             page = await self.database.read(
-                lambda tx: _build_page(tx, name, subject, artifact_type, last), patience=LONG
+                lambda tx: _build_page(tx, name, subject, artifact_type, last),
+                patience=LONG_TIMEOUT_S,
             )
             self.cache.put_page(name, shelf, asked, page)
         finally:
-            self.cache.leave(name, shelf)
+            self.cache.drop_if_empty(name, shelf)
         return page
 
 

@@ -6,7 +6,7 @@ Immutable tags and holds are enforced here, in the transaction that makes the ch
 from collections.abc import Collection, Mapping
 from itertools import islice
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.errors import MOST_LISTED, ManifestInUseError, ProtectedError
 from registry.metadata.content import manifests, repositories, tags
 from registry.metadata.content.manifests import ManifestRow
@@ -22,7 +22,7 @@ from storage.digest import Digest
 _PAGE = 1000
 
 
-def find_protected_tags(
+def find_immutable_tags(
     tx: Transaction, repository: RepositoryRow, names: Collection[str]
 ) -> dict[str, str]:
     """Return the immutable tags among `names`, each with the reason.
@@ -115,13 +115,13 @@ def _require_movable(
     if not names:
         return
     immutable_tags.lock(tx, shared=True)
-    protected = find_protected_tags(tx, repository, names)
+    protected = find_immutable_tags(tx, repository, names)
     if override is None:
         _refuse(protected)
     else:
         for name, reason in protected.items():
             target = f"{repository.name}:{name}"
-            note(tx, override, Event.IMMUTABLE_OVERRIDE, target, reason=reason)
+            record(tx, override, Event.IMMUTABLE_OVERRIDE, target, reason=reason)
 
 
 def _refuse(protected: Mapping[str, str] | Mapping[Digest, str]) -> None:
@@ -158,4 +158,4 @@ def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: Manifest
                 {"indexes": [str(holder.digest) for holder in holders[:MOST_LISTED]]},
             )
         for parent in parents:
-            manifests.loosen(tx, repository, parent, row.digest)
+            manifests.detach_child(tx, repository, parent, row.digest)

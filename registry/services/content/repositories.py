@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from registry.auth.audit_log import Actor
-from registry.auth.policy.patterns import EVERYTHING, Reach, RepositoryPattern
+from registry.auth.policy.patterns import EVERYTHING, PatternScope, RepositoryPattern
 from registry.auth.policy.principals import Principal
 from registry.errors import RepositoryUnknownError
 from registry.metadata.content import repositories
-from registry.metadata.content.repositories import Region, RepositoryCounts, RepositoryRow
+from registry.metadata.content.repositories import NameRange, RepositoryCounts, RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.services.content import removal
@@ -24,12 +24,12 @@ class RepositorySummary:
     counts: RepositoryCounts
 
 
-def read_region(pattern: RepositoryPattern) -> Region:
+def read_region(pattern: RepositoryPattern) -> NameRange:
     """Return the range of repository names that a pattern matches."""
-    if pattern.reach is Reach.EXACT:
-        return Region(pattern.prefix, exact=True)
+    if pattern.reach is PatternScope.EXACT:
+        return NameRange(pattern.prefix, exact=True)
     start = f"{pattern.prefix}/" if pattern.prefix else ""
-    return Region(start, flat=pattern.reach is Reach.CHILDREN)
+    return NameRange(start, direct_children_only=pattern.reach is PatternScope.CHILDREN)
 
 
 def find_or_raise(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> RepositoryRow:
@@ -76,4 +76,4 @@ class Repositories:
             removal.delete_repository(tx, found, override)
             return counts
 
-        return await self._db.write(work, actor=principal.name, patience=LONG, frees=True)
+        return await self._db.write(work, actor=principal.name, patience=LONG_TIMEOUT_S, frees=True)

@@ -11,7 +11,7 @@ from registry.oci.manifests import parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.content import removal
-from registry.services.content.manifest_edges import tie
+from registry.services.content.manifest_edges import resolve
 from registry.services.content.repositories import find_or_raise
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
@@ -101,7 +101,7 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
             waiting += below
             continue
         # Read last, so that the bytes of an index are read and verified once.
-        found = manifests.find_whole(tx, origin.name, current)
+        found = manifests.find_with_bytes(tx, origin.name, current)
         if found is None:
             raise ManifestUnknownError(
                 f"no manifest {current} in {origin.name}", {"reference": str(current)}
@@ -111,5 +111,5 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
                 blobs.link(tx, target, edge.digest)
         if current not in manifests.list_present(tx, target, [current]):
             manifest = parse_manifest(found.raw, found.row.media_type)
-            manifests.put(tx, target, current, manifest, tie(tx, target, edges))
+            manifests.put(tx, target, current, manifest, resolve(tx, target, edges))
         done.add(current)

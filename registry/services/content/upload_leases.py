@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import DatabaseUnavailableError
 from registry.metadata.content import uploads
-from registry.metadata.content.uploads import Held, UploadRow
+from registry.metadata.content.uploads import ClaimState, UploadRow
 from registry.metadata.engine.database import Database
-from storage.driver import Record
-from storage.errors import StagedBusyError
+from storage.driver import SessionRecord
+from storage.errors import UploadLockedError
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ LOOK = 0.1
 
 
 @dataclass(slots=True)
-class Hold:
+class UploadLease:
     """A claim on an upload session, which a later claim may supersede."""
 
-    record: Record
+    record: SessionRecord
 
     over: bool = False
     """Set by the caller when the row has been deleted, so that it is not released."""
@@ -49,13 +49,13 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class UploadHolds:
+class UploadLeases:
     """Leases of this process on upload sessions."""
 
     database: Database
 
     @contextlib.asynccontextmanager
-    async def hold(self, upload_id: str) -> AsyncIterator[Hold | None]:
+    async def hold(self, upload_id: str) -> AsyncIterator[UploadLease | None]:
         """Hold the lease of a session. Yields None if the session does not exist.
 
         Raises StagedBusyError if another holder is alive. A dead holder is detected only when its
@@ -67,7 +67,9 @@ class UploadHolds:
             return
         lease = _Lease(self.database, row, asked)
         beating = asyncio.create_task(lease.beat())
-        hold = Hold(Record(row.claim, row.parts or "", lease.save, lease.keep))
+        hold = UploadLease(
+            SessionRecord(row.claim, row.parts or "", lease.save_state, lease.ensure_lease)
+        )
         try:
             yield hold
         finally:
@@ -78,7 +80,7 @@ class UploadHolds:
     async def _claim_when_free(self, upload_id: str) -> tuple[UploadRow | None, float]:
         """Return the claimed row, and a time before the claim. Raises StagedBusyError as `hold`."""
         begun = time.monotonic()
-        first: Held | None = None
+        first: ClaimState | None = None
         while True:
             asked = time.monotonic()
             row = await self._claim(upload_id)
@@ -92,7 +94,7 @@ class UploadHolds:
             first = first or held
             lives = held.until is not None and held != first
             if lives or asked > begun + LEASE:
-                raise StagedBusyError
+                raise UploadLockedError
             await asyncio.sleep(LOOK)
 
     async def _claim(self, upload_id: str) -> UploadRow | None:
@@ -113,10 +115,10 @@ class _Lease:
     async def beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            with contextlib.suppress(DatabaseUnavailableError, StagedBusyError):
+            with contextlib.suppress(DatabaseUnavailableError, UploadLockedError):
                 await self._renew()
 
-    async def keep(self) -> None:
+    async def ensure_lease(self) -> None:
         if time.monotonic() > self._until:
             await self._renew()
 
@@ -125,15 +127,15 @@ class _Lease:
         if not await self._db.write(
             lambda tx: uploads.hold(tx, row.id, row.claim, LEASE), actor=OPERATOR.name
         ):
-            raise StagedBusyError
+            raise UploadLockedError
         self._until = asked + LEASE
 
-    async def save(self, state: str) -> None:
+    async def save_state(self, state: str) -> None:
         row = self._row
         if not await self._db.write(
             lambda tx: uploads.save(tx, row.id, row.claim, state), actor=OPERATOR.name
         ):
-            raise StagedBusyError
+            raise UploadLockedError
 
     async def release(self) -> bool:
         """Release the lease. Return whether it was held until now, as far as is known."""

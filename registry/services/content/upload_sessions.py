@@ -8,7 +8,7 @@ from dataclasses import replace
 from registry.auth.policy.principals import OPERATOR, Principal
 from registry.errors import (
     BodyStalledError,
-    ClientGoneError,
+    ClientDisconnectedError,
     DigestMismatchError,
     QuotaExceededError,
     RegistryError,
@@ -27,12 +27,12 @@ from registry.metadata.gc import pending_deletions
 from registry.oci.names import RepositoryName
 from registry.services.content.blobs import Blobs
 from registry.services.content.upload_chunks import Chunk, measured
-from registry.services.content.upload_leases import UploadHolds
+from registry.services.content.upload_leases import UploadLeases
 from registry.services.quotas.quotas import Quotas, require_room
 from storage.digest import Digest
-from storage.errors import StagedBusyError, StagedLostError, StoreError
+from storage.errors import StoreError, UploadDataLostError, UploadLockedError
 from storage.keys import blob_key, find_digest, new_generation
-from storage.staging import Staged, Staging
+from storage.staging import StagedUpload, StagingArea
 from storage.stores import Stores
 
 _NOWHERE = RepositoryName("(moving)")
@@ -84,7 +84,7 @@ class Uploads:
         self._stores = stores
         self._blobs = linked
         self._quotas = quotas
-        self._holds = UploadHolds(database)
+        self._holds = UploadLeases(database)
 
     async def start(
         self,
@@ -166,7 +166,7 @@ class Uploads:
         async with self._held(name, principal, upload_id) as (row, staged):
             try:
                 await self._receive(row, staged, chunk, limited=limited)
-            except (ClientGoneError, BodyStalledError):
+            except (ClientDisconnectedError, BodyStalledError):
                 await self._acknowledge(row, staged, limited=limited)
                 raise
             return await self._acknowledge(row, staged, limited=limited)
@@ -190,7 +190,7 @@ class Uploads:
             async with self._held(name, principal, upload_id) as (row, staged):
                 published, key = await self._publish(row, staged, chunk, digest, limited=limited)
                 await self._link(published, digest, key, limited=limited)
-                staged.over = True
+                staged.session_ended = True
         except _PublishedError as error:
             # Another request published the bytes. It was interrupted before linking, or is about to
             # link.
@@ -240,7 +240,7 @@ class Uploads:
 
     async def _expire(self, idle: UploadRow, before: int) -> bool:
         # Not idle after all: a request is using the session or has ended it.
-        with contextlib.suppress(StagedBusyError, UploadUnknownError):
+        with contextlib.suppress(UploadLockedError, UploadUnknownError):
             async with self._claimed(idle) as staged:
                 # Check again: a request may have used the session before the claim.
                 row = await self._db.read(lambda tx: uploads.find_idle(tx, idle.id, before))
@@ -253,14 +253,14 @@ class Uploads:
         """Delete staged bytes without a session, which a crash has left. Return their number."""
         return sum([await self._recover(store.staging) for store in self._stores])
 
-    async def _recover(self, staging: Staging) -> int:
-        ids = await staging.list()
+    async def _recover(self, staging: StagingArea) -> int:
+        ids = await staging.list_sessions()
         removed = 0
         for start in range(0, len(ids), 500):
             some = ids[start : start + 500]
             present = await self._db.read(lambda tx, some=some: uploads.list_present(tx, some))  # type: ignore[misc]
             for upload_id in set(some) - present:
-                with contextlib.suppress(StagedBusyError):
+                with contextlib.suppress(UploadLockedError):
                     staged = await staging.claim(upload_id)
                     await staged.discard()
                     removed += 1
@@ -269,7 +269,7 @@ class Uploads:
     @contextlib.asynccontextmanager
     async def _held(
         self, name: RepositoryName, principal: Principal, upload_id: str
-    ) -> AsyncIterator[tuple[UploadRow, Staged]]:
+    ) -> AsyncIterator[tuple[UploadRow, StagedUpload]]:
         """Hold the session for one request, resumed at its acknowledged offset."""
         found = await self.get(name, principal, upload_id)
         try:
@@ -283,21 +283,21 @@ class Uploads:
                 await self._resume(row, staged)
                 try:
                     yield row, staged
-                except StagedLostError as error:  # the store detects the loss only now
+                except UploadDataLostError as error:  # the store detects the loss only now
                     await self._end(row, staged)
                     raise _unknown(upload_id) from error
                 except QuotaExceededError:
                     if staged.published is None:
                         await self._end(row, staged)
                     raise
-        except StagedBusyError as error:
+        except UploadLockedError as error:
             raise UploadBusyError("another request is using this upload session") from error
 
     @contextlib.asynccontextmanager
-    async def _claimed(self, row: UploadRow) -> AsyncIterator[Staged]:
+    async def _claimed(self, row: UploadRow) -> AsyncIterator[StagedUpload]:
         """Hold the staged bytes, by a lock of the store or a lease of the session's row."""
         staging = self._staging_of(row)
-        if staging.locks:
+        if staging.supports_locking:
             staged = await staging.claim(row.id)
             try:
                 yield staged
@@ -314,7 +314,7 @@ class Uploads:
                     yield staged
                 finally:
                     await staged.release()
-                    hold.over, published = staged.over, staged.published
+                    hold.over, published = staged.session_ended, staged.published
         finally:
             if hold is not None and hold.lost:
                 await self._disown(replace(row, claim=hold.record.claim), published)
@@ -340,7 +340,7 @@ class Uploads:
 
         await self._db.write(work, actor=OPERATOR.name)
 
-    async def _resume(self, row: UploadRow, staged: Staged) -> None:
+    async def _resume(self, row: UploadRow, staged: StagedUpload) -> None:
         """Resume at the acknowledged offset.
 
         Raises _PublishedError if the bytes are already published, and UploadUnknownError if they
@@ -349,7 +349,7 @@ class Uploads:
         lost = False
         try:
             await staged.resume(row.offset, row.algorithm, row.prefix)
-        except StagedLostError:
+        except UploadDataLostError:
             lost = True
         # An empty blob has no staged bytes before or after publication, so that is no evidence.
         named = row.key if lost or row.offset == 0 else None
@@ -361,13 +361,13 @@ class Uploads:
             raise _unknown(row.id)
 
     async def _publish(
-        self, row: UploadRow, staged: Staged, chunk: Chunk, digest: Digest, *, limited: bool
+        self, row: UploadRow, staged: StagedUpload, chunk: Chunk, digest: Digest, *, limited: bool
     ) -> tuple[UploadRow, str]:
         """Append the last chunk, verify and publish. Return the row and the key of the bytes."""
         if not staged.sealed:  # otherwise an earlier request was interrupted here
             try:
                 await self._receive(row, staged, chunk, limited=limited)
-            except (ClientGoneError, BodyStalledError):
+            except (ClientDisconnectedError, BodyStalledError):
                 await self._acknowledge(row, staged, limited=limited)
                 raise
             await staged.seal()
@@ -388,7 +388,7 @@ class Uploads:
         return row, key
 
     async def _receive(
-        self, row: UploadRow, staged: Staged, chunk: Chunk, *, limited: bool
+        self, row: UploadRow, staged: StagedUpload, chunk: Chunk, *, limited: bool
     ) -> None:
         if chunk.start is not None and chunk.start != staged.offset:
             raise UploadOutOfOrderError(staged.offset)
@@ -404,7 +404,9 @@ class Uploads:
             await staged.rollback()
             raise
 
-    async def _acknowledge(self, row: UploadRow, staged: Staged, *, limited: bool) -> UploadRow:
+    async def _acknowledge(
+        self, row: UploadRow, staged: StagedUpload, *, limited: bool
+    ) -> UploadRow:
         """Make the new offset durable. Return the new row.
 
         If the store can lock, the row also gets the key for the digest so far, which saves
@@ -414,11 +416,15 @@ class Uploads:
         await staged.sync()
         row = self._renewed(row, None)
         prefix = staged.prefix()
-        key = blob_key(prefix, row.generation) if prefix and self._staging_of(row).locks else None
+        key = (
+            blob_key(prefix, row.generation)
+            if prefix and self._staging_of(row).supports_locking
+            else None
+        )
         return await self._advance(row, self._moved(row, staged, key, prefix), limited=limited)
 
     async def _name_key(
-        self, row: UploadRow, staged: Staged, key: str, *, limited: bool
+        self, row: UploadRow, staged: StagedUpload, key: str, *, limited: bool
     ) -> UploadRow:
         """Record the key in the row before bytes appear under it."""
         if row.key == key:
@@ -427,7 +433,9 @@ class Uploads:
         return await self._advance(row, moved, limited=limited)
 
     @staticmethod
-    def _moved(row: UploadRow, staged: Staged, key: str | None, prefix: Digest | None) -> UploadRow:
+    def _moved(
+        row: UploadRow, staged: StagedUpload, key: str | None, prefix: Digest | None
+    ) -> UploadRow:
         state = staged.state or None
         return replace(row, offset=staged.offset, prefix=prefix, key=key, parts=state)
 
@@ -435,7 +443,7 @@ class Uploads:
         """Save the progress of the session, and queue deletion of keys it no longer owns."""
         # The new row covers the keys of this claim, so only keys of earlier claims remain.
         left = self._list_keys(replace(row, claim=row.claim - 1)) - self._list_keys(moved)
-        if row.key not in {None, moved.key} and not self._staging_of(row).locks:
+        if row.key not in {None, moved.key} and not self._staging_of(row).supports_locking:
             left.add(str(row.key))
 
         def work(tx: Transaction) -> bool:
@@ -456,7 +464,7 @@ class Uploads:
         The key of that attempt is queued for deletion and must never be used again.
         """
         named = find_digest(row.key) if row.key is not None else None
-        if named in {None, digest} or self._staging_of(row).locks:
+        if named in {None, digest} or self._staging_of(row).supports_locking:
             return row
         return replace(row, generation=new_generation())
 
@@ -469,16 +477,16 @@ class Uploads:
         """Return the keys that only the session's row refers to."""
         return self._staging_of(row).list_keys(row.id, row.parts or "", row.claim)
 
-    def _staging_of(self, row: UploadRow) -> Staging:
+    def _staging_of(self, row: UploadRow) -> StagingArea:
         """Return the staging area of the session.
 
         Raises StoreUnavailableError if the session's store is not open.
         """
         return self._stores.get(row.store).staging
 
-    async def _end(self, row: UploadRow, staged: Staged) -> None:
+    async def _end(self, row: UploadRow, staged: StagedUpload) -> None:
         """End a held session and delete its bytes."""
-        staged.over = await self._forget(row)
+        staged.session_ended = await self._forget(row)
         await staged.discard()
 
     async def _forget(self, row: UploadRow) -> bool:

@@ -5,25 +5,25 @@ from dataclasses import dataclass
 
 from registry.errors import ManifestUnknownError
 from registry.metadata.content import tags, usage
-from registry.metadata.content.usage import Freed, Share, Stored
+from registry.metadata.content.usage import Reclaimable, StorageTotals, UsageShare
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.content.repositories import find_or_raise
 
-__all__ = ["Freed", "Report", "Share", "Stored", "Usage"]
+__all__ = ["Reclaimable", "Report", "StorageTotals", "Usage", "UsageShare"]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Usage report. Lists are sorted by size, largest first."""
 
-    stored: Stored
-    repositories: list[Share]
-    tags: list[Share]
-    namespaces: list[Share]
+    stored: StorageTotals
+    repositories: list[UsageShare]
+    tags: list[UsageShare]
+    namespaces: list[UsageShare]
 
 
 class Usage:
@@ -43,15 +43,15 @@ class Usage:
                 usage.list_namespaces(tx, n),
             )
 
-        return await self._db.read(work, patience=LONG)
+        return await self._db.read(work, patience=LONG_TIMEOUT_S)
 
-    async def measure_freed(self, gone: Collection[tuple[RepositoryName, Tag]]) -> Freed:
+    async def measure_freed(self, gone: Collection[tuple[RepositoryName, Tag]]) -> Reclaimable:
         """Return what deleting these tags, and everything only they need, would free.
 
         Raises RepositoryUnknownError, and ManifestUnknownError for a tag that does not exist.
         """
 
-        def work(tx: Transaction) -> Freed:
+        def work(tx: Transaction) -> Reclaimable:
             for name, tag in gone:
                 if tags.find(tx, find_or_raise(tx, name), tag) is None:
                     raise ManifestUnknownError(
@@ -59,4 +59,4 @@ class Usage:
                     )
             return usage.measure_freed(tx, gone)
 
-        return await self._db.read(work, patience=LONG)
+        return await self._db.read(work, patience=LONG_TIMEOUT_S)

@@ -18,7 +18,7 @@ from itertools import islice
 
 from registry.metadata.content import blobs, manifests, repositories
 from registry.metadata.content.repositories import RepositoryRow
-from registry.metadata.engine.transaction import NOWHERE, Kind, Transaction
+from registry.metadata.engine.transaction import NO_REPOSITORY, CandidateKind, Transaction
 from registry.metadata.gc import pending_deletions, queue
 from registry.metadata.gc import unreadable_manifests as unreadable_notes
 from registry.metadata.gc.queue import Candidate
@@ -36,16 +36,16 @@ HOLD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Batch:
     """Candidates that are collected in one transaction."""
 
-    kind: Kind
+    kind: CandidateKind
     repository_id: int
     digests: list[Digest]
 
 
 @dataclass(slots=True)
-class Done:
+class BatchResult:
     """The result of one transaction.
 
     `name` is the repository, if the candidates belong to one. `links` to blobs of `unlinked` bytes
@@ -77,7 +77,7 @@ class Freed:
 
 
 @dataclass(slots=True)
-class Tally:
+class GcReport:
     """Totals of a garbage collection run.
 
     `seen` is the number of candidates processed, most of which are still referenced. `held` is the
@@ -91,7 +91,7 @@ class Tally:
     held: float = 0.0
     repositories: dict[str, Freed] = field(default_factory=dict)
 
-    def add(self, done: Done) -> None:
+    def add(self, done: BatchResult) -> None:
         """Add the result of one transaction."""
         self.seen += done.seen
         self.manifests += done.manifests
@@ -105,81 +105,83 @@ class Tally:
             freed.bytes += done.unlinked
 
 
-def group(found: Sequence[Candidate], most: Callable[[Kind], int] = lambda _: GROUP) -> list[Group]:
+def group(
+    found: Sequence[Candidate], most: Callable[[CandidateKind], int] = lambda _: GROUP
+) -> list[Batch]:
     """Group candidates by kind and repository, ordered by digest.
 
     A group has at most `most(kind)` candidates.
     """
-    by_place: dict[tuple[Kind, int], list[Digest]] = {}
+    by_place: dict[tuple[CandidateKind, int], list[Digest]] = {}
     for each in found:
         by_place.setdefault((each.kind, each.repository_id), []).append(each.digest)
     groups = []
     for (kind, repository_id), digests in by_place.items():
         rest = iter(sorted(digests))
         while some := list(islice(rest, most(kind))):
-            groups.append(Group(kind, repository_id, some))
+            groups.append(Batch(kind, repository_id, some))
     return groups
 
 
-class Collection:
+class BatchCollector:
     """The deletion of unreferenced candidates whose grace period started at or before `until`."""
 
     def __init__(self, rules: UntaggedRules, until: int) -> None:
         self._rules = rules
         self._until = until
 
-    def list_unreadable(self, tx: Transaction, some: Group) -> set[Digest]:
+    def list_unreadable(self, tx: Transaction, some: Batch) -> set[Digest]:
         """Return the digests of collectable manifests of a group that are unreadable."""
         repository = repositories.find_by_id(tx, some.repository_id)
         if repository is None or not self._go(repository):
             return set()
-        judged = queue.judge(tx, some.kind, repository.id, some.digests, self._until)
+        judged = queue.evaluate(tx, some.kind, repository.id, some.digests, self._until)
         idle = [each.candidate.digest for each in judged if each.is_idle]
         return {digest for digest in idle if not _is_readable(tx, repository, digest)}
 
-    def collect(self, tx: Transaction, some: Group, unreadable: set[Digest]) -> Done:
+    def collect(self, tx: Transaction, some: Batch, unreadable: set[Digest]) -> BatchResult:
         """Delete the collectable candidates. `unreadable` is the result of `list_unreadable`."""
-        if some.kind is Kind.BLOB:
+        if some.kind is CandidateKind.BLOB:
             return self._collect_blobs(tx, some.digests)
         repository = repositories.find_by_id(tx, some.repository_id, lock=True)
         if repository is None:
             queue.delete(tx, some.kind, some.repository_id, some.digests)
-            return Done(len(some.digests))
-        done = Done(name=str(repository.name))
+            return BatchResult(len(some.digests))
+        done = BatchResult(name=str(repository.name))
         idle = self._judge(tx, some.kind, repository.id, some.digests, done)
         digests = [each.digest for each in idle]
-        if some.kind is Kind.MANIFEST and not self._go(repository):
+        if some.kind is CandidateKind.MANIFEST and not self._go(repository):
             queue.park(tx, repository.id, digests, self._rules.fingerprint)
             done.seen += len(digests)
             return done
         for digest in sorted(unreadable.intersection(digests)):
-            unreadable_notes.note(tx, repository.id, digest)
+            unreadable_notes.record(tx, repository.id, digest)
         if digests and unreadable_notes.is_any(tx, repository.id):
             # An unreadable manifest may refer to any of them, so they get another grace period.
             queue.postpone(tx, some.kind, repository.id, digests)
             done.seen += len(digests)
             return done
-        if some.kind is Kind.MANIFEST:
+        if some.kind is CandidateKind.MANIFEST:
             self._collect_manifests(tx, repository, digests, done)
         else:
             self._collect_links(tx, repository, idle, done)
         repositories.remove_if_empty(tx, repository)
         return done
 
-    def foresee(self, tx: Transaction, some: Group) -> Done:
+    def preview(self, tx: Transaction, some: Batch) -> BatchResult:
         """Return what `collect` would do."""
-        judged = queue.judge(tx, some.kind, some.repository_id, some.digests, self._until)
+        judged = queue.evaluate(tx, some.kind, some.repository_id, some.digests, self._until)
         idle = [each.candidate.digest for each in judged if each.is_idle]
-        done = Done(len(judged))
+        done = BatchResult(len(judged))
         sizes = blobs.measure_each(tx, idle)
-        if some.kind is Kind.BLOB:
+        if some.kind is CandidateKind.BLOB:
             done.blobs, done.freed = len(sizes), sum(sizes.values())
             return done
         repository = repositories.find_by_id(tx, some.repository_id)
         if repository is None or unreadable_notes.is_any(tx, repository.id):
             return done
         done.name = str(repository.name)
-        if some.kind is Kind.LINK:
+        if some.kind is CandidateKind.LINK:
             gone = queue.list_last(tx, repository.id, idle, self._until)
             done.links, done.unlinked = len(sizes), sum(sizes.values())
             done.blobs, done.freed = len(gone), sum(sizes[digest] for digest in gone)
@@ -188,19 +190,19 @@ class Collection:
         return done
 
     def _go(self, repository: RepositoryRow) -> bool:
-        return self._rules.go_in(str(repository.name))
+        return self._rules.deletes_untagged(str(repository.name))
 
     def _judge(
         self,
         tx: Transaction,
-        kind: Kind,
+        kind: CandidateKind,
         repository_id: int,
         digests: Sequence[Digest],
-        done: Done,
+        done: BatchResult,
     ) -> list[Candidate]:
         """Return the locked candidates that nothing refers to. Delete the others from the queue."""
         locked = queue.lock(tx, kind, repository_id, digests)
-        judged = queue.judge(tx, kind, repository_id, locked, self._until)
+        judged = queue.evaluate(tx, kind, repository_id, locked, self._until)
         rest = [each.candidate.digest for each in judged if not each.is_idle]
         queue.delete(tx, kind, repository_id, rest)
         done.seen += len(rest)
@@ -208,7 +210,7 @@ class Collection:
 
     @staticmethod
     def _collect_manifests(
-        tx: Transaction, repository: RepositoryRow, idle: Sequence[Digest], done: Done
+        tx: Transaction, repository: RepositoryRow, idle: Sequence[Digest], done: BatchResult
     ) -> None:
         deadline = time.monotonic() + HOLD
         gone = []
@@ -217,34 +219,34 @@ class Collection:
             gone.append(row.digest)
             if time.monotonic() > deadline:
                 break
-        queue.delete(tx, Kind.MANIFEST, repository.id, gone)
+        queue.delete(tx, CandidateKind.MANIFEST, repository.id, gone)
         done.seen += len(gone)
         done.manifests = len(gone)
 
     @staticmethod
     def _collect_links(
-        tx: Transaction, repository: RepositoryRow, idle: Sequence[Candidate], done: Done
+        tx: Transaction, repository: RepositoryRow, idle: Sequence[Candidate], done: BatchResult
     ) -> None:
         # The grace period of the link also covered the blob, so the blob gets no further one.
         gone = blobs.unlink(tx, repository, {each.digest: each.since for each in idle})
         sizes = blobs.measure_each(tx, sorted(gone))
-        queue.delete(tx, Kind.LINK, repository.id, [each.digest for each in idle])
+        queue.delete(tx, CandidateKind.LINK, repository.id, [each.digest for each in idle])
         done.seen += len(idle)
         done.links, done.unlinked = len(gone), sum(sizes.values())
 
-    def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> Done:
-        done = Done()
-        rows = {row.digest: row for row in blobs.lock_idle(tx, digests)}
-        idle = self._judge(tx, Kind.BLOB, NOWHERE, digests, done)
+    def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> BatchResult:
+        done = BatchResult()
+        rows = {row.digest: row for row in blobs.lock_available(tx, digests)}
+        idle = self._judge(tx, CandidateKind.BLOB, NO_REPOSITORY, digests, done)
         gone = [rows[each.digest] for each in idle if each.digest in rows]
         blobs.delete(tx, [row.digest for row in gone])
         pending_deletions.insert_all(tx, [(row.store, row.key) for row in gone], "collected")
-        queue.delete(tx, Kind.BLOB, NOWHERE, [row.digest for row in gone])
+        queue.delete(tx, CandidateKind.BLOB, NO_REPOSITORY, [row.digest for row in gone])
         done.seen += len(gone)
         done.blobs, done.freed = len(gone), sum(row.size for row in gone)
         return done
 
 
 def _is_readable(tx: Transaction, repository: RepositoryRow, digest: Digest) -> bool:
-    found = manifests.find_whole(tx, repository.name, digest)
+    found = manifests.find_with_bytes(tx, repository.name, digest)
     return found is not None and is_readable(found.raw, found.row.media_type, digest)

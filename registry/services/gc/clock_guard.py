@@ -13,7 +13,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import state
 from registry.metadata.gc.queue import SECOND
-from registry.metadata.gc.state import Round
+from registry.metadata.gc.state import GcState
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ LOOKS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ClockReading:
     """A reading of both clocks, in microseconds.
 
     `now` is the database's clock. `boot` identifies the boot of this machine, and `steady` holds
@@ -34,7 +34,7 @@ class Look:
     steady: tuple[int, int]
 
 
-def find_jump(row: Round, look: Look, grace: int) -> int:
+def find_jump(row: GcState, look: ClockReading, grace: int) -> int:
     """Return the jump of the database's clock in microseconds, or 0 if within `grace`.
 
     After a reboot, or on another machine, the elapsed time is unknown. All time since the last
@@ -51,14 +51,14 @@ def find_jump(row: Round, look: Look, grace: int) -> int:
     return most if most < -grace else 0
 
 
-class Ages:
+class ClockGuard:
     """The decision about what is old enough. `grace` is in seconds."""
 
     def __init__(self, database: Database, grace: float) -> None:
         self._db = database
         self._grace = int(grace * SECOND)
 
-    async def find_until(self) -> int | None:
+    async def cutoff(self) -> int | None:
         """Return the cutoff in microseconds, or None if the clock cannot be trusted.
 
         A grace period that started at or before the cutoff is over. A grace period that starts
@@ -87,27 +87,27 @@ class Ages:
         row = state.find(tx)
         return None if row.jumped_at is None else row.jumped_at + self._grace
 
-    def is_late(self, row: Round, now: int) -> bool:
+    def is_late(self, row: GcState, now: int) -> bool:
         """Return whether the next comparison of the clocks is due."""
-        return row.boot != clock.boot() or not 0 <= now - row.clock < self._grace / LOOKS
+        return row.boot != clock.boot_id() or not 0 <= now - row.clock < self._grace / LOOKS
 
-    async def _look(self) -> tuple[Round, Look]:
-        def work(tx: Transaction) -> tuple[Round, int]:
+    async def _look(self) -> tuple[GcState, ClockReading]:
+        def work(tx: Transaction) -> tuple[GcState, int]:
             return state.find(tx), state.read_clock(tx)
 
-        before = clock.steady()
+        before = clock.boottime_us()
         row, now = await self._db.read(work)
-        return row, Look(now, clock.boot(), (before, clock.steady()))
+        return row, ClockReading(now, clock.boot_id(), (before, clock.boottime_us()))
 
-    async def _note(self, row: Round, look: Look, jump: int, *, is_over: bool) -> None:
+    async def _note(self, row: GcState, look: ClockReading, jump: int, *, is_over: bool) -> None:
         follows = row.boot == look.boot and not jump
         ahead = row.ahead if follows else look.now - sum(look.steady) // 2
 
         def work(tx: Transaction) -> None:
-            state.note_look(tx, look.boot, ahead, look.now)
+            state.record_clock_check(tx, look.boot, ahead, look.now)
             if jump:
-                state.note_jump(tx, look.now, jump)
+                state.record_clock_jump(tx, look.now, jump)
             elif is_over:
-                state.forget_jump(tx)
+                state.clear_clock_jump(tx)
 
         await self._db.write(work, actor="gc", frees=True)

@@ -13,17 +13,17 @@ from functools import partial
 
 from registry import clock, metrics
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
-from registry.metadata.engine.transaction import Kind, Transaction
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
+from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import backfill, queue, state, unreadable_manifests
 from registry.metadata.gc.queue import SECOND, Candidate
-from registry.metadata.gc.state import Round
+from registry.metadata.gc.state import GcState
 from registry.oci.names import RepositoryName
 from registry.services.gc import expiry
-from registry.services.gc.batch import GROUP, Collection, Done, Group, Tally, group
-from registry.services.gc.clock_guard import Ages
+from registry.services.gc.batch import GROUP, Batch, BatchCollector, BatchResult, GcReport, group
+from registry.services.gc.clock_guard import ClockGuard
 from registry.services.gc.rules import GcRules
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Digest
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,9 @@ class Collector:
         self._db = database
         self._rules = rules
         self._grace = int(rules.grace * SECOND)
-        self._ages = Ages(database, rules.grace)
-        self._objects = Pace(rules.objects)
-        self._bytes = Pace(rules.bytes)
+        self._ages = ClockGuard(database, rules.grace)
+        self._objects = Throttle(rules.objects)
+        self._bytes = Throttle(rules.bytes)
 
     async def is_due(self) -> bool:
         """Return whether `run` has work to do."""
@@ -91,7 +91,7 @@ class Collector:
                 self._may_walk(row, now)
                 or self._is_odd(tx)
                 or bool(queue.list_due(tx, now - self._grace, 1))
-                or expiry.are_there(tx, now - self._grace)
+                or expiry.any_expired(tx, now - self._grace)
             )
 
         return await self._db.read(work)
@@ -99,31 +99,31 @@ class Collector:
     async def run(self) -> int:
         """Do a bounded amount of work inside the collection window. Return 0 if no work is left."""
         if not self._is_open():
-            await self._ages.find_until()
+            await self._ages.cutoff()
             return 0
-        tally = Tally()
+        tally = GcReport()
         more = await self.collect(tally, self._is_open)
         return tally.seen or int(more and self._is_open())
 
-    async def collect(self, tally: Tally, may_go_on: Callable[[], bool] = lambda: True) -> bool:
+    async def collect(self, tally: GcReport, may_go_on: Callable[[], bool] = lambda: True) -> bool:
         """Do a bounded amount of work and add the results to `tally`.
 
         Returns whether more work may be left. Stops early when `may_go_on` returns False.
         """
         if await self._db.read(self._is_odd):
             await self._db.write(self._set_right, actor=ACTOR, frees=True)
-        until = await self._ages.find_until()
+        until = await self._ages.cutoff()
         if until is None:
             return False
         if await self._db.read(lambda tx: self._may_walk(state.find(tx), until + self._grace)):
-            await self._db.write(backfill.go_on, actor=ACTOR, frees=True)
+            await self._db.write(backfill.step, actor=ACTOR, frees=True)
             return True
         before = tally.seen
-        if await self._db.read(lambda tx: expiry.are_there(tx, until)):
+        if await self._db.read(lambda tx: expiry.any_expired(tx, until)):
             tally.seen += await self._db.write(
-                lambda tx: expiry.clear(tx, until), actor=ACTOR, frees=True
+                lambda tx: expiry.delete_expired(tx, until), actor=ACTOR, frees=True
             )
-        collection = Collection(self._rules.untagged, until)
+        collection = BatchCollector(self._rules.untagged, until)
         found = await self._db.read(lambda tx: queue.list_due(tx, until, LISTED))
         for some in group(found, self._at_once):
             if not await self._wait(may_go_on):
@@ -131,22 +131,22 @@ class Collector:
             tally.add(await self._collect(collection, some))
         return tally.seen > before
 
-    async def plan(self) -> Tally:
+    async def plan(self) -> GcReport:
         """Return what a run would delete now.
 
         Content that loses its last reference in that run gets its own grace period and is not
         included.
         """
         until = await self._db.read(state.read_clock) - self._grace
-        collection = Collection(self._rules.untagged, until)
-        tally = Tally()
+        collection = BatchCollector(self._rules.untagged, until)
+        tally = GcReport()
         last: Candidate | None = None
         while found := await self._db.read(
             partial(queue.list_due, until=until, n=LISTED, last=last)
         ):
             # One read per group, because each read has a deadline.
             for some in group(found):
-                tally.add(await self._db.read(partial(collection.foresee, some=some)))
+                tally.add(await self._db.read(partial(collection.preview, some=some)))
             last = found[-1]
         return tally
 
@@ -167,16 +167,16 @@ class Collector:
                 looked_at=row.clock or None,
                 paused_until=self._ages.find_pause(tx),
                 jump=row.jump / SECOND,
-                walking=row.filling is not None,
+                walking=row.backfill_cursor is not None,
                 open=self._is_open(),
                 unreadable=unreadable_manifests.list_known(tx, SHOWN),
             )
 
-        return await self._db.read(work, patience=LONG)
+        return await self._db.read(work, patience=LONG_TIMEOUT_S)
 
-    async def _collect(self, collection: Collection, some: Group) -> Done:
+    async def _collect(self, collection: BatchCollector, some: Batch) -> BatchResult:
         found: set[Digest] = set()
-        if some.kind is Kind.MANIFEST:
+        if some.kind is CandidateKind.MANIFEST:
             found = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
         for digest in sorted(found):
             logger.error(
@@ -184,23 +184,23 @@ class Collector:
             )
         begun = 0.0
 
-        def work(tx: Transaction) -> Done:
+        def work(tx: Transaction) -> BatchResult:
             nonlocal begun
             begun = time.monotonic()
             return collection.collect(tx, some, found)
 
         done = await self._db.write(work, actor=ACTOR, frees=True)
         done.held = time.monotonic() - begun
-        metrics.COLLECTED.labels("manifest").inc(done.manifests)
-        metrics.COLLECTED.labels("blob").inc(done.blobs)
-        metrics.COLLECTED_BYTES.inc(done.freed)
+        metrics.GC_COLLECTED.labels("manifest").inc(done.manifests)
+        metrics.GC_COLLECTED.labels("blob").inc(done.blobs)
+        metrics.GC_COLLECTED_BYTES.inc(done.freed)
         self._bytes.charge(done.freed)
         self._objects.charge(done.manifests + done.blobs)
         return done
 
-    def _at_once(self, kind: Kind) -> int:
+    def _at_once(self, kind: CandidateKind) -> int:
         """Return the maximum batch size for a kind, bounded by the rate limit."""
-        if kind is Kind.BLOB and self._rules.bytes:
+        if kind is CandidateKind.BLOB and self._rules.bytes:
             return 1
         return min(self._rules.objects or GROUP, GROUP)
 
@@ -219,7 +219,7 @@ class Collector:
     def _is_odd(self, tx: Transaction) -> bool:
         """Return whether `_set_right` has work to do."""
         latest = state.read_clock(tx) + self._grace
-        return queue.is_any_odd(tx, self._rules.untagged.fingerprint, latest)
+        return queue.needs_repair(tx, self._rules.untagged.fingerprint, latest)
 
     def _set_right(self, tx: Transaction) -> None:
         """Repair candidates in a bounded batch.
@@ -227,16 +227,16 @@ class Collector:
         Requeues parked manifests whose untagged rules have changed, and corrects times in the
         future.
         """
-        queue.wake(tx, self._rules.untagged.fingerprint, CORRECTED)
-        queue.heal(tx, state.read_clock(tx) + self._grace, CORRECTED)
+        queue.unpark(tx, self._rules.untagged.fingerprint, CORRECTED)
+        queue.repair_future_times(tx, state.read_clock(tx) + self._grace, CORRECTED)
 
-    def _may_walk(self, row: Round, now: int) -> bool:
+    def _may_walk(self, row: GcState, now: int) -> bool:
         """Return whether a backfill of content older than the queue is pending and may run.
 
         The backfill starts one grace period after an upgrade: until then, a server of the previous
         version may still run, and that version does not queue candidates.
         """
-        return row.filling is not None and now >= row.fill_since + self._grace
+        return row.backfill_cursor is not None and now >= row.fill_since + self._grace
 
 
 def _count(tx: Transaction) -> dict[str, int]:

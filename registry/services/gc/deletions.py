@@ -24,7 +24,7 @@ PAUSE = 900.0
 """Seconds until a failed deletion is retried while the store is otherwise healthy."""
 
 
-class Doomed:
+class DeletionQueue:
     """The execution of pending deletions."""
 
     def __init__(self, database: Database, stores: Stores) -> None:
@@ -55,13 +55,13 @@ class Doomed:
             else:
                 gone.append(row)
         # A write that was in flight when its session ended may arrive after the deletion.
-        again = [row for row in gone if store.driver.late and not row.again]
-        over = [row for row in gone if not store.driver.late or row.again]
+        again = [row for row in gone if store.driver.late_write_window and not row.again]
+        over = [row for row in gone if not store.driver.late_write_window or row.again]
 
         def work(tx: Transaction) -> None:
             pending_deletions.delete(tx, over)
-            pending_deletions.repeat(tx, again, store.driver.late)
-            pending_deletions.put_off(tx, kept, PAUSE)
+            pending_deletions.schedule_second_delete(tx, again, store.driver.late_write_window)
+            pending_deletions.defer(tx, kept, PAUSE)
 
         if gone or kept:
             await self._db.write(work, actor=OPERATOR.name, frees=True)

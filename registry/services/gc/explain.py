@@ -8,11 +8,11 @@ from registry.metadata.content import blobs, manifests, repositories, uploads
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine import leases
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
-from registry.metadata.engine.transaction import NOWHERE, Kind, Transaction
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
+from registry.metadata.engine.transaction import NO_REPOSITORY, CandidateKind, Transaction
 from registry.metadata.gc import pending_deletions, queue, retainers, state, unreadable_manifests
 from registry.metadata.gc.queue import SECOND
-from registry.metadata.gc.retainers import Keeper
+from registry.metadata.gc.retainers import Retainer
 from registry.services.gc.rules import GcRules
 from storage.digest import Digest
 from storage.keys import blob_key
@@ -95,7 +95,7 @@ class Why:
 
         Raises NotFoundError if it does not exist.
         """
-        return await self._db.read(lambda tx: self._explain(tx, digest), patience=LONG)
+        return await self._db.read(lambda tx: self._explain(tx, digest), patience=LONG_TIMEOUT_S)
 
     def _explain(self, tx: Transaction, digest: Digest) -> Explanation:
         paths: list[list[Step]] = []
@@ -108,7 +108,7 @@ class Why:
             steps += len(path)
         sessions = [
             Session(row.id, str(row.repository), row.principal)
-            for row in uploads.list_with(tx, digest, MOST)
+            for row in uploads.list_by_prefix_digest(tx, digest, MOST)
         ]
         held = leases.is_any_backup_running(tx)
         removals = [
@@ -126,46 +126,48 @@ class Why:
         for name in manifests.list_repositories(tx, digest, MOST + 1):
             repository = repositories.find(tx, name)
             if repository is not None:
-                yield from self._list_paths(tx, Kind.MANIFEST, repository, digest)
+                yield from self._list_paths(tx, CandidateKind.MANIFEST, repository, digest)
         linked = False
-        for _, name in retainers.list_kept_by(tx, Kind.BLOB, NOWHERE, digest, MOST + 1):
+        for _, name in retainers.list_retained_by(
+            tx, CandidateKind.BLOB, NO_REPOSITORY, digest, MOST + 1
+        ):
             linked = True
             repository = repositories.find(tx, name)
             if repository is not None:
-                yield from self._list_paths(tx, Kind.LINK, repository, digest)
+                yield from self._list_paths(tx, CandidateKind.LINK, repository, digest)
         if not linked and blobs.find_anywhere(tx, digest) is not None:
-            yield [self._find_root(tx, Kind.BLOB, None, digest)]
+            yield [self._find_root(tx, CandidateKind.BLOB, None, digest)]
 
     def _list_paths(
-        self, tx: Transaction, kind: Kind, repository: RepositoryRow, digest: Digest
+        self, tx: Transaction, kind: CandidateKind, repository: RepositoryRow, digest: Digest
     ) -> Iterator[list[Step]]:
         """Yield the paths to the manifest or link."""
         name = str(repository.name)
         # Iterative, because a chain of subjects may be longer than the recursion limit.
-        waiting: list[tuple[Kind, Digest, list[Step]]] = [(kind, digest, [])]
+        waiting: list[tuple[CandidateKind, Digest, list[Step]]] = [(kind, digest, [])]
         while waiting:
             kind, digest, below = waiting.pop()
-            keepers = retainers.list_kept_by(tx, kind, repository.id, digest, MOST + 1)
+            keepers = retainers.list_retained_by(tx, kind, repository.id, digest, MOST + 1)
             if not keepers:
                 yield [self._find_root(tx, kind, repository, digest), *below]
             for keeper, found in keepers:
                 path = [Step(keeper.value, name, str(found)), *below]
-                if keeper in {Keeper.TAG, Keeper.HOLD}:
+                if keeper in {Retainer.TAG, Retainer.HOLD}:
                     yield path
                 else:
-                    waiting.append((Kind.MANIFEST, found, path))
+                    waiting.append((CandidateKind.MANIFEST, found, path))
 
     def _find_root(
-        self, tx: Transaction, kind: Kind, repository: RepositoryRow | None, digest: Digest
+        self, tx: Transaction, kind: CandidateKind, repository: RepositoryRow | None, digest: Digest
     ) -> Step:
         """Return why content that nothing refers to is retained."""
-        home = repository.id if repository is not None else NOWHERE
+        home = repository.id if repository is not None else NO_REPOSITORY
         name = str(repository.name) if repository is not None else ""
 
         def step(word: str, until: int | None = None) -> Step:
             return Step(word, name, str(digest), until)
 
-        if kind is Kind.MANIFEST and not self._rules.untagged.go_in(name):
+        if kind is CandidateKind.MANIFEST and not self._rules.untagged.deletes_untagged(name):
             return step("rule")
         if repository is not None and unreadable_manifests.is_any(tx, home):
             return step("unreadable")

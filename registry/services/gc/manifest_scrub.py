@@ -11,13 +11,13 @@ from registry.auth.policy.principals import OPERATOR
 from registry.errors import ManifestInvalidError
 from registry.metadata.content import repositories, tags
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import unreadable_manifests
-from registry.metadata.gc.unreadable_manifests import Stored
+from registry.metadata.gc.unreadable_manifests import StoredManifest
 from registry.oci.manifests import parse_manifest
 from registry.oci.names import RepositoryName
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Digest
 
 logger = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ class _Look:
     suspect: bool
 
 
-class Reading:
+class ManifestScrub:
     """The check of all manifests, whose bytes are in the database."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def check(self, last: int, pace: Pace, seconds: float) -> tuple[int, int]:
+    async def check(self, last: int, pace: Throttle, seconds: float) -> tuple[int, int]:
         """Check manifests after the id `last` for about `seconds`.
 
         Returns the last id and the number of checked manifests, 0 at the end.
@@ -97,11 +97,11 @@ class Reading:
 
         def work(tx: Transaction) -> list[Unreadable]:
             return [
-                Unreadable(name, digest, tags.list_above(tx, name, digest, n))
+                Unreadable(name, digest, tags.list_tags_reaching(tx, name, digest, n))
                 for name, digest in unreadable_manifests.list_known(tx, n)
             ]
 
-        return await self._db.read(work, patience=LONG)
+        return await self._db.read(work, patience=LONG_TIMEOUT_S)
 
     async def count(self) -> int:
         """Return the number of manifests recorded as unreadable."""
@@ -121,10 +121,10 @@ def _look(tx: Transaction, last: int) -> list[_Look]:
     ]
 
 
-def _settle(tx: Transaction, now: Stored) -> bool:
+def _settle(tx: Transaction, now: StoredManifest) -> bool:
     """Record whether a manifest can be read. Return whether it can."""
     readable = is_readable(now.raw, now.media_type, now.digest)
-    settle = unreadable_manifests.forget if readable else unreadable_manifests.note
+    settle = unreadable_manifests.forget if readable else unreadable_manifests.record
     settle(tx, now.repository_id, now.digest)
     return readable
 

@@ -20,7 +20,7 @@ class GcRules:
     window: tuple[int, int] | None = None
 
     @property
-    def ahead(self) -> float:
+    def touch_interval(self) -> float:
         """Seconds after a touch in which the same content needs no further touch."""
         return self.grace / 4
 

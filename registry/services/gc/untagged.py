@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import ConfigError, PatternInvalidError
-from registry.units import Kind
+from registry.units import SettingType
 
 Untagged = Literal["keep", "delete"]
 
@@ -30,7 +30,7 @@ class UntaggedRules:
     default: Untagged = "keep"
     rules: tuple[Rule, ...] = ()
 
-    def go_in(self, name: str) -> bool:
+    def deletes_untagged(self, name: str) -> bool:
         """Return whether untagged manifests of the repository are deleted."""
         for rule in self.rules:
             if rule.pattern.matches(name):
@@ -69,5 +69,5 @@ def _parse_rule(item: object, where: str) -> Rule:
 
 Rules = Annotated[
     tuple[Rule, ...],
-    Kind("tables of pattern and untagged", list, parse_rules, show_rules, json=True),
+    SettingType("tables of pattern and untagged", list, parse_rules, show_rules, json=True),
 ]

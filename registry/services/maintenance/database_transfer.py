@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-from registry.errors import ConflictError, DatabaseMovingError, DatabaseUnavailableError
+from registry.errors import ConflictError, DatabaseFrozenError, DatabaseUnavailableError
 from registry.metadata.engine import migrate, write_freeze
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.migrate import SchemaState
@@ -117,7 +117,9 @@ class Transfer:
         for is_last in (*[False] * ATTEMPTS, True):
             try:
                 return await self._db.write(
-                    lambda tx: write_freeze.pause(tx, token, place, LEASE), actor="", patience=LEASE
+                    lambda tx: write_freeze.freeze(tx, token, place, LEASE),
+                    actor="",
+                    patience=LEASE,
                 )
             except DatabaseUnavailableError:
                 # Another transaction held a lock on a table for longer than the timeout.
@@ -146,13 +148,15 @@ class Transfer:
         """End the copy. Fail if writes were accepted in between, as the copy is then incomplete."""
         done = await self._db.write(
             lambda tx: (
-                write_freeze.extend(tx, token, LEASE) if keep else write_freeze.finish(tx, token)
+                write_freeze.extend(tx, token, LEASE)
+                if keep
+                else write_freeze.mark_moved(tx, token)
             ),
             actor="",
             patience=LEASE,
         )
         if not done:
-            raise DatabaseMovingError(
+            raise DatabaseFrozenError(
                 "the copy took too long between two signs of life, and the registry has taken "
                 "changes again: run it again"
             )

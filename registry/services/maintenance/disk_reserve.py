@@ -8,7 +8,7 @@ from registry.metadata.engine.database import Database
 logger = logging.getLogger(__name__)
 
 
-class SpareRoom:
+class DiskReserve:
     """The reserve file of an embedded database.
 
     It is created again after a deletion has used its space.

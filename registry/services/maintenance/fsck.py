@@ -17,16 +17,16 @@ from registry.errors import ConflictError
 from registry.metadata.content import blobs, key_ownership
 from registry.metadata.content.blobs import BlobRow, BlobState
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.services.content.blobs import Blobs
 from registry.services.maintenance.hashing import hash_into
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
-from storage.errors import ObjectDamagedError, ObjectMissingError, StoreError
-from storage.keys import find_digest, find_session, is_ours
+from storage.errors import ObjectCorruptError, ObjectMissingError, StoreError
+from storage.keys import find_digest, find_session, is_known_key
 from storage.stores import Store, Stores
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Fsck:
 
     async def measure(self) -> int:
         """Return the number of rows to compare."""
-        return (await self._db.read(blobs.measure, patience=LONG))[0]
+        return (await self._db.read(blobs.measure, patience=LONG_TIMEOUT_S))[0]
 
     async def run(self, report: Report, *, repair: bool, grace: float | None = None) -> None:
         """Compare all stores with the database, and update `report` on the way.
@@ -150,7 +150,7 @@ class _Comparison:
     async def run(self) -> None:
         last = ""
         async for page in self.store.driver.iter_objects():
-            ours = {each.key: each for each in page if is_ours(each.key)}
+            ours = {each.key: each for each in page if is_known_key(each.key)}
             for each in page:
                 if each.key not in ours:
                     self._add(Kind.FOREIGN, each, None, Deed.NOTHING)
@@ -180,7 +180,7 @@ class _Comparison:
 
     async def _list_rows(self, last: str, upto: str | None) -> list[BlobRow]:
         return await self.db.read(
-            lambda tx: blobs.list_keyed(tx, self.store.name, last, upto, PAGE)
+            lambda tx: blobs.list_by_key(tx, self.store.name, last, upto, PAGE)
         )
 
     # --- rows ---------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class _Comparison:
         )
         for key in sorted(unowned):
             found = page[key]
-            if found.written_at > clock.now() - self.grace:
+            if found.written_at > clock.now_us() - self.grace:
                 self.report.young += 1
             elif not await self.blobs.is_stored(self.store.name, key, found.size):
                 continue  # The object was deleted since it was listed.
@@ -264,8 +264,8 @@ class _Comparison:
         hashers = [Hasher(algorithm) for algorithm in ALGORITHMS]
         try:
             reader = await self.store.blobs.open(found.key, found.size)
-            await hash_into(hashers, reader, Pace(0))
-        except (ObjectMissingError, ObjectDamagedError):
+            await hash_into(hashers, reader, Throttle(0))
+        except (ObjectMissingError, ObjectCorruptError):
             return []
         return [hasher.digest() for hasher in hashers]
 

@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Sequence
 
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Hasher
 from storage.driver import Reader
-from storage.shield import settled
+from storage.shield import run_to_completion
 
 _ON_THREAD = 64 * 1024
 """Minimum chunk size, in bytes, for hashing on a thread."""
 
 
-async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Pace) -> None:
+async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Throttle) -> None:
     """Feed all bytes of an open object to the hashers, then close the reader.
 
     Raises ObjectDamagedError if the object cannot be read to its end, and StoreUnavailableError.
@@ -28,6 +28,6 @@ async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Pace) -> No
             if len(piece) < _ON_THREAD:
                 update(piece)
             else:
-                await settled(asyncio.to_thread(update, piece))
+                await run_to_completion(asyncio.to_thread(update, piece))
     finally:
         await reader.close()

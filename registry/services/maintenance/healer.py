@@ -22,7 +22,7 @@ PAUSE = 600.0
 """Seconds between a pass over all damaged blobs and the next one."""
 
 
-class Healing:
+class Healer:
     """The healer: one blob per call, again from the first blob after a pause."""
 
     def __init__(

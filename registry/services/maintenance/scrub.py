@@ -15,17 +15,17 @@ from registry.auth.policy.principals import OPERATOR
 from registry.metadata.content import blobs, tags
 from registry.metadata.content.blobs import BlobRow, BlobState
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import scrub
 from registry.metadata.maintenance.scrub import ScrubRow
 from registry.oci.names import RepositoryName
 from registry.services.content.blobs import Blobs
-from registry.services.gc.manifest_scrub import Reading
+from registry.services.gc.manifest_scrub import ManifestScrub
 from registry.services.maintenance.hashing import hash_into
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Digest, Hasher
-from storage.errors import ObjectDamagedError, ObjectMissingError, StoreError
+from storage.errors import ObjectCorruptError, ObjectMissingError, StoreError
 from storage.stores import Stores
 
 __all__ = ["Damaged", "Scrub", "ScrubRow", "ScrubSettings"]
@@ -75,7 +75,7 @@ class Scrub:
         self._stores = stores
         self._blobs = known
         self._settings = settings
-        self.manifests = Reading(database)
+        self.manifests = ManifestScrub(database)
 
     async def find(self) -> ScrubRow | None:
         """Return the pass in progress or the last one, or None if there has been none."""
@@ -98,7 +98,7 @@ class Scrub:
         if row is not None and row.running:
             return True
         last = row.started_at if row is not None else await self._db.read(scrub.find_birth)
-        return last is not None and last + self._settings.interval * 1_000_000 <= clock.now()
+        return last is not None and last + self._settings.interval * 1_000_000 <= clock.now_us()
 
     async def begin(self, *, restart: bool) -> None:
         """Start a pass unless one is in progress. With `restart`, replace the one in progress."""
@@ -122,7 +122,7 @@ class Scrub:
         before = await self.find()
         if before is None or not before.running:
             return 0
-        pace = Pace(self._settings.rate if rate is None else rate)
+        pace = Throttle(self._settings.rate if rate is None else rate)
         last, manifests = await self.manifests.check(before.last_manifest or 0, pace, PIECE)
         if manifests:
             await self._advance(before, replace(before, last_manifest=last))
@@ -134,14 +134,14 @@ class Scrub:
             if time.monotonic() >= until:
                 break
         if not rows:
-            after = replace(after, running=False, finished_at=clock.now())
+            after = replace(after, running=False, finished_at=clock.now_us())
         await self._advance(before, after)
         return after.blobs - before.blobs
 
     async def _advance(self, before: ScrubRow, after: ScrubRow) -> None:
         await self._db.write(lambda tx: scrub.advance(tx, before, after), actor=OPERATOR.name)
 
-    async def _count(self, so_far: ScrubRow, row: BlobRow, pace: Pace) -> ScrubRow:
+    async def _count(self, so_far: ScrubRow, row: BlobRow, pace: Throttle) -> ScrubRow:
         try:
             damaged = await self._check(row, pace)
         except StoreError as error:
@@ -162,28 +162,28 @@ class Scrub:
             damaged=so_far.damaged + damaged,
         )
 
-    async def _check(self, row: BlobRow, pace: Pace) -> bool:
+    async def _check(self, row: BlobRow, pace: Throttle) -> bool:
         """Read the blob and record its state. Return whether it is missing or damaged."""
         found = await self._look(row, pace)
         if found is row.state:
             return found is not BlobState.LIVE
         return await self._blobs.note(row, found) and found is not BlobState.LIVE
 
-    async def _look(self, row: BlobRow, pace: Pace) -> BlobState:
+    async def _look(self, row: BlobRow, pace: Throttle) -> BlobState:
         try:
             reader = await self._stores.get(row.store).blobs.open(row.key, row.size)
-        except (ObjectMissingError, ObjectDamagedError):
+        except (ObjectMissingError, ObjectCorruptError):
             return BlobState.MISSING
         hasher = Hasher(row.digest.algorithm)
         try:
             await hash_into([hasher], reader, pace)
-        except ObjectDamagedError:
+        except ObjectCorruptError:
             return BlobState.DAMAGED
         return BlobState.LIVE if hasher.digest() == row.digest else BlobState.DAMAGED
 
     async def measure(self) -> tuple[int, int]:
         """Return the number of blobs and their total size in bytes."""
-        return await self._db.read(blobs.measure, patience=LONG)
+        return await self._db.read(blobs.measure, patience=LONG_TIMEOUT_S)
 
     async def iter_damaged(self, most: int) -> AsyncIterator[Damaged]:
         """Yield the missing or damaged blobs, each with the first `most` affected tags."""
@@ -203,4 +203,6 @@ class Scrub:
         return await self._db.read(lambda tx: blobs.list_in_state(tx, state, last, PAGE))
 
     async def _list_tags(self, digest: Digest, most: int) -> list[tuple[RepositoryName, str]]:
-        return await self._db.read(lambda tx: tags.list_needing(tx, digest, most), patience=LONG)
+        return await self._db.read(
+            lambda tx: tags.list_tags_needing_blob(tx, digest, most), patience=LONG_TIMEOUT_S
+        )

@@ -20,10 +20,10 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.services.content.blobs import Blobs
 from registry.services.content.upload_sessions import Uploads
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Digest
 from storage.driver import Reader
-from storage.errors import ObjectDamagedError, StoreError, StoreFullError
+from storage.errors import ObjectCorruptError, StoreError, StoreFullError
 from storage.stores import Store, Stores
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class Remaining:
     """What is left in the old store. `bytes` counts only the blobs."""
 
     blobs: int
@@ -44,7 +44,7 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Failure:
     """A blob that could not be moved, and the reason."""
 
     digest: Digest
@@ -60,10 +60,10 @@ class Moved:
     read: int = 0
     """Bytes read so far, including blobs that are not moved yet."""
 
-    troubles: list[Trouble] = field(default_factory=list)
+    troubles: list[Failure] = field(default_factory=list)
 
 
-class Moving:
+class StoreMigration:
     """The migration of blobs between stores.
 
     For each blob, the bytes are copied to a key that an upload session owns, and their digest is
@@ -86,12 +86,12 @@ class Moving:
             )
         return self._stores.old
 
-    async def measure(self) -> Rest:
+    async def measure(self) -> Remaining:
         """Return what is left in the old store. Raises ConfigError if there is no old store."""
         name = self._old.name
 
-        def work(tx: Transaction) -> Rest:
-            return Rest(
+        def work(tx: Transaction) -> Remaining:
+            return Remaining(
                 *blobs.measure(tx, name),
                 uploads.count_in(tx, name),
                 pending_deletions.count_in(tx, name),
@@ -107,7 +107,7 @@ class Moving:
         DatabaseUnavailableError. Another run continues with the remaining blobs.
         """
         waiting: asyncio.Queue[BlobRow | None] = asyncio.Queue(parallel)
-        pace = Pace(rate)
+        pace = Throttle(rate)
         old = self._old
 
         async def feed() -> None:
@@ -120,7 +120,7 @@ class Moving:
             while (row := await waiting.get()) is not None:
                 await self._move_patiently(row, moved, pace, keep)
 
-        await together(feed(), *(work() for _ in range(parallel)))
+        await gather_or_cancel(feed(), *(work() for _ in range(parallel)))
 
     async def _iter_rows(self, old: Store) -> AsyncIterator[BlobRow]:
         last: Digest | None = None
@@ -134,7 +134,9 @@ class Moving:
                 return
             last = rows[-1].digest
 
-    async def _move_patiently(self, row: BlobRow, moved: Moved, pace: Pace, keep: float) -> None:
+    async def _move_patiently(
+        self, row: BlobRow, moved: Moved, pace: Throttle, keep: float
+    ) -> None:
         for pause in (*PAUSES, None):
             try:
                 await self._move(row, moved, pace, keep)
@@ -146,7 +148,7 @@ class Moving:
             else:
                 return
 
-    async def _move(self, row: BlobRow, moved: Moved, pace: Pace, keep: float) -> None:
+    async def _move(self, row: BlobRow, moved: Moved, pace: Throttle, keep: float) -> None:
         try:
             reader = await self._blobs.open(row)
         except BlobUnknownError:
@@ -173,24 +175,24 @@ class Moving:
         if damaged:
             # Do not serve corrupt bytes. The next push of the blob heals it.
             await self._blobs.note_damage(row)
-        moved.troubles.append(Trouble(row.digest, reason))
+        moved.troubles.append(Failure(row.digest, reason))
 
 
 class _BrokenError(Exception):
     """The source bytes of a blob cannot be read."""
 
 
-async def _read(reader: Reader, size: int, moved: Moved, pace: Pace) -> AsyncIterator[bytes]:
+async def _read(reader: Reader, size: int, moved: Moved, pace: Throttle) -> AsyncIterator[bytes]:
     try:
         async for piece in reader.read(0, size):
             await pace.take(len(piece))
             moved.read += len(piece)
             yield piece
-    except ObjectDamagedError as error:
+    except ObjectCorruptError as error:
         raise _BrokenError from error
 
 
-async def together(*jobs: Coroutine[Any, Any, None]) -> None:
+async def gather_or_cancel(*jobs: Coroutine[Any, Any, None]) -> None:
     """Run all coroutines. The first failure cancels the others and is raised."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:

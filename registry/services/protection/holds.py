@@ -1,6 +1,6 @@
 """Holds: protect manifests, and everything they refer to, from deletion."""
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.errors import InputInvalidError, NotFoundError
 from registry.metadata.content import manifests, repositories
 from registry.metadata.engine.database import Database
@@ -64,7 +64,7 @@ class Holds:
             if repository is None or not manifests.list_present(tx, repository, [digest]):
                 raise NotFoundError(f"there is no manifest {digest} in {name}")
             row = holds.insert(tx, repository.id, digest, reason, life)
-            note(tx, actor, Event.HOLD_ADD, f"{name}@{digest}", hold=row.id, reason=reason)
+            record(tx, actor, Event.HOLD_ADD, f"{name}@{digest}", hold=row.id, reason=reason)
             return row
 
         return await self._db.write(work, actor=actor.name)
@@ -80,7 +80,7 @@ class Holds:
             if row is None or not holds.delete(tx, hold_id):
                 raise _unknown(hold_id)
             target = f"{row.repository}@{row.digest}"
-            note(tx, actor, Event.HOLD_REMOVE, target, hold=row.id, reason=row.reason)
+            record(tx, actor, Event.HOLD_REMOVE, target, hold=row.id, reason=row.reason)
 
         await self._db.write(work, actor=actor.name)
 

@@ -1,6 +1,6 @@
 """Rules for immutable tags: tags that cannot be moved or deleted."""
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import ConflictError, NotFoundError
 from registry.metadata.engine.database import Database
@@ -33,7 +33,7 @@ class ImmutableTags:
             row = immutable_tags.insert(tx, str(pattern), str(tags))
             if row is None:
                 raise ConflictError(f"tags {tags} are immutable in {pattern} already")
-            note(tx, actor, Event.IMMUTABLE_ADD, str(pattern), tags=str(tags))
+            record(tx, actor, Event.IMMUTABLE_ADD, str(pattern), tags=str(tags))
             return row
 
         return await self._db.write(work, actor=actor.name)
@@ -44,6 +44,6 @@ class ImmutableTags:
         def work(tx: Transaction) -> None:
             if not immutable_tags.delete(tx, str(pattern), str(tags)):
                 raise NotFoundError(f"no rule says that tags {tags} are immutable in {pattern}")
-            note(tx, actor, Event.IMMUTABLE_REMOVE, str(pattern), tags=str(tags))
+            record(tx, actor, Event.IMMUTABLE_REMOVE, str(pattern), tags=str(tags))
 
         await self._db.write(work, actor=actor.name)

@@ -18,12 +18,12 @@ from registry.services.content import removal
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\..+)?")
 
 
-def find_protected_tags(
+def find_kept_tags(
     tx: Transaction, repository: RepositoryRow, uses: Collection[TagUse]
 ) -> dict[str, str]:
     """Return the tags that retention must keep, each with the reason."""
     attached = _find_attached(tx, repository, uses)
-    return attached | removal.find_protected_tags(tx, repository, [use.name for use in uses])
+    return attached | removal.find_immutable_tags(tx, repository, [use.name for use in uses])
 
 
 def _find_attached(
@@ -38,7 +38,7 @@ def _find_attached(
     """
     matches = [(use, match) for use in uses if (match := _ATTACHED.fullmatch(use.name))]
     begins = {use.name: f"{match[1]}:{match[2]}" for use, match in matches}
-    here = manifests.list_beginning(tx, repository, set(begins.values()))
+    here = manifests.list_by_digest_prefix(tx, repository, set(begins.values()))
     named = [(use, here[begins[use.name]]) for use, _ in matches if begins[use.name] in here]
     listing = manifests.list_with_referrers(
         tx, repository, [(use.digest, subject) for use, subject in named if "." not in use.name]

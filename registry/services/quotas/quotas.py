@@ -4,13 +4,13 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import NotFoundError, PatternInvalidError, QuotaExceededError
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import usage_checks, usage_recount
 from registry.metadata.pattern_filter import EACH
@@ -108,7 +108,7 @@ def _report(tx: Transaction, row: QuotaRow) -> QuotaReport:
 class Quotas:
     """Management and reports of quotas."""
 
-    def __init__(self, database: Database, policies: Policies) -> None:
+    def __init__(self, database: Database, policies: PolicyCache) -> None:
         self._db = database
         self._policies = policies
 
@@ -129,7 +129,7 @@ class Quotas:
 
         def work(tx: Transaction) -> QuotaReport:
             row = quotas.put(tx, wanted, size)
-            note(tx, actor, Event.QUOTA_SET, wanted, bytes=size)
+            record(tx, actor, Event.QUOTA_SET, wanted, bytes=size)
             return _report(tx, row)
 
         return await self._db.write(work, actor=actor.name)
@@ -141,7 +141,7 @@ class Quotas:
         def work(tx: Transaction) -> None:
             if not quotas.delete(tx, wanted):
                 raise NotFoundError(f"there is no quota of {wanted}")
-            note(tx, actor, Event.QUOTA_REMOVE, wanted)
+            record(tx, actor, Event.QUOTA_REMOVE, wanted)
 
         await self._db.write(work, actor=actor.name)
 
@@ -187,7 +187,7 @@ class Quotas:
 
     async def _check_next(self) -> bool:
         """Compare the usage of one quota with what is stored. Return False if none is due."""
-        found = await self._db.read(usage_checks.compare_next, patience=LONG)
+        found = await self._db.read(usage_checks.compare_next, patience=LONG_TIMEOUT_S)
         if found is None:
             return False
         corrected = await self._db.write(

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.principals import OPERATOR, RETENTION
 from registry.clock import rfc3339
@@ -12,7 +12,7 @@ from registry.errors import ConflictError
 from registry.metadata.content import manifests, repositories
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.protection import immutable_tags
 from registry.metadata.retention import rules as stored_rules
@@ -24,14 +24,14 @@ from registry.metadata.retention.usage_of_tags import LooseManifest, TagUse
 from registry.oci.names import RepositoryName, list_patterns
 from registry.oci.references import Tag
 from registry.services.content.removal import delete_manifest, delete_tag, find_protected_manifests
-from registry.services.gc.clock_guard import Ages
+from registry.services.gc.clock_guard import ClockGuard
 from registry.services.gc.reclaimable import measure
-from registry.services.protection.protection import find_protected_tags
+from registry.services.protection.protection import find_kept_tags
 from registry.services.retention.plan import Decision, Item, decide_loose, decide_tags
 from registry.services.retention.rules import RetentionRule, find_active, keep_only, read_rule
 from registry.services.retention.targets import list_targets
 
-__all__ = ["Decision", "LooseManifest", "Piece", "Plan", "Retention", "Status", "TagUse"]
+__all__ = ["Decision", "LooseManifest", "Plan", "Retention", "RunSlice", "Status", "TagUse"]
 
 _SECOND = 1_000_000
 
@@ -72,7 +72,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Piece:
+class RunSlice:
     """A slice of a run: what it dropped, and the last repository that is done."""
 
     done: str
@@ -112,7 +112,7 @@ class _Outcome(Enum):
 
 
 @dataclass(slots=True)
-class _Basis:
+class _PlanSnapshot:
     """The state that the rest of a plan is based on.
 
     `head` is the last change that was checked for deletions by others. `gone` contains the tags
@@ -138,7 +138,7 @@ class Retention:
         self._db = database
         self.interval = interval
         self._grace = int(grace * _SECOND)
-        self._ages = Ages(database, grace)
+        self._ages = ClockGuard(database, grace)
         self._read_only = read_only
 
     async def list_names(
@@ -150,7 +150,7 @@ class Retention:
         `enabled`, only enabled rules count.
         """
         return await self._db.read(
-            lambda tx: list_targets(tx, asked, last, enabled=enabled), patience=LONG
+            lambda tx: list_targets(tx, asked, last, enabled=enabled), patience=LONG_TIMEOUT_S
         )
 
     async def list_plans(
@@ -182,7 +182,9 @@ class Retention:
         for display: it includes the bytes that are freed, and the drops of rules that are disabled
         or waiting.
         """
-        return await self._db.read(lambda tx: self._plan(tx, name, now, measured), patience=LONG)
+        return await self._db.read(
+            lambda tx: self._plan(tx, name, now, measured), patience=LONG_TIMEOUT_S
+        )
 
     def _plan(
         self, tx: Transaction, name: RepositoryName, now: int | None, measured: bool
@@ -202,7 +204,7 @@ class Retention:
         else:
             rules = [find_active(row) for row in rows]
         uses = usage_of_tags.list_tags(tx, repository) if rows else []
-        protected = find_protected_tags(tx, repository, uses)
+        protected = find_kept_tags(tx, repository, uses)
         decided = decide_tags(rules, uses, protected, now)
         loose = []
         if any(rule.drop_untagged is not None for rule in rules):
@@ -228,7 +230,7 @@ class Retention:
         protected = find_protected_manifests(tx, repository, [each.digest for each in loose])
         return decide_loose(rules, loose, protected, now=now, grace=self._grace)
 
-    async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> Piece:
+    async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> RunSlice:
         """Apply the rules now in matching repositories after the name `last`, in one slice.
 
         The result says where the next slice starts. Raises ConflictError if the registry is
@@ -239,9 +241,9 @@ class Retention:
         await self._db.read(lambda tx: _require_enabled(tx, asked))
         now = await self._find_now()
         if now is None:
-            raise ConflictError(await self._db.read(self._excuse))
+            raise ConflictError(await self._db.read(self._pause_message))
         await self._db.write(
-            lambda tx: note(tx, actor, Event.RETENTION_RUN, str(asked), after=last),
+            lambda tx: record(tx, actor, Event.RETENTION_RUN, str(asked), after=last),
             actor=actor.name,
         )
         return await self._run(asked, last, now)
@@ -251,10 +253,10 @@ class Retention:
 
         A run uses this time throughout, so later clock jumps do not affect it.
         """
-        until = await self._ages.find_until()
+        until = await self._ages.cutoff()
         return None if until is None else until + self._grace
 
-    def _excuse(self, tx: Transaction) -> str:
+    def _pause_message(self, tx: Transaction) -> str:
         until = rfc3339(self._ages.find_pause(tx) or usage_of_tags.read_now(tx))
         return f"the database's clock has jumped, so nothing is dropped until {until}"
 
@@ -301,8 +303,8 @@ class Retention:
         )
         return piece.drops or int(not piece.ended)
 
-    async def _run(self, asked: RepositoryPattern, last: str, now: int) -> Piece:
-        piece = Piece(last)
+    async def _run(self, asked: RepositoryPattern, last: str, now: int) -> RunSlice:
+        piece = RunSlice(last)
         until = time.monotonic() + SECONDS
         while names := await self.list_names(asked, piece.done):
             for name in names:
@@ -314,7 +316,7 @@ class Retention:
         piece.ended = True
         return piece
 
-    async def _apply(self, name: RepositoryName, piece: Piece, now: int) -> bool:
+    async def _apply(self, name: RepositoryName, piece: RunSlice, now: int) -> bool:
         """Apply the rules to the repository. Return whether it is done."""
         while True:
             before = piece.drops
@@ -326,10 +328,10 @@ class Retention:
             if piece.drops == before:
                 return True
 
-    async def _carry_out(self, plan: Plan, piece: Piece) -> bool:
+    async def _carry_out(self, plan: Plan, piece: RunSlice) -> bool:
         """Execute a plan. Return False if it is no longer valid or takes too long."""
         until = time.monotonic() + SECONDS
-        basis = _Basis(plan.head)
+        basis = _PlanSnapshot(plan.head)
         for decision in plan.drops:
             item = decision.item
             outcome, basis.head = await self._db.write(
@@ -346,7 +348,7 @@ class Retention:
         return True
 
     def _drop(
-        self, tx: Transaction, plan: Plan, item: TagUse | LooseManifest, basis: _Basis
+        self, tx: Transaction, plan: Plan, item: TagUse | LooseManifest, basis: _PlanSnapshot
     ) -> tuple[_Outcome, int]:
         """Drop an item if it is unchanged. Return the outcome and the new `head` of the basis."""
         name = plan.repository.name
@@ -375,7 +377,7 @@ def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
     rows = [
         row
         for row in stored_rules.list_all(tx)
-        if row.drops and read_rule(row).pattern.meet(asked) is not None
+        if row.drops and read_rule(row).pattern.intersect(asked) is not None
     ]
     enabled = [row for row in rows if row.enabled]
     if rows and not enabled:
@@ -403,7 +405,7 @@ def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
     if usage_of_tags.find_tag(tx, repository, use.name) != use:
         return False
     immutable_tags.lock(tx, shared=True)
-    if find_protected_tags(tx, repository, [use]):
+    if find_kept_tags(tx, repository, [use]):
         return False
     return delete_tag(tx, repository, Tag(use.name))
 

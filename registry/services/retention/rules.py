@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 
-from registry.auth.audit_log import Actor, Event, note
+from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import ConflictError, InputInvalidError, NotFoundError
 from registry.metadata.engine.database import Database
@@ -103,7 +103,7 @@ class RetentionRules:
             before = rules.find(tx, wanted.pattern, lock=True)
             row = self._schedule(tx, wanted, before, now=now)
             rules.put(tx, row)
-            note(tx, actor, Event.RETENTION_SET, row.pattern, **said, enabled=row.enabled)
+            record(tx, actor, Event.RETENTION_SET, row.pattern, **said, enabled=row.enabled)
             return _read_state(tx, row)
 
         return await self._db.write(work, actor=actor.name)
@@ -153,7 +153,7 @@ class RetentionRules:
         def work(tx: Transaction) -> None:
             _find(tx, pattern)
             rules.remove(tx, str(pattern), usage_of_tags.read_now(tx) + self._interval)
-            note(tx, actor, Event.RETENTION_REMOVE, str(pattern))
+            record(tx, actor, Event.RETENTION_REMOVE, str(pattern))
 
         await self._db.write(work, actor=actor.name)
 
@@ -173,5 +173,5 @@ def _find(tx: Transaction, pattern: RepositoryPattern) -> RuleRow:
 def _change(tx: Transaction, row: RuleRow, actor: Actor) -> RuleState:
     rules.put(tx, row)
     event = Event.RETENTION_ENABLE if row.enabled else Event.RETENTION_DISABLE
-    note(tx, actor, event, row.pattern)
+    record(tx, actor, event, row.pattern)
     return _read_state(tx, row)

@@ -20,7 +20,7 @@ from registry.errors import (
 )
 from registry.metadata.content import repositories, tags
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import drops, rules
 from registry.metadata.retention.drops import DropRow
@@ -88,7 +88,9 @@ class RetentionRuns:
         Only runs that dropped something in matching repositories are listed. `before` is the id of
         the run to continue before.
         """
-        return await self._db.read(lambda tx: _list_runs(tx, asked, n, before), patience=LONG)
+        return await self._db.read(
+            lambda tx: _list_runs(tx, asked, n, before), patience=LONG_TIMEOUT_S
+        )
 
     async def list_drops(self, run: int, asked: RepositoryPattern, n: int, last: int) -> list[Drop]:
         """Return at most `n` drops of the run in matching repositories, after the change `last`.
@@ -106,7 +108,7 @@ class RetentionRuns:
                     break
             return found
 
-        return await self._db.read(work, patience=LONG)
+        return await self._db.read(work, patience=LONG_TIMEOUT_S)
 
     async def restore(
         self, run: int, asked: RepositoryPattern, actor: Actor, first: int = 0
@@ -128,7 +130,7 @@ class RetentionRuns:
                 rows.append(row)
             return rows, None
 
-        rows, following = await self._db.read(read, patience=LONG)
+        rows, following = await self._db.read(read, patience=LONG_TIMEOUT_S)
         restored = Restored(next=following)
         for row in rows:
             try:
@@ -193,7 +195,7 @@ def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | 
 
 
 def _iter_back(tx: Transaction, number: int | None) -> Iterator[DropRow]:
-    since = clock.now() - REACH
+    since = clock.now_us() - REACH
     while rows := drops.list_before(tx, number, since, _PAGE):
         yield from rows
         number = rows[-1].number

@@ -1,6 +1,6 @@
 """Repositories to which retention rules apply."""
 
-from registry.auth.policy.patterns import RepositoryPattern, list_widest
+from registry.auth.policy.patterns import RepositoryPattern, minimize
 from registry.metadata.content import repositories
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import rules
@@ -19,6 +19,6 @@ def list_targets(
     only enabled rules count.
     """
     rows = [row for row in rules.list_all(tx) if row.enabled or not enabled]
-    met = [read_rule(row).pattern.meet(asked) for row in rows]
-    regions = [read_region(each) for each in list_widest(each for each in met if each is not None)]
+    met = [read_rule(row).pattern.intersect(asked) for row in rows]
+    regions = [read_region(each) for each in minimize(each for each in met if each is not None)]
     return repositories.list_names(tx, _NAMES, last, regions) if regions else []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry.app import started
+from registry.app import open_runtime
 from registry.config import load
 from registry.metadata.engine import migrate
 from tests.scenarios.clients.client import Client
@@ -72,7 +72,7 @@ def _run(data: Path, settings: dict[str, str]) -> Iterator[Team]:
 
 async def _populate(host: str, data: Path, environ: dict[str, str]) -> Team:
     settings = load(config=None, data=data, overrides={}, environ=environ)
-    async with started(settings) as opened:
+    async with open_runtime(settings) as opened:
         accounts = Accounts.of(opened)
         team = Team(
             host,

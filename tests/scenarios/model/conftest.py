@@ -62,7 +62,7 @@ def _folder(tmp_path: Path) -> Iterator[Path]:
 def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock that the whole registry uses."""
     made = Clock()
-    monkeypatch.setattr(clock, "now", made.now)
-    monkeypatch.setattr(clock, "steady", made.now)
+    monkeypatch.setattr(clock, "now_us", made.now)
+    monkeypatch.setattr(clock, "boottime_us", made.now)
     monkeypatch.setattr(Transaction, "read_clock", lambda _: sa.literal(made.now(), sa.BigInteger))
     return made

@@ -9,7 +9,7 @@ from registry.auth.policy.principals import OPERATOR
 from registry.errors import ManifestUnknownError, RepositoryUnknownError
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag, parse_reference
-from registry.services.services import Registry
+from registry.services.services import Services
 from tests.scenarios.model.content_rules import UploadRules, any_content
 from tests.scenarios.model.machine import Machine, chances, names, risky, step, tags
 from tests.scenarios.model.manifest_rules import ListRules, references
@@ -24,7 +24,7 @@ class OperatorRules(Machine):
     """Time, jobs, the command line, and the end of processes."""
 
     @property
-    def registry(self) -> Registry:
+    def registry(self) -> Services:
         return self.world.worker.opened.registry
 
     @any_content

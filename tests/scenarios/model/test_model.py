@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from registry.metadata.content import tags
-from registry.metadata.content.manifests import Found
+from registry.metadata.content.manifests import StoredManifest
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.oci.names import RepositoryName
@@ -62,7 +62,7 @@ def _tell_no_deletion(patch: pytest.MonkeyPatch) -> None:
 
 
 def _queue_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Transaction, "queue", _nothing)
+    patch.setattr(Transaction, "queue_for_gc", _nothing)
 
 
 def _share_sessions(patch: pytest.MonkeyPatch) -> None:
@@ -71,9 +71,11 @@ def _share_sessions(patch: pytest.MonkeyPatch) -> None:
 
 def _remember_without_looking(patch: pytest.MonkeyPatch) -> None:
     get = Manifests.get
-    seen: dict[object, Found] = {}
+    seen: dict[object, StoredManifest] = {}
 
-    async def remember(self: Manifests, name: RepositoryName, at: Reference, since: float) -> Found:
+    async def remember(
+        self: Manifests, name: RepositoryName, at: Reference, since: float
+    ) -> StoredManifest:
         if (self, name, at) not in seen:
             seen[self, name, at] = await get(self, name, at, since)
         return seen[self, name, at]

@@ -18,15 +18,15 @@ import httpx
 import sqlalchemy as sa
 from starlette.types import ASGIApp, Message
 
-from registry.app import Opened, asgi, compose
+from registry.app import Runtime, compose, create_app
 from registry.config import Settings, load
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import PATIENCE
+from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S
 from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
 from registry.metadata.engine.transaction import Transaction
 from storage.digest import Hasher
-from storage.driver import Driver, Reader, Record, StoredObject, Upload
-from storage.factory import open_driver
+from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
+from storage.factory import create_driver
 
 T = TypeVar("T")
 
@@ -73,7 +73,9 @@ class MortalDatabase(Database):
         super().__init__(url, pool)
         self._life = life
 
-    async def read(self, work: Callable[[Transaction], T], *, patience: float = PATIENCE) -> T:
+    async def read(
+        self, work: Callable[[Transaction], T], *, patience: float = REQUEST_TIMEOUT_S
+    ) -> T:
         if self._life.dead:
             raise Died
         return await super().read(work, patience=patience)
@@ -83,7 +85,7 @@ class MortalDatabase(Database):
         work: Callable[[Transaction], T],
         *,
         actor: str,
-        patience: float = PATIENCE,
+        patience: float = REQUEST_TIMEOUT_S,
         frees: bool = False,
     ) -> T:
         self._life.tick()
@@ -98,9 +100,12 @@ class MortalDriver:
     def __init__(self, driver: Driver, life: Life) -> None:
         self.name = driver.name
         self.shared = driver.shared
-        self.locks = driver.locks
-        self.cheap_stat = driver.cheap_stat
-        self.link_life, self.late = driver.link_life, driver.late
+        self.supports_locking = driver.supports_locking
+        self.stat_is_cheap = driver.stat_is_cheap
+        self.signed_url_ttl, self.late_write_window = (
+            driver.signed_url_ttl,
+            driver.late_write_window,
+        )
         self._driver = driver
         self._life = life
 
@@ -113,12 +118,12 @@ class MortalDriver:
     async def check(self) -> None:
         await self._driver.check()
 
-    async def claim(self, session: str, record: Record | None = None) -> Upload:
+    async def claim(self, session: str, record: SessionRecord | None = None) -> Upload:
         self._life.tick()
         return MortalUpload(await self._driver.claim(session, record), self._life)
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
-        return self._driver.list_keys(session, state, claim)
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
+        return self._driver.possible_keys(session, state, claim)
 
     async def list_staged(self) -> list[str]:
         return await self._driver.list_staged()
@@ -132,8 +137,8 @@ class MortalDriver:
     async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
         return await self._driver.open(key, start, length)
 
-    async def find_link(self, key: str) -> str | None:
-        return await self._driver.find_link(key)
+    async def presigned_url(self, key: str) -> str | None:
+        return await self._driver.presigned_url(key)
 
     async def delete(self, key: str) -> None:
         self._life.tick()
@@ -152,12 +157,12 @@ class MortalUpload:
         self._life = life
 
     @property
-    def state(self) -> str:
-        return self._upload.state
+    def resume_state(self) -> str:
+        return self._upload.resume_state
 
     @property
-    def overdue(self) -> bool:
-        return self._upload.overdue
+    def is_stalled(self) -> bool:
+        return self._upload.is_stalled
 
     @property
     def sealed(self) -> bool:
@@ -167,8 +172,8 @@ class MortalUpload:
     def sealed(self, value: bool) -> None:
         raise AssertionError(value)
 
-    def key_for(self, key: str) -> str:
-        return self._upload.key_for(key)
+    def final_key(self, key: str) -> str:
+        return self._upload.final_key(key)
 
     async def seal(self) -> None:
         await self._do(self._upload.seal)
@@ -201,8 +206,8 @@ class MortalUpload:
     async def finish(self, key: str) -> None:
         await self._do(lambda: self._upload.finish(key))
 
-    async def discard(self) -> None:
-        await self._do(self._upload.discard)
+    async def abort(self) -> None:
+        await self._do(self._upload.abort)
 
     async def release(self) -> None:
         await self._upload.release()
@@ -212,7 +217,7 @@ class MortalUpload:
 class Worker:
     """One process."""
 
-    opened: Opened
+    opened: Runtime
     app: ASGIApp
     http: httpx.AsyncClient
 
@@ -264,10 +269,10 @@ class World:
         await self.worker.opened.registry.uploads.recover()
 
     def _compose(self, settings: Settings) -> Worker:
-        driver = open_driver("local", root=settings.storage_root, reserve=0)
+        driver = create_driver("local", root=settings.storage_root, reserve=0)
         with mock.patch("registry.app.Database", partial(MortalDatabase, life=self.life)):
             opened = compose(settings, MortalDriver(driver, self.life))
-        app = asgi(settings, opened)
+        app = create_app(settings, opened)
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
         return Worker(
             opened, app, httpx.AsyncClient(transport=transport, base_url="http://localhost")

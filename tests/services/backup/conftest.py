@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from registry import logs
-from registry.app import asgi, compose, started
+from registry.app import compose, create_app, open_runtime
 from registry.cli.main import main
 from registry.config import Settings, load
 from registry.errors import SchemaError
@@ -50,13 +50,13 @@ class Place:
         if Database.is_embedded(settings.database_url) and not (self.data / "moorage.db").exists():
             migrate.upgrade(settings.database_url)
         opened = compose(settings)
-        async with in_process(asgi(settings, opened)) as http:
+        async with in_process(create_app(settings, opened)) as http:
             yield Api(http, opened, settings)
 
     async def require_closed(self) -> None:
         """Check that no server starts from this registry."""
         with pytest.raises(SchemaError, match="Run moorage backup restore again"):
-            async with started(self.load()):
+            async with open_runtime(self.load()):
                 pass
 
     async def run(

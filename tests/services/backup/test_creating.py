@@ -15,9 +15,9 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.services.backup import creating
-from registry.services.backup.creating import Creating
+from registry.services.backup.creating import Creator
 from registry.services.backup.reading import Progress
-from registry.services.backup.target import Target, open_target
+from registry.services.backup.target import BackupRepository, open_target
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import StoreUnavailableError
@@ -43,7 +43,7 @@ async def create(api: Api, folder: Path) -> Progress:
     progress = Progress()
     async with open_target(folder, alone=True, create=True) as target:
         known = api.opened.registry.blobs
-        work = Creating(api.opened.database, known, target, progress, "test")
+        work = Creator(api.opened.database, known, target, progress, "test")
         await work.run(keys=None, parallel=1)
     return progress
 
@@ -93,10 +93,12 @@ async def test_what_is_deleted_meanwhile_can_be_read_to_the_end(
     """Blobs that are deleted during a backup stay readable, and without the lease they do not."""
     if not held:
         monkeypatch.setattr(leases, "is_backed_up", lambda _: sa.false())
-    put, collected = Target.put, False
+    put, collected = BackupRepository.put, False
     async with make("a", kind).opened() as api:
 
-        async def collect_first(self: Target, digest: Digest, body: AsyncIterable[bytes]) -> None:
+        async def collect_first(
+            self: BackupRepository, digest: Digest, body: AsyncIterable[bytes]
+        ) -> None:
             nonlocal collected
             await put(self, digest, body)
             if not collected:
@@ -104,7 +106,7 @@ async def test_what_is_deleted_meanwhile_can_be_read_to_the_end(
                 await collect(api)
 
         await push(api)
-        monkeypatch.setattr(Target, "put", collect_first)
+        monkeypatch.setattr(BackupRepository, "put", collect_first)
         progress = await create(api, target)
         assert collected
         assert progress.copied == (len(BLOBS) if held else 1)
@@ -118,12 +120,14 @@ async def test_one_whose_lease_ends_is_no_backup(
     make: Make, target: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its lease, a backup cannot know whether its blobs still exist."""
-    put = Target.put
+    put = BackupRepository.put
     async with make("a", kind).opened() as api:
         await push(api)
         write = api.opened.database.write
 
-        async def put_slowly(self: Target, digest: Digest, body: AsyncIterable[bytes]) -> None:
+        async def put_slowly(
+            self: BackupRepository, digest: Digest, body: AsyncIterable[bytes]
+        ) -> None:
             await put(self, digest, body)
             await asyncio.sleep(0.1)
 
@@ -133,16 +137,16 @@ async def test_one_whose_lease_ends_is_no_backup(
         def expire(tx: Transaction) -> None:
             tx.execute(sa.update(tables.leases).values(expires_at=1))
 
-        async def lose(self: Target, digest: Digest, body: AsyncIterable[bytes]) -> None:
+        async def lose(self: BackupRepository, digest: Digest, body: AsyncIterable[bytes]) -> None:
             await put_slowly(self, digest, body)
             await write(expire, actor="test")
 
         monkeypatch.setattr(creating, "BEAT", 0.05)
-        monkeypatch.setattr(Target, "put", lose)
+        monkeypatch.setattr(BackupRepository, "put", lose)
         with pytest.raises(BackupError, match="run it again"):
             await create(api, target)
         assert [name.rpartition(".")[2] for name in list_names(target)] == ["partial"]
-        monkeypatch.setattr(Target, "put", put_slowly)
+        monkeypatch.setattr(BackupRepository, "put", put_slowly)
         await create(api, target)  # The backup renews its lease in between.
     (name,) = list_names(target)
     assert not name.endswith(".partial")

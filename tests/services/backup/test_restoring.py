@@ -176,12 +176,12 @@ async def test_a_server_that_has_opened_the_place_is_not_deceived(
 ) -> None:
     """A running server would not notice that its database is being filled, so restore refuses."""
     from registry.cli.kit import database as database_kit  # noqa: PLC0415
-    from registry.data_dir import DataFolder  # noqa: PLC0415
+    from registry.data_dir import DataDirectory  # noqa: PLC0415
 
     del place
     monkeypatch.setattr(database_kit, "PATIENCE", 0.1)
     other = make("b")
-    served = DataFolder(other.data)
+    served = DataDirectory(other.data)
     served.create()
     told = await other.run("restore", target, expect=1)
     assert "another moorage process uses" in told

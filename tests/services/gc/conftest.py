@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from registry.app import Opened, asgi, compose
+from registry.app import Runtime, compose, create_app
 from registry.config import load
 from registry.metadata import tables
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc.queue import SECOND
-from registry.services.gc.batch import Tally
+from registry.services.gc.batch import GcReport
 from storage.digest import Digest
 from tests.api.conftest import in_process
 from tests.support.clocks import Clocks
@@ -26,7 +26,7 @@ GRACE = 86_400.0
 class Yard(Kit):
     """A client of a registry whose jobs do not run, with direct access to the registry."""
 
-    opened: Opened
+    opened: Runtime
 
     async def age(self, seconds: float = GRACE) -> None:
         """Move the times of all queued, removed and expiring rows back by `seconds`."""
@@ -43,18 +43,18 @@ class Yard(Kit):
 
         await self.opened.database.write(work, actor="test")
 
-    async def collect(self) -> Tally:
+    async def collect(self) -> GcReport:
         """Collect what is due, and delete the bytes of the collected blobs."""
-        tally = Tally()
+        tally = GcReport()
         while await self.opened.registry.collector.collect(tally):
             pass
         while await self.opened.registry.doomed.sweep():
             pass
         return tally
 
-    async def exhaust(self) -> Tally:
+    async def exhaust(self) -> GcReport:
         """Collect until another grace period changes nothing more."""
-        tally = Tally()
+        tally = GcReport()
         while True:
             await self.age()
             before = tally.manifests, tally.blobs, len(await self.list_rows(tables.candidates))
@@ -109,7 +109,7 @@ def open_yard(database_url: str, tmp_path: Path) -> Opening:
             environ={},
         )
         opened = compose(settings)
-        async with in_process(asgi(settings, opened)) as http:
+        async with in_process(create_app(settings, opened)) as http:
             yield Yard(http, opened)
 
     return opening

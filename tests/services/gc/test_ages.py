@@ -5,15 +5,15 @@ import pytest
 from registry.metadata import tables
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import state
-from registry.metadata.gc.state import Round
-from registry.services.gc.clock_guard import Look, find_jump
+from registry.metadata.gc.state import GcState
+from registry.services.gc.clock_guard import ClockReading, find_jump
 from tests.services.gc.conftest import GRACE, Opening, Yard
 from tests.support.clocks import Clocks
 
 pytestmark = pytest.mark.anyio
 
 DAY = 86_400_000_000
-ROW = Round("boot", 1000, 5000, None, 0, None, 0)
+ROW = GcState("boot", 1000, 5000, None, 0, None, 0)
 """The database clock was 1000 ahead of the machine's at first, and read 5000 at the last check."""
 
 
@@ -31,16 +31,18 @@ ROW = Round("boot", 1000, 5000, None, 0, None, 0)
     ],
 )
 def test_what_counts_as_a_jump(boot: str, steady: int, now: int, jump: int) -> None:
-    assert find_jump(ROW, Look(now, boot, (steady, steady)), 100) == jump
+    assert find_jump(ROW, ClockReading(now, boot, (steady, steady)), 100) == jump
 
 
 def test_a_look_that_took_long_proves_nothing() -> None:
-    assert find_jump(ROW, Look(5100, "boot", (3900, 4500)), 100) == 0
-    assert find_jump(ROW, Look(5800, "boot", (3900, 4500)), 100) == 300
+    assert find_jump(ROW, ClockReading(5100, "boot", (3900, 4500)), 100) == 0
+    assert find_jump(ROW, ClockReading(5800, "boot", (3900, 4500)), 100) == 300
 
 
 def test_the_first_look_finds_nothing() -> None:
-    assert find_jump(Round("", 0, 0, None, 0, None, 0), Look(5000, "boot", (1, 1)), 100) == 0
+    assert (
+        find_jump(GcState("", 0, 0, None, 0, None, 0), ClockReading(5000, "boot", (1, 1)), 100) == 0
+    )
 
 
 @pytest.mark.parametrize("days", [30, -30])

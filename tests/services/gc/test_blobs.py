@@ -12,7 +12,7 @@ from registry.metadata import tables
 from registry.metadata.content import manifests, repositories, uploads
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
-from registry.services.gc.batch import Tally
+from registry.services.gc.batch import GcReport
 from storage.digest import Digest
 from tests.services.gc.conftest import GRACE, Yard
 from tests.support.kit import image_manifest
@@ -171,7 +171,7 @@ async def test_an_upload_that_ends_and_the_end_of_its_repository_do_not_wait_for
     await yard.age()
     loop = asyncio.get_running_loop()
     blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-    collecting: list[Future[Tally]] = []
+    collecting: list[Future[GcReport]] = []
     attempts: list[str] = []
     find, remove = uploads.find, repositories.remove_if_empty
 

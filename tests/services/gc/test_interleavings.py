@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry.app import asgi, compose
+from registry.app import compose, create_app
 from registry.config import load
 from registry.metadata import tables
 from registry.metadata.engine import migrate
-from registry.metadata.engine.transaction import Kind, Transaction
+from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import queue
-from registry.services.gc.batch import Tally
+from registry.services.gc.batch import GcReport
 from storage.digest import Digest
 from storage.memory import MemoryDriver
 from tests.api.conftest import in_process
@@ -88,7 +88,7 @@ async def explore(yard: Yard, prepare: Scenario, *clients: Scenario) -> int:
 
 
 async def collect(yard: Yard) -> None:
-    tally = Tally()
+    tally = GcReport()
     while await yard.opened.registry.collector.collect(tally):
         pass
     await yard.opened.registry.doomed.sweep()
@@ -207,7 +207,7 @@ async def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     )
     put_gates(monkeypatch)
     opened = compose(settings)
-    async with in_process(asgi(settings, opened)) as http:
+    async with in_process(create_app(settings, opened)) as http:
         yield Yard(http, opened)
 
 
@@ -236,10 +236,12 @@ async def test_acting_on_what_was_queued_anew_is_found(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the lock, the collector must check again that the grace period is over."""
-    real = queue.judge
+    real = queue.evaluate
 
-    def judge(tx: Transaction, kind: Kind, repository: int, digests: Any, until: int) -> Any:
+    def judge(
+        tx: Transaction, kind: CandidateKind, repository: int, digests: Any, until: int
+    ) -> Any:
         return real(tx, kind, repository, digests, until + 10**15)
 
-    monkeypatch.setattr(queue, "judge", judge)
+    monkeypatch.setattr(queue, "evaluate", judge)
     await require_found(yard, "tag, delete the tag")

@@ -127,13 +127,13 @@ async def test_what_was_read_of_other_bytes_is_not_noted(
 ) -> None:
     """The manifest is read again while pushes are excluded."""
     digest, image = await yard.push_image(NAME, "latest")
-    real = manifest_scrub.Reading._judge
+    real = manifest_scrub.ManifestScrub._judge
 
-    async def judge(reading: manifest_scrub.Reading, *which: object) -> None:
+    async def judge(reading: manifest_scrub.ManifestScrub, *which: object) -> None:
         await push_again(yard, digest, image)
         await real(reading, *which)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(manifest_scrub.Reading, "_judge", judge)
+    monkeypatch.setattr(manifest_scrub.ManifestScrub, "_judge", judge)
     await store(yard, digest, b"{")
     await scrub(yard.opened)
     assert await list_known(yard) == {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry import clock, logs
-from registry.app import asgi, compose
+from registry.app import compose, create_app
 from registry.cli.main import main
 from registry.config import load
 from tests.api.conftest import in_process
@@ -28,7 +28,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = load(config=None, data=folder, overrides={"jobs.in_serve": "false"}, environ={})
 
     async def push() -> None:
-        async with in_process(asgi(settings, compose(settings))) as http:
+        async with in_process(create_app(settings, compose(settings))) as http:
             for tag in ("v1", "v2"):
                 await Kit(http).push_image("app", tag, tag)
 
@@ -60,7 +60,7 @@ def read_digest(run: Run, tag: str) -> str:
 
 def test_a_tag_through_time(run: Run) -> None:
     one, two = read_digest(run, "v1"), read_digest(run, "v2")
-    between = clock.rfc3339(clock.now())
+    between = clock.rfc3339(clock.now_us())
     run("tag", "copy", "app:v2", "app:v1")
     assert run("tag", "restore", "app:v1") == f"app:v1 is {one}\n"
     assert run("tag", "restore", "app:v1", "--digest", two, "--json") == {

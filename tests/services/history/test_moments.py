@@ -86,7 +86,7 @@ async def test_a_tag_comes_back_whole_as_it_was_at_any_moment(sweeping: Yard, se
     moments = []
     for _ in range(STEPS):
         await life.step()
-        moments.append((clock.now(), await life.read_tags()))
+        moments.append((clock.now_us(), await life.read_tags()))
     life.chance.shuffle(moments)
     history = sweeping.opened.registry.history
     for moment, then in moments:

@@ -35,7 +35,7 @@ async def drop_repository(yard: Yard) -> None:
 
 async def test_a_moved_tag_goes_back_and_forth(yard: Yard) -> None:
     one, _ = await yard.push_image("app", "latest", "one")
-    between = clock.now()
+    between = clock.now_us()
     two, raw = await yard.push_image("app", "latest", "two")
     await yard.put_manifest("app", "latest", raw)  # The same digest again is not a move.
     assert await restore(yard) == Restored(one, 0)
@@ -45,7 +45,7 @@ async def test_a_moved_tag_goes_back_and_forth(yard: Yard) -> None:
     assert await restore(yard, at=between) == Restored(one, 0)  # The tag is already there.
     moments = await yard.opened.registry.history.list_of_tag(NAME, LATEST, 100)
     assert [moment.change.digest for moment in moments] == [one, two, one, two, two, one]
-    assert {moment.state for moment in moments} == {ManifestState.HERE}
+    assert {moment.state for moment in moments} == {ManifestState.PRESENT}
 
 
 async def test_a_deleted_tag_comes_back(yard: Yard) -> None:
@@ -88,11 +88,11 @@ async def test_what_a_rule_has_dropped_comes_back(sweeping: Yard) -> None:
 
 async def test_a_deleted_repository_is_born_anew(yard: Yard) -> None:
     digest, _ = await yard.push_image("app", "latest")
-    before = clock.now()
+    before = clock.now_us()
     [old] = await yard.list_rows(tables.repositories)
     await drop_repository(yard)
     with pytest.raises(ManifestUnknownError, match="was not there then"):
-        await restore(yard, at=clock.now())
+        await restore(yard, at=clock.now_us())
     [ended, _] = await yard.opened.registry.history.list_of_tag(NAME, LATEST, 100)
     assert (ended.change.kind, ended.state) == ("repository.delete", None)
     await yard.age(GRACE - 60)
@@ -196,7 +196,7 @@ def _json(part: dict[str, object]) -> str:
 
 
 async def test_what_never_was(yard: Yard) -> None:
-    before = clock.now()
+    before = clock.now_us()
     with pytest.raises(RepositoryUnknownError):
         await restore(yard)
     with pytest.raises(RepositoryUnknownError):

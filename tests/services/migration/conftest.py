@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import asgi, compose
+from registry.app import compose, create_app
 from registry.config import load
 from registry.metadata.engine import migrate
 from tests.api.conftest import Api, in_process
@@ -76,7 +76,7 @@ def start(tmp_path: Path, database_url: str) -> Start:
         overrides = {"database.url": database_url, **overrides}
         settings = load(config=None, data=tmp_path, overrides=overrides, environ={})
         opened = compose(settings)
-        async with in_process(asgi(settings, opened)) as http:
+        async with in_process(create_app(settings, opened)) as http:
             yield Api(http, opened, settings)
 
     return started

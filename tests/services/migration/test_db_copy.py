@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry.app import asgi, compose, gather_keys
+from registry.app import compose, create_app, export_private_keys
 from registry.config import load
 from registry.errors import (
     ConfigError,
     ConflictError,
-    DatabaseMovingError,
+    DatabaseFrozenError,
     DatabaseUnavailableError,
     SchemaError,
 )
@@ -114,7 +114,7 @@ async def test_all_rows_arrive_as_they_are(urls: tuple[str, str]) -> None:
     assert set(counts) == set(tables.metadata.tables) - {"schema", "moves"}
     assert read_all(target)["moves"] == []
     await write_one(target)
-    with pytest.raises(DatabaseMovingError):
+    with pytest.raises(DatabaseFrozenError):
         await write_one(source)
     async with opened(source) as database:
         state = await migrate.read_state(database)
@@ -221,7 +221,7 @@ async def test_one_that_was_killed_leaves_the_source_to_its_servers(
             await migrate.require_current(database)
     async with asyncio.timeout(30):
         while True:
-            with contextlib.suppress(DatabaseMovingError):
+            with contextlib.suppress(DatabaseFrozenError):
                 await write_one(source)
                 break
             await asyncio.sleep(0.1)
@@ -241,7 +241,7 @@ async def test_one_that_was_killed_at_its_very_end_is_brought_there(
         dying.setattr(Transfer, "_confirm", killed)
         with pytest.raises(SystemExit):
             await transfer(source, target)
-    with pytest.raises(DatabaseMovingError):
+    with pytest.raises(DatabaseFrozenError):
         await write_one(source)
     assert await transfer(source, target) == {}
     await write_one(target)
@@ -261,7 +261,7 @@ async def test_a_pause_that_has_ended_cannot_be_finished(
         return done
 
     monkeypatch.setattr(database_copy, "copy", slow)
-    with pytest.raises(DatabaseMovingError, match="too long"):
+    with pytest.raises(DatabaseFrozenError, match="too long"):
         await transfer(source, target)
     await write_one(source, "more")
     async with opened(target) as database:
@@ -307,7 +307,7 @@ async def test_whoever_writes_is_refused(urls: tuple[str, str]) -> None:
     """Also what knows nothing of this: the database itself refuses."""
     source, _ = urls
     async with opened(source) as database:
-        await database.write(lambda tx: write_freeze.pause(tx, "t", "place", 60), actor="")
+        await database.write(lambda tx: write_freeze.freeze(tx, "t", "place", 60), actor="")
         engine = sa.create_engine(parse_url(source), poolclass=sa.NullPool)
         for table in database_copy.list_tables():
             row = {column.name: _some(column) for column in table.columns}
@@ -317,7 +317,7 @@ async def test_whoever_writes_is_refused(urls: tuple[str, str]) -> None:
             ):
                 connection.execute(sa.insert(table).values(**row))
         with pytest.raises(ConflictError, match="is being copied"):
-            await database.write(lambda tx: write_freeze.pause(tx, "u", "place", 60), actor="")
+            await database.write(lambda tx: write_freeze.freeze(tx, "u", "place", 60), actor="")
         assert not await database.write(lambda tx: write_freeze.extend(tx, "u", 60), actor="")
         assert await database.write(lambda tx: write_freeze.extend(tx, "t", 60), actor="")
 
@@ -343,7 +343,7 @@ async def serving(url: str, data: Path) -> Any:
     overrides = {"database.url": url, "storage.root": str(data / "storage"), **AUTH}
     settings = load(config=None, data=data, overrides=overrides, environ={})
     registry = compose(settings)
-    async with in_process(asgi(settings, registry)) as http:
+    async with in_process(create_app(settings, registry)) as http:
         yield Api(http, registry, settings)
 
 
@@ -376,7 +376,7 @@ async def test_reads_go_on_and_changes_wait(
         async def work() -> dict[str, int]:
             return await Transfer(api.opened.database).run(
                 target,
-                lambda: gather_keys(api.settings, api.opened, target),
+                lambda: export_private_keys(api.settings, api.opened, target),
                 keep=False,
                 tell=lambda *_: None,
             )
@@ -424,7 +424,7 @@ async def test_keys_need_a_secret_where_replicas_share_them(
         with pytest.raises(ConfigError, match=r"\[auth\] secret"):
             await Transfer(api.opened.database).run(
                 target,
-                lambda: gather_keys(settings, api.opened, target),
+                lambda: export_private_keys(settings, api.opened, target),
                 keep=False,
                 tell=lambda *_: None,
             )
@@ -443,7 +443,7 @@ async def test_keys_of_another_registry_are_not_taken_for_ours(
         other.write_bytes(b"of another registry")
         other.chmod(0o600)
         with pytest.raises(ConfigError, match="another registry"):
-            await gather_keys(api.settings, api.opened, target)
+            await export_private_keys(api.settings, api.opened, target)
 
 
 @pytest.mark.parametrize("urls", ["postgres-sqlite"], indirect=True)
@@ -457,7 +457,7 @@ async def test_readers_are_not_kept_out_and_nothing_is_left_behind(
         with engine.connect() as reading:
             for table in database_copy.list_tables():
                 reading.execute(sa.select(table).limit(1))
-            await database.write(lambda tx: write_freeze.pause(tx, "t", "place", 0), actor="")
+            await database.write(lambda tx: write_freeze.freeze(tx, "t", "place", 0), actor="")
             assert len(await database.read(write_freeze.list_guarded)) > 20
         await Transfer(database).run(target, no_keys, keep=True, tell=lambda *_: None)
         assert await database.read(write_freeze.list_guarded) == []

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from registry.app import Opened, compose
+from registry.app import Runtime, compose
 from registry.config import load
 from registry.errors import ConfigError
 from registry.metadata.content import blobs
@@ -17,13 +17,13 @@ from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.services.content.upload_sessions import Uploads
-from registry.services.maintenance.store_migration import Moved, Rest
+from registry.services.maintenance.store_migration import Moved, Remaining
 from storage.digest import Digest
 from storage.driver import Driver
 from storage.errors import StoreUnavailableError
 from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
-from storage.staging import Staged
+from storage.staging import StagedUpload
 from tests.api.conftest import Api
 from tests.scenarios.model.world import Died, Life, MortalDatabase, MortalDriver
 from tests.services.migration.conftest import MIB, Start, Way
@@ -48,13 +48,13 @@ async def push(api: Api) -> list[Digest]:
     return [await api.push_blob(NAME, data) for data in ALL]
 
 
-async def move(opened: Opened, keep: float = 0) -> Moved:
+async def move(opened: Runtime, keep: float = 0) -> Moved:
     moved = Moved()
     await opened.registry.moving.run(moved, parallel=3, keep=keep, rate=0)
     return moved
 
 
-def stores_of(opened: Opened) -> tuple[Driver, Driver]:
+def stores_of(opened: Runtime) -> tuple[Driver, Driver]:
     assert opened.stores.old is not None
     return opened.stores.old.driver, opened.driver
 
@@ -77,7 +77,7 @@ async def require_all(api: Api) -> None:
         assert (answer.status_code, answer.content == data) == (200, True), answer.text
 
 
-async def require_clean(opened: Opened, blobs: int) -> None:
+async def require_clean(opened: Runtime, blobs: int) -> None:
     """After all jobs have run each object is a blob's, and nothing is staged. The application runs
     them too, so that a piece of work may be in its hands for a moment.
     """
@@ -109,16 +109,16 @@ async def test_all_blobs_move_and_are_served_from_where_they_are(
         await push(api)
     async with start(way.both) as api:
         moving = api.opened.registry.moving
-        assert await moving.measure() == Rest(len(ALL), sum(map(len, ALL)), 0, 0)
+        assert await moving.measure() == Remaining(len(ALL), sum(map(len, ALL)), 0, 0)
         moved = await move(api.opened)
         assert (moved.blobs, moved.bytes, moved.troubles) == (len(ALL), sum(map(len, ALL)), [])
         assert moved.read == moved.bytes
-        assert await moving.measure() == Rest(0, 0, 0, len(ALL))
+        assert await moving.measure() == Remaining(0, 0, 0, len(ALL))
         await require_all(api)
         await require_clean(api.opened, len(ALL))
-        hands.forward(stores_of(api.opened)[0].late)  # a bucket is looked at once more
+        hands.forward(stores_of(api.opened)[0].late_write_window)  # a bucket is looked at once more
         await require_clean(api.opened, len(ALL))
-        assert await moving.measure() == Rest(0, 0, 0, 0)
+        assert await moving.measure() == Remaining(0, 0, 0, 0)
         assert (await move(api.opened)).blobs == 0
     async with start(way.after) as api:
         await require_all(api)
@@ -217,7 +217,7 @@ async def test_without_verification_damage_would_move(
     """The negative control: this is what the digest is compared for."""
     digest = Digest.of(SMALL[2])
 
-    async def believe(_staged: Staged, _algorithm: str, _prefix: Digest | None) -> Digest:
+    async def believe(_staged: StagedUpload, _algorithm: str, _prefix: Digest | None) -> Digest:
         return digest
 
     async with start(way.before) as api:
@@ -225,7 +225,7 @@ async def test_without_verification_damage_would_move(
         await damage(api.opened.driver, SMALL[2], "flipped")
     async with start(way.both) as api:
         with monkeypatch.context() as credulous:
-            credulous.setattr(Staged, "digest", believe)
+            credulous.setattr(StagedUpload, "digest", believe)
             assert (await move(api.opened)).troubles == []
         answer = await api.http.get(f"/v2/{NAME}/blobs/{digest}")
         assert Digest.of(answer.content) != digest
@@ -315,7 +315,7 @@ async def test_a_store_that_stays_away_ends_the_copy(
 
 
 @contextlib.asynccontextmanager
-async def mortal(way: Way, folder: Path, life: Life) -> AsyncIterator[Opened]:
+async def mortal(way: Way, folder: Path, life: Life) -> AsyncIterator[Runtime]:
     """A process that copies, and dies with its fuse."""
     overrides = {"database.url": f"sqlite:///{folder}/moorage.db", **way.both}
     settings = load(config=None, data=folder, overrides=overrides, environ={})

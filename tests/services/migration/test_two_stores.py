@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from registry.app import started
+from registry.app import open_runtime
 from registry.config import load
 from registry.errors import ConfigError
 from registry.metadata import tables
@@ -110,7 +110,7 @@ async def test_it_does_not_start_without_a_store_that_holds_blobs(
     overrides = {"database.url": database_url, **way.after}
     settings = load(config=None, data=tmp_path, overrides=overrides, environ={})
     with pytest.raises(ConfigError, match=r'called "one".*\[old_storage\]'):
-        async with started(settings):
+        async with open_runtime(settings):
             pass
     # Nothing of it was made on the way.
     assert not (tmp_path / "store-two").exists()
@@ -138,7 +138,7 @@ async def test_an_old_store_is_never_made(tmp_path: Path, database_url: str) -> 
     }
     settings = load(config=None, data=tmp_path, overrides=overrides, environ={})
     with pytest.raises(StoreUnavailableError, match="is its disk mounted"):
-        async with started(settings):
+        async with open_runtime(settings):
             pass
     assert not (tmp_path / "mistyped").exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import asgi, compose
+from registry.app import compose, create_app
 from registry.config import load
 from registry.metadata.engine import migrate
 from tests.api.conftest import Api, in_process
@@ -19,7 +19,7 @@ async def _start(data: Path, url: str, store: dict[str, str]) -> AsyncIterator[A
     overrides = {"database.url": url, "jobs.in_serve": "false", **store}
     settings = load(config=None, data=data, overrides=overrides, environ={})
     opened = compose(settings)
-    async with in_process(asgi(settings, opened)) as http:
+    async with in_process(create_app(settings, opened)) as http:
         yield Api(http, opened, settings)
 
 

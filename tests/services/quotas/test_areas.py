@@ -7,7 +7,7 @@ from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.content import uploads
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.pattern_filter import EACH, is_within
+from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.tables import uploads as table
 from registry.oci.names import RepositoryName, list_patterns
 from tests.metadata.rows import upload
@@ -46,7 +46,7 @@ async def filled(database: Database) -> Database:
 
 
 async def list_within(database: Database, pattern: str) -> set[str]:
-    query = sa.select(table.c.id).where(is_within(table.c.repository, pattern))
+    query = sa.select(table.c.id).where(matches_pattern(table.c.repository, pattern))
     return await database.read(lambda tx: set(tx.execute(query).scalars()))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.app import compose, started
+from registry.app import compose, open_runtime
 from registry.cli.main import main
 from registry.config import Settings, load
 from registry.metadata.engine.transaction import Transaction
@@ -64,7 +64,7 @@ def moorage(settings: Settings, capsys: pytest.CaptureFixture[str]) -> Commands:
 
 def count(settings: Settings) -> None:
     async def job() -> None:
-        async with started(settings) as opened:
+        async with open_runtime(settings) as opened:
             while await opened.registry.quotas.count():
                 pass
 

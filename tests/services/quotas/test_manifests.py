@@ -9,14 +9,14 @@ import pytest
 import sqlalchemy as sa
 from alembic.config import Config
 
-from registry.auth.policy.policy_cache import Policies
+from registry.auth.policy.policy_cache import PolicyCache
 from registry.metadata import tables
 from registry.metadata.content import manifests, repositories
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import usage_checks
-from registry.metadata.revisions.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.services.quotas.quotas import Quotas
 from tests.metadata.rows import digest_of, find, held_open, image, rows, void
@@ -143,7 +143,9 @@ def enroll_as_older(tx: Transaction) -> None:
 
 
 def serve(database: Database) -> Quotas:
-    return Quotas(database, Policies(database, Watch(database), personal_namespaces=False))
+    return Quotas(
+        database, PolicyCache(database, RevisionWatch(database), personal_namespaces=False)
+    )
 
 
 @pytest.fixture

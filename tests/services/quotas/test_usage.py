@@ -11,14 +11,14 @@ from registry.errors import ManifestUnknownError, RepositoryUnknownError
 from registry.metadata import tables
 from registry.metadata.content import blobs, manifests, repositories, tags, usage
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.protection import holds
 from registry.oci.manifests import Manifest
 from registry.oci.media_types import OCI_MANIFEST
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
-from registry.services.content.usage import Freed, Share, Usage
+from registry.services.content.usage import Reclaimable, Usage, UsageShare
 from storage.digest import Digest
 from tests.metadata.rows import add, digest, digest_of, find, image, index, void
 from tests.support.kit import descriptor
@@ -55,7 +55,7 @@ def loose(tx: Transaction) -> blobs.BlobRow:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    await database.write(prepare, actor="ann", patience=LONG)
+    await database.write(prepare, actor="ann", patience=LONG_TIMEOUT_S)
     return database
 
 
@@ -70,20 +70,20 @@ async def test_the_report_tells_shared_from_exclusive(filled: Database) -> None:
     copy = sizes(BASE, ONE) + CONFIG
     other = sizes(BASE) + CONFIG
     assert report.repositories == [
-        Share("team/app", app, own),
-        Share("team/copy", copy, 0),
-        Share("single", other, CONFIG),
+        UsageShare("team/app", app, own),
+        UsageShare("team/copy", copy, 0),
+        UsageShare("single", other, CONFIG),
     ]
     assert report.namespaces == [
-        Share("team", app, app - sizes(BASE)),
-        Share("", other, CONFIG),
+        UsageShare("team", app, app - sizes(BASE)),
+        UsageShare("", other, CONFIG),
     ]
     signed = sizes("signature") + CONFIG
     assert report.tags == [
-        Share("team/app:all", app, sizes(TWO) + CONFIG),
-        Share("team/app:one", copy + signed, 0),
-        Share("team/copy:one", copy, 0),
-        Share("single:three", other, CONFIG),
+        UsageShare("team/app:all", app, sizes(TWO) + CONFIG),
+        UsageShare("team/app:one", copy + signed, 0),
+        UsageShare("team/copy:one", copy, 0),
+        UsageShare("single:three", other, CONFIG),
     ]
     stored = report.stored
     assert (stored.bytes, stored.unlinked_bytes) == (app + CONFIG + 1000, 1000)
@@ -100,13 +100,13 @@ async def test_the_largest_come_first_and_no_more_than_asked(filled: Database) -
     assert [share.name for share in report.namespaces] == ["team"]
 
 
-def gone(*manifests_: Manifest, layers: tuple[str, ...] = (), configs: int = 0) -> Freed:
+def gone(*manifests_: Manifest, layers: tuple[str, ...] = (), configs: int = 0) -> Reclaimable:
     raw = sum(len(manifest.raw) for manifest in manifests_)
     size = sizes(*layers) + configs * CONFIG
-    return Freed(len(manifests_), raw, len(layers) + configs, size)
+    return Reclaimable(len(manifests_), raw, len(layers) + configs, size)
 
 
-CASES: list[tuple[list[tuple[RepositoryName, str]], Freed]] = [
+CASES: list[tuple[list[tuple[RepositoryName, str]], Reclaimable]] = [
     # The index holds it.
     ([(APP, "one")], gone()),
     ([(APP, "all")], gone(ALL, SECOND, layers=(TWO,), configs=1)),
@@ -225,7 +225,7 @@ async def test_a_long_read_sees_one_moment(database: Database) -> None:
         assert done.wait(20)
         return first, usage.measure(tx).manifests
 
-    looking = asyncio.ensure_future(database.read(look, patience=LONG))
+    looking = asyncio.ensure_future(database.read(look, patience=LONG_TIMEOUT_S))
     assert await asyncio.to_thread(begun.wait, 20)
     await database.write(lambda tx: void(add(tx, FIRST, "one")), actor="ann")
     done.set()

@@ -8,7 +8,7 @@ from typing import TypeVar
 from registry.errors import DatabaseUnavailableError
 from registry.metadata.content import blobs, manifests, repositories
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG
+from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import usage_recount
 from registry.metadata.pattern_filter import EACH
@@ -29,7 +29,7 @@ async def write(database: Database, work: Callable[[Transaction], T]) -> T:
     """Until it is done, on a machine that has much to do besides."""
     while True:
         with contextlib.suppress(DatabaseUnavailableError):
-            return await database.write(work, actor="ann", patience=LONG)
+            return await database.write(work, actor="ann", patience=LONG_TIMEOUT_S)
         # Who has waited for long is refused at once, without a turn for anybody else.
         await asyncio.sleep(0.1)
 

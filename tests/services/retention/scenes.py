@@ -52,7 +52,7 @@ async def push(
     """Push and tag a manifest with a time in the past."""
 
     def work(tx: Transaction) -> Digest:
-        tx.now = clock.now() - int(days_ago * DAY)
+        tx.now = clock.now_us() - int(days_ago * DAY)
         return add(tx, manifest, *tags, **more).digest
 
     return await database.write(work, actor="ann")

@@ -110,7 +110,10 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     assert json.loads(say("retention", "plan", "--json"))["tags"] == 0
     assert json.loads(say("retention", "status", "--json"))["started_at"] is None
     assert "due_at" in say("retention", "status")
-    on_data(tmp_path, lambda database: write(database, lambda tx: state.note_jump(tx, tx.now, 9)))
+    on_data(
+        tmp_path,
+        lambda database: write(database, lambda tx: state.record_clock_jump(tx, tx.now, 9)),
+    )
     assert "clock has jumped" in say("retention", "plan")
     assert "jumped, so nothing is dropped until" in say("retention", "run", expect=1)
     say("retention", "remove", "team/*")

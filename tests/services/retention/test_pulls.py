@@ -10,7 +10,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from registry.errors import DatabaseMovingError
+from registry.errors import DatabaseFrozenError
 from registry.metadata import tables
 from registry.metadata.content import manifests, pull_times, tags
 from registry.metadata.engine import write_freeze
@@ -124,10 +124,10 @@ async def test_what_went_meanwhile_is_passed_over(database: Database) -> None:
 async def test_a_database_that_takes_no_changes_is_waited_for(database: Database) -> None:
     one = await push_one(database)
     noted = Pulls(database, 0.01)
-    await write(database, lambda tx: write_freeze.pause(tx, "token", "elsewhere", 600))
+    await write(database, lambda tx: write_freeze.freeze(tx, "token", "elsewhere", 600))
     noted.note(one, LATEST)
     noted.note(one, Tag("other"))
-    with pytest.raises(DatabaseMovingError):
+    with pytest.raises(DatabaseFrozenError):
         await noted.flush()
     noted.note(one, LATEST)
     noted.start()
@@ -142,8 +142,8 @@ async def test_memory_is_bounded(database: Database) -> None:
     noted = Pulls(database, 3600, most=3)
     for tag in ("a", "b", "c", "a", "d"):
         noted.note(one, Tag(tag))
-    await write(database, lambda tx: write_freeze.pause(tx, "token", "elsewhere", 600))
-    with pytest.raises(DatabaseMovingError):
+    await write(database, lambda tx: write_freeze.freeze(tx, "token", "elsewhere", 600))
+    with pytest.raises(DatabaseFrozenError):
         await noted.flush()
     noted.note(one, Tag("e"))
     await write(database, write_freeze.release)

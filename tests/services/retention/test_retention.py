@@ -15,7 +15,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
-from registry.services.retention.retention import Piece, Plan, Retention
+from registry.services.retention.retention import Plan, Retention, RunSlice
 from registry.services.retention.rules import NewestBy
 from tests.metadata.rows import NAME, digest_of, events, find, image, index, rows
 from tests.services.retention.conftest import GRACE
@@ -54,7 +54,7 @@ def going(plan: Plan) -> list[str]:
 
 async def run(retention: Retention, pattern: str = "**") -> tuple[int, int]:
     """Apply the rules completely, and return how many tags and manifests were dropped."""
-    gone, piece = [0, 0], Piece("")
+    gone, piece = [0, 0], RunSlice("")
     while not piece.ended:
         piece = await retention.run(RepositoryPattern.parse(pattern), piece.done, OPERATOR)
         gone[0] += piece.tags
@@ -67,7 +67,7 @@ async def carry_out(retention: Retention, plan: Plan) -> tuple[int, int, bool]:
 
     Returns the numbers of dropped tags and manifests, and whether the plan was completed.
     """
-    piece = Piece("")
+    piece = RunSlice("")
     ended = await retention._carry_out(plan, piece)
     return piece.tags, piece.manifests, ended
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import Opened, asgi, compose
+from registry.app import Runtime, compose, create_app
 from registry.config import load
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
@@ -51,7 +51,7 @@ def start(tmp_path: Path, place: dict[str, str]) -> Start:
         overrides = {**place, "jobs.in_serve": "false", **keys}
         settings = load(config=None, data=tmp_path, overrides=overrides, environ={})
         opened = compose(settings)
-        async with in_process(asgi(settings, opened)) as http:
+        async with in_process(create_app(settings, opened)) as http:
             yield Api(http, opened, settings)
 
     return started
@@ -63,7 +63,7 @@ async def api(start: Start) -> AsyncIterator[Api]:
         yield started
 
 
-async def find_row(opened: Opened, digest: Digest) -> BlobRow:
+async def find_row(opened: Runtime, digest: Digest) -> BlobRow:
     row = await opened.database.read(lambda tx: blobs.find_anywhere(tx, digest))
     assert row is not None
     return row
@@ -97,14 +97,14 @@ async def damage(driver: Driver, key: str, data: bytes, how: str) -> None:
         await write(driver, key, spoiled)
 
 
-async def scrub(opened: Opened) -> None:
+async def scrub(opened: Runtime) -> None:
     """A whole pass, at full speed."""
     await opened.registry.scrub.begin(restart=True)
     while await opened.registry.scrub.run(0):
         pass
 
 
-async def list_damaged(opened: Opened) -> dict[str, list[str]]:
+async def list_damaged(opened: Runtime) -> dict[str, list[str]]:
     """What is known to be damaged, and the tags that it breaks."""
     return {
         str(each.blob.digest): [f"{name}:{tag}" for name, tag in each.tags]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.app import Opened
+from registry.app import Runtime
 from registry.errors import ConflictError
 from registry.metadata.content import blobs, key_ownership
 from registry.services.content.upload_sessions import Uploads
@@ -39,7 +39,7 @@ MIB = 1 << 20
 BIG = blob_bytes("big", 6 * MIB)  # in two parts
 
 
-async def fsck(opened: Opened, *, repair: bool = False, grace: float = 0) -> Report:
+async def fsck(opened: Runtime, *, repair: bool = False, grace: float = 0) -> Report:
     report = Report()
     await opened.registry.fsck.run(report, repair=repair, grace=grace)
     return report
@@ -49,7 +49,7 @@ def describe(report: Report) -> list[tuple[Kind, str, Deed]]:
     return [(each.kind, each.key, each.deed) for each in report.findings]
 
 
-def orphan_key(opened: Opened, data: bytes) -> str:
+def orphan_key(opened: Runtime, data: bytes) -> str:
     """As the store would call it."""
     if isinstance(opened.driver, S3Driver):
         return new_parts_key()
@@ -190,8 +190,8 @@ async def test_pages_of_objects_meet_pages_of_rows(
     strays = [orphan_key(api.opened, secrets.token_bytes(8)) for _ in range(5)]
     for key in strays:
         await write(api.opened.driver, key, b"stray")
-    monkeypatch.setattr("storage.local.PAGE", 2)
-    monkeypatch.setattr("storage.s3_bucket.PAGE", 2)
+    monkeypatch.setattr("storage.local.driver.PAGE_SIZE", 2)
+    monkeypatch.setattr("storage.s3.bucket.PAGE", 2)
     monkeypatch.setattr(module, "AT_ONCE", 2)
     for size in (1, 2, 3, 500):
         monkeypatch.setattr(module, "PAGE", size)

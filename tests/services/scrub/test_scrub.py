@@ -9,14 +9,14 @@ import pytest
 import sqlalchemy as sa
 
 from registry import metrics
-from registry.app import Opened
+from registry.app import Runtime
 from registry.metadata import tables
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.services.maintenance import scrub as module
-from registry.services.throttle import Pace
+from registry.services.throttle import Throttle
 from storage.digest import Digest, Hasher
 from storage.driver import Driver, Reader
 from storage.errors import StoreUnavailableError
@@ -45,7 +45,7 @@ def url(digest: Digest, name: str = NAME) -> str:
     return f"/v2/{name}/blobs/{digest}"
 
 
-async def store(opened: Opened, count: int) -> dict[Digest, tuple[str, bytes]]:
+async def store(opened: Runtime, count: int) -> dict[Digest, tuple[str, bytes]]:
     """Tiny blobs with rows, put into both at once; their keys and bytes."""
     made = {}
     for n in range(count):
@@ -199,7 +199,7 @@ async def test_who_lost_the_lease_does_not_set_the_pass_back(
         await api.opened.registry.scrub.begin(restart=False)
         real, turns = api.opened.registry.scrub._look, 0
 
-        async def slow(row: BlobRow, pace: Pace) -> object:
+        async def slow(row: BlobRow, pace: Throttle) -> object:
             nonlocal turns
             turns += 1
             if turns == 1:
@@ -320,7 +320,7 @@ async def scrub_during(api: Api, change: str, how: str, monkeypatch: pytest.Monk
     await damage(api.opened.driver, row.key, data, how)
     real = module.Scrub._look
 
-    async def look(scrubbing: module.Scrub, found: BlobRow, pace: Pace) -> Any:
+    async def look(scrubbing: module.Scrub, found: BlobRow, pace: Throttle) -> Any:
         seen = await real(scrubbing, found, pace)
         await CHANGES[change](api, row, data)
         return seen
@@ -397,10 +397,10 @@ async def test_bytes_are_read_in_pieces_at_the_rate_of_the_settings(
 ) -> None:
     taken: list[tuple[int, int]] = []
 
-    async def take(pace: Pace, amount: int) -> None:
+    async def take(pace: Throttle, amount: int) -> None:
         taken.append((pace._rate, amount))
 
-    monkeypatch.setattr(Pace, "take", take)
+    monkeypatch.setattr(Throttle, "take", take)
     async with start(scrub__rate="7MiB") as api:
         await api.push_blob(NAME, bytes(3 * MIB + 5))
         service = api.opened.registry.scrub
