@@ -727,7 +727,7 @@ def _first_admin_conflicts(auth: AuthSection) -> Iterator[str]:
     if not SHORTEST_PASSWORD <= len(auth.admin_password) <= LONGEST_PASSWORD:
         yield f"auth.admin_password must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
     if auth.mode == "none" or not auth.local_users:
-        why = 'auth.mode = "none"' if auth.mode == "none" else "auth.own = false"
+        why = 'auth.mode = "none"' if auth.mode == "none" else "auth.local_users = false"
         yield f"auth.admin_password is of no use with {why}: remove one of them"
 
 
@@ -803,11 +803,13 @@ def _issuer_conflicts(auth: AuthSection) -> Iterator[str]:
 def _foreign_only_conflicts(auth: AuthSection) -> Iterator[str]:
     if not (auth.realm and (auth.jwks_url or auth.jwks_file)):
         yield (
-            "auth.own = false needs an outside issuer: auth.issuer, auth.audience, auth.realm, and"
-            " auth.jwks_url or auth.jwks_file"
+            "auth.local_users = false needs an external issuer: set auth.issuer, auth.audience,"
+            " auth.realm, and auth.jwks_url or auth.jwks_file"
         )
     if auth.oidc:
-        yield "auth.own = false leaves no tokens of robots, for which auth.oidc is: set one of them"
+        yield (
+            "auth.oidc needs robots, and auth.local_users = false leaves none: remove one of the two"
+        )
 
 
 def _places_of_keys(auth: AuthSection) -> Iterator[tuple[str, str]]:

@@ -527,7 +527,7 @@ GITHUB = OIDC % "https://token.actions.githubusercontent.com"
     [
         OUTSIDE,
         OUTSIDE | {"auth.realm": ""},
-        OUTSIDE | {"auth.own": "false"},
+        OUTSIDE | {"auth.local_users": "false"},
         OUTSIDE | {"auth.jwks_url": "", "auth.jwks_file": "keys.json"},
         OUTSIDE | {"auth.jwks_url": "http://gitlab/keys", "auth.allow_private": "true"},
         OUTSIDE | {"auth.oidc": GITHUB},
@@ -547,9 +547,15 @@ def test_outside_issuers(tmp_path: Path, overrides: Mapping[str, str]) -> None:
         ({"auth.issuer": "gitlab-issuer"}, "auth.issuer is of use only"),
         ({"auth.audience": "registry"}, "auth.audience is of use only"),
         ({"auth.realm": "https://auth.example.org"}, "auth.realm is of use only"),
-        ({"auth.own": "false"}, "auth.own = false needs"),
-        (OUTSIDE | {"auth.own": "false", "auth.realm": ""}, "auth.own = false needs"),
-        (OUTSIDE | {"auth.own": "false", "auth.oidc": GITHUB}, "auth.own = false leaves"),
+        ({"auth.local_users": "false"}, "auth.local_users = false needs"),
+        (
+            OUTSIDE | {"auth.local_users": "false", "auth.realm": ""},
+            "auth.local_users = false needs",
+        ),
+        (
+            OUTSIDE | {"auth.local_users": "false", "auth.oidc": GITHUB},
+            "auth.local_users = false leaves",
+        ),
         (OUTSIDE | {"auth.jwks_url": "http://gitlab/keys"}, "auth.jwks_url = .* must be https"),
         ({"upstream.url": "http://other"}, "upstream.url = .* must be https"),
         ({"upstream.url": "https://other", "upstream.username": "ann"}, "belong together"),

@@ -135,7 +135,7 @@ async def test_a_token_above_the_limit_is_told_so(start_api: Started, issuer: Up
     long = token_for("team/app", "pull", padding="x" * 7000)
     assert len(long) > 8192
     realm = "https://gitlab.example.org/jwt/auth"
-    for more in ({}, {"own": "false", "realm": realm}):
+    for more in ({}, {"local_users": "false", "realm": realm}):
         async with trusting(start_api, issuer, **more) as api:
             answer = await api.http.get("/v2/team/app/manifests/x", headers=bearer(long))
             assert read_challenge(answer)["error"] == "invalid_token"
@@ -159,7 +159,7 @@ async def test_instead_of_own_users_only_the_outside_issuer_counts(
     start_api: Started, issuer: Upstream
 ) -> None:
     realm = "https://gitlab.example.org/jwt/auth"
-    async with trusting(start_api, issuer, own="false", realm=realm) as api:
+    async with trusting(start_api, issuer, local_users="false", realm=realm) as api:
         fields = read_challenge(await api.http.get("/v2/team/app/manifests/x"))
         assert (fields["realm"], fields["service"]) == (realm, AUDIENCE)
         ann = await Accounts.of(api.opened).user("ann", admin=True)

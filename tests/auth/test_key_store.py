@@ -38,16 +38,16 @@ KEYS = 20
 MAKER = f"""
 import asyncio, os, sys
 from pathlib import Path
-from registry.auth.vault import DatabaseVault, FileVault
-from registry.metadata.database import Database
+from registry.auth.keys.key_store import DatabaseKeyStore, FileKeyStore
+from registry.metadata.engine.database import Database
 
 async def main(place, secret):
     database = Database(place) if secret else None
-    vault = DatabaseVault(database, secret) if database else FileVault(Path(place))
+    store = DatabaseKeyStore(database, secret) if database else FileKeyStore(Path(place))
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range({KEYS}):
-        print((await vault.add(f"key{{number}}", os.urandom(32))).hex(), flush=True)
+        print((await store.add(f"key{{number}}", os.urandom(32))).hex(), flush=True)
     if database:
         await database.close()
 

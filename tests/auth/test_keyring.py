@@ -29,13 +29,13 @@ SECRET = "0123456789abcdef" * 2
 
 STARTER = """
 import asyncio, sys
-from registry.auth.keyring import Keyring
-from registry.auth.vault import DatabaseVault
-from registry.metadata.database import Database
+from registry.auth.keys.keyring import Keyring
+from registry.auth.keys.key_store import DatabaseKeyStore
+from registry.metadata.engine.database import Database
 
 async def main(url, secret):
     database = Database(url)
-    keyring = Keyring(database, DatabaseVault(database, secret))
+    keyring = Keyring(database, DatabaseKeyStore(database, secret))
     print("ready", flush=True)
     sys.stdin.readline()
     await keyring.prepare()

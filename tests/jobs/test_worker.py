@@ -17,7 +17,7 @@ from tests.support.workers import PATIENCE, worker
 PATCH = """
 import asyncio, os, time
 from pathlib import Path
-from registry.jobs import chores, runner
+from registry.jobs import runner
 from registry import app
 
 runner.LEASE, runner.BEAT = 2.0, 0.5

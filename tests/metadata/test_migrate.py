@@ -243,7 +243,7 @@ def test_imports_nothing_that_changes_with_the_code(path: Path) -> None:
 def test_migrations_are_found_where_they_are_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = tmp_path / "registry" / "metadata"
+    code = tmp_path / "registry" / "metadata" / "engine"
     code.mkdir(parents=True)
     monkeypatch.setattr(migrate, "__file__", str(code / "migrate.py"))
     assert migrate._folder() == tmp_path / "migrations"  # a checkout
@@ -304,7 +304,7 @@ def start(url: str, folder: Path, until: str) -> subprocess.Popen[str]:
         import sys, time
         from pathlib import Path
         import sqlalchemy as sa
-        from registry.metadata import migrate
+        from registry.metadata.engine import migrate
 
         def stop(connection, cursor, statement, parameters, context, many):
             if {until!r} in statement:

@@ -36,8 +36,8 @@ READERS = 8
 
 WRITER = """
 import asyncio, mmap, struct, sys
-from registry.metadata import policy
-from registry.metadata.database import Database
+from registry.metadata.access import policy
+from registry.metadata.engine.database import Database
 
 def change(tx):
     tx.change_policy()

@@ -102,8 +102,8 @@ async def push_referrers(server: Server) -> str:
 
 
 UNBOUNDED = """
-import registry.services.referrers
-registry.services.referrers.READ_BYTES = 1 << 40
+import registry.services.content.referrers
+registry.services.content.referrers.READ_BYTES = 1 << 40
 """
 
 

@@ -67,7 +67,7 @@ class TestStart:
             "made",
             "made/too",
             "made/too/storage/blobs",
-            *(f"made/too/storage/blob_store/{algorithm}" for algorithm in sorted(ALGORITHMS)),
+            *(f"made/too/storage/blobs/{algorithm}" for algorithm in sorted(ALGORITHMS)),
         ]
         assert Path(before[-1]).name.startswith("VERSION.")
         assert synced[-1] == "made/too/storage"

@@ -364,7 +364,7 @@ async def test_closing_waits_for_threads_and_not_the_loop(
 HOLD = """
 import asyncio, sys, time
 from pathlib import Path
-from storage.local import LocalDriver
+from storage.local.driver import LocalDriver
 
 async def hold() -> None:
     driver = LocalDriver(Path(sys.argv[1]))

@@ -7,10 +7,10 @@ _SCRIPT = """\
 import asyncio
 import os
 
-from registry.services.upload_holds import UploadHolds
-from registry.services.uploads import Uploads
-from storage.s3_bucket import S3Bucket
-from storage.s3_upload import S3Upload
+from registry.services.content.upload_leases import UploadLeases
+from registry.services.content.upload_sessions import Uploads
+from storage.s3.bucket import S3Bucket
+from storage.s3.upload import S3Upload
 
 
 async def stop(point):
@@ -33,15 +33,21 @@ def stopping(owner, name):
     setattr(owner, name, call)
 
 
-stopping(UploadHolds, "_claim")
+stopping(UploadLeases, "_claim")
 stopping(S3Bucket, "begin")
-stopping(S3Upload, "_stage")
+stopping(S3Upload, "_put_tail")
 stopping(S3Upload, "_complete")
 stopping(Uploads, "_advance")
 stopping(Uploads, "_link")
 """
 
-DURING_PATCH = ["after _claim", "after begin", "after _stage", "before _advance", "after _advance"]
+DURING_PATCH = [
+    "after _claim",
+    "after begin",
+    "after _put_tail",
+    "before _advance",
+    "after _advance",
+]
 DURING_PUT = ["before _complete", "after _complete", "before _link", "after _link"]
 
 

@@ -110,7 +110,7 @@ FAILING = """
 import errno, os
 from pathlib import Path
 FLAG = Path({flag!r})
-import storage.local
+import storage.local.driver
 for name in {names!r}:
     def broken(*args, _real=getattr(os, name), **kwargs):
         if FLAG.exists():

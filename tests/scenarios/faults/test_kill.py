@@ -57,7 +57,7 @@ def counted(real):
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
     return call
-import storage.local
+import storage.local.driver
 for name in CALLS:
     setattr(os, name, counted(getattr(os, name)))
 """

@@ -23,9 +23,9 @@ NAME = "team/app"
 AT_ONCE = 6
 STALE = """\
 import time
-from registry.metadata.watch import Watch
+from registry.metadata.revisions.watch import RevisionWatch
 
-real = Watch.read
+real = RevisionWatch.read
 known = {}
 
 async def read(self, since=None):
@@ -35,7 +35,7 @@ async def read(self, since=None):
         known[self] = time.monotonic(), heads
     return heads
 
-Watch.read = read
+RevisionWatch.read = read
 """
 """A server that believes for five seconds what it has read."""
 

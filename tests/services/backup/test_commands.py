@@ -99,8 +99,8 @@ async def test_all_that_was_acknowledged_is_restored_elsewhere(
 HALT = """
 import time
 from pathlib import Path
-from registry.services.backup.target import Target
-from registry.services.uploads import Uploads
+from registry.services.backup.target import BackupRepository
+from registry.services.content.upload_sessions import Uploads
 def halt_at(owner, name, number):
     real, left = getattr(owner, name), number
     async def call(self, *arguments, **more):
@@ -111,7 +111,7 @@ def halt_at(owner, name, number):
             time.sleep(60)
         return await real(self, *arguments, **more)
     setattr(owner, name, call)
-halt_at(Target, "put", 4)
+halt_at(BackupRepository, "put", 4)
 halt_at(Uploads, "move", 4)
 """
 
@@ -161,7 +161,7 @@ async def test_killed_and_run_again(make: Make, target: Path) -> None:
         while list((other.data / "storage" / "staging").iterdir()):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.2)
-    stored = [path.name.partition(".")[0] for path in other.data.glob("storage/blob_store/*/*/*")]
+    stored = [path.name.partition(".")[0] for path in other.data.glob("storage/blobs/*/*/*")]
     assert sorted(stored) == sorted(Digest.of(data).hex for data in blobs)
 
 
@@ -174,10 +174,10 @@ async def test_stopped_by_hand_it_frees_what_it_held(make: Make, target: Path) -
         patches, mark = target.parent / "patches", target.parent / "mark"
         patches.mkdir()
         (patches / "sitecustomize.py").write_text(
-            "import time\nfrom pathlib import Path\nfrom registry.metadata import copying\n"
-            "real = copying._require_same\ndef slow(*arguments):\n"
+            "import time\nfrom pathlib import Path\nfrom registry.metadata.maintenance import database_copy\n"
+            "real = database_copy._require_same\ndef slow(*arguments):\n"
             f"    Path({str(mark)!r}).touch()\n    time.sleep(0.3)\n    real(*arguments)\n"
-            "copying._require_same = slow\n"
+            "database_copy._require_same = slow\n"
         )
         process = begin(place, "create", str(target), patches=patches)
         deadline = time.monotonic() + 60

@@ -191,7 +191,7 @@ async def test_what_the_registry_has_no_good_bytes_of_is_named(make: Make, targe
         await push(api)
         damaged, gone = Digest.of(BLOBS[0]), Digest.of(BLOBS[1])
         for digest, spoil in ((damaged, True), (gone, False)):
-            (path,) = place.data.glob(f"storage/blob_store/*/*/{digest.hex}.*")
+            (path,) = place.data.glob(f"storage/blobs/*/*/{digest.hex}.*")
             path.chmod(0o600)
             if spoil:
                 path.write_bytes(bytes(path.stat().st_size))

@@ -50,7 +50,7 @@ async def test_a_deleted_image_makes_room(tmp_path: Path, kind: str) -> None:
                 assert answer.status_code == 202, answer.text
                 assert not spare.exists()
                 with worker(server.data, **SETTINGS):
-                    wait_until(lambda: len(list(server.data.glob("storage/blob_store/*/*/*"))) == 3)
+                    wait_until(lambda: len(list(server.data.glob("storage/blobs/*/*/*"))) == 3)
                     assert (await http.get(f"/v2/kept/manifests/{kept}")).status_code == 200
                     filler.unlink()
                     wait_until(spare.exists)  # a job creates it again

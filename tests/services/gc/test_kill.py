@@ -28,7 +28,7 @@ def step(name):
     if left == 0:
         Path({mark!r}).write_text(name)
         os.kill(os.getpid(), signal.SIGKILL)
-from registry.metadata.database import Database
+from registry.metadata.engine.database import Database
 write, unlink = Database.write, os.unlink
 async def stepping_write(*args, **kwargs):
     step("before a commit")

@@ -20,13 +20,13 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 HALT = """
 import time
 from pathlib import Path
-from registry.metadata import copying
-from registry.services import transfer
-transfer.LEASE = 2.0
+from registry.metadata.maintenance import database_copy
+from registry.services.maintenance import database_transfer
+database_transfer.LEASE = 2.0
 def halt(*arguments):
     Path({mark!r}).touch()
     time.sleep(60)
-copying._set_counters = halt
+database_copy._set_counters = halt
 """
 
 

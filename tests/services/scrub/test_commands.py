@@ -56,7 +56,7 @@ class Commands:
             return found
 
     def file_of(self, data: bytes) -> Path:
-        (path,) = self.data.glob(f"storage/blob_store/*/*/{Digest.of(data).hex}.*")
+        (path,) = self.data.glob(f"storage/blobs/*/*/{Digest.of(data).hex}.*")
         path.chmod(0o600)
         return path
 
