@@ -808,7 +808,7 @@ def _foreign_only_conflicts(auth: AuthSection) -> Iterator[str]:
         )
     if auth.oidc:
         yield (
-            "auth.oidc needs robots, and auth.local_users = false leaves none: remove one of the two"
+            "auth.oidc needs robots, and auth.local_users = false allows none: remove one of both"
         )
 
 

@@ -130,7 +130,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "realm": "",
             "jwks_url": "",
             "jwks_file": "",
-            "own": True,
+            "local_users": True,
             "allow_private": False,
             "ca_file": "",
             "jwks_refresh": "15m",
@@ -554,7 +554,7 @@ def test_outside_issuers(tmp_path: Path, overrides: Mapping[str, str]) -> None:
         ),
         (
             OUTSIDE | {"auth.local_users": "false", "auth.oidc": GITHUB},
-            "auth.local_users = false leaves",
+            "auth.oidc needs robots",
         ),
         (OUTSIDE | {"auth.jwks_url": "http://gitlab/keys"}, "auth.jwks_url = .* must be https"),
         ({"upstream.url": "http://other"}, "upstream.url = .* must be https"),

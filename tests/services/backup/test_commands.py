@@ -174,7 +174,8 @@ async def test_stopped_by_hand_it_frees_what_it_held(make: Make, target: Path) -
         patches, mark = target.parent / "patches", target.parent / "mark"
         patches.mkdir()
         (patches / "sitecustomize.py").write_text(
-            "import time\nfrom pathlib import Path\nfrom registry.metadata.maintenance import database_copy\n"
+            "import time\nfrom pathlib import Path\n"
+            "from registry.metadata.maintenance import database_copy\n"
             "real = database_copy._require_same\ndef slow(*arguments):\n"
             f"    Path({str(mark)!r}).touch()\n    time.sleep(0.3)\n    real(*arguments)\n"
             "database_copy._require_same = slow\n"
