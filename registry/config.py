@@ -82,11 +82,12 @@ class HttpSettings:
         Networks, "Proxies whose word on a client's address and scheme is believed."
     ] = ()
     tls_cert: Annotated[
-        Text, "File of the certificate and its chain, from the data folder; empty: no TLS."
+        Text, "File of the certificate and its chain, from the data directory; empty: no TLS."
     ] = ""
-    tls_key: Annotated[Text, "File of the certificate's key, from the data folder."] = ""
+    tls_key: Annotated[Text, "File of the certificate's key, from the data directory."] = ""
     tls_client_ca: Annotated[
-        Text, "File of the authorities of client certificates, from the data folder; empty: none."
+        Text,
+        "File of the authorities of client certificates, from the data directory; empty: none.",
     ] = ""
     stop_delay: Annotated[
         Duration, "How long a stopping server takes requests on, and says it is not ready."
@@ -113,7 +114,7 @@ class StoreSettings:
 
     driver: Annotated[str, choice(Driver), "What keeps the bytes."] = ""
     name: Annotated[Text, "What rows call the store; empty: as its driver."] = ""
-    root: Annotated[Text, "Folder of the blobs, from the data folder; empty: `storage`."] = ""
+    root: Annotated[Text, "Folder of the blobs, from the data directory; empty: `storage`."] = ""
     reserve: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
     bucket: Annotated[Text, "Name of the S3 bucket."] = ""
     prefix: Annotated[Text, "Begin of all keys in the bucket; empty: all of it is the store."] = ""
@@ -168,7 +169,7 @@ class DatabaseSettings:
     """`[database]`: the metadata database."""
 
     url: Annotated[
-        DatabaseUrl, "SQLAlchemy URL; empty: the SQLite file `moorage.db` in the data folder."
+        DatabaseUrl, "SQLAlchemy URL; empty: the SQLite file `moorage.db` in the data directory."
     ] = field(default="", repr=False)
     readers: Annotated[Count, "Connections of a process to PostgreSQL that read."] = 5
     writers: Annotated[Count, "Connections of a process to PostgreSQL that write."] = 3
@@ -197,7 +198,7 @@ class AuthSection:
     keys: Annotated[
         KeyPlace,
         choice(KeyPlace),
-        "Where private keys are: `file`, in the data folder; `database`, shared by replicas; "
+        "Where private keys are: `file`, in the data directory; `database`, shared by replicas; "
         "`auto`: in files beside an embedded database, else in the database.",
     ] = "auto"
     secret: Annotated[Secret, "What encrypts private keys in the database; 32 characters."] = field(
@@ -212,7 +213,7 @@ class AuthSection:
     audience: Annotated[Text, "Whom those tokens are for: their `aud`, and the service named."] = ""
     realm: Annotated[Url, "Where clients get those tokens; empty: at this registry."] = ""
     jwks_url: Annotated[Url, "Where the keys of that issuer are; empty: no such issuer."] = ""
-    jwks_file: Annotated[Text, "Or the file they are in, from the data folder."] = ""
+    jwks_file: Annotated[Text, "Or the file they are in, from the data directory."] = ""
     local_users: Annotated[
         Flag, "Sign in with the users of this registry; false: only the outside issuer's tokens."
     ] = True
@@ -220,7 +221,7 @@ class AuthSection:
         False
     )
     ca_file: Annotated[
-        Text, "Authorities to trust beside the system's for that, from the data folder."
+        Text, "Authorities to trust beside the system's for that, from the data directory."
     ] = ""
     jwks_refresh: Annotated[Timeout, "How often the keys of outside issuers are fetched."] = 900.0
     oidc: Annotated[Oidc, "Issuers whose ID tokens are exchanged for tokens of robots."] = ()
@@ -313,7 +314,9 @@ class UpstreamSettings:
     allow_private: Annotated[
         Flag, "It may have a private address, and may be called by http there."
     ] = False
-    ca_file: Annotated[Text, "Authorities to trust beside the system's, from the data folder."] = ""
+    ca_file: Annotated[
+        Text, "Authorities to trust beside the system's, from the data directory."
+    ] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Data folder of a registry, created by `serve` and locked by every process that uses it."""
+"""Data directory of a registry, created by `serve` and locked by every process that uses it."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from storage import layouts
 
 _PAUSE = 0.05
 _OWN = {"moorage.toml", "keys", "storage"}
-"""Names that may exist in the data folder before the registry starts for the first time."""
+"""Names that may exist in the data directory before the registry starts for the first time."""
 
 
 def explain(error: OSError, what: str, path: Path) -> ConfigError:
@@ -53,14 +53,14 @@ class DataDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._open()
         except OSError as error:
-            raise explain(error, f"the data folder {self.path}", self.path) from error
+            raise explain(error, f"the data directory {self.path}", self.path) from error
 
     def require_own(self) -> None:
         """Raise ConfigError if the folder has other files but no registry."""
         try:
             names = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
         except OSError as error:
-            raise explain(error, f"the data folder {self.path}", self.path) from error
+            raise explain(error, f"the data directory {self.path}", self.path) from error
         if "lock" in names or any(name.startswith("moorage.db") for name in names):
             return
         foreign = layouts.list_foreign(names, _OWN | self._named)
@@ -68,7 +68,7 @@ class DataDirectory:
             layout = layouts.recognize(lambda path: (self.path / path).exists())
             what = layouts.describe(foreign, layout)
             raise ConfigError(
-                f"the data folder {self.path} {what} and has no registry of Moorage. "
+                f"the data directory {self.path} {what} and has no registry of Moorage. "
                 f"{layouts.REMEDY}; name the place with --data"
             )
 
@@ -79,7 +79,7 @@ class DataDirectory:
             return None
         what = "written to" if mode & stat.S_IWOTH else "read"
         return (
-            f"the data folder {self.path} can be {what} by every account of this machine; run: "
+            f"the data directory {self.path} can be {what} by every account of this machine; run: "
             f"chmod o-rwx {shlex.quote(str(self.path))}"
         )
 
@@ -90,7 +90,7 @@ class DataDirectory:
                 raise ConfigError(f"no registry here: {self.path}. Name its folder with --data")
             self._open()
         except OSError as error:
-            raise explain(error, f"the data folder {self.path}", self.path) from error
+            raise explain(error, f"the data directory {self.path}", self.path) from error
 
     def _open(self) -> None:
         flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC

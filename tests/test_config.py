@@ -28,7 +28,7 @@ def settings(
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Load the settings with `toml` as the settings file of the data folder."""
+    """Load the settings with `toml` as the settings file of the data directory."""
     if toml:
         (tmp_path / "moorage.toml").write_text(toml)
     return load(config=None, data=tmp_path, overrides=overrides or {}, environ=environ or {})

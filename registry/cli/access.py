@@ -1,7 +1,7 @@
 """Parsers of the commands that call operations of the admin API.
 
 The commands of user, group, robot, token, grant, key, audit, quota, immutable, hold, gc and
-retention work on the data folder, or with `--url` on a remote registry. Some other commands have
+retention work on the data directory, or with `--url` on a remote registry. Some other commands have
 the same options.
 """
 
@@ -51,7 +51,7 @@ def make_options(
     """
     near = argparse.ArgumentParser(add_help=False, parents=[printing])
     far = near.add_argument_group("a registry elsewhere")
-    far.add_argument("--url", metavar="URL", help="its address, instead of a data folder here")
+    far.add_argument("--url", metavar="URL", help="its address, instead of a data directory here")
     far.add_argument(
         "--user",
         metavar="NAME",

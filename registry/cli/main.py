@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--config", metavar="FILE", help="settings file (TOML)")
-    shared.add_argument("--data", metavar="DIR", help="data folder (default ./data)")
+    shared.add_argument("--data", metavar="DIR", help="data directory (default ./data)")
     parser = argparse.ArgumentParser(prog="moorage", description="A Docker/OCI registry.")
     parser.add_argument("--version", action="version", version=f"moorage {find_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     worker.add_argument(
         "--check",
         action="store_true",
-        help="say whether the worker that runs on the data folder is healthy; exit status 0 or 1",
+        help="report whether the worker of the data directory is healthy; exit status 0 or 1",
     )
 
     printing = argparse.ArgumentParser(add_help=False, parents=[shared])

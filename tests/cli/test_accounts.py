@@ -1,4 +1,4 @@
-"""Commands for accounts and permissions, run on the data folder and with `--url` on a server."""
+"""Commands for accounts and permissions, run on the data directory and with `--url` on a server."""
 
 import contextlib
 import json
@@ -72,7 +72,7 @@ def at(data: Path) -> Moorage:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Return the data folder of a registry with one user, an admin."""
+    """Return the data directory of a registry with one user, an admin."""
     folder = tmp_path / "data"
     at(folder).run("user", "add", "root", "--admin", "--password-stdin", typed=PASSWORD + "\n")
     return folder
@@ -86,7 +86,7 @@ def server(data: Path) -> Iterator[Server]:
 
 @pytest.fixture(params=["here", "there"])
 def moorage(request: pytest.FixtureRequest, data: Path) -> Moorage:
-    """Return a runner of commands on the data folder, and one through the API."""
+    """Return a runner of commands on the data directory, and one through the API."""
     if request.param == "here":
         return at(data)
     server: Server = request.getfixturevalue("server")

@@ -1,4 +1,4 @@
-"""Commands run on a data folder, with and without a running server."""
+"""Commands run on a data directory, with and without a running server."""
 
 import json
 import os
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 class Moorage:
-    """Runner of commands on one data folder."""
+    """Runner of commands on one data directory."""
 
     def __init__(self, data: Path) -> None:
         self.data = data

@@ -1,4 +1,4 @@
-"""Commands on a registry with a database server, from a new data folder each time."""
+"""Commands on a registry with a database server, from a new data directory each time."""
 
 import os
 import subprocess

@@ -71,4 +71,4 @@ def test_a_restore_over_data_says_where_to_go(
     assert main(["backup", "restore", str(tmp_path / "backup"), "--data", str(data)]) == 1
     said = capsys.readouterr().err
     assert "is not empty" in said
-    assert "another data folder (--data DIR)" in said
+    assert "another data directory (--data DIR)" in said

@@ -1,4 +1,4 @@
-"""A data folder that other accounts can access is served, with a warning."""
+"""A data directory that other accounts can access is served, with a warning."""
 
 from pathlib import Path
 

@@ -172,7 +172,7 @@ def test_files_that_are_not_there(
 
 @pytest.fixture
 def foreign() -> Iterator[Path]:
-    """Return a data folder of root, while the process runs as another account."""
+    """Return a data directory of root, while the process runs as another account."""
     if os.geteuid() != 0:
         missing("root, who alone can become another user")
     folder = Path(tempfile.mkdtemp(prefix="moorage-start-"))

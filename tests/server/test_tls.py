@@ -45,7 +45,7 @@ def trusting(*authorities: Authority, shown: tuple[Path, Path] | None = None) ->
 
 @dataclass
 class TlsServer(Server):
-    """A server with a certificate of `authority` in its data folder."""
+    """A server with a certificate of `authority` in its data directory."""
 
     authority: Authority = field(default_factory=Authority)
     client_authority: Authority | None = None

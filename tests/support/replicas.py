@@ -64,7 +64,7 @@ class Replicas:
         return {variable(key): text for key, text in shared.items()}
 
     def make(self, name: str, **more: str) -> Server:
-        """Return another replica with its own data folder, not started."""
+        """Return another replica with its own data directory, not started."""
         return Server(self.folder / name, settings=self.environ(**more))
 
     @asynccontextmanager

@@ -24,7 +24,7 @@ On an idle machine, a server with one worker responds within one second.
 
 @dataclass
 class Server:
-    """A server on the data folder `data`, which runs from `start` to `stop` or `kill`.
+    """A server on the data directory `data`, which runs from `start` to `stop` or `kill`.
 
     `settings` are environment variables. `patches` is the first folder in PYTHONPATH; a
     `sitecustomize.py` there can break system calls of the server.

@@ -10,7 +10,7 @@ from registry.errors import InputInvalidError
 
 
 def add(args: argparse.Namespace) -> int:
-    parse_new_user_name(args.name)  # fail before the data folder is created
+    parse_new_user_name(args.name)  # fail before the data directory is created
     password = None
     if not args.no_password:
         password = passwords.read_new(args.name, from_stdin=args.password_stdin)

@@ -37,7 +37,7 @@ class OperationClient(Protocol):
 
 
 class _LocalClient:
-    """Client that works on the data folder as the operator."""
+    """Client that works on the data directory as the operator."""
 
     name = ""
     password = ""
@@ -89,7 +89,7 @@ def run(
 ) -> T:
     """Run `work` with the client that the options select.
 
-    With `create`, a registry is created in the data folder if there is none.
+    With `create`, a registry is created in the data directory if there is none.
     """
     if not args.url:
         return with_registry(args, lambda opened: work(_LocalClient(opened)), create=create)

@@ -140,9 +140,9 @@ def make_usable(settings: Settings, folder: DataDirectory) -> None:
 
 
 def enter(settings: Settings, folder: DataDirectory) -> None:
-    """Open the data folder of an existing registry.
+    """Open the data directory of an existing registry.
 
-    With a database server, the data folder may be empty, and is created on the machine where the
+    With a database server, the data directory may be empty, and is created on the machine where the
     command runs. Raises ConfigError if an embedded registry does not exist.
     """
     if is_embedded(settings):

@@ -1,4 +1,4 @@
-"""Access of commands to the registry in the data folder, without a server."""
+"""Access of commands to the registry in the data directory, without a server."""
 
 import argparse
 import asyncio

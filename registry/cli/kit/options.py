@@ -37,7 +37,10 @@ def start_logging(
 
 
 def find_folder(settings: Settings) -> DataDirectory:
-    """Return the data folder. It may contain the files that the settings name before first use."""
+    """Return the data directory.
+
+    Before its first use, it may contain the files that the settings name.
+    """
     url = settings.database_url
     places = [
         *settings.list_files().values(),

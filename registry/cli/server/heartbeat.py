@@ -58,7 +58,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def find_problem(folder: Path) -> str:
-    """Return the problem of the worker of the data folder, or an empty text if it is healthy."""
+    """Return the problem of the worker of the data directory, or an empty text if it is healthy."""
     try:
         state = json.loads((folder / NAME).read_text())
         age = clock.boottime_us() - state["at"]

@@ -35,7 +35,7 @@ def work(args: argparse.Namespace) -> int:
 
 
 def _check(folder: Path) -> int:
-    """Print whether the worker of the data folder is healthy, and return it as exit status."""
+    """Print whether the worker of the data directory is healthy, and return it as exit status."""
     problem = heartbeat.find_problem(folder)
     if problem:
         output.write_error(problem)

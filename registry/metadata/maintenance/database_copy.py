@@ -180,8 +180,9 @@ def _require_empty(tx: Transaction) -> None:
             if tx.execute(one).first() is not None:
                 raise ConflictError(
                     f"the database to copy to is not empty: its table {table.name} has rows. "
-                    "Choose an empty database, or for an embedded one another data folder (--data "
-                    "DIR); to replace what is there, move its data folder or database away first"
+                    "Choose an empty database or, for an embedded one, another data directory "
+                    "(--data DIR). To replace the existing one, first move its data directory or "
+                    "database away"
                 )
         tx.execute(sa.delete(table))
     tx.execute(sa.delete(tables.moves))

@@ -1,4 +1,4 @@
-"""Registries for backup and restore tests, each with its own data folder and stores."""
+"""Registries for backup and restore tests, each with its own data directory and stores."""
 
 import asyncio
 import contextlib

@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the data folder of a registry with one image as `app:v1` and another as `app:v2`."""
+    """Return the data directory of a registry with the images `app:v1` and `app:v2`."""
     folder = tmp_path / "data"
     # Commands run in this process, where pytest configures logging.
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)

@@ -28,7 +28,7 @@ BLOBS = [blob_bytes(f"blob {n}", 300_000 + n) for n in range(20)]
 
 
 class Command:
-    """`moorage storage copy` on one data folder."""
+    """`moorage storage copy` on one data directory."""
 
     def __init__(self, data: Path, settings: dict[str, str]) -> None:
         self.data = data

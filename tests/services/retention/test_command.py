@@ -33,7 +33,7 @@ def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 
 def on_data(tmp_path: Path, work: Callable[[Database], Any]) -> Any:
-    """Change or read the database of the data folder."""
+    """Change or read the database of the data directory."""
 
     async def job() -> Any:
         database = Database(f"sqlite:///{tmp_path}/data/moorage.db")

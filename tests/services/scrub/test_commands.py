@@ -26,7 +26,7 @@ PATIENCE = 60.0
 
 
 class Commands:
-    """`moorage` on one data folder."""
+    """`moorage` on one data directory."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
