@@ -1,4 +1,4 @@
-"""A registry before, while and after its blobs move from one store to another."""
+"""A registry before, during and after the move of its blobs from one store to another."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Way:
-    """From one store to another: settings, without their section."""
+    """The settings of the store to move from and of the store to move to, without their section."""
 
     old: dict[str, str]
     new: dict[str, str]
@@ -43,12 +43,12 @@ def _section(name: str, keys: dict[str, str]) -> dict[str, str]:
 
 
 def as_variables(settings: dict[str, str]) -> dict[str, str]:
-    """The same as the environment has them."""
+    """Return the settings as environment variables."""
     return {f"MOORAGE_{key.upper().replace('.', '__')}": value for key, value in settings.items()}
 
 
 def find_way(name: str, seaweed: Callable[[], Seaweed], tmp_path: Path) -> Way:
-    """`local-s3`: from a folder to a bucket."""
+    """Return the settings of a move by its name: `local-s3` is from a folder to a bucket."""
 
     def place(driver: str, called: str) -> dict[str, str]:
         if driver == "local":
@@ -69,7 +69,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Way:
 
 @pytest.fixture
 def start(tmp_path: Path, database_url: str) -> Start:
-    """Start an application with settings of the test's own."""
+    """Start an application with the given settings."""
 
     @asynccontextmanager
     async def started(overrides: dict[str, str]) -> AsyncIterator[Api]:
@@ -84,7 +84,7 @@ def start(tmp_path: Path, database_url: str) -> Start:
 
 @pytest.fixture
 def database_url(tmp_path: Path) -> str:
-    """SQLite, where nothing depends on which database it is."""
+    """Return a SQLite URL. These tests do not depend on the kind of database."""
     url = f"sqlite:///{tmp_path}/moorage.db"
     migrate.upgrade(url)
     return url

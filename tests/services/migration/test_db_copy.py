@@ -1,4 +1,4 @@
-"""`moorage db copy`: every row, in a pause of all changes, from one database to another."""
+"""Tests of `moorage db copy`: all rows are copied while the source takes no changes."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ _EVENT = dict.fromkeys(("actor", "address", "request_id", "kind", "target", "det
 
 @pytest.fixture
 def urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """From and to. The one to copy to is without a schema where it is a file."""
+    """Return the URLs of the source and the target. A SQLite target has no schema yet."""
     with contextlib.ExitStack() as stack:
 
         def place(kind: str, name: str) -> str:
@@ -92,7 +92,7 @@ async def write_one(url: str, name: str = "another") -> None:
 
 
 def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """All that is copied, with the values of either database alike."""
+    """Return all copied rows, with the same values whichever database holds them."""
     found = {}
     engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
     with engine.connect() as connection:
@@ -191,7 +191,7 @@ async def test_one_that_fails_changes_nothing(
         failing.setattr(database_copy, step, fail)
         with pytest.raises(DatabaseUnavailableError, match="nothing was changed"):
             await transfer(source, target)
-    alone = {"feed_head", "policy_head", "collector"}  # have one row, always
+    alone = {"feed_head", "policy_head", "collector"}  # tables that always have one row
     assert all(rows == [] for name, rows in rows_of(target).items() if name not in alone)
     await write_one(source)
     await transfer(source, target)
@@ -202,7 +202,7 @@ async def test_one_that_fails_changes_nothing(
 async def test_one_that_was_killed_leaves_the_source_to_its_servers(
     urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It filled the target, and came no further: the pause ends by itself."""
+    """The copy filled the target and died. The write freeze of the source expires by itself."""
     source, target = urls
     await asyncio.to_thread(fill, source)
 
@@ -250,7 +250,7 @@ async def test_one_that_was_killed_at_its_very_end_is_brought_there(
 async def test_a_pause_that_has_ended_cannot_be_finished(
     urls: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody may have changed something that was not copied."""
+    """A write that the copy missed may have happened since the freeze ended."""
     source, target = urls
     fill_in = database_copy.copy
 
@@ -304,7 +304,7 @@ async def test_what_changed_on_the_way_is_found(
 
 @both_ways
 async def test_whoever_writes_is_refused(urls: tuple[str, str]) -> None:
-    """Also what knows nothing of this: the database itself refuses."""
+    """The database itself refuses the write, also to a client that knows nothing of the freeze."""
     source, _ = urls
     async with opened(source) as database:
         await database.write(lambda tx: write_freeze.freeze(tx, "t", "place", 60), actor="")
@@ -335,7 +335,7 @@ def _some(column: sa.Column[Any]) -> object:
     return 1 if isinstance(kind, sa.Integer) else "x"
 
 
-# With clients.
+# Copies while clients use the registry.
 
 
 @asynccontextmanager
@@ -384,7 +384,7 @@ async def test_reads_go_on_and_changes_wait(
         copying_task = asyncio.create_task(work())
         await reached.wait()
         token = ""
-        for _ in range(2):  # in the pause, and after it
+        for _ in range(2):  # during the freeze, and after it
             token = await get_token(api.http, robot, f"repository:{NAME}:pull")
             answer = await api.http.get(f"/v2/{NAME}/manifests/v1", headers=bearer(token))
             assert (answer.status_code, answer.content) == (200, raw)
@@ -406,7 +406,7 @@ async def test_reads_go_on_and_changes_wait(
             mine = signed(api.http, login.basic)
             answer = await mine.http.get(f"/v2/{NAME}/manifests/v1")
             assert (answer.status_code, answer.content) == (200, raw)
-        # A token signed before the move is as good as one signed now.
+        # A token signed before the move is still valid.
         for each in (token, await get_token(api.http, robot, f"repository:{NAME}:pull")):
             answer = await api.http.get(f"/v2/{NAME}/manifests/{digest}", headers=bearer(each))
             assert answer.status_code == 200, answer.text
@@ -428,7 +428,7 @@ async def test_keys_need_a_secret_where_replicas_share_them(
                 keep=False,
                 tell=lambda *_: None,
             )
-        await Accounts.of(api.opened).user("bob")  # nothing has happened
+        await Accounts.of(api.opened).user("bob")  # the source takes changes again
 
 
 @pytest.mark.parametrize("urls", ["postgres-sqlite"], indirect=True)
@@ -450,7 +450,7 @@ async def test_keys_of_another_registry_are_not_taken_for_ours(
 async def test_readers_are_not_kept_out_and_nothing_is_left_behind(
     urls: tuple[str, str],
 ) -> None:
-    """Somebody reads all tables in one long transaction; the pause does not wait for him."""
+    """The freeze does not wait for a reader that holds one long transaction over all tables."""
     source, target = urls
     engine = sa.create_engine(parse_url(source), poolclass=sa.NullPool)
     async with opened(source) as database:

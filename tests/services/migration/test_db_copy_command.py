@@ -1,4 +1,4 @@
-"""The command as people run it, and killed while it copies."""
+"""Tests of the `db copy` command, also when it is killed during the copy."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def run(data: Path, *arguments: str, expect: int = 0) -> str:
 
 
 def try_to_write(data: Path) -> str:
-    """What a process that knows nothing of all this is told."""
+    """Return the error that an ordinary SQLite client gets on a write."""
     connection = sqlite3.connect(data / "moorage.db", timeout=30)
     try:
         with connection:

@@ -39,7 +39,7 @@ two_ways = pytest.mark.parametrize("way", ["local-local", "local-s3"], indirect=
 """Where it makes no difference what the bytes come from."""
 
 NAME = "team/app"
-BIG = blob_bytes("big", 11 * MIB)  # in three parts
+BIG = blob_bytes("big", 11 * MIB)  # three parts
 SMALL = [blob_bytes(f"small {n}", 5000 + n) for n in range(6)]
 ALL = [BIG, *SMALL, b""]
 
@@ -60,7 +60,7 @@ def stores_of(opened: Runtime) -> tuple[Driver, Driver]:
 
 
 def list_open_uploads(driver: Driver) -> list[str]:
-    """Multipart uploads that nobody has ended."""
+    """Return the multipart uploads that are still open."""
     if not isinstance(driver, S3Driver):
         return []
     bucket = driver._bucket
@@ -78,8 +78,9 @@ async def require_all(api: Api) -> None:
 
 
 async def require_clean(opened: Runtime, blobs: int) -> None:
-    """After all jobs have run each object is a blob's, and nothing is staged. The application runs
-    them too, so that a piece of work may be in its hands for a moment.
+    """Require that each object belongs to a blob and nothing is staged, after all jobs have run.
+
+    The application runs the jobs too and may hold a piece of work for a moment, so this polls.
     """
     old, new = stores_of(opened)
     wanted: tuple[object, ...] = ([], blobs, [], [], 0)
@@ -116,7 +117,7 @@ async def test_all_blobs_move_and_are_served_from_where_they_are(
         assert await moving.measure() == Remaining(0, 0, 0, len(ALL))
         await require_all(api)
         await require_clean(api.opened, len(ALL))
-        hands.forward(stores_of(api.opened)[0].late_write_window)  # a bucket is looked at once more
+        hands.forward(stores_of(api.opened)[0].late_write_window)  # deletes keys of a bucket again
         await require_clean(api.opened, len(ALL))
         assert await moving.measure() == Remaining(0, 0, 0, 0)
         assert (await move(api.opened)).blobs == 0
@@ -144,14 +145,14 @@ async def test_bytes_stay_for_those_who_read_them(
         reading = reader.read(0, len(BIG))
         read = [await anext(reading)]
         await move(api.opened, keep=3600)
-        await doomed.sweep()  # of what a bucket had staged
+        await doomed.sweep()  # deletes what the bucket had staged
         read += [piece async for piece in reading]
         await reader.close()
         assert b"".join(read) == BIG
         hands.forward(3601)
         await doomed.sweep()
         assert list_stored(stores_of(api.opened)[0]) == []
-        # Whoever comes with a row from before is late, but finds the blob.
+        # A reader with a row from before the move still finds the blob.
         late = await served.open(row)
         assert b"".join([piece async for piece in late.read(0, len(BIG))]) == BIG
         await late.close()
@@ -168,7 +169,7 @@ def _finder(digest: Digest) -> Callable[[Transaction], BlobRow]:
 
 
 async def damage(driver: Driver, data: bytes, change: str) -> None:
-    """What a disk or a bucket does to a blob behind the registry's back."""
+    """Corrupt a blob behind the registry's back, as a disk or a bucket may."""
     (key,) = [key for key in list_stored(driver) if Digest.of(data).hex in key]
     spoiled = bytes(len(data)) if change == "flipped" else data[:-1]
     if isinstance(driver, LocalDriver):
@@ -214,7 +215,7 @@ async def test_damaged_blobs_stay_and_the_rest_goes_on(way: Way, start: Start, c
 async def test_without_verification_damage_would_move(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The negative control: this is what the digest is compared for."""
+    """The negative control: the digest is compared for this reason."""
     digest = Digest.of(SMALL[2])
 
     async def believe(_staged: StagedUpload, _algorithm: str, _prefix: Digest | None) -> Digest:
@@ -235,7 +236,7 @@ async def test_without_verification_damage_would_move(
 async def test_a_push_or_a_second_copy_at_the_same_moment_loses_nothing(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each blob is moved by another, and pushed, just before its row is switched."""
+    """Another copy moves and pushes each blob just before this copy updates its row."""
     switch = Uploads._switch
     async with start(way.before) as api:
         await push(api)
@@ -309,14 +310,14 @@ async def test_a_store_that_stays_away_ends_the_copy(
             with pytest.raises(StoreUnavailableError):
                 await move(api.opened)
         assert (await api.opened.registry.moving.measure()).blobs == len(ALL)
-        hands.forward(60)  # a claim that was being made when the others were ended runs out
+        hands.forward(60)  # lets a claim that was being made when the others ended expire
         await move(api.opened)
         await require_clean(api.opened, len(ALL))
 
 
 @contextlib.asynccontextmanager
 async def mortal(way: Way, folder: Path, life: Life) -> AsyncIterator[Runtime]:
-    """A process that copies, and dies with its fuse."""
+    """Yield a process that copies, and dies when its fuse has burned down."""
     overrides = {"database.url": f"sqlite:///{folder}/moorage.db", **way.both}
     settings = load(config=None, data=folder, overrides=overrides, environ={})
     with mock.patch("registry.app.Database", partial(MortalDatabase, life=life)):
@@ -335,7 +336,7 @@ async def mortal(way: Way, folder: Path, life: Life) -> AsyncIterator[Runtime]:
 async def test_killed_before_or_after_any_step_nothing_is_lost(
     way: Way, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Step by step until a run reaches its end; each killed one is followed by a whole one."""
+    """Kill the copy at each step in turn, until a run completes. A whole copy follows each."""
     hands = Hands(monkeypatch)
     monkeypatch.setattr("registry.services.maintenance.store_migration.PAUSES", ())
     payload = BIG[: 5 * MIB + 7]  # one part and a little more
@@ -365,7 +366,7 @@ async def test_killed_before_or_after_any_step_nothing_is_lost(
 async def test_what_a_dead_copy_left_is_seen_without_the_expiry(
     way: Way, start: Start, tmp_path: Path
 ) -> None:
-    """The control: the steps do leave something for the job to remove."""
+    """The control: an interrupted copy does leave something for the expiry job to delete."""
     async with start(way.before) as api:
         await api.push_blob(NAME, BIG)
     life = Life(4)

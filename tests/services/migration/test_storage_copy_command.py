@@ -1,4 +1,4 @@
-"""The command beside a server that takes pushes and answers pulls, and is itself killed."""
+"""Tests of the command while a server takes pushes and answers pulls, and when it is killed."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ BLOBS = [blob_bytes(f"blob {n}", 300_000 + n) for n in range(20)]
 
 
 class Command:
-    """`moorage storage copy` on one data directory."""
+    """The command `moorage storage copy` on one data directory."""
 
     def __init__(self, data: Path, settings: dict[str, str]) -> None:
         self.data = data
@@ -55,7 +55,7 @@ class Command:
 
 
 async def pull_until(url: str, stop: asyncio.Event) -> int:
-    """Pull all blobs again and again; how often one was not what it must be."""
+    """Pull all blobs again and again. Return how many answers were wrong."""
     wrong = 0
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         while not stop.is_set():
@@ -90,7 +90,7 @@ async def test_it_moves_under_load_and_goes_on_after_kill_9(
             await asyncio.sleep(0.05)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        # Two at once do no harm.
+        # Two copies at once do no harm.
         both = await asyncio.gather(*(command.run("--keep", "1s") for _ in range(2)))
         moved = sum(each["moved"]["blobs"] for each in both)
         assert 0 < moved < len(BLOBS)
@@ -111,15 +111,16 @@ async def test_it_moves_under_load_and_goes_on_after_kill_9(
 
 
 async def find_left(command: Command, name: str) -> dict[str, int]:
-    """What the old store still holds, but for a bucket's keys: they are removed once more, some
-    minutes later.
+    """Return the counts of what is left to do, without the deletions that a bucket awaits.
+
+    A bucket's keys are deleted a second time some minutes later.
     """
     left: dict[str, int] = (await command.run("--dry-run"))["left"]
     return {what: n for what, n in left.items() if (what, name) != ("doomed", "s3-local")}
 
 
 def _count_old(data: Path) -> int:
-    """The blobs in the old store."""
+    """Return the number of blobs in the old store."""
     with contextlib.closing(sqlite3.connect(data / "moorage.db")) as connection:
         query = "SELECT count(*) FROM blobs WHERE store = 'one'"
         return int(connection.execute(query).fetchone()[0])

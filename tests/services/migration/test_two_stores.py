@@ -1,4 +1,4 @@
-"""Two stores open at once: the rows say which one has a blob's bytes."""
+"""Tests of two stores open at once: each blob's row names the store that holds its bytes."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ async def test_blobs_are_read_where_they_are_and_written_where_they_shall_be(
         assert await pull(api, new) == NEW
         assert len(list_stored(old_driver(api))) == 1
         assert len(list_stored(api.opened.driver)) == 1
-        # Pushed again, the blob that is there is enough.
+        # A push of a blob that the old store holds stores nothing new.
         await api.push_blob(NAME, OLD)
         await find_job(api.opened, "doomed").run()
         assert len(list_stored(old_driver(api))) == 1
@@ -81,7 +81,7 @@ async def test_a_session_stays_in_the_store_that_it_began_in(way: Way, start: St
 async def test_doomed_keys_of_both_are_removed(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.jobs.schedule.SWEEP_EVERY", 3600.0)  # here by hand
+    monkeypatch.setattr("registry.jobs.schedule.SWEEP_EVERY", 3600.0)  # run by hand here
     async with start(way.before) as api:
         await api.push_blob(NAME, OLD)
     async with start(way.both) as api:
@@ -112,7 +112,7 @@ async def test_it_does_not_start_without_a_store_that_holds_blobs(
     with pytest.raises(ConfigError, match=r'called "one".*\[old_storage\]'):
         async with open_runtime(settings):
             pass
-    # Nothing of it was made on the way.
+    # The failed start created nothing.
     assert not (tmp_path / "store-two").exists()
     async with start(way.both) as api:
         answer = await api.http.delete(f"/v2/{NAME}/blobs/{Digest.of(OLD)}")
@@ -120,7 +120,7 @@ async def test_it_does_not_start_without_a_store_that_holds_blobs(
         await api.opened.database.write(
             lambda tx: tx.execute(sa.delete(tables.blobs)), actor="test"
         )
-    # A session there keeps nobody from starting; it waits for its store.
+    # A session in a missing store does not prevent the start. It waits for its store.
     async with start(way.after) as api:
         answer = await api.http.patch(location, content=OLD)
         assert (answer.status_code, "Retry-After" in answer.headers) == (503, True)

@@ -15,7 +15,7 @@ from tests.support.seaweed import Bucket
 
 @asynccontextmanager
 async def _start(data: Path, url: str, store: dict[str, str]) -> AsyncIterator[Api]:
-    """An application whose jobs the test runs itself."""
+    """Start an application whose jobs the test runs itself."""
     overrides = {"database.url": url, "jobs.in_serve": "false", **store}
     settings = load(config=None, data=data, overrides=overrides, environ={})
     opened = compose(settings)
@@ -32,7 +32,7 @@ async def api(database_url: str, tmp_path: Path, anyio_backend: str) -> AsyncIte
 
 @pytest.fixture
 async def other(database_url: str, tmp_path: Path, api: Api) -> AsyncIterator[Api]:
-    """Another worker or replica beside `api`, on the same database."""
+    """Yield another worker or replica of the registry of `api`, on the same database."""
     del api
     async with _start(tmp_path, database_url, {"storage.driver": "memory"}) as started:
         yield started
@@ -40,7 +40,7 @@ async def other(database_url: str, tmp_path: Path, api: Api) -> AsyncIterator[Ap
 
 @pytest.fixture
 async def on_s3(tmp_path: Path, bucket: Bucket, anyio_backend: str) -> AsyncIterator[Api]:
-    """Where rows are what is claimed, and parts are put before anything is known of the whole."""
+    """Yield a registry on a bucket: claims are rows, and parts are stored at once."""
     del anyio_backend
     url = f"sqlite:///{tmp_path}/moorage.db"
     migrate.upgrade(url)

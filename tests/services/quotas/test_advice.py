@@ -1,4 +1,4 @@
-"""Warnings in headers."""
+"""Tests of quota warnings in headers."""
 
 from starlette.responses import Response
 

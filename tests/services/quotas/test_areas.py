@@ -1,4 +1,4 @@
-"""Patterns as conditions in SQL say what patterns say, on both databases."""
+"""Tests of repository patterns as SQL conditions: they match as patterns do, on both databases."""
 
 import pytest
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""`moorage quota` and `moorage usage`, and the books of them."""
+"""Tests of `moorage quota` and `moorage usage`, and of their entries in the audit log."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ LIMIT = USED * 4 // 3
 
 @pytest.fixture
 def settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Settings:
-    """A registry with an image in it."""
+    """Return the settings of a registry that holds an image."""
     assert main(["user", "add", "ann", "--admin", "--no-password", "--data", str(tmp_path)]) == 0
     capsys.readouterr()
     found = load(config=None, data=tmp_path, overrides={}, environ={})
@@ -48,7 +48,7 @@ class Commands:
         self._capsys = capsys
 
     def run(self, *arguments: str, expect: int = 0) -> str:
-        """What it says, on either output."""
+        """Run a command. Return its output, stdout and stderr together."""
         assert main([*arguments, *self._where]) == expect
         return "".join(self._capsys.readouterr())
 
@@ -92,7 +92,7 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
         ["*/**", "10.0GiB", "0B", "(0%)", "0B"],
         ["ann/**", f"{LIMIT}B", f"{USED}B", "(75%)", "0B"],
     ]
-    # Another size needs no counting.
+    # A change of the limit needs no new count.
     assert "counted" not in moorage.run("quota", "set", "ann/**", "1KiB")
     moorage.run("quota", "remove", "ann/**")
     [left] = moorage.json("quota", "list")["quotas"]

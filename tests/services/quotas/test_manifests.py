@@ -1,4 +1,4 @@
-"""Manifests in quotas: pushed at once, and with an older version of Moorage before and beside."""
+"""Tests of manifests in quotas, also together with an older version of Moorage."""
 
 import asyncio
 import logging
@@ -63,7 +63,7 @@ async def test_pushed_again_it_keeps_its_first_date_and_counts_nothing(database:
     assert await read_used(database, "a/x") == SIZE
     [row] = await rows(database, tables.manifests)
     assert row.first_pushed_at < row.pushed_at
-    # In one transaction as well, in which all has one time.
+    # Also within one transaction, in which all timestamps are equal.
     await write(database, delete_manifest(NAME, SEED))
 
     def twice(tx: Transaction) -> None:
@@ -75,7 +75,7 @@ async def test_pushed_again_it_keeps_its_first_date_and_counts_nothing(database:
 
 
 async def test_without_a_quota_a_push_has_no_statement_more(database: Database) -> None:
-    """Nothing but the upsert asks for tallies; with a quota there is one question."""
+    """Only the upsert reads the usage counters. A quota adds one query."""
 
     async def count(seed: str) -> list[str]:
         said: list[str] = []
@@ -101,7 +101,7 @@ async def test_without_a_quota_a_push_has_no_statement_more(database: Database) 
     assert await count("2") == ["INSERT"]
 
 
-# An older version of Moorage, which counts no manifests. It is written down here in SQL.
+# An older version of Moorage, which does not count manifests, written here in SQL.
 
 
 def put_as_older(name: RepositoryName, seed: str) -> Callable[[Transaction], None]:
@@ -135,7 +135,7 @@ def delete_as_older(name: RepositoryName, seed: str) -> Callable[[Transaction], 
 
 
 def enroll_as_older(tx: Transaction) -> None:
-    """All that is enrolled was so by the older version."""
+    """Turn all tracked repositories into repositories tracked by the older version."""
     tx.execute(sa.update(tables.tally_repositories).values(manifests_counted_at=None))
     sizes = sa.select(sa.func.sum(tables.manifests.c.size)).scalar_subquery()
     shards = tables.tally_shards
@@ -172,7 +172,7 @@ async def test_what_an_older_version_enrolled_is_counted_by_the_job(
     await write(database, put_manifest(NAME, SEED))
     await write(database, enroll_as_older)
     assert await read_used(database, "a/x") == 0
-    # Until the job comes by, what is pushed and deleted there does not count.
+    # Until the job runs, pushes and deletions in this repository do not count.
     await write(database, put_manifest(NAME, LATER))
     await write(database, delete_manifest(NAME, SEED))
     await write(database, put_manifest(OTHER, SEED))
@@ -202,13 +202,13 @@ async def test_what_an_older_version_does_beside_is_corrected_within_a_day(
     assert await read_used(database, "a/x") == wrong
     await turn_back(database, DAY)
     assert await service.is_any_due()
-    # What is counted in between stays counted.
+    # A push during the comparison stays counted.
     check = await database.read(usage_checks.compare_next)
     assert check is not None
     await write(database, put_manifest(OTHER, SEED))
     assert await write(database, lambda tx: usage_checks.correct(tx, check))
     assert await read_used(database, "a/x") == MORE + SIZE
-    # Another process that has compared at the same time corrects nothing.
+    # Another process that compared at the same time corrects nothing.
     assert not await write(database, lambda tx: usage_checks.correct(tx, check))
     assert await read_used(database, "a/x") == MORE + SIZE
     await write(database, put_as_older(OTHER, LATER))
@@ -219,7 +219,7 @@ async def test_what_an_older_version_does_beside_is_corrected_within_a_day(
 
 
 async def turn_back(database: Database, microseconds: int) -> None:
-    """Let all tallies be compared so long ago."""
+    """Move the last comparison of all counters into the past."""
     table = tables.tallies
     earlier = sa.update(table).values(checked_at=table.c.checked_at - microseconds)
     await write(database, lambda tx: void(tx.execute(earlier)))

@@ -1,4 +1,4 @@
-"""Pushes against quotas, as clients see them, and what they leave."""
+"""Tests of pushes against quotas: the answers that clients get, and what remains afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ TEAM = "team/**"
 
 
 async def set_quota(api: Api, limit: int, pattern: str = TEAM) -> None:
-    """Set it, and count what is there."""
+    """Set a quota and count the existing content."""
     await api.opened.access.quotas.set(pattern, limit, OPERATOR)
     while await api.opened.registry.quotas.count():
         pass
@@ -43,7 +43,7 @@ async def list_standings(api: Api) -> list[Standing]:
 
 
 async def left_behind(api: Api) -> dict[str, int]:
-    """Rows and bytes that there are, once the job has removed what is doomed."""
+    """Return the counts of rows and objects, after the job has deleted pending keys."""
     job = find_job(api.opened, "doomed")
     while await job.run():
         pass
@@ -67,7 +67,7 @@ def blob(size: int, seed: int = 0) -> bytes:
 
 
 async def in_pieces_of(data: bytes, size: int) -> AsyncIterator[bytes]:
-    """A body whose length nobody is told."""
+    """Yield a body whose length is not announced."""
     for start in range(0, len(data), size):
         yield data[start : start + size]
 
@@ -86,7 +86,7 @@ async def push_whole(api: Api, data: bytes) -> httpx.Response:
 
 
 async def push_streamed(api: Api, data: bytes) -> httpx.Response:
-    """As Docker does: a PATCH of unknown length, and a PUT without a body."""
+    """Push as Docker does: a PATCH of unknown length, and a PUT without a body."""
     place = await api.start_upload("team/app")
     answer = await api.http.patch(place, content=in_pieces_of(data, 100))
     if answer.status_code != 202:
@@ -112,7 +112,7 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(api: Api, push: o
     before = await left_behind(api)
     require_refused(await push(api, blob(1000)), limit=999, used=0)
     assert await left_behind(api) == before
-    # The negative control: what fits leaves what is looked for.
+    # The negative control: a blob that fits leaves the expected rows.
     await set_quota(api, 1000)
     assert (await push(api, blob(1000))).status_code == 201
     after = await left_behind(api)
@@ -124,10 +124,10 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(api: Api, push: o
         "stored",
     }
     assert await used(api) == 1000
-    # Nothing at all goes into a quota that is full; not even a session begins.
+    # A full quota refuses every push, even the start of a session.
     answer = await api.http.post("/v2/team/other/blobs/uploads/")
     require_refused(answer, limit=1000, used=1000)
-    # Others have nothing to do with it.
+    # The quota does not affect other repositories.
     await api.push_blob("elsewhere/app", blob(5000))
 
 
@@ -169,7 +169,7 @@ async def test_nothing_is_left_in_a_bucket(on_s3: Api) -> None:
     place = await on_s3.start_upload("team/app")
     assert (await on_s3.http.patch(place, content=blob(6 << 20))).status_code == 202
     other = await on_s3.start_upload("team/app")
-    assert (await left_behind(on_s3))["stored"] > empty["stored"]  # else nothing could be left
+    assert (await left_behind(on_s3))["stored"] > empty["stored"]  # otherwise nothing could remain
     await set_quota(on_s3, 1 << 20)
     digest = str(Digest.of(blob(6 << 20)))
     answer = await on_s3.http.put(place, params={"digest": digest})
@@ -192,14 +192,14 @@ async def test_mounts_count_and_are_refused(api: Api) -> None:
     answer = await api.http.post("/v2/team/two/blobs/uploads/", params=mount)
     assert answer.status_code == 201
     assert await used(api) == 1100
-    # What the quota has already takes nothing more of it.
+    # A blob that the quota counts already needs no more space.
     answer = await api.http.post("/v2/team/three/blobs/uploads/", params=mount)
     assert answer.status_code == 201
     assert await used(api) == 1100
 
 
 async def push_parts(api: Api, name: str = "team/app") -> bytes:
-    """Push 600 bytes of blobs; the manifest that names them."""
+    """Push 600 bytes of blobs. Return the manifest that names them."""
     config, layer = blob(100), blob(500, 1)
     for data in (config, layer):
         await api.push_blob(name, data)
@@ -227,10 +227,10 @@ async def test_a_manifest_that_does_not_fit_is_refused_and_leaves_nothing(api: A
     }
     assert await left_behind(api) == before
     await set_quota(api, limit + 1)
-    for _ in range(2):  # pushed again, it takes nothing more
+    for _ in range(2):  # a repeated push needs no more space
         assert (await api.put_manifest("team/app", "v1", raw)).status_code == 201
         assert await used(api) == limit + 1
-    # Also one that is there already, while too much is there.
+    # An existing manifest is refused too while usage exceeds the limit.
     await set_quota(api, limit)
     answer = await api.put_manifest("team/app", "v2", raw)
     require_refused(answer, limit=limit, used=limit + 1)
@@ -307,7 +307,7 @@ async def test_from_nine_tenths_on_pushes_are_warned(api: Api) -> None:
     answer = await api.http.put(place, params={"digest": str(digest)}, content=config)
     assert (answer.status_code, answer.headers["Warning"]) == (201, said)
     assert "Warning" not in (await api.http.get(f"/v2/team/app/blobs/{digest}")).headers
-    # Every quota that is nearly full says so.
+    # Every quota that is nearly full adds a warning.
     await set_quota(api, 900, "**")
     answer = await api.http.post("/v2/team/three/blobs/uploads/", params=mount)
     assert answer.headers.get_list("Warning") == [
@@ -337,7 +337,7 @@ async def test_deleting_gives_room_back(api: Api) -> None:
 
 
 async def test_what_sessions_of_a_deleted_repository_hold_comes_back(api: Api) -> None:
-    """Nobody can go on with them, or cancel them."""
+    """Clients can neither continue nor cancel these sessions."""
     await set_quota(api, 1000)
     await api.push_blob("team/app", blob(100))
     place = await api.start_upload("team/app")
@@ -367,7 +367,7 @@ async def test_each_namespace_has_its_own(api: Api) -> None:
     await api.push_blob("alice/more", blob(300, 2))
     each, own = await list_standings(api)
     assert (own.pattern, own.used) == ("alice/**", 1100)
-    # The one for each is not told to be full of what is under another.
+    # The per-namespace quota reports the fullest namespace without a quota of its own.
     assert (each.pattern, each.used) == ("bob/**", 900)
     await set_quota(api, 2000, "bob/**")
     await api.start_upload("alice/app")
@@ -376,7 +376,7 @@ async def test_each_namespace_has_its_own(api: Api) -> None:
 
 
 async def test_of_pushes_at_once_no_more_get_in_than_fit(api: Api) -> None:
-    """Sixteen that take 1000 bytes each, and room for four."""
+    """Sixteen pushes of 1000 bytes each share room for four."""
     await set_quota(api, 4000)
 
     async def push(number: int) -> int:
@@ -405,7 +405,7 @@ async def test_mounts_at_once_exceed_it_by_no_more_than_themselves(api: Api) -> 
     assert set(answers) <= {201, 403}
     assert answers.count(201) >= 4
     assert await used(api) == 1000 * answers.count(201)
-    # Eight transactions are in flight at once at the most.
+    # At most eight transactions run at once.
     assert await used(api) <= 4000 + 8 * 1000
     assert await mount(await api.push_blob("base/image", blob(1000, 99))) == 403
 
@@ -421,14 +421,14 @@ async def test_without_a_quota_nobody_asks_for_one(api: Api) -> None:
     def listen(*args: object) -> None:
         said.append(str(args[2]))
 
-    await push_streamed(api, blob(1000))  # what is in memory is read once
+    await push_streamed(api, blob(1000))  # warms the caches
     sa.event.listen(*engine_wide, listen)
     try:
         for number, push in enumerate((push_streamed, push_by_put, push_whole)):
             assert (await push(api, blob(1000, number))).status_code == 201
         assert said
         assert [statement for statement in said if asks_for_quotas(statement)] == []
-        # The negative control: with one they do.
+        # The negative control: with a quota the queries are there.
         await set_quota(api, 9000)
         said.clear()
         assert (await push_streamed(api, blob(1000, 9))).status_code == 201
@@ -438,12 +438,12 @@ async def test_without_a_quota_nobody_asks_for_one(api: Api) -> None:
 
 
 async def test_a_quota_holds_at_once_for_all_workers(api: Api, other: Api) -> None:
-    place = await other.start_upload("team/app")  # it knows that there is none
+    place = await other.start_upload("team/app")  # the other worker knows that there is no quota
     assert (await other.http.patch(place, content=blob(600, 1))).status_code == 202
     for limit in (500, 700, 400):
         await api.opened.access.quotas.set(TEAM, limit, OPERATOR)
         require_refused(await push_whole(other, blob(600, 2)), limit=limit, used=0)
-    # Also for who began before.
+    # The quota also applies to a session that started before it was set.
     answer = await other.http.put(place, params={"digest": str(Digest.of(blob(600, 1)))})
     require_refused(answer, limit=400, used=0)
     await api.opened.access.quotas.remove(TEAM, OPERATOR)

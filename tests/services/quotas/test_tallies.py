@@ -1,4 +1,4 @@
-"""What is counted for quotas is what is there, whatever happened at once."""
+"""Tests of usage counters: they equal the stored content after any concurrent work."""
 
 import asyncio
 import functools
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.anyio
 
 
 def matches(pattern: str, name: str) -> str | None:
-    """What is counted together with `name` for the pattern; None: nothing. Written anew here."""
+    """Return the group in which the pattern counts `name`, or None. A second implementation."""
     parts = name.split("/")
     head, _, tail = pattern.rpartition("/")
     if pattern == EACH:
@@ -52,7 +52,7 @@ def matches(pattern: str, name: str) -> str | None:
 
 
 async def count_anew(database: Database, patterns: Sequence[str]) -> Counter[tuple[str, str]]:
-    """From links and manifests alone: by quota and by what is counted together, the bytes."""
+    """Return the bytes by quota pattern and group, counted from links and manifests alone."""
     repository, link, manifest = (
         tables.repositories.c,
         tables.repository_blobs.c,
@@ -84,7 +84,7 @@ async def count_anew(database: Database, patterns: Sequence[str]) -> Counter[tup
 
 
 async def read_tallies(database: Database) -> Counter[tuple[str, str]]:
-    """The same, as it was counted along the way."""
+    """Return the bytes by quota pattern and group, as the usage counters have them."""
     quota, tally, shard = tables.quotas.c, tables.tallies.c, tables.tally_shards.c
     query = (
         sa.select(quota.pattern, tally.namespace, sa.func.sum(shard.bytes))
@@ -97,7 +97,7 @@ async def read_tallies(database: Database) -> Counter[tuple[str, str]]:
 
 
 async def compare_all(database: Database) -> list[int]:
-    """By how many bytes each tally exceeds what is stored."""
+    """Return by how many bytes each counter exceeds the stored content."""
     table = tables.tallies
     await write(database, lambda tx: void(tx.execute(sa.update(table).values(checked_at=0))))
     found = []
@@ -125,7 +125,7 @@ def choose(rng: random.Random) -> Callable[[Transaction], None]:
 
 
 async def work_at_random(databases: list[Database], seed: int, count: int) -> None:
-    """Sixteen workers, and the job beside them."""
+    """Run random work on sixteen workers, and the job at the same time."""
     rng = random.Random(seed)
     works = [choose(rng) for _ in range(count)]
     busy = asyncio.Event()
@@ -156,7 +156,7 @@ async def test_random_work_is_counted_as_from_scratch(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # A deadlock is not tried again by the database, but told.
+    # Report a deadlock instead of repeating the transaction.
     monkeypatch.setattr(postgres, "_CONFLICTS", postgres._CONFLICTS - {"40P01"})
     for pattern in PATTERNS[::2]:
         await write(replicas[0], put_quota(pattern))
@@ -166,13 +166,13 @@ async def test_random_work_is_counted_as_from_scratch(
     await settle(replicas[0])
     assert "deadlock" not in caplog.text
     expected = await count_anew(replicas[0], PATTERNS)
-    assert expected  # else nothing is compared
+    assert expected  # otherwise nothing is compared
     assert await read_tallies(replicas[0]) == expected
     left = {row.tally_id for row in await rows(replicas[0], tables.tally_blobs)}
     assert left == {row.id for row in await rows(replicas[0], tables.tallies)} & left
     links = [row.links for row in await rows(replicas[0], tables.tally_blobs)]
     assert all(count > 0 for count in links)
-    # The registry's own comparison, which is one statement, finds the same.
+    # The registry's own comparison, which is one statement, agrees.
     assert set(await compare_all(replicas[0])) == {0}
 
 
@@ -180,7 +180,7 @@ async def test_random_work_is_counted_as_from_scratch(
 async def test_the_comparison_sees_what_is_not_counted(
     replicas: list[Database], monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    """The negative control: without the accounting of removals it must fail."""
+    """The negative control: without the accounting of a change the comparison must fail."""
     for pattern in PATTERNS:
         await write(replicas[0], put_quota(pattern))
     for seed in SEEDS:
@@ -191,7 +191,7 @@ async def test_the_comparison_sees_what_is_not_counted(
     await write(replicas[0], delete_manifest(NAMES[0], SEEDS[0]))
     await settle(replicas[0])
     assert await read_tallies(replicas[0]) != await count_anew(replicas[0], PATTERNS)
-    # The registry's own comparison takes it as given in how many repositories a blob is.
+    # The registry's own comparison trusts the number of repositories recorded for each blob.
     size = len(image(SEEDS[0]).raw)
     assert set(await compare_all(replicas[0])) == {0 if function == "remove" else size}
 

@@ -1,4 +1,4 @@
-"""Who has how many bytes, and what deleting would free: compared with what deleting does free."""
+"""Tests of usage reports, and of the space that a deletion is predicted to free."""
 
 import asyncio
 import dataclasses
@@ -107,10 +107,10 @@ def gone(*manifests_: Manifest, layers: tuple[str, ...] = (), configs: int = 0) 
 
 
 CASES: list[tuple[list[tuple[RepositoryName, str]], Reclaimable]] = [
-    # The index holds it.
+    # The index retains it.
     ([(APP, "one")], gone()),
     ([(APP, "all")], gone(ALL, SECOND, layers=(TWO,), configs=1)),
-    # The copy has its blobs; what is signed is gone, and the signature with it.
+    # The copy retains its blobs. The signed manifest is deleted, and its signature with it.
     (
         [(APP, "all"), (APP, "one")],
         gone(ALL, FIRST, SECOND, SIGNED, layers=(TWO, "signature"), configs=2),
@@ -155,7 +155,7 @@ async def test_a_second_tag_and_an_untagged_image_hold_what_they_share(filled: D
     assert await freed([(OTHER, Tag("three"))]) == gone()
     both = [(OTHER, Tag("three")), (OTHER, Tag("latest"))]
     assert await freed(both) == gone(image("3", [BASE]), configs=1)
-    assert (await freed([(APP, Tag("all"))])).bytes == CONFIG  # the layer is elsewhere too
+    assert (await freed([(APP, Tag("all"))])).bytes == CONFIG  # others need the layer
 
 
 async def test_what_is_held_does_not_go(filled: Database) -> None:
@@ -167,13 +167,13 @@ async def test_what_is_held_does_not_go(filled: Database) -> None:
 
     freed = Usage(filled).measure_freed
     first = await hold(digest_of(SECOND), None)
-    await hold(digest_of(ALL), 0)  # is over
+    await hold(digest_of(ALL), 0)  # the hold has expired
     assert await freed([(APP, Tag("all"))]) == gone(ALL)
     both = [(APP, Tag("all")), (APP, Tag("one"))]
     assert (await freed(both)).manifests == 3
     await filled.write(lambda tx: holds.delete(tx, first), actor="ann")
     assert await freed([(APP, Tag("all"))]) == gone(ALL, SECOND, layers=(TWO,), configs=1)
-    # What is held keeps its children and what is signed its signature.
+    # A held manifest retains its children, and a held subject its signature.
     await hold(digest_of(ALL), None)
     assert await freed(both) == gone()
 
@@ -187,7 +187,7 @@ async def test_what_is_not_there_is_said(filled: Database) -> None:
 
 
 async def test_what_is_foretold_is_what_goes(filled: Database) -> None:
-    """Delete, drop by hand what nothing refers to, and compare."""
+    """Delete, remove everything unreferenced by hand, and compare with the prediction."""
     wanted = [(APP, Tag("all")), (APP, Tag("one"))]
     foretold = await Usage(filled).measure_freed(wanted)
     before = (await Usage(filled).report(1)).stored
@@ -216,7 +216,7 @@ async def test_what_is_foretold_is_what_goes(filled: Database) -> None:
 
 
 async def test_a_long_read_sees_one_moment(database: Database) -> None:
-    """On PostgreSQL too, where short reads do not."""
+    """Also on PostgreSQL, where short reads are not snapshots."""
     begun, done = threading.Event(), threading.Event()
 
     def look(tx: Transaction) -> tuple[int, int]:

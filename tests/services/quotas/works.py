@@ -1,4 +1,4 @@
-"""Works on the content of repositories and on quotas, for the tests of what is counted."""
+"""Transactions on repositories and quotas, for the tests of usage counters."""
 
 import asyncio
 import contextlib
@@ -26,16 +26,17 @@ SEEDS = ["x" * n for n in range(1, 13)]
 
 
 async def write(database: Database, work: Callable[[Transaction], T]) -> T:
-    """Until it is done, on a machine that has much to do besides."""
+    """Run a transaction, and repeat it while the database is too busy."""
     while True:
         with contextlib.suppress(DatabaseUnavailableError):
             return await database.write(work, actor="ann", patience=LONG_TIMEOUT_S)
-        # Who has waited for long is refused at once, without a turn for anybody else.
+        # A transaction that waited too long is refused at once, and other tasks did not run
+        # meanwhile.
         await asyncio.sleep(0.1)
 
 
 async def settle(database: Database) -> None:
-    """Count and sweep until there is nothing left to do."""
+    """Count and sweep until nothing is left to do."""
     for step in (
         usage_recount.count_next,
         usage_recount.count_manifests_next,
@@ -48,7 +49,7 @@ async def settle(database: Database) -> None:
 def link(name: RepositoryName, seed: str) -> Callable[[Transaction], None]:
     def work(tx: Transaction) -> None:
         repository = repositories.ensure(tx, name)
-        # As whoever has uploaded does: two at once must not both find that there is no blob.
+        # Lock as an upload does: two at once must not both find that there is no blob.
         if blobs.lock(tx, digest(seed)) is None:
             blobs.put(tx, blob(seed))
         blobs.link(tx, repository, digest(seed))
@@ -110,5 +111,5 @@ async def standing_of(database: Database, name: str) -> Standing:
 
 
 async def read_used(database: Database, name: str) -> int:
-    """The bytes that the one quota counts that holds for the repository."""
+    """Return the used bytes of the only quota that applies to the repository."""
     return (await standing_of(database, name)).used

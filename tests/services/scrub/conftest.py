@@ -1,4 +1,4 @@
-"""A registry whose stored bytes are spoiled behind its back."""
+"""A registry whose stored bytes are corrupted behind its back."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,7 +28,7 @@ one_place = pytest.mark.parametrize("place", ["sqlite-local"], indirect=True)
 
 @pytest.fixture(params=["sqlite-local", "postgres-s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Settings of a database and a store."""
+    """Return the settings of a database and a store."""
     store = {"storage.reserve": "0B", "storage.part_size": "5MiB"}
     if request.param == "sqlite-local":
         url = f"sqlite:///{tmp_path}/moorage.db"
@@ -43,7 +43,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, 
 
 @pytest.fixture
 def start(tmp_path: Path, place: dict[str, str]) -> Start:
-    """Start an application, with settings of the test's own. It runs no jobs: the test does."""
+    """Start an application with the given settings. It runs no jobs: the test runs them."""
 
     @asynccontextmanager
     async def started(**overrides: str) -> AsyncIterator[Api]:
@@ -70,7 +70,7 @@ async def find_row(opened: Runtime, digest: Digest) -> BlobRow:
 
 
 async def write(driver: Driver, key: str, data: bytes) -> None:
-    """Put bytes under a key, whatever was there."""
+    """Put bytes under a key, whatever it held before."""
     if isinstance(driver, LocalDriver):
         driver.path(key).unlink(missing_ok=True)
         driver.path(key).write_bytes(data)
@@ -89,7 +89,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 async def damage(driver: Driver, key: str, data: bytes, how: str) -> None:
-    """Do to a blob what a disk or a bucket does."""
+    """Corrupt a blob as a disk or a bucket may."""
     spoiled = DAMAGES[how](data)
     if spoiled is None:
         await driver.delete(key)
@@ -98,14 +98,14 @@ async def damage(driver: Driver, key: str, data: bytes, how: str) -> None:
 
 
 async def scrub(opened: Runtime) -> None:
-    """A whole pass, at full speed."""
+    """Run a whole pass at full speed."""
     await opened.registry.scrub.begin(restart=True)
     while await opened.registry.scrub.run(0):
         pass
 
 
 async def list_damaged(opened: Runtime) -> dict[str, list[str]]:
-    """What is known to be damaged, and the tags that it breaks."""
+    """Return the blobs known to be corrupt, and the tags that they break."""
     return {
         str(each.blob.digest): [f"{name}:{tag}" for name, tag in each.tags]
         async for each in opened.registry.scrub.iter_damaged(100)

@@ -1,4 +1,4 @@
-"""The commands beside a server, as people and scripts see them, and killed half-way."""
+"""Tests of the commands with a server running, as people and scripts use them, also when killed."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ PATIENCE = 60.0
 
 
 class Commands:
-    """`moorage` on one data directory."""
+    """The command `moorage` on one data directory."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -49,7 +49,7 @@ class Commands:
         return subprocess.CompletedProcess(words, expect, told, complaints)
 
     def ask(self, query: str) -> list[Any]:
-        """What the database holds, or a change of it, behind the registry's back."""
+        """Query or change the database behind the registry's back."""
         with contextlib.closing(sqlite3.connect(self.data / "moorage.db", timeout=30)) as database:
             found = database.execute(query).fetchall()
             database.commit()
@@ -79,7 +79,7 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             assert f"{Digest.of(layer)}  11    damaged  {NAME}:latest" in told.stdout
             assert "A push of a damaged blob heals it" in told.stderr
 
-            # What a client does that pushes the image again.
+            # A client that pushes the image again does the same.
             url = f"/v2/{NAME}/blobs/{Digest.of(layer)}"
             assert (await http.head(url)).status_code == 404
             assert (await kit.put_manifest(NAME, "latest", image)).status_code == 400
@@ -87,11 +87,11 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             assert (await kit.put_manifest(NAME, "latest", image)).status_code == 201
             assert (await http.get(url)).content == layer
             deadline = time.monotonic() + PATIENCE
-            while spoiled.exists():  # until the server has removed what was replaced
+            while spoiled.exists():  # until the server has deleted the replaced object
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
 
-            # Found under another name, it is adopted.
+            # An object under another name is adopted.
             commands.file_of(layer).rename(spoiled)
             told = commands.run("fsck", expect=1)
             assert "Compared 3 blobs with 3 objects." in told.stdout
@@ -144,12 +144,12 @@ async def test_a_server_goes_on_where_a_killed_command_was(tmp_path: Path) -> No
     killed.communicate()
     ((done, started, last),) = commands.ask("SELECT blobs, started_at, last FROM scrub")
     assert 0 < done < len(blobs)
-    # What was read before is not read again: damage there is for the next pass to find.
+    # The resumed pass does not read these blobs again. The next pass finds damage there.
     ordered = sorted(blobs, key=lambda data: str(Digest.of(data)))
     assert str(Digest.of(ordered[0])) <= last < str(Digest.of(ordered[-1]))
     for data in (ordered[0], ordered[-1]):
         commands.file_of(data).write_bytes(bytes(len(data)))
-    commands.ask("DELETE FROM leases")  # else it would wait for the lease to run out
+    commands.ask("DELETE FROM leases")  # otherwise the command waits until the lease expires
     with serving(Server(commands.data)):
         deadline = time.monotonic() + PATIENCE
         while not commands.ask("SELECT 1 FROM scrub WHERE NOT running"):

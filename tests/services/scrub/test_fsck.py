@@ -1,4 +1,4 @@
-"""Rows and objects are compared both ways, beside pushes and deletions that go on."""
+"""Tests of fsck: rows and objects are compared in both directions, during pushes and deletions."""
 
 import asyncio
 import secrets
@@ -36,7 +36,7 @@ from tests.support.pushing import blob_bytes, push_in_chunks
 pytestmark = pytest.mark.anyio
 
 MIB = 1 << 20
-BIG = blob_bytes("big", 6 * MIB)  # in two parts
+BIG = blob_bytes("big", 6 * MIB)  # two parts
 
 
 async def fsck(opened: Runtime, *, repair: bool = False, grace: float = 0) -> Report:
@@ -50,7 +50,7 @@ def describe(report: Report) -> list[tuple[Kind, str, Deed]]:
 
 
 def orphan_key(opened: Runtime, data: bytes) -> str:
-    """As the store would call it."""
+    """Return a key in the form that the store uses."""
     if isinstance(opened.driver, S3Driver):
         return new_parts_key()
     return blob_key(Digest.of(data), new_generation())
@@ -62,19 +62,19 @@ async def get(api: Api, data: bytes) -> bytes | int:
 
 
 async def test_all_is_well_while_uploads_are_on_their_way(api: Api) -> None:
-    """Also a bucket's parts, and what is staged there."""
+    """Staged bytes and a bucket's parts are expected too."""
     await api.push_image(NAME, "latest")
     await push_in_chunks(api, NAME, BIG)
     begun, location = await api.start_upload(NAME), await api.start_upload(NAME)
     for upload, size in ((begun, 10), (location, len(BIG))):
         assert (await api.http.patch(upload, content=BIG[:size])).status_code == 202
     await api.push_blob(NAME, b"twice")
-    await push_in_chunks(api, NAME, b"twice")  # the second is doomed
+    await push_in_chunks(api, NAME, b"twice")  # the key of the second is pending deletion
     report = await fsck(api.opened, repair=True)
     assert describe(report) == []
     assert (report.rows, report.young, report.open) == (5, 0, 0)
     assert report.objects >= 6
-    # The uploads can go on.
+    # The uploads can be continued.
     await api.http.put(location, params={"digest": str(Digest.of(BIG))})
     assert await get(api, BIG) == BIG
 
@@ -91,9 +91,9 @@ async def test_rows_without_objects_are_reported_and_quarantined(api: Api) -> No
     assert sorted(describe(report)) == sorted((Kind.MISSING, k, Deed.NOTHING) for k in keys)
     assert {each.digest for each in report.findings} == {Digest.of(lost), Digest.of(short)}
     assert (report.rows, report.open, report.counts[Kind.MISSING]) == (3, 2, 2)
-    assert await list_damaged(api.opened) == {}  # told, not done
+    assert await list_damaged(api.opened) == {}  # reported, not recorded
 
-    for _ in range(2):  # what is known already is told again
+    for _ in range(2):  # a known problem is reported again
         report = await fsck(api.opened, repair=True)
         assert {deed for _, _, deed in describe(report)} == {Deed.QUARANTINED}
         assert report.open == 2
@@ -112,7 +112,7 @@ async def test_objects_without_rows_are_removed_after_grace(
     data = b"mine"
     await api.push_blob(NAME, data)
     stray = orphan_key(api.opened, b"stray")
-    # The same bytes as a blob has already: of no use to anybody.
+    # The same bytes as an existing blob, so no row needs this object.
     double = blob_key(Digest.of(data), new_generation())
     strays = {stray: b"stray", double: data}
     if isinstance(api.opened.driver, S3Driver):
@@ -137,7 +137,7 @@ async def test_objects_without_rows_are_removed_after_grace(
 
 @pytest.mark.parametrize("how", ["gone", "flipped"])
 async def test_an_object_is_adopted_by_the_blob_that_needs_it(api: Api, how: str) -> None:
-    """Its digest is what counts, not its name. A bucket's says nothing anyway."""
+    """The object's digest decides, not its name. The name in a bucket does not show the digest."""
     data = b"rescued"
     digest = await api.push_blob(NAME, data)
     row = await find_row(api.opened, digest)
@@ -178,7 +178,7 @@ async def test_what_is_not_ours_is_left_alone(api: Api) -> None:
 async def test_pages_of_objects_meet_pages_of_rows(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However they fall: rows beyond the last object, and objects beyond the last row."""
+    """Page boundaries may fall anywhere: rows after the last object, objects after the last row."""
     contents = [f"blob {n}".encode() for n in range(12)]
     for data in contents:
         await api.push_blob(NAME, data)
@@ -222,7 +222,7 @@ async def test_a_store_that_is_away_is_no_finding(
 async def test_an_object_that_cannot_be_read_does_not_stop_the_others(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Copied in by another user, say: nobody knows whose bytes these are."""
+    """For example an object that another user copied in: its bytes cannot be identified."""
     lost, driver = [b"lost 1", b"lost 2"], api.opened.driver
     keys = []
     for data in lost:
@@ -266,7 +266,7 @@ async def test_an_order_that_is_wrong_ends_it(api: Api, monkeypatch: pytest.Monk
     assert await list_damaged(api.opened) == {}
 
 
-# What happens between the list and the rows
+# Changes between the listing of objects and the reading of rows.
 
 
 def after_each_page(
@@ -295,7 +295,7 @@ async def test_what_is_pushed_and_deleted_meanwhile_is_no_finding(
         for _ in range(8):
             pushed += 1
             await api.push_blob(NAME, f"pushed {pushed}".encode())
-        # One that was listed loses its row and its bytes.
+        # A listed object loses its row and its bytes.
         row = await api.opened.database.read(lambda tx: blobs.find_anywhere(tx, Digest.of(old)))
         if row is not None and pushed == 8:
             await api.opened.registry.blobs.note_damage(row)
@@ -313,7 +313,7 @@ async def test_what_is_pushed_and_deleted_meanwhile_is_no_finding(
 async def push_beside(
     api: Api, monkeypatch: pytest.MonkeyPatch, *, grace: float
 ) -> tuple[Report, bytes | int]:
-    """A push whose bytes have appeared and that no blob names yet, when all is compared."""
+    """Publish the bytes of a push, without a row for the blob yet, during the comparison."""
     reports = []
     link = Uploads._link
 
@@ -333,7 +333,7 @@ async def test_an_upload_in_flight_is_its_sessions(
 ) -> None:
     report, content = await push_beside(api, monkeypatch, grace=0)
     assert describe(report) == []
-    assert report.objects >= 1  # and what a bucket had staged
+    assert report.objects >= 1  # includes what a bucket had staged
     assert content == BIG
 
 
@@ -349,7 +349,7 @@ async def test_without_sessions_its_age_would_still_save_it(
 async def test_without_sessions_and_age_it_would_be_removed(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The negative control of the two above."""
+    """The negative control of the two tests above."""
     monkeypatch.setattr(key_ownership, "_list_of_sessions", lambda *_: set())
     report, content = await push_beside(api, monkeypatch, grace=0)
     assert [deed for _, _, deed in describe(report)] == [Deed.DOOMED]
@@ -357,13 +357,13 @@ async def test_without_sessions_and_age_it_would_be_removed(
 
 
 async def test_two_runs_at_once_do_not_undo_each_other(start: Start) -> None:
-    """Else one would give away what the other has given to a blob."""
+    """Otherwise one run deletes an object that the other has given to a blob."""
     async with start() as api, start() as other:
         contents = [f"blob {n}".encode() for n in range(6)]
         for data in contents:
             digest = await api.push_blob(NAME, data)
             await damage(api.opened.driver, (await find_row(api.opened, digest)).key, data, "gone")
-            for _ in range(3):  # of which one is needed
+            for _ in range(3):  # one of the three is needed
                 await write(api.opened.driver, orphan_key(api.opened, data), data)
         await asyncio.gather(
             *(fsck(each.opened, repair=True) for each in (api, other) for _ in range(2))
@@ -388,7 +388,7 @@ async def test_what_is_found_is_kept_up_to_a_number(
 
 
 async def test_a_bucket_holds_nothing_else(api: Api) -> None:
-    """What stores keep for themselves is not listed."""
+    """Internal objects of a store are not listed."""
     await api.push_blob(NAME, b"mine")
     report = await fsck(api.opened)
     assert (report.objects, report.open) == (1, 0)

@@ -1,4 +1,4 @@
-"""Damaged blobs come back from another registry: a real one, and some that lie."""
+"""Tests of healing corrupt blobs from another registry: a real one, and some that lie."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ PATH = f"/v2/{NAME}/blobs/{DIGEST}"
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry where ann must sign in."""
+    """Yield a registry to which ann must sign in."""
     data = tmp_path_factory.mktemp("other") / "data"
     add_admin(data, "ann", PASSWORD)
     with serving(Server(data)) as server:
@@ -50,7 +50,7 @@ def settings(url: str, **more: str) -> dict[str, str]:
 
 
 async def heal(api: Api) -> None:
-    """All that the job does at once."""
+    """Run the job until nothing is left to do."""
     job = find_job(api.opened, "healing")
     while await job.is_due() and await job.run():
         pass
@@ -88,7 +88,7 @@ async def test_what_is_damaged_comes_back_from_upstream(
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Upstream, Upstream]]:
-    """Two that answer as they are told, the second at an address of its own."""
+    """Yield two servers with scripted answers. The second listens on an address of its own."""
     with upstream() as one, upstream(STRANGE) as two:
         yield one, two
 
@@ -110,14 +110,14 @@ def forgetful(server: Upstream) -> Upstream:
 
 
 async def damaged(api: Api) -> None:
-    """A blob that is damaged, and that this is known of."""
+    """Return a blob that is corrupt and recorded as corrupt."""
     await api.push_blob(NAME, BLOB)
     await damage(api.opened.driver, (await find_row(api.opened, DIGEST)).key, BLOB, "flipped")
     await scrub(api.opened)
 
 
 async def require_nothing_kept(api: Api) -> None:
-    """The blob is still damaged, and nothing of what came is left."""
+    """Require that the blob is still corrupt and that nothing received was kept."""
     assert list(await list_damaged(api.opened)) == [str(DIGEST)]
     assert await rows(api.opened.database, tables.uploads) == []
     await api.opened.registry.doomed.sweep()
@@ -166,7 +166,7 @@ async def test_a_circle_of_redirects_is_told_of(
 
 
 def bearer(realm: str) -> Reply:
-    """A challenge."""
+    """Return a challenge."""
     return Reply(b"", 401, {"www-authenticate": f'Bearer realm="{realm}",service="s",scope="x"'})
 
 

@@ -1,4 +1,4 @@
-"""A pass over all blobs finds what is damaged and nothing else, whatever happens meanwhile."""
+"""Tests of a scrub pass: it finds all corrupt blobs and no others, whatever happens meanwhile."""
 
 import hashlib
 import threading
@@ -46,7 +46,7 @@ def url(digest: Digest, name: str = NAME) -> str:
 
 
 async def store(opened: Runtime, count: int) -> dict[Digest, tuple[str, bytes]]:
-    """Tiny blobs with rows, put into both at once; their keys and bytes."""
+    """Store tiny blobs and their rows directly. Return their keys and bytes."""
     made = {}
     for n in range(count):
         data = b"%d" % n
@@ -83,7 +83,7 @@ async def store(opened: Runtime, count: int) -> dict[Digest, tuple[str, bytes]]:
 async def test_a_pass_finds_all_that_are_damaged_and_only_those(
     start: Start, count: int, each: int
 ) -> None:
-    """100 of 10,000: flipped, shortened, lengthened and missing ones."""
+    """Of 10,000 blobs 100 are corrupt: changed, shortened, lengthened or missing."""
     async with start() as api:
         made = await store(api.opened, count)
         by_chance = sorted(made, key=lambda digest: hashlib.md5(digest.hex.encode()).digest())  # noqa: S324
@@ -100,7 +100,7 @@ async def test_a_pass_finds_all_that_are_damaged_and_only_those(
 
 
 async def test_what_was_put_back_is_whole_again(api: Api) -> None:
-    """From a backup, by hand: the next pass believes its digest, whatever was known before."""
+    """After a restore from a backup by hand the next pass trusts the digest, not the old record."""
     made = await store(api.opened, 4)
     for (key, data), how in zip(made.values(), DAMAGES, strict=True):
         await damage(api.opened.driver, key, data, how)
@@ -137,13 +137,14 @@ async def test_it_is_unknown_until_a_push_heals_it_everywhere(api: Api, how: str
         "/v2/third/blobs/uploads/", params={"mount": str(layer), "from": NAME}
     )
     require_session(mount, 202, "third", 0)
-    # A push that names it is told so, and what it does then heals it.
+    # A push of a manifest that names it is refused, and the client's next push of the blob heals
+    # it.
     answer = await api.put_manifest(NAME, "again", image)
     assert codes(answer) == ["MANIFEST_BLOB_UNKNOWN"]
     assert answer.json()["errors"][0]["detail"]["digest"] == str(layer)
     assert (await api.put_manifest("other", "again", other_image)).status_code == 201
 
-    # Until then the bytes stay where they are, for whoever may want to rescue them.
+    # Until then the corrupt bytes are kept, so that an operator can rescue them.
     await api.opened.registry.doomed.sweep()
     assert (row.key in list_stored(api.opened.driver)) == (how != "gone")
     await api.push_blob("other", data)
@@ -181,7 +182,7 @@ async def test_the_place_survives_the_process(
     async with start() as api:
         watch(api.opened.driver)
         service = api.opened.registry.scrub
-        await service.begin(restart=False)  # goes on with the one there is
+        await service.begin(restart=False)  # resumes the unfinished pass
         assert [await service.run(0) for _ in range(4)] == [3, 2, 0, 0]
         row = await service.find()
         assert begun is not None
@@ -274,7 +275,7 @@ async def test_one_blob_that_cannot_be_read_does_not_stop_the_others(
         assert list(await list_damaged(api.opened)) == [str(Digest.of(data))]
 
 
-# Whatever becomes of a blob between its reading and the note
+# A blob changes between its reading and the recording of the result.
 
 
 async def heal(api: Api, row: BlobRow, data: bytes) -> None:
@@ -283,7 +284,7 @@ async def heal(api: Api, row: BlobRow, data: bytes) -> None:
 
 
 async def collect(api: Api, row: BlobRow, data: bytes) -> None:
-    """As a deletion does: rows go before bytes."""
+    """Delete the blob as the registry does: the rows first, then the bytes."""
     assert (await api.http.delete(url(row.digest))).status_code == 202
 
     def work(tx: Transaction) -> None:
@@ -296,7 +297,7 @@ async def collect(api: Api, row: BlobRow, data: bytes) -> None:
 
 
 async def move(api: Api, row: BlobRow, data: bytes) -> None:
-    """As `moorage storage copy` does."""
+    """Move the blob as `moorage storage copy` does."""
 
     async def body() -> Any:
         yield data
@@ -313,7 +314,7 @@ CHANGES: dict[str, Callable[[Api, BlobRow, bytes], Awaitable[None]]] = {
 
 
 async def scrub_during(api: Api, change: str, how: str, monkeypatch: pytest.MonkeyPatch) -> Digest:
-    """Let a blob be found damaged that has changed by the time this is noted."""
+    """Find a blob corrupt that has changed by the time the result is recorded."""
     data = b"what is read"
     digest = await api.push_blob(NAME, data)
     row = await find_row(api.opened, digest)
@@ -345,7 +346,7 @@ async def test_what_was_found_of_other_bytes_is_not_noted(
 async def test_without_that_look_a_whole_blob_would_be_called_damaged(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The negative control."""
+    """The negative control: without the second check a whole blob is recorded as corrupt."""
 
     def set_state(tx: Transaction, row: BlobRow, state: blobs.BlobState) -> bool:
         query = sa.update(tables.blobs).where(tables.blobs.c.digest == row.digest)
@@ -356,7 +357,7 @@ async def test_without_that_look_a_whole_blob_would_be_called_damaged(
     assert list(await list_damaged(api.opened)) == [str(digest)]
 
 
-# The job
+# The job.
 
 
 async def test_the_first_pass_is_an_interval_after_the_first_push(
@@ -373,8 +374,8 @@ async def test_the_first_pass_is_an_interval_after_the_first_push(
         assert await api.opened.registry.scrub.find() is None
         hands.forward(86_400)
         assert await job.is_due()
-        assert [await job.run(), await job.run()] == [1, 3]  # its manifest, and its blobs
-        assert await job.is_due()  # to go on
+        assert [await job.run(), await job.run()] == [1, 3]  # its manifest, then its blobs
+        assert await job.is_due()  # to continue
         assert await job.run() == 0
         assert not await job.is_due()
         text = (await api.http.get("/metrics")).text
