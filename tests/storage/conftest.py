@@ -1,4 +1,4 @@
-"""Stores to try things on."""
+"""Stores for tests."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from tests.storage.rowed import RowedDriver
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folders of a store: to make them durably takes longer than most tests."""
+    """Return prepared store directories: creating them durably takes longer than most tests."""
     root = tmp_path_factory.mktemp("prepared") / "storage"
     LocalDriver(root)._prepare(create=True)
     return root
@@ -27,7 +27,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(prepared: Path) -> Iterator[Path]:
-    """Where an empty store is. A test that harms its layout makes one of its own."""
+    """Return the root of an empty store. A test that damages its layout creates one of its own."""
     yield prepared
     for path in (*prepared.glob("staging/*"), *prepared.glob("blobs/*/*/*")):
         if path.is_dir() and not path.is_symlink():
@@ -38,7 +38,7 @@ def root(prepared: Path) -> Iterator[Path]:
 
 @pytest.fixture(params=["local", "memory", "s3"])
 async def driver(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Driver]:
-    """Each store there is, empty and started. A new one joins as a parameter."""
+    """Yield each kind of store, empty and started. A new driver joins as a parameter."""
     bucket = request.getfixturevalue("bucket").settings() if request.param == "s3" else None
     store = create_driver(request.param, root=root, reserve=0, bucket=bucket)
     await store.start()
@@ -48,7 +48,7 @@ async def driver(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Dr
 
 @pytest.fixture
 async def local(root: Path) -> AsyncIterator[LocalDriver]:
-    """A store on disk, empty and started."""
+    """Yield a store on disk, empty and started."""
     store = LocalDriver(root)
     await store.start()
     yield store
@@ -66,7 +66,7 @@ def key() -> str:
 
 
 class Calls(list[tuple[str, str]]):
-    """What was called on the disk, and on which file below the root of the store."""
+    """The calls on the disk: the function, and the file relative to the root of the store."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Calls(list[tuple[str, str]]):
 
 @pytest.fixture
 def calls(root: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
-    """A record of every call that changes the disk or makes it durable."""
+    """Record every call that changes the disk or makes a change durable."""
     calls = Calls(root)
 
     def noted(name: str) -> Callable[..., Any]:

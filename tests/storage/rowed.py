@@ -1,4 +1,4 @@
-"""Rows for a store that does not lock, as the registry keeps them."""
+"""Session rows for a store without locks, as the registry keeps them."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,7 +8,7 @@ from storage.errors import UploadLockedError
 
 
 class RowedDriver:
-    """Claims are rows here, in a dictionary: state and number of each session."""
+    """A driver that keeps claims as rows in a dictionary: state and number of each session."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
@@ -44,7 +44,7 @@ class RowedDriver:
         return RowedUpload(self, session, upload)
 
     def end(self, session: str, kept: str | None = None) -> None:
-        """Doom what the session owned."""
+        """Queue deletion of the keys that the session owned."""
         self.doomed |= self.possible_keys(session, *self.rows.pop(session)) - {kept}
         self.held.discard(session)
 
@@ -83,7 +83,7 @@ class RowedDriver:
 
 
 class RowedUpload:
-    """What a hold has synced or sealed is written to its row."""
+    """An upload that saves the state to its row after each sync or seal."""
 
     def __init__(self, driver: RowedDriver, session: str, upload: Upload) -> None:
         self._driver = driver
@@ -95,7 +95,7 @@ class RowedUpload:
         return getattr(self._upload, name)
 
     def write(self) -> None:
-        """Put the state into the row, and doom what it owns no more."""
+        """Save the state to the row, and queue deletion of the keys that it no longer owns."""
         driver, session = self._driver, self._session
         state, claim = driver.rows[session]
         driver.rows[session] = self._upload.resume_state, claim

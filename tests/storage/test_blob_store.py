@@ -86,14 +86,14 @@ def put_folder(path: Path) -> None:
 
 
 def put_folder_of_that_size(path: Path) -> None:
-    """The size of a folder is a number too."""
+    """Create a directory whose size in bytes is that of the blob or more."""
     put_folder(path)
     for n in range(100):
         (path / f"{n:0200}").touch()
 
 
 def put_link(path: Path) -> None:
-    """Even to the right bytes: what it points to is not ours to vouch for."""
+    """Create a symbolic link to the right bytes. The store does not vouch for its target."""
     shutil.copy(path, path.parent / "elsewhere")
     path.unlink()
     path.symlink_to(path.parent / "elsewhere")
@@ -120,7 +120,7 @@ async def test_harmed_file_never_passes_for_the_blob(
 ) -> None:
     await put(local, session, key)
     blobs = BlobStore(local)
-    assert await read(blobs, key) == DATA  # what the harm changes
+    assert await read(blobs, key) == DATA  # the bytes before the damage
     path = local.path(key)
     harm(path)
     size = path.stat().st_size if path.is_dir() else len(DATA)

@@ -69,7 +69,7 @@ async def test_starting_again_loses_nothing(driver: Driver, session: str) -> Non
 
 
 class TestClaim:
-    """Who holds a session's staged bytes."""
+    """Claims on a session's staged bytes."""
 
     async def test_none_are_staged_at_first(self, driver: Driver, session: str) -> None:
         upload = await driver.claim(session)
@@ -79,7 +79,7 @@ class TestClaim:
 
     async def test_hold_is_exclusive(self, driver: Driver, session: str) -> None:
         upload = await driver.claim(session)
-        for _ in range(2):  # to be refused takes nothing from the holder
+        for _ in range(2):  # a refused claim does not affect the holder
             with pytest.raises(UploadLockedError):
                 await driver.claim(session)
         await upload.append(b"mine", None)
@@ -109,7 +109,7 @@ class TestClaim:
         upload = await driver.claim(session)
         await upload.release()
         again = await driver.claim(session)
-        await upload.release()  # takes nothing from the one who holds it now
+        await upload.release()  # does not affect the present holder
         with pytest.raises(UploadLockedError):
             await driver.claim(session)
         await again.release()
@@ -133,7 +133,7 @@ class TestClaim:
         uploads = [await driver.claim(session) for session in sessions]
         for upload in uploads:
             await upload.append(b"staged", None)
-        assert sorted(await driver.list_staged()) == sorted(sessions)  # held ones too
+        assert sorted(await driver.list_staged()) == sorted(sessions)  # includes claimed ones
         await uploads[0].finish(key_of(b"staged"))
         await uploads[1].abort()
         await uploads[2].release()
@@ -158,7 +158,7 @@ DEEDS: dict[str, Deed] = {
 
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
 class TestEndedHold:
-    """Nothing done through a handle whose hold has ended changes any byte."""
+    """An upload handle whose claim has ended cannot change any byte."""
 
     async def test_published(self, driver: Driver, session: str, key: str, deed: Deed) -> None:
         upload = await driver.claim(session)
@@ -192,7 +192,7 @@ class TestEndedHold:
     async def _require_untouched(
         self, driver: Driver, session: str, ended: Upload, deed: Deed
     ) -> None:
-        """The next holder's bytes and hold stay as they are."""
+        """Require that the next holder keeps its bytes and its claim."""
         upload = await driver.claim(session)
         await upload.append(b"next", None)
         with pytest.raises(UploadLockedError):
@@ -206,7 +206,7 @@ class TestEndedHold:
 
 
 class TestStagedBytes:
-    """What a holder can do with them."""
+    """Operations of a holder on staged bytes."""
 
     async def test_append_adds_at_the_end(self, driver: Driver, session: str) -> None:
         upload = await driver.claim(session)
@@ -321,7 +321,7 @@ class TestStagedBytes:
 
 
 class TestListing:
-    """All objects there are."""
+    """The listing of all objects."""
 
     async def test_lists_each_once_in_the_order_of_keys(
         self, driver: Driver, session: str, monkeypatch: pytest.MonkeyPatch
@@ -329,7 +329,7 @@ class TestListing:
         monkeypatch.setattr("storage.local.driver.PAGE_SIZE", 3)
         monkeypatch.setattr("storage.s3.bucket.PAGE", 3)
         before = time.time_ns() // 1000
-        # Some in one folder of a disk: those need two pages.
+        # Some share one directory on disk, which then needs two pages.
         digests = [Digest("sha256", f"{n % 2:02x}{n:062x}") for n in range(8)]
         keys = sorted(blob_key(digest, new_generation()) for digest in digests)
         for n, key in enumerate(keys):
@@ -351,7 +351,7 @@ class TestListing:
         assert [(each.key, each.size) for each in found if each.key not in staged] == [
             (key, n) for n, key in enumerate(keys)
         ]
-        minute = 60_000_000  # clocks of stores differ
+        minute = 60_000_000  # the clocks of stores differ
         assert all(abs(each.written_at - before) < minute for each in found)
         assert len(pages) > 2 or driver.name == "memory"
 
@@ -360,7 +360,7 @@ class TestListing:
 
 
 class TestObjects:
-    """Published bytes."""
+    """Published objects."""
 
     async def test_missing(self, driver: Driver, key: str) -> None:
         with pytest.raises(ObjectMissingError):
@@ -369,7 +369,7 @@ class TestObjects:
             await driver.open(key)
 
     async def test_same_digest_under_two_keys(self, driver: Driver) -> None:
-        """Deleting the old object cannot hit the new one (design D1)."""
+        """Deleting the old object cannot affect the new one (design D1)."""
         old, new = await put(driver, b"same"), await put(driver, b"same")
         await driver.delete(old)
         assert await read_object(driver, new) == b"same"

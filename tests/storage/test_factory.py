@@ -22,6 +22,6 @@ def test_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["local", "memory"])
 def test_opening_touches_nothing(name: str, tmp_path: Path) -> None:
-    """`start` prepares the store; a command that only looks must not make one."""
+    """Only `start` prepares the store: a read-only command must not create one."""
     create_driver(name, root=tmp_path / "storage", reserve=0)
     assert list(tmp_path.iterdir()) == []

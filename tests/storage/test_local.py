@@ -1,4 +1,4 @@
-"""The store on disk: its layout, its start, the order and the modes of a durable write."""
+"""Tests of the store on disk: layout, start, and the order and modes of a durable write."""
 
 import errno
 import os
@@ -30,14 +30,14 @@ async def put(driver: LocalDriver, session: str, key: str, data: bytes = b"data"
 
 
 class TestStart:
-    """A folder becomes a store, or is refused."""
+    """The start on a directory: it becomes a store, or is refused."""
 
     async def test_makes_every_folder_private(self, tmp_path: Path) -> None:
         root = tmp_path / "storage"
         driver = LocalDriver(root)
         await driver.start()
         folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
-        # root, staging, blobs, and of each algorithm one folder with 256 in it
+        # root, staging, blobs, and one directory with 256 in it for each algorithm
         assert len(folders) == 3 + len(ALGORITHMS) * 257
         assert {mode_of(folder) for folder in folders} == {0o700}
         assert [path.name for path in root.rglob("*") if path.is_file()] == ["VERSION"]
@@ -61,7 +61,7 @@ class TestStart:
         await driver.start()
         before = [entry.removesuffix(" before VERSION") for entry in synced[:-1]]
         assert [f"{entry} before VERSION" for entry in before] == synced[:-1]
-        # The folders that hold a new folder, and the file that becomes VERSION.
+        # The parents of new directories, and the file that becomes VERSION.
         assert sorted(entry for entry in before if "VERSION" not in entry) == [
             ".",
             "made",
@@ -95,7 +95,7 @@ class TestStart:
     async def test_several_processes_make_one_store(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A second one starts and ends its start in the middle of the first one's."""
+        """A second process starts, and completes its start, in the middle of the first one's."""
         root = tmp_path / "storage"
         real = os.rename
         nested: list[bool] = []
@@ -171,7 +171,7 @@ DEEDS: dict[str, Deed] = {
 
 @pytest.mark.parametrize("deed", DEEDS.values(), ids=DEEDS)
 class TestUnmounted:
-    """A disk that is not there is no store that has lost its objects."""
+    """A store whose disk is not mounted has not lost its objects."""
 
     async def test_empty_mount_point(
         self, tmp_path: Path, session: str, key: str, deed: Deed
@@ -185,7 +185,7 @@ class TestUnmounted:
     async def test_with_its_disk_it_is_answered(
         self, local: LocalDriver, session: str, key: str, deed: Deed
     ) -> None:
-        """The control of the tests here."""
+        """The control of these tests."""
         if deed in (DEEDS["stat"], DEEDS["open"]):
             with pytest.raises(ObjectMissingError):
                 await deed(local, session, key)
@@ -221,7 +221,7 @@ async def test_folders_without_marker_are_not_ours(
 
 
 class TestDurableWrite:
-    """All bytes -> fsync -> rename -> fsync of the directory."""
+    """The order of a durable write: all bytes, fsync, rename, fsync of the directory."""
 
     async def test_order(
         self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]]
@@ -255,7 +255,7 @@ class TestDurableWrite:
         self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]]
     ) -> None:
         await put(local, session, key)
-        for _ in range(2):  # and so is the delete that was repeated
+        for _ in range(2):  # the repeated delete does the same
             calls.clear()
             await local.delete(key)
             assert calls == [("unlink", key), ("fsync", str(Path(key).parent))]
@@ -288,7 +288,7 @@ async def test_reserve_is_kept_free(root: Path, session: str) -> None:
     driver.reserve = 0
     await upload.append(b"x", None)
     driver.reserve = 1 << 60
-    await upload.abort()  # to delete is what the reserve is for
+    await upload.abort()  # deletions may use the reserve
     await driver.close()
 
 
@@ -320,7 +320,7 @@ async def test_objects_are_read_in_pieces(
 async def test_the_loop_never_waits_for_the_disk(
     local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every call that can wait for a disk is made on another thread than the loop's."""
+    """Every call that can wait for a disk runs on another thread than the loop's."""
     threads: dict[str, set[int]] = {}
     watched = "open close stat fstat statvfs pwrite pread ftruncate fsync fchmod rename unlink"
 
@@ -362,7 +362,7 @@ async def test_the_loop_never_waits_for_the_disk(
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [0, 1, 5, 6])
 async def test_truncate_drops_from_anywhere_on(local: LocalDriver, session: str, size: int) -> None:
-    """Also what a request that was killed had synced but not acknowledged."""
+    """The bytes that a killed request had synced but not acknowledged are dropped too."""
     upload = await local.claim(session)
     await upload.append(b"abcdef", None)
     await upload.sync()

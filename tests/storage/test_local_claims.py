@@ -1,4 +1,4 @@
-"""Requests that meet on one session, and requests that end before their thread does."""
+"""Tests of concurrent requests of one session, and of requests that end before their thread."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ PATIENCE = 10.0
 
 
 class Gate:
-    """Holds back the first thread that comes to it."""
+    """A barrier that holds back the first thread that reaches it."""
 
     def __init__(self) -> None:
         self._used = threading.Lock()
@@ -40,7 +40,7 @@ class Gate:
         self._opened = threading.Event()
 
     def wait(self) -> None:
-        """Stop here, on a thread, if it is the first to come."""
+        """Block the calling thread if it is the first."""
         if self._used.acquire(blocking=False):
             self._reached.set()
             assert self._opened.wait(PATIENCE)
@@ -60,17 +60,17 @@ def gate() -> Iterator[Gate]:
 
 
 async def a_moment() -> None:
-    """Time enough for what may happen to happen."""
+    """Give other tasks and threads some time to run."""
     await asyncio.sleep(0.05)
 
 
 class TestOpenedBeforePublication:
-    """claim: open -> [another publishes the very file] -> flock -> compare the inodes."""
+    """The order of a claim: open, publication by another request, flock, comparison of inodes."""
 
     async def meet(
         self, local: LocalDriver, session: str, gate: Gate, between: Awaitable[None]
     ) -> LocalUpload:
-        """Claim `session`, and let `between` happen when the file is open and not locked yet."""
+        """Claim `session`, and run `between` when the file is open but not locked yet."""
         real = fcntl.flock
 
         def flock(fd: int, operation: int) -> None:
@@ -91,7 +91,7 @@ class TestOpenedBeforePublication:
         with pytest.raises(UploadLockedError):
             await self.meet(local, session, gate, upload.finish(key))
         assert local.path(key).read_bytes() == b"verified"
-        await (await local.claim(session)).release()  # no lock was left behind
+        await (await local.claim(session)).release()  # no lock is left
 
     async def test_without_comparison_the_blob_changes(
         self,
@@ -117,7 +117,7 @@ class TestOpenedBeforePublication:
     async def test_published_and_claimed_again(
         self, local: LocalDriver, session: str, key: str, gate: Gate
     ) -> None:
-        """Then there is a file under the name, and it is another one."""
+        """Now there is a file of that name again, but another one."""
         upload = await local.claim(session)
         await upload.append(b"verified", None)
         others: list[LocalUpload] = []
@@ -138,7 +138,7 @@ class TestOpenedBeforePublication:
             await self.meet(local, session, gate, upload.abort())
 
     async def test_released(self, local: LocalDriver, session: str, gate: Gate) -> None:
-        """The control of all: the same file is still there, and the claim goes through."""
+        """The control of all: the same file is still there, and the claim succeeds."""
         upload = await local.claim(session)
         await upload.append(b"staged", None)
         late = await self.meet(local, session, gate, upload.release())
@@ -147,14 +147,14 @@ class TestOpenedBeforePublication:
 
 
 class TestCancelledWrite:
-    """The coroutine of a request ends, and its thread is still about to write."""
+    """A request whose coroutine ends while its thread is about to write."""
 
     LATE = b"bytes of the cancelled request"
 
     async def write_late(
         self, local: LocalDriver, session: str, gate: Gate, tmp_path: Path, *, careless: bool
     ) -> tuple[bool, list[bytes]]:
-        """Whether the request ended before its thread, and what other files hold in the end."""
+        """Return whether the request ended before its thread, and the content of other files."""
         real = os.pwrite
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -183,7 +183,7 @@ class TestCancelledWrite:
             task.cancel()
             await asyncio.wait([task], timeout=PATIENCE if careless else 0.1)
             ended_first = task.done()
-            # What is opened now gets the lowest numbers that are free.
+            # New files get the lowest free descriptors.
             others = [tmp_path / str(number) for number in range(20)]
             with contextlib.ExitStack() as stack:
                 for other in others:
@@ -256,7 +256,7 @@ class TestCancelledWrite:
 
 
 class TestCancelledOpening:
-    """A descriptor that nobody will receive is closed, and its lock is free."""
+    """A descriptor without a receiver is closed, and its lock is released."""
 
     async def test_claim(
         self, local: LocalDriver, session: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
@@ -309,7 +309,7 @@ async def test_descriptors_return_to_the_baseline_after_aborted_uploads(
     local: LocalDriver,
 ) -> None:
     await local.check()
-    gc.collect()  # connections that a bucket's client left behind in another test end with it
+    gc.collect()  # closes connections left by other tests
     before = list_open_files(local.path(""))
     chance = random.Random(1)
     sessions = [str(uuid.uuid4()) for _ in range(200)]
@@ -333,7 +333,7 @@ async def test_descriptors_return_to_the_baseline_after_aborted_uploads(
 
     await asyncio.gather(*(abort(session) for session in sessions))
     assert list_open_files(local.path("")) == before
-    for session in sessions:  # and no lock is left
+    for session in sessions:  # no lock is left
         await (await local.claim(session)).abort()
 
 
@@ -406,7 +406,7 @@ Deed = Callable[[LocalUpload], Awaitable[None]]
 async def test_release_during_another_call_waits_for_its_turn(
     local: LocalDriver, session: str, key: str, gate: Gate, deed: str
 ) -> None:
-    """Two calls on one handle at once: the second never closes what the first one uses."""
+    """Of two concurrent calls on one handle the second never closes a file that the first uses."""
     upload = await local.claim(session)
     real = os.pwrite
 

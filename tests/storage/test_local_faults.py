@@ -1,4 +1,4 @@
-"""A disk that fails: what was promised holds, and what cannot be promised is refused."""
+"""Tests of a failing disk: promises hold, and operations without a promise are refused."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 def failing(
     name: str, number: int, when: Callable[[str], bool] = lambda _: True
 ) -> Iterator[list[str]]:
-    """Let `os.<name>` fail with `number` on files whose path fits; the paths it failed on."""
+    """Let `os.<name>` fail with `number` on matching paths. Yield the paths it failed on."""
     failed: list[str] = []
     real = getattr(os, name)
 
@@ -72,7 +72,7 @@ async def test_short_writes_are_looped(
 
 
 class TestFull:
-    """No room: nothing half-written is taken for staged."""
+    """A full disk: half-written bytes do not count as staged."""
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
     async def test_append(
@@ -128,7 +128,7 @@ class TestFull:
 
 
 class TestFsync:
-    """A failed fsync is final for its file: the kernel would call the next one a success."""
+    """A failed fsync is final for its file: the kernel would report success for the next one."""
 
     @pytest.mark.parametrize("end", ["sync", "finish"])
     @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
@@ -153,7 +153,7 @@ class TestFsync:
     async def test_never_synced_again(
         self, local: LocalDriver, session: str, key: str, end: str
     ) -> None:
-        """Not even by a caller that goes on after the error."""
+        """The rule holds even if the caller continues after the error."""
         upload = await local.claim(session)
         await upload.append(b"never durable", None)
         with failing("fsync", errno.EIO), pytest.raises(StoreUnavailableError):
@@ -186,7 +186,7 @@ class TestFsync:
         assert local.path(key).read_bytes() == b"the other's"
 
     async def test_of_the_folder(self, local: LocalDriver, session: str) -> None:
-        """The name of the file would be lost, and its bytes with it."""
+        """Otherwise the name of the file may be lost, and its bytes with it."""
         upload = await local.claim(session)
         with (
             failing("fsync", errno.EIO, lambda path: path.endswith("/staging")),
@@ -197,7 +197,7 @@ class TestFsync:
         await upload.release()
 
     async def test_disk_turned_read_only(self, local: LocalDriver, session: str) -> None:
-        """What file systems do after a failed write; then nothing can be dropped either."""
+        """File systems turn read-only after a failed write. Then discarding is impossible too."""
         upload = await local.claim(session)
         with (
             failing("fsync", errno.EIO),
@@ -212,7 +212,7 @@ class TestFsync:
 
 
 class TestPublishing:
-    """A publication that failed after the bytes were durable."""
+    """A publication that fails after the bytes are durable."""
 
     async def test_rename(self, local: LocalDriver, session: str, key: str, root: Path) -> None:
         upload = await local.claim(session)
@@ -221,9 +221,9 @@ class TestPublishing:
             await upload.finish(key)
         with pytest.raises(ObjectMissingError):
             await local.stat(key)
-        # Who is not root must be able to open it again.
+        # A process that is not root must be able to open it again.
         assert stat.S_IMODE((root / "staging" / session).stat().st_mode) == 0o600
-        again = await local.claim(session)  # the failed publication has ended the hold
+        again = await local.claim(session)  # the failed publication ended the claim
         assert again.size == len(b"kept")
         await again.finish(key)
         assert local.path(key).read_bytes() == b"kept"
@@ -232,7 +232,7 @@ class TestPublishing:
     async def test_fsync_of_the_shard(
         self, local: LocalDriver, session: str, key: str, deed: str
     ) -> None:
-        """The object is there, though perhaps not after a power cut. Nobody may write to it."""
+        """The object exists, but may be lost in a power cut. It must not be written to."""
         upload = await local.claim(session)
         await upload.append(b"published", None)
         shard = str(local.path(key).parent)
@@ -254,7 +254,7 @@ class TestPublishing:
 
 
 class TestStagedFile:
-    """What stands under a session's name is not what it must be, or cannot be used."""
+    """A staged file that is not what it must be, or cannot be used."""
 
     async def test_link(self, local: LocalDriver, session: str, root: Path, tmp_path: Path) -> None:
         target = tmp_path / "target"
@@ -273,7 +273,7 @@ class TestStagedFile:
     async def test_claim_leaves_nothing_open(
         self, local: LocalDriver, session: str, name: str
     ) -> None:
-        await local.check()  # its threads are started
+        await local.check()  # starts its threads
         before = list_open_files(local.path(""))
         with failing(name, errno.EMFILE), pytest.raises(StoreUnavailableError):
             await local.claim(session)
@@ -306,7 +306,7 @@ class TestStagedFile:
         await upload.release()
 
     async def test_close(self, local: LocalDriver, session: str) -> None:
-        """A descriptor is gone after close, whatever close has answered."""
+        """A descriptor is gone after close, whatever close returned."""
         upload = await local.claim(session)
         real = os.close
 
@@ -323,7 +323,7 @@ class TestStagedFile:
 
 
 class TestReading:
-    """An object that is not what it was."""
+    """An object that has changed."""
 
     async def put(self, local: LocalDriver, session: str, key: str, data: bytes) -> Path:
         upload = await local.claim(session)

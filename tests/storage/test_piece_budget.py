@@ -1,4 +1,4 @@
-"""The budget for pieces on their way to clients."""
+"""Tests of the budget for chunks on their way to clients."""
 
 from contextlib import ExitStack
 

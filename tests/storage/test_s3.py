@@ -1,4 +1,4 @@
-"""What only a bucket does: parts, tails, fencing, and no key without an owner."""
+"""Tests of the bucket store alone: parts, tails, fencing, and no key without an owner."""
 
 import asyncio
 import dataclasses
@@ -38,7 +38,7 @@ DATA = b"".join(n.to_bytes(4, "big") for n in range(3 * PART // 4)) + b"the end"
 
 @pytest.fixture
 async def driver(bucket: Bucket) -> AsyncIterator[RowedDriver]:
-    """A store with the smallest parts there are."""
+    """Yield a store with the smallest possible parts."""
     store = S3Driver(bucket.settings(part_size=PART))
     await store.start()
     yield RowedDriver(store)
@@ -46,7 +46,7 @@ async def driver(bucket: Bucket) -> AsyncIterator[RowedDriver]:
 
 
 async def add(driver: RowedDriver, session: str, data: bytes) -> None:
-    """One request that adds `data`."""
+    """Append `data` in one request."""
     upload = await driver.claim(session)
     await append(upload, data)
     await upload.sync()
@@ -76,7 +76,7 @@ def state_of(driver: RowedDriver, session: str) -> MultipartState:
 
 
 class TestParts:
-    """Bytes that do not fit into one object that is put whole."""
+    """Bytes that do not fit into one object stored whole."""
 
     @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, len(DATA)])
     async def test_one_request(
@@ -99,7 +99,7 @@ class TestParts:
     ) -> None:
         for at in range(0, len(DATA), step):
             await add(driver, session, DATA[at : at + step])
-            assert len(bucket.list_keys("staging/")) <= 1 + at // step  # the rest is doomed
+            assert len(bucket.list_keys("staging/")) <= 1 + at // step  # others are doomed
         key = await finish(driver, session, key)
         assert await read_object(driver, key) == DATA
         await sweep(driver)
@@ -188,7 +188,7 @@ class TestParts:
 
         async def trickle() -> AsyncIterator[bytes]:
             yield bytes(2 << 20)
-            yield b"alone"  # nobody waits, so that it may take its time
+            yield b"alone"  # no other upload waits, so it may be slow
             await waiting.wait()
             while not ended.is_set():
                 yield b"."
@@ -265,7 +265,7 @@ class TestOwners:
         moment: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A holder that is gone for ever at some moment; then the session ends."""
+        """A holder dies at each moment, and then the session ends."""
         await add(driver, session, b"tail")
         upload = await driver.claim(session)
         if moment == "begun":
@@ -310,7 +310,7 @@ class TestOwners:
 
 
 class TestFence:
-    """Of two that believe to hold a session the later one wins."""
+    """Two processes that both believe to hold a session: the later one wins."""
 
     async def test_part_numbers_are_never_used_twice(
         self, driver: RowedDriver, session: str, key: str
@@ -347,7 +347,7 @@ class TestFence:
 
 
 class TestSealed:
-    """From the last byte on the session can only be completed."""
+    """A sealed session, which can only be completed."""
 
     async def test_by_the_next_holder(self, driver: RowedDriver, session: str, key: str) -> None:
         await self._seal(driver, session)
@@ -401,7 +401,7 @@ class TestSealed:
 
 
 class TestStart:
-    """Whose bucket it is, and whether it keeps what it is sent."""
+    """The start: whose bucket it is, and whether it keeps what is stored."""
 
     async def test_a_bucket_that_is_not_there(self, bucket: Bucket) -> None:
         store = S3Driver(bucket.settings(bucket="nowhere"))
@@ -457,7 +457,7 @@ class TestStart:
 
 
 class TestRead:
-    """One request for what is asked."""
+    """Reads, which need one request each."""
 
     async def test_a_part_is_asked_for_at_once(
         self, driver: RowedDriver, bucket: Bucket, key: str

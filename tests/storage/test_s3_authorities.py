@@ -1,4 +1,4 @@
-"""A bucket behind a certificate of a private authority."""
+"""Tests of a bucket behind a certificate of a private authority."""
 
 import ssl
 import threading

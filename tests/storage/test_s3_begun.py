@@ -1,4 +1,4 @@
-"""A multipart upload that was begun and whose id nobody knows: it ends, though its key lives on."""
+"""Tests of a multipart upload whose id is unknown: it is aborted, although its key is in use."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def test_by_a_holder_that_died(
     key: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next one begins under the same key."""
+    """The next holder starts another one under the same key."""
     begin = S3Bucket.begin
 
     async def then_killed(bucket: S3Bucket, key: str) -> str:
@@ -62,7 +62,7 @@ async def test_by_a_holder_that_died(
 async def test_by_a_request_whose_answer_was_lost(
     bucket: Bucket, session: str, key: str, lost: int
 ) -> None:
-    """It is repeated, or at last given up and done by the client's next request."""
+    """The request is repeated, or fails and the client's next request repeats it."""
     left = iter(range(lost))
 
     def judge(method: str, target: str) -> Fault | None:
@@ -82,7 +82,7 @@ async def test_by_a_request_whose_answer_was_lost(
                 except StoreUnavailableError:
                     driver.held.clear()
                     network.judge = lambda _method, _target: None
-                    await asyncio.sleep(2)  # the breaker looks again
+                    await asyncio.sleep(2)  # the circuit breaker tries again
         finally:
             await store.close()
     assert bucket.list_uploads() == []

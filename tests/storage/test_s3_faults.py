@@ -1,4 +1,4 @@
-"""A bucket behind a network that fails: every call ends in time, and heals by itself."""
+"""Tests of a bucket behind a failing network: every call ends in time, and later ones succeed."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -50,7 +50,7 @@ async def driver(bucket: Bucket, network: Flaky) -> AsyncIterator[RowedDriver]:
 
 
 class Strikes:
-    """Strikes the first `times` requests of a kind."""
+    """A fault for the first `times` requests of a kind."""
 
     def __init__(self, fault: Fault, method: str, word: str = "", times: int = 1) -> None:
         self.fault, self.method, self.word, self.left = fault, method, word, times
@@ -132,7 +132,7 @@ async def test_a_store_that_stalls(driver: RowedDriver, network: Flaky) -> None:
 async def test_an_answer_that_is_lost(
     driver: RowedDriver, network: Flaky, session: str, key: str, operation: str
 ) -> None:
-    """The store did what it was asked, and nobody knows: Create, a part, the tail, Complete."""
+    """The store executed the request but its answer is lost: Create, part, tail, Complete."""
     network.judge = Strikes(CUT, operation, times=2)
     key = await push(driver, session, key)
     assert await read_object(driver, key) == DATA
@@ -167,7 +167,7 @@ async def test_an_error_in_an_answer_that_began_well(
 async def test_completed_by_nobody_we_know(
     driver: RowedDriver, network: Flaky, session: str, key: str
 ) -> None:
-    """No such upload, and no attempt of ours can have been the one."""
+    """The upload does not exist, and no attempt of this process can have completed it."""
     await add(driver, session, DATA)
     upload = await driver.claim(session)
     await upload.seal()
@@ -198,7 +198,7 @@ async def test_a_part_that_cannot_be_sent(
 
 
 async def _append_and_sync(upload: Upload, data: bytes) -> None:
-    """It may be seen here or there."""
+    """Append and sync. Either may raise the error."""
     await append(upload, data)
     await upload.sync()
 
@@ -279,9 +279,9 @@ async def test_hash_of_what_an_earlier_holder_sent(
 async def test_a_slow_line_is_no_failure(
     bucket: Bucket, network: Flaky, session: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part may take longer than any single wait, as long as it moves."""
+    """A part may take longer than any single timeout, as long as bytes move."""
     monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
-    size = 4 * PART  # more than the kernel takes at once
+    size = 4 * PART  # more than the kernel buffers at once
     store = S3Driver(bucket.settings(endpoint=network.url, part_size=size))
     driver = RowedDriver(store)
     network.judge = Strikes(Fault(pace=size // 4), "PUT", "partNumber")

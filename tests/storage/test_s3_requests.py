@@ -1,4 +1,4 @@
-"""What stands in the requests to a bucket: who signs them, and how objects are to be kept."""
+"""Tests of requests to a bucket: who signs them, and how objects are to be stored."""
 
 import uuid
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def network(bucket: Bucket) -> Iterator[Flaky]:
 
 
 def signers(network: Flaky) -> set[str]:
-    """The access keys that requests were signed with."""
+    """Return the access keys that signed the requests."""
     lines = [line for head in network.heads for line in head.decode().split("\r\n")]
     named = [line for line in lines if "Credential=" in line]
     return {line.partition("Credential=")[2].partition("/")[0] for line in named}
@@ -65,7 +65,7 @@ async def test_without_keys_the_standard_chain_is_asked(
 
 
 def writes(network: Flaky, *but: str) -> list[dict[str, str]]:
-    """The headers of requests that make objects, in lower case; `but`: keys that do not count."""
+    """Return the headers, in lower case, of requests that write objects. `but`: keys to ignore."""
     found = []
     for head in network.heads:
         first, *lines = head.decode().split("\r\n")
@@ -91,7 +91,7 @@ async def test_objects_are_kept_as_the_settings_say(
         await finish(driver, session, new_parts_key())
     await driver.close()
     asked = writes(network, "SELFTEST")
-    assert len(asked) >= 3  # the marker of the version, a small one, and one in parts
+    assert len(asked) >= 3  # the version marker, a small object, and one in parts
     for headers in asked:
         assert headers.get("x-amz-storage-class") == kept.get("storage_class")
         assert "x-amz-server-side-encryption" not in headers
@@ -102,7 +102,7 @@ async def test_objects_are_kept_as_the_settings_say(
 async def test_a_store_that_cannot_encrypt_is_refused_at_the_start(
     bucket: Bucket, network: Flaky
 ) -> None:
-    """As this one, which has no keys."""
+    """The test server has no encryption keys."""
     store = S3Driver(bucket.settings(endpoint=network.url, sse="AES256"))
     with pytest.raises(StoreUnavailableError):
         await store.start()

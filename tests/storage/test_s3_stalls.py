@@ -1,4 +1,4 @@
-"""A bucket that has stopped answering: nobody waits for it longer because others do too."""
+"""Tests of a bucket that stopped answering: no request waits longer because others wait too."""
 
 import asyncio
 import time
@@ -46,12 +46,12 @@ async def driver(
 
 
 def answering(fault: Fault, method: str, word: str) -> Callable[[str, str], Fault | None]:
-    """Strikes one kind of request alone, so that the store never counts as gone."""
+    """Return a fault for one kind of request, so that the store never counts as unavailable."""
     return lambda m, target: fault if m == method and word in target else None
 
 
 async def refused(*works: asyncio.Future[None]) -> float:
-    """Seconds until the last had been refused."""
+    """Return the seconds until all of the requests had failed."""
     begun = time.monotonic()
     for result in await asyncio.gather(*works, return_exceptions=True):
         assert isinstance(result, StoreUnavailableError), result
@@ -80,7 +80,7 @@ async def test_many_who_read(
     ("method", "word"), [("PUT", "partNumber"), ("POST", "?uploads"), ("PUT", "/staging/")]
 )
 async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str, word: str) -> None:
-    """Two parts may be under way. Who waits for its turn is refused with them."""
+    """Two parts may be sent at once. Waiting uploads fail together with them."""
     network.judge = answering(STALL, method, word)
     size = PART - 1 if "staging" in word else PART + 1
 
@@ -99,7 +99,7 @@ async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str,
 async def test_a_slow_body_passes_its_pieces_on(
     driver: RowedDriver, bucket: Bucket, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A piece that is not full after a while is passed on, and the thread given back."""
+    """A chunk that is not full after a while is passed on, and its thread released."""
     monkeypatch.setattr(client, "CHUNK_INTERVAL_S", 0.0)
     data = bytes(1 << 20)
     bucket.put(key, data)

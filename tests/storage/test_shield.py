@@ -1,4 +1,4 @@
-"""Work on a thread is stood for by a future that the test ends when it likes."""
+"""Tests of `run_to_completion`. A future that the test completes stands for work on a thread."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ class WorkError(Exception):
 
 @pytest.fixture
 async def complaints() -> AsyncIterator[list[dict[str, Any]]]:
-    """What asyncio complains of, such as exceptions that nobody looked at."""
+    """Yield the errors that asyncio reports, such as exceptions that were never retrieved."""
     loop = asyncio.get_running_loop()
     found: list[dict[str, Any]] = []
     before = loop.get_exception_handler()
@@ -73,7 +73,7 @@ async def test_cancellation_comes_after_the_work(times: int) -> None:
 
 
 async def test_without_settled_the_waiter_goes_first() -> None:
-    """The control of the test above: this is what a plain await does."""
+    """The control of the test above: a plain await ends first."""
 
     async def plain(work: asyncio.Future[str]) -> str:
         return await asyncio.shield(work)
@@ -140,7 +140,7 @@ async def test_error_that_is_not_looked_at_is_complained_of(
 
 
 class Opened:
-    """A result that must be given back by someone."""
+    """A result that its receiver must close."""
 
     def __init__(self) -> None:
         self.closed = 0
@@ -174,7 +174,7 @@ async def test_result_that_nobody_gets_is_undone_before_the_cancellation() -> No
     work.set_result(opened)
     for _ in range(5):
         await asyncio.sleep(0)
-    waiting.cancel()  # hits the undoing
+    waiting.cancel()  # cancels the clean-up
     for _ in range(5):
         await asyncio.sleep(0)
     assert not waiting.done()

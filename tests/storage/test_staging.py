@@ -1,4 +1,4 @@
-"""Upload sessions on every store. Where the service has a row, the tests have variables."""
+"""Tests of upload sessions on every store. Variables stand for the rows of the service."""
 
 import asyncio
 import hashlib
@@ -55,7 +55,7 @@ async def resume(
 async def patch_up(
     staging: StagingArea, session: str, data: bytes, offset: int = 0, prefix: Digest | None = None
 ) -> tuple[int, Digest | None]:
-    """One request that adds `data`; what its row would say."""
+    """Append `data` in one request. Return what its row would record."""
     staged = await resume(staging, session, offset, prefix)
     await staged.append(body(data))
     await staged.sync()
@@ -65,7 +65,7 @@ async def patch_up(
 
 
 def count_reads(staged: StagedUpload) -> list[Upload]:
-    """Grows by one whenever the staged bytes are read a second time."""
+    """Return a list that grows by one whenever the staged bytes are read a second time."""
     upload = staged._upload
     reads: list[Upload] = []
     real = upload.hash
@@ -84,7 +84,7 @@ def staging(driver: Driver) -> StagingArea:
 
 
 class TestOneRequest:
-    """A session that begins and ends with one hold."""
+    """A session that starts and ends with one claim."""
 
     @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
     @pytest.mark.parametrize("data", [b"", b"small", LARGE], ids=["empty", "small", "large"])
@@ -156,7 +156,7 @@ class TestOneRequest:
 
 
 class TestResume:
-    """A session goes on where it was acknowledged."""
+    """A session that continues where it was acknowledged."""
 
     async def test_lost_bytes(self, staging: StagingArea, session: str) -> None:
         _, prefix = await patch_up(staging, session, b"12345")
@@ -230,13 +230,15 @@ class TestResume:
     async def test_running_hash_of_bytes_that_another_process_replaced(
         self, driver: Driver, session: str, key: str
     ) -> None:
-        """Else whoever may push could publish any bytes under the digest of others: bytes that
-        were never acknowledged here, others of the same length acknowledged elsewhere.
+        """Otherwise a client could publish any bytes under the digest of others.
+
+        For example bytes that were never acknowledged here, while others of the same length were
+        acknowledged elsewhere.
         """
         here, elsewhere = StagingArea(driver), StagingArea(driver)
         staged = await resume(here, session)
         await staged.append(body(b"promised"))
-        await staged.release()  # cut before its row was written
+        await staged.release()  # broken off before its row was written
         row = await patch_up(elsewhere, session, b"smuggled")
         staged = await resume(here, session, *row)
         assert staged.prefix() != Digest.of(b"promised")
@@ -311,7 +313,7 @@ class TestResume:
 
 
 class TestRollback:
-    """What was appended since `resume` is taken back."""
+    """The rollback of bytes appended since `resume`."""
 
     @pytest.mark.parametrize("rejected", [b"", b"rejected", LARGE], ids=["none", "some", "much"])
     async def test_bytes_and_hash(

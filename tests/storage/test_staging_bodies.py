@@ -1,4 +1,4 @@
-"""The body of an upload: it breaks, the store refuses it, it comes faster than it is written."""
+"""Tests of upload bodies: broken, refused by the store, or faster than the store."""
 
 import asyncio
 import errno
@@ -23,11 +23,11 @@ Row = tuple[int, Digest | None]
 
 
 class BodyError(Exception):
-    """The client is gone."""
+    """The client has disconnected."""
 
 
 async def body(data: bytes, error: BaseException | None = None) -> AsyncIterator[bytes]:
-    """`data` as a server hands it out, and what happens then."""
+    """Yield `data` in pieces as a server does, then raise `error`."""
     for at in range(0, len(data), 65_521):
         yield data[at : at + 65_521]
     if error is not None:
@@ -41,7 +41,7 @@ async def resume(staging: StagingArea, session: str, row: Row = (0, None)) -> St
 
 
 async def add(staging: StagingArea, session: str, data: bytes, row: Row = (0, None)) -> Row:
-    """One request without any trouble."""
+    """Append `data` in one ordinary request. Return the row."""
     staged = await resume(staging, session, row)
     await staged.append(body(data))
     await staged.sync()
@@ -51,7 +51,7 @@ async def add(staging: StagingArea, session: str, data: bytes, row: Row = (0, No
 
 
 async def full(_data: bytes, _hasher: Hasher | None) -> None:
-    """The `append` of a store without room."""
+    """Fail like the `append` of a full store."""
     await asyncio.sleep(0.01)
     raise StoreFullError("made up")
 
@@ -62,7 +62,7 @@ def staging(driver: Driver) -> StagingArea:
 
 
 class TestBrokenBody:
-    """What arrived before is kept, and the error goes on."""
+    """A body that breaks: the received bytes are kept, and the error propagates."""
 
     @pytest.mark.parametrize("length", [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, len(LARGE)])
     @pytest.mark.parametrize("error", [BodyError(), asyncio.CancelledError()], ids=repr)
@@ -100,7 +100,7 @@ class TestBrokenBody:
     async def test_store_fails_too(
         self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch, length: int
     ) -> None:
-        """Then that is what went wrong: what arrived was not kept."""
+        """The store's error propagates, because the received bytes were not kept."""
         staged = await resume(staging, session)
         monkeypatch.setattr(staged._upload, "append", full)
         with pytest.raises(StoreFullError) as caught:
@@ -111,7 +111,7 @@ class TestBrokenBody:
 
 
 class TestFailedWrite:
-    """The store refuses a piece."""
+    """A store that refuses a piece."""
 
     async def test_ends_the_body(
         self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch
@@ -128,7 +128,7 @@ class TestFailedWrite:
         monkeypatch.setattr(staged._upload, "append", full)
         with pytest.raises(StoreFullError):
             await staged.append(endless())
-        assert given == 2  # the second arrived while the first was being written
+        assert given == 2  # the second arrived during the write of the first
         await staged.release()
 
     async def test_rollback_to_what_was_acknowledged(
@@ -203,7 +203,7 @@ class TestFailedWrite:
 
 
 class TestPieces:
-    """Nothing holds a whole blob in memory."""
+    """Pieces: no part of the code holds a whole blob in memory."""
 
     async def test_body_waits_for_the_store(
         self, staging: StagingArea, session: str, monkeypatch: pytest.MonkeyPatch
@@ -229,7 +229,7 @@ class TestPieces:
         task = asyncio.create_task(staged.append(generous()))
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert given == 2 * CHUNK_SIZE  # one being written, one that has just arrived
+        assert given == 2 * CHUNK_SIZE  # one being written, one just received
         go_on.set()
         await task
         assert given == staged.offset == total

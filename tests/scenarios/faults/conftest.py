@@ -1,4 +1,4 @@
-"""Faults need a real server, and some of them root."""
+"""Fixtures of fault tests: they need a real server, and some need root."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
 
 @pytest.fixture
 def patches(tmp_path: Path) -> Path:
-    """A folder for a `sitecustomize.py` that the server loads."""
+    """Return a folder for a `sitecustomize.py` that the server loads."""
     folder = tmp_path / "patches"
     folder.mkdir()
     return folder

@@ -1,4 +1,4 @@
-"""A disk that is full, that fails to sync, or that has been taken away."""
+"""Tests of a disk that is full, that fails to sync, or that is not mounted."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ async def client(server: Server) -> AsyncIterator[Kit]:
 @pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
 @pytest.mark.parametrize("reserve", ["4MiB", "0B"])
 async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
-    """507 with the error body; pulls, deletes and recovery go on without a restart."""
+    """The answer is 507 with an error body. Pulls, deletions and recovery need no restart."""
     settings = {"MOORAGE_STORAGE__RESERVE": reserve, "MOORAGE_STORAGE__UPLOAD_EXPIRY": "2s"}
     with (
         small_disk(tmp_path, "32M", kind) as disk,
@@ -39,7 +39,7 @@ async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
             ledger = Ledger()
             await push_image(kit, ledger, "kept", "v1", 200_000)
             fill = disk / "fill"
-            # Unbuffered: what did not fit would be written again, and fail, as the file is closed.
+            # Unbuffered: otherwise closing the file repeats the failed write, and fails.
             with fill.open("wb", buffering=0) as file, contextlib.suppress(OSError):
                 while True:
                     file.write(b"x" * 65536)
@@ -56,7 +56,7 @@ async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
             assert await verify(s.url, ledger.pushes) == []
             assert (await kit.http.get("/v2/_catalog")).json() == {"repositories": ["kept"]}
             assert (await kit.http.get("/readyz")).status_code == 200
-            if reserve != "0B":  # what the reserve is for: deleting must go on
+            if reserve != "0B":  # the reserve exists so that deletions still work
                 answer = await kit.http.delete("/v2/kept/manifests/v1")
                 assert answer.status_code == 202, answer.text
                 ledger.pushes.clear()
@@ -75,7 +75,7 @@ async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
 
 @pytest.mark.parametrize("offset", range(0, 1_600_000, 200_000))
 async def test_wherever_the_disk_gets_full(tmp_path: Path, offset: int) -> None:
-    """A little less room each time, so that the end comes in the blob, the database or the log."""
+    """Leave less space each time, so that the blob, the database or its log fills the disk."""
     settings = {"MOORAGE_STORAGE__RESERVE": "0B", "MOORAGE_LOG__LEVEL": "error"}
     with small_disk(tmp_path, "12M", "tmpfs") as disk:
         with serving(Server(disk / "data", 1, settings)) as server:
@@ -83,7 +83,7 @@ async def test_wherever_the_disk_gets_full(tmp_path: Path, offset: int) -> None:
                 ledger = Ledger()
                 await push_image(kit, ledger, "kept", "v1", 1000)
                 fill = disk / "fill"
-                # Closing fails too, with what could not be written.
+                # Closing fails too, because of the data that could not be written.
                 with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
                     while True:
                         file.write(b"x" * 65536)
@@ -96,7 +96,7 @@ async def test_wherever_the_disk_gets_full(tmp_path: Path, offset: int) -> None:
                         params={"digest": "sha256:" + "0" * 64},
                         content=data,
                     )
-                    # Either it is full, or there was room and the digest is found to be wrong.
+                    # Either the disk is full, or there was space and the digest is wrong.
                     assert answer.status_code in {507, 503, 400}, answer.text
                     assert codes(answer)[0] in {"UNAVAILABLE", "DIGEST_INVALID"}
                 assert await verify(server.url, ledger.pushes) == []
@@ -133,7 +133,7 @@ async def test_a_failing_call_is_a_503_and_over_when_it_works_again(
             await push_image(kit, ledger, "kept", "v1", 100_000)
             data = blob_bytes("failing", 100_000)
             flag.touch()
-            if name == "ftruncate":  # met when a rejected chunk is taken back
+            if name == "ftruncate":  # called when a rejected chunk is rolled back
                 location = await kit.start_upload("failing")
                 headers = {"Content-Range": "0-5"}
 
@@ -166,7 +166,7 @@ async def test_a_failing_call_is_a_503_and_over_when_it_works_again(
 
 
 async def test_a_disk_that_is_not_mounted_is_no_lost_blob(tmp_path: Path) -> None:
-    """503, not 404: a client that is told 404 pushes again, into the wrong disk."""
+    """The answer is 503, not 404: after a 404 the client pushes again, onto the wrong disk."""
     with serving(Server(tmp_path / "data")) as server:
         async with client(server) as kit:
             ledger = Ledger()
@@ -184,7 +184,7 @@ async def test_a_disk_that_is_not_mounted_is_no_lost_blob(tmp_path: Path) -> Non
 async def test_a_start_without_the_disk_waits_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty mount point must not be taken for a new store by a registry that has blobs."""
+    """A registry that has blobs must not take an empty mount point for a new store."""
     server = Server(tmp_path / "data")
     with serving(server):
         async with client(server) as kit:
@@ -206,7 +206,7 @@ async def test_a_start_without_the_disk_waits_for_it(
 
 
 async def pull_while_it_is_cut(kit: Kit, digest: Digest, path: Path) -> None:
-    """Pull the blob; as its first bytes come, its file loses its second half."""
+    """Pull the blob. After its first bytes, cut off the second half of its file."""
     async with kit.http.stream("GET", f"/v2/cut/blobs/{digest}") as stream:
         async for _ in stream.aiter_raw():
             size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""kill -9: what was acknowledged is there after a restart, and nothing is left without an owner."""
+"""Tests of kill -9: acknowledged pushes survive, and nothing is left without an owner."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ async def test_acknowledged_pushes_survive_kill_9(tmp_path: Path, workers: int) 
         server.kill()
         stop.set()
         await pushing
-    # Two seconds after the last start doomed keys and staged leftovers are swept.
+    # Pending keys and staged leftovers are deleted two seconds after the start.
     with serving(Server(tmp_path / "data", workers, {"MOORAGE_STORAGE__UPLOAD_EXPIRY": "1s"})) as s:
         assert len(ledger.pushes) >= KILLS
         assert await verify(s.url, ledger.pushes) == []
@@ -66,10 +66,10 @@ CALLS = ["pwrite", "fsync", "rename", "unlink", "ftruncate", "fchmod"]
 
 
 async def test_kill_9_before_each_step_of_a_durable_write(tmp_path: Path, patches: Path) -> None:
-    """Step by step until a run reaches its end: every call that changes the disk is one."""
+    """Kill the server at each call that changes the disk, in turn, until a push completes."""
     data, mark = tmp_path / "data", tmp_path / "killed-at"
     with serving(Server(data)):
-        pass  # makes the folders, so that the steps counted are those of pushes
+        pass  # creates the folders, so that only the steps of pushes are counted
     ledger = Ledger()
     seen: list[str] = []
     for step in range(1, 200):

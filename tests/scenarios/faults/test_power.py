@@ -1,7 +1,8 @@
-"""A power cut: the disk as it is at one moment, without anything that was still in memory.
+"""Tests of a power cut: the disk as it is at one moment, without anything still in memory.
 
-The data lies on an ext4 file system in a file. Copying that file while pushes run gives what a disk
-would hold had the power gone: pages not yet written back are not in it (reliability.md, F3).
+The data is on an ext4 file system in a file. A copy of that file, made while pushes run, contains
+what a disk holds after a power cut: pages that were not written back are missing (reliability.md,
+F3).
 """
 
 import asyncio
@@ -35,7 +36,7 @@ os.fsync = lambda fd: None
 
 @contextlib.contextmanager
 def mounted(image: Path, folder: Path) -> Iterator[Path]:
-    """The file system in `image`, which commits its journal only when told to."""
+    """Mount the file system in `image`. It commits its journal only when told to."""
     folder.mkdir(exist_ok=True)
     subprocess.run(["mount", "-o", "loop,commit=600", image, folder], check=True)
     try:
@@ -55,14 +56,14 @@ def make_image(path: Path) -> Path:
 async def cut_while_pushing(
     folder: Path, workers: int, patches: Path | None
 ) -> list[tuple[Path, list[Acknowledged]]]:
-    """Images of the disk at random moments, each with what had been acknowledged by then."""
+    """Return disk images of random moments, each with the pushes acknowledged by then."""
     image = make_image(folder / "disk.img")
     chance = random.Random(workers)
     cuts: list[tuple[Path, list[Acknowledged]]] = []
     ledger = Ledger()
     with mounted(image, folder / "disk") as disk:
         with serving(Server(disk / "data", settings=ROOMY)):
-            pass  # the folders are made as ever; it is pushes that are looked at
+            pass  # creates the folders, so that only pushes are tested
         server = Server(disk / "data", workers, ROOMY, patches)
         with serving(server):
             stop = asyncio.Event()
@@ -77,7 +78,7 @@ async def cut_while_pushing(
                 acknowledged = list(ledger.pushes)
                 server.signal_all(signal.SIGSTOP)
                 cut = folder / f"cut{number}.img"
-                # The clients of this very loop wait too: nothing more is acknowledged meanwhile.
+                # This blocks the loop of the clients too: no push is acknowledged during the copy.
                 subprocess.run(["cp", "--sparse=always", image, cut], check=True)
                 server.signal_all(signal.SIGCONT)
                 cuts.append((cut, acknowledged))
@@ -87,7 +88,7 @@ async def cut_while_pushing(
 
 
 async def look_at(cut: Path, acknowledged: list[Acknowledged], folder: Path) -> list[str]:
-    """Start a server on what the cut left; what is wrong with it."""
+    """Start a server on the disk after the cut. Return what is wrong with it."""
     with mounted(cut, folder / "after") as disk:
         data = disk / "data"
         with serving(Server(data, settings=ROOMY)) as server:

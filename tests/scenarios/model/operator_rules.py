@@ -1,4 +1,4 @@
-"""Rules about what happens to a registry beside requests, and the machine of all rules."""
+"""Rules about events that are not requests, and the machine of all rules."""
 
 from dataclasses import asdict
 
@@ -21,7 +21,7 @@ LONG = 31 * HOUR
 
 
 class OperatorRules(Machine):
-    """Time, jobs, the command line, and the end of processes."""
+    """The passing of time, jobs, the command line, and the end of processes."""
 
     @property
     def registry(self) -> Services:
@@ -73,7 +73,7 @@ class OperatorRules(Machine):
     @precondition(lambda self: self.model.sessions)
     @risky(hours=st.sampled_from((1, 15, 25)))
     def expire(self, hours: int) -> None:
-        """Time passes, and the job comes."""
+        """Let time pass, and run the job."""
         self.clock.leaps += hours * HOUR
         before = self.clock.now() - EXPIRY
         work = self.registry.uploads.expire(before)
@@ -83,7 +83,7 @@ class OperatorRules(Machine):
     @precondition(lambda machine: machine.doomed)
     @risky()
     def sweep(self) -> None:
-        """Doomed keys go, and then the store holds what rows name and nothing else."""
+        """Delete pending keys. Then the store holds exactly the objects that rows name."""
         doomed = len(self.look().doomed)
         _, swept = self.try_out(lambda _: None, self.registry.doomed.sweep())
         assert swept == doomed
@@ -96,7 +96,7 @@ class OperatorRules(Machine):
     @any_content
     @step()
     def collect(self) -> None:
-        """Time passes, and the job does all that there is to do."""
+        """Let time pass, and run the job until nothing is left to do."""
         self.clock.leaps += LONG
 
         async def work() -> None:
@@ -119,4 +119,4 @@ class OperatorRules(Machine):
 
 
 class Registries(UploadRules, ListRules, OperatorRules):
-    """All rules."""
+    """The machine of all rules."""

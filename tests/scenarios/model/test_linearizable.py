@@ -1,4 +1,4 @@
-"""Concurrent clients of several workers: each tag is a register that all of them agree on (I4)."""
+"""Tests that each tag is a linearizable register for concurrent clients of several workers (I4)."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ PATH = "/v2/shared/manifests"
 
 @dataclass
 class Client:
-    """One client: what it does at random, and what it was told."""
+    """A client that sends random operations and records the answers."""
 
     number: int
     http: httpx.AsyncClient
@@ -53,7 +53,7 @@ class Client:
     async def _send(
         self, operation: Operation, tag: str, method: str, target: str, **more: object
     ) -> httpx.Response:
-        """Send it, and note what was told, `done` for 2xx."""
+        """Send the operation, and record it with its answer. `done` means a 2xx status."""
         operation = replace(operation, start=monotonic_ns())
         answer = await self.http.request(method, f"{PATH}/{target}", **more)  # type: ignore[arg-type]
         assert answer.status_code < 500, answer.text
@@ -98,7 +98,7 @@ class Client:
         assert answer.status_code in {202, 404}
 
     async def drop(self) -> None:
-        """Delete a manifest of one's own, and with it the tag if that is still there."""
+        """Delete a manifest that this client pushed, and its tag if that still points to it."""
         tag, digest = self.mine.pop(self.chance.randrange(len(self.mine)))
         operation = Operation(self.number, "drop", 0, value=digest)
         answer = await self._send(operation, tag, "DELETE", digest)
@@ -117,13 +117,13 @@ async def test_tags_are_registers(database_url: str, tmp_path: Path) -> None:
     found = look(engine, data / "storage")
     engine.dispose()
     replay = Replay()
-    replay.play(found.changes)  # the old digest of each change is what the tag had
+    replay.play(found.changes)  # the old digest of each change must be the tag's digest
     replay.check(found)
 
 
 async def _run_clients(url: str) -> None:
     history: dict[str, list[Operation]] = defaultdict(list)
-    # A connection for each request, so that each may meet another worker.
+    # One connection for each request, so that each may reach another worker.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as http:
         for tag in TAGS:
@@ -158,7 +158,7 @@ PUT_A = Operation(1, "put", 0, 10, value=A)
         [PUT_A, Operation(2, "swap", 11, 12, value=B, seen=B, done=False)],
         [PUT_A, Operation(2, "drop", 11, 12, value=B), Operation(3, "get", 13, 14, seen=A)],
         [PUT_A, Operation(2, "drop", 11, 12, value=A), Operation(3, "get", 13, 14)],
-        # Without an answer it may have happened late, or never.
+        # Without an answer the operation may have taken effect late, or never.
         [Operation(1, "put", 0, value=A, done=None), Operation(2, "get", 50, 51)],
         [Operation(1, "put", 0, value=A, done=None), Operation(2, "get", 50, 51, seen=A)],
     ],
@@ -170,11 +170,11 @@ def test_a_history_that_can_be_explained(history: list[Operation]) -> None:
 @pytest.mark.parametrize(
     "history",
     [
-        # A stale read, after the write was acknowledged.
+        # A stale read after an acknowledged write.
         [PUT_A, Operation(2, "get", 11, 12)],
         # A read that goes back in time.
         [PUT_A, Operation(2, "get", 1, 2, seen=A), Operation(2, "get", 3, 4)],
-        # Two readers that saw two writes in two orders.
+        # Two readers that saw two writes in different orders.
         [
             PUT_A,
             Operation(2, "put", 0, 10, value=B),
@@ -182,17 +182,17 @@ def test_a_history_that_can_be_explained(history: list[Operation]) -> None:
             Operation(3, "get", 3, 4, seen=B),
             Operation(4, "get", 5, 6, seen=A),
         ],
-        # A deletion that came back.
+        # A deletion that did not last.
         [PUT_A, Operation(2, "delete", 11, 12), Operation(3, "get", 13, 14, seen=A)],
-        # A deletion of what was there, told that there was nothing.
+        # A deletion of an existing value that reported no value.
         [PUT_A, Operation(2, "delete", 11, 12, done=False)],
-        # Two swaps of the same value, both told that they had won.
+        # Two swaps of the same value that both reported success.
         [
             PUT_A,
             Operation(2, "swap", 11, 20, value=B, seen=A),
             Operation(3, "swap", 11, 20, value="c", seen=A),
         ],
-        # A value that nobody wrote.
+        # A value that no client wrote.
         [PUT_A, Operation(2, "get", 1, 2, seen=B)],
     ],
 )

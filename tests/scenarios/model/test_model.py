@@ -1,4 +1,4 @@
-"""Random histories of a registry against a model of dictionaries, on each database."""
+"""Tests of random histories of a registry against a model of dictionaries, on each database."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
 
 PROFILE = settings(
     max_examples=15 * SOAK,
-    # The same histories each time by default; a soak draws new ones.
+    # The same histories each time by default. A soak run draws new ones.
     derandomize=SOAK == 1,
     database=None,
     stateful_step_count=40,
@@ -42,11 +42,11 @@ def test_registry_is_as_the_model(place: Place, hands: Clock) -> None:
     play(place, hands, PROFILE)
 
 
-# The machine must be able to fail: with a rule of the registry broken, it finds that.
+# Negative controls: with a rule of the registry broken, the machine must notice it.
 
 
 def _nothing(*_: object, **__: object) -> None:
-    """Take the place of what is broken."""
+    """Replace a broken function: do nothing."""
 
 
 def _leave_tags(patch: pytest.MonkeyPatch) -> None:

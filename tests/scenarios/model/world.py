@@ -1,7 +1,7 @@
 """A registry of two worker processes, in this process, over data that outlives them.
 
-They can be stopped in order, or die between any two steps of a request: whatever a dead process
-tries to do to its store or its database raises Died instead.
+The workers can be stopped in order, or die between any two steps of a request: then every attempt
+of a dead process to change its store or its database raises Died instead.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ START = 1_700_000_000_000_000
 
 
 class Died(BaseException):
-    """The process is no more. Not an Exception: no code of a dead process may handle it."""
+    """The process is dead. Not an Exception, so that no code of the dead process can handle it."""
 
 
 @dataclass
 class Clock:
-    """Microseconds that pass only when somebody looks, and in leaps."""
+    """A clock whose microseconds pass only when it is read, and which tests move forward."""
 
     ticks: "itertools.count[int]" = field(default_factory=lambda: itertools.count(START))
     leaps: int = 0
@@ -51,7 +51,7 @@ class Clock:
 
 @dataclass
 class Life:
-    """Of one set of processes. `fuse`: steps until they die."""
+    """The life of one set of processes. `fuse` is the number of steps until they die."""
 
     fuse: int | None = None
     dead: bool = False
@@ -67,7 +67,7 @@ class Life:
 
 
 class MortalDatabase(Database):
-    """Dies just before or just after a commit."""
+    """A database whose process may die just before or just after a commit."""
 
     def __init__(self, url: str, pool: PoolSettings = DEFAULT, *, life: Life) -> None:
         super().__init__(url, pool)
@@ -95,7 +95,7 @@ class MortalDatabase(Database):
 
 
 class MortalDriver:
-    """Dies just before or just after a change of the store."""
+    """A driver whose process may die just before or just after a change of the store."""
 
     def __init__(self, driver: Driver, life: Life) -> None:
         self.name = driver.name
@@ -150,7 +150,7 @@ class MortalDriver:
 
 
 class MortalUpload:
-    """A hold that ends with its process, as a lock of the kernel's does."""
+    """A claim that ends with its process, like a kernel lock."""
 
     def __init__(self, upload: Upload, life: Life) -> None:
         self._upload = upload
@@ -215,7 +215,7 @@ class MortalUpload:
 
 @dataclass
 class Worker:
-    """One process."""
+    """One worker process."""
 
     opened: Runtime
     app: ASGIApp
@@ -229,7 +229,7 @@ class Worker:
 
 
 class World:
-    """The workers, the loop they run on, and a way round them to database and disk."""
+    """The workers, their event loop, and direct access to database and disk."""
 
     def __init__(self, url: str, folder: Path, clock: Clock) -> None:
         self.clock = clock
@@ -248,7 +248,7 @@ class World:
 
     @property
     def worker(self) -> Worker:
-        """The one that had the last request."""
+        """The worker that handled the last request."""
         return self._workers[self.current]
 
     @property
@@ -265,7 +265,7 @@ class World:
         settings = self.settings
         self._workers = [self._compose(settings) for _ in range(WORKERS)]
         await self.worker.opened.driver.start()
-        # What the staging job does first; the jobs themselves would run at times of their own.
+        # The first step of the upload expiry job. Jobs themselves would run at times of their own.
         await self.worker.opened.registry.uploads.recover()
 
     def _compose(self, settings: Settings) -> Worker:
@@ -279,19 +279,19 @@ class World:
         )
 
     def restart(self) -> None:
-        """Stop in order, start again."""
+        """Stop in order, and start again."""
         self.run(self._stop(self._workers))
         self.run(self._start())
 
     def crash(self) -> None:
-        """Start again as after kill -9: on the files as they are, nothing was closed."""
+        """Start again as after kill -9: from the files as they are, with nothing closed."""
         dead = self._workers
         self._copy_database()
         self.run(self._start())
         self.run(self._stop(dead))
 
     def _copy_database(self) -> None:
-        """Leave the dead their file, of an embedded database: closing it would complete it."""
+        """Leave an embedded database's file to the dead process: closing it would complete it."""
         url = sa.make_url(self._url)
         if url.get_backend_name() != "sqlite":
             return
@@ -315,13 +315,13 @@ class World:
         self._runner.close()
 
     async def request(self, method: str, path: str, **more: Any) -> httpx.Response:
-        self.current = (self.current + 1) % WORKERS  # as a load balancer does
+        self.current = (self.current + 1) % WORKERS  # like a load balancer
         return await self.worker.http.request(method, path, **more)
 
     async def send_cut(
         self, method: str, path: str, query: str, headers: dict[str, str], sent: bytes
     ) -> int | None:
-        """A request whose connection breaks after `sent`; the status, if there was an answer."""
+        """Send a request whose connection breaks after `sent`. Return the status, or None."""
         messages: list[Message] = [
             {"type": "http.request", "body": sent, "more_body": True},
             {"type": "http.disconnect"},

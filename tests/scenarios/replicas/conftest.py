@@ -1,4 +1,4 @@
-"""Replicas, shared by the tests that leave them as they were, or a test's own."""
+"""Replicas: shared by tests that do not stop or change them, or owned by one test."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ Start = Callable[..., Replicas]
 def replicas(
     postgres: Cluster, seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replicas]:
-    """Two of them for all tests that neither stop nor change them."""
+    """Yield two replicas, for all tests that neither stop nor change them."""
     with (
         postgres.database() as url,
         running_replicas(
@@ -32,7 +32,7 @@ def replicas(
 def own_replicas(
     postgres: Cluster, seaweed: Seaweed, tmp_path: Path
 ) -> Iterator[Callable[..., Replicas]]:
-    """Makes replicas that the test may do anything to; not started."""
+    """Return a function that makes replicas, not started, with which the test may do anything."""
     with ExitStack() as stack:
 
         def make(**settings: str) -> Replicas:
@@ -56,6 +56,6 @@ async def b(replicas: Replicas) -> AsyncIterator[Kit]:
 
 @pytest.fixture
 async def front(replicas: Replicas) -> AsyncIterator[Kit]:
-    """Whoever asks nginx: each request goes to the other replica than the one before."""
+    """Yield a client of nginx, which sends requests to both replicas in turn."""
     async with kit_of(replicas.front) as kit:
         yield kit

@@ -1,4 +1,4 @@
-"""What is deleted or taken away at one replica is gone at the other for whoever asks afterwards."""
+"""Tests that a deletion or revocation at one replica holds at the other for all later requests."""
 
 import asyncio
 import uuid
@@ -44,7 +44,7 @@ RevisionWatch.read = read
 def guarded(
     postgres: Cluster, seaweed: Seaweed, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Replicas]:
-    """Replicas at which one must sign in."""
+    """Yield replicas that require authentication."""
     folder = tmp_path_factory.mktemp("guarded")
     settings = {"auth.mode": "token"}
     with (
@@ -56,7 +56,7 @@ def guarded(
 
 @pytest.fixture(scope="module")
 def stale(guarded: Replicas, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One more replica, that answers from memory without asking."""
+    """Yield one more replica, which answers from its caches without asking the database."""
     server = guarded.make("stale")
     server.patches = tmp_path_factory.mktemp("patches")
     (server.patches / "sitecustomize.py").write_text(STALE)
@@ -70,7 +70,7 @@ def http_of(server: Server) -> httpx.AsyncClient:
 
 @dataclass
 class Seen:
-    """What a reader saw before something was taken away, and in requests begun afterwards."""
+    """What a reader saw before the removal, and in requests that started after it."""
 
     before: int = 0
     late: list[int] = field(default_factory=list)
@@ -83,7 +83,7 @@ async def watch(
     take: Callable[[], Awaitable[object]],
     is_old: Callable[[httpx.Response], bool],
 ) -> Seen:
-    """Ask without pause while it is taken away; whatever of the old is answered."""
+    """Read without pause during the removal. Return which answers still had the old content."""
     seen = Seen()
     acknowledged = False
     over = False
@@ -118,7 +118,7 @@ def is_there(answer: httpx.Response) -> bool:
 
 @dataclass(frozen=True)
 class Scene:
-    """Who does things at the first replica."""
+    """The users and clients that act at the first replica."""
 
     http: httpx.AsyncClient
     root: Login
@@ -140,7 +140,7 @@ async def scene(guarded: Replicas) -> AsyncIterator[Scene]:
 async def content(
     scene: Scene, kind: str, seed: str
 ) -> tuple[str, Callable[[], Awaitable[object]]]:
-    """Something that can be read, and what removes it."""
+    """Create content. Return its path, and the function that removes it."""
     kit = scene.kit
     if kind == "blob":
         digest = await kit.push_blob(NAME, f"{kind} {seed}".encode())
@@ -194,7 +194,7 @@ async def test_a_moved_tag(guarded: Replicas, scene: Scene) -> None:
 
 
 async def rights(scene: Scene, kind: str) -> tuple[dict[str, str], Callable[[], Awaitable[object]]]:
-    """Headers of somebody who may pull, and what takes that from her."""
+    """Return headers of a user who may pull, and the function that revokes the permission."""
     name = f"some-{uuid.uuid4().hex}"
     send = scene.admin.send
     if kind == "robot":

@@ -1,4 +1,4 @@
-"""The requests of one upload session go to both replicas in turn."""
+"""Tests of upload sessions whose requests go to both replicas in turn."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -86,7 +86,7 @@ async def test_the_last_chunk_comes_with_the_put(a: Kit, b: Kit, size: int, step
 
 @SIZED
 async def test_out_of_order_and_repeated_chunks(a: Kit, b: Kit, size: int, step: int) -> None:
-    """Each is refused by the replica that did not take the one before, and nothing is harmed."""
+    """The replica that did not take the previous chunk refuses each of them, without harm."""
     data = blob_bytes(f"disorder {size}", size)
     turns = cycle([(a, b), (b, a)])
     location = await a.start_upload(NAME)
@@ -118,7 +118,7 @@ async def test_out_of_order_and_repeated_chunks(a: Kit, b: Kit, size: int, step:
 
 
 async def streamed(data: bytes) -> AsyncIterator[bytes]:
-    """A body without a length, as Docker sends it."""
+    """Yield a body without a length, as Docker sends it."""
     for at in range(0, len(data), 400_000):
         yield data[at : at + 400_000]
 
@@ -151,7 +151,7 @@ async def test_many_sessions_at_once(front: Kit, a: Kit, b: Kit) -> None:
 
 
 async def test_nothing_is_left_in_the_bucket(replicas: Replicas, a: Kit) -> None:
-    """Whatever the tests before have pushed: no object and no multipart upload is nobody's."""
+    """After all tests above, every object and every multipart upload has an owner."""
     location = await a.start_upload(NAME)
     await a.http.patch(location, content=blob_bytes("open", PART + 5))
     assert replicas.list_unowned() == []

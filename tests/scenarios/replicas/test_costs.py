@@ -1,4 +1,4 @@
-"""What a request asks of the database and of the store, counted on the way there."""
+"""Tests of what a request costs: the calls to the database and to the store, counted by proxies."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -26,14 +26,14 @@ OTHERS = 5
 
 @dataclass(frozen=True)
 class Measured:
-    """A replica, and what counts on its way to the database and to the bucket."""
+    """A replica, and the proxies that count its calls to the database and to the bucket."""
 
     kit: Kit
     database: Counted
     store: Flaky
 
     async def trips(self, method: str, path: str, status: int = 200) -> int:
-        """Round trips to the database for TIMES requests, once it is warm."""
+        """Return the database round trips of TIMES requests, after warming up."""
         for _ in range(5):
             assert (await self.kit.http.request(method, path)).status_code == status
         self.store.seen.clear()
@@ -56,7 +56,7 @@ async def measured(
             "database.url": url.replace(f":{postgres.port}/", f":{database.port}/"),
             "storage.endpoint": store.url,
             "storage.redirect": request.param,
-            "jobs.in_serve": "false",  # they ask whenever they like
+            "jobs.in_serve": "false",  # jobs would add queries at any time
         }
         server = stack.enter_context(serving(replicas.make("measured", **counting)))
         http = httpx.AsyncClient(base_url=server.url, timeout=60)

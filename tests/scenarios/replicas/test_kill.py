@@ -1,4 +1,4 @@
-"""kill -9 of a replica in the middle of pushes: the other goes on, and nothing is left over."""
+"""Tests of kill -9 of a replica during pushes: the other continues, and nothing is left over."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def with_a_pause(data: bytes, pause: asyncio.Event) -> AsyncIterator[bytes
 
 
 class Push:
-    """A push that the death of a replica interrupts, and how its client goes on."""
+    """A push that the death of a replica interrupts, and the client's continuation of it."""
 
     def __init__(self, point: str, number: int) -> None:
         self.point = point
@@ -47,7 +47,7 @@ class Push:
         return Digest.of(self.data)
 
     async def begin(self, kit: Kit, stops: Stops) -> None:
-        """Come to the point, and stand there."""
+        """Push until the point is reached, and stop there."""
         self.location = await kit.start_upload(NAME)
         if self.point == "body of PATCH":
             self._send(kit, "PATCH", with_a_pause(self.data, self._killed))
@@ -81,14 +81,14 @@ class Push:
         self._task = asyncio.create_task(sending)
 
     async def broke_off(self) -> None:
-        """See that the client was told of no success."""
+        """Require that the client saw no success."""
         self._killed.set()
         if self._task is not None:
             with pytest.raises(httpx.TransportError):
                 await self._task
 
     async def retry(self, kit: Kit) -> None:
-        """Ask how far the session is and go on from there, until it is done."""
+        """Read the offset of the session and continue from there, until the push is complete."""
         while True:
             answer = await kit.http.get(self.location)
             if answer.status_code == 404:
@@ -123,7 +123,7 @@ POINTS = ["body of PATCH", "acknowledged", "body of PUT", *DURING_PATCH, *DURING
 async def test_sessions_go_on_at_the_other_replica(
     own_replicas: Callable[..., Replicas], tmp_path: Path
 ) -> None:
-    # Whoever stands still keeps the buffer of a part.
+    # Each stopped push keeps the buffer of a part.
     replicas = own_replicas(**{"storage.upload_concurrency": str(2 * len(POINTS))})
     stops = Stops(tmp_path / "stops")
     replicas.a.patches = stops.patches
@@ -137,7 +137,7 @@ async def test_sessions_go_on_at_the_other_replica(
             killed = time.monotonic()
             for push in [*retried, *abandoned]:
                 await push.broke_off()
-            # Whoever begins anew, as most clients do, waits for nothing.
+            # A client that starts over, as most do, does not have to wait.
             for push in retried:
                 fresh = blob_bytes(f"fresh {push.point}", SIZE)
                 location = await b.start_upload(NAME)

@@ -1,4 +1,4 @@
-"""kill -9 of a replica in the middle of a real client's push: its own retries get through."""
+"""Tests of kill -9 of a replica during a real client's push: the client's retries succeed."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ POINTS = ["before _advance", "before _link"]
 
 @dataclass(frozen=True)
 class Victims:
-    """Replicas of which the first is killed at a point."""
+    """Replicas, and the points at which the first one can be killed."""
 
     replicas: Replicas
     stops: Stops
@@ -61,7 +61,7 @@ def registry(victims: Victims) -> Nginx:
 
 @pytest.fixture
 def first(victims: Victims) -> Iterator[Server]:
-    """The one to be killed; afterwards it is there again."""
+    """Yield the replica to kill, and start it again afterwards."""
     server = victims.replicas.a
     yield server
     if server.running.poll() is not None:
@@ -73,7 +73,7 @@ Push = Callable[[str], str]
 
 @pytest.fixture
 def push(request: pytest.FixtureRequest, tmp_path: Path) -> Push:
-    """Pushes a new image under a name, with one of the clients."""
+    """Return a function that pushes a new image under a name, with one of the clients."""
     kind: str = request.param
     client: Client = request.getfixturevalue(kind)
 
@@ -110,7 +110,7 @@ async def test_the_client_gets_through(
     victims.stops.set(point)
     number = 0
     standing = asyncio.create_task(victims.stops.reached(point))
-    while True:  # until one of the requests in question meets the first replica
+    while True:  # until one of the tested requests reaches the first replica
         number += 1
         name = f"localhost:{front.port}/{path}:{number}"
         pushing = asyncio.create_task(asyncio.to_thread(push, name))

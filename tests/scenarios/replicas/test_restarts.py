@@ -1,4 +1,4 @@
-"""Replicas and the database restarted under pushes that clients retry."""
+"""Tests of restarts of replicas and of the database during pushes that clients retry."""
 
 import asyncio
 import signal
@@ -40,7 +40,7 @@ async def pushes_more(ledger: Ledger, count: int) -> None:
 
 
 async def gets_requests(server: Server) -> None:
-    """Until nginx, which remembers failures for `fail_timeout`, sends it pushes again."""
+    """Wait until nginx, which remembers failures for `fail_timeout`, sends it pushes again."""
 
     async def has_received() -> bool:
         async with httpx.AsyncClient() as http:
@@ -68,13 +68,13 @@ async def test_a_rolling_restart(own_replicas: Callable[..., Replicas]) -> None:
                 await pushes_more(pusher.ledger, 2)
                 await asyncio.to_thread(server.start)
                 await gets_requests(server)
-        # What goes to a replica that is gone goes on to the other, and nobody is told.
+        # nginx repeats a request to a stopped replica at the other one, unnoticed by the client.
         assert pusher.again == []
         await require_all_there(replicas, pusher)
 
 
 async def test_a_draining_replica_says_so(own_replicas: Callable[..., Replicas]) -> None:
-    """Over a connection that it has: new ones it takes no more."""
+    """It says so over an existing connection: it accepts no new ones."""
     replicas = own_replicas(**DRAIN)
     with running_replicas(replicas):
         async with httpx.AsyncClient(base_url=replicas.a.url) as watching, kit_of(replicas.a) as a:
@@ -129,7 +129,7 @@ async def test_killed_under_pushes(
 async def test_a_replica_that_was_stopped_changes_nothing_when_it_wakes(
     own_replicas: Callable[..., Replicas],
 ) -> None:
-    """Its session has gone on elsewhere: the fence keeps it out, whatever it was about to do."""
+    """Its session has continued at the other replica, so fencing refuses all of its changes."""
     replicas = own_replicas()
     part = 5 << 20
     data = blob_bytes("right", 2 * part + 7)
