@@ -80,7 +80,7 @@ def test_urls_that_are_refused_everywhere(tmp_path: Path, text: str, said: str) 
 
 @given(st.text("/?#@:&=[],%1a", max_size=4), st.text("/?#@:&=[],%1a", max_size=4))
 def test_a_password_is_never_taken_for_a_host(before: str, after: str) -> None:
-    """libpq prints a host name that it cannot resolve, so it could print a password."""
+    """PostgreSQL's client prints a host name that it cannot resolve: this must be no password."""
     text = f"postgresql://me:{before}KEY{after}@db/moorage"
     try:
         shown = parse_url(text).render_as_string(hide_password=True)

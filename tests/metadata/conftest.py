@@ -8,5 +8,5 @@ from registry.metadata.engine.transaction import Transaction
 
 @pytest.fixture
 def own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test says what time it is, by setting `tx.now`."""
+    """Let the test set the time of transactions through `tx.now`."""
     monkeypatch.setattr(Transaction, "read_clock", lambda tx: sa.literal(tx.now))

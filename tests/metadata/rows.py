@@ -1,4 +1,4 @@
-"""Rows to test with, made by the functions under test, and plain looks at the tables."""
+"""Rows for tests, made by the functions under test, and direct reads of tables."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ STORE = "local"
 
 
 def void(_: object) -> None:
-    """Take what a work gives where nobody wants it."""
+    """Discard a result."""
 
 
 def digest(seed: str) -> Digest:
@@ -100,7 +100,7 @@ def add_blob(tx: Transaction, repository: RepositoryRow, seed: str) -> Digest:
 def add(
     tx: Transaction, manifest: Manifest, *set_tags: str, name: RepositoryName = NAME
 ) -> ManifestRow:
-    """Put a manifest and the blobs it names, and tag it; entries of an index are there already."""
+    """Put a manifest, its tags and the blobs that it names. The entries of an index must exist."""
     repository = repositories.ensure(tx, name)
     edges = [Edge("entry", d.digest, child=True) for d in manifest.entries]
     named = [("layer", d) for d in manifest.layers]
@@ -119,7 +119,7 @@ def add(
 
 
 def add_access(tx: Transaction) -> None:
-    """Put a row into each table of who may do what, and how much of it."""
+    """Put a row into each table of users, permissions and quotas."""
     quotas.put(tx, "team/**", 1 << 30)
     users.insert(tx, "ann", None, admin=True)
     ann = users.find(tx, "ann")
@@ -142,7 +142,7 @@ def add_access(tx: Transaction) -> None:
 
 
 def add_retention(tx: Transaction) -> None:
-    """Put a row into each table of retention but that of pulls."""
+    """Put a row into each table of retention except the pull times."""
     run.start(tx)
     rules.put(tx, RuleRow("team/**", "v*", 9, "push", None, "*", None, None))
 
@@ -162,7 +162,7 @@ async def race(
 async def read_pages(
     database: Database, page: Callable[[Transaction, T | None], Sequence[T]]
 ) -> list[T]:
-    """All that pages give, where `page` is told the last of the page before."""
+    """Return the rows of all pages. `page` gets the last row of the page before."""
 
     def after(last: T | None) -> Callable[[Transaction], Sequence[T]]:
         return lambda tx: page(tx, last)
@@ -184,7 +184,7 @@ async def events(database: Database) -> list[Any]:
 
 @contextlib.contextmanager
 def held_open(url: str) -> Iterator[Transaction]:
-    """A transaction on PostgreSQL that another can meet half-way; it commits as the block ends."""
+    """Yield an open PostgreSQL transaction, which commits at the end of the block."""
     engine = connections.open_engine(parse_url(url))
     with engine.begin() as connection:
         transaction = Transaction(connection, "first", 1)

@@ -1,4 +1,4 @@
-"""Rows of who may do what: unique, changed with the policy's number, gone with their owners."""
+"""Tests of users, permissions and keys as rows: unique, and deleted with their owners."""
 
 import asyncio
 import re
@@ -163,7 +163,7 @@ async def test_all_is_loaded_as_it_is_together(database: Database) -> None:
 
 
 async def test_a_change_while_it_is_loaded_is_not_mixed_in(database: Database) -> None:
-    """On PostgreSQL each query sees its own moment."""
+    """On PostgreSQL each query of a transaction sees its own snapshot."""
     await write(database, add_access)
     other = Database(database.url.render_as_string(hide_password=False))
     asked: list[int] = []
@@ -188,7 +188,7 @@ async def test_a_change_while_it_is_loaded_is_not_mixed_in(database: Database) -
 
 
 class TestUsers:
-    """People."""
+    """Users."""
 
     async def test_a_name_is_taken_once(self, replicas: list[Database]) -> None:
         added = await race(replicas, [lambda tx: users.insert(tx, "ann", None, admin=False)] * 16)
@@ -257,7 +257,7 @@ class TestUsers:
         assert found == names
 
     async def test_another_name_with_marks_keeps_its_sessions(self, database: Database) -> None:
-        """`_` and `%` stand for anything in a pattern, and on SQLite capitals for small letters."""
+        """In a LIKE pattern `_` and `%` are wildcards. SQLite compares letters in either case."""
         names = ["a_b", "axb", "a-b", "a_b_c", "a", "ab", "A_B", "A_b"]
 
         def work(tx: Transaction) -> None:
@@ -319,7 +319,7 @@ class TestUsers:
 
 
 class TestGroups:
-    """Groups and members."""
+    """Groups and their members."""
 
     async def test_a_name_is_taken_once(self, replicas: list[Database]) -> None:
         added = await race(replicas, [lambda tx: groups.insert(tx, "devs")] * 8)
@@ -405,7 +405,7 @@ class TestRobots:
 
 
 class TestSecrets:
-    """Personal access tokens and what is left of them."""
+    """Personal access tokens, and which of them are deleted."""
 
     async def test_a_user_has_a_name_once(self, database: Database) -> None:
         def work(tx: Transaction) -> list[bool]:
@@ -458,7 +458,7 @@ class TestSecrets:
 
 
 class TestGrants:
-    """One row for a subject and a pattern."""
+    """Grants: one row for each subject and pattern."""
 
     async def test_the_last_word_counts(self, replicas: list[Database]) -> None:
         first = await write(replicas[0], lambda tx: grants.put(tx, "ann", "team/*", "pull"))
@@ -500,7 +500,7 @@ class TestGrants:
 
 
 class TestKeys:
-    """Signing keys and the vault."""
+    """Signing keys and the key store."""
 
     async def test_the_newest_signs(self, database: Database) -> None:
         for kid in ("first", "second", "third"):
@@ -536,7 +536,7 @@ class TestKeys:
 
 
 class TestRefreshTokens:
-    """Each `docker login` leaves one behind."""
+    """Refresh tokens: each `docker login` creates one."""
 
     async def test_the_longest_unused_go(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -571,7 +571,7 @@ class TestRefreshTokens:
 
 
 class TestBooks:
-    """The audit log and the failures that are counted."""
+    """The audit log and the counted sign-in failures."""
 
     async def test_pages(self, database: Database) -> None:
         for number in range(7):
@@ -642,7 +642,7 @@ async def pages(database: Database, *, since: int = 0, actor: str | None = None)
 
 
 class TestRemovals:
-    """A repository that goes is remembered: tokens from before are not for the next one."""
+    """Removals: a recorded removal keeps old tokens from a new repository of the same name."""
 
     async def test_with_the_number_of_its_going(self, database: Database) -> None:
         def make(tx: Transaction) -> None:
@@ -707,6 +707,6 @@ class TestRemovals:
 
 
 def go(tx: Transaction) -> int:
-    """Remove the repository; the number that the policy has before."""
+    """Delete the repository. Return the revision of the policy before."""
     repositories.delete(tx, find(tx))
     return policy.read_number(tx)

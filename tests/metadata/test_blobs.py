@@ -1,4 +1,4 @@
-"""Blobs: one row each, seen only through links, and no link lost or told twice."""
+"""Tests of blobs: one row each, visible only through links, and each link recorded once."""
 
 import asyncio
 import sqlite3
@@ -36,8 +36,9 @@ from tests.support.postgres import Cluster
 pytestmark = pytest.mark.anyio
 
 PARAMETERS = 999
-"""What a statement took before SQLite 3.32; now 32,766, and 65,535 on PostgreSQL. A manifest of
-4 MiB names up to 40,000 blobs.
+"""Maximum number of parameters of a statement before SQLite 3.32.
+
+Since then it is 32,766, and on PostgreSQL 65,535. A manifest of 4 MiB names up to 40,000 blobs.
 """
 
 
@@ -102,7 +103,7 @@ async def test_a_state_is_that_of_a_key(database: Database) -> None:
 
 
 async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Database]) -> None:
-    """What `services.uploads` does: the key that loses must have an owner (design D2)."""
+    """The key that loses must have an owner (design D2). Uploads do the same."""
 
     def link(seed: str, number: int) -> Callable[[Transaction], None]:
         mine = blob(seed, f"{seed} {number}")
@@ -128,7 +129,7 @@ async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Da
 
 
 async def test_a_link_is_told_once_in_a_transaction(database: Database) -> None:
-    """Layers that several manifests of one copied index share are linked again and again."""
+    """Several manifests of a copied index share layers, so a layer is linked repeatedly."""
 
     def work(tx: Transaction) -> None:
         repository = repositories.ensure(tx, NAME)
@@ -233,7 +234,7 @@ async def test_any_number_of_digests_can_be_asked_for(database: Database) -> Non
 
 
 async def test_unlinking_waits_for_who_was_told_that_it_is_linked(postgres: Cluster) -> None:
-    """Even without the lock on the repository that services take: no edge is left dangling."""
+    """No edge dangles, even without the lock on the repository that services take."""
     manifest = image("1", ["x"])
     with postgres.database() as url:
         database = Database(url)

@@ -1,4 +1,4 @@
-"""The change feed as its readers see it, with every kind of change in it."""
+"""Tests of the change feed as its readers see it, with every kind of change."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A server that has fewer connections than a process wants."""
+"""Tests with a server that has fewer connections than a process wants."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def role(postgres: Cluster) -> Iterator[str]:
-    """A user whose connections a test may limit."""
+    """Yield a role whose connections a test may limit."""
     name = f"moorage_{uuid.uuid4().hex}"
     postgres.execute(f"CREATE ROLE {name} LOGIN")
     postgres.execute(f"GRANT pg_read_all_data, pg_write_all_data TO {name}")
@@ -67,7 +67,7 @@ def write(number: int) -> Callable[[Transaction], None]:
 
 
 async def work(database: Database, start: int = 0) -> None:
-    """Many more reads and writes than there are connections."""
+    """Run many more reads and writes than there are connections."""
     await asyncio.gather(
         *(database.read(read) for _ in range(20)),
         *(database.write(write(start + number), actor="ann") for number in range(10)),
@@ -123,7 +123,7 @@ async def test_two_processes_share_what_one_would_take(
     monkeypatch.setattr(connections, "IDLE", 0.3)
     monkeypatch.setattr(connections, "_TRIM_EVERY", 0.1)
     other = Database(url)
-    # The first process does little from now on, and gives back what it does not use.
+    # The first process is nearly idle from now on, and closes the connections it does not use.
     for number in range(20):
         await database.read(read)
         await asyncio.sleep(0.02)
@@ -157,7 +157,7 @@ async def test_a_server_with_no_connection_left_is_named(
 
 
 class Opened:
-    """What stands for a connection in a test of turns."""
+    """A stand-in for a connection, in a test of the order of requests."""
 
     def close(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Reading and writing through `Database`: what is promised on either database."""
+"""Tests of reads and writes through `Database`: its promises on either database."""
 
 import asyncio
 import threading
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class HorridError(BaseException):
-    """What `except Exception` lets through."""
+    """An error that `except Exception` does not catch."""
 
 
 def bear(tx: Transaction) -> str:
@@ -72,7 +72,7 @@ async def test_a_wrong_statement_is_no_end(database: Database) -> None:
 
 
 async def test_a_cancelled_write_still_ends_its_transaction_first(database: Database) -> None:
-    """Who awaits it may free what the transaction speaks of; before its end that is too early."""
+    """The caller may free what the transaction uses, which is too early before its end."""
     begun, go_on = threading.Event(), threading.Event()
 
     def work(tx: Transaction) -> None:

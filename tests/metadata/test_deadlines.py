@@ -1,4 +1,4 @@
-"""Patience with a PostgreSQL behind a proxy: stalled, cut off, slow, locked, losing words."""
+"""Tests of deadlines, with a PostgreSQL behind a proxy: stalled, cut off, slow, locked, lossy."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 pytestmark = pytest.mark.anyio
 
 BOUND = 5.0
-"""Seconds within which whoever asks has an answer, whatever the database does."""
+"""Seconds within which a caller gets an answer, whatever the database does."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def direct_url(postgres: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 async def direct(direct_url: str, anyio_backend: str) -> AsyncIterator[Database]:
-    """The database, for looking at it past the proxy."""
+    """Yield the database without the proxy."""
     del anyio_backend
     opened = Database(direct_url)
     yield opened
@@ -50,7 +50,7 @@ async def direct(direct_url: str, anyio_backend: str) -> AsyncIterator[Database]
 
 @pytest.fixture
 async def database(direct_url: str, proxy: TcpProxy, anyio_backend: str) -> AsyncIterator[Database]:
-    """The database behind the proxy; its pools hold connections."""
+    """Yield the database behind the proxy, with connections in its pools."""
     del anyio_backend
     url = parse_url(direct_url).set(port=proxy.port)
     opened = Database(url.render_as_string(hide_password=False))
@@ -74,7 +74,7 @@ async def serves(database: Database) -> None:
 
 
 async def refused(*asked: Awaitable[object]) -> float:
-    """All of them are refused; the seconds that it took. The loop was free all the while."""
+    """Require that all fail and the loop is never blocked. Return the seconds that it took."""
     lag = 0.0
 
     async def watch() -> None:
@@ -95,7 +95,7 @@ async def refused(*asked: Awaitable[object]) -> float:
 
 
 def crowd(database: Database) -> list[Awaitable[object]]:
-    """Many more than there are threads."""
+    """Start many more requests than there are threads."""
     return [
         *(database.read(look) for _ in range(50)),
         *(database.write(bear, actor="ann") for _ in range(50)),
@@ -106,7 +106,7 @@ async def test_a_stalled_server_keeps_nobody_waiting_however_many_ask(
     database: Database, proxy: TcpProxy
 ) -> None:
     proxy.stall()
-    # At first connections stall that are open, then such as are being made.
+    # First the open connections stall, then the new ones.
     assert REQUEST_TIMEOUT_S - 0.5 < await refused(*crowd(database)) < BOUND
     assert await refused(*crowd(database)) < BOUND
     proxy.resume()
@@ -117,7 +117,7 @@ async def test_a_stalled_server_keeps_nobody_waiting_however_many_ask(
 async def test_without_patience_the_same_stall_hangs(
     database: Database, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadlines.CancellableCall, "give_up", lambda _: True)  # nothing is shut
+    monkeypatch.setattr(deadlines.CancellableCall, "give_up", lambda _: True)  # nothing is closed
     proxy.stall()
     asked = asyncio.gather(*(database.read(look) for _ in range(9)), return_exceptions=True)
     done, _ = await asyncio.wait([asked], timeout=BOUND + 1)
@@ -129,7 +129,7 @@ async def test_without_patience_the_same_stall_hangs(
 async def test_threads_are_free_again_although_the_stall_goes_on(
     database: Database, proxy: TcpProxy
 ) -> None:
-    """A network that drops all packets never ends: only new connections get through."""
+    """A network that drops all packets stays broken: only new connections get through."""
     proxy.stall()
     await refused(*crowd(database))
     threads = [t for t in threading.enumerate() if t.name.startswith("sql-")]
@@ -190,7 +190,7 @@ async def test_a_slow_server_is_used_or_told(database: Database, proxy: TcpProxy
 
 @pytest.fixture
 def held(direct_url: str) -> Iterator[None]:
-    """Another session holds the repository's row."""
+    """Lock the repository's row in another session."""
     engine = sa.create_engine(direct_url, poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.execute(sa.select(tables.repositories).with_for_update())
@@ -205,7 +205,7 @@ async def test_nobody_waits_for_a_lock_that_another_keeps(database: Database, he
 
     assert await refused(*(database.write(lock, actor="ann") for _ in range(50))) < BOUND
     assert await database.read(look) == [str(NAME)]
-    # Their connections are good: the server itself told.
+    # Their connections are intact, because the server itself reported the error.
     (ended,) = await rows(database, tables.repositories)
     assert ended.name == NAME
 
@@ -263,7 +263,7 @@ async def test_a_read_that_nobody_waits_for_frees_its_thread(
             async with asyncio.timeout(0.05):
                 await database.read(look)
     await asyncio.sleep(REQUEST_TIMEOUT_S + 0.5)
-    proxy.refuse()  # no answer will ever come, on what was open
+    proxy.refuse()  # open connections never get an answer
     proxy.resume()
     proxy.accept()
     async with asyncio.timeout(1):
@@ -311,7 +311,7 @@ async def test_what_is_lost_before_the_commit_is_tried_again(
 async def test_a_client_that_vanished_in_the_middle_holds_its_locks_no_longer(
     database: Database, direct: Database, proxy: TcpProxy
 ) -> None:
-    """Above all not the counter's, for which every other write waits."""
+    """The lock on the change counter matters most: every other write waits for it."""
     locked = threading.Event()
 
     def work(tx: Transaction) -> None:
@@ -334,7 +334,7 @@ async def test_a_client_that_vanished_in_the_middle_holds_its_locks_no_longer(
             break
 
 
-# Conflicts, real ones.
+# Real conflicts.
 
 
 async def test_a_deadlock_is_tried_again(database: Database) -> None:

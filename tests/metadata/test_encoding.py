@@ -1,4 +1,4 @@
-"""A PostgreSQL database that is not UTF-8 is refused by name."""
+"""Tests that a PostgreSQL database that is not UTF-8 is refused with its encoding."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["SQL_ASCII", "LATIN1"])
 def other(postgres: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """An encoding, and the URL of a database that has it."""
+    """Yield an encoding, and the URL of a database that has it."""
     encoding: str = request.param
     name = f"moorage_{encoding.lower()}"
     template = f"TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"

@@ -1,4 +1,4 @@
-"""A primary and its standby behind a proxy: after a failover the old primary is used no more."""
+"""Tests of failover from a primary to its standby, behind a proxy: the old primary is abandoned."""
 
 import asyncio
 import contextlib
@@ -29,15 +29,15 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 OTHER, THIRD = RepositoryName("other"), RepositoryName("third")
 
 TABLE = "SELECT xmin, ctid FROM schema"
-"""Where a row is, and the transaction that wrote it."""
+"""Returns the location of a row and the transaction that wrote it."""
 
 BOUND = 20.0
-"""Seconds in which what takes less than one has to be done."""
+"""Seconds to wait for something that normally takes less than one."""
 
 
 @dataclass
 class Pair:
-    """A primary, its standby, and a proxy that leads to the primary."""
+    """A primary, its standby, and a proxy to the primary."""
 
     primary: Cluster
     standby: Cluster
@@ -46,7 +46,7 @@ class Pair:
     """The registry's database, through the proxy."""
 
     def lead_to(self, cluster: Cluster) -> None:
-        """Lead new connections to `cluster`; open ones are kept, as most proxies do."""
+        """Route new connections to `cluster`. Like most proxies, keep open ones."""
         self.proxy.target = ("127.0.0.1", cluster.port)
 
     def url_at(self, cluster: Cluster) -> str:
@@ -77,7 +77,7 @@ async def database(pair: Pair, anyio_backend: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def http(pair: Pair, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A server that uses the pair."""
+    """Yield a client of a server that uses the pair."""
     environment = {"MOORAGE_DATABASE__URL": pair.url, "MOORAGE_JOBS__IN_SERVE": "false"}
     with serving(Server(tmp_path / "data", 1, environment)) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
@@ -93,7 +93,7 @@ def look(tx: Transaction) -> list[str]:
 
 
 async def ask(http: httpx.AsyncClient) -> tuple[int, int, int, str]:
-    """The statuses of a push, of a pull and of readiness, with what readiness says."""
+    """Return the statuses of a push, a pull and readiness, and the reported database problem."""
     push = await http.post("/v2/team/app/blobs/uploads/")
     pull = await http.get("/v2/team/app/tags/list")
     ready = await http.get("/readyz")
@@ -110,7 +110,7 @@ async def test_after_a_failover_a_server_leaves_the_demoted_primary(
     pair.standby.promote()
     pair.primary.follow(pair.standby)
     pair.primary.start()
-    # The proxy has not noticed: it leads to the demoted server, which answers reads, late.
+    # The proxy still routes to the demoted server, which answers reads with old data.
     started = time.monotonic()
     while (seen := await ask(http))[:3] != (503, 503, 503) or "primary" not in seen[3]:
         assert 200 not in seen[1:3], seen
@@ -145,7 +145,7 @@ async def test_a_primary_that_was_made_read_only_is_left_by_who_reads_and_by_who
     assert await database.read(look) == [str(OTHER), str(NAME)]
     await there.close()
 
-    # And back again: the first to notice is one who writes.
+    # After a failback the first process to notice is one that writes.
     monkeypatch.undo()
     pair.primary.set("default_transaction_read_only", "off")
     pair.standby.set("default_transaction_read_only", "on")
@@ -162,7 +162,7 @@ async def test_a_primary_that_was_made_read_only_is_left_by_who_reads_and_by_who
 
 @pytest.fixture
 def read_only_url(postgres: Cluster) -> Iterator[str]:
-    """A database of a primary that takes no changes."""
+    """Yield the URL of a database on a primary that is read-only."""
     with postgres.database() as url:
         name = parse_url(url).database
         postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -176,7 +176,7 @@ async def test_readiness_needs_a_database_that_takes_changes(
     with pytest.raises(DatabaseUnavailableError) as caught:
         await database.require_writable()
     assert "takes no changes" in caught.value.reason
-    # It is a primary all the same: reads go on.
+    # It is still a primary, so reads work.
     assert await database.read(look) == []
     name = parse_url(read_only_url).database
     postgres.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")

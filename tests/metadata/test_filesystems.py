@@ -1,4 +1,4 @@
-"""A SQLite file on a file system that it cannot trust is warned of."""
+"""Tests of the warning about a SQLite file on an unreliable file system."""
 
 import logging
 import subprocess
@@ -40,7 +40,7 @@ def test_the_mount_that_holds_a_file_is_found(path: str, kind: str) -> None:
 
 
 def start(data: Path) -> None:
-    """What `serve` does with the database before it serves."""
+    """Prepare the database as `serve` does before it serves."""
     folder = DataDirectory(data)
     folder.create()
     database.make_usable(load(config=None, data=data, overrides={}, environ={}), folder)

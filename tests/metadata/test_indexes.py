@@ -1,4 +1,4 @@
-"""No list reads more than its page: each statement's plan, on both databases."""
+"""Tests of query plans on both databases: no list reads more than its page."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -158,7 +158,7 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
 
 
 class Explaining:
-    """A transaction over a few rows, that tells how it executes what it is asked."""
+    """A transaction over a few rows that can show the plans of its statements."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
@@ -167,18 +167,18 @@ class Explaining:
             quotas.put(self.tx, pattern, 1 << 30)
         add(self.tx, image("1"), "latest")
         add(self.tx, LOOSE)
-        # As an older version leaves them: to be compared, and without manifests.
+        # As an older version leaves them: not yet compared, and without counted manifests.
         self.tx.execute(sa.update(tables.tallies).values(checked_at=-(10**12)))
         self.tx.execute(sa.update(tables.tally_repositories).values(manifests_counted_at=None))
         self.prefix = "EXPLAIN QUERY PLAN "
         if connection.dialect.name == "postgresql":
             self.prefix = "EXPLAIN (COSTS OFF) "
-            # So few rows are read faster as a whole; show what it would do with many.
+            # A sequential scan is faster for so few rows. Show the plan for many.
             for method in ("seqscan", "bitmapscan"):
                 connection.execute(sa.text(f"SET LOCAL enable_{method} = off"))
 
     def plan(self, work: Callable[[Transaction], object]) -> list[str]:
-        """The lines of the plans of all that `work` executes; what it does is undone."""
+        """Return the plan lines of all statements that `work` executes, and undo its changes."""
         executed: list[tuple[str, Any]] = []
 
         def note(*args: Any) -> None:
@@ -211,17 +211,17 @@ def explaining(database_url: str) -> Iterator[Explaining]:
 
 
 def is_scan(line: str) -> bool:
-    """All rows of a table but of those that have one, and of what was given or found before."""
+    """Return whether the plan reads a whole table, except one-row tables and given values."""
     reads_all = line.startswith("SCAN") or "Seq Scan" in line
     has_one = "feed_head" in line or "collector" in line
     no_table = line in {"SCAN CONSTANT ROW", "SCAN needing"} or "given" in line
-    # This index has the rows alone that are to be counted.
+    # This index contains only the rows to be counted.
     is_queue = "ix_tally_repositories_uncounted" in line
     return reads_all and not (has_one or no_table or is_queue)
 
 
 def is_filtered(line: str, below: str) -> bool:
-    """All rows of an index, as where what they are compared with may differ from row to row."""
+    """Return whether the plan filters the rows of an index scan instead of searching the index."""
     return "Index" in line and "Scan using" in line and below.strip().startswith("Filter")
 
 
@@ -246,7 +246,7 @@ def test_lists_stop_at_the_end_of_the_page(explaining: Explaining) -> None:
 
 
 def test_only_sessions_are_searched_for_the_owner_of_a_key(explaining: Explaining) -> None:
-    """There are never many, and they are asked only for what no blob has."""
+    """Sessions are few, and are searched only for keys that no blob has."""
     keys = [f"{MULTIPART_PREFIX}ab/x", "staging/a/1"]
     lines = explaining.plan(lambda tx: key_ownership.list_unowned(tx, STORE, keys))
     assert [line for line in lines if is_scan(line) and "uploads" not in line] == []

@@ -1,4 +1,4 @@
-"""Who owns a key, wherever it is on its way."""
+"""Tests of the owner of a key, wherever the key moves."""
 
 import uuid
 from collections.abc import Callable
@@ -69,7 +69,7 @@ MOVES: dict[str, Callable[[Transaction], object]] = {
 async def test_a_key_that_goes_on_between_two_questions_is_met_again(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch, move: str, step: int
 ) -> None:
-    """On SQLite all of them see one moment."""
+    """On SQLite all queries of a transaction see one snapshot."""
     asked: list[str] = []
     ask = key_ownership._list_named
 

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, extended by the holder, free when they have run out."""
+"""Tests of leases: one holder at a time, extended by the holder, free after they expire."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ SECOND = 1_000_000
 
 
 def claim(holder: str, at: float, seconds: float = 60) -> Callable[[Transaction], bool]:
-    """A claim made at `at`, in seconds of the test's own clock."""
+    """Claim at `at`, in seconds of the test's own clock."""
 
     def work(tx: Transaction) -> bool:
         tx.now = int(at * SECOND)
@@ -32,7 +32,7 @@ async def test_has_one_holder_until_it_runs_out(database: Database) -> None:
     steps = [
         ("ann", 0, True),
         ("bob", 1, False),
-        ("bob", 60, False),  # runs out after this moment, not at it
+        ("bob", 60, False),  # expires after this moment, not at it
         ("bob", 60.1, True),
         ("ann", 60.2, False),
     ]
@@ -89,7 +89,7 @@ async def test_leaves_no_trace_in_the_feed(database: Database) -> None:
 async def test_replicas_whose_clocks_differ_agree(
     postgres: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The database's clock counts, not that of the machine that asks."""
+    """The clock of the database counts, not that of the caller."""
     real = clock.now_us
     with postgres.database() as url:
         database = Database(url)

@@ -1,4 +1,4 @@
-"""Manifests: rows, bytes and edges that fit together, also when many push and delete at once."""
+"""Tests of manifests: consistent rows, bytes and edges, also under concurrent changes."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ Serve = Callable[[Database], Manifests]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Manifests as a process has them, over its own way to the database."""
+    """Return a function that makes the manifests service of one process."""
     with contextlib.ExitStack() as stack:
 
         def made(database: Database) -> Manifests:
@@ -152,7 +152,7 @@ async def test_a_child_that_comes_late_is_tied_to_who_named_it(database: Databas
 
 
 async def test_the_database_keeps_what_is_named(database: Database) -> None:
-    """Whatever the code above forgets to ask."""
+    """The database refuses the deletion even if the code above does not check."""
     child, tagged = image("1"), image("2")
 
     def prepare(tx: Transaction) -> None:
@@ -241,7 +241,7 @@ async def test_digests_and_referrers_are_paged_in_byte_order(database: Database)
 async def test_deleting_what_shares_layers_never_deadlocks(
     replicas: list[Database], serve: Serve
 ) -> None:
-    """GitLab #732: touches of shared rows in random order."""
+    """The cause is touches of shared rows in random order (GitLab #732)."""
     names = [RepositoryName(f"repository/{number}") for number in range(4)]
     layers = [f"layer {number}" for number in range(10)]
     chance = random.Random(3)
@@ -272,7 +272,7 @@ async def test_deleting_what_shares_layers_never_deadlocks(
 async def test_of_creators_of_a_tag_exactly_one_wins(
     replicas: list[Database], serve: Serve
 ) -> None:
-    """R16: the comparison and the write are one, for every other push of the repository."""
+    """The comparison and the write are atomic with respect to other pushes (R16)."""
     services = [serve(database) for database in replicas]
 
     def prepare(tx: Transaction) -> None:
@@ -341,7 +341,7 @@ async def test_no_edge_dangles_when_blobs_leave_while_manifests_come(
 
 
 async def dangling(database: Database) -> int:
-    """Edges that say a blob or child is here, and it is not."""
+    """Return the number of edges to a blob or child that does not exist."""
     e, b, m = tables.manifest_edges.c, tables.repository_blobs.c, tables.manifests.c
     link = sa.select(b.digest).where(b.repository_id == e.repository_id, b.digest == e.blob_digest)
     child = sa.select(m.id).where(m.repository_id == e.repository_id, m.digest == e.child_digest)
@@ -357,7 +357,7 @@ async def dangling(database: Database) -> int:
 async def test_tags_lead_somewhere_while_manifests_are_moved_and_deleted(  # noqa: C901
     replicas: list[Database], serve: Serve
 ) -> None:
-    """R5: four movers, two deleters and four readers; what is never deleted is never away."""
+    """Manifests that are never deleted are always found, with four movers and two deleters (R5)."""
     kept, prey = [image(f"kept {n}") for n in range(3)], [image(f"prey {n}") for n in range(3)]
     services = [serve(database) for database in replicas]
     done = asyncio.Event()

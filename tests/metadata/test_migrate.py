@@ -1,4 +1,4 @@
-"""Migrations: up, down and up again, killed half-way, two at once, and who may use the outcome."""
+"""Tests of migrations: up, down and up again, killed, concurrent, and which versions work."""
 
 import ast
 import asyncio
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MIGRATIONS = ROOT / "migrations"
 
 MIN_READER = 2
-"""The oldest code that may use what the migrations make."""
+"""The oldest version of the code that may use the migrated schema."""
 
 NEXT = f"""
 import sqlalchemy as sa
@@ -52,12 +52,12 @@ def upgrade() -> None:
     op.create_table("notes", sa.Column("id", sa.Integer(), primary_key=True))
     op.execute("UPDATE schema SET version = {VERSION + 1}")
 """
-"""A migration to come, that rebuilds a table which others refer to."""
+"""A future migration that rebuilds a table to which others refer."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database without a schema, on each database there is."""
+    """Yield the URL of a database without a schema, on each kind of database."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/moorage.db"
     else:
@@ -68,7 +68,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def with_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The migrations, and one to come."""
+    """Return a directory with the migrations and one future migration."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "versions" / "9999_next.py").write_text(NEXT)
@@ -111,7 +111,7 @@ def fill(url: str) -> None:
 
 
 def read_all(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row of every table."""
+    """Return all rows of all tables."""
     engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
     found: dict[str, list[tuple[Any, ...]]] = {}
     with engine.connect() as connection:
@@ -138,7 +138,7 @@ def read_state(url: str) -> SchemaState:
     return asyncio.run(job())
 
 
-# The migrations as they are.
+# The present migrations.
 
 
 def test_goes_up_down_and_up_again_with_rows_in_every_table(empty_url: str) -> None:
@@ -174,7 +174,7 @@ CATALOGUE = {
            WHERE connamespace = 'public'::regnamespace""",
     ],
 }
-"""What Alembic does not compare too: collations, AUTOINCREMENT, the columns of foreign keys."""
+"""What Alembic does not compare: collations, AUTOINCREMENT, the columns of foreign keys."""
 
 
 def read_catalogue(url: str) -> set[tuple[str, ...]]:
@@ -190,8 +190,9 @@ def read_catalogue(url: str) -> set[tuple[str, ...]]:
 
 
 def normal(definition: str) -> str:
-    """The order of a table's columns and constraints means nothing, nor where lines end: SQLite
-    adds a column to the text it was given.
+    """Return the definition with its parts sorted, so that order and line breaks do not matter.
+
+    SQLite adds a column to the original text of a table.
     """
     parts = re.split(r",\s|\n", definition.removesuffix(")"))
     return "\n".join(sorted(part.strip(" ,\t") for part in parts if part.strip(" ,\t)")))
@@ -254,7 +255,7 @@ def test_migrations_are_found_where_they_are_installed(
     assert read_state(f"sqlite:///{tmp_path}/moorage.db").version == VERSION
 
 
-# Who may use a schema.
+# Which versions may use a schema.
 
 
 @pytest.mark.anyio
@@ -276,7 +277,7 @@ async def test_a_current_database_is_usable(database: Database, empty_url: str) 
     [
         (VERSION - 1, VERSION - 1, "Run: moorage db upgrade"),
         (VERSION, VERSION, None),
-        (VERSION + 1, VERSION, None),  # N+1 runs beside N
+        (VERSION + 1, VERSION, None),  # N+1 runs next to N
         (VERSION + 2, VERSION + 1, f"knows schema {VERSION + 1}; this one knows {VERSION}. Inst"),
     ],
 )
@@ -295,11 +296,11 @@ async def test_a_schema_says_who_may_use_it(
         assert complaint in caught.value.message
 
 
-# What can go wrong on the way.
+# Failures during an upgrade.
 
 
 def start(url: str, folder: Path, until: str) -> subprocess.Popen[str]:
-    """An upgrade in a process of its own that stops before the statement with `until` in it."""
+    """Start an upgrade in a process that stops before the statement that contains `until`."""
     script = f"""
         import sys, time
         from pathlib import Path
@@ -386,7 +387,7 @@ def test_all_that_run_at_once_succeed(empty_url: str) -> None:
 
 
 def test_one_that_orphans_rows_is_taken_back(empty_url: str, with_next: Path) -> None:
-    """Foreign keys are off on SQLite meanwhile: the check before the commit is all there is."""
+    """Foreign keys are off on SQLite then, so only the check before the commit can find it."""
     script = with_next / "versions" / "9999_next.py"
     script.unlink()
     migrate.upgrade(empty_url)

@@ -1,4 +1,4 @@
-"""Doomed keys: each once, due in order of their time, gone when their bytes are."""
+"""Tests of pending deletions: each key once, due in order of time, removed with their bytes."""
 
 import pytest
 
@@ -86,7 +86,7 @@ async def test_forgotten_are_those_that_were_due(database: Database) -> None:
 
 
 async def test_doomed_anew_since_it_was_due_it_stays(database: Database) -> None:
-    """In the very same microsecond too."""
+    """A key that is queued again within the same microsecond stays, too."""
 
     def work(tx: Transaction) -> list[str]:
         pending_deletions.insert(tx, "local", "key", "test")
@@ -116,7 +116,7 @@ async def test_put_off_it_is_due_later(database: Database) -> None:
         kept, removed = pending_deletions.list_due(tx, "local", 9)
         assert not kept.again
         assert removed.again
-        # Its bytes are gone: doomed anew, it need not wait so long.
+        # Its bytes are deleted, so a new deletion need not wait as long.
         tx.now -= 30_000_000
         for key in ("removed", "kept"):
             pending_deletions.insert(tx, "local", key, "put too late")

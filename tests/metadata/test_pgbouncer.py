@@ -1,4 +1,4 @@
-"""PostgreSQL behind PgBouncer in transaction mode: each transaction gets another session."""
+"""Tests with PgBouncer in transaction mode: each transaction gets another session."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,7 +26,7 @@ from tests.support.server import Server, serving
 pytestmark = pytest.mark.anyio
 
 SESSIONS = 2
-"""Fewer than there are connections, so that they are handed round."""
+"""Fewer sessions than connections, so that connections share them."""
 
 POOLED = PoolSettings(transaction_pooling=True)
 

@@ -1,4 +1,4 @@
-"""PostgreSQL going away and coming back, and conflicts tried again."""
+"""Tests of PostgreSQL stopping and starting, and of repeated transactions after conflicts."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ PATIENCE = 5.0
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[Cluster]:
-    """A server of this module's own, to stop and to kill."""
+    """Yield a server of this module's own, to stop and to kill."""
     binaries = find_binaries()
     if binaries is None:
         missing("PostgreSQL")
@@ -40,7 +40,7 @@ def mortal() -> Iterator[Cluster]:
 
 @pytest.fixture
 async def there(mortal: Cluster, anyio_backend: str) -> AsyncIterator[Database]:
-    """A database that has served: its pools hold connections."""
+    """Yield a database that has served, with connections in its pools."""
     del anyio_backend
     with mortal.database() as url:
         database = Database(url)
@@ -60,7 +60,7 @@ def claim(tx: Transaction) -> bool:
 
 
 async def refused(database: Database) -> None:
-    """Reads and writes are answered, with the error, in time."""
+    """Require that reads and writes fail with the right error in time."""
     started = time.monotonic()
     outcomes = await asyncio.gather(
         *(database.read(look) for _ in range(10)),
@@ -127,7 +127,7 @@ async def test_connections_that_the_server_ended_are_replaced(there: Database) -
 
 
 async def test_nobody_has_to_wait_for_a_frozen_server(there: Database) -> None:
-    """A read is given up with whoever asked for it: readiness has to answer."""
+    """A read is abandoned with its caller: readiness has to answer."""
 
     def pause(number: int) -> None:
         for backend in backends:
@@ -232,7 +232,7 @@ def test_neither_statement_nor_network_may_hang(mortal: Cluster) -> None:
 async def test_a_deletion_has_its_turn_before_the_pushes_that_came_after_it(
     there: Database,
 ) -> None:
-    """Locks of rows are not fair: those who share one pass whoever waits to have it alone."""
+    """Row locks are not fair: shared lockers overtake a waiting exclusive locker."""
     waiting = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     holds, may_go = threading.Event(), threading.Event()
     order: list[str] = []

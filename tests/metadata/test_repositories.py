@@ -1,4 +1,4 @@
-"""Repositories: born once, listed in byte order, gone with their last content."""
+"""Tests of repositories: created once, listed in byte order, deleted with their last content."""
 
 import asyncio
 import itertools
@@ -32,7 +32,7 @@ from tests.support.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 
-# In byte order: `-` < `.` < `/` < digits < `_` < letters. A language's order ignores the marks.
+# In byte order: `-` < `.` < `/` < digits < `_` < letters. The order of a locale ignores marks.
 NAMES = ["a", "a-b", "a.b", "a/b", "a/b-c", "a/b.c", "a/b/c", "a0", "a_b", "a__b", "aa", "b"]
 
 
@@ -56,7 +56,7 @@ async def test_is_born_once_however_many_bear_it(replicas: list[Database]) -> No
 
 
 async def test_locked_creators_take_turns(replicas: list[Database]) -> None:
-    """Held first and locked later, two creators would each wait for the other."""
+    """If each held the row first and locked it later, two creators would deadlock."""
     await replicas[0].write(lambda tx: repositories.ensure(tx, NAME), actor="ann")
     won: list[int] = []
 
@@ -144,7 +144,7 @@ async def test_names_of_regions_are_those_in_any_of_them(
 
 
 def count_steps(tx: Transaction, regions: list[NameRange]) -> int:
-    """Instructions that SQLite's machine needs to list them."""
+    """Return how many instructions of SQLite's virtual machine the listing needs."""
     steps = itertools.count()
     connection: Any = tx.connection.connection.dbapi_connection
     connection.set_progress_handler(lambda: void(next(steps)), 1)
@@ -155,7 +155,7 @@ def count_steps(tx: Transaction, regions: list[NameRange]) -> int:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_what_lies_outside_of_the_regions_costs_nothing(database: Database) -> None:
-    """Else the time of an answer would tell how much is hidden: counted, not measured."""
+    """Otherwise the response time reveals how much is hidden. Counted rather than timed."""
     regions = [
         NameRange("team/"),
         NameRange("team/", direct_children_only=True),
@@ -178,7 +178,7 @@ async def test_what_lies_outside_of_the_regions_costs_nothing(database: Database
             for region in regions
         ]
     assert counted[3] == counted[300]
-    # And it is seen where something is looked at.
+    # The count does rise when more rows are read.
     await database.write(
         lambda tx: void(repositories.ensure(tx, RepositoryName("team/x/y"))), actor="ann"
     )

@@ -1,4 +1,4 @@
-"""The question of the heads on a connection that is lost."""
+"""Tests of the revision query on a lost connection."""
 
 import asyncio
 import socket
@@ -36,7 +36,7 @@ class Lost:
 
 
 async def test_a_lost_connection_is_not_watched_on() -> None:
-    """The next socket of that number would never be read: a client's, for ever unanswered."""
+    """Otherwise a client's socket of the same number would never be read."""
     loop = asyncio.get_running_loop()
     lost: Any = Lost()
     number = lost.socket
@@ -51,7 +51,7 @@ COMPILED_FROM = 100_000
 
 
 async def test_the_planner_takes_the_question_for_a_small_one(postgres: Cluster) -> None:
-    """Of tables without statistics it expected millions of rows, and compiled the query: 0.2 s."""
+    """Without statistics the planner expected millions of rows and compiled the query, in 0.2 s."""
     question = "EXPLAIN (FORMAT JSON) " + _QUERY.replace("$1", "0")
     with postgres.database() as url:
         database = Database(url)

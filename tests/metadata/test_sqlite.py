@@ -1,4 +1,4 @@
-"""SQLite: each connection's promises, group commit, the log's size, the file's privacy."""
+"""Tests of SQLite: connection settings, group commit, the size of the log, and file permissions."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def database(path: Path, anyio_backend: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteWriter]:
-    # A group's time is never up: what it holds depends on the test, not on the machine's load.
+    # A group never times out: its size depends on the test, not on the load of the machine.
     monkeypatch.setattr(sqlite, "BATCH_SECONDS", 60)
     opened = SqliteWriter(path, clock.now_us)
     yield opened
@@ -53,7 +53,7 @@ def writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteWriter
 
 
 def put(upload_id: str, size: int = 1) -> Callable[[Transaction], str]:
-    """Write a row of about `size` bytes."""
+    """Return work that writes a row of about `size` bytes."""
 
     def work(tx: Transaction) -> str:
         uploads.insert(tx, upload(upload_id, key="x" * size))
@@ -63,7 +63,7 @@ def put(upload_id: str, size: int = 1) -> Callable[[Transaction], str]:
 
 
 def list_ids(path: Path) -> list[str]:
-    """As another process reads them."""
+    """Return the ids that another process reads."""
     connection = sqlite3.connect(path)
     found = [upload_id for (upload_id,) in connection.execute("SELECT id FROM uploads ORDER BY 1")]
     connection.close()
@@ -71,7 +71,7 @@ def list_ids(path: Path) -> list[str]:
 
 
 class Held:
-    """Keeps the writer's thread busy, so that what is submitted meanwhile becomes one group."""
+    """Work that blocks the writer's thread, so that later submissions form one group."""
 
     def __init__(self, writer: SqliteWriter) -> None:
         self._go_on = threading.Event()
@@ -125,7 +125,7 @@ async def test_the_connections_in_use_are_such(database: Database) -> None:
 
 
 def test_a_connection_that_cannot_keep_a_promise_is_refused(path: Path) -> None:
-    """Such as where the file system has no shared memory for a write-ahead log."""
+    """For example on a file system without shared memory for a write-ahead log."""
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("BEGIN IMMEDIATE")
@@ -209,7 +209,7 @@ def test_an_error_takes_back_its_own_member_alone(path: Path, writer: SqliteWrit
 
 def test_a_commit_that_fails_fails_for_all(path: Path, writer: SqliteWriter) -> None:
     def orphan(tx: Transaction) -> None:
-        """Break a foreign key in a way that only the commit finds."""
+        """Violate a foreign key in a way that only the commit detects."""
         tx.connection.exec_driver_sql("PRAGMA defer_foreign_keys=1")
         tx.connection.exec_driver_sql("INSERT INTO repository_blobs VALUES (99, 'sha256:0', 0)")
 
@@ -225,7 +225,7 @@ def test_a_commit_that_fails_fails_for_all(path: Path, writer: SqliteWriter) -> 
 def test_a_transaction_that_cannot_begin_fails_all_at_once(
     path: Path, writer: SqliteWriter
 ) -> None:
-    """Else each of them in its turn waits out the busy handler."""
+    """Otherwise each transaction in turn waits for the whole busy timeout."""
 
     def set_patience(tx: Transaction) -> None:
         tx.connection.exec_driver_sql("PRAGMA busy_timeout=1000")
@@ -237,7 +237,7 @@ def test_a_transaction_that_cannot_begin_fails_all_at_once(
     futures = [writer.submit(put(f"{number}"), "ann") for number in range(8)]
     for future in futures:
         assert isinstance(future.exception(30), sa.exc.OperationalError)
-    # The first may have begun to wait before the others came; each in its turn would take 8.
+    # The first may have waited before the others arrived. All in turn would take 8 seconds.
     assert time.monotonic() - started < 4
     stranger.execute("ROLLBACK")
     stranger.close()
@@ -304,7 +304,7 @@ def test_close_writes_what_is_queued(path: Path) -> None:
 
 
 def flood(writer: SqliteWriter, count: int, size: int = 1) -> "Iterator[Future[Any]]":
-    """`count` writes of about `size` bytes, 64 at a time; each future when it is done."""
+    """Write `count` rows of about `size` bytes, 64 at a time. Yield each future when done."""
     pending: list[Future[Any]] = []
     for number in range(count):
         pending.append(writer.submit(put(f"{time.monotonic_ns()}-{number}", size), "ann"))
@@ -324,7 +324,7 @@ def test_the_log_stays_small_under_many_small_writes(path: Path, writer: SqliteW
 
 
 def test_the_log_stays_small_however_much_is_written(path: Path, writer: SqliteWriter) -> None:
-    """It shrinks back: else each checkpoint comes a little later than the one before."""
+    """The log must shrink again: otherwise each checkpoint comes later than the one before."""
     log = path.with_name("moorage.db-wal")
     largest = max(
         log.stat().st_size
@@ -353,7 +353,7 @@ def test_writes_go_on_while_checkpoints_fail(
     for number in range(12):
         assert writer.submit(put(f"{number:02}"), "ann").result(10) == f"{number:02}"
     assert {record.message for record in caplog.records} == {"checkpoint failed"}
-    assert len(caplog.records) in {5, 6}  # the last may still be on its way
+    assert len(caplog.records) in {5, 6}  # the last may be missing
     assert len(list_ids(path)) == 12
 
 

@@ -1,4 +1,4 @@
-"""Tags: one digest each, moved in turn, listed in byte order."""
+"""Tests of tags: one digest each, moved one at a time, listed in byte order."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -68,7 +68,7 @@ async def test_moving_is_told_with_what_it_was(database: Database) -> None:
 
 
 async def test_every_move_starts_where_the_one_before_ended(replicas: list[Database]) -> None:
-    """Of pushes at once none may be missing in the chain of old and new digests."""
+    """The chain of old and new digests has no gap, even if pushes are concurrent."""
     images = [image(str(number)) for number in range(16)]
 
     def prepare(tx: Transaction) -> None:

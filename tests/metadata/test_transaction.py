@@ -1,4 +1,4 @@
-"""The feed's numbers: without gaps, in commit order, whatever rolls back in between."""
+"""Tests of the numbers of the change feed: without gaps, and in commit order."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 class RefusedError(Exception):
-    """What a transaction that changes its mind raises."""
+    """An error that rolls a transaction back."""
 
 
 def tell(tx: Transaction, tag: str, times: int = 1) -> None:
@@ -50,7 +50,7 @@ async def test_what_rolls_back_leaves_no_gap(database: Database) -> None:
 async def test_numbers_follow_commits_under_many_writers(  # noqa: C901
     replicas: list[Database],
 ) -> None:
-    """A reader that asks for what comes after the last number it saw misses nothing."""
+    """A reader that asks for changes after the last number it saw misses none."""
     chance = random.Random(7)
     committed: list[str] = []
     plans = [(f"{n}", chance.randrange(4), chance.random() < 0.3) for n in range(200)]
@@ -92,7 +92,7 @@ async def test_numbers_follow_commits_under_many_writers(  # noqa: C901
     await watching
     assert [change.number for change in seen] == list(range(1, len(seen) + 1))
     assert sorted(change.tag or "" for change in seen) == sorted(committed)
-    # One transaction's changes are neighbours.
+    # The changes of one transaction are adjacent.
     tags = [change.tag for change in seen]
     runs = [tag for at, tag in enumerate(tags) if at == 0 or tags[at - 1] != tag]
     assert len(runs) == len(set(runs))

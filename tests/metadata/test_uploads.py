@@ -1,4 +1,4 @@
-"""Upload sessions as rows: found by id, advanced, idle, gone."""
+"""Tests of upload sessions as rows: found by id, advanced, listed when idle, deleted."""
 
 import asyncio
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.support.postgres import Cluster
 pytestmark = pytest.mark.anyio
 
 BIG = 5 << 40
-"""Bytes: more than 32 bits hold."""
+"""Bytes, more than fit in 32 bits."""
 
 
 async def test_is_found_as_it_was_written(database: Database) -> None:
@@ -102,7 +102,7 @@ async def test_a_locked_one_cannot_end(postgres: Cluster) -> None:
 
 
 class TestClaim:
-    """Rows that are held, for stores that cannot lock."""
+    """Claims as rows, for stores that cannot lock."""
 
     async def test_one_at_a_time_until_it_is_released(self, database: Database) -> None:
         def work(tx: Transaction) -> list[UploadRow | None]:

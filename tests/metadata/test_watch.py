@@ -1,4 +1,4 @@
-"""Has anything changed? Never answered from before the question, on both databases."""
+"""Tests of the revision watch on both databases: no answer is older than its question."""
 
 import asyncio
 import contextlib
@@ -68,14 +68,14 @@ def change(tx: Transaction) -> None:
 
 
 async def bump(database: Database) -> int:
-    """Change the policy from another connection; the number after it."""
+    """Change the policy from another connection. Return its new revision."""
     await database.write(change, actor="")
     return await database.read(policy.read_number)
 
 
 @pytest.fixture
 async def other(database_url: str, anyio_backend: str) -> AsyncIterator[Database]:
-    """Another process's way to the same database."""
+    """Yield another process's access to the same database."""
     del anyio_backend
     opened = Database(database_url)
     yield opened
@@ -105,7 +105,7 @@ def process(url: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 @pytest.fixture
 def statements(database: Database) -> Iterator[list[str]]:
-    """What is asked of the database by those who read."""
+    """Yield the statements that readers send to the database."""
     asked: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -158,7 +158,7 @@ async def test_a_change_of_another_process_is_seen(watch: RevisionWatch, databas
             assert (await watch.read()).policy == number
             last = number
         writer.stdin.close()
-    # What the end of a process does to the file is no change, and hides none.
+    # The end of a process changes the file, but is no change of content and hides none.
     assert (await watch.read()).policy == last
 
 
@@ -217,7 +217,7 @@ async def test_many_readers_are_few_queries(
 async def test_nothing_is_asked_where_nothing_was_committed(
     database: Database, watch: RevisionWatch, other: Database, statements: list[str]
 ) -> None:
-    """An embedded database tells of commits without a query."""
+    """An embedded database reports commits without a query."""
     assert watch.latest_known() is None
     number = (await watch.read()).policy
     statements.clear()
@@ -238,7 +238,7 @@ async def test_nothing_is_asked_where_nothing_was_committed(
 async def test_a_query_that_has_begun_does_not_answer_a_later_question(
     watch: RevisionWatch, other: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Held back between its answer and those who wait for it, while the policy changes."""
+    """The answer is held back while the policy changes."""
     answered, go_on = asyncio.Event(), asyncio.Event()
     ask = watch._ask
 
@@ -271,7 +271,7 @@ async def test_one_who_leaves_does_not_take_the_answer_along(
     await asyncio.sleep(0)
     asked[0].cancel()
     assert [heads.policy for heads in await asyncio.gather(*asked[1:])] == [number] * 4
-    # All leave: the next one is answered all the same.
+    # All callers are cancelled: the next one still gets an answer.
     await bump(other)
     asked = [asyncio.ensure_future(watch.read()) for _ in range(5)]
     await asyncio.sleep(0)
@@ -303,7 +303,7 @@ async def test_a_database_that_fails_and_recovers(watch: RevisionWatch, other: D
 
 
 async def test_a_server_that_goes_and_comes_back(postgres: Cluster) -> None:
-    """As after a failover: the connections are cut, and for a while there is nothing to reach."""
+    """As after a failover: the connections are cut, and the server is unreachable for a while."""
     with postgres.database() as url, postgres._admin.connect() as admin:
         name = url.rpartition("/")[2]
         database = Database(url)
@@ -329,7 +329,7 @@ async def test_a_closed_watch_knows_nothing(watch: RevisionWatch) -> None:
 async def test_readers_are_never_told_what_is_over(
     watch: RevisionWatch, database_url: str, tmp_path: Path
 ) -> None:
-    """A process writes as fast as it can and says after each commit how far it is."""
+    """A process writes as fast as it can, and reports its progress after each commit."""
     path = tmp_path / "shared"
     path.write_bytes(bytes(16))
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
@@ -369,7 +369,7 @@ async def test_what_changed_is_told_before_the_heads_are(
     told: list[Changed] = []
     watch.subscribe(told.append)
     first = await watch.read()
-    assert told == [None]  # from nowhere on, nobody knows what changed
+    assert told == [None]  # there is no earlier revision to compare with
     await other.write(lambda tx: make(tx, NAME, OTHER), actor="")
     second = await watch.read()
     assert second.feed > first.feed
@@ -440,7 +440,7 @@ async def test_what_was_read_since_is_not_asked_for_again(
 
 
 async def test_a_task_that_is_answered_from_memory_lets_others_run(watch: RevisionWatch) -> None:
-    """Else it keeps the loop for ever, and with it what would change the answer."""
+    """Otherwise it blocks the loop forever, and with it the change of the answer."""
     began = time.monotonic()
     await watch.read(began)
     done = asyncio.Event()

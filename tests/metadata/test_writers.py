@@ -1,11 +1,11 @@
-"""64 writers from four processes on one SQLite file (design D7), with a negative control.
+"""Tests of 64 writers from four processes on one SQLite file (design D7), with a control.
 
-None fails, none waits longer than half a second beyond its disk, and shares are even. What "beyond
-its disk" means: in a fair queue a write waits for the disk once for each process and once more for
-the group that was being committed when it came. So from its wait are taken the longest of the
-commits and checkpoints that fell into it, one more than there are processes. Half a second is meant
-on a machine of one's own: where other programs take a part of the processors it is that much more,
-at most twice as much, and the longest time is added that a process which only sleeps was not woken.
+No write fails, no write waits longer than half a second beyond its disk time, and shares are even.
+The disk time: in a fair queue a write waits for the disk once for each process, and once more for
+the group that was being committed when it arrived. So the longest of the commits and checkpoints
+during the wait are subtracted from it, one more than there are processes. Half a second applies to
+a machine without other load: if other programs use part of the processors, the bound is that much
+larger, up to twice as much. The longest time that a sleeping process was not woken is added.
 """
 
 import heapq
@@ -31,17 +31,17 @@ LONGEST = 0.5
 
 @dataclass
 class Outcome:
-    """What all processes told, and what the machine did to them meanwhile."""
+    """The results of all processes, and the load of the machine during the run."""
 
     counts: list[int]
     failures: list[str]
     waits: list[Span]
     disk: list[Span]
     stall: float
-    processors: float  # the part of them that other programs left
+    processors: float  # the share that other programs left
 
     def disk_share(self, wait: Span) -> float:
-        """Seconds of the wait that it may blame on the disk."""
+        """Return the seconds of the wait that the disk explains."""
         overlaps = (min(end, wait[1]) - max(start, wait[0]) for start, end in self.disk)
         longest = heapq.nlargest(PROCESSES + 1, overlaps)
         return sum(seconds for seconds in longest if seconds > 0)
@@ -60,11 +60,11 @@ class Outcome:
 
     @property
     def least_share(self) -> float:
-        """Of the process that wrote least, as a part of the mean."""
+        """The share of the process that wrote least, relative to the mean."""
         return min(self.counts) * len(self.counts) / sum(self.counts)
 
     def list_broken(self) -> list[str]:
-        """The promises that were not kept."""
+        """Return the broken promises."""
         broken = {
             "none fails": bool(self.failures),
             "none waits long": self.longest_beyond_disk > self.longest_allowed,
@@ -85,14 +85,14 @@ class Outcome:
 
 
 class Processors:
-    """How much of the processors other programs took since this was made."""
+    """The processor time that other programs used since this object was made."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.before = self.others()
 
     def others(self) -> float:
-        """Seconds that all processors were busy, but for ours; a hypervisor's other guests too."""
+        """Return the busy seconds of all processors, without ours but with other guests' time."""
         line = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
         user, nice, system, _idle, _wait, irq, soft, steal = map(int, line)
         everything = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
@@ -100,13 +100,13 @@ class Processors:
         return everything - sum(times[:4])
 
     def left(self) -> float:
-        """The part that was ours to use, or idle."""
+        """Return the share of processor time that we used or that was idle."""
         there = (time.monotonic() - self.started) * (os.cpu_count() or 1)
         return 1 - (self.others() - self.before) / there
 
 
 class Stalls(threading.Thread):
-    """Sleeps a millisecond at a time and notes the longest it was not woken."""
+    """A thread that sleeps a millisecond at a time and records the longest delay."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,6 +165,6 @@ def test_64_writers_share_one_file(tmp_path: Path) -> None:
     figures = f"with the queue: {queue}\nwithout it: {control}"
     print(figures)  # noqa: T201 - shown with -s, and when it fails
     assert queue.list_broken() == [], figures
-    # The control: what the queue is for, and that this test can fail.
+    # The control: it shows what the queue is for, and that this test can fail.
     assert control.list_broken() != [], figures
     assert control.failures or control.longest_wait > 3 * queue.longest_wait, figures

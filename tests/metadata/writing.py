@@ -1,7 +1,7 @@
-"""A process that writes to a SQLite file for a while, and says how long each write had to wait.
+"""A process that writes to a SQLite file for a while, and reports how long each write waited.
 
-`python -m tests.metadata.writing queue|busy FILE NUMBER SECONDS`; stdin tells it when to start.
-Times are those of CLOCK_MONOTONIC, which all processes share.
+Usage: `python -m tests.metadata.writing queue|busy FILE NUMBER SECONDS`. A line on stdin starts it.
+Times are of CLOCK_MONOTONIC, which all processes share.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from registry.oci.names import RepositoryName
 
 WRITERS = 16
 WORST = 100
-"""How many of the longest waits are told."""
+"""Number of the longest waits in the report."""
 
 Span = tuple[float, float]
 
 
 class Record:
-    """What happened: one span per write, one per use of the disk, and what failed."""
+    """The events of a run: one span for each write and each use of the disk, and the failures."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -39,7 +39,7 @@ class Record:
         self.failures: list[str] = []
 
     def work(self) -> Callable[[Transaction], None]:
-        """What the registry writes most: an upload session begins."""
+        """Return the registry's most frequent write: the start of an upload session."""
         row = UploadRow(
             id=str(uuid.uuid4()),
             repository=RepositoryName(f"process/{self.number}"),
@@ -55,7 +55,7 @@ class Record:
         return lambda tx: uploads.insert(tx, row)
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same, counted as time of the disk."""
+        """Return the function with its calls recorded as disk time."""
 
         def call(*args: Any) -> Any:
             started = time.monotonic()
@@ -79,7 +79,7 @@ class Record:
 
 
 async def write_by_queue(path: Path, record: Record, start: float, end: float) -> None:
-    """As the registry does it."""
+    """Write as the registry does."""
     database = Database(f"sqlite:///{path}")
     queue = database._writer
     assert isinstance(queue, sqlite.SqliteWriter)
@@ -100,7 +100,7 @@ async def write_by_queue(path: Path, record: Record, start: float, end: float) -
 
 
 def write_by_busy_handler(path: Path, record: Record, start: float, end: float) -> None:
-    """The same transactions on the same connections, without the queue: each waits for itself."""
+    """Run the same transactions on the same connections without the queue: each waits by itself."""
     engine = sqlite.open_engine(path, writer=True)
     engine.dialect.do_commit = record.timed(engine.dialect.do_commit)  # type: ignore[method-assign]
 

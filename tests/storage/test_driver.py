@@ -15,7 +15,7 @@ from storage.keys import blob_key, new_generation
 pytestmark = pytest.mark.anyio
 
 MANY = bytes(range(256)) * (5 << 12)
-"""5 MiB: more than any piece that a store reads or writes at once."""
+"""5 MiB, more than any store reads or writes at once."""
 
 
 def key_of(data: bytes) -> str:

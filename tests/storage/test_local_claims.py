@@ -28,7 +28,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 PATIENCE = 10.0
-"""Seconds after which a thread held back goes on, so that a failed test ends."""
+"""Seconds after which a blocked thread continues, so that a failed test ends."""
 
 
 class Gate:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.anyio
 
 PART = 5 << 20
 DATA = b"".join(n.to_bytes(4, "big") for n in range(3 * PART // 4)) + b"the end"
-"""Three parts and a bit, no two places alike."""
+"""Bytes for three parts and a rest, different everywhere."""
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from tests.support.seaweed import Bucket
 pytestmark = pytest.mark.anyio
 
 READ = 1.5
-"""Seconds after which a stalled attempt ends here, in place of ten."""
+"""Seconds after which a stalled attempt ends in these tests, instead of ten."""
 LIMIT = 2.5 * READ
-"""Seconds for all. The limit of 20 s is twice the time-out as well."""
+"""Seconds for all attempts. As in production, it is about twice the time-out."""
 
 
 @pytest.fixture

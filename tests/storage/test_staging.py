@@ -20,7 +20,7 @@ from storage.staging import CHUNK_SIZE, StagedUpload, StagingArea
 pytestmark = pytest.mark.anyio
 
 LARGE = bytes(range(256)) * ((2 * CHUNK_SIZE + CHUNK_SIZE // 2) // 256)
-"""Two pieces and a half."""
+"""Two and a half chunks."""
 
 
 async def body(*chunks: bytes) -> AsyncIterator[bytes]:

@@ -16,10 +16,10 @@ from storage.staging import CHUNK_SIZE, StagedUpload, StagingArea
 pytestmark = pytest.mark.anyio
 
 LARGE = bytes(range(256)) * ((2 * CHUNK_SIZE + CHUNK_SIZE // 2) // 256)
-"""Two pieces and a half."""
+"""Two and a half chunks."""
 
 Row = tuple[int, Digest | None]
-"""What the service remembers of a session: its offset, and the digest of the bytes before it."""
+"""The row of a session: its offset, and the digest of the bytes before it."""
 
 
 class BodyError(Exception):

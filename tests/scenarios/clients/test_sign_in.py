@@ -96,7 +96,7 @@ class Person:
     client: Client
     host: str
     plain: tuple[str, ...]
-    """The option with which the client takes a registry without TLS."""
+    """The option with which the client accepts a registry without TLS."""
 
     def login(self, who: Login) -> str:
         return self.client(

@@ -13,7 +13,7 @@ from tests.support.server import ROOT
 
 FOLDER = DEPLOY / "kubernetes"
 VERSIONS = ["1.30", "1.37"]
-"""The oldest and the newest that are tried."""
+"""The oldest and the newest tested version."""
 
 
 def read(name: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tests.support.server import Server, serving
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("nginx")]
 
 LARGE = 48 << 20
-"""More than any buffer on the way, and than nginx's own limit of 1 MiB."""
+"""Larger than every buffer on the way, and than nginx's default limit of 1 MiB."""
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.support.missing import missing
 UNIT = DEPLOY / "systemd" / "moorage.service"
 INSTALLED = "/opt/moorage/bin/moorage"
 EXPOSED = 15
-"""Tenths of systemd's own measure of what a unit may still do: 0 nothing, 100 everything."""
+"""Limit of systemd's exposure level of a unit in tenths, from 0 (safe) to 100 (unsafe)."""
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOAK = int(os.environ.get("MOORAGE_SOAK", "1"))
-"""Multiplies how long the fault tests look."""
+"""Factor for the length of the fault tests."""
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.scenarios.model.manifest_rules import ListRules, references
 HOUR = 3600 * 1_000_000
 EXPIRY = 24 * HOUR
 LONG = 31 * HOUR
-"""Longer than a grace, and the quarter of one that a HEAD may add."""
+"""Longer than a grace period and the quarter of one that a HEAD may add."""
 
 
 class OperatorRules(Machine):

@@ -36,7 +36,7 @@ class Client:
     chance: random.Random
     history: dict[str, list[Operation]]
     mine: list[tuple[str, str]] = field(default_factory=list)
-    """Tag and digest of each manifest it pushed."""
+    """Tag and digest of each manifest that the client pushed."""
     seen: dict[str, str] = field(default_factory=dict)
 
     async def run(self, operations: int) -> None:

@@ -37,7 +37,7 @@ async def read(self, since=None):
 
 RevisionWatch.read = read
 """
-"""A server that believes for five seconds what it has read."""
+"""Makes a server use what it has read for five seconds without asking the database."""
 
 
 @pytest.fixture(scope="module")

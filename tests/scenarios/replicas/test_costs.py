@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("replicas")]
 NAME = "team/app"
 TIMES = 40
 OTHERS = 5
-"""Round trips that are nobody's in particular, such as a write of the times of pulls."""
+"""Allowed round trips that no single request causes, such as a write of pull times."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.anyio
 
 one_way = pytest.mark.parametrize("way", ["local-local"], indirect=True)
 two_ways = pytest.mark.parametrize("way", ["local-local", "local-s3"], indirect=True)
-"""Where it makes no difference what the bytes come from."""
+"""For tests that do not depend on the source of the bytes."""
 
 NAME = "team/app"
 BIG = blob_bytes("big", 11 * MIB)  # three parts

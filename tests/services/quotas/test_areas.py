@@ -32,7 +32,7 @@ NAMES = [
 ]
 PATTERNS = ["**", "*", "team", "team/*", "team/**", "team/app", "team/app/*", "team/app/**", "0/*"]
 NO_NAME = "(moving)"
-"""What upload sessions have that belong to no repository."""
+"""The name in upload sessions that belong to no repository."""
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from tests.support.accounts import OPERATOR
 DAY = 86_400 * 1_000_000
 NIGHTS = [f"nightly-{date(2025, 1, 1) + timedelta(days=day)}" for day in range(365)]
 BASE = 1000
-"""Bytes of the layer that all nightly builds have in common."""
+"""Bytes of the layer that all nightly builds share."""
 EACH = 100
-"""Bytes of the layer that a nightly build has for itself."""
+"""Bytes of the layer that only one nightly build has."""
 MANIFEST = 10
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 LATEST = Tag("latest")
 PATIENCE = 40.0
-"""Seconds to wait for a server to do what takes it less than one."""
+"""Seconds to wait for something that normally takes less than one."""
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ Start = Callable[..., AbstractAsyncContextManager[Api]]
 NAME = "team/app"
 
 one_place = pytest.mark.parametrize("place", ["sqlite-local"], indirect=True)
-"""Where neither the database nor the store makes a difference."""
+"""For tests that depend neither on the database nor on the store."""
 
 
 @pytest.fixture(params=["sqlite-local", "postgres-s3"])
