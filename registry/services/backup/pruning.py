@@ -10,7 +10,7 @@ from storage.digest import Digest
 
 @dataclass(slots=True)
 class Pruned:
-    """What was or would be deleted. `bytes` is the size of the blobs."""
+    """The content that pruning deleted or would delete. `bytes` is the size of the blobs."""
 
     snapshots: list[str] = field(default_factory=list)
     blobs: int = 0

@@ -35,7 +35,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left in the old store. `bytes` counts only the blobs."""
+    """The content left in the old store. `bytes` counts only the blobs."""
 
     blobs: int
     bytes: int

@@ -46,7 +46,7 @@ _EVERYTHING = RepositoryPattern.parse("**")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the rules drop and keep in a repository, and the state that the plan is based on.
+    """The tags that the rules drop and keep in a repository, and the state behind the plan.
 
     The plan is valid while the rules are unchanged and no other client has deleted a tag after the
     change number `head`. Nothing is dropped before `paused_until` (microseconds), because the clock

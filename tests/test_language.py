@@ -1,0 +1,158 @@
+"""Tests that documentation and docstrings are in plain English.
+
+CONTRIBUTING.md has the rules. `WORST` lists the patterns that a machine can find, each with an
+example and a better sentence.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+VERB = r"\b(is|are|was|were|has|have|gets|goes|may|must|can|stays)\b"
+
+WORST = [
+    (
+        rf"^(What|Who|Whoever) [^?]*{VERB}[^?]*[.;]$",
+        "What was written twice is called once.",
+        "Callers of a repeated write are called once.",
+    ),
+    (
+        rf"^Whatever [^?,]*{VERB}[^?,]*[.;]$",
+        "Whatever is expired is deleted.",
+        "Whatever the rules say, the newest tag is kept.",
+    ),
+    (
+        r"\b([Ss]he|[Hh]ers?|[Hh]e|[Hh]is|[Hh]im)\b",
+        "A caller gets a token for what she may do.",
+        "A caller gets a token for what it may do. The user herself can read the header.",
+    ),
+    (
+        r"\bat the (most|least)\b",
+        "It waits five seconds at the most.",
+        "It waits at most five seconds, and at the same time serves others.",
+    ),
+    (r"\banew\b", "The session begins anew.", "The session starts over."),
+    (
+        r"\bthere be\b",
+        "A lock on the name, there be a row or not.",
+        "A lock on the name. There may be no row.",
+    ),
+    (
+        r"\b[Bb]eside\b",
+        "A second server runs beside it.",
+        "A second server runs next to it. Besides, there is a worker.",
+    ),
+    (r"\bof late\b", "A tag that was pulled of late.", "A tag that was pulled recently."),
+    (
+        r"^Else\b",
+        "Else the upload fails.",
+        "Otherwise the upload fails. If nothing else uses it, it is deleted.",
+    ),
+    (
+        r"\b(go|goes|went) (on|in|away)\b",
+        "The push goes on at another replica.",
+        "The push continues at another replica, and so on.",
+    ),
+    (
+        r"\b(lies|lie|stands) (in|at|on|under|there)\b",
+        "The bytes lie in the bucket.",
+        "The bytes are in the bucket. The flag stands for a set of options.",
+    ),
+    (
+        r"\b(come|comes|came) to (an end|pass|be|its|the point)\b",
+        "The session comes to its end.",
+        "The session ends, and the client comes back.",
+    ),
+    (r"\b[Dd]oom(s|ed)?\b", "A doomed key waits.", "A key that is pending deletion waits."),
+    (
+        r"\b(in vain|for ever|as ever|bit by bit|thereof|therein)\b",
+        "Content is deleted bit by bit.",
+        "Content is deleted in small batches, forever.",
+    ),
+    (
+        r"\b(is|are) at it\b",
+        "A server that is at it is watched.",
+        "A running server is watched.",
+    ),
+]
+
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+)
+FOLDERS = ("registry", "storage", "migrations", "tests")
+
+
+def split(text: str) -> Iterator[str]:
+    """Yield the sentences of a paragraph, without code in backticks."""
+    plain = " ".join(re.sub(r"`[^`]*`", "`code`", text).split())
+    yield from re.split(r"(?<=[.;:!?])[)\"*]* ", plain)
+
+
+def list_sentences(page: Path) -> Iterator[str]:
+    """Yield the sentences of a Markdown page: paragraphs, list items, headings and table cells."""
+    text = re.sub(r"(?ms)^ *```.*?^ *```", "", page.read_text())
+    for paragraph in re.split(r"\n\s*\n|\n(?=\s*(?:[-*#|]|\d+\.)\s?)| \| ", text):
+        yield from split(paragraph.strip().lstrip("-*#|0123456789. "))
+
+
+def list_docstrings(file: Path) -> Iterator[str]:
+    """Yield the docstrings of a file, including those below variables and fields."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        match node:
+            case ast.Expr(ast.Constant(str(text))):
+                yield text
+            case _:
+                pass
+
+
+def find_worst(sentence: str) -> list[str]:
+    return [pattern for pattern, *_ in WORST if re.search(pattern, sentence)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_are_in_plain_english(page: Path) -> None:
+    assert [(each, found) for each in list_sentences(page) if (found := find_worst(each))] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_docstrings_are_in_plain_english(folder: str) -> None:
+    count, bad = 0, []
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for text in list_docstrings(file):
+            for paragraph in re.split(r"\n\s*\n", text):
+                for sentence in split(paragraph):
+                    count += 1
+                    if find_worst(sentence):
+                        bad.append((str(file.relative_to(ROOT)), sentence))
+    assert bad == []
+    assert count > 10
+
+
+@pytest.mark.parametrize(("pattern", "bad", "good"), WORST, ids=lambda text: text[:30])
+def test_each_pattern_finds_its_example_and_not_the_better_sentence(
+    pattern: str, bad: str, good: str
+) -> None:
+    assert find_worst(bad) == [pattern]
+    assert [found for sentence in split(good) for found in find_worst(sentence)] == []
+
+
+def test_sentences_are_found_wherever_they_are(tmp_path: Path) -> None:
+    page, code = tmp_path / "page.md", tmp_path / "code.py"
+    page.write_text(
+        "# What is kept\n\nOne. What is new is read\nfirst. `she`\n\n- three anew\n"
+        "| cell | What is old is kept. |\n\n```sh\nnobody reads it anew\n```\n"
+    )
+    found = [sentence for sentence in list_sentences(page) if find_worst(sentence)]
+    assert found == ["What is new is read first.", "three anew", "What is old is kept."]
+    code.write_text('"""One."""\nX = 1\n"""Two."""\nclass A:\n    """Three."""\n    b = """no"""\n')
+    assert sorted(list_docstrings(code)) == ["One.", "Three.", "Two."]
