@@ -291,7 +291,7 @@ def sides_in(folder: Path) -> list[Side]:
             [*MOORAGE, "serve", "--data", str(ours), "--listen", listen],
             # The window prevents collection by the server, so that `gc run` does all the work.
             {
-                "MOORAGE_GC__GRACE": "1s",
+                "MOORAGE_GC__GRACE_PERIOD": "1s",
                 "MOORAGE_GC__WINDOW": "-".join(time.strftime("%H:%M", at) for at in later),
                 "MOORAGE_GC__UNTAGGED": "delete",
             },

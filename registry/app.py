@@ -113,13 +113,15 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
     rules = _compose_gc_rules(settings)
     blobs = Blobs(database, stores, rules)
     watch = RevisionWatch(database)
-    cache = ManifestCache(settings.limits.manifest_cache)
-    sparse = SparseSettings(settings.content.sparse_index, settings.content.sparse_image)
+    cache = ManifestCache(settings.limits.manifest_cache_size)
+    sparse = SparseSettings(
+        settings.content.allow_sparse_index, settings.content.allow_sparse_image
+    )
     scrub = Scrub(
         database,
         stores,
         blobs,
-        ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.rate),
+        ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.limit_rate),
     )
     policies = PolicyCache(database, watch, personal_namespaces=settings.auth.personal_namespaces)
     quotas = Quotas(database, policies)
@@ -131,19 +133,21 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
         uploads=uploads,
         manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
-        images=Images(database, grace=settings.gc.grace, read_only=settings.content.read_only),
+        images=Images(
+            database, grace=settings.gc.grace_period, read_only=settings.content.read_only
+        ),
         history=history,
         immutable_tags=ImmutableTags(database),
         holds=Holds(database),
         referrers=Referrers(database, watch, cache),
         collector=Collector(database, rules),
         why=Why(database, stores, rules),
-        pulls=Pulls(database, settings.retention.pulls),
+        pulls=Pulls(database, settings.retention.pull_flush_interval),
         retention_rules=RetentionRules(database, interval=settings.retention.interval),
         retention=Retention(
             database,
             interval=settings.retention.interval,
-            grace=settings.gc.grace,
+            grace=settings.gc.grace_period,
             read_only=settings.content.read_only,
         ),
         retention_runs=RetentionRuns(database, history),
@@ -166,10 +170,10 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
 def _compose_gc_rules(settings: Settings) -> GcRules:
     gc = settings.gc
     return GcRules(
-        grace=gc.grace,
+        grace=gc.grace_period,
         untagged=UntaggedRules(gc.untagged, gc.rules),
-        objects=gc.objects,
-        bytes=gc.bytes,
+        objects=gc.limit_deletions,
+        bytes=gc.limit_rate,
         window=gc.window,
     )
 
@@ -194,7 +198,7 @@ def _open_store(settings: Settings, store: StoreSettings) -> Driver:
     return create_driver(
         store.driver,
         root=settings.find_root(store),
-        reserve=store.reserve,
+        reserve=store.min_free_space,
         bucket=S3Settings(**{each.name: getattr(store, each.name) for each in fields(S3Settings)}),
         name=store.store_name,
     )
@@ -202,7 +206,7 @@ def _open_store(settings: Settings, store: StoreSettings) -> Driver:
 
 def _open_key_store(settings: Settings, database: Database) -> KeyStore:
     """Return the key store for the private keys (design D12)."""
-    place = settings.auth.keys
+    place = settings.auth.key_store
     if place == "file" or (place == "auto" and database.embedded):
         return FileKeyStore(settings.data / "keys")
     return DatabaseKeyStore(database, settings.auth.secret)
@@ -217,7 +221,7 @@ async def export_private_keys(
     the copy, writes the files and returns no rows. Raises ConfigError if a key cannot be stored.
     """
     here = _open_key_store(settings, opened.database)
-    place = settings.auth.keys
+    place = settings.auth.key_store
     in_files = place == "file" or (place == "auto" and Database.is_embedded(target))
     if isinstance(here, FileKeyStore) == in_files:
         return None
@@ -247,7 +251,7 @@ def _find_upstream(settings: Settings) -> Upstream | None:
 def _open_web(settings: Settings, to: AuthSection | UpstreamSettings) -> Web:
     """Return an HTTP client for other servers, configured by a section of the settings."""
     ca_file = settings.data / to.ca_file if to.ca_file else None
-    return Web(allow_private=to.allow_private, ca_file=ca_file)
+    return Web(allow_private=to.allow_private_addresses, ca_file=ca_file)
 
 
 def _compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[OidcIssuer]]:
@@ -266,14 +270,16 @@ def _compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[Oi
             each.audience,
             source(each.issuer, each.jwks_url, each.jwks_file),
             each.rules,
-            refresh=auth.jwks_refresh,
+            refresh=auth.jwks_refresh_interval,
         )
         for each in auth.oidc
     ]
     if not auth.issuer:
         return None, oidc
     keys = source(auth.issuer, auth.jwks_url, auth.jwks_file)
-    return ExternalIssuer(auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh), oidc
+    return ExternalIssuer(
+        auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh_interval
+    ), oidc
 
 
 def _compose_access(
@@ -286,9 +292,9 @@ def _compose_access(
         own=auth.local_users,
         service=auth.service,
         issuer=auth.service,
-        token_life=auth.token_life,
+        token_life=auth.token_lifetime,
         personal_namespaces=auth.personal_namespaces,
-        sign_ins=settings.limits.sign_ins,
+        sign_ins=settings.limits.failed_sign_ins,
         refresh_tokens=auth.refresh_tokens,
     )
     issuer, oidc = _compose_issuers(settings)
@@ -401,7 +407,7 @@ def compose_runner(settings: Settings, opened: Runtime) -> Runner:
         opened.registry,
         opened.access,
         upload_expiry=settings.storage.upload_expiry,
-        audit_keep=settings.auth.audit_keep,
+        audit_keep=settings.auth.audit_retention,
         gc_interval=settings.gc.interval,
     )
     return Runner(opened.leases, jobs)
@@ -447,19 +453,19 @@ def create_app(settings: Settings, opened: Runtime, rules: StartRules | None = N
         opened.registry,
         opened.access,
         ApiSettings(
-            body_idle=settings.http.body_idle,
-            page=settings.limits.tags_page,
-            page_max=settings.limits.tags_page_max,
-            delete=settings.content.delete,
+            body_idle=settings.http.body_idle_timeout,
+            page=settings.limits.page_size,
+            page_max=settings.limits.max_page_size,
+            delete=settings.content.allow_delete,
             read_only=settings.content.read_only,
             external_url=settings.http.external_url,
             local=is_loopback(settings.http.address[0]),
             cors_origins=settings.http.cors_origins,
             trusted_proxies=settings.http.trusted_proxies,
-            requests=settings.limits.requests,
-            uploads=settings.limits.uploads,
-            large_bodies=settings.limits.large_bodies,
-            large_answers=settings.limits.large_answers,
+            requests=settings.limits.requests_per_second,
+            uploads=settings.limits.uploads_per_minute,
+            large_bodies=settings.limits.request_memory,
+            large_answers=settings.limits.response_memory,
             metrics=not settings.http.ops_listen,
             log_probes=settings.log.probes,
             realm=settings.auth.realm,

@@ -89,12 +89,12 @@ class HttpSettings:
         Text,
         "File of the authorities of client certificates, from the data directory; empty: none.",
     ] = ""
-    stop_delay: Annotated[
+    shutdown_delay: Annotated[
         Duration, "How long a stopping server takes requests on, and says it is not ready."
     ] = 0.0
-    drain: Annotated[Duration, "How long a stopping server lets requests finish."] = 30.0
-    body_idle: Annotated[Timeout, "How long a request body may deliver nothing."] = 30.0
-    keep_alive: Annotated[
+    drain_timeout: Annotated[Duration, "How long a stopping server lets requests finish."] = 30.0
+    body_idle_timeout: Annotated[Timeout, "How long a request body may deliver nothing."] = 30.0
+    keep_alive_timeout: Annotated[
         Timeout, "How long an idle connection stays open; longer than proxies keep theirs."
     ] = 75.0
 
@@ -115,7 +115,7 @@ class StoreSettings:
     driver: Annotated[str, choice(Driver), "What keeps the bytes."] = ""
     name: Annotated[Text, "What rows call the store; empty: as its driver."] = ""
     root: Annotated[Text, "Folder of the blobs, from the data directory; empty: `storage`."] = ""
-    reserve: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
+    min_free_space: Annotated[Size, "Space of the disk that uploads leave free."] = 64 << 20
     bucket: Annotated[Text, "Name of the S3 bucket."] = ""
     prefix: Annotated[Text, "Begin of all keys in the bucket; empty: all of it is the store."] = ""
     endpoint: Annotated[Url, "Address of the S3 server; empty: Amazon's."] = ""
@@ -130,7 +130,9 @@ class StoreSettings:
     part_size: Annotated[PartSize, "Bytes sent to the bucket at once."] = 16 << 20
     upload_concurrency: Annotated[Count, "Parts that a process has in memory at once."] = 4
     redirect: Annotated[Flag, "Send clients to the bucket for the bytes of blobs."] = False
-    redirect_life: Annotated[LinkLife, "How long a client may use what it was sent to."] = 1200.0
+    redirect_lifetime: Annotated[LinkLife, "How long a client may use what it was sent to."] = (
+        1200.0
+    )
     redirect_endpoint: Annotated[
         Url, "Address of the S3 server for clients; empty: that of the registry."
     ] = ""
@@ -171,8 +173,8 @@ class DatabaseSettings:
     url: Annotated[
         DatabaseUrl, "SQLAlchemy URL; empty: the SQLite file `moorage.db` in the data directory."
     ] = field(default="", repr=False)
-    readers: Annotated[Count, "Connections of a process to PostgreSQL that read."] = 5
-    writers: Annotated[Count, "Connections of a process to PostgreSQL that write."] = 3
+    read_connections: Annotated[Count, "Connections of a process to PostgreSQL that read."] = 5
+    write_connections: Annotated[Count, "Connections of a process to PostgreSQL that write."] = 3
     transaction_pooling: Annotated[
         Flag, "A pooler such as PgBouncer gives each transaction another session of PostgreSQL."
     ] = False
@@ -188,14 +190,14 @@ class AuthSection:
         "`token`: all sign in; `none`: nobody does; empty: all do as soon as there is a user.",
     ] = ""
     service: Annotated[ServiceName, "What this registry is called in its own tokens."] = "moorage"
-    token_life: Annotated[TokenLife, "How long a token of this registry is good."] = 300.0
+    token_lifetime: Annotated[TokenLife, "How long a token of this registry is good."] = 300.0
     refresh_tokens: Annotated[
         Flag, "Give clients a refresh token at login; false: they keep the password."
     ] = True
     personal_namespaces: Annotated[
         Flag, "Let a user do everything in repositories below her own name."
     ] = False
-    keys: Annotated[
+    key_store: Annotated[
         KeyPlace,
         choice(KeyPlace),
         "Where private keys are: `file`, in the data directory; `database`, shared by replicas; "
@@ -208,7 +210,7 @@ class AuthSection:
     admin_password: Annotated[
         Secret, "Password of an admin that `serve` adds if there is no user; empty: it adds none."
     ] = field(default="", repr=False)
-    audit_keep: Annotated[Duration, "How long the audit log is kept."] = 365 * 86_400.0
+    audit_retention: Annotated[Duration, "How long the audit log is kept."] = 365 * 86_400.0
     issuer: Annotated[Text, "Who makes the tokens of outside: their `iss`, exactly."] = ""
     audience: Annotated[Text, "Whom those tokens are for: their `aud`, and the service named."] = ""
     realm: Annotated[Url, "Where clients get those tokens; empty: at this registry."] = ""
@@ -217,13 +219,15 @@ class AuthSection:
     local_users: Annotated[
         Flag, "Sign in with the users of this registry; false: only the outside issuer's tokens."
     ] = True
-    allow_private: Annotated[Flag, "Fetch keys from private addresses too, and there by http."] = (
-        False
-    )
+    allow_private_addresses: Annotated[
+        Flag, "Fetch keys from private addresses too, and there by http."
+    ] = False
     ca_file: Annotated[
         Text, "Authorities to trust beside the system's for that, from the data directory."
     ] = ""
-    jwks_refresh: Annotated[Timeout, "How often the keys of outside issuers are fetched."] = 900.0
+    jwks_refresh_interval: Annotated[
+        Timeout, "How often the keys of outside issuers are fetched."
+    ] = 900.0
     oidc: Annotated[Oidc, "Issuers whose ID tokens are exchanged for tokens of robots."] = ()
 
 
@@ -231,9 +235,9 @@ class AuthSection:
 class ContentSettings:
     """`[content]`: rules for pushes and deletions."""
 
-    sparse_index: Annotated[Flag, "Accept an index without the manifests it names."] = False
-    sparse_image: Annotated[Flag, "Accept an image without the blobs it names."] = False
-    delete: Annotated[Flag, "Accept deletions."] = True
+    allow_sparse_index: Annotated[Flag, "Accept an index without the manifests it names."] = False
+    allow_sparse_image: Annotated[Flag, "Accept an image without the blobs it names."] = False
+    allow_delete: Annotated[Flag, "Accept deletions."] = True
     read_only: Annotated[Flag, "Refuse every change."] = False
 
 
@@ -241,16 +245,16 @@ class ContentSettings:
 class GcSettings:
     """`[gc]`: garbage collection of unreferenced content."""
 
-    grace: Annotated[Timeout, "How long it stays after it was last pushed, asked for or used."] = (
-        86_400.0
-    )
+    grace_period: Annotated[
+        Timeout, "How long it stays after it was last pushed, asked for or used."
+    ] = 86_400.0
     interval: Annotated[Timeout, "How often there is a look at what may have to go."] = 60.0
     untagged: Annotated[
         Untagged, choice(Untagged), "What happens to manifests that nothing refers to."
     ] = "keep"
     rules: Annotated[UntaggedTable, "The same for the repositories of a pattern."] = ()
-    objects: Annotated[Limit, "Manifests and blobs that go a second at the most."] = 0
-    bytes: Annotated[Size, "Bytes of blobs that go a second at the most; 0B: no limit."] = 0
+    limit_deletions: Annotated[Limit, "Manifests and blobs that go a second at the most."] = 0
+    limit_rate: Annotated[Size, "Bytes of blobs that go a second at the most; 0B: no limit."] = 0
     window: Annotated[
         Window, "The part of the day, by the clock of the machine, in which they go; empty: all."
     ] = None
@@ -260,25 +264,29 @@ class GcSettings:
 class LimitsSettings:
     """`[limits]`: limits on requests, connections and memory."""
 
-    tags_page: Annotated[Count, "Entries of a page of tags or repositories by default."] = 10_000
-    tags_page_max: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
+    page_size: Annotated[Count, "Entries of a page of tags or repositories by default."] = 10_000
+    max_page_size: Annotated[Count, "Most entries of a page that a request gets."] = 10_000
     connections: Annotated[Count, "Open connections of a process."] = 8192
     connections_per_address: Annotated[
         Limit, "Open connections of a process from one client address; 0: no limit."
     ] = 2048
-    requests: Annotated[Limit, "Requests a second from an address, and of a principal."] = 0
-    sign_ins: Annotated[
+    requests_per_second: Annotated[
+        Limit, "Requests a second from an address, and of a principal."
+    ] = 0
+    failed_sign_ins: Annotated[
         Limit, "Failed sign-ins in five minutes at an account from an address, and from all."
     ] = 30
-    uploads: Annotated[Limit, "Uploads begun a minute from an address, and by a principal."] = 0
-    manifest_cache: Annotated[Size, "Memory of a process for manifests asked for lately."] = (
+    uploads_per_minute: Annotated[
+        Limit, "Uploads begun a minute from an address, and by a principal."
+    ] = 0
+    manifest_cache_size: Annotated[Size, "Memory of a process for manifests asked for lately."] = (
         64 << 20
     )
-    large_bodies: Annotated[
+    request_memory: Annotated[
         Size,
         "Memory of a process for bodies above 16 KiB that are read whole: of manifests, above all.",
     ] = 32 << 20
-    large_answers: Annotated[
+    response_memory: Annotated[
         Size, "Memory of a process for manifests and lists of referrers that are being sent."
     ] = 32 << 20
     open_uploads: Annotated[Limit, "Upload sessions that a principal may have open."] = 1000
@@ -297,7 +305,7 @@ class ScrubSettings:
 
     enabled: Annotated[Flag, "Scrub in the background."] = True
     interval: Annotated[Timeout, "How often all blobs are read."] = 30 * 86_400.0
-    rate: Annotated[Size, "Bytes read a second at the most; `0B`: no limit."] = 20 << 20
+    limit_rate: Annotated[Size, "Bytes read a second at the most; `0B`: no limit."] = 20 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +319,7 @@ class UpstreamSettings:
     password: Annotated[Secret, "The password or token that belongs to it."] = field(
         default="", repr=False
     )
-    allow_private: Annotated[
+    allow_private_addresses: Annotated[
         Flag, "It may have a private address, and may be called by http there."
     ] = False
     ca_file: Annotated[
@@ -324,7 +332,7 @@ class RetentionSettings:
     """`[retention]`: deletion of tags and manifests by rules."""
 
     interval: Annotated[Timeout, "How often the rules are applied."] = 3600.0
-    pulls: Annotated[Timeout, "How often the times of pulls are written."] = 60.0
+    pull_flush_interval: Annotated[Timeout, "How often the times of pulls are written."] = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,7 +405,9 @@ class Settings:
     def pool(self) -> PoolSettings:
         """Connection pool settings of a process for PostgreSQL."""
         given = self.database
-        return PoolSettings(given.readers, given.writers, given.transaction_pooling)
+        return PoolSettings(
+            given.read_connections, given.write_connections, given.transaction_pooling
+        )
 
 
 class Setting(NamedTuple):
@@ -713,10 +723,10 @@ def _conflicts(settings: Settings) -> Iterator[str]:
     yield from _issuer_conflicts(settings.auth)
     yield from _upstream_conflicts(settings.upstream)
     limits = settings.limits
-    if limits.tags_page > limits.tags_page_max:
+    if limits.page_size > limits.max_page_size:
         yield (
-            f"limits.tags_page = {limits.tags_page} must not be above"
-            f" limits.tags_page_max = {limits.tags_page_max}"
+            f"limits.page_size = {limits.page_size} must not be above"
+            f" limits.max_page_size = {limits.max_page_size}"
         )
 
 
@@ -775,8 +785,11 @@ def _location(settings: Settings, store: StoreSettings) -> tuple[str, ...]:
 
 
 def _upstream_conflicts(upstream: UpstreamSettings) -> Iterator[str]:
-    if upstream.url.startswith("http:") and not upstream.allow_private:
-        yield f'upstream.url = "{upstream.url}" must be https, or upstream.allow_private be true'
+    if upstream.url.startswith("http:") and not upstream.allow_private_addresses:
+        yield (
+            f'upstream.url = "{upstream.url}" must be https, or upstream.allow_private_addresses be'
+            " true"
+        )
     if bool(upstream.username) != bool(upstream.password):
         yield "upstream.username and upstream.password belong together: set both, or neither"
     if not upstream.url and upstream != UpstreamSettings():
@@ -799,8 +812,8 @@ def _issuer_conflicts(auth: AuthSection) -> Iterator[str]:
     if not auth.local_users:
         yield from _foreign_only_conflicts(auth)
     for name, url in _places_of_keys(auth):
-        if url.startswith("http:") and not auth.allow_private:
-            yield f'{name} = "{url}" must be https, or auth.allow_private be true'
+        if url.startswith("http:") and not auth.allow_private_addresses:
+            yield f'{name} = "{url}" must be https, or auth.allow_private_addresses be true'
 
 
 def _foreign_only_conflicts(auth: AuthSection) -> Iterator[str]:

@@ -62,16 +62,16 @@ def test_the_defaults(tmp_path: Path) -> None:
             "tls_cert": "",
             "tls_key": "",
             "tls_client_ca": "",
-            "drain": "30s",
-            "stop_delay": "0s",
-            "body_idle": "30s",
-            "keep_alive": "75s",
+            "drain_timeout": "30s",
+            "shutdown_delay": "0s",
+            "body_idle_timeout": "30s",
+            "keep_alive_timeout": "75s",
         },
         "storage": {
             "driver": "local",
             "name": "",
             "root": str(tmp_path / "storage"),
-            "reserve": "64MiB",
+            "min_free_space": "64MiB",
             "bucket": "",
             "prefix": "",
             "endpoint": "",
@@ -84,7 +84,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "part_size": "16MiB",
             "upload_concurrency": 4,
             "redirect": False,
-            "redirect_life": "20m",
+            "redirect_lifetime": "20m",
             "redirect_endpoint": "",
             "upload_expiry": "1d",
         },
@@ -92,7 +92,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "driver": "",
             "name": "",
             "root": "",
-            "reserve": "64MiB",
+            "min_free_space": "64MiB",
             "bucket": "",
             "prefix": "",
             "endpoint": "",
@@ -105,75 +105,75 @@ def test_the_defaults(tmp_path: Path) -> None:
             "part_size": "16MiB",
             "upload_concurrency": 4,
             "redirect": False,
-            "redirect_life": "20m",
+            "redirect_lifetime": "20m",
             "redirect_endpoint": "",
         },
         "database": {
             "url": f"sqlite:///{tmp_path}/moorage.db",
-            "readers": 5,
-            "writers": 3,
+            "read_connections": 5,
+            "write_connections": 3,
             "transaction_pooling": False,
         },
         "auth": {
             "mode": "",
             "service": "moorage",
-            "token_life": "5m",
+            "token_lifetime": "5m",
             "refresh_tokens": True,
             "personal_namespaces": False,
-            "keys": "auto",
+            "key_store": "auto",
             "secret": "",
             "admin_user": "admin",
             "admin_password": "",
-            "audit_keep": "365d",
+            "audit_retention": "365d",
             "issuer": "",
             "audience": "",
             "realm": "",
             "jwks_url": "",
             "jwks_file": "",
             "local_users": True,
-            "allow_private": False,
+            "allow_private_addresses": False,
             "ca_file": "",
-            "jwks_refresh": "15m",
+            "jwks_refresh_interval": "15m",
             "oidc": [],
         },
         "content": {
-            "sparse_index": False,
-            "sparse_image": False,
-            "delete": True,
+            "allow_sparse_index": False,
+            "allow_sparse_image": False,
+            "allow_delete": True,
             "read_only": False,
         },
         "gc": {
-            "grace": "1d",
+            "grace_period": "1d",
             "interval": "1m",
             "untagged": "keep",
             "rules": [],
-            "objects": 0,
-            "bytes": "0B",
+            "limit_deletions": 0,
+            "limit_rate": "0B",
             "window": "",
         },
         "limits": {
-            "tags_page": 10_000,
-            "tags_page_max": 10_000,
+            "page_size": 10_000,
+            "max_page_size": 10_000,
             "connections": 8192,
             "connections_per_address": 2048,
-            "requests": 0,
-            "sign_ins": 30,
-            "uploads": 0,
-            "manifest_cache": "64MiB",
-            "large_bodies": "32MiB",
-            "large_answers": "32MiB",
+            "requests_per_second": 0,
+            "failed_sign_ins": 30,
+            "uploads_per_minute": 0,
+            "manifest_cache_size": "64MiB",
+            "request_memory": "32MiB",
+            "response_memory": "32MiB",
             "open_uploads": 1000,
         },
         "jobs": {"in_serve": True},
-        "scrub": {"enabled": True, "interval": "30d", "rate": "20MiB"},
+        "scrub": {"enabled": True, "interval": "30d", "limit_rate": "20MiB"},
         "upstream": {
             "url": "",
             "username": "",
             "password": "",
-            "allow_private": False,
+            "allow_private_addresses": False,
             "ca_file": "",
         },
-        "retention": {"interval": "1h", "pulls": "1m"},
+        "retention": {"interval": "1h", "pull_flush_interval": "1m"},
         "log": {"format": "text", "level": "info", "access": True, "probes": True},
     }
 
@@ -185,9 +185,11 @@ def test_every_default_is_a_value_that_its_kind_writes_and_reads() -> None:
 
 
 def test_durations_are_seconds_and_sizes_bytes(tmp_path: Path) -> None:
-    given = settings(tmp_path, '[http]\ndrain = "200ms"\n[storage]\nreserve = "1KiB"\n')
-    assert given.http.drain == 0.2
-    assert given.storage.reserve == 1024
+    given = settings(
+        tmp_path, '[http]\ndrain_timeout = "200ms"\n[storage]\nmin_free_space = "1KiB"\n'
+    )
+    assert given.http.drain_timeout == 0.2
+    assert given.storage.min_free_space == 1024
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
@@ -208,17 +210,17 @@ def test_settings_travel_to_a_worker_process(tmp_path: Path) -> None:
 def test_later_sources_win(tmp_path: Path) -> None:
     given = settings(
         tmp_path,
-        '[http]\nlisten = "localhost:1"\nworkers = 2\ndrain = "1s"\n',
+        '[http]\nlisten = "localhost:1"\nworkers = 2\ndrain_timeout = "1s"\n',
         {"MOORAGE_HTTP__LISTEN": "localhost:2", "MOORAGE_HTTP__WORKERS": "3"},
         {"http.listen": "localhost:3"},
     )
     assert given.http.listen == "localhost:3"
     assert given.http.workers == 3
-    assert given.http.drain == 1.0
+    assert given.http.drain_timeout == 1.0
     assert given.origins["http.listen"] == "option"
     assert given.origins["http.workers"] == "env"
-    assert given.origins["http.drain"] == "file"
-    assert given.origins["http.body_idle"] == "default"
+    assert given.origins["http.drain_timeout"] == "file"
+    assert given.origins["http.body_idle_timeout"] == "default"
     assert given.origins.keys() == SETTINGS.keys()
 
 
@@ -229,14 +231,14 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
             "MOORAGE_STORAGE__UPLOAD_EXPIRY": "2s",
             "MOORAGE_HTTP__TRUSTED_PROXIES": "10.0.0.0/8,::1",
             "MOORAGE_CONTENT__READ_ONLY": "yes",
-            "MOORAGE_CONTENT__DELETE": "0",
+            "MOORAGE_CONTENT__ALLOW_DELETE": "0",
             "MOORAGE_LOG__FORMAT": "json",
         },
     )
     assert given.storage.upload_expiry == 2.0
     assert given.http.trusted_proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
     assert given.content.read_only
-    assert not given.content.delete
+    assert not given.content.allow_delete
     assert given.log.format == "json"
 
 
@@ -366,8 +368,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_number_without_a_unit_is_no_duration(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "[http]\ndrain = 30\n") == (
-        f"http.drain = 30 (file {tmp_path / 'moorage.toml'}):"
+    assert refusal(tmp_path, "[http]\ndrain_timeout = 30\n") == (
+        f"http.drain_timeout = 30 (file {tmp_path / 'moorage.toml'}):"
         ' expected a duration with its unit, such as "30s"'
     )
 
@@ -390,28 +392,28 @@ def test_the_place_is_named(tmp_path: Path) -> None:
         ("http.external_url", "https://a/path?query"),
         ("http.cors_origins", "ui.example.org"),
         ("http.trusted_proxies", "10.0.0.1/8"),
-        ("http.body_idle", "0s"),
+        ("http.body_idle_timeout", "0s"),
         ("storage.driver", "s3?"),
         ("storage.sse", "rot13"),
         ("storage.part_size", "4MiB"),
         ("storage.part_size", "6GiB"),
         ("storage.upload_concurrency", "0"),
-        ("storage.redirect_life", "9s"),
-        ("storage.redirect_life", "8d"),
-        ("storage.redirect_life", "10500ms"),
+        ("storage.redirect_lifetime", "9s"),
+        ("storage.redirect_lifetime", "8d"),
+        ("storage.redirect_lifetime", "10500ms"),
         ("storage.redirect_endpoint", "s3.example.org"),
-        ("storage.reserve", "64MB"),
+        ("storage.min_free_space", "64MB"),
         ("storage.upload_expiry", "1"),
         ("database.url", "mysql://db"),
         ("auth.mode", "off"),
         ("auth.realm", "auth.example.org/token"),
         ("auth.jwks_url", "https://user:word@example.org/keys"),
         ("auth.jwks_url", "file:///keys.json"),
-        ("auth.jwks_refresh", "0s"),
+        ("auth.jwks_refresh_interval", "0s"),
         ("auth.oidc", "https://example.org"),
         ("auth.oidc", "{}"),
-        ("content.delete", "maybe"),
-        ("limits.tags_page", "-1"),
+        ("content.allow_delete", "maybe"),
+        ("limits.page_size", "-1"),
         ("log.format", "xml"),
     ],
 )
@@ -452,7 +454,7 @@ def test_clients_are_sent_only_to_a_bucket(tmp_path: Path) -> None:
     elsewhere = {"storage.redirect_endpoint": "https://s3.example.org"}
     assert "only with storage.redirect" in refusal(tmp_path, overrides={**S3, **elsewhere})
     together = settings(tmp_path, overrides={**S3, **elsewhere, "storage.redirect": "true"})
-    assert together.storage.redirect_life == 1200
+    assert together.storage.redirect_lifetime == 1200
 
 
 @pytest.mark.parametrize("key", ["storage.access_key", "storage.secret_key"])
@@ -509,7 +511,7 @@ def test_two_stores(tmp_path: Path) -> None:
 
 
 def test_the_default_page_is_no_larger_than_the_largest(tmp_path: Path) -> None:
-    assert "limits.tags_page_max = 10" in refusal(tmp_path, "[limits]\ntags_page_max = 10\n")
+    assert "limits.max_page_size = 10" in refusal(tmp_path, "[limits]\nmax_page_size = 10\n")
 
 
 OUTSIDE = {
@@ -529,9 +531,9 @@ GITHUB = OIDC % "https://token.actions.githubusercontent.com"
         OUTSIDE | {"auth.realm": ""},
         OUTSIDE | {"auth.local_users": "false"},
         OUTSIDE | {"auth.jwks_url": "", "auth.jwks_file": "keys.json"},
-        OUTSIDE | {"auth.jwks_url": "http://gitlab/keys", "auth.allow_private": "true"},
+        OUTSIDE | {"auth.jwks_url": "http://gitlab/keys", "auth.allow_private_addresses": "true"},
         OUTSIDE | {"auth.oidc": GITHUB},
-        {"auth.oidc": OIDC % "http://gitlab", "auth.allow_private": "true"},
+        {"auth.oidc": OIDC % "http://gitlab", "auth.allow_private_addresses": "true"},
     ],
 )
 def test_outside_issuers(tmp_path: Path, overrides: Mapping[str, str]) -> None:

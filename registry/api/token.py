@@ -72,7 +72,7 @@ class TokenEndpoint:
         if await self._guard.auth.find_open() is not None:
             raise UnsupportedError("nobody needs to sign in here")
         if not self._guard.auth.rules.own:
-            raise UnsupportedError("tokens are made by another server ([auth] own = false)")
+            raise UnsupportedError("another server issues the tokens (auth.local_users = false)")
         response = await (self._get(request) if request.method == "GET" else self._post(request))
         response.headers["Cache-Control"] = "no-store"
         await response(scope, receive, send)

@@ -150,8 +150,8 @@ class Endpoint:
 def _list_switched_off(settings: ApiSettings) -> dict[Action, str]:
     """Return the write actions that the settings disable, each with the reason."""
     if settings.read_only:
-        reason = "the registry is read-only ([content] read_only)"
+        reason = "the registry is read-only (content.read_only)"
         return dict.fromkeys((Action.PUSH, Action.DELETE), reason)
     if not settings.delete:
-        return {Action.DELETE: "deletion is switched off ([content] delete)"}
+        return {Action.DELETE: "deletion is disabled (content.allow_delete = false)"}
     return {}

@@ -177,7 +177,7 @@ class Server(uvicorn.Server):
         state = self.server_state
         if state.tasks:
             logger.error(
-                "%d requests did not finish within http.drain and are cut", len(state.tasks)
+                "%d requests did not finish within http.drain_timeout and are cut", len(state.tasks)
             )
         for task in state.tasks:
             task.cancel()

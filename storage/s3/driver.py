@@ -32,7 +32,7 @@ class S3Driver:
 
     def __init__(self, settings: S3Settings, *, name: str = "s3") -> None:
         self.name = name
-        self.signed_url_ttl = settings.redirect_life if settings.redirect else 0.0
+        self.signed_url_ttl = settings.redirect_lifetime if settings.redirect else 0.0
         self._bucket = S3Bucket(settings)
 
     async def start(self, *, create: bool = True) -> None:

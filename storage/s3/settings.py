@@ -20,6 +20,6 @@ class S3Settings:
     upload_concurrency: int = 4
 
     redirect: bool = False
-    redirect_life: float = 1200.0
+    redirect_lifetime: float = 1200.0
     """Lifetime of a presigned URL, in seconds."""
     redirect_endpoint: str = ""

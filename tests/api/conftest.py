@@ -50,7 +50,7 @@ def store(
     request: pytest.FixtureRequest, driver: str, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     """Return the settings of the store."""
-    settings = {"storage.driver": driver, "storage.reserve": "0B"}
+    settings = {"storage.driver": driver, "storage.min_free_space": "0B"}
     if driver == "s3":
         # A short heartbeat lets a request see quickly that the holder of a session is alive.
         monkeypatch.setattr(upload_leases, "BEAT", 0.3)
@@ -61,7 +61,7 @@ def store(
 
 @pytest.fixture
 def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Started:
-    """Return a function that starts an application with settings such as `content.delete`."""
+    """Return a function that starts an application with settings such as `content.allow_delete`."""
 
     @asynccontextmanager
     async def start(overrides: dict[str, str] | None = None) -> AsyncIterator[Api]:

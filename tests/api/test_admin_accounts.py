@@ -96,7 +96,7 @@ async def test_her_own_password_takes_the_current_one(api: Api, root: Admin) -> 
 
 
 async def test_guessing_the_current_password_is_limited(start_api: Started) -> None:
-    async with start_api({**AUTH, "limits.sign_ins": "3"}) as api:
+    async with start_api({**AUTH, "limits.failed_sign_ins": "3"}) as api:
         alice = Admin(api.http, await Accounts.of(api.opened).user("alice", LONG))
         guess = {"password": LONG, "current": "wrong"}
         for _ in range(3):

@@ -168,7 +168,7 @@ async def test_other_methods_and_paths(root: Admin) -> None:
 
 
 async def test_requests_are_limited(start_api: Started) -> None:
-    async with start_api({**AUTH, "limits.requests": "3"}) as api:
+    async with start_api({**AUTH, "limits.requests_per_second": "3"}) as api:
         root = Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
         answers = [await root.answer("GET", "/me") for _ in range(6)]
         assert {answer.status_code for answer in answers} == {200, 429}

@@ -422,7 +422,7 @@ async def test_10_the_last_blob_takes_the_repository_along(api: Api) -> None:
 
 
 @LOCAL
-@pytest.mark.parametrize("switch", ["content.delete=false", "content.read_only=true"])
+@pytest.mark.parametrize("switch", ["content.allow_delete=false", "content.read_only=true"])
 @SQLITE
 async def test_10_switched_off_deletes_nothing(start_api: Started, switch: str) -> None:
     async with start_api() as api:

@@ -72,7 +72,7 @@ async def test_catalog_goes_on_after_last_whatever_it_is(api: Api) -> None:
 
 
 async def test_catalog_pages_are_as_long_as_the_settings_say(start_api: Started) -> None:
-    async with start_api({"limits.tags_page": "3", "limits.tags_page_max": "5"}) as api:
+    async with start_api({"limits.page_size": "3", "limits.max_page_size": "5"}) as api:
         await push(api, *NAMES)
         for query, length in (("", 3), ("?n=4", 4), ("?n=9", 5)):
             assert await get_names(api, query) == NAMES[:length]

@@ -389,7 +389,7 @@ async def test_9_read_only_refuses_every_change(start_api: Started) -> None:
 @LOCAL
 async def test_9_switched_off_refuses_deletions_alone(start_api: Started) -> None:
     upload = await prepare(start_api)
-    async with start_api({"content.delete": "false"}) as api:
+    async with start_api({"content.allow_delete": "false"}) as api:
         requests = [
             (method, path, [*allowed, "PUT"] if "manifests" in path else allowed)
             for method, path, allowed in DELETES
@@ -404,6 +404,6 @@ async def test_9_switched_off_refuses_deletions_alone(start_api: Started) -> Non
 @SQLITE
 async def test_9_both_switches_at_once(start_api: Started) -> None:
     upload = await prepare(start_api)
-    async with start_api({"content.read_only": "true", "content.delete": "false"}) as api:
+    async with start_api({"content.read_only": "true", "content.allow_delete": "false"}) as api:
         await require_refused(api, PUSHES + DELETES, upload, "[content]")
         await require_readable(api, upload)

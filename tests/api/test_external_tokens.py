@@ -70,7 +70,7 @@ async def trusting(start_api: Started, issuer: Upstream, **more: str) -> AsyncIt
         "auth.issuer": ISSUER,
         "auth.audience": AUDIENCE,
         "auth.jwks_url": issuer.url("/keys"),
-        "auth.allow_private": "true",
+        "auth.allow_private_addresses": "true",
         **{f"auth.{name}": value for name, value in more.items()},
     }
     async with start_api(settings) as api:
@@ -205,7 +205,7 @@ async def with_rules(start_api: Started, issuer: Upstream) -> AsyncIterator[Api]
         {"robot": "build", "claims": {"repository": "org/*"}},
     ]
     entry = {"issuer": ACTIONS, "jwks_url": issuer.url("/keys"), "rules": rules}
-    settings = {**AUTH, "auth.allow_private": "true", "auth.oidc": json.dumps([entry])}
+    settings = {**AUTH, "auth.allow_private_addresses": "true", "auth.oidc": json.dumps([entry])}
     async with start_api(settings) as api:
         await api.opened.access.authenticator._outside[0]._fetch()
         accounts = Accounts.of(api.opened)

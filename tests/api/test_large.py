@@ -46,7 +46,7 @@ def url(reference: object) -> str:
 async def test_a_large_body_waits_until_there_is_memory(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with start_api({"limits.large_bodies": "250KiB"}) as api:
+    async with start_api({"limits.request_memory": "250KiB"}) as api:
         raws = [large(number) for number in range(3)]
         sent = [
             api.speak("PUT", url(n), {**TYPE, "Content-Length": str(len(raw))})
@@ -74,7 +74,7 @@ async def test_a_large_body_waits_until_there_is_memory(
 
 
 async def test_a_body_without_length_waits_once_it_is_large(start_api: Started) -> None:
-    async with start_api({"limits.large_bodies": "4MiB"}) as api:
+    async with start_api({"limits.request_memory": "4MiB"}) as api:
         chunked = {**TYPE, "Transfer-Encoding": "chunked"}
         raw = large(1)
         first, second = (api.speak("PUT", url(n), chunked) for n in range(2))
@@ -93,7 +93,7 @@ async def test_a_slow_body_gives_its_memory_back(
 ) -> None:
     monkeypatch.setattr(memory, "GRACE", 0.1)
     monkeypatch.setattr(memory, "SLOWEST", 10 << 20)
-    async with start_api({"limits.large_bodies": "150KiB"}) as api:
+    async with start_api({"limits.request_memory": "150KiB"}) as api:
         raw = large(1)
         slow = api.speak("PUT", url("slow"), {**TYPE, "Content-Length": str(len(raw))})
         await slow.feed(raw[:1000])
@@ -107,7 +107,9 @@ async def test_a_large_answer_waits_until_there_is_memory(
 ) -> None:
     """Regression: 400 clients that read nothing held 4 MiB each."""
     monkeypatch.setattr(memory, "WAIT", 0.05)
-    async with start_api({"limits.large_answers": "250KiB", "limits.manifest_cache": "0B"}) as api:
+    async with start_api(
+        {"limits.response_memory": "250KiB", "limits.manifest_cache_size": "0B"}
+    ) as api:
         raws = [large(number) for number in range(3)]
         for n, raw in enumerate(raws):
             assert (await api.put_manifest(NAME, str(n), raw)).status_code == 201
@@ -135,7 +137,7 @@ async def test_a_large_answer_waits_until_there_is_memory(
 
 
 async def test_many_readers_of_one_large_manifest_take_it_once(start_api: Started) -> None:
-    async with start_api({"limits.large_answers": "150KiB"}) as api:
+    async with start_api({"limits.response_memory": "150KiB"}) as api:
         raw = large(1)
         # The manifest is smaller than a sixteenth of the cache, so it is cached.
         assert (await api.put_manifest(NAME, "t", raw)).status_code == 201
@@ -158,7 +160,7 @@ async def test_a_reader_that_is_too_slow_is_cut_off(
 ) -> None:
     monkeypatch.setattr(memory, "GRACE", 0.1)
     monkeypatch.setattr(memory, "SLOWEST", 10 << 20)
-    async with start_api({"limits.large_answers": "150KiB"}) as api:
+    async with start_api({"limits.response_memory": "150KiB"}) as api:
         raw = large(1)
         await api.put_manifest(NAME, "t", raw)
 

@@ -27,7 +27,7 @@ def require_too_many(answer: httpx.Response) -> None:
 
 
 async def test_requests_of_an_address(start_api: Started) -> None:
-    async with start_api({"limits.requests": "3", **PROXY}) as api:
+    async with start_api({"limits.requests_per_second": "3", **PROXY}) as api:
         for path in ("/v2/", "/v2/a/tags/list", "/v2/"):
             first = await api.http.get(path, headers=coming_from("192.0.2.1"))
             assert first.status_code in {200, 404}
@@ -37,7 +37,7 @@ async def test_requests_of_an_address(start_api: Started) -> None:
 
 
 async def test_requests_of_an_account_from_everywhere(start_api: Started) -> None:
-    async with start_api({**AUTH, "limits.requests": "5", **PROXY}) as api:
+    async with start_api({**AUTH, "limits.requests_per_second": "5", **PROXY}) as api:
         ann = await Accounts.of(api.opened).user("ann")
         token = await get_token(api.http, ann)  # this request counts too
         for number in range(4):
@@ -51,7 +51,7 @@ async def test_requests_of_an_account_from_everywhere(start_api: Started) -> Non
 
 
 async def test_uploads_begun_by_an_address(start_api: Started) -> None:
-    async with start_api({"limits.uploads": "2", **PROXY}) as api:
+    async with start_api({"limits.uploads_per_minute": "2", **PROXY}) as api:
         path = "/v2/team/app/blobs/uploads/"
         begun = [await api.http.post(path, headers=coming_from("192.0.2.1")) for _ in range(2)]
         assert [answer.status_code for answer in begun] == [202, 202]

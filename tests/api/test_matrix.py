@@ -125,7 +125,7 @@ async def scene(start_api: Started, tmp_path: Path) -> AsyncIterator[Scene]:
     (tmp_path / "keys.json").write_text(json.dumps({"keys": [jwk_of(key.public_key())]}))
     settings = {"jwks_file": "keys.json", "issuer": "outside", "audience": "here"}
     outside = {f"auth.{name}": value for name, value in settings.items()}
-    async with start_api({**AUTH, **outside, "limits.sign_ins": "0"}) as api:
+    async with start_api({**AUTH, **outside, "limits.failed_sign_ins": "0"}) as api:
         accounts = Accounts.of(api.opened)
         admin = await accounts.user("root", admin=True)
         root = signed(api.http, admin.basic)

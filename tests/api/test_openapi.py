@@ -57,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("openapi") / "data"
     add_admin(data, "root", PASSWORD)
     # Many generated requests have wrong passwords.
-    with serving(Server(data, settings={"MOORAGE_LIMITS__SIGN_INS": "0"})) as server:
+    with serving(Server(data, settings={"MOORAGE_LIMITS__FAILED_SIGN_INS": "0"})) as server:
         yield Served(server, schemathesis.openapi.from_url(f"{server.url}{BASE}/openapi.json"))
 
 

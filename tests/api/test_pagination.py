@@ -47,7 +47,7 @@ async def test_8_n_of_zero_is_an_empty_list_without_a_link(api: Api) -> None:
 
 
 async def test_8_a_large_n_is_clamped(start_api: Started) -> None:
-    async with start_api({"limits.tags_page": "2", "limits.tags_page_max": "3"}) as api:
+    async with start_api({"limits.page_size": "2", "limits.max_page_size": "3"}) as api:
         await fill(api)
         for path, key in LISTS.items():
             for n in (3, 4, 10**9, 10**10, 2**31, 2**63 - 1, 2**63, 2**64, "0005"):

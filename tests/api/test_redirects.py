@@ -32,7 +32,7 @@ REPOSITORY = RepositoryName.parse(NAME)
 DATA = bytes(range(256)) * 100
 DIGEST = Digest.of(DATA)
 BLOB = f"/v2/{NAME}/blobs/{DIGEST}"
-REDIRECT = {"storage.redirect": "true", "storage.redirect_life": "90s"}
+REDIRECT = {"storage.redirect": "true", "storage.redirect_lifetime": "90s"}
 
 
 @pytest.fixture

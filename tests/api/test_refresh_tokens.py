@@ -24,7 +24,7 @@ PUSH = "repository:team/app:pull,push"
 
 @pytest.fixture
 async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api({**AUTH, "limits.sign_ins": "3"}) as started:
+    async with start_api({**AUTH, "limits.failed_sign_ins": "3"}) as started:
         yield started
 
 

@@ -58,7 +58,7 @@ def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
 @pytest.fixture
 async def api(start_api: Started, hands: Hands) -> AsyncIterator[Api]:
     del hands  # replaces the clock before anything reads it
-    async with start_api({**AUTH, "auth.token_life": "60s"}) as started:
+    async with start_api({**AUTH, "auth.token_lifetime": "60s"}) as started:
         accounts = Accounts.of(started.opened)
         root = await accounts.user("root", admin=True)
         await signed(started.http, root.basic).push_blob(NAME, DATA)

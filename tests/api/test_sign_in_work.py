@@ -66,7 +66,7 @@ class Watched:
 
 @pytest.fixture
 async def watched(start_api: Started, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
-    async with start_api({**AUTH, "limits.sign_ins": "0", "jobs.in_serve": "false"}) as api:
+    async with start_api({**AUTH, "limits.failed_sign_ins": "0", "jobs.in_serve": "false"}) as api:
         watched = Watched(api, Accounts.of(api.opened))
         verify, check = PasswordHasher.verify, bcrypt.checkpw
 

@@ -45,7 +45,7 @@ async def ask(http: httpx.AsyncClient, login: Login, times: int, path: str) -> l
 async def test_the_right_password_lets_all_of_them_in(
     start_api: Started, proved: list[str], most: str
 ) -> None:
-    async with start_api({**AUTH, "limits.sign_ins": most}) as api:
+    async with start_api({**AUTH, "limits.failed_sign_ins": most}) as api:
         ann = await Accounts.of(api.opened).user("ann")
         for path in ("/v2/", "/token"):
             assert await ask(api.http, ann, MANY, path) == [200] * MANY
@@ -54,7 +54,7 @@ async def test_the_right_password_lets_all_of_them_in(
 
 async def test_the_same_guess_counts_each_time(start_api: Started, proved: list[str]) -> None:
     """Requests that shared one failed verification count separately in limits and audit log."""
-    async with start_api({**AUTH, "limits.sign_ins": str(MOST)}) as api:
+    async with start_api({**AUTH, "limits.failed_sign_ins": str(MOST)}) as api:
         await Accounts.of(api.opened).user("ann")
         guess = Login("ann", "a guess")
         statuses = await ask(api.http, guess, MANY, "/v2/")
@@ -66,7 +66,7 @@ async def test_the_same_guess_counts_each_time(start_api: Started, proved: list[
 
 async def test_each_has_its_own_limit(start_api: Started) -> None:
     """A request that is over its limit does not affect requests that wait for the same result."""
-    settings = {**AUTH, "limits.sign_ins": str(MOST), "http.trusted_proxies": "127.0.0.1"}
+    settings = {**AUTH, "limits.failed_sign_ins": str(MOST), "http.trusted_proxies": "127.0.0.1"}
     async with start_api(settings) as api:
         ann = await Accounts.of(api.opened).user("ann")
         attacker = {"X-Forwarded-For": "198.51.100.1"}

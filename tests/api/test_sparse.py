@@ -1,4 +1,4 @@
-"""`[content] sparse_index` and `sparse_image`: manifests whose content is pushed later or never."""
+"""Sparse indexes and images: manifests whose content is pushed later or never."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ CONFIG = b"{}"
 RAW = image_manifest(CONFIG, [b"one", b"two"])
 DIGEST = Digest.of(RAW)
 INDEX = index_manifest([RAW, b"never"])
-BOTH = {"content.sparse_index": "true", "content.sparse_image": "true"}
+BOTH = {"content.allow_sparse_index": "true", "content.allow_sparse_image": "true"}
 
 
 def manifest(reference: object, name: str = NAME) -> str:
@@ -42,7 +42,7 @@ async def require_in_use(api: Api, path: str, user: bytes) -> None:
 
 
 async def test_7a_sparse_index_excuses_the_entries_of_an_index_alone(start_api: Started) -> None:
-    async with start_api({"content.sparse_index": "true"}) as api:
+    async with start_api({"content.allow_sparse_index": "true"}) as api:
         assert (await api.put_manifest(NAME, "index", INDEX)).status_code == 201
         assert (await api.http.get(manifest("index"))).content == INDEX
         assert (await api.http.get(manifest(DIGEST))).status_code == 404
@@ -51,7 +51,7 @@ async def test_7a_sparse_index_excuses_the_entries_of_an_index_alone(start_api: 
 
 
 async def test_7a_sparse_image_excuses_config_and_layers_alone(start_api: Started) -> None:
-    async with start_api({"content.sparse_image": "true"}) as api:
+    async with start_api({"content.allow_sparse_image": "true"}) as api:
         assert (await api.put_manifest(NAME, "image", RAW)).status_code == 201
         assert (await api.http.get(manifest("image"))).content == RAW
         assert (await api.http.get(blob(b"one"))).status_code == 404
@@ -61,7 +61,7 @@ async def test_7a_sparse_image_excuses_config_and_layers_alone(start_api: Starte
 
 
 async def test_7a_a_manifest_that_comes_late_is_kept(start_api: Started) -> None:
-    async with start_api({"content.sparse_index": "true"}) as api:
+    async with start_api({"content.allow_sparse_index": "true"}) as api:
         await api.put_manifest(NAME, "index", INDEX)
         await push_image(api)
         await require_in_use(api, manifest(DIGEST), INDEX)
@@ -70,7 +70,7 @@ async def test_7a_a_manifest_that_comes_late_is_kept(start_api: Started) -> None
 
 
 async def test_7a_an_entry_that_comes_late_as_a_blob_is_kept(start_api: Started) -> None:
-    async with start_api({"content.sparse_index": "true"}) as api:
+    async with start_api({"content.allow_sparse_index": "true"}) as api:
         await api.put_manifest(NAME, "index", INDEX)
         await api.push_blob(NAME, b"never")
         await require_in_use(api, blob(b"never"), INDEX)
@@ -78,7 +78,7 @@ async def test_7a_an_entry_that_comes_late_as_a_blob_is_kept(start_api: Started)
 
 async def test_7a_blobs_that_come_late_are_kept(start_api: Started) -> None:
     """The blobs may be pushed in one request, in a session, or mounted."""
-    async with start_api({"content.sparse_image": "true"}) as api:
+    async with start_api({"content.allow_sparse_image": "true"}) as api:
         await api.put_manifest(NAME, "image", RAW)
         await api.push_blob(NAME, CONFIG)
         location = await api.start_upload(NAME)

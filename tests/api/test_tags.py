@@ -131,7 +131,7 @@ async def test_8_without_n_there_are_all(api: Api) -> None:
 
 
 async def test_8_pages_are_as_long_as_the_settings_say(start_api: Started) -> None:
-    async with start_api({"limits.tags_page": "3", "limits.tags_page_max": "5"}) as api:
+    async with start_api({"limits.page_size": "3", "limits.max_page_size": "5"}) as api:
         await push(api, *TAGS)
         for query, length in (("", 3), ("?n=4", 4), ("?n=5", 5), ("?n=6", 5), ("?n=1", 1)):
             answer = await api.http.get(LIST + query)

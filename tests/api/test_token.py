@@ -156,7 +156,7 @@ UNREADABLE = [
 
 @SQLITE
 async def test_1_a_wrong_credential_is_never_anonymous(start_api: Started) -> None:
-    async with start_api({**AUTH, "limits.sign_ins": "0"}) as api:
+    async with start_api({**AUTH, "limits.failed_sign_ins": "0"}) as api:
         accounts = Accounts.of(api.opened)
         await accounts.user("alice")
         await accounts.grant("anonymous", "team/**", "pull")

@@ -188,7 +188,7 @@ def driver() -> str:
     return "memory"
 
 
-SETTINGS = AUTH | {"limits.sign_ins": "0", "http.trusted_proxies": "127.0.0.1"}
+SETTINGS = AUTH | {"limits.failed_sign_ins": "0", "http.trusted_proxies": "127.0.0.1"}
 
 
 @pytest.fixture

@@ -247,7 +247,7 @@ async def test_4b_a_cut_body_leaves_no_session(api: Api) -> None:
 
 @SQLITE
 async def test_4b_a_stalled_body_leaves_no_session(start_api: Started) -> None:
-    async with start_api({"http.body_idle": "200ms"}) as api:
+    async with start_api({"http.body_idle_timeout": "200ms"}) as api:
         exchange = api.speak("POST", f"/v2/{NAME}/blobs/uploads/?digest={DIGEST}")
         await exchange.feed(DATA[:10])
         answer = (await exchange.ended()).answer()
@@ -446,7 +446,7 @@ async def test_5_a_stalled_chunk_is_400_and_frees_the_session(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "LINGER", 0.01)
-    async with start_api({"http.body_idle": "200ms"}) as api:
+    async with start_api({"http.body_idle_timeout": "200ms"}) as api:
         location = await api.start_upload(NAME)
         for method, target in (("PATCH", location), ("PUT", f"{location}?digest={DIGEST}")):
             exchange = api.speak(method, target, {"Transfer-Encoding": "chunked"})
@@ -464,7 +464,7 @@ async def test_5_a_stalled_chunk_is_400_and_frees_the_session(
 @SQLITE
 async def test_5_a_slow_chunk_is_no_stalled_one(start_api: Started) -> None:
     """The limit is on each pause, not on the total time."""
-    async with start_api({"http.body_idle": "300ms"}) as api:
+    async with start_api({"http.body_idle_timeout": "300ms"}) as api:
         location = await api.start_upload(NAME)
         exchange = api.speak("PATCH", location)
         for _ in range(4):
@@ -479,7 +479,7 @@ async def test_5_single_bytes_do_not_keep_a_chunk_alive(
 ) -> None:
     monkeypatch.setattr(request_log, "LINGER", 0.01)
     monkeypatch.setattr(body, "RATE_WINDOW", 0.5)
-    async with start_api({"http.body_idle": "10s"}) as api:
+    async with start_api({"http.body_idle_timeout": "10s"}) as api:
         location = await api.start_upload(NAME)
         exchange = api.speak("PATCH", location, {"Transfer-Encoding": "chunked"})
 
@@ -1000,7 +1000,7 @@ async def test_14_cancelling_while_a_chunk_arrives_is_409(api: Api) -> None:
 
 @SQLITE
 async def test_14_cancelling_is_no_deletion_of_content(start_api: Started) -> None:
-    async with start_api({"content.delete": "false"}) as api:
+    async with start_api({"content.allow_delete": "false"}) as api:
         location = await api.start_upload(NAME)
         assert (await api.http.delete(location)).status_code == 204
 

@@ -253,5 +253,5 @@ class TestDatabaseVault(Contract):
         for use in (vault.find("a"), vault.add("a", VALUE)):
             with pytest.raises(ConfigError, match="openssl rand -hex 32") as caught:
                 await use
-            assert '[auth] keys = "file"' in caught.value.message
+            assert 'auth.key_store = "file"' in caught.value.message
         assert await rows(database, tables.vault) == []

@@ -188,7 +188,7 @@ async def test_where_no_key_can_be_kept_there_is_none(database: Database) -> Non
 async def test_a_key_of_another_machine(database: Database, tmp_path: Path) -> None:
     await Keyring(database, FileKeyStore(tmp_path / "one")).prepare()
     kid = await active(database)
-    with pytest.raises(ConfigError, match='keys = "database"') as caught:
+    with pytest.raises(ConfigError, match='key_store = "database"') as caught:
         await Keyring(database, FileKeyStore(tmp_path / "two")).get_private(kid)
     assert kid in caught.value.message
 

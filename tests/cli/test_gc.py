@@ -18,7 +18,7 @@ from tests.support.server import ROOT, Server, serving
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
 GC = {
-    "MOORAGE_GC__GRACE": "1s",
+    "MOORAGE_GC__GRACE_PERIOD": "1s",
     "MOORAGE_GC__UNTAGGED": "delete",
     "MOORAGE_JOBS__IN_SERVE": "false",
 }
@@ -73,7 +73,9 @@ async def test_the_commands(tmp_path: Path) -> None:
         "team/app    0          1      4B",
         "Collected 1 manifests and 1 blobs of 4B.",
     ]
-    assert left.startswith("3 candidates stay for their grace (gc.grace); the next is due at 20")
+    assert left.startswith(
+        "3 candidates are in their grace period (gc.grace_period); the next is due at 20"
+    )
     status = read(data, "status")
     assert (status["paused_until"], status["walking"], status["open"]) == (None, False, True)
     assert status["waiting"] == {"manifest": 0, "link": 3, "blob": 0}

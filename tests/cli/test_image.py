@@ -48,7 +48,7 @@ def test_an_image_is_deleted_and_its_bytes_are_announced(say: Say) -> None:
     assert "moorage tag restore team/app:v1" in done
     left = say("gc", "run")
     assert "Collected 0 manifests" in left
-    assert "stay for their grace (gc.grace); the next is due at 20" in left
+    assert "are in their grace period (gc.grace_period); the next is due at 20" in left
     assert "the image has other tags: latest" in say("image", "delete", "team/app:v2", expect=1)
     found = json.loads(say("image", "delete", "team/app:v2", "--all-tags", "--json"))
     assert found["tags"] == ["latest", "v2"]

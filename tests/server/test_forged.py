@@ -71,7 +71,7 @@ async def scene(
         "MOORAGE_AUTH__ISSUER": OUTSIDE,
         "MOORAGE_AUTH__AUDIENCE": "container_registry",
         "MOORAGE_AUTH__JWKS_URL": issuer.url("/jwks.json"),
-        "MOORAGE_AUTH__ALLOW_PRIVATE": "true",
+        "MOORAGE_AUTH__ALLOW_PRIVATE_ADDRESSES": "true",
     }
     with serving(Server(folder / "data", 1, settings)) as server:
         async with operating(server) as accounts, client_of(server) as http:

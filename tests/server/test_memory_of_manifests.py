@@ -74,7 +74,7 @@ async def test_manifests_that_are_put_at_once_take_little(tmp_path: Path) -> Non
 
 
 async def test_without_a_budget_they_take_more(tmp_path: Path) -> None:
-    settings = {"MOORAGE_LIMITS__LARGE_BODIES": "8GiB"}
+    settings = {"MOORAGE_LIMITS__REQUEST_MEMORY": "8GiB"}
     with serving(Server(tmp_path / "data", settings=settings)) as server:
         await put_at_once(server)
         assert resident(server) > MOST, resident(server)

@@ -97,7 +97,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         **SETTINGS,
         "MOORAGE_LOG__FORMAT": request.param,
         "MOORAGE_LOG__LEVEL": "debug",
-        "MOORAGE_LIMITS__SIGN_INS": "0",
+        "MOORAGE_LIMITS__FAILED_SIGN_INS": "0",
     }
     with serving(Server(tmp_path / "data", 1, settings)) as server:
         yield server

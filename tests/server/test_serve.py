@@ -155,7 +155,7 @@ async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
 
 
 async def test_sigterm_is_told_to_probes_before_the_port_is_closed(tmp_path: Path) -> None:
-    settings = {"MOORAGE_HTTP__STOP_DELAY": "2s"}
+    settings = {"MOORAGE_HTTP__SHUTDOWN_DELAY": "2s"}
     with serving(Server(tmp_path / "data", 2, settings)) as server:
         assert httpx.get(f"{server.url}/readyz").status_code == 200
         server.running.send_signal(signal.SIGTERM)
@@ -243,7 +243,9 @@ async def test_sigterm_answers_once_more_on_an_idle_connection(
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_sigterm_does_not_wait_for_ever(tmp_path: Path, workers: int) -> None:
-    with serving(Server(tmp_path / "data", workers, {"MOORAGE_HTTP__DRAIN": "1s"})) as server:
+    with serving(
+        Server(tmp_path / "data", workers, {"MOORAGE_HTTP__DRAIN_TIMEOUT": "1s"})
+    ) as server:
         wire = await start_put(server, b"x" * 10, 1000)
         started = time.monotonic()
         assert server.stop() == 0

@@ -74,7 +74,7 @@ async def test_of_two_patches_from_the_same_offset_one_wins(kit: Kit) -> None:
 
 
 async def test_a_connection_that_sends_nothing_frees_its_session(tmp_path: Path) -> None:
-    settings = {"MOORAGE_HTTP__BODY_IDLE": "300ms"}
+    settings = {"MOORAGE_HTTP__BODY_IDLE_TIMEOUT": "300ms"}
     with serving(Server(tmp_path / "data", settings=settings)) as server:
         silent = await Wire.open(server.port)
         await silent.send_head("POST", "/v2/half/dead/blobs/uploads/", Content_Length=0)

@@ -27,7 +27,11 @@ _NUMBERS = itertools.count()
 
 @contextlib.contextmanager
 def limited(folder: Path, workers: int, most: int) -> Iterator[Server]:
-    settings = {**SETTINGS, "MOORAGE_LIMITS__SIGN_INS": str(most), "MOORAGE_LOG__ACCESS": "false"}
+    settings = {
+        **SETTINGS,
+        "MOORAGE_LIMITS__FAILED_SIGN_INS": str(most),
+        "MOORAGE_LOG__ACCESS": "false",
+    }
     with serving(Server(folder / "data", workers, settings)) as server:
         yield server
 

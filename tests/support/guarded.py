@@ -19,7 +19,7 @@ SETTINGS = {
     "MOORAGE_AUTH__MODE": "token",
     "MOORAGE_AUTH__SECRET": SECRET,
     "MOORAGE_HTTP__TRUSTED_PROXIES": "127.0.0.1",
-    "MOORAGE_STORAGE__RESERVE": "0B",
+    "MOORAGE_STORAGE__MIN_FREE_SPACE": "0B",
 }
 """Settings of such a server. Clients choose their address with `X-Forwarded-For`."""
 

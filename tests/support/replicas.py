@@ -56,7 +56,7 @@ class Replicas:
             "auth.mode": "none",
             "auth.secret": SECRET,
             "http.trusted_proxies": "127.0.0.1",
-            "limits.sign_ins": "0",
+            "limits.failed_sign_ins": "0",
             **self.bucket.overrides(),
             **self.settings,
             **more,

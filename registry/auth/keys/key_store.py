@@ -115,7 +115,7 @@ class DatabaseKeyStore:
             raise ConfigError(
                 "signing in needs private keys, and replicas share them in the database, encrypted:"
                 " set [auth] secret to 32 or more random characters, the same everywhere "
-                '(openssl rand -hex 32), or, for one machine, [auth] keys = "file"'
+                '(openssl rand -hex 32), or, for one machine, auth.key_store = "file"'
             )
         derived = HKDF(hashes.SHA256(), 32, None, b"moorage vault").derive(self._secret.encode())
         return Fernet(base64.urlsafe_b64encode(derived))

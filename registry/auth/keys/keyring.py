@@ -87,7 +87,7 @@ class Keyring:
             if raw is None:
                 raise ConfigError(
                     f"the private half of the signing key {kid} is not here: replicas share keys "
-                    'with [auth] keys = "database"'
+                    'with auth.key_store = "database"'
                 )
             found = self._private[kid] = Ed25519PrivateKey.from_private_bytes(raw)
         return found

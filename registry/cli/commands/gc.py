@@ -57,8 +57,8 @@ def _explain_left(status: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each reason why content is not collected."""
     if status["in_grace"]:
         yield (
-            f"{status['in_grace']} candidates stay for their grace (gc.grace); the next is due at "
-            f"{write_moment(status['next_due_at'])}."
+            f"{status['in_grace']} candidates are in their grace period (gc.grace_period); the "
+            f"next is due at {write_moment(status['next_due_at'])}."
         )
     if status["kept_untagged"]:
         yield (

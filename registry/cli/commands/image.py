@@ -31,8 +31,8 @@ def _write(done: Any, *, dry_run: bool) -> str:
     verb = "Would delete" if dry_run else "Deleted"
     lines = [f"{verb} {done['name']}@{done['digest']} (tags: {tags}){with_more}."]
     lines.append(
-        f"{round_size(done['bytes'])} come free after {write_moment(done['free_at'])} (gc.grace), "
-        "if nobody uses them until then."
+        f"{round_size(done['bytes'])} come free after {write_moment(done['free_at'])} "
+        "(gc.grace_period), if nobody uses them until then."
     )
     if done["tags"] and not dry_run:
         lines.append(

@@ -41,13 +41,15 @@ def _list_problems(settings: Settings) -> Iterator[str]:
 def _require_secret(settings: Settings) -> None:
     """Raise ConfigError if private keys must be stored in the database without `auth.secret`."""
     auth = settings.auth
-    shared = auth.keys == "database" or (auth.keys == "auto" and not database.is_embedded(settings))
+    shared = auth.key_store == "database" or (
+        auth.key_store == "auto" and not database.is_embedded(settings)
+    )
     closed = auth.mode == "token" or bool(auth.jwks_url or auth.jwks_file)
     if shared and closed and auth.local_users and auth.mode != "none" and not auth.secret:
         raise ConfigError(
             "auth.secret is missing: it encrypts the private keys in the database. Set it to 32 or "
             "more random characters, the same for all replicas (openssl rand -hex 32), or, for one "
-            'machine, set auth.keys = "file"'
+            'machine, set auth.key_store = "file"'
         )
 
 

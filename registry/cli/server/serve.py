@@ -91,7 +91,7 @@ def _serve(
     supervisor = Supervisor(
         settings.http.workers,
         lambda: _work(settings, sockets, tls, folder, open_mode),
-        drain=settings.http.stop_delay + settings.http.drain,
+        drain=settings.http.shutdown_delay + settings.http.drain_timeout,
         at_stop=sockets.close,
     )
     return supervisor.run()
@@ -191,7 +191,7 @@ def _find_limits(settings: Settings) -> ServerLimits:
         connections=min(wanted, fitting),
         per_address=settings.limits.connections_per_address,
         trusted_proxies=settings.http.trusted_proxies,
-        keep_alive=settings.http.keep_alive,
+        keep_alive=settings.http.keep_alive_timeout,
         long_query_paths=(b"/token", prefix + b"/token"),
     )
 
@@ -228,8 +228,8 @@ def _work(
     server = Server(
         create_app(settings, opened, StartRules(prepare, fail)),
         _find_limits(settings),
-        drain=settings.http.drain,
-        stop_delay=settings.http.stop_delay,
+        drain=settings.http.drain_timeout,
+        stop_delay=settings.http.shutdown_delay,
         tls=tls,
         background=tls.watch if tls else None,
         on_stop=on_stop,

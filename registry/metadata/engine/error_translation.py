@@ -34,8 +34,9 @@ _REASONS = {
 }
 
 _FULL_REASON = (
-    "the database server has no connection left for this process. Lower [database] readers and "
-    "writers, or raise its max_connections (docs/sizing.md)"
+    "the database server has no connection left for this process. Lower "
+    "database.read_connections and database.write_connections, or raise max_connections of the "
+    "server (docs/sizing.md)"
 )
 
 _LOG_PAUSE = 1.0

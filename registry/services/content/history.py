@@ -224,7 +224,8 @@ def _find_removed(tx: Transaction, name: RepositoryName, digest: Digest) -> Remo
     removed = removed_manifests.find(tx, name, digest)
     if removed is None or Digest.of(removed.raw, digest.algorithm) != digest:
         raise ManifestUnknownError(
-            f"the manifest {digest} has gone: deleted ones are kept for the time of gc.grace",
+            f"the manifest {digest} is deleted; a deleted manifest can be restored until "
+            "gc.grace_period has passed",
             {"digest": str(digest)},
         )
     return removed

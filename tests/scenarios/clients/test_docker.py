@@ -239,7 +239,7 @@ def test_list_of_two_platforms(docker: Client, repository: Repository, tmp_path:
 def test_pushes_while_the_collector_runs(docker: Client, busybox: Path, tmp_path: Path) -> None:
     """Layers of deleted images can be pushed again, whether or not they are already collected."""
     settings = {
-        "MOORAGE_GC__GRACE": "5s",
+        "MOORAGE_GC__GRACE_PERIOD": "5s",
         "MOORAGE_GC__INTERVAL": "200ms",
         "MOORAGE_GC__UNTAGGED": "delete",
     }

@@ -126,7 +126,7 @@ def test_whatever_stays_up_is_watched_bounded_and_started_again(shape: str) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_servers_are_given_more_time_than_they_drain(shape: str) -> None:
     for name, service in list_servers(read(shape)).items():
-        assert seconds(service["stop_grace_period"]) > HttpSettings().drain + 20, name
+        assert seconds(service["stop_grace_period"]) > HttpSettings().drain_timeout + 20, name
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -184,7 +184,7 @@ def test_pods_are_given_more_time_than_they_drain() -> None:
     pod = server()["spec"]["template"]["spec"]
     [container] = pod["containers"]
     slept = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > slept + HttpSettings().drain + 20
+    assert pod["terminationGracePeriodSeconds"] > slept + HttpSettings().drain_timeout + 20
 
 
 def test_pods_have_no_more_rights_than_they_need() -> None:

@@ -56,7 +56,7 @@ def test_little_is_left_to_reach(analyze: str) -> None:
 
 def test_it_is_given_more_time_than_it_drains() -> None:
     [stop] = values_of("TimeoutStopSec")
-    assert int(stop.removesuffix("s")) > HttpSettings().drain + 20
+    assert int(stop.removesuffix("s")) > HttpSettings().drain_timeout + 20
     assert values_of("Restart") == ["on-failure"]
 
 

@@ -30,7 +30,7 @@ async def client(server: Server) -> AsyncIterator[Kit]:
 @pytest.mark.parametrize("reserve", ["4MiB", "0B"])
 async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
     """The answer is 507 with an error body. Pulls, deletions and recovery need no restart."""
-    settings = {"MOORAGE_STORAGE__RESERVE": reserve, "MOORAGE_STORAGE__UPLOAD_EXPIRY": "2s"}
+    settings = {"MOORAGE_STORAGE__MIN_FREE_SPACE": reserve, "MOORAGE_STORAGE__UPLOAD_EXPIRY": "2s"}
     with (
         small_disk(tmp_path, "32M", kind) as disk,
         serving(Server(disk / "data", 1, settings)) as s,
@@ -76,7 +76,7 @@ async def test_a_full_disk(tmp_path: Path, kind: str, reserve: str) -> None:
 @pytest.mark.parametrize("offset", range(0, 1_600_000, 200_000))
 async def test_wherever_the_disk_gets_full(tmp_path: Path, offset: int) -> None:
     """Leave less space each time, so that the blob, the database or its log fills the disk."""
-    settings = {"MOORAGE_STORAGE__RESERVE": "0B", "MOORAGE_LOG__LEVEL": "error"}
+    settings = {"MOORAGE_STORAGE__MIN_FREE_SPACE": "0B", "MOORAGE_LOG__LEVEL": "error"}
     with small_disk(tmp_path, "12M", "tmpfs") as disk:
         with serving(Server(disk / "data", 1, settings)) as server:
             async with client(server) as kit:

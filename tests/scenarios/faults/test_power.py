@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 
 CUTS = 4 * SOAK
 
-ROOMY = {"MOORAGE_STORAGE__RESERVE": "0B"}
+ROOMY = {"MOORAGE_STORAGE__MIN_FREE_SPACE": "0B"}
 
 NO_FSYNC = """
 import os

@@ -253,7 +253,7 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        overrides = {"database.url": self._url, "storage.reserve": "0B"}
+        overrides = {"database.url": self._url, "storage.min_free_space": "0B"}
         return load(config=None, data=self._folder, overrides=overrides, environ={})
 
     @property

@@ -26,7 +26,7 @@ pytestmark = [
 NAME = "team/app"
 CLIENTS = 3
 SIZE = 300_000
-DRAIN = {"http.drain": "10s"}
+DRAIN = {"http.drain_timeout": "10s"}
 RECEIVED = "moorage_received_bytes_total "
 
 

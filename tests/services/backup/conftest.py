@@ -102,7 +102,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         ) -> Place:
             """Return a new registry. With `bare`, the database has no schema yet."""
             database, store = kind.split("-")
-            found = {"auth.secret": SECRET, "storage.reserve": "0B"}
+            found = {"auth.secret": SECRET, "storage.min_free_space": "0B"}
             if database == "postgres":
                 cluster = request.getfixturevalue("postgres")
                 found["database.url"] = stack.enter_context(cluster.database(empty=bare))

@@ -102,7 +102,7 @@ def open_yard(database_url: str, tmp_path: Path) -> Opening:
             overrides={
                 "database.url": database_url,
                 "storage.driver": "local",
-                "storage.reserve": "0B",
+                "storage.min_free_space": "0B",
                 "jobs.in_serve": "false",
                 **(overrides or {}),
             },

@@ -15,8 +15,8 @@ from tests.support.workers import worker
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(240)]
 
 SETTINGS = {
-    "MOORAGE_STORAGE__RESERVE": "0B",
-    "MOORAGE_GC__GRACE": "1s",
+    "MOORAGE_STORAGE__MIN_FREE_SPACE": "0B",
+    "MOORAGE_GC__GRACE_PERIOD": "1s",
     "MOORAGE_GC__INTERVAL": "200ms",
     # No job runs, so that the filler does not take the space that the reserve file gives up.
     "MOORAGE_JOBS__IN_SERVE": "false",

@@ -201,7 +201,7 @@ async def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
             "storage.driver": "memory",
             "jobs.in_serve": "false",
             "gc.untagged": "delete",
-            "limits.manifest_cache": "0B",
+            "limits.manifest_cache_size": "0B",
         },
         environ={},
     )

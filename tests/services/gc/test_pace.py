@@ -47,7 +47,7 @@ async def test_the_job_keeps_to_it_and_the_command_does_not(
         assert (await yard.collect()).blobs > 0
 
 
-@pytest.mark.parametrize("pace", [{"gc.objects": "20"}, {"gc.bytes": "80B"}])
+@pytest.mark.parametrize("pace", [{"gc.limit_deletions": "20"}, {"gc.limit_rate": "80B"}])
 async def test_no_more_goes_than_the_pace(open_yard: Opening, pace: dict[str, str]) -> None:
     async with open_yard(pace) as yard:
         for number in range(21):

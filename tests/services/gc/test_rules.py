@@ -16,7 +16,7 @@ def read(tmp_path: Path, toml: str, **environ: str) -> Settings:
 
 RULES = """
 [gc]
-grace = "2h"
+grace_period = "2h"
 window = "22:00-06:00"
 [[gc.rules]]
 pattern = "ci/**"
@@ -28,8 +28,14 @@ untagged = "keep"
 
 
 def test_are_read_and_shown(tmp_path: Path) -> None:
-    settings = read(tmp_path, RULES, MOORAGE_GC__OBJECTS="50", MOORAGE_GC__GRACE="2s")
-    assert (settings.gc.grace, settings.gc.window, settings.gc.objects) == (2.0, (1320, 360), 50)
+    settings = read(
+        tmp_path, RULES, MOORAGE_GC__LIMIT_DELETIONS="50", MOORAGE_GC__GRACE_PERIOD="2s"
+    )
+    assert (settings.gc.grace_period, settings.gc.window, settings.gc.limit_deletions) == (
+        2.0,
+        (1320, 360),
+        50,
+    )
     shown = show(settings)["gc"]
     assert shown["window"] == "22:00-06:00"
     assert shown["rules"] == [
@@ -41,7 +47,7 @@ def test_are_read_and_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "complaint"),
     [
-        ('[gc]\ngrace = "0s"', "gc.grace"),
+        ('[gc]\ngrace_period = "0s"', "gc.grace_period"),
         ('[gc]\nuntagged = "drop"', '"keep" or "delete"'),
         ('[gc]\nwindow = "22-6"', "a part of the day"),
         ('[gc]\nwindow = "22:00-24:01"', "a part of the day"),

@@ -65,7 +65,7 @@ def server(tmp_path: Path, database_url: str, stored: Place) -> Callable[[str], 
         settings = {
             "auth.mode": "none",
             "database.url": database_url,
-            "gc.grace": grace,
+            "gc.grace_period": grace,
             "gc.interval": "200ms",
             "gc.untagged": "delete",
             **stored.settings,

@@ -184,7 +184,9 @@ def pull_each(server: Server, references: list[str], method: str = "GET") -> Non
 
 async def test_two_workers_that_stop_lose_nothing(tmp_path: Path) -> None:
     names = [f"t{number}" for number in range(16)]
-    with serving(Server(tmp_path / "data", 2, {"MOORAGE_RETENTION__PULLS": "1h"})) as server:
+    with serving(
+        Server(tmp_path / "data", 2, {"MOORAGE_RETENTION__PULL_FLUSH_INTERVAL": "1h"})
+    ) as server:
         digest = await push_tags(server, names)
         pull_each(server, names[:8])
         pull_each(server, names[8:], "HEAD")
@@ -194,7 +196,7 @@ async def test_two_workers_that_stop_lose_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_kill_loses_what_was_not_yet_written_and_no_more(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data", 2, {"MOORAGE_RETENTION__PULLS": "200ms"})
+    server = Server(tmp_path / "data", 2, {"MOORAGE_RETENTION__PULL_FLUSH_INTERVAL": "200ms"})
     with serving(server):
         await push_tags(server, ["a", "b"])
         pull_each(server, ["a"])

@@ -29,7 +29,7 @@ one_place = pytest.mark.parametrize("place", ["sqlite-local"], indirect=True)
 @pytest.fixture(params=["sqlite-local", "postgres-s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Return the settings of a database and a store."""
-    store = {"storage.reserve": "0B", "storage.part_size": "5MiB"}
+    store = {"storage.min_free_space": "0B", "storage.part_size": "5MiB"}
     if request.param == "sqlite-local":
         url = f"sqlite:///{tmp_path}/moorage.db"
         migrate.upgrade(url)
