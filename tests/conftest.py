@@ -11,6 +11,7 @@ import pytest
 
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
+from tests.support import launcher
 from tests.support.missing import missing
 from tests.support.postgres import Cluster, find_binaries, run_cluster
 from tests.support.seaweed import Bucket, Seaweed, find_weed, run_seaweed
@@ -29,6 +30,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+def pytest_unconfigure() -> None:
+    launcher.close()
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from registry.metadata import tables
 from registry.oci.media_types import OCI_INDEX
+from tests.support import launcher
 from tests.support.kit import index_manifest
 from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving
@@ -26,7 +27,6 @@ pytestmark = pytest.mark.timeout(120)
 
 PASSWORD = "the password of root"  # noqa: S105 - of a test
 LONG = "correct horse battery"
-COMMAND = [sys.executable, "-m", "registry.cli.main"]
 
 
 @dataclass
@@ -41,15 +41,8 @@ class Moorage:
         self, *arguments: str, typed: str = "", expect: int = 0
     ) -> subprocess.CompletedProcess[str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-        done = subprocess.run(
-            [*COMMAND, *arguments, *self.where],
-            env={**kept, **self.settings, "PYTHONPATH": str(ROOT)},
-            input=typed,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+        done = launcher.run(
+            *arguments, *self.where, typed=typed, env={**kept, **self.settings}, cwd=self.folder
         )
         assert done.returncode == expect, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -192,9 +185,8 @@ def test_deleting_a_repository_on_a_terminal_is_asked_for(tmp_path: Path) -> Non
 def on_terminal(arguments: list[str], answer: str | None, status: int) -> str:
     """Run a command on a terminal, answer its question, and return its whole output."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [*COMMAND, *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    with launcher.Launched(
+        arguments,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -209,7 +201,7 @@ def on_terminal(arguments: list[str], answer: str | None, status: int) -> str:
         with contextlib.suppress(OSError):  # the terminal closes when the command ends
             while piece := os.read(ours, 1024):
                 shown += piece
-        assert process.wait(30) == status, shown
+        assert process.wait(100) == status, shown
     os.close(ours)
     return shown.decode().replace("\r\n", "\n")
 
@@ -430,9 +422,8 @@ def test_places_that_are_no_registry(data: Path) -> None:
 def test_a_password_is_typed_twice_and_not_shown(data: Path) -> None:
     for second, status in ((LONG, 0), ("something else", 1)):
         ours, theirs = pty.openpty()
-        with subprocess.Popen(
-            [*COMMAND, "user", "passwd", "root", "--data", str(data)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        with launcher.Launched(
+            ["user", "passwd", "root", "--data", str(data)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -444,7 +435,7 @@ def test_a_password_is_typed_twice_and_not_shown(data: Path) -> None:
                 while not shown.endswith(prompt):
                     shown += os.read(ours, 1024)
                 os.write(ours, answer.encode() + b"\n")
-            assert process.wait(30) == status
+            assert process.wait(100) == status
         os.close(ours)
         assert LONG.encode() not in shown
 
@@ -452,13 +443,7 @@ def test_a_password_is_typed_twice_and_not_shown(data: Path) -> None:
 def test_secrets_are_no_arguments() -> None:
     """All accounts of the machine can read the arguments of a process."""
     for command in (("user", "add"), ("user", "passwd"), ("robot", "add"), ("token", "add")):
-        usage = subprocess.run(
-            [*COMMAND, *command, "--help"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        usage = launcher.run(*command, "--help").stdout
         assert "--password " not in usage
         assert "PASSWORD]" not in usage
 

@@ -1,7 +1,6 @@
 """`moorage audit`, run while a server runs."""
 
 import contextlib
-import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -10,9 +9,10 @@ import httpx
 import pytest
 
 from registry.oci.media_types import OCI_INDEX
-from tests.cli.test_accounts import COMMAND, PASSWORD, Moorage, at
+from tests.cli.test_accounts import PASSWORD, Moorage, at
 from tests.support.kit import index_manifest
-from tests.support.server import ROOT, Server, add_admin, serving
+from tests.support.launcher import Launched
+from tests.support.server import Server, add_admin, serving
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -73,9 +73,8 @@ def test_events_are_followed_as_they_come(server: Server) -> None:
     # Use another repository, because the test above deletes the tag at any time.
     push(server, "team/followed:v1")
     where = ["--repository", "team/followed", "--data", str(server.data)]
-    with subprocess.Popen(
-        [*COMMAND, "audit", "list", "--follow", "--event", "tag.*", *where],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    with Launched(
+        ["audit", "list", "--follow", "--event", "tag.*", *where],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from registry.metadata.engine.migrate import VERSION
+from tests.support import launcher
 from tests.support.kit import Kit
 from tests.support.server import ROOT, Server, serving
 
@@ -25,15 +26,7 @@ class Moorage:
         self.data = data
 
     def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "registry.cli.main", *arguments, "--data", str(self.data)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            cwd=self.data.parent,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = launcher.run(*arguments, "--data", self.data, cwd=self.data.parent)
         assert done.returncode == expect, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -116,14 +109,7 @@ async def test_what_cannot_be_is_status_1_and_a_sentence(
 
 @pytest.mark.parametrize("arguments", [(), ("tag",), ("tag", "copy", "x:y"), ("nonsense",)])
 def test_wrong_usage_is_status_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = launcher.run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert "usage: moorage" in done.stderr
 

@@ -1,33 +1,28 @@
 """Commands on a registry with a database server, from a new data directory each time."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import launcher
 from tests.support.postgres import Cluster
-from tests.support.server import ROOT
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def moorage(data: Path, url: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", *arguments, "--data", data],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "MOORAGE_DATABASE__URL": url,
-            "MOORAGE_AUTH__SECRET": "x" * 64,
-            "MOORAGE_STORAGE__ROOT": str(data.parent / "storage"),
-        },
-        input="a password that is long\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    settings = {
+        "MOORAGE_DATABASE__URL": url,
+        "MOORAGE_AUTH__SECRET": "x" * 64,
+        "MOORAGE_STORAGE__ROOT": str(data.parent / "storage"),
+    }
+    done = launcher.run(
+        *arguments,
+        "--data",
+        data,
+        typed="a password that is long\n",
+        env={**os.environ, **settings},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

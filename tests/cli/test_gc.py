@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,9 @@ import httpx
 import pytest
 
 from storage.digest import Digest
+from tests.support import launcher
 from tests.support.kit import Kit
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -26,15 +25,13 @@ PASSWORD = "the password of root"  # noqa: S105 - of a test
 
 
 def moorage(data: Path, *arguments: str, expect: int = 0) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", *arguments, "--data", str(data)],
-        env={**os.environ, **GC, "PYTHONPATH": str(ROOT), "MOORAGE_PASSWORD": PASSWORD},
-        input=f"{PASSWORD}\n",
+    done = launcher.run(
+        *arguments,
+        "--data",
+        data,
+        typed=f"{PASSWORD}\n",
+        env={**os.environ, **GC, "MOORAGE_PASSWORD": PASSWORD},
         cwd=data.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout if not expect else done.stderr

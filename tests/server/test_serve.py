@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,25 +15,18 @@ import pytest
 
 from registry.metadata.engine import migrate
 from storage.digest import Digest
+from tests.support import launcher
 from tests.support.kit import Kit
 from tests.support.postgres import Cluster, free_port
 from tests.support.pushing import blob_bytes
 from tests.support.raw import Wire
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 
 def moorage(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return launcher.run(*arguments, cwd=cwd, env={**os.environ, **environment})
 
 
 def test_it_says_where_it_listens_where_data_lies_and_how_to_push(tmp_path: Path) -> None:

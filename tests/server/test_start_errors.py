@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from registry.errors import ConfigError
 from registry.metadata.engine.reachable import require_reachable
 from storage.errors import StoreRefusedError
 from storage.factory import create_driver
+from tests.support import launcher
 from tests.support.accounts import SECRET
 from tests.support.missing import missing
 from tests.support.postgres import Cluster
 from tests.support.seaweed import Seaweed
-from tests.support.server import ROOT
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -81,15 +80,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command that ends by itself."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-    return subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", *arguments, "--data", str(data)],
-        env={**kept, "PYTHONPATH": str(ROOT), **environment(settings)},
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    env = {**kept, **environment(settings)}
+    return launcher.run(*arguments, "--data", data, typed=given, env=env)
 
 
 def bucket(seaweed: Seaweed, **more: str) -> dict[str, str]:

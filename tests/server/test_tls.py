@@ -7,7 +7,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from registry.config import load
 from registry.errors import ConfigError
+from tests.support import launcher
 from tests.support.certificates import Authority
 from tests.support.postgres import free_port
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -331,12 +331,8 @@ def test_a_start_with_authorities_that_are_none_is_refused(tmp_path: Path) -> No
 
 def start_in_vain(server: TlsServer) -> subprocess.CompletedProcess[str]:
     listen = f"127.0.0.1:{free_port()}"
-    return subprocess.run(
-        [sys.executable, "-m", "registry.cli.main", "serve", "--listen", listen,
-         "--data", str(server.data)],
-        env={**os.environ, **server.settings, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+    words = ["serve", "--listen", listen, "--data", str(server.data)]
+    return launcher.run(*words, env={**os.environ, **server.settings})
 
 
 # Client certificates

@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import httpx
 
+from tests.support import launcher
 from tests.support.postgres import free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-START = 30.0
+ROOT = launcher.ROOT
+START = 120.0
 """Time limit for the first response of a server, in seconds.
 
 On an idle machine, a server with one worker responds within one second.
@@ -43,6 +45,8 @@ class Server:
     """Limit of private memory in bytes (RLIMIT_DATA); None for that of the test."""
     python: Path | None = None
     """Python of an installed Moorage that runs instead of this checkout."""
+    fresh: bool = False
+    """Whether a new interpreter runs the server, as for users. A fork starts a second earlier."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,33 +59,42 @@ class Server:
 
     def start(self) -> "Server":
         """Start the server and wait for its first response."""
-        checkout = ROOT if self.python is None else None
-        path = [str(p) for p in (self.patches, checkout) if p is not None]
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
         # This variable would hide a missing flush of the first lines of output.
         kept.pop("PYTHONUNBUFFERED", None)
         options = ["--listen", self.listen or f"127.0.0.1:{self.port}", "--data", str(self.data)]
         options += ["--workers", str(self.workers)]
-        module = ["-m", "registry.cli.main"]
-        limits = {"nofile": self.descriptors, "data": self.memory}
-        given = [f"--{name}={value}" for name, value in limits.items() if value]
-        limiter = ["prlimit", *given] if given else []
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*limiter, self.python or sys.executable, *module, "serve", *options],
-                cwd=self.data.parent,
-                env={**kept, **self.settings, "PYTHONPATH": os.pathsep.join(path)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a process group, so that all processes can be killed
-            )
+            self.process = self._open(["serve", *options], {**kept, **self.settings}, log)
         deadline = time.monotonic() + START
         while not self._answers():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.02)
         return self
+
+    def _open(
+        self, arguments: list[str], environment: dict[str, str], log: BinaryIO
+    ) -> subprocess.Popen[bytes]:
+        options: dict[str, Any] = {
+            "cwd": self.data.parent,
+            "stdin": subprocess.DEVNULL,
+            "stdout": log,
+            "stderr": subprocess.STDOUT,
+            "start_new_session": True,  # a process group, so that all processes can be killed
+        }
+        if not (self.fresh or self.patches or self.python or self.descriptors or self.memory):
+            return launcher.Launched(arguments, env=environment, **options)
+        checkout = ROOT if self.python is None else None
+        path = [str(p) for p in (self.patches, checkout) if p is not None]
+        limits = {"nofile": self.descriptors, "data": self.memory}
+        given = [f"--{name}={value}" for name, value in limits.items() if value]
+        limiter = ["prlimit", *given] if given else []
+        return subprocess.Popen(
+            [*limiter, self.python or sys.executable, "-m", "registry.cli.main", *arguments],
+            env={**environment, "PYTHONPATH": os.pathsep.join(path)},
+            **options,
+        )
 
     def _answers(self) -> bool:
         try:
@@ -153,12 +166,6 @@ def serving(server: Server) -> Iterator[Server]:
 
 def add_admin(data: Path, name: str, password: str) -> None:
     """Add an admin, before the first start or while a server runs."""
-    command = [sys.executable, "-m", "registry.cli.main", "user", "add", name, "--admin"]
-    subprocess.run(
-        [*command, "--password-stdin", "--data", str(data)],
-        input=password + "\n",
-        text=True,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    options = ["--admin", "--password-stdin", "--data", str(data)]
+    done = launcher.run("user", "add", name, *options, typed=password + "\n", cwd=ROOT)
+    assert done.returncode == 0, done.stderr

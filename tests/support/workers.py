@@ -3,13 +3,12 @@
 import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.server import ROOT
+from tests.support.launcher import Launched
 
-PATIENCE = 40.0
+PATIENCE = 100.0
 """Time limit for processes, in seconds. They need two seconds on an idle machine."""
 
 
@@ -17,9 +16,9 @@ PATIENCE = 40.0
 def worker(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run a `moorage worker`, which must exit with success unless the test ends it."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "registry.cli.main", "worker", "--data", str(data)],
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+    with Launched(
+        ["worker", "--data", str(data)],
+        env={**kept, **environment},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

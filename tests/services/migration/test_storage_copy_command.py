@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import pytest
 
 from storage.digest import Digest
 from tests.services.migration.conftest import as_variables, find_way
+from tests.support import launcher
 from tests.support.kit import Kit
+from tests.support.launcher import Launched
 from tests.support.pushing import Ledger, blob_bytes, push_until, verify
 from tests.support.seaweed import Seaweed
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -36,10 +37,9 @@ class Command:
 
     def begin(self, *options: str) -> "subprocess.Popen[str]":
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-        command = [sys.executable, "-m", "registry.cli.main", "storage", "copy", "--json"]
-        return subprocess.Popen(
-            [*command, "--data", str(self.data), *options],
-            env={**kept, **self.settings, "PYTHONPATH": str(ROOT)},
+        return Launched(
+            ["storage", "copy", "--json", "--data", str(self.data), *options],
+            env={**kept, **self.settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -142,15 +142,8 @@ def test_what_people_read(tmp_path: Path) -> None:
 
     def run(*options: str, way: dict[str, str], expect: int) -> str:
         command = Command(data, way)
-        line = [sys.executable, "-m", "registry.cli.main", "storage", "copy", *options]
-        done = subprocess.run(
-            [*line, "--data", str(data)],
-            env={**os.environ, **command.settings, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        words = ["storage", "copy", *options, "--data", str(data)]
+        done = launcher.run(*words, env={**os.environ, **command.settings})
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + done.stderr
 

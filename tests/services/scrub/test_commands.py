@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import pytest
 
 from storage.digest import Digest
 from tests.support.kit import Kit
+from tests.support.launcher import Launched
 from tests.support.pushing import blob_bytes
-from tests.support.server import ROOT, Server, serving
+from tests.support.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 
@@ -33,9 +33,9 @@ class Commands:
 
     def begin(self, *words: str) -> "subprocess.Popen[str]":
         kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-        return subprocess.Popen(
-            [sys.executable, "-m", "registry.cli.main", *words, "--data", str(self.data)],
-            env={**kept, "PYTHONPATH": str(ROOT)},
+        return Launched(
+            [*words, "--data", str(self.data)],
+            env=kept,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,88 @@
+"""Process that has imported Moorage, and forks a copy of itself for each command.
+
+Importing takes a second of processor time, and a fork some milliseconds. Started by
+`tests.support.launcher`; the first argument is the number of its socket.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import registry
+import storage
+from registry.cli.main import main
+
+REQUEST_SIZE = 1 << 17
+
+
+def load() -> None:
+    """Import all modules that a command can need."""
+    for package in (registry, storage):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.startswith("registry.migrations"):
+                importlib.import_module(found.name)
+    for name in ("boto3", "botocore.session", "sqlite3", "sqlalchemy.dialects.sqlite"):
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("psycopg")
+    # Collections in a copy would write to all pages.
+    gc.collect()
+    gc.freeze()
+
+
+def serve(channel: socket.socket) -> bool:
+    """Fork until the socket is closed. Return True in each copy that has to run a command."""
+    while True:
+        raw, descriptors, _, _ = socket.recv_fds(channel, REQUEST_SIZE, 3)
+        if not raw:
+            return False
+        # The copy is the child of a child that ends, so that the launcher becomes its parent.
+        between = os.fork()
+        if between == 0:
+            pid = os.fork()
+            if pid == 0:
+                become(json.loads(raw), descriptors)
+                return True
+            channel.send(str(pid).encode())
+            os._exit(0)
+        os.waitpid(between, 0)
+        channel.send(b"done")
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Make this process look like a new one: streams, session, folder, environment, arguments."""
+    if request["session"]:
+        os.setsid()
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.closerange(len(descriptors), os.sysconf("SC_OPEN_MAX"))
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    # As a new interpreter does. Processes in the background start with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["moorage", *request["arguments"]]
+    # Buffered by lines where a person reads, as in a new interpreter.
+    lines = 1 if os.isatty(1) else -1
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = open(1, "w", lines, "utf-8")  # noqa: SIM115
+    sys.stderr = open(  # noqa: SIM115
+        2, "w", 1, "utf-8", "backslashreplace"
+    )
+
+
+if __name__ == "__main__":
+    load()
+    if serve(socket.socket(fileno=int(sys.argv[1]))):
+        sys.exit(main())
