@@ -182,7 +182,7 @@ async def look_at_stores(settings: Settings) -> None:
     """Raise the error that would keep a server from opening its stores. Creates no store."""
     stores = _open_stores(settings)
     try:
-        await stores.look()
+        await stores.probe()
     finally:
         await stores.close()
 

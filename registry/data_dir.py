@@ -63,7 +63,7 @@ class DataDirectory:
             raise explain(error, f"the data directory {self.path}", self.path) from error
         if "lock" in names or any(name.startswith("moorage.db") for name in names):
             return
-        foreign = layouts.list_foreign(names, _OWN | self._named)
+        foreign = layouts.foreign_names(names, _OWN | self._named)
         if foreign:
             layout = layouts.recognize(lambda path: (self.path / path).exists())
             what = layouts.describe(foreign, layout)

@@ -14,22 +14,22 @@ class BlobStore:
         self._driver = driver
 
     @property
-    def cheap_stat(self) -> bool:
+    def stat_is_cheap(self) -> bool:
         """Whether `check` costs almost nothing."""
         return self._driver.stat_is_cheap
 
     @property
-    def link_life(self) -> float:
+    def signed_url_ttl(self) -> float:
         """Seconds for which an object must outlive the last presigned URL for it."""
         return self._driver.signed_url_ttl
 
-    async def find_link(self, key: str) -> str | None:
-        """Return a presigned URL valid for `link_life`, or None if the store has none."""
+    async def presigned_url(self, key: str) -> str | None:
+        """Return a presigned URL valid for `signed_url_ttl`, or None if the store has none."""
         return await self._driver.presigned_url(key)
 
     async def check(self, key: str, size: int) -> None:
-        """Raise ObjectMissingError or ObjectDamagedError unless the object is `size` bytes long."""
-        self._judge(await self._driver.stat(key), size)
+        """Raise ObjectMissingError or ObjectCorruptError unless the object is `size` bytes long."""
+        self._require_size(await self._driver.stat(key), size)
 
     async def open(self, key: str, size: int, part: tuple[int, int] | None = None) -> Reader:
         """Open the object for reading. Raises the same errors as `check`.
@@ -39,7 +39,7 @@ class BlobStore:
         """
         reader = await self._driver.open(key, *(part or ()))
         try:
-            self._judge(reader.size, size)
+            self._require_size(reader.size, size)
         except ObjectCorruptError:
             await reader.close()
             raise
@@ -49,6 +49,6 @@ class BlobStore:
         await self._driver.delete(key)
 
     @staticmethod
-    def _judge(actual: int, size: int) -> None:
+    def _require_size(actual: int, size: int) -> None:
         if actual != size:
-            raise ObjectCorruptError(f"{actual} bytes where {size} must be")
+            raise ObjectCorruptError(f"the stored object has {actual} bytes instead of {size}")

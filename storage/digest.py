@@ -39,10 +39,12 @@ class Digest:
         algorithm, _, hex_digits = text.partition(":")
         length = ALGORITHMS.get(algorithm)
         if length is None:
-            msg = f"a digest starts with one of {', '.join(ALGORITHMS)} and a colon"
-            raise DigestInvalidError(msg)
+            supported = " or ".join(f"{name}:" for name in ALGORITHMS)
+            raise DigestInvalidError(f"a digest must start with {supported}")
         if len(hex_digits) != length or not _HEX.fullmatch(hex_digits):
-            raise DigestInvalidError(f"{algorithm} takes {length} lower-case hex digits")
+            raise DigestInvalidError(
+                f"a {algorithm} digest must have {length} lower-case hex digits"
+            )
         return cls(algorithm, hex_digits)
 
     @classmethod

@@ -3,11 +3,11 @@
 A driver keeps two kinds of data: *objects*, which are immutable bytes under a key of
 `storage.keys`, and *staged bytes*, which are the growing content of one upload session. An upload
 handle turns staged bytes into an object: claim the session, append, then finish under a key or
-discard. The interface has no rename, because not every store can rename.
+abort. The interface has no rename, because not every store can rename.
 
 Some stores can lock a session (with a file lock or a dictionary). For a store that cannot, the
-session's row records which request holds the session and what the store has staged. See `Record`,
-`Upload.state` and `Driver.list_keys`.
+session's row records which request holds the session and what the store has staged. See
+`SessionRecord`, `Upload.resume_state` and `Driver.possible_keys`.
 
 Every method may raise StoreUnavailableError, or StoreFullError where it adds bytes. A cancelled
 call ends only after the work that it started on a thread has ended.
@@ -29,27 +29,27 @@ class SessionRecord:
     """
 
     state: str
-    """`Upload.state` as last written to the row; empty at first."""
+    """`Upload.resume_state` as last written to the row; empty at first."""
 
     save_state: Callable[[str], Awaitable[None]]
     """Write this state to the row now.
 
-    Raises StagedBusyError if another request has claimed the session.
+    Raises UploadLockedError if another request has claimed the session.
     """
 
     ensure_lease: Callable[[], Awaitable[None]]
     """Ensure that the claim is in force, extending it if needed; called before bytes are sent.
 
-    Returns only while no other request can have claimed the session. Raises StagedBusyError if one
-    has.
+    Returns only while no other request can have claimed the session. Raises UploadLockedError if
+    one has.
     """
 
 
 class Upload(Protocol):
-    """An exclusive claim on one session's staged bytes, until `finish`, `discard` or `release`.
+    """An exclusive claim on one session's staged bytes, until `finish`, `abort` or `release`.
 
     `release` must always be called, and may be called twice. After `release`, `finish` or
-    `discard`, no call on this handle can change a byte in the store.
+    `abort`, no call on this handle can change a byte in the store.
     """
 
     size: int
@@ -96,8 +96,8 @@ class Upload(Protocol):
     async def seal(self) -> None:
         """Accept no more bytes.
 
-        The steps after this may publish bytes, so the caller first writes `key_for` and `state` to
-        the row.
+        The steps after this may publish bytes, so the caller first writes `final_key` and
+        `resume_state` to the row.
         """
         ...
 
@@ -106,13 +106,13 @@ class Upload(Protocol):
         ...
 
     async def finish(self, key: str) -> None:
-        """Make the sealed bytes durable, then publish them atomically under `key_for(key)`."""
+        """Make the sealed bytes durable, then publish them atomically under `final_key(key)`."""
         ...
 
     async def abort(self) -> None:
         """Drop the staged bytes.
 
-        If the store does not lock, the caller must queue the deletion of `list_keys`.
+        If the store does not lock, the caller must queue the deletion of `possible_keys`.
         """
         ...
 
@@ -130,7 +130,7 @@ class Reader(Protocol):
     def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         """Yield exactly `length` bytes from `start`.
 
-        Raises ObjectDamagedError if the object ends early.
+        Raises ObjectCorruptError if the object ends early.
         """
         ...
 
@@ -165,7 +165,7 @@ class Driver(Protocol):
     """Whether `stat` costs almost nothing. If not, the row is trusted until the bytes are read."""
 
     signed_url_ttl: float
-    """Seconds that a presigned URL of `find_link` is valid; 0 if the store has none."""
+    """Seconds that a presigned URL is valid; 0 if the store has none."""
 
     late_write_window: float
     """Seconds after a session's end during which bytes sent by its holder may still appear.
@@ -182,7 +182,7 @@ class Driver(Protocol):
         """
         ...
 
-    async def look(self) -> None:
+    async def probe(self) -> None:
         """Raise the error that would make `start` fail.
 
         Creates no store, but may write and read a test object in a bucket.
@@ -196,15 +196,15 @@ class Driver(Protocol):
     async def claim(self, session: str, record: SessionRecord | None = None) -> Upload:
         """Claim the session's staged bytes, which are empty at first.
 
-        Raises StagedBusyError if another request holds them. `record` is required if the store does
-        not lock.
+        Raises UploadLockedError if another request holds them. `record` is required if the store
+        does not lock.
         """
         ...
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         """Return every key that may hold bytes of a session whose row has `state` and `claim`.
 
-        Empty if the store locks: `discard` and `list_staged` are enough there.
+        Empty if the store locks: `abort` and `list_staged` are enough there.
         """
         ...
 
@@ -234,7 +234,8 @@ class Driver(Protocol):
         ...
 
     async def presigned_url(self, key: str) -> str | None:
-        """Return a presigned URL that lets its bearer read the object for `link_life` seconds.
+        """Return a presigned URL that lets its bearer read the object for `signed_url_ttl`
+        seconds.
 
         The URL is computed without a request to the store, so the object may not exist. None means
         that the bytes have to be served by the registry.

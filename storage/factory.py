@@ -16,7 +16,7 @@ def create_driver(
     reserve: int = 0,
     bucket: S3Settings | None = None,
     name: str = "",
-    beside: Iterable[str] = (),
+    ignored: Iterable[str] = (),
 ) -> Driver:
     """Return a driver of the given type: `local` at `root`, `memory`, or `s3` in `bucket`.
 
@@ -32,4 +32,4 @@ def create_driver(
         from storage.s3.driver import S3Driver  # noqa: PLC0415
 
         return S3Driver(bucket, name=name)
-    return LocalDriver(root, name=name, reserve=reserve, beside=beside)
+    return LocalDriver(root, name=name, reserve=reserve, ignored=ignored)

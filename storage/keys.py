@@ -33,16 +33,16 @@ from storage.digest import ALGORITHMS, Digest
 MULTIPART_PREFIX = "blobs/parts/"
 """Prefix of the keys that may have an open multipart upload."""
 
-_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_OURS = re.compile(
+_UUID_PATTERN = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_KNOWN_KEY = re.compile(
     "|".join(
         [
             *(
                 f"blobs/{a}/[0-9a-f]{{2}}/[0-9a-f]{{{n}}}[.][0-9a-f]+"
                 for a, n in ALGORITHMS.items()
             ),
-            f"{MULTIPART_PREFIX}[0-9a-f]{{2}}/{_UUID}",
-            f"staging/{_UUID}/[0-9]+",
+            f"{MULTIPART_PREFIX}[0-9a-f]{{2}}/{_UUID_PATTERN}",
+            f"staging/{_UUID_PATTERN}/[0-9]+",
         ]
     )
 )
@@ -62,7 +62,7 @@ def archive_key(digest: Digest) -> str:
     return f"{shard(digest.algorithm, digest.hex[:2])}/{digest.hex}"
 
 
-def find_digest(key: str) -> Digest | None:
+def digest_of(key: str) -> Digest | None:
     """Return the digest in a key of `blob_key`, or None for any other key."""
     match key.split("/"):
         case ["blobs", algorithm, _, name] if algorithm in ALGORITHMS:
@@ -70,7 +70,7 @@ def find_digest(key: str) -> Digest | None:
     return None
 
 
-def find_session(key: str) -> str | None:
+def session_of(key: str) -> str | None:
     """Return the session ID in a key of `staged_key`, or None for any other key."""
     folder, _, rest = key.partition("/")
     return rest.partition("/")[0] if folder == "staging" else None
@@ -78,14 +78,14 @@ def find_session(key: str) -> str | None:
 
 def is_known_key(key: str) -> bool:
     """Return whether the key has the form of a key made by this module."""
-    return _OURS.fullmatch(key) is not None
+    return _KNOWN_KEY.fullmatch(key) is not None
 
 
 def shard(algorithm: str, first: str) -> str:
     return f"blobs/{algorithm}/{first}"
 
 
-def new_parts_key() -> str:
+def new_multipart_key() -> str:
     name = str(uuid.uuid4())
     return f"{MULTIPART_PREFIX}{name[:2]}/{name}"
 

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterable
 
 REMEDY = (
-    "Moorage keeps its data in a layout of its own and does not read others. Give it an empty "
-    "place, and copy the images from the registry that serves them, for example with skopeo sync"
+    "Moorage cannot read the layout of another registry. Give Moorage an empty folder or bucket "
+    "prefix, and copy the images from the registry that serves them, for example with skopeo sync"
 )
 
-_MARKS = {
+_MARKERS = {
     "docker/registry/v2": "the data of Distribution (the image registry:2 or registry:3)",
     "registry/v2/repositories": "the data of Distribution (the image registry:2 or registry:3)",
     "v2/repositories": "the data of Distribution (the image registry:2 or registry:3)",
     "oci-layout": "an OCI image layout",
 }
-_SHOWN = 3
+_MAX_SHOWN = 3
 
 
 def recognize(has: Callable[[str], bool]) -> str:
@@ -21,10 +21,10 @@ def recognize(has: Callable[[str], bool]) -> str:
 
     `has` reports whether a path exists in the folder or bucket.
     """
-    return next((layout for path, layout in _MARKS.items() if has(path)), "")
+    return next((layout for path, layout in _MARKERS.items() if has(path)), "")
 
 
-def list_foreign(names: Iterable[str], own: Iterable[str]) -> list[str]:
+def foreign_names(names: Iterable[str], own: Iterable[str]) -> list[str]:
     """Return the names that are not in `own`, not hidden and not `lost+found`."""
     harmless = {"lost+found", *own}
     return sorted(name for name in names if name not in harmless and not name.startswith("."))
@@ -33,7 +33,7 @@ def list_foreign(names: Iterable[str], own: Iterable[str]) -> list[str]:
 def describe(names: list[str], layout: str) -> str:
     """Describe the content: the layout if it is known, else some of `names`, escaped."""
     if layout:
-        return f"holds {layout}"
-    shown = ", ".join(ascii(name) for name in names[:_SHOWN])
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        return f"contains {layout}"
+    shown = ", ".join(ascii(name) for name in names[:_MAX_SHOWN])
+    more = f" and {len(names) - _MAX_SHOWN} more" if len(names) > _MAX_SHOWN else ""
     return f"is not empty ({shown}{more})"

@@ -27,7 +27,7 @@ class MemoryDriver:
     async def start(self, *, create: bool = True) -> None:
         del create  # there is nothing to prepare
 
-    async def look(self) -> None:
+    async def probe(self) -> None:
         """Do nothing: `start` cannot fail."""
 
     async def check(self) -> None:
@@ -145,7 +145,7 @@ class MemoryReader:
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         piece = self._data[start : start + length]
         if len(piece) < length:
-            raise ObjectCorruptError("the object ends early")
+            raise ObjectCorruptError("the object is shorter than expected")
         yield piece
 
     async def close(self) -> None:

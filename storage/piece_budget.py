@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LARGE = 1 << 20
+LARGE_PIECE = 1 << 20
 """Bytes of a piece while the budget lasts; large, so that few calls move much data."""
 
-SMALL = 32 << 10
+SMALL_PIECE = 32 << 10
 """Bytes of a piece once the budget is used up."""
 
-TOTAL = 16 << 20
+TOTAL_BUDGET = 16 << 20
 """Bytes of all large pieces together."""
 
 
@@ -21,17 +21,17 @@ class PieceBudget:
     gigabyte.
     """
 
-    def __init__(self, total: int = TOTAL) -> None:
+    def __init__(self, total: int = TOTAL_BUDGET) -> None:
         self._left = total
 
     @contextmanager
     def take(self) -> Iterator[int]:
         """Yield the size of the next piece in bytes, which counts against the budget until exit."""
-        if self._left < LARGE:
-            yield SMALL
+        if self._left < LARGE_PIECE:
+            yield SMALL_PIECE
             return
-        self._left -= LARGE
+        self._left -= LARGE_PIECE
         try:
-            yield LARGE
+            yield LARGE_PIECE
         finally:
-            self._left += LARGE
+            self._left += LARGE_PIECE

@@ -12,7 +12,7 @@ async def run_to_completion(
 ) -> T:
     """Await `work` to its end even when cancelled, and raise the cancellation only then.
 
-    `undo` receives a result that the cancelled caller never sees, and closes it.
+    `on_abandoned` receives a result that the cancelled caller never sees, and closes it.
 
     A thread cannot be cancelled. If the coroutine continued before its thread, a descriptor could
     be closed and its number reused while the thread still writes: bytes of one upload would end up

@@ -34,10 +34,10 @@ class StagingArea:
         return self._driver.supports_locking
 
     async def claim(self, session: str, record: SessionRecord | None = None) -> "StagedUpload":
-        """Claim the session's bytes. Raises StagedBusyError while another request holds them."""
+        """Claim the session's bytes. Raises UploadLockedError while another request holds them."""
         return StagedUpload(self, session, await self._driver.claim(session, record))
 
-    def list_keys(self, session: str, state: str, claim: int) -> set[str]:
+    def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         """Return every key that may hold bytes of the session, if only its row knows them."""
         return self._driver.possible_keys(session, state, claim)
 
@@ -76,7 +76,7 @@ class StagedUpload:
         self._checkpoint: tuple[int, Hasher | None] = (0, None)
 
     @property
-    def state(self) -> str:
+    def resume_state(self) -> str:
         """State of the synced or sealed bytes, to save in the session's row."""
         return self._upload.resume_state
 
@@ -85,7 +85,7 @@ class StagedUpload:
         """Whether an earlier claim sealed the session, so that it can only be completed."""
         return self._upload.sealed
 
-    def key_for(self, key: str) -> str:
+    def final_key(self, key: str) -> str:
         """Return the key under which `publish(key)` publishes sealed bytes."""
         return self._upload.final_key(key)
 
@@ -93,7 +93,7 @@ class StagedUpload:
         """Continue from the acknowledged `offset`, and drop the bytes that a killed request left.
 
         `prefix` is the digest of the acknowledged bytes, if one is stored with `offset`. Raises
-        StagedLostError if fewer bytes are staged than were acknowledged.
+        UploadDataLostError if fewer bytes are staged than were acknowledged.
         """
         if self._upload.size < offset:
             raise UploadDataLostError
@@ -116,7 +116,7 @@ class StagedUpload:
             async for chunk in body:
                 buffer += chunk
                 if self._upload.is_stalled:
-                    raise StoreUnavailableError("the upload is too slow while others wait")
+                    raise StoreUnavailableError("the upload is too slow while other uploads wait")
                 if len(buffer) >= CHUNK_SIZE:
                     if writing is not None:
                         await run_to_completion(writing)
@@ -172,12 +172,12 @@ class StagedUpload:
         return hasher.digest()
 
     async def publish(self, key: str) -> None:
-        """Publish the sealed bytes durably under `key_for(key)`, which ends the claim."""
+        """Publish the sealed bytes durably under `final_key(key)`, which ends the claim."""
         self._hasher = None
-        self.published = self.key_for(key)
+        self.published = self.final_key(key)
         await self._upload.finish(key)
 
-    async def discard(self) -> None:
+    async def abort(self) -> None:
         """Drop the bytes, which ends the claim."""
         self._hasher = None
         await self._upload.abort()

@@ -29,22 +29,24 @@ class Stores:
         """Register both stores. Raises ValueError if they have the same name."""
         self.current = Store(current)
         self.old = Store(old) if old is not None else None
-        self._open = {store.name: store for store in (self.current, self.old) if store is not None}
+        self._by_name = {
+            store.name: store for store in (self.current, self.old) if store is not None
+        }
         if self.old is not None and self.old.name == self.current.name:
-            raise ValueError(f"two stores are called {self.current.name}")
+            raise ValueError(f"two stores have the same name: {self.current.name}")
 
     def __iter__(self) -> Iterator[Store]:
-        return iter(self._open.values())
+        return iter(self._by_name.values())
 
     @property
     def names(self) -> list[str]:
-        return list(self._open)
+        return list(self._by_name)
 
     def get(self, name: str) -> Store:
         """Return the store with this name. Raises StoreUnavailableError if it is not open here."""
-        store = self._open.get(name)
+        store = self._by_name.get(name)
         if store is None:
-            raise StoreUnavailableError(f"no store called {name} is open")
+            raise StoreUnavailableError(f"the store {name} is not open in this process")
         return store
 
     async def start(self, *, create: bool) -> None:
@@ -57,10 +59,10 @@ class Stores:
         if self.old is not None:
             await self.old.driver.start(create=False)
 
-    async def look(self) -> None:
+    async def probe(self) -> None:
         """Raise the error that would make `start` fail."""
         for store in self:
-            await store.driver.look()
+            await store.driver.probe()
 
     async def close(self) -> None:
         await asyncio.gather(*(store.driver.close() for store in self))

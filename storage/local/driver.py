@@ -45,9 +45,9 @@ CHUNK_SIZE = 1 << 20
 PAGE_SIZE = 1000
 """Objects listed per thread job."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_OWN = re.compile(r"blobs|staging|VERSION[.][0-9a-f]+")
-_SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OWN_NAME = re.compile(r"blobs|staging|VERSION[.][0-9a-f]+")
+_SESSION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @contextlib.contextmanager
@@ -57,9 +57,11 @@ def translate_os_errors(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "error")
-        if error.errno in _FULL:
-            raise StoreFullError(f"no room on the store's disk ({name} while {doing})") from error
-        raise StoreUnavailableError(f"the store's disk failed ({name} while {doing})") from error
+        if error.errno in _FULL_ERRNOS:
+            raise StoreFullError(
+                f"no space left on the storage disk ({name} while {doing})"
+            ) from error
+        raise StoreUnavailableError(f"the storage disk failed ({name} while {doing})") from error
 
 
 @contextlib.contextmanager
@@ -72,7 +74,7 @@ def translate_denials(root: Path) -> Iterator[None]:
         remedies = {
             errno.EACCES: f"this process runs as {user}; run: chown -R {user} {root}",
             errno.EPERM: f"this process runs as {user}; run: chown -R {user} {root}",
-            errno.EROFS: "mount its file system for writing, or choose another folder",
+            errno.EROFS: "mount its file system read-write, or choose another folder",
             errno.EEXIST: "it must be a folder",
             errno.ENOTDIR: "it must be a folder",
         }
@@ -84,12 +86,12 @@ def translate_denials(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _list_shards() -> list[str]:
+def _all_shards() -> list[str]:
     """Return all folders of objects, in key order."""
     return [keys.shard(a, f"{first:02x}") for a in sorted(ALGORITHMS) for first in range(256)]
 
 
-def _fsync_folder(path: Path) -> None:
+def fsync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -98,7 +100,7 @@ def _fsync_folder(path: Path) -> None:
 
 
 def flock_if_still_linked(fd: int, path: Path) -> None:
-    """Lock the open file. Raises StagedBusyError if it is locked or no longer at `path`.
+    """Lock the open file. Raises UploadLockedError if it is locked or no longer at `path`.
 
     Between open and flock, another request may have published this file. A write would then change
     a finished blob.
@@ -125,7 +127,7 @@ class LocalDriver:
     late_write_window = 0.0
 
     def __init__(
-        self, root: Path, *, name: str = "local", reserve: int = 0, beside: Iterable[str] = ()
+        self, root: Path, *, name: str = "local", reserve: int = 0, ignored: Iterable[str] = ()
     ) -> None:
         """Create the driver. `start` prepares the folder.
 
@@ -134,7 +136,7 @@ class LocalDriver:
         it.
         """
         self.name = name
-        self._beside = frozenset(beside)
+        self._ignored = frozenset(ignored)
         self.reserve = reserve
         self._root = root
         self._staging = root / "staging"
@@ -152,7 +154,7 @@ class LocalDriver:
             made = [p for p in (self._root, *self._root.parents) if not p.exists()]
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in made:
-                _fsync_folder(folder.parent)
+                fsync_directory(folder.parent)
             marker = self._root / "VERSION"
             if not marker.exists():
                 self._refuse_foreign()
@@ -160,12 +162,18 @@ class LocalDriver:
             self._require_version(marker)
             # Publishing renames a file, and a rename is atomic only within one file system.
             if len({p.stat().st_dev for p in (self._staging, self._root / "blobs")}) != 1:
-                raise StoreRefusedError("staging/ and blobs/ must be on one file system")
+                raise StoreRefusedError(
+                    f"staging/ and blobs/ in the storage folder {self._root} must be on one file "
+                    "system; mount both from the same one"
+                )
 
     @staticmethod
     def _require_version(marker: Path) -> None:
         if marker.read_bytes() != VERSION.encode():
-            raise StoreRefusedError("the storage folder was made by another version")
+            raise StoreRefusedError(
+                f"the storage folder {marker.parent} has the format of another version of Moorage; "
+                "start that version, or choose another folder"
+            )
 
     def _refuse_foreign(self) -> None:
         """Raise StoreRefusedError if the folder has foreign files.
@@ -173,13 +181,13 @@ class LocalDriver:
         Called before anything is written to it.
         """
         names = [path.name for path in self._root.iterdir()]
-        own = {name for name in names if _OWN.fullmatch(name)}
-        foreign = layouts.list_foreign(names, own | self._beside)
+        own = {name for name in names if _OWN_NAME.fullmatch(name)}
+        foreign = layouts.foreign_names(names, own | self._ignored)
         if foreign:
             layout = layouts.recognize(lambda path: (self._root / path).exists())
             what = layouts.describe(foreign, layout)
             raise StoreRefusedError(
-                f"the storage folder {self._root} {what} and has no store of Moorage. "
+                f"the storage folder {self._root} {what} and is not a Moorage store. "
                 f"{layouts.REMEDY}"
             )
 
@@ -193,11 +201,11 @@ class LocalDriver:
             folder.mkdir(mode=0o700, exist_ok=True)
         for algorithm in ALGORITHMS:
             (blobs / algorithm).mkdir(mode=0o700, exist_ok=True)
-        for shard in _list_shards():
+        for shard in _all_shards():
             (self._root / shard).mkdir(mode=0o700, exist_ok=True)
         for algorithm in ALGORITHMS:
-            _fsync_folder(blobs / algorithm)
-        _fsync_folder(blobs)
+            fsync_directory(blobs / algorithm)
+        fsync_directory(blobs)
         # A unique name, because several workers may create the same store at the same time.
         fresh = marker.with_suffix(f".{secrets.token_hex(8)}")
         with fresh.open("w") as file:
@@ -205,13 +213,13 @@ class LocalDriver:
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(marker)
-        _fsync_folder(self._root)
+        fsync_directory(self._root)
 
     async def write(
-        self, job: Callable[[], T], undo: Callable[[T], Awaitable[None]] | None = None
+        self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
     ) -> T:
         return await run_to_completion(
-            asyncio.get_running_loop().run_in_executor(self._writers, job), undo
+            asyncio.get_running_loop().run_in_executor(self._writers, job), on_abandoned
         )
 
     async def _read(self, job: Callable[[], T]) -> T:
@@ -219,11 +227,11 @@ class LocalDriver:
             asyncio.get_running_loop().run_in_executor(self._readers, job)
         )
 
-    async def look(self) -> None:
-        await self._read(self._look)
+    async def probe(self) -> None:
+        await self._read(self._probe)
 
-    def _look(self) -> None:
-        with translate_os_errors("looking at the folder"), translate_denials(self._root):
+    def _probe(self) -> None:
+        with translate_os_errors("checking the folder"), translate_denials(self._root):
             marker = self._root / "VERSION"
             if marker.exists():
                 self._require_version(marker)
@@ -241,16 +249,18 @@ class LocalDriver:
 
         An empty mount point must not look like a store that has lost every object.
         """
-        with translate_os_errors("looking at the folder"):
+        with translate_os_errors("checking the folder"):
             if not (self._root / "VERSION").exists():
-                raise StoreUnavailableError("the storage folder is not there; is its disk mounted?")
+                raise StoreUnavailableError(
+                    "the storage folder is missing or empty; is its disk mounted?"
+                )
 
     async def claim(self, session: str, record: SessionRecord | None = None) -> "LocalUpload":
         del record  # the file lock and the file size replace the row
-        if not _SESSION.fullmatch(session):
+        if not _SESSION_ID.fullmatch(session):
             raise ValueError(session)
         path = self._staging / session
-        return await self.write(lambda: self._claim(path), undo=LocalUpload.release)
+        return await self.write(lambda: self._claim(path), on_abandoned=LocalUpload.release)
 
     def _claim(self, path: Path) -> "LocalUpload":
         with translate_os_errors("opening staged bytes"):
@@ -270,16 +280,16 @@ class LocalDriver:
     async def list_staged(self) -> list[str]:
         def job() -> list[str]:
             with translate_os_errors("listing staged bytes"):
-                return [p.name for p in self._staging.iterdir() if _SESSION.fullmatch(p.name)]
+                return [p.name for p in self._staging.iterdir() if _SESSION_ID.fullmatch(p.name)]
 
         return await self._read(job)
 
     async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        for folder in _list_shards():
+        for folder in _all_shards():
             names = await self._read(lambda folder=folder: self._list_names(folder))  # type: ignore[misc]
             for start in range(0, len(names), PAGE_SIZE):
                 some = [f"{folder}/{name}" for name in names[start : start + PAGE_SIZE]]
-                yield await self._read(lambda some=some: self._look_at(some))  # type: ignore[misc]
+                yield await self._read(lambda some=some: self._stat_all(some))  # type: ignore[misc]
 
     def _list_names(self, folder: str) -> list[str]:
         with translate_os_errors("listing a folder"):
@@ -289,10 +299,10 @@ class LocalDriver:
                 self._require_mounted()
                 return []
 
-    def _look_at(self, some: list[str]) -> list[StoredObject]:
+    def _stat_all(self, some: list[str]) -> list[StoredObject]:
         """Return metadata of those keys that are regular files."""
         found = []
-        with translate_os_errors("looking at objects"):
+        with translate_os_errors("reading metadata of objects"):
             for key in some:
                 with contextlib.suppress(FileNotFoundError):  # deleted during the listing
                     about = self.path(key).stat(follow_symlinks=False)
@@ -306,7 +316,7 @@ class LocalDriver:
         return await self._read(lambda: self._stat(key).st_size)
 
     def _stat(self, key: str) -> os.stat_result:
-        with translate_os_errors("looking at an object"):
+        with translate_os_errors("reading metadata of an object"):
             try:
                 found = self.path(key).stat(follow_symlinks=False)
             except FileNotFoundError as error:
@@ -335,13 +345,13 @@ class LocalDriver:
 
     async def delete(self, key: str) -> None:
         def job() -> None:
-            with translate_os_errors("removing an object"):
+            with translate_os_errors("deleting an object"):
                 path = self.path(key)
                 self._require_mounted()
                 path.unlink(missing_ok=True)
                 # The deletion must be durable before its row in the queue is removed. Otherwise a
                 # power cut restores a file that no row names.
-                _fsync_folder(path.parent)
+                fsync_directory(path.parent)
 
         await self.write(job)
 
@@ -351,7 +361,7 @@ class LocalDriver:
     def require_free_space(self, size: int) -> None:
         free = os.statvfs(self._root)
         if free.f_bavail * free.f_frsize < size + self.reserve:
-            raise OSError(errno.ENOSPC, "below the reserve")
+            raise OSError(errno.ENOSPC, "free space is below the reserve")
 
     async def close(self) -> None:
         for pool in (self._writers, self._readers):
@@ -361,7 +371,7 @@ class LocalDriver:
 class LocalUpload:
     """A locked file descriptor of one staged file.
 
-    Jobs on it run one at a time. After it is closed, they raise StagedBusyError.
+    Jobs on it run one at a time. After it is closed, they raise UploadLockedError.
     """
 
     resume_state = ""
@@ -373,11 +383,11 @@ class LocalUpload:
         self._driver = driver
         self._path = path
         self._fd = fd
-        self._turn = threading.Lock()
+        self._mutex = threading.Lock()
 
     async def _run(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
         def on_thread() -> T:
-            with self._turn, translate_os_errors(doing):
+            with self._mutex, translate_os_errors(doing):
                 if self._fd < 0:
                     raise UploadLockedError
                 try:
@@ -436,7 +446,7 @@ class LocalUpload:
         while at < self.size:
             got = await self._run("reading staged bytes", job)
             if got == 0:
-                raise StoreUnavailableError("staged bytes ended early")
+                raise StoreUnavailableError("the staged bytes are shorter than expected")
             at += got
 
     async def seal(self) -> None:
@@ -448,7 +458,7 @@ class LocalUpload:
     def _sync(self, fd: int) -> None:
         try:
             os.fsync(fd)
-            _fsync_folder(self._path.parent)
+            fsync_directory(self._path.parent)
         except OSError:
             try:
                 self._path.unlink(missing_ok=True)
@@ -463,7 +473,7 @@ class LocalUpload:
             self._path.rename(final)
             # Not before the rename: staged bytes that could not be published must stay writable.
             os.fchmod(fd, 0o400)
-            _fsync_folder(final.parent)
+            fsync_directory(final.parent)
 
         await self._run("publishing", job, last=True)
 
@@ -471,11 +481,11 @@ class LocalUpload:
         def job(_fd: int) -> None:
             self._path.unlink(missing_ok=True)
 
-        await self._run("removing staged bytes", job, last=True)
+        await self._run("deleting staged bytes", job, last=True)
 
     async def release(self) -> None:
         def job() -> None:
-            with self._turn, translate_os_errors("closing staged bytes"):
+            with self._mutex, translate_os_errors("closing staged bytes"):
                 self._close()
 
         await self._driver.write(job)
@@ -499,7 +509,7 @@ class LocalReader:
                 except OSError as error:
                     raise ObjectCorruptError("the object cannot be read") from error
                 if not piece:
-                    raise ObjectCorruptError("the object ends early")
+                    raise ObjectCorruptError("the object is shorter than expected")
                 length -= len(piece)
                 yield piece
 

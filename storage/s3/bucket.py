@@ -12,32 +12,43 @@ from storage.piece_budget import PieceBudget
 from storage.s3.buffers import BufferPool
 from storage.s3.client import (
     ConditionFailedError,
+    NoSuchUploadError,
     NotImplementedByStoreError,
     S3Client,
-    UploadGoneError,
 )
 from storage.s3.reader import S3Reader
 from storage.s3.settings import S3Settings
 from storage.shield import run_to_completion
 
-SELFTEST = b"moorage writes this and reads it back, to see that the store keeps what it is sent\n"
+SELFTEST = (
+    b"Moorage writes this object and reads it back, to check that the store changes nothing.\n"
+)
 
-_MISSING = {"NoSuchBucket", "404"}
-_KEYS = "check access_key and secret_key, or the AWS variables, files or role that give the keys"
-_RIGHTS = "allow the keys to list, read, write and delete objects in it"
-_REGION = "check region and endpoint"
+_NO_BUCKET_CODES = {"NoSuchBucket", "404"}
+_CHECK_CREDENTIALS = (
+    "check access_key and secret_key, or the AWS environment variables, files or role that provide "
+    "the credentials"
+)
+_GRANT_PERMISSIONS = (
+    "permit these credentials to list, read, write and delete objects in the bucket"
+)
+_CHECK_REGION = "check the settings region and endpoint"
 _REMEDIES = {
-    **dict.fromkeys(_MISSING, "create it, or correct the setting bucket"),
+    **dict.fromkeys(_NO_BUCKET_CODES, "create it, or correct the setting bucket"),
     **dict.fromkeys(
-        ("", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"), _KEYS
+        ("", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"),
+        _CHECK_CREDENTIALS,
     ),
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "403"), f"{_KEYS}, and {_RIGHTS}"),
-    **dict.fromkeys(("PermanentRedirect", "AuthorizationHeaderMalformed", "301"), _REGION),
+    **dict.fromkeys(
+        ("AccessDenied", "AllAccessDisabled", "403"),
+        f"{_CHECK_CREDENTIALS}, and {_GRANT_PERMISSIONS}",
+    ),
+    **dict.fromkeys(("PermanentRedirect", "AuthorizationHeaderMalformed", "301"), _CHECK_REGION),
 }
 """Remedies by error code of the object store. An empty code means that no credentials were found.
 """
 
-PAGE = 1000
+PAGE_SIZE = 1000
 """Objects per listing request; no store returns more."""
 
 
@@ -53,30 +64,32 @@ class S3Bucket:
         self._bucket = settings.bucket
         prefix = settings.prefix.strip("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        self._conditions = {"IfNoneMatch": "*"}
-        self._kept: dict[str, str] = {}
+        self._put_conditions = {"IfNoneMatch": "*"}
+        self._object_options: dict[str, str] = {}
         if settings.sse:
-            self._kept["ServerSideEncryption"] = settings.sse
+            self._object_options["ServerSideEncryption"] = settings.sse
         if settings.storage_class:
-            self._kept["StorageClass"] = settings.storage_class
+            self._object_options["StorageClass"] = settings.storage_class
 
-    async def test(self) -> None:
+    async def self_test(self) -> None:
         """Check that the store returns what was sent, and detect support for conditional puts.
 
         Raises StoreRefusedError if the store changes the content.
         """
-        await self.write("put_object", "SELFTEST", body=SELFTEST, **self._kept)
-        kept = await self.fetch("SELFTEST")
-        if kept != SELFTEST:
-            reason = "with its checksums inside" if SELFTEST in kept else "changed"
-            raise StoreRefusedError(f"the object store keeps objects {reason}: do not use it")
+        await self.write("put_object", "SELFTEST", body=SELFTEST, **self._object_options)
+        stored = await self.fetch("SELFTEST")
+        if stored != SELFTEST:
+            change = "adds checksums inside" if SELFTEST in stored else "changes the bytes of"
+            raise StoreRefusedError(
+                f"the object store {change} the objects it stores; upgrade it, or use another one"
+            )
         try:
-            await self.write("put_object", "SELFTEST", body=SELFTEST, **self._conditions)
+            await self.write("put_object", "SELFTEST", body=SELFTEST, **self._put_conditions)
         except ConditionFailedError:
             return
         except NotImplementedByStoreError:
             pass
-        self._conditions = {}
+        self._put_conditions = {}
 
     async def list_names(self) -> list[str]:
         """Return the names directly below the prefix, at most PAGE, folders without a slash.
@@ -85,7 +98,7 @@ class S3Bucket:
         """
         try:
             answer = await self._client.read(
-                "list_objects_v2", Prefix=self._prefix, Delimiter="/", MaxKeys=PAGE
+                "list_objects_v2", Prefix=self._prefix, Delimiter="/", MaxKeys=PAGE_SIZE
             )
         except StoreRefusedError as error:
             raise _explain(error, self._bucket) from error
@@ -99,7 +112,7 @@ class S3Bucket:
         last = self._prefix + below
         while True:
             answer = await self._client.read(
-                "list_objects_v2", Prefix=self._prefix + below, StartAfter=last, MaxKeys=PAGE
+                "list_objects_v2", Prefix=self._prefix + below, StartAfter=last, MaxKeys=PAGE_SIZE
             )
             found = answer.get("Contents", [])
             if found:
@@ -146,18 +159,22 @@ class S3Bucket:
     async def put(self, key: str, data: bytes | bytearray) -> None:
         """Put a whole object, unless the key has one already: no key is used for two objects."""
         try:
-            await self.write("put_object", key, body=data, **self._conditions, **self._kept)
+            await self.write(
+                "put_object", key, body=data, **self._put_conditions, **self._object_options
+            )
         except ConditionFailedError:
             await self.require_size(key, len(data))
 
     async def begin(self, key: str) -> str:
         """Begin a multipart upload and return its ID."""
 
-        async def end_others(since: float) -> None:
+        async def abort_others(since: float) -> None:
             # The attempt that got no answer may have begun an upload.
             await self.abort_all(key, since)
 
-        answer = await self.write("create_multipart_upload", key, between=end_others, **self._kept)
+        answer = await self.write(
+            "create_multipart_upload", key, before_retry=abort_others, **self._object_options
+        )
         return str(answer["UploadId"])
 
     async def delete(self, key: str) -> None:
@@ -181,7 +198,7 @@ class S3Bucket:
         """Abort a multipart upload. No error if it has ended."""
         try:
             await self.write("abort_multipart_upload", key, UploadId=upload, since=since)
-        except UploadGoneError:
+        except NoSuchUploadError:
             return
 
     async def close(self) -> None:
@@ -192,10 +209,10 @@ class S3Bucket:
 def _explain(error: StoreRefusedError, bucket: str) -> StoreRefusedError:
     """Return the error with the remedy and the store's own message."""
     remedy = _REMEDIES.get(error.code, "check the settings of the store")
-    if error.code in _MISSING:
-        what = f'there is no such bucket: "{bucket}"'
+    if error.code in _NO_BUCKET_CODES:
+        what = f'no such bucket: "{bucket}"'
     else:
-        what = f'the object store refuses the bucket "{bucket}"'
+        what = f'the object store denies access to the bucket "{bucket}"'
     said = f"{error.code}: {error.reason}" if error.reason else error.code or str(error)
     explained = StoreRefusedError(f"{what} ({said}); {remedy}")
     explained.code = error.code

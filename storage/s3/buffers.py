@@ -36,7 +36,9 @@ class BufferPool:
                 finally:
                     self._waiting.discard(turn)
         except TimeoutError as error:
-            raise StoreUnavailableError("the parts of others could not be sent") from error
+            raise StoreUnavailableError(
+                "the object store failed while this upload waited for a buffer"
+            ) from error
         return self._kept.pop() if self._kept and size == self.size else bytearray(size)
 
     def is_overdue(self, since: float) -> bool:

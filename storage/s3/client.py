@@ -65,28 +65,33 @@ BREAKER_THRESHOLD = 3
 RETRY_AFTER_S = 1.0
 """Seconds between two attempts while the store is unreachable."""
 
+NO_CREDENTIALS = (
+    "no credentials for the object store: set access_key and secret_key, or provide AWS "
+    "environment variables, files or a role"
+)
+
 _FAILURES = (BotoCoreError, HTTPError, OSError)
 """Exceptions that mean "no answer": those of boto3, and others raised while a body is read."""
 
 _CODE = re.compile(r"[A-Za-z0-9]{1,64}")
-_MISSING = {"NoSuchKey", "NotFound", "404"}
-_FULL = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
-_AGAIN = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
+_MISSING_CODES = {"NoSuchKey", "NotFound", "404"}
+_FULL_CODES = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"}
+_RETRYABLE = {"RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted"}
 # A machine that has just started may correct its clock later.
-_PASSING = {"RequestTimeTooSkewed"}
-_SENTENCE = 300
+_TEMPORARY = {"RequestTimeTooSkewed"}
+_MAX_MESSAGE_LENGTH = 300
 """Characters of the store's own message that are kept."""
 
 
-class UploadGoneError(StoreError):
-    """The store knows no such multipart upload: it was completed, aborted or never begun."""
+class NoSuchUploadError(StoreError):
+    """The store has no such multipart upload: it was completed, aborted or never started."""
 
     def __init__(self, *, repeated: bool) -> None:
         """Create the error.
 
         `repeated` means that an earlier attempt got no answer and may have completed the upload.
         """
-        super().__init__("the store knows no such multipart upload")
+        super().__init__("the object store has no such multipart upload")
         self.repeated = repeated
 
 
@@ -98,9 +103,9 @@ class NotImplementedByStoreError(StoreError):
     """The store does not implement the requested feature."""
 
 
-_BY_CODE: dict[str, type[StoreError]] = {
-    **dict.fromkeys(_MISSING, ObjectMissingError),
-    **dict.fromkeys(_FULL, StoreFullError),
+_ERRORS_BY_CODE: dict[str, type[StoreError]] = {
+    **dict.fromkeys(_MISSING_CODES, ObjectMissingError),
+    **dict.fromkeys(_FULL_CODES, StoreFullError),
     "PreconditionFailed": ConditionFailedError,
     "412": ConditionFailedError,
     "InvalidRange": ObjectCorruptError,
@@ -145,7 +150,7 @@ class _CircuitBreaker:
             logger.warning("the object store answers again")
 
 
-class _Body:
+class _RequestBody:
     """A request body as a file object.
 
     A byte array would be sent with one call, and the whole call would have to end within the socket
@@ -159,7 +164,7 @@ class _Body:
 
     def read(self, size: int = -1) -> bytes:
         if time.monotonic() > self._until:
-            raise TimeoutError("the body takes too long to send")
+            raise TimeoutError("sending the request body took too long")
         end = len(self._view) if size < 0 else self._at + size
         piece = bytes(self._view[self._at : end])
         self._at += len(piece)
@@ -264,64 +269,64 @@ class S3Client:
 
     async def call(
         self,
-        lane: ClientPool,
+        pool: ClientPool,
         operation: str,
         *,
-        undo: Callable[[Any], Awaitable[None]] | None = None,
-        between: Callable[[float], Awaitable[None]] | None = None,
+        on_abandoned: Callable[[Any], Awaitable[None]] | None = None,
+        before_retry: Callable[[float], Awaitable[None]] | None = None,
         body: bytes | bytearray | None = None,
         since: float | None = None,
         **arguments: Any,
     ) -> Any:
         """Run one operation on the bucket, with retries.
 
-        - `undo` closes an answer that a cancelled caller never receives.
-        - `between` is called before an unanswered attempt is repeated. Its argument is the value to
-          pass as `since` in the calls that it makes.
+        - `on_abandoned` closes an answer that a cancelled caller never receives.
+        - `before_retry` is called before an unanswered attempt is repeated. Its argument is the
+          value to pass as `since` in the calls that it makes.
         - `body` is the request body.
         - `since` is the `time.monotonic` at which the waiting began, by default now.
 
-        Raises ObjectMissingError, ObjectDamagedError, UploadGoneError and ConditionFailedError as
+        Raises ObjectMissingError, ObjectCorruptError, NoSuchUploadError and ConditionFailedError as
         reported by the store, and StoreUnavailableError after the last attempt.
         """
         begun = time.monotonic() if since is None else since
 
         def attempt() -> Any:
-            do = getattr(lane.client(), operation)
+            do = getattr(pool.client(), operation)
             if body is None:
                 return do(Bucket=self._bucket, **arguments)
-            with contextlib.closing(_Body(body)) as sent:
+            with contextlib.closing(_RequestBody(body)) as sent:
                 return do(Bucket=self._bucket, Body=sent, **arguments)
 
         repeated = False
-        told = reason = ""
+        message = reason = ""
         problem: Exception | None = None
         for pause in (*RETRY_PAUSES_S, None):
             try:
-                if repeated and between is not None:
-                    await between(begun)
-                return await self.on_thread(lane, attempt, undo, since=begun)
+                if repeated and before_retry is not None:
+                    await before_retry(begun)
+                return await self.on_thread(pool, attempt, on_abandoned, since=begun)
             except _NoAnswerError as error:
                 repeated = True
                 problem = error
-                told = "the object store does not answer"
-                reason = _bound(str(error.__cause__))
+                message = "the object store does not answer"
+                reason = _sanitize(str(error.__cause__))
             except ClientError as error:
                 problem = error
-                told = _translate_client_error(error, operation, repeated=repeated)
-                reason = _find_sentence(error)
+                message = _translate_client_error(error, operation, repeated=repeated)
+                reason = _store_message(error)
             if pause is None or time.monotonic() - begun > RETRY_WITHIN_S:
                 break
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
-        unavailable = StoreUnavailableError(told)
+        unavailable = StoreUnavailableError(message)
         unavailable.reason = reason
         raise unavailable from problem
 
     async def on_thread(
         self,
-        lane: ClientPool,
+        pool: ClientPool,
         job: Callable[[], T],
-        undo: Callable[[T], Awaitable[None]] | None = None,
+        on_abandoned: Callable[[T], Awaitable[None]] | None = None,
         *,
         since: float,
     ) -> T:
@@ -333,20 +338,20 @@ class S3Client:
 
         def begin() -> T:
             if time.monotonic() - since > RETRY_WITHIN_S:
-                raise StoreUnavailableError("too many requests wait for the object store")
+                raise StoreUnavailableError("too many requests are waiting for the object store")
             return job()
 
         try:
             done = await run_to_completion(
-                asyncio.get_running_loop().run_in_executor(lane.threads, begin), undo
+                asyncio.get_running_loop().run_in_executor(pool.threads, begin), on_abandoned
             )
         except ClientError:
             self._breaker.note(answered=True)
             raise
         except NoCredentialsError as error:
-            raise StoreRefusedError("there are no keys for the object store") from error
+            raise StoreRefusedError(NO_CREDENTIALS) from error
         except _FAILURES as error:
-            self._breaker.note(answered=False, reason=_bound(str(error)))
+            self._breaker.note(answered=False, reason=_sanitize(str(error)))
             raise _NoAnswerError from error
         self._breaker.note(answered=True)
         return done
@@ -383,11 +388,11 @@ class S3Client:
         try:
             return await run_to_completion(loop.run_in_executor(self._signer.threads, job))
         except BotoCoreError as error:
-            raise StoreUnavailableError("there are no keys for the object store") from error
+            raise StoreUnavailableError(NO_CREDENTIALS) from error
 
     async def close(self) -> None:
-        for lane in (self.reads, self.writes, self._signer):
-            await run_to_completion(asyncio.to_thread(lane.close))
+        for pool in (self.reads, self.writes, self._signer):
+            await run_to_completion(asyncio.to_thread(pool.close))
 
 
 def _translate_client_error(error: ClientError, operation: str, *, repeated: bool) -> str:
@@ -398,27 +403,27 @@ def _translate_client_error(error: ClientError, operation: str, *, repeated: boo
     shown = code if _CODE.fullmatch(code) else str(status)
     message = f"the object store answered {shown} to {operation}"
     if code == "NoSuchUpload":
-        raise UploadGoneError(repeated=repeated) from error
-    known = _BY_CODE.get(code) or _BY_CODE.get(str(status) if status != 404 else "")  # noqa: PLR2004
+        raise NoSuchUploadError(repeated=repeated) from error
+    known = _ERRORS_BY_CODE.get(code) or _ERRORS_BY_CODE.get(str(status) if status != 404 else "")  # noqa: PLR2004
     if known is not None:
         raise known(message) from error
-    if status >= 500 or status in {408, 429} or code in _AGAIN:  # noqa: PLR2004
+    if status >= 500 or status in {408, 429} or code in _RETRYABLE:  # noqa: PLR2004
         return message
-    refused = StoreUnavailableError(message) if code in _PASSING else StoreRefusedError(message)
-    refused.reason = _find_sentence(error)
+    refused = StoreUnavailableError(message) if code in _TEMPORARY else StoreRefusedError(message)
+    refused.reason = _store_message(error)
     if isinstance(refused, StoreRefusedError):
         refused.code = shown
     raise refused from error
 
 
-def _find_sentence(error: ClientError) -> str:
+def _store_message(error: ClientError) -> str:
     """Return the store's own error message, or an empty string if there is none (as after HEAD)."""
-    return _bound(str(error.response.get("Error", {}).get("Message") or ""))
+    return _sanitize(str(error.response.get("Error", {}).get("Message") or ""))
 
 
-def _bound(text: str) -> str:
+def _sanitize(text: str) -> str:
     """Truncate another server's text and escape its control characters."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode()
-        for each in text[:_SENTENCE]
+        for each in text[:_MAX_MESSAGE_LENGTH]
     )

@@ -19,7 +19,7 @@ from storage.s3.state import MultipartState
 from storage.s3.upload import S3Upload
 
 VERSION = b"moorage storage 1\n"
-_OWN = {"VERSION", "SELFTEST", "blobs", "staging"}
+_OWN_NAMES = {"VERSION", "SELFTEST", "blobs", "staging"}
 
 
 class S3Driver:
@@ -36,29 +36,33 @@ class S3Driver:
         self._bucket = S3Bucket(settings)
 
     async def start(self, *, create: bool = True) -> None:
-        if await self._find():
+        if await self._has_store():
             return
         if not create:
             raise StoreRefusedError(
-                "the bucket has no registry below its prefix; is it the right one?"
+                "the bucket has no Moorage store below the prefix; check the settings bucket and "
+                "prefix"
             )
         await self._bucket.put("VERSION", VERSION)
 
-    async def look(self) -> None:
-        await self._find()
+    async def probe(self) -> None:
+        await self._has_store()
 
-    async def _find(self) -> bool:
+    async def _has_store(self) -> bool:
         """Return whether the bucket has a store. Raises StoreRefusedError if it cannot have one."""
-        foreign = layouts.list_foreign(await self._bucket.list_names(), _OWN)
+        foreign = layouts.foreign_names(await self._bucket.list_names(), _OWN_NAMES)
         if foreign and not await self._has("VERSION"):
             self._refuse(foreign)
-        await self._bucket.test()
+        await self._bucket.self_test()
         try:
             found = await self._bucket.fetch("VERSION")
         except ObjectMissingError:
             return False
         if found != VERSION:
-            raise StoreRefusedError("the bucket's content was made by another version")
+            raise StoreRefusedError(
+                "the bucket has the format of another version of Moorage; start that version, or "
+                "choose another bucket or prefix"
+            )
         return True
 
     async def _has(self, key: str) -> bool:
@@ -75,23 +79,25 @@ class S3Driver:
             layout = "an OCI image layout"
         what = layouts.describe(foreign, layout)
         raise StoreRefusedError(
-            f"the bucket {what} below the prefix and has no registry of Moorage. {layouts.REMEDY};"
-            " the setting prefix makes a place of its own in a bucket"
+            f"the bucket {what} below the prefix and has no Moorage store there. {layouts.REMEDY}. "
+            "The setting prefix gives Moorage a part of a bucket"
         )
 
     async def check(self) -> None:
         try:
             await self._bucket.stat("VERSION")
         except ObjectMissingError as error:
-            raise StoreUnavailableError("the bucket has no registry below its prefix") from error
+            raise StoreUnavailableError(
+                "the bucket has no Moorage store below the prefix"
+            ) from error
 
     async def claim(self, session: str, record: SessionRecord | None = None) -> S3Upload:
         if record is None:
-            raise ValueError("a bucket has no locks: a session's row has to be held")
+            raise ValueError("a bucket has no locks: claim needs the session's row")
         return S3Upload(self._bucket, session, record)
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
-        found = MultipartState.read(state)
+        found = MultipartState.from_json(state)
         # Each claim since the state was written may have put a tail before it died.
         named = {keys.staged_key(session, n) for n in range(found.claim + 1, claim + 1)}
         return named | {key for key in (found.tail, found.key) if key is not None}

@@ -14,7 +14,7 @@ from storage.piece_budget import PieceBudget
 from storage.s3.client import RETRY_WITHIN_S, ConditionFailedError, S3Client
 from storage.shield import run_to_completion
 
-RESUMES = 3
+MAX_RESUMES = 3
 """Number of times that a broken body is requested again from where it ended."""
 
 
@@ -39,10 +39,10 @@ class S3Reader:
         cls, client: S3Client, key: str, budget: PieceBudget, start: int, length: int | None
     ) -> Self:
         reader = cls(client, key, budget)
-        await reader._ask(start, length, time.monotonic())
+        await reader._request(start, length, time.monotonic())
         return reader
 
-    async def _ask(self, start: int, length: int | None, since: float) -> None:
+    async def _request(self, start: int, length: int | None, since: float) -> None:
         """Request this range of the same version of the object. `since`: see `S3Client.call`."""
         await self.close()
         arguments: dict[str, Any] = {"Key": self._key}
@@ -51,7 +51,9 @@ class S3Reader:
             arguments["Range"] = f"bytes={start}-{last}"
         if self._etag is not None:
             arguments["IfMatch"] = self._etag
-        answer = await self._client.read("get_object", undo=_close_body, since=since, **arguments)
+        answer = await self._client.read(
+            "get_object", on_abandoned=_close_body, since=since, **arguments
+        )
         self._body = answer["Body"]
         given = answer["ContentLength"]
         if "ContentRange" in answer:
@@ -62,17 +64,17 @@ class S3Reader:
         self._end = self._at + given
         self._etag = answer.get("ETag")
         if self._at != start:
-            raise StoreUnavailableError("the object store does not know ranges")
+            raise StoreUnavailableError("the object store does not support range requests")
 
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         end = start + length
-        resumes = RESUMES
+        resumes = MAX_RESUMES
         if end > self.size:
-            raise ObjectCorruptError("the object ends early")
+            raise ObjectCorruptError("the object is shorter than expected")
         since = time.monotonic()
         while start < end:
             if self._body is None or self._at != start or self._end < end:
-                await self._ask_again(start, end - start, since)
+                await self._request_same_version(start, end - start, since)
             with self._budget.take() as size:
                 piece = await self._client.read_piece(self._body, min(size, end - start), since)
                 if piece:
@@ -83,15 +85,19 @@ class S3Reader:
                     continue
             await self.close()
             if resumes == 0 or time.monotonic() - since > RETRY_WITHIN_S:
-                raise StoreUnavailableError("the object store broke off")
+                raise StoreUnavailableError(
+                    "the object store closed the connection before the end of the object"
+                )
             resumes -= 1
-            await asyncio.sleep(0.1 * (RESUMES - resumes))
+            await asyncio.sleep(0.1 * (MAX_RESUMES - resumes))
 
-    async def _ask_again(self, start: int, length: int, since: float) -> None:
+    async def _request_same_version(self, start: int, length: int, since: float) -> None:
         try:
-            await self._ask(start, length, since)
+            await self._request(start, length, since)
         except (ConditionFailedError, ObjectMissingError) as error:
-            raise ObjectCorruptError("the object went while it was read") from error
+            raise ObjectCorruptError(
+                "the object was deleted or replaced while it was read"
+            ) from error
 
     async def close(self) -> None:
         body, self._body = self._body, None

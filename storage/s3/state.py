@@ -21,13 +21,13 @@ class MultipartState:
     key: str | None = None
     """Key of the multipart upload."""
 
-    upload: str | None = None
+    upload_id: str | None = None
     """ID of the multipart upload at the store."""
 
     parts: list[tuple[int, str]] = field(default_factory=list)
     """Number and ETag of each part, in order."""
 
-    used: int = 0
+    reserved: int = 0
     """Highest part number that any claim may have used.
 
     Stores differ in how they treat a second part with the same number, and a holder that lost its
@@ -38,12 +38,12 @@ class MultipartState:
     """Whether the parts are complete, so that the upload may have been completed."""
 
     @classmethod
-    def read(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> Self:
         if not text:
             return cls()
         found = cls(**json.loads(text))
         found.parts = [(int(number), str(etag)) for number, etag in found.parts]
         return found
 
-    def write(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -22,7 +22,7 @@ from storage.errors import (
     UploadLockedError,
 )
 from storage.s3.bucket import S3Bucket
-from storage.s3.client import UploadGoneError
+from storage.s3.client import NoSuchUploadError
 from storage.s3.state import MultipartState
 from storage.shield import run_to_completion
 
@@ -49,7 +49,7 @@ class S3Upload:
         self._bucket = bucket
         self._record = record
         self._session = session
-        self._state = MultipartState.read(record.state)
+        self._state = MultipartState.from_json(record.state)
         self._state.part_size = self._state.part_size or bucket.part_size
         self.size = self._state.size
         self.sealed = self._state.sealed
@@ -58,8 +58,8 @@ class S3Upload:
         self._completed = False
         # A holder that died may have completed the upload that it sealed.
         self._unsure = self.sealed
-        self._next = self._state.used + 1
-        self._used_before = self._state.used
+        self._next = self._state.reserved + 1
+        self._used_before = self._state.reserved
         self._buffer: bytearray | None = None
         self._filled = 0
         self._since = 0.0
@@ -78,7 +78,7 @@ class S3Upload:
 
     @property
     def resume_state(self) -> str:
-        return self._state.write()
+        return self._state.to_json()
 
     @property
     def is_stalled(self) -> bool:
@@ -95,7 +95,9 @@ class S3Upload:
         """Raise if the claim has ended, or if bytes in the middle are missing."""
         self._require_open()
         if self._broken:
-            raise StoreUnavailableError("bytes of this upload could not be sent")
+            raise StoreUnavailableError(
+                "some bytes of this upload could not be sent to the object store; resume it"
+            )
 
     # --- adding -------------------------------------------------------------------------------
 
@@ -189,11 +191,11 @@ class S3Upload:
                 answer = await self._bucket.write(
                     "upload_part",
                     self._key,
-                    UploadId=self._state.upload,
+                    UploadId=self._state.upload_id,
                     PartNumber=number,
                     body=buffer,
                 )
-        except UploadGoneError as error:
+        except NoSuchUploadError as error:
             raise UploadDataLostError from error
         finally:
             self._bucket.buffers.release(buffer)
@@ -202,15 +204,15 @@ class S3Upload:
     @property
     def _key(self) -> str:
         if self._state.key is None:
-            raise RuntimeError("no multipart upload was begun")
+            raise RuntimeError("no multipart upload was started")
         return self._state.key
 
     async def _begin(self) -> None:
         """Begin the multipart upload. Its key is saved before, its ID directly after."""
-        if self._state.upload is not None:
+        if self._state.upload_id is not None:
             return
         if self._state.key is None:
-            await self._save(replace(self._state, key=keys.new_parts_key()))
+            await self._save(replace(self._state, key=keys.new_multipart_key()))
         else:
             # A holder that died may have begun an upload of this key. Nothing would abort it once
             # the key belongs to a blob.
@@ -218,7 +220,7 @@ class S3Upload:
         await self._record.ensure_lease()
         upload = await self._bucket.begin(self._key)
         try:
-            await self._save(replace(self._state, upload=upload))
+            await self._save(replace(self._state, upload_id=upload))
         except BaseException:
             await self._bucket.abort(self._key, upload)
             raise
@@ -226,10 +228,12 @@ class S3Upload:
     async def _take_number(self) -> int:
         number = self._next
         if number > MAX_PARTS:
-            raise StoreFullError("the blob has too many parts: raise storage.part_size")
-        if number > self._state.used:
-            used = min(number + PART_NUMBER_BATCH - 1, MAX_PARTS)
-            await self._save(replace(self._state, used=used))
+            raise StoreFullError(
+                f"the blob needs more than {MAX_PARTS} parts; raise storage.part_size"
+            )
+        if number > self._state.reserved:
+            reserved = min(number + PART_NUMBER_BATCH - 1, MAX_PARTS)
+            await self._save(replace(self._state, reserved=reserved))
         self._next = number + 1
         return number
 
@@ -238,7 +242,7 @@ class S3Upload:
 
         The synced fields stay as they are.
         """
-        await self._record.save_state(state.write())
+        await self._record.save_state(state.to_json())
         self._state = state
 
     async def _raise_failed(self) -> None:
@@ -258,7 +262,7 @@ class S3Upload:
         if size == self.size and not self._broken:
             return
         if size != self._state.size:
-            raise ValueError("only back to what was synced")
+            raise ValueError("truncate accepts only the last synced size")
         await self._drop()
 
     async def _drop(self) -> None:
@@ -288,7 +292,7 @@ class S3Upload:
         if not here:
             return None
         if self._staged:
-            raise ValueError("a hold has one key for a tail, which must not be used twice")
+            raise ValueError("a claim has one tail key, which must not be used twice")
         self._staged = True
         key = keys.staged_key(self._session, self._record.claim)
         await self._record.ensure_lease()
@@ -307,7 +311,7 @@ class S3Upload:
             size=self.size,
             tail=tail,
             parts=list(self._parts),
-            used=max(self._next - 1, self._used_before),
+            reserved=max(self._next - 1, self._used_before),
             sealed=sealed,
         )
         self.sealed = sealed
@@ -374,10 +378,10 @@ class S3Upload:
             await self._bucket.write(
                 "complete_multipart_upload",
                 self._key,
-                UploadId=self._state.upload,
+                UploadId=self._state.upload_id,
                 MultipartUpload={"Parts": parts},
             )
-        except UploadGoneError as error:
+        except NoSuchUploadError as error:
             # An attempt that got no answer completed it, or a holder that died afterwards.
             if not (self._unsure or error.repeated):
                 raise UploadDataLostError from error

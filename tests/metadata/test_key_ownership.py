@@ -11,13 +11,13 @@ from registry.metadata.content import blobs, key_ownership, uploads
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
-from storage.keys import new_parts_key, staged_key
+from storage.keys import new_multipart_key, staged_key
 from tests.metadata.rows import STORE, blob, held_open, upload
 
 pytestmark = pytest.mark.anyio
 
 SESSION = str(uuid.uuid4())
-PARTS = [new_parts_key() for _ in range(3)]
+PARTS = [new_multipart_key() for _ in range(3)]
 
 
 async def list_unowned(database: Database, *keys: str) -> list[str]:

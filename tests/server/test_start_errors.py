@@ -192,7 +192,7 @@ async def test_folders_of_others_are_named_with_the_command_that_helps(foreign: 
         require_reachable(f"sqlite:///{foreign}/moorage.db")
     assert f"chown {user} {foreign}/moorage.db" in refused.value.message
     driver = create_driver("local", root=foreign / "storage")
-    for refusing in (driver.start, driver.look):
+    for refusing in (driver.start, driver.probe):
         with pytest.raises(StoreRefusedError) as denied:
             await refusing()
         assert f"chown -R {user} {foreign}/storage" in str(denied.value)

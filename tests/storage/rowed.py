@@ -54,8 +54,8 @@ class RowedDriver:
     async def start(self, *, create: bool = True) -> None:
         await self.driver.start(create=create)
 
-    async def look(self) -> None:
-        await self.driver.look()
+    async def probe(self) -> None:
+        await self.driver.probe()
 
     async def check(self) -> None:
         await self.driver.check()

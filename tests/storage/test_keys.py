@@ -6,11 +6,11 @@ import pytest
 from storage.digest import ALGORITHMS, Digest
 from storage.keys import (
     blob_key,
-    find_digest,
-    find_session,
+    digest_of,
     is_known_key,
     new_generation,
-    new_parts_key,
+    new_multipart_key,
+    session_of,
     shard,
     staged_key,
 )
@@ -38,20 +38,20 @@ def test_key_is_never_used_twice() -> None:
 def test_the_digest_of_a_key_is_found_again() -> None:
     for algorithm in ("sha256", "sha512"):
         digest = Digest.of(b"", algorithm)
-        assert find_digest(blob_key(digest, new_generation())) == digest
-    assert find_digest(new_parts_key()) is None
-    assert find_digest(staged_key("0" * 8, 1)) is None
+        assert digest_of(blob_key(digest, new_generation())) == digest
+    assert digest_of(new_multipart_key()) is None
+    assert digest_of(staged_key("0" * 8, 1)) is None
 
 
 def test_the_session_of_a_staged_key_is_found_again() -> None:
     session = str(uuid.uuid4())
-    assert find_session(staged_key(session, 7)) == session
-    assert find_session(new_parts_key()) is None
+    assert session_of(staged_key(session, 7)) == session
+    assert session_of(new_multipart_key()) is None
 
 
 def test_keys_made_here_are_told_from_all_others() -> None:
     made = [blob_key(Digest.of(b"", algorithm), new_generation()) for algorithm in ALGORITHMS]
-    made += [new_parts_key(), staged_key(str(uuid.uuid4()), 12)]
+    made += [new_multipart_key(), staged_key(str(uuid.uuid4()), 12)]
     assert [key for key in made if not is_known_key(key)] == []
     others = [f"{key}{more}" for key in made for more in (".tmp", "/x", "\n")]
     others += ["blobs/sha256/ab/notes.txt", "blobs/md5/ab/abcd.00", "", *(key[1:] for key in made)]

@@ -168,7 +168,7 @@ class TestCancelledWrite:
 
         upload = await local.claim(session)
         if careless:
-            upload._turn = contextlib.nullcontext()  # type: ignore[assignment]
+            upload._mutex = contextlib.nullcontext()  # type: ignore[assignment]
 
         async def request() -> None:
             try:

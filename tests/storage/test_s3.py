@@ -72,7 +72,7 @@ async def sweep(driver: RowedDriver) -> None:
 
 
 def state_of(driver: RowedDriver, session: str) -> MultipartState:
-    return MultipartState.read(driver.rows[session][0])
+    return MultipartState.from_json(driver.rows[session][0])
 
 
 class TestParts:
@@ -219,8 +219,8 @@ class TestParts:
 
     async def test_too_many_parts_are_refused(self, driver: RowedDriver, session: str) -> None:
         await add(driver, session, DATA)
-        state = dataclasses.replace(state_of(driver, session), used=MAX_PARTS)
-        driver.rows[session] = state.write(), 1
+        state = dataclasses.replace(state_of(driver, session), reserved=MAX_PARTS)
+        driver.rows[session] = state.to_json(), 1
         upload = await driver.claim(session)
         with pytest.raises(StoreFullError, match=r"storage\.part_size"):
             await append(upload, DATA)
@@ -241,8 +241,8 @@ class TestOwners:
             written.append((operation, key in owned))
             if operation == "upload_part":
                 state = state_of(driver, session)
-                assert arguments["UploadId"] == state.upload
-                assert int(str(arguments["PartNumber"])) <= state.used
+                assert arguments["UploadId"] == state.upload_id
+                assert int(str(arguments["PartNumber"])) <= state.reserved
             return await real(bucket, operation, key, **arguments)
 
         monkeypatch.setattr(S3Bucket, "write", noted)
@@ -418,7 +418,7 @@ class TestStart:
 
     async def test_an_empty_place_where_there_must_be_blobs(self, bucket: Bucket) -> None:
         store = S3Driver(bucket.settings())
-        with pytest.raises(StoreUnavailableError, match="is it the right one"):
+        with pytest.raises(StoreUnavailableError, match="no Moorage store"):
             await store.start(create=False)
         await store.start()
         await store.start(create=False)
@@ -436,7 +436,7 @@ class TestStart:
         ("kept", "told"),
         [
             (b"53\r\n" + SELFTEST + b"\r\n0\r\nx-amz-checksum:", "checksums inside"),
-            (b"?", "changed"),
+            (b"?", "changes the bytes"),
         ],
     )
     async def test_a_store_that_changes_what_it_is_sent(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import StoreUnavailableError
-from storage.keys import new_parts_key
+from storage.keys import new_multipart_key
 from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_s3 import DATA, PART, add, finish
@@ -88,7 +88,7 @@ async def test_objects_are_kept_as_the_settings_say(
     for data in (b"small", DATA):
         session = str(uuid.uuid4())
         await add(driver, session, data)
-        await finish(driver, session, new_parts_key())
+        await finish(driver, session, new_multipart_key())
     await driver.close()
     asked = writes(network, "SELFTEST")
     assert len(asked) >= 3  # the version marker, a small object, and one in parts

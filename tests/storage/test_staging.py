@@ -131,7 +131,7 @@ class TestOneRequest:
     async def test_discard(self, staging: StagingArea, session: str, key: str) -> None:
         staged = await resume(staging, session)
         await staged.append(body(b"gone"))
-        await staged.discard()
+        await staged.abort()
         await staged.release()
         assert await staging.list_sessions() == []
         with pytest.raises(ObjectMissingError):
@@ -297,7 +297,7 @@ class TestResume:
     ) -> None:
         row = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, *row)
-        await (staged.publish(key) if end == "publish" else staged.discard())
+        await (staged.publish(key) if end == "publish" else staged.abort())
         await staged.release()
         assert list(staging._running) == []
 

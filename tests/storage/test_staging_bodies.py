@@ -179,7 +179,7 @@ class TestFailedWrite:
         staged = await staging.claim(session)
         with pytest.raises(UploadDataLostError):
             await staged.resume(row[0], "sha256", row[1])
-        await staged.discard()
+        await staged.abort()
 
     async def test_failed_publication_can_be_tried_again(
         self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch

@@ -93,7 +93,7 @@ class Replicas:
         u, d = tables.uploads.c, tables.doomed.c
         owned = self.list_blob_keys() | {key for (key,) in self._list_rows(sa.select(d.key))}
         for upload, state, claim, key in self._list_rows(sa.select(u.id, u.parts, u.claim, u.key)):
-            known = MultipartState.read(state or "")
+            known = MultipartState.from_json(state or "")
             owned |= {key, known.tail, known.key}
             owned |= {staged_key(upload, n) for n in range(1, int(claim) + 1)}
         return owned

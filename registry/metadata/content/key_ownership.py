@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from registry.metadata.content import uploads as sessions
 from registry.metadata.engine.transaction import Transaction, in_chunks
 from registry.metadata.tables import blobs, doomed, uploads
-from storage.keys import MULTIPART_PREFIX, find_session
+from storage.keys import MULTIPART_PREFIX, session_of
 
 _u = uploads.c
 
@@ -37,7 +37,7 @@ def _list_named(tx: Transaction, table: sa.Table, store: str, keys: Collection[s
 
 def _list_of_sessions(tx: Transaction, store: str, keys: Collection[str]) -> set[str]:
     found = _list_named(tx, uploads, store, keys)
-    ids = {key: session for key in keys if (session := find_session(key)) is not None}
+    ids = {key: session for key in keys if (session := session_of(key)) is not None}
     open_ids: set[str] = set()
     for some in in_chunks(ids.values()):
         open_ids |= sessions.list_present(tx, some)

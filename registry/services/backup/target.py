@@ -181,7 +181,7 @@ class BackupRepository:
                 await staged.publish(archive_key(digest))
             except BaseException:
                 with contextlib.suppress(StoreError):
-                    await staged.discard()
+                    await staged.abort()
                 raise
             finally:
                 await staged.release()
@@ -238,7 +238,7 @@ class BackupRepository:
         with self._store_faults():
             for name in await self._driver.list_staged():
                 staged = await self._staging.claim(name)
-                await staged.discard()
+                await staged.abort()
 
     def _remove_partial(self) -> None:
         with self._faults():
@@ -280,7 +280,7 @@ async def open_target(
 
     With `create`, a missing or empty directory is initialized. Raises BackupError.
     """
-    driver = create_driver("local", root=folder, beside=("lock", "snapshots"))
+    driver = create_driver("local", root=folder, ignored=("lock", "snapshots"))
     target = BackupRepository(folder, driver)
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, await target.run(lambda: _lock(folder, alone, create)))

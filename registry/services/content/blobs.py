@@ -82,7 +82,7 @@ class Blobs:
         """
         if row.state is not BlobState.LIVE:
             return None  # Reading through the registry corrects the row.
-        return await self._stores.get(row.store).blobs.find_link(row.key)
+        return await self._stores.get(row.store).blobs.presigned_url(row.key)
 
     async def get(self, name: RepositoryName, digest: Digest) -> BlobRow:
         """Return the row of the blob if it is linked to the repository. The bytes are not checked.
@@ -101,7 +101,7 @@ class Blobs:
         """
         if row.state is BlobState.DAMAGED:
             return False
-        if not self._stores.get(row.store).blobs.cheap_stat:
+        if not self._stores.get(row.store).blobs.stat_is_cheap:
             return row.state is BlobState.LIVE
         whole = await self.is_stored(row.store, row.key, row.size)
         await self.note(row, BlobState.LIVE if whole else BlobState.MISSING)

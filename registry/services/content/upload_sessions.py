@@ -31,7 +31,7 @@ from registry.services.content.upload_leases import UploadLeases
 from registry.services.quotas.quotas import Quotas, require_room
 from storage.digest import Digest
 from storage.errors import StoreError, UploadDataLostError, UploadLockedError
-from storage.keys import blob_key, find_digest, new_generation
+from storage.keys import blob_key, digest_of, new_generation
 from storage.staging import StagedUpload, StagingArea
 from storage.stores import Stores
 
@@ -262,7 +262,7 @@ class Uploads:
             for upload_id in set(some) - present:
                 with contextlib.suppress(UploadLockedError):
                     staged = await staging.claim(upload_id)
-                    await staged.discard()
+                    await staged.abort()
                     removed += 1
         return removed
 
@@ -278,7 +278,7 @@ class Uploads:
                 try:
                     row = await self.get(name, principal, upload_id)
                 except UploadUnknownError:
-                    await staged.discard()
+                    await staged.abort()
                     raise
                 await self._resume(row, staged)
                 try:
@@ -326,14 +326,14 @@ class Uploads:
         arrived.
         """
         put = self._list_own(row)
-        if published is not None and find_digest(published) is not None:
+        if published is not None and digest_of(published) is not None:
             put.add(published)
 
         def work(tx: Transaction) -> None:
             now = uploads.find(tx, row.id, lock=True)
             owned: set[str | None] = {None} if now is None else {*self._list_keys(now), now.key}
             for key in put - owned:
-                digest = find_digest(key)
+                digest = digest_of(key)
                 blob = blobs.find_anywhere(tx, digest, keep=True) if digest is not None else None
                 if blob is None or blob.key != key:
                     pending_deletions.insert(tx, row.store, key, "put too late")
@@ -354,7 +354,7 @@ class Uploads:
         # An empty blob has no staged bytes before or after publication, so that is no evidence.
         named = row.key if lost or row.offset == 0 else None
         if named is not None and await self._blobs.is_stored(row.store, named, row.offset):
-            await staged.discard()
+            await staged.abort()
             raise _PublishedError(row)
         if lost:
             await self._end(row, staged)
@@ -372,7 +372,7 @@ class Uploads:
                 raise
             await staged.seal()
         row = self._renewed(row, digest)
-        key = staged.key_for(blob_key(digest, row.generation))
+        key = staged.final_key(blob_key(digest, row.generation))
         if staged.known_digest(digest.algorithm, row.prefix) is None:
             # Reading the bytes may publish them, so the key needs an owner first.
             row = await self._name_key(row, staged, key, limited=limited)
@@ -436,7 +436,7 @@ class Uploads:
     def _moved(
         row: UploadRow, staged: StagedUpload, key: str | None, prefix: Digest | None
     ) -> UploadRow:
-        state = staged.state or None
+        state = staged.resume_state or None
         return replace(row, offset=staged.offset, prefix=prefix, key=key, parts=state)
 
     async def _advance(self, row: UploadRow, moved: UploadRow, *, limited: bool) -> UploadRow:
@@ -463,7 +463,7 @@ class Uploads:
 
         The key of that attempt is queued for deletion and must never be used again.
         """
-        named = find_digest(row.key) if row.key is not None else None
+        named = digest_of(row.key) if row.key is not None else None
         if named in {None, digest} or self._staging_of(row).supports_locking:
             return row
         return replace(row, generation=new_generation())
@@ -475,7 +475,7 @@ class Uploads:
 
     def _list_keys(self, row: UploadRow) -> set[str]:
         """Return the keys that only the session's row refers to."""
-        return self._staging_of(row).list_keys(row.id, row.parts or "", row.claim)
+        return self._staging_of(row).possible_keys(row.id, row.parts or "", row.claim)
 
     def _staging_of(self, row: UploadRow) -> StagingArea:
         """Return the staging area of the session.
@@ -487,7 +487,7 @@ class Uploads:
     async def _end(self, row: UploadRow, staged: StagedUpload) -> None:
         """End a held session and delete its bytes."""
         staged.session_ended = await self._forget(row)
-        await staged.discard()
+        await staged.abort()
 
     async def _forget(self, row: UploadRow) -> bool:
         """End a session, and queue deletion of its keys, which may have bytes.

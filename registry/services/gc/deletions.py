@@ -69,7 +69,7 @@ class DeletionQueue:
 
     async def _list_due(self, store: Store, n: int) -> list[DueRow]:
         # A client with a presigned URL may still be about to read the object.
-        life = store.blobs.link_life
+        life = store.blobs.signed_url_ttl
         held = life + SLACK if life else 0.0
         return await self._db.read(
             lambda tx: pending_deletions.list_due(tx, store.name, n, held=held)

@@ -26,7 +26,7 @@ from registry.services.throttle import Throttle
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
 from storage.errors import ObjectCorruptError, ObjectMissingError, StoreError
-from storage.keys import find_digest, find_session, is_known_key
+from storage.keys import digest_of, is_known_key, session_of
 from storage.stores import Store, Stores
 
 logger = logging.getLogger(__name__)
@@ -240,9 +240,9 @@ class _Comparison:
 
     async def _find_heir(self, found: StoredObject) -> BlobRow | None:
         """Return the missing or damaged blob whose content the object holds."""
-        if find_session(found.key) is not None:
+        if session_of(found.key) is not None:
             return None  # the remainder of an upload
-        named = find_digest(found.key)
+        named = digest_of(found.key)
         if named is not None and await self._find_broken(named) is None:
             return None  # The blob is intact, so the object need not be read.
         for digest in await self._hash(found):

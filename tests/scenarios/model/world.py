@@ -112,8 +112,8 @@ class MortalDriver:
     async def start(self, *, create: bool = True) -> None:
         await self._driver.start(create=create)
 
-    async def look(self) -> None:
-        await self._driver.look()
+    async def probe(self) -> None:
+        await self._driver.probe()
 
     async def check(self) -> None:
         await self._driver.check()

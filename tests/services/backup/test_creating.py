@@ -163,7 +163,7 @@ async def test_a_store_that_fails_is_told_and_the_next_run_goes_on(
             nonlocal reads
             reads += 1
             if reads == 3:
-                raise StoreUnavailableError("the store's disk failed")
+                raise StoreUnavailableError("the storage disk failed")
             async for piece in real(self, start, length):  # type: ignore[operator]
                 yield piece
 

@@ -77,13 +77,13 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
         nonlocal moved
         moved += 1
         if moved == 3:
-            raise StoreFullError("no room on the store's disk")
+            raise StoreFullError("no space left on the storage disk")
         return await move(self, blob, body, keep)
 
     with monkeypatch.context() as failing:
         failing.setattr(Uploads, "move", fail_at_third)
         told = await other.run("restore", target, "--parallel", "1", expect=1)
-    assert "no room on the store's disk" in told
+    assert "no space left on the storage disk" in told
     await other.require_closed()
     # An interrupted restore cannot continue from another backup.
     await place.run("create", target)

@@ -144,11 +144,11 @@ async def test_an_old_store_is_never_made(tmp_path: Path, database_url: str) -> 
 
 
 def test_two_stores_have_two_names() -> None:
-    with pytest.raises(ValueError, match="two stores are called memory"):
+    with pytest.raises(ValueError, match="two stores have the same name: memory"):
         Stores(MemoryDriver(), MemoryDriver())
     stores = Stores(MemoryDriver(), MemoryDriver(name="old"))
     assert stores.get("old") is stores.old
-    with pytest.raises(StoreUnavailableError, match="no store called other"):
+    with pytest.raises(StoreUnavailableError, match="the store other is not open"):
         stores.get("other")
 
 

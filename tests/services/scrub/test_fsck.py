@@ -16,7 +16,7 @@ from registry.services.maintenance.fsck import Deed, Kind, Report
 from storage.digest import Digest
 from storage.driver import Reader, StoredObject
 from storage.errors import StoreUnavailableError
-from storage.keys import blob_key, new_generation, new_parts_key, staged_key
+from storage.keys import blob_key, new_generation, new_multipart_key, staged_key
 from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
 from tests.api.conftest import Api
@@ -52,7 +52,7 @@ def describe(report: Report) -> list[tuple[Kind, str, Deed]]:
 def orphan_key(opened: Runtime, data: bytes) -> str:
     """Return a key in the form that the store uses."""
     if isinstance(opened.driver, S3Driver):
-        return new_parts_key()
+        return new_multipart_key()
     return blob_key(Digest.of(data), new_generation())
 
 
