@@ -327,7 +327,7 @@ class TestListing:
         self, driver: Driver, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("storage.local.driver.PAGE_SIZE", 3)
-        monkeypatch.setattr("storage.s3.bucket.PAGE", 3)
+        monkeypatch.setattr("storage.s3.bucket.PAGE_SIZE", 3)
         before = time.time_ns() // 1000
         # Some share one directory on disk, which then needs two pages.
         digests = [Digest("sha256", f"{n % 2:02x}{n:062x}") for n in range(8)]

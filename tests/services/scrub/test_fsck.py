@@ -191,7 +191,7 @@ async def test_pages_of_objects_meet_pages_of_rows(
     for key in strays:
         await write(api.opened.driver, key, b"stray")
     monkeypatch.setattr("storage.local.driver.PAGE_SIZE", 2)
-    monkeypatch.setattr("storage.s3.bucket.PAGE", 2)
+    monkeypatch.setattr("storage.s3.bucket.PAGE_SIZE", 2)
     monkeypatch.setattr(module, "AT_ONCE", 2)
     for size in (1, 2, 3, 500):
         monkeypatch.setattr(module, "PAGE", size)
