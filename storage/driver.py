@@ -234,8 +234,7 @@ class Driver(Protocol):
         ...
 
     async def presigned_url(self, key: str) -> str | None:
-        """Return a presigned URL that lets its bearer read the object for `signed_url_ttl`
-        seconds.
+        """Return a presigned URL of the object, valid for `signed_url_ttl` seconds.
 
         The URL is computed without a request to the store, so the object may not exist. None means
         that the bytes have to be served by the registry.
