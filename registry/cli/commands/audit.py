@@ -8,7 +8,7 @@ from typing import Any
 
 from registry import clock
 from registry.cli.kit import client, output
-from registry.cli.kit.parsing import read_count
+from registry.cli.kit.parsing import Parser, read_count
 from registry.cli.kit.times import read_moment, write_moment
 from registry.errors import InputInvalidError
 
@@ -29,6 +29,35 @@ _FOLLOWED = 10
 """Number of existing events that `--follow` shows first."""
 
 _SHA256, _DIGITS = 64, 12
+
+
+def declare(audit: Parser) -> None:
+    """Declare the commands."""
+    command = audit.add_verb(
+        "list",
+        list_all,
+        "List the newest events, oldest first",
+        "moorage audit list --since 24h --event 'tag.delete,manifest.delete'",
+        "moorage audit list --repository 'team/**' --actor alice",
+        "moorage audit list --follow",
+        url=True,
+    )
+    command.add_argument(
+        "--since", metavar="WHEN", help="time such as 2026-11-23T19:12:00Z, or age such as 24h"
+    )
+    command.add_argument("--actor", metavar="NAME", help="only events caused by this account")
+    command.add_argument(
+        "--event", metavar="EVENTS", help="comma-separated kinds of events, such as 'tag.*'"
+    )
+    command.add_argument(
+        "--repository", metavar="PATTERN", help="only events in these repositories"
+    )
+    command.add_argument(
+        "--limit", metavar="N", help="at most the newest N (default 1000, with --follow 10)"
+    )
+    command.add_argument(
+        "--follow", action="store_true", help="keep running and print events as they happen"
+    )
 
 
 def list_all(args: argparse.Namespace) -> int:

@@ -1,37 +1,105 @@
 """`moorage backup`: backups of the registry in another folder."""
 
+from __future__ import annotations
+
 import argparse
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from registry.app import Runtime
-from registry.auth.keys.key_encryption import require_strong
 from registry.cli.kit import output
+from registry.cli.kit.backups import complain_of, count, find_passphrase, shown
 from registry.cli.kit.local import with_registry
-from registry.cli.kit.parsing import read_count, read_option
-from registry.config import read_passphrase
-from registry.errors import BackupError, ConfigError
-from registry.services.backup import pruning, verifying
-from registry.services.backup.creating import Creator, Keys
-from registry.services.backup.reading import Progress
-from registry.services.backup.snapshot import Snapshot
-from registry.services.backup.target import BackupRepository, open_target
+from registry.cli.kit.parsing import Parser, read_count, read_option
+from registry.errors import BackupError
 from registry.units import format_size, parse_size
-from registry.version import find_version
+
+if TYPE_CHECKING:
+    from registry.app import Runtime
+    from registry.services.backup.pruning import Pruned
+    from registry.services.backup.reading import Progress
+    from registry.services.backup.snapshot import Snapshot
+    from registry.services.backup.target import BackupRepository
+    from registry.services.backup.verifying import Damage
 
 T = TypeVar("T")
 
-_SHOWN = 20
-"""Maximum number of blobs that text output names; JSON output has all."""
+
+def declare(backup: Parser) -> None:
+    """Declare the commands."""
+    making = backup.add_verb(
+        "create",
+        create,
+        "Add a snapshot to a backup directory while the registry serves",
+        "moorage backup create /backup/moorage",
+        "moorage backup create /backup/moorage --with-keys --passphrase-file passphrase",
+    )
+    listing = backup.add_verb(
+        "list", list_all, "List the complete snapshots", "moorage backup list /backup/moorage"
+    )
+    verifying = backup.add_verb(
+        "verify",
+        verify,
+        "Read everything in a backup directory, and report what is damaged",
+        "moorage backup verify /backup/moorage",
+    )
+    restoring = backup.add_verb(
+        "restore",
+        restore,
+        "Restore a snapshot into an empty registry",
+        "moorage backup restore /backup/moorage --without-keys",
+    )
+    pruning = backup.add_verb(
+        "prune",
+        prune,
+        "Remove old snapshots and the blobs that only they need",
+        "moorage backup prune /backup/moorage --keep 30",
+    )
+    for command in (making, listing, verifying, restoring, pruning):
+        command.add_argument("target", metavar="TARGET", help="directory of the backups")
+    for command in (making, restoring):
+        _declare_copy(command)
+    making.add_argument(
+        "--with-keys", action="store_true", help="include the private keys, encrypted"
+    )
+    making.add_argument("--pace", metavar="SIZE", help="maximum bytes per second, such as 20MiB")
+    restoring.add_argument(
+        "--without-keys", action="store_true", help="leave out the private keys in the snapshot"
+    )
+    restoring.add_argument(
+        "--allow-missing", action="store_true", help="open the registry without damaged blobs"
+    )
+    verifying.add_argument("--snapshot", metavar="ID", help="only this snapshot (default: all)")
+    restoring.add_argument("--snapshot", metavar="ID", help="the snapshot (default: the newest)")
+    pruning.add_argument(
+        "--keep", metavar="N", required=True, help="number of the newest snapshots to keep"
+    )
+    pruning.add_argument(
+        "--dry-run", action="store_true", help="report what would be removed, and remove nothing"
+    )
+
+
+def _declare_copy(command: Parser) -> None:
+    command.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="file whose first line is the passphrase that encrypts private keys (default: the "
+        "passphrase in MOORAGE_BACKUP_PASSPHRASE)",
+    )
+    command.add_argument(
+        "--parallel", metavar="N", default="4", help="blobs copied at once (default 4)"
+    )
 
 
 def create(args: argparse.Namespace) -> int:
+    from registry.auth.keys.key_encryption import require_strong
+    from registry.services.backup.creating import Creator, Keys
+    from registry.services.backup.reading import Progress
+    from registry.services.backup.target import open_target
+    from registry.version import find_version
+
     passphrase = find_passphrase(args) if args.with_keys else ""
     if args.with_keys:
         require_strong(passphrase)
@@ -73,7 +141,15 @@ def _tell(made: Snapshot, progress: Progress) -> None:
         )
 
 
+def restore(args: argparse.Namespace) -> int:
+    from registry.cli.commands import backup_restore
+
+    return backup_restore.restore(args)
+
+
 def list_all(args: argparse.Namespace) -> int:
+    from registry.services.backup.snapshot import Snapshot
+
     async def work(target: BackupRepository) -> list[Snapshot | str]:
         return await target.run(lambda: [_look(target, name) for name in target.list_ids()])
 
@@ -106,9 +182,12 @@ def _look(target: BackupRepository, name: str) -> Snapshot | str:
 
 
 def verify(args: argparse.Namespace) -> int:
+    from registry.services.backup import verifying
+    from registry.services.backup.reading import Progress
+
     progress = Progress()
 
-    async def work(target: BackupRepository) -> tuple[list[str], list[verifying.Damage]]:
+    async def work(target: BackupRepository) -> tuple[list[str], list[Damage]]:
         names = await target.run(target.list_ids)
         if args.snapshot is not None:
             names = [name for name in names if name == args.snapshot]
@@ -144,9 +223,11 @@ def verify(args: argparse.Namespace) -> int:
 
 
 def prune(args: argparse.Namespace) -> int:
+    from registry.services.backup import pruning
+
     keep = read_count(args.keep, "--keep")
 
-    async def work(target: BackupRepository) -> pruning.Pruned:
+    async def work(target: BackupRepository) -> Pruned:
         return await pruning.prune(target, keep, dry_run=args.dry_run)
 
     done = _run(args, work, alone=True)
@@ -161,7 +242,8 @@ def prune(args: argparse.Namespace) -> int:
 def _run(
     args: argparse.Namespace, work: Callable[[BackupRepository], Awaitable[T]], *, alone: bool
 ) -> T:
-    """Run `work` on the backup folder, without a registry."""
+    """Run `work` on the backup directory, without a registry."""
+    from registry.services.backup.target import open_target
 
     async def job() -> T:
         async with open_target(Path(args.target), alone=alone) as target:
@@ -171,51 +253,7 @@ def _run(
 
 
 def _as_json(snapshot: Snapshot) -> dict[str, Any]:
+    import msgspec
+
     found: dict[str, Any] = msgspec.to_builtins(snapshot)
     return found
-
-
-# The functions below are shared with `restore`.
-
-
-def count(blobs: int, size: int) -> str:
-    return f"{blobs} blobs of {format_size(size)}"
-
-
-def complain_of(digests: list[str], what: str) -> None:
-    """Print an error for the first digests, and the number of the others."""
-    for digest in digests[:_SHOWN]:
-        output.write_error(f"{digest} {what}")
-    if len(digests) > _SHOWN:
-        output.write_error(f"and {len(digests) - _SHOWN} more; --json names all")
-
-
-def find_passphrase(args: argparse.Namespace) -> str:
-    """Return the passphrase of the keys, from the first line of a file or from the environment.
-
-    Raises ConfigError if neither is given.
-    """
-    if args.passphrase_file is None:
-        found = read_passphrase()
-    else:
-        try:
-            lines = Path(args.passphrase_file).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeError) as error:
-            raise ConfigError(f"{args.passphrase_file} cannot be read: {error}") from error
-        found = lines[0] if lines else ""
-    if not found:
-        raise ConfigError(
-            "the keys of a backup are encrypted with a passphrase: give it with --passphrase-file "
-            "FILE or in MOORAGE_BACKUP_PASSPHRASE"
-        )
-    return found
-
-
-def shown(progress: Progress) -> contextlib.AbstractAsyncContextManager[None]:
-    """Show a progress bar on a terminal while the block runs."""
-
-    def look() -> output.Progress:
-        done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows
-        return output.Progress(progress.read, max(progress.bytes, 1), done)
-
-    return output.show_progress(look)

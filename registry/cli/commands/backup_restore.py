@@ -8,8 +8,8 @@ from pathlib import Path
 from registry import logs
 from registry.app import open_unprovisioned
 from registry.auth.keys.key_encryption import unseal
-from registry.cli.commands.backup import complain_of, count, find_passphrase, shown
 from registry.cli.kit import database, output
+from registry.cli.kit.backups import complain_of, count, find_passphrase, shown
 from registry.cli.kit.options import find_folder, load_settings
 from registry.cli.kit.parsing import read_count
 from registry.config import Settings

@@ -2,16 +2,39 @@
 
 import argparse
 import asyncio
+from typing import TYPE_CHECKING
 
-from registry import logs
-from registry.cli.kit import database, output
-from registry.cli.kit.options import load_settings
-from registry.cli.server import checks
-from registry.config import Settings, require_safe_listen
-from registry.config import show as show_settings
+from registry.cli.kit import output
+from registry.cli.kit.parsing import Parser
+
+if TYPE_CHECKING:
+    from registry.config import Settings
+
+
+def declare(config: Parser) -> None:
+    """Declare the commands."""
+    command = config.add_verb(
+        "check",
+        check,
+        "Check the settings, and change nothing",
+        "moorage config check --connect",
+    )
+    command.explain("The exit status is 1 if `moorage serve` would not start.")
+    command.add_argument(
+        "--connect", action="store_true", help="open the database and the stores as well"
+    )
+    config.add_verb(
+        "show", show, "Show the settings in force and their sources", "moorage config show"
+    )
 
 
 def check(args: argparse.Namespace) -> int:
+    from registry import logs
+    from registry.cli.kit import database
+    from registry.cli.kit.options import load_settings
+    from registry.cli.server import checks
+    from registry.config import require_safe_listen
+
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
     checks.require_files(settings)
@@ -27,17 +50,21 @@ def check(args: argparse.Namespace) -> int:
     return 0
 
 
-def _connect(settings: Settings) -> None:
+def _connect(settings: "Settings") -> None:
     """Open the database and the stores as a server does, without creating them."""
-    from registry.app import look_at_stores  # noqa: PLC0415 - takes long to import
+    from registry.app import look_at_stores
+    from registry.cli.kit import database
 
     database.look(settings)
     asyncio.run(look_at_stores(settings))
 
 
 def show(args: argparse.Namespace) -> int:
+    from registry import config
+    from registry.cli.kit.options import load_settings
+
     settings = load_settings(args)
-    shown = show_settings(settings)
+    shown = config.show(settings)
     if args.json:
         output.write_json(shown | {"origins": dict(settings.origins)})
         return 0

@@ -3,16 +3,59 @@
 import argparse
 import asyncio
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from registry import logs
-from registry.cli.kit import database, output
-from registry.cli.kit.options import find_folder, load_settings
-from registry.config import Settings
-from registry.metadata.engine import migrate
-from registry.services.maintenance.startup import Startup
+from registry.cli.kit import output
+from registry.cli.kit.parsing import Parser
+
+if TYPE_CHECKING:
+    from registry.config import Settings
+
+
+def declare(db: Parser) -> None:
+    """Declare the commands."""
+    command = db.add_verb(
+        "upgrade",
+        upgrade,
+        "Upgrade the schema to this version",
+        "moorage db upgrade --wait",
+    )
+    command.add_argument(
+        "--wait", action="store_true", help="wait for a database that does not answer yet"
+    )
+    db.add_verb("status", status, "Show the version of the schema", "moorage db status")
+    command = db.add_verb(
+        "copy",
+        copy,
+        "Copy all rows to another, empty database",
+        "moorage db copy --to postgresql+psycopg://moorage@db.example.org/moorage",
+        "moorage db copy --release",
+    )
+    command.explain("After that, this database accepts no more changes.")
+    command.add_argument(
+        "--to", metavar="URL", help="SQLAlchemy URL of an empty database, without a password"
+    )
+    command.add_argument(
+        "--to-file",
+        metavar="FILE",
+        help="file with the URL, including its password (-: standard input)",
+    )
+    command.add_argument(
+        "--keep", action="store_true", help="keep using this database after the copy"
+    )
+    command.add_argument(
+        "--release",
+        action="store_true",
+        help="accept changes again after an earlier copy, and copy nothing",
+    )
 
 
 def upgrade(args: argparse.Namespace) -> int:
+    from registry import logs
+    from registry.cli.kit import database
+    from registry.cli.kit.options import find_folder, load_settings
+    from registry.metadata.engine import migrate
+
     settings = load_settings(args)
     folder = find_folder(settings)
     folder.create()
@@ -29,12 +72,25 @@ def upgrade(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _wait(settings: Settings) -> None:
+async def _wait(settings: "Settings") -> None:
     """Wait until the database answers. Raises ConfigError if waiting does not help."""
+    from registry.cli.kit import database
+    from registry.services.maintenance.startup import Startup
+
     await Startup({}).wait(lambda: asyncio.to_thread(database.require_reachable, settings))
 
 
+def copy(args: argparse.Namespace) -> int:
+    from registry.cli.commands import db_copy
+
+    return db_copy.copy(args)
+
+
 def status(args: argparse.Namespace) -> int:
+    from registry.cli.kit import database
+    from registry.cli.kit.options import find_folder, load_settings
+    from registry.metadata.engine import migrate
+
     settings = load_settings(args)
     folder = find_folder(settings)
     database.enter(settings, folder)

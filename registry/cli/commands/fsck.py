@@ -2,21 +2,42 @@
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.cli.kit import output
 from registry.cli.kit.local import run
-from registry.cli.kit.parsing import read_option
-from registry.services.maintenance.fsck import Report
-from registry.services.services import Services
+from registry.cli.kit.parsing import Parser, read_option
 from registry.units import parse_duration
+
+if TYPE_CHECKING:
+    from registry.services.maintenance.fsck import Report
+    from registry.services.services import Services
+
+
+def declare(fsck: Parser) -> None:
+    """Declare the command."""
+    fsck.do(check, "moorage fsck", "moorage fsck --repair --grace 1h")
+    fsck.explain("The exit status is 1 while a problem is not repaired.")
+    fsck.add_json()
+    fsck.add_argument(
+        "--repair",
+        action="store_true",
+        help="quarantine blobs without bytes; adopt or remove objects without a row",
+    )
+    fsck.add_argument(
+        "--grace",
+        metavar="DURATION",
+        help="ignore younger objects that no row names (default storage.upload_expiry)",
+    )
 
 
 def check(args: argparse.Namespace) -> int:
+    from registry.services.maintenance.fsck import Report
+
     grace = read_option(args.grace, "--grace", parse_duration) if args.grace else None
     report = Report()
 
-    async def work(registry: Services) -> None:
+    async def work(registry: "Services") -> None:
         rows = await registry.fsck.measure()
 
         def progress() -> output.Progress:
@@ -33,7 +54,7 @@ def check(args: argparse.Namespace) -> int:
     return 1 if report.open else 0
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: "Report") -> dict[str, Any]:
     found = [
         {**asdict(each), "digest": str(each.digest) if each.digest else None}
         for each in report.findings
@@ -41,7 +62,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     return {**asdict(report), "findings": found}
 
 
-def _tell(report: Report) -> None:
+def _tell(report: "Report") -> None:
     count = sum(report.counts.values())
     output.write(f"Compared {report.rows} blobs with {report.objects} objects.")
     if report.findings:

@@ -6,6 +6,7 @@ from typing import Any
 
 from registry.cli.kit import client, output
 from registry.cli.kit.client import OperationClient
+from registry.cli.kit.parsing import EXAMPLE_DIGEST, Parser
 from registry.cli.kit.times import write_moment
 from registry.units import format_size
 
@@ -22,6 +23,30 @@ _BEGINNINGS = {
     "unqueued": "not looked at yet",
     "nothing": "nothing keeps it, it is about to go",
 }
+
+
+def declare(gc: Parser) -> None:
+    """Declare the commands."""
+    command = gc.add_verb(
+        "run",
+        run,
+        "Collect everything that is due now",
+        "moorage gc run --dry-run",
+        url=True,
+    )
+    command.explain("The server does the same continuously, in small batches.")
+    command.add_argument(
+        "--dry-run", action="store_true", help="report what would be deleted, and delete nothing"
+    )
+    gc.add_verb("status", status, "Show the state of the collector", "moorage gc status", url=True)
+    command = gc.add_verb(
+        "why",
+        why,
+        "Show what keeps a blob or a manifest",
+        f"moorage gc why {EXAMPLE_DIGEST}",
+        url=True,
+    )
+    command.add_argument("digest", metavar="DIGEST", help="digest of the blob or manifest")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,11 +6,57 @@ from typing import Any
 from registry.auth.policy.actions import Right, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
 from registry.errors import RemoteRefusedError
 
 _NOT_ALLOWED = 1
 
 _SHOWING = {Right.PULL, Right.ADMIN}
+
+_ACTIONS = "comma-separated: pull, push, create, overwrite, delete, admin"
+_SUBJECT = "user name, group:NAME, robot:NAME, authenticated or anonymous"
+_PATTERN = "repositories: team/app, 'team/*', 'team/**' or '**'"
+
+
+def declare(grants: Parser) -> None:
+    """Declare the commands."""
+    command = grants.add_verb(
+        "add",
+        add,
+        "Grant actions in repositories",
+        "moorage grant add group:devs 'team/**' pull,push",
+        "moorage grant add anonymous 'public/*' pull",
+        url=True,
+    )
+    command.explain("The actions are added to those that the subject has for the same pattern.")
+    command.add_argument("subject", metavar="SUBJECT", help=_SUBJECT)
+    command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
+    command.add_argument("actions", metavar="ACTIONS", help=_ACTIONS)
+    command = grants.add_verb(
+        "list", list_all, "List grants", "moorage grant list --subject alice", url=True
+    )
+    command.add_argument("--subject", metavar="SUBJECT", help=f"only those of one {_SUBJECT}")
+    command = grants.add_verb(
+        "remove",
+        remove,
+        "Remove a grant, or some of its actions",
+        "moorage grant remove alice 'team/**' push",
+        url=True,
+    )
+    command.add_argument("subject", metavar="SUBJECT", help=_SUBJECT)
+    command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
+    command.add_argument("actions", metavar="ACTIONS", nargs="?", help=f"{_ACTIONS} (default: all)")
+    command = grants.add_verb(
+        "check",
+        check,
+        "Report whether an action is allowed, and which grants decide",
+        "moorage grant check alice team/app push",
+        url=True,
+    )
+    command.explain("The exit status is 0 if it is allowed, otherwise 1.")
+    command.add_argument("subject", metavar="SUBJECT", help=_SUBJECT)
+    command.add_argument("repository", metavar="REPOSITORY", help="name of a repository")
+    command.add_argument("action", metavar="ACTION", help="one of the actions of grants")
 
 
 def add(args: argparse.Namespace) -> int:

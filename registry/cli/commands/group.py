@@ -4,6 +4,29 @@ import argparse
 from typing import Any
 
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
+
+
+def declare(groups: Parser) -> None:
+    """Declare the commands."""
+    command = groups.add_verb("add", add, "Add a group", "moorage group add devs", url=True)
+    command.add_argument("name", metavar="NAME", help="name of the group")
+    groups.add_verb(
+        "list", list_all, "List groups with their members", "moorage group list", url=True
+    )
+    command = groups.add_verb(
+        "remove", remove, "Remove a group with its grants", "moorage group remove devs", url=True
+    )
+    command.add_argument("name", metavar="NAME", help="name of the group")
+    for verb, work, summary in (
+        ("join", join, "Add users to a group"),
+        ("leave", leave, "Remove users from a group"),
+    ):
+        command = groups.add_verb(
+            verb, work, summary, f"moorage group {verb} devs alice bob", url=True
+        )
+        command.add_argument("group", metavar="GROUP", help="name of the group")
+        command.add_argument("users", metavar="USER", nargs="+", help="name of a user")
 
 
 def add(args: argparse.Namespace) -> int:

@@ -3,7 +3,31 @@
 import argparse
 
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import EXAMPLE_DIGEST, Parser
 from registry.errors import InputInvalidError
+
+
+def declare(holds: Parser) -> None:
+    """Declare the commands."""
+    command = holds.add_verb(
+        "add",
+        add,
+        "Protect a manifest and everything that it names from deletion",
+        f"moorage hold add team/app@{EXAMPLE_DIGEST} --reason 'case 7'",
+        url=True,
+    )
+    command.add_argument(
+        "manifest", metavar="REPOSITORY@DIGEST", help="the manifest, such as team/app@sha256:…"
+    )
+    command.add_argument(
+        "--reason", metavar="TEXT", required=True, help="why it is held, visible to all"
+    )
+    command.add_argument(
+        "--expires", metavar="DURATION", help="duration, such as 90d (default: until removed)"
+    )
+    holds.add_verb("list", list_all, "List holds", "moorage hold list", url=True)
+    command = holds.add_verb("remove", remove, "Remove a hold", "moorage hold remove 12", url=True)
+    command.add_argument("id", metavar="ID", help="ID of the hold, as listed")
 
 
 def add(args: argparse.Namespace) -> int:

@@ -5,8 +5,38 @@ from typing import Any
 
 from registry.cli.commands.tag import split_reference
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import write_moment
 from registry.units import round_size
+
+
+def declare(images: Parser) -> None:
+    """Declare the commands."""
+    command = images.add_verb(
+        "delete",
+        delete,
+        "Delete an image with its tags and all that belongs only to it",
+        "moorage image delete team/app:v1 --dry-run",
+        url=True,
+    )
+    command.explain(
+        "Also deletes the manifests that nothing else needs: those that an index names, signatures "
+        "and other referrers. Reports how many bytes that frees, and when."
+    )
+    command.add_argument(
+        "image", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST", help="the image to delete"
+    )
+    command.add_argument(
+        "--all-tags", action="store_true", help="also delete the other tags of the image"
+    )
+    command.add_argument(
+        "--override",
+        action="store_true",
+        help="also delete immutable tags; the audit log records this",
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="report what would be deleted, and delete nothing"
+    )
 
 
 def delete(args: argparse.Namespace) -> int:

@@ -3,6 +3,32 @@
 import argparse
 
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
+
+
+def declare(immutable: Parser) -> None:
+    """Declare the commands."""
+    command = immutable.add_verb(
+        "add",
+        add,
+        "Make tags immutable",
+        "moorage immutable add 'team/**' 'v*'",
+        url=True,
+    )
+    command.explain("Immutable tags cannot be moved or deleted.")
+    remove_rule = immutable.add_verb(
+        "remove",
+        remove,
+        "Make tags movable again",
+        "moorage immutable remove 'team/**' 'v*'",
+        url=True,
+    )
+    for each in (command, remove_rule):
+        each.add_argument("pattern", metavar="PATTERN", help="repositories, such as 'team/**'")
+        each.add_argument("tags", metavar="TAGS", help="tags, such as 'v*' or '[0-9]*'")
+    immutable.add_verb(
+        "list", list_all, "List the rules for immutable tags", "moorage immutable list", url=True
+    )
 
 
 def add(args: argparse.Namespace) -> int:

@@ -3,6 +3,23 @@
 import argparse
 
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
+
+
+def declare(keys: Parser) -> None:
+    """Declare the commands."""
+    keys.add_verb("list", list_all, "List the keys that sign tokens", "moorage key list", url=True)
+    keys.add_verb(
+        "rotate", rotate, "Sign with a new key from now on", "moorage key rotate", url=True
+    )
+    command = keys.add_verb(
+        "revoke",
+        revoke,
+        "Reject all tokens that a key has signed, at once",
+        "moorage key revoke 4b1f9c0d2a7e",
+        url=True,
+    )
+    command.add_argument("kid", metavar="KID", help="ID of the key, as listed")
 
 
 def list_all(args: argparse.Namespace) -> int:

@@ -4,8 +4,32 @@ import argparse
 from typing import Any
 
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 from registry.units import format_size, parse_size, round_size
+
+_PATTERN = "repositories: team/app, 'team/**' or '**'; '*/**' for every namespace"
+
+
+def declare(quotas: Parser) -> None:
+    """Declare the commands."""
+    command = quotas.add_verb(
+        "set",
+        set_one,
+        "Limit the bytes in the repositories of a pattern",
+        "moorage quota set 'team/**' 50GiB",
+        "moorage quota set '*/**' 10GiB",
+        url=True,
+    )
+    command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
+    command.add_argument("size", metavar="SIZE", help="maximum size, such as 10GiB")
+    quotas.add_verb(
+        "list", list_all, "List quotas and how much of each is used", "moorage quota list", url=True
+    )
+    command = quotas.add_verb(
+        "remove", remove, "Remove a quota", "moorage quota remove 'team/**'", url=True
+    )
+    command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
 
 
 def set_one(args: argparse.Namespace) -> int:

@@ -2,19 +2,44 @@
 
 import argparse
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from registry import clock
-from registry.auth.policy.principals import OPERATOR
 from registry.cli.kit import confirmation, output
 from registry.cli.kit.local import find_override, run
+from registry.cli.kit.parsing import Parser
 from registry.oci.names import RepositoryName
-from registry.services.services import Services
 from registry.units import round_size
+
+if TYPE_CHECKING:
+    from registry.services.services import Services
 
 _PAGE = 1000
 
 
-async def _list_names(registry: Services) -> list[str]:
+def declare(repositories: Parser) -> None:
+    """Declare the commands."""
+    repositories.add_verb("list", list_all, "List repositories", "moorage repo list")
+    command = repositories.add_verb(
+        "show", show, "Show what a repository contains", "moorage repo show team/app"
+    )
+    command.add_argument("repository", metavar="REPOSITORY", help="name of the repository")
+    command = repositories.add_verb(
+        "delete",
+        delete,
+        "Delete a repository with everything in it",
+        "moorage repo delete team/app",
+    )
+    command.add_argument("repository", metavar="REPOSITORY", help="name of the repository")
+    command.add_argument(
+        "--override",
+        action="store_true",
+        help="also if a tag is immutable; the audit log records this",
+    )
+    confirmation.add_option(command)
+
+
+async def _list_names(registry: "Services") -> list[str]:
     names: list[str] = []
     more = True
     while more:
@@ -49,6 +74,8 @@ def show(args: argparse.Namespace) -> int:
 
 
 def delete(args: argparse.Namespace) -> int:
+    from registry.auth.policy.principals import OPERATOR
+
     name = RepositoryName.parse(args.repository)
     override = find_override(args)
     if confirmation.is_needed(args):

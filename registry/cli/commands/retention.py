@@ -6,12 +6,116 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from registry.cli.kit import client, output
-from registry.cli.kit.parsing import read_count
+from registry.cli.kit.parsing import Parser, read_count
 from registry.cli.kit.times import write_moment
 from registry.units import format_size
 
 _REPOSITORIES = 100
 """Number of plans in one request."""
+
+_PATTERN = "repositories, such as 'team/**'"
+
+
+def declare(retention: Parser) -> None:
+    """Declare the commands."""
+    _declare_set(
+        retention.add_verb(
+            "set",
+            set_rules,
+            "Set the rules of a pattern, replacing those it had",
+            "moorage retention set 'team/**' --keep 'v*' --drop-not-pulled 90d",
+            "moorage retention set '**' --keep-newest 10 --drop '*' --drop-untagged 7d",
+            url=True,
+        )
+    )
+    for verb, work, summary in (
+        ("enable", enable, "Let the rules of a pattern drop tags and manifests"),
+        ("disable", disable, "Stop the rules of a pattern from dropping anything"),
+        ("remove", remove, "Remove the rules of a pattern"),
+    ):
+        command = retention.add_verb(
+            verb, work, summary, f"moorage retention {verb} 'team/**'", url=True
+        )
+        command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
+    retention.add_verb("list", list_all, "List all rules", "moorage retention list", url=True)
+    for verb, work, summary in (
+        ("plan", plan, "Show what the rules would drop, and why, and drop nothing"),
+        ("run", run, "Apply the enabled rules now"),
+    ):
+        command = retention.add_verb(
+            verb, work, summary, f"moorage retention {verb} 'team/**'", url=True
+        )
+        _add_repositories(command)
+    command = retention.add_verb(
+        "runs",
+        list_runs,
+        "List the runs that dropped something, or what one of them dropped",
+        "moorage retention runs",
+        "moorage retention runs 12",
+        url=True,
+    )
+    command.add_argument("run", metavar="RUN", nargs="?", help="number of a run, as listed")
+    command = retention.add_verb(
+        "restore",
+        restore,
+        "Restore what a run dropped",
+        "moorage retention restore 12 'team/**'",
+        url=True,
+    )
+    command.add_argument("run", metavar="RUN", help="number of the run, as listed")
+    _add_repositories(command)
+    retention.add_verb(
+        "status",
+        status,
+        "Show when the rules were applied, and when they will be",
+        "moorage retention status",
+        url=True,
+    )
+
+
+def _declare_set(command: Parser) -> None:
+    command.explain(
+        "New rules drop nothing until `moorage retention enable`, and changed rules wait for one "
+        "retention.interval."
+    )
+    command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
+    for option, summary in (
+        ("--keep", "keep tags that match, such as 'v*'"),
+        ("--drop", "drop tags that match, such as '*'"),
+    ):
+        command.add_argument(option, metavar="GLOB", nargs="+", action="extend", help=summary)
+    command.add_argument(
+        "--keep-newest", metavar="N", type=int, help="keep the newest N of the other tags"
+    )
+    command.add_argument(
+        "--by",
+        choices=("push", "pull"),
+        help="what makes a tag new for --keep-newest (default push)",
+    )
+    command.add_argument(
+        "--keep-per-minor",
+        metavar="N",
+        type=int,
+        help="keep the last N versions of each minor version",
+    )
+    for option, summary in (
+        ("--drop-not-pulled", "drop tags that were not used for this long"),
+        ("--drop-untagged", "drop manifests that were untagged for this long"),
+    ):
+        command.add_argument(option, metavar="DURATION", help=summary)
+    command.add_argument(
+        "--now", action="store_true", help="let the rules drop at once, without a review"
+    )
+
+
+def _add_repositories(command: Parser) -> None:
+    command.add_argument(
+        "pattern",
+        metavar="PATTERN",
+        nargs="?",
+        default="**",
+        help="only in these repositories (default '**')",
+    )
 
 
 def set_rules(args: argparse.Namespace) -> int:

@@ -4,6 +4,52 @@ import argparse
 from typing import Any
 
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
+
+
+def declare(robots: Parser) -> None:
+    """Declare the commands."""
+    command = robots.add_verb(
+        "add",
+        add,
+        "Add a robot account and print its secret",
+        "moorage robot add ci --expires 90d",
+        url=True,
+    )
+    command.explain(
+        "The secret is printed only this once. The robot signs in as robot+NAME, and has no "
+        "permissions until you grant some to robot:NAME."
+    )
+    command.add_argument("name", metavar="NAME", help="name of the robot")
+    command.add_argument(
+        "--expires", metavar="DURATION", help="lifetime, such as 90d (default: unlimited)"
+    )
+    robots.add_verb("list", list_all, "List robot accounts", "moorage robot list", url=True)
+    command = robots.add_verb(
+        "rotate",
+        rotate,
+        "Give a robot a new secret and print it",
+        "moorage robot rotate ci --overlap 1h",
+        url=True,
+    )
+    command.add_argument("name", metavar="NAME", help="name of the robot")
+    command.add_argument(
+        "--expires", metavar="DURATION", help="lifetime, such as 90d (default: as before)"
+    )
+    command.add_argument(
+        "--overlap",
+        metavar="DURATION",
+        default="24h",
+        help="how long the old secrets stay valid (default 24h)",
+    )
+    command = robots.add_verb(
+        "remove",
+        remove,
+        "Remove a robot account with its secrets and grants",
+        "moorage robot remove ci",
+        url=True,
+    )
+    command.add_argument("name", metavar="NAME", help="name of the robot")
 
 
 def add(args: argparse.Namespace) -> int:

@@ -1,26 +1,61 @@
 """`moorage scrub`: verify the stored blobs against their digests."""
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry import clock
-from registry.app import Runtime
 from registry.cli.kit import output
 from registry.cli.kit.local import run, with_registry
-from registry.cli.kit.parsing import read_count, read_option
-from registry.jobs.runner import Job, Runner
-from registry.jobs.schedule import SCRUB, find_healing
-from registry.oci.names import RepositoryName
-from registry.services.gc.manifest_scrub import Unreadable
-from registry.services.maintenance.scrub import Damaged, ScrubRow
-from registry.services.services import Services
+from registry.cli.kit.parsing import Parser, read_count, read_option
 from registry.units import format_size, parse_size
+
+if TYPE_CHECKING:
+    from registry.app import Runtime
+    from registry.oci.names import RepositoryName
+    from registry.services.gc.manifest_scrub import Unreadable
+    from registry.services.maintenance.scrub import Damaged, ScrubRow
+    from registry.services.services import Services
 
 _LOOK_EVERY = 1.0
 """Interval between two polls of a pass, in seconds."""
+
+
+def declare(scrub: Parser) -> None:
+    """Declare the commands."""
+    command = scrub.add_verb(
+        "run",
+        work,
+        "Read all manifests and blobs, and report which are damaged",
+        "moorage scrub run --rate 50MiB",
+    )
+    command.explain(
+        "An interrupted scrub is resumed. If a server is already scrubbing, the command follows "
+        "its progress."
+    )
+    command.add_argument(
+        "--rate",
+        metavar="SIZE",
+        help="maximum bytes per second, 0B for no limit (default scrub.rate)",
+    )
+    command.add_argument("--restart", action="store_true", help="start over")
+    show = scrub.add_verb(
+        "status",
+        status,
+        "Show damaged blobs and the tags that they break",
+        "moorage scrub status",
+    )
+    for each in (command, show):
+        each.add_argument(
+            "--limit",
+            metavar="N",
+            default="1000",
+            help="maximum number of blobs, of manifests, and of tags for each (default 1000)",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +77,9 @@ class _Known:
 
 
 def work(args: argparse.Namespace) -> int:
+    from registry.jobs.runner import Runner
+    from registry.jobs.schedule import find_healing
+
     rate = read_option(args.rate, "--rate", parse_size) if args.rate else None
     limit = read_count(args.limit, "--limit")
 
@@ -60,6 +98,9 @@ def status(args: argparse.Namespace) -> int:
 
 async def _finish(opened: Runtime, *, restart: bool, rate: int | None) -> None:
     """Run a pass to its end, or follow it if a server is already running it."""
+    from registry.jobs.runner import Job, Runner
+    from registry.jobs.schedule import SCRUB
+
     scrub = opened.registry.scrub
     await scrub.begin(restart=restart)
     job = Job(SCRUB, _LOOK_EVERY, scrub.is_running, partial(scrub.run, rate))

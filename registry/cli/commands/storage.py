@@ -2,22 +2,51 @@
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.cli.kit import output
 from registry.cli.kit.local import run
-from registry.cli.kit.parsing import read_count, read_option
-from registry.services.maintenance.store_migration import Moved, Remaining
-from registry.services.services import Services
+from registry.cli.kit.parsing import Parser, read_count, read_option
 from registry.units import format_size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from registry.services.maintenance.store_migration import Moved, Remaining
+    from registry.services.services import Services
+
+
+def declare(storage: Parser) -> None:
+    """Declare the commands."""
+    command = storage.add_verb(
+        "copy",
+        copy,
+        "Move all blobs from the old store to the current one",
+        "moorage storage copy --dry-run",
+        "moorage storage copy --pace 20MiB",
+    )
+    command.explain("The exit status is 1 while blobs remain in the old store.")
+    command.add_argument(
+        "--dry-run", action="store_true", help="report how much there is to move, and move nothing"
+    )
+    command.add_argument(
+        "--parallel", metavar="N", default="4", help="blobs copied at once (default 4)"
+    )
+    command.add_argument("--pace", metavar="SIZE", help="maximum bytes per second, such as 20MiB")
+    command.add_argument(
+        "--keep",
+        metavar="DURATION",
+        default="1h",
+        help="how long bytes stay in the old store after their blob has moved (default 1h)",
+    )
 
 
 def copy(args: argparse.Namespace) -> int:
+    from registry.services.maintenance.store_migration import Moved
+
     keep = read_option(args.keep, "--keep", parse_duration)
     rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
     parallel = read_count(args.parallel, "--parallel")
 
-    async def work(registry: Services) -> tuple[Moved, Remaining]:
+    async def work(registry: "Services") -> "tuple[Moved, Remaining]":
         plan, moved = await registry.moving.measure(), Moved()
         if args.dry_run:
             return moved, plan
@@ -35,21 +64,21 @@ def copy(args: argparse.Namespace) -> int:
     return 0 if args.dry_run or not rest.blobs else 1
 
 
-def _progress(moved: Moved, plan: Remaining) -> output.Progress:
+def _progress(moved: "Moved", plan: "Remaining") -> output.Progress:
     return output.Progress(moved.read, plan.bytes, f"{moved.blobs} of {plan.blobs} blobs")
 
 
-def _as_json(moved: Moved, rest: Remaining) -> dict[str, Any]:
+def _as_json(moved: "Moved", rest: "Remaining") -> dict[str, Any]:
     troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.troubles]
     done = {"blobs": moved.blobs, "bytes": moved.bytes, "troubles": troubles}
     return {"moved": done, "left": asdict(rest)}
 
 
-def _count(rest: Remaining) -> str:
+def _count(rest: "Remaining") -> str:
     return f"{rest.blobs} blobs of {format_size(rest.bytes)}"
 
 
-def _tell(moved: Moved, rest: Remaining) -> None:
+def _tell(moved: "Moved", rest: "Remaining") -> None:
     output.write(f"Moved {moved.blobs} blobs of {format_size(moved.bytes)}.")
     for trouble in moved.troubles:
         output.write_error(f"{trouble.digest} stays: {trouble.reason}; a push of it heals it")

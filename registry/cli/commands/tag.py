@@ -1,19 +1,79 @@
 """`moorage tag`: tags."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from registry import clock
-from registry.auth.policy.principals import OPERATOR
 from registry.cli.kit import client, output
 from registry.cli.kit.local import find_override, run
+from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import read_moment
 from registry.errors import TagInvalidError
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
-from registry.services.services import Services
 from storage.digest import Digest
 
+if TYPE_CHECKING:
+    from registry.services.services import Services
+
 _PAGE = 1000
+
+_OVERRIDE = "also if the tag is immutable; the audit log records this"
+
+
+def declare(tags: Parser) -> None:
+    """Declare the commands."""
+    command = tags.add_verb(
+        "list", list_all, "List the tags of a repository", "moorage tag list team/app"
+    )
+    command.add_argument("repository", metavar="REPOSITORY", help="name of the repository")
+    command = tags.add_verb(
+        "copy",
+        copy,
+        "Tag a manifest, in the same repository or in another one",
+        "moorage tag copy team/app:v1 team/app:stable",
+        "moorage tag copy team/app:v1 prod/app:v1",
+    )
+    command.add_argument(
+        "source", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST", help="the manifest to tag"
+    )
+    command.add_argument("target", metavar="REPOSITORY:TAG", help="the new tag")
+    command.add_argument("--override", action="store_true", help=_OVERRIDE)
+    command = tags.add_verb(
+        "history",
+        history,
+        "List the manifests that a tag has pointed at",
+        "moorage tag history team/app:stable",
+        url=True,
+    )
+    command.add_argument("tag", metavar="REPOSITORY:TAG", help="the tag")
+    command = tags.add_verb(
+        "restore",
+        restore,
+        "Point a tag back at an earlier manifest",
+        "moorage tag restore team/app:stable",
+        "moorage tag restore team/app:stable --at 24h",
+        url=True,
+    )
+    command.add_argument("tag", metavar="REPOSITORY:TAG", help="the tag")
+    target = command.add_mutually_exclusive_group()
+    target.add_argument(
+        "--at",
+        metavar="WHEN",
+        help="the manifest at this time (2026-11-23T19:12:00Z) or that long ago (24h); default: "
+        "before the tag was last moved or deleted",
+    )
+    target.add_argument("--digest", metavar="DIGEST", help="the manifest with this digest")
+    command.add_argument("--override", action="store_true", help=_OVERRIDE)
+    command = tags.add_verb(
+        "delete",
+        delete,
+        "Delete a tag, but not its manifest",
+        "moorage tag delete team/app:stable",
+    )
+    command.explain("To delete an image, use `moorage image delete`.")
+    command.add_argument("tag", metavar="REPOSITORY:TAG", help="the tag")
+    command.add_argument("--override", action="store_true", help=_OVERRIDE)
 
 
 def split_reference(text: str) -> tuple[RepositoryName, Reference]:
@@ -35,7 +95,7 @@ def split_tag(text: str) -> tuple[RepositoryName, Tag]:
 def list_all(args: argparse.Namespace) -> int:
     name = RepositoryName.parse(args.repository)
 
-    async def work(registry: Services) -> list[str]:
+    async def work(registry: "Services") -> list[str]:
         names: list[str] = []
         more = True
         while more:
@@ -53,6 +113,8 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def copy(args: argparse.Namespace) -> int:
+    from registry.auth.policy.principals import OPERATOR
+
     source, reference = split_reference(args.source)
     target, tag = split_tag(args.target)
     digest = run(
@@ -99,10 +161,12 @@ def restore(args: argparse.Namespace) -> int:
 
 
 def delete(args: argparse.Namespace) -> int:
+    from registry.auth.policy.principals import OPERATOR
+
     name, tag = split_tag(args.tag)
     override = find_override(args)
 
-    async def work(registry: Services) -> Digest:
+    async def work(registry: "Services") -> Digest:
         digest = await registry.tags.get(name, tag)
         await registry.manifests.delete(name, tag, OPERATOR, override=override)
         return digest

@@ -6,7 +6,42 @@ from typing import Any
 from registry.auth.policy.actions import parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.cli.kit import client, output
+from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
+
+
+def declare(tokens: Parser) -> None:
+    """Declare the commands."""
+    command = tokens.add_verb(
+        "add",
+        add,
+        "Add a personal access token and print it",
+        "moorage token add alice laptop --scope 'team/**:pull,push' --expires 30d",
+        url=True,
+    )
+    command.explain("The token is printed only this once. It is used in place of the password.")
+    command.add_argument("user", metavar="USER", help="name of the user")
+    command.add_argument("name", metavar="NAME", help="name of the token")
+    command.add_argument(
+        "--scope",
+        metavar="PATTERN:ACTIONS",
+        action="append",
+        dest="scopes",
+        help="limit of the token, such as 'team/**:pull,push'; may be repeated (default: all "
+        "permissions of the user)",
+    )
+    command.add_argument(
+        "--expires", metavar="DURATION", help="lifetime, such as 30d (default: unlimited)"
+    )
+    command = tokens.add_verb(
+        "list", list_all, "List the tokens of a user", "moorage token list alice", url=True
+    )
+    command.add_argument("user", metavar="USER", help="name of the user")
+    command = tokens.add_verb(
+        "revoke", revoke, "Revoke a token, at once", "moorage token revoke alice laptop", url=True
+    )
+    command.add_argument("user", metavar="USER", help="name of the user")
+    command.add_argument("name", metavar="NAME", help="name of the token")
 
 
 def add(args: argparse.Namespace) -> int:

@@ -3,16 +3,39 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from registry.cli.commands.tag import split_tag
 from registry.cli.kit import output
 from registry.cli.kit.local import run
+from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
-from registry.services.content.usage import Reclaimable, Report, UsageShare
 from registry.units import round_size
+
+if TYPE_CHECKING:
+    from registry.services.content.usage import Reclaimable, Report, UsageShare
 
 _MOST = 100_000
 """Maximum number of rows of a table."""
+
+
+def declare(usage: Parser) -> None:
+    """Declare the command."""
+    usage.do(
+        show,
+        "moorage usage --top 5",
+        "moorage usage --if-deleted team/app:v1 team/app:v2",
+    )
+    usage.add_json()
+    usage.add_argument(
+        "--top", metavar="N", default="20", help="maximum rows of each table (default 20)"
+    )
+    usage.add_argument(
+        "--if-deleted",
+        metavar="REPOSITORY:TAG",
+        nargs="+",
+        help="report instead what deleting these tags would free",
+    )
 
 
 def show(args: argparse.Namespace) -> int:
@@ -28,7 +51,7 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _to_json(report: Report) -> dict[str, object]:
+def _to_json(report: "Report") -> dict[str, object]:
     return {
         "stored": asdict(report.stored),
         "repositories": [_share(share) for share in report.repositories],
@@ -37,11 +60,11 @@ def _to_json(report: Report) -> dict[str, object]:
     }
 
 
-def _share(share: UsageShare) -> dict[str, object]:
+def _share(share: "UsageShare") -> dict[str, object]:
     return {**asdict(share), "shared": share.bytes - share.exclusive}
 
 
-def _write(report: Report) -> None:
+def _write(report: "Report") -> None:
     stored = report.stored
     output.write(
         f"{stored.blobs} blobs with {round_size(stored.bytes)}, of which "
@@ -57,7 +80,7 @@ def _write(report: Report) -> None:
         output.write_table((title, "BYTES", "EXCLUSIVE", "SHARED"), _rows(shares))
 
 
-def _rows(shares: Sequence[UsageShare]) -> list[tuple[str, ...]]:
+def _rows(shares: "Sequence[UsageShare]") -> list[tuple[str, ...]]:
     return [
         (
             share.name or "(none)",

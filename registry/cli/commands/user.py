@@ -6,7 +6,75 @@ from typing import Any
 
 from registry.auth.policy.subjects import parse_new_user_name
 from registry.cli.kit import client, confirmation, output, passwords
+from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
+
+
+def declare(users: Parser) -> None:
+    """Declare the commands."""
+    add_user = users.add_verb(
+        "add",
+        add,
+        "Add a user",
+        "moorage user add alice",
+        "moorage user add ci@example.org --no-password",
+    )
+    add_user.explain(
+        "Asks for the password twice. The first user creates the data directory and the database "
+        "if they do not exist; from then on, everyone must sign in."
+    )
+    add_user.add_argument("name", metavar="NAME", help="name of the user")
+    add_user.add_argument("--admin", action="store_true", help="let the user do everything")
+    add_user.add_argument(
+        "--no-password", action="store_true", help="let the user sign in with tokens only"
+    )
+    users.add_verb("list", list_all, "List users", "moorage user list", url=True)
+    set_password = users.add_verb(
+        "passwd", passwd, "Set the password of a user", "moorage user passwd alice"
+    )
+    set_password.add_argument("name", metavar="NAME", help="name of the user")
+    for command in (add_user, set_password):
+        command.add_argument(
+            "--password-stdin",
+            action="store_true",
+            help="read the new password from standard input",
+        )
+        command.add_remote(stdin=False)
+    command = users.add_verb(
+        "change",
+        change,
+        "Make a user an admin, or revoke this",
+        "moorage user change alice --admin",
+        "moorage user change alice --no-admin",
+        url=True,
+    )
+    command.add_argument("name", metavar="NAME", help="name of the user")
+    command.add_argument(
+        "--admin",
+        action=argparse.BooleanOptionalAction,
+        required=True,
+        help="whether the user may do everything",
+    )
+    for verb, work, summary in (
+        ("disable", disable, "Lock out a user and the user's tokens, at once"),
+        ("enable", enable, "Let a disabled user sign in again"),
+        ("remove", remove, "Remove a user with all tokens and grants of the user"),
+    ):
+        command = users.add_verb(verb, work, summary, f"moorage user {verb} alice", url=True)
+        command.add_argument("name", metavar="NAME", help="name of the user")
+    confirmation.add_option(command)
+    command = users.add_verb(
+        "import",
+        import_file,
+        "Add the users of an htpasswd file with bcrypt hashes",
+        "moorage user import htpasswd",
+        url=True,
+    )
+    command.explain("Users that exist already stay as they are.")
+    command.add_argument("file", metavar="FILE", help="file written by htpasswd -B")
+    command.add_argument(
+        "--skip", action="store_true", help="leave out the lines that cannot be imported"
+    )
 
 
 def add(args: argparse.Namespace) -> int:

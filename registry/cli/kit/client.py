@@ -7,17 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-import msgspec
-
-from registry.api.admin.call import OperationContext
-from registry.api.admin.table import BY_NAME
-from registry.app import Runtime
 from registry.cli.kit import output, passwords
 from registry.cli.kit.local import with_registry
-from registry.config import read_sign_in
 from registry.errors import ConfigError, InputInvalidError
 
 if TYPE_CHECKING:
+    from registry.app import Runtime
     from registry.client.admin import AdminClient, SignIn
 
 T = TypeVar("T")
@@ -42,10 +37,16 @@ class _LocalClient:
     name = ""
     password = ""
 
-    def __init__(self, opened: Runtime) -> None:
+    def __init__(self, opened: "Runtime") -> None:
+        from registry.api.admin.call import OperationContext
+
         self._call = OperationContext.of_operator(opened.registry, opened.access)
 
     async def send(self, operation: str, **values: Any) -> Any:
+        import msgspec
+
+        from registry.api.admin.table import BY_NAME
+
         found = BY_NAME[operation]
         return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
 
@@ -59,6 +60,8 @@ class _RemoteClient:
         self._client = client
 
     async def send(self, operation: str, **values: Any) -> Any:
+        from registry.api.admin.table import BY_NAME
+
         found = BY_NAME[operation]
         given = _given(values)
         path = found.path.format(**{name: quote(given.pop(name), "") for name in found.in_path})
@@ -73,6 +76,8 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
 
     Raises InputInvalidError if a value is not valid UTF-8.
     """
+    import msgspec
+
     given = {name: value for name, value in values.items() if value is not None}
     try:
         msgspec.json.encode(given)
@@ -93,7 +98,7 @@ def run(
     """
     if not args.url:
         return with_registry(args, lambda opened: work(_LocalClient(opened)), create=create)
-    from registry.client.admin import AdminClient  # noqa: PLC0415 - httpx takes a while
+    from registry.client.admin import AdminClient
 
     sign_in = _read_sign_in(args)
     client = AdminClient(args.url, sign_in, Path(args.ca_file) if args.ca_file else None)
@@ -154,7 +159,8 @@ def write_login(args: argparse.Namespace, username: str) -> str:
 
 def _read_sign_in(args: argparse.Namespace) -> "SignIn":
     """Return the credentials for a remote registry. Raises ConfigError or InputInvalidError."""
-    from registry.client.admin import SignIn  # noqa: PLC0415 - as above
+    from registry.client.admin import SignIn
+    from registry.config import read_sign_in
 
     given = read_sign_in()
     if not args.sign_in_as:

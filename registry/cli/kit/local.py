@@ -3,31 +3,33 @@
 import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from registry import logs
-from registry.app import Runtime, open_runtime
-from registry.auth.audit_log import Actor
-from registry.auth.policy.principals import OPERATOR
-from registry.cli.kit import database
-from registry.cli.kit.options import find_folder, load_settings
-from registry.services.services import Services
+if TYPE_CHECKING:
+    from registry.app import Runtime
+    from registry.auth.audit_log import Actor
+    from registry.services.services import Services
 
 T = TypeVar("T")
 
 
-def run(args: argparse.Namespace, work: Callable[[Services], Awaitable[T]]) -> T:
+def run(args: argparse.Namespace, work: "Callable[[Services], Awaitable[T]]") -> T:
     """Run `work` on the registry. Raises ConfigError if there is no registry."""
     return with_registry(args, lambda opened: work(opened.registry))
 
 
 def with_registry(
-    args: argparse.Namespace, work: Callable[[Runtime], Awaitable[T]], *, create: bool = False
+    args: argparse.Namespace, work: "Callable[[Runtime], Awaitable[T]]", *, create: bool = False
 ) -> T:
     """Run `work` on the open registry with its database, stores and keys.
 
     If there is no registry, creates one with `create`, and raises ConfigError otherwise.
     """
+    from registry import logs
+    from registry.app import open_runtime
+    from registry.cli.kit import database
+    from registry.cli.kit.options import find_folder, load_settings
+
     settings = load_settings(args)
     logs.configure(settings.log.format, "warning", access=False)
     folder = find_folder(settings)
@@ -47,6 +49,9 @@ def with_registry(
         folder.close()
 
 
-def find_override(args: argparse.Namespace) -> Actor | None:
+def find_override(args: argparse.Namespace) -> "Actor | None":
     """Return the actor that overrides immutable tags if `--override` is given, else None."""
+    from registry.auth.audit_log import Actor
+    from registry.auth.policy.principals import OPERATOR
+
     return Actor(OPERATOR.name) if args.override else None
