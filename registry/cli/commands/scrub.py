@@ -40,7 +40,7 @@ def declare(scrub: Parser) -> None:
     command.add_argument(
         "--rate",
         metavar="SIZE",
-        help="maximum bytes per second, 0B for no limit (default scrub.rate)",
+        help="maximum bytes per second, 0B for no limit (default scrub.limit_rate)",
     )
     command.add_argument("--restart", action="store_true", help="start over")
     show = scrub.add_verb(
