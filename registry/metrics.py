@@ -26,7 +26,7 @@ REQUESTS = Counter(
     "moorage_requests", "Requests answered.", ["method", "route", "status"], registry=REGISTRY
 )
 REQUEST_DURATION = Histogram(
-    "moorage_request_seconds",
+    "moorage_request_duration_seconds",
     "Time from a request's headers to its last byte, in seconds.",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),

@@ -53,9 +53,9 @@ class Ops:
     async def get_readiness(self, request: Request) -> Response:
         """Return 200 if requests can be served, else 503 with the problems."""
         del request
-        troubles = await self._registry.health.list_troubles()
-        if troubles:
-            body = {"status": "not ready", "troubles": troubles}
+        problems = await self._registry.health.list_problems()
+        if problems:
+            body = {"status": "not ready", "problems": problems}
             return JSONResponse(body, 503, {"Retry-After": RETRY_AFTER})
         return JSONResponse({"status": "ready"})
 
@@ -71,7 +71,7 @@ class Ops:
         # Without a database they keep their values: then the other metrics matter most.
         with contextlib.suppress(DatabaseUnavailableError):
             metrics.BLOBS_DAMAGED.set(await self._registry.blobs.count_damaged())
-            for kind, number in (await self._registry.collector.count_waiting()).items():
+            for kind, number in (await self._registry.collector.count_queued()).items():
                 metrics.GC_QUEUE.labels(kind).set(number)
             unreadable = await self._registry.scrub.manifests.count()
             metrics.MANIFESTS_UNREADABLE.set(unreadable)

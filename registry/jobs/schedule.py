@@ -45,8 +45,8 @@ def list_jobs(
     retention = registry.retention
     return [
         Job("gc", gc_interval, registry.collector.is_due, registry.collector.run),
-        Job("doomed", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
-        Job("spare-room", SPARE_EVERY, registry.spare_room.is_due, registry.spare_room.make),
+        Job("pending-deletions", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
+        Job("disk-reserve", SPARE_EVERY, registry.spare_room.is_due, registry.spare_room.make),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
         Job(
@@ -56,8 +56,8 @@ def list_jobs(
             retention.work,
         ),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
-        Job("quota-count", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
-        Job("access-tidy", TIDY_EVERY, always, access.tidying.run),
+        Job("usage-recount", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
+        Job("access-cleanup", TIDY_EVERY, always, access.tidying.run),
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
         find_healing(registry),
     ]

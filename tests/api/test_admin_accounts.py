@@ -38,7 +38,7 @@ async def test_a_user_from_first_to_last(root: Admin) -> None:
     assert await alice.send("GET", "/me") == {
         "name": "alice",
         "admin": False,
-        "bounded": False,
+        "has_scopes": False,
         "groups": [],
     }
     changed = await root.send("PATCH", "/users/alice", {"admin": True})
@@ -110,7 +110,7 @@ async def test_an_htpasswd_file(root: Admin) -> None:
     hashed = bcrypt.hashpw(LONG.encode(), bcrypt.gensalt(4)).decode()
     text = f"# people\nalice:{hashed}\n\nroot:{hashed}\n"
     imported = await root.send("POST", "/htpasswd", {"htpasswd": text})
-    assert imported == {"added": ["alice"], "skipped": ["root"], "refused": []}
+    assert imported == {"added": ["alice"], "existing": ["root"], "invalid": []}
     await root.by(Login("alice", LONG)).send("GET", "/me")
     bad = await root.refused("POST", "/htpasswd", {"htpasswd": f"bob:{hashed}\ncarol:secret\n"})
     assert bad.startswith("400 INVALID: 1 of the lines")
@@ -118,9 +118,9 @@ async def test_an_htpasswd_file(root: Admin) -> None:
     assert "secret" not in bad
     assert len((await root.send("GET", "/users"))["items"]) == 2
     text = f"Bob@example.org:{hashed}\ncarol:secret\n"
-    imported = await root.send("POST", "/htpasswd", {"htpasswd": text, "skip": True})
+    imported = await root.send("POST", "/htpasswd", {"htpasswd": text, "skip_invalid": True})
     assert imported["added"] == ["Bob@example.org"]
-    assert len(imported["refused"]) == 1
+    assert len(imported["invalid"]) == 1
     bob = root.by(Login("Bob@example.org", LONG))
     assert (await bob.send("GET", "/me"))["name"] == "Bob@example.org"
     for path in ("/users/Bob%40example.org", "/users/Bob@example.org"):

@@ -46,7 +46,7 @@ async def test_a_grant_from_first_to_last(api: Api, root: Admin) -> None:
     decision = await root.send("GET", "/grants/check", action="push", **query)
     assert decision == {"allowed": True, "reason": "granted", "grants": [more]}
     taken = grant("alice", "team/**", "overwrite")
-    await root.send("POST", "/grants/remove", taken, expect=204)
+    await root.send("POST", "/grants/revoke", taken, expect=204)
     assert not (await root.send("GET", "/grants/check", action="push", **query))["allowed"]
     assert (await root.send("GET", "/grants/check", action="create", **query))["allowed"]
     await root.send("DELETE", f"/grants/{made['id']}", expect=204)
@@ -84,7 +84,7 @@ async def test_who_administers_a_pattern_stays_within_it(api: Api, root: Admin) 
         assert await carol.refused("POST", "/grants", grant("carol", pattern, "pull")) == denial(
             pattern
         )
-        assert await carol.refused("POST", "/grants/remove", grant("x", pattern, "pull")) == denial(
+        assert await carol.refused("POST", "/grants/revoke", grant("x", pattern, "pull")) == denial(
             pattern
         )
     listed = [item["pattern"] for item in (await carol.send("GET", "/grants"))["items"]]

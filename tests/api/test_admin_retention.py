@@ -49,7 +49,7 @@ async def plan(root: Admin, **query: Any) -> dict[str, list[str]]:
     """Return the tags that the plan drops, by repository."""
     page = await root.send("GET", "/retention/plan", **query)
     return {
-        each["repository"]: [tag["tag"] for tag in each["tags"] if tag["goes"]]
+        each["repository"]: [tag["tag"] for tag in each["tags"] if tag["action"] == "drop"]
         for each in page["items"]
     }
 
@@ -120,9 +120,9 @@ async def test_rules_and_pages_of_plans(
         last = piece["next"]
     assert sum(pieces) == 3
     assert len(pieces) >= 3
-    await root.send("POST", "/retention/rules/remove", {"pattern": "**"}, expect=204)
+    await root.send("POST", "/retention/rules/delete", {"pattern": "**"}, expect=204)
     assert "404 NOT_FOUND" in await root.refused(
-        "POST", "/retention/rules/remove", {"pattern": "**"}
+        "POST", "/retention/rules/delete", {"pattern": "**"}
     )
     for body in (
         {"pattern": "**"},

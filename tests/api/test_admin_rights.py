@@ -29,40 +29,40 @@ ROLES = ("anonymous", "herself", "other", "pattern", "bounded", "admin")
 RIGHTS = """
 get_me         401 200 200 200 200 200
 list_users     401 403 403 403 403 200
-add_user       401 403 403 403 403 201
+create_user       401 403 403 403 403 201
 get_user       401 403 403 403 403 200
-change_user    401 403 403 403 403 200
-remove_user    401 403 403 403 403 204
+update_user    401 403 403 403 403 200
+delete_user    401 403 403 403 403 204
 set_password   401 204 403 403 403 204
 import_users   401 403 403 403 403 200
 list_tokens    401 200 403 403 403 200
-add_token      401 201 403 403 403 201
+create_token      401 201 403 403 403 201
 revoke_token   401 204 403 403 403 204
 list_groups    401 403 403 403 403 200
-add_group      401 403 403 403 403 201
+create_group      401 403 403 403 403 201
 get_group      401 403 403 403 403 200
-remove_group   401 403 403 403 403 204
+delete_group   401 403 403 403 403 204
 add_member     401 403 403 403 403 200
 remove_member  401 403 403 403 403 200
 list_robots    401 403 403 403 403 200
-add_robot      401 403 403 403 403 201
+create_robot      401 403 403 403 403 201
 get_robot      401 403 403 403 403 200
 rotate_robot   401 403 403 403 403 200
-remove_robot   401 403 403 403 403 204
+delete_robot   401 403 403 403 403 204
 list_grants    401 200 200 200 403 200
-add_grant      401 403 403 201 403 201
-take_grant     401 403 403 204 403 204
-remove_grant   401 403 403 204 403 204
+create_grant      401 403 403 201 403 201
+revoke_actions     401 403 403 204 403 204
+delete_grant   401 403 403 204 403 204
 check_grant    401 403 403 200 403 200
 list_quotas    401 403 403 403 403 200
 set_quota      401 403 403 403 403 200
-remove_quota   401 403 403 403 403 204
-list_immutable_tags    401 200 200 200 403 200
-add_immutable_tags     401 403 403 201 403 201
-remove_immutable_tags  401 403 403 204 403 204
+delete_quota   401 403 403 403 403 204
+list_immutable_tag_rules    401 200 200 200 403 200
+create_immutable_tag_rule     401 403 403 201 403 201
+delete_immutable_tag_rule  401 403 403 204 403 204
 list_holds     401 200 200 200 403 200
-add_hold       401 403 403 201 403 201
-remove_hold    401 403 403 204 403 204
+create_hold       401 403 403 201 403 201
+delete_hold    401 403 403 204 403 204
 list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
@@ -77,7 +77,7 @@ list_retention_rules   401 200 200 200 403 200
 set_retention_rules    401 403 403 200 403 200
 enable_retention_rules 401 403 403 200 403 200
 disable_retention_rules 401 403 403 200 403 200
-remove_retention_rules 401 403 403 204 403 204
+delete_retention_rules 401 403 403 204 403 204
 plan_retention         401 403 403 200 403 200
 run_retention          401 403 403 200 403 200
 list_retention_runs    401 403 403 200 403 200
@@ -92,22 +92,22 @@ BCRYPT = "$2b$04$abcdefghijklmnopqrstuu1dmtQyzKTQyqfXqhRIlOyF5OJUOy4ZO"
 # `alice` is the account that the operations are about. Objects that a role would change have the
 # name of the role.
 BODIES: dict[str, dict[str, Any]] = {
-    "add_user": {"name": "new-{role}"},
-    "change_user": {"admin": False},
+    "create_user": {"name": "new-{role}"},
+    "update_user": {"admin": False},
     "set_password": {"password": PASSWORD, "current": PASSWORD},
     "import_users": {"htpasswd": f"imported-{{role}}:{BCRYPT}"},
-    "add_token": {"name": "new-{role}"},
-    "add_group": {"name": "new-{role}"},
+    "create_token": {"name": "new-{role}"},
+    "create_group": {"name": "new-{role}"},
     "add_member": {},
-    "add_robot": {"name": "new-{role}"},
+    "create_robot": {"name": "new-{role}"},
     "rotate_robot": {},
-    "add_grant": {"subject": "alice", "pattern": "team/{role}", "actions": ["pull"]},
-    "take_grant": {"subject": "alice", "pattern": "team/take/{role}"},
+    "create_grant": {"subject": "alice", "pattern": "team/{role}", "actions": ["pull"]},
+    "revoke_actions": {"subject": "alice", "pattern": "team/take/{role}"},
     "set_quota": {"pattern": "new-quota/{role}", "limit": 1024},
-    "remove_quota": {"pattern": "old-quota/{role}"},
-    "add_immutable_tags": {"pattern": "team/{role}", "tags": "v*"},
-    "remove_immutable_tags": {"pattern": "team/take/{role}", "tags": "v*"},
-    "add_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
+    "delete_quota": {"pattern": "old-quota/{role}"},
+    "create_immutable_tag_rule": {"pattern": "team/{role}", "tags": "v*"},
+    "delete_immutable_tag_rule": {"pattern": "team/take/{role}", "tags": "v*"},
+    "create_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
     "restore_tag": {"repository": "team/app", "tag": "back", "digest": "{digest}"},
     "delete_image": {
         "repository": "team/app",
@@ -121,7 +121,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "set_retention_rules": {"pattern": "team/{role}", "keep_newest": 9},
     "enable_retention_rules": {"pattern": "team/old-rules/{role}"},
     "disable_retention_rules": {"pattern": "team/old-rules/{role}"},
-    "remove_retention_rules": {"pattern": "team/old-rules/{role}"},
+    "delete_retention_rules": {"pattern": "team/old-rules/{role}"},
     "run_retention": {"pattern": "team/*"},
     "restore_retention_run": {"pattern": "team/*", "run": 1},
 }
@@ -140,15 +140,15 @@ NAMES = {
     "run": "1",
     "digest": str(Digest.of(BLOB)),
 }
-IDS = {"remove_hold": "{hold}"}
+IDS = {"delete_hold": "{hold}"}
 NAMED = {
-    "remove_user": "leaver",
+    "delete_user": "leaver",
     "revoke_token": "old-{role}",
     "get_group": "devs",
-    "remove_group": "leavers",
+    "delete_group": "leavers",
     "get_robot": "ci",
     "rotate_robot": "ci",
-    "remove_robot": "old",
+    "delete_robot": "old",
 }
 # Names that do not exist, as replacements for those that do.
 MISSING = {

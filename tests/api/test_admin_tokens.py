@@ -37,7 +37,7 @@ async def test_a_token_from_first_to_last(alice: Admin) -> None:
     )
     assert list(made) == ["user", "name", "secret", "expires_at"]
     token = alice.by(Login("alice", made["secret"]))
-    assert (await token.send("GET", "/me"))["bounded"]
+    assert (await token.send("GET", "/me"))["has_scopes"]
     [shown] = (await alice.send("GET", TOKENS))["items"]
     assert shown.pop("created_at").endswith("Z")
     assert shown.pop("used_at").endswith("Z")
@@ -78,7 +78,7 @@ async def test_a_bounded_token_of_an_admin_administers_nothing(api: Api, alice: 
     assert await token.send("GET", "/me") == {
         "name": "alice",
         "admin": False,
-        "bounded": True,
+        "has_scopes": True,
         "groups": [],
     }
     grant = {"subject": "alice", "pattern": "x", "actions": ["pull"]}

@@ -67,7 +67,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /api/v1/groups": {"name": "made"},
     "POST /api/v1/robots": {"name": "made"},
     "POST /api/v1/grants": GRANT,
-    "POST /api/v1/grants/remove": GRANT,
+    "POST /api/v1/grants/revoke": GRANT,
 }
 """Valid request bodies for the admin API, so that no response is about invalid input."""
 

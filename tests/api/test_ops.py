@@ -46,7 +46,7 @@ async def test_readyz_not_ready_while_shutting_down(api: Api) -> None:
     answer = await api.http.get("/readyz")
     assert answer.status_code == 503
     assert answer.headers["Retry-After"].isdigit()
-    assert answer.json() == {"status": "not ready", "troubles": {"server": "shutting down"}}
+    assert answer.json() == {"status": "not ready", "problems": {"server": "shutting down"}}
     assert (await api.http.get("/v2/")).status_code == 200  # requests are still served
 
 
@@ -58,7 +58,7 @@ async def test_readyz_names_all_that_is_wrong(api: Api, monkeypatch: pytest.Monk
     monkeypatch.setattr(api.opened.driver, "check", fail_store)
     answer = await api.http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["troubles"] == {
+    assert answer.json()["problems"] == {
         "database": "the database cannot answer now",
         "storage": "the store cannot be reached",
     }
@@ -75,7 +75,7 @@ async def test_readyz_not_ready_on_a_schema_of_another_version(api: Api) -> None
     await api.opened.database.write(upgrade, actor="test")
     answer = await api.http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["troubles"].keys() == {"database"}
+    assert answer.json()["problems"].keys() == {"database"}
 
 
 # Metrics

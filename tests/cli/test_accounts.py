@@ -109,7 +109,7 @@ def test_users(moorage: Moorage, tmp_path: Path) -> None:
     hashed = bcrypt.hashpw(LONG.encode(), bcrypt.gensalt(4)).decode()
     (tmp_path / "htpasswd").write_text(f"carol:{hashed}\nbob:{hashed}\n")
     imported = moorage.json("user", "import", str(tmp_path / "htpasswd"))
-    assert imported == {"added": ["carol"], "skipped": ["bob"], "refused": []}
+    assert imported == {"added": ["carol"], "existing": ["bob"], "invalid": []}
     assert "cannot be read" in moorage.fails("user", "import", str(tmp_path / "nothing"))
     moorage.run("user", "remove", "bob")
     users = moorage.json("user", "list")["users"]

@@ -74,18 +74,22 @@ async def test_the_commands(tmp_path: Path) -> None:
         "3 candidates are in their grace period (gc.grace_period); the next is due at 20"
     )
     status = read(data, "status")
-    assert (status["paused_until"], status["walking"], status["open"]) == (None, False, True)
-    assert status["waiting"] == {"manifest": 0, "link": 3, "blob": 0}
+    assert (status["paused_until"], status["backfilling"], status["in_window"]) == (
+        None,
+        False,
+        True,
+    )
+    assert status["queued"] == {"manifest": 0, "link": 3, "blob": 0}
     moorage(data, "user", "add", "root", "--admin", "--password-stdin")
     with serving(Server(data, settings=GC)) as server:
         elsewhere = "--url", server.url, "--user", "root"
         assert read(data, "why", str(layer), *elsewhere)["paths"][0][0]["kind"] in {
-            "grace",
-            "nothing",
+            "grace_period",
+            "none",
         }
         time.sleep(1.1)
         assert read(data, "run", *elsewhere)["blobs"] == 3
-        assert read(data, "status", *elsewhere)["waiting"]["link"] == 0
+        assert read(data, "status", *elsewhere)["queued"]["link"] == 0
         assert "due now" in moorage(data, "gc", "status", *elsewhere)
     kept = {path.name.partition(".")[0] for path in (data / "storage").glob("blobs/*/*/*")}
     assert layer.hex not in kept

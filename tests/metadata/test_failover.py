@@ -97,8 +97,8 @@ async def ask(http: httpx.AsyncClient) -> tuple[int, int, int, str]:
     push = await http.post("/v2/team/app/blobs/uploads/")
     pull = await http.get("/v2/team/app/tags/list")
     ready = await http.get("/readyz")
-    trouble = ready.json().get("troubles", {}).get("database", "")
-    return push.status_code, pull.status_code, ready.status_code, trouble
+    problem = ready.json().get("problems", {}).get("database", "")
+    return push.status_code, pull.status_code, ready.status_code, problem
 
 
 async def test_after_a_failover_a_server_leaves_the_demoted_primary(

@@ -49,7 +49,7 @@ async def test_none_is_due_while_any_backup_runs(database: Database) -> None:
     def work(tx: Transaction) -> list[list[str]]:
         tx.now = 100_000_000
         pending_deletions.insert(tx, "local", "key", "test")
-        leases.claim(tx, "doomed", "job", 60)
+        leases.claim(tx, "pending-deletions", "job", 60)
         found = [list_keys(tx)]
         for name in ("one", "two"):
             leases.claim(tx, f"backup/{name}", name, 60)

@@ -180,7 +180,7 @@ async def unready(http: httpx.AsyncClient) -> None:
         assert answer.status_code == 503
         assert answer.headers["Retry-After"].isdigit()
         assert answer.json()["status"] == "not ready"
-        assert answer.json()["troubles"].keys() == {"database"}
+        assert answer.json()["problems"].keys() == {"database"}
 
 
 async def heals(http: httpx.AsyncClient) -> None:

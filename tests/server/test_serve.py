@@ -143,7 +143,7 @@ async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
             session.execute(f"UPDATE schema SET min_reader = {migrate.VERSION + 1}")
             answer = await http.get("/readyz")
             assert answer.status_code == 503
-            assert "Install the newer version" in answer.json()["troubles"]["database"]
+            assert "Install the newer version" in answer.json()["problems"]["database"]
 
 
 async def test_sigterm_is_told_to_probes_before_the_port_is_closed(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ async def test_sigterm_is_told_to_probes_before_the_port_is_closed(tmp_path: Pat
         deadline = time.monotonic() + 2
         while (answer := httpx.get(f"{server.url}/readyz")).status_code == 200:
             assert time.monotonic() < deadline
-        assert answer.json()["troubles"] == {"server": "shutting down"}
+        assert answer.json()["problems"] == {"server": "shutting down"}
         assert httpx.get(f"{server.url}/v2/").status_code == 200
         assert server.wait() == 0
 

@@ -53,7 +53,7 @@ def require_waiting(server: Server, part: str) -> None:
     answer = httpx.get(f"{server.url}/readyz", timeout=20)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
-    assert list(answer.json()["troubles"]) == [part]
+    assert list(answer.json()["problems"]) == [part]
     for path in ("/v2/", "/v2/a/blobs/sha256:" + "0" * 64, "/token", "/", "/api/v1/users"):
         answer = httpx.get(server.url + path, timeout=20)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")

@@ -331,7 +331,7 @@ class TestImports:
     async def test_they_sign_in_and_are_hashed_anew(self, house: House) -> None:
         lines = ["# team", "", self.line("ann") + "\n", self.line("bob", OTHER, "2b")]
         imported = await house.users.import_htpasswd(lines, ROOT)
-        assert (imported.added, imported.skipped) == (["ann", "bob"], [])
+        assert (imported.added, imported.existing) == (["ann", "bob"], [])
         before = {row.name: row.password for row in await rows(house.database, tables.users)}
         assert not await house.lets_in("ann", OTHER)
         assert await house.lets_in("ann", PASSWORD)
@@ -350,7 +350,7 @@ class TestImports:
         imported = await house.users.import_htpasswd(
             [self.line("ann"), self.line("bob"), self.line("bob", OTHER)], ROOT
         )
-        assert (imported.added, imported.skipped) == (["bob"], ["ann", "bob"])
+        assert (imported.added, imported.existing) == (["bob"], ["ann", "bob"])
         assert await house.lets_in("ann", OTHER)
         assert not await house.lets_in("ann", PASSWORD)
         assert await house.lets_in("bob", PASSWORD)
@@ -386,9 +386,9 @@ class TestImports:
         assert [line.split(":")[0].strip() for line in told] == [
             f"line {number}" for number in range(2, 2 + len(BAD_LINES))
         ]
-        imported = await house.users.import_htpasswd(lines, ROOT, skip=True)
+        imported = await house.users.import_htpasswd(lines, ROOT, skip_invalid=True)
         assert imported.added == ["ann", "cy"]
-        assert imported.refused == [line.strip() for line in told]
+        assert imported.invalid == [line.strip() for line in told]
 
 
 class TestAdmins:

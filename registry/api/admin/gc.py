@@ -32,32 +32,32 @@ class UnreadableManifest(ResponseModel, frozen=True):
 class GcStatus(ResponseModel, frozen=True):
     """The status of garbage collection.
 
-    - `waiting`: the number of queued candidates, by kind.
+    - `queued`: the number of queued candidates, by kind.
     - `due`: how many of them are due now.
     - `in_grace`: how many become due later, the first at `next_due_at`.
     - `kept_untagged`: the number of untagged manifests that the rules keep.
-    - `looked_at`: when the collector last checked the clock.
-    - `paused_until`: the end of a pause after the clock jumped by `jump` seconds.
-    - `walking`: content from before the upgrade is still being added to the queue.
-    - `open`: whether the time of day allows collection now.
+    - `last_clock_check_at`: when the collector last checked the clock.
+    - `paused_until`: the end of a pause after the clock jumped by `clock_jump_seconds`.
+    - `backfilling`: content from before the upgrade is still being added to the queue.
+    - `in_window`: whether the time of day allows collection now.
     - `unreadable`: the first manifests that cannot be read. Nothing is collected in their
       repositories.
     """
 
-    waiting: dict[str, int]
+    queued: dict[str, int]
     due: int
     in_grace: int
     next_due_at: Timestamp | None
     kept_untagged: int
-    looked_at: Timestamp | None
+    last_clock_check_at: Timestamp | None
     paused_until: Timestamp | None
-    jump: float
-    walking: bool
-    open: bool
+    clock_jump_seconds: float
+    backfilling: bool
+    in_window: bool
     unreadable: list[UnreadableManifest]
 
 
-class Freed(ResponseModel, frozen=True):
+class CollectedContent(ResponseModel, frozen=True):
     """The content deleted from a repository: manifests, and blobs with their size in bytes.
 
     Other repositories may still have the blobs.
@@ -72,25 +72,25 @@ class Freed(ResponseModel, frozen=True):
 class GcRun(ResponseModel, frozen=True):
     """The content that was deleted, or that would be.
 
-    `seen` is the number of examined candidates. `longest_lock` is the longest time that any lock
-    was held, in seconds. `more` is true if there is more to do.
+    `examined` is the number of examined candidates. `longest_lock_seconds` is the longest time
+    that any lock was held. `has_more` is true if there is more to do.
     """
 
-    seen: int
+    examined: int
     manifests: int
     blobs: int
     bytes: int
-    repositories: list[Freed]
-    longest_lock: float
-    more: bool
+    repositories: list[CollectedContent]
+    longest_lock_seconds: float
+    has_more: bool
 
 
 class PathStep(ResponseModel, frozen=True):
     """A step of a path: a tag, or an index, subject or manifest that refers to the next step.
 
     If a path does not begin with a tag, the `kind` of its first step says why the next step is
-    kept: `hold` (its reason is in `name`), `rule`, `grace`, `unreadable`, `unqueued`, or `nothing`
-    if it will be deleted.
+    kept: `hold` (its reason is in `name`), `untagged_rule`, `grace_period`,
+    `unreadable_manifest`, `not_queued`, or `none` if it will be deleted.
     """
 
     kind: str
@@ -107,23 +107,26 @@ class UploadSession(ResponseModel, frozen=True):
     principal: str
 
 
-class Removal(ResponseModel, frozen=True):
-    """A storage key that is scheduled for deletion. `held` is true while a backup delays it."""
+class PendingDeletion(ResponseModel, frozen=True):
+    """A storage key that is scheduled for deletion.
+
+    `blocked_by_backup` is true while a backup delays the deletion.
+    """
 
     store: str
     key: str
     not_before: Timestamp
-    held: bool
+    blocked_by_backup: bool
 
 
 class GcExplanation(ResponseModel, frozen=True):
-    """The paths that keep a blob or a manifest. `more` is true if there are further paths."""
+    """The paths that keep a blob or a manifest. `has_more` is true if there are further paths."""
 
     digest: str
     paths: list[list[PathStep]]
-    more: bool
-    sessions: list[UploadSession]
-    removals: list[Removal]
+    has_more: bool
+    upload_sessions: list[UploadSession]
+    pending_deletions: list[PendingDeletion]
 
 
 class NothingMore(RequestModel, frozen=True):
@@ -147,16 +150,16 @@ async def get_gc_status(call: OperationContext, asked: NothingMore) -> GcStatus:
     del asked
     status = await call.registry.collector.get_status()
     return GcStatus(
-        waiting=status.waiting,
+        queued=status.queued,
         due=status.due,
         in_grace=status.in_grace,
         next_due_at=write_timestamp(status.next_due_at),
         kept_untagged=status.kept_untagged,
-        looked_at=write_timestamp(status.looked_at),
+        last_clock_check_at=write_timestamp(status.last_clock_check_at),
         paused_until=write_timestamp(status.paused_until),
-        jump=status.jump,
-        walking=status.walking,
-        open=status.open,
+        clock_jump_seconds=status.clock_jump_seconds,
+        backfilling=status.backfilling,
+        in_window=status.in_window,
         unreadable=[
             UnreadableManifest(str(name), str(digest)) for name, digest in status.unreadable
         ],
@@ -166,14 +169,14 @@ async def get_gc_status(call: OperationContext, asked: NothingMore) -> GcStatus:
 async def run_gc(call: OperationContext, asked: RunGc) -> GcRun:
     """Delete one batch of what is due, at any time of day, with its bytes.
 
-    Repeat the request while `more` is true.
+    Repeat the request while `has_more` is true.
     """
     if asked.dry_run:
-        return _show(await call.registry.collector.plan(), more=False)
+        return _show(await call.registry.collector.plan(), has_more=False)
     tally, until = GcReport(), time.monotonic() + _PIECE
-    more = await call.registry.collector.collect(tally, lambda: time.monotonic() < until)
+    has_more = await call.registry.collector.collect(tally, lambda: time.monotonic() < until)
     swept = await call.registry.doomed.sweep()
-    return _show(tally, more=more or swept > 0)
+    return _show(tally, has_more=has_more or swept > 0)
 
 
 async def explain_digest(call: OperationContext, asked: ExplainDigest) -> GcExplanation:
@@ -186,25 +189,30 @@ async def explain_digest(call: OperationContext, asked: ExplainDigest) -> GcExpl
     return GcExplanation(
         digest=str(found.digest),
         paths=[[_show_step(step) for step in path] for path in found.paths],
-        more=found.more,
-        sessions=[UploadSession(s.id, s.repository, s.principal) for s in found.sessions],
-        removals=[Removal(r.store, r.key, rfc3339(r.not_before), r.held) for r in found.removals],
+        has_more=found.has_more,
+        upload_sessions=[
+            UploadSession(s.id, s.repository, s.principal) for s in found.upload_sessions
+        ],
+        pending_deletions=[
+            PendingDeletion(d.store, d.key, rfc3339(d.not_before), d.blocked_by_backup)
+            for d in found.pending_deletions
+        ],
     )
 
 
-def _show(tally: GcReport, *, more: bool) -> GcRun:
+def _show(tally: GcReport, *, has_more: bool) -> GcRun:
     repositories = [
-        Freed(name, freed.manifests, freed.blobs, freed.bytes)
+        CollectedContent(name, freed.manifests, freed.blobs, freed.bytes)
         for name, freed in sorted(tally.repositories.items())
     ]
     return GcRun(
-        seen=tally.seen,
+        examined=tally.examined,
         manifests=tally.manifests,
         blobs=tally.blobs,
         bytes=tally.bytes,
         repositories=repositories,
-        longest_lock=round(tally.held, 4),
-        more=more,
+        longest_lock_seconds=round(tally.longest_lock_seconds, 4),
+        has_more=has_more,
     )
 
 

@@ -54,7 +54,7 @@ class ListGrants(RequestModel, frozen=True):
     subject: SubjectText = ""
 
 
-class AddGrant(RequestModel, frozen=True):
+class CreateGrant(RequestModel, frozen=True):
     """The actions to grant. Actions that are already granted remain."""
 
     subject: SubjectText
@@ -62,7 +62,7 @@ class AddGrant(RequestModel, frozen=True):
     actions: Actions
 
 
-class TakeGrant(RequestModel, frozen=True):
+class RevokeActions(RequestModel, frozen=True):
     """The actions to revoke; without `actions`, the whole grant."""
 
     subject: SubjectText
@@ -128,7 +128,7 @@ async def list_grants(call: OperationContext, asked: ListGrants) -> Page[Grant]:
     return make_page(found, n, _show, lambda grant: grant.id)
 
 
-async def add_grant(call: OperationContext, asked: AddGrant) -> Grant:
+async def create_grant(call: OperationContext, asked: CreateGrant) -> Grant:
     """Grant actions to a subject. `anonymous` can be granted only `pull`.
 
     An admin gets an error if the subject does not exist. For other callers the grant is stored but
@@ -145,7 +145,7 @@ async def add_grant(call: OperationContext, asked: AddGrant) -> Grant:
     )
 
 
-async def take_grant(call: OperationContext, asked: TakeGrant) -> None:
+async def revoke_actions(call: OperationContext, asked: RevokeActions) -> None:
     """Revoke a grant, or some of its actions."""
     await call.access.grants.remove(
         Subject.parse(asked.subject),
@@ -155,7 +155,7 @@ async def take_grant(call: OperationContext, asked: TakeGrant) -> None:
     )
 
 
-async def remove_grant(call: OperationContext, asked: NumberedGrant) -> None:
+async def delete_grant(call: OperationContext, asked: NumberedGrant) -> None:
     """Delete a grant by its ID."""
     try:
         grant = await call.access.grants.get(asked.id)
@@ -186,8 +186,8 @@ async def check_grant(call: OperationContext, asked: CheckGrant) -> Decision:
 
 OPERATIONS = (
     Operation("GET", "/grants", list_grants, SOME_ADMINS),
-    Operation("POST", "/grants", add_grant, PATTERN_ADMINS, (NotFoundError,), 201),
-    Operation("POST", "/grants/remove", take_grant, PATTERN_ADMINS, (NotFoundError,), 204),
+    Operation("POST", "/grants", create_grant, PATTERN_ADMINS, (NotFoundError,), 201),
+    Operation("POST", "/grants/revoke", revoke_actions, PATTERN_ADMINS, (NotFoundError,), 204),
     Operation("GET", "/grants/check", check_grant, REPOSITORY_ADMINS, (NameInvalidError,)),
-    Operation("DELETE", "/grants/{id}", remove_grant, SOME_ADMINS, (NotFoundError,), 204),
+    Operation("DELETE", "/grants/{id}", delete_grant, SOME_ADMINS, (NotFoundError,), 204),
 )

@@ -31,7 +31,7 @@ class NamedGroup(RequestModel, frozen=True):
     name: str
 
 
-class AddGroup(RequestModel, frozen=True):
+class CreateGroup(RequestModel, frozen=True):
     """The group to add."""
 
     name: AccountName
@@ -56,7 +56,7 @@ async def list_groups(call: OperationContext, asked: PageAsked) -> Page[Group]:
     )
 
 
-async def add_group(call: OperationContext, asked: AddGroup) -> Group:
+async def create_group(call: OperationContext, asked: CreateGroup) -> Group:
     """Add a group."""
     return _show(await call.access.groups.add(asked.name, call.actor))
 
@@ -66,7 +66,7 @@ async def get_group(call: OperationContext, asked: NamedGroup) -> Group:
     return _show(await call.access.groups.get(asked.name))
 
 
-async def remove_group(call: OperationContext, asked: NamedGroup) -> None:
+async def delete_group(call: OperationContext, asked: NamedGroup) -> None:
     """Delete a group with its grants. Its members remain users."""
     await call.access.groups.remove(asked.name, call.actor)
 
@@ -85,9 +85,9 @@ _MEMBER = "/groups/{group}/members/{user}"
 
 OPERATIONS = (
     Operation("GET", "/groups", list_groups, ADMINS),
-    Operation("POST", "/groups", add_group, ADMINS, (ConflictError,), 201),
+    Operation("POST", "/groups", create_group, ADMINS, (ConflictError,), 201),
     Operation("GET", "/groups/{name}", get_group, ADMINS, (NotFoundError,)),
-    Operation("DELETE", "/groups/{name}", remove_group, ADMINS, (NotFoundError,), 204),
+    Operation("DELETE", "/groups/{name}", delete_group, ADMINS, (NotFoundError,), 204),
     Operation("PUT", _MEMBER, add_member, ADMINS, (NotFoundError,)),
     Operation("DELETE", _MEMBER, remove_member, ADMINS, (NotFoundError,)),
 )

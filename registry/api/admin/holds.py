@@ -58,7 +58,7 @@ class ListHolds(RequestModel, frozen=True):
     repository: Text = ""
 
 
-class AddHold(RequestModel, frozen=True):
+class CreateHold(RequestModel, frozen=True):
     """The manifest to hold, and the reason. Without `expires`, the hold never expires."""
 
     repository: Repository
@@ -110,7 +110,7 @@ async def list_holds(call: OperationContext, asked: ListHolds) -> Page[Hold]:
     return make_page(found, n, _show, lambda row: row.id)
 
 
-async def add_hold(call: OperationContext, asked: AddHold) -> Hold:
+async def create_hold(call: OperationContext, asked: CreateHold) -> Hold:
     """Hold a manifest: nothing can delete it or what it refers to. Its tags can still move."""
     try:
         digest = Digest.parse(asked.digest)
@@ -127,7 +127,7 @@ async def add_hold(call: OperationContext, asked: AddHold) -> Hold:
     )
 
 
-async def remove_hold(call: OperationContext, asked: NumberedHold) -> None:
+async def delete_hold(call: OperationContext, asked: NumberedHold) -> None:
     """Delete a hold. If nothing else keeps the manifest, its grace period starts now."""
     try:
         row = await call.registry.holds.get(asked.id)
@@ -143,7 +143,7 @@ async def remove_hold(call: OperationContext, asked: NumberedHold) -> None:
 OPERATIONS = (
     Operation("GET", "/holds", list_holds, SOME_ADMINS),
     Operation(
-        "POST", "/holds", add_hold, REPOSITORY_ADMINS, (NameInvalidError, NotFoundError), 201
+        "POST", "/holds", create_hold, REPOSITORY_ADMINS, (NameInvalidError, NotFoundError), 201
     ),
-    Operation("DELETE", "/holds/{id}", remove_hold, SOME_ADMINS, (NotFoundError,), 204),
+    Operation("DELETE", "/holds/{id}", delete_hold, SOME_ADMINS, (NotFoundError,), 204),
 )

@@ -28,7 +28,7 @@ from registry.services.protection import immutable_tags
 TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*"]})]
 
 
-class ImmutableTags(ResponseModel, frozen=True):
+class ImmutableTagRule(ResponseModel, frozen=True):
     """A rule: tags that match `tags` are immutable in the repositories of the pattern."""
 
     id: int
@@ -52,13 +52,13 @@ class NameImmutableTags(RequestModel, frozen=True):
     tags: TagGlob
 
 
-def _show(row: immutable_tags.ImmutableRow) -> ImmutableTags:
-    return ImmutableTags(row.id, row.pattern, row.tags, row.created_by, rfc3339(row.created_at))
+def _show(row: immutable_tags.ImmutableRow) -> ImmutableTagRule:
+    return ImmutableTagRule(row.id, row.pattern, row.tags, row.created_by, rfc3339(row.created_at))
 
 
-async def list_immutable_tags(
+async def list_immutable_tag_rules(
     call: OperationContext, asked: ListImmutableTags
-) -> Page[ImmutableTags]:
+) -> Page[ImmutableTagRule]:
     """List the rules of immutable tags that the caller may administer."""
     n, last = clamp(asked.n), asked.last
     found: list[immutable_tags.ImmutableRow] = []
@@ -71,7 +71,9 @@ async def list_immutable_tags(
     return make_page(found, n, _show, lambda row: row.id)
 
 
-async def add_immutable_tags(call: OperationContext, asked: NameImmutableTags) -> ImmutableTags:
+async def create_immutable_tag_rule(
+    call: OperationContext, asked: NameImmutableTags
+) -> ImmutableTagRule:
     """Make existing and future tags that match a pattern immutable."""
     return _show(
         await call.registry.immutable_tags.add(
@@ -80,7 +82,7 @@ async def add_immutable_tags(call: OperationContext, asked: NameImmutableTags) -
     )
 
 
-async def remove_immutable_tags(call: OperationContext, asked: NameImmutableTags) -> None:
+async def delete_immutable_tag_rule(call: OperationContext, asked: NameImmutableTags) -> None:
     """Delete a rule of immutable tags."""
     await call.registry.immutable_tags.remove(
         RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
@@ -90,9 +92,9 @@ async def remove_immutable_tags(call: OperationContext, asked: NameImmutableTags
 _PATH = "/immutable-tags"
 
 OPERATIONS = (
-    Operation("GET", _PATH, list_immutable_tags, SOME_ADMINS),
-    Operation("POST", _PATH, add_immutable_tags, PATTERN_ADMINS, (ConflictError,), 201),
+    Operation("GET", _PATH, list_immutable_tag_rules, SOME_ADMINS),
+    Operation("POST", _PATH, create_immutable_tag_rule, PATTERN_ADMINS, (ConflictError,), 201),
     Operation(
-        "POST", f"{_PATH}/remove", remove_immutable_tags, PATTERN_ADMINS, (NotFoundError,), 204
+        "POST", f"{_PATH}/remove", delete_immutable_tag_rule, PATTERN_ADMINS, (NotFoundError,), 204
     ),
 )

@@ -7,11 +7,11 @@ from registry.auth.policy.subjects import SubjectKind
 
 
 class Me(ResponseModel, frozen=True):
-    """The signed-in caller. `bounded` is true if the caller's token has scopes."""
+    """The signed-in caller. `has_scopes` is true if the caller's token has scopes."""
 
     name: str
     admin: bool
-    bounded: bool
+    has_scopes: bool
     groups: list[str]
 
 

@@ -26,18 +26,19 @@ QuotaPattern = Annotated[
 class Quota(ResponseModel, frozen=True):
     """A quota and its usage, in bytes.
 
-    `used` counts distinct blobs and manifests, and `reserved` counts uploads in progress. Both are
-    for the repositories of `fullest`: for a quota on each namespace, the namespace with the highest
-    usage. `counted` is false while content from before the quota, or manifests from before an
-    upgrade to a version that counts them, are not yet included.
+    `used` counts distinct blobs and manifests, and `reserved` counts uploads in progress. A quota
+    on each namespace (`*/**`) reports the namespace with the highest usage, as the pattern
+    `most_used_namespace`; for other quotas, it is their own pattern. `usage_complete` is false
+    while content from before the quota, or manifests from before an upgrade to a version that
+    counts them, are not yet included.
     """
 
     pattern: str
     limit: int
     used: int
     reserved: int
-    fullest: str
-    counted: bool
+    most_used_namespace: str
+    usage_complete: bool
 
 
 class SetQuota(RequestModel, frozen=True):
@@ -78,7 +79,7 @@ async def set_quota(call: OperationContext, asked: SetQuota) -> Quota:
     return _show(await call.access.quotas.set(asked.pattern, asked.limit, call.actor))
 
 
-async def remove_quota(call: OperationContext, asked: RemoveQuota) -> None:
+async def delete_quota(call: OperationContext, asked: RemoveQuota) -> None:
     """Delete a quota."""
     await call.access.quotas.remove(asked.pattern, call.actor)
 
@@ -86,5 +87,5 @@ async def remove_quota(call: OperationContext, asked: RemoveQuota) -> None:
 OPERATIONS = (
     Operation("GET", "/quotas", list_quotas, ADMINS),
     Operation("PUT", "/quotas", set_quota, ADMINS),
-    Operation("POST", "/quotas/remove", remove_quota, ADMINS, (NotFoundError,), 204),
+    Operation("POST", "/quotas/delete", delete_quota, ADMINS, (NotFoundError,), 204),
 )

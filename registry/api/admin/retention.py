@@ -1,5 +1,6 @@
 """Retention: rules per pattern of repositories, plans of what they would delete, and runs."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, field
@@ -66,8 +67,15 @@ class RetentionRules(ResponseModel, frozen=True):
     waits_until: Timestamp | None
 
 
+class PlanAction(StrEnum):
+    """What happens to a tag or a manifest in a plan."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
 class PlannedTag(ResponseModel, frozen=True):
-    """A tag in a plan: whether it would be deleted, by which rule, and how many bytes that frees.
+    """A tag in a plan: whether it is kept or dropped, by which rule, and how many bytes that frees.
 
     `rule` is the pattern of repositories whose rules decide.
     """
@@ -76,7 +84,7 @@ class PlannedTag(ResponseModel, frozen=True):
     digest: str
     pushed_at: Timestamp
     pulled_at: Timestamp | None
-    goes: bool
+    action: PlanAction
     rule: str | None
     reason: str
     bytes: int
@@ -91,7 +99,7 @@ class PlannedManifest(ResponseModel, frozen=True):
     digest: str
     untagged_at: Timestamp
     pulled_at: Timestamp | None
-    goes: bool
+    action: PlanAction
     rule: str | None
     reason: str
     bytes: int
@@ -113,7 +121,7 @@ class RetentionPlan(ResponseModel, frozen=True):
     paused_until: Timestamp | None
 
 
-class RetentionPiece(ResponseModel, frozen=True):
+class RetentionBatch(ResponseModel, frozen=True):
     """The number of deletions in one batch of a run.
 
     `next` is the `last` of the next request; null if nothing is left.
@@ -215,7 +223,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
                 digest=str(each.item.digest),
                 pushed_at=rfc3339(each.item.pushed_at),
                 pulled_at=write_timestamp(each.item.pulled_at),
-                goes=each.goes,
+                action=PlanAction.DROP if each.is_dropped else PlanAction.KEEP,
                 rule=str(each.rule) if each.rule else None,
                 reason=each.reason,
                 bytes=each.bytes,
@@ -227,7 +235,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
                 digest=str(each.item.digest),
                 untagged_at=rfc3339(each.item.loose_at),
                 pulled_at=write_timestamp(each.item.pulled_at),
-                goes=each.goes,
+                action=PlanAction.DROP if each.is_dropped else PlanAction.KEEP,
                 rule=str(each.rule) if each.rule else None,
                 reason=each.reason,
                 bytes=each.bytes,
@@ -291,7 +299,7 @@ async def disable_retention_rules(
     return _show(await call.registry.retention_rules.disable(pattern, call.actor))
 
 
-async def remove_retention_rules(call: OperationContext, asked: PatternedRetention) -> None:
+async def delete_retention_rules(call: OperationContext, asked: PatternedRetention) -> None:
     """Delete the retention rules of a pattern. Nothing is deleted there for one interval."""
     await call.registry.retention_rules.remove(RepositoryPattern.parse(asked.pattern), call.actor)
 
@@ -307,12 +315,12 @@ async def plan_retention(call: OperationContext, asked: PlanRetention) -> Page[R
     return Page([_show_plan(plan) for plan in plans], last)
 
 
-async def run_retention(call: OperationContext, asked: RunRetention) -> RetentionPiece:
+async def run_retention(call: OperationContext, asked: RunRetention) -> RetentionBatch:
     """Apply the rules now, for a few seconds. Repeat the request from `next`."""
     piece = await call.registry.retention.run(
         RepositoryPattern.parse(asked.pattern), asked.last, call.actor
     )
-    return RetentionPiece(piece.tags, piece.manifests, None if piece.ended else piece.done)
+    return RetentionBatch(piece.tags, piece.manifests, None if piece.ended else piece.done)
 
 
 async def get_retention_status(call: OperationContext, asked: AskRetention) -> RetentionStatus:
@@ -346,7 +354,7 @@ OPERATIONS = (
         "POST", f"{_RULES}/disable", disable_retention_rules, PATTERN_ADMINS, (NotFoundError,)
     ),
     Operation(
-        "POST", f"{_RULES}/remove", remove_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
+        "POST", f"{_RULES}/remove", delete_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
     ),
     Operation("GET", "/retention/plan", plan_retention, PATTERN_ADMINS),
     Operation("POST", "/retention/run", run_retention, PATTERN_ADMINS, (ConflictError,)),

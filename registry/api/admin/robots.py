@@ -46,7 +46,7 @@ class NamedRobot(RequestModel, frozen=True):
     name: str
 
 
-class AddRobot(RequestModel, frozen=True):
+class CreateRobot(RequestModel, frozen=True):
     """The robot to add. It expires after `expires`; without it, never."""
 
     name: AccountName
@@ -88,7 +88,7 @@ async def list_robots(call: OperationContext, asked: PageAsked) -> Page[Robot]:
     )
 
 
-async def add_robot(call: OperationContext, asked: AddRobot) -> RobotSecret:
+async def create_robot(call: OperationContext, asked: CreateRobot) -> RobotSecret:
     """Add a robot. Only this response contains its secret."""
     return _reveal(await call.access.robots.add(asked.name, read_life(asked.expires), call.actor))
 
@@ -110,15 +110,15 @@ async def rotate_robot(call: OperationContext, asked: RotateRobot) -> RobotSecre
     )
 
 
-async def remove_robot(call: OperationContext, asked: NamedRobot) -> None:
+async def delete_robot(call: OperationContext, asked: NamedRobot) -> None:
     """Delete a robot with its secrets and grants."""
     await call.access.robots.remove(asked.name, call.actor)
 
 
 OPERATIONS = (
     Operation("GET", "/robots", list_robots, ADMINS),
-    Operation("POST", "/robots", add_robot, ADMINS, (ConflictError,), 201),
+    Operation("POST", "/robots", create_robot, ADMINS, (ConflictError,), 201),
     Operation("GET", "/robots/{name}", get_robot, ADMINS, (NotFoundError,)),
-    Operation("DELETE", "/robots/{name}", remove_robot, ADMINS, (NotFoundError,), 204),
+    Operation("DELETE", "/robots/{name}", delete_robot, ADMINS, (NotFoundError,), 204),
     Operation("POST", "/robots/{name}/rotate", rotate_robot, ADMINS, (NotFoundError,)),
 )

@@ -69,7 +69,7 @@ class NamedToken(RequestModel, frozen=True):
     name: str
 
 
-class AddToken(RequestModel, frozen=True):
+class CreateToken(RequestModel, frozen=True):
     """The token to add.
 
     Without `scopes` it allows everything that the user may do. Without `expires` it never expires.
@@ -108,7 +108,7 @@ async def list_tokens(call: OperationContext, asked: OwnedTokens) -> Page[Token]
     return make_page(tokens, len(tokens), _show, lambda token: token.name)
 
 
-async def add_token(call: OperationContext, asked: AddToken) -> TokenSecret:
+async def create_token(call: OperationContext, asked: CreateToken) -> TokenSecret:
     """Add a token. Only this response contains its secret.
 
     A token with scopes cannot add tokens. A token that expires cannot add one that expires later.
@@ -137,6 +137,6 @@ _TOKENS = "/users/{user}/tokens"
 
 OPERATIONS = (
     Operation("GET", _TOKENS, list_tokens, SELF_OR_ADMIN, (NotFoundError,)),
-    Operation("POST", _TOKENS, add_token, SELF_OR_ADMIN, (NotFoundError, ConflictError), 201),
+    Operation("POST", _TOKENS, create_token, SELF_OR_ADMIN, (NotFoundError, ConflictError), 201),
     Operation("DELETE", f"{_TOKENS}/{{name}}", revoke_token, SELF_OR_ADMIN, (NotFoundError,), 204),
 )

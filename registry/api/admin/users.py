@@ -34,7 +34,7 @@ class NamedUser(RequestModel, frozen=True):
     name: str
 
 
-class AddUser(RequestModel, frozen=True):
+class CreateUser(RequestModel, frozen=True):
     """The user to add. A user without a password can sign in only with tokens."""
 
     name: UserName
@@ -42,7 +42,7 @@ class AddUser(RequestModel, frozen=True):
     admin: bool = False
 
 
-class ChangeUser(RequestModel, frozen=True):
+class UpdateUser(RequestModel, frozen=True):
     """The changes. Fields that are left out keep their values."""
 
     name: str
@@ -61,23 +61,23 @@ class SetPassword(RequestModel, frozen=True):
 class ImportUsers(RequestModel, frozen=True):
     """The text of an htpasswd file with bcrypt hashes (`htpasswd -B`).
 
-    `skip` leaves out the lines that cannot be imported.
+    `skip_invalid` leaves out the lines that cannot be imported.
     """
 
     htpasswd: str
-    skip: bool = False
+    skip_invalid: bool = False
 
 
 class ImportedUsers(ResponseModel, frozen=True):
     """The result of an import.
 
-    `added` has the names of the added users. `skipped` has the names of users that existed already
-    and are unchanged. `refused` says for each line that was left out what is wrong with it.
+    `added` has the names of the added users. `existing` has the names of users that existed already
+    and are unchanged. `invalid` says for each line that was left out what is wrong with it.
     """
 
     added: list[str]
-    skipped: list[str]
-    refused: list[str]
+    existing: list[str]
+    invalid: list[str]
 
 
 def _show(row: UserRow) -> User:
@@ -92,7 +92,7 @@ async def list_users(call: OperationContext, asked: PageAsked) -> Page[User]:
     )
 
 
-async def add_user(call: OperationContext, asked: AddUser) -> User:
+async def create_user(call: OperationContext, asked: CreateUser) -> User:
     """Add a user."""
     return _show(
         await call.access.users.add(asked.name, asked.password, call.actor, admin=asked.admin)
@@ -104,7 +104,7 @@ async def get_user(call: OperationContext, asked: NamedUser) -> User:
     return _show(await call.access.users.get(asked.name))
 
 
-async def change_user(call: OperationContext, asked: ChangeUser) -> User:
+async def update_user(call: OperationContext, asked: UpdateUser) -> User:
     """Change whether a user is an admin, or disable or enable a user.
 
     Disabling a user immediately invalidates everything that the user is signed in with. The last
@@ -117,7 +117,7 @@ async def change_user(call: OperationContext, asked: ChangeUser) -> User:
     )
 
 
-async def remove_user(call: OperationContext, asked: NamedUser) -> None:
+async def delete_user(call: OperationContext, asked: NamedUser) -> None:
     """Delete a user with their tokens and grants.
 
     The last user and the last admin cannot be deleted.
@@ -153,17 +153,17 @@ async def import_users(call: OperationContext, asked: ImportUsers) -> ImportedUs
     When a user signs in, the registry replaces the bcrypt hash with an argon2id hash.
     """
     imported = await call.access.users.import_htpasswd(
-        asked.htpasswd.splitlines(), call.actor, skip=asked.skip
+        asked.htpasswd.splitlines(), call.actor, skip_invalid=asked.skip_invalid
     )
-    return ImportedUsers(imported.added, imported.skipped, imported.refused)
+    return ImportedUsers(imported.added, imported.existing, imported.invalid)
 
 
 OPERATIONS = (
     Operation("GET", "/users", list_users, ADMINS),
-    Operation("POST", "/users", add_user, ADMINS, (ConflictError,), 201),
+    Operation("POST", "/users", create_user, ADMINS, (ConflictError,), 201),
     Operation("GET", "/users/{name}", get_user, ADMINS, (NotFoundError,)),
-    Operation("PATCH", "/users/{name}", change_user, ADMINS, (NotFoundError, ConflictError)),
-    Operation("DELETE", "/users/{name}", remove_user, ADMINS, (NotFoundError, ConflictError), 204),
+    Operation("PATCH", "/users/{name}", update_user, ADMINS, (NotFoundError, ConflictError)),
+    Operation("DELETE", "/users/{name}", delete_user, ADMINS, (NotFoundError, ConflictError), 204),
     Operation("PUT", "/users/{user}/password", set_password, SELF_OR_ADMIN, (NotFoundError,), 204),
     # Not below /users: the path would collide with the name of a user.
     Operation("POST", "/htpasswd", import_users, ADMINS),

@@ -12,16 +12,16 @@ from registry.units import format_size
 
 FAILED = 1
 
-_COUNTS = ("seen", "manifests", "blobs", "bytes")
+_COUNTS = ("examined", "manifests", "blobs", "bytes")
 
 _LEFT = ("in_grace", "next_due_at", "kept_untagged", "unreadable", "paused_until")
 
 _BEGINNINGS = {
-    "rule": "untagged manifests are kept in {repository}",
-    "grace": "in its grace until {until}",
-    "unreadable": "a manifest of {repository} cannot be read",
-    "unqueued": "not looked at yet",
-    "nothing": "nothing keeps it, it is about to go",
+    "untagged_rule": "untagged manifests are kept in {repository}",
+    "grace_period": "in its grace until {until}",
+    "unreadable_manifest": "a manifest of {repository} cannot be read",
+    "not_queued": "not looked at yet",
+    "none": "nothing keeps it, it is about to go",
 }
 
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     async def work(desk: OperationClient) -> tuple[dict[str, Any], dict[str, Any]]:
         before = await desk.send("get_gc_status")
         done = await desk.send("run_gc", dry_run=args.dry_run)
-        while done["more"]:
+        while done["has_more"]:
             _draw_progress(done, before["due"])
             done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
         return done, await desk.send("get_gc_status")
@@ -61,16 +61,16 @@ def run(args: argparse.Namespace) -> int:
     done, status = client.run(args, work)
     output.end_progress()
     if args.json:
-        result = {name: value for name, value in done.items() if name != "more"}
+        result = {name: value for name, value in done.items() if name != "has_more"}
         left = {name: status[name] for name in _LEFT}
         output.write_json({**result, "left": left})
     else:
         _tell(done, "Would collect" if args.dry_run else "Collected")
         for line in _explain_left(status):
             output.write(line)
-        if done["longest_lock"]:
+        if done["longest_lock_seconds"]:
             output.write_note(
-                f"Nothing was locked for more than {done['longest_lock'] * 1000:.0f} ms."
+                f"Nothing was locked for more than {done['longest_lock_seconds'] * 1000:.0f} ms."
             )
     if status["paused_until"] is not None:
         output.write_error(_explain_pause(status))
@@ -110,13 +110,18 @@ def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         }
     sums = {name: done[name] + more[name] for name in _COUNTS}
     ordered = [repositories[name] for name in sorted(repositories)]
-    longest = max(done["longest_lock"], more["longest_lock"])
-    return {**sums, "repositories": ordered, "longest_lock": longest, "more": more["more"]}
+    longest = max(done["longest_lock_seconds"], more["longest_lock_seconds"])
+    return {
+        **sums,
+        "repositories": ordered,
+        "longest_lock_seconds": longest,
+        "has_more": more["has_more"],
+    }
 
 
 def _draw_progress(done: dict[str, Any], due: int) -> None:
-    text = f"{done['seen']} of {due} looked at, {format_size(done['bytes'])} freed"
-    output.draw_progress(done["seen"], max(due, done["seen"]), text)
+    text = f"{done['examined']} of {due} looked at, {format_size(done['bytes'])} freed"
+    output.draw_progress(done["examined"], max(due, done["examined"]), text)
 
 
 def _tell(done: dict[str, Any], verb: str) -> None:
@@ -137,15 +142,15 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json(found)
         return 0
-    waiting = found["waiting"]
+    waiting, checked = found["queued"], found["last_clock_check_at"]
     rows = [
         ("due now", found["due"]),
         ("waiting", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
         ("in their grace", found["in_grace"]),
         ("next due", write_moment(found["next_due_at"])),
         ("untagged and kept", found["kept_untagged"]),
-        ("last look", write_moment(found["looked_at"]) if found["looked_at"] else "never"),
-        ("works at this time of day", "yes" if found["open"] else "no"),
+        ("last clock check", write_moment(checked) if checked else "never"),
+        ("works at this time of day", "yes" if found["in_window"] else "no"),
         ("paused until", found["paused_until"] or "-"),
         *(
             ("cannot be read", f"{each['repository']}@{each['digest']}")
@@ -160,7 +165,7 @@ def status(args: argparse.Namespace) -> int:
             "Manifests that cannot be read might name anything: until they are pushed again or "
             "deleted, nothing of their repositories is collected."
         )
-    if found["walking"]:
+    if found["backfilling"]:
         output.write_note(
             "What was there before the upgrade that brought garbage collection is not all in the "
             "queue yet."
@@ -170,8 +175,8 @@ def status(args: argparse.Namespace) -> int:
 
 def _explain_pause(status: dict[str, Any]) -> str:
     return (
-        f"the database's clock has moved by {status['jump']:.0f} s that did not go by, or that "
-        f"nobody saw go by: nothing is collected until {status['paused_until']}"
+        f"the database's clock has moved by {status['clock_jump_seconds']:.0f} s that did not go "
+        f"by, or that nobody saw go by: nothing is collected until {status['paused_until']}"
     )
 
 
@@ -182,15 +187,15 @@ def why(args: argparse.Namespace) -> int:
         return 0
     for path in found["paths"]:
         output.write(" > ".join(map(_write_step, path)))
-    if found["more"]:
+    if found["has_more"]:
         output.write_note("There are more paths than these.")
-    for session in found["sessions"]:
+    for session in found["upload_sessions"]:
         output.write(
             f"upload session {session['id']} of {session['principal']} in "
             f"{session['repository']} has these bytes"
         )
-    for removal in found["removals"]:
-        held = ", held by a backup" if removal["held"] else ""
+    for removal in found["pending_deletions"]:
+        held = ", held by a backup" if removal["blocked_by_backup"] else ""
         output.write(
             f"{removal['key']} in {removal['store']} goes after {removal['not_before']}{held}"
         )

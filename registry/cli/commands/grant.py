@@ -64,7 +64,7 @@ def add(args: argparse.Namespace) -> int:
 
     async def work(desk: client.OperationClient) -> tuple[Any, str]:
         grant = await desk.send(
-            "add_grant", subject=args.subject, pattern=args.pattern, actions=actions
+            "create_grant", subject=args.subject, pattern=args.pattern, actions=actions
         )
         return grant, await _find_lack(desk, grant)
 
@@ -122,7 +122,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 def remove(args: argparse.Namespace) -> int:
     actions = None if args.actions is None else _split(args.actions)
-    client.call(args, "take_grant", subject=args.subject, pattern=args.pattern, actions=actions)
+    client.call(args, "revoke_actions", subject=args.subject, pattern=args.pattern, actions=actions)
     taken = {"subject": args.subject, "pattern": args.pattern, "actions": actions}
     what = "all" if actions is None else ", ".join(actions)
     said = f"Taken from {args.subject}: {what} in {args.pattern}."

@@ -30,7 +30,7 @@ def declare(groups: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    group = client.call(args, "add_group", name=args.name)
+    group = client.call(args, "create_group", name=args.name)
     output.show(group, f"Added {args.name}.", as_json=args.json)
     return 0
 
@@ -46,7 +46,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "remove_group", name=args.name)
+    client.call(args, "delete_group", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
 

@@ -36,7 +36,7 @@ def add(args: argparse.Namespace) -> int:
         raise InputInvalidError(f"{args.manifest!r} must be REPOSITORY@DIGEST")
     hold = client.call(
         args,
-        "add_hold",
+        "create_hold",
         repository=repository,
         digest=digest,
         reason=args.reason,
@@ -67,6 +67,6 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "remove_hold", id=args.id)
+    client.call(args, "delete_hold", id=args.id)
     output.show({"removed": args.id}, f"Removed hold {args.id}.", as_json=args.json)
     return 0

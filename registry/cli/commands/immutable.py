@@ -32,14 +32,14 @@ def declare(immutable: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    rule = client.call(args, "add_immutable_tags", pattern=args.pattern, tags=args.tags)
+    rule = client.call(args, "create_immutable_tag_rule", pattern=args.pattern, tags=args.tags)
     said = f"Tags {args.tags} are immutable in {args.pattern} from now on."
     output.show(rule, said, as_json=args.json)
     return 0
 
 
 def list_all(args: argparse.Namespace) -> int:
-    rules = client.list_all(args, "list_immutable_tags")
+    rules = client.list_all(args, "list_immutable_tag_rules")
     if args.json:
         output.write_json({"rules": rules})
     else:
@@ -49,7 +49,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "remove_immutable_tags", pattern=args.pattern, tags=args.tags)
+    client.call(args, "delete_immutable_tag_rule", pattern=args.pattern, tags=args.tags)
     removed = {"pattern": args.pattern, "tags": args.tags}
     said = f"Tags {args.tags} in {args.pattern} are as free as others."
     output.show({"removed": removed}, said, as_json=args.json)

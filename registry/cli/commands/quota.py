@@ -41,7 +41,7 @@ def set_one(args: argparse.Namespace) -> int:
         ) from error
     quota = client.call(args, "set_quota", pattern=args.pattern, limit=limit)
     output.show(quota, f"{args.pattern} may have {format_size(limit)}.", as_json=args.json)
-    if not quota["counted"]:
+    if not quota["usage_complete"]:
         output.write_note("What is there already is counted by the registry's jobs, from now on.")
     return 0
 
@@ -58,17 +58,18 @@ def list_all(args: argparse.Namespace) -> int:
 
 def _row(quota: Any) -> tuple[str, ...]:
     used = round_size(quota["used"])
-    if not quota["counted"]:
+    if not quota["usage_complete"]:
         used += " (counting)"
     elif quota["limit"]:
         used += f" ({quota['used'] * 100 // quota['limit']}%)"
-    fullest = "" if quota["fullest"] == quota["pattern"] else quota["fullest"]
+    most_used = quota["most_used_namespace"]
+    fullest = "" if most_used == quota["pattern"] else most_used
     limit, coming = round_size(quota["limit"]), round_size(quota["reserved"])
     return quota["pattern"], limit, used, coming, fullest
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "remove_quota", pattern=args.pattern)
+    client.call(args, "delete_quota", pattern=args.pattern)
     said = f"{args.pattern} may have as much as there is room for."
     output.show({"removed": args.pattern}, said, as_json=args.json)
     return 0

@@ -218,7 +218,7 @@ def _write_state(rules: Any) -> str:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "remove_retention_rules", pattern=args.pattern)
+    client.call(args, "delete_retention_rules", pattern=args.pattern)
     removed = f"Removed the retention rules for {args.pattern}."
     output.show({"removed": args.pattern}, removed, as_json=args.json)
     return 0
@@ -246,8 +246,8 @@ async def _iter_plans(desk: client.OperationClient, pattern: str) -> AsyncIterat
 
 def _count(plans: list[Any], total: dict[str, int]) -> None:
     for each in plans:
-        total["tags"] += sum(tag["goes"] for tag in each["tags"])
-        total["manifests"] += sum(manifest["goes"] for manifest in each["manifests"])
+        total["tags"] += sum(tag["action"] == "drop" for tag in each["tags"])
+        total["manifests"] += sum(manifest["action"] == "drop" for manifest in each["manifests"])
         total["bytes"] += each["bytes"]
 
 
@@ -274,14 +274,14 @@ async def _write_tables(
         rows = [
             (
                 f"{each['repository']}{item}",
-                "goes" if found["goes"] else "stays",
-                format_size(found["bytes"]) if found["goes"] else "-",
+                found["action"],
+                format_size(found["bytes"]) if found["action"] == "drop" else "-",
                 found["rule"] or "-",
                 found["reason"],
             )
             for each in plans
             for item, found in _list_items(each)
-            if found["goes"] or not going_only
+            if found["action"] == "drop" or not going_only
         ]
         if rows:
             output.write_table(("WHAT", "", "FREES", "RULES OF", "WHY"), rows)

@@ -53,7 +53,7 @@ def declare(robots: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    made = client.call(args, "add_robot", name=args.name, expires=args.expires)
+    made = client.call(args, "create_robot", name=args.name, expires=args.expires)
     return _reveal(args, made)
 
 
@@ -86,6 +86,6 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "remove_robot", name=args.name)
+    client.call(args, "delete_robot", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0

@@ -47,7 +47,7 @@ def declare(tokens: Parser) -> None:
 def add(args: argparse.Namespace) -> int:
     scopes = None if args.scopes is None else [_read_scope(scope) for scope in args.scopes]
     made = client.call(
-        args, "add_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
+        args, "create_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
     )
     output.show(made, made["secret"], as_json=args.json)
     login = client.write_login(args, args.user)

@@ -85,7 +85,7 @@ def add(args: argparse.Namespace) -> int:
 
     async def work(desk: client.OperationClient) -> tuple[Any, bool]:
         first = not (await desk.send("list_users", n=1))["items"]
-        user = await desk.send("add_user", name=args.name, password=password, admin=args.admin)
+        user = await desk.send("create_user", name=args.name, password=password, admin=args.admin)
         return user, first
 
     user, first = client.run(args, work, create=True)
@@ -124,20 +124,20 @@ def passwd(args: argparse.Namespace) -> int:
 
 
 def change(args: argparse.Namespace) -> int:
-    user = client.call(args, "change_user", name=args.name, admin=args.admin)
+    user = client.call(args, "update_user", name=args.name, admin=args.admin)
     now = "is an admin" if args.admin else "is no admin"
     output.show(user, f"{args.name} {now}.", as_json=args.json)
     return 0
 
 
 def disable(args: argparse.Namespace) -> int:
-    user = client.call(args, "change_user", name=args.name, disabled=True)
+    user = client.call(args, "update_user", name=args.name, disabled=True)
     output.show(user, f"{args.name} cannot sign in any more.", as_json=args.json)
     return 0
 
 
 def enable(args: argparse.Namespace) -> int:
-    user = client.call(args, "change_user", name=args.name, disabled=False)
+    user = client.call(args, "update_user", name=args.name, disabled=False)
     output.show(user, f"{args.name} can sign in.", as_json=args.json)
     return 0
 
@@ -153,7 +153,7 @@ def remove(args: argparse.Namespace) -> int:
 
     if confirmation.is_needed(args):
         confirmation.require(client.run(args, describe))
-    client.call(args, "remove_user", name=args.name)
+    client.call(args, "delete_user", name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
 
@@ -165,9 +165,9 @@ def import_file(args: argparse.Namespace) -> int:
         raise InputInvalidError(f"{args.file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputInvalidError(f"{args.file} is not UTF-8") from error
-    imported = client.call(args, "import_users", htpasswd=text, skip=args.skip or None)
-    refused = imported["refused"]
-    said = f"Added {len(imported['added'])}, {len(imported['skipped'])} were there already."
+    imported = client.call(args, "import_users", htpasswd=text, skip_invalid=args.skip or None)
+    refused = imported["invalid"]
+    said = f"Added {len(imported['added'])}, {len(imported['existing'])} were there already."
     if refused:
         said = "\n  ".join([f"{said} {output.count(len(refused), 'line')} left out:", *refused])
     output.show(imported, said, as_json=args.json)

@@ -41,7 +41,7 @@ async def _repeat(path: Path, health: Health) -> None:
         state = {
             "boot": clock.boot_id(),
             "at": clock.boottime_us(),
-            "problems": await health.list_troubles(),
+            "problems": await health.list_problems(),
         }
         try:
             await asyncio.to_thread(_write, path, json.dumps(state))

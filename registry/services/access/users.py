@@ -46,8 +46,8 @@ class Imported:
     """
 
     added: list[str]
-    skipped: list[str]
-    refused: list[str]
+    existing: list[str]
+    invalid: list[str]
 
 
 class Users:
@@ -112,12 +112,12 @@ class Users:
         return await self._db.write(work, actor=OPERATOR.name)
 
     async def import_htpasswd(
-        self, lines: Iterable[str], actor: Actor, *, skip: bool = False
+        self, lines: Iterable[str], actor: Actor, *, skip_invalid: bool = False
     ) -> Imported:
         """Add the users of an htpasswd file (`htpasswd -B`), all or none.
 
-        Existing users are unchanged. With `skip`, lines that cannot be imported are skipped.
-        Without it, raises InputInvalidError, which lists them.
+        Existing users are unchanged. `skip_invalid` leaves out lines that cannot be imported;
+        without it, they raise InputInvalidError, which lists them.
         """
         found: list[tuple[str, str]] = []
         refused: list[str] = []
@@ -126,7 +126,7 @@ class Users:
                 found.extend(_read_entry(line))
             except InputInvalidError as error:
                 refused.append(f"line {number}: {error.message}")
-        if refused and not skip:
+        if refused and not skip_invalid:
             raise InputInvalidError(_tell_refused(refused))
         await self._keyring.prepare()
 
@@ -134,7 +134,7 @@ class Users:
             imported = Imported([], [], refused)
             for name, stored in found:
                 added = _insert(tx, name, stored, admin=False)
-                (imported.added if added else imported.skipped).append(name)
+                (imported.added if added else imported.existing).append(name)
                 if added:
                     record(tx, actor, Event.USER_ADD, name, admin=False, imported=True)
             return imported

@@ -49,19 +49,19 @@ class BatchResult:
     """The result of one transaction.
 
     `name` is the repository, if the candidates belong to one. `links` to blobs of `unlinked` bytes
-    were removed from it. `blobs` of `freed` bytes were deleted from the registry. `seen` is the
-    number of candidates processed. `held` is an upper bound for the seconds in which locks were
-    held.
+    were removed from it. `blobs` of `freed` bytes were deleted from the registry. `examined` is the
+    number of candidates processed. `lock_seconds` is an upper bound for the time in which locks
+    were held.
     """
 
-    seen: int = 0
+    examined: int = 0
     name: str = ""
     manifests: int = 0
     links: int = 0
     unlinked: int = 0
     blobs: int = 0
     freed: int = 0
-    held: float = 0.0
+    lock_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -80,24 +80,24 @@ class Freed:
 class GcReport:
     """Totals of a garbage collection run.
 
-    `seen` is the number of candidates processed, most of which are still referenced. `held` is the
-    longest time in seconds for which locks were held.
+    `examined` is the number of candidates processed, most of which are still referenced.
+    `longest_lock_seconds` is the longest time in which one transaction held locks.
     """
 
-    seen: int = 0
+    examined: int = 0
     manifests: int = 0
     blobs: int = 0
     bytes: int = 0
-    held: float = 0.0
+    longest_lock_seconds: float = 0.0
     repositories: dict[str, Freed] = field(default_factory=dict)
 
     def add(self, done: BatchResult) -> None:
         """Add the result of one transaction."""
-        self.seen += done.seen
+        self.examined += done.examined
         self.manifests += done.manifests
         self.blobs += done.blobs
         self.bytes += done.freed
-        self.held = max(self.held, done.held)
+        self.longest_lock_seconds = max(self.longest_lock_seconds, done.lock_seconds)
         if done.manifests or done.links:
             freed = self.repositories.setdefault(done.name, Freed())
             freed.manifests += done.manifests
@@ -152,14 +152,14 @@ class BatchCollector:
         digests = [each.digest for each in idle]
         if some.kind is CandidateKind.MANIFEST and not self._go(repository):
             queue.park(tx, repository.id, digests, self._rules.fingerprint)
-            done.seen += len(digests)
+            done.examined += len(digests)
             return done
         for digest in sorted(unreadable.intersection(digests)):
             unreadable_notes.record(tx, repository.id, digest)
         if digests and unreadable_notes.is_any(tx, repository.id):
             # An unreadable manifest may refer to any of them, so they get another grace period.
             queue.postpone(tx, some.kind, repository.id, digests)
-            done.seen += len(digests)
+            done.examined += len(digests)
             return done
         if some.kind is CandidateKind.MANIFEST:
             self._collect_manifests(tx, repository, digests, done)
@@ -205,7 +205,7 @@ class BatchCollector:
         judged = queue.evaluate(tx, kind, repository_id, locked, self._until)
         rest = [each.candidate.digest for each in judged if not each.is_idle]
         queue.delete(tx, kind, repository_id, rest)
-        done.seen += len(rest)
+        done.examined += len(rest)
         return [each.candidate for each in judged if each.is_idle]
 
     @staticmethod
@@ -220,7 +220,7 @@ class BatchCollector:
             if time.monotonic() > deadline:
                 break
         queue.delete(tx, CandidateKind.MANIFEST, repository.id, gone)
-        done.seen += len(gone)
+        done.examined += len(gone)
         done.manifests = len(gone)
 
     @staticmethod
@@ -231,7 +231,7 @@ class BatchCollector:
         gone = blobs.unlink(tx, repository, {each.digest: each.since for each in idle})
         sizes = blobs.measure_each(tx, sorted(gone))
         queue.delete(tx, CandidateKind.LINK, repository.id, [each.digest for each in idle])
-        done.seen += len(idle)
+        done.examined += len(idle)
         done.links, done.unlinked = len(gone), sum(sizes.values())
 
     def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> BatchResult:
@@ -242,7 +242,7 @@ class BatchCollector:
         blobs.delete(tx, [row.digest for row in gone])
         pending_deletions.insert_all(tx, [(row.store, row.key) for row in gone], "collected")
         queue.delete(tx, CandidateKind.BLOB, NO_REPOSITORY, [row.digest for row in gone])
-        done.seen += len(gone)
+        done.examined += len(gone)
         done.blobs, done.freed = len(gone), sum(row.size for row in gone)
         return done
 

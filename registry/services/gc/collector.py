@@ -44,28 +44,28 @@ SHOWN = 20
 class Status:
     """State of the collector. Times are in microseconds by the database's clock.
 
-    - `waiting`: candidates in the queue, by kind.
+    - `queued`: candidates in the queue, by kind.
     - `due`: candidates whose grace period is over.
     - `in_grace`: candidates whose grace period is not over. The first ends at `next_due_at`.
     - `kept_untagged`: untagged manifests that the rules keep.
-    - `looked_at`: time of the last comparison of the clocks.
-    - `paused_until`: end of a pause, because the clock jumped by `jump` seconds.
-    - `walking`: the backfill of content that is older than the queue is not complete.
-    - `open`: the time of day is within the collection window.
+    - `last_clock_check_at`: time of the last comparison of the clocks.
+    - `paused_until`: end of a pause, because the clock jumped by `clock_jump_seconds`.
+    - `backfilling`: the backfill of content that is older than the queue is not complete.
+    - `in_window`: the time of day is within the collection window.
     - `unreadable`: the first manifests that cannot be read. Nothing is collected in their
       repositories.
     """
 
-    waiting: dict[str, int]
+    queued: dict[str, int]
     due: int
     in_grace: int
     next_due_at: int | None
     kept_untagged: int
-    looked_at: int | None
+    last_clock_check_at: int | None
     paused_until: int | None
-    jump: float
-    walking: bool
-    open: bool
+    clock_jump_seconds: float
+    backfilling: bool
+    in_window: bool
     unreadable: list[tuple[RepositoryName, Digest]]
 
 
@@ -103,7 +103,7 @@ class Collector:
             return 0
         tally = GcReport()
         more = await self.collect(tally, self._is_open)
-        return tally.seen or int(more and self._is_open())
+        return tally.examined or int(more and self._is_open())
 
     async def collect(self, tally: GcReport, may_go_on: Callable[[], bool] = lambda: True) -> bool:
         """Do a bounded amount of work and add the results to `tally`.
@@ -118,9 +118,9 @@ class Collector:
         if await self._db.read(lambda tx: self._may_walk(state.find(tx), until + self._grace)):
             await self._db.write(backfill.step, actor=ACTOR, frees=True)
             return True
-        before = tally.seen
+        before = tally.examined
         if await self._db.read(lambda tx: expiry.any_expired(tx, until)):
-            tally.seen += await self._db.write(
+            tally.examined += await self._db.write(
                 lambda tx: expiry.delete_expired(tx, until), actor=ACTOR, frees=True
             )
         collection = BatchCollector(self._rules.untagged, until)
@@ -129,7 +129,7 @@ class Collector:
             if not await self._wait(may_go_on):
                 return True
             tally.add(await self._collect(collection, some))
-        return tally.seen > before
+        return tally.examined > before
 
     async def plan(self) -> GcReport:
         """Return what a run would delete now.
@@ -150,7 +150,7 @@ class Collector:
             last = found[-1]
         return tally
 
-    async def count_waiting(self) -> dict[str, int]:
+    async def count_queued(self) -> dict[str, int]:
         """Return the number of candidates by kind."""
         return await self._db.read(_count)
 
@@ -159,16 +159,16 @@ class Collector:
             row, until = state.find(tx), state.read_clock(tx) - self._grace
             in_grace, first = queue.find_next(tx, until)
             return Status(
-                waiting=_count(tx),
+                queued=_count(tx),
                 due=queue.count_due(tx, until),
                 in_grace=in_grace,
                 next_due_at=None if first is None else first + self._grace,
                 kept_untagged=queue.count_parked(tx),
-                looked_at=row.clock or None,
+                last_clock_check_at=row.clock or None,
                 paused_until=self._ages.find_pause(tx),
-                jump=row.jump / SECOND,
-                walking=row.backfill_cursor is not None,
-                open=self._is_open(),
+                clock_jump_seconds=row.jump / SECOND,
+                backfilling=row.backfill_cursor is not None,
+                in_window=self._is_open(),
                 unreadable=unreadable_manifests.list_known(tx, SHOWN),
             )
 
@@ -190,7 +190,7 @@ class Collector:
             return collection.collect(tx, some, found)
 
         done = await self._db.write(work, actor=ACTOR, frees=True)
-        done.held = time.monotonic() - begun
+        done.lock_seconds = time.monotonic() - begun
         metrics.GC_COLLECTED.labels("manifest").inc(done.manifests)
         metrics.GC_COLLECTED.labels("blob").inc(done.blobs)
         metrics.GC_COLLECTED_BYTES.inc(done.freed)

@@ -33,11 +33,11 @@ class Step:
     step. The first step of a path without a tag gives the reason why the content is retained:
 
     - `hold`: the next step has a hold. `name` is the reason of the hold.
-    - `rule`: untagged manifests are kept in the repository.
-    - `grace`: the grace period lasts until `until`, in microseconds.
-    - `unreadable`: a manifest of the repository cannot be read.
-    - `unqueued`: the content is older than the queue and has not been backfilled.
-    - `nothing`: the content is deleted in one of the next runs.
+    - `untagged_rule`: untagged manifests are kept in the repository.
+    - `grace_period`: the grace period lasts until `until`, in microseconds.
+    - `unreadable_manifest`: a manifest of the repository cannot be read.
+    - `not_queued`: the content is older than the queue and has not been backfilled.
+    - `none`: the content is deleted in one of the next runs.
     """
 
     kind: str
@@ -56,30 +56,31 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Removal:
+class PendingDeletion:
     """A pending deletion of a key of the blob.
 
-    `not_before` is in microseconds. `held` is set while a backup blocks deletions.
+    `not_before` is in microseconds. `blocked_by_backup` is set while a backup
+    delays the deletion.
     """
 
     store: str
     key: str
     not_before: int
-    held: bool
+    blocked_by_backup: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The paths to the content, and its upload sessions and pending deletions.
 
-    Each path starts with the retainer. `more` is set if there are further paths.
+    Each path starts with the retainer. `has_more` is set if there are further paths.
     """
 
     digest: Digest
     paths: list[list[Step]]
-    more: bool
-    sessions: list[Session]
-    removals: list[Removal]
+    has_more: bool
+    upload_sessions: list[Session]
+    pending_deletions: list[PendingDeletion]
 
 
 class Why:
@@ -99,28 +100,28 @@ class Why:
 
     def _explain(self, tx: Transaction, digest: Digest) -> Explanation:
         paths: list[list[Step]] = []
-        steps, more = 0, False
+        steps, has_more = 0, False
         for path in self._list_all(tx, digest):
-            more = len(paths) == MOST or steps >= MOST_STEPS
-            if more:
+            has_more = len(paths) == MOST or steps >= MOST_STEPS
+            if has_more:
                 break
             paths.append(path)
             steps += len(path)
-        sessions = [
+        upload_sessions = [
             Session(row.id, str(row.repository), row.principal)
             for row in uploads.list_by_prefix_digest(tx, digest, MOST)
         ]
-        held = leases.is_any_backup_running(tx)
-        removals = [
-            Removal(store, key, not_before, held)
+        is_blocked = leases.is_any_backup_running(tx)
+        deletions = [
+            PendingDeletion(store, key, not_before, is_blocked)
             for store in self._stores.names
             for key, not_before in pending_deletions.list_beginning(
                 tx, store, blob_key(digest, ""), MOST
             )
         ]
-        if not (paths or sessions or removals):
+        if not (paths or upload_sessions or deletions):
             raise NotFoundError("there is neither a blob nor a manifest of this digest")
-        return Explanation(digest, paths, more, sessions, removals)
+        return Explanation(digest, paths, has_more, upload_sessions, deletions)
 
     def _list_all(self, tx: Transaction, digest: Digest) -> Iterator[list[Step]]:
         for name in manifests.list_repositories(tx, digest, MOST + 1):
@@ -168,13 +169,13 @@ class Why:
             return Step(word, name, str(digest), until)
 
         if kind is CandidateKind.MANIFEST and not self._rules.untagged.deletes_untagged(name):
-            return step("rule")
+            return step("untagged_rule")
         if repository is not None and unreadable_manifests.is_any(tx, home):
-            return step("unreadable")
+            return step("unreadable_manifest")
         candidate = queue.find(tx, kind, home, digest)
         if candidate is None:
-            return step("unqueued")
+            return step("not_queued")
         until = candidate.since + int(self._rules.grace * SECOND)
         if until > state.read_clock(tx):
-            return step("grace", until)
-        return step("nothing")
+            return step("grace_period", until)
+        return step("none")

@@ -26,7 +26,7 @@ class _Check:
         self._began = 0.0
         self._task: asyncio.Task[str] | None = None
 
-    async def find_trouble(self) -> str:
+    async def find_problem(self) -> str:
         """Return the problem, or an empty string."""
         now = time.monotonic()
         if self._task is None or self._task.done() or now >= self._began + PATIENCE:
@@ -71,14 +71,14 @@ class Health:
         if stores.old is not None:
             self._checks["old_storage"] = _Check(partial(_look_at, stores.old))
 
-    async def list_troubles(self) -> dict[str, str]:
+    async def list_problems(self) -> dict[str, str]:
         """Return the problems that keep this process from serving, by component."""
         if self.waiting_for:
             return dict(self.waiting_for)
-        found = await asyncio.gather(*(check.find_trouble() for check in self._checks.values()))
+        found = await asyncio.gather(*(check.find_problem() for check in self._checks.values()))
         parts = [*self._checks, "server"]
-        troubles = [*found, "shutting down" if self.draining else ""]
-        return {part: trouble for part, trouble in zip(parts, troubles, strict=True) if trouble}
+        problems = [*found, "shutting down" if self.draining else ""]
+        return {part: problem for part, problem in zip(parts, problems, strict=True) if problem}
 
 
 async def _look_at(store: Store) -> None:

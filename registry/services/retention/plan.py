@@ -54,7 +54,7 @@ class Decision(Generic[Item]):
     """
 
     item: Item
-    goes: bool
+    is_dropped: bool
     reason: str
     rule: RepositoryPattern | None = None
     bytes: int = 0

@@ -67,8 +67,8 @@ class Plan:
 
     @property
     def drops(self) -> list[Decision[TagUse] | Decision[LooseManifest]]:
-        tags = [each for each in self.tags if each.goes]
-        return [*tags, *(each for each in self.manifests if each.goes)]
+        tags = [each for each in self.tags if each.is_dropped]
+        return [*tags, *(each for each in self.manifests if each.is_dropped)]
 
 
 @dataclass(slots=True)
@@ -428,11 +428,11 @@ def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManif
 
 def _measure(tx: Transaction, plan: Plan) -> Plan:
     """Return the plan with the bytes that it frees."""
-    staying = {each.item.digest for each in plan.tags if not each.goes}
+    staying = {each.item.digest for each in plan.tags if not each.is_dropped}
     sizes = measure(tx, plan.repository, [each.item.digest for each in plan.drops], staying)
     freed = iter(sizes)
 
     def fill(decisions: list[Decision[Item]]) -> list[Decision[Item]]:
-        return [replace(each, bytes=next(freed)) if each.goes else each for each in decisions]
+        return [replace(each, bytes=next(freed)) if each.is_dropped else each for each in decisions]
 
     return replace(plan, tags=fill(plan.tags), manifests=fill(plan.manifests))

@@ -206,7 +206,7 @@ async def rights(scene: Scene, kind: str) -> tuple[dict[str, str], Callable[[], 
     token = await get_token(scene.http, login, f"repository:{NAME}:pull")
     if kind == "grant":
         given = {"subject": name, "pattern": NAME, "actions": ["pull"]}
-        return bearer(token), lambda: send("POST", "/grants/remove", given, expect=204)
+        return bearer(token), lambda: send("POST", "/grants/revoke", given, expect=204)
     if kind == "robot":
         return bearer(token), lambda: send("DELETE", f"/robots/{name}", expect=204)
     if kind == "user":

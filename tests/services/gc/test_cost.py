@@ -101,7 +101,7 @@ async def test_a_deletion_and_its_collection_write_tens_of_rows(yard: Yard) -> N
     written = await database.write(count_written, actor="test") - before
     assert 10 < written < SOME
     begun_idle = time.monotonic()
-    assert (await yard.collect()).seen == 0
+    assert (await yard.collect()).examined == 0
     idle = time.monotonic() - begun_idle
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if BLOBS > CHUNK:

@@ -35,12 +35,12 @@ async def test_all_that_nothing_keeps_is_queued(
     await sweeping.http.delete(f"/v2/three/blobs/{unlinked}")
     await forget_queue(sweeping, GRACE - 60)
     await sweeping.collect()
-    assert (await sweeping.opened.registry.collector.get_status()).walking
+    assert (await sweeping.opened.registry.collector.get_status()).backfilling
     assert await sweeping.list_rows(tables.candidates) == []
     await forget_queue(sweeping, GRACE + 60)
     assert await sweeping.opened.registry.collector.is_due()
     await sweeping.collect()
-    assert not (await sweeping.opened.registry.collector.get_status()).walking
+    assert not (await sweeping.opened.registry.collector.get_status()).backfilling
     queued = [(row.repository_id, row.kind) for row in await sweeping.list_rows(tables.candidates)]
     assert sorted(queued) == [(0, "blob"), *[(n, k) for n in (1, 2) for k in ("link", "manifest")]]
     tally = await sweeping.exhaust()
@@ -50,4 +50,4 @@ async def test_all_that_nothing_keeps_is_queued(
 
 async def test_a_new_registry_has_nothing_to_walk(open_yard: Opening) -> None:
     async with open_yard() as yard:
-        assert not (await yard.opened.registry.collector.get_status()).walking
+        assert not (await yard.opened.registry.collector.get_status()).backfilling

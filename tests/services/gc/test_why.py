@@ -10,7 +10,7 @@ from registry.metadata import tables
 from registry.metadata.engine import leases
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.media_types import OCI_MANIFEST
-from registry.services.gc.explain import Explanation, Removal
+from registry.services.gc.explain import Explanation, PendingDeletion
 from storage.digest import Digest
 from tests.services.gc.conftest import GRACE, Yard
 from tests.support.kit import descriptor, index_manifest
@@ -76,17 +76,17 @@ async def test_a_long_chain_of_referrers_is_told(yard: Yard) -> None:
 
 async def test_what_stays_without_a_tag_says_why(yard: Yard) -> None:
     digest, _ = await yard.push_image("app", "")
-    assert await list_paths(yard, digest) == [[("rule", "app", str(digest))]]
+    assert await list_paths(yard, digest) == [[("untagged_rule", "app", str(digest))]]
     assert await list_paths(yard, LAYER) == [
-        [("rule", "app", str(digest)), ("manifest", "app", str(digest))]
+        [("untagged_rule", "app", str(digest)), ("manifest", "app", str(digest))]
     ]
     lone = await yard.push_blob("app", b"lone")
     [[step]] = (await explain(yard, lone)).paths
-    assert (step.kind, step.repository) == ("grace", "app")
+    assert (step.kind, step.repository) == ("grace_period", "app")
     assert step.until is not None
     await yard.age(GRACE)
     [[step]] = (await explain(yard, lone)).paths
-    assert (step.kind, step.until) == ("nothing", None)
+    assert (step.kind, step.until) == ("none", None)
 
 
 async def test_a_session_with_the_same_bytes_is_told(yard: Yard) -> None:
@@ -94,7 +94,9 @@ async def test_a_session_with_the_same_bytes_is_told(yard: Yard) -> None:
     await yard.http.patch(location, content=b"lone")
     found = await explain(yard, Digest.of(b"lone"))
     assert found.paths == []
-    assert [(s.id, s.repository) for s in found.sessions] == [(location.rpartition("/")[2], "app")]
+    assert [(s.id, s.repository) for s in found.upload_sessions] == [
+        (location.rpartition("/")[2], "app")
+    ]
 
 
 async def test_bytes_that_are_to_be_removed_wait_for_a_backup(yard: Yard) -> None:
@@ -109,8 +111,8 @@ async def test_bytes_that_are_to_be_removed_wait_for_a_backup(yard: Yard) -> Non
     found = await explain(yard, digest)
     assert found.paths == []
     [key] = yard.list_stored()
-    [removal] = found.removals
-    assert removal == Removal("local", key, removal.not_before, held=True)
+    [deletion] = found.pending_deletions
+    assert deletion == PendingDeletion("local", key, deletion.not_before, blocked_by_backup=True)
 
     def release(tx: Transaction) -> None:
         leases.release(tx, "backup/monday", "me")
@@ -133,8 +135,8 @@ async def test_paths_that_are_long_together_are_shown_in_part(
             headers={"Content-Type": OCI_MANIFEST},
         )
     whole = await explain(yard, digest)
-    assert (len(whole.paths), whole.more) == (6, False)
+    assert (len(whole.paths), whole.has_more) == (6, False)
     for steps, paths in ((3, 3), (6, 6)):
         monkeypatch.setattr("registry.services.gc.explain.MOST_STEPS", steps)
         found = await explain(yard, digest)
-        assert (len(found.paths), found.more) == (paths, paths < 6)
+        assert (len(found.paths), found.has_more) == (paths, paths < 6)

@@ -88,12 +88,12 @@ async def test_immutable_tags_within_what_she_administers(closed: Yard) -> None:
     for wrong in ({"pattern": "team/**/x"}, {"tags": "a b"}, {"tags": ""}):
         refused = await root.refused("POST", "/immutable-tags", rule | wrong)
         assert refused.startswith("400 INVALID"), wrong
-    for path in ("/immutable-tags", "/immutable-tags/remove"):
+    for path in ("/immutable-tags", "/immutable-tags/delete"):
         assert await carol.refused("POST", path, {"pattern": "**", "tags": "*"}) == (
             f"403 DENIED: permission denied: requires admin on **; {ASK}"
         )
-    await carol.send("POST", "/immutable-tags/remove", rule, expect=204)
-    refused = await carol.refused("POST", "/immutable-tags/remove", rule)
+    await carol.send("POST", "/immutable-tags/delete", rule, expect=204)
+    refused = await carol.refused("POST", "/immutable-tags/delete", rule)
     assert refused.startswith("404 NOT_FOUND")
 
 

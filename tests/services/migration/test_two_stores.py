@@ -52,11 +52,11 @@ async def test_blobs_are_read_where_they_are_and_written_where_they_shall_be(
         assert len(list_stored(api.opened.driver)) == 1
         # A push of a blob that the old store holds stores nothing new.
         await api.push_blob(NAME, OLD)
-        await find_job(api.opened, "doomed").run()
+        await find_job(api.opened, "pending-deletions").run()
         assert len(list_stored(old_driver(api))) == 1
         assert len(list_stored(api.opened.driver)) == 1
         assert await api.opened.registry.blobs.list_stores() == ["one", "two"]
-        assert await api.opened.registry.health.list_troubles() == {}
+        assert await api.opened.registry.health.list_problems() == {}
 
 
 async def test_a_session_stays_in_the_store_that_it_began_in(way: Way, start: Start) -> None:
@@ -73,7 +73,7 @@ async def test_a_session_stays_in_the_store_that_it_began_in(way: Way, start: St
         assert list_stored(api.opened.driver) == []
         assert await count_sessions(api.opened.database) == 1
         assert await find_job(api.opened, "upload-expiry", upload_expiry=0).run() == 1
-        await find_job(api.opened, "doomed").run()
+        await find_job(api.opened, "pending-deletions").run()
         assert len(list_stored(old_driver(api))) == 1
         assert await old_driver(api).list_staged() == []
 
@@ -87,7 +87,7 @@ async def test_doomed_keys_of_both_are_removed(
     async with start(way.both) as api:
         await api.push_blob(NAME, NEW)
 
-        job = find_job(api.opened, "doomed")
+        job = find_job(api.opened, "pending-deletions")
         for driver in (old_driver(api), api.opened.driver):
             assert not await job.is_due()
             (key,) = list_stored(driver)
@@ -162,5 +162,5 @@ async def test_readiness_tells_of_both(start: Start, tmp_path: Path) -> None:
     async with start(way.both) as api:
         for gone, part in (("one", "old_storage"), ("two", "storage")):
             (tmp_path / gone).rename(tmp_path / "elsewhere")
-            assert list(await api.opened.registry.health.list_troubles()) == [part]
+            assert list(await api.opened.registry.health.list_problems()) == [part]
             (tmp_path / "elsewhere").rename(tmp_path / gone)

@@ -82,8 +82,8 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
             "limit": limit,
             "used": used,
             "reserved": 0,
-            "fullest": pattern,
-            "counted": True,
+            "most_used_namespace": pattern,
+            "usage_complete": True,
         }
         for pattern, limit, used in (("*/**", 10 << 30, 0), ("ann/**", LIMIT, USED))
     ]
@@ -96,7 +96,7 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
     assert "counted" not in moorage.run("quota", "set", "ann/**", "1KiB")
     moorage.run("quota", "remove", "ann/**")
     [left] = moorage.json("quota", "list")["quotas"]
-    assert (left["pattern"], left["fullest"], left["used"]) == ("*/**", "ann/**", USED)
+    assert (left["pattern"], left["most_used_namespace"], left["used"]) == ("*/**", "ann/**", USED)
     assert "no quota" in moorage.run("quota", "remove", "ann/**", expect=1)
     events = [e for e in moorage.json("audit", "list")["events"] if e["event"].startswith("quota")]
     assert [(e["event"], e["target"], e["detail"]) for e in events] == [

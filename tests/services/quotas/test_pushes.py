@@ -44,7 +44,7 @@ async def list_standings(api: Api) -> list[Standing]:
 
 async def left_behind(api: Api) -> dict[str, int]:
     """Return the counts of rows and objects, after the job has deleted pending keys."""
-    job = find_job(api.opened, "doomed")
+    job = find_job(api.opened, "pending-deletions")
     while await job.run():
         pass
     names = ("repositories", "blobs", "repository_blobs", "manifests", "tags", "uploads", "feed")

@@ -83,14 +83,14 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     assert "are not enabled" in say("retention", "run", expect=1)
     assert "are enabled" in say("retention", "enable", "team/*")
     table = cells(say("retention", "plan"))
-    freed = [row[2] for row in table if row[1] == "goes"]
+    freed = [row[2] for row in table if row[1] == "drop"]
     assert table[:-1] == [
         ["WHAT", "FREES", "RULES", "OF", "WHY"],
         ["other:edge", "stays", "-", "-", "no rule drops it"],
         ["team/app:v1.0.0", "stays", "-", "**", "keep v1.0.0"],
-        ["team/app:v1.0.1", "goes", freed[0], "team/*", "drop v*"],
+        ["team/app:v1.0.1", "drop", freed[0], "team/*", "drop v*"],
         ["team/app:v1.0.2", "stays", "-", "team/*", "among the last 1 of 1.0"],
-        [f"team/app@{lone}", "goes", freed[1], "team/*", "untagged for 7d"],
+        [f"team/app@{lone}", "drop", freed[1], "team/*", "untagged for 7d"],
     ]
     total = sum(int(each.removesuffix("B")) for each in freed)
     said = f"1 tags and 1 manifests would go, which frees {total}B."
@@ -99,7 +99,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     plan = json.loads(say("retention", "plan", "team/**", "--json"))
     assert [each["repository"] for each in plan["repositories"]] == ["team/app"]
     assert (plan["tags"], plan["manifests"], plan["bytes"]) == (1, 1, total)
-    going = [tag for tag in plan["repositories"][0]["tags"] if tag["goes"]]
+    going = [tag for tag in plan["repositories"][0]["tags"] if tag["action"] == "drop"]
     assert [(tag["tag"], tag["rule"], tag["reason"]) for tag in going] == [
         ("v1.0.1", "team/*", "drop v*")
     ]

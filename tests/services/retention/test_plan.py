@@ -37,11 +37,11 @@ def tag(name: str, pushed: int, pulled: int | None = None) -> TagUse:
 
 
 def going(decisions: list[Decision[TagUse]]) -> list[str]:
-    return [each.item.name for each in decisions if each.goes]
+    return [each.item.name for each in decisions if each.is_dropped]
 
 
 def by_name(decisions: list[Decision[TagUse]]) -> dict[str, tuple[bool, str]]:
-    return {each.item.name: (each.goes, each.reason) for each in decisions}
+    return {each.item.name: (each.is_dropped, each.reason) for each in decisions}
 
 
 # A year: a nightly build a day, a pre-release a week, a release a month, and `latest`.
@@ -69,7 +69,7 @@ def test_a_year_of_nightly_builds() -> None:
     decided = decide_tags(rules, year(), {}, NOW)
     newest = [*NIGHTS[-12:], "v1.12.0", "v1.12.0-rc.4"]
     last = [f"v1.{month}.1" for month in range(13)]
-    assert {each.item.name for each in decided if not each.goes} == {"latest", *newest, *last}
+    assert {each.item.name for each in decided if not each.is_dropped} == {"latest", *newest, *last}
     said = by_name(decided)
     assert said["latest"] == (False, "keep latest")
     assert said[NIGHTS[-12]] == (False, "among the newest 14 by push")
@@ -244,7 +244,7 @@ def test_any_rules_do_as_the_oracle(
     assert going(decided) == [e.name for e in tags if expect(rules, tags, protected, e)]
     for each in decided:
         assert each.rule is None or each.rule in {rule.pattern for rule in rules}
-        assert not each.goes or each.rule is not None
+        assert not each.is_dropped or each.rule is not None
 
 
 # Untagged manifests
@@ -258,7 +258,7 @@ def test_manifests_without_a_tag() -> None:
         [decided] = decide_loose(
             rules, [each], {digest: why} if why else {}, now=NOW, grace=2 * DAY
         )
-        return f"{'goes' if decided.goes else 'stays'}: {decided.reason}"
+        return f"{'goes' if decided.is_dropped else 'stays'}: {decided.reason}"
 
     soon = "stays: a push may be about to name it"
     assert decide(390, None, 10) == "goes: untagged for 10d"

@@ -49,7 +49,7 @@ async def plan_of(retention: Retention, name: RepositoryName = NAME, **more: Any
 
 
 def going(plan: Plan) -> list[str]:
-    return [each.item.name for each in plan.tags if each.goes]
+    return [each.item.name for each in plan.tags if each.is_dropped]
 
 
 async def run(retention: Retention, pattern: str = "**") -> tuple[int, int]:
@@ -345,9 +345,9 @@ async def test_untagged_counts_from_when_the_last_tag_left(
     await set_rule(database, drop_untagged=7 * DAY)
     assert (await plan_of(retention)).manifests == []
     await write(database, untag("b", 6))
-    assert [each.goes for each in (await plan_of(retention)).manifests] == [False]
+    assert [each.is_dropped for each in (await plan_of(retention)).manifests] == [False]
     await set_rule(database, drop_untagged=6 * DAY)
-    assert [each.goes for each in (await plan_of(retention)).manifests] == [True]
+    assert [each.is_dropped for each in (await plan_of(retention)).manifests] == [True]
     # If the feed is shorter, the manifest may have been untagged as late as the feed begins.
     await push(database, image("2"), "c", days_ago=3)
     await write(

@@ -59,7 +59,7 @@ async def test_a_new_rule_drops_nothing_until_it_is_enabled(
     hands.forward(10 * INTERVAL)
     assert await work(retention) == ["v1", "v2"]
     [plan], _ = await retention.list_plans(RepositoryPattern.parse("**"), 10, "")
-    assert [each.item.name for each in plan.tags if each.goes] == ["v1"]
+    assert [each.item.name for each in plan.tags if each.is_dropped] == ["v1"]
     assert plan.not_enabled == ["team/**"]
     await rules.enable(RepositoryPattern.parse("team/**"), OPERATOR)
     assert await work(retention) == ["v2"]
