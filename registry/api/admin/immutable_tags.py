@@ -95,6 +95,6 @@ OPERATIONS = (
     Operation("GET", _PATH, list_immutable_tag_rules, SOME_ADMINS),
     Operation("POST", _PATH, create_immutable_tag_rule, PATTERN_ADMINS, (ConflictError,), 201),
     Operation(
-        "POST", f"{_PATH}/remove", delete_immutable_tag_rule, PATTERN_ADMINS, (NotFoundError,), 204
+        "POST", f"{_PATH}/delete", delete_immutable_tag_rule, PATTERN_ADMINS, (NotFoundError,), 204
     ),
 )

@@ -354,7 +354,7 @@ OPERATIONS = (
         "POST", f"{_RULES}/disable", disable_retention_rules, PATTERN_ADMINS, (NotFoundError,)
     ),
     Operation(
-        "POST", f"{_RULES}/remove", delete_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
+        "POST", f"{_RULES}/delete", delete_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
     ),
     Operation("GET", "/retention/plan", plan_retention, PATTERN_ADMINS),
     Operation("POST", "/retention/run", run_retention, PATTERN_ADMINS, (ConflictError,)),

@@ -86,10 +86,10 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     freed = [row[2] for row in table if row[1] == "drop"]
     assert table[:-1] == [
         ["WHAT", "FREES", "RULES", "OF", "WHY"],
-        ["other:edge", "stays", "-", "-", "no rule drops it"],
-        ["team/app:v1.0.0", "stays", "-", "**", "keep v1.0.0"],
+        ["other:edge", "keep", "-", "-", "no rule drops it"],
+        ["team/app:v1.0.0", "keep", "-", "**", "keep v1.0.0"],
         ["team/app:v1.0.1", "drop", freed[0], "team/*", "drop v*"],
-        ["team/app:v1.0.2", "stays", "-", "team/*", "among the last 1 of 1.0"],
+        ["team/app:v1.0.2", "keep", "-", "team/*", "among the last 1 of 1.0"],
         [f"team/app@{lone}", "drop", freed[1], "team/*", "untagged for 7d"],
     ]
     total = sum(int(each.removesuffix("B")) for each in freed)
@@ -134,7 +134,7 @@ def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> No
     say("user", "add", "root", "--admin", "--no-password")
     on_data(tmp_path, fill)
     said = say("retention", "set", "team/*", "--keep", "keep", "--drop", "*")
-    assert "team/app:v1  goes" in said
+    assert "team/app:v1  drop" in said
     assert "team/app:keep" not in said
     assert "1 tags and 0 manifests would go" in said
     assert "Nothing is dropped yet" in said
