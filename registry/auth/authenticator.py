@@ -84,7 +84,7 @@ class Authenticator:
     async def find_open(self, since: float | None = None) -> Caller | None:
         """Return the caller of every request if this registry needs no sign-in, else None.
 
-        `since` is as in `Policies.get`, here and in the other methods.
+        `since` is as in `PolicyCache.get`, here and in the other methods.
         """
         if self.rules.open:
             return OPEN

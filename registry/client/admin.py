@@ -69,7 +69,8 @@ class AdminClient:
     ) -> Any:
         """Send a request. Return the JSON of the response, or None if it is empty.
 
-        Raises RefusedError with the registry's messages, and UpstreamError if no registry responds.
+        Raises RemoteRefusedError with the registry's messages, and UpstreamError if no registry
+        responds.
         """
         try:
             async with asyncio.timeout(_SECONDS):

@@ -31,8 +31,8 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
     """Yield the body as it arrives.
 
     Raises BodyStalledError if nothing arrives for `idle` seconds, or less than MINIMUM_RATE, so
-    that single bytes do not keep a request alive. Raises ClientGoneError if the connection closes
-    before the end.
+    that single bytes do not keep a request alive. Raises ClientDisconnectedError if the connection
+    closes before the end.
     """
     more = True
     waited, received = 0.0, 0
@@ -70,7 +70,7 @@ async def read_body(
     enough. The reservation ends with the context.
 
     Raises BodyTooLargeError as soon as the body is known to exceed `limit` bytes, BusyError,
-    BodyStalledError, ClientGoneError.
+    BodyStalledError, ClientDisconnectedError.
     """
     announced = read_length(request)
     too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})

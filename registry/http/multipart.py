@@ -48,7 +48,7 @@ class Multipart:
         return _span(self.parts, 0)[0]
 
     async def iter_body(self, reader: Reader) -> AsyncIterator[bytes]:
-        """Yield the body in pieces; raise ObjectDamagedError.
+        """Yield the body in pieces; raise ObjectCorruptError.
 
         Memory use does not grow with the blob.
         """

@@ -77,7 +77,10 @@ class RequestContext:
         return self.request.query_params.get("last", "").partition("\0")[0]
 
     def page_size(self) -> int:
-        """Return `n`, at most the documented cap; raise PageInvalidError if it is not a number."""
+        """Return `n`, at most the documented cap.
+
+        Raises PageSizeInvalidError if it is not a number.
+        """
         text = self.request.query_params.get("n")
         if text is None:
             return self.settings.page

@@ -134,7 +134,7 @@ class S3Bucket:
         return int(answer["ContentLength"])
 
     async def require_size(self, key: str, size: int) -> None:
-        """Raise ObjectDamagedError unless the stored object has `size` bytes."""
+        """Raise ObjectCorruptError unless the stored object has `size` bytes."""
         if await self.stat(key) != size:
             raise ObjectCorruptError("the object store kept less or more than it was sent")
 

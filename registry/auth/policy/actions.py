@@ -41,7 +41,7 @@ _PUSH = frozenset({Right.CREATE, Right.OVERWRITE})
 def parse_rights(names: Iterable[str]) -> Rights:
     """Parse names of rights. `push` stands for `create` and `overwrite`.
 
-    Raises RightsInvalidError for any other name.
+    Raises ActionInvalidError for any other name.
     """
     rights: set[Right] = set()
     for name in names:

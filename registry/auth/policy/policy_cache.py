@@ -21,9 +21,9 @@ class PolicyCache:
         self._lock = asyncio.Lock()
 
     async def get(self, since: float | None = None) -> Policy:
-        """Return the policy as of now, or as of some time after `since`, as in `Watch.read`.
+        """Return the policy as of now, or as of some time after `since`.
 
-        Raises DatabaseUnavailableError.
+        `since` is as in `RevisionWatch.read`. Raises DatabaseUnavailableError.
         """
         number = (self._watch.latest_known(since) or await self._watch.read(since)).policy
         known = self._policy

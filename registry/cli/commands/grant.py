@@ -100,7 +100,7 @@ async def _find_lack(desk: client.OperationClient, grant: Any) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Split actions at commas. Raises RightsInvalidError for an unknown action."""
+    """Split actions at commas. Raises ActionInvalidError for an unknown action."""
     actions = text.split(",")
     parse_rights(actions)
     return actions

@@ -34,7 +34,7 @@ def write(text: str) -> None:
 
 
 def flush() -> None:
-    """Flush standard output. Raises ReaderGoneError if the reader has closed it."""
+    """Flush standard output. Raises OutputClosedError if the reader has closed it."""
     try:
         sys.stdout.flush()
     except BrokenPipeError as error:

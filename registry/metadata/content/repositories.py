@@ -52,7 +52,7 @@ class NameRange:
     """A range of repository names.
 
     With `exact`, only the name `start`; otherwise all names that begin with `start`, which is empty
-    or ends with a slash. With `flat`, only names without another slash.
+    or ends with a slash. With `direct_children_only`, only names without another slash.
     """
 
     start: str

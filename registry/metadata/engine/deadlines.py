@@ -66,7 +66,7 @@ class CancellableCall(Generic[T]):
 
     @contextlib.contextmanager
     def using(self, connection: sa.Connection) -> Iterator[None]:
-        """Use `connection` within this context. Raises GivenUpError if no caller waits any more."""
+        """Use `connection` within this context. Raises AbandonedError if no caller waits."""
         number = connection.connection.dbapi_connection.fileno()  # type: ignore[union-attr]
         with self._lock:
             if self._given_up:

@@ -204,7 +204,7 @@ def count_due(tx: Transaction, until: int) -> int:
 
 
 def needs_repair(tx: Transaction, rules: str, latest: int) -> bool:
-    """Return whether `wake` or `heal` would change any row."""
+    """Return whether `unpark` or `repair_future_times` would change any row."""
     odd = (*_parked_by_others(rules), _is_ahead(latest))
     found = (sa.select(_c.digest).where(each).limit(1) for each in odd)
     return any(tx.execute(query).first() is not None for query in found)

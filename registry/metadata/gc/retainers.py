@@ -63,7 +63,7 @@ def list_retainers(
 def list_retained_by(
     tx: Transaction, kind: CandidateKind, repository_id: int, digest: Digest, n: int
 ) -> list[tuple[Retainer, Any]]:
-    """Return at most `n` retainers of each kind, identified as in `list_keepers`."""
+    """Return at most `n` retainers of each kind, identified as in `list_retainers`."""
     place = sa.literal(repository_id), sa.literal(digest, DigestText)
     return [
         (keeper, found)

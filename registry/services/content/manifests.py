@@ -61,7 +61,7 @@ class TagCondition:
     other: tuple[str, ...] = ()
 
     def check(self, current: Digest | None) -> None:
-        """Raise TagMovedError unless the condition holds."""
+        """Raise PreconditionFailedError unless the condition holds."""
         is_at = {"*", str(current)} if current else set()
         if self.match is not None and is_at.isdisjoint(self.match):
             found = str(current) if current else None
@@ -179,7 +179,7 @@ class Manifests:
 
         If `digest` is given, the manifest must have that digest. `override` is the actor who
         overrides immutable tags. Nothing is stored if an error is raised: ManifestInvalidError,
-        DigestMismatchError, ManifestContentMissingError, TagMovedError, DeniedError,
+        DigestMismatchError, ManifestContentMissingError, PreconditionFailedError, DeniedError,
         QuotaExceededError, ProtectedError.
         """
 
@@ -294,7 +294,7 @@ class Manifests:
 
         Raises ManifestUnknownError, ManifestInUseError while a retained index refers to the
         manifest, ProtectedError while the manifest has a hold or, without `override`, for immutable
-        tags, and TagMovedError if the condition does not hold.
+        tags, and PreconditionFailedError if the condition does not hold.
         """
 
         def work(tx: Transaction) -> None:

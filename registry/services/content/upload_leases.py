@@ -58,7 +58,7 @@ class UploadLeases:
     async def hold(self, upload_id: str) -> AsyncIterator[UploadLease | None]:
         """Hold the lease of a session. Yields None if the session does not exist.
 
-        Raises StagedBusyError if another holder is alive. A dead holder is detected only when its
+        Raises UploadLockedError if another holder is alive. A dead holder is detected only when its
         lease expires. This waits until then, because clients like Docker give up at the first 409.
         """
         row, asked = await self._claim_when_free(upload_id)
@@ -78,7 +78,10 @@ class UploadLeases:
             hold.lost = not hold.over and not await lease.release()
 
     async def _claim_when_free(self, upload_id: str) -> tuple[UploadRow | None, float]:
-        """Return the claimed row, and a time before the claim. Raises StagedBusyError as `hold`."""
+        """Return the claimed row, and a time before the claim.
+
+        Raises UploadLockedError like `hold`.
+        """
         begun = time.monotonic()
         first: ClaimState | None = None
         while True:

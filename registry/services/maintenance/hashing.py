@@ -15,7 +15,7 @@ _ON_THREAD = 64 * 1024
 async def hash_into(hashers: Sequence[Hasher], reader: Reader, pace: Throttle) -> None:
     """Feed all bytes of an open object to the hashers, then close the reader.
 
-    Raises ObjectDamagedError if the object cannot be read to its end, and StoreUnavailableError.
+    Raises ObjectCorruptError if the object cannot be read to its end, and StoreUnavailableError.
     """
 
     def update(piece: bytes) -> None:

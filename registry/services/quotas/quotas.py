@@ -148,7 +148,7 @@ class Quotas:
     async def hold_for(self, name: RepositoryName, since: float | None = None) -> bool:
         """Return whether a quota applies to the repository, now or as of some time after `since`.
 
-        The answer comes from memory, as with `Policies.get`.
+        The answer comes from memory, as with `PolicyCache.get`.
         """
         return (await self._policies.get(since)).is_limited(name)
 
