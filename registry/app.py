@@ -37,16 +37,19 @@ from registry.services.access.keys import Keys
 from registry.services.access.robots import Robots
 from registry.services.access.tokens import Tokens
 from registry.services.access.users import Users
+from registry.services.content.blob_writer import BlobWriter
 from registry.services.content.blobs import Blobs
 from registry.services.content.history import History
 from registry.services.content.images import Images
 from registry.services.content.manifest_cache import ManifestCache
 from registry.services.content.manifests import Manifests, SparseSettings
+from registry.services.content.publication import Publication
 from registry.services.content.pulls import Pulls
 from registry.services.content.referrers import Referrers
 from registry.services.content.repositories import Repositories
 from registry.services.content.tags import Tags
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.upload_keys import UploadKeys
+from registry.services.content.upload_sessions import UploadSessions
 from registry.services.content.usage import Usage
 from registry.services.gc.collector import Collector
 from registry.services.gc.deletions import DeletionQueue
@@ -125,12 +128,18 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
     )
     policies = PolicyCache(database, watch, personal_namespaces=settings.auth.personal_namespaces)
     quotas = Quotas(database, policies)
-    uploads = Uploads(database, stores, blobs, quotas, settings.limits.open_uploads)
+    keys = UploadKeys(database, stores)
+    publication = Publication(database, blobs, keys)
+    uploads = UploadSessions(
+        database, stores, quotas, keys, publication, most=settings.limits.open_uploads
+    )
+    blob_writer = BlobWriter(database, uploads, publication, keys)
     history = History(database, read_only=settings.content.read_only)
     registry = Services(
         repositories=Repositories(database),
         blobs=blobs,
         uploads=uploads,
+        blob_writer=blob_writer,
         manifests=Manifests(database, sparse, watch, cache, rules),
         tags=Tags(database),
         images=Images(
@@ -153,9 +162,9 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
         retention_runs=RetentionRuns(database, history),
         doomed=DeletionQueue(database, stores),
         spare_room=DiskReserve(database),
-        moving=StoreMigration(database, stores, blobs, uploads),
+        moving=StoreMigration(database, stores, blobs, blob_writer),
         scrub=scrub,
-        healing=Healer(database, scrub, uploads, _find_upstream(settings)),
+        healing=Healer(database, scrub, blob_writer, _find_upstream(settings)),
         # Bytes that no row refers to yet belong to an upload session, which expires after this.
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         quotas=quotas,

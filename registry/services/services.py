@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from registry.services.content.blob_writer import BlobWriter
 from registry.services.content.blobs import Blobs
 from registry.services.content.history import History
 from registry.services.content.images import Images
@@ -10,7 +11,7 @@ from registry.services.content.pulls import Pulls
 from registry.services.content.referrers import Referrers
 from registry.services.content.repositories import Repositories
 from registry.services.content.tags import Tags
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.upload_sessions import UploadSessions
 from registry.services.content.usage import Usage
 from registry.services.gc.collector import Collector
 from registry.services.gc.deletions import DeletionQueue
@@ -35,7 +36,8 @@ class Services:
 
     repositories: Repositories
     blobs: Blobs
-    uploads: Uploads
+    uploads: UploadSessions
+    blob_writer: BlobWriter
     manifests: Manifests
     tags: Tags
     images: Images

@@ -53,7 +53,7 @@ def store(
     settings = {"storage.driver": driver, "storage.min_free_space": "0B"}
     if driver == "s3":
         # A short heartbeat lets a request see quickly that the holder of a session is alive.
-        monkeypatch.setattr(upload_leases, "BEAT", 0.3)
+        monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 0.3)
         bucket: Bucket = request.getfixturevalue("bucket")
         settings |= bucket.overrides()
     return settings

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from registry.services.content import upload_leases
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.publication import Publication
 from storage.digest import Digest
 from storage.s3.driver import S3Driver
 from tests.api.conftest import Api, Started
@@ -133,15 +133,15 @@ class TestReplicas:
         async with start_api(PARTS) as api:
             location = await api.start_upload(NAME)
             await api.http.patch(location, content=DATA[:PART])
-            link = Uploads._link
+            link = Publication.link
 
             async def killed(*_: object, **__: object) -> None:
                 raise OSError
 
-            monkeypatch.setattr(Uploads, "_link", killed)
+            monkeypatch.setattr(Publication, "link", killed)
             put = {"params": {"digest": str(DIGEST)}, "content": DATA[PART:]}
             assert (await api.http.put(location, **put)).status_code == 500  # type: ignore[arg-type]
-            monkeypatch.setattr(Uploads, "_link", link)
+            monkeypatch.setattr(Publication, "link", link)
             require_created(await api.http.put(location, **put), NAME, DIGEST)  # type: ignore[arg-type]
             assert (await api.http.get(blob(DIGEST))).content == DATA
             await api.opened.registry.doomed.sweep()
@@ -161,21 +161,21 @@ class TestHolds:
             dead = upload_leases.UploadLeases(one.opened.database)
             assert await dead._claim(location.rpartition("/")[2]) is not None
             following = asyncio.create_task(two.http.patch(location, content=b"4567"))
-            assert not (await asyncio.wait([following], timeout=4 * upload_leases.LOOK))[0]
-            hands.forward(upload_leases.LEASE + 1)
+            assert not (await asyncio.wait([following], timeout=4 * upload_leases.POLL_S))[0]
+            hands.forward(upload_leases.LEASE_S + 1)
             require_session(await following, 202, NAME, 8)
 
     async def test_a_slow_holder_is_not(
         self, start_api: Started, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(upload_leases, "BEAT", 0.01)
+        monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 0.01)
         hands = Hands(monkeypatch)
         async with start_api(PARTS) as api:
             location = await api.start_upload(NAME)
             exchange = api.speak("PATCH", location)
             await exchange.feed(b"0123")
             for _ in range(3):
-                hands.forward(upload_leases.LEASE - 1)
+                hands.forward(upload_leases.LEASE_S - 1)
                 await asyncio.sleep(0.2)
                 assert (await api.http.patch(location, content=b"no")).status_code == 409
             require_session((await exchange.finish(b"45")).answer(), 202, NAME, 6)
@@ -184,13 +184,13 @@ class TestHolds:
         self, start_api: Started, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A holder that was stopped for longer than its lease continues."""
-        monkeypatch.setattr(upload_leases, "BEAT", 3600.0)
+        monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 3600.0)
         hands = Hands(monkeypatch)
         async with start_api(PARTS) as api:
             location = await api.start_upload(NAME)
             exchange = api.speak("PATCH", location)
             await exchange.feed(b"late")
-            hands.forward(upload_leases.LEASE + 1)
+            hands.forward(upload_leases.LEASE_S + 1)
             require_session(await api.http.patch(location, content=b"first"), 202, NAME, 5)
             answer = await api.http.put(location, params={"digest": str(Digest.of(b"first"))})
             require_created(answer, NAME, Digest.of(b"first"))
@@ -227,7 +227,7 @@ class TestLate:
 
     @pytest.fixture
     def hands(self, monkeypatch: pytest.MonkeyPatch) -> Hands:
-        monkeypatch.setattr(upload_leases, "BEAT", 3600.0)
+        monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 3600.0)
         return Hands(monkeypatch)
 
     @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ class TestLate:
         params = {"digest": str(digest)}
         late = asyncio.create_task(near.http.put(location, params=params))
         await gate.reached()
-        hands.forward(upload_leases.LEASE + 1)
+        hands.forward(upload_leases.LEASE_S + 1)
         require_created(await near.http.put(location, params=params), NAME, digest)
         gate.open()
         require_created(await late, NAME, digest)

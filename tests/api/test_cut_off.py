@@ -33,14 +33,14 @@ async def test_leaves_no_byte_for_ever(
     *,
     sent: bool,
 ) -> None:
-    monkeypatch.setattr(upload_leases, "LEASE", 1.0)
-    monkeypatch.setattr(upload_leases, "BEAT", 0.2)
+    monkeypatch.setattr(upload_leases, "LEASE_S", 1.0)
+    monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 0.2)
     hands = Hands(monkeypatch)
     if sent:
         # The replica has checked its lease before, and has been slow since then.
         async def keep(_: object) -> None: ...
 
-        monkeypatch.setattr(upload_leases._Lease, "ensure_lease", keep)
+        monkeypatch.setattr(upload_leases._Heartbeat, "ensure_lease", keep)
     with tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
         behind = database_url.replace(f":{postgres.port}/", f":{proxy.port}/")
         async with start_api({"database.url": behind}) as cut, start_api() as other:

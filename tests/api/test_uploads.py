@@ -16,7 +16,8 @@ from registry.http import body, request_log
 from registry.jobs.runner import Job
 from registry.metadata import tables
 from registry.oci.names import RepositoryName
-from registry.services.content.upload_sessions import UploadRow, Uploads
+from registry.services.content.publication import Publication
+from registry.services.content.upload_sessions import UploadRow, UploadSessions
 from storage.digest import Digest
 from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
@@ -817,15 +818,15 @@ async def test_6_a_put_that_failed_between_the_bytes_and_the_row_can_be_sent_aga
 ) -> None:
     location = await api.start_upload(NAME)
     await api.http.patch(location, content=DATA[:6])
-    link = Uploads._link
+    link = Publication.link
 
     async def down(*_: object, **__: object) -> None:
         raise DatabaseUnavailableError("down")
 
-    monkeypatch.setattr(Uploads, "_link", down)
+    monkeypatch.setattr(Publication, "link", down)
     first = await api.http.put(location, params={"digest": str(DIGEST)}, content=DATA[6:])
     assert first.status_code == 503
-    monkeypatch.setattr(Uploads, "_link", link)
+    monkeypatch.setattr(Publication, "link", link)
     await api.opened.registry.doomed.sweep()
     require_session(await api.http.get(location), 204, NAME, len(DATA))
     await put(api, location)
@@ -842,7 +843,7 @@ async def test_6_what_nobody_comes_back_for_after_that_expires(
         raise DatabaseUnavailableError("down")
 
     with monkeypatch.context() as failing:
-        failing.setattr(Uploads, "_link", down)
+        failing.setattr(Publication, "link", down)
         for location in locations:
             answer = await api.http.put(location, params={"digest": str(DIGEST)}, content=DATA)
             assert answer.status_code == 503
@@ -1042,23 +1043,23 @@ async def test_14_a_session_that_moved_while_it_was_looked_at_does_not_expire(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location = await api.start_upload(NAME)
-    claimed = Uploads._claimed
+    claim = UploadSessions._claim
 
     def after_a_chunk(
-        uploads: Uploads, session: UploadRow
-    ) -> AbstractAsyncContextManager[StagedUpload]:
+        uploads: UploadSessions, session: UploadRow
+    ) -> AbstractAsyncContextManager[object]:
         """Send the chunk after the idle sessions are listed and before the claim."""
 
         @asynccontextmanager
-        async def context() -> AsyncIterator[StagedUpload]:
-            monkeypatch.setattr(Uploads, "_claimed", claimed)
+        async def context() -> AsyncIterator[object]:
+            monkeypatch.setattr(UploadSessions, "_claim", claim)
             require_session(await api.http.patch(location, content=DATA[:6]), 202, NAME, 6)
-            async with claimed(uploads, session) as staged:
-                yield staged
+            async with claim(uploads, session) as claimed:
+                yield claimed
 
         return context()
 
-    monkeypatch.setattr(Uploads, "_claimed", after_a_chunk)
+    monkeypatch.setattr(UploadSessions, "_claim", after_a_chunk)
     assert await expiry(api, 0).run() == 0
     await put(api, location, content=DATA[6:])
 

@@ -7,8 +7,9 @@ _SCRIPT = """\
 import asyncio
 import os
 
+from registry.services.content.publication import Publication
+from registry.services.content.upload_keys import UploadKeys
 from registry.services.content.upload_leases import UploadLeases
-from registry.services.content.upload_sessions import Uploads
 from storage.s3.bucket import S3Bucket
 from storage.s3.upload import S3Upload
 
@@ -37,18 +38,18 @@ stopping(UploadLeases, "_claim")
 stopping(S3Bucket, "begin")
 stopping(S3Upload, "_put_tail")
 stopping(S3Upload, "_complete")
-stopping(Uploads, "_advance")
-stopping(Uploads, "_link")
+stopping(UploadKeys, "save_progress")
+stopping(Publication, "link")
 """
 
 DURING_PATCH = [
     "after _claim",
     "after begin",
     "after _put_tail",
-    "before _advance",
-    "after _advance",
+    "before save_progress",
+    "after save_progress",
 ]
-DURING_PUT = ["before _complete", "after _complete", "before _link", "after _link"]
+DURING_PUT = ["before _complete", "after _complete", "before link", "after link"]
 
 
 class Stops:

@@ -35,8 +35,8 @@ def restore(args: argparse.Namespace) -> int:
             open_unprovisioned(settings) as opened,
             shown(progress),
         ):
-            pushed, name = opened.registry.uploads, opened.stores.current.name
-            restoring = Restorer(opened.database, pushed, name, target, progress)
+            writer, name = opened.registry.blob_writer, opened.stores.current.name
+            restoring = Restorer(opened.database, writer, name, target, progress)
             snapshot = await _choose(args, target, await restoring.find_begun())
             private = await _open_keys(args, target, snapshot)
             if await restoring.find_begun() is None:

@@ -1,10 +1,11 @@
-"""Rows of upload sessions (design D3)."""
+"""Rows of upload sessions."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import uploads
 from registry.oci.names import RepositoryName
@@ -33,6 +34,11 @@ class UploadRow:
     key: str | None
     parts: str | None = None
     claim: int = 0
+
+    def belongs_to(self, repository: RepositoryRow | None) -> bool:
+        """Return whether the repository is the session's own, or was created after the session."""
+        generation = repository.generation if repository else None
+        return self.repository_generation in {None, generation}
 
 
 @dataclass(frozen=True, slots=True)

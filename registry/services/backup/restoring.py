@@ -16,7 +16,7 @@ from registry.metadata.maintenance import backup_snapshot, database_copy
 from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
 from registry.services.backup.snapshot import Snapshot
 from registry.services.backup.target import BackupRepository
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.blob_writer import BlobWriter
 from registry.services.throttle import Throttle
 from storage.keys import blob_key, new_generation
 
@@ -32,14 +32,14 @@ class Restorer:
     def __init__(
         self,
         database: Database,
-        pushed: Uploads,
+        blob_writer: BlobWriter,
         store: str,
         target: BackupRepository,
         progress: Progress,
     ) -> None:
         """Create the service. `store` is the name of the store of new blobs in rows."""
         self._db = database
-        self._uploads = pushed
+        self._blob_writer = blob_writer
         self._store = store
         self._target = target
         self._progress = progress
@@ -131,7 +131,7 @@ class Restorer:
             return False
         try:
             body = read(reader, row.size, self._progress, Throttle(0))
-            await self._uploads.move(row, body, keep=None)
+            await self._blob_writer.replace(row, body, retain_old_for=None)
         except (BrokenError, DigestMismatchError):
             return False
         finally:

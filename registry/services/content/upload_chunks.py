@@ -3,7 +3,10 @@
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
-from registry.errors import SizeInvalidError
+from registry.errors import SizeInvalidError, UploadOutOfOrderError
+from registry.services.quotas.quotas import Room
+from storage.errors import StoreError
+from storage.staging import StagedUpload
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,26 @@ async def measured(chunk: Chunk) -> AsyncIterator[bytes]:
         yield piece
     if chunk.length is not None and received != chunk.length:
         raise SizeInvalidError(
-            f"the body has not the {chunk.length} bytes of its Content-Range",
+            f"the body has a different size than its Content-Range: {chunk.length} bytes",
             {"announced": chunk.length},
         )
+
+
+async def append_chunk(staged: StagedUpload, chunk: Chunk, room: Room | None) -> None:
+    """Append the body to the staged bytes, if it continues them and fits into `room`.
+
+    If the body is interrupted, the bytes that arrived are kept. If it does not fit into the store
+    or its stated range, they are dropped. Raises UploadOutOfOrderError, QuotaExceededError,
+    SizeInvalidError, StoreError.
+    """
+    if chunk.start is not None and chunk.start != staged.offset:
+        raise UploadOutOfOrderError(staged.offset)
+    body = measured(chunk)
+    if room is not None:
+        room.require(chunk.announced or 0)
+        body = room.bound(body)
+    try:
+        await staged.append(body)
+    except (SizeInvalidError, StoreError):
+        await staged.rollback()
+        raise

@@ -14,24 +14,25 @@ from dataclasses import dataclass
 
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import DatabaseUnavailableError
-from registry.metadata.content import uploads
+from registry.metadata.content import repositories, uploads
 from registry.metadata.content.uploads import ClaimState, UploadRow
 from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
 from storage.driver import SessionRecord
 from storage.errors import UploadLockedError
 
 logger = logging.getLogger(__name__)
 
-LEASE = 10.0
+LEASE_S = 10.0
 """Seconds after its last heartbeat at which a holder counts as dead.
 
 Other requests of the session wait that long, so the lease is short. Fencing makes this safe.
 """
 
-BEAT = 3.0
+HEARTBEAT_S = 3.0
 """Seconds between heartbeats."""
 
-LOOK = 0.1
+POLL_S = 0.1
 """Seconds between checks whether a holder has finished or died."""
 
 
@@ -40,6 +41,12 @@ class UploadLease:
     """A claim on an upload session, which a later claim may supersede."""
 
     record: SessionRecord
+
+    row: UploadRow
+    """The session as the claim found it."""
+
+    belongs: bool
+    """Whether the session could be used in its repository when it was claimed."""
 
     over: bool = False
     """Set by the caller when the row has been deleted, so that it is not released."""
@@ -55,69 +62,74 @@ class UploadLeases:
     database: Database
 
     @contextlib.asynccontextmanager
-    async def hold(self, upload_id: str) -> AsyncIterator[UploadLease | None]:
+    async def acquire(self, upload_id: str) -> AsyncIterator[UploadLease | None]:
         """Hold the lease of a session. Yields None if the session does not exist.
 
         Raises UploadLockedError if another holder is alive. A dead holder is detected only when its
         lease expires. This waits until then, because clients like Docker give up at the first 409.
         """
-        row, asked = await self._claim_when_free(upload_id)
-        if row is None:
+        claimed, asked = await self._claim_when_free(upload_id)
+        if claimed is None:
             yield None
             return
-        lease = _Lease(self.database, row, asked)
-        beating = asyncio.create_task(lease.beat())
-        hold = UploadLease(
-            SessionRecord(row.claim, row.parts or "", lease.save_state, lease.ensure_lease)
+        row, belongs = claimed
+        heartbeat = _Heartbeat(self.database, row, asked)
+        beating = asyncio.create_task(heartbeat.run())
+        record = SessionRecord(
+            row.claim, row.parts or "", heartbeat.save_state, heartbeat.ensure_lease
         )
+        lease = UploadLease(record, row, belongs)
         try:
-            yield hold
+            yield lease
         finally:
             beating.cancel()
             await asyncio.wait([beating])
-            hold.lost = not hold.over and not await lease.release()
+            lease.lost = not lease.over and not await heartbeat.release()
 
-    async def _claim_when_free(self, upload_id: str) -> tuple[UploadRow | None, float]:
-        """Return the claimed row, and a time before the claim.
-
-        Raises UploadLockedError like `hold`.
-        """
+    async def _claim_when_free(self, upload_id: str) -> tuple[tuple[UploadRow, bool] | None, float]:
+        """Return the result of `_claim`, and a time before it. Raises as `acquire`."""
         begun = time.monotonic()
         first: ClaimState | None = None
         while True:
             asked = time.monotonic()
-            row = await self._claim(upload_id)
+            claimed = await self._claim(upload_id)
             held = (
                 None
-                if row
+                if claimed
                 else await self.database.read(lambda tx: uploads.find_held(tx, upload_id))
             )
             if held is None:
-                return row, asked
+                return claimed, asked
             first = first or held
             lives = held.until is not None and held != first
-            if lives or asked > begun + LEASE:
+            if lives or asked > begun + LEASE_S:
                 raise UploadLockedError
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_S)
 
-    async def _claim(self, upload_id: str) -> UploadRow | None:
-        return await self.database.write(
-            lambda tx: uploads.claim(tx, upload_id, LEASE), actor=OPERATOR.name
-        )
+    async def _claim(self, upload_id: str) -> tuple[UploadRow, bool] | None:
+        """Claim the session. Return it, and whether it may be used in its repository."""
+
+        def work(tx: Transaction) -> tuple[UploadRow, bool] | None:
+            row = uploads.claim(tx, upload_id, LEASE_S)
+            if row is None:
+                return None
+            return row, row.belongs_to(repositories.find(tx, row.repository))
+
+        return await self.database.write(work, actor=OPERATOR.name)
 
 
-class _Lease:
-    """The lease of a claimed row, with heartbeats."""
+class _Heartbeat:
+    """Renewal of the lease of a claimed row."""
 
     def __init__(self, database: Database, row: UploadRow, asked: float) -> None:
-        """Create the lease. `asked` is a time of `time.monotonic` before the claim."""
+        """Create the heartbeat. `asked` is a time of `time.monotonic` before the claim."""
         self._db = database
         self._row = row
-        self._until = asked + LEASE
+        self._until = asked + LEASE_S
 
-    async def beat(self) -> None:
+    async def run(self) -> None:
         while True:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(HEARTBEAT_S)
             with contextlib.suppress(DatabaseUnavailableError, UploadLockedError):
                 await self._renew()
 
@@ -128,10 +140,10 @@ class _Lease:
     async def _renew(self) -> None:
         row, asked = self._row, time.monotonic()
         if not await self._db.write(
-            lambda tx: uploads.hold(tx, row.id, row.claim, LEASE), actor=OPERATOR.name
+            lambda tx: uploads.hold(tx, row.id, row.claim, LEASE_S), actor=OPERATOR.name
         ):
             raise UploadLockedError
-        self._until = asked + LEASE
+        self._until = asked + LEASE_S
 
     async def save_state(self, state: str) -> None:
         row = self._row
@@ -148,5 +160,10 @@ class _Lease:
                 lambda tx: uploads.release(tx, row.id, row.claim), actor=OPERATOR.name
             )
         except DatabaseUnavailableError:
-            logger.warning("upload %s stays held until its lease runs out", row.id)
+            logger.warning(
+                "upload %s: cannot release the lease, because the database is unavailable; it "
+                "expires within %.0f s",
+                row.id,
+                LEASE_S,
+            )
             return True

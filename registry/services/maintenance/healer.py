@@ -10,7 +10,7 @@ from registry.errors import DigestMismatchError, UpstreamError
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.database import Database
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.blob_writer import BlobWriter
 from registry.services.maintenance.scrub import Scrub
 
 logger = logging.getLogger(__name__)
@@ -26,11 +26,11 @@ class Healer:
     """The healer: one blob per call, again from the first blob after a pause."""
 
     def __init__(
-        self, database: Database, scrub: Scrub, uploads: Uploads, upstream: Upstream | None
+        self, database: Database, scrub: Scrub, blob_writer: BlobWriter, upstream: Upstream | None
     ) -> None:
         self._db = database
         self._scrub = scrub
-        self._uploads = uploads
+        self._blob_writer = blob_writer
         self._upstream = upstream
         self._rows: AsyncIterator[BlobRow] | None = None
         self._next = 0.0
@@ -61,7 +61,7 @@ class Healer:
         for name in sorted(names):
             try:
                 async with upstream.open_blob(str(name), str(row.digest), row.size) as body:
-                    healed = await self._uploads.move(row, body, keep=0.0)
+                    healed = await self._blob_writer.replace(row, body, retain_old_for=0.0)
             except (UpstreamError, DigestMismatchError) as error:
                 problem = error.message
                 continue

@@ -18,8 +18,8 @@ from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
+from registry.services.content.blob_writer import BlobWriter
 from registry.services.content.blobs import Blobs
-from registry.services.content.upload_sessions import Uploads
 from registry.services.throttle import Throttle
 from storage.digest import Digest
 from storage.driver import Reader
@@ -71,11 +71,13 @@ class StoreMigration:
     deletion.
     """
 
-    def __init__(self, database: Database, stores: Stores, known: Blobs, pushed: Uploads) -> None:
+    def __init__(
+        self, database: Database, stores: Stores, known: Blobs, blob_writer: BlobWriter
+    ) -> None:
         self._db = database
         self._stores = stores
         self._blobs = known
-        self._uploads = pushed
+        self._blob_writer = blob_writer
 
     @property
     def _old(self) -> Store:
@@ -155,7 +157,8 @@ class StoreMigration:
             await self._note(row, moved, "its bytes are missing, or not as many as they must be")
             return
         try:
-            if await self._uploads.move(row, _read(reader, row.size, moved, pace), keep):
+            body = _read(reader, row.size, moved, pace)
+            if await self._blob_writer.replace(row, body, keep):
                 moved.blobs += 1
                 moved.bytes += row.size
         except _BrokenError:

@@ -9,11 +9,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from registry.metadata.content import tags
 from registry.metadata.content.manifests import StoredManifest
+from registry.metadata.content.uploads import UploadRow
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference
-from registry.services.content import upload_sessions
 from registry.services.content.manifests import Manifests
 from tests.scenarios.model.machine import Place
 from tests.scenarios.model.operator_rules import Registries
@@ -66,7 +66,7 @@ def _queue_nothing(patch: pytest.MonkeyPatch) -> None:
 
 
 def _share_sessions(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(upload_sessions, "_belongs", lambda *_: True)
+    patch.setattr(UploadRow, "belongs_to", lambda *_: True)
 
 
 def _remember_without_looking(patch: pytest.MonkeyPatch) -> None:

@@ -147,10 +147,10 @@ async def test_sessions_go_on_at_the_other_replica(
                 await require_blob(b, fresh)
             await asyncio.gather(*(push.retry(b) for push in retried))
             waited = time.monotonic() - killed
-            assert waited < upload_leases.LEASE + 15
+            assert waited < upload_leases.LEASE_S + 15
             assert replicas.list_unowned() == []
             for push in abandoned:
-                if push.point == "after _link":
+                if push.point == "after link":
                     await require_blob(b, push.data)
         with serving(replicas.make("c", **{"storage.upload_expiry": "1s"})) as c:
 

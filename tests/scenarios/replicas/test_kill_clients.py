@@ -30,7 +30,7 @@ pytestmark = [
 
 LAYERS = 3
 SIZE = 6 << 20
-POINTS = ["before _advance", "before _link"]
+POINTS = ["before save_progress", "before link"]
 
 
 @dataclass(frozen=True)

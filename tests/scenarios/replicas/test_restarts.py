@@ -155,7 +155,7 @@ async def test_a_replica_that_was_stopped_changes_nothing_when_it_wakes(
                 assert answer.status_code in {202, 409}, answer.text
                 return answer.status_code == 202
 
-            waited = await until(is_free, upload_leases.LEASE + 15, every=0.5)
+            waited = await until(is_free, upload_leases.LEASE_S + 15, every=0.5)
             print(f"taken over after {waited:.1f} s")  # noqa: T201
             replicas.a.signal_all(signal.SIGCONT)
             woken.set()

@@ -100,7 +100,7 @@ HALT = """
 import time
 from pathlib import Path
 from registry.services.backup.target import BackupRepository
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.blob_writer import BlobWriter
 def halt_at(owner, name, number):
     real, left = getattr(owner, name), number
     async def call(self, *arguments, **more):
@@ -112,7 +112,7 @@ def halt_at(owner, name, number):
         return await real(self, *arguments, **more)
     setattr(owner, name, call)
 halt_at(BackupRepository, "put", 4)
-halt_at(Uploads, "move", 4)
+halt_at(BlobWriter, "replace", 4)
 """
 
 

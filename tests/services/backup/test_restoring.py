@@ -12,7 +12,7 @@ from alembic import command
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine import migrate
 from registry.services.backup import snapshot
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.blob_writer import BlobWriter
 from storage.digest import Digest
 from storage.errors import StoreFullError
 from tests.services.backup.conftest import Make, Place
@@ -69,19 +69,19 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
     place: Place, make: Make, target: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make("b", kind, bare=True)
-    move, moved = Uploads.move, 0
+    replace, moved = BlobWriter.replace, 0
 
     async def fail_at_third(
-        self: Uploads, blob: BlobRow, body: AsyncIterable[bytes], keep: float | None
+        self: BlobWriter, blob: BlobRow, body: AsyncIterable[bytes], retain_old_for: float | None
     ) -> bool:
         nonlocal moved
         moved += 1
         if moved == 3:
             raise StoreFullError("no space left on the storage disk")
-        return await move(self, blob, body, keep)
+        return await replace(self, blob, body, retain_old_for)
 
     with monkeypatch.context() as failing:
-        failing.setattr(Uploads, "move", fail_at_third)
+        failing.setattr(BlobWriter, "replace", fail_at_third)
         told = await other.run("restore", target, "--parallel", "1", expect=1)
     assert "no space left on the storage disk" in told
     await other.require_closed()

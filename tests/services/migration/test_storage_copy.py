@@ -16,7 +16,7 @@ from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.blob_writer import BlobWriter
 from registry.services.maintenance.store_migration import Moved, Remaining
 from storage.digest import Digest
 from storage.driver import Driver
@@ -237,24 +237,24 @@ async def test_a_push_or_a_second_copy_at_the_same_moment_loses_nothing(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another copy moves and pushes each blob just before this copy updates its row."""
-    switch = Uploads._switch
+    repoint = BlobWriter._repoint_blob
     async with start(way.before) as api:
         await push(api)
     async with start(way.both) as api, start(way.both) as other:
         seen: list[object] = []
         turn = asyncio.Lock()
 
-        async def late(uploads: Uploads, *rest: object) -> bool:
-            if uploads is api.opened.registry.uploads:
+        async def late(writer: BlobWriter, *rest: object) -> bool:
+            if writer is api.opened.registry.blob_writer:
                 async with turn:
                     if not seen:
                         assert (await move(other.opened)).blobs == len(ALL)
                         for data in ALL:
                             await other.push_blob(NAME, data)
                     seen.append(rest)
-            return await switch(uploads, *rest)  # type: ignore[arg-type]
+            return await repoint(writer, *rest)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(Uploads, "_switch", late)
+        monkeypatch.setattr(BlobWriter, "_repoint_blob", late)
         moved = await move(api.opened)
         assert seen
         assert moved.blobs == 0

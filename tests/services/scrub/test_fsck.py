@@ -10,7 +10,7 @@ import pytest
 from registry.app import Runtime
 from registry.errors import ConflictError
 from registry.metadata.content import blobs, key_ownership
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.publication import Publication
 from registry.services.maintenance import fsck as module
 from registry.services.maintenance.fsck import Deed, Kind, Report
 from storage.digest import Digest
@@ -315,15 +315,15 @@ async def push_beside(
 ) -> tuple[Report, bytes | int]:
     """Publish the bytes of a push, without a row for the blob yet, during the comparison."""
     reports = []
-    link = Uploads._link
+    link = Publication.link
 
-    async def late(uploads: Uploads, *rest: Any, **more: Any) -> None:
+    async def late(publication: Publication, *rest: Any, **more: Any) -> None:
         reports.append(await fsck(api.opened, repair=True, grace=grace))
-        await link(uploads, *rest, **more)
+        await link(publication, *rest, **more)
         await api.opened.registry.doomed.sweep()
 
     with monkeypatch.context() as beside:
-        beside.setattr(Uploads, "_link", late)
+        beside.setattr(Publication, "link", late)
         await push_in_chunks(api, NAME, BIG)
     return reports[0], await get(api, BIG)
 

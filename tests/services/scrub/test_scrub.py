@@ -302,7 +302,7 @@ async def move(api: Api, row: BlobRow, data: bytes) -> None:
     async def body() -> Any:
         yield data
 
-    assert await api.opened.registry.uploads.move(row, body(), 0)
+    assert await api.opened.registry.blob_writer.replace(row, body(), 0)
     await api.opened.registry.doomed.sweep()
 
 

@@ -1,0 +1,98 @@
+"""Publication of uploads: staged bytes are verified, get their final key, and become a blob."""
+
+from registry.errors import DigestMismatchError, UploadBusyError
+from registry.metadata.content import blobs, repositories, uploads
+from registry.metadata.content.blobs import BlobRow, BlobState
+from registry.metadata.content.uploads import UploadRow
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.gc import pending_deletions
+from registry.services.content.blobs import Blobs
+from registry.services.content.upload_keys import UploadKeys, session_unknown
+from registry.services.quotas.quotas import require_room
+from storage.digest import Digest
+from storage.keys import blob_key
+from storage.staging import StagedUpload
+
+
+class Publication:
+    """Publishes the bytes of upload sessions. Bytes are written before rows."""
+
+    def __init__(self, database: Database, linked: Blobs, keys: UploadKeys) -> None:
+        self._db = database
+        self._blobs = linked
+        self._keys = keys
+
+    async def is_published(self, row: UploadRow) -> bool:
+        """Return whether the session's bytes exist under the key that its row names."""
+        return row.key is not None and await self._blobs.is_stored(row.store, row.key, row.offset)
+
+    async def publish(
+        self, row: UploadRow, staged: StagedUpload, digest: Digest, *, limited: bool
+    ) -> tuple[UploadRow, str]:
+        """Verify and publish sealed bytes. Return the new row and the key of the bytes.
+
+        Raises DigestMismatchError, after which the caller ends the session, and otherwise as
+        `UploadKeys.save_progress`.
+        """
+        row = self._keys.with_fresh_generation(row, digest)
+        key = staged.final_key(blob_key(digest, row.generation))
+        if staged.known_digest(digest.algorithm, row.prefix) is None:
+            # Reading the bytes may publish them, so the key needs an owner first.
+            row = await self._name_key(row, staged, key, limited=limited)
+        actual = await staged.digest(digest.algorithm, row.prefix)
+        if actual != digest:
+            raise DigestMismatchError(
+                "the bytes do not have this digest; the upload session has ended, so start again",
+                {"expected": str(digest), "actual": str(actual)},
+            )
+        row = await self._name_key(row, staged, key, limited=limited)
+        await staged.publish(blob_key(digest, row.generation))
+        return row, key
+
+    async def _name_key(
+        self, row: UploadRow, staged: StagedUpload, key: str, *, limited: bool
+    ) -> UploadRow:
+        """Record the key in the row before bytes appear under it."""
+        if row.key == key:
+            return row
+        return await self._keys.save_progress(row, staged, key, limited=limited)
+
+    async def link(self, row: UploadRow, digest: Digest, key: str, *, limited: bool) -> None:
+        """Turn published bytes into a blob of the repository, and delete the session.
+
+        Raises QuotaExceededError, after which the caller ends the session, UploadBusyError if
+        another claim has superseded this one, and UploadUnknownError if the session has ended.
+        """
+        blob = BlobRow(digest, row.offset, row.store, key, BlobState.LIVE)
+        rest = self._keys.possible_keys(row) - {key}
+        before = await self._db.read(lambda tx: blobs.find_anywhere(tx, blob.digest))
+        broken = before.key if before and not await self._blobs.is_whole(before) else None
+
+        def work(tx: Transaction) -> None:
+            # Lock the repository first. A deletion locks it exclusively before it detaches
+            # sessions.
+            repository = repositories.ensure(tx, row.repository)
+            session = uploads.find(tx, row.id, lock=True)
+            linked = blobs.find(tx, row.repository, blob.digest)
+            if session is None and linked is not None and linked.key != broken:
+                return  # another request of the session has linked the blob
+            if session is None or not session.belongs_to(repository):
+                raise session_unknown(row.id)
+            if not uploads.delete(tx, row.id, row.claim):
+                raise UploadBusyError("another request has taken over this upload session")
+            stored = blobs.lock(tx, blob.digest)
+            if stored is None or stored.key == broken:
+                blobs.put(tx, blob)
+                if stored is not None:
+                    pending_deletions.insert(tx, stored.store, stored.key, "replaced by a push")
+            else:
+                # An intact copy exists, so this one is not needed.
+                pending_deletions.insert(tx, blob.store, blob.key, "duplicate upload")
+            blobs.link(tx, repository, blob.digest)
+            if limited:
+                require_room(tx, row.repository, before=row.id)
+            for other in rest:
+                pending_deletions.insert(tx, row.store, other, "staged bytes of a finished upload")
+
+        await self._db.write(work, actor=row.principal)
