@@ -46,7 +46,7 @@ def test_every_operation_of_the_admin_api_is_listed_with_who_may() -> None:
 
 
 def test_files_named_in_the_docs_exist() -> None:
-    for page in [*DOCS.rglob("*.md"), ROOT / "README.md"]:
+    for page in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         named = re.findall(
             r"`((?:docs|tests|registry|storage|migrations|deploy|benchmarks)/[\w./-]+)`",
             page.read_text(),
