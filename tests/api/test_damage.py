@@ -12,7 +12,8 @@ import pytest
 from registry import metrics
 from registry.metadata.content import blobs
 from storage.digest import Digest
-from storage.local.driver import LocalDriver, LocalReader
+from storage.local.driver import LocalDriver
+from storage.local.reader import LocalReader
 from tests.api.conftest import Api
 from tests.support.kit import (
     Exchange,

@@ -13,6 +13,7 @@ from storage.digest import Digest
 from storage.driver import Driver
 from storage.factory import create_driver
 from storage.keys import blob_key, new_generation
+from storage.local.directory import StoreDirectory
 from storage.local.driver import LocalDriver
 from tests.storage.rowed import RowedDriver
 
@@ -21,7 +22,7 @@ from tests.storage.rowed import RowedDriver
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return prepared store directories: creating them durably takes longer than most tests."""
     root = tmp_path_factory.mktemp("prepared") / "storage"
-    LocalDriver(root)._prepare(create=True)
+    StoreDirectory(root).prepare(create=True)
     return root
 
 

@@ -10,7 +10,7 @@ from storage.memory import MemoryDriver
 def test_local(tmp_path: Path) -> None:
     driver = create_driver("local", root=tmp_path / "storage", reserve=5)
     assert isinstance(driver, LocalDriver)
-    assert (driver.name, driver.shared, driver.reserve) == ("local", True, 5)
+    assert (driver.name, driver.shared, driver.directory.reserve) == ("local", True, 5)
     assert driver.path("key") == tmp_path / "storage" / "key"
 
 

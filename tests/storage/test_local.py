@@ -13,8 +13,9 @@ import pytest
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
 from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
-from storage.local import driver as module
-from storage.local.driver import VERSION, LocalDriver
+from storage.local.directory import VERSION, StoreDirectory
+from storage.local.driver import LocalDriver
+from storage.local.upload import CHUNK_SIZE
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +104,7 @@ class TestStart:
         def rename(source: Path, target: Path) -> None:
             if not nested:
                 nested.append(True)
-                LocalDriver(root)._prepare(create=True)
+                StoreDirectory(root).prepare(create=True)
             real(source, target)
 
         monkeypatch.setattr(os, "rename", rename)
@@ -285,9 +286,9 @@ async def test_reserve_is_kept_free(root: Path, session: str) -> None:
     with pytest.raises(StoreFullError):
         await upload.append(b"x", None)
     assert upload.size == 0
-    driver.reserve = 0
+    driver.directory.reserve = 0
     await upload.append(b"x", None)
-    driver.reserve = 1 << 60
+    driver.directory.reserve = 1 << 60
     await upload.abort()  # deletions may use the reserve
     await driver.close()
 
@@ -305,7 +306,7 @@ async def test_what_is_no_session_is_not_listed(local: LocalDriver, root: Path) 
     assert await local.list_staged() == []
 
 
-@pytest.mark.parametrize("length", [0, 1, module.CHUNK_SIZE, 3 * module.CHUNK_SIZE + 1])
+@pytest.mark.parametrize("length", [0, 1, CHUNK_SIZE, 3 * CHUNK_SIZE + 1])
 async def test_objects_are_read_in_pieces(
     local: LocalDriver, session: str, key: str, length: int
 ) -> None:
@@ -313,7 +314,7 @@ async def test_objects_are_read_in_pieces(
     reader = await local.open(key)
     sizes = [len(piece) async for piece in reader.read(0, length)]
     assert sum(sizes) == length
-    assert all(0 < size <= module.CHUNK_SIZE for size in sizes)
+    assert all(0 < size <= CHUNK_SIZE for size in sizes)
     await reader.close()
 
 

@@ -17,8 +17,10 @@ import aiofiles
 import pytest
 
 from storage.errors import UploadLockedError
-from storage.local import driver as module
-from storage.local.driver import LocalDriver, LocalUpload
+from storage.local import threads
+from storage.local import upload as upload_module
+from storage.local.driver import LocalDriver
+from storage.local.upload import LocalUpload
 from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio
@@ -106,7 +108,7 @@ class TestOpenedBeforePublication:
         def lock(fd: int, _path: Path) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-        monkeypatch.setattr(module, "flock_if_still_linked", lock)
+        monkeypatch.setattr(upload_module, "flock_if_still_linked", lock)
         upload = await local.claim(session)
         await upload.append(b"verified", None)
         late = await self.meet(local, session, gate, upload.finish(key))
@@ -218,7 +220,7 @@ class TestCancelledWrite:
             del undo
             return await work
 
-        monkeypatch.setattr(module, "run_to_completion", plain)
+        monkeypatch.setattr(threads, "run_to_completion", plain)
         ended_first, others = await self.write_late(local, session, gate, tmp_path, careless=True)
         assert ended_first
         assert sorted(others) == [b""] * 19 + [self.LATE]

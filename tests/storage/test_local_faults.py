@@ -19,7 +19,8 @@ from storage.errors import (
     StoreUnavailableError,
     UploadLockedError,
 )
-from storage.local.driver import CHUNK_SIZE, LocalDriver, LocalUpload
+from storage.local.driver import LocalDriver
+from storage.local.upload import CHUNK_SIZE, LocalUpload
 from tests.support.kit import list_open_files
 
 pytestmark = pytest.mark.anyio

@@ -152,7 +152,7 @@ class TestFailedWrite:
         assert len(b"kept,") < staged.offset < len(LARGE)
         await staged.rollback()
         assert (staged.offset, staged.prefix()) == row
-        assert (local._staging / session).read_bytes() == b"kept,"
+        assert (local.directory.staging / session).read_bytes() == b"kept,"
         await staged.release()
         staged = await resume(staging, session, row)
         await staged.append(body(b"and more"))

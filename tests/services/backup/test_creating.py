@@ -172,7 +172,7 @@ async def test_a_store_that_fails_is_told_and_the_next_run_goes_on(
     async with place.opened() as api:
         await push(api)
         with monkeypatch.context() as failing:
-            from storage.local.driver import LocalReader  # noqa: PLC0415
+            from storage.local.reader import LocalReader  # noqa: PLC0415
 
             failing.setattr(LocalReader, "read", fail_at_third(LocalReader.read))
             told = await place.run("create", target, "--parallel", "1", expect=1)

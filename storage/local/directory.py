@@ -1,0 +1,145 @@
+"""The directory of a local store: its layout, creation and checks. All calls block."""
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from storage import keys, layouts
+from storage.digest import ALGORITHMS
+from storage.errors import StoreRefusedError, StoreUnavailableError
+from storage.local.os_errors import translate_denials, translate_os_errors
+
+VERSION = "moorage storage 1\n"
+"""Content of the file VERSION, which marks a directory as a store."""
+
+_OWN_NAME = re.compile(r"blobs|staging|VERSION[.][0-9a-f]+")
+
+
+def all_shards() -> list[str]:
+    """Return all folders of objects, in key order."""
+    return [keys.shard(a, f"{first:02x}") for a in sorted(ALGORITHMS) for first in range(256)]
+
+
+def fsync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class StoreDirectory:
+    """The directory of a local store, on one file system."""
+
+    def __init__(self, root: Path, *, reserve: int = 0, ignored: Iterable[str] = ()) -> None:
+        """Describe the directory; `prepare` creates it.
+
+        `reserve` is the number of bytes kept free, so that the database can still delete rows on a
+        full disk. `ignored` are names in `root` that do not belong to the store and may exist
+        before it.
+        """
+        self.reserve = reserve
+        self.staging = root / "staging"
+        self._root = root
+        self._ignored = frozenset(ignored)
+
+    def path(self, key: str) -> Path:
+        return self._root / key
+
+    def prepare(self, *, create: bool) -> None:
+        with translate_os_errors("preparing the folder"), translate_denials(self._root):
+            if not create:
+                self.require_mounted()
+            made = [p for p in (self._root, *self._root.parents) if not p.exists()]
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in made:
+                fsync_directory(folder.parent)
+            marker = self._root / "VERSION"
+            if not marker.exists():
+                self._refuse_foreign()
+                self._create(marker)
+            self._require_version(marker)
+            # Publishing renames a file, and a rename is atomic only within one file system.
+            if len({p.stat().st_dev for p in (self.staging, self._root / "blobs")}) != 1:
+                raise StoreRefusedError(
+                    f"staging/ and blobs/ in the storage folder {self._root} must be on one file "
+                    "system; mount both from the same one"
+                )
+
+    @staticmethod
+    def _require_version(marker: Path) -> None:
+        if marker.read_bytes() != VERSION.encode():
+            raise StoreRefusedError(
+                f"the storage folder {marker.parent} has the format of another version of Moorage; "
+                "start that version, or choose another folder"
+            )
+
+    def _refuse_foreign(self) -> None:
+        """Raise StoreRefusedError if the folder has foreign files.
+
+        Called before anything is written to it.
+        """
+        names = [path.name for path in self._root.iterdir()]
+        own = {name for name in names if _OWN_NAME.fullmatch(name)}
+        foreign = layouts.foreign_names(names, own | self._ignored)
+        if foreign:
+            layout = layouts.recognize(lambda path: (self._root / path).exists())
+            what = layouts.describe(foreign, layout)
+            raise StoreRefusedError(
+                f"the storage folder {self._root} {what} and is not a Moorage store. "
+                f"{layouts.REMEDY}"
+            )
+
+    def _create(self, marker: Path) -> None:
+        """Create the folders, then the marker.
+
+        All shards are created now, so that no later write depends on a new folder being durable.
+        """
+        blobs = self._root / "blobs"
+        for folder in (self.staging, blobs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for algorithm in ALGORITHMS:
+            (blobs / algorithm).mkdir(mode=0o700, exist_ok=True)
+        for shard in all_shards():
+            (self._root / shard).mkdir(mode=0o700, exist_ok=True)
+        for algorithm in ALGORITHMS:
+            fsync_directory(blobs / algorithm)
+        fsync_directory(blobs)
+        # A unique name, because several workers may create the same store at the same time.
+        fresh = marker.with_suffix(f".{secrets.token_hex(8)}")
+        with fresh.open("w") as file:
+            file.write(VERSION)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(marker)
+        fsync_directory(self._root)
+
+    def probe(self) -> None:
+        with translate_os_errors("checking the folder"), translate_denials(self._root):
+            marker = self._root / "VERSION"
+            if marker.exists():
+                self._require_version(marker)
+            elif self._root.exists():
+                self._refuse_foreign()
+            there = next(p for p in (self._root, *self._root.parents) if p.exists())
+            if not os.access(there, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+    def require_mounted(self) -> None:
+        """Raise unless the folder has a store.
+
+        An empty mount point must not look like a store that has lost every object.
+        """
+        with translate_os_errors("checking the folder"):
+            if not (self._root / "VERSION").exists():
+                raise StoreUnavailableError(
+                    "the storage folder is missing or empty; is its disk mounted?"
+                )
+
+    def require_free_space(self, size: int) -> None:
+        free = os.statvfs(self._root)
+        if free.f_bavail * free.f_frsize < size + self.reserve:
+            raise OSError(errno.ENOSPC, "free space is below the reserve")

@@ -1,0 +1,37 @@
+"""Threads for blocking calls to the disk."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from storage.shield import run_to_completion
+
+T = TypeVar("T")
+
+THREADS = 16
+"""Threads for writers, and again for readers."""
+
+
+class DiskThreads:
+    """Two thread pools. Writers have their own, so that stalled uploads cannot starve pulls."""
+
+    def __init__(self) -> None:
+        self.readers = ThreadPoolExecutor(THREADS, "disk-read")
+        self._writers = ThreadPoolExecutor(THREADS, "disk-write")
+
+    async def write(
+        self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
+    ) -> T:
+        """Run a job that writes. `on_abandoned` is as in `run_to_completion`."""
+        loop = asyncio.get_running_loop()
+        return await run_to_completion(loop.run_in_executor(self._writers, job), on_abandoned)
+
+    async def read(self, job: Callable[[], T]) -> T:
+        return await run_to_completion(
+            asyncio.get_running_loop().run_in_executor(self.readers, job)
+        )
+
+    async def close(self) -> None:
+        for pool in (self._writers, self.readers):
+            await run_to_completion(asyncio.to_thread(pool.shutdown))

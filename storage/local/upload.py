@@ -1,0 +1,185 @@
+"""Staged bytes of one upload session in a locked file.
+
+A durable write always has the same sequence: write all bytes, fsync the file, rename it into place,
+fsync the directory. A failed fsync is final for its file (PostgreSQL's fsyncgate, 2018): the kernel
+may have dropped the pages and would report success the second time.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from storage.digest import Hasher
+from storage.errors import StoreUnavailableError, UploadLockedError
+from storage.local.directory import StoreDirectory, fsync_directory
+from storage.local.os_errors import translate_os_errors
+from storage.local.threads import DiskThreads
+
+T = TypeVar("T")
+
+CHUNK_SIZE = 1 << 20
+"""Bytes read per thread job: enough to make the thread switch cheap, few enough to be bounded."""
+
+
+def flock_if_still_linked(fd: int, path: Path) -> None:
+    """Lock the open file. Raises UploadLockedError if it is locked or no longer at `path`.
+
+    Between open and flock, another request may have published this file. A write would then change
+    a finished blob.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False)):
+            return
+    except (BlockingIOError, FileNotFoundError) as error:
+        raise UploadLockedError from error
+    raise UploadLockedError
+
+
+class LocalUpload:
+    """A locked file descriptor of one staged file.
+
+    Jobs on it run one at a time. After it is closed, they raise UploadLockedError.
+    """
+
+    resume_state = ""
+    sealed = False
+    is_stalled = False
+
+    def __init__(
+        self, directory: StoreDirectory, threads: DiskThreads, path: Path, fd: int
+    ) -> None:
+        self.size = os.fstat(fd).st_size
+        self._directory = directory
+        self._threads = threads
+        self._path = path
+        self._fd = fd
+        self._mutex = threading.Lock()
+
+    @classmethod
+    async def claim(
+        cls, directory: StoreDirectory, threads: DiskThreads, session: str
+    ) -> "LocalUpload":
+        """Lock the session's staged file, creating it if it is missing."""
+        path = directory.staging / session
+
+        def job() -> "LocalUpload":
+            with translate_os_errors("opening staged bytes"):
+                directory.require_mounted()
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                try:
+                    flock_if_still_linked(fd, path)
+                    return cls(directory, threads, path, fd)
+                except BaseException:
+                    os.close(fd)
+                    raise
+
+        return await threads.write(job, on_abandoned=LocalUpload.release)
+
+    async def _run(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
+        def on_thread() -> T:
+            with self._mutex, translate_os_errors(doing):
+                if self._fd < 0:
+                    raise UploadLockedError
+                try:
+                    return job(self._fd)
+                finally:
+                    if last:
+                        self._close()
+
+        return await self._threads.write(on_thread)
+
+    def _close(self) -> None:
+        """Close the descriptor, which releases the lock.
+
+        Another request may own the path afterwards.
+        """
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def final_key(self, key: str) -> str:
+        return key
+
+    async def append(self, data: bytes, hasher: Hasher | None) -> None:
+        def job(fd: int) -> None:
+            self._directory.require_free_space(len(data))
+            rest = memoryview(data)
+            at = self.size
+            try:
+                while rest:
+                    written = os.pwrite(fd, rest, at)
+                    at += written
+                    rest = rest[written:]
+            except OSError:
+                os.ftruncate(fd, self.size)
+                raise
+            if hasher is not None:
+                hasher.update(data)
+            self.size = at
+
+        await self._run("writing", job)
+
+    async def truncate(self, size: int) -> None:
+        def job(fd: int) -> None:
+            os.ftruncate(fd, size)
+            self.size = size
+
+        await self._run("truncating", job)
+
+    async def hash(self, hasher: Hasher) -> None:
+        def job(fd: int) -> int:
+            piece = os.pread(fd, CHUNK_SIZE, at)
+            hasher.update(piece)
+            return len(piece)
+
+        at = 0
+        while at < self.size:
+            got = await self._run("reading staged bytes", job)
+            if got == 0:
+                raise StoreUnavailableError("the staged bytes are shorter than expected")
+            at += got
+
+    async def seal(self) -> None:
+        """Do nothing: a file can be read and hashed at any time."""
+
+    async def sync(self) -> None:
+        await self._run("syncing", self._sync)
+
+    def _sync(self, fd: int) -> None:
+        try:
+            os.fsync(fd)
+            fsync_directory(self._path.parent)
+        except OSError:
+            try:
+                self._path.unlink(missing_ok=True)
+            finally:
+                self._close()
+            raise
+
+    async def finish(self, key: str) -> None:
+        def job(fd: int) -> None:
+            final = self._directory.path(key)
+            self._sync(fd)
+            self._path.rename(final)
+            # Not before the rename: staged bytes that could not be published must stay writable.
+            os.fchmod(fd, 0o400)
+            fsync_directory(final.parent)
+
+        await self._run("publishing", job, last=True)
+
+    async def abort(self) -> None:
+        def job(_fd: int) -> None:
+            self._path.unlink(missing_ok=True)
+
+        await self._run("deleting staged bytes", job, last=True)
+
+    async def release(self) -> None:
+        def job() -> None:
+            with self._mutex, translate_os_errors("closing staged bytes"):
+                self._close()
+
+        await self._threads.write(job)
