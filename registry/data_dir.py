@@ -65,7 +65,7 @@ class DataDirectory:
             return
         foreign = layouts.foreign_names(names, _OWN | self._named)
         if foreign:
-            layout = layouts.recognize(lambda path: (self.path / path).exists())
+            layout = layouts.recognize_directory(self.path)
             what = layouts.describe(foreign, layout)
             raise ConfigError(
                 f"the data directory {self.path} {what} and has no registry of Moorage. "

@@ -1,13 +1,17 @@
-"""Detection of foreign data in a folder or bucket, by the names in it."""
+"""Layouts of stores: the marker of our own, and foreign data recognized by its paths."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from pathlib import Path
+
+MARKER = b"moorage storage 1\n"
+"""Content of the key VERSION, which marks a directory or bucket as a store of Moorage."""
 
 REMEDY = (
-    "Moorage cannot read the layout of another registry. Give Moorage an empty folder or bucket "
+    "Moorage cannot read the layout of another registry. Give Moorage an empty directory or bucket "
     "prefix, and copy the images from the registry that serves them, for example with skopeo sync"
 )
 
-_MARKERS = {
+_LAYOUTS = {
     "docker/registry/v2": "the data of Distribution (the image registry:2 or registry:3)",
     "registry/v2/repositories": "the data of Distribution (the image registry:2 or registry:3)",
     "v2/repositories": "the data of Distribution (the image registry:2 or registry:3)",
@@ -15,13 +19,21 @@ _MARKERS = {
 }
 _MAX_SHOWN = 3
 
+FOREIGN_PATHS = tuple(_LAYOUTS)
+"""Paths that exist in the layouts of other registries."""
 
-def recognize(has: Callable[[str], bool]) -> str:
+
+def recognize(found: Iterable[str]) -> str:
     """Return a description of the layout, or an empty string if it is unknown.
 
-    `has` reports whether a path exists in the folder or bucket.
+    `found` are those of FOREIGN_PATHS that exist in the directory or bucket.
     """
-    return next((layout for path, layout in _MARKERS.items() if has(path)), "")
+    return next((_LAYOUTS[path] for path in found), "")
+
+
+def recognize_directory(root: Path) -> str:
+    """Return a description of the layout of a directory, as `recognize` does."""
+    return recognize(path for path in FOREIGN_PATHS if (root / path).exists())
 
 
 def foreign_names(names: Iterable[str], own: Iterable[str]) -> list[str]:

@@ -12,14 +12,11 @@ from storage.digest import ALGORITHMS
 from storage.errors import StoreRefusedError, StoreUnavailableError
 from storage.local.os_errors import translate_denials, translate_os_errors
 
-VERSION = "moorage storage 1\n"
-"""Content of the file VERSION, which marks a directory as a store."""
-
 _OWN_NAME = re.compile(r"blobs|staging|VERSION[.][0-9a-f]+")
 
 
 def all_shards() -> list[str]:
-    """Return all folders of objects, in key order."""
+    """Return all directories of objects, in key order."""
     return [keys.shard(a, f"{first:02x}") for a in sorted(ALGORITHMS) for first in range(256)]
 
 
@@ -50,13 +47,13 @@ class StoreDirectory:
         return self._root / key
 
     def prepare(self, *, create: bool) -> None:
-        with translate_os_errors("preparing the folder"), translate_denials(self._root):
+        with translate_os_errors("preparing the directory"), translate_denials(self._root):
             if not create:
                 self.require_mounted()
             made = [p for p in (self._root, *self._root.parents) if not p.exists()]
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for folder in made:
-                fsync_directory(folder.parent)
+            for directory in made:
+                fsync_directory(directory.parent)
             marker = self._root / "VERSION"
             if not marker.exists():
                 self._refuse_foreign()
@@ -65,20 +62,20 @@ class StoreDirectory:
             # Publishing renames a file, and a rename is atomic only within one file system.
             if len({p.stat().st_dev for p in (self.staging, self._root / "blobs")}) != 1:
                 raise StoreRefusedError(
-                    f"staging/ and blobs/ in the storage folder {self._root} must be on one file "
-                    "system; mount both from the same one"
+                    f"staging/ and blobs/ in the storage directory {self._root} must be on one "
+                    "file system; mount both from the same one"
                 )
 
     @staticmethod
     def _require_version(marker: Path) -> None:
-        if marker.read_bytes() != VERSION.encode():
+        if marker.read_bytes() != layouts.MARKER:
             raise StoreRefusedError(
-                f"the storage folder {marker.parent} has the format of another version of Moorage; "
-                "start that version, or choose another folder"
+                f"the storage directory {marker.parent} has the format of another version of "
+                "Moorage; start that version, or choose another directory"
             )
 
     def _refuse_foreign(self) -> None:
-        """Raise StoreRefusedError if the folder has foreign files.
+        """Raise StoreRefusedError if the directory has foreign files.
 
         Called before anything is written to it.
         """
@@ -86,21 +83,20 @@ class StoreDirectory:
         own = {name for name in names if _OWN_NAME.fullmatch(name)}
         foreign = layouts.foreign_names(names, own | self._ignored)
         if foreign:
-            layout = layouts.recognize(lambda path: (self._root / path).exists())
-            what = layouts.describe(foreign, layout)
+            what = layouts.describe(foreign, layouts.recognize_directory(self._root))
             raise StoreRefusedError(
-                f"the storage folder {self._root} {what} and is not a Moorage store. "
+                f"the storage directory {self._root} {what} and is not a Moorage store. "
                 f"{layouts.REMEDY}"
             )
 
     def _create(self, marker: Path) -> None:
-        """Create the folders, then the marker.
+        """Create the directories, then the marker.
 
-        All shards are created now, so that no later write depends on a new folder being durable.
+        All shards are created now, so that no later write depends on a new directory being durable.
         """
         blobs = self._root / "blobs"
-        for folder in (self.staging, blobs):
-            folder.mkdir(mode=0o700, exist_ok=True)
+        for directory in (self.staging, blobs):
+            directory.mkdir(mode=0o700, exist_ok=True)
         for algorithm in ALGORITHMS:
             (blobs / algorithm).mkdir(mode=0o700, exist_ok=True)
         for shard in all_shards():
@@ -110,15 +106,15 @@ class StoreDirectory:
         fsync_directory(blobs)
         # A unique name, because several workers may create the same store at the same time.
         fresh = marker.with_suffix(f".{secrets.token_hex(8)}")
-        with fresh.open("w") as file:
-            file.write(VERSION)
+        with fresh.open("wb") as file:
+            file.write(layouts.MARKER)
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(marker)
         fsync_directory(self._root)
 
     def probe(self) -> None:
-        with translate_os_errors("checking the folder"), translate_denials(self._root):
+        with translate_os_errors("checking the directory"), translate_denials(self._root):
             marker = self._root / "VERSION"
             if marker.exists():
                 self._require_version(marker)
@@ -129,14 +125,14 @@ class StoreDirectory:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
     def require_mounted(self) -> None:
-        """Raise unless the folder has a store.
+        """Raise unless the directory has a store.
 
         An empty mount point must not look like a store that has lost every object.
         """
-        with translate_os_errors("checking the folder"):
+        with translate_os_errors("checking the directory"):
             if not (self._root / "VERSION").exists():
                 raise StoreUnavailableError(
-                    "the storage folder is missing or empty; is its disk mounted?"
+                    "the storage directory is missing or empty; is its disk mounted?"
                 )
 
     def require_free_space(self, size: int) -> None:

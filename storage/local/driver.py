@@ -4,6 +4,7 @@ import contextlib
 import re
 import stat
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from pathlib import Path
 
 import aiofiles
@@ -71,16 +72,16 @@ class LocalDriver:
         return await self._threads.read(job)
 
     async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        for folder in all_shards():
-            names = await self._threads.read(lambda folder=folder: self._list_names(folder))  # type: ignore[misc]
+        for shard in all_shards():
+            names = await self._threads.read(partial(self._list_names, shard))
             for start in range(0, len(names), PAGE_SIZE):
-                some = [f"{folder}/{name}" for name in names[start : start + PAGE_SIZE]]
-                yield await self._threads.read(lambda some=some: self._stat_all(some))  # type: ignore[misc]
+                some = [f"{shard}/{name}" for name in names[start : start + PAGE_SIZE]]
+                yield await self._threads.read(partial(self._stat_all, some))
 
-    def _list_names(self, folder: str) -> list[str]:
-        with translate_os_errors("listing a folder"):
+    def _list_names(self, shard: str) -> list[str]:
+        with translate_os_errors("listing a directory"):
             try:
-                return sorted(path.name for path in self.path(folder).iterdir())
+                return sorted(path.name for path in self.path(shard).iterdir())
             except FileNotFoundError:
                 self.directory.require_mounted()
                 return []

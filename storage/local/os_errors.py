@@ -27,7 +27,7 @@ def translate_os_errors(doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translate_denials(root: Path) -> Iterator[None]:
-    """Translate permanent OSErrors into a StoreRefusedError that says how to fix the folder."""
+    """Translate permanent OSErrors into a StoreRefusedError that says how to fix the directory."""
     try:
         yield
     except OSError as error:
@@ -35,13 +35,13 @@ def translate_denials(root: Path) -> Iterator[None]:
         remedies = {
             errno.EACCES: f"this process runs as {user}; run: chown -R {user} {root}",
             errno.EPERM: f"this process runs as {user}; run: chown -R {user} {root}",
-            errno.EROFS: "mount its file system read-write, or choose another folder",
-            errno.EEXIST: "it must be a folder",
-            errno.ENOTDIR: "it must be a folder",
+            errno.EROFS: "mount its file system read-write, or choose another directory",
+            errno.EEXIST: "it must be a directory",
+            errno.ENOTDIR: "it must be a directory",
         }
         if error.errno not in remedies:
             raise
         raise StoreRefusedError(
-            f"the storage folder {root} cannot be used ({error.strerror}: {error.filename}); "
+            f"the storage directory {root} cannot be used ({error.strerror}: {error.filename}); "
             f"{remedies[error.errno]}"
         ) from error

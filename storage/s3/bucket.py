@@ -92,20 +92,28 @@ class S3Bucket:
         self._put_conditions = {}
 
     async def list_names(self) -> list[str]:
-        """Return the names directly below the prefix, at most PAGE, folders without a slash.
+        """Return at most PAGE_SIZE names directly below the prefix, without a final slash.
 
         Raises StoreRefusedError, with the remedy, if the bucket cannot be listed.
         """
         try:
-            answer = await self._client.read(
-                "list_objects_v2", Prefix=self._prefix, Delimiter="/", MaxKeys=PAGE_SIZE
-            )
+            names = await self._list_level("")
         except StoreRefusedError as error:
             raise _explain(error, self._bucket) from error
+        return [name for name in names if name]
+
+    async def exists(self, path: str) -> bool:
+        """Return whether the bucket has an object at this path, or objects below it."""
+        return path in await self._list_level(path)
+
+    async def _list_level(self, start: str) -> list[str]:
+        """Return the paths that begin with `start`, up to the next slash, at most PAGE_SIZE."""
+        answer = await self._client.read(
+            "list_objects_v2", Prefix=self._prefix + start, Delimiter="/", MaxKeys=PAGE_SIZE
+        )
         folders = [each["Prefix"] for each in answer.get("CommonPrefixes", ())]
         objects = [each["Key"] for each in answer.get("Contents", ())]
-        below = [each.removeprefix(self._prefix).rstrip("/") for each in (*folders, *objects)]
-        return [name for name in below if name]
+        return [each.removeprefix(self._prefix).rstrip("/") for each in (*folders, *objects)]
 
     async def iter_objects(self, below: str) -> AsyncIterator[list[StoredObject]]:
         """Yield all objects whose keys begin with `below`, in pages as returned by the store."""

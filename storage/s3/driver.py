@@ -18,7 +18,6 @@ from storage.s3.settings import S3Settings
 from storage.s3.state import MultipartState
 from storage.s3.upload import S3Upload
 
-VERSION = b"moorage storage 1\n"
 _OWN_NAMES = {"VERSION", "SELFTEST", "blobs", "staging"}
 
 
@@ -43,7 +42,7 @@ class S3Driver:
                 "the bucket has no Moorage store below the prefix; check the settings bucket and "
                 "prefix"
             )
-        await self._bucket.put("VERSION", VERSION)
+        await self._bucket.put("VERSION", layouts.MARKER)
 
     async def probe(self) -> None:
         await self._has_store()
@@ -52,13 +51,13 @@ class S3Driver:
         """Return whether the bucket has a store. Raises StoreRefusedError if it cannot have one."""
         foreign = layouts.foreign_names(await self._bucket.list_names(), _OWN_NAMES)
         if foreign and not await self._has("VERSION"):
-            self._refuse(foreign)
+            await self._refuse(foreign)
         await self._bucket.self_test()
         try:
             found = await self._bucket.fetch("VERSION")
         except ObjectMissingError:
             return False
-        if found != VERSION:
+        if found != layouts.MARKER:
             raise StoreRefusedError(
                 "the bucket has the format of another version of Moorage; start that version, or "
                 "choose another bucket or prefix"
@@ -72,12 +71,10 @@ class S3Driver:
             return False
         return True
 
-    def _refuse(self, foreign: list[str]) -> NoReturn:
+    async def _refuse(self, foreign: list[str]) -> NoReturn:
         """Raise StoreRefusedError for foreign content, before anything is written to the bucket."""
-        layout = "the data of Distribution" if foreign == ["docker"] else ""
-        if "oci-layout" in foreign:
-            layout = "an OCI image layout"
-        what = layouts.describe(foreign, layout)
+        found = [path for path in layouts.FOREIGN_PATHS if await self._bucket.exists(path)]
+        what = layouts.describe(foreign, layouts.recognize(found))
         raise StoreRefusedError(
             f"the bucket {what} below the prefix and has no Moorage store there. {layouts.REMEDY}. "
             "The setting prefix gives Moorage a part of a bucket"

@@ -266,7 +266,7 @@ def wait_for(server: Server, words: str) -> None:
             '[log]\nformat = "json"\n[http]\nlisten = "nowhere"\nworkers = 0\n',
             "2 settings are wrong",
         ),
-        ('[log]\nformat = "json"\n[storage]\nroot = "/dev/null"\n', "must be a folder"),
+        ('[log]\nformat = "json"\n[storage]\nroot = "/dev/null"\n', "must be a directory"),
     ],
 )
 def test_start_errors_are_json_too(tmp_path: Path, toml: str, words: str) -> None:

@@ -150,7 +150,7 @@ def test_no_such_database(command: Command, postgres: Cluster, tmp_path: Path) -
         ),
         ({"auth.ca_file": "missing.pem"}, "auth.ca_file"),
         ({"database.url": "sqlite:////nowhere/at/all/moorage.db"}, "no folder /nowhere/at/all"),
-        ({"storage.root": "/dev/null"}, "it must be a folder"),
+        ({"storage.root": "/dev/null"}, "it must be a directory"),
     ],
 )
 def test_files_that_are_not_there(

@@ -13,7 +13,8 @@ import pytest
 from storage.digest import ALGORITHMS, Digest, Hasher
 from storage.driver import StoredObject
 from storage.errors import ObjectMissingError, StoreFullError, StoreUnavailableError
-from storage.local.directory import VERSION, StoreDirectory
+from storage.layouts import MARKER
+from storage.local.directory import StoreDirectory
 from storage.local.driver import LocalDriver
 from storage.local.upload import CHUNK_SIZE
 
@@ -132,7 +133,7 @@ class TestStart:
         await driver.close()
 
     async def test_refuses_when_staging_is_gone(self, tmp_path: Path) -> None:
-        (tmp_path / "VERSION").write_text(VERSION)
+        (tmp_path / "VERSION").write_bytes(MARKER)
         (tmp_path / "blobs").mkdir()
         driver = LocalDriver(tmp_path)
         with pytest.raises(StoreUnavailableError):
@@ -144,7 +145,7 @@ class TestStart:
     async def test_refuses_two_file_systems(self, tmp_path: Path) -> None:
         other = Path("/proc")
         assert other.stat().st_dev != tmp_path.stat().st_dev
-        (tmp_path / "VERSION").write_text(VERSION)
+        (tmp_path / "VERSION").write_bytes(MARKER)
         (tmp_path / "blobs").mkdir()
         (tmp_path / "staging").symlink_to(other)
         driver = LocalDriver(tmp_path)
@@ -216,7 +217,7 @@ async def test_folders_without_marker_are_not_ours(
     driver = LocalDriver(tmp_path)
     with pytest.raises(StoreUnavailableError):
         await DEEDS[name](driver, session, key)
-    (tmp_path / "VERSION").write_text(VERSION)
+    (tmp_path / "VERSION").write_bytes(MARKER)
     await driver.check()
     await driver.close()
 

@@ -409,6 +409,26 @@ class TestStart:
             await store.start()
         await store.close()
 
+    @pytest.mark.parametrize(
+        ("key", "layout"),
+        [
+            ("docker/registry/v2/blobs/sha256/00/data", "contains the data of Distribution"),
+            ("registry/v2/repositories/app/_layers/x", "contains the data of Distribution"),
+            ("oci-layout", "contains an OCI image layout"),
+            ("oci-layout-notes", r"is not empty \('oci-layout-notes'\)"),
+            ("docker/compose.yaml", r"is not empty \('docker'\)"),
+        ],
+    )
+    async def test_foreign_data_is_refused_by_its_layout(
+        self, bucket: Bucket, key: str, layout: str
+    ) -> None:
+        bucket.put(key, b"theirs")
+        store = S3Driver(bucket.settings())
+        with pytest.raises(StoreUnavailableError, match=layout):
+            await store.start()
+        assert bucket.list_keys() == [key]
+        await store.close()
+
     async def test_keys_that_are_refused(self, bucket: Bucket) -> None:
         store = S3Driver(bucket.settings(secret_key="wrong"))  # noqa: S106
         with pytest.raises(StoreUnavailableError) as refused:
