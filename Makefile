@@ -28,7 +28,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell registry storage migrations tests docs deploy README.md CHANGELOG.md
+	$(BIN)/codespell registry storage migrations tests docs deploy changelog README.md CHANGELOG.md CONTRIBUTING.md
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
