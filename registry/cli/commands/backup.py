@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.backups import complain_of, count, find_passphrase, shown
 from registry.cli.kit.local import with_registry
 from registry.cli.kit.parsing import Parser, read_count, read_option
@@ -55,7 +55,7 @@ def declare(backup: Parser) -> None:
         "prune",
         prune,
         "Remove old snapshots and the blobs that only they need",
-        "moorage backup prune /backup/moorage --keep 30",
+        "moorage backup prune /backup/moorage --keep-last 30",
     )
     for command in (making, listing, verifying, restoring, pruning):
         command.add_argument("target", metavar="TARGET", help="directory of the backups")
@@ -64,7 +64,9 @@ def declare(backup: Parser) -> None:
     making.add_argument(
         "--with-keys", action="store_true", help="include the private keys, encrypted"
     )
-    making.add_argument("--pace", metavar="SIZE", help="maximum bytes per second, such as 20MiB")
+    making.add_argument(
+        "--limit-rate", metavar="SIZE", help="maximum bytes per second, such as 20MiB"
+    )
     restoring.add_argument(
         "--without-keys", action="store_true", help="leave out the private keys in the snapshot"
     )
@@ -74,7 +76,7 @@ def declare(backup: Parser) -> None:
     verifying.add_argument("--snapshot", metavar="ID", help="only this snapshot (default: all)")
     restoring.add_argument("--snapshot", metavar="ID", help="the snapshot (default: the newest)")
     pruning.add_argument(
-        "--keep", metavar="N", required=True, help="number of the newest snapshots to keep"
+        "--keep-last", metavar="N", required=True, help="number of the newest snapshots to keep"
     )
     pruning.add_argument(
         "--dry-run", action="store_true", help="report what would be removed, and remove nothing"
@@ -103,36 +105,34 @@ def create(args: argparse.Namespace) -> int:
     passphrase = find_passphrase(args) if args.with_keys else ""
     if args.with_keys:
         require_strong(passphrase)
-    rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
+    rate = read_option(args.limit_rate, "--limit-rate", parse_size) if args.limit_rate else 0
     parallel = read_count(args.parallel, "--parallel")
-    progress = Progress()
+    copying = Progress()
 
     async def work(opened: Runtime) -> Snapshot:
         keys = Keys(opened.keyring.list_private, passphrase) if args.with_keys else None
-        async with (
-            open_target(Path(args.target), alone=True, create=True) as target,
-            shown(progress),
-        ):
+        async with open_target(Path(args.target), alone=True, create=True) as target:
             known, version = opened.registry.blobs, find_version()
-            creating = Creator(opened.database, known, target, progress, version)
-            return await creating.run(keys=keys, parallel=parallel, rate=rate)
+            creating = Creator(opened.database, known, target, copying, version)
+            with shown(copying):
+                return await creating.run(keys=keys, parallel=parallel, rate=rate)
 
     made = with_registry(args, work)
-    missing = [str(digest) for digest in sorted(progress.missing)]
+    missing = [str(digest) for digest in sorted(copying.missing)]
     if args.json:
-        copied = {"blobs": progress.copied, "bytes": progress.copied_bytes}
+        copied = {"blobs": copying.copied, "bytes": copying.copied_bytes}
         output.write_json({"snapshot": _as_json(made), "copied": copied, "missing": missing})
     else:
-        _tell(made, progress)
+        _tell(made, copying)
         complain_of(missing, "is not in it: the registry has no good bytes; a push heals it")
     return 1 if missing else 0
 
 
-def _tell(made: Snapshot, progress: Progress) -> None:
+def _tell(made: Snapshot, copying: Progress) -> None:
     output.write(
         f"Snapshot {made.id}: {made.repositories} repositories, {made.tags} tags, "
         f"{made.manifests} manifests, {count(made.blobs, made.bytes)}; "
-        f"{count(progress.copied, progress.copied_bytes)} were copied now."
+        f"{count(copying.copied, copying.copied_bytes)} were copied now."
     )
     if made.keys is None:
         output.write_note(
@@ -151,7 +151,8 @@ def list_all(args: argparse.Namespace) -> int:
     from registry.services.backup.snapshot import Snapshot
 
     async def work(target: BackupRepository) -> list[Snapshot | str]:
-        return await target.run(lambda: [_look(target, name) for name in target.list_ids()])
+        with progress.wait("reading the snapshots"):
+            return await target.run(lambda: [_look(target, name) for name in target.list_ids()])
 
     found = _run(args, work, alone=False)
     snapshots = [each for each in found if isinstance(each, Snapshot)]
@@ -185,7 +186,7 @@ def verify(args: argparse.Namespace) -> int:
     from registry.services.backup import verifying
     from registry.services.backup.reading import Progress
 
-    progress = Progress()
+    reading = Progress()
 
     async def work(target: BackupRepository) -> tuple[list[str], list[Damage]]:
         names = await target.run(target.list_ids)
@@ -193,22 +194,22 @@ def verify(args: argparse.Namespace) -> int:
             names = [name for name in names if name == args.snapshot]
         if not names:
             raise BackupError(f"there is no complete snapshot {args.snapshot or ''}".rstrip())
-        async with shown(progress):
-            return names, await verifying.verify(target, names, progress)
+        with shown(reading):
+            return names, await verifying.verify(target, names, reading)
 
     names, wrong = _run(args, work, alone=False)
     if args.json:
         output.write_json(
             {
                 "snapshots": names,
-                "blobs": progress.done,
-                "bytes": progress.read,
+                "blobs": reading.done,
+                "bytes": reading.read,
                 "wrong": [asdict(each) for each in wrong],
             }
         )
         return 1 if wrong else 0
     output.write(
-        f"Read {len(names)} snapshots and {count(progress.done, progress.read)}: "
+        f"Read {len(names)} snapshots and {count(reading.done, reading.read)}: "
         + (f"{len(wrong)} things are wrong." if wrong else "all is as it was written.")
     )
     for each in wrong:
@@ -225,10 +226,11 @@ def verify(args: argparse.Namespace) -> int:
 def prune(args: argparse.Namespace) -> int:
     from registry.services.backup import pruning
 
-    keep = read_count(args.keep, "--keep")
+    keep = read_count(args.keep_last, "--keep-last")
 
     async def work(target: BackupRepository) -> Pruned:
-        return await pruning.prune(target, keep, dry_run=args.dry_run)
+        with progress.wait("removing snapshots"):
+            return await pruning.prune(target, keep, dry_run=args.dry_run)
 
     done = _run(args, work, alone=True)
     if args.json:

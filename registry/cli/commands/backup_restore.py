@@ -33,21 +33,21 @@ def restore(args: argparse.Namespace) -> int:
         async with (
             open_target(Path(args.target), alone=False) as target,
             open_unprovisioned(settings) as opened,
-            shown(progress),
         ):
             writer, name = opened.registry.blob_writer, opened.stores.current.name
             restoring = Restorer(opened.database, writer, name, target, progress)
             snapshot = await _choose(args, target, await restoring.find_begun())
             private = await _open_keys(args, target, snapshot)
-            if await restoring.find_begun() is None:
-                with _alone(settings, folder):
-                    scratch = settings.data / "restoring.db"
-                    await restoring.fill(snapshot, scratch, with_keys=private is not None)
-            if private is not None:
-                await opened.keyring.adopt(private)
-            done = await restoring.run(
-                snapshot, allow_missing=args.allow_missing, parallel=parallel
-            )
+            with shown(progress):
+                if await restoring.find_begun() is None:
+                    with _alone(settings, folder):
+                        scratch = settings.data / "restoring.db"
+                        await restoring.fill(snapshot, scratch, with_keys=private is not None)
+                if private is not None:
+                    await opened.keyring.adopt(private)
+                done = await restoring.run(
+                    snapshot, allow_missing=args.allow_missing, parallel=parallel
+                )
             return snapshot, done
 
     try:

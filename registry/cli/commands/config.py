@@ -4,7 +4,7 @@ import argparse
 import asyncio
 from typing import TYPE_CHECKING
 
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.parsing import Parser
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def _connect(settings: "Settings") -> None:
     from registry.cli.kit import database
 
     database.look(settings)
-    asyncio.run(look_at_stores(settings))
+    with progress.wait("connecting"):
+        asyncio.run(look_at_stores(settings))
 
 
 def show(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.parsing import Parser
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def declare(db: Parser) -> None:
         help="file with the URL, including its password (-: standard input)",
     )
     command.add_argument(
-        "--keep", action="store_true", help="keep using this database after the copy"
+        "--stay", action="store_true", help="keep using this database after the copy"
     )
     command.add_argument(
         "--release",
@@ -62,7 +62,8 @@ def upgrade(args: argparse.Namespace) -> int:
     if args.wait:
         logs.configure(settings.log.format, "info", access=False)
         asyncio.run(_wait(settings))
-    changed = database.bring_up_to_date(settings, folder)
+    with progress.wait("upgrading the schema"):
+        changed = database.bring_up_to_date(settings, folder)
     folder.close()
     if args.json:
         output.write_json({"changed": changed, "version": migrate.VERSION})

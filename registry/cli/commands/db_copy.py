@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from registry.app import Runtime, export_private_keys
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.local import with_registry
 from registry.cli.kit.options import load_settings
 from registry.errors import ConfigError
@@ -24,20 +24,23 @@ def copy(args: argparse.Namespace) -> int:
     settings = load_settings(args)
 
     async def work(opened: Runtime) -> dict[str, int]:
-        def tell(table: str, rows: int) -> None:
-            output.draw_progress(1, 1, f"{table}: {rows} rows")
+        now = progress.Progress(0, 0, "connecting")
 
-        return await Transfer(opened.database).run(
-            to, lambda: export_private_keys(settings, opened, to), keep=args.keep, tell=tell
-        )
+        def tell(table: str, rows: int) -> None:
+            nonlocal now
+            now = progress.Progress(0, 0, f"{table}: {rows} rows")
+
+        with progress.show(lambda: now):
+            return await Transfer(opened.database).run(
+                to, lambda: export_private_keys(settings, opened, to), keep=args.stay, tell=tell
+            )
 
     counts = with_registry(args, work)
-    output.end_progress()
     if args.json:
-        output.write_json({"rows": counts, "kept": bool(args.keep)})
+        output.write_json({"rows": counts, "kept": bool(args.stay)})
         return 0
     output.write(f"Copied {sum(counts.values())} rows of {len(counts)} tables, and compared them.")
-    if args.keep:
+    if args.stay:
         output.write("This database takes changes again; the other one is a copy of it.")
     else:
         output.write(

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.local import run
 from registry.cli.kit.parsing import Parser, read_option
 from registry.units import parse_duration
@@ -40,10 +40,10 @@ def check(args: argparse.Namespace) -> int:
     async def work(registry: "Services") -> None:
         rows = await registry.fsck.measure()
 
-        def progress() -> output.Progress:
-            return output.Progress(report.rows, rows, f"{report.rows} of {rows} blobs")
+        def look() -> progress.Progress:
+            return progress.Progress(report.rows, rows, f"{report.rows} of {rows} blobs")
 
-        async with output.show_progress(progress):
+        with progress.show(look):
             await registry.fsck.run(report, repair=args.repair, grace=grace)
 
     run(args, work)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from registry.cli.kit import client, output
+from registry.cli.kit import client, output, progress
 from registry.cli.kit.client import OperationClient
 from registry.cli.kit.parsing import EXAMPLE_DIGEST, Parser
 from registry.cli.kit.times import write_moment
@@ -53,13 +53,12 @@ def run(args: argparse.Namespace) -> int:
     async def work(desk: OperationClient) -> tuple[dict[str, Any], dict[str, Any]]:
         before = await desk.send("get_gc_status")
         done = await desk.send("run_gc", dry_run=args.dry_run)
-        while done["has_more"]:
-            _draw_progress(done, before["due"])
-            done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
+        with progress.show(lambda: _find_progress(done, before["due"])):
+            while done["has_more"]:
+                done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
         return done, await desk.send("get_gc_status")
 
     done, status = client.run(args, work)
-    output.end_progress()
     if args.json:
         result = {name: value for name, value in done.items() if name != "has_more"}
         left = {name: status[name] for name in _LEFT}
@@ -119,9 +118,9 @@ def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _draw_progress(done: dict[str, Any], due: int) -> None:
-    text = f"{done['examined']} of {due} looked at, {format_size(done['bytes'])} freed"
-    output.draw_progress(done["examined"], max(due, done["examined"]), text)
+def _find_progress(done: dict[str, Any], due: int) -> progress.Progress:
+    text = f"{done['examined']} of {due} examined, {format_size(done['bytes'])} freed"
+    return progress.Progress(done["examined"], due, text)
 
 
 def _tell(done: dict[str, Any], verb: str) -> None:

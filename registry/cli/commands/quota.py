@@ -51,7 +51,7 @@ def list_all(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"quotas": quotas})
     else:
-        header = ("PATTERN", "LIMIT", "USED", "COMING", "FULLEST")
+        header = ("PATTERN", "LIMIT", "USED", "RESERVED", "MOST USED")
         output.write_table(header, [_row(quota) for quota in quotas])
     return 0
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from registry import clock
-from registry.cli.kit import confirmation, output
+from registry.cli.kit import confirmation, output, progress
 from registry.cli.kit.local import find_override, run
 from registry.cli.kit.parsing import Parser
 from registry.oci.names import RepositoryName
@@ -50,7 +50,8 @@ async def _list_names(registry: "Services") -> list[str]:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    names = run(args, _list_names)
+    with progress.wait("reading the repositories"):
+        names = run(args, _list_names)
     if args.json:
         output.write_json({"repositories": names})
     for name in [] if args.json else names:
@@ -85,7 +86,8 @@ def delete(args: argparse.Namespace) -> int:
             f"This deletes {name} with {tags}, {manifests} and {output.count(held.blobs, 'blob')} "
             f"({round_size(held.bytes)})."
         )
-    counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR, override))
+    with progress.wait(f"deleting {name}"):
+        counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR, override))
     if args.json:
         output.write_json({"deleted": str(name), **asdict(counts)})
     else:

@@ -23,8 +23,8 @@ def declare(retention: Parser) -> None:
             "set",
             set_rules,
             "Set the rules of a pattern, replacing those it had",
-            "moorage retention set 'team/**' --keep 'v*' --drop-not-pulled 90d",
-            "moorage retention set '**' --keep-newest 10 --drop '*' --drop-untagged 7d",
+            "moorage retention set 'team/**' --keep-tag 'v*' --drop-not-pulled 90d",
+            "moorage retention set '**' --keep-newest 10 --drop-tag '*' --drop-untagged 7d",
             url=True,
         )
     )
@@ -80,8 +80,8 @@ def _declare_set(command: Parser) -> None:
     )
     command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
     for option, summary in (
-        ("--keep", "keep tags that match, such as 'v*'"),
-        ("--drop", "drop tags that match, such as '*'"),
+        ("--keep-tag", "keep tags that match, such as 'v*'"),
+        ("--drop-tag", "drop tags that match, such as '*'"),
     ):
         command.add_argument(option, metavar="GLOB", nargs="+", action="extend", help=summary)
     command.add_argument(
@@ -123,11 +123,11 @@ def set_rules(args: argparse.Namespace) -> int:
         rules = await desk.send(
             "set_retention_rules",
             pattern=args.pattern,
-            keep=args.keep,
+            keep=args.keep_tag,
             keep_newest=args.keep_newest,
             by=args.by,
             keep_per_minor=args.keep_per_minor,
-            drop=args.drop,
+            drop=args.drop_tag,
             drop_not_pulled=args.drop_not_pulled,
             drop_untagged=args.drop_untagged,
             now=args.now,
@@ -135,8 +135,8 @@ def set_rules(args: argparse.Namespace) -> int:
         output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
         if not _drops(rules):
             output.write_note(
-                "These rules keep, and drop nothing: say what goes with --drop, --drop-not-pulled "
-                "or --drop-untagged, here or for another pattern."
+                "These rules only keep, and drop nothing. To drop something, set --drop-tag, "
+                "--drop-not-pulled or --drop-untagged for this pattern or another one."
             )
         elif not args.json:
             total = {"tags": 0, "manifests": 0, "bytes": 0}
@@ -284,7 +284,7 @@ async def _write_tables(
             if found["action"] == "drop" or not going_only
         ]
         if rows:
-            output.write_table(("WHAT", "", "FREES", "RULES OF", "WHY"), rows)
+            output.write_table(("WHAT", "ACTION", "FREES", "PATTERN", "WHY"), rows)
     output.write(
         f"{total['tags']} tags and {total['manifests']} manifests would go, which frees "
         f"{format_size(total['bytes'])}."

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from registry import clock
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.local import run, with_registry
 from registry.cli.kit.parsing import Parser, read_count, read_option
 from registry.units import format_size, parse_size
@@ -31,14 +31,14 @@ def declare(scrub: Parser) -> None:
         "run",
         work,
         "Read all manifests and blobs, and report which are damaged",
-        "moorage scrub run --rate 50MiB",
+        "moorage scrub run --limit-rate 50MiB",
     )
     command.explain(
         "An interrupted scrub is resumed. If a server is already scrubbing, the command follows "
         "its progress."
     )
     command.add_argument(
-        "--rate",
+        "--limit-rate",
         metavar="SIZE",
         help="maximum bytes per second, 0B for no limit (default scrub.limit_rate)",
     )
@@ -80,7 +80,7 @@ def work(args: argparse.Namespace) -> int:
     from registry.jobs.runner import Runner
     from registry.jobs.schedule import find_healing
 
-    rate = read_option(args.rate, "--rate", parse_size) if args.rate else None
+    rate = read_option(args.limit_rate, "--limit-rate", parse_size) if args.limit_rate else None
     limit = read_count(args.limit, "--limit")
 
     async def job(opened: Runtime) -> _Known:
@@ -108,9 +108,9 @@ async def _finish(opened: Runtime, *, restart: bool, rate: int | None) -> None:
     blobs, size = await scrub.measure()
     row = await scrub.find()
 
-    def progress() -> output.Progress:
+    def look() -> progress.Progress:
         done, read = (row.blobs, row.bytes) if row is not None else (0, 0)
-        return output.Progress(read, size, f"{done} of {blobs} blobs")
+        return progress.Progress(read, size, f"{done} of {blobs} blobs")
 
     async def follow() -> None:
         nonlocal row
@@ -120,7 +120,7 @@ async def _finish(opened: Runtime, *, restart: bool, rate: int | None) -> None:
 
     following = asyncio.create_task(follow())
     try:
-        async with output.show_progress(progress):
+        with progress.show(look):
             while await scrub.is_running():
                 await runner.run(job)
                 if await scrub.is_running():

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.local import run
 from registry.cli.kit.parsing import Parser, read_count, read_option
 from registry.units import format_size, parse_duration, parse_size
@@ -21,7 +21,7 @@ def declare(storage: Parser) -> None:
         copy,
         "Move all blobs from the old store to the current one",
         "moorage storage copy --dry-run",
-        "moorage storage copy --pace 20MiB",
+        "moorage storage copy --limit-rate 20MiB",
     )
     command.explain("The exit status is 1 while blobs remain in the old store.")
     command.add_argument(
@@ -30,9 +30,11 @@ def declare(storage: Parser) -> None:
     command.add_argument(
         "--parallel", metavar="N", default="4", help="blobs copied at once (default 4)"
     )
-    command.add_argument("--pace", metavar="SIZE", help="maximum bytes per second, such as 20MiB")
     command.add_argument(
-        "--keep",
+        "--limit-rate", metavar="SIZE", help="maximum bytes per second, such as 20MiB"
+    )
+    command.add_argument(
+        "--retain-old-for",
         metavar="DURATION",
         default="1h",
         help="how long bytes stay in the old store after their blob has moved (default 1h)",
@@ -42,15 +44,15 @@ def declare(storage: Parser) -> None:
 def copy(args: argparse.Namespace) -> int:
     from registry.services.maintenance.store_migration import Moved
 
-    keep = read_option(args.keep, "--keep", parse_duration)
-    rate = read_option(args.pace, "--pace", parse_size) if args.pace else 0
+    keep = read_option(args.retain_old_for, "--retain-old-for", parse_duration)
+    rate = read_option(args.limit_rate, "--limit-rate", parse_size) if args.limit_rate else 0
     parallel = read_count(args.parallel, "--parallel")
 
     async def work(registry: "Services") -> "tuple[Moved, Remaining]":
         plan, moved = await registry.moving.measure(), Moved()
         if args.dry_run:
             return moved, plan
-        async with output.show_progress(lambda: _progress(moved, plan)):
+        with progress.show(lambda: _progress(moved, plan)):
             await registry.moving.run(moved, parallel=parallel, keep=keep, rate=rate)
         return moved, await registry.moving.measure()
 
@@ -64,8 +66,8 @@ def copy(args: argparse.Namespace) -> int:
     return 0 if args.dry_run or not rest.blobs else 1
 
 
-def _progress(moved: "Moved", plan: "Remaining") -> output.Progress:
-    return output.Progress(moved.read, plan.bytes, f"{moved.blobs} of {plan.blobs} blobs")
+def _progress(moved: "Moved", plan: "Remaining") -> progress.Progress:
+    return progress.Progress(moved.read, plan.bytes, f"{moved.blobs} of {plan.blobs} blobs")
 
 
 def _as_json(moved: "Moved", rest: "Remaining") -> dict[str, Any]:

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from registry.cli.commands.tag import split_tag
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.cli.kit.local import run
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 from registry.units import round_size
 
 if TYPE_CHECKING:
-    from registry.services.content.usage import Reclaimable, Report, UsageShare
+    from registry.services.content.usage import Report, UsageShare
 
 _MOST = 100_000
 """Maximum number of rows of a table."""
@@ -43,7 +43,8 @@ def show(args: argparse.Namespace) -> int:
         return _show_freed(args)
     if not args.top.isascii() or not args.top.isdigit() or not 0 < int(args.top) <= _MOST:
         raise InputInvalidError(f"--top takes a number from 1 to {_MOST}")
-    report = run(args, lambda registry: registry.usage.report(int(args.top)))
+    with progress.wait("adding up"):
+        report = run(args, lambda registry: registry.usage.report(int(args.top)))
     if args.json:
         output.write_json(_to_json(report))
     else:
@@ -94,7 +95,8 @@ def _rows(shares: "Sequence[UsageShare]") -> list[tuple[str, ...]]:
 
 def _show_freed(args: argparse.Namespace) -> int:
     gone = [split_tag(text) for text in args.if_deleted]
-    freed: Reclaimable = run(args, lambda registry: registry.usage.measure_freed(gone))
+    with progress.wait("adding up"):
+        freed = run(args, lambda registry: registry.usage.measure_freed(gone))
     output.show(
         {"tags": args.if_deleted, **asdict(freed)},
         f"{freed.blobs} blobs with {round_size(freed.bytes)} and {freed.manifests} manifests with "

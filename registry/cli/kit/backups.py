@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry.cli.kit import output
+from registry.cli.kit import output, progress
 from registry.errors import ConfigError
 from registry.units import format_size
 
@@ -53,11 +53,11 @@ def find_passphrase(args: argparse.Namespace) -> str:
     return found
 
 
-def shown(progress: Progress) -> contextlib.AbstractAsyncContextManager[None]:
-    """Show a progress bar on a terminal while the block runs."""
+def shown(copying: Progress) -> contextlib.AbstractContextManager[None]:
+    """Draw the progress while the block runs."""
 
-    def look() -> output.Progress:
-        done = f"{progress.done} of {progress.blobs} blobs" if progress.blobs else progress.rows
-        return output.Progress(progress.read, max(progress.bytes, 1), done)
+    def look() -> progress.Progress:
+        done = f"{copying.done} of {copying.blobs} blobs" if copying.blobs else copying.rows
+        return progress.Progress(copying.read, copying.bytes, done)
 
-    return output.show_progress(look)
+    return progress.show(look)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from registry.cli.kit import output, passwords
+from registry.cli.kit import output, passwords, progress
 from registry.cli.kit.local import with_registry
 from registry.errors import ConfigError, InputInvalidError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from registry.client.admin import AdminClient, SignIn
 
 T = TypeVar("T")
+
+_WAITING = "working"
+"""Text next to the spinner while an operation runs."""
 
 
 class OperationClient(Protocol):
@@ -48,7 +51,8 @@ class _LocalClient:
         from registry.api.admin.table import BY_NAME
 
         found = BY_NAME[operation]
-        return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
+        with progress.wait(_WAITING):
+            return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
 
 
 class _RemoteClient:
@@ -65,10 +69,11 @@ class _RemoteClient:
         found = BY_NAME[operation]
         given = _given(values)
         path = found.path.format(**{name: quote(given.pop(name), "") for name in found.in_path})
-        if found.has_body:
-            return await self._client.send(found.method, path, {}, given)
-        query = {name: str(value) for name, value in given.items()}
-        return await self._client.send(found.method, path, query, None)
+        query = {} if found.has_body else {name: str(value) for name, value in given.items()}
+        with progress.wait(_WAITING):
+            return await self._client.send(
+                found.method, path, query, given if found.has_body else None
+            )
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

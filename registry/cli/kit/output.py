@@ -1,22 +1,22 @@
-"""Output of commands, as text or, with `--json`, as JSON."""
+"""Output of commands, as text or, with `--json`, as JSON.
 
-import asyncio
-import contextlib
+A table fits the terminal, where long cells take several lines. In a pipe or a file, each row is one
+complete line, and tabs separate the cells, so that `grep` and `cut` work.
+"""
+
 import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from registry import logs
 
 logger = logging.getLogger("moorage")
 
-_BAR = 30
-_EVERY = 0.2
-"""Interval between two updates of a progress bar, in seconds."""
+_GAP = 2
+"""Spaces between two columns."""
 
 
 class OutputClosedError(Exception):
@@ -27,8 +27,12 @@ class OutputClosedError(Exception):
 
 
 def write(text: str) -> None:
+    _write_line(_printable(text))
+
+
+def _write_line(text: str) -> None:
     try:
-        sys.stdout.write(_printable(text) + "\n")
+        sys.stdout.write(text + "\n")
     except BrokenPipeError as error:
         raise OutputClosedError from error
 
@@ -53,20 +57,39 @@ def write_json(value: Any) -> None:
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table with a header, each column as wide as its widest cell."""
-    cells = [list(header), *([_readable(str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    for row in cells:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        write("  ".join(padded).rstrip())
+    """Write a table with a header."""
+    cells = [[readable(str(cell)) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw_table(header, cells)
+        return
+    for row in [header, *cells]:
+        _write_line("\t".join(row))
 
 
 def write_row(cells: Sequence[object]) -> None:
     """Write one row without alignment, for rows that arrive one by one."""
-    write("  ".join(_readable(str(cell)) for cell in cells).rstrip())
+    between = " " * _GAP if sys.stdout.isatty() else "\t"
+    _write_line(between.join(readable(str(cell)) for cell in cells))
 
 
-def _readable(text: str) -> str:
+def _draw_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Draw a table on a terminal, in colour unless NO_COLOR is set."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=sys.stdout)
+    if console.no_color:
+        console = Console(file=sys.stdout, color_system=None)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold cyan")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def readable(text: str) -> str:
     """Escape control characters, because some of the text comes from other users."""
     if text.isprintable():
         return text
@@ -75,7 +98,7 @@ def _readable(text: str) -> str:
 
 def _printable(text: str) -> str:
     """Escape control characters in each line of the text."""
-    return "\n".join(map(_readable, text.split("\n")))
+    return "\n".join(map(readable, text.split("\n")))
 
 
 def show(value: Any, text: str, *, as_json: bool) -> None:
@@ -94,48 +117,6 @@ def count(number: int, noun: str) -> str:
 def write_note(text: str) -> None:
     """Write a hint to standard error, separate from the result."""
     sys.stderr.write(_printable(text) + "\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Progress of a long operation: `done` of `total`, and a text."""
-
-    done: int
-    total: int
-    text: str
-
-
-def draw_progress(done: int, total: int, text: str) -> None:
-    """Redraw the progress bar on standard error if it is a terminal."""
-    if sys.stderr.isatty():
-        share = min(1.0, done / total) if total else 1.0
-        bar = "#" * round(share * _BAR)
-        sys.stderr.write(f"\r\x1b[K[{bar:<{_BAR}}] {share:4.0%}  {_readable(text)}")
-        sys.stderr.flush()
-
-
-def end_progress() -> None:
-    """End the line of the progress bar."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\n")
-
-
-@contextlib.asynccontextmanager
-async def show_progress(look: Callable[[], Progress]) -> AsyncIterator[None]:
-    """Show the progress that `look` returns, at intervals, while the block runs."""
-
-    async def show() -> None:
-        while True:
-            now = look()
-            draw_progress(now.done, now.total, now.text)
-            await asyncio.sleep(_EVERY)
-
-    showing = asyncio.create_task(show())
-    try:
-        yield
-    finally:
-        showing.cancel()
-        end_progress()
 
 
 def write_error(message: str) -> None:

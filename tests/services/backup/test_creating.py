@@ -259,7 +259,7 @@ async def test_a_folder_of_something_else_is_left_alone(make: Make, target: Path
         (target / "letter").write_text("precious")
         for folder in (target, place.data, place.data / "storage"):
             assert "holds no backups" in await place.run("create", folder, expect=1)
-        for verb, options in (("list", ()), ("verify", ()), ("prune", ("--keep", "1"))):
+        for verb, options in (("list", ()), ("verify", ()), ("prune", ("--keep-last", "1"))):
             told = await place.run(verb, target, *options, expect=1)
             assert "there are no backups" in told
         assert [path.name for path in target.iterdir()] == ["letter"]

@@ -66,7 +66,7 @@ async def test_a_copy_without_empty_folders_is_as_good(
     async with place.opened() as api:
         await api.push_blob(NAME, b"of another folder")
     assert (await place.ask("create", target))["copied"]["blobs"] == 1
-    assert len((await place.ask("prune", target, "--keep", "1"))["snapshots"]) == 3
+    assert len((await place.ask("prune", target, "--keep-last", "1"))["snapshots"]) == 3
     assert (await place.ask("verify", target))["wrong"] == []
 
 
@@ -123,9 +123,9 @@ async def test_a_snapshot_that_was_changed_is_found_and_not_used(
     words = await other.run("restore", target, "--snapshot", ids[1], expect=1)
     assert "snapshot" in words
     # Its blobs are unknown, so nothing is removed until this snapshot itself is to be removed.
-    assert "nothing was removed" in await place.run("prune", target, "--keep", "2", expect=1)
+    assert "nothing was removed" in await place.run("prune", target, "--keep-last", "2", expect=1)
     assert len(list(target.glob("blobs/*/*/*"))) == 4
-    assert (await place.ask("prune", target, "--keep", "1"))["snapshots"] == ids[:2]
+    assert (await place.ask("prune", target, "--keep-last", "1"))["snapshots"] == ids[:2]
     await other.run("restore", target)
 
 
@@ -145,15 +145,15 @@ async def test_old_snapshots_go_with_what_only_they_need(place: Place, target: P
     note = target / "blobs" / "sha256" / "00" / "note"
     note.write_text("of somebody")
     (target / "snapshots" / ".DS_Store").touch()
-    would = await place.ask("prune", target, "--keep", "2", "--dry-run")
+    would = await place.ask("prune", target, "--keep-last", "2", "--dry-run")
     assert would == {"snapshots": [first], "blobs": 1, "bytes": 5}
     assert stray.exists()
-    assert await place.ask("prune", target, "--keep", "2") == would
+    assert await place.ask("prune", target, "--keep-last", "2") == would
     assert not stray.exists()
     assert note.exists()
     assert await list_ids(place, target) == [second, third]
     assert (await place.ask("verify", target))["wrong"] == []
-    assert "--keep" in await place.run("prune", target, "--keep", "0", expect=1)
+    assert "--keep-last" in await place.run("prune", target, "--keep-last", "0", expect=1)
 
 
 async def test_pruning_that_was_broken_off_goes_on(
@@ -167,9 +167,9 @@ async def test_pruning_that_was_broken_off_goes_on(
 
     with monkeypatch.context() as failing:
         failing.setattr(shutil, "rmtree", fail)
-        assert "Input/output" in await place.run("prune", target, "--keep", "1", expect=1)
+        assert "Input/output" in await place.run("prune", target, "--keep-last", "1", expect=1)
     assert await list_ids(place, target) == [third]
     assert (await place.ask("verify", target))["wrong"] == []
-    await place.run("prune", target, "--keep", "1")
+    await place.run("prune", target, "--keep-last", "1")
     assert [path.name for path in (target / "snapshots").iterdir()] == [third]
     assert first not in await place.run("list", target)

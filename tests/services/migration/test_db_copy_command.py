@@ -102,5 +102,5 @@ def test_a_password_is_not_taken_from_the_arguments(tmp_path: Path, postgres: Cl
             assert "--to-file" in refused
             assert "a-password" not in refused
             (tmp_path / "url").write_text(f"{with_password}\n")
-            told = run(data, "copy", "--keep", "--to-file", str(tmp_path / "url"))
+            told = run(data, "copy", "--stay", "--to-file", str(tmp_path / "url"))
             assert "Copied" in told

@@ -83,7 +83,7 @@ async def test_it_moves_under_load_and_goes_on_after_kill_9(
             push_until(server.url, ledger, stop, clients=1, size=100_000, run="c")
         )
         pulling = asyncio.create_task(pull_until(server.url, stop))
-        killed = command.begin("--pace", "500KiB", "--keep", "1s")
+        killed = command.begin("--limit-rate", "500KiB", "--retain-old-for", "1s")
         deadline = time.monotonic() + 60
         while _count_old(data) == len(BLOBS):
             assert time.monotonic() < deadline
@@ -91,7 +91,7 @@ async def test_it_moves_under_load_and_goes_on_after_kill_9(
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         # Two copies at once do no harm.
-        both = await asyncio.gather(*(command.run("--keep", "1s") for _ in range(2)))
+        both = await asyncio.gather(*(command.run("--retain-old-for", "1s") for _ in range(2)))
         moved = sum(each["moved"]["blobs"] for each in both)
         assert 0 < moved < len(BLOBS)
         assert (await command.run())["left"]["blobs"] == 0
@@ -149,9 +149,9 @@ def test_what_people_read(tmp_path: Path) -> None:
 
     assert "[old_storage]" in run(way=way.before, expect=1)
     assert "--parallel" in run("--parallel", "0", way=way.both, expect=1)
-    assert "--keep soon" in run("--keep", "soon", way=way.both, expect=1)
+    assert "--retain-old-for soon" in run("--retain-old-for", "soon", way=way.both, expect=1)
     assert "3 blobs of" in run("--dry-run", way=way.both, expect=0)
-    told = run("--keep", "0s", way=way.both, expect=1)
+    told = run("--retain-old-for", "0s", way=way.both, expect=1)
     assert "Moved 2 blobs" in told
     assert f"{Digest.of(BLOBS[1])} stays: its bytes do not have its digest" in told
     assert "1 blobs of" in told

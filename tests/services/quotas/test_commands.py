@@ -87,10 +87,10 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
         }
         for pattern, limit, used in (("*/**", 10 << 30, 0), ("ann/**", LIMIT, USED))
     ]
-    assert [line.split() for line in moorage.run("quota", "list").splitlines()] == [
-        ["PATTERN", "LIMIT", "USED", "COMING", "FULLEST"],
-        ["*/**", "10.0GiB", "0B", "(0%)", "0B"],
-        ["ann/**", f"{LIMIT}B", f"{USED}B", "(75%)", "0B"],
+    assert [line.split("\t") for line in moorage.run("quota", "list").splitlines()] == [
+        ["PATTERN", "LIMIT", "USED", "RESERVED", "MOST USED"],
+        ["*/**", "10.0GiB", "0B (0%)", "0B", ""],
+        ["ann/**", f"{LIMIT}B", f"{USED}B (75%)", "0B", ""],
     ]
     # A change of the limit needs no new count.
     assert "counted" not in moorage.run("quota", "set", "ann/**", "1KiB")

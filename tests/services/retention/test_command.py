@@ -58,8 +58,17 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
 
     say("user", "add", "root", "--admin", "--no-password")
     on_data(tmp_path, fill)
-    assert "drop nothing" in say("retention", "set", "**", "--keep", "latest", "v1.0.0")
-    options = ["--keep-per-minor", "1", "--drop", "v*", "--drop", "x", "--drop-untagged", "7d"]
+    assert "drop nothing" in say("retention", "set", "**", "--keep-tag", "latest", "v1.0.0")
+    options = [
+        "--keep-per-minor",
+        "1",
+        "--drop-tag",
+        "v*",
+        "--drop-tag",
+        "x",
+        "--drop-untagged",
+        "7d",
+    ]
     assert json.loads(say("retention", "set", "team/*", *options, "--json")) == {
         "pattern": "team/*",
         "keep": [],
@@ -133,20 +142,20 @@ def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> No
 
     say("user", "add", "root", "--admin", "--no-password")
     on_data(tmp_path, fill)
-    said = say("retention", "set", "team/*", "--keep", "keep", "--drop", "*")
-    assert "team/app:v1  drop" in said
+    said = say("retention", "set", "team/*", "--keep-tag", "keep", "--drop-tag", "*")
+    assert "team/app:v1\tdrop" in said
     assert "team/app:keep" not in said
     assert "1 tags and 0 manifests would go" in said
     assert "Nothing is dropped yet" in said
     assert "moorage retention enable 'team/*'" in said
     assert json.loads(say("retention", "status", "--json"))["due_at"] is None
     say("retention", "enable", "team/*")
-    changed = say("retention", "set", "team/*", "--drop", "*")
+    changed = say("retention", "set", "team/*", "--drop-tag", "*")
     assert "so nothing is dropped in team/* until" in changed
     assert "drops after" in say("retention", "list")
     assert "have changed" in say("retention", "run", expect=1)
     assert "drop nothing any more" in say("retention", "disable", "team/*")
-    assert "are enabled" in say("retention", "set", "team/*", "--drop", "v*", "--now")
+    assert "are enabled" in say("retention", "set", "team/*", "--drop-tag", "v*", "--now")
     assert say("retention", "run") == "Dropped 1 tags and 0 manifests.\n"
     [run] = json.loads(say("retention", "runs", "--json"))["runs"]
     listed = say("retention", "runs").splitlines()
@@ -163,13 +172,13 @@ def test_what_cannot_be_set(say: Say) -> None:
     say("user", "add", "root", "--admin", "--no-password")
     for options, complaint in {
         (): "say what is to be kept or dropped",
-        ("--by", "pull", "--drop", "x"): "newest by what",
-        ("--drop", "a b"): "no pattern of tags",
+        ("--by", "pull", "--drop-tag", "x"): "newest by what",
+        ("--drop-tag", "a b"): "no pattern of tags",
         ("--keep-newest", "0"): ">= 1",
         ("--drop-untagged", "7"): "no duration",
     }.items():
         assert complaint in say("retention", "set", "team/*", *options, expect=1)
-    assert "no pattern" in say("retention", "set", "Team", "--drop", "x", expect=1)
+    assert "no pattern" in say("retention", "set", "Team", "--drop-tag", "x", expect=1)
     assert "no retention rules" in say("retention", "remove", "team/*", expect=1)
     with pytest.raises(SystemExit):
         main(["retention", "set", "team/*", "--keep-newest", "many"])

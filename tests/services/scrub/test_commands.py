@@ -134,7 +134,7 @@ async def test_a_server_goes_on_where_a_killed_command_was(tmp_path: Path) -> No
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             for data in blobs:
                 await Kit(http).push_blob(NAME, data)
-    killed = commands.begin("scrub", "run", "--rate", "100KiB")
+    killed = commands.begin("scrub", "run", "--limit-rate", "100KiB")
     deadline = time.monotonic() + PATIENCE
     while not (row := commands.ask("SELECT blobs FROM scrub")) or row[0][0] == 0:
         assert time.monotonic() < deadline
