@@ -60,6 +60,7 @@ NOUNS = (
     _Noun("hold", "Protect manifests from deletion"),
     _Noun("retention", "Delete tags and manifests by rules"),
     _Noun("gc", "Run and inspect garbage collection"),
+    _Noun("completion", "Print a script that completes commands in a shell"),
     _Noun("version", "Show the version"),
 )
 
@@ -77,6 +78,7 @@ class _ShowVersion(argparse.Action):
 def build_parser(typed: str | None = None) -> Parser:
     """Return the parser with the options of the noun that was typed, or of all nouns."""
     parser = Parser(prog="moorage", description="A Docker/OCI registry.", epilog=_EPILOG)
+    parser.set_defaults(build_parser=build_parser)
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     for noun in NOUNS:
         added = parser.add_noun(noun.name, noun.summary)

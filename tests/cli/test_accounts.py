@@ -211,7 +211,7 @@ def test_groups(moorage: Moorage) -> None:
     moorage.run("user", "add", "alice", "--no-password")
     assert moorage.run("group", "join", "devs", "root", "alice").stdout == "devs: alice, root\n"
     assert moorage.json("group", "leave", "devs", "root")["members"] == ["alice"]
-    assert moorage.run("group", "list").stdout == "NAME  MEMBERS\ndevs  alice\n"
+    assert moorage.run("group", "list").stdout == "NAME\tMEMBERS\ndevs\talice\n"
     assert "not in the group" in moorage.fails("group", "leave", "devs", "root")
     moorage.run("group", "remove", "devs")
     assert moorage.json("group", "list") == {"groups": []}

@@ -65,9 +65,9 @@ async def test_the_commands(tmp_path: Path) -> None:
     assert "Would collect 1 manifests and 1 blobs of 4B." in moorage(data, "gc", "run", "--dry-run")
     *collected, left = moorage(data, "gc", "run").splitlines()
     assert collected == [
-        "REPOSITORY  MANIFESTS  BLOBS  SIZE",
-        "other       1          0      0B",
-        "team/app    0          1      4B",
+        "REPOSITORY\tMANIFESTS\tBLOBS\tSIZE",
+        "other\t1\t0\t0B",
+        "team/app\t0\t1\t4B",
         "Collected 1 manifests and 1 blobs of 4B.",
     ]
     assert left.startswith(

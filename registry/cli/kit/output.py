@@ -30,6 +30,11 @@ def write(text: str) -> None:
     _write_line(_printable(text))
 
 
+def write_script(text: str) -> None:
+    """Write text of this program as it is, with control characters such as tabs."""
+    _write_line(text)
+
+
 def _write_line(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")

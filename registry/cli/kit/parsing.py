@@ -113,6 +113,11 @@ class Parser(argparse.ArgumentParser):
                 help="read the password to sign in with from standard input",
             )
 
+    @property
+    def arguments(self) -> list[argparse.Action]:
+        """The arguments and options of this parser, with those of its groups."""
+        return self._actions
+
     def require_known(self, words: Sequence[str]) -> None:
         """Exit with status 2 and name the nearest word if a command or option does not exist."""
         if self.commands:

@@ -82,9 +82,9 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
         "waits_until": None,
     }
     kept, dropped = say("retention", "list").splitlines()[1:]
-    assert kept == "**       keeps        keep latest v1.0.0"
+    assert kept == "**\tkeeps\tkeep latest v1.0.0"
     assert dropped.startswith(
-        "team/*   not enabled  keep the last 1 of each minor version; drop v*"
+        "team/*\tnot enabled\tkeep the last 1 of each minor version; drop v*"
     )
     # Output for people
     lone = digest_of(image("lone"))
@@ -94,7 +94,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     table = cells(say("retention", "plan"))
     freed = [row[2] for row in table if row[1] == "drop"]
     assert table[:-1] == [
-        ["WHAT", "FREES", "RULES", "OF", "WHY"],
+        ["WHAT", "ACTION", "FREES", "PATTERN", "WHY"],
         ["other:edge", "keep", "-", "-", "no rule drops it"],
         ["team/app:v1.0.0", "keep", "-", "**", "keep v1.0.0"],
         ["team/app:v1.0.1", "drop", freed[0], "team/*", "drop v*"],

@@ -76,7 +76,7 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             about = found["scrub"]
             assert (about["running"], about["blobs"], about["damaged"]) == (False, 3, 1)
             told = commands.run("scrub", "status", expect=1)
-            assert f"{Digest.of(layer)}  11    damaged  {NAME}:latest" in told.stdout
+            assert f"{Digest.of(layer)}\t11\tdamaged\t{NAME}:latest" in told.stdout
             assert "A push of a damaged blob heals it" in told.stderr
 
             # A client that pushes the image again does the same.
@@ -115,12 +115,12 @@ async def test_a_manifest_that_cannot_be_read_is_shown_and_healed(tmp_path: Path
             digest, image = await kit.push_image(NAME, "latest")
             commands.ask("UPDATE manifest_bytes SET bytes = x'7b'")
             told = commands.run("scrub", "run", expect=1)
-            assert f"{digest}  {NAME}    {NAME}:latest" in told.stdout
+            assert f"{digest}\t{NAME}\t{NAME}:latest" in told.stdout
             found = json.loads(commands.run("scrub", "status", "--json", expect=1).stdout)
             manifest = {"digest": str(digest), "repository": NAME, "tags": [f"{NAME}:latest"]}
             assert (found["unreadable"], found["manifests"]) == (1, [manifest])
             told = commands.run("gc", "status", expect=0)
-            assert f"cannot be read             {NAME}@{digest}" in told.stdout
+            assert f"cannot be read\t{NAME}@{digest}" in told.stdout
             assert "nothing of their repositories is collected" in told.stderr
             assert (await kit.put_manifest(NAME, "latest", image)).status_code == 201
             commands.run("scrub", "status", expect=0)
