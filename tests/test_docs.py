@@ -1,6 +1,5 @@
 """The documentation covers each endpoint and command, and the files that it names exist."""
 
-import argparse
 import re
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -8,25 +7,42 @@ from pathlib import Path
 
 from registry.api.admin.table import BASE, OPERATIONS
 from registry.api.v2.routes import ROUTES
+from registry.cli.kit.parsing import Parser
 from registry.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 
 
-def list_commands(parser: argparse.ArgumentParser, name: str) -> Iterator[str]:
-    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    if not groups:
-        yield name
-    for group in groups:
-        for word, command in group.choices.items():
-            yield from list_commands(command, f"{name} {word}")
+COMMON = {"--help", "--config", "--data", "--json", "--url", "--user", "--ca-file"}
 
 
-def test_every_command_has_a_section_and_every_section_a_command() -> None:
+def list_commands(parser: Parser) -> Iterator[Parser]:
+    """Yield the parsers of all commands below the parser."""
+    if not parser.commands:
+        yield parser
+    for each in parser.commands.values():
+        yield from list_commands(each)
+
+
+def list_options(command: Parser) -> set[str]:
+    """Return the long options of a command, without those that most commands have."""
+    options = {option for each in command.arguments for option in each.option_strings}
+    return {each for each in options if each.startswith("--")} - COMMON
+
+
+def test_every_command_has_a_section_with_its_options() -> None:
     text = (DOCS / "commands.md").read_text()
-    documented = re.findall(r"^## `(.+)`$", text, re.MULTILINE)
-    assert sorted(documented) == sorted(list_commands(build_parser(), "moorage"))
+    sections = re.split(r"^## `(.+)`$", text, flags=re.MULTILINE)[1:]
+    documented = dict(zip(sections[::2], sections[1::2], strict=True))
+    commands = {each.prog: list_options(each) for each in list_commands(build_parser())}
+    assert sorted(documented) == sorted(commands)
+    known = COMMON.union(*commands.values())
+    for command, section in documented.items():
+        named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", section))
+        own = commands[command] - {"--password-stdin"}  # described once, for all commands
+        assert own <= named, f"{command} lacks {own - named}"
+        assert named <= known | {"--version"}, f"{command} names {named - known}"
 
 
 def test_every_endpoint_is_listed_with_its_methods() -> None:

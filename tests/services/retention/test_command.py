@@ -83,9 +83,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     }
     kept, dropped = say("retention", "list").splitlines()[1:]
     assert kept == "**\tkeeps\tkeep latest v1.0.0"
-    assert dropped.startswith(
-        "team/*\tnot enabled\tkeep the last 1 of each minor version; drop v*"
-    )
+    assert dropped.startswith("team/*\tnot enabled\tkeep the last 1 of each minor version; drop v*")
     # Output for people
     lone = digest_of(image("lone"))
     assert "retention enable 'team/*'" in say("retention", "plan")
