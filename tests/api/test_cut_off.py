@@ -57,7 +57,7 @@ async def test_leaves_no_byte_for_ever(
             assert (await exchange.finish(b"45")).status == 503
             assert len(bucket.list_keys("staging/")) == (1 if sent else 0)
             hands.forward(LATE_WINDOW_S)
-            while await rows(database, tables.doomed):
+            while await rows(database, tables.pending_deletions):
                 await registry.doomed.sweep()
             assert bucket.list_keys("staging/") == []
             proxy.accept()

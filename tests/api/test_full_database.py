@@ -39,7 +39,7 @@ async def full(database: Database) -> AsyncIterator[None]:
         raising = "BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END"
         await run(
             f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {raising} $$",
-            "CREATE TRIGGER refuse BEFORE INSERT ON audit EXECUTE FUNCTION refuse()",
+            "CREATE TRIGGER refuse BEFORE INSERT ON audit_log EXECUTE FUNCTION refuse()",
         )
         yield
         await run("DROP FUNCTION refuse CASCADE")

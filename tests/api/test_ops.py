@@ -67,7 +67,7 @@ async def test_readyz_names_all_that_is_wrong(api: Api, monkeypatch: pytest.Monk
 
 
 async def test_readyz_not_ready_on_a_schema_of_another_version(api: Api) -> None:
-    newer = sa.update(tables.schema).values(version=99, min_reader=99)
+    newer = sa.update(tables.schema_version).values(version=99, min_reader=99)
 
     def upgrade(tx: Transaction) -> None:
         tx.execute(newer)

@@ -99,7 +99,7 @@ async def held_by(api: Api) -> list[str]:
     """Return the claims of staged bytes: open files on disk, or rows."""
     driver = api.opened.driver
     if not driver.supports_locking:
-        query = sa.select(tables.uploads.c.id).where(tables.uploads.c.held_until.is_not(None))
+        query = sa.select(tables.uploads.c.id).where(tables.uploads.c.claimed_until.is_not(None))
         return await api.opened.database.read(lambda tx: list(tx.execute(query).scalars()))
     assert isinstance(driver, LocalDriver)
     return list_open_files(driver.path("staging"))

@@ -219,7 +219,7 @@ class TestDatabaseVault(Contract):
     ) -> None:
         await vault.add("a", VALUE)
         await vault.add("b", VALUE)
-        kept = {row.name: bytes(row.value) for row in await rows(database, tables.vault)}
+        kept = {row.name: bytes(row.value) for row in await rows(database, tables.private_keys)}
         assert set(kept) == {"a", "b"}
         for sealed in kept.values():
             for readable in (VALUE, VALUE[:8], SECRET.encode(), VALUE.hex().encode()):
@@ -240,10 +240,10 @@ class TestDatabaseVault(Contract):
         self, vault: KeyStore, database: Database
     ) -> None:
         await vault.add("a", VALUE)
-        (row,) = await rows(database, tables.vault)
+        (row,) = await rows(database, tables.private_keys)
         changed = bytearray(row.value)
         changed[40] ^= 1
-        work = tables.vault.update().values(value=bytes(changed))
+        work = tables.private_keys.update().values(value=bytes(changed))
         await database.write(lambda tx: tx.execute(work).rowcount, actor="")
         with pytest.raises(ConfigError, match="does not open the keys"):
             await vault.find("a")
@@ -254,4 +254,4 @@ class TestDatabaseVault(Contract):
             with pytest.raises(ConfigError, match="openssl rand -hex 32") as caught:
                 await use
             assert 'auth.key_store = "file"' in caught.value.message
-        assert await rows(database, tables.vault) == []
+        assert await rows(database, tables.private_keys) == []

@@ -78,10 +78,13 @@ async def test_the_first_start_makes_what_is_needed(keyring: Keyring, database: 
 
 async def test_later_starts_make_nothing(keyring: Keyring, database: Database) -> None:
     await keyring.prepare()
-    before = await rows(database, tables.vault), await rows(database, tables.signing_keys)
+    before = await rows(database, tables.private_keys), await rows(database, tables.signing_keys)
     await keyring.prepare()
     await Keyring(database, DatabaseKeyStore(database, SECRET)).prepare()
-    assert before == (await rows(database, tables.vault), await rows(database, tables.signing_keys))
+    assert before == (
+        await rows(database, tables.private_keys),
+        await rows(database, tables.signing_keys),
+    )
 
 
 async def test_replicas_that_start_at_once_share_their_keys(replicas: list[Database]) -> None:
@@ -95,7 +98,7 @@ async def test_replicas_that_start_at_once_share_their_keys(replicas: list[Datab
     assert len({(await keyring.get_hasher()).hash(secret.value) for keyring in keyrings}) == 1
     # Processes that lost the race kept no private key without a public half.
     kid = await active(replicas[0])
-    assert {row.name for row in await rows(replicas[0], tables.vault)} == {"secrets", kid}
+    assert {row.name for row in await rows(replicas[0], tables.private_keys)} == {"secrets", kid}
     halves = [(await keyring.get_private(kid)).private_bytes_raw() for keyring in keyrings]
     assert len(set(halves)) == 1
 

@@ -271,7 +271,7 @@ async def test_old_failures_are_forgotten(door: Door, time: Time) -> None:
 async def test_the_books_name_only_accounts_that_there_are(door: Door) -> None:
     await door.fail(HOME, ANN, "ann")
     await door.fail(CAFE, "hash of a password", None)
-    first, second = await rows(door.database, tables.audit)
+    first, second = await rows(door.database, tables.audit_log)
     assert (first.actor, first.kind, first.target) == ("-", "sign-in.fail", "ann")
     assert (first.address, first.request_id) == ("192.0.2.1", "r1")
     assert (second.target, second.address) == ("(unknown)", "198.51.100.1")

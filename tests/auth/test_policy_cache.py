@@ -47,8 +47,8 @@ class Scene:
 
     async def change(self) -> None:
         """Raise the revision without recording a change, as older versions do."""
-        head = tables.policy_head
-        raised = sa.update(head).values(number=head.c.number + 1)
+        head = tables.policy_revision
+        raised = sa.update(head).values(number=head.c.revision + 1)
         await self.database.write(lambda tx: tx.execute(raised), actor="")
 
 

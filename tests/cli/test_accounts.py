@@ -340,7 +340,9 @@ def test_the_first_user_on_postgres(tmp_path: Path, postgres: Cluster) -> None:
         assert moorage.json("user", "list")["users"][0]["name"] == "alice"
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.begin() as connection:
-            connection.execute(tables.schema.update().values(version=tables.schema.c.version - 1))
+            connection.execute(
+                tables.schema_version.update().values(version=tables.schema_version.c.version - 1)
+            )
         assert "moorage db upgrade" in moorage.fails("user", "list")
 
 

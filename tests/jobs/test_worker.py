@@ -201,7 +201,7 @@ def test_without_a_registry_it_says_so(tmp_path: Path) -> None:
 def test_with_a_schema_that_does_not_fit_it_says_so(postgres: Cluster, tmp_path: Path) -> None:
     with postgres.database() as url:
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as session:
-            session.execute("UPDATE schema SET version = 1")
+            session.execute("UPDATE schema_version SET version = 1")
         with worker(tmp_path / "none", MOORAGE_DATABASE__URL=url) as process:
             assert process.wait(PATIENCE) == 1
             assert process.stderr is not None

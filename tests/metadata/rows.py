@@ -179,7 +179,7 @@ async def rows(database: Database, table: sa.Table, **where: Any) -> list[Any]:
 
 
 async def events(database: Database) -> list[Any]:
-    return await rows(database, tables.feed)
+    return await rows(database, tables.change_feed)
 
 
 @contextlib.contextmanager

@@ -529,7 +529,7 @@ class TestKeys:
             replicas,
             [lambda tx, value=value: key_store.insert(tx, "kid", value) for value in values],  # type: ignore[misc]
         )
-        (row,) = await rows(replicas[0], tables.vault)
+        (row,) = await rows(replicas[0], tables.private_keys)
         assert row.value in values
         await write(replicas[0], lambda tx: key_store.delete(tx, "kid"))
         assert await replicas[0].read(lambda tx: key_store.find(tx, "kid")) is None

@@ -122,9 +122,11 @@ async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Da
     for seed in ("a", "b", "c", "d"):
         await race(replicas, [link(seed, number) for number in range(16)])
         (row,) = await rows(replicas[0], tables.blobs, digest=digest(seed))
-        losers = {row.key for row in await rows(replicas[0], tables.doomed)}
+        losers = {row.key for row in await rows(replicas[0], tables.pending_deletions)}
         assert {f"{seed} {number}" for number in range(16)} - losers == {row.key}
-        told = await rows(replicas[0], tables.feed, kind=Change.BLOB_LINK, digest=digest(seed))
+        told = await rows(
+            replicas[0], tables.change_feed, kind=Change.BLOB_LINK, digest=digest(seed)
+        )
         assert len(told) == 9
 
 
@@ -188,7 +190,7 @@ async def test_unlinking_is_told_and_leaves_other_repositories_alone(database: D
         set(),
         [RepositoryName("other")],
     ]
-    (event,) = await rows(database, tables.feed, kind=Change.BLOB_UNLINK)
+    (event,) = await rows(database, tables.change_feed, kind=Change.BLOB_UNLINK)
     assert (event.repository, event.digest) == (NAME, digest("x"))
 
 

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 OTHER, THIRD = RepositoryName("other"), RepositoryName("third")
 
-TABLE = "SELECT xmin, ctid FROM schema"
+TABLE = "SELECT xmin, ctid FROM schema_version"
 """Returns the location of a row and the transaction that wrote it."""
 
 BOUND = 20.0

@@ -41,6 +41,9 @@ LOOSE = image("loose")
 
 KINDS = tuple(CandidateKind)
 
+SINGLE_ROW = ("change_feed_revision", "gc_state")
+"""Tables that have one row."""
+
 
 def compare_next(tx: Transaction) -> None:
     check = usage_checks.compare_next(tx)
@@ -58,12 +61,12 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.list_linked": lambda tx: blobs.list_linked(tx, find(tx), [ANY]),
     "blobs.find_promised": lambda tx: blobs.find_promised(tx, NAME, ANY),
     "blobs.touch": lambda tx: blobs.touch(tx, NAME, ANY, 1.0),
-    "candidates.judge": lambda tx: [queue.evaluate(tx, k, 1, [ANY], 9) for k in KINDS],
-    "candidates.lock": lambda tx: queue.lock(tx, CandidateKind.LINK, 1, [ANY]),
-    "candidates.list_last": lambda tx: queue.list_last(tx, 1, [ANY], 9),
-    "candidates.delete": lambda tx: queue.delete(tx, CandidateKind.LINK, 1, [ANY]),
-    "candidates.is_any_odd": lambda tx: queue.needs_repair(tx, "rules", 9),
-    "unreadable.is_any": lambda tx: unreadable_manifests.is_any(tx, 1),
+    "queue.evaluate": lambda tx: [queue.evaluate(tx, k, 1, [ANY], 9) for k in KINDS],
+    "queue.lock": lambda tx: queue.lock(tx, CandidateKind.LINK, 1, [ANY]),
+    "queue.list_last": lambda tx: queue.list_last(tx, 1, [ANY], 9),
+    "queue.delete": lambda tx: queue.delete(tx, CandidateKind.LINK, 1, [ANY]),
+    "queue.needs_repair": lambda tx: queue.needs_repair(tx, "rules", 9),
+    "unreadable_manifests.is_any": lambda tx: unreadable_manifests.is_any(tx, 1),
     "tags.list_above": lambda tx: tags.list_tags_reaching(tx, NAME, ANY, 9),
     "changes.find_digest_before": lambda tx: change_feed.find_digest_before(tx, NAME, TAG, ANY),
     "changes.find_end": lambda tx: change_feed.find_end(tx, "generation"),
@@ -81,7 +84,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.put": lambda tx: add(tx, image("2")),
     "scrub.find_birth": scrub.find_birth,
     "tags.list_needing": lambda tx: tags.list_tags_needing_blob(tx, ANY, 9),
-    "pulls.put": lambda tx: pull_times.put(tx, [(1, "latest", 0)]),
+    "pull_times.put": lambda tx: pull_times.put(tx, [(1, "latest", 0)]),
     "retention.find_tag": lambda tx: usage_of_tags.find_tag(tx, find(tx), "latest"),
     "retention.find_loose": lambda tx: usage_of_tags.find_loose(tx, find(tx), digest_of(LOOSE)),
     "retention.list_loose": lambda tx: usage_of_tags.list_loose(tx, find(tx)),
@@ -95,7 +98,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
     "quotas.is_counted": lambda tx: quotas.is_counted(tx, quotas.list_of(tx, NAME)[0]),
     "counting.count_manifests_next": usage_recount.count_manifests_next,
-    "tallies.remove": lambda tx: usage_counters.remove(tx, find(tx).id, {ANY}),
+    "usage_counters.remove": lambda tx: usage_counters.remove(tx, find(tx).id, {ANY}),
     "repositories.list_names of those named": lambda tx: repositories.list_names(
         tx, 9, "", [NameRange("a/a", exact=True), NameRange("b", exact=True)]
     ),
@@ -113,17 +116,17 @@ def go_on_walking(tx: Transaction) -> None:
 
 
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
-    "tally_checks.is_any_due": usage_checks.is_any_due,
-    "tally_checks.compare_next": compare_next,
+    "usage_checks.is_any_due": usage_checks.is_any_due,
+    "usage_checks.compare_next": compare_next,
     "blobs.list_after": lambda tx: blobs.list_after(tx, ANY, 9),
-    "unreadable.list_stored": lambda tx: unreadable_manifests.list_stored(tx, 1, 9, 1 << 20),
+    "unreadable_manifests.list_stored": lambda tx: unreadable_manifests.list_stored(
+        tx, 1, 9, 1 << 20
+    ),
     "blobs.list_keyed": lambda tx: blobs.list_by_key(tx, STORE, "a", "b", 9),
     "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
-    "candidates.list_due": lambda tx: queue.list_due(
-        tx, 9, 9, Candidate(1, 1, CandidateKind.LINK, ANY)
-    ),
-    "candidates.wake": lambda tx: queue.unpark(tx, "rules", 9),
-    "candidates.heal": lambda tx: queue.repair_future_times(tx, 9, 9),
+    "queue.list_due": lambda tx: queue.list_due(tx, 9, 9, Candidate(1, 1, CandidateKind.LINK, ANY)),
+    "queue.unpark": lambda tx: queue.unpark(tx, "rules", 9),
+    "queue.repair_future_times": lambda tx: queue.repair_future_times(tx, 9, 9),
     "changes.list_after": lambda tx: change_feed.list_after(tx, 0, 9),
     "changes.list_of_tag": lambda tx: change_feed.list_of_tag(tx, NAME, TAG, 9),
     "changes.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
@@ -131,7 +134,7 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "holds.list_page": lambda tx: holds.list_page(tx, 9, 1),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
-    "doomed.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),
+    "pending_deletions.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),
     "manifests.list_digests": lambda tx: manifests.list_digests(tx, find(tx), 9, ""),
     "manifests.list_referrers": lambda tx: manifests.list_referrers(
         tx, find(tx), ANY, artifact_type=None, last="", n=9
@@ -168,8 +171,10 @@ class Explaining:
         add(self.tx, image("1"), "latest")
         add(self.tx, LOOSE)
         # As an older version leaves them: not yet compared, and without counted manifests.
-        self.tx.execute(sa.update(tables.tallies).values(checked_at=-(10**12)))
-        self.tx.execute(sa.update(tables.tally_repositories).values(manifests_counted_at=None))
+        self.tx.execute(sa.update(tables.usage_counters).values(checked_at=-(10**12)))
+        self.tx.execute(
+            sa.update(tables.usage_counter_repositories).values(manifests_counted_at=None)
+        )
         self.prefix = "EXPLAIN QUERY PLAN "
         if connection.dialect.name == "postgresql":
             self.prefix = "EXPLAIN (COSTS OFF) "
@@ -213,10 +218,10 @@ def explaining(database_url: str) -> Iterator[Explaining]:
 def is_scan(line: str) -> bool:
     """Return whether the plan reads a whole table, except one-row tables and given values."""
     reads_all = line.startswith("SCAN") or "Seq Scan" in line
-    has_one = "feed_head" in line or "collector" in line
+    has_one = any(table in line for table in SINGLE_ROW)
     no_table = line in {"SCAN CONSTANT ROW", "SCAN needing"} or "given" in line
     # This index contains only the rows to be counted.
-    is_queue = "ix_tally_repositories_uncounted" in line
+    is_queue = "ix_usage_counter_repositories_uncounted" in line
     return reads_all and not (has_one or no_table or is_queue)
 
 

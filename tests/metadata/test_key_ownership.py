@@ -84,4 +84,4 @@ async def test_a_key_that_goes_on_between_two_questions_is_met_again(
     await database.write(lambda tx: uploads.insert(tx, upload(SESSION, key="key")), actor="ann")
     monkeypatch.setattr(key_ownership, "_list_named", named)
     assert await list_unowned(database, "key") == []
-    assert asked == ["blobs", "doomed", "uploads", "blobs", "doomed"]
+    assert asked == ["blobs", "pending_deletions", "uploads", "blobs", "pending_deletions"]

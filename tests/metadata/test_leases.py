@@ -83,7 +83,7 @@ async def test_of_many_that_claim_at_once_one_gets_it(replicas: list[Database]) 
 
 async def test_leaves_no_trace_in_the_feed(database: Database) -> None:
     await database.write(claim("ann", 0), actor="ann")
-    assert await rows(database, tables.feed) == []
+    assert await rows(database, tables.change_feed) == []
 
 
 async def test_replicas_whose_clocks_differ_agree(

@@ -296,7 +296,7 @@ async def test_of_creators_of_a_tag_exactly_one_wins(
         for tag in ("a", "b", "c"):
             won = await asyncio.gather(*(create(number, tag) for number in range(16)))
             assert won.count(True) == 1
-            (event,) = await rows(replicas[0], tables.feed, kind=Change.TAG_SET, tag=tag)
+            (event,) = await rows(replicas[0], tables.change_feed, kind=Change.TAG_SET, tag=tag)
             winner = image("0", annotations={"n": str(won.index(True))})
             assert event.digest == digest_of(winner)
 

@@ -35,7 +35,7 @@ from tests.support.postgres import Cluster
 ROOT = Path(__file__).resolve().parent.parent.parent
 MIGRATIONS = ROOT / "migrations"
 
-MIN_READER = 2
+MIN_READER = 1
 """The oldest version of the code that may use the migrated schema."""
 
 NEXT = f"""
@@ -50,7 +50,7 @@ def upgrade() -> None:
     with op.batch_alter_table("repositories", recreate="auto") as batch:
         batch.alter_column("created_at", existing_type=sa.BigInteger(), nullable=True)
     op.create_table("notes", sa.Column("id", sa.Integer(), primary_key=True))
-    op.execute("UPDATE schema SET version = {VERSION + 1}")
+    op.execute("UPDATE schema_version SET version = {VERSION + 1}")
 """
 """A future migration that rebuilds a table to which others refer."""
 
@@ -149,7 +149,7 @@ def test_goes_up_down_and_up_again_with_rows_in_every_table(empty_url: str) -> N
         fill(empty_url)
         filled = read_all(empty_url)
         assert set(filled) == {*tables.metadata.tables, "alembic_version"}
-        assert [name for name, rows in filled.items() if not rows] == ["moves"]
+        assert [name for name, rows in filled.items() if not rows] == ["write_freeze"]
         downgrade(empty_url)
         assert read_all(empty_url) == {"alembic_version": []}
         assert read_state(empty_url) == SchemaState(0, 0)
@@ -215,7 +215,7 @@ def test_texts_compare_by_bytes(postgres: Cluster) -> None:
     columns = read_catalogue(postgres.url("moorage_template"))
     free = {row[:2] for row in columns if "text" in row and row[-1] != "C"}
     assert free == {
-        ("audit", "detail"),
+        ("audit_log", "detail"),
         ("manifests", "annotations"),
         ("secrets", "scopes"),
         ("signing_keys", "jwk"),
@@ -286,7 +286,9 @@ async def test_a_schema_says_who_may_use_it(
 ) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_url)
     row = {"version": version, "min_reader": min_reader}
-    await database.write(lambda tx: tx.execute(sa.update(tables.schema).values(row)), actor="ann")
+    await database.write(
+        lambda tx: tx.execute(sa.update(tables.schema_version).values(row)), actor="ann"
+    )
     assert (await migrate.read_state(database)).usable is (complaint is None)
     if complaint is None:
         await migrate.require_current(database)
@@ -353,7 +355,7 @@ def test_killed_half_way_it_leaves_the_old_schema_and_can_be_run_again(
     assert read_state(empty_url) == SchemaState(VERSION + 1, MIN_READER)
     upgraded = read_all(empty_url)
     assert upgraded.pop("notes") == []
-    changed = {"schema", "alembic_version"}
+    changed = {"schema_version", "alembic_version"}
     assert {n: r for n, r in upgraded.items() if n not in changed} == {
         name: rows for name, rows in filled.items() if name not in changed
     }

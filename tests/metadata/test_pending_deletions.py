@@ -37,7 +37,7 @@ async def test_doomed_again_waits_for_the_later_time(database: Database) -> None
         return due(tx)
 
     assert await database.write(work, actor="ann") == []
-    (row,) = await rows(database, tables.doomed)
+    (row,) = await rows(database, tables.pending_deletions)
     assert (row.not_before, row.reason) == (151, "third")
 
 
@@ -81,7 +81,7 @@ async def test_forgotten_are_those_that_were_due(database: Database) -> None:
         pending_deletions.delete(tx, [])
 
     await database.write(work, actor="ann")
-    left = [(row.store, row.key) for row in await rows(database, tables.doomed)]
+    left = [(row.store, row.key) for row in await rows(database, tables.pending_deletions)]
     assert sorted(left) == [("bucket", "a"), ("bucket", "b"), ("bucket", "c"), ("local", "b")]
 
 
@@ -127,4 +127,4 @@ async def test_put_off_it_is_due_later(database: Database) -> None:
 
 async def test_one_row_however_many_doom_a_key(replicas: list[Database]) -> None:
     await race(replicas, [lambda tx: pending_deletions.insert(tx, "local", "key", "test")] * 16)
-    assert len(await rows(replicas[0], tables.doomed)) == 1
+    assert len(await rows(replicas[0], tables.pending_deletions)) == 1

@@ -166,7 +166,7 @@ async def test_a_conflict_is_tried_again(there: Database, state: str) -> None:
 
     assert await there.write(work, actor="ann") == postgres.ATTEMPTS
     assert attempts == sorted(set(attempts))
-    (event,) = await rows(there, tables.feed)
+    (event,) = await rows(there, tables.change_feed)
     assert event.number == 1
 
 

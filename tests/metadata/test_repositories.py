@@ -51,7 +51,7 @@ async def test_is_born_once_however_many_bear_it(replicas: list[Database]) -> No
         born = await race(replicas, [lambda tx, name=name: repositories.ensure(tx, name)] * 16)  # type: ignore[misc]
         assert len(set(born)) == 1
         assert len(await rows(replicas[0], tables.repositories, name=name)) == 1
-        (event,) = await rows(replicas[0], tables.feed, repository=name)
+        (event,) = await rows(replicas[0], tables.change_feed, repository=name)
         assert event.generation == born[0].generation
 
 

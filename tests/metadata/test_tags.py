@@ -59,7 +59,7 @@ async def test_moving_is_told_with_what_it_was(database: Database) -> None:
         assert not tags.delete(tx, find(tx), LATEST)
 
     await database.write(work, actor="ann")
-    told = await rows(database, tables.feed, tag="latest")
+    told = await rows(database, tables.change_feed, tag="latest")
     assert [(event.kind, event.digest, event.old_digest) for event in told] == [
         (Change.TAG_SET, digest_of(one), None),
         (Change.TAG_SET, digest_of(two), digest_of(one)),
@@ -82,7 +82,7 @@ async def test_every_move_starts_where_the_one_before_ended(replicas: list[Datab
     for tag in ("born-1", "born-2", "born-3"):
         for _ in range(2):
             await race(replicas, [move(number, tag) for number in range(16)])
-        told = await rows(replicas[0], tables.feed, kind=Change.TAG_SET, tag=tag)
+        told = await rows(replicas[0], tables.change_feed, kind=Change.TAG_SET, tag=tag)
         assert len(told) == 32
         assert told[0].old_digest is None
         assert [(a.digest, b.old_digest) for a, b in pairwise(told)] == [
@@ -100,7 +100,7 @@ async def test_all_tags_of_a_manifest_go_together(database: Database) -> None:
         return tags.list_names(tx, find(tx), 9, "")
 
     assert await database.write(work, actor="ann") == ["c"]
-    told = await rows(database, tables.feed, kind=Change.TAG_DELETE)
+    told = await rows(database, tables.change_feed, kind=Change.TAG_DELETE)
     assert [(event.tag, event.old_digest) for event in told] == [
         ("a", digest_of(image("1"))),
         ("b", digest_of(image("1"))),

@@ -30,7 +30,7 @@ async def test_a_transaction_takes_a_range(database: Database) -> None:
         await database.write(lambda tx, tag=tag, times=times: tell(tx, tag, times), actor="ann")  # type: ignore[misc]
     told = [(event.number, event.tag) for event in await events(database)]
     assert told == [(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "d"), (6, "d")]
-    (head,) = await rows(database, tables.feed_head)
+    (head,) = await rows(database, tables.change_feed_revision)
     assert head.number == 6
 
 

@@ -22,7 +22,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.revisions.revisions import MOST, Changed, Revisions
 from registry.metadata.revisions.watch import RevisionWatch
-from registry.metadata.tables import feed, feed_head
+from registry.metadata.tables import change_feed, change_feed_revision
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, add_blob, find
 from tests.support.postgres import Cluster
@@ -294,10 +294,10 @@ def rename(old: str, new: str) -> sa.TextClause:
 
 async def test_a_database_that_fails_and_recovers(watch: RevisionWatch, other: Database) -> None:
     number = (await watch.read()).policy
-    await other.write(lambda tx: tx.execute(rename("policy_head", "away")).close(), actor="")
+    await other.write(lambda tx: tx.execute(rename("policy_revision", "away")).close(), actor="")
     await fails_for_all(watch)
     assert watch.latest_known() is None
-    await other.write(lambda tx: tx.execute(rename("away", "policy_head")).close(), actor="")
+    await other.write(lambda tx: tx.execute(rename("away", "policy_revision")).close(), actor="")
     assert (await watch.read()).policy == number
     assert (await watch.read()).policy == number
 
@@ -403,14 +403,14 @@ async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
         await watch.read()
         assert told == [changed]
     await other.write(lambda tx: change_often(tx, 2), actor="")
-    newest = sa.select(sa.func.max(feed.c.number)).scalar_subquery()
-    trim = sa.delete(feed).where(feed.c.number < newest)
+    newest = sa.select(sa.func.max(change_feed.c.revision)).scalar_subquery()
+    trim = sa.delete(change_feed).where(change_feed.c.revision < newest)
     await other.write(lambda tx: tx.execute(trim).close(), actor="")
     told.clear()
     await watch.read()
     assert told == [None]
     # As after a restore of an older copy.
-    back = sa.update(feed_head).values(number=1)
+    back = sa.update(change_feed_revision).values(number=1)
     await other.write(lambda tx: tx.execute(back).close(), actor="")
     told.clear()
     assert (await watch.read()).feed == 1

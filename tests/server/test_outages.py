@@ -262,7 +262,7 @@ def shutting_down(scene: Scene) -> Iterator[None]:
 def all_locked(scene: Scene) -> Iterator[None]:
     """Lock all tables, as a migration that hangs would."""
     with scene.direct() as session:
-        for table in (tables.feed_head, tables.policy_head, tables.repositories):
+        for table in (tables.change_feed_revision, tables.policy_revision, tables.repositories):
             session.execute(f"LOCK TABLE {table.name} IN ACCESS EXCLUSIVE MODE")
         yield
 
@@ -296,7 +296,7 @@ async def test_where_the_counter_is_locked_reads_go_on(
     new = blob_bytes(f"locked {time.time_ns()}", 10)
     pushes = [("POST", f"/v2/{NAME}/blobs/uploads/?digest={Digest.of(new)}", new)]
     with scene.direct() as session:
-        session.execute("SELECT number FROM feed_head FOR UPDATE")
+        session.execute("SELECT revision FROM change_feed_revision FOR UPDATE")
         refusing = asyncio.ensure_future(refused(http, pushes, 30))
         await asyncio.sleep(0.5)
         seen = await ask_all(http, reads(), 20)
@@ -370,11 +370,11 @@ async def test_pushes_go_on_over_restarts_and_none_that_was_acknowledged_is_lost
 def require_whole(scene: Scene) -> None:
     """Check the consistency of rows: no key of a blob is pending deletion or used twice."""
     with scene.direct() as session:
-        doomed = "SELECT count(*) FROM doomed JOIN blobs USING (store, key)"
+        doomed = "SELECT count(*) FROM pending_deletions JOIN blobs USING (store, key)"
         assert session.execute(doomed).fetchone() == (0,)
         twice = "SELECT key FROM blobs GROUP BY key HAVING count(*) > 1"
         assert session.execute(twice).fetchall() == []
-        gaps = "SELECT max(number) - count(*) FROM feed"
+        gaps = "SELECT max(revision) - count(*) FROM change_feed"
         assert session.execute(gaps).fetchone() == (0,)
 
 

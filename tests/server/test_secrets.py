@@ -139,7 +139,7 @@ def list_traces(scene: Scene) -> dict[str, str]:
         traces[f"header of {login.name}"] = login.basic["Authorization"].partition(" ")[2]
     connection = sqlite3.connect(scene.server.data / "moorage.db")
     for query in (
-        "SELECT password FROM users WHERE password IS NOT NULL",
+        "SELECT password_hash FROM users WHERE password_hash IS NOT NULL",
         "SELECT hash FROM secrets",
         "SELECT hash FROM refresh_tokens",
     ):
@@ -201,14 +201,18 @@ async def test_the_database_holds_no_secret_as_it_is(scene: Scene) -> None:
 async def test_a_database_in_trouble_says_no_parameters(scene: Scene) -> None:
     """SQLAlchemy includes the parameters in its exceptions."""
     traces = list_traces(scene)
-    tables = ["secrets", "refresh_tokens", "audit", "users", "sign_in_failures", "vault"]
+    tables = ["secrets", "refresh_tokens", "audit_log", "users", "sign_in_failures", "private_keys"]
     assert set(tables) <= set(metadata.tables)
     refuse = "CREATE TRIGGER {0}_{1} BEFORE {1} ON {0} BEGIN SELECT RAISE(ABORT, 'trouble'); END"
     for table in tables:
         run_sql(scene, *(refuse.format(table, what) for what in ("INSERT", "UPDATE", "DELETE")))
     statuses = await scene.send_all() | await scene.administer()
     assert 503 in statuses
-    run_sql(scene, "ALTER TABLE users RENAME TO gone", "UPDATE policy_head SET number = number + 1")
+    run_sql(
+        scene,
+        "ALTER TABLE users RENAME TO gone",
+        "UPDATE policy_revision SET revision = revision + 1",
+    )
     statuses = await scene.send_all() | await scene.administer()
     assert 503 in statuses
     log = scene.server.log.read_text()

@@ -84,10 +84,13 @@ def test_a_schema_that_does_not_fit_is_refused_with_the_remedy(
         listen = f"127.0.0.1:{free_port()}"
         environment = {"MOORAGE_DATABASE__URL": url}
         for spoil, remedy in (
-            ("UPDATE schema SET version = 1", "moorage db upgrade"),
-            ("UPDATE schema SET version = 99, min_reader = 99", "Install the newer version"),
+            ("UPDATE schema_version SET version = 1", "moorage db upgrade"),
+            (
+                "UPDATE schema_version SET version = 99, min_reader = 99",
+                "Install the newer version",
+            ),
             # Tables of another program.
-            ("ALTER TABLE schema RENAME TO theirs", "moorage db upgrade"),
+            ("ALTER TABLE schema_version RENAME TO theirs", "moorage db upgrade"),
         ):
             session.execute(spoil)
             refused = moorage("serve", "--listen", listen, cwd=tmp_path, **environment)
@@ -112,7 +115,7 @@ def test_replicas_that_start_at_once_on_an_empty_database_make_it_once(
         for server in servers:
             assert httpx.get(f"{server.url}/readyz").json() == {"status": "ready"}
         with psycopg.connect(url.replace("+psycopg", "")) as session:
-            assert session.execute("SELECT version, min_reader FROM schema").fetchall() == [
+            assert session.execute("SELECT version, min_reader FROM schema_version").fetchall() == [
                 (migrate.VERSION, 2)
             ]
 
@@ -131,7 +134,7 @@ async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
             await kit.push_image("team/app", "before")
             session.execute(
                 "ALTER TABLE manifests ADD COLUMN later text;"
-                f"UPDATE schema SET version = {migrate.VERSION + 1}"
+                f"UPDATE schema_version SET version = {migrate.VERSION + 1}"
             )
             await kit.push_image("team/app", "beside", "new")
             for tag in ("before", "beside"):
@@ -140,7 +143,7 @@ async def test_the_version_before_serves_on_while_the_next_expands_the_schema(
             with serving(Server(tmp_path / "data", 1, {"MOORAGE_DATABASE__URL": url})):
                 pass  # a server that is started now also works
             # The version after that may break this one, which must be stopped before.
-            session.execute(f"UPDATE schema SET min_reader = {migrate.VERSION + 1}")
+            session.execute(f"UPDATE schema_version SET min_reader = {migrate.VERSION + 1}")
             answer = await http.get("/readyz")
             assert answer.status_code == 503
             assert "Install the newer version" in answer.json()["problems"]["database"]

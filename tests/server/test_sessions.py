@@ -112,7 +112,7 @@ def count_left(server: Server) -> tuple[int, ...]:
     connection = sqlite3.connect(server.data / "moorage.db")
     counts = [
         connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        for table in ("uploads", "doomed", "leases")
+        for table in ("uploads", "pending_deletions", "leases")
     ]
     connection.close()
     return (*counts, len(list((server.data / "storage" / "staging").iterdir())))

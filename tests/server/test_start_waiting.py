@@ -92,8 +92,9 @@ def test_open_mode_is_warned_of_where_the_database_comes_late(
     with postgres.database() as url, tcp_proxy(("127.0.0.1", postgres.port)) as proxy:
         with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as session:
             session.execute(
-                "INSERT INTO users (name, generation, admin, disabled, created_at)"
-                " VALUES ('ann', 'first', true, false, 0)"
+                "INSERT INTO users"
+                " (name, generation, is_admin, is_disabled, owns_namespace, created_at)"
+                " VALUES ('ann', 'first', true, false, true, 0)"
             )
         words = "there are users, but auth.mode"
         behind = url.replace(f":{postgres.port}/", f":{proxy.port}/")

@@ -332,10 +332,10 @@ class TestImports:
         lines = ["# team", "", self.line("ann") + "\n", self.line("bob", OTHER, "2b")]
         imported = await house.users.import_htpasswd(lines, ROOT)
         assert (imported.added, imported.existing) == (["ann", "bob"], [])
-        before = {row.name: row.password for row in await rows(house.database, tables.users)}
+        before = {row.name: row.password_hash for row in await rows(house.database, tables.users)}
         assert not await house.lets_in("ann", OTHER)
         assert await house.lets_in("ann", PASSWORD)
-        after = {row.name: row.password for row in await rows(house.database, tables.users)}
+        after = {row.name: row.password_hash for row in await rows(house.database, tables.users)}
         assert after["ann"].startswith("$argon2id$")
         assert after["bob"] == before["bob"]
         house.auth._signed_in._values.clear()
@@ -844,7 +844,7 @@ class TestKeys:
         time.pass_by(3 * DAY)
         assert await house.keys.drop_retired() == 1
         (kid,) = await self.states(house)
-        kept = {row.name for row in await rows(house.database, tables.vault)}
+        kept = {row.name for row in await rows(house.database, tables.private_keys)}
         assert kept == {"secrets", kid}
 
 
@@ -1078,7 +1078,7 @@ async def test_no_secret_is_kept_anywhere(filled: House) -> None:
         for secret in secrets:
             assert secret not in text, table
     hashes = [row.hash for row in await rows(filled.database, tables.secrets)]
-    hashes += [row.password for row in await rows(filled.database, tables.users)]
+    hashes += [row.password_hash for row in await rows(filled.database, tables.users)]
     for kept in filter(None, hashes):
         assert kept not in found["audit"]
 

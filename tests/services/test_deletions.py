@@ -41,7 +41,7 @@ class Books:
         await self.database.write(work, actor="ann")
 
     async def list(self) -> list[str]:
-        return sorted(row.key for row in await rows(self.database, tables.doomed))
+        return sorted(row.key for row in await rows(self.database, tables.pending_deletions))
 
 
 @pytest.fixture

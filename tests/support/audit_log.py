@@ -9,7 +9,7 @@ def list_unowned(data: Path) -> list[str]:
     connection = sqlite3.connect(data / "moorage.db")
     owned = {
         key
-        for table in ("blobs", "doomed", "uploads")
+        for table in ("blobs", "pending_deletions", "uploads")
         for (key,) in connection.execute(f"SELECT key FROM {table}")
     }
     sessions = {upload for (upload,) in connection.execute("SELECT id FROM uploads")}

@@ -90,7 +90,7 @@ class Replicas:
         return len(self._list_rows(sa.select(tables.uploads.c.id)))
 
     def _list_owned(self) -> set[str]:
-        u, d = tables.uploads.c, tables.doomed.c
+        u, d = tables.uploads.c, tables.pending_deletions.c
         owned = self.list_blob_keys() | {key for (key,) in self._list_rows(sa.select(d.key))}
         for upload, state, claim, key in self._list_rows(sa.select(u.id, u.parts, u.claim, u.key)):
             known = MultipartState.from_json(state or "")

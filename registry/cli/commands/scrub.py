@@ -198,7 +198,7 @@ def _describe(row: ScrubRow | None) -> str:
     what = f"{row.blobs} blobs of {format_size(row.bytes)}, {row.damaged} of them damaged"
     if row.unreadable:
         what += f", {row.unreadable} that could not be read"
-    if row.running:
+    if row.is_running:
         return f"Running since {since}: {what}."
     return f"Done {clock.rfc3339(row.finished_at or row.started_at)}, begun {since}: {what}."
 
@@ -208,7 +208,7 @@ def _as_json(known: _Known) -> dict[str, Any]:
     return {
         "scrub": row
         and {
-            "running": row.running,
+            "running": row.is_running,
             "started_at": clock.rfc3339(row.started_at),
             "finished_at": clock.rfc3339(row.finished_at) if row.finished_at else None,
             "blobs": row.blobs,

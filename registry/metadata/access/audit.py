@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import audit
+from registry.metadata.tables import audit_log
 
-_a = audit.c
+_a = audit_log.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class AuditRow:
 
 
 _COLUMNS = (
-    _a.number,
+    _a.id,
     _a.at,
     _a.actor,
     _a.address,
@@ -48,7 +48,7 @@ def insert(
     fold: str = "",
 ) -> None:
     """Add an event, or increase the count of an event with the same `fold`."""
-    statement = tx.insert(audit).values(
+    statement = tx.insert(audit_log).values(
         at=tx.now,
         actor=actor,
         address=address,
@@ -56,12 +56,13 @@ def insert(
         kind=kind,
         target=target,
         detail=detail,
-        fold=fold or None,
+        merge_key=fold or None,
+        count=1,
     )
     tx.execute(
         statement.on_conflict_do_update(
-            index_elements=[_a.fold],
-            index_where=_a.fold.is_not(None),
+            index_elements=[_a.merge_key],
+            index_where=_a.merge_key.is_not(None),
             set_={"count": _a.count + 1},
         )
     )
@@ -74,13 +75,13 @@ def list_page(
 
     `since` is a time in microseconds: older events are left out.
     """
-    query = sa.select(*_COLUMNS).where(_a.number > after, _a.at >= since)
+    query = sa.select(*_COLUMNS).where(_a.id > after, _a.at >= since)
     if actor is not None:
         query = query.where(_a.actor == actor)
-    return [AuditRow(*row) for row in tx.execute(query.order_by(_a.number).limit(n))]
+    return [AuditRow(*row) for row in tx.execute(query.order_by(_a.id).limit(n))]
 
 
 def delete_before(tx: Transaction, moment: int, n: int) -> int:
     """Delete at most `n` events before `moment`, in microseconds, and return their number."""
-    oldest = sa.select(_a.number).where(_a.at < moment).order_by(_a.at).limit(n)
-    return tx.execute(sa.delete(audit).where(_a.number.in_(oldest))).rowcount
+    oldest = sa.select(_a.id).where(_a.at < moment).order_by(_a.at).limit(n)
+    return tx.execute(sa.delete(audit_log).where(_a.id.in_(oldest))).rowcount

@@ -3,9 +3,9 @@
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import vault
+from registry.metadata.tables import private_keys
 
-_v = vault.c
+_v = private_keys.c
 
 
 def find(tx: Transaction, name: str) -> bytes | None:
@@ -14,9 +14,9 @@ def find(tx: Transaction, name: str) -> bytes | None:
 
 def insert(tx: Transaction, name: str, value: bytes) -> None:
     """Store `value`, unless another process has stored one before."""
-    statement = tx.insert(vault).values(name=name, value=value)
+    statement = tx.insert(private_keys).values(name=name, value=value)
     tx.execute(statement.on_conflict_do_nothing(index_elements=[_v.name]))
 
 
 def delete(tx: Transaction, name: str) -> None:
-    tx.execute(sa.delete(vault).where(_v.name == name))
+    tx.execute(sa.delete(private_keys).where(_v.name == name))

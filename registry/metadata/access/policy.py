@@ -13,7 +13,7 @@ from registry.metadata.access.signing_keys import SigningKeyRow
 from registry.metadata.access.users import UserRow
 from registry.metadata.engine.transaction import MOST_PARTS, Part, Transaction
 from registry.metadata.quotas import quotas
-from registry.metadata.tables import TEXT, policy_changes, policy_head, removed_repositories
+from registry.metadata.tables import TEXT, policy_changes, policy_revision, removed_repositories
 from registry.oci.names import RepositoryName
 
 _r, _c = removed_repositories.c, policy_changes.c
@@ -47,7 +47,7 @@ class PolicyRows:
 
 def read_number(tx: Transaction) -> int:
     """Return the number of the last policy change."""
-    return int(tx.execute(sa.select(policy_head.c.number)).scalar_one())
+    return int(tx.execute(sa.select(policy_revision.c.revision)).scalar_one())
 
 
 def load(tx: Transaction) -> PolicyRows:
@@ -69,7 +69,9 @@ def _load(tx: Transaction) -> PolicyRows:
         keys=signing_keys.list_all(tx),
         removals={
             name: Removal(number, at)
-            for name, number, at in tx.execute(sa.select(_r.name, _r.number, _r.removed_at))
+            for name, number, at in tx.execute(
+                sa.select(_r.name, _r.policy_revision, _r.removed_at)
+            )
         },
         quotas=frozenset(quotas.list_all(tx)),
     )
@@ -110,10 +112,12 @@ def load_changes(tx: Transaction, since: int) -> PolicyChanges | None:
 
 
 def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozenset[str]] | None:
-    query = sa.select(_c.number, _c.part, _c.key).where(_c.number > since, _c.number <= number)
+    query = sa.select(_c.revision, _c.part, _c.key).where(
+        _c.revision > since, _c.revision <= number
+    )
     rows = list(tx.execute(query.limit(MOST_PARTS + 1)))
-    # Earlier versions of the code write no such rows, and old rows are deleted.
-    if len(rows) > MOST_PARTS or len({row.number for row in rows}) != number - since:
+    # Old rows are deleted.
+    if len(rows) > MOST_PARTS or len({row.revision for row in rows}) != number - since:
         return None
     changed: dict[Part, set[str]] = {part: set() for part in Part}
     for row in rows:
@@ -126,7 +130,7 @@ def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozense
 def _load_changes(
     tx: Transaction, number: int, changed: dict[Part, frozenset[str]]
 ) -> PolicyChanges:
-    removed = sa.select(_r.name, _r.number, _r.removed_at).where(
+    removed = sa.select(_r.name, _r.policy_revision, _r.removed_at).where(
         sa.type_coerce(_r.name, TEXT).in_(changed[Part.REMOVAL])
     )
     ids = [int(key) for key in changed[Part.GRANT]]
@@ -153,7 +157,7 @@ def _load_changes(
 def forget_changes(tx: Transaction) -> int:
     """Delete all but the last `KEPT` changes, and return the number of deleted rows."""
     last = read_number(tx) - KEPT
-    return tx.execute(sa.delete(policy_changes).where(_c.number <= last)).rowcount
+    return tx.execute(sa.delete(policy_changes).where(_c.revision <= last)).rowcount
 
 
 def forget_removals(tx: Transaction, before: int) -> int:

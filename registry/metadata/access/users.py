@@ -25,7 +25,15 @@ class UserRow:
     namespace: bool = True
 
 
-_COLUMNS = (_u.id, _u.name, _u.generation, _u.admin, _u.disabled, _u.created_at, _u.namespace)
+_COLUMNS = (
+    _u.id,
+    _u.name,
+    _u.generation,
+    _u.is_admin,
+    _u.is_disabled,
+    _u.created_at,
+    _u.owns_namespace,
+)
 
 
 def _new_generation() -> str:
@@ -68,13 +76,13 @@ def is_other(tx: Transaction, user: UserRow) -> bool:
 def is_other_admin(tx: Transaction, user: UserRow) -> bool:
     """Return whether another admin can sign in. An advisory lock serializes the callers."""
     tx.lock_name("admins")
-    other = sa.select(_u.id).where(_u.id != user.id, _u.admin, ~_u.disabled).limit(1)
+    other = sa.select(_u.id).where(_u.id != user.id, _u.is_admin, ~_u.is_disabled).limit(1)
     return tx.execute(other).first() is not None
 
 
 def find_password(tx: Transaction, name: str) -> str | None:
     """Return the hash of the user's password, or None if there is no such user or no password."""
-    return tx.execute(sa.select(_u.password).where(_u.name == name)).scalar_one_or_none()
+    return tx.execute(sa.select(_u.password_hash).where(_u.name == name)).scalar_one_or_none()
 
 
 def insert(
@@ -86,12 +94,12 @@ def insert(
     """
     statement = tx.insert(users).values(
         name=name,
-        password=password,
+        password_hash=password,
         generation=_new_generation(),
-        admin=admin,
-        disabled=False,
+        is_admin=admin,
+        is_disabled=False,
         created_at=tx.now,
-        namespace=namespace,
+        owns_namespace=namespace,
     )
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_u.name]).returning(_u.id)
@@ -102,23 +110,23 @@ def insert(
 
 def set_password(tx: Transaction, user: UserRow, password: str) -> None:
     """Set a new password, which ends all existing sign-ins."""
-    _update(tx, user, password=password, generation=_new_generation())
+    _update(tx, user, password_hash=password, generation=_new_generation())
     end_sessions(tx, user)
 
 
 def rehash(tx: Transaction, name: str, old: str, new: str) -> None:
     """Store a better hash of the same password, unless the password was changed meanwhile."""
-    query = sa.update(users).where(_u.name == name, _u.password == old)
-    tx.execute(query.values(password=new))
+    query = sa.update(users).where(_u.name == name, _u.password_hash == old)
+    tx.execute(query.values(password_hash=new))
 
 
 def set_disabled(tx: Transaction, user: UserRow, *, disabled: bool) -> None:
-    _update(tx, user, disabled=disabled, generation=_new_generation())
+    _update(tx, user, is_disabled=disabled, generation=_new_generation())
     end_sessions(tx, user)
 
 
 def set_admin(tx: Transaction, user: UserRow, *, admin: bool) -> None:
-    _update(tx, user, admin=admin)
+    _update(tx, user, is_admin=admin)
 
 
 def _update(tx: Transaction, user: UserRow, **values: object) -> None:

@@ -149,7 +149,6 @@ def put(tx: Transaction, blob: BlobRow) -> None:
         key=blob.key,
         state=blob.state.value,
         created_at=tx.now,
-        touched_at=tx.now,
     )
     tx.execute(
         insert.on_conflict_do_update(
@@ -159,7 +158,6 @@ def put(tx: Transaction, blob: BlobRow) -> None:
                 "store": insert.excluded.store,
                 "key": insert.excluded.key,
                 "state": insert.excluded.state,
-                "touched_at": insert.excluded.touched_at,
             },
         )
     )

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from registry.metadata.content import uploads as sessions
 from registry.metadata.engine.transaction import Transaction, in_chunks
-from registry.metadata.tables import blobs, doomed, uploads
+from registry.metadata.tables import blobs, pending_deletions, uploads
 from storage.keys import MULTIPART_PREFIX, session_of
 
 _u = uploads.c
@@ -19,10 +19,13 @@ def list_unowned(tx: Transaction, store: str, keys: Collection[str]) -> set[str]
     read in this order, so that a key that moves during the search is found in a later table.
     """
     left = set(keys)
-    for table in (blobs, doomed):  # nearly all keys are here; a session lookup costs more
+    for table in (
+        blobs,
+        pending_deletions,
+    ):  # nearly all keys are here; a session lookup costs more
         left -= _list_named(tx, table, store, left)
     left -= _list_of_sessions(tx, store, left)
-    for table in (blobs, doomed):
+    for table in (blobs, pending_deletions):
         left -= _list_named(tx, table, store, left)
     return left
 

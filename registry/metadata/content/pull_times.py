@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import TEXT, manifests, pulls
+from registry.metadata.tables import TEXT, manifests, pull_times
 
-_p = pulls.c
+_p = pull_times.c
 
 
 def put(tx: Transaction, seen: Sequence[tuple[int, str, int]]) -> None:
@@ -31,7 +31,7 @@ def put(tx: Transaction, seen: Sequence[tuple[int, str, int]]) -> None:
         .where(given.c.manifest_id.in_(sa.select(manifests.c.id)))
         .order_by(given.c.manifest_id, given.c.tag)
     )
-    insert = tx.insert(pulls).from_select([_p.manifest_id, _p.tag, _p.pulled_at], found)
+    insert = tx.insert(pull_times).from_select([_p.manifest_id, _p.tag, _p.pulled_at], found)
     tx.execute(
         insert.on_conflict_do_update(
             index_elements=[_p.manifest_id, _p.tag],

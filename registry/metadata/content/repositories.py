@@ -21,14 +21,14 @@ from registry.metadata.quotas import usage_counters
 from registry.metadata.tables import (
     TEXT,
     blobs,
-    candidates,
+    gc_queue,
     manifest_bytes,
     manifest_edges,
     manifests,
     repositories,
     repository_blobs,
     tags,
-    unreadable,
+    unreadable_manifests,
     uploads,
 )
 from registry.oci.names import RepositoryName
@@ -218,11 +218,11 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
         .where(links.repository_id == repository.id)
         .order_by(links.digest)
     )
-    insert = tx.insert(candidates).from_select([column.name for column in candidates.columns], gone)
+    insert = tx.insert(gc_queue).from_select([column.name for column in gc_queue.columns], gone)
     tx.execute(
         insert.on_conflict_do_update(
-            index_elements=list(candidates.primary_key.columns),
-            set_={"since": insert.excluded.since},
+            index_elements=list(gc_queue.primary_key.columns),
+            set_={"grace_started_at": insert.excluded.grace_started_at},
         )
     )
 
@@ -260,7 +260,7 @@ def _expire_sessions(tx: Transaction, repository: RepositoryRow) -> None:
 
 
 def _remove(tx: Transaction, repository: RepositoryRow) -> None:
-    for table in (candidates, unreadable):
+    for table in (gc_queue, unreadable_manifests):
         tx.execute(sa.delete(table).where(table.c.repository_id == repository.id))
     for key in [key for key in tx.queued if key[0] == repository.id]:
         del tx.queued[key]

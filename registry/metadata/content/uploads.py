@@ -104,16 +104,16 @@ def save(tx: Transaction, upload_id: str, claim: int, parts: str) -> bool:
 def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
     """Claim the session for `seconds`. Returns None if it does not exist or is claimed."""
     now = tx.read_clock()
-    free = sa.or_(_u.held_until.is_(None), _u.held_until < now)
+    free = sa.or_(_u.claimed_until.is_(None), _u.claimed_until < now)
     query = sa.update(uploads).where(_u.id == upload_id, free)
-    values = {"claim": _u.claim + 1, "held_until": now + int(seconds * 1_000_000)}
+    values = {"claim": _u.claim + 1, "claimed_until": now + int(seconds * 1_000_000)}
     row = tx.execute(query.values(**values).returning(*_COLUMNS)).one_or_none()
     return UploadRow(*row) if row else None
 
 
 def find_held(tx: Transaction, upload_id: str) -> ClaimState | None:
     """Return the state of the session's claim, or None if the session does not exist."""
-    row = tx.execute(sa.select(_u.claim, _u.held_until).where(_u.id == upload_id)).one_or_none()
+    row = tx.execute(sa.select(_u.claim, _u.claimed_until).where(_u.id == upload_id)).one_or_none()
     return ClaimState(*row) if row else None
 
 
@@ -121,13 +121,13 @@ def hold(tx: Transaction, upload_id: str, claim: int, seconds: float) -> bool:
     """Extend a claim to `seconds` from now. Returns False as `advance` does."""
     query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
     until = tx.read_clock() + int(seconds * 1_000_000)
-    return tx.execute(query.values(held_until=until)).rowcount > 0
+    return tx.execute(query.values(claimed_until=until)).rowcount > 0
 
 
 def release(tx: Transaction, upload_id: str, claim: int) -> bool:
     """Release a claim. Returns False as `advance` does."""
     query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
-    return tx.execute(query.values(held_until=None)).rowcount > 0
+    return tx.execute(query.values(claimed_until=None)).rowcount > 0
 
 
 def delete(tx: Transaction, upload_id: str, claim: int = 0) -> bool:

@@ -25,7 +25,7 @@ from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
 from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
 from registry.metadata.engine.sqlite import SqliteWriter
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import schema
+from registry.metadata.tables import schema_version
 from storage.shield import run_to_completion
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class Database:
 
         def probe(tx: Transaction) -> None:
             # A read-only database refuses a row lock too, and rolling it back needs no sync.
-            lock = sa.select(schema.c.version).with_for_update(read=True, key_share=True)
+            lock = sa.select(schema_version.c.version).with_for_update(read=True, key_share=True)
             tx.execute(lock).close()
             raise _ProbedError
 

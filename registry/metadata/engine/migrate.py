@@ -13,17 +13,13 @@ from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, UNAVAILABLE
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.engine.write_freeze import MoveRow, MoveState
-from registry.metadata.tables import schema
+from registry.metadata.tables import schema_version
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-VERSION = 17
+VERSION = 2
 """Schema version that this code writes: the number of the newest migration."""
-
-_MOVES = 4
-"""First schema version that records database copies."""
-
 
 _UNFINISHED = {
     MoveState.FILLING: "a copy that did not end. Run moorage db copy again, with the settings of "
@@ -56,11 +52,12 @@ class SchemaState:
 
 async def read_state(database: Database, *, patience: float = REQUEST_TIMEOUT_S) -> SchemaState:
     def work(tx: Transaction) -> SchemaState:
-        if not sa.inspect(tx.connection).has_table(schema.name):
+        if not sa.inspect(tx.connection).has_table(schema_version.name):
             return SchemaState(0, 0)
-        version, min_reader = tx.execute(sa.select(schema.c.version, schema.c.min_reader)).one()
-        move = write_freeze.find(tx) if version >= _MOVES else None
-        return SchemaState(version, min_reader, move)
+        version, min_reader = tx.execute(
+            sa.select(schema_version.c.version, schema_version.c.min_reader)
+        ).one()
+        return SchemaState(version, min_reader, write_freeze.find(tx))
 
     return await database.read(work, patience=patience)
 

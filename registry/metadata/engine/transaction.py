@@ -179,24 +179,24 @@ class Transaction:
         only during the commit, and numbers follow the order of commits without gaps.
         """
         self._write_queue()
-        self._write_tallies()
+        self._write_usage()
         if self.policy_changes or self.removed_repositories:
-            self._write_policy_number()
+            self._write_policy_revision()
         if self.changes:
             self._write_feed()
 
     def _write_queue(self) -> None:
         """Write the queue in a fixed order, so that concurrent transactions do not deadlock."""
-        table = tables.candidates
+        table = tables.gc_queue
         keys = sorted(self.queued)
         for start in range(0, len(keys), CHUNK):
             insert = self.insert(table).values(
                 [self._candidate(key) for key in keys[start : start + CHUNK]]
             )
-            later = insert.excluded.since > table.c.since
+            started, before = insert.excluded.grace_started_at, table.c.grace_started_at
             changed = {
-                "since": sa.case((later, insert.excluded.since), else_=table.c.since),
-                "parked": "",
+                "grace_started_at": sa.case((started > before, started), else_=before),
+                "parked_by": "",
             }
             self.execute(
                 insert.on_conflict_do_update(
@@ -211,34 +211,34 @@ class Transaction:
             "repository_id": repository_id,
             "kind": kind.value,
             "digest": digest,
-            "since": self.read_clock() if since is None else since,
-            "parked": "",
+            "grace_started_at": self.read_clock() if since is None else since,
+            "parked_by": "",
         }
 
-    def _write_tallies(self) -> None:
+    def _write_usage(self) -> None:
         shard = random.randrange(SHARDS)  # noqa: S311 - against contention
-        for tally_id, grown in sorted(self.quota_deltas.items()):
+        for counter_id, grown in sorted(self.quota_deltas.items()):
             if grown:
-                insert = self.insert(tables.tally_shards).values(
-                    tally_id=tally_id, shard=shard, bytes=grown
+                insert = self.insert(tables.usage_counter_shards).values(
+                    counter_id=counter_id, shard=shard, bytes=grown
                 )
-                total = tables.tally_shards.c.bytes + insert.excluded.bytes
+                total = tables.usage_counter_shards.c.bytes + insert.excluded.bytes
                 self.execute(
                     insert.on_conflict_do_update(
-                        index_elements=["tally_id", "shard"], set_={"bytes": total}
+                        index_elements=["counter_id", "shard"], set_={"bytes": total}
                     )
                 )
 
-    def _write_policy_number(self) -> None:
-        head = tables.policy_head
-        number = self.execute(
-            sa.update(head).values(number=head.c.number + 1).returning(head.c.number)
+    def _write_policy_revision(self) -> None:
+        table = tables.policy_revision
+        revision = self.execute(
+            sa.update(table).values(revision=table.c.revision + 1).returning(table.c.revision)
         ).scalar_one()
         for name in sorted(set(self.removed_repositories)):
             insert = self.insert(tables.removed_repositories).values(
-                name=name, number=number, removed_at=self.now
+                name=name, policy_revision=revision, removed_at=self.now
             )
-            changed = {"number": number, "removed_at": self.now}
+            changed = {"policy_revision": revision, "removed_at": self.now}
             self.execute(insert.on_conflict_do_update(index_elements=["name"], set_=changed))
             self.change_policy(Part.REMOVAL, name)
         changes = sorted(self.policy_changes)
@@ -246,19 +246,19 @@ class Transaction:
             changes = [(Part.ALL, "")]
         self.connection.execute(
             sa.insert(tables.policy_changes),
-            [{"number": number, "part": part.value, "key": key} for part, key in changes],
+            [{"revision": revision, "part": part.value, "key": key} for part, key in changes],
         )
 
     def _write_feed(self) -> None:
-        head = self.execute(
-            sa.update(tables.feed_head)
-            .values(number=tables.feed_head.c.number + len(self.changes))
-            .returning(tables.feed_head.c.number)
+        last = self.execute(
+            sa.update(tables.change_feed_revision)
+            .values(revision=tables.change_feed_revision.c.revision + len(self.changes))
+            .returning(tables.change_feed_revision.c.revision)
         ).scalar_one()
-        first = head - len(self.changes) + 1
+        first = last - len(self.changes) + 1
         self.connection.execute(
-            sa.insert(tables.feed),
-            [{"number": first + i, **change} for i, change in enumerate(self.changes)],
+            sa.insert(tables.change_feed),
+            [{"revision": first + i, **change} for i, change in enumerate(self.changes)],
         )
 
 

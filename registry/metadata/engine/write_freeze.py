@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from registry.errors import ConflictError
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import metadata, moves
+from registry.metadata.tables import metadata, write_freeze
 
-_m = moves.c
+_m = write_freeze.c
 
 SQLSTATE = "MR001"
 """SQLSTATE of a refused change on PostgreSQL."""
@@ -30,7 +30,9 @@ _NOW = {
 _FUNCTION = f"""
 CREATE OR REPLACE FUNCTION moorage_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT 1 FROM moves WHERE until IS NULL OR until > {_NOW["postgresql"]}) THEN
+    IF EXISTS (
+        SELECT 1 FROM write_freeze WHERE expires_at IS NULL OR expires_at > {_NOW["postgresql"]}
+    ) THEN
         RAISE EXCEPTION '{REFUSAL}' USING ERRCODE = '{SQLSTATE}';
     END IF;
     RETURN NULL;
@@ -39,7 +41,7 @@ END $$
 
 
 _CLAUSE = f"""
-WHEN EXISTS (SELECT 1 FROM moves WHERE until IS NULL OR until > {_NOW["sqlite"]})
+WHEN EXISTS (SELECT 1 FROM write_freeze WHERE expires_at IS NULL OR expires_at > {_NOW["sqlite"]})
 BEGIN SELECT RAISE(ABORT, '{REFUSAL}'); END
 """  # noqa: S608 - built from constants
 
@@ -75,8 +77,8 @@ class MoveRow:
 
 
 def find(tx: Transaction) -> MoveRow | None:
-    over = sa.func.coalesce(_m.until <= _now(tx), sa.false())
-    row = tx.execute(sa.select(_m.state, _m.token, _m.place, over)).one_or_none()
+    over = sa.func.coalesce(_m.expires_at <= _now(tx), sa.false())
+    row = tx.execute(sa.select(_m.state, _m.token, _m.peer, over)).one_or_none()
     return MoveRow(MoveState(row[0]), row[1], row[2], bool(row[3])) if row else None
 
 
@@ -91,8 +93,8 @@ def freeze(tx: Transaction, token: str, place: str, seconds: float) -> None:
         raise ConflictError(f"the database {what} to {before.place}; see moorage db copy --release")
     release(tx)
     until = _now(tx) + int(seconds * 1_000_000)
-    row = {"id": 1, "state": MoveState.PAUSED.value, "token": token, "place": place}
-    tx.execute(sa.insert(moves).values(**row, until=until))
+    row = {"id": 1, "state": MoveState.PAUSED.value, "token": token, "peer": place}
+    tx.execute(sa.insert(write_freeze).values(**row, expires_at=until))
     names = _list_names()
     if tx.connection.dialect.name == "postgresql":
         # All in one statement, so that it gets either all locks or none.
@@ -114,20 +116,20 @@ def freeze(tx: Transaction, token: str, place: str, seconds: float) -> None:
 def extend(tx: Transaction, token: str, seconds: float) -> bool:
     """Extend the freeze to `seconds` from now. Returns False if it has expired."""
     until = _now(tx) + int(seconds * 1_000_000)
-    return _update(tx, token, until=until)
+    return _update(tx, token, expires_at=until)
 
 
 def mark_moved(tx: Transaction, token: str) -> bool:
     """Refuse changes permanently. Returns False if the freeze has expired."""
-    return _update(tx, token, until=None, state=MoveState.MOVED.value)
+    return _update(tx, token, expires_at=None, state=MoveState.MOVED.value)
 
 
 def mark_filling(
     tx: Transaction, token: str, place: str, state: MoveState = MoveState.FILLING
 ) -> None:
     """Mark the database as unfinished, so that no registry uses it."""
-    row = {"id": 1, "state": state.value, "token": token, "place": place}
-    tx.execute(sa.insert(moves).values(**row, until=None))
+    row = {"id": 1, "state": state.value, "token": token, "peer": place}
+    tx.execute(sa.insert(write_freeze).values(**row, expires_at=None))
 
 
 def release(tx: Transaction) -> None:
@@ -135,7 +137,7 @@ def release(tx: Transaction) -> None:
 
     On PostgreSQL the triggers stay, without effect, until `remove_guard` drops them.
     """
-    tx.execute(sa.delete(moves))
+    tx.execute(sa.delete(write_freeze))
     if tx.connection.dialect.name == "sqlite":
         for name in _list_names():
             for change in _CHANGES:
@@ -162,8 +164,8 @@ def remove_guard(tx: Transaction, table: str) -> None:
 
 def _update(tx: Transaction, token: str, **values: object) -> bool:
     # After the freeze has expired, something may have changed that was not copied.
-    mine = sa.and_(_m.token == token, _m.state == MoveState.PAUSED.value, _m.until > _now(tx))
-    return tx.execute(sa.update(moves).where(mine).values(**values)).rowcount > 0
+    mine = sa.and_(_m.token == token, _m.state == MoveState.PAUSED.value, _m.expires_at > _now(tx))
+    return tx.execute(sa.update(write_freeze).where(mine).values(**values)).rowcount > 0
 
 
 def _now(tx: Transaction) -> sa.ColumnElement[int]:
@@ -171,4 +173,4 @@ def _now(tx: Transaction) -> sa.ColumnElement[int]:
 
 
 def _list_names() -> list[str]:
-    return sorted(name for name in metadata.tables if name != moves.name)
+    return sorted(name for name in metadata.tables if name != write_freeze.name)

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 
 from registry.metadata.engine import leases
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import doomed
+from registry.metadata.tables import pending_deletions
 
-_d = doomed.c
+_d = pending_deletions.c
 
 _AGAIN = "removed, and to be removed once more"
 
@@ -45,7 +45,7 @@ def insert_all(
     if not keys:
         return
     rest = {"reason": reason, "not_before": max(not_before, tx.now)}
-    statement = tx.insert(doomed).values(
+    statement = tx.insert(pending_deletions).values(
         [{"store": store, "key": key, **rest} for store, key in sorted(keys)]
     )
     told = statement.excluded.not_before
@@ -81,13 +81,13 @@ def list_beginning(tx: Transaction, store: str, start: str, n: int) -> list[tupl
 
 def count_in(tx: Transaction, store: str) -> int:
     """Return the number of queued keys of the store."""
-    query = sa.select(sa.func.count()).select_from(doomed).where(_d.store == store)
+    query = sa.select(sa.func.count()).select_from(pending_deletions).where(_d.store == store)
     return int(tx.execute(query).scalar_one())
 
 
 def delete(tx: Transaction, rows: Sequence[DueRow]) -> None:
     """Remove keys whose bytes are deleted for good, unless they were queued again meanwhile."""
-    tx.execute(sa.delete(doomed).where(_are(rows)))
+    tx.execute(sa.delete(pending_deletions).where(_are(rows)))
 
 
 def defer(tx: Transaction, rows: Sequence[DueRow], seconds: float) -> None:
@@ -102,7 +102,7 @@ def schedule_second_delete(tx: Transaction, rows: Sequence[DueRow], seconds: flo
 
 def _put_off(tx: Transaction, rows: Sequence[DueRow], seconds: float, **more: str) -> None:
     until = tx.now + int(seconds * 1_000_000)
-    tx.execute(sa.update(doomed).where(_are(rows)).values(not_before=until, **more))
+    tx.execute(sa.update(pending_deletions).where(_are(rows)).values(not_before=until, **more))
 
 
 def _are(rows: Sequence[DueRow]) -> sa.ColumnElement[bool]:

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import retainers
-from registry.metadata.tables import blobs, candidates, manifests, repository_blobs
+from registry.metadata.tables import blobs, gc_queue, manifests, repository_blobs
 from storage.digest import Digest
 
-_c = candidates.c
+_c = gc_queue.c
 
 SECOND = 1_000_000
 
@@ -34,7 +34,7 @@ class Evaluated:
     is_idle: bool
 
 
-_COLUMNS = (_c.since, _c.repository_id, _c.kind, _c.digest)
+_COLUMNS = (_c.grace_started_at, _c.repository_id, _c.kind, _c.digest)
 
 
 def _candidate(row: Sequence[Any]) -> Candidate:
@@ -54,7 +54,7 @@ def list_due(tx: Transaction, until: int, n: int, last: Candidate | None = None)
 
     `last` is the candidate to continue after.
     """
-    query = sa.select(*_COLUMNS).where(_c.parked == "", _c.since <= until)
+    query = sa.select(*_COLUMNS).where(_c.parked_by == "", _c.grace_started_at <= until)
     if last is not None:
         after = (last.since, last.repository_id, last.kind.value, last.digest)
         query = query.where(sa.tuple_(*_COLUMNS) > sa.tuple_(*_literals(after)))
@@ -75,7 +75,7 @@ def evaluate(
     kept = retainers.is_retained(kind, _c.repository_id, _c.digest)
     query = (
         sa.select(*_COLUMNS, sa.and_(_is_present(kind), sa.not_(kept)))
-        .where(_of(kind, repository_id, digests), _c.since <= until)
+        .where(_of(kind, repository_id, digests), _c.grace_started_at <= until)
         .order_by(_c.digest)
     )
     return [Evaluated(_candidate(row), bool(row[-1])) for row in tx.execute(query)]
@@ -111,7 +111,7 @@ def is_stale(
     waits = (
         sa.select(_c.digest)
         .where(_c.repository_id == repository_id, _c.kind == kind.value, _c.digest == digest)
-        .where(_c.since < _now(tx))
+        .where(_c.grace_started_at < _now(tx))
         .exists()
     )
     return sa.and_(waits, sa.not_(retainers.is_retained(kind, repository_id, digest)))
@@ -124,9 +124,9 @@ def touch(
 
     Returns False if the item is no longer a candidate.
     """
-    query = sa.update(candidates).where(_of(kind, repository_id, [digest]))
+    query = sa.update(gc_queue).where(_of(kind, repository_id, [digest]))
     since = tx.read_clock() + int(extend_by * SECOND)
-    return tx.execute(query.values(since=since)).rowcount > 0
+    return tx.execute(query.values(grace_started_at=since)).rowcount > 0
 
 
 def _of(
@@ -140,7 +140,7 @@ def delete(
 ) -> None:
     """Remove candidates that were deleted or that have a retainer."""
     if digests:
-        tx.execute(sa.delete(candidates).where(_of(kind, repository_id, digests)))
+        tx.execute(sa.delete(gc_queue).where(_of(kind, repository_id, digests)))
 
 
 def postpone(
@@ -148,15 +148,15 @@ def postpone(
 ) -> None:
     """Restart the grace period."""
     if digests:
-        query = sa.update(candidates).where(_of(kind, repository_id, digests))
-        tx.execute(query.values(since=tx.read_clock()))
+        query = sa.update(gc_queue).where(_of(kind, repository_id, digests))
+        tx.execute(query.values(grace_started_at=tx.read_clock()))
 
 
 def park(tx: Transaction, repository_id: int, digests: Sequence[Digest], rules: str) -> None:
     """Set manifests aside until the rules differ from those with this fingerprint."""
     if digests:
-        query = sa.update(candidates).where(_of(CandidateKind.MANIFEST, repository_id, digests))
-        tx.execute(query.values(parked=rules))
+        query = sa.update(gc_queue).where(_of(CandidateKind.MANIFEST, repository_id, digests))
+        tx.execute(query.values(parked_by=rules))
 
 
 def list_last(
@@ -167,14 +167,14 @@ def list_last(
     Other links that are due for removal do not count, but only in repositories with higher IDs.
     Each blob is therefore returned for one repository only.
     """
-    here, other, waiting = repository_blobs.alias(), repository_blobs.alias(), candidates.alias()
+    here, other, waiting = repository_blobs.alias(), repository_blobs.alias(), gc_queue.alias()
     goes = sa.and_(
         sa.select(waiting.c.digest)
         .where(
             waiting.c.repository_id == other.c.repository_id,
             waiting.c.kind == CandidateKind.LINK.value,
         )
-        .where(waiting.c.digest == other.c.digest, waiting.c.since <= until)
+        .where(waiting.c.digest == other.c.digest, waiting.c.grace_started_at <= until)
         .exists(),
         sa.not_(retainers.is_retained(CandidateKind.LINK, other.c.repository_id, other.c.digest)),
     )
@@ -199,7 +199,7 @@ def find(
 
 def count_due(tx: Transaction, until: int) -> int:
     """Return the number of candidates that `list_due` would return without a limit."""
-    query = sa.select(sa.func.count()).where(_c.parked == "", _c.since <= until)
+    query = sa.select(sa.func.count()).where(_c.parked_by == "", _c.grace_started_at <= until)
     return int(tx.execute(query).scalar_one())
 
 
@@ -217,7 +217,7 @@ def unpark(tx: Transaction, rules: str, n: int) -> None:
     them were not recorded.
     """
     for others in _parked_by_others(rules):
-        tx.execute(_update_some(others, n).values(parked="", since=tx.read_clock()))
+        tx.execute(_update_some(others, n).values(parked_by="", grace_started_at=tx.read_clock()))
 
 
 def repair_future_times(tx: Transaction, latest: int, n: int) -> None:
@@ -225,27 +225,27 @@ def repair_future_times(tx: Transaction, latest: int, n: int) -> None:
 
     The clock was wrong when they were queued.
     """
-    tx.execute(_update_some(_is_ahead(latest), n).values(since=tx.read_clock()))
+    tx.execute(_update_some(_is_ahead(latest), n).values(grace_started_at=tx.read_clock()))
 
 
 def _parked_by_others(rules: str) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     """Return two index ranges, because an inequality would read the whole index."""
-    return sa.and_(_c.parked > "", _c.parked < rules), _c.parked > rules
+    return sa.and_(_c.parked_by > "", _c.parked_by < rules), _c.parked_by > rules
 
 
 def _is_ahead(latest: int) -> sa.ColumnElement[bool]:
-    return sa.and_(_c.parked == "", _c.since > latest)
+    return sa.and_(_c.parked_by == "", _c.grace_started_at > latest)
 
 
 def _update_some(which: sa.ColumnElement[bool], n: int) -> sa.Update:
-    key = candidates.primary_key.columns.values()
+    key = gc_queue.primary_key.columns.values()
     some = sa.select(*key).where(which).limit(n)
-    return sa.update(candidates).where(sa.tuple_(*key).in_(some))
+    return sa.update(gc_queue).where(sa.tuple_(*key).in_(some))
 
 
 def count(tx: Transaction) -> dict[CandidateKind, int]:
     """Return the number of candidates in the queue, by kind."""
-    query = sa.select(_c.kind, sa.func.count()).where(_c.parked == "").group_by(_c.kind)
+    query = sa.select(_c.kind, sa.func.count()).where(_c.parked_by == "").group_by(_c.kind)
     found = {CandidateKind(kind): int(number) for kind, number in tx.execute(query)}
     return {kind: found.get(kind, 0) for kind in CandidateKind}
 
@@ -255,8 +255,8 @@ def find_next(tx: Transaction, until: int) -> tuple[int, int | None]:
 
     Times are in microseconds.
     """
-    query = sa.select(sa.func.count(), sa.func.min(_c.since))
-    count, first = tx.execute(query.where(_c.parked == "", _c.since > until)).one()
+    query = sa.select(sa.func.count(), sa.func.min(_c.grace_started_at))
+    count, first = tx.execute(query.where(_c.parked_by == "", _c.grace_started_at > until)).one()
     return count, first
 
 
@@ -264,6 +264,6 @@ def count_parked(tx: Transaction) -> int:
     """Return the number of untagged manifests that only the rules retain."""
     kept = retainers.is_retained(CandidateKind.MANIFEST, _c.repository_id, _c.digest)
     query = sa.select(sa.func.count()).where(
-        _c.parked > "", _is_present(CandidateKind.MANIFEST), sa.not_(kept)
+        _c.parked_by > "", _is_present(CandidateKind.MANIFEST), sa.not_(kept)
     )
     return int(tx.execute(query).scalar_one())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import collector
+from registry.metadata.tables import gc_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class GcState:
 
 
 def find(tx: Transaction) -> GcState:
-    columns = [column for column in collector.columns if column.name != "id"]
+    columns = [column for column in gc_state.columns if column.name != "id"]
     return GcState(*tx.execute(sa.select(*columns)).one())
 
 
@@ -37,18 +37,18 @@ def read_clock(tx: Transaction) -> int:
 
 def record_clock_check(tx: Transaction, boot: str, ahead: int, clock: int) -> None:
     """Record a comparison of the clocks and its time."""
-    tx.execute(sa.update(collector).values(boot=boot, ahead=ahead, clock=clock))
+    tx.execute(sa.update(gc_state).values(boot_id=boot, clock_offset=ahead, clock_checked_at=clock))
 
 
 def record_clock_jump(tx: Transaction, clock: int, jump: int) -> None:
     """Record that the clock has jumped. Nothing is collected for a grace period from `clock`."""
-    tx.execute(sa.update(collector).values(jumped_at=clock, jump=jump))
+    tx.execute(sa.update(gc_state).values(clock_jumped_at=clock, clock_jump=jump))
 
 
 def clear_clock_jump(tx: Transaction) -> None:
-    tx.execute(sa.update(collector).values(jumped_at=None, jump=0))
+    tx.execute(sa.update(gc_state).values(clock_jumped_at=None, clock_jump=0))
 
 
-def record_backfill(tx: Transaction, filling: str | None) -> None:
+def record_backfill(tx: Transaction, cursor: str | None) -> None:
     """Record the progress of the backfill."""
-    tx.execute(sa.update(collector).values(filling=filling))
+    tx.execute(sa.update(gc_state).values(backfill_cursor=cursor))

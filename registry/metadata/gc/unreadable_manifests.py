@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import manifest_bytes, manifests, repositories, unreadable
+from registry.metadata.tables import manifest_bytes, manifests, repositories, unreadable_manifests
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
-_m, _u = manifests.c, unreadable.c
+_m, _u = manifests.c, unreadable_manifests.c
 
 _SAME = sa.and_(_u.repository_id == _m.repository_id, _u.digest == _m.digest)
 
@@ -55,7 +55,7 @@ def list_stored(tx: Transaction, last: int, n: int, most: int) -> list[StoredMan
             _u.digest.is_not(None),
         )
         .outerjoin(manifest_bytes, manifest_bytes.c.manifest_id == _m.id)
-        .outerjoin(unreadable, _SAME)
+        .outerjoin(unreadable_manifests, _SAME)
         .where(_m.id > last, _m.id <= until)
         .order_by(_m.id)
     )
@@ -80,13 +80,13 @@ def list_known(tx: Transaction, n: int) -> list[tuple[RepositoryName, Digest]]:
 
 
 def count(tx: Transaction) -> int:
-    query = sa.select(sa.func.count()).select_from(unreadable).join(manifests, _SAME)
+    query = sa.select(sa.func.count()).select_from(unreadable_manifests).join(manifests, _SAME)
     return int(tx.execute(query).scalar_one())
 
 
 def record(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Record that a manifest cannot be read."""
-    insert = tx.insert(unreadable).values(
+    insert = tx.insert(unreadable_manifests).values(
         repository_id=repository_id, digest=digest, found_at=tx.now
     )
     tx.execute(insert.on_conflict_do_nothing())
@@ -95,4 +95,4 @@ def record(tx: Transaction, repository_id: int, digest: Digest) -> None:
 def forget(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Delete the record, because the manifest is readable or was removed."""
     here = sa.and_(_u.repository_id == repository_id, _u.digest == digest)
-    tx.execute(sa.delete(unreadable).where(here))
+    tx.execute(sa.delete(unreadable_manifests).where(here))

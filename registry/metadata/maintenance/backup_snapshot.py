@@ -20,7 +20,7 @@ from registry.metadata.engine.transaction import CHUNK, Transaction
 from registry.metadata.engine.write_freeze import MoveState
 from registry.metadata.maintenance import database_copy
 from registry.metadata.maintenance.database_copy import Row
-from registry.metadata.tables import blobs, schema
+from registry.metadata.tables import blobs, schema_version
 from storage.digest import Digest
 
 _b = blobs.c
@@ -28,11 +28,11 @@ _b = blobs.c
 LEFT_OUT = {
     # State of the moment, of the store or of running processes.
     tables.uploads.name,
-    tables.doomed.name,
+    tables.pending_deletions.name,
     tables.leases.name,
     tables.sign_in_failures.name,
     # Private keys are included only on request.
-    tables.vault.name,
+    tables.private_keys.name,
 }
 
 PLACE = "a backup"
@@ -170,7 +170,7 @@ def _require_own_schema(reading: sa.Connection) -> None:
 
     A newer schema has columns that the snapshot would leave out.
     """
-    version = reading.execute(sa.select(schema.c.version)).scalar_one()
+    version = reading.execute(sa.select(schema_version.c.version)).scalar_one()
     if version != migrate.VERSION:
         raise SchemaError(
             f"the database has schema {version} and this version knows {migrate.VERSION}: make "

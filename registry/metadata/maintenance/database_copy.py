@@ -54,7 +54,7 @@ def list_tables() -> list[sa.Table]:
 
     These are all tables except those that describe the database itself.
     """
-    own = {tables.schema.name, tables.moves.name}
+    own = {tables.schema_version.name, tables.write_freeze.name}
     return [table for table in tables.metadata.sorted_tables if table.name not in own]
 
 
@@ -73,7 +73,7 @@ def copy(
     """
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
-        if table is tables.vault and vault is not None:
+        if table is tables.private_keys and vault is not None:
             return iter([list(vault.items())] if vault else [])
         return iter_rows(reading, table)
 
@@ -117,8 +117,8 @@ def cause_of(error: sa.exc.SQLAlchemyError) -> str:
 
 def confirm(tx: Transaction, token: str) -> None:
     """Mark the target as the registry's database."""
-    row = tables.moves.c
-    tx.execute(sa.delete(tables.moves).where(row.token == token))
+    row = tables.write_freeze.c
+    tx.execute(sa.delete(tables.write_freeze).where(row.token == token))
 
 
 @contextlib.contextmanager
@@ -173,9 +173,9 @@ def _require_empty(tx: Transaction) -> None:
     """
     before = write_freeze.find(tx)
     ours = before is not None and before.state is MoveState.FILLING
-    heads = {tables.feed_head.name, tables.policy_head.name, tables.collector.name}
+    single = {tables.change_feed_revision.name, tables.policy_revision.name, tables.gc_state.name}
     for table in reversed(list_tables()):
-        if not ours and table.name not in heads:
+        if not ours and table.name not in single:
             one = sa.select(sa.literal(1)).select_from(table).limit(1)
             if tx.execute(one).first() is not None:
                 raise ConflictError(
@@ -185,7 +185,7 @@ def _require_empty(tx: Transaction) -> None:
                     "database away"
                 )
         tx.execute(sa.delete(table))
-    tx.execute(sa.delete(tables.moves))
+    tx.execute(sa.delete(tables.write_freeze))
 
 
 def fill(

@@ -5,26 +5,26 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import repositories, scrub
+from registry.metadata.tables import repositories, scrub_state
 from storage.digest import Digest
 
-_s = scrub.c
+_s = scrub_state.c
 
 
 @dataclass(frozen=True, slots=True)
 class ScrubRow:
-    """A pass over all manifests and blobs, which may be `running`.
+    """A pass over all manifests and blobs, which may be running.
 
-    `last` and `last_manifest` are its position. Times are in microseconds; `finished_at` is the end
-    of the last complete pass. `damaged` counts blobs found missing or damaged. `unreadable` counts
-    blobs that an available store failed to return.
+    `last_blob` and `last_manifest_id` are its position. Times are in microseconds; `finished_at` is
+    the end of the last complete pass. `damaged` counts blobs found missing or damaged. `unreadable`
+    counts blobs that an available store failed to return.
     """
 
-    running: bool
+    is_running: bool
     started_at: int
     finished_at: int | None
-    last: Digest | None
-    last_manifest: int | None
+    last_blob: Digest | None
+    last_manifest_id: int | None
     blobs: int
     bytes: int
     damaged: int
@@ -32,11 +32,11 @@ class ScrubRow:
 
 
 _COLUMNS = (
-    _s.running,
+    _s.is_running,
     _s.started_at,
     _s.finished_at,
-    _s.last,
-    _s.last_manifest,
+    _s.last_blob,
+    _s.last_manifest_id,
     _s.blobs,
     _s.bytes,
     _s.damaged,
@@ -59,26 +59,26 @@ def find_birth(tx: Transaction) -> int | None:
 def begin(tx: Transaction) -> None:
     """Begin a pass, restarting one that is in progress."""
     fresh = {
-        "running": True,
+        "is_running": True,
         "started_at": tx.now,
-        "last": None,
-        "last_manifest": None,
+        "last_blob": None,
+        "last_manifest_id": None,
         "blobs": 0,
         "bytes": 0,
         "damaged": 0,
         "unreadable": 0,
     }
-    insert = tx.insert(scrub).values(id=1, **fresh)
+    insert = tx.insert(scrub_state).values(id=1, **fresh)
     tx.execute(insert.on_conflict_do_update(index_elements=[_s.id], set_=fresh))
 
 
 def advance(tx: Transaction, before: ScrubRow, after: ScrubRow) -> bool:
     """Save the progress of a pass. Returns False if another process advanced or restarted it."""
     same = sa.and_(
-        _s.running,
+        _s.is_running,
         _s.started_at == before.started_at,
-        _s.last.is_not_distinct_from(before.last),
-        _s.last_manifest.is_not_distinct_from(before.last_manifest),
+        _s.last_blob.is_not_distinct_from(before.last_blob),
+        _s.last_manifest_id.is_not_distinct_from(before.last_manifest_id),
     )
     changed = {column.name: getattr(after, column.name) for column in _COLUMNS}
-    return tx.execute(sa.update(scrub).where(same).values(**changed)).rowcount > 0
+    return tx.execute(sa.update(scrub_state).where(same).values(**changed)).rowcount > 0

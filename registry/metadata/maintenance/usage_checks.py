@@ -15,23 +15,29 @@ from registry.metadata.tables import (
     blobs,
     manifests,
     quotas,
-    tallies,
-    tally_blobs,
-    tally_repositories,
-    tally_shards,
+    usage_counter_blobs,
+    usage_counter_repositories,
+    usage_counter_shards,
+    usage_counters,
 )
 
 PERIOD = 24 * 3600
 """Seconds between two comparisons of a counter."""
 
-_q, _t, _b, _m, _s = quotas.c, tallies.c, tally_blobs.c, tally_repositories.c, tally_shards.c
+_q, _t, _b, _m, _s = (
+    quotas.c,
+    usage_counters.c,
+    usage_counter_blobs.c,
+    usage_counter_repositories.c,
+    usage_counter_shards.c,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class TallyCheck:
+class CounterCheck:
     """A counter, the time of its previous check, and the bytes by which it exceeds the content."""
 
-    tally_id: int
+    counter_id: int
     pattern: str
     namespace: str
     checked_at: int
@@ -43,27 +49,27 @@ def is_any_due(tx: Transaction) -> bool:
     return tx.execute(_find_due(tx)).first() is not None
 
 
-def compare_next(tx: Transaction) -> TallyCheck | None:
+def compare_next(tx: Transaction) -> CounterCheck | None:
     """Compare the counter whose last check is oldest. Returns None if none is due."""
     # One statement sees one snapshot.
-    difference = _total(_s.bytes, _s.tally_id == _t.id) - _measure_blobs() - _measure_manifests()
+    difference = _total(_s.bytes, _s.counter_id == _t.id) - _measure_blobs() - _measure_manifests()
     query = _find_due(tx).add_columns(
         _q.pattern, _t.namespace, _t.checked_at, difference.label("difference")
     )
     row = tx.execute(query).one_or_none()
-    return TallyCheck(row[0], row[1], row[2], row[3], int(row[4])) if row else None
+    return CounterCheck(row[0], row[1], row[2], row[3], int(row[4])) if row else None
 
 
-def correct(tx: Transaction, check: TallyCheck) -> bool:
+def correct(tx: Transaction, check: CounterCheck) -> bool:
     """Subtract the difference and record the check.
 
     Returns False if another process has checked the counter since.
     """
-    mine = sa.and_(_t.id == check.tally_id, _t.checked_at == check.checked_at)
-    noted = sa.update(tallies).where(mine).values(checked_at=tx.read_clock())
+    mine = sa.and_(_t.id == check.counter_id, _t.checked_at == check.checked_at)
+    noted = sa.update(usage_counters).where(mine).values(checked_at=tx.read_clock())
     if not tx.execute(noted).rowcount:
         return False
-    tx.quota_deltas[check.tally_id] -= check.difference
+    tx.quota_deltas[check.counter_id] -= check.difference
     return True
 
 
@@ -80,13 +86,13 @@ def _find_due(tx: Transaction) -> sa.Select[tuple[int]]:
 
 
 def _measure_blobs() -> sa.ColumnElement[int]:
-    return _total(blobs.c.size, _b.tally_id == _t.id, blobs.c.digest == _b.digest)
+    return _total(blobs.c.size, _b.counter_id == _t.id, blobs.c.digest == _b.digest)
 
 
 def _measure_manifests() -> sa.ColumnElement[int]:
     return _total(
         manifests.c.size,
-        _m.tally_id == _t.id,
+        _m.counter_id == _t.id,
         _m.manifests_counted_at.is_not(None),
         manifests.c.repository_id == _m.repository_id,
     )
@@ -94,4 +100,4 @@ def _measure_manifests() -> sa.ColumnElement[int]:
 
 def _total(column: sa.Column[int], *where: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     total = sa.select(sa.func.coalesce(sa.func.sum(column), 0)).where(*where)
-    return total.correlate(tallies).scalar_subquery()
+    return total.correlate(usage_counters).scalar_subquery()

@@ -11,10 +11,15 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.quotas import quotas, usage_counters
 from registry.metadata.quotas.quotas import find_namespace
-from registry.metadata.tables import TEXT, tally_blobs, tally_repositories, tally_shards
+from registry.metadata.tables import (
+    TEXT,
+    usage_counter_blobs,
+    usage_counter_repositories,
+    usage_counter_shards,
+)
 from registry.metadata.tables import quotas as quota_table
 from registry.metadata.tables import repositories as repository_table
-from registry.metadata.tables import tallies as tally_table
+from registry.metadata.tables import usage_counters as counter_table
 from registry.oci.names import RepositoryName
 
 COUNTED = 20
@@ -23,10 +28,10 @@ COUNTED = 20
 SWEPT = 1000
 """Counted blobs deleted in one step."""
 
-_q, _t, _r = quota_table.c, tally_table.c, repository_table.c
-_b, _m, _s = tally_blobs.c, tally_repositories.c, tally_shards.c
+_q, _t, _r = quota_table.c, counter_table.c, repository_table.c
+_b, _m, _s = usage_counter_blobs.c, usage_counter_repositories.c, usage_counter_shards.c
 
-_UNCOUNTED = sa.select(_q.id).where(_q.counted_to.is_not(None))
+_UNCOUNTED = sa.select(_q.id).where(_q.recount_cursor.is_not(None))
 _WITHOUT_MANIFESTS = sa.select(_m.repository_id).where(_m.manifests_counted_at.is_(None))
 _LEFT = sa.select(_t.id).where(_t.quota_id.not_in(sa.select(_q.id)))
 
@@ -43,8 +48,8 @@ def count_next(tx: Transaction) -> bool:
 
     Returns False if there is no such quota.
     """
-    query = sa.select(_q.id, _q.pattern, _q.bytes, _q.counted_to)
-    query = query.where(_q.counted_to.is_not(None)).order_by(_q.id).limit(1)
+    query = sa.select(_q.id, _q.pattern, _q.limit_bytes, _q.recount_cursor)
+    query = query.where(_q.recount_cursor.is_not(None)).order_by(_q.id).limit(1)
     found = tx.execute(query.with_for_update()).one_or_none()
     if found is None:
         return False
@@ -56,9 +61,9 @@ def count_next(tx: Transaction) -> bool:
         mine = _r.id.in_([repository_id for repository_id, _ in some])
         held = sa.select(_r.id).where(mine).order_by(_r.name).with_for_update()
         ids = list(tx.execute(held).scalars())
-        usage_counters.track(tx, ids, quotas.find_tally(tx, quota, some[-1][1]))
+        usage_counters.track(tx, ids, quotas.ensure_counter(tx, quota, some[-1][1]))
     to = str(some[-1][1]) if some else None
-    tx.execute(sa.update(quota_table).where(_q.id == quota.id).values(counted_to=to))
+    tx.execute(sa.update(quota_table).where(_q.id == quota.id).values(recount_cursor=to))
     return True
 
 
@@ -72,7 +77,7 @@ def _list_next(
     """
     enrolled = (
         sa.select(_m.repository_id)
-        .join(tally_table, _t.id == _m.tally_id)
+        .join(counter_table, _t.id == _m.counter_id)
         .where(_t.quota_id == quota.id, _m.repository_id == _r.id)
     )
     after = sa.type_coerce(_r.name, TEXT) > last
@@ -104,24 +109,24 @@ def count_manifests_next(tx: Transaction) -> bool:
 
 def sweep_next(tx: Transaction) -> bool:
     """Delete some of the counts of a deleted quota. Returns False if there are none."""
-    tally_id = tx.execute(_LEFT.order_by(_t.id).limit(1)).scalar_one_or_none()
-    if tally_id is None:
+    counter_id = tx.execute(_LEFT.order_by(_t.id).limit(1)).scalar_one_or_none()
+    if counter_id is None:
         return False
-    enrolled = sa.select(_m.repository_id).where(_m.tally_id == tally_id).limit(1)
+    enrolled = sa.select(_m.repository_id).where(_m.counter_id == counter_id).limit(1)
     repository_id = tx.execute(enrolled).scalar_one_or_none()
     if repository_id is not None:
         # The lock is exclusive, so no transaction that counted here is still open.
         tx.execute(sa.select(_r.id).where(_r.id == repository_id).with_for_update())
-        mine = sa.and_(_m.tally_id == tally_id, _m.repository_id == repository_id)
-        tx.execute(sa.delete(tally_repositories).where(mine))
+        mine = sa.and_(_m.counter_id == counter_id, _m.repository_id == repository_id)
+        tx.execute(sa.delete(usage_counter_repositories).where(mine))
         return True
-    some = sa.select(_b.digest).where(_b.tally_id == tally_id).order_by(_b.digest).limit(SWEPT)
+    some = sa.select(_b.digest).where(_b.counter_id == counter_id).order_by(_b.digest).limit(SWEPT)
     tx.lock_rows(some)
-    swept = sa.delete(tally_blobs).where(_b.tally_id == tally_id, _b.digest.in_(some))
+    swept = sa.delete(usage_counter_blobs).where(_b.counter_id == counter_id, _b.digest.in_(some))
     if tx.execute(swept).rowcount:
         return True
     # First the counter's own row: its deletion waits for a transaction that creates a repository
     # and found the counter before.
-    tx.execute(sa.delete(tally_table).where(_t.id == tally_id))
-    tx.execute(sa.delete(tally_shards).where(_s.tally_id == tally_id))
+    tx.execute(sa.delete(counter_table).where(_t.id == counter_id))
+    tx.execute(sa.delete(usage_counter_shards).where(_s.counter_id == counter_id))
     return True

@@ -24,7 +24,7 @@ class ImmutableRow:
     created_at: int
 
 
-_COLUMNS = (_i.id, _i.pattern, _i.tags, _i.created_by, _i.created_at)
+_COLUMNS = (_i.id, _i.pattern, _i.tag_pattern, _i.created_by, _i.created_at)
 
 
 def lock(tx: Transaction, *, shared: bool = False) -> None:
@@ -40,8 +40,8 @@ def insert(tx: Transaction, pattern: str, tags: str) -> ImmutableRow | None:
     """Add a rule. Returns None if it exists already."""
     query = (
         tx.insert(immutable_tags)
-        .values(pattern=pattern, tags=tags, created_by=tx.actor, created_at=tx.now)
-        .on_conflict_do_nothing(index_elements=[_i.pattern, _i.tags])
+        .values(pattern=pattern, tag_pattern=tags, created_by=tx.actor, created_at=tx.now)
+        .on_conflict_do_nothing(index_elements=[_i.pattern, _i.tag_pattern])
         .returning(*_COLUMNS)
     )
     row = tx.execute(query).one_or_none()
@@ -50,7 +50,7 @@ def insert(tx: Transaction, pattern: str, tags: str) -> ImmutableRow | None:
 
 def delete(tx: Transaction, pattern: str, tags: str) -> bool:
     """Delete a rule. Returns False if there is none."""
-    query = sa.delete(immutable_tags).where(_i.pattern == pattern, _i.tags == tags)
+    query = sa.delete(immutable_tags).where(_i.pattern == pattern, _i.tag_pattern == tags)
     return tx.execute(query).rowcount > 0
 
 

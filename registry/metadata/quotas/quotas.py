@@ -8,14 +8,14 @@ from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.tables import (
     quotas,
-    tallies,
-    tally_repositories,
-    tally_shards,
     uploads,
+    usage_counter_repositories,
+    usage_counter_shards,
+    usage_counters,
 )
 from registry.oci.names import RepositoryName, list_patterns
 
-_q, _t, _s, _u = quotas.c, tallies.c, tally_shards.c, uploads.c
+_q, _t, _s, _u = quotas.c, usage_counters.c, usage_counter_shards.c, uploads.c
 
 _ANOTHER = "another quota"
 
@@ -50,7 +50,7 @@ class Standing:
         return self.quota.bytes - self.used - self.reserved - self.grown
 
 
-_COLUMNS = (_q.id, _q.pattern, _q.bytes)
+_COLUMNS = (_q.id, _q.pattern, _q.limit_bytes)
 
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
@@ -58,10 +58,12 @@ def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
     tx.change_policy(Part.QUOTAS)
     # Each repository exists before the recount, or is created by a transaction that sees the quota.
     tx.lock_name(_ANOTHER)
-    insert = tx.insert(quotas).values(pattern=pattern, bytes=size, created_at=tx.now, counted_to="")
+    insert = tx.insert(quotas).values(
+        pattern=pattern, limit_bytes=size, created_at=tx.now, recount_cursor=""
+    )
     row = tx.execute(
         insert.on_conflict_do_update(
-            index_elements=[_q.pattern], set_={"bytes": insert.excluded.bytes}
+            index_elements=[_q.pattern], set_={"limit_bytes": insert.excluded.limit_bytes}
         ).returning(*_COLUMNS)
     ).one()
     return QuotaRow(*row)
@@ -90,11 +92,11 @@ def is_counted(tx: Transaction, row: QuotaRow) -> bool:
     Content from before the quota, or from before a version of Moorage that counts manifests, is
     counted later.
     """
-    uncounted = sa.select(_q.id).where(_q.id == row.id, _q.counted_to.is_not(None))
+    uncounted = sa.select(_q.id).where(_q.id == row.id, _q.recount_cursor.is_not(None))
     without_manifests = (
         sa.select(_t.id)
-        .join(tally_repositories, tally_repositories.c.tally_id == _t.id)
-        .where(_t.quota_id == row.id, tally_repositories.c.manifests_counted_at.is_(None))
+        .join(usage_counter_repositories, usage_counter_repositories.c.counter_id == _t.id)
+        .where(_t.quota_id == row.id, usage_counter_repositories.c.manifests_counted_at.is_(None))
     )
     query = sa.select(sa.or_(uncounted.exists(), without_manifests.exists()))
     return not tx.execute(query).scalar_one()
@@ -153,7 +155,7 @@ def find_fullest(tx: Transaction, row: QuotaRow) -> Standing:
     total = sa.func.coalesce(sa.func.sum(_s.bytes), 0)
     query = (
         sa.select(_t.namespace)
-        .join(tally_shards, _s.tally_id == _t.id, isouter=True)
+        .join(usage_counter_shards, _s.counter_id == _t.id, isouter=True)
         .where(_t.quota_id == row.id, ~own.exists())
         .group_by(_t.namespace)
         .order_by(total.desc(), _t.namespace)
@@ -172,20 +174,22 @@ def _measure(tx: Transaction, row: QuotaRow, namespace: str, before: str | None)
     query = (
         sa.select(
             _t.id,
-            sa.select(sa.func.sum(_s.bytes)).where(_s.tally_id == _t.id).scalar_subquery(),
+            sa.select(sa.func.sum(_s.bytes)).where(_s.counter_id == _t.id).scalar_subquery(),
             sa.select(sa.func.sum(_u.offset)).where(*sessions).scalar_subquery(),
         )
         .select_from(quotas)
-        .join(tallies, sa.and_(_t.quota_id == _q.id, _t.namespace == namespace), isouter=True)
+        .join(
+            usage_counters, sa.and_(_t.quota_id == _q.id, _t.namespace == namespace), isouter=True
+        )
         .where(_q.id == row.id)
     )
     found = tx.execute(query).one_or_none()
-    tally_id, used, reserved = found if found is not None else (None, 0, 0)
-    grown = tx.quota_deltas[tally_id] if tally_id is not None else 0
+    counter_id, used, reserved = found if found is not None else (None, 0, 0)
+    grown = tx.quota_deltas[counter_id] if counter_id is not None else 0
     return Standing(row, pattern, int(used or 0), int(reserved or 0), grown)
 
 
-def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
+def ensure_counter(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
     """Return the ID of the quota's usage counter for the repository. Creates it if needed."""
     values = {
         "quota_id": row.id,
@@ -196,7 +200,7 @@ def find_tally(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
     if found is not None:
         return int(found)
     # Nothing is counted yet, so there is nothing to compare.
-    insert = tx.insert(tallies).values(**values, checked_at=tx.read_clock())
+    insert = tx.insert(usage_counters).values(**values, checked_at=tx.read_clock())
     # DO UPDATE, not DO NOTHING, to return the row that another transaction inserted.
     return int(
         tx.execute(

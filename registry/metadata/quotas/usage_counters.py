@@ -17,26 +17,26 @@ from registry.metadata.tables import (
     blobs,
     manifests,
     repository_blobs,
-    tally_blobs,
-    tally_repositories,
+    usage_counter_blobs,
+    usage_counter_repositories,
 )
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
-_b, _l, _c, _m = blobs.c, repository_blobs.c, tally_blobs.c, tally_repositories.c
+_b, _l, _c, _m = blobs.c, repository_blobs.c, usage_counter_blobs.c, usage_counter_repositories.c
 
 
 def track_new(tx: Transaction, repository_id: int, name: RepositoryName) -> None:
     """Track a repository that this transaction created, which is empty."""
     for row in quotas.list_for_birth(tx, name):
-        _enroll(tx, [repository_id], quotas.find_tally(tx, row, name))
+        _enroll(tx, [repository_id], quotas.ensure_counter(tx, row, name))
 
 
-def track(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
+def track(tx: Transaction, repository_ids: list[int], counter_id: int) -> None:
     """Track repositories and count their content. The caller has locked them exclusively."""
     if not repository_ids:
         return
-    _enroll(tx, repository_ids, tally_id)
+    _enroll(tx, repository_ids, counter_id)
     links = (
         sa.select(_l.digest, sa.func.count().label("links"))
         .where(_l.repository_id.in_(repository_ids))
@@ -44,22 +44,22 @@ def track(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
         .subquery()
     )
     # In the lock order of other transactions.
-    new = sa.select(sa.literal(tally_id), links.c.digest, links.c.links).order_by(links.c.digest)
+    new = sa.select(sa.literal(counter_id), links.c.digest, links.c.links).order_by(links.c.digest)
     _add(tx, new.where(sa.true()))
     first = (
         sa.select(sa.func.coalesce(sa.func.sum(_b.size), 0))
-        .join(tally_blobs, _c.digest == _b.digest)
+        .join(usage_counter_blobs, _c.digest == _b.digest)
         .join(links, links.c.digest == _b.digest)
-        .where(_c.tally_id == tally_id, _c.links == links.c.links)
+        .where(_c.counter_id == counter_id, _c.repository_count == links.c.links)
     )
-    tx.quota_deltas[tally_id] += int(tx.execute(first).scalar_one())
-    tx.quota_deltas[tally_id] += _measure_manifests(tx, repository_ids)
+    tx.quota_deltas[counter_id] += int(tx.execute(first).scalar_one())
+    tx.quota_deltas[counter_id] += _measure_manifests(tx, repository_ids)
 
 
-def _enroll(tx: Transaction, repository_ids: list[int], tally_id: int) -> None:
-    same = {"tally_id": tally_id, "manifests_counted_at": tx.now}
+def _enroll(tx: Transaction, repository_ids: list[int], counter_id: int) -> None:
+    same = {"counter_id": counter_id, "manifests_counted_at": tx.now}
     rows = [{"repository_id": each, **same} for each in repository_ids]
-    tx.execute(sa.insert(tally_repositories).values(rows))
+    tx.execute(sa.insert(usage_counter_repositories).values(rows))
 
 
 def _measure_manifests(tx: Transaction, repository_ids: list[int]) -> int:
@@ -76,9 +76,11 @@ def enroll_manifests(tx: Transaction, repository_id: int) -> None:
     """
     uncounted = sa.and_(_m.repository_id == repository_id, _m.manifests_counted_at.is_(None))
     size = _measure_manifests(tx, [repository_id])
-    counted = sa.update(tally_repositories).where(uncounted).values(manifests_counted_at=tx.now)
-    for tally_id in tx.execute(counted.returning(_m.tally_id)).scalars():
-        tx.quota_deltas[tally_id] += size
+    counted = (
+        sa.update(usage_counter_repositories).where(uncounted).values(manifests_counted_at=tx.now)
+    )
+    for counter_id in tx.execute(counted.returning(_m.counter_id)).scalars():
+        tx.quota_deltas[counter_id] += size
 
 
 def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
@@ -90,27 +92,27 @@ def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
 
 
 def _list_for_manifests(repository_id: int) -> sa.Select[tuple[int]]:
-    return sa.select(_m.tally_id).where(
+    return sa.select(_m.counter_id).where(
         _m.repository_id == repository_id, _m.manifests_counted_at.is_not(None)
     )
 
 
 def add_manifests(tx: Transaction, repository_id: int, size: int) -> None:
     """Count `size` bytes of manifests inserted in this transaction; negative for deleted ones."""
-    for tally_id in tx.execute(_list_for_manifests(repository_id)).scalars():
-        tx.quota_deltas[tally_id] += size
+    for counter_id in tx.execute(_list_for_manifests(repository_id)).scalars():
+        tx.quota_deltas[counter_id] += size
 
 
 def untrack(tx: Transaction, repository_id: int) -> None:
     """Stop tracking a repository that is empty."""
-    tx.execute(sa.delete(tally_repositories).where(_m.repository_id == repository_id))
+    tx.execute(sa.delete(usage_counter_repositories).where(_m.repository_id == repository_id))
 
 
 def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Count a blob that was linked to the repository in this transaction."""
-    links = sa.select(_m.tally_id, sa.literal(digest, _c.digest.type), sa.literal(1))
-    links = links.where(_m.repository_id == repository_id).order_by(_m.tally_id)
-    first = [tally_id for tally_id, count in _add(tx, links) if count == 1]
+    links = sa.select(_m.counter_id, sa.literal(digest, _c.digest.type), sa.literal(1))
+    links = links.where(_m.repository_id == repository_id).order_by(_m.counter_id)
+    first = [counter_id for counter_id, count in _add(tx, links) if count == 1]
     if first:
         size = tx.execute(sa.select(_b.size).where(_b.digest == digest)).scalar_one()
         tx.quota_deltas.update(dict.fromkeys(first, size))
@@ -118,12 +120,17 @@ def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
 
 def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tuple[int, int]]:
     """Add links, and return the number of links of the blob in each counter."""
-    insert = tx.insert(tally_blobs).from_select(["tally_id", "digest", "links"], links)
-    counted = insert.on_conflict_do_update(
-        index_elements=[_c.tally_id, _c.digest],
-        set_={"links": _c.links + insert.excluded.links},
+    insert = tx.insert(usage_counter_blobs).from_select(
+        ["counter_id", "digest", "repository_count"], links
     )
-    return [(row[0], row[1]) for row in tx.execute(counted.returning(_c.tally_id, _c.links))]
+    counted = insert.on_conflict_do_update(
+        index_elements=[_c.counter_id, _c.digest],
+        set_={"repository_count": _c.repository_count + insert.excluded.repository_count},
+    )
+    return [
+        (row[0], row[1])
+        for row in tx.execute(counted.returning(_c.counter_id, _c.repository_count))
+    ]
 
 
 def remove(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> None:
@@ -140,15 +147,19 @@ def remove_all(tx: Transaction, repository_id: int) -> None:
 
 
 def _remove(tx: Transaction, repository_id: int, digests: sa.ColumnElement[bool]) -> None:
-    enrolled = sa.select(_m.tally_id).where(_m.repository_id == repository_id)
-    ids = list(tx.execute(enrolled.order_by(_m.tally_id)).scalars())
+    enrolled = sa.select(_m.counter_id).where(_m.repository_id == repository_id)
+    ids = list(tx.execute(enrolled.order_by(_m.counter_id)).scalars())
     if not ids:
         return
-    counted = sa.and_(_c.tally_id.in_(ids), digests)
-    tx.lock_rows(sa.select(_c.digest).where(counted).order_by(_c.digest, _c.tally_id))
-    last = sa.and_(counted, _c.links == 1)
-    freed = sa.select(_c.tally_id, sa.func.sum(_b.size)).join(blobs, _b.digest == _c.digest)
-    for tally_id, size in tx.execute(freed.where(last).group_by(_c.tally_id)):
-        tx.quota_deltas[tally_id] -= int(size)
-    tx.execute(sa.delete(tally_blobs).where(last))
-    tx.execute(sa.update(tally_blobs).where(counted).values(links=_c.links - 1))
+    counted = sa.and_(_c.counter_id.in_(ids), digests)
+    tx.lock_rows(sa.select(_c.digest).where(counted).order_by(_c.digest, _c.counter_id))
+    last = sa.and_(counted, _c.repository_count == 1)
+    freed = sa.select(_c.counter_id, sa.func.sum(_b.size)).join(blobs, _b.digest == _c.digest)
+    for counter_id, size in tx.execute(freed.where(last).group_by(_c.counter_id)):
+        tx.quota_deltas[counter_id] -= int(size)
+    tx.execute(sa.delete(usage_counter_blobs).where(last))
+    tx.execute(
+        sa.update(usage_counter_blobs)
+        .where(counted)
+        .values(repository_count=_c.repository_count - 1)
+    )

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.tables import feed
+from registry.metadata.tables import change_feed
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
-_f = feed.c
+_f = change_feed.c
 
 _ACTOR = "retention"
 _KINDS = (Change.TAG_DELETE.value, Change.MANIFEST_DELETE.value)
@@ -31,19 +31,19 @@ class DropRow:
 
 def _select() -> sa.Select[tuple[int, int, RepositoryName, str | None, Digest]]:
     dropped = sa.func.coalesce(_f.old_digest, _f.digest, type_=_f.digest.type)
-    query = sa.select(_f.number, _f.at, _f.repository, _f.tag, dropped)
+    query = sa.select(_f.revision, _f.at, _f.repository, _f.tag, dropped)
     return query.where(_f.actor == _ACTOR, _f.kind.in_(_KINDS))
 
 
 def list_before(tx: Transaction, number: int | None, since: int, n: int) -> list[DropRow]:
     """Return at most `n` drops since a time, latest first, optionally before a change number."""
-    query = _select().where(_f.at >= since).order_by(_f.number.desc()).limit(n)
+    query = _select().where(_f.at >= since).order_by(_f.revision.desc()).limit(n)
     if number is not None:
-        query = query.where(_f.number < number)
+        query = query.where(_f.revision < number)
     return [DropRow(*row) for row in tx.execute(query)]
 
 
 def list_from(tx: Transaction, number: int, n: int) -> list[DropRow]:
     """Return at most `n` drops from the change number on, in order."""
-    query = _select().where(_f.number >= number).order_by(_f.number).limit(n)
+    query = _select().where(_f.revision >= number).order_by(_f.revision).limit(n)
     return [DropRow(*row) for row in tx.execute(query)]

@@ -26,14 +26,20 @@ class RunRow:
 
 
 def find(tx: Transaction) -> RunRow | None:
-    columns = (_r.started_at, _r.ended_at, _r.done, _r.tags, _r.manifests)
+    columns = (
+        _r.started_at,
+        _r.finished_at,
+        _r.last_repository,
+        _r.tags_dropped,
+        _r.manifests_dropped,
+    )
     row = tx.execute(sa.select(*columns)).one_or_none()
     return RunRow(*row) if row else None
 
 
 def start(tx: Transaction) -> None:
     """Start a run, which replaces the last one."""
-    values = {"ended_at": None, "done": "", "tags": 0, "manifests": 0}
+    values = {"finished_at": None, "last_repository": "", "tags_dropped": 0, "manifests_dropped": 0}
     insert = tx.insert(retention_run).values(id=1, started_at=tx.read_clock(), **values)
     changed = {name: insert.excluded[name] for name in ("started_at", *values)}
     tx.execute(insert.on_conflict_do_update(index_elements=[_r.id], set_=changed))
@@ -41,6 +47,10 @@ def start(tx: Transaction) -> None:
 
 def save(tx: Transaction, done: str, tags: int, manifests: int, *, ended: bool) -> None:
     """Add the drops up to the repository `done` to the run."""
-    changed = {"done": done, "tags": _r.tags + tags, "manifests": _r.manifests + manifests}
+    changed = {
+        "last_repository": done,
+        "tags_dropped": _r.tags_dropped + tags,
+        "manifests_dropped": _r.manifests_dropped + manifests,
+    }
     statement = sa.update(retention_run).values(**changed)
-    tx.execute(statement.values(ended_at=tx.read_clock()) if ended else statement)
+    tx.execute(statement.values(finished_at=tx.read_clock()) if ended else statement)

@@ -6,11 +6,19 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Change, Transaction, in_chunks
-from registry.metadata.tables import TEXT, feed, feed_head, manifest_edges, manifests, pulls, tags
+from registry.metadata.tables import (
+    TEXT,
+    change_feed,
+    change_feed_revision,
+    manifest_edges,
+    manifests,
+    pull_times,
+    tags,
+)
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
-_t, _m, _e, _p, _f = tags.c, manifests.c, manifest_edges.c, pulls.c, feed.c
+_t, _m, _e, _p, _f = tags.c, manifests.c, manifest_edges.c, pull_times.c, change_feed.c
 
 PAGE = 1000
 
@@ -48,19 +56,19 @@ def read_now(tx: Transaction) -> int:
 
 def read_head(tx: Transaction) -> int:
     """Return the number of the last change in the feed."""
-    return int(tx.execute(sa.select(feed_head.c.number)).scalar_one())
+    return int(tx.execute(sa.select(change_feed_revision.c.revision)).scalar_one())
 
 
 def list_deleted_tags(tx: Transaction, name: RepositoryName, after: int) -> set[str]:
     """Return the tags of the repository that were deleted after the change `after`."""
     query = sa.select(_f.tag).where(
-        _f.number > after, _f.repository == name, _f.kind == Change.TAG_DELETE.value
+        _f.revision > after, _f.repository == name, _f.kind == Change.TAG_DELETE.value
     )
     return set(tx.execute(query).scalars())
 
 
 def _tag_uses(repository: RepositoryRow) -> sa.Select[tuple[str, Digest, int, int | None]]:
-    by_tag, by_digest = pulls.alias(), pulls.alias()
+    by_tag, by_digest = pull_times.alias(), pull_times.alias()
     here = sa.and_(_m.repository_id == _t.repository_id, _m.digest == _t.digest)
     return (
         sa.select(_t.name, _t.digest, _t.updated_at, _later(by_tag, by_digest))
@@ -139,7 +147,7 @@ def find_loose(tx: Transaction, repository: RepositoryRow, digest: Digest) -> Lo
 
 def _read_start(tx: Transaction) -> int:
     """Return the time of the feed's oldest change, in microseconds; 0 if none were deleted."""
-    first = sa.select(_f.number, _f.at).where(_f.number > 0).order_by(_f.number).limit(1)
+    first = sa.select(_f.revision, _f.at).where(_f.revision > 0).order_by(_f.revision).limit(1)
     row = tx.execute(first).one_or_none()
     return 0 if row is None or row[0] == 1 else int(row[1])
 

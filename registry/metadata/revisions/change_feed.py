@@ -6,12 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.tables import feed
+from registry.metadata.tables import change_feed
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from storage.digest import Digest
 
-_f = feed.c
+_f = change_feed.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ChangeRow:
 
 
 _COLUMNS = (
-    _f.number,
+    _f.revision,
     _f.at,
     _f.actor,
     _f.kind,
@@ -49,7 +49,7 @@ def _row(row: sa.Row[*tuple[Any, ...]]) -> ChangeRow:
 
 def list_after(tx: Transaction, number: int, n: int) -> list[ChangeRow]:
     """Return at most `n` changes after `number`, in order."""
-    query = sa.select(*_COLUMNS).where(_f.number > number).order_by(_f.number).limit(n)
+    query = sa.select(*_COLUMNS).where(_f.revision > number).order_by(_f.revision).limit(n)
     return [_row(row) for row in tx.execute(query)]
 
 
@@ -61,7 +61,7 @@ def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list
     query = (
         sa.select(*_COLUMNS)
         .where(_f.repository == name, _f.tag == str(tag))
-        .order_by(_f.number.desc())
+        .order_by(_f.revision.desc())
         .limit(n)
     )
     return [_row(row) for row in tx.execute(query)]
@@ -74,7 +74,7 @@ def find_of_tag_at(
     query = sa.select(*_COLUMNS).where(_f.repository == name, _f.tag == str(tag))
     if at is not None:
         query = query.where(_f.at <= at)
-    row = tx.execute(query.order_by(_f.number.desc()).limit(1)).one_or_none()
+    row = tx.execute(query.order_by(_f.revision.desc()).limit(1)).one_or_none()
     return _row(row) if row else None
 
 
@@ -87,7 +87,7 @@ def find_digest_before(
     )
     if digest is not None:
         query = query.where(_f.digest != digest)
-    return tx.execute(query.order_by(_f.number.desc()).limit(1)).scalar_one_or_none()
+    return tx.execute(query.order_by(_f.revision.desc()).limit(1)).scalar_one_or_none()
 
 
 def find_end(tx: Transaction, generation: str) -> ChangeRow | None:

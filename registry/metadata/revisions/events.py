@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import NameRange
 from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.tables import TEXT, audit, feed
+from registry.metadata.tables import TEXT, audit_log, change_feed
 from storage.digest import Digest
 
-_a, _f = audit.c, feed.c
+_a, _f = audit_log.c, change_feed.c
 _repository = sa.type_coerce(_f.repository, TEXT)
 
 _COLLECTOR = "gc"
@@ -24,7 +24,7 @@ _IS_TOLD = sa.and_(
 )
 
 _AUDIT_COLUMNS = (
-    _a.number,
+    _a.id,
     _a.at,
     _a.actor,
     _a.kind,
@@ -94,8 +94,8 @@ def list_audit(
 
     With `newest_first`, the events before `last`.
     """
-    query = sa.select(*_AUDIT_COLUMNS).order_by(_a.number.desc() if newest_first else _a.number)
-    query = query.where(*_bound(tx, audit, which.since, last, newest_first=newest_first))
+    query = sa.select(*_AUDIT_COLUMNS).order_by(_a.id.desc() if newest_first else _a.id)
+    query = query.where(*_bound(tx, _a.id, _a.at, which.since, last, newest_first=newest_first))
     if which.actor:
         query = query.where(_a.actor == which.actor)
     if which.kinds is not None:
@@ -110,9 +110,20 @@ def list_feed(
     tx: Transaction, n: int, which: EventFilter, last: int | None, *, newest_first: bool
 ) -> list[EventRow]:
     """Return at most `n` events of the change feed, with the parameters of `list_audit`."""
-    columns = (_f.number, _f.at, _f.actor, _f.kind, _f.repository, _f.tag, _f.digest, _f.old_digest)
-    query = sa.select(*columns).order_by(_f.number.desc() if newest_first else _f.number)
-    query = query.where(*_bound(tx, feed, which.since, last, newest_first=newest_first))
+    columns = (
+        _f.revision,
+        _f.at,
+        _f.actor,
+        _f.kind,
+        _f.repository,
+        _f.tag,
+        _f.digest,
+        _f.old_digest,
+    )
+    query = sa.select(*columns).order_by(_f.revision.desc() if newest_first else _f.revision)
+    query = query.where(
+        *_bound(tx, _f.revision, _f.at, which.since, last, newest_first=newest_first)
+    )
     if which.actor:
         query = query.where(_f.actor == which.actor)
     if which.kinds is not None:
@@ -132,7 +143,7 @@ def _read_change(row: sa.Row[*tuple[Any, ...]]) -> EventRow:
         target += f"@{row.digest}"
     return EventRow(
         Source.FEED,
-        row.number,
+        row.revision,
         row.at,
         row.actor,
         row.kind,
@@ -144,17 +155,23 @@ def _read_change(row: sa.Row[*tuple[Any, ...]]) -> EventRow:
 
 def _bound(
     tx: Transaction,
-    table: sa.Table,
+    number: sa.ColumnElement[int],
+    at: sa.ColumnElement[int],
     since: int,
     last: int | None,
     *,
     newest_first: bool,
 ) -> Iterator[sa.ColumnElement[bool]]:
     """Yield conditions for events since a time and after or before a number."""
-    number, at = table.c.number, table.c.at
     if since > 0:
         # The time's index gives the first number, so that older rows are not read.
-        earliest = sa.select(number).where(at >= since).order_by(at).limit(_SOME).subquery()
+        earliest = (
+            sa.select(number.label("number"))
+            .where(at >= since)
+            .order_by(at)
+            .limit(_SOME)
+            .subquery()
+        )
         first = tx.execute(sa.select(sa.func.min(earliest.c.number))).scalar_one()
         yield from (at >= since, number >= (first or 0))
     if last is not None:

@@ -39,12 +39,14 @@ FULL_PAUSE = 1.0
 # row each. The start time identifies the server: a pooler may route the next statement elsewhere.
 _QUERY = f"""
 SELECT feed, policy, CASE WHEN feed - $1 BETWEEN 1 AND {MOST} THEN (
-    SELECT string_agg(repository, ',') FROM feed WHERE number > $1 AND number <= heads.feed
+    SELECT string_agg(repository, ',') FROM change_feed
+    WHERE revision > $1 AND revision <= revisions.feed
 ) END, pg_is_in_recovery()::text, current_setting('transaction_read_only'),
     extract(epoch FROM pg_postmaster_start_time())::text
 FROM (
-    SELECT (SELECT number FROM feed_head) AS feed, (SELECT number FROM policy_head) AS policy
-) AS heads
+    SELECT (SELECT revision FROM change_feed_revision) AS feed,
+        (SELECT revision FROM policy_revision) AS policy
+) AS revisions
 """  # noqa: S608 - built from a constant
 
 

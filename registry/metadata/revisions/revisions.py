@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import feed, feed_head, policy_head
+from registry.metadata.tables import change_feed, change_feed_revision, policy_revision
 from registry.oci.names import RepositoryName
 
 MOST = 1000
@@ -32,11 +32,14 @@ def read(tx: Transaction, last: Revisions) -> tuple[Revisions, Changed]:
 
     For SQLite, where one read sees one snapshot.
     """
-    numbers = [sa.select(head.c.number).scalar_subquery() for head in (feed_head, policy_head)]
+    tables = (change_feed_revision, policy_revision)
+    numbers = [sa.select(table.c.revision).scalar_subquery() for table in tables]
     heads = Revisions(*tx.execute(sa.select(*numbers)).one())
     if not 0 < heads.feed - last.feed <= MOST:
         return heads, unlisted(last, heads)
-    names = tx.execute(sa.select(feed.c.repository).where(feed.c.number > last.feed)).scalars()
+    names = tx.execute(
+        sa.select(change_feed.c.repository).where(change_feed.c.revision > last.feed)
+    ).scalars()
     return heads, listed(last, heads, list(names))
 
 

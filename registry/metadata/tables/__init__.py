@@ -13,47 +13,57 @@ from registry.metadata.tables.accounts import (
     users,
 )
 from registry.metadata.tables.base import ID, TEXT, DigestText, NameText, metadata
-from registry.metadata.tables.changes import audit, feed, feed_head
-from registry.metadata.tables.collection import candidates, collector, doomed, unreadable
 from registry.metadata.tables.content import blobs, repositories, repository_blobs
-from registry.metadata.tables.images import manifest_bytes, manifest_edges, manifests, pulls, tags
-from registry.metadata.tables.jobs import leases, moves, schema, scrub
-from registry.metadata.tables.keeping import (
-    holds,
-    immutable_tags,
-    removed_manifests,
-    retention_rules,
-    retention_run,
+from registry.metadata.tables.events import audit_log, change_feed, change_feed_revision
+from registry.metadata.tables.gc import (
+    gc_queue,
+    gc_state,
+    pending_deletions,
+    unreadable_manifests,
 )
-from registry.metadata.tables.limits import (
-    quotas,
-    tallies,
-    tally_blobs,
-    tally_repositories,
-    tally_shards,
+from registry.metadata.tables.images import (
+    manifest_bytes,
+    manifest_edges,
+    manifests,
+    pull_times,
+    tags,
 )
-from registry.metadata.tables.rights import (
+from registry.metadata.tables.maintenance import (
+    leases,
+    schema_version,
+    scrub_state,
+    write_freeze,
+)
+from registry.metadata.tables.policy import (
     grants,
     policy_changes,
-    policy_head,
+    policy_revision,
+    private_keys,
     removed_repositories,
     signing_keys,
-    vault,
 )
-from registry.metadata.tables.sessions import uploads
+from registry.metadata.tables.protection import holds, immutable_tags, removed_manifests
+from registry.metadata.tables.quota_usage import (
+    quotas,
+    usage_counter_blobs,
+    usage_counter_repositories,
+    usage_counter_shards,
+    usage_counters,
+)
+from registry.metadata.tables.retention import retention_rules, retention_run
+from registry.metadata.tables.upload_sessions import uploads
 
 __all__ = [
     "ID",
     "TEXT",
     "DigestText",
     "NameText",
-    "audit",
+    "audit_log",
     "blobs",
-    "candidates",
-    "collector",
-    "doomed",
-    "feed",
-    "feed_head",
+    "change_feed",
+    "change_feed_revision",
+    "gc_queue",
+    "gc_state",
     "grants",
     "group_members",
     "groups",
@@ -64,10 +74,11 @@ __all__ = [
     "manifest_edges",
     "manifests",
     "metadata",
-    "moves",
+    "pending_deletions",
     "policy_changes",
-    "policy_head",
-    "pulls",
+    "policy_revision",
+    "private_keys",
+    "pull_times",
     "quotas",
     "refresh_tokens",
     "removed_manifests",
@@ -77,18 +88,18 @@ __all__ = [
     "retention_rules",
     "retention_run",
     "robots",
-    "schema",
-    "scrub",
+    "schema_version",
+    "scrub_state",
     "secrets",
     "sign_in_failures",
     "signing_keys",
     "tags",
-    "tallies",
-    "tally_blobs",
-    "tally_repositories",
-    "tally_shards",
-    "unreadable",
+    "unreadable_manifests",
     "uploads",
+    "usage_counter_blobs",
+    "usage_counter_repositories",
+    "usage_counter_shards",
+    "usage_counters",
     "users",
-    "vault",
+    "write_freeze",
 ]

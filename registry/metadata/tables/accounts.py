@@ -11,14 +11,14 @@ users = sa.Table(
     sa.Column("name", TEXT, nullable=False, unique=True),
     # A PHC string (argon2id), or a bcrypt hash from an htpasswd file; null if the user has no
     # password.
-    sa.Column("password", TEXT),
+    sa.Column("password_hash", TEXT),
     # Credentials refer to this value. A new value ends all sessions and tokens of the user.
     sa.Column("generation", TEXT, nullable=False),
-    sa.Column("admin", sa.Boolean, nullable=False),
-    sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.Column("is_admin", sa.Boolean, nullable=False),
+    sa.Column("is_disabled", sa.Boolean, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     # False if repositories of a previous owner existed below the name when the user was added.
-    sa.Column("namespace", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("owns_namespace", sa.Boolean, nullable=False),
     sqlite_autoincrement=True,
 )
 

@@ -25,7 +25,6 @@ blobs = sa.Table(
     sa.Column("key", TEXT, nullable=False),
     sa.Column("state", TEXT, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
-    sa.Column("touched_at", sa.BigInteger, nullable=False),
     sa.Index(None, "state", "digest"),
     sa.Index(None, "store", "digest"),
     sa.Index(None, "store", "key"),

@@ -76,10 +76,9 @@ tags = sa.Table(
 )
 
 # The last pull of a manifest by each tag, and by digest where `tag` is empty. In a separate table,
-# because pushes lock the rows of manifests and tags. ON DELETE CASCADE, because older code deletes
-# manifests and does not know these rows.
-pulls = sa.Table(
-    "pulls",
+# because pushes lock the rows of manifests and tags. The pulls of a manifest are deleted with it.
+pull_times = sa.Table(
+    "pull_times",
     metadata,
     sa.Column(
         "manifest_id", ID, sa.ForeignKey("manifests.id", ondelete="CASCADE"), primary_key=True

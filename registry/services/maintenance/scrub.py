@@ -84,7 +84,7 @@ class Scrub:
     async def is_running(self) -> bool:
         """Return whether a pass is in progress."""
         row = await self.find()
-        return row is not None and row.running
+        return row is not None and row.is_running
 
     async def is_due(self) -> bool:
         """Return whether a pass is in progress or due.
@@ -95,7 +95,7 @@ class Scrub:
         if not self._settings.enabled:
             return False
         row = await self.find()
-        if row is not None and row.running:
+        if row is not None and row.is_running:
             return True
         last = row.started_at if row is not None else await self._db.read(scrub.find_birth)
         return last is not None and last + self._settings.interval * 1_000_000 <= clock.now_us()
@@ -105,7 +105,7 @@ class Scrub:
 
         def work(tx: Transaction) -> None:
             row = scrub.find(tx)
-            if restart or row is None or not row.running:
+            if restart or row is None or not row.is_running:
                 scrub.begin(tx)
 
         await self._db.write(work, actor=OPERATOR.name)
@@ -120,21 +120,21 @@ class Scrub:
         if not await self.is_running() and await self.is_due():
             await self.begin(restart=False)
         before = await self.find()
-        if before is None or not before.running:
+        if before is None or not before.is_running:
             return 0
         pace = Throttle(self._settings.rate if rate is None else rate)
-        last, manifests = await self.manifests.check(before.last_manifest or 0, pace, PIECE)
+        last, manifests = await self.manifests.check(before.last_manifest_id or 0, pace, PIECE)
         if manifests:
-            await self._advance(before, replace(before, last_manifest=last))
+            await self._advance(before, replace(before, last_manifest_id=last))
             return manifests
-        rows = await self._db.read(lambda tx: blobs.list_after(tx, before.last, PAGE))
+        rows = await self._db.read(lambda tx: blobs.list_after(tx, before.last_blob, PAGE))
         after, until = before, time.monotonic() + PIECE
         for row in rows:
             after = await self._count(after, row, pace)
             if time.monotonic() >= until:
                 break
         if not rows:
-            after = replace(after, running=False, finished_at=clock.now_us())
+            after = replace(after, is_running=False, finished_at=clock.now_us())
         await self._advance(before, after)
         return after.blobs - before.blobs
 
@@ -150,13 +150,16 @@ class Scrub:
             await self._stores.get(row.store).driver.check()
             logger.error("blob %s could not be read: %s", row.digest, error)  # noqa: TRY400 - told
             return replace(
-                so_far, last=row.digest, blobs=so_far.blobs + 1, unreadable=so_far.unreadable + 1
+                so_far,
+                last_blob=row.digest,
+                blobs=so_far.blobs + 1,
+                unreadable=so_far.unreadable + 1,
             )
         metrics.BLOBS_SCRUBBED.inc()
         metrics.BYTES_SCRUBBED.inc(row.size)
         return replace(
             so_far,
-            last=row.digest,
+            last_blob=row.digest,
             blobs=so_far.blobs + 1,
             bytes=so_far.bytes + row.size,
             damaged=so_far.damaged + damaged,

@@ -79,22 +79,22 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
                     "FROM uploads"
                 )
             },
-            doomed={key for (key,) in rows("SELECT key FROM doomed")},
+            doomed={key for (key,) in rows("SELECT key FROM pending_deletions")},
             objects=_list_objects(storage),
             staged={e.name: e.stat().st_size for e in os.scandir(storage / "staging")},
             queue={
                 (name or "", kind, digest)
                 for name, kind, digest in rows(
-                    "SELECT name, kind, digest FROM candidates "
+                    "SELECT name, kind, digest FROM gc_queue "
                     "LEFT JOIN repositories ON repositories.id = repository_id"
                 )
             },
-            head=rows("SELECT number FROM feed_head")[0][0],
+            head=rows("SELECT revision FROM change_feed_revision")[0][0],
             changes=[
                 ChangeRow(*row)
                 for row in rows(
-                    "SELECT number, actor, kind, repository, generation, digest, tag, old_digest "
-                    f"FROM feed WHERE number > {after} ORDER BY number"
+                    "SELECT revision, actor, kind, repository, generation, digest, tag, old_digest "
+                    f"FROM change_feed WHERE revision > {after} ORDER BY revision"
                 )
             ],
         )

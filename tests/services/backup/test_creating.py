@@ -306,6 +306,6 @@ async def test_no_session_lease_or_doomed_key_is_in_it(make: Make, target: Path)
         await place.run("create", target)
     await other.run("restore", target)
     database = Database(f"sqlite:///{other.data}/moorage.db")
-    for table in (tables.uploads, tables.leases, tables.doomed, tables.moves):
+    for table in (tables.uploads, tables.leases, tables.pending_deletions, tables.write_freeze):
         assert await database.read(lambda tx, t=table: tx.execute(sa.select(t)).all()) == []  # type: ignore[misc]
     await database.close()

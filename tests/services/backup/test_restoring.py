@@ -146,8 +146,8 @@ async def test_one_of_an_older_version_is_brought_up_to_date(
         url = f"sqlite:///{folder}/metadata.db"
         engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.connect() as connection:
-            command.downgrade(migrate.alembic_config(connection), "0003")
-        rewrite(folder, schema=3)
+            command.downgrade(migrate.alembic_config(connection), "0001")
+        rewrite(folder, schema=1)
 
     await asyncio.to_thread(make_older)
     other = make("b")

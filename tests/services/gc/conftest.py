@@ -31,7 +31,7 @@ class Yard(Kit):
     async def age(self, seconds: float = GRACE) -> None:
         """Move the times of all queued, removed and expiring rows back by `seconds`."""
         columns = (
-            tables.candidates.c.since,
+            tables.gc_queue.c.grace_started_at,
             tables.removed_manifests.c.removed_at,
             tables.holds.c.expires_at,
         )
@@ -57,12 +57,12 @@ class Yard(Kit):
         tally = GcReport()
         while True:
             await self.age()
-            before = tally.manifests, tally.blobs, len(await self.list_rows(tables.candidates))
+            before = tally.manifests, tally.blobs, len(await self.list_rows(tables.gc_queue))
             some = await self.collect()
             tally.manifests += some.manifests
             tally.blobs += some.blobs
             tally.bytes += some.bytes
-            after = tally.manifests, tally.blobs, len(await self.list_rows(tables.candidates))
+            after = tally.manifests, tally.blobs, len(await self.list_rows(tables.gc_queue))
             if before == after:
                 return tally
 

@@ -109,7 +109,7 @@ async def test_the_clocks_are_compared_although_nothing_is_due(
         clocks.pass_by(GRACE / 8 + 1)
         assert await collector.is_due()
         await collector.run()
-        (row,) = await yard.list_rows(tables.collector)
+        (row,) = await yard.list_rows(tables.gc_state)
         assert row.clock == clocks.now()
 
 

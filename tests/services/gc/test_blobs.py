@@ -33,8 +33,8 @@ async def test_an_upload_without_a_manifest_goes_after_its_grace(yard: Yard) -> 
     assert tally.repositories["app"].bytes == 9
     assert await yard.count_rows() == EMPTY
     assert yard.list_stored() == []
-    assert await yard.list_rows(tables.candidates) == []
-    assert await yard.list_rows(tables.doomed) == []
+    assert await yard.list_rows(tables.gc_queue) == []
+    assert await yard.list_rows(tables.pending_deletions) == []
 
 
 async def test_what_a_manifest_uses_stays(yard: Yard) -> None:
@@ -42,7 +42,7 @@ async def test_what_a_manifest_uses_stays(yard: Yard) -> None:
     before = await yard.count_rows(), yard.list_stored()
     assert (await yard.exhaust()).blobs == 0
     assert (await yard.count_rows(), yard.list_stored()) == before
-    assert await yard.list_rows(tables.candidates) == []
+    assert await yard.list_rows(tables.gc_queue) == []
 
 
 async def test_a_deleted_image_takes_its_blobs_but_for_those_others_use(yard: Yard) -> None:
@@ -117,9 +117,9 @@ async def test_a_head_writes_only_where_it_must(yard: Yard) -> None:
     used = Digest.of(b"layer one ")
 
     async def changed_by_head(digest: Digest) -> bool:
-        before = await yard.list_rows(tables.candidates)
+        before = await yard.list_rows(tables.gc_queue)
         assert (await yard.http.head(f"/v2/app/blobs/{digest}")).status_code == 200
-        return await yard.list_rows(tables.candidates) != before
+        return await yard.list_rows(tables.gc_queue) != before
 
     assert await changed_by_head(lone)
     await yard.age(GRACE / 4 - 60)
@@ -156,7 +156,7 @@ async def test_a_deleted_repository_frees_its_blobs(yard: Yard) -> None:
 async def test_what_goes_is_told_in_the_feed(yard: Yard) -> None:
     digest = await yard.push_blob("app", b"layer")
     await yard.exhaust()
-    told = [row for row in await yard.list_rows(tables.feed) if row.actor == "gc"]
+    told = [row for row in await yard.list_rows(tables.change_feed) if row.actor == "gc"]
     assert [row.kind for row in told] == [Change.BLOB_UNLINK, Change.REPOSITORY_DELETE]
     assert told[0].digest == digest
 

@@ -31,7 +31,7 @@ def fill(tx: Transaction, first: int) -> None:
     images = CHUNK // LAYERS
     digests = [Digest.of(f"blob {first + n}".encode()) for n in range(CHUNK)]
     repositories = sorted({1000 + (first // LAYERS + n) // 100 for n in range(images)})
-    common = {"created_at": 1, "touched_at": 1, "state": "live", "store": "local"}
+    common = {"created_at": 1, "state": "live", "store": "local"}
     tx.connection.execute(
         sa.insert(tables.repositories),
         [{"id": r, "name": f"r/{r}", "generation": str(r), "created_at": 1} for r in repositories],

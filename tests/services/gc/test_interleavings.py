@@ -47,7 +47,7 @@ class BrokenPromiseError(AssertionError):
 CONTENT = [
     *(tables.tags, tables.manifest_edges, tables.manifest_bytes, tables.manifests),
     *(tables.repository_blobs, tables.uploads, tables.blobs, tables.repositories),
-    *(tables.candidates, tables.doomed),
+    *(tables.gc_queue, tables.pending_deletions),
 ]
 
 
@@ -106,7 +106,7 @@ async def require_whole(yard: Yard) -> None:
             every(tables.manifests.c.digest),
             every(tables.repository_blobs.c.digest) & every(tables.blobs.c.digest),
             every(tables.blobs.c.key),
-            every(tables.doomed.c.key),
+            every(tables.pending_deletions.c.key),
         )
 
     tags, manifests, linked, keys, doomed = await yard.opened.database.read(look)

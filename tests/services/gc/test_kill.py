@@ -58,14 +58,16 @@ def collect(data: Path, patches: Path | None = None) -> int:
 def age(data: Path) -> None:
     """Age all queued rows by two days."""
     with sqlite3.connect(data / "moorage.db") as connection:
-        connection.execute("UPDATE candidates SET since = since - ?", [2 * 86_400 * 1_000_000])
+        connection.execute(
+            "UPDATE gc_queue SET grace_started_at = grace_started_at - ?", [2 * 86_400 * 1_000_000]
+        )
     connection.close()
 
 
 def list_kept(data: Path) -> set[str]:
     with sqlite3.connect(data / "moorage.db") as connection:
         found = {digest for (digest,) in connection.execute("SELECT digest FROM blobs")}
-        assert connection.execute("SELECT count(*) FROM doomed").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM pending_deletions").fetchone() == (0,)
     connection.close()
     return found
 

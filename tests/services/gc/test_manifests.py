@@ -151,7 +151,7 @@ async def test_pushing_it_again_lets_things_go_on(sweeping: Yard) -> None:
 
     def note(tx: Transaction) -> None:
         values = {"repository_id": row.repository_id, "digest": digest, "found_at": 1}
-        tx.execute(sa.insert(tables.unreadable).values(values))
+        tx.execute(sa.insert(tables.unreadable_manifests).values(values))
 
     await sweeping.opened.database.write(note, actor="test")
     assert (await sweeping.exhaust()).manifests == 0

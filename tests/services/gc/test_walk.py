@@ -17,8 +17,8 @@ async def forget_queue(yard: Yard, since_upgrade: float) -> None:
 
     def work(tx: Transaction) -> None:
         since = tx.now - int(since_upgrade * SECOND)
-        tx.execute(sa.delete(tables.candidates))
-        tx.execute(sa.update(tables.collector).values(filling="", fill_since=since))
+        tx.execute(sa.delete(tables.gc_queue))
+        tx.execute(sa.update(tables.gc_state).values(backfill_cursor="", queue_created_at=since))
 
     await yard.opened.database.write(work, actor="test")
 

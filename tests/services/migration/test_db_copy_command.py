@@ -55,7 +55,7 @@ def try_to_write(data: Path) -> str:
     connection = sqlite3.connect(data / "moorage.db", timeout=30)
     try:
         with connection:
-            connection.execute("UPDATE feed_head SET number = number")
+            connection.execute("UPDATE change_feed_revision SET revision = revision")
     except sqlite3.IntegrityError as error:
         return str(error)
     finally:

@@ -91,7 +91,8 @@ async def test_without_a_quota_a_push_has_no_statement_more(database: Database) 
             said.append(str(args[2]))
 
         await write(database, work)
-        return [statement.split()[0] for statement in said if "tally_repositories" in statement]
+        counting = [each for each in said if "usage_counter_repositories" in each]
+        return [statement.split()[0] for statement in counting]
 
     await write(database, link(NAME, SEED))
     assert await count("1") == ["INSERT"]
@@ -136,9 +137,9 @@ def delete_as_older(name: RepositoryName, seed: str) -> Callable[[Transaction], 
 
 def enroll_as_older(tx: Transaction) -> None:
     """Turn all tracked repositories into repositories tracked by the older version."""
-    tx.execute(sa.update(tables.tally_repositories).values(manifests_counted_at=None))
+    tx.execute(sa.update(tables.usage_counter_repositories).values(manifests_counted_at=None))
     sizes = sa.select(sa.func.sum(tables.manifests.c.size)).scalar_subquery()
-    shards = tables.tally_shards
+    shards = tables.usage_counter_shards
     tx.execute(sa.update(shards).values(bytes=shards.c.bytes - sa.func.coalesce(sizes, 0)))
 
 
@@ -220,7 +221,7 @@ async def test_what_an_older_version_does_beside_is_corrected_within_a_day(
 
 async def turn_back(database: Database, microseconds: int) -> None:
     """Move the last comparison of all counters into the past."""
-    table = tables.tallies
+    table = tables.usage_counters
     earlier = sa.update(table).values(checked_at=table.c.checked_at - microseconds)
     await write(database, lambda tx: void(tx.execute(earlier)))
 
@@ -237,7 +238,7 @@ async def test_quotas_count_manifests_after_an_upgrade(database_url: str) -> Non
     for name in (NAME, OTHER):
         await write(before, link(name, SEED))
     await settle(before)
-    await asyncio.to_thread(run_alembic, database_url, alembic.command.downgrade, "0016")
+    await asyncio.to_thread(run_alembic, database_url, alembic.command.downgrade, "0001")
     for name in (NAME, OTHER):
         await write(before, put_as_older(name, SEED))
     await before.close()

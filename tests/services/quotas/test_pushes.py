@@ -47,8 +47,10 @@ async def left_behind(api: Api) -> dict[str, int]:
     job = find_job(api.opened, "pending-deletions")
     while await job.run():
         pass
-    names = ("repositories", "blobs", "repository_blobs", "manifests", "tags", "uploads", "feed")
-
+    names = (
+        *("repositories", "blobs", "repository_blobs", "manifests"),
+        *("tags", "uploads", "change_feed"),
+    )
     counts = {
         name: sa.select(sa.func.count()).select_from(tables.metadata.tables[name]) for name in names
     }
@@ -120,7 +122,7 @@ async def test_what_does_not_fit_is_refused_and_leaves_nothing(api: Api, push: o
         "repositories",
         "blobs",
         "repository_blobs",
-        "feed",
+        "change_feed",
         "stored",
     }
     assert await used(api) == 1000
@@ -411,7 +413,7 @@ async def test_mounts_at_once_exceed_it_by_no_more_than_themselves(api: Api) -> 
 
 
 def asks_for_quotas(statement: str) -> bool:
-    return any(f"{table} " in statement for table in ("quotas", "tally_shards"))
+    return any(f"{table} " in statement for table in ("quotas", "usage_counter_shards"))
 
 
 async def test_without_a_quota_nobody_asks_for_one(api: Api) -> None:

@@ -85,11 +85,11 @@ async def count_anew(database: Database, patterns: Sequence[str]) -> Counter[tup
 
 async def read_tallies(database: Database) -> Counter[tuple[str, str]]:
     """Return the bytes by quota pattern and group, as the usage counters have them."""
-    quota, tally, shard = tables.quotas.c, tables.tallies.c, tables.tally_shards.c
+    quota, tally, shard = tables.quotas.c, tables.usage_counters.c, tables.usage_counter_shards.c
     query = (
         sa.select(quota.pattern, tally.namespace, sa.func.sum(shard.bytes))
-        .join(tables.tallies, tally.quota_id == quota.id)
-        .join(tables.tally_shards, shard.tally_id == tally.id)
+        .join(tables.usage_counters, tally.quota_id == quota.id)
+        .join(tables.usage_counter_shards, shard.counter_id == tally.id)
         .group_by(quota.pattern, tally.namespace)
     )
     found = await database.read(lambda tx: list(tx.execute(query)))
@@ -98,7 +98,7 @@ async def read_tallies(database: Database) -> Counter[tuple[str, str]]:
 
 async def compare_all(database: Database) -> list[int]:
     """Return by how many bytes each counter exceeds the stored content."""
-    table = tables.tallies
+    table = tables.usage_counters
     await write(database, lambda tx: void(tx.execute(sa.update(table).values(checked_at=0))))
     found = []
     while (check := await database.read(usage_checks.compare_next)) is not None:
@@ -168,9 +168,9 @@ async def test_random_work_is_counted_as_from_scratch(
     expected = await count_anew(replicas[0], PATTERNS)
     assert expected  # otherwise nothing is compared
     assert await read_tallies(replicas[0]) == expected
-    left = {row.tally_id for row in await rows(replicas[0], tables.tally_blobs)}
-    assert left == {row.id for row in await rows(replicas[0], tables.tallies)} & left
-    links = [row.links for row in await rows(replicas[0], tables.tally_blobs)]
+    left = {row.counter_id for row in await rows(replicas[0], tables.usage_counter_blobs)}
+    assert left == {row.id for row in await rows(replicas[0], tables.usage_counters)} & left
+    links = [row.repository_count for row in await rows(replicas[0], tables.usage_counter_blobs)]
     assert all(count > 0 for count in links)
     # The registry's own comparison, which is one statement, agrees.
     assert set(await compare_all(replicas[0])) == {0}
@@ -212,7 +212,7 @@ async def test_a_blob_counts_once_and_until_the_last_link(database: Database) ->
     assert await used() == 4
     await write(database, remove(NAMES[1]))
     assert await used() == 0
-    assert await rows(database, tables.tally_blobs) == []
+    assert await rows(database, tables.usage_counter_blobs) == []
 
 
 async def test_the_same_blob_linked_twice_at_once_counts_once(replicas: list[Database]) -> None:
@@ -252,8 +252,8 @@ async def test_counting_goes_in_steps_and_goes_on_after_a_crash(
     while await write(database, usage_recount.count_next):
         steps += 1
         [quota] = await rows(database, tables.quotas)
-        counted = len(await rows(database, tables.tally_repositories))
-        assert (quota.counted_to, counted) == [("a/y", 2), ("a/y/z", 3), (None, 3)][steps - 1]
+        counted = len(await rows(database, tables.usage_counter_repositories))
+        assert (quota.recount_cursor, counted) == [("a/y", 2), ("a/y/z", 3), (None, 3)][steps - 1]
     assert steps == 3
     assert (await standing_of(database, "a/x")).used == 4
 
@@ -269,10 +269,10 @@ async def test_a_quota_that_is_gone_leaves_nothing(database: Database) -> None:
     await settle(database)
     assert not await database.read(usage_recount.is_any_due)
     for table in (
-        tables.tallies,
-        tables.tally_blobs,
-        tables.tally_shards,
-        tables.tally_repositories,
+        tables.usage_counters,
+        tables.usage_counter_blobs,
+        tables.usage_counter_shards,
+        tables.usage_counter_repositories,
     ):
         assert await rows(database, table) == []
     assert await database.read(lambda tx: find(tx, NAMES[0]).name) == NAMES[0]

@@ -80,7 +80,7 @@ async def make_year(database: Database) -> None:
 
     def work(tx: Transaction) -> None:
         here = {"repository_id": repositories.ensure(tx, NAME).id}
-        known = {"store": STORE, "state": "live", "created_at": tx.now, "touched_at": tx.now}
+        known = {"store": STORE, "state": "live", "created_at": tx.now}
         sizes = {base: BASE} | dict.fromkeys(layers, EACH)
         times = [tx.now - (len(NIGHTS) - 1 - number) * DAY for number in range(len(NIGHTS))]
         ids = range(1, len(NIGHTS) + 1)

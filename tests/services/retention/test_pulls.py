@@ -58,7 +58,9 @@ async def push_one(database: Database, seed: str = "1") -> int:
 
 
 async def known(database: Database) -> dict[tuple[int, str], int]:
-    return {(row.manifest_id, row.tag): row.pulled_at for row in await rows(database, tables.pulls)}
+    return {
+        (row.manifest_id, row.tag): row.pulled_at for row in await rows(database, tables.pull_times)
+    }
 
 
 async def test_many_pulls_are_one_write(
@@ -156,7 +158,7 @@ async def test_memory_is_bounded(database: Database) -> None:
 
 def read_pulls(data: Path) -> dict[str, int]:
     with contextlib.closing(sqlite3.connect(data / "moorage.db")) as connection:
-        return dict(connection.execute("SELECT tag, pulled_at FROM pulls"))
+        return dict(connection.execute("SELECT tag, pulled_at FROM pull_times"))
 
 
 def wait_for(data: Path, names: set[str]) -> dict[str, int]:

@@ -90,7 +90,9 @@ async def test_a_year_of_nightly_builds(database: Database, retention: Retention
     # The manifests have only just become untagged. Then the test makes that older.
     await set_rule(database, drop_untagged=DAY)
     assert await run(retention) == (0, 0)
-    await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=tx.now - 2 * DAY)))
+    await write(
+        database, lambda tx: tx.execute(sa.update(tables.change_feed).values(at=tx.now - 2 * DAY))
+    )
     measured = await plan_of(retention, measured=True)
     assert sum(each.bytes for each in measured.drops) == len(changes) * (EACH + MANIFEST)
     assert await run(retention) == (0, len(changes))
@@ -196,7 +198,7 @@ async def test_signatures_stay_with_what_they_sign(
     assert set(going(await plan_of(retention))) == {"app", names[1]}
     assert await run(retention) == (2, 0)
     await set_rule(database, drop="*", drop_untagged=0)
-    await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=0)))
+    await write(database, lambda tx: tx.execute(sa.update(tables.change_feed).values(at=0)))
     await write(database, lambda tx: tx.execute(sa.update(tables.manifests).values(pushed_at=0)))
     # Without the image, nothing retains them any more.
     assert await run(retention) == (2, 1)
@@ -325,7 +327,9 @@ async def test_what_something_holds_is_not_untagged(
     # Long enough after its tag is deleted, the index, its content and the repository are dropped.
     await write(database, lambda tx: tags.delete(tx, find(tx), Tag("index")))
     assert await run(retention) == (0, 0)
-    await write(database, lambda tx: tx.execute(sa.update(tables.feed).values(at=tx.now - 8 * DAY)))
+    await write(
+        database, lambda tx: tx.execute(sa.update(tables.change_feed).values(at=tx.now - 8 * DAY))
+    )
     assert await run(retention) == (0, 3)
     assert await list_manifests(database) == set()
 
@@ -351,14 +355,18 @@ async def test_untagged_counts_from_when_the_last_tag_left(
     # If the feed is shorter, the manifest may have been untagged as late as the feed begins.
     await push(database, image("2"), "c", days_ago=3)
     await write(
-        database, lambda tx: tx.execute(sa.delete(tables.feed).where(tables.feed.c.tag == "b"))
+        database,
+        lambda tx: tx.execute(sa.delete(tables.change_feed).where(tables.change_feed.c.tag == "b")),
     )
     await write(
-        database, lambda tx: tx.execute(sa.delete(tables.feed).where(tables.feed.c.number < 9))
+        database,
+        lambda tx: tx.execute(
+            sa.delete(tables.change_feed).where(tables.change_feed.c.revision < 9)
+        ),
     )
     [loose] = (await plan_of(retention)).manifests
     assert loose.item.digest == digest
-    first = (await rows(database, tables.feed))[0]
+    first = (await rows(database, tables.change_feed))[0]
     assert loose.item.loose_at == first.at
 
 

@@ -136,13 +136,13 @@ async def test_a_server_goes_on_where_a_killed_command_was(tmp_path: Path) -> No
                 await Kit(http).push_blob(NAME, data)
     killed = commands.begin("scrub", "run", "--limit-rate", "100KiB")
     deadline = time.monotonic() + PATIENCE
-    while not (row := commands.ask("SELECT blobs FROM scrub")) or row[0][0] == 0:
+    while not (row := commands.ask("SELECT blobs FROM scrub_state")) or row[0][0] == 0:
         assert time.monotonic() < deadline
         assert killed.poll() is None
         time.sleep(0.1)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    ((done, started, last),) = commands.ask("SELECT blobs, started_at, last FROM scrub")
+    ((done, started, last),) = commands.ask("SELECT blobs, started_at, last_blob FROM scrub_state")
     assert 0 < done < len(blobs)
     # The resumed pass does not read these blobs again. The next pass finds damage there.
     ordered = sorted(blobs, key=lambda data: str(Digest.of(data)))
@@ -152,9 +152,9 @@ async def test_a_server_goes_on_where_a_killed_command_was(tmp_path: Path) -> No
     commands.ask("DELETE FROM leases")  # otherwise the command waits until the lease expires
     with serving(Server(commands.data)):
         deadline = time.monotonic() + PATIENCE
-        while not commands.ask("SELECT 1 FROM scrub WHERE NOT running"):
+        while not commands.ask("SELECT 1 FROM scrub_state WHERE NOT is_running"):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-    assert commands.ask("SELECT blobs, started_at FROM scrub") == [(len(blobs), started)]
+    assert commands.ask("SELECT blobs, started_at FROM scrub_state") == [(len(blobs), started)]
     found = json.loads(commands.run("scrub", "status", "--json", expect=1).stdout)
     assert [each["digest"] for each in found["blobs"]] == [str(Digest.of(ordered[-1]))]

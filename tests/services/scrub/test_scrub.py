@@ -63,7 +63,6 @@ async def store(opened: Runtime, count: int) -> dict[Digest, tuple[str, bytes]]:
             "key": key,
             "state": "live",
             "created_at": 0,
-            "touched_at": 0,
         }
         for digest, (key, data) in made.items()
     ]
@@ -95,7 +94,7 @@ async def test_a_pass_finds_all_that_are_damaged_and_only_those(
         assert sorted(await list_damaged(api.opened)) == sorted(map(str, spoiled))
         row = await api.opened.registry.scrub.find()
         assert row is not None
-        assert (row.running, row.blobs, row.damaged) == (False, count, len(spoiled))
+        assert (row.is_running, row.blobs, row.damaged) == (False, count, len(spoiled))
         assert metrics.BLOBS_SCRUBBED._value.get() == read + count
 
 
@@ -187,7 +186,7 @@ async def test_the_place_survives_the_process(
         row = await service.find()
         assert begun is not None
         assert row is not None
-        assert (row.started_at, row.running, row.blobs) == (begun.started_at, False, 8)
+        assert (row.started_at, row.is_running, row.blobs) == (begun.started_at, False, 8)
         assert sorted(opened_keys) == sorted(key for key, _ in made.values())
 
 
@@ -233,7 +232,7 @@ async def test_a_store_that_is_away_is_no_damage(
                 await service.run(0)
         row = await service.find()
         assert row is not None
-        assert (row.running, row.blobs, row.last) == (True, 0, None)
+        assert (row.is_running, row.blobs, row.last_blob) == (True, 0, None)
         assert await list_damaged(api.opened) == {}
         assert [await service.run(0), await service.run(0)] == [5, 0]
         assert await list_damaged(api.opened) == {}

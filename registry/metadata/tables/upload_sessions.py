@@ -25,7 +25,7 @@ uploads = sa.Table(
     # Fencing token for stores whose claims are rows: grows with each claim.
     sa.Column("claim", sa.BigInteger, nullable=False),
     # End of the claim; null if the session is not claimed.
-    sa.Column("held_until", sa.BigInteger),
+    sa.Column("claimed_until", sa.BigInteger),
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("active_at", sa.BigInteger, nullable=False),
     sa.Index(None, "active_at"),

@@ -16,19 +16,19 @@ grants = sa.Table(
     sqlite_autoincrement=True,
 )
 
-# One row: the number of the last policy change, updated in the transaction of the change.
-policy_head = sa.Table(
-    "policy_head",
+# One row: the revision of the last policy change, updated in the transaction of the change.
+policy_revision = sa.Table(
+    "policy_revision",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
 )
 
-# The parts of the policy that each number changed, for processes that have an earlier policy.
+# The parts of the policy that each revision changed, for processes that have an earlier policy.
 policy_changes = sa.Table(
     "policy_changes",
     metadata,
-    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("part", TEXT, primary_key=True),
     sa.Column("key", TEXT, primary_key=True),
 )
@@ -39,7 +39,7 @@ removed_repositories = sa.Table(
     "removed_repositories",
     metadata,
     sa.Column("name", NameText, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("policy_revision", sa.BigInteger, nullable=False),
     sa.Column("removed_at", sa.BigInteger, nullable=False),
     sa.Index(None, "removed_at"),
 )
@@ -56,8 +56,8 @@ signing_keys = sa.Table(
 )
 
 # Key store: encrypted private keys that replicas share (design D12).
-vault = sa.Table(
-    "vault",
+private_keys = sa.Table(
+    "private_keys",
     metadata,
     sa.Column("name", TEXT, primary_key=True),
     sa.Column("value", sa.LargeBinary, nullable=False),

@@ -4,10 +4,10 @@ import sqlalchemy as sa
 
 from registry.metadata.tables.base import ID, TEXT, DigestText, NameText, metadata
 
-feed = sa.Table(
-    "feed",
+change_feed = sa.Table(
+    "change_feed",
     metadata,
-    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("actor", TEXT, nullable=False),
     sa.Column("kind", TEXT, nullable=False),
@@ -16,7 +16,7 @@ feed = sa.Table(
     sa.Column("digest", DigestText),
     sa.Column("tag", TEXT),
     sa.Column("old_digest", DigestText),
-    sa.Index(None, "repository", "tag", "number"),
+    sa.Index(None, "repository", "tag", "revision"),
     # Finds the first event since a time.
     sa.Index(None, "at"),
     # Finds when a manifest lost its tags. Partial, because most changes have no old digest.
@@ -37,18 +37,18 @@ feed = sa.Table(
     ),
 )
 
-# One row: the number of the last change. Updated by the last statement of each transaction.
-feed_head = sa.Table(
-    "feed_head",
+# One row: the revision of the last change. Updated by the last statement of each transaction.
+change_feed_revision = sa.Table(
+    "change_feed_revision",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
 )
 
-audit = sa.Table(
-    "audit",
+audit_log = sa.Table(
+    "audit_log",
     metadata,
-    sa.Column("number", ID, primary_key=True),
+    sa.Column("id", ID, primary_key=True),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("actor", TEXT, nullable=False),
     sa.Column("address", TEXT, nullable=False),
@@ -57,17 +57,17 @@ audit = sa.Table(
     sa.Column("target", TEXT, nullable=False),
     # JSON, without secrets.
     sa.Column("detail", sa.Text, nullable=False),
-    # Events with the same key are one row: the first event and a count.
-    sa.Column("fold", TEXT),
-    sa.Column("count", sa.BigInteger, nullable=False, server_default="1"),
+    # Events with the same key are merged into one row: the first event and a count.
+    sa.Column("merge_key", TEXT),
+    sa.Column("count", sa.BigInteger, nullable=False),
     sa.Index(
-        "ix_audit_fold",
-        "fold",
+        "ix_audit_log_merge_key",
+        "merge_key",
         unique=True,
-        sqlite_where=sa.text("fold IS NOT NULL"),
-        postgresql_where=sa.text("fold IS NOT NULL"),
+        sqlite_where=sa.text("merge_key IS NOT NULL"),
+        postgresql_where=sa.text("merge_key IS NOT NULL"),
     ),
-    sa.Index(None, "actor", "number"),
+    sa.Index(None, "actor", "id"),
     sa.Index(None, "at"),
     sqlite_autoincrement=True,
 )
