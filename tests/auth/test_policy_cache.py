@@ -48,7 +48,7 @@ class Scene:
     async def change(self) -> None:
         """Raise the revision without recording a change, as older versions do."""
         head = tables.policy_revision
-        raised = sa.update(head).values(number=head.c.revision + 1)
+        raised = sa.update(head).values(revision=head.c.revision + 1)
         await self.database.write(lambda tx: tx.execute(raised), actor="")
 
 

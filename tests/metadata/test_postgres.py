@@ -167,7 +167,7 @@ async def test_a_conflict_is_tried_again(there: Database, state: str) -> None:
     assert await there.write(work, actor="ann") == postgres.ATTEMPTS
     assert attempts == sorted(set(attempts))
     (event,) = await rows(there, tables.change_feed)
-    assert event.number == 1
+    assert event.revision == 1
 
 
 async def test_a_conflict_is_not_tried_for_ever(there: Database) -> None:

@@ -28,10 +28,10 @@ def tell(tx: Transaction, tag: str, times: int = 1) -> None:
 async def test_a_transaction_takes_a_range(database: Database) -> None:
     for tag, times in {"a": 1, "b": 3, "c": 0, "d": 2}.items():
         await database.write(lambda tx, tag=tag, times=times: tell(tx, tag, times), actor="ann")  # type: ignore[misc]
-    told = [(event.number, event.tag) for event in await events(database)]
+    told = [(event.revision, event.tag) for event in await events(database)]
     assert told == [(1, "a"), (2, "b"), (3, "b"), (4, "b"), (5, "d"), (6, "d")]
     (head,) = await rows(database, tables.change_feed_revision)
-    assert head.number == 6
+    assert head.revision == 6
 
 
 async def test_what_rolls_back_leaves_no_gap(database: Database) -> None:
@@ -44,7 +44,7 @@ async def test_what_rolls_back_leaves_no_gap(database: Database) -> None:
         with pytest.raises(RefusedError):
             await database.write(refuse, actor="ann")
         await database.write(lambda tx, tag=tag: tell(tx, tag), actor="ann")  # type: ignore[misc]
-    assert [(event.number, event.tag) for event in await events(database)] == [(1, "a"), (2, "b")]
+    assert [(event.revision, event.tag) for event in await events(database)] == [(1, "a"), (2, "b")]
 
 
 async def test_numbers_follow_commits_under_many_writers(  # noqa: C901

@@ -410,7 +410,7 @@ async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
     await watch.read()
     assert told == [None]
     # As after a restore of an older copy.
-    back = sa.update(change_feed_revision).values(number=1)
+    back = sa.update(change_feed_revision).values(revision=1)
     await other.write(lambda tx: tx.execute(back).close(), actor="")
     told.clear()
     assert (await watch.read()).feed == 1

@@ -275,7 +275,7 @@ async def test_a_pause_that_has_ended_cannot_be_finished(
 async def _expire(url: str) -> None:
     async with opened(url) as database:
         await database.write(
-            lambda tx: tx.execute(sa.update(tables.write_freeze).values(until=1)), actor="test"
+            lambda tx: tx.execute(sa.update(tables.write_freeze).values(expires_at=1)), actor="test"
         )
 
 
