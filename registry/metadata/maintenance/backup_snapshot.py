@@ -44,7 +44,7 @@ def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
     """Write the rows of the database `source` into the new file `path`, as of one snapshot.
 
     Returns the number of rows in each table. Writers are not blocked. `tell` is as in
-    `copying.carry`. Raises DatabaseUnavailableError, SchemaError if this version does not know the
+    `database_copy.copy_tables`. Raises DatabaseUnavailableError, SchemaError if this version does not know the
     whole schema, and ConflictError if rows are invalid.
     """
 
@@ -88,8 +88,8 @@ def restore(
 
     The blobs belong to `store`, each under a `new_key` that has no bytes yet. `with_keys` includes
     the private keys; without them, their public halves are left out as useless. The target is not
-    usable as a registry before `copying.confirm` with `token`. Raises the errors of
-    `copying.carry`.
+    usable as a registry before `database_copy.confirm` with `token`. Raises the errors of
+    `database_copy.copy_tables`.
     """
     names = [column.name for column in blobs.columns]
 

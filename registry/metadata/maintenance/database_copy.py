@@ -63,18 +63,18 @@ def copy(
     target: str,
     *,
     token: str,
-    vault: Mapping[str, bytes] | None,
+    private_keys: Mapping[str, bytes] | None,
     tell: Callable[[str, int], None],
 ) -> dict[str, int]:
     """Copy all rows of the source into the target and return the number of rows in each table.
 
-    Blocking. The source must not change during the copy. `vault` replaces the rows of that table.
-    The target is not usable as a registry until `confirm`. See `carry` for errors.
+    Blocking. The source must not change during the copy. `private_keys` replaces the rows of that table.
+    The target is not usable as a registry until `confirm`. See `copy_tables` for errors.
     """
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
-        if table is tables.private_keys and vault is not None:
-            return iter([list(vault.items())] if vault else [])
+        if table is tables.private_keys and private_keys is not None:
+            return iter([list(private_keys.items())] if private_keys else [])
         return iter_rows(reading, table)
 
     place = parse_url(source).render_as_string()
@@ -191,7 +191,7 @@ def _require_empty(tx: Transaction) -> None:
 def fill(
     source: sa.Connection, tx: Transaction, rows: Rows, tell: Callable[[str, int], None]
 ) -> dict[str, int]:
-    """Write the rows of all tables, which are empty, and verify them as described in `carry`."""
+    """Write the rows of all tables, which are empty, and verify them as described in `copy_tables`."""
     counts = {}
     for table in list_tables():
         written = TableChecksum()

@@ -64,13 +64,13 @@ class Transfer:
 
         try:
             async with self._held(token):
-                vault = await keys()
+                private_keys = await keys()
                 counts = await asyncio.to_thread(
                     database_copy.copy,
                     self._db.url.render_as_string(hide_password=False),
                     target,
                     token=token,
-                    vault=vault,
+                    private_keys=private_keys,
                     tell=tell_while_wanted,
                 )
             await self._end(token, keep=keep)
