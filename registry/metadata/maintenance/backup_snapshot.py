@@ -44,8 +44,8 @@ def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
     """Write the rows of the database `source` into the new file `path`, as of one snapshot.
 
     Returns the number of rows in each table. Writers are not blocked. `tell` is as in
-    `database_copy.copy_tables`. Raises DatabaseUnavailableError, SchemaError if this version does not know the
-    whole schema, and ConflictError if rows are invalid.
+    `database_copy.copy_tables`. Raises DatabaseUnavailableError, SchemaError if this version does
+    not know the whole schema, and ConflictError if rows are invalid.
     """
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:

@@ -68,8 +68,8 @@ def copy(
 ) -> dict[str, int]:
     """Copy all rows of the source into the target and return the number of rows in each table.
 
-    Blocking. The source must not change during the copy. `private_keys` replaces the rows of that table.
-    The target is not usable as a registry until `confirm`. See `copy_tables` for errors.
+    Blocking. The source must not change during the copy. `private_keys` replaces the rows of that
+    table. The target is not usable as a registry until `confirm`. See `copy_tables` for errors.
     """
 
     def rows(reading: sa.Connection, table: sa.Table) -> Iterator[list[Row]]:
@@ -191,7 +191,7 @@ def _require_empty(tx: Transaction) -> None:
 def fill(
     source: sa.Connection, tx: Transaction, rows: Rows, tell: Callable[[str, int], None]
 ) -> dict[str, int]:
-    """Write the rows of all tables, which are empty, and verify them as described in `copy_tables`."""
+    """Write the rows of all tables, which are empty, and verify them as `copy_tables` does."""
     counts = {}
     for table in list_tables():
         written = TableChecksum()

@@ -36,12 +36,12 @@ async def test_all_that_nothing_keeps_is_queued(
     await forget_queue(sweeping, GRACE - 60)
     await sweeping.collect()
     assert (await sweeping.opened.registry.collector.get_status()).backfilling
-    assert await sweeping.list_rows(tables.candidates) == []
+    assert await sweeping.list_rows(tables.gc_queue) == []
     await forget_queue(sweeping, GRACE + 60)
     assert await sweeping.opened.registry.collector.is_due()
     await sweeping.collect()
     assert not (await sweeping.opened.registry.collector.get_status()).backfilling
-    queued = [(row.repository_id, row.kind) for row in await sweeping.list_rows(tables.candidates)]
+    queued = [(row.repository_id, row.kind) for row in await sweeping.list_rows(tables.gc_queue)]
     assert sorted(queued) == [(0, "blob"), *[(n, k) for n in (1, 2) for k in ("link", "manifest")]]
     tally = await sweeping.exhaust()
     assert (tally.manifests, tally.blobs) == (2, 8)
