@@ -62,7 +62,7 @@ async def push_and_pull(server: Server, size: int) -> None:
 
 
 async def test_a_large_blob_moves_the_resident_set_by_little(tmp_path: Path) -> None:
-    with serving(Server(tmp_path / "data")) as server:
+    with serving(Server(tmp_path / "data", fresh=True)) as server:
         before = resident(server)
         await push_and_pull(server, SOAK or 1 << 30)
         assert resident(server) - before < MOST
@@ -74,6 +74,6 @@ async def test_to_a_bucket_and_back_it_takes_what_its_parts_may(
 ) -> None:
     settings = {**bucket.overrides(), "storage.driver": "s3"}
     environ = {f"MOORAGE_{k.upper().replace('.', '__')}": v for k, v in settings.items()}
-    with serving(Server(tmp_path / "data", settings=environ)) as server:
+    with serving(Server(tmp_path / "data", settings=environ, fresh=True)) as server:
         await asyncio.gather(*(push_and_pull(server, SOAK or size) for _ in range(clients)))
         assert resident(server) < MOST_AT_ALL + clients * EACH

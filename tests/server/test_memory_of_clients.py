@@ -62,7 +62,7 @@ async def read_nothing(readers: list[Wire], path: str) -> None:
 
 async def test_a_process_stays_small_under_attack(tmp_path: Path) -> None:
     data = bytes(8 << 20)
-    with serving(Server(tmp_path / "data")) as server:
+    with serving(Server(tmp_path / "data", fresh=True)) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             digest = await Kit(http).push_blob("public", data)
             before = resident(server)

@@ -75,7 +75,7 @@ async def test_manifests_that_are_put_at_once_take_little(tmp_path: Path) -> Non
 
 async def test_without_a_budget_they_take_more(tmp_path: Path) -> None:
     settings = {"MOORAGE_LIMITS__REQUEST_MEMORY": "8GiB"}
-    with serving(Server(tmp_path / "data", settings=settings)) as server:
+    with serving(Server(tmp_path / "data", settings=settings, fresh=True)) as server:
         await put_at_once(server)
         assert resident(server) > MOST, resident(server)
 
@@ -109,7 +109,7 @@ registry.services.content.referrers.READ_BYTES = 1 << 40
 
 async def test_a_page_of_referrers_takes_little(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    with serving(Server(data)) as server:
+    with serving(Server(data, fresh=True)) as server:
         path = await push_referrers(server)
     with serving(Server(data, memory=LIMIT)) as server:
         answer = await asyncio.to_thread(httpx.get, f"{server.url}{path}", timeout=60)
@@ -117,6 +117,6 @@ async def test_a_page_of_referrers_takes_little(tmp_path: Path) -> None:
         assert resident(server) < MOST_OF_A_PAGE
     (tmp_path / "patches").mkdir()
     (tmp_path / "patches" / "sitecustomize.py").write_text(UNBOUNDED)
-    with serving(Server(data, patches=tmp_path / "patches")) as server:
+    with serving(Server(data, patches=tmp_path / "patches", fresh=True)) as server:
         await asyncio.to_thread(httpx.get, f"{server.url}{path}", timeout=120)
         assert resident(server) > MOST_OF_A_PAGE

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import registry
@@ -60,7 +61,11 @@ def serve(channel: socket.socket) -> bool:
 
 
 def become(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Make this process look like a new one: streams, session, folder, environment, arguments."""
+    """Make this process look like a new one: streams, session, folder, environment, arguments.
+
+    As a new interpreter does, it runs the `sitecustomize.py` of a folder in PYTHONPATH, by which
+    tests break calls.
+    """
     if request["session"]:
         os.setsid()
     for number, descriptor in enumerate(descriptors):
@@ -80,6 +85,10 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     sys.stderr = open(  # noqa: SIM115
         2, "w", 1, "utf-8", "backslashreplace"
     )
+    for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        patch = Path(folder, "sitecustomize.py")
+        if folder and patch.is_file():
+            exec(compile(patch.read_text(), patch, "exec"), {})  # noqa: S102
 
 
 if __name__ == "__main__":

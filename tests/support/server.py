@@ -83,16 +83,17 @@ class Server:
             "stderr": subprocess.STDOUT,
             "start_new_session": True,  # a process group, so that all processes can be killed
         }
-        if not (self.fresh or self.patches or self.python or self.descriptors or self.memory):
-            return launcher.Launched(arguments, env=environment, **options)
         checkout = ROOT if self.python is None else None
         path = [str(p) for p in (self.patches, checkout) if p is not None]
+        environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
+        if not (self.fresh or self.python or self.descriptors or self.memory):
+            return launcher.Launched(arguments, env=environment, **options)
         limits = {"nofile": self.descriptors, "data": self.memory}
         given = [f"--{name}={value}" for name, value in limits.items() if value]
         limiter = ["prlimit", *given] if given else []
         return subprocess.Popen(
             [*limiter, self.python or sys.executable, "-m", "registry.cli.main", *arguments],
-            env={**environment, "PYTHONPATH": os.pathsep.join(path)},
+            env=environment,
             **options,
         )
 

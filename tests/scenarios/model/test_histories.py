@@ -6,7 +6,7 @@ import pytest
 
 from registry.metadata.content import repositories
 from registry.metadata.content.uploads import UploadRow
-from registry.services.content.upload_sessions import Uploads
+from registry.services.content.publication import Publication
 from tests.scenarios.model.content import BYTES_OF, REPOSITORIES
 from tests.scenarios.model.machine import Place
 from tests.scenarios.model.operator_rules import Registries
@@ -45,10 +45,10 @@ def _leave_empty(patch: pytest.MonkeyPatch) -> None:
 
 
 def _publish_before_naming(patch: pytest.MonkeyPatch) -> None:
-    async def name_nothing(_: Uploads, row: UploadRow, *__: object, **___: object) -> UploadRow:
+    async def name_nothing(_: Publication, row: UploadRow, *__: object, **___: object) -> UploadRow:
         return row
 
-    patch.setattr(Uploads, "_name_key", name_nothing)
+    patch.setattr(Publication, "_name_key", name_nothing)
 
 
 @pytest.mark.parametrize("play", [empty_a_repository, die_at_each_step_of_a_push])

@@ -6,7 +6,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from storage.digest import Digest
 from tests.services.backup.conftest import Make, Place
 from tests.support.kit import Kit
+from tests.support.launcher import Launched
 from tests.support.pushing import Ledger, blob_bytes, push_image, push_until, verify
 from tests.support.server import ROOT, Server, serving
 
@@ -28,19 +28,13 @@ def begin(place: Place, *arguments: str, patches: Path | None = None) -> "subpro
     """Start a backup command in its own process."""
     path = os.pathsep.join(str(p) for p in (patches, ROOT) if p is not None)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-    line = [sys.executable, "-m", "registry.cli.main", "backup", *arguments, "--json"]
-    # A process that was started in the background ignores SIGINT, and its children inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(
-            [*line, "--data", str(place.data)],
-            env={**kept, **place.environment, "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return Launched(
+        ["backup", *arguments, "--json", "--data", str(place.data)],
+        env={**kept, **place.environment, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 async def delete_until(url: str, stop: asyncio.Event) -> int:

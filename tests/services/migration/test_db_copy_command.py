@@ -5,13 +5,13 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.metadata.test_migrate import fill
+from tests.support.launcher import Launched
 from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving
 
@@ -33,8 +33,8 @@ database_copy._set_counters = halt
 def begin(data: Path, *arguments: str, patches: Path | None = None) -> "subprocess.Popen[str]":
     path = os.pathsep.join(str(p) for p in (patches, ROOT) if p is not None)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MOORAGE_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "registry.cli.main", "db", *arguments, "--data", str(data)],
+    return Launched(
+        ["db", *arguments, "--data", str(data)],
         env={**kept, "PYTHONPATH": path, "MOORAGE_AUTH__SECRET": "x" * 32},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
