@@ -1,16 +1,21 @@
 """`moorage audit`: the audit log."""
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry import clock
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser, read_count
 from registry.cli.kit.times import read_moment, write_moment
 from registry.errors import InputInvalidError
+
+if TYPE_CHECKING:
+    from registry.api.admin.audit import Event
 
 _PAGE = 1000
 _EVERY = 1.0
@@ -96,36 +101,40 @@ def _find_limit(args: argparse.Namespace) -> int:
 
 async def _list_newest(
     desk: client.OperationClient, limit: int, asked: dict[str, Any]
-) -> tuple[list[Any], bool]:
+) -> tuple[list[Event], bool]:
     """Return the newest `limit` events in ascending order, and whether there are more."""
-    found: list[Any] = []
+    from registry.api.admin.audit import list_events
+
+    found: list[Event] = []
     last: str | None = ""
     while last is not None and len(found) < limit:
         n = min(_PAGE, limit - len(found))
-        page = await desk.send("list_events", **asked, n=n, last=last, newest_first=True)
-        found += page["items"]
-        last = page["next"]
+        page = await desk.send(list_events, **asked, n=n, last=last, newest_first=True)
+        found += page.items
+        last = page.next
     return found[::-1], last is not None
 
 
 async def _follow(
-    desk: client.OperationClient, newest: list[Any], asked: dict[str, Any]
-) -> AsyncIterator[list[Any]]:
+    desk: client.OperationClient, newest: list[Event], asked: dict[str, Any]
+) -> AsyncIterator[list[Event]]:
     """Yield new events that match the filter `asked`, after the `newest` that were listed."""
-    latest = (await desk.send("list_events", n=1, newest_first=True))["items"]
-    since = clock.rfc3339(clock.read_rfc3339(latest[0]["at"]) - _LATE) if latest else None
-    begin = newest[0]["at"] if newest else ""
+    from registry.api.admin.audit import list_events
+
+    latest = (await desk.send(list_events, n=1, newest_first=True)).items
+    since = clock.rfc3339(clock.read_rfc3339(latest[0].at) - _LATE) if latest else None
+    begin = newest[0].at if newest else ""
     shown = {_key(event) for event in newest}
     heads = {"audit": 0, "feed": 0}
     while True:
         await asyncio.sleep(_EVERY)
         last: str | None = f"{max(0, heads['audit'] - _AGAIN)}-{heads['feed']}"
         while last is not None:
-            page = await desk.send("list_events", **asked, since=since, n=_PAGE, last=last)
-            last = page["next"]
+            page = await desk.send(list_events, **asked, since=since, n=_PAGE, last=last)
+            last = page.next
             # Timestamps in responses have a fixed width, so they compare correctly as text.
-            new = [e for e in page["items"] if _key(e) not in shown and e["at"] >= begin]
-            shown |= {_key(event) for event in page["items"]}
+            new = [e for e in page.items if _key(e) not in shown and e.at >= begin]
+            shown |= {_key(event) for event in page.items}
             if new:
                 yield new
         for source, number in shown:
@@ -133,11 +142,11 @@ async def _follow(
         shown = {key for key in shown if key[1] > heads[key[0]] - _AGAIN}
 
 
-def _key(event: Any) -> tuple[str, int]:
-    return event["source"], event["number"]
+def _key(event: Event) -> tuple[str, int]:
+    return event.source, event.number
 
 
-def _write(events: list[Any], *, as_json: bool) -> None:
+def _write(events: list[Event], *, as_json: bool) -> None:
     if as_json:
         output.write_json({"events": events})
     else:
@@ -145,23 +154,23 @@ def _write(events: list[Any], *, as_json: bool) -> None:
         output.write_table(header, [_list_cells(event) for event in events])
 
 
-def _write_lines(events: list[Any], *, as_json: bool) -> None:
+def _write_lines(events: list[Event], *, as_json: bool) -> None:
     for event in events:
         if as_json:
-            output.write(json.dumps(event))
+            output.write(json.dumps(event, default=output.to_json))
         else:
             output.write_row(_list_cells(event))
     output.flush()
 
 
-def _list_cells(event: Any) -> tuple[str, ...]:
+def _list_cells(event: Event) -> tuple[str, ...]:
     return (
-        write_moment(event["at"]),
-        event["actor"],
-        event["address"] or "-",
-        event["event"],
-        _shorten(event["target"]),
-        " ".join(f"{name}={_write_value(value)}" for name, value in event["detail"].items()),
+        write_moment(event.at),
+        event.actor,
+        event.address or "-",
+        event.event,
+        _shorten(event.target),
+        " ".join(f"{name}={_write_value(value)}" for name, value in event.detail.items()),
     )
 
 

@@ -1,8 +1,10 @@
 """`moorage gc`: garbage collection."""
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.cli.kit import client, output, progress
 from registry.cli.kit.client import OperationClient
@@ -10,9 +12,10 @@ from registry.cli.kit.parsing import EXAMPLE_DIGEST, Parser
 from registry.cli.kit.times import write_moment
 from registry.units import format_size
 
-FAILED = 1
+if TYPE_CHECKING:
+    from registry.api.admin.gc import GcRun, GcStatus, PathStep
 
-_COUNTS = ("examined", "manifests", "blobs", "bytes")
+FAILED = 1
 
 _LEFT = ("in_grace", "next_due_at", "kept_untagged", "unreadable", "paused_until")
 
@@ -50,121 +53,125 @@ def declare(gc: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    async def work(desk: OperationClient) -> tuple[dict[str, Any], dict[str, Any]]:
-        before = await desk.send("get_gc_status")
-        done = await desk.send("run_gc", dry_run=args.dry_run)
-        with progress.show(lambda: _find_progress(done, before["due"])):
-            while done["has_more"]:
-                done = _add(done, await desk.send("run_gc", dry_run=args.dry_run))
-        return done, await desk.send("get_gc_status")
+    from registry.api.admin.gc import get_gc_status, run_gc
+
+    async def work(desk: OperationClient) -> tuple[GcRun, GcStatus]:
+        before = await desk.send(get_gc_status)
+        done = await desk.send(run_gc, dry_run=args.dry_run)
+        with progress.show(lambda: _find_progress(done, before.due)):
+            while done.has_more:
+                done = _add(done, await desk.send(run_gc, dry_run=args.dry_run))
+        return done, await desk.send(get_gc_status)
 
     done, status = client.run(args, work)
     if args.json:
-        result = {name: value for name, value in done.items() if name != "has_more"}
-        left = {name: status[name] for name in _LEFT}
+        result = {name: value for name, value in output.to_json(done).items() if name != "has_more"}
+        left = {name: getattr(status, name) for name in _LEFT}
         output.write_json({**result, "left": left})
     else:
         _tell(done, "Would collect" if args.dry_run else "Collected")
         for line in _explain_left(status):
             output.write(line)
-        if done["longest_lock_seconds"]:
+        if done.longest_lock_seconds:
             output.write_note(
-                f"Nothing was locked for more than {done['longest_lock_seconds'] * 1000:.0f} ms."
+                f"Nothing was locked for more than {done.longest_lock_seconds * 1000:.0f} ms."
             )
-    if status["paused_until"] is not None:
+    if status.paused_until is not None:
         output.write_error(_explain_pause(status))
         return FAILED
     return 0
 
 
-def _explain_left(status: dict[str, Any]) -> Iterator[str]:
+def _explain_left(status: GcStatus) -> Iterator[str]:
     """Yield a line for each reason why content is not collected."""
-    if status["in_grace"]:
+    if status.in_grace:
         yield (
-            f"{status['in_grace']} candidates are in their grace period (gc.grace_period); the "
-            f"next is due at {write_moment(status['next_due_at'])}."
+            f"{status.in_grace} candidates are in their grace period (gc.grace_period); the "
+            f"next is due at {write_moment(status.next_due_at)}."
         )
-    if status["kept_untagged"]:
+    if status.kept_untagged:
         yield (
-            f"{status['kept_untagged']} untagged manifests stay, with all that they name: "
+            f"{status.kept_untagged} untagged manifests stay, with all that they name: "
             "gc.untagged or a rule keeps them. Delete one with: moorage image delete "
             "REPOSITORY@DIGEST"
         )
-    if status["unreadable"]:
-        repositories = {each["repository"] for each in status["unreadable"]}
+    if status.unreadable:
+        repositories = {each.repository for each in status.unreadable}
         yield (
             f"Nothing is collected in {', '.join(sorted(repositories))}, where manifests cannot be "
             "read: moorage gc status"
         )
 
 
-def _add(done: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def _add(done: GcRun, more: GcRun) -> GcRun:
     """Return the sum of two results of a collection."""
-    repositories = {each["repository"]: dict(each) for each in done["repositories"]}
-    for each in more["repositories"]:
-        before = repositories.setdefault(each["repository"], dict.fromkeys(each, 0))
-        repositories[each["repository"]] = {
-            name: value if name == "repository" else before[name] + value
-            for name, value in each.items()
-        }
-    sums = {name: done[name] + more[name] for name in _COUNTS}
-    ordered = [repositories[name] for name in sorted(repositories)]
-    longest = max(done["longest_lock_seconds"], more["longest_lock_seconds"])
-    return {
-        **sums,
-        "repositories": ordered,
-        "longest_lock_seconds": longest,
-        "has_more": more["has_more"],
-    }
+    from registry.api.admin.gc import CollectedContent, GcRun
+
+    found = {each.repository: each for each in done.repositories}
+    for each in more.repositories:
+        before = found.get(each.repository, CollectedContent(each.repository, 0, 0, 0))
+        found[each.repository] = CollectedContent(
+            each.repository,
+            before.manifests + each.manifests,
+            before.blobs + each.blobs,
+            before.bytes + each.bytes,
+        )
+    return GcRun(
+        examined=done.examined + more.examined,
+        manifests=done.manifests + more.manifests,
+        blobs=done.blobs + more.blobs,
+        bytes=done.bytes + more.bytes,
+        repositories=[found[name] for name in sorted(found)],
+        longest_lock_seconds=max(done.longest_lock_seconds, more.longest_lock_seconds),
+        has_more=more.has_more,
+    )
 
 
-def _find_progress(done: dict[str, Any], due: int) -> progress.Progress:
-    text = f"{done['examined']} of {due} examined, {format_size(done['bytes'])} freed"
-    return progress.Progress(done["examined"], due, text)
+def _find_progress(done: GcRun, due: int) -> progress.Progress:
+    text = f"{done.examined} of {due} examined, {format_size(done.bytes)} freed"
+    return progress.Progress(done.examined, due, text)
 
 
-def _tell(done: dict[str, Any], verb: str) -> None:
+def _tell(done: GcRun, verb: str) -> None:
     rows = [
-        (each["repository"], each["manifests"], each["blobs"], format_size(each["bytes"]))
-        for each in done["repositories"]
+        (each.repository, each.manifests, each.blobs, format_size(each.bytes))
+        for each in done.repositories
     ]
     if rows:
         output.write_table(("REPOSITORY", "MANIFESTS", "BLOBS", "SIZE"), rows)
     output.write(
-        f"{verb} {done['manifests']} manifests and {done['blobs']} blobs of "
-        f"{format_size(done['bytes'])}."
+        f"{verb} {done.manifests} manifests and {done.blobs} blobs of {format_size(done.bytes)}."
     )
 
 
 def status(args: argparse.Namespace) -> int:
-    found = client.call(args, "get_gc_status")
+    from registry.api.admin.gc import get_gc_status
+
+    found = client.call(args, get_gc_status)
     if args.json:
         output.write_json(found)
         return 0
-    waiting, checked = found["queued"], found["last_clock_check_at"]
+    waiting, checked = found.queued, found.last_clock_check_at
     rows = [
-        ("due now", found["due"]),
+        ("due now", found.due),
         ("waiting", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
-        ("in their grace", found["in_grace"]),
-        ("next due", write_moment(found["next_due_at"])),
-        ("untagged and kept", found["kept_untagged"]),
+        ("in their grace", found.in_grace),
+        ("next due", write_moment(found.next_due_at)),
+        ("untagged and kept", found.kept_untagged),
         ("last clock check", write_moment(checked) if checked else "never"),
-        ("works at this time of day", "yes" if found["in_window"] else "no"),
-        ("paused until", found["paused_until"] or "-"),
-        *(
-            ("cannot be read", f"{each['repository']}@{each['digest']}")
-            for each in found["unreadable"]
-        ),
+        ("works at this time of day", "yes" if found.in_window else "no"),
+        ("paused until", found.paused_until or "-"),
+        *(("cannot be read", f"{each.repository}@{each.digest}") for each in found.unreadable),
     ]
     output.write_table(("FIELD", "VALUE"), rows)
-    if found["paused_until"] is not None:
+    if found.paused_until is not None:
         output.write_note(_explain_pause(found))
-    if found["unreadable"]:
+    if found.unreadable:
         output.write_note(
             "Manifests that cannot be read might name anything: until they are pushed again or "
             "deleted, nothing of their repositories is collected."
         )
-    if found["backfilling"]:
+    if found.backfilling:
         output.write_note(
             "What was there before the upgrade that brought garbage collection is not all in the "
             "queue yet."
@@ -172,41 +179,42 @@ def status(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explain_pause(status: dict[str, Any]) -> str:
+def _explain_pause(status: GcStatus) -> str:
     return (
-        f"the database's clock has moved by {status['clock_jump_seconds']:.0f} s that did not go "
-        f"by, or that nobody saw go by: nothing is collected until {status['paused_until']}"
+        f"the database's clock has moved by {status.clock_jump_seconds:.0f} s that did not go "
+        f"by, or that nobody saw go by: nothing is collected until {status.paused_until}"
     )
 
 
 def why(args: argparse.Namespace) -> int:
-    found = client.call(args, "explain_digest", digest=args.digest)
+    from registry.api.admin.gc import explain_digest
+
+    found = client.call(args, explain_digest, digest=args.digest)
     if args.json:
         output.write_json(found)
         return 0
-    for path in found["paths"]:
+    for path in found.paths:
         output.write(" > ".join(map(_write_step, path)))
-    if found["has_more"]:
+    if found.has_more:
         output.write_note("There are more paths than these.")
-    for session in found["upload_sessions"]:
+    for session in found.upload_sessions:
         output.write(
-            f"upload session {session['id']} of {session['principal']} in "
-            f"{session['repository']} has these bytes"
+            f"upload session {session.id} of {session.principal} in "
+            f"{session.repository} has these bytes"
         )
-    for removal in found["pending_deletions"]:
-        held = ", held by a backup" if removal["blocked_by_backup"] else ""
-        output.write(
-            f"{removal['key']} in {removal['store']} goes after {removal['not_before']}{held}"
-        )
+    for removal in found.pending_deletions:
+        held = ", held by a backup" if removal.blocked_by_backup else ""
+        output.write(f"{removal.key} in {removal.store} goes after {removal.not_before}{held}")
     return 0
 
 
-def _write_step(step: dict[str, Any]) -> str:
-    if step["kind"] == "tag":
-        return f"{step['repository']}:{step['name']}"
-    if step["kind"] == "hold":
-        return f"hold in {step['repository']}: {step['name']}"
-    if step["kind"] in _BEGINNINGS:
-        place = f"{step['repository']}@" if step["repository"] else ""
-        return f"{place}{step['name']} ({_BEGINNINGS[step['kind']].format(**step)})"
-    return f"{step['kind']} {step['repository']}@{step['name']}"
+def _write_step(step: PathStep) -> str:
+    if step.kind == "tag":
+        return f"{step.repository}:{step.name}"
+    if step.kind == "hold":
+        return f"hold in {step.repository}: {step.name}"
+    if step.kind in _BEGINNINGS:
+        place = f"{step.repository}@" if step.repository else ""
+        reason = _BEGINNINGS[step.kind].format(repository=step.repository, until=step.until)
+        return f"{place}{step.name} ({reason})"
+    return f"{step.kind} {step.repository}@{step.name}"

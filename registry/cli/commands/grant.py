@@ -1,13 +1,18 @@
 """`moorage grant`: permissions of users, groups and robots on repositories."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.auth.policy.actions import Right, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.errors import RemoteRefusedError
+
+if TYPE_CHECKING:
+    from registry.api.admin.grants import Grant
 
 _NOT_ALLOWED = 1
 
@@ -60,11 +65,13 @@ def declare(grants: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
+    from registry.api.admin.grants import create_grant
+
     actions = _split(args.actions)
 
-    async def work(desk: client.OperationClient) -> tuple[Any, str]:
+    async def work(desk: client.OperationClient) -> tuple[Grant, str]:
         grant = await desk.send(
-            "create_grant", subject=args.subject, pattern=args.pattern, actions=actions
+            create_grant, subject=args.subject, pattern=args.pattern, actions=actions
         )
         return grant, await _find_lack(desk, grant)
 
@@ -75,20 +82,23 @@ def add(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _find_lack(desk: client.OperationClient, grant: Any) -> str:
+async def _find_lack(desk: client.OperationClient, grant: Grant) -> str:
     """Return a hint about another grant that this one needs, or an empty text."""
-    subject, pattern = grant["subject"], RepositoryPattern.parse(grant["pattern"])
-    if parse_rights(grant["actions"]) & _SHOWING:
+    from registry.api.admin.grants import list_grants
+    from registry.api.admin.groups import list_groups
+
+    subject, pattern = grant.subject, RepositoryPattern.parse(grant.pattern)
+    if parse_rights(grant.actions) & _SHOWING:
         return ""
     subjects = {subject, "authenticated", "anonymous"}
     try:
-        groups = await client.list_pages(desk, "list_groups")
+        groups = await client.list_pages(desk, list_groups)
     except RemoteRefusedError:
         groups = None
-    subjects |= {f"group:{each['name']}" for each in groups or () if subject in each["members"]}
-    for each in await client.list_pages(desk, "list_grants"):
-        shows = each["subject"] in subjects and parse_rights(each["actions"]) & _SHOWING
-        if shows and RepositoryPattern.parse(each["pattern"]).covers(pattern):
+    subjects |= {f"group:{each.name}" for each in groups or () if subject in each.members}
+    for each in await client.list_pages(desk, list_grants):
+        shows = each.subject in subjects and parse_rights(each.actions) & _SHOWING
+        if shows and RepositoryPattern.parse(each.pattern).covers(pattern):
             return ""
     found = f"{subject} has no grant of pull on all of {pattern}" + (
         "" if groups is not None else ", unless as a member of a group"
@@ -106,23 +116,27 @@ def _split(text: str) -> list[str]:
     return actions
 
 
-def _write(grant: Any) -> str:
-    return f"{grant['subject']} may {', '.join(grant['actions'])} in {grant['pattern']}"
+def _write(grant: Grant) -> str:
+    return f"{grant.subject} may {', '.join(grant.actions)} in {grant.pattern}"
 
 
 def list_all(args: argparse.Namespace) -> int:
-    grants = client.list_all(args, "list_grants", subject=args.subject)
+    from registry.api.admin.grants import list_grants
+
+    grants = client.list_all(args, list_grants, subject=args.subject)
     if args.json:
         output.write_json({"grants": grants})
     else:
-        rows = [(g["subject"], g["pattern"], ",".join(g["actions"])) for g in grants]
+        rows = [(g.subject, g.pattern, ",".join(g.actions)) for g in grants]
         output.write_table(("SUBJECT", "PATTERN", "ACTIONS"), rows)
     return 0
 
 
 def remove(args: argparse.Namespace) -> int:
+    from registry.api.admin.grants import revoke_actions
+
     actions = None if args.actions is None else _split(args.actions)
-    client.call(args, "revoke_actions", subject=args.subject, pattern=args.pattern, actions=actions)
+    client.call(args, revoke_actions, subject=args.subject, pattern=args.pattern, actions=actions)
     taken = {"subject": args.subject, "pattern": args.pattern, "actions": actions}
     what = "all" if actions is None else ", ".join(actions)
     said = f"Taken from {args.subject}: {what} in {args.pattern}."
@@ -132,16 +146,18 @@ def remove(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Check a permission, and return the result as exit status."""
+    from registry.api.admin.grants import check_grant
+
     _split(args.action)
     decision = client.call(
         args,
-        "check_grant",
+        check_grant,
         subject=args.subject,
         repository=args.repository,
         action=args.action,
     )
-    verdict = "allowed" if decision["allowed"] else "not allowed"
-    lines = [f"{verdict}: {decision['reason']}"]
-    lines += [f"  {_write(grant)}" for grant in decision["grants"]]
+    verdict = "allowed" if decision.allowed else "not allowed"
+    lines = [f"{verdict}: {decision.reason}"]
+    lines += [f"  {_write(grant)}" for grant in decision.grants]
     output.show(decision, "\n".join(lines), as_json=args.json)
-    return 0 if decision["allowed"] else _NOT_ALLOWED
+    return 0 if decision.allowed else _NOT_ALLOWED

@@ -1,10 +1,15 @@
 """`moorage group`: groups of users."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
+
+if TYPE_CHECKING:
+    from registry.api.admin.groups import Group
 
 
 def declare(groups: Parser) -> None:
@@ -30,43 +35,51 @@ def declare(groups: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    group = client.call(args, "create_group", name=args.name)
+    from registry.api.admin.groups import create_group
+
+    group = client.call(args, create_group, name=args.name)
     output.show(group, f"Added {args.name}.", as_json=args.json)
     return 0
 
 
 def list_all(args: argparse.Namespace) -> int:
-    groups = client.list_all(args, "list_groups")
+    from registry.api.admin.groups import list_groups
+
+    groups = client.list_all(args, list_groups)
     if args.json:
         output.write_json({"groups": groups})
     else:
-        rows = [(group["name"], ", ".join(group["members"])) for group in groups]
+        rows = [(group.name, ", ".join(group.members)) for group in groups]
         output.write_table(("NAME", "MEMBERS"), rows)
     return 0
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "delete_group", name=args.name)
+    from registry.api.admin.groups import delete_group
+
+    client.call(args, delete_group, name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
 
 
 def join(args: argparse.Namespace) -> int:
-    return _change(args, "add_member")
+    from registry.api.admin.groups import add_member
+
+    return _change(args, add_member)
 
 
 def leave(args: argparse.Namespace) -> int:
-    return _change(args, "remove_member")
+    from registry.api.admin.groups import remove_member
+
+    return _change(args, remove_member)
 
 
-def _change(args: argparse.Namespace, operation: str) -> int:
-    async def work(desk: client.OperationClient) -> Any:
-        group = None
-        for user in args.users:
-            group = await desk.send(operation, group=args.group, user=user)
-        return group
+def _change(args: argparse.Namespace, operation: client.Handler[Group]) -> int:
+    async def work(desk: client.OperationClient) -> Group:
+        changed = [await desk.send(operation, group=args.group, user=user) for user in args.users]
+        return changed[-1]
 
     group = client.run(args, work)
-    members = ", ".join(group["members"]) or "nobody"
+    members = ", ".join(group.members) or "nobody"
     output.show(group, f"{args.group}: {members}", as_json=args.json)
     return 0

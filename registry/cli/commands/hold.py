@@ -31,34 +31,38 @@ def declare(holds: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
+    from registry.api.admin.holds import create_hold
+
     repository, at, digest = args.manifest.partition("@")
     if not at:
         raise InputInvalidError(f"{args.manifest!r} must be REPOSITORY@DIGEST")
     hold = client.call(
         args,
-        "create_hold",
+        create_hold,
         repository=repository,
         digest=digest,
         reason=args.reason,
         expires=args.expires,
     )
-    until = f" until {hold['expires_at']}" if hold["expires_at"] else ""
-    output.show(hold, f"Hold {hold['id']} keeps {args.manifest}{until}.", as_json=args.json)
+    until = f" until {hold.expires_at}" if hold.expires_at else ""
+    output.show(hold, f"Hold {hold.id} keeps {args.manifest}{until}.", as_json=args.json)
     return 0
 
 
 def list_all(args: argparse.Namespace) -> int:
-    holds = client.list_all(args, "list_holds")
+    from registry.api.admin.holds import list_holds
+
+    holds = client.list_all(args, list_holds)
     if args.json:
         output.write_json({"holds": holds})
     else:
         rows = [
             (
-                hold["id"],
-                f"{hold['repository']}@{hold['digest']}",
-                hold["reason"],
-                hold["created_by"],
-                hold["expires_at"] or "never",
+                hold.id,
+                f"{hold.repository}@{hold.digest}",
+                hold.reason,
+                hold.created_by,
+                hold.expires_at or "never",
             )
             for hold in holds
         ]
@@ -67,6 +71,8 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "delete_hold", id=args.id)
+    from registry.api.admin.holds import delete_hold
+
+    client.call(args, delete_hold, id=args.id)
     output.show({"removed": args.id}, f"Removed hold {args.id}.", as_json=args.json)
     return 0

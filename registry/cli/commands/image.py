@@ -1,13 +1,18 @@
 """`moorage image`: images, which are manifests with their tags and referenced content."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.cli.commands.tag import split_reference
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import write_moment
 from registry.units import round_size
+
+if TYPE_CHECKING:
+    from registry.api.admin.images import DeletedImage
 
 
 def declare(images: Parser) -> None:
@@ -40,10 +45,12 @@ def declare(images: Parser) -> None:
 
 
 def delete(args: argparse.Namespace) -> int:
+    from registry.api.admin.images import delete_image
+
     name, reference = split_reference(args.image)
     done = client.call(
         args,
-        "delete_image",
+        delete_image,
         repository=str(name),
         reference=str(reference),
         all_tags=args.all_tags,
@@ -54,18 +61,18 @@ def delete(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(done: Any, *, dry_run: bool) -> str:
-    tags = ", ".join(done["tags"]) or "none"
-    more = len(done["manifests"]) - 1
+def _write(done: DeletedImage, *, dry_run: bool) -> str:
+    tags = ", ".join(done.tags) or "none"
+    more = len(done.manifests) - 1
     with_more = f", with {more} manifests that belong to it" if more else ""
     verb = "Would delete" if dry_run else "Deleted"
-    lines = [f"{verb} {done['name']}@{done['digest']} (tags: {tags}){with_more}."]
+    lines = [f"{verb} {done.name}@{done.digest} (tags: {tags}){with_more}."]
     lines.append(
-        f"{round_size(done['bytes'])} come free after {write_moment(done['free_at'])} "
+        f"{round_size(done.bytes)} come free after {write_moment(done.free_at)} "
         "(gc.grace_period), if nobody uses them until then."
     )
-    if done["tags"] and not dry_run:
+    if done.tags and not dry_run:
         lines.append(
-            f"Until then it can be taken back: moorage tag restore {done['name']}:{done['tags'][0]}"
+            f"Until then it can be taken back: moorage tag restore {done.name}:{done.tags[0]}"
         )
     return "\n".join(lines)

@@ -1,12 +1,17 @@
 """`moorage quota`: limits on the bytes in the repositories of a pattern."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 from registry.units import format_size, parse_size, round_size
+
+if TYPE_CHECKING:
+    from registry.api.admin.quotas import Quota
 
 _PATTERN = "repositories: team/app, 'team/**' or '**'; '*/**' for every namespace"
 
@@ -33,21 +38,25 @@ def declare(quotas: Parser) -> None:
 
 
 def set_one(args: argparse.Namespace) -> int:
+    from registry.api.admin.quotas import set_quota
+
     try:
         limit = parse_size(args.size)
     except ValueError as error:
         raise InputInvalidError(
             f"{args.size!r:.80} is no size; sizes read 512MiB, 10GiB or 1TiB"
         ) from error
-    quota = client.call(args, "set_quota", pattern=args.pattern, limit=limit)
+    quota = client.call(args, set_quota, pattern=args.pattern, limit=limit)
     output.show(quota, f"{args.pattern} may have {format_size(limit)}.", as_json=args.json)
-    if not quota["usage_complete"]:
+    if not quota.usage_complete:
         output.write_note("What is there already is counted by the registry's jobs, from now on.")
     return 0
 
 
 def list_all(args: argparse.Namespace) -> int:
-    quotas = client.list_all(args, "list_quotas")
+    from registry.api.admin.quotas import list_quotas
+
+    quotas = client.list_all(args, list_quotas)
     if args.json:
         output.write_json({"quotas": quotas})
     else:
@@ -56,20 +65,22 @@ def list_all(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(quota: Any) -> tuple[str, ...]:
-    used = round_size(quota["used"])
-    if not quota["usage_complete"]:
+def _row(quota: Quota) -> tuple[str, ...]:
+    used = round_size(quota.used)
+    if not quota.usage_complete:
         used += " (counting)"
-    elif quota["limit"]:
-        used += f" ({quota['used'] * 100 // quota['limit']}%)"
-    most_used = quota["most_used_namespace"]
-    fullest = "" if most_used == quota["pattern"] else most_used
-    limit, coming = round_size(quota["limit"]), round_size(quota["reserved"])
-    return quota["pattern"], limit, used, coming, fullest
+    elif quota.limit:
+        used += f" ({quota.used * 100 // quota.limit}%)"
+    most_used = quota.most_used_namespace
+    fullest = "" if most_used == quota.pattern else most_used
+    limit, coming = round_size(quota.limit), round_size(quota.reserved)
+    return quota.pattern, limit, used, coming, fullest
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "delete_quota", pattern=args.pattern)
+    from registry.api.admin.quotas import delete_quota
+
+    client.call(args, delete_quota, pattern=args.pattern)
     said = f"{args.pattern} may have as much as there is room for."
     output.show({"removed": args.pattern}, said, as_json=args.json)
     return 0

@@ -1,14 +1,25 @@
 """`moorage retention`: rules that drop tags and manifests."""
 
+from __future__ import annotations
+
 import argparse
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser, read_count
 from registry.cli.kit.times import write_moment
 from registry.units import format_size
+
+if TYPE_CHECKING:
+    from registry.api.admin.retention import (
+        PlannedManifest,
+        PlannedTag,
+        RetentionPlan,
+        RetentionRules,
+    )
+    from registry.api.admin.retention_runs import RetentionDrop, RetentionRun, SkippedDrop
 
 _REPOSITORIES = 100
 """Number of plans in one request."""
@@ -119,9 +130,11 @@ def _add_repositories(command: Parser) -> None:
 
 
 def set_rules(args: argparse.Namespace) -> int:
+    from registry.api.admin.retention import set_retention_rules
+
     async def work(desk: client.OperationClient) -> None:
         rules = await desk.send(
-            "set_retention_rules",
+            set_retention_rules,
             pattern=args.pattern,
             keep=args.keep_tag,
             keep_newest=args.keep_newest,
@@ -132,7 +145,7 @@ def set_rules(args: argparse.Namespace) -> int:
             drop_untagged=args.drop_untagged,
             now=args.now,
         )
-        output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+        output.show(rules, f"{rules.pattern}: {_write(rules)}", as_json=args.json)
         if not _drops(rules):
             output.write_note(
                 "These rules only keep, and drop nothing. To drop something, set --drop-tag, "
@@ -147,78 +160,86 @@ def set_rules(args: argparse.Namespace) -> int:
     return 0
 
 
-def _drops(rules: Any) -> bool:
-    return bool(rules["drop"] or rules["drop_not_pulled"] or rules["drop_untagged"])
+def _drops(rules: RetentionRules) -> bool:
+    return bool(rules.drop or rules.drop_not_pulled or rules.drop_untagged)
 
 
-def _explain_state(rules: Any) -> str:
+def _explain_state(rules: RetentionRules) -> str:
     """Return a text that says when the rules take effect and how to change that."""
-    pattern = rules["pattern"]
-    if not rules["enabled"]:
+    pattern = rules.pattern
+    if not rules.enabled:
         return (
             "Nothing is dropped yet. To let these rules drop what the plan shows: "
             f"moorage retention enable '{pattern}'"
         )
-    if rules["waits_until"] is not None:
+    if rules.waits_until is not None:
         return (
             f"The rules have changed, so nothing is dropped in {pattern} until "
-            f"{write_moment(rules['waits_until'])}. To stop them: moorage retention disable "
+            f"{write_moment(rules.waits_until)}. To stop them: moorage retention disable "
             f"'{pattern}'; to let them drop at once: moorage retention enable '{pattern}'"
         )
     return "These rules are enabled: the next run of the job drops what the plan shows."
 
 
 def enable(args: argparse.Namespace) -> int:
-    rules = client.call(args, "enable_retention_rules", pattern=args.pattern)
-    output.show(rules, f"{rules['pattern']}: {_write(rules)}", as_json=args.json)
+    from registry.api.admin.retention import enable_retention_rules
+
+    rules = client.call(args, enable_retention_rules, pattern=args.pattern)
+    output.show(rules, f"{rules.pattern}: {_write(rules)}", as_json=args.json)
     if not args.json:
         output.write_note(_explain_state(rules))
     return 0
 
 
 def disable(args: argparse.Namespace) -> int:
-    rules = client.call(args, "disable_retention_rules", pattern=args.pattern)
+    from registry.api.admin.retention import disable_retention_rules
+
+    rules = client.call(args, disable_retention_rules, pattern=args.pattern)
     said = f"The rules for {args.pattern} drop nothing any more, and keep what they do."
     output.show(rules, said, as_json=args.json)
     return 0
 
 
-def _write(rules: Any) -> str:
-    said = [f"keep {' '.join(rules['keep'])}"] if rules["keep"] else []
-    if rules["keep_newest"] is not None:
-        said.append(f"keep the newest {rules['keep_newest']} by {rules['by']}")
-    if rules["keep_per_minor"] is not None:
-        said.append(f"keep the last {rules['keep_per_minor']} of each minor version")
-    if rules["drop"]:
-        said.append(f"drop {' '.join(rules['drop'])}")
-    if rules["drop_not_pulled"] is not None:
-        said.append(f"drop what was not pulled for {rules['drop_not_pulled']}")
-    if rules["drop_untagged"] is not None:
-        said.append(f"drop what was untagged for {rules['drop_untagged']}")
+def _write(rules: RetentionRules) -> str:
+    said = [f"keep {' '.join(rules.keep)}"] if rules.keep else []
+    if rules.keep_newest is not None:
+        said.append(f"keep the newest {rules.keep_newest} by {rules.by}")
+    if rules.keep_per_minor is not None:
+        said.append(f"keep the last {rules.keep_per_minor} of each minor version")
+    if rules.drop:
+        said.append(f"drop {' '.join(rules.drop)}")
+    if rules.drop_not_pulled is not None:
+        said.append(f"drop what was not pulled for {rules.drop_not_pulled}")
+    if rules.drop_untagged is not None:
+        said.append(f"drop what was untagged for {rules.drop_untagged}")
     return "; ".join(said)
 
 
 def list_all(args: argparse.Namespace) -> int:
-    found = client.list_all(args, "list_retention_rules")
+    from registry.api.admin.retention import list_retention_rules
+
+    found = client.list_all(args, list_retention_rules)
     if args.json:
         output.write_json({"rules": found})
     else:
-        rows = [(each["pattern"], _write_state(each), _write(each)) for each in found]
+        rows = [(each.pattern, _write_state(each), _write(each)) for each in found]
         output.write_table(("PATTERN", "STATE", "RULES"), rows)
     return 0
 
 
-def _write_state(rules: Any) -> str:
+def _write_state(rules: RetentionRules) -> str:
     if not _drops(rules):
         return "keeps"
-    if not rules["enabled"]:
+    if not rules.enabled:
         return "not enabled"
-    waits = rules["waits_until"]
+    waits = rules.waits_until
     return f"drops after {write_moment(waits)}" if waits else "enabled"
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "delete_retention_rules", pattern=args.pattern)
+    from registry.api.admin.retention import delete_retention_rules
+
+    client.call(args, delete_retention_rules, pattern=args.pattern)
     removed = f"Removed the retention rules for {args.pattern}."
     output.show({"removed": args.pattern}, removed, as_json=args.json)
     return 0
@@ -236,52 +257,56 @@ def plan(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _iter_plans(desk: client.OperationClient, pattern: str) -> AsyncIterator[list[Any]]:
+async def _iter_plans(
+    desk: client.OperationClient, pattern: str
+) -> AsyncIterator[list[RetentionPlan]]:
+    from registry.api.admin.retention import plan_retention
+
     last: str | None = ""
     while last is not None:
-        page = await desk.send("plan_retention", pattern=pattern, n=_REPOSITORIES, last=last)
-        yield page["items"]
-        last = page["next"]
+        page = await desk.send(plan_retention, pattern=pattern, n=_REPOSITORIES, last=last)
+        yield page.items
+        last = page.next
 
 
-def _count(plans: list[Any], total: dict[str, int]) -> None:
+def _count(plans: list[RetentionPlan], total: dict[str, int]) -> None:
     for each in plans:
-        total["tags"] += sum(tag["action"] == "drop" for tag in each["tags"])
-        total["manifests"] += sum(manifest["action"] == "drop" for manifest in each["manifests"])
-        total["bytes"] += each["bytes"]
+        total["tags"] += sum(tag.action == "drop" for tag in each.tags)
+        total["manifests"] += sum(manifest.action == "drop" for manifest in each.manifests)
+        total["bytes"] += each.bytes
 
 
-async def _write_json(pages: AsyncIterator[list[Any]], total: dict[str, int]) -> None:
+async def _write_json(pages: AsyncIterator[list[RetentionPlan]], total: dict[str, int]) -> None:
     comma = ""
     output.write('{"repositories": [')
     async for plans in pages:
         _count(plans, total)
         for each in plans:
-            output.write(comma + json.dumps(each))
+            output.write(comma + json.dumps(each, default=output.to_json))
             comma = ","
     output.write("], " + json.dumps(total)[1:])
 
 
 async def _write_tables(
-    pages: AsyncIterator[list[Any]], total: dict[str, int], *, going_only: bool = False
+    pages: AsyncIterator[list[RetentionPlan]], total: dict[str, int], *, going_only: bool = False
 ) -> None:
     paused_until = None
     not_enabled: set[str] = set()
     async for plans in pages:
         _count(plans, total)
-        not_enabled.update(pattern for each in plans for pattern in each["not_enabled"])
-        paused_until = plans[-1]["paused_until"] if plans else paused_until
+        not_enabled.update(pattern for each in plans for pattern in each.not_enabled)
+        paused_until = plans[-1].paused_until if plans else paused_until
         rows = [
             (
-                f"{each['repository']}{item}",
-                found["action"],
-                format_size(found["bytes"]) if found["action"] == "drop" else "-",
-                found["rule"] or "-",
-                found["reason"],
+                f"{each.repository}{item}",
+                found.action,
+                format_size(found.bytes) if found.action == "drop" else "-",
+                found.rule or "-",
+                found.reason,
             )
             for each in plans
             for item, found in _list_items(each)
-            if found["action"] == "drop" or not going_only
+            if found.action == "drop" or not going_only
         ]
         if rows:
             output.write_table(("WHAT", "ACTION", "FREES", "PATTERN", "WHY"), rows)
@@ -303,20 +328,22 @@ async def _write_tables(
         )
 
 
-def _list_items(plan: Any) -> list[tuple[str, Any]]:
-    tags = [(f":{tag['tag']}", tag) for tag in plan["tags"]]
-    return [*tags, *((f"@{manifest['digest']}", manifest) for manifest in plan["manifests"])]
+def _list_items(plan: RetentionPlan) -> list[tuple[str, PlannedTag | PlannedManifest]]:
+    tags = [(f":{tag.tag}", tag) for tag in plan.tags]
+    return [*tags, *((f"@{manifest.digest}", manifest) for manifest in plan.manifests)]
 
 
 def run(args: argparse.Namespace) -> int:
+    from registry.api.admin.retention import run_retention
+
     async def work(desk: client.OperationClient) -> dict[str, int]:
         dropped = {"tags": 0, "manifests": 0}
         last: str | None = ""
         while last is not None:
-            piece = await desk.send("run_retention", pattern=args.pattern, last=last)
-            dropped["tags"] += piece["tags"]
-            dropped["manifests"] += piece["manifests"]
-            last = piece["next"]
+            piece = await desk.send(run_retention, pattern=args.pattern, last=last)
+            dropped["tags"] += piece.tags
+            dropped["manifests"] += piece.manifests
+            last = piece.next
         return dropped
 
     dropped = client.run(args, work)
@@ -326,61 +353,72 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    found = client.call(args, "get_retention_status")
+    from registry.api.admin.retention import get_retention_status
+
+    found = client.call(args, get_retention_status)
     if args.json:
         output.write_json(found)
     else:
-        rows = [(name, "-" if value is None else value) for name, value in found.items()]
+        rows = [
+            (name, "-" if value is None else value) for name, value in output.to_json(found).items()
+        ]
         output.write_table(("FIELD", "VALUE"), rows)
     return 0
 
 
 def list_runs(args: argparse.Namespace) -> int:
+    from registry.api.admin.retention_runs import list_retention_drops, list_retention_runs
+
     if args.run is None:
-        runs = client.list_all(args, "list_retention_runs")
+        runs = client.list_all(args, list_retention_runs)
         if args.json:
             output.write_json({"runs": runs})
         else:
             header = ("RUN", "BEGAN", "ENDED", "TAGS", "MANIFESTS")
             output.write_table(header, [_list_run(each) for each in runs])
         return 0
-    drops = client.list_all(args, "list_retention_drops", run=read_count(args.run, "RUN"))
+    drops = client.list_all(args, list_retention_drops, run=read_count(args.run, "RUN"))
     if args.json:
         output.write_json({"drops": drops})
     else:
-        rows = [(_name(e), e["digest"], write_moment(e["at"]), e["state"]) for e in drops]
+        rows = [(_name(e), e.digest, write_moment(e.at), e.state) for e in drops]
         output.write_table(("DROPPED", "DIGEST", "AT", "MANIFEST"), rows)
         output.write_note(f"To put all of it back: moorage retention restore {args.run}")
     return 0
 
 
-def _list_run(run: Any) -> tuple[object, ...]:
-    began, ended = write_moment(run["started_at"]), write_moment(run["ended_at"])
-    return (run["id"], began, ended, run["tags"], run["manifests"])
+def _list_run(run: RetentionRun) -> tuple[object, ...]:
+    began, ended = write_moment(run.started_at), write_moment(run.ended_at)
+    return (run.id, began, ended, run.tags, run.manifests)
 
 
-def _name(drop: Any) -> str:
-    return f"{drop['repository']}:{drop['tag']}" if drop["tag"] else f"{drop['repository']}@"
+def _name(drop: RetentionDrop | SkippedDrop) -> str:
+    return f"{drop.repository}:{drop.tag}" if drop.tag else f"{drop.repository}@"
 
 
 def restore(args: argparse.Namespace) -> int:
+    from registry.api.admin.retention_runs import restore_retention_run
+
     number = read_count(args.run, "RUN")
 
-    async def work(desk: client.OperationClient) -> dict[str, Any]:
-        done: dict[str, Any] = {"tags": 0, "manifests": 0, "skipped": []}
+    async def work(desk: client.OperationClient) -> tuple[int, int, list[SkippedDrop]]:
+        tags = manifests = 0
+        skipped: list[SkippedDrop] = []
         first: int | None = 0
         while first is not None:
             piece = await desk.send(
-                "restore_retention_run", run=number, pattern=args.pattern, first=first
+                restore_retention_run, run=number, pattern=args.pattern, first=first
             )
-            for name in done:
-                done[name] += piece[name]
-            first = piece["next"]
-        return done
+            tags += piece.tags
+            manifests += piece.manifests
+            skipped += piece.skipped
+            first = piece.next
+        return tags, manifests, skipped
 
-    done = client.run(args, work)
-    said = f"Restored {done['tags']} tags and {done['manifests']} manifests."
+    tags, manifests, skipped = client.run(args, work)
+    said = f"Restored {tags} tags and {manifests} manifests."
+    done = {"tags": tags, "manifests": manifests, "skipped": skipped}
     output.show({"restored": done}, said, as_json=args.json)
-    for each in done["skipped"]:
-        output.write_error(f"not restored: {_name(each)} {each['digest']}: {each['reason']}")
-    return 1 if done["skipped"] else 0
+    for each in skipped:
+        output.write_error(f"not restored: {_name(each)} {each.digest}: {each.reason}")
+    return 1 if skipped else 0

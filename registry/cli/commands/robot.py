@@ -1,10 +1,15 @@
 """`moorage robot`: robot accounts."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
+
+if TYPE_CHECKING:
+    from registry.api.admin.robots import RobotSecret
 
 
 def declare(robots: Parser) -> None:
@@ -53,39 +58,44 @@ def declare(robots: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    made = client.call(args, "create_robot", name=args.name, expires=args.expires)
+    from registry.api.admin.robots import create_robot
+
+    made = client.call(args, create_robot, name=args.name, expires=args.expires)
     return _reveal(args, made)
 
 
 def rotate(args: argparse.Namespace) -> int:
+    from registry.api.admin.robots import rotate_robot
+
     made = client.call(
-        args, "rotate_robot", name=args.name, overlap=args.overlap, expires=args.expires
+        args, rotate_robot, name=args.name, overlap=args.overlap, expires=args.expires
     )
     return _reveal(args, made)
 
 
-def _reveal(args: argparse.Namespace, made: Any) -> int:
+def _reveal(args: argparse.Namespace, made: RobotSecret) -> int:
     """Print the secret alone, so that it can be piped."""
-    output.show(made, made["secret"], as_json=args.json)
-    login = client.write_login(args, made["username"])
+    output.show(made, made.secret, as_json=args.json)
+    login = client.write_login(args, made.username)
     output.write_note(f"The secret is not shown again. To sign in: {login}")
     return 0
 
 
 def list_all(args: argparse.Namespace) -> int:
-    robots = client.list_all(args, "list_robots")
+    from registry.api.admin.robots import list_robots
+
+    robots = client.list_all(args, list_robots)
     if args.json:
         output.write_json({"robots": robots})
     else:
-        rows = [
-            (r["name"], r["username"], r["expires_at"] or "never", r["used_at"] or "never")
-            for r in robots
-        ]
+        rows = [(r.name, r.username, r.expires_at or "never", r.used_at or "never") for r in robots]
         output.write_table(("NAME", "SIGNS IN AS", "EXPIRES", "LAST USED"), rows)
     return 0
 
 
 def remove(args: argparse.Namespace) -> int:
-    client.call(args, "delete_robot", name=args.name)
+    from registry.api.admin.robots import delete_robot
+
+    client.call(args, delete_robot, name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0

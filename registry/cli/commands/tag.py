@@ -131,32 +131,36 @@ def copy(args: argparse.Namespace) -> int:
 
 
 def history(args: argparse.Namespace) -> int:
+    from registry.api.admin.tags import list_tag_history
+
     name, tag = split_tag(args.tag)
-    found = client.call(args, "list_tag_history", repository=str(name), tag=str(tag))
+    found = client.call(args, list_tag_history, repository=str(name), tag=str(tag))
     if args.json:
         output.write_json(found)
     else:
         cells = [
-            [line["at"], line["actor"], line["digest"] or "deleted", line["state"] or "-"]
-            for line in found["history"]
+            [line.at, line.actor, line.digest or "deleted", line.state or "-"]
+            for line in found.history
         ]
         output.write_table(("AT", "BY", "DIGEST", "MANIFEST"), cells)
     return 0
 
 
 def restore(args: argparse.Namespace) -> int:
+    from registry.api.admin.tags import restore_tag
+
     name, tag = split_tag(args.tag)
     done = client.call(
         args,
-        "restore_tag",
+        restore_tag,
         repository=str(name),
         tag=str(tag),
         at=None if args.at is None else clock.rfc3339(read_moment(args.at)),
         digest=args.digest,
         override=args.override,
     )
-    put_back = f", with {done['manifests']} manifests put back" if done["manifests"] else ""
-    output.show(done, f"{name}:{tag} is {done['digest']}{put_back}", as_json=args.json)
+    put_back = f", with {done.manifests} manifests put back" if done.manifests else ""
+    output.show(done, f"{name}:{tag} is {done.digest}{put_back}", as_json=args.json)
     return 0
 
 

@@ -1,13 +1,18 @@
 """`moorage token`: personal access tokens."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.auth.policy.actions import parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
+
+if TYPE_CHECKING:
+    from registry.api.admin.tokens import TokenScope
 
 
 def declare(tokens: Parser) -> None:
@@ -45,11 +50,13 @@ def declare(tokens: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
+    from registry.api.admin.tokens import create_token
+
     scopes = None if args.scopes is None else [_read_scope(scope) for scope in args.scopes]
     made = client.call(
-        args, "create_token", user=args.user, name=args.name, scopes=scopes, expires=args.expires
+        args, create_token, user=args.user, name=args.name, scopes=scopes, expires=args.expires
     )
-    output.show(made, made["secret"], as_json=args.json)
+    output.show(made, made.secret, as_json=args.json)
     login = client.write_login(args, args.user)
     output.write_note(f"The token is not shown again. It takes the place of the password: {login}")
     return 0
@@ -66,16 +73,18 @@ def _read_scope(text: str) -> dict[str, Any]:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    tokens = client.call(args, "list_tokens", user=args.user)["items"]
+    from registry.api.admin.tokens import list_tokens
+
+    tokens = client.call(args, list_tokens, user=args.user).items
     if args.json:
         output.write_json({"user": args.user, "tokens": tokens})
     else:
         rows = [
             (
-                token["name"],
-                _write_scopes(token["scopes"]),
-                token["expires_at"] or "never",
-                token["used_at"] or "never",
+                token.name,
+                _write_scopes(token.scopes),
+                token.expires_at or "never",
+                token.used_at or "never",
             )
             for token in tokens
         ]
@@ -83,15 +92,17 @@ def list_all(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_scopes(scopes: list[Any] | None) -> str:
+def _write_scopes(scopes: list[TokenScope] | None) -> str:
     if scopes is None:
         return "all"
     if not scopes:
         return "nothing"
-    return " ".join(f"{scope['pattern']}:{','.join(scope['actions'])}" for scope in scopes)
+    return " ".join(f"{scope.pattern}:{','.join(scope.actions)}" for scope in scopes)
 
 
 def revoke(args: argparse.Namespace) -> int:
-    client.call(args, "revoke_token", user=args.user, name=args.name)
+    from registry.api.admin.tokens import revoke_token
+
+    client.call(args, revoke_token, user=args.user, name=args.name)
     output.show({"revoked": args.name}, f"Revoked {args.name} of {args.user}.", as_json=args.json)
     return 0

@@ -1,13 +1,18 @@
 """`moorage user`: users."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from registry.auth.policy.subjects import parse_new_user_name
 from registry.cli.kit import client, confirmation, output, passwords
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
+
+if TYPE_CHECKING:
+    from registry.api.admin.users import User
 
 
 def declare(users: Parser) -> None:
@@ -78,14 +83,16 @@ def declare(users: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
+    from registry.api.admin.users import create_user, list_users
+
     parse_new_user_name(args.name)  # fail before the data directory is created
     password = None
     if not args.no_password:
         password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
-    async def work(desk: client.OperationClient) -> tuple[Any, bool]:
-        first = not (await desk.send("list_users", n=1))["items"]
-        user = await desk.send("create_user", name=args.name, password=password, admin=args.admin)
+    async def work(desk: client.OperationClient) -> tuple[User, bool]:
+        first = not (await desk.send(list_users, n=1)).items
+        user = await desk.send(create_user, name=args.name, password=password, admin=args.admin)
         return user, first
 
     user, first = client.run(args, work, create=True)
@@ -99,24 +106,27 @@ def add(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    users = client.list_all(args, "list_users")
+    from registry.api.admin.users import list_users
+
+    users = client.list_all(args, list_users)
     if args.json:
         output.write_json({"users": users})
     else:
         rows = [
-            (u["name"], "admin" if u["admin"] else "", "disabled" if u["disabled"] else "")
-            for u in users
+            (u.name, "admin" if u.admin else "", "disabled" if u.disabled else "") for u in users
         ]
         output.write_table(("NAME", "ADMIN", "STATE"), rows)
     return 0
 
 
 def passwd(args: argparse.Namespace) -> int:
+    from registry.api.admin.users import set_password
+
     password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
     async def work(desk: client.OperationClient) -> None:
         current = desk.password if desk.name == args.name else None
-        await desk.send("set_password", user=args.name, password=password, current=current)
+        await desk.send(set_password, user=args.name, password=password, current=current)
 
     client.run(args, work)
     output.show({"changed": args.name}, f"{args.name} has a new password.", as_json=args.json)
@@ -124,50 +134,62 @@ def passwd(args: argparse.Namespace) -> int:
 
 
 def change(args: argparse.Namespace) -> int:
-    user = client.call(args, "update_user", name=args.name, admin=args.admin)
+    from registry.api.admin.users import update_user
+
+    user = client.call(args, update_user, name=args.name, admin=args.admin)
     now = "is an admin" if args.admin else "is no admin"
     output.show(user, f"{args.name} {now}.", as_json=args.json)
     return 0
 
 
 def disable(args: argparse.Namespace) -> int:
-    user = client.call(args, "update_user", name=args.name, disabled=True)
+    from registry.api.admin.users import update_user
+
+    user = client.call(args, update_user, name=args.name, disabled=True)
     output.show(user, f"{args.name} cannot sign in any more.", as_json=args.json)
     return 0
 
 
 def enable(args: argparse.Namespace) -> int:
-    user = client.call(args, "update_user", name=args.name, disabled=False)
+    from registry.api.admin.users import update_user
+
+    user = client.call(args, update_user, name=args.name, disabled=False)
     output.show(user, f"{args.name} can sign in.", as_json=args.json)
     return 0
 
 
 def remove(args: argparse.Namespace) -> int:
+    from registry.api.admin.grants import list_grants
+    from registry.api.admin.tokens import list_tokens
+    from registry.api.admin.users import delete_user, get_user
+
     async def describe(desk: client.OperationClient) -> str:
-        user = await desk.send("get_user", name=args.name)
-        tokens = len((await desk.send("list_tokens", user=args.name))["items"])
-        grants = len((await desk.send("list_grants", subject=f"user:{args.name}"))["items"])
-        kind = "admin" if user["admin"] else "user"
+        user = await desk.send(get_user, name=args.name)
+        tokens = len((await desk.send(list_tokens, user=args.name)).items)
+        grants = len((await desk.send(list_grants, subject=f"user:{args.name}")).items)
+        kind = "admin" if user.admin else "user"
         held = f"{output.count(tokens, 'token')} and {output.count(grants, 'grant')}"
         return f"This removes the {kind} {args.name} with {held}."
 
     if confirmation.is_needed(args):
         confirmation.require(client.run(args, describe))
-    client.call(args, "delete_user", name=args.name)
+    client.call(args, delete_user, name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
     return 0
 
 
 def import_file(args: argparse.Namespace) -> int:
+    from registry.api.admin.users import import_users
+
     try:
         text = Path(args.file).read_text("utf-8")
     except OSError as error:
         raise InputInvalidError(f"{args.file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputInvalidError(f"{args.file} is not UTF-8") from error
-    imported = client.call(args, "import_users", htpasswd=text, skip_invalid=args.skip or None)
-    refused = imported["invalid"]
-    said = f"Added {len(imported['added'])}, {len(imported['existing'])} were there already."
+    imported = client.call(args, import_users, htpasswd=text, skip_invalid=args.skip or None)
+    refused = imported.invalid
+    said = f"Added {len(imported.added)}, {len(imported.existing)} were there already."
     if refused:
         said = "\n  ".join([f"{said} {output.count(len(refused), 'line')} left out:", *refused])
     output.show(imported, said, as_json=args.json)

@@ -4,18 +4,24 @@ import argparse
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 from registry.cli.kit import output, passwords, progress
 from registry.cli.kit.local import with_registry
-from registry.errors import ConfigError, InputInvalidError
+from registry.errors import ConfigError, InputInvalidError, UpstreamError
 
 if TYPE_CHECKING:
+    from registry.api.admin.call import OperationContext
+    from registry.api.admin.fields import Page
     from registry.app import Runtime
     from registry.client.admin import AdminClient, SignIn
 
 T = TypeVar("T")
+
+Result = TypeVar("Result")
+Handler = Callable[["OperationContext", Any], Awaitable[Result]]
+"""An operation of the admin API, which determines the type of the result."""
 
 _WAITING = "working"
 """Text next to the spinner while an operation runs."""
@@ -30,8 +36,11 @@ class OperationClient(Protocol):
     name: str
     password: str
 
-    async def send(self, operation: str, **values: Any) -> Any:
-        """Call an operation and return its response as JSON values. Values of None are omitted."""
+    async def send(self, operation: Handler[Result], **values: Any) -> Result:
+        """Call an operation and return its result. Values of None are omitted.
+
+        Raises InputInvalidError if the values are invalid, and the errors of the operation.
+        """
 
 
 class _LocalClient:
@@ -45,14 +54,13 @@ class _LocalClient:
 
         self._call = OperationContext.of_operator(opened.registry, opened.access)
 
-    async def send(self, operation: str, **values: Any) -> Any:
-        import msgspec
-
+    async def send(self, operation: Handler[Result], **values: Any) -> Result:
         from registry.api.admin.table import BY_NAME
 
-        found = BY_NAME[operation]
+        found = BY_NAME[operation.__name__]
         with progress.wait(_WAITING):
-            return msgspec.to_builtins(await found.run(self._call, found.read(_given(values))))
+            result: Any = await found.run(self._call, found.read(_given(values)))
+        return cast("Result", result)
 
 
 class _RemoteClient:
@@ -63,17 +71,27 @@ class _RemoteClient:
         self.password = sign_in.password
         self._client = client
 
-    async def send(self, operation: str, **values: Any) -> Any:
+    async def send(self, operation: Handler[Result], **values: Any) -> Result:
+        import msgspec
+
         from registry.api.admin.table import BY_NAME
 
-        found = BY_NAME[operation]
+        found = BY_NAME[operation.__name__]
         given = _given(values)
         path = found.path.format(**{name: quote(given.pop(name), "") for name in found.in_path})
         query = {} if found.has_body else {name: str(value) for name, value in given.items()}
         with progress.wait(_WAITING):
-            return await self._client.send(
+            document = await self._client.send(
                 found.method, path, query, given if found.has_body else None
             )
+        try:
+            result: Result = msgspec.convert(document, found.answer)
+        except msgspec.ValidationError as error:
+            raise UpstreamError(
+                f"the response to {operation.__name__} is not that of a Moorage of this version: "
+                f"{error}"
+            ) from error
+        return result
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:
@@ -117,15 +135,17 @@ def run(
     return asyncio.run(job())
 
 
-def call(args: argparse.Namespace, operation: str, **values: Any) -> Any:
+def call(args: argparse.Namespace, operation: Handler[Result], **values: Any) -> Result:
     """Call one operation and return its response."""
     return run(args, lambda desk: desk.send(operation, **values))
 
 
-def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[Any]:
+def list_all(
+    args: argparse.Namespace, operation: "Handler[Page[Result]]", **values: Any
+) -> list[Result]:
     """Return all entries of a list operation."""
 
-    async def work(desk: OperationClient) -> list[Any]:
+    async def work(desk: OperationClient) -> list[Result]:
         items = await list_pages(desk, operation, **values)
         if not items and isinstance(desk, _RemoteClient):
             await _explain_nothing(desk)
@@ -136,22 +156,26 @@ def list_all(args: argparse.Namespace, operation: str, **values: Any) -> list[An
 
 async def _explain_nothing(desk: OperationClient) -> None:
     """Print a hint that an empty list may hide entries that the caller may not see."""
-    me = await desk.send("get_me")
-    if not me["admin"]:
+    from registry.api.admin.me import get_me
+
+    me = await desk.send(get_me)
+    if not me.admin:
         output.write_note(
-            f"{me['name']} is no admin and sees only what concerns repositories that "
-            f"{me['name']} administers: an admin of the registry may see more."
+            f"{me.name} is no admin and sees only what concerns repositories that "
+            f"{me.name} administers: an admin of the registry may see more."
         )
 
 
-async def list_pages(desk: OperationClient, operation: str, **values: Any) -> list[Any]:
+async def list_pages(
+    desk: OperationClient, operation: "Handler[Page[Result]]", **values: Any
+) -> list[Result]:
     """Return all entries of a list operation, which are fetched page by page."""
-    items: list[Any] = []
+    items: list[Result] = []
     last = None
     while True:
         page = await desk.send(operation, **values, last=last)
-        items += page["items"]
-        last = page["next"]
+        items += page.items
+        last = page.next
         if last is None:
             return items
 

@@ -58,7 +58,14 @@ def discard_stdout() -> None:
 
 
 def write_json(value: Any) -> None:
-    write(json.dumps(value, indent=2))
+    write(json.dumps(value, indent=2, default=to_json))
+
+
+def to_json(value: Any) -> Any:
+    """Return a result of an operation as values for `json.dumps`."""
+    import msgspec
+
+    return msgspec.to_builtins(value)
 
 
 def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
