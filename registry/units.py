@@ -96,7 +96,7 @@ def parse_unix(text: str) -> str:
     if scheme != "unix":
         return ""
     if not path.startswith("/") or "\0" in path or len(path.encode()) > _SOCKET_PATH:
-        raise ValueError(f"{text!r} is not unix: and an absolute path of at most 107 bytes")
+        raise ValueError(f"{text!r} is not unix: followed by an absolute path of at most 107 bytes")
     return path
 
 
@@ -131,10 +131,10 @@ def mask_database_url(url: str) -> str:
 def _parse_quantity(text: str, units: dict[str, int], most: int) -> int:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in units:
-        raise ValueError(f"{text!r} is not a whole number and one of {', '.join(units)}")
+        raise ValueError(f"{text!r} is not a whole number with one of the units {', '.join(units)}")
     amount = int(match[1]) * units[match[2]]
     if amount > most:
-        raise ValueError(f"{text!r} is too much")
+        raise ValueError(f"{text!r} is too large")
     return amount
 
 
@@ -146,7 +146,7 @@ def _format_quantity(amount: int, units: dict[str, int]) -> str:
 def _match_endpoint(pattern: re.Pattern[str], text: str) -> re.Match[str]:
     match = pattern.fullmatch(text)
     if match is None or int(match["port"] or 0) >= _PORTS:
-        raise ValueError(f"{text!r} has no host and port as expected")
+        raise ValueError(f"{text!r} is not a valid host and port")
     if (match["host"] or "").startswith("["):
         IPv6Address(match["host"][1:-1])
     return match
@@ -171,7 +171,7 @@ def _parse_external_url(text: str) -> str:
         return ""
     match = _match_endpoint(_EXTERNAL_URL, text)
     if f"{match['path']}/".startswith(tuple(f"{path}/" for path in _OWN_PATHS)):
-        raise ValueError(f"{text!r} has a path that the registry itself has")
+        raise ValueError(f"{text!r} has a path that the registry itself uses")
     return match[0].removesuffix("/")
 
 
@@ -212,20 +212,20 @@ def _parse_link_life(text: str) -> float:
 def _parse_life(text: str, allowed: range) -> float:
     life = parse_duration(text)
     if life not in allowed or life != int(life):
-        raise ValueError(f"{text!r} is too short, too long, or not of whole seconds")
+        raise ValueError(f"{text!r} is out of range or not a whole number of seconds")
     return life
 
 
 def _parse_service(text: str) -> str:
     if not _SERVICE.fullmatch(text):
-        raise ValueError(f"{text!r} cannot stand in a header")
+        raise ValueError(f"{text!r} contains characters that are not allowed in a header")
     return text
 
 
 def _parse_part(text: str) -> int:
     size = parse_size(text)
     if size not in _PARTS:
-        raise ValueError(f"{text!r} is not what object stores take as a part")
+        raise ValueError(f"{text!r} is not a part size that object stores accept")
     return size
 
 
@@ -235,13 +235,13 @@ def _mask(text: str) -> str:
 
 def _not_negative(value: int) -> int:
     if value < 0:
-        raise ValueError(f"{value} is below zero")
+        raise ValueError(f"{value} is negative")
     return value
 
 
 def _above_zero(value: Number) -> Number:
     if value <= 0:
-        raise ValueError(f"{value} is not above zero")
+        raise ValueError(f"{value} is not positive")
     return value
 
 
@@ -285,7 +285,7 @@ class SettingType:
         if self.toml is list:
             return self.parse([item.strip() for item in text.split(",") if item.strip()])
         if self.toml is bool and text.lower() not in _TRUTH:
-            raise ValueError(f"{text!r} is none of {', '.join(_TRUTH)}")
+            raise ValueError(f"{text!r} is not one of {', '.join(_TRUTH)}")
         return self.parse(_TRUTH[text.lower()] if self.toml is bool else self.toml(text))
 
 
@@ -298,7 +298,7 @@ def choice(literal: Any) -> SettingType:
 
     def parse(text: str) -> str:
         if text not in words:
-            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
         return text
 
     return SettingType(" or ".join(f'"{word}"' for word in words if word), parse=parse)
@@ -317,11 +317,11 @@ def parse_window(text: str) -> tuple[int, int] | None:
         return None
     match = _WINDOW.fullmatch(text)
     if match is None or int(match[2]) > 59 or int(match[4]) > 59:  # noqa: PLR2004 - minutes
-        raise ValueError(f"{text!r} is no part of a day")
+        raise ValueError(f"{text!r} is not a time window")
     begin = int(match[1]) * 60 + int(match[2])
     end = int(match[3]) * 60 + int(match[4])
     if not begin < _DAY_MINUTES or not end <= _DAY_MINUTES or begin == end:
-        raise ValueError(f"{text!r} is no part of a day")
+        raise ValueError(f"{text!r} is not a time window")
     return begin, end
 
 
@@ -335,7 +335,7 @@ _ENDPOINT = (
     'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses, '
     'or "unix:/run/moorage.sock"'
 )
-_BASE = 'scheme, host, port and perhaps a path, such as "https://registry.example.org"'
+_BASE = 'scheme, host, port and optionally a path, such as "https://registry.example.org"'
 _ORIGINS = 'a list of origins, such as ["https://ui.example.org"], or ["*"]'
 _PLACE = 'a URL, such as "https://gitlab.example.org/oauth/discovery/keys"'
 _NETWORKS = 'a list of addresses and networks, such as ["10.0.0.0/8", "::1"]'
@@ -348,16 +348,16 @@ ServiceName = Annotated[
 ]
 TokenLife = Annotated[
     float,
-    SettingType('a duration of "60s" to "24h"', parse=_parse_token_life, show=format_duration),
+    SettingType('a duration from "60s" to "24h"', parse=_parse_token_life, show=format_duration),
 ]
 LinkLife = Annotated[
     float,
-    SettingType('a duration of "10s" to "7d"', parse=_parse_link_life, show=format_duration),
+    SettingType('a duration from "10s" to "7d"', parse=_parse_link_life, show=format_duration),
 ]
 Flag = Annotated[bool, SettingType("true or false", bool)]
-Count = Annotated[int, SettingType("a whole number above zero, such as 4", int, _above_zero)]
+Count = Annotated[int, SettingType("a positive whole number, such as 4", int, _above_zero)]
 Limit = Annotated[
-    int, SettingType("a whole number, such as 50, 0 for no limit", int, _not_negative)
+    int, SettingType("a whole number, such as 50; 0 for no limit", int, _not_negative)
 ]
 Duration = Annotated[float, SettingType(_DURATION, str, parse_duration, format_duration)]
 Timeout = Annotated[
@@ -366,10 +366,12 @@ Timeout = Annotated[
 Size = Annotated[
     int, SettingType('a size with its unit, such as "64MiB"', str, parse_size, format_size)
 ]
-PartSize = Annotated[int, SettingType('a size of "5MiB" to "5GiB"', str, _parse_part, format_size)]
+PartSize = Annotated[
+    int, SettingType('a size from "5MiB" to "5GiB"', str, _parse_part, format_size)
+]
 Window = Annotated[
     tuple[int, int] | None,
-    SettingType('a part of the day, such as "22:00-06:00"', str, parse_window, format_window),
+    SettingType('a time window, such as "22:00-06:00"', str, parse_window, format_window),
 ]
 Listen = Annotated[str, SettingType(_ENDPOINT, str, _parse_listen)]
 OptionalListen = Annotated[str, SettingType(_ENDPOINT, str, _parse_optional_listen)]

@@ -326,7 +326,7 @@ def test_a_limit_may_be_zero_and_not_less() -> None:
 
 def test_a_timeout_is_above_zero() -> None:
     assert kind_of(Timeout).from_text("1ms") == 0.001
-    with pytest.raises(ValueError, match="above zero"):
+    with pytest.raises(ValueError, match="not positive"):
         kind_of(Timeout).from_text("0s")
 
 

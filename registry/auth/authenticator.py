@@ -101,7 +101,9 @@ class Authenticator:
         Raises CredentialsInvalidError, TooManyRequestsError.
         """
         if not self.rules.own:
-            raise CredentialsInvalidError("only tokens of the outside issuer are taken here")
+            raise CredentialsInvalidError(
+                "local accounts are disabled: sign in with a token of the external issuer"
+            )
         policy = await self.policies.get(since)
         if not password:
             # No account has an empty password. Tools that do not support identity tokens send an
@@ -155,7 +157,7 @@ class Authenticator:
         if bearer is None and self._issuer is not None and self._issuer.is_issuer_of(token):
             return self._outside_caller(self._issuer, token, policy)
         if not self.rules.own:
-            raise TokenInvalidError("the token is not of the issuer that this registry trusts")
+            raise TokenInvalidError("the token is not from the issuer that this registry trusts")
         if bearer is None:
             bearer = self.tokens.read(token, policy)
             self._bearers.put(token, bearer)
@@ -167,7 +169,7 @@ class Authenticator:
         if bearer.principal.credential:
             account = policy.find_account(bearer.principal.credential, clock.now_us())
             if account is None:
-                raise TokenInvalidError("what the token was given for is no longer good")
+                raise TokenInvalidError("the credential behind the token is no longer valid")
         return Caller(
             bearer.principal,
             account,
@@ -217,7 +219,7 @@ class Authenticator:
             if found is None:
                 await self._fail(name, policy, origin)
         if found is None and name == OIDC_SIGN_IN:
-            raise CredentialsInvalidError("no rule of [[auth.oidc]] lets this ID token in")
+            raise CredentialsInvalidError("no rule of [[auth.oidc]] accepts this ID token")
         if found is None:
             raise _wrong()
         return found
@@ -325,12 +327,12 @@ class Authenticator:
                 name = issuer.match(issuer.verify(token))
             except TokenInvalidError as error:
                 # Another entry may accept tokens of the same issuer for another audience.
-                logger.info("an ID token of %s was refused: %s", made_by, error)
+                logger.info("rejected an ID token of %s: %s", made_by, error)
                 continue
             robot = policy.find_robot(name) if name is not None else None
             if robot is not None:
                 return of_robot(robot.name, robot.generation)
-            logger.info("no rule, or one with no robot, is for an ID token of %s", made_by)
+            logger.info("no rule accepts this ID token of %s, or its robot does not exist", made_by)
         return None
 
     async def start(self) -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 TLS_REMEDY: Final = (
-    "set [http] tls_cert and tls_key; or, behind a proxy that has TLS, [http] external_url to the "
-    "https:// address that clients use, or trusted_proxies to the address of the proxy, which then "
-    "has to send X-Forwarded-Proto and X-Forwarded-Host"
+    "set [http] tls_cert and tls_key; or, behind a proxy that terminates TLS, set [http] "
+    "external_url to the https:// address that clients use, or trusted_proxies to the "
+    "address of the proxy, which must send X-Forwarded-Proto and X-Forwarded-Host"
 )
 """How to protect passwords in transit. Each of these settings also stops the warning."""
 

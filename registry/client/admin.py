@@ -42,7 +42,7 @@ class AdminClient:
                 tls.load_verify_locations(ca_file)
             except OSError as error:  # includes ssl.SSLError
                 raise ConfigError(
-                    f"the authorities in {ca_file} cannot be used: {error.strerror}"
+                    f"cannot use the CA certificates in {ca_file}: {error.strerror}"
                 ) from error
         self._where = url.removesuffix("/")
         base = _parse(self._where)
@@ -76,15 +76,15 @@ class AdminClient:
             async with asyncio.timeout(_SECONDS):
                 answer = await self._client.request(method, path, params=query, json=body)
         except (httpx.HTTPError, TimeoutError) as error:
-            reason = _shorten(str(error)) or "it does not answer"
+            reason = _shorten(str(error)) or "no response"
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 reason += (
-                    ". Where its certificate is of a private authority, name the authority's "
-                    "certificate with --ca-file FILE"
+                    ". If its certificate is from a private CA, name the CA certificate "
+                    "with --ca-file FILE"
                 )
-            raise UpstreamError(f"{self._where} cannot be reached: {reason}") from None
+            raise UpstreamError(f"cannot reach {self._where}: {reason}") from None
         if answer.is_redirect:
-            raise UpstreamError(f"{self._where} sends elsewhere; give the address where it ends")
+            raise UpstreamError(f"{self._where} redirects to another address; use that address")
         try:
             document: Any = answer.json() if answer.content else None
             if answer.is_success:
@@ -92,7 +92,8 @@ class AdminClient:
             messages = [_shorten(str(error["message"])) for error in document["errors"]]
         except (ValueError, RecursionError, KeyError, TypeError):
             raise UpstreamError(
-                f"{self._where} answered with status {answer.status_code} and not as a Moorage does"
+                f"{self._where} returned status {answer.status_code}, but not as Moorage "
+                "does; check the address"
             ) from None
         raise RemoteRefusedError("; ".join(messages[:_MOST_MESSAGES]))
 
@@ -109,6 +110,6 @@ def _parse(url: str) -> httpx.URL:
         base = httpx.URL()
     if base.scheme not in {"http", "https"} or not base.host or base.query or base.userinfo:
         raise ConfigError(
-            "--url is the address of a registry, such as https://registry.example.org"
+            "--url must be the address of a registry, such as https://registry.example.org"
         )
     return base

@@ -56,28 +56,32 @@ class Upstream:
                 elif answer.status == _UNAUTHORIZED and not headers:
                     headers = await self._sign_in(answer, name)
                 else:
-                    raise UpstreamError(f"{answer.where} answered with status {answer.status}")
-        raise UpstreamError(f"{self.url} sends from one place to the next")
+                    raise UpstreamError(f"{answer.where} returned status {answer.status}")
+        raise UpstreamError(f"{self.url} redirects too many times")
 
     async def _sign_in(self, answer: Answer, name: str) -> Mapping[str, str]:
         """Return the headers that answer the challenge (Distribution token specification)."""
         if _origin(answer.where) != _origin(self.url):
-            raise UpstreamError(f"{answer.where} wants a sign-in, and is another place")
+            raise UpstreamError(
+                f"{answer.where} requires authentication, but is another origin than the upstream"
+            )
         scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
         if scheme.lower() == "basic" and self.username:
             return self._basic()
         if scheme.lower() != "bearer":
-            raise UpstreamError(f"{answer.where} wants a sign-in that there is none for")
+            raise UpstreamError(
+                f"{answer.where} requires a type of authentication that is not configured"
+            )
         asked = parse_keqv_list([part for part in parse_http_list(rest) if "=" in part])
         realm = asked.get("realm", "")
         if _origin(realm) != _origin(self.url):
-            raise UpstreamError(f"{answer.where} has its tokens made at another place")
+            raise UpstreamError(f"{answer.where} names a token endpoint of another origin")
         query = {"service": asked.get("service", ""), "scope": f"repository:{name}:pull"}
         joint = "&" if "?" in realm else "?"
         made = await self.web.get_json(f"{realm}{joint}{urlencode(query)}", self._basic())
         token = made.get("token") or made.get("access_token") if isinstance(made, dict) else None
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-            raise UpstreamError(f"{answer.where} answered with no token")
+            raise UpstreamError(f"{answer.where} returned no valid token")
         return {"Authorization": f"Bearer {token}"}
 
     def _basic(self) -> Mapping[str, str]:
@@ -91,7 +95,7 @@ def _follow(url: str, answer: Answer) -> str:
     try:
         return urljoin(url, answer.headers["Location"])
     except ValueError:
-        raise UpstreamError(f"{answer.where} sends to no place") from None
+        raise UpstreamError(f"{answer.where} redirects to an invalid address") from None
 
 
 def _origin(url: str) -> tuple[str, str, int | None] | None:

@@ -46,13 +46,13 @@ class Answer:
         `most` bytes.
         """
         if self.headers.get("Content-Encoding", "identity") != "identity":
-            raise UpstreamError(f"{self.where} answered with an encoding that was not asked for")
+            raise UpstreamError(f"{self.where} returned an encoding that was not requested")
         count = 0
         try:
             async for piece in self._response.aiter_raw():
                 count += len(piece)
                 if count > most:
-                    raise UpstreamError(f"{self.where} answered with more than {most} bytes")
+                    raise UpstreamError(f"{self.where} returned more than {most} bytes")
                 yield piece
         except httpx.HTTPError as error:
             raise _bad(self.where, error) from None
@@ -74,7 +74,7 @@ class Web:
                 self._tls.load_verify_locations(ca_file)
             except OSError as error:  # includes ssl.SSLError
                 raise ConfigError(
-                    f"the authorities in {ca_file} cannot be used: {error.strerror}"
+                    f"cannot use the CA certificates in {ca_file}: {error.strerror}"
                 ) from error
 
     async def get_json(self, url: str, headers: Mapping[str, str] = _NONE) -> Any:
@@ -88,11 +88,11 @@ class Web:
                 async with self.get(url, {"Accept": "application/json", **headers}) as answer:
                     raw = await _read(answer)
         except TimeoutError:
-            raise UpstreamError(f"{where} did not answer within {WHOLE:.0f} s") from None
+            raise UpstreamError(f"{where} did not respond within {WHOLE:.0f} s") from None
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
-            raise UpstreamError(f"{where} answered with what is not JSON") from None
+            raise UpstreamError(f"{where} returned a document that is not JSON") from None
 
     @contextlib.asynccontextmanager
     async def get(self, url: str, headers: Mapping[str, str] = _NONE) -> AsyncIterator[Answer]:
@@ -110,7 +110,7 @@ class Web:
                     response = await _send(client, target, addresses, where)
                     stack.push_async_callback(response.aclose)
             except TimeoutError:
-                raise UpstreamError(f"{where} did not answer within {WHOLE:.0f} s") from None
+                raise UpstreamError(f"{where} did not respond within {WHOLE:.0f} s") from None
             yield Answer(where, response)
 
     def _open(self, target: httpx.URL, headers: Mapping[str, str]) -> httpx.AsyncClient:
@@ -132,10 +132,12 @@ class Web:
                 host, None, type=socket.SOCK_STREAM
             )
         except (OSError, UnicodeError):  # UnicodeError: a label of more than 63 characters
-            raise UpstreamError(f"{where}: the name has no address") from None
+            raise UpstreamError(f"cannot resolve the host name of {where}") from None
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         if not all(self._may_call(target.scheme, parse_address(text)) for text in addresses):
-            raise UpstreamError(f"{where} has an address that may not be called by {target.scheme}")
+            raise UpstreamError(
+                f"{where} has an address that must not be called with {target.scheme}"
+            )
         return addresses
 
     def _may_call(self, scheme: str, address: Address) -> bool:
@@ -161,22 +163,22 @@ async def _send(
             problem = str(error) or f"no connection within {CONNECT:.0f} s"
             if "CERTIFICATE_VERIFY_FAILED" in problem:
                 problem += (
-                    ". Where its certificate is of a private authority, name that in ca_file of "
-                    "the same section of the settings"
+                    ". If its certificate is from a private CA, set ca_file in the same "
+                    "section of the settings"
                 )
         except httpx.HTTPError as error:
             raise _bad(where, error) from None
-    raise UpstreamError(f"{where} cannot be reached: {problem}") from None
+    raise UpstreamError(f"cannot reach {where}: {problem}") from None
 
 
 def _bad(where: str, error: httpx.HTTPError) -> UpstreamError:
     # The error text may quote the response.
-    return UpstreamError(f"{where} answered badly ({type(error).__name__})")
+    return UpstreamError(f"{where} sent an invalid response ({type(error).__name__})")
 
 
 async def _read(answer: Answer) -> bytes:
     if answer.status != httpx.codes.OK:
-        raise UpstreamError(f"{answer.where} answered with status {answer.status}, not 200")
+        raise UpstreamError(f"{answer.where} returned status {answer.status}, not 200")
     raw = bytearray()
     async for piece in answer.iter_body(MAX_DOCUMENT):
         raw += piece
@@ -192,11 +194,11 @@ def _parse(url: str) -> httpx.URL:
     try:
         target = httpx.URL(url)
     except (httpx.InvalidURL, ValueError):  # ValueError: a lone surrogate
-        raise UpstreamError("a URL cannot be read") from None
+        raise UpstreamError("a URL cannot be parsed") from None
     if target.scheme not in {"http", "https"} or not target.host:
         raise UpstreamError("a URL lacks the scheme https or a host")
     if target.port is not None and target.port not in _PORTS:
-        raise UpstreamError(f"the URL of {target.host} has a port that there is not")
+        raise UpstreamError(f"the URL of {target.host} has an invalid port")
     if target.userinfo:
-        raise UpstreamError(f"the URL of {target.host} carries credentials")
+        raise UpstreamError(f"the URL of {target.host} contains credentials")
     return target

@@ -125,7 +125,7 @@ class Runner:
             if not work.done():
                 work.cancel()
                 await asyncio.wait([work])
-        logger.warning("job %s: the lease was lost, so the work was cut off", job.name)
+        logger.warning("job %s: interrupted, because its lease was lost", job.name)
         return 0
 
     async def _claim(self, job: Job) -> bool:

@@ -42,7 +42,7 @@ def read_document(raw: bytes) -> Fields:
     except json.JSONDecodeError as error:
         raise ManifestInvalidError(f"the manifest is not JSON: {error}") from None
     except ValueError:  # Python's limit on the digits of an integer
-        raise ManifestInvalidError("the manifest holds a number that is too long") from None
+        raise ManifestInvalidError("the manifest contains a number that is too long") from None
     except RecursionError:
         raise ManifestInvalidError("the manifest is nested too deeply") from None
     return object_of(value, "the manifest")
@@ -51,14 +51,14 @@ def read_document(raw: bytes) -> Fields:
 def _check_structure(raw: bytes) -> None:
     """Reject documents with too many or too deeply nested values before parsing them."""
     if raw.count(b'"') - raw.count(b'\\"') > 2 * MAX_STRINGS:
-        raise ManifestInvalidError(f"the manifest holds more than {MAX_STRINGS} JSON strings")
+        raise ManifestInvalidError(f"the manifest contains more than {MAX_STRINGS} JSON strings")
     # Brackets in strings count here as well, so this only short-cuts the common case.
     if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return
     brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
     if brackets.count(b"{") + brackets.count(b"[") > MAX_CONTAINERS:
         raise ManifestInvalidError(
-            f"the manifest holds more than {MAX_CONTAINERS} JSON objects and arrays"
+            f"the manifest contains more than {MAX_CONTAINERS} JSON objects and arrays"
         )
     depth = 0
     for bracket in brackets:
@@ -125,12 +125,14 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
-        raise ManifestInvalidError(f"the manifest holds the key {key[:80]!a} twice in one object")
+        raise ManifestInvalidError(
+            f"the manifest contains the key {key[:80]!a} twice in one object"
+        )
     return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ManifestInvalidError(f"the manifest is not JSON: {name} is no number there")
+    raise ManifestInvalidError(f"the manifest is not JSON: {name} is not a JSON number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

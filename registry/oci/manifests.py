@@ -78,7 +78,7 @@ def parse_manifest(raw: bytes, content_type: str | None) -> Manifest:
     manifest.
     """
     if len(raw) > MAX_MANIFEST_BYTES:
-        raise ManifestTooLargeError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes")
+        raise ManifestTooLargeError(f"a manifest must not exceed {MAX_MANIFEST_BYTES} bytes")
     if len(raw) < LARGE:
         return _parse(raw, content_type)
     with _one_large:

@@ -26,11 +26,12 @@ class RepositoryName:
     @classmethod
     def parse(cls, text: str) -> Self:
         if len(text) > MAX_LENGTH:
-            raise NameInvalidError(f"a repository name has at most {MAX_LENGTH} characters")
+            raise NameInvalidError(f"a repository name must not exceed {MAX_LENGTH} characters")
         if not _NAME.fullmatch(text):
             raise NameInvalidError(
-                f"{text!a} is no repository name: it takes lower-case letters and digits, "
-                "joined by one '.', one or two '_' or any number of '-', in parts split by '/'"
+                f"invalid repository name {text!a}: use lowercase letters and digits, "
+                "joined by one '.', one or two '_' or any number of '-', in components "
+                "separated by '/'"
             )
         return cls(text)
 

@@ -23,8 +23,8 @@ class Tag:
     def parse(cls, text: str) -> Self:
         if not _TAG.fullmatch(text):
             raise TagInvalidError(
-                f"{text[:128]!a} is no tag: it takes 1 to 128 letters, digits, '_', '.' and '-', "
-                "and starts with a letter, a digit or '_'"
+                f"invalid tag {text[:128]!a}: use 1 to 128 letters, digits, '_', '.' and "
+                "'-', beginning with a letter, a digit or '_'"
             )
         return cls(text)
 

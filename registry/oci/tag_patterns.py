@@ -26,7 +26,7 @@ class TagPattern:
         """Parse a pattern. Raises PatternInvalidError."""
         if not _PATTERN.fullmatch(text):
             raise PatternInvalidError(
-                f"{text[:128]!a} is no pattern of tags: it takes 1 to 128 of what tags are made of "
+                f"invalid tag pattern {text[:128]!a}: use 1 to 128 characters of tag names "
                 "and of * ? [ ] !"
             )
         return cls(text)

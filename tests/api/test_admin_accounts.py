@@ -51,7 +51,7 @@ async def test_a_user_from_first_to_last(root: Admin) -> None:
     await alice.send("GET", "/me")
     await root.send("DELETE", "/users/alice", expect=204)
     assert (await alice.answer("GET", "/me")).status_code == 401
-    assert await root.refused("GET", "/users/alice") == "404 NOT_FOUND: there is no user 'alice'"
+    assert await root.refused("GET", "/users/alice") == "404 NOT_FOUND: no user 'alice'"
 
 
 async def test_what_a_user_cannot_be(root: Admin) -> None:
@@ -69,7 +69,7 @@ async def test_what_a_user_cannot_be(root: Admin) -> None:
     ):
         assert (await root.refused("POST", "/users", body)).startswith("400 INVALID: "), body
     said = await root.refused("POST", "/users", {"name": "root"})
-    assert said == "409 CONFLICT: there is a user 'root' already"
+    assert said == "409 CONFLICT: the user 'root' already exists"
     assert "last user" in await root.refused("DELETE", "/users/root")
     assert [user["name"] for user in (await root.send("GET", "/users"))["items"]] == ["root"]
 

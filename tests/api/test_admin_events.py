@@ -115,9 +115,9 @@ async def test_events_are_filtered(api: Api, root: Admin) -> None:
     for query, found in asked:
         assert names(await root.send("GET", "/audit", **query)) == found, query
     wrong: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"event": "tag.moved"}, "there is no event 'tag.moved'; events are "),
-        ({"repository": "Team"}, "is no pattern"),
-        ({"last": "7"}, "last: take it from `next`"),
+        ({"event": "tag.moved"}, "unknown event 'tag.moved'; events are "),
+        ({"repository": "Team"}, "invalid pattern"),
+        ({"last": "7"}, "invalid `last`: use the value from `next`"),
         ({"since": "1"}, "since: expected a time with its offset"),
     )
     for query, said in wrong:

@@ -139,7 +139,7 @@ async def test_a_token_above_the_limit_is_told_so(start_api: Started, issuer: Up
         async with trusting(start_api, issuer, **more) as api:
             answer = await api.http.get("/v2/team/app/manifests/x", headers=bearer(long))
             assert read_challenge(answer)["error"] == "invalid_token"
-            assert f"{len(long)} bytes, and at most 8192 are read" in answer.text
+            assert f"{len(long)} bytes, but at most 8192 are allowed" in answer.text
 
 
 async def test_own_users_sign_in_beside_an_outside_issuer(

@@ -153,7 +153,7 @@ def test_the_limit_is_8_kib() -> None:
             verify(token)
         else:
             with pytest.raises(
-                TokenInvalidError, match=f"has {len(token)} bytes, and at most 8192"
+                TokenInvalidError, match=f"has {len(token)} bytes, but at most 8192"
             ):
                 verify(token)
 

@@ -229,10 +229,10 @@ class TestDatabaseVault(Contract):
     async def test_another_secret_is_told(self, vault: KeyStore, database: Database) -> None:
         await vault.add("a", VALUE)
         stranger = DatabaseKeyStore(database, SECRET[::-1])
-        with pytest.raises(ConfigError, match="does not open the keys") as caught:
+        with pytest.raises(ConfigError, match="does not decrypt the keys") as caught:
             await stranger.find("a")
         assert SECRET not in str(caught.value)
-        with pytest.raises(ConfigError, match="does not open the keys"):
+        with pytest.raises(ConfigError, match="does not decrypt the keys"):
             await stranger.add("a", b"another")
         assert await vault.find("a") == VALUE
 
@@ -245,7 +245,7 @@ class TestDatabaseVault(Contract):
         changed[40] ^= 1
         work = tables.private_keys.update().values(value=bytes(changed))
         await database.write(lambda tx: tx.execute(work).rowcount, actor="")
-        with pytest.raises(ConfigError, match="does not open the keys"):
+        with pytest.raises(ConfigError, match="does not decrypt the keys"):
             await vault.find("a")
 
     async def test_without_a_secret_it_names_the_remedy(self, database: Database) -> None:

@@ -373,7 +373,7 @@ class TestExplain:
         assert (allowed, found) == (False, [1, 2])
         assert "overwrite" in reason
         assert "create" not in reason
-        useless = "granted, but of no use without pull"
+        useless = "granted, but without pull, which every action requires"
         assert self.ask(policy, "group:devs", "delete") == (False, useless, [3])
         assert self.ask(policy, "authenticated", "delete") == (False, useless, [3])
         assert self.ask(policy, "ann", "delete") == (True, "granted", [1, 3])

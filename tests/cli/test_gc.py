@@ -56,7 +56,7 @@ async def test_the_commands(tmp_path: Path) -> None:
     assert moorage(data, "gc", "why", str(Digest.of(b"layer one "))).startswith(
         "team/app:latest > manifest team/app@sha256:"
     )
-    assert "neither a blob nor" in moorage(data, "gc", "why", "sha256:" + "0" * 64, expect=1)
+    assert "no blob or manifest" in moorage(data, "gc", "why", "sha256:" + "0" * 64, expect=1)
     planned = read(data, "run", "--dry-run")
     assert planned["repositories"] == [
         {"repository": "other", "manifests": 1, "blobs": 0, "bytes": 0},

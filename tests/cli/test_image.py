@@ -62,6 +62,6 @@ def test_a_tag_is_deleted_and_the_image_stays(say: Say) -> None:
     ]
     for name in ("v1", "v9"):
         said = say("tag", "delete", f"team/app:{name}", expect=1)
-        assert f"there is no tag {name} in team/app; moorage tag list team/app lists" in said
+        assert f"no tag {name} in team/app; moorage tag list team/app lists" in said
     assert "no repository team/none" in say("tag", "delete", "team/none:v1", expect=1)
     say("image", "delete", f"team/app@{digest}")

@@ -58,7 +58,7 @@ def test_an_unknown_authority_is_told_of_with_the_option_for_it(
         thread.join()
     said = capsys.readouterr().err
     assert "CERTIFICATE_VERIFY_FAILED" in said
-    assert "private authority" in said
+    assert "private CA" in said
     assert "--ca-file FILE" in said
 
 

@@ -114,7 +114,7 @@ async def test_a_server_that_stalls(
     monkeypatch.setattr(module, "WHOLE", 0.3)
     plain.replies["/"] = reply
     begin = time.monotonic()
-    with pytest.raises(UpstreamError, match="did not answer"):
+    with pytest.raises(UpstreamError, match="did not respond"):
         await web.get_json(plain.url("/"))
     assert time.monotonic() - begin < 2
 
@@ -126,7 +126,7 @@ async def test_a_server_that_speaks_no_http(web: Web) -> None:
 
     async with await asyncio.start_server(speak, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UpstreamError, match="answered badly") as caught:
+        with pytest.raises(UpstreamError, match="sent an invalid response") as caught:
             await web.get_json(f"http://127.0.0.1:{port}/")
     assert "secret-word" not in caught.value.message
 
@@ -134,12 +134,12 @@ async def test_a_server_that_speaks_no_http(web: Web) -> None:
 async def test_a_server_that_is_not_there(web: Web) -> None:
     with upstream() as gone:
         pass
-    with pytest.raises(UpstreamError, match="cannot be reached"):
+    with pytest.raises(UpstreamError, match="cannot reach"):
         await web.get_json(gone.url())
 
 
 async def test_a_name_without_an_address(web: Web) -> None:
-    with pytest.raises(UpstreamError, match="no address"):
+    with pytest.raises(UpstreamError, match="cannot resolve the host name"):
         await web.get_json(f"https://{'a' * 64}.invalid/")
 
 
@@ -192,7 +192,7 @@ class TestTls:
         path = tmp_path / "ca.pem"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(ConfigError, match="authorities in"):
+        with pytest.raises(ConfigError, match="CA certificates in"):
             Web(ca_file=path)
 
 
@@ -207,12 +207,12 @@ class TestAddresses:
          "0x7f.0.0.1", "[fe80::1]", "224.0.0.1", "100.64.0.1"],
     )  # fmt: skip
     async def test_private_ones_are_refused(self, scheme: str, host: str) -> None:
-        with pytest.raises(UpstreamError, match="may not be called"):
+        with pytest.raises(UpstreamError, match="must not be called"):
             await Web().get_json(f"{scheme}://{host}/")
 
     @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0", "[::]", "224.0.0.1"])  # noqa: S104
     async def test_some_are_refused_everywhere(self, web: Web, host: str) -> None:
-        with pytest.raises(UpstreamError, match="may not be called"):
+        with pytest.raises(UpstreamError, match="must not be called"):
             await web.get_json(f"https://{host}/")
 
     async def test_http_is_for_private_ones(self, web: Web) -> None:
@@ -223,7 +223,7 @@ class TestAddresses:
         self, names: dict[str, list[list[str]]]
     ) -> None:
         names["mixed.test"] = [["8.8.8.8", "127.0.0.1"]]
-        with pytest.raises(UpstreamError, match="may not be called"):
+        with pytest.raises(UpstreamError, match="must not be called"):
             await Web().get_json("https://mixed.test/")
 
     @SEVERAL

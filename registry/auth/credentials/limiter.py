@@ -169,4 +169,4 @@ def _end(failures: FailureCounts) -> int:
 
 def _wait(until: int) -> TooManyRequestsError:
     seconds = max(1, -(-(until - clock.now_us()) // _SECOND))
-    return TooManyRequestsError("too many failed sign-ins; wait before the next", seconds)
+    return TooManyRequestsError("too many failed sign-ins; wait before the next attempt", seconds)

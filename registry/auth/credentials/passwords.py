@@ -35,10 +35,10 @@ def require_usable(password: str) -> None:
     """Raise PasswordInvalidError if the password has a bad length or characters nobody can type."""
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise PasswordInvalidError(
-            f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
+            f"a password must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
         )
     if any(ord(character) < ord(" ") or character in _SURROGATES for character in password):
-        raise PasswordInvalidError("a password holds no control characters")
+        raise PasswordInvalidError("a password must not contain control characters")
 
 
 def _yield_to_others() -> None:
@@ -89,7 +89,7 @@ class Passwords:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._busy >= THREADS + WAITING:
-            raise TooManyRequestsError("too many are signing in at once", _RETRY_AFTER)
+            raise TooManyRequestsError("too many sign-ins at once; try again later", _RETRY_AFTER)
         self._busy += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)

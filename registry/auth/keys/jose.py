@@ -109,7 +109,7 @@ def verify(
         payload: bytes = _SIGNATURES.decode(token, key.key, algorithms=[key.algorithm])
     except (jwt.PyJWTError, ValueError, RecursionError):
         # RecursionError: PyJWT parses the header again, deeper in the stack than `_read` did.
-        raise TokenInvalidError("the token's signature is wrong") from None
+        raise TokenInvalidError("the token's signature is invalid") from None
     claims = _read(payload, "claims")
     _check_names(claims, issuer, audience, outside=outside)
     require_current(claims, leeway=leeway, outside=outside)
@@ -120,8 +120,8 @@ def require_short(token: str) -> None:
     """Raise TokenInvalidError if the token is longer than `MAX_TOKEN`."""
     if len(token) > MAX_TOKEN:
         raise TokenInvalidError(
-            f"the token has {len(token)} bytes, and at most {MAX_TOKEN} are read; its issuer must "
-            "name fewer repositories, and leave out x5c"
+            f"the token has {len(token)} bytes, but at most {MAX_TOKEN} are allowed; the "
+            "issuer must include fewer repositories and omit x5c"
         )
 
 
@@ -202,36 +202,36 @@ def _find_key(
     outside: bool,
 ) -> VerificationKey:
     if header.keys() & _NEVER or not (outside or header.keys() <= _OWN_HEADER):
-        raise TokenInvalidError("the token's header holds what is not accepted")
+        raise TokenInvalidError("the token's header contains a parameter that is not accepted")
     kind = header.get("typ", "")
     if not isinstance(kind, str) or kind.lower() not in types:
-        raise TokenInvalidError("the token is of another type")
+        raise TokenInvalidError("the token has the wrong type (typ)")
     kid = header.get("kid", NAMELESS)
     key = keys.get(kid) if isinstance(kid, str) else None
     if key is None:
         raise TokenInvalidError(
-            "the token does not name its key (kid), and there is more than one"
+            "the token does not name its key (kid), but there is more than one"
             if kid == NAMELESS and keys and outside
             else "the token is signed by an unknown key"
         )
     if header.get("alg") != key.algorithm:
-        raise TokenInvalidError("the token's algorithm is not that of its key")
+        raise TokenInvalidError("the token's algorithm does not match its key")
     return key
 
 
 def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, outside: bool) -> None:
     if claims.get("iss") != issuer:
-        raise TokenInvalidError("the token is of another issuer")
+        raise TokenInvalidError("the token is from another issuer")
     named = claims.get("aud")
     audiences = [named] if isinstance(named, str) else named
     if not isinstance(audiences, list) or not all(isinstance(each, str) for each in audiences):
-        raise TokenInvalidError("the token's audience is no name and no list of names")
+        raise TokenInvalidError("the token's audience is not a string or a list of strings")
     if audience not in audiences:
         raise TokenInvalidError("the token is for another audience")
     subject = claims.get("sub", "" if outside else None)
     # The subject is stored and logged, so it has no control characters and no lone surrogates.
     if not (isinstance(subject, str) and len(subject) <= _LONGEST_NAME and subject.isprintable()):
-        raise TokenInvalidError("the token's subject is no name")
+        raise TokenInvalidError("the token's subject is not a valid name")
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float:
@@ -239,7 +239,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float:
     value: Any = claims.get(name)
     # `type` rather than `isinstance`: True is an int in Python. The range check also fails for NaN.
     if type(value) not in {int, float} or not 0 <= value <= _LATEST:
-        raise TokenInvalidError(f"the token has no {name} that is a time")
+        raise TokenInvalidError(f"the token has no valid time in {name}")
     return float(value)
 
 
@@ -290,21 +290,21 @@ def _read(raw: bytes, what: str) -> dict[str, Any]:
     try:
         value: object = _JSON.decode(raw.decode())
     except (ValueError, RecursionError):
-        raise TokenInvalidError(f"the token's {what} cannot be read") from None
+        raise TokenInvalidError(f"the token's {what} cannot be parsed") from None
     if not isinstance(value, dict):
-        raise TokenInvalidError(f"the token's {what} is not an object")
+        raise TokenInvalidError(f"the token's {what} is not a JSON object")
     return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _JSON = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -44,7 +44,7 @@ class _Sealed(msgspec.Struct):
 def require_strong(passphrase: str) -> None:
     """Raise InputInvalidError if the passphrase is too short."""
     if len(passphrase) < SHORTEST:
-        raise InputInvalidError(f"the passphrase has fewer than {SHORTEST} characters")
+        raise InputInvalidError(f"the passphrase must have at least {SHORTEST} characters")
 
 
 def seal(keys: Mapping[str, bytes], passphrase: str, label: str) -> bytes:
@@ -60,8 +60,10 @@ def unseal(raw: bytes, passphrase: str, label: str) -> dict[str, bytes]:
     try:
         sealed = msgspec.json.decode(raw, type=_Sealed)
         if (sealed.kdf, sealed.cipher) != ("scrypt", "aes-256-gcm") or sealed.n > _LARGEST:
-            raise BackupError("the keys are encrypted in a way that this version does not know")
+            raise BackupError(
+                "the keys are encrypted with a method that this version does not support"
+            )
         plain = sealed.open_with(passphrase).decrypt(sealed.nonce, sealed.data, label.encode())
     except (InvalidTag, msgspec.MsgspecError, ValueError) as error:
-        raise BackupError("the passphrase does not open the keys of the backup") from error
+        raise BackupError("wrong passphrase: it does not decrypt the keys of the backup") from error
     return msgspec.json.decode(plain, type=dict[str, bytes])

@@ -60,20 +60,18 @@ class FileKeyStore:
         try:
             with path.open("rb") as file:
                 if not is_private(os.fstat(file.fileno()), {os.getegid(), *os.getgroups()}):
-                    raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
+                    raise ConfigError(f"{path} can be read by other users; run: chmod 600 {path}")
                 return file.read()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ConfigError(f"the key {path} cannot be read: {error.strerror}") from error
+            raise ConfigError(f"cannot read the key {path}: {error.strerror}") from error
 
     async def add(self, name: str, value: bytes) -> bytes:
         try:
             await asyncio.to_thread(self._write, name, value)
         except OSError as error:
-            raise ConfigError(
-                f"a key cannot be written to {self._folder}: {error.strerror}"
-            ) from error
+            raise ConfigError(f"cannot write a key to {self._folder}: {error.strerror}") from error
         return await self.find(name) or value
 
     def _write(self, name: str, value: bytes) -> None:
@@ -113,9 +111,9 @@ class DatabaseKeyStore:
     def _open(self) -> Fernet:
         if not self._secret:
             raise ConfigError(
-                "signing in needs private keys, and replicas share them in the database, encrypted:"
-                " set [auth] secret to 32 or more random characters, the same everywhere "
-                '(openssl rand -hex 32), or, for one machine, auth.key_store = "file"'
+                "sign-in needs private keys, which replicas share in the database, encrypted: set "
+                "[auth] secret to the same 32 or more random characters on every replica "
+                '(openssl rand -hex 32), or, for a single machine, set auth.key_store = "file"'
             )
         derived = HKDF(hashes.SHA256(), 32, None, b"moorage vault").derive(self._secret.encode())
         return Fernet(base64.urlsafe_b64encode(derived))
@@ -129,8 +127,8 @@ class DatabaseKeyStore:
             return cipher.decrypt(value)
         except InvalidToken as error:
             raise ConfigError(
-                "[auth] secret does not open the keys in the database: every replica needs the "
-                "secret that they were made with"
+                "[auth] secret does not decrypt the keys in the database: every replica "
+                "needs the secret that the keys were created with"
             ) from error
 
     def seal(self, value: bytes) -> bytes:

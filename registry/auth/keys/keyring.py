@@ -86,8 +86,8 @@ class Keyring:
             raw = await self._vault.find(kid)
             if raw is None:
                 raise ConfigError(
-                    f"the private half of the signing key {kid} is not here: replicas share keys "
-                    'with auth.key_store = "database"'
+                    f"the private key of the signing key {kid} is not on this machine: replicas "
+                    'share keys with auth.key_store = "database"'
                 )
             found = self._private[kid] = Ed25519PrivateKey.from_private_bytes(raw)
         return found
@@ -106,8 +106,8 @@ class Keyring:
         for name, value in private.items():
             if await self._vault.add(name, value) != value:
                 raise ConfigError(
-                    f"there is another key called {name} here already: it is of another registry, "
-                    "so move it away"
+                    f"there is already a different key named {name}: it belongs to another "
+                    "registry, so move it away"
                 )
 
     async def forget(self, kids: list[str]) -> None:

@@ -51,9 +51,9 @@ def parse_rights(names: Iterable[str]) -> Rights:
             rights.add(Right(name))
         else:
             known = "pull, push, create, overwrite, delete, admin"
-            raise ActionInvalidError(f"{name[:40]!r} is no action; actions are {known}")
+            raise ActionInvalidError(f"unknown action {name[:40]!r}; actions are {known}")
     if not rights:
-        raise ActionInvalidError("no actions were given")
+        raise ActionInvalidError("no actions given")
     return frozenset(rights)
 
 

@@ -42,16 +42,16 @@ class PackedScopes:
     def from_claim(cls, claim: Any, token_id: str, *, catalog: bool) -> Self:
         """Parse the claim that `to_claim` returned; raise TokenInvalidError."""
         if not isinstance(claim, dict):
-            raise TokenInvalidError("the token's packed scopes cannot be read")
+            raise TokenInvalidError("the token's packed scopes cannot be parsed")
         try:
             groups = tuple(
                 (parse_actions(actions.split(",")), base64.b64decode(text, b"-_", validate=True))
                 for actions, text in claim.items()
             )
         except (TypeError, ValueError, binascii.Error):
-            raise TokenInvalidError("the token's packed scopes cannot be read") from None
+            raise TokenInvalidError("the token's packed scopes cannot be parsed") from None
         if any(len(digests) % _SIZE for _, digests in groups):
-            raise TokenInvalidError("the token's packed scopes cannot be read")
+            raise TokenInvalidError("the token's packed scopes cannot be parsed")
         return cls(token_id, groups, catalog)
 
     def to_claim(self) -> dict[str, str]:

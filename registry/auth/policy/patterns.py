@@ -35,8 +35,8 @@ class RepositoryPattern:
                 RepositoryName.parse(prefix)
         except NameInvalidError as error:
             raise PatternInvalidError(
-                f"{text[:255]!r} is no pattern; patterns are team/app, team/* (one level), "
-                "team/** (all below) and ** (everything)"
+                f"invalid pattern {text[:255]!r}; patterns are team/app, team/* (one "
+                "level), team/** (all below) and ** (everything)"
             ) from error
         return cls(prefix, reach)
 

@@ -100,7 +100,7 @@ def read_grant(row: GrantRow) -> Grant | None:
         subject = Subject.parse(row.subject)
         rights = parse_rights(row.actions.split(","))
     except InputInvalidError as error:
-        logger.error("grant %d gives nothing: %s", row.id, error)  # noqa: TRY400 - the message is complete
+        logger.error("grant %d has no effect: %s", row.id, error)  # noqa: TRY400 - the message is complete
         return None
     if subject == ANONYMOUS:
         rights &= _UNSIGNED  # even if the row grants more
@@ -117,7 +117,7 @@ def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
     try:
         pairs = _BOUNDS.decode(text)
     except msgspec.DecodeError as error:
-        raise InputInvalidError(f"the bounds cannot be read: {error}") from error
+        raise InputInvalidError(f"the scopes of the secret cannot be parsed: {error}") from error
     return tuple(
         Bound(RepositoryPattern.parse(pattern), parse_rights(actions)) for pattern, actions in pairs
     )
@@ -210,8 +210,12 @@ class Policy:
             self._bounds[row.id] = read_bounds(row.scopes)
         except InputInvalidError as error:
             # Without its bounds the secret would allow too much. Other secrets stay valid.
-            whose = f"the token {row.name!r} of {row.user}" if row.user else f"robot {row.robot}"
-            logger.error("a secret lets nobody in, %s: %s", whose, error)  # noqa: TRY400 - the message is complete
+            whose = (
+                f"a secret of robot {row.robot}"
+                if row.user
+                else (f"the token {row.name!r} of {row.user}")
+            )
+            logger.error("%s cannot be used: %s", whose, error)  # noqa: TRY400 - the message is complete
         else:
             self._secrets[row.id] = row
 
@@ -405,7 +409,7 @@ class Policy:
         if account is not None and account.admin:
             return Decision(True, f"{subject} is an admin, who may do everything")
         if account is not None and self._owns(account, str(name)):
-            return Decision(True, f"{name} is in {subject}'s own namespace")
+            return Decision(True, f"{name} is in the personal namespace of {subject}")
         subjects = account.subjects if account is not None else _belongs_to(subject)
         found = [
             grant
@@ -416,9 +420,11 @@ class Policy:
         if wanted <= require_pull(given):
             return Decision(True, "granted", tuple(found))
         if wanted <= given:
-            return Decision(False, "granted, but of no use without pull", tuple(found))
+            return Decision(
+                False, "granted, but without pull, which every action requires", tuple(found)
+            )
         missing = ", ".join(sorted(wanted - given))
-        return Decision(False, f"no grant to {subject} gives {missing} there", tuple(found))
+        return Decision(False, f"no grant to {subject} allows {missing} in {name}", tuple(found))
 
     def _imagine(self, subject: Subject) -> Account | None:
         """Return a plausible account of the subject that reveals nothing about its real account."""
@@ -438,12 +444,12 @@ class Policy:
         if subject.kind is SubjectKind.USER:
             user = self._users.get(subject.name)
             if user is None:
-                return f"there is no user {subject.name}"
+                return f"no user {subject.name}"
             return self._of_user(user) or f"the user {subject.name} is disabled"
         if subject.kind is SubjectKind.ROBOT:
             robot = self._robots.get(subject.name)
             if robot is None:
-                return f"there is no robot {subject.name}"
+                return f"no robot {subject.name}"
             # Expiry is checked at sign-in.
             return Account(robot.name, False, (subject, AUTHENTICATED, ANONYMOUS), None, None)
         return None

@@ -55,8 +55,8 @@ class Scopes:
                 _add(asked, match["name"], match["actions"].split(","))
             if len(asked) > MAX_REPOSITORIES:
                 raise TooManyScopesError(
-                    f"a request may ask for {MAX_REPOSITORIES} repositories at most; "
-                    "ask for fewer at a time",
+                    f"too many repositories in one request: at most {MAX_REPOSITORIES}; "
+                    "request fewer at a time",
                     {"limit": MAX_REPOSITORIES},
                 )
         return cls(asked, catalog)

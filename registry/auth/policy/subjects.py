@@ -29,8 +29,8 @@ def parse_account_name(text: str) -> str:
     """
     if not _NAME.fullmatch(text) or len(text) > _LONGEST:
         raise AccountNameInvalidError(
-            f"{text[:80]!r} is no name: small letters and digits, with single '.', '_' or '-' "
-            f"between them, at most {_LONGEST}"
+            f"invalid name {text[:80]!r}: use lowercase letters and digits, separated by "
+            f"single '.', '_' or '-', at most {_LONGEST}"
         )
     return _require_free(text)
 
@@ -42,12 +42,12 @@ def parse_user_name(text: str) -> str:
     """
     if not _USER_NAME.fullmatch(text) or len(text) > _LONGEST_USER_NAME:
         raise AccountNameInvalidError(
-            f"{text[:80]!r} is no user name: letters, digits and '.', '_', '@', '+', '-', where a "
-            f"letter, a digit or '_' is first, at most {_LONGEST_USER_NAME}"
+            f"invalid user name {text[:80]!r}: use letters, digits and '.', '_', '@', '+', "
+            f"'-', beginning with a letter, a digit or '_', at most {_LONGEST_USER_NAME}"
         )
     if text.lower().startswith(ROBOT_SIGN_IN):
         raise AccountNameInvalidError(
-            f"{text[:80]!r} is no user name: robots sign in by such names"
+            f"invalid user name {text[:80]!r}: such names are reserved for robots"
         )
     return _require_free(text)
 
@@ -55,7 +55,7 @@ def parse_user_name(text: str) -> str:
 def _require_free(name: str) -> str:
     # Case-insensitive, so that no user can pass for the registry itself in the audit log.
     if name.lower() in _RESERVED:
-        raise AccountNameInvalidError(f"the name {name!r} is taken by the registry itself")
+        raise AccountNameInvalidError(f"the name {name!r} is reserved by the registry")
     return name
 
 
@@ -68,7 +68,7 @@ def parse_new_user_name(text: str) -> str:
     name = parse_user_name(text)
     if name.lower() in _ACTORS:
         raise AccountNameInvalidError(
-            f"the name {text!r} is taken: the registry's own work has it in the audit log"
+            f"the name {text!r} is reserved: the audit log uses it for the registry's own actions"
         )
     return name
 
@@ -99,8 +99,8 @@ class Subject:
         kind, colon, name = text.rpartition(":")
         if colon and kind not in {SubjectKind.USER, SubjectKind.GROUP, SubjectKind.ROBOT}:
             raise SubjectInvalidError(
-                f"{text[:80]!r} is nobody: a user's name, group:NAME, robot:NAME, authenticated "
-                "or anonymous"
+                f"invalid subject {text[:80]!r}: use a user name, group:NAME, robot:NAME, "
+                "authenticated or anonymous"
             )
         read = SubjectKind(kind or "user")
         return cls(

@@ -117,13 +117,15 @@ class ExternalIssuer:
             document = _some_keys(await self._source())
             keys = add_aliases(document)
         except UpstreamError as error:
-            logger.warning("the keys of %s were not fetched: %s", self.issuer, error.message)
+            logger.warning("cannot fetch the keys of %s: %s", self.issuer, error.message)
         except Exception:
             # The timer must survive every failure.
-            logger.exception("the keys of %s were not fetched", self.issuer)
+            logger.exception("cannot fetch the keys of %s", self.issuer)
         else:
             if keys != self._keys:
-                logger.info("the keys of %s have changed: there are %d", self.issuer, len(document))
+                logger.info(
+                    "the keys of %s have changed: there are now %d", self.issuer, len(document)
+                )
                 self._keys = keys
                 # Tokens that a removed key verified are no longer valid.
                 self._proved = TtlCache(_RECENT, _RECENT_SECONDS)
@@ -154,7 +156,7 @@ class OidcIssuer(ExternalIssuer):
 def _some_keys(document: object) -> dict[str, VerificationKey]:
     keys = public_keys(document)
     if not keys:
-        raise UpstreamError("there is no key in the document that can be used")
+        raise UpstreamError("the document contains no usable key")
     return keys
 
 
@@ -164,7 +166,7 @@ def _read(file: Path) -> object:
             raw = opened.read(MAX_DOCUMENT)
         return json.loads(raw)
     except OSError as error:
-        raise UpstreamError(f"{file} cannot be read: {error.strerror}") from error
+        raise UpstreamError(f"cannot read {file}: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise UpstreamError(f"{file} is not JSON") from None
 
@@ -178,8 +180,8 @@ async def _discover(web: Web, issuer: str) -> object:
     fields = document if isinstance(document, dict) else {}
     # Without this check, one issuer on a server could speak for all issuers on it.
     if fields.get("issuer") != issuer:
-        raise UpstreamError(f"the configuration at {issuer} is of another issuer")
+        raise UpstreamError(f"the configuration at {issuer} is for another issuer")
     place = fields.get("jwks_uri")
     if not isinstance(place, str):
-        raise UpstreamError(f"the configuration at {issuer} does not say where the keys are")
+        raise UpstreamError(f"the configuration at {issuer} has no valid jwks_uri")
     return await web.get_json(place)

@@ -78,7 +78,7 @@ class TokenIssuer:
         """
         key = policy.active_key
         if key is None:
-            raise ConfigError("there is no key to sign tokens with; run: moorage key rotate")
+            raise ConfigError("no key to sign tokens with; run: moorage key rotate")
         now = clock.now_us()
         life = round(self._rules.token_life)
         token_id = uuid.uuid4().hex
@@ -103,8 +103,8 @@ class TokenIssuer:
         if len(token) > LONGEST:
             count = len(scopes.repositories)
             raise TooManyScopesError(
-                f"a token for {count} repositories would be longer than {LONGEST} bytes; "
-                f"ask for {SURE} at a time",
+                f"a token for {count} repositories would exceed {LONGEST} bytes; request at "
+                f"most {SURE} at a time",
                 {"repositories": count, "limit": SURE},
             )
         return Issued(token, token_id, scopes, life, now)

@@ -55,7 +55,7 @@ def parse_issuers(items: list[Any]) -> tuple[OidcSettings, ...]:
     issuers = tuple(_parse_issuer(item, f"[{index}]") for index, item in enumerate(items))
     for index, issuer in enumerate(issuers):
         if any(_is_same(issuer, other) for other in issuers[:index]):
-            raise ConfigError(f"[{index}]: this issuer and audience are there already")
+            raise ConfigError(f"[{index}]: duplicate issuer and audience")
     return issuers
 
 
@@ -90,7 +90,7 @@ def _parse_issuer(item: object, where: str) -> OidcSettings:
     if not settings.audience:
         raise ConfigError(f"{where}.audience: expected a name")
     if settings.jwks_url and settings.jwks_file:
-        raise ConfigError(f"{where}: jwks_url and jwks_file exclude each other")
+        raise ConfigError(f"{where}: jwks_url and jwks_file cannot both be set")
     if not settings.rules:
         raise ConfigError(f"{where}.rules: expected at least one rule")
     return settings
@@ -116,8 +116,8 @@ def _parse_values(value: object, where: str) -> tuple[str, ...]:
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values or not all(map(_is_value, values)):
         raise ConfigError(
-            f"{where}: expected a string or a list of strings, each a value or the start of one"
-            ' with "*" at its end, such as "refs/heads/*"'
+            f"{where}: expected a string or a list of strings, each a value or a prefix "
+            'followed by "*", such as "refs/heads/*"'
         )
     return values
 
@@ -140,7 +140,9 @@ def _table(item: object, where: str, known: set[str]) -> dict[str, Any]:
         raise ConfigError(f"{where}: expected a table")
     for key in item:
         if key not in known:
-            raise ConfigError(f"{where}.{key}: unknown; known are {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"{where}.{key}: unknown key; known keys are {', '.join(sorted(known))}"
+            )
     return item
 
 
@@ -173,7 +175,7 @@ def _show_issuer(settings: OidcSettings) -> dict[str, Any]:
     }
 
 
-_EXPECTED = "a list of tables, each with issuer and rules, in the environment as JSON"
+_EXPECTED = "a list of tables, each with issuer and rules; in the environment, as JSON"
 
 Oidc = Annotated[
     tuple[OidcSettings, ...], SettingType(_EXPECTED, list, parse_issuers, show_issuers, json=True)

@@ -68,7 +68,7 @@ def _make_room(tx: Transaction, user: UserRow) -> None:
     if secrets.count_of_user(tx, user) < MOST or secrets.delete_expired(tx, tx.now, user):
         return
     raise ConflictError(
-        f"{user.name} has {MOST} tokens, and nobody may have more; revoke one that is not used"
+        f"{user.name} has {MOST} access tokens, which is the limit; revoke one that is not used"
     )
 
 
@@ -102,11 +102,11 @@ class AccessTokens:
         """
         if not _NAME.fullmatch(name):
             raise InputInvalidError(
-                f"{name[:80]!r} is no name for a token: letters, digits, '.', '_' and '-', "
-                "at most 64, a letter or digit first"
+                f"invalid token name {name[:80]!r}: use at most 64 letters, digits, '.', "
+                "'_' and '-', beginning with a letter or digit"
             )
         if lifetime is not None and lifetime <= 0:
-            raise InputInvalidError("what expires must have some time to live")
+            raise InputInvalidError("the lifetime must be positive")
         secret = new_secret()
         hashed = (await self._keyring.get_hasher()).hash(secret.value)
 
@@ -125,7 +125,9 @@ class AccessTokens:
                 scopes=scopes,
                 expires_at=expires,
             ):
-                raise ConflictError(f"{user} has a token {name!r} already")
+                raise ConflictError(
+                    f"{user} already has a token {name!r}; choose another name or revoke that token"
+                )
             record(
                 tx,
                 actor,

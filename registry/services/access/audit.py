@@ -51,7 +51,9 @@ class Cursor:
             return cls()
         match = _CURSOR.fullmatch(text)
         if match is None:
-            raise InputInvalidError("last: take it from `next` of the page before")
+            raise InputInvalidError(
+                "invalid `last`: use the value from `next` of the previous page"
+            )
         return cls(int(match[1]), int(match[2]))
 
     def move(self, rows: Iterable[EventRow], *, newest_first: bool) -> "Cursor":
@@ -102,7 +104,7 @@ def _read_kinds(text: str) -> frozenset[str]:
         found = fnmatch.filter(_KINDS, word.strip())
         if not found:
             raise InputInvalidError(
-                f"there is no event {word.strip()[:40]!r}; events are {', '.join(_KINDS)}"
+                f"unknown event {word.strip()[:40]!r}; events are {', '.join(_KINDS)}"
             )
         kinds.update(found)
     return frozenset(kinds)

@@ -48,7 +48,7 @@ def _hold_subject(tx: Transaction, subject: Subject, *, unseen: bool) -> None:
     else:
         tx.lock_name(f"grants to {subject}")  # concurrent grants would each see half of the actions
     if found is None and not unseen:
-        raise NotFoundError(f"there is no {subject.kind.value} {subject.name!r}")
+        raise NotFoundError(f"no {subject.kind.value} {subject.name!r}")
 
 
 class Grants:
@@ -91,7 +91,7 @@ class Grants:
         def work(tx: Transaction) -> Grant:
             row = grants.find_by_id(tx, grant_id)
             if row is None:
-                raise NotFoundError(f"there is no grant {grant_id}")
+                raise NotFoundError(f"no grant {grant_id}")
             return _read(row)
 
         return await self._db.read(work)
@@ -112,7 +112,7 @@ class Grants:
         Raises NotFoundError, and InputInvalidError for rights that anonymous cannot be granted.
         """
         if subject == ANONYMOUS and rights != {Right.PULL}:
-            raise InputInvalidError("anonymous may be granted pull, and nothing else")
+            raise InputInvalidError("anonymous can be granted only pull")
 
         def work(tx: Transaction) -> Grant:
             _hold_subject(tx, subject, unseen=unseen)
@@ -142,7 +142,7 @@ class Grants:
             held = parse_rights(row.actions.split(","))
             left = held - (held if rights is None else rights)
             if left == held:
-                raise NotFoundError(f"{subject} has no grant of that for {pattern}")
+                raise NotFoundError(f"{subject} has none of these actions granted for {pattern}")
             if left:
                 grants.put(tx, row.subject, row.pattern, ",".join(format_rights(left)))
             else:

@@ -24,7 +24,7 @@ class Group:
 def find_group_or_raise(tx: Transaction, name: str, *, lock: bool = False) -> GroupRow:
     found = groups.find(tx, name, lock=lock)
     if found is None:
-        raise NotFoundError(f"there is no group {name!r}")
+        raise NotFoundError(f"no group {name!r}")
     return found
 
 
@@ -54,7 +54,7 @@ class Groups:
 
         def work(tx: Transaction) -> Group:
             if not groups.insert(tx, name):
-                raise ConflictError(f"there is a group {name!r} already")
+                raise ConflictError(f"the group {name!r} already exists")
             grants.delete_all_of(tx, str(Subject(SubjectKind.GROUP, name)))
             record(tx, actor, Event.GROUP_ADD, name)
             return _read(tx, find_group_or_raise(tx, name))

@@ -40,7 +40,7 @@ class Keys:
         """
         keys = {key.kid: key for key in await self.list_all()}
         if kid not in keys:
-            raise NotFoundError(f"there is no key {kid!r}")
+            raise NotFoundError(f"no signing key {kid!r}")
         if keys[kid].state is KeyState.ACTIVE:
             await self.rotate(actor)
 

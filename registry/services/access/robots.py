@@ -44,7 +44,7 @@ class NewRobotSecret:
 def _find_or_raise(tx: Transaction, name: str) -> RobotRow:
     found = robots.find(tx, name, lock=True)
     if found is None:
-        raise NotFoundError(f"there is no robot {name!r}")
+        raise NotFoundError(f"no robot {name!r}")
     return found
 
 
@@ -72,7 +72,7 @@ class Robots:
         def work(tx: Transaction) -> Robot:
             row = robots.find(tx, name)
             if row is None:
-                raise NotFoundError(f"there is no robot {name!r}")
+                raise NotFoundError(f"no robot {name!r}")
             return _read(tx, row)
 
         return await self._db.read(work)
@@ -91,7 +91,7 @@ class Robots:
             expires = None if lifetime is None else tx.now + int(lifetime * _SECOND)
             row = robots.insert(tx, name, expires)
             if row is None:
-                raise ConflictError(f"there is a robot {name!r} already")
+                raise ConflictError(f"the robot {name!r} already exists")
             grants.delete_all_of(tx, str(Subject(SubjectKind.ROBOT, name)))
             secrets.insert_for_robot(tx, row, secret.id, hashed)
             record(tx, actor, Event.ROBOT_ADD, name, expires_at=expires)
@@ -110,7 +110,7 @@ class Robots:
         """
         _require_positive(lifetime)
         if overlap < 0:
-            raise InputInvalidError("the overlap cannot be negative")
+            raise InputInvalidError("the overlap must not be negative")
         secret = new_secret()
         hashed = (await self._keyring.get_hasher()).hash(secret.value)
 
@@ -140,4 +140,4 @@ class Robots:
 
 def _require_positive(lifetime: float | None) -> None:
     if lifetime is not None and lifetime <= 0:
-        raise InputInvalidError("what expires must have some time to live")
+        raise InputInvalidError("the lifetime must be positive")

@@ -75,7 +75,9 @@ class Tokens:
         """
         policy = caller.policy
         if policy is None:
-            raise DatabaseUnavailableError("there is no policy to issue tokens by")
+            raise DatabaseUnavailableError(
+                "tokens cannot be issued: the access policy is not loaded"
+            )
         access = await self._auth.tokens.issue(
             caller.principal, _allowed(caller, request.scopes), policy
         )
@@ -88,7 +90,7 @@ class Tokens:
 
         nobody = caller.principal == ANONYMOUS
         if nobody and self._is_known(origin):
-            logger.info("a token for anybody: %s", access.scopes.summarize())
+            logger.info("anonymous token: %s", access.scopes.summarize())
             return Granted(access, None)
 
         def work(tx: Transaction) -> None:
@@ -118,7 +120,7 @@ class Tokens:
             if refresh is not None:
                 raise
             # Pulls must keep working. The log replaces the audit event that cannot be written now.
-            logger.warning("a token for %s: %s", caller.principal.name, access.scopes.summarize())
+            logger.warning("token for %s: %s", caller.principal.name, access.scopes.summarize())
         except DatabaseUnavailableError:
             if nobody:
                 self._nobodies.drop(origin.rate_limit_key)

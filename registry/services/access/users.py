@@ -34,7 +34,7 @@ _HTPASSWD = re.compile(r"(?P<name>[^:]+):(?P<hash>\$2[aby]\$(0[4-9]|1[0-5])\$[./
 def find_user_or_raise(tx: Transaction, name: str, *, lock: bool = False) -> UserRow:
     found = users.find(tx, name, lock=lock)
     if found is None:
-        raise NotFoundError(f"there is no user {name!r}")
+        raise NotFoundError(f"no user {name!r}")
     return found
 
 
@@ -84,7 +84,7 @@ class Users:
 
         def work(tx: Transaction) -> UserRow:
             if not _insert(tx, name, stored, admin=admin):
-                raise ConflictError(f"there is a user {name!r} already")
+                raise ConflictError(f"the user {name!r} already exists")
             record(tx, actor, Event.USER_ADD, name, admin=admin)
             return find_user_or_raise(tx, name)
 
@@ -191,8 +191,8 @@ class Users:
             user = find_user_or_raise(tx, name, lock=True)
             if not users.is_other(tx, user):
                 raise ConflictError(
-                    f"{name} is the last user, and without users anybody could push; "
-                    "add another first"
+                    f"{name} is the last user, and without users anyone could push; add "
+                    "another user first"
                 )
             _require_other_admin(tx, user)
             grants.delete_all_of(tx, str(Subject(SubjectKind.USER, name)))
@@ -226,8 +226,8 @@ def _require_other_admin(tx: Transaction, user: UserRow) -> None:
     """Raise ConflictError if no other user could administer the registry remotely."""
     if user.admin and not user.disabled and not users.is_other_admin(tx, user):
         raise ConflictError(
-            f"{user.name} is the last admin; make somebody else one first: "
-            "moorage user change NAME --admin"
+            f"{user.name} is the last admin; make another user an admin first: moorage user "
+            "change NAME --admin"
         )
 
 
@@ -239,5 +239,7 @@ def _read_entry(line: str) -> list[tuple[str, str]]:
     match = _HTPASSWD.fullmatch(text)
     if match is None:
         # Do not repeat the line: it may contain a weak hash.
-        raise InputInvalidError("not NAME:BCRYPT with a cost of 4 to 15; make it with: htpasswd -B")
+        raise InputInvalidError(
+            "expected NAME:BCRYPT with a cost of 4 to 15; create it with: htpasswd -B"
+        )
     return [(parse_new_user_name(match["name"]), match["hash"])]

@@ -44,8 +44,8 @@ class _Hold:
     def require(self) -> None:
         if self.lost:
             raise BackupError(
-                f"the database could not be told for {LEASE:.0f} s that the backup goes on, so "
-                "that bytes may have been removed: run it again, what was copied is kept"
+                f"the lease of the backup could not be renewed for {LEASE:.0f} s, so bytes "
+                "may have been deleted: run the command again; blobs copied so far are kept"
             )
 
 
@@ -210,6 +210,6 @@ async def _told(pieces: AsyncIterator[bytes], digest: Digest) -> AsyncIterator[b
 
 def _unreadable(digest: Digest, error: StoreError) -> BackupError:
     return BackupError(
-        f"the blob {digest} could not be read from the registry's store ({error}): run it again, "
-        "what was copied is kept"
+        f"blob {digest} cannot be read from the registry's store ({error}): run the command "
+        "again; blobs copied so far are kept"
     )

@@ -26,12 +26,12 @@ async def prune(target: BackupRepository, keep: int, *, dry_run: bool = False) -
     names = await target.run(target.list_ids)
     kept, gone = names[-keep:], names[:-keep]
     if not kept:
-        raise BackupError(f"there is no complete snapshot in {target.folder}")
+        raise BackupError(f"no complete snapshot in {target.folder}")
     for name in kept:
         for wrong in await target.run(lambda name=name: list_damaged(target, name)):  # type: ignore[misc]
             raise BackupError(
-                f"{wrong.what} of the snapshot {name}, which is to be kept, is damaged: nothing "
-                "was removed, because nobody knows what it needs"
+                f"{wrong.what} of snapshot {name}, which would be kept, is damaged: nothing "
+                "was deleted, because it is unknown which blobs the snapshot needs"
             )
     if not dry_run:
         await target.tidy()

@@ -52,7 +52,7 @@ class Progress:
 
         def tell(table: str, rows: int) -> None:
             if ended:
-                raise BackupError("it was stopped")
+                raise BackupError("the backup command was stopped")
             self.rows = f"{table}: {rows} rows"
 
         try:

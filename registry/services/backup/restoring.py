@@ -69,8 +69,9 @@ class Restorer:
         """
         if snapshot.schema > migrate.VERSION:
             raise BackupError(
-                f"the snapshot {snapshot.id} has schema {snapshot.schema} and this version knows "
-                f"{migrate.VERSION}: restore it with Moorage {snapshot.moorage} or newer"
+                f"snapshot {snapshot.id} has schema {snapshot.schema}, but this version "
+                f"supports only {migrate.VERSION}: restore it with Moorage "
+                f"{snapshot.moorage} or newer"
             )
         await self._prepare()
         target = self._target

@@ -88,14 +88,14 @@ def decode(raw: bytes, name: str) -> Snapshot:
         head = msgspec.json.decode(body, type=_Head)
         if head.format != FORMAT:
             raise BackupError(
-                f"the snapshot {name} has format {head.format}, this version knows {FORMAT}: use "
-                "the Moorage that made it"
+                f"snapshot {name} has format {head.format}, but this version supports "
+                f"{FORMAT}: use the version of Moorage that created it"
             )
         snapshot = msgspec.json.decode(body, type=Snapshot)
     except msgspec.MsgspecError as error:
-        raise BackupError(f"the snapshot {name} is damaged: {NAME} cannot be read") from error
+        raise BackupError(f"snapshot {name} is damaged: {NAME} cannot be read") from error
     if str(Digest.of(bytes(body))) != document.digest or snapshot.id != name:
-        raise BackupError(f"the snapshot {name} is damaged: {NAME} was changed")
+        raise BackupError(f"snapshot {name} is damaged: {NAME} has been modified")
     return snapshot
 
 

@@ -63,13 +63,13 @@ class BackupRepository:
         """Return the newest snapshot. Raises BackupError if there is none."""
         ids = self.list_ids()
         if not ids:
-            raise BackupError(f"there is no complete snapshot in {self.folder}")
+            raise BackupError(f"no complete snapshot in {self.folder}")
         return ids[-1]
 
     def read(self, name: str) -> Snapshot:
         """Return the description of a snapshot. Raises BackupError if it is missing or damaged."""
         if name not in self.list_ids():
-            raise BackupError(f"there is no snapshot {name} in {self.folder}")
+            raise BackupError(f"no snapshot {name} in {self.folder}")
         with self._faults():
             return snapshot.decode((self._path(name) / snapshot.NAME).read_bytes(), name)
 
@@ -84,7 +84,7 @@ class BackupRepository:
     def require_metadata(self, found: Snapshot) -> None:
         """Raise BackupError if the metadata file of the snapshot is missing or damaged."""
         if reason := self._find_fault(found, METADATA):
-            raise BackupError(f"the snapshot {found.id} cannot be used: {METADATA} is {reason}")
+            raise BackupError(f"snapshot {found.id} cannot be used: {METADATA} is {reason}")
 
     def _find_fault(self, found: Snapshot, name: str) -> str:
         with self._faults():
@@ -300,7 +300,7 @@ def _lock(folder: Path, alone: bool, create: bool) -> int:
         if create:
             _create(folder)
         if not (folder / "snapshots").is_dir():
-            raise BackupError(f"there are no backups in {folder}")
+            raise BackupError(f"no backups in {folder}")
         if (folder / "VERSION").exists():
             _complete(folder)
         flags = os.O_RDWR | os.O_CREAT if alone else os.O_RDONLY
@@ -312,7 +312,9 @@ def _lock(folder: Path, alone: bool, create: bool) -> int:
     except OSError as error:
         os.close(descriptor)
         if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-            raise BackupError(f"another command is at work on {folder}") from error
+            raise BackupError(
+                f"another command is using {folder}; wait until it has ended"
+            ) from error
         raise BackupError(f"{folder}: {error.strerror}") from error
     return descriptor
 
@@ -323,7 +325,7 @@ def _create(folder: Path) -> None:
     if (folder / "snapshots").is_dir():
         return
     if any(folder.iterdir()):
-        raise BackupError(f"{folder} is not empty, and holds no backups: name another folder")
+        raise BackupError(f"{folder} is not empty and contains no backups: use another directory")
     (folder / "snapshots").mkdir(mode=0o700)
     _fsync(folder)
     _fsync(folder.parent)
@@ -340,7 +342,7 @@ def _complete(folder: Path) -> None:
 
 def _require_same(expected: Digest, actual: Digest) -> None:
     if actual != expected:
-        raise DigestMismatchError("the bytes do not have this digest")
+        raise DigestMismatchError("the bytes do not match the digest")
 
 
 def _write(path: Path, raw: bytes) -> None:

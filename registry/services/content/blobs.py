@@ -26,7 +26,7 @@ _SOURCES = 100
 
 
 def _unknown(digest: Digest) -> BlobUnknownError:
-    return BlobUnknownError(f"the repository has no blob {digest}", {"digest": str(digest)})
+    return BlobUnknownError(f"no blob {digest} in this repository", {"digest": str(digest)})
 
 
 class Blobs:
@@ -132,10 +132,10 @@ class Blobs:
         ):
             return False
         if state is BlobState.LIVE:
-            logger.warning("blob %s is whole again", row.digest)
+            logger.warning("blob %s is intact again", row.digest)
         else:
             metrics.BLOBS_FOUND_DAMAGED.inc()
-            logger.error("blob %s is %s; a push of it heals it", row.digest, state.value)
+            logger.error("blob %s is %s; push it again to repair it", row.digest, state.value)
         return True
 
     async def list_stores(self) -> list[str]:
@@ -215,7 +215,7 @@ class Blobs:
             users = blobs.list_manifests_using(tx, repository, digest)
             if users:
                 raise BlobInUseError(
-                    "manifests of the repository use the blob; delete them first",
+                    "manifests of the repository use this blob; delete them first",
                     {"manifests": [str(user) for user in users]},
                 )
             if not blobs.unlink(tx, repository, {digest: None}):

@@ -122,7 +122,7 @@ class History:
         - ProtectedError if the tag is immutable and `override` is not set.
         """
         if self._read_only:
-            raise ConflictError("the registry is read-only, so nothing is restored")
+            raise ConflictError("the registry is read-only, so nothing can be restored")
 
         def work(tx: Transaction) -> Restored:
             repository = repositories.ensure(tx, name, lock=True)
@@ -144,7 +144,7 @@ class History:
         Returns the number of restored manifests. Raises the errors of `restore`.
         """
         if self._read_only:
-            raise ConflictError("the registry is read-only, so nothing is restored")
+            raise ConflictError("the registry is read-only, so nothing can be restored")
 
         def work(tx: Transaction) -> int:
             count = _put_back(tx, repositories.ensure(tx, name, lock=True), digest)
@@ -157,7 +157,7 @@ class History:
 
 def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:
     return RepositoryUnknownError(
-        f"there is no tag {tag} in the history of {name}", {"tag": f"{name}:{tag}"}
+        f"no tag {tag} in the history of {name}", {"tag": f"{name}:{tag}"}
     )
 
 
@@ -185,12 +185,12 @@ def _find_before(
     if at is None:
         before = change_feed.find_digest_before(tx, name, tag, now)
         if before is None:
-            raise ManifestUnknownError(f"{name}:{tag} never was anything else")
+            raise ManifestUnknownError(f"{name}:{tag} has always pointed to the same manifest")
         return before
     then = change_feed.find_of_tag_at(tx, name, tag, at)
     end = change_feed.find_end(tx, then.generation) if then else None
     if then is None or then.digest is None or (end is not None and end.at <= at):
-        raise ManifestUnknownError(f"{name}:{tag} was not there then")
+        raise ManifestUnknownError(f"{name}:{tag} did not exist at that time")
     return then.digest
 
 

@@ -64,7 +64,7 @@ class Images:
         `all_tags` is not set. Raises ManifestInUseError and ProtectedError as `Manifests.delete`.
         """
         if self._read_only:
-            raise ConflictError("the registry is read-only, so nothing is deleted")
+            raise ConflictError("the registry is read-only, so nothing can be deleted")
         # Measured before the lock is taken, because it reads all manifests of the repository.
         planned = await self._db.read(
             lambda tx: self._plan(tx, name, reference, all_tags=all_tags), patience=LONG_TIMEOUT_S
@@ -76,7 +76,9 @@ class Images:
             repository = repositories.find(tx, name, lock=True)
             digest = _find(tx, repository, name, reference)
             if repository is None or digest != planned.digest:
-                raise ConflictError(f"{name}:{reference} has just been moved; look at it again")
+                raise ConflictError(
+                    f"{name}:{reference} changed during the request; check it and try again"
+                )
             _require_named(tx, repository, digest, reference, all_tags=all_tags)
             return _delete(tx, repository, planned, actor if override else None)
 
@@ -112,7 +114,7 @@ def _find(
     if row is None:
         what = "tag" if isinstance(reference, Tag) else "manifest"
         raise ManifestUnknownError(
-            f"there is no {what} {reference} in {name}; moorage tag list {name} lists its tags",
+            f"no {what} {reference} in {name}; moorage tag list {name} lists its tags",
             {"reference": str(reference)},
         )
     return row.digest
@@ -129,10 +131,11 @@ def _require_named(
     """Raise ConflictError if the image has tags that the caller did not name."""
     others = [tag for tag in tags.list_of(tx, repository, digest) if tag != str(reference)]
     if others and not all_tags:
-        more = f" and {len(others) - _SHOWN} others" if len(others) > _SHOWN else ""
+        more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
         raise ConflictError(
-            f"the image has other tags: {', '.join(others[:_SHOWN])}{more}. To delete it with all "
-            "of them, add --all-tags (all_tags); to delete one tag alone: moorage tag delete",
+            f"the image has other tags: {', '.join(others[:_SHOWN])}{more}. To delete it "
+            "with all its tags, add --all-tags (all_tags); to delete only one tag, use "
+            "moorage tag delete",
             {"tags": others[:_SHOWN]},
         )
 

@@ -65,9 +65,13 @@ class TagCondition:
         is_at = {"*", str(current)} if current else set()
         if self.match is not None and is_at.isdisjoint(self.match):
             found = str(current) if current else None
-            raise PreconditionFailedError("the tag is not at that digest", {"digest": found})
+            raise PreconditionFailedError(
+                "precondition failed: the tag does not point to that digest", {"digest": found}
+            )
         if not is_at.isdisjoint(self.other):
-            raise PreconditionFailedError("the tag exists", {"digest": str(current)})
+            raise PreconditionFailedError(
+                "precondition failed: the tag already exists", {"digest": str(current)}
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +89,13 @@ class TagRights:
         """Raise DeniedError unless the tag may be set to `digest`. An unchanged tag is allowed."""
         if current is None and not self.create:
             raise DeniedError(
-                "new tags may not be made here", {"tag": str(tag), "action": "create"}
+                f"creating the tag {tag} requires create",
+                {"tag": str(tag), "action": "create"},
             )
         if current is not None and current != digest and not self.overwrite:
             raise DeniedError(
-                "the tag exists and may not be moved", {"tag": str(tag), "action": "overwrite"}
+                f"the tag {tag} exists, and moving it requires overwrite",
+                {"tag": str(tag), "action": "overwrite"},
             )
 
 
@@ -321,7 +327,7 @@ def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[
     actual = Digest.of(raw, digest.algorithm if digest else DEFAULT_ALGORITHM)
     if digest is not None and actual != digest:
         raise DigestMismatchError(
-            "the manifest does not have this digest",
+            "the manifest does not match this digest",
             {"expected": str(digest), "actual": str(actual)},
         )
     return actual, parse_manifest(raw, content_type)

@@ -84,4 +84,4 @@ class Pulls:
             try:
                 await self.flush()
             except DatabaseUnavailableError as error:
-                logger.warning("%d pulls wait to be written: %s", len(self._noted), error)
+                logger.warning("%d pull times are not written yet: %s", len(self._noted), error)

@@ -154,7 +154,7 @@ def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: Manifest
         ]
         if holders:
             raise ManifestInUseError(
-                "an index of the repository names the manifest; delete the index first",
+                "an index in the repository refers to this manifest; delete the index first",
                 {"indexes": [str(holder.digest) for holder in holders[:MOST_LISTED]]},
             )
         for parent in parents:

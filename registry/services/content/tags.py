@@ -41,7 +41,7 @@ class Tags:
             found = tags.find(tx, find_or_raise(tx, name), tag)
             if found is None:
                 raise ManifestUnknownError(
-                    f"there is no tag {tag} in {name}; moorage tag list {name} lists its tags",
+                    f"no tag {tag} in {name}; moorage tag list {name} lists its tags",
                     {"reference": str(tag)},
                 )
             return found

@@ -54,9 +54,7 @@ class Usage:
         def work(tx: Transaction) -> Reclaimable:
             for name, tag in gone:
                 if tags.find(tx, find_or_raise(tx, name), tag) is None:
-                    raise ManifestUnknownError(
-                        f"there is no tag {name}:{tag}", {"reference": str(tag)}
-                    )
+                    raise ManifestUnknownError(f"no tag {name}:{tag}", {"reference": str(tag)})
             return usage.measure_freed(tx, gone)
 
         return await self._db.read(work, patience=LONG_TIMEOUT_S)

@@ -71,8 +71,8 @@ class ClockGuard:
             await self._note(row, look, jump, is_over=is_over)
         if jump:
             logger.warning(
-                "the database's clock has moved by %.0f s that nobody saw go by: nothing is "
-                "dropped or collected for %.0f s from now",
+                "the database clock has jumped by %.0f s: nothing is dropped or collected "
+                "for the next %.0f s",
                 jump / SECOND,
                 self._grace / SECOND,
             )

@@ -180,7 +180,7 @@ class Collector:
             found = await self._db.read(lambda tx: collection.list_unreadable(tx, some))
         for digest in sorted(found):
             logger.error(
-                "the manifest %s cannot be read: nothing of its repository is collected", digest
+                "manifest %s cannot be read: nothing in its repository is collected", digest
             )
         begun = 0.0
 

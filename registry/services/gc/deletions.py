@@ -50,7 +50,7 @@ class DeletionQueue:
             except StoreError as error:
                 await store.driver.check()
                 # Only this key fails. It must not block the keys behind it.
-                logger.warning("%s of %s could not be removed: %s", row.key, row.store, error)
+                logger.warning("cannot delete %s from %s: %s", row.key, row.store, error)
                 kept.append(row)
             else:
                 gone.append(row)

@@ -120,7 +120,7 @@ class Why:
             )
         ]
         if not (paths or upload_sessions or deletions):
-            raise NotFoundError("there is neither a blob nor a manifest of this digest")
+            raise NotFoundError("no blob or manifest has this digest")
         return Explanation(digest, paths, has_more, upload_sessions, deletions)
 
     def _list_all(self, tx: Transaction, digest: Digest) -> Iterator[list[Step]]:

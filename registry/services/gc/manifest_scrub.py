@@ -88,7 +88,7 @@ class ManifestScrub:
 
         if await self._db.write(work, actor=OPERATOR.name):
             logger.error(
-                "the manifest %s cannot be read: nothing of its repository is collected",
+                "manifest %s cannot be read: nothing in its repository is collected",
                 seen.digest,
             )
 

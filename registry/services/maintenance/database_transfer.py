@@ -46,7 +46,7 @@ class Transfer:
         """
         place = parse_url(target)
         if place == self._db.url:
-            raise ConflictError("that is the database that the registry is in")
+            raise ConflictError("the target is the database that the registry already uses")
         there = (await self._prepare(target)).move
         here = await self._db.read(write_freeze.find)
         if here and there and here.state is MoveState.MOVED and there.token == here.token:
@@ -59,7 +59,7 @@ class Transfer:
 
         def tell_while_wanted(table: str, rows: int) -> None:
             if ended.is_set():
-                raise ConflictError("the copy was stopped")
+                raise ConflictError("the copy was interrupted")
             tell(table, rows)
 
         try:
@@ -157,8 +157,8 @@ class Transfer:
         )
         if not done:
             raise DatabaseFrozenError(
-                "the copy took too long between two signs of life, and the registry has taken "
-                "changes again: run it again"
+                "the lease of the copy expired and the registry accepts writes again: run "
+                "the copy again"
             )
         if keep:
             await self.release(token)

@@ -27,5 +27,5 @@ class DiskReserve:
             try:
                 await asyncio.to_thread(self._spare.make)
             except OSError as error:
-                logger.warning("no room is kept for deletions on a full disk: %s", error)
+                logger.warning("cannot reserve space for deletions on a full disk: %s", error)
         return 0

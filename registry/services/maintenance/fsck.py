@@ -165,7 +165,7 @@ class _Comparison:
     def _require_order(self, keys: list[str]) -> None:
         # An unordered list would pair rows with the wrong pages and report all of them as missing.
         if any(one >= other for one, other in pairwise(keys)):
-            raise ConflictError(f"the store {self.store.name} does not list its objects in order")
+            raise ConflictError(f"store {self.store.name} does not list its objects in order")
 
     async def _compare(self, page: dict[str, StoredObject], last: str, upto: str | None) -> None:
         """Compare a page of objects with the rows of the same key range."""
@@ -230,7 +230,7 @@ class _Comparison:
             row = await self._find_heir(found)
         except StoreError as error:
             await self.store.driver.check()  # raises if the whole store is unavailable
-            logger.warning("%s of %s could not be read: %s", found.key, self.store.name, error)
+            logger.warning("cannot read %s from %s: %s", found.key, self.store.name, error)
             self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
             return
         if row is not None and await self._adopt(found, row):
@@ -288,7 +288,7 @@ class _Comparison:
         def work(tx: Transaction) -> bool:
             held = self._hold(tx, key)
             if held:
-                pending_deletions.insert(tx, self.store.name, key, "without an owner")
+                pending_deletions.insert(tx, self.store.name, key, "no owner")
             return held
 
         return await self.db.write(work, actor=OPERATOR.name)

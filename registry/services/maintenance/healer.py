@@ -57,7 +57,7 @@ class Healer:
 
     async def _heal(self, row: BlobRow, upstream: Upstream) -> None:
         names = await self._db.read(lambda tx: blobs.list_repositories(tx, row.digest, NAMES))
-        problem = "no repository has it"
+        problem = "no repository contains it"
         for name in sorted(names):
             try:
                 async with upstream.open_blob(str(name), str(row.digest), row.size) as body:
@@ -67,6 +67,8 @@ class Healer:
                 continue
             if healed:  # otherwise a push replaced the blob first
                 metrics.BLOBS_HEALED.inc()
-                logger.warning("blob %s was damaged, and is healed from upstream", row.digest)
+                logger.warning(
+                    "blob %s was damaged and has been replaced by a copy from upstream", row.digest
+                )
             return
-        logger.warning("blob %s cannot be healed from upstream: %s", row.digest, problem)
+        logger.warning("damaged blob %s cannot be replaced from upstream: %s", row.digest, problem)

@@ -34,7 +34,7 @@ class _Check:
             self._task = asyncio.create_task(self._run())
         task = self._task
         await asyncio.wait([task], timeout=self._began + PATIENCE - now)
-        return task.result() if task.done() else "no answer"
+        return task.result() if task.done() else "no response"
 
     async def _run(self) -> str:
         try:

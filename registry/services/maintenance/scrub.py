@@ -148,7 +148,7 @@ class Scrub:
             # Raise if the whole store is unavailable. Otherwise only this blob is affected, and it
             # must not block the others.
             await self._stores.get(row.store).driver.check()
-            logger.error("blob %s could not be read: %s", row.digest, error)  # noqa: TRY400 - told
+            logger.error("cannot read blob %s: %s", row.digest, error)  # noqa: TRY400 - told
             return replace(
                 so_far,
                 last_blob=row.digest,

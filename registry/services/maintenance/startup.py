@@ -41,7 +41,7 @@ class Startup:
             self.note(error)
             return False
         if self._waiting_for:
-            logger.info("the %s can be used now", " and ".join(self._waiting_for))
+            logger.info("the %s is now available", " and ".join(self._waiting_for))
             self._waiting_for.clear()
         return True
 

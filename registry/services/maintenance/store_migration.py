@@ -83,8 +83,8 @@ class StoreMigration:
     def _old(self) -> Store:
         if self._stores.old is None:
             raise ConfigError(
-                "the settings name no store to move blobs from: say under [old_storage] where they"
-                " are, and under [storage] where they shall be"
+                "no old store is configured: set [old_storage] to the store that holds the "
+                "blobs now, and [storage] to the store they are moved to"
             )
         return self._stores.old
 
@@ -145,7 +145,7 @@ class StoreMigration:
             except (StoreError, UploadBusyError, DatabaseUnavailableError) as error:
                 if pause is None or isinstance(error, StoreFullError):
                     raise
-                logger.warning("blob %s: %s; tried again in %.0f s", row.digest, error, pause)
+                logger.warning("blob %s: %s; trying again in %.0f s", row.digest, error, pause)
                 await asyncio.sleep(pause)
             else:
                 return
@@ -154,7 +154,7 @@ class StoreMigration:
         try:
             reader = await self._blobs.open(row)
         except BlobUnknownError:
-            await self._note(row, moved, "its bytes are missing, or not as many as they must be")
+            await self._note(row, moved, "its bytes are missing or have the wrong size")
             return
         try:
             body = _read(reader, row.size, moved, pace)
@@ -162,9 +162,9 @@ class StoreMigration:
                 moved.blobs += 1
                 moved.bytes += row.size
         except _BrokenError:
-            await self._note(row, moved, "its bytes cannot be read to the end", damaged=True)
+            await self._note(row, moved, "its bytes cannot be read completely", damaged=True)
         except DigestMismatchError:
-            await self._note(row, moved, "its bytes do not have its digest", damaged=True)
+            await self._note(row, moved, "its bytes do not match its digest", damaged=True)
         finally:
             await reader.close()
 

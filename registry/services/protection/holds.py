@@ -56,13 +56,15 @@ class Holds:
         InputInvalidError for an invalid reason.
         """
         if not reason.strip() or len(reason) > LONGEST_REASON or "\0" in reason:
-            raise InputInvalidError(f"a hold has a reason of 1 to {LONGEST_REASON} characters")
+            raise InputInvalidError(
+                f"the reason of a hold must have 1 to {LONGEST_REASON} characters"
+            )
 
         def work(tx: Transaction) -> HoldRow:
             # Deletions lock the repository exclusively, so none can be in progress.
             repository = repositories.find(tx, name, keep=True)
             if repository is None or not manifests.list_present(tx, repository, [digest]):
-                raise NotFoundError(f"there is no manifest {digest} in {name}")
+                raise NotFoundError(f"no manifest {digest} in {name}")
             row = holds.insert(tx, repository.id, digest, reason, life)
             record(tx, actor, Event.HOLD_ADD, f"{name}@{digest}", hold=row.id, reason=reason)
             return row
@@ -86,4 +88,4 @@ class Holds:
 
 
 def _unknown(hold_id: int) -> NotFoundError:
-    return NotFoundError(f"there is no hold {hold_id}")
+    return NotFoundError(f"no hold {hold_id}")

@@ -32,7 +32,7 @@ class ImmutableTags:
             immutable_tags.lock(tx)
             row = immutable_tags.insert(tx, str(pattern), str(tags))
             if row is None:
-                raise ConflictError(f"tags {tags} are immutable in {pattern} already")
+                raise ConflictError(f"tags {tags} are already immutable in {pattern}")
             record(tx, actor, Event.IMMUTABLE_ADD, str(pattern), tags=str(tags))
             return row
 
@@ -43,7 +43,7 @@ class ImmutableTags:
 
         def work(tx: Transaction) -> None:
             if not immutable_tags.delete(tx, str(pattern), str(tags)):
-                raise NotFoundError(f"no rule says that tags {tags} are immutable in {pattern}")
+                raise NotFoundError(f"no rule makes tags {tags} immutable in {pattern}")
             record(tx, actor, Event.IMMUTABLE_REMOVE, str(pattern), tags=str(tags))
 
         await self._db.write(work, actor=actor.name)

@@ -44,7 +44,7 @@ def _find_attached(
         tx, repository, [(use.digest, subject) for use, subject in named if "." not in use.name]
     )
     return {
-        use.name: f"it belongs to {subject}, which is here"
+        use.name: f"it belongs to {subject}, which is in the repository"
         for use, subject in named
         if (use.digest, subject) in listing or ("." in use.name and use.digest != subject)
     }

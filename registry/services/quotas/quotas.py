@@ -38,16 +38,19 @@ def parse_pattern(text: str) -> str:
         return str(RepositoryPattern.parse(text))
     except PatternInvalidError as error:
         raise PatternInvalidError(
-            f"{error}; a quota knows */** as well (every namespace by itself)"
+            f"{error}; a quota also accepts */** (each namespace separately)"
         ) from error
 
 
 def _exceeded(standing: Standing) -> QuotaExceededError:
     quota = standing.quota
-    coming = f" and {round_size(standing.reserved)} are coming" if standing.reserved else ""
+    coming = (
+        f" and {round_size(standing.reserved)} are reserved by uploads" if standing.reserved else ""
+    )
     return QuotaExceededError(
-        f"this does not fit into the quota of {standing.pattern}, {round_size(quota.bytes)}: "
-        f"{round_size(standing.used)} are used{coming}. Delete something, or ask for more",
+        f"quota exceeded: {standing.pattern} uses {round_size(standing.used)} of "
+        f"{round_size(quota.bytes)}{coming}; delete content or ask an administrator to "
+        "raise the quota",
         {
             "quota": standing.pattern,
             "limit": quota.bytes,
@@ -140,7 +143,7 @@ class Quotas:
 
         def work(tx: Transaction) -> None:
             if not quotas.delete(tx, wanted):
-                raise NotFoundError(f"there is no quota of {wanted}")
+                raise NotFoundError(f"no quota for {wanted}")
             record(tx, actor, Event.QUOTA_REMOVE, wanted)
 
         await self._db.write(work, actor=actor.name)
@@ -196,7 +199,7 @@ class Quotas:
         if corrected and found.difference:
             pattern = f"{found.namespace}/**" if found.namespace else found.pattern
             logger.warning(
-                "the usage of the quota of %s was off by %d bytes, and is corrected",
+                "corrected the usage of the quota of %s: it was off by %d bytes",
                 pattern,
                 found.difference,
             )

@@ -113,7 +113,7 @@ def _keep_versions(
             version = found.get(tag.name)
             if version in last:
                 minor = f"{version.major}.{version.minor}"
-                reason = f"among the last {rule.keep_per_minor} of {minor}"
+                reason = f"among the last {rule.keep_per_minor} versions of {minor}"
                 kept.setdefault(tag.name, (rule.pattern, reason))
     return kept
 
@@ -145,7 +145,7 @@ def _select(rules: Iterable[RetentionRule], tag: TagUse, now: int) -> Decision[T
         if rule.drop_not_pulled is not None and used_at(tag) <= now - rule.drop_not_pulled:
             age = format_duration(rule.drop_not_pulled / _SECOND)
             return Decision(tag, True, f"not pulled for {age}", rule.pattern)
-    return Decision(tag, False, "no rule drops it")
+    return Decision(tag, False, "matches no drop rule")
 
 
 def decide_loose(
@@ -177,7 +177,12 @@ def _decide_loose(
         if rule.drop_untagged is None or loose.loose_at > now - rule.drop_untagged:
             continue
         if max(loose.loose_at, loose.pulled_at or 0) > now - grace:
-            return Decision(loose, False, "a push may be about to name it", rule.pattern)
+            return Decision(
+                loose,
+                False,
+                "within the grace period: a push in progress may refer to it",
+                rule.pattern,
+            )
         age = format_duration(rule.drop_untagged / _SECOND)
         return Decision(loose, True, f"untagged for {age}", rule.pattern)
-    return Decision(loose, False, "no rule drops it")
+    return Decision(loose, False, "matches no drop rule")

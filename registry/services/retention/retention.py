@@ -258,7 +258,7 @@ class Retention:
 
     def _pause_message(self, tx: Transaction) -> str:
         until = rfc3339(self._ages.find_pause(tx) or usage_of_tags.read_now(tx))
-        return f"the database's clock has jumped, so nothing is dropped until {until}"
+        return f"the database clock has jumped, so nothing is dropped until {until}"
 
     async def get_status(self) -> Status:
         return await self._db.read(self._look)
@@ -383,16 +383,17 @@ def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
     if rows and not enabled:
         pattern = rows[0].pattern
         raise ConflictError(
-            f"the retention rules for {pattern} are not enabled, so nothing is dropped: look at "
-            f"moorage retention plan '{pattern}', then run moorage retention enable '{pattern}'"
+            f"the retention rules for {pattern} are not enabled, so nothing is dropped: "
+            f"check moorage retention plan '{pattern}', then run moorage retention enable "
+            f"'{pattern}'"
         )
     now = usage_of_tags.read_now(tx)
     if enabled and all((row.waits_until or 0) > now for row in enabled):
         row = enabled[0]
         raise ConflictError(
-            f"the retention rules for {row.pattern} have changed, so nothing is dropped until "
-            f"{rfc3339(row.waits_until or now)}; moorage retention enable '{row.pattern}' ends the "
-            "wait"
+            f"the retention rules for {row.pattern} have changed, so nothing is dropped "
+            f"until {rfc3339(row.waits_until or now)}; moorage retention enable "
+            f"'{row.pattern}' ends the wait"
         )
 
 

@@ -93,9 +93,9 @@ class RetentionRules:
         With `now`, they are enabled without a wait. Raises InputInvalidError if there are no rules.
         """
         if rule == RetentionRule(rule.pattern, newest_by=rule.newest_by):
-            raise InputInvalidError("say what is to be kept or dropped")
+            raise InputInvalidError("no rules given: set at least one of the keep or drop options")
         if rule.keep_newest is None and rule.newest_by is not NewestBy.PUSH:
-            raise InputInvalidError("newest by what: that goes with how many are kept")
+            raise InputInvalidError("`by` requires `keep_newest`")
         wanted = _write_rule(rule)
         said = {k: v for k, v in asdict(wanted).items() if k not in _UNSAID and v not in {None, ""}}
 
@@ -130,8 +130,8 @@ class RetentionRules:
             row = _find(tx, pattern)
             if not row.drops:
                 raise ConflictError(
-                    f"the rules for {pattern} drop nothing, and keep what they keep already: set "
-                    "what they drop first"
+                    f"the retention rules for {pattern} drop nothing, so they need not be "
+                    "enabled: add a drop rule first"
                 )
             return _change(tx, replace(row, enabled=True, waits_until=None), actor)
 
@@ -166,7 +166,7 @@ def _read_state(tx: Transaction, row: RuleRow) -> RuleState:
 def _find(tx: Transaction, pattern: RepositoryPattern) -> RuleRow:
     row = rules.find(tx, str(pattern), lock=True)
     if row is None or read_rule(row) == RetentionRule(pattern):
-        raise NotFoundError(f"there are no retention rules for {pattern}")
+        raise NotFoundError(f"no retention rules for {pattern}")
     return row
 
 

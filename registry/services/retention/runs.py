@@ -155,7 +155,7 @@ class RetentionRuns:
             await self._history.restore(row.repository, tag, actor, digest=row.digest)
             restored.tags += 1
         elif now != row.digest:
-            restored.skipped.append((row, "the tag was set again meanwhile"))
+            restored.skipped.append((row, "the tag exists again"))
 
 
 def _find_tag(tx: Transaction, row: DropRow, tag: Tag) -> object:
@@ -168,8 +168,8 @@ def _require_disabled(tx: Transaction, row: DropRow) -> None:
     for rule in rules.list_of(tx, list_patterns(str(row.repository))):
         if rule.enabled:
             raise ConflictError(
-                f"the retention rules for {rule.pattern} are enabled and would drop it, or others, "
-                f"again; first run moorage retention disable '{rule.pattern}'"
+                f"the retention rules for {rule.pattern} are enabled and would drop "
+                f"restored tags again; first run moorage retention disable '{rule.pattern}'"
             )
 
 
@@ -217,6 +217,4 @@ def _iter_run(tx: Transaction, run: int) -> Iterator[DropRow]:
             continue
         break
     if at is None:
-        raise NotFoundError(
-            f"there is no run {run} of retention; moorage retention runs lists them"
-        )
+        raise NotFoundError(f"no retention run {run}; moorage retention runs lists them")

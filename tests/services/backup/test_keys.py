@@ -104,7 +104,7 @@ async def test_with_them_all_sign_in_as_before(
     assert PASSPHRASE not in "".join(
         path.read_text("latin-1") for path in target.rglob("*") if path.is_file()
     )
-    for passphrase, words in (("", "--without-keys"), ("another passphrase", "does not open")):
+    for passphrase, words in (("", "--without-keys"), ("another passphrase", "does not decrypt")):
         told = await other.run("restore", target, expect=1, passphrase=passphrase)
         assert words in told
     assert not (other.data / "keys").exists()

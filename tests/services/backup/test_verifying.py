@@ -123,7 +123,7 @@ async def test_a_snapshot_that_was_changed_is_found_and_not_used(
     words = await other.run("restore", target, "--snapshot", ids[1], expect=1)
     assert "snapshot" in words
     # Its blobs are unknown, so nothing is removed until this snapshot itself is to be removed.
-    assert "nothing was removed" in await place.run("prune", target, "--keep-last", "2", expect=1)
+    assert "nothing was deleted" in await place.run("prune", target, "--keep-last", "2", expect=1)
     assert len(list(target.glob("blobs/*/*/*"))) == 4
     assert (await place.ask("prune", target, "--keep-last", "1"))["snapshots"] == ids[:2]
     await other.run("restore", target)

@@ -83,7 +83,7 @@ def test_a_tag_through_time(run: Run) -> None:
         ("tag.set", one, "here"),
     ]
     assert "restorable" in run("tag", "history", "app:v1")
-    assert "was not there then" in run("tag", "restore", "app:v1", "--at", "24h", expect=1)
+    assert "did not exist at that time" in run("tag", "restore", "app:v1", "--at", "24h", expect=1)
     assert "no moment" in run("tag", "restore", "app:v1", "--at", "yesterday", expect=1)
     for moment in ("2026-11-23", "0001-01-01T00:00:00+23:59"):
         assert "no moment" in run("tag", "restore", "app:v1", "--at", moment, expect=1)

@@ -171,7 +171,7 @@ async def test_what_is_not_empty_is_left_alone(urls: tuple[str, str]) -> None:
         await transfer(source, target)
     assert rows_of(target) == before
     await write_one(source)
-    with pytest.raises(ConflictError, match="the registry is in"):
+    with pytest.raises(ConflictError, match="that the registry already uses"):
         await transfer(source, source)
     await write_one(source)
 
@@ -265,7 +265,7 @@ async def test_a_pause_that_has_ended_cannot_be_finished(
         return done
 
     monkeypatch.setattr(database_copy, "copy", slow)
-    with pytest.raises(DatabaseFrozenError, match="too long"):
+    with pytest.raises(DatabaseFrozenError, match="accepts writes again"):
         await transfer(source, target)
     await write_one(source, "more")
     async with opened(target) as database:

@@ -184,8 +184,8 @@ async def damage(driver: Driver, data: bytes, change: str) -> None:
 
 
 CHANGES = {
-    "flipped": "do not have its digest",
-    "short": "not as many as they must be",
+    "flipped": "do not match its digest",
+    "short": "the wrong size",
     "gone": "missing",
 }
 

@@ -220,9 +220,9 @@ async def test_a_manifest_that_does_not_fit_is_refused_and_leaves_nothing(api: A
         "errors": [
             {
                 "code": "DENIED",
-                "message": "requested access to the resource is denied: this does not fit into the "
-                f"quota of team/**, {round_size(limit)}: 600B are used. Delete something, or ask "
-                "for more",
+                "message": "requested access to the resource is denied: quota exceeded: "
+                f"team/** uses 600B of {round_size(limit)}; delete content or ask an administrator "
+                "to raise the quota",
                 "detail": {"quota": TEAM, "limit": limit, "used": 600, "reserved": 0},
             }
         ]

@@ -93,7 +93,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
     freed = [row[2] for row in table if row[1] == "drop"]
     assert table[:-1] == [
         ["WHAT", "ACTION", "FREES", "PATTERN", "WHY"],
-        ["other:edge", "keep", "-", "-", "no rule drops it"],
+        ["other:edge", "keep", "-", "-", "matches no drop rule"],
         ["team/app:v1.0.0", "keep", "-", "**", "keep v1.0.0"],
         ["team/app:v1.0.1", "drop", freed[0], "team/*", "drop v*"],
         ["team/app:v1.0.2", "keep", "-", "team/*", "among the last 1 of 1.0"],
@@ -169,14 +169,14 @@ def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> No
 def test_what_cannot_be_set(say: Say) -> None:
     say("user", "add", "root", "--admin", "--no-password")
     for options, complaint in {
-        (): "say what is to be kept or dropped",
-        ("--by", "pull", "--drop-tag", "x"): "newest by what",
-        ("--drop-tag", "a b"): "no pattern of tags",
+        (): "no rules given",
+        ("--by", "pull", "--drop-tag", "x"): "`by` requires `keep_newest`",
+        ("--drop-tag", "a b"): "invalid tag pattern",
         ("--keep-newest", "0"): ">= 1",
         ("--drop-untagged", "7"): "no duration",
     }.items():
         assert complaint in say("retention", "set", "team/*", *options, expect=1)
-    assert "no pattern" in say("retention", "set", "Team", "--drop-tag", "x", expect=1)
+    assert "invalid pattern" in say("retention", "set", "Team", "--drop-tag", "x", expect=1)
     assert "no retention rules" in say("retention", "remove", "team/*", expect=1)
     with pytest.raises(SystemExit):
         main(["retention", "set", "team/*", "--keep-newest", "many"])

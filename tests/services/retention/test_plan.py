@@ -98,7 +98,7 @@ def test_a_year_of_nightly_builds_that_nobody_pulls() -> None:
 def test_rules_that_only_keep_drop_nothing() -> None:
     rules = [RetentionRule(ALL, keep=patterns("x"), keep_newest=1, keep_per_minor=1)]
     decided = by_name(decide_tags(rules, year(), {}, NOW))
-    assert decided["nightly-2025-01-01"] == (False, "no rule drops it")
+    assert decided["nightly-2025-01-01"] == (False, "matches no drop rule")
     assert not any(goes for goes, _ in decided.values())
 
 
@@ -260,10 +260,10 @@ def test_manifests_without_a_tag() -> None:
         )
         return f"{'goes' if decided.is_dropped else 'stays'}: {decided.reason}"
 
-    soon = "stays: a push may be about to name it"
+    soon = "stays: within the grace period: a push in progress may refer to it"
     assert decide(390, None, 10) == "goes: untagged for 10d"
-    assert decide(391, None, 10) == "stays: no rule drops it"
-    assert decide(390, None, None) == "stays: no rule drops it"
+    assert decide(391, None, 10) == "stays: matches no drop rule"
+    assert decide(390, None, None) == "stays: matches no drop rule"
     assert decide(390, None, 10, "held") == "stays: held"
     # An old pull keeps nothing. A recent one does, because a client may check before it pushes.
     assert decide(390, 397, 10) == "goes: untagged for 10d"

@@ -162,7 +162,7 @@ async def test_a_circle_of_redirects_is_told_of(
         await damaged(api)
         plain.replies[PATH] = Reply(b"", 307, {"location": PATH})
         await heal(api)
-    assert f"{plain.url()} sends from one place to the next" in caplog.text
+    assert f"{plain.url()} redirects too many times" in caplog.text
 
 
 def bearer(realm: str) -> Reply:
