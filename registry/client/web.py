@@ -136,7 +136,7 @@ class Web:
         addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         if not all(self._may_call(target.scheme, parse_address(text)) for text in addresses):
             raise UpstreamError(
-                f"{where} has an address that must not be called with {target.scheme}"
+                f"{where} has an address that must not be called by {target.scheme}"
             )
         return addresses
 

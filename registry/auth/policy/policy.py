@@ -210,12 +210,8 @@ class Policy:
             self._bounds[row.id] = read_bounds(row.scopes)
         except InputInvalidError as error:
             # Without its bounds the secret would allow too much. Other secrets stay valid.
-            whose = (
-                f"a secret of robot {row.robot}"
-                if row.user
-                else (f"the token {row.name!r} of {row.user}")
-            )
-            logger.error("%s cannot be used: %s", whose, error)  # noqa: TRY400 - the message is complete
+            whose = f"token {row.name!r} of {row.user}" if row.user else f"robot {row.robot}"
+            logger.error("the secret of %s cannot be used: %s", whose, error)  # noqa: TRY400 - the message is complete
         else:
             self._secrets[row.id] = row
 

@@ -113,7 +113,7 @@ def _keep_versions(
             version = found.get(tag.name)
             if version in last:
                 minor = f"{version.major}.{version.minor}"
-                reason = f"among the last {rule.keep_per_minor} versions of {minor}"
+                reason = f"among the last {rule.keep_per_minor} of {minor}"
                 kept.setdefault(tag.name, (rule.pattern, reason))
     return kept
 

@@ -54,7 +54,10 @@ def test_are_read_and_shown(tmp_path: Path) -> None:
         ('[gc]\nwindow = "06:00-06:00"', "a time window"),
         ('[gc]\nwindow = "06:60-07:00"', "a time window"),
         ('[[gc.rules]]\npattern = "a/**"', r"gc.rules\[0\]: expected a table with pattern"),
-        ('[[gc.rules]]\npattern = "A"\nuntagged = "keep"', r"gc.rules\[0\].pattern: .*no pattern"),
+        (
+            '[[gc.rules]]\npattern = "A"\nuntagged = "keep"',
+            r"gc.rules\[0\].pattern: .*invalid pattern",
+        ),
         ('[[gc.rules]]\npattern = "a"\nuntagged = "no"', r"gc.rules\[0\].untagged"),
         ('[[gc.rules]]\npattern = 1\nuntagged = "keep"', r"gc.rules\[0\].pattern"),
     ],

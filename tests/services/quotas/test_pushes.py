@@ -77,7 +77,7 @@ async def in_pieces_of(data: bytes, size: int) -> AsyncIterator[bytes]:
 def require_refused(answer: httpx.Response, *, limit: int, used: int) -> None:
     assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
     [error] = answer.json()["errors"]
-    assert "the quota of team/**" in error["message"]
+    assert "quota exceeded: team/**" in error["message"]
     assert error["detail"]["quota"] == TEAM
     assert (error["detail"]["limit"], error["detail"]["used"]) == (limit, used)
 
