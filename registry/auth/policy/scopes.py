@@ -55,8 +55,7 @@ class Scopes:
                 _add(asked, match["name"], match["actions"].split(","))
             if len(asked) > MAX_REPOSITORIES:
                 raise TooManyScopesError(
-                    f"too many repositories in one request: at most {MAX_REPOSITORIES}; "
-                    "request fewer at a time",
+                    f"a request may name at most {MAX_REPOSITORIES} repositories; request fewer",
                     {"limit": MAX_REPOSITORIES},
                 )
         return cls(asked, catalog)
