@@ -17,9 +17,11 @@ from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.settings import AuthSettings
 from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer, Source, key_source
+from registry.client.settings import UpstreamSettings
 from registry.client.upstream import Upstream
 from registry.client.web import Web
-from registry.config import AuthSection, Settings, StoreSettings, UpstreamSettings
+from registry.config import Settings
+from registry.config.tree import StoreSettings
 from registry.errors import ConfigError, PasswordInvalidError
 from registry.http.settings import ApiSettings
 from registry.jobs.runner import Runner
@@ -42,7 +44,7 @@ from registry.services.content.blobs import Blobs
 from registry.services.content.history import History
 from registry.services.content.images import Images
 from registry.services.content.manifest_cache import ManifestCache
-from registry.services.content.manifests import Manifests, SparseSettings
+from registry.services.content.manifests import Manifests
 from registry.services.content.publication import Publication
 from registry.services.content.pulls import Pulls
 from registry.services.content.referrers import Referrers
@@ -54,14 +56,12 @@ from registry.services.content.usage import Usage
 from registry.services.gc.collector import Collector
 from registry.services.gc.deletions import DeletionQueue
 from registry.services.gc.explain import Why
-from registry.services.gc.rules import GcRules
-from registry.services.gc.untagged import UntaggedRules
 from registry.services.maintenance.disk_reserve import DiskReserve
 from registry.services.maintenance.fsck import Fsck
 from registry.services.maintenance.healer import Healer
 from registry.services.maintenance.health import Health
 from registry.services.maintenance.leases import Leases
-from registry.services.maintenance.scrub import Scrub, ScrubSettings
+from registry.services.maintenance.scrub import Scrub
 from registry.services.maintenance.startup import Startup
 from registry.services.maintenance.store_migration import StoreMigration
 from registry.services.protection.holds import Holds
@@ -71,7 +71,6 @@ from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRules
 from registry.services.retention.runs import RetentionRuns
 from registry.services.services import Services
-from registry.units import is_loopback
 from storage.driver import Driver
 from storage.factory import create_driver
 from storage.s3.settings import S3Settings
@@ -111,21 +110,13 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
 
     New blobs are written to `driver` if it is given, otherwise to the store in the settings.
     """
-    database = Database(settings.database_url, settings.pool)
+    database = Database(settings.database_url, settings.database)
     stores = _open_stores(settings, driver)
-    rules = _compose_gc_rules(settings)
+    rules = settings.gc
     blobs = Blobs(database, stores, rules)
     watch = RevisionWatch(database)
     cache = ManifestCache(settings.limits.manifest_cache_size)
-    sparse = SparseSettings(
-        settings.content.allow_sparse_index, settings.content.allow_sparse_image
-    )
-    scrub = Scrub(
-        database,
-        stores,
-        blobs,
-        ScrubSettings(settings.scrub.enabled, settings.scrub.interval, settings.scrub.limit_rate),
-    )
+    scrub = Scrub(database, stores, blobs, settings.scrub)
     policies = PolicyCache(database, watch, personal_namespaces=settings.auth.personal_namespaces)
     quotas = Quotas(database, policies)
     keys = UploadKeys(database, stores)
@@ -140,7 +131,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
         blobs=blobs,
         uploads=uploads,
         blob_writer=blob_writer,
-        manifests=Manifests(database, sparse, watch, cache, rules),
+        manifests=Manifests(database, settings.content, watch, cache, rules),
         tags=Tags(database),
         images=Images(
             database, grace=settings.gc.grace_period, read_only=settings.content.read_only
@@ -174,17 +165,6 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
     keyring = Keyring(database, _open_key_store(settings, database))
     access = _compose_access(settings, database, policies, keyring, quotas)
     return Runtime(database, watch, stores, registry, access, keyring, Leases(database))
-
-
-def _compose_gc_rules(settings: Settings) -> GcRules:
-    gc = settings.gc
-    return GcRules(
-        grace=gc.grace_period,
-        untagged=UntaggedRules(gc.untagged, gc.rules),
-        objects=gc.limit_deletions,
-        bytes=gc.limit_rate,
-        window=gc.window,
-    )
 
 
 async def look_at_stores(settings: Settings) -> None:
@@ -254,10 +234,10 @@ def _find_upstream(settings: Settings) -> Upstream | None:
     if not upstream.url:
         return None
     web = _open_web(settings, upstream)
-    return Upstream(web, upstream.url, upstream.username, upstream.password)
+    return Upstream(web, upstream)
 
 
-def _open_web(settings: Settings, to: AuthSection | UpstreamSettings) -> Web:
+def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> Web:
     """Return an HTTP client for other servers, configured by a section of the settings."""
     ca_file = settings.data / to.ca_file if to.ca_file else None
     return Web(allow_private=to.allow_private_addresses, ca_file=ca_file)
@@ -294,20 +274,16 @@ def _compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[Oi
 def _compose_access(
     settings: Settings, database: Database, policies: PolicyCache, keyring: Keyring, quotas: Quotas
 ) -> AccessServices:
-    auth = settings.auth
-    rules = AuthSettings(
-        open=auth.mode == "none",
-        closed=auth.mode == "token" or bool(auth.jwks_url or auth.jwks_file),
-        own=auth.local_users,
-        service=auth.service,
-        issuer=auth.service,
-        token_life=auth.token_lifetime,
-        personal_namespaces=auth.personal_namespaces,
-        sign_ins=settings.limits.failed_sign_ins,
-        refresh_tokens=auth.refresh_tokens,
-    )
     issuer, oidc = _compose_issuers(settings)
-    authenticator = Authenticator(database, policies, keyring, rules, issuer=issuer, oidc=oidc)
+    authenticator = Authenticator(
+        database,
+        policies,
+        keyring,
+        settings.auth,
+        issuer=issuer,
+        oidc=oidc,
+        failed_sign_ins=settings.limits.failed_sign_ins,
+    )
     keys = Keys(database, keyring)
     return AccessServices(
         authenticator=authenticator,
@@ -362,7 +338,7 @@ async def prepare(settings: Settings, opened: Runtime) -> None:
     await require_ready(opened)
     await _add_first_admin(settings.auth, opened)
     authenticator = opened.access.authenticator
-    if authenticator.rules.own and await authenticator.find_open() is None:
+    if authenticator.rules.local_users and await authenticator.find_open() is None:
         await opened.keyring.prepare()
 
 
@@ -394,7 +370,7 @@ async def require_ready(opened: Runtime) -> None:
     await stores.start(create=stores.current.name not in holding)
 
 
-async def _add_first_admin(settings: AuthSection, opened: Runtime) -> None:
+async def _add_first_admin(settings: AuthSettings, opened: Runtime) -> None:
     """Add the admin in the settings if the registry has no users.
 
     Raises ConfigError if the password cannot be used.
@@ -462,23 +438,11 @@ def create_app(settings: Settings, opened: Runtime, rules: StartRules | None = N
         opened.registry,
         opened.access,
         ApiSettings(
-            body_idle=settings.http.body_idle_timeout,
-            page=settings.limits.page_size,
-            page_max=settings.limits.max_page_size,
-            delete=settings.content.allow_delete,
-            read_only=settings.content.read_only,
-            external_url=settings.http.external_url,
-            local=is_loopback(settings.http.address[0]),
-            cors_origins=settings.http.cors_origins,
-            trusted_proxies=settings.http.trusted_proxies,
-            requests=settings.limits.requests_per_second,
-            uploads=settings.limits.uploads_per_minute,
-            large_bodies=settings.limits.request_memory,
-            large_answers=settings.limits.response_memory,
-            metrics=not settings.http.ops_listen,
+            http=settings.http,
+            limits=settings.limits,
+            content=settings.content,
+            auth=settings.auth,
             log_probes=settings.log.probes,
-            realm=settings.auth.realm,
-            realm_service=settings.auth.audience if settings.auth.realm else "",
         ),
         lifespan,
     )

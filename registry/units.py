@@ -346,11 +346,11 @@ Secret = Annotated[str, SettingType("a string", show=_mask, secret=True, has_fil
 ServiceName = Annotated[
     str, SettingType("a name of letters, digits and . _ : / -", parse=_parse_service)
 ]
-TokenLife = Annotated[
+TokenLifetime = Annotated[
     float,
     SettingType('a duration from "60s" to "24h"', parse=_parse_token_life, show=format_duration),
 ]
-LinkLife = Annotated[
+LinkLifetime = Annotated[
     float,
     SettingType('a duration from "10s" to "7d"', parse=_parse_link_life, show=format_duration),
 ]

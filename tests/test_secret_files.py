@@ -87,10 +87,10 @@ def test_a_credential_that_is_named_after_a_setting_is_taken(tmp_path: Path, sec
 
 def test_a_value_and_a_file_in_one_source_exclude_each_other(tmp_path: Path, secret: Path) -> None:
     both = refusal(tmp_path, f'[auth]\nsecret = "{SECRET}"\nsecret_file = "{secret}"\n')
-    assert "auth.secret and auth.secret_file exclude each other" in both
+    assert "auth.secret and auth.secret_file cannot both be set" in both
     environ = {"MOORAGE_AUTH__SECRET": SECRET, "MOORAGE_AUTH__SECRET_FILE": str(secret)}
     both = refusal(tmp_path, environ=environ)
-    assert "auth.secret and auth.secret_file exclude each other" in both
+    assert "auth.secret and auth.secret_file cannot both be set" in both
     assert SECRET not in both
 
 
@@ -103,7 +103,7 @@ def test_a_value_and_a_file_in_one_source_exclude_each_other(tmp_path: Path, sec
         (b"\xff" * 40, "is not UTF-8"),
         (b"KEY-one\nKEY-two\n", "must contain one line"),
         (b"K" * 70_000, "is larger than"),
-        (b"KEY", "auth.secret has less than 32 characters"),
+        (b"KEY", "auth.secret must have at least 32 characters"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_and_not_quoted(
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_used_is_named_and_not_quoted(
     message = refusal(tmp_path, f'[auth]\nsecret_file = "{path}"\n')
     assert said in message
     assert "KEY" not in message
-    if "less than" not in said:
+    if "at least" not in said:
         assert "auth.secret_file" in message
         assert str(path) in message
 

@@ -35,31 +35,32 @@ def build(
     lifespan: Lifespan[Router],
 ) -> ASGIApp:
     """Return the application with all endpoints and the middleware around them."""
+    http = settings.http
     ops = Ops(registry)
-    guard = Authorizer(access.authenticator, Limits(settings), settings)
+    guard = Authorizer(access.authenticator, Limits(settings.limits), settings)
     routes: list[BaseRoute] = [
         Route(entry.path, Endpoint(entry, registry, settings, guard)) for entry in ROUTES
     ]
-    routes.append(Route("/token", TokenEndpoint(guard, access.tokens, settings.body_idle)))
-    routes += list_admin_routes(registry, access, guard, settings.body_idle)
+    routes.append(Route("/token", TokenEndpoint(guard, access.tokens, http.body_idle_timeout)))
+    routes += list_admin_routes(registry, access, guard, http.body_idle_timeout)
     paths = {
         "/": ops.get_page,
         **_list_probes(ops),
         "/.well-known/jwks.json": KeysEndpoint(guard).get_keys,
     }
-    if not settings.metrics:
+    if http.ops_listen:
         del paths[METRICS]
     routes += [Route(path, _ReadOnly(path, handler)) for path, handler in paths.items()]
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
     app: ASGIApp = PathGuard(StartGate(router, registry.health))
-    if settings.cors_origins:
+    if http.cors_origins:
         app = Preflights(app, guard.sites)
     app = RequestLogMiddleware(app, log_probes=settings.log_probes)
-    if settings.cors_origins:
+    if http.cors_origins:
         app = Cors(app, guard.sites)
-    if path := urlsplit(settings.external_url).path:
+    if path := urlsplit(http.external_url).path:
         app = Prefix(app, path)
-    return ForwardedHeadersMiddleware(app, settings.trusted_proxies, settings.external_url)
+    return ForwardedHeadersMiddleware(app, http.trusted_proxies, http.external_url)
 
 
 def build_ops(registry: Services, *, log_probes: bool) -> ASGIApp:

@@ -71,7 +71,7 @@ class TokenEndpoint:
             self._guard.sites.require_own_page(request)
         if await self._guard.auth.find_open() is not None:
             raise UnsupportedError("nobody needs to sign in here")
-        if not self._guard.auth.rules.own:
+        if not self._guard.auth.rules.local_users:
             raise UnsupportedError("another server issues the tokens (auth.local_users = false)")
         response = await (self._get(request) if request.method == "GET" else self._post(request))
         response.headers["Cache-Control"] = "no-store"

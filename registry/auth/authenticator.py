@@ -65,6 +65,7 @@ class Authenticator:
         *,
         issuer: ExternalIssuer | None = None,
         oidc: Sequence[OidcIssuer] = (),
+        failed_sign_ins: int = 30,
     ) -> None:
         self.rules = rules
         self.policies = policies
@@ -75,7 +76,7 @@ class Authenticator:
         self._issuer = issuer
         self._oidc = oidc
         self._outside = [*oidc, issuer] if issuer is not None else list(oidc)
-        self._limiter = SignInLimiter(rules.sign_ins)
+        self._limiter = SignInLimiter(failed_sign_ins)
         self._signed_in: TtlCache[Principal] = TtlCache(_RECENT, _RECENT_SECONDS)
         self._signing_in = SingleFlight()
         self._bearers: TtlCache[TokenClaims] = TtlCache(_RECENT, _RECENT_SECONDS)
@@ -86,9 +87,9 @@ class Authenticator:
 
         `since` is as in `PolicyCache.get`, here and in the other methods.
         """
-        if self.rules.open:
+        if self.rules.is_open:
             return OPEN
-        if self.rules.closed:
+        if self.rules.requires_sign_in:
             return None
         policy = await self.policies.get(since)
         return None if policy.has_users else OPEN
@@ -100,7 +101,7 @@ class Authenticator:
 
         Raises CredentialsInvalidError, TooManyRequestsError.
         """
-        if not self.rules.own:
+        if not self.rules.local_users:
             raise CredentialsInvalidError(
                 "local accounts are disabled: sign in with a token of the external issuer"
             )
@@ -156,7 +157,7 @@ class Authenticator:
         bearer = self._bearers.find(token)
         if bearer is None and self._issuer is not None and self._issuer.is_issuer_of(token):
             return self._outside_caller(self._issuer, token, policy)
-        if not self.rules.own:
+        if not self.rules.local_users:
             raise TokenInvalidError("the token is not from the issuer that this registry trusts")
         if bearer is None:
             bearer = self.tokens.read(token, policy)

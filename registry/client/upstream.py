@@ -3,10 +3,11 @@
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlencode, urljoin, urlsplit
 from urllib.request import parse_http_list, parse_keqv_list
 
+from registry.client.settings import UpstreamSettings
 from registry.client.web import Answer, Web
 from registry.errors import UpstreamError
 
@@ -19,17 +20,20 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The registry at `url`.
+    """The registry of `[upstream]`.
 
-    A path in `url` is prepended to repository names, as required by registries that mirror several
-    others. If `username` is empty, requests are anonymous. The password is sent only to the origin
-    of `url`, including a token endpoint of that origin.
+    A path in its URL is prepended to repository names, as required by registries that mirror
+    several others. If the user name is empty, requests are anonymous. The password is sent only to
+    the origin of the URL, including a token endpoint of that origin.
     """
 
     web: Web
-    url: str
-    username: str = ""
-    password: str = field(default="", repr=False)
+    settings: UpstreamSettings
+
+    @property
+    def url(self) -> str:
+        """URL of the registry."""
+        return self.settings.url
 
     @contextlib.asynccontextmanager
     async def open_blob(
@@ -66,7 +70,7 @@ class Upstream:
                 f"{answer.where} requires authentication, but is another origin than the upstream"
             )
         scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
-        if scheme.lower() == "basic" and self.username:
+        if scheme.lower() == "basic" and self.settings.username:
             return self._basic()
         if scheme.lower() != "bearer":
             raise UpstreamError(
@@ -85,9 +89,11 @@ class Upstream:
         return {"Authorization": f"Bearer {token}"}
 
     def _basic(self) -> Mapping[str, str]:
-        if not self.username:
+        if not self.settings.username:
             return {}
-        both = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        both = base64.b64encode(
+            f"{self.settings.username}:{self.settings.password}".encode()
+        ).decode()
         return {"Authorization": f"Basic {both}"}
 
 

@@ -118,9 +118,9 @@ class Authorizer:
     def __init__(self, auth: Authenticator, limits: Limits, settings: ApiSettings) -> None:
         self.auth = auth
         self.limits = limits
-        self.sites = Sites(settings)
-        self._realm = settings.realm
-        self._service = settings.realm_service or auth.rules.service
+        self.sites = Sites(settings.http)
+        self._realm = settings.auth.realm
+        self._service = settings.auth.challenge_service
         self._warned = float("-inf")
 
     async def admit(self, request: Request, action: Action, name: RepositoryName | None) -> Caller:

@@ -14,7 +14,7 @@ from typing import Final
 from registry.auth.client_address import ClientAddress
 from registry.errors import TooManyRequestsError
 from registry.http.memory import MemoryBudget
-from registry.http.settings import ApiSettings
+from registry.http.settings import LimitsSettings
 
 CAPACITY: Final = 65_536
 """The number of keys that one limit remembers, about 10 MiB."""
@@ -67,11 +67,13 @@ class RateLimit:
 class Limits:
     """The rate limits and memory budgets from the settings."""
 
-    def __init__(self, settings: ApiSettings, clock: Callable[[], int] = time.monotonic_ns) -> None:
-        self.bodies = MemoryBudget(settings.large_bodies)
-        self.answers = MemoryBudget(settings.large_answers)
-        self._requests = _Limit("requests", settings.requests, 1, clock)
-        self._uploads = _Limit("uploads", settings.uploads, _MINUTE, clock)
+    def __init__(
+        self, settings: LimitsSettings, clock: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self.bodies = MemoryBudget(settings.request_memory)
+        self.answers = MemoryBudget(settings.response_memory)
+        self._requests = _Limit("requests", settings.requests_per_second, 1, clock)
+        self._uploads = _Limit("uploads", settings.uploads_per_minute, _MINUTE, clock)
 
     def check_request(self, address: str | None, principal: str | None) -> None:
         """Count a request; raise TooManyRequestsError. None is not limited."""

@@ -20,6 +20,7 @@ from registry.errors import (
 from registry.http.authorization import Authorizer, find_limited, format_scope
 from registry.http.settings import ApiSettings
 from registry.oci.names import RepositoryName
+from registry.services.content.settings import ContentSettings
 from registry.services.services import Services
 
 _NUMBER = re.compile(r"[0-9]+")
@@ -83,11 +84,11 @@ class RequestContext:
         """
         text = self.request.query_params.get("n")
         if text is None:
-            return self.settings.page
+            return self.settings.limits.page_size
         if not _NUMBER.fullmatch(text):
             raise PageSizeInvalidError("n must be a number", {"n": text[:80]})
         digits = text.lstrip("0")
-        largest = self.settings.page_max
+        largest = self.settings.limits.max_page_size
         return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
 
     def require_mount(self, source: RepositoryName) -> None:
@@ -124,7 +125,7 @@ class Endpoint:
         self._registry = registry
         self._settings = settings
         self._guard = guard
-        off = _list_switched_off(settings)
+        off = _list_switched_off(settings.content)
         self._off = {
             method: off[action]
             for method, (action, _) in entry.methods.items()
@@ -150,11 +151,11 @@ class Endpoint:
         await response(scope, receive, send)
 
 
-def _list_switched_off(settings: ApiSettings) -> dict[Action, str]:
+def _list_switched_off(settings: ContentSettings) -> dict[Action, str]:
     """Return the write actions that the settings disable, each with the reason."""
     if settings.read_only:
         reason = "the registry is read-only (content.read_only)"
         return dict.fromkeys((Action.PUSH, Action.DELETE), reason)
-    if not settings.delete:
+    if not settings.allow_delete:
         return {Action.DELETE: "deletion is disabled (content.allow_delete = false)"}
     return {}

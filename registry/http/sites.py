@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from registry.errors import DeniedError
-from registry.http.settings import ApiSettings
+from registry.http.settings import HttpSettings
 
 _OWN_SITE = {"same-origin", "none"}
 _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]*)?")
@@ -20,8 +20,8 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(
 class Sites:
     """The host names and page origins from which requests are accepted."""
 
-    def __init__(self, settings: ApiSettings) -> None:
-        self._local = settings.local
+    def __init__(self, settings: HttpSettings) -> None:
+        self._local = settings.is_local
         self._own_name = _read_name(urlsplit(settings.external_url).netloc)
         self._origins = frozenset(settings.cors_origins)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry.errors import TooManyRequestsError
 from registry.http.errors import error_response
 from registry.http.rate_limits import CAPACITY, Limits, RateLimit
-from registry.http.settings import ApiSettings
+from registry.http.settings import LimitsSettings
 
 SECOND = 1_000_000_000
 
@@ -143,14 +143,14 @@ def refusals(limits: Limits, address: str | None, principal: str | None, times: 
 
 
 def test_without_settings_nothing_is_limited(clock: Clock) -> None:
-    limits = Limits(ApiSettings(), clock)
+    limits = Limits(LimitsSettings(), clock)
     for _ in range(100):
         limits.check_request("192.0.2.1", "ann")
         limits.check_upload("192.0.2.1", "ann")
 
 
 def test_an_address_is_limited_whoever_it_says_it_is(clock: Clock) -> None:
-    limits = Limits(ApiSettings(requests=5), clock)
+    limits = Limits(LimitsSettings(requests_per_second=5), clock)
     for i in range(5):
         limits.check_request("192.0.2.1", f"user {i}")
     with pytest.raises(TooManyRequestsError, match="address"):
@@ -159,7 +159,7 @@ def test_an_address_is_limited_whoever_it_says_it_is(clock: Clock) -> None:
 
 
 def test_a_principal_is_limited_wherever_she_is(clock: Clock) -> None:
-    limits = Limits(ApiSettings(requests=5), clock)
+    limits = Limits(LimitsSettings(requests_per_second=5), clock)
     for i in range(5):
         limits.check_request(f"192.0.2.{i}", "ann")
     with pytest.raises(TooManyRequestsError, match="account"):
@@ -169,13 +169,13 @@ def test_a_principal_is_limited_wherever_she_is(clock: Clock) -> None:
 
 
 def test_a_principal_named_like_an_address_is_not_that_address(clock: Clock) -> None:
-    limits = Limits(ApiSettings(requests=1), clock)
+    limits = Limits(LimitsSettings(requests_per_second=1), clock)
     limits.check_request("192.0.2.1", None)
     limits.check_request(None, "192.0.2.1")
 
 
 def test_what_is_not_known_is_not_limited(clock: Clock) -> None:
-    assert refusals(Limits(ApiSettings(requests=1), clock), None, None, 10) == 0
+    assert refusals(Limits(LimitsSettings(requests_per_second=1), clock), None, None, 10) == 0
 
 
 @pytest.mark.parametrize(
@@ -191,13 +191,13 @@ def test_what_is_not_known_is_not_limited(clock: Clock) -> None:
     ],
 )
 def test_a_client_is_a_network_of_ipv6(clock: Clock, one: str, other: str, same: bool) -> None:
-    limits = Limits(ApiSettings(requests=1), clock)
+    limits = Limits(LimitsSettings(requests_per_second=1), clock)
     assert refusals(limits, one, None, 1) == 0
     assert refusals(limits, other, None, 1) == same
 
 
 def test_requests_are_counted_by_the_second_and_uploads_by_the_minute(clock: Clock) -> None:
-    limits = Limits(ApiSettings(requests=4, uploads=4), clock)
+    limits = Limits(LimitsSettings(requests_per_second=4, uploads_per_minute=4), clock)
     for check, seconds in ((limits.check_request, 1), (limits.check_upload, 60)):
         for _ in range(4):
             check("192.0.2.1", None)
@@ -211,7 +211,7 @@ def test_requests_are_counted_by_the_second_and_uploads_by_the_minute(clock: Clo
 
 
 def test_the_answer_says_when_to_come_back(clock: Clock) -> None:
-    limits = Limits(ApiSettings(requests=50, uploads=4), clock)
+    limits = Limits(LimitsSettings(requests_per_second=50, uploads_per_minute=4), clock)
     for _ in range(4):
         limits.check_upload("192.0.2.1", None)
     clock.pass_by(0.1)

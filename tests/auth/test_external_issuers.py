@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry import clock
 from registry.auth.keys.jose import LEEWAY, jwk_of, verify
+from registry.auth.oidc_settings import OidcRule
 from registry.auth.tokens import external_issuers as module
 from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer, Source, key_source
-from registry.auth.tokens.oidc_settings import OidcRule
 from registry.client.web import Web
 from registry.errors import TokenInvalidError
 from tests.support.forging import PrivateKey, assemble, forged, good_claims, signer

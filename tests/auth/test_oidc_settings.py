@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.auth.tokens.oidc_settings import OidcRule, parse_issuers
+from registry.auth.oidc_settings import OidcRule, parse_issuers
 from registry.config import SETTINGS, Settings, load, show
 from registry.errors import ConfigError
 

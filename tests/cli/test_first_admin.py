@@ -67,10 +67,10 @@ def test_it_opens_no_registry_to_others(tmp_path: Path, secret: Path) -> None:
     [
         ({"admin_password": "short"}, "auth.admin_password must have 8 to 1024 characters"),
         ({"admin_user": "a/b"}, "auth.admin_user: 'a/b' is no user name"),
-        ({"admin_password": PASSWORD, "mode": "none"}, 'of no use with auth.mode = "none"'),
+        ({"admin_password": PASSWORD, "mode": "none"}, 'cannot be used with auth.mode = "none"'),
         (
             {"admin_password": PASSWORD, "local_users": "false"},
-            "of no use with auth.local_users = false",
+            "cannot be used with auth.local_users = false",
         ),
         ({"admin_password_file": "nowhere"}, "No such file"),
     ],

@@ -14,7 +14,7 @@ from registry.metadata.content import repositories
 from registry.metadata.engine import connections, fair_pool
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.fair_pool import FairPool
-from registry.metadata.engine.pool_settings import DEFAULT
+from registry.metadata.engine.settings import DEFAULT
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
@@ -87,7 +87,7 @@ async def test_readers_and_writers_share_what_there_is(
 async def test_writers_have_their_turn_where_readers_were_first(
     database: Database, limit: Callable[[int], None]
 ) -> None:
-    limit(DEFAULT.readers)
+    limit(DEFAULT.read_connections)
     await asyncio.gather(*(database.read(read) for _ in range(40)))
     await asyncio.gather(*(database.write(write(n), actor="ann") for n in range(20)))
 
@@ -116,10 +116,10 @@ async def test_the_watch_asks_through_the_pool_where_it_has_no_connection(
 async def test_two_processes_share_what_one_would_take(
     database: Database, url: str, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit(DEFAULT.readers + DEFAULT.writers)
+    limit(DEFAULT.read_connections + DEFAULT.write_connections)
     await work(database)
     assert database.connections
-    assert database.connections.pool.idle == DEFAULT.readers + DEFAULT.writers
+    assert database.connections.pool.idle == DEFAULT.read_connections + DEFAULT.write_connections
     monkeypatch.setattr(connections, "IDLE", 0.3)
     monkeypatch.setattr(connections, "_TRIM_EVERY", 0.1)
     other = Database(url)

@@ -14,7 +14,7 @@ from registry.metadata.content import repositories
 from registry.metadata.engine import deadlines, leases
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S, REQUEST_TIMEOUT_S
-from registry.metadata.engine.pool_settings import DEFAULT
+from registry.metadata.engine.settings import DEFAULT
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, rows, void
@@ -133,7 +133,7 @@ async def test_threads_are_free_again_although_the_stall_goes_on(
     proxy.stall()
     await refused(*crowd(database))
     threads = [t for t in threading.enumerate() if t.name.startswith("sql-")]
-    assert len(threads) >= DEFAULT.readers + DEFAULT.writers
+    assert len(threads) >= DEFAULT.read_connections + DEFAULT.write_connections
     proxy.refuse()
     proxy.resume()
     proxy.accept()
@@ -258,7 +258,7 @@ async def test_a_read_that_nobody_waits_for_frees_its_thread(
     database: Database, proxy: TcpProxy
 ) -> None:
     proxy.stall()
-    for _ in range(DEFAULT.readers):
+    for _ in range(DEFAULT.read_connections):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await database.read(look)

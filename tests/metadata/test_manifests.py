@@ -31,8 +31,9 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.content.blobs import Blobs
 from registry.services.content.manifest_cache import ManifestCache
-from registry.services.content.manifests import Manifests, SparseSettings, TagCondition
-from registry.services.gc.rules import GcRules
+from registry.services.content.manifests import Manifests, TagCondition
+from registry.services.content.settings import ContentSettings
+from registry.services.gc.settings import GcSettings
 from storage.digest import Digest
 from storage.memory import MemoryDriver
 from storage.stores import Stores
@@ -66,7 +67,9 @@ def serve() -> Iterator[Serve]:
 
         def made(database: Database) -> Manifests:
             watch = stack.enter_context(contextlib.closing(RevisionWatch(database)))
-            return Manifests(database, SparseSettings(), watch, ManifestCache(1 << 20), GcRules())
+            return Manifests(
+                database, ContentSettings(), watch, ManifestCache(1 << 20), GcSettings()
+            )
 
         yield made
 
@@ -306,7 +309,7 @@ async def test_no_edge_dangles_when_blobs_leave_while_manifests_come(
 ) -> None:
     stores = Stores(MemoryDriver())
     pushers = [serve(database) for database in replicas]
-    takers = [Blobs(database, stores, GcRules()) for database in replicas]
+    takers = [Blobs(database, stores, GcSettings()) for database in replicas]
     refused = {"push": 0, "unlink": 0}
 
     def prepare(tx: Transaction) -> None:

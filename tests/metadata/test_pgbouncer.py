@@ -13,7 +13,7 @@ from registry.metadata.content import repositories
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S, REQUEST_TIMEOUT_S
-from registry.metadata.engine.pool_settings import PoolSettings
+from registry.metadata.engine.settings import DatabaseSettings
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import database_copy
 from registry.metadata.revisions.watch import RevisionWatch
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 SESSIONS = 2
 """Fewer sessions than connections, so that connections share them."""
 
-POOLED = PoolSettings(transaction_pooling=True)
+POOLED = DatabaseSettings(transaction_pooling=True)
 
 
 @pytest.fixture(scope="module")

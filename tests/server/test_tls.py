@@ -286,9 +286,9 @@ def test_a_worker_that_comes_later_has_the_newest_certificate(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"http.tls_cert": "a"}, "http.tls_cert is of use only with http.tls_key"),
-        ({"http.tls_key": "a"}, "http.tls_key is of use only with http.tls_cert"),
-        ({"http.tls_client_ca": "a"}, "http.tls_client_ca is of use only with"),
+        ({"http.tls_cert": "a"}, "http.tls_cert requires http.tls_key"),
+        ({"http.tls_key": "a"}, "http.tls_key requires http.tls_cert"),
+        ({"http.tls_client_ca": "a"}, "http.tls_client_ca requires"),
     ],
 )
 def test_settings_of_which_one_is_missing_are_refused(

@@ -19,6 +19,7 @@ from registry.auth.client_address import ClientAddress
 from registry.auth.keys.jose import jwk_of
 from registry.auth.keys.key_store import DatabaseKeyStore
 from registry.auth.keys.keyring import Keyring
+from registry.auth.oidc_settings import OidcRule
 from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Bound
@@ -27,7 +28,6 @@ from registry.auth.policy.scopes import Scopes
 from registry.auth.policy.subjects import Subject
 from registry.auth.settings import AuthSettings
 from registry.auth.tokens.external_issuers import OidcIssuer
-from registry.auth.tokens.oidc_settings import OidcRule
 from registry.errors import (
     AccountNameInvalidError,
     ConflictError,
@@ -71,12 +71,14 @@ class House:
     """The access services of one process over one database."""
 
     def __init__(self, url: str, oidc: Sequence[OidcIssuer] = ()) -> None:
-        rules = AuthSettings(sign_ins=0)
+        rules = AuthSettings()
         self.database = Database(url)
         self.keyring = Keyring(self.database, DatabaseKeyStore(self.database, "s" * 32))
         self.watch = RevisionWatch(self.database)
         self.policies = PolicyCache(self.database, self.watch, personal_namespaces=False)
-        self.auth = Authenticator(self.database, self.policies, self.keyring, rules, oidc=oidc)
+        self.auth = Authenticator(
+            self.database, self.policies, self.keyring, rules, oidc=oidc, failed_sign_ins=0
+        )
         self.users = Users(self.database, self.keyring, self.auth.passwords)
         self.groups = Groups(self.database)
         self.robots = Robots(self.database, self.keyring)

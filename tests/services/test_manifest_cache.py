@@ -19,8 +19,9 @@ from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.services.content.manifest_cache import OVERHEAD, ManifestCache
-from registry.services.content.manifests import Manifests, SparseSettings
-from registry.services.gc.rules import GcRules
+from registry.services.content.manifests import Manifests
+from registry.services.content.settings import ContentSettings
+from registry.services.gc.settings import GcSettings
 from storage.digest import Digest
 from tests.metadata.rows import NAME, add, digest_of, find, image
 
@@ -106,7 +107,7 @@ class Process:
         self.watch = RevisionWatch(self.database)
         self.cache = ManifestCache(room)
         self.manifests = Manifests(
-            self.database, SparseSettings(), self.watch, self.cache, GcRules()
+            self.database, ContentSettings(), self.watch, self.cache, GcSettings()
         )
         self.asked: list[str] = []
         sa.event.listen(self.database._reader, "before_cursor_execute", self._note)

@@ -119,7 +119,7 @@ async def _get_manifest(
 async def put_manifest(call: RequestContext) -> Response:
     reference = parse_reference(call.param("reference"))
     set_tags = _tags_to_set(call, reference)
-    idle, budget = call.settings.body_idle, call.guard.limits.bodies
+    idle, budget = call.settings.http.body_idle_timeout, call.guard.limits.bodies
     async with read_body(call.request, idle, MAX_MANIFEST_BYTES, budget) as raw:
         return await _put_manifest(call, reference, set_tags, raw)
 

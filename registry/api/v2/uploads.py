@@ -48,7 +48,7 @@ def _created(name: RepositoryName, digest: Digest) -> Response:
 
 
 def _body(call: RequestContext) -> AsyncIterator[bytes]:
-    return iter_body(call.request, call.settings.body_idle)
+    return iter_body(call.request, call.settings.http.body_idle_timeout)
 
 
 def _chunk(call: RequestContext) -> Chunk:

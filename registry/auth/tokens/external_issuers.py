@@ -20,8 +20,8 @@ from registry.auth.keys.jose import (
     require_current,
     verify,
 )
+from registry.auth.oidc_settings import OidcRule
 from registry.auth.tokens.issuer import read_issuer
-from registry.auth.tokens.oidc_settings import OidcRule
 from registry.client.web import MAX_DOCUMENT, Web
 from registry.errors import UpstreamError
 

@@ -80,10 +80,10 @@ class TokenIssuer:
         if key is None:
             raise ConfigError("no key to sign tokens with; run: moorage key rotate")
         now = clock.now_us()
-        life = round(self._rules.token_life)
+        life = round(self._rules.token_lifetime)
         token_id = uuid.uuid4().hex
         claims = {
-            "iss": self._rules.issuer,
+            "iss": self._rules.service,
             "sub": "" if principal == ANONYMOUS else principal.name,
             "aud": self._rules.service,
             "iat": now // _SECOND,
@@ -114,7 +114,7 @@ class TokenIssuer:
         claims = verify(
             token,
             self._get_keys(policy),
-            issuer=self._rules.issuer,
+            issuer=self._rules.service,
             audience=self._rules.service,
             types=_TYPES,
         )

@@ -23,7 +23,7 @@ def read_state(settings: Settings) -> SchemaState:
     """Return the state of the schema. An embedded database that does not exist is created empty."""
 
     async def job() -> SchemaState:
-        database = Database(settings.database_url, settings.pool)
+        database = Database(settings.database_url, settings.database)
         try:
             return await migrate.read_state(database)
         finally:
@@ -47,7 +47,7 @@ def has_users(settings: Settings) -> bool:
     async def job() -> bool:
         if is_embedded(settings) and not _file(settings).exists():
             return False
-        database = Database(settings.database_url, settings.pool)
+        database = Database(settings.database_url, settings.database)
         try:
             if not (await migrate.read_state(database)).usable:
                 return False

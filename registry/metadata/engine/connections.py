@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from registry.errors import SchemaError
 from registry.metadata.engine.fair_pool import FairPool
-from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
+from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
 
 WAIT = 3.5
 """Seconds that a caller waits for a connection, as long as a request waits for the database."""
@@ -75,7 +75,7 @@ _FULL = (
 )
 
 
-def find_connect_options(url: sa.URL, pool: PoolSettings) -> dict[str, Any]:
+def find_connect_options(url: sa.URL, pool: DatabaseSettings) -> dict[str, Any]:
     """Return connection parameters that limit the time of statements and reject standbys."""
     options: dict[str, Any] = {**_CONNECT, **_find_common_options(url)}
     if not pool.transaction_pooling:
@@ -110,7 +110,7 @@ def is_full(error: Exception) -> bool:
     return any(each in text for each in _FULL)
 
 
-def open_engine(url: sa.URL, pool: PoolSettings = DEFAULT) -> sa.Engine:
+def open_engine(url: sa.URL, pool: DatabaseSettings = DEFAULT) -> sa.Engine:
     """Return an engine with timeouts on all statements.
 
     Connections are not tested before use, because that would double the time of a read. A caller
@@ -119,7 +119,7 @@ def open_engine(url: sa.URL, pool: PoolSettings = DEFAULT) -> sa.Engine:
     engine = sa.create_engine(
         url,
         poolclass=FairPool,
-        pool_size=pool.readers + pool.writers,
+        pool_size=pool.read_connections + pool.write_connections,
         pool_timeout=WAIT,
         hide_parameters=True,  # errors are logged, and must not show password hashes
         connect_args=find_connect_options(url, pool) | find_driver_options(pool),
@@ -142,7 +142,7 @@ def open_plain_engine(url: sa.URL, **options: Any) -> sa.Engine:
     return engine
 
 
-def find_driver_options(pool: PoolSettings) -> dict[str, Any]:
+def find_driver_options(pool: DatabaseSettings) -> dict[str, Any]:
     """Return the parameters of psycopg itself."""
     # A prepared statement belongs to a session, and the next transaction may get another one.
     return {"prepare_threshold": None} if pool.transaction_pooling else {}
@@ -172,7 +172,7 @@ class Connections:
     queue.
     """
 
-    def __init__(self, url: sa.URL, pool: PoolSettings) -> None:
+    def __init__(self, url: sa.URL, pool: DatabaseSettings) -> None:
         self.url = url
         self.settings = pool
         self.renewals = 0

@@ -21,8 +21,8 @@ from registry.metadata.engine.connections import Connections, WrongServerError
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, await_with_deadline
 from registry.metadata.engine.disk_reserve import Spare
 from registry.metadata.engine.error_translation import translate
-from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
 from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
+from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
 from registry.metadata.engine.sqlite import SqliteWriter
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import schema_version
@@ -47,7 +47,7 @@ class _ProbedError(Exception):
 class Database:
     """An open database with a pool of readers and a writer."""
 
-    def __init__(self, url: str, pool: PoolSettings = DEFAULT) -> None:
+    def __init__(self, url: str, pool: DatabaseSettings = DEFAULT) -> None:
         """Open the SQLAlchemy URL `url`. `pool` applies to PostgreSQL.
 
         Raises ConfigError if the URL is invalid or names an unsupported database.
@@ -68,8 +68,8 @@ class Database:
             self.spare = None
             self.connections = Connections(self.url, pool)
             self._reader = self.connections.engine
-            self._writer = PostgresWriter(self.connections, pool.writers, clock.now_us)
-            self._readers = PostgresReader(self.connections, pool.readers, clock.now_us)
+            self._writer = PostgresWriter(self.connections, pool.write_connections, clock.now_us)
+            self._readers = PostgresReader(self.connections, pool.read_connections, clock.now_us)
 
     @staticmethod
     def is_embedded(url: str) -> bool:

@@ -11,7 +11,7 @@ from registry.metadata.content.blobs import BlobRow, BlobState
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
-from registry.services.gc.rules import GcRules
+from registry.services.gc.settings import GcSettings
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
 from storage.driver import Reader
@@ -32,7 +32,7 @@ def _unknown(digest: Digest) -> BlobUnknownError:
 class Blobs:
     """Access to blobs. A row alone does not prove that the bytes exist, so they are checked."""
 
-    def __init__(self, database: Database, stores: Stores, rules: GcRules) -> None:
+    def __init__(self, database: Database, stores: Stores, rules: GcSettings) -> None:
         self._db = database
         self._stores = stores
         self._rules = rules

@@ -26,11 +26,12 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.content import removal
 from registry.services.content.manifest_cache import ManifestCache
-from registry.services.gc.rules import GcRules
+from registry.services.content.settings import ContentSettings
+from registry.services.gc.settings import GcSettings
 from registry.services.quotas.quotas import NOBODY, require_room
 from storage.digest import DEFAULT_ALGORITHM, Digest
 
-__all__ = ["Manifests", "Pushed", "SparseSettings", "StoredManifest", "TagCondition", "TagRights"]
+__all__ = ["Manifests", "Pushed", "StoredManifest", "TagCondition", "TagRights"]
 
 _ON_THREAD = 64 * 1024
 """Minimum size, in bytes, for hashing and parsing on a thread."""
@@ -40,14 +41,6 @@ _AT_ONCE = 2
 
 _MANY = 100
 """Number of digests above which a manifest's content is checked before taking the write lock."""
-
-
-@dataclass(frozen=True, slots=True)
-class SparseSettings:
-    """Which kinds of manifests may refer to content that does not exist, as in mirrors."""
-
-    index: bool = False
-    image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +111,13 @@ class Manifests:
     def __init__(
         self,
         database: Database,
-        sparse: SparseSettings,
+        settings: ContentSettings,
         watch: RevisionWatch,
         cache: ManifestCache,
-        rules: GcRules,
+        rules: GcSettings,
     ) -> None:
         self._db = database
-        self._sparse = sparse
+        self._settings = settings
         self._rules = rules
         self._watch = watch
         self._cache = cache
@@ -158,7 +151,7 @@ class Manifests:
         A client that learns that a manifest exists does not push it. Only needed where untagged
         manifests are deleted. Raises ManifestUnknownError if the manifest is gone.
         """
-        if not self._rules.untagged.deletes_untagged(str(name)):
+        if not self._rules.untagged_rules.deletes_untagged(str(name)):
             return
         if await self._db.read(lambda tx: manifests.is_promised(tx, name, digest)):
             return
@@ -286,7 +279,11 @@ class Manifests:
         return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
 
     def _may_be_sparse(self, manifest: Manifest) -> bool:
-        return self._sparse.index if manifest.kind is Kind.INDEX else self._sparse.image
+        return (
+            self._settings.allow_sparse_index
+            if manifest.kind is Kind.INDEX
+            else self._settings.allow_sparse_image
+        )
 
     async def delete(
         self,

@@ -22,7 +22,7 @@ from registry.oci.names import RepositoryName
 from registry.services.gc import expiry
 from registry.services.gc.batch import GROUP, Batch, BatchCollector, BatchResult, GcReport, group
 from registry.services.gc.clock_guard import ClockGuard
-from registry.services.gc.rules import GcRules
+from registry.services.gc.settings import GcSettings
 from registry.services.throttle import Throttle
 from storage.digest import Digest
 
@@ -72,13 +72,13 @@ class Status:
 class Collector:
     """The garbage collector."""
 
-    def __init__(self, database: Database, rules: GcRules) -> None:
+    def __init__(self, database: Database, rules: GcSettings) -> None:
         self._db = database
         self._rules = rules
-        self._grace = int(rules.grace * SECOND)
-        self._ages = ClockGuard(database, rules.grace)
-        self._objects = Throttle(rules.objects)
-        self._bytes = Throttle(rules.bytes)
+        self._grace = int(rules.grace_period * SECOND)
+        self._ages = ClockGuard(database, rules.grace_period)
+        self._objects = Throttle(rules.limit_deletions)
+        self._bytes = Throttle(rules.limit_rate)
 
     async def is_due(self) -> bool:
         """Return whether `run` has work to do."""
@@ -123,7 +123,7 @@ class Collector:
             tally.examined += await self._db.write(
                 lambda tx: expiry.delete_expired(tx, until), actor=ACTOR, frees=True
             )
-        collection = BatchCollector(self._rules.untagged, until)
+        collection = BatchCollector(self._rules.untagged_rules, until)
         found = await self._db.read(lambda tx: queue.list_due(tx, until, LISTED))
         for some in group(found, self._at_once):
             if not await self._wait(may_go_on):
@@ -138,7 +138,7 @@ class Collector:
         included.
         """
         until = await self._db.read(state.read_clock) - self._grace
-        collection = BatchCollector(self._rules.untagged, until)
+        collection = BatchCollector(self._rules.untagged_rules, until)
         tally = GcReport()
         last: Candidate | None = None
         while found := await self._db.read(
@@ -200,9 +200,9 @@ class Collector:
 
     def _at_once(self, kind: CandidateKind) -> int:
         """Return the maximum batch size for a kind, bounded by the rate limit."""
-        if kind is CandidateKind.BLOB and self._rules.bytes:
+        if kind is CandidateKind.BLOB and self._rules.limit_rate:
             return 1
-        return min(self._rules.objects or GROUP, GROUP)
+        return min(self._rules.limit_deletions or GROUP, GROUP)
 
     async def _wait(self, may_go_on: Callable[[], bool]) -> bool:
         """Wait until the rate limit allows the next batch. Return False if the run must stop."""
@@ -219,7 +219,7 @@ class Collector:
     def _is_odd(self, tx: Transaction) -> bool:
         """Return whether `_set_right` has work to do."""
         latest = state.read_clock(tx) + self._grace
-        return queue.needs_repair(tx, self._rules.untagged.fingerprint, latest)
+        return queue.needs_repair(tx, self._rules.untagged_rules.fingerprint, latest)
 
     def _set_right(self, tx: Transaction) -> None:
         """Repair candidates in a bounded batch.
@@ -227,7 +227,7 @@ class Collector:
         Requeues parked manifests whose untagged rules have changed, and corrects times in the
         future.
         """
-        queue.unpark(tx, self._rules.untagged.fingerprint, CORRECTED)
+        queue.unpark(tx, self._rules.untagged_rules.fingerprint, CORRECTED)
         queue.repair_future_times(tx, state.read_clock(tx) + self._grace, CORRECTED)
 
     def _may_walk(self, row: GcState, now: int) -> bool:

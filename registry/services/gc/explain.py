@@ -13,7 +13,7 @@ from registry.metadata.engine.transaction import NO_REPOSITORY, CandidateKind, T
 from registry.metadata.gc import pending_deletions, queue, retainers, state, unreadable_manifests
 from registry.metadata.gc.queue import SECOND
 from registry.metadata.gc.retainers import Retainer
-from registry.services.gc.rules import GcRules
+from registry.services.gc.settings import GcSettings
 from storage.digest import Digest
 from storage.keys import blob_key
 from storage.stores import Stores
@@ -86,7 +86,7 @@ class Explanation:
 class Why:
     """Explanations why content is retained."""
 
-    def __init__(self, database: Database, stores: Stores, rules: GcRules) -> None:
+    def __init__(self, database: Database, stores: Stores, rules: GcSettings) -> None:
         self._db = database
         self._stores = stores
         self._rules = rules
@@ -168,14 +168,14 @@ class Why:
         def step(word: str, until: int | None = None) -> Step:
             return Step(word, name, str(digest), until)
 
-        if kind is CandidateKind.MANIFEST and not self._rules.untagged.deletes_untagged(name):
+        if kind is CandidateKind.MANIFEST and not self._rules.untagged_rules.deletes_untagged(name):
             return step("untagged_rule")
         if repository is not None and unreadable_manifests.is_any(tx, home):
             return step("unreadable_manifest")
         candidate = queue.find(tx, kind, home, digest)
         if candidate is None:
             return step("not_queued")
-        until = candidate.since + int(self._rules.grace * SECOND)
+        until = candidate.since + int(self._rules.grace_period * SECOND)
         if until > state.read_clock(tx):
             return step("grace_period", until)
         return step("none")

@@ -23,12 +23,13 @@ from registry.oci.names import RepositoryName
 from registry.services.content.blobs import Blobs
 from registry.services.gc.manifest_scrub import ManifestScrub
 from registry.services.maintenance.hashing import hash_into
+from registry.services.maintenance.settings import ScrubSettings
 from registry.services.throttle import Throttle
 from storage.digest import Digest, Hasher
 from storage.errors import ObjectCorruptError, ObjectMissingError, StoreError
 from storage.stores import Stores
 
-__all__ = ["Damaged", "Scrub", "ScrubRow", "ScrubSettings"]
+__all__ = ["Damaged", "Scrub", "ScrubRow"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +40,6 @@ PIECE = 2.0
 """Seconds per call. A blob in progress is completed."""
 
 DAMAGED = tuple(state for state in BlobState if state is not BlobState.LIVE)
-
-
-@dataclass(frozen=True, slots=True)
-class ScrubSettings:
-    """Settings of the scrub.
-
-    `interval` is in seconds, from the start of a pass to the start of the next. `rate` is in bytes
-    per second; 0 is no limit.
-    """
-
-    enabled: bool
-    interval: float
-    rate: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +110,7 @@ class Scrub:
         before = await self.find()
         if before is None or not before.is_running:
             return 0
-        pace = Throttle(self._settings.rate if rate is None else rate)
+        pace = Throttle(self._settings.limit_rate if rate is None else rate)
         last, manifests = await self.manifests.check(before.last_manifest_id or 0, pace, PIECE)
         if manifests:
             await self._advance(before, replace(before, last_manifest_id=last))

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
-from registry.config import HttpSettings, load
+from registry.config import load
+from registry.http.settings import HttpSettings
 from tests.scenarios.deploy.naming import DEPLOY
 
 COMPOSE = DEPLOY / "compose"

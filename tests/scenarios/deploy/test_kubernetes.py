@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from registry.config import HttpSettings
+from registry.http.settings import HttpSettings
 from tests.scenarios.deploy.naming import DEPLOY, load_environment
 from tests.support.server import ROOT
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.config import HttpSettings
+from registry.http.settings import HttpSettings
 from tests.scenarios.deploy.naming import DEPLOY
 from tests.support.missing import missing
 

@@ -22,7 +22,7 @@ from registry.app import Runtime, compose, create_app
 from registry.config import Settings, load
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S
-from registry.metadata.engine.pool_settings import DEFAULT, PoolSettings
+from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
 from registry.metadata.engine.transaction import Transaction
 from storage.digest import Hasher
 from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
@@ -69,7 +69,7 @@ class Life:
 class MortalDatabase(Database):
     """A database whose process may die just before or just after a commit."""
 
-    def __init__(self, url: str, pool: PoolSettings = DEFAULT, *, life: Life) -> None:
+    def __init__(self, url: str, pool: DatabaseSettings = DEFAULT, *, life: Life) -> None:
         super().__init__(url, pool)
         self._life = life
 

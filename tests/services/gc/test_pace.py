@@ -5,7 +5,7 @@ import time
 import pytest
 
 from registry import clock
-from registry.services.gc.rules import GcRules
+from registry.services.gc.settings import GcSettings
 from tests.services.gc.conftest import GRACE, Opening
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
     ],
 )
 def test_the_part_of_the_day(window: tuple[int, int] | None, opened: list[int]) -> None:
-    rules = GcRules(window=window)
+    rules = GcSettings(window=window)
     minutes = [0, 59, 60, 179, 180, 720, 1319, 1320, 1439]
     assert [minute for minute in minutes if rules.is_open(minute)] == opened
 
