@@ -53,7 +53,7 @@ def find_way(name: str, seaweed: Callable[[], Seaweed], tmp_path: Path) -> Way:
     def place(driver: str, called: str) -> dict[str, str]:
         if driver == "local":
             root = str(tmp_path / f"store-{called}")
-            return {"driver": driver, "name": called, "root": root, "reserve": "0B"}
+            return {"driver": driver, "name": called, "root": root, "min_free_space": "0B"}
         overrides = seaweed().bucket().overrides()
         keys = {key.removeprefix("storage."): value for key, value in overrides.items()}
         return {"driver": driver, "name": called, "part_size": "5MiB", **keys}

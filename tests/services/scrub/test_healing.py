@@ -46,7 +46,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def settings(url: str, **more: str) -> dict[str, str]:
-    return {"upstream__url": url, "upstream__allow_private": "true", **more}
+    return {"upstream__url": url, "upstream__allow_private_addresses": "true", **more}
 
 
 async def heal(api: Api) -> None:

@@ -401,7 +401,7 @@ async def test_bytes_are_read_in_pieces_at_the_rate_of_the_settings(
         taken.append((pace._rate, amount))
 
     monkeypatch.setattr(Throttle, "take", take)
-    async with start(scrub__rate="7MiB") as api:
+    async with start(scrub__limit_rate="7MiB") as api:
         await api.push_blob(NAME, bytes(3 * MIB + 5))
         service = api.opened.registry.scrub
         await service.begin(restart=False)
