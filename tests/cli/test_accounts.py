@@ -132,7 +132,7 @@ def test_an_htpasswd_file_with_lines_that_cannot_be_imported(
     assert "line 4: not NAME:BCRYPT" in said
     assert "--skip" in said
     done = moorage.run("user", "import", str(path), "--skip").stdout
-    assert done.startswith("Added 2, 0 were there already. 2 lines left out:\n  line 2: ")
+    assert done.startswith("Added 2; 0 existed already. 2 lines left out:\n  line 2: ")
     moorage.run("grant", "add", "Ann@example.org", "team/**", "pull")
     moorage.run("token", "add", "Ann@example.org", "laptop")
     assert "Ann@example.org" in moorage.run("grant", "list").stdout
@@ -386,7 +386,7 @@ def test_a_tag_is_restored_from_afar(data: Path, server: Server) -> None:
             assert pushed.status_code == 201, pushed.text
     new, old = (line["digest"] for line in far.json("tag", "history", "app:latest")["history"])
     assert "did not exist" in far.fails("tag", "restore", "app:latest", "--at", "1h")
-    assert far.run("tag", "restore", "app:latest").stdout == f"app:latest is {old}\n"
+    assert far.run("tag", "restore", "app:latest").stdout == f"app:latest points at {old}\n"
     assert far.json("tag", "restore", "app:latest", "--digest", new)["digest"] == new
     assert "no tag v1 in the history of app" in far.fails("tag", "history", "app:v1")
 
@@ -435,7 +435,8 @@ def test_a_password_is_typed_twice_and_not_shown(data: Path) -> None:
         ) as process:
             os.close(theirs)
             shown = b""
-            for prompt, answer in ((b"New password of root: ", LONG), (b"Again: ", second)):
+            prompts = (b"New password of root: ", b"Repeat the password: ")
+            for prompt, answer in zip(prompts, (LONG, second), strict=True):
                 while not shown.endswith(prompt):
                     shown += os.read(ours, 1024)
                 os.write(ours, answer.encode() + b"\n")

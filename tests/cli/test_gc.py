@@ -51,7 +51,7 @@ async def test_the_commands(tmp_path: Path) -> None:
             await kit.push_image("other", "", "lone")
     time.sleep(1.1)
     assert moorage(data, "gc", "why", str(lone)) == (
-        f"team/app@{lone} (nothing keeps it, it is about to go)\n"
+        f"team/app@{lone} (nothing keeps it, it will be deleted)\n"
     )
     assert moorage(data, "gc", "why", str(Digest.of(b"layer one "))).startswith(
         "team/app:latest > manifest team/app@sha256:"

@@ -41,7 +41,7 @@ def test_an_image_is_deleted_and_its_bytes_are_announced(say: Say) -> None:
     planned = say("image", "delete", "team/app:v1", "--dry-run")
     digest = digest_of(image("1"))
     assert planned.startswith(f"Would delete team/app@{digest} (tags: v1).\n")
-    assert "come free after 20" in planned
+    assert "are freed after 20" in planned
     done = say("image", "delete", "team/app:v1")
     assert done.startswith(f"Deleted team/app@{digest} (tags: v1).\n")
     assert done.splitlines()[1].startswith(planned.splitlines()[1][:8])

@@ -65,7 +65,7 @@ def test_a_signal_while_a_worker_is_forked_reaches_it() -> None:
 
 def test_a_worker_does_not_swallow_a_signal_of_its_first_moment() -> None:
     done = run(SUPERVISED, "worker")
-    assert "ended with -15; starting another" in done.stderr
+    assert "ended with status -15; starting another" in done.stderr
     assert done.stdout == "stopped\n0 2\n"
 
 

@@ -33,7 +33,7 @@ def test_it_says_where_it_listens_where_data_lies_and_how_to_push(tmp_path: Path
     with serving(Server(tmp_path / "data")) as server:
         said = server.log.read_text()
     assert f"listens on http://127.0.0.1:{server.port}" in said
-    assert f"Data lies in {tmp_path / 'data'}" in said
+    assert f"Data directory: {tmp_path / 'data'}" in said
     assert f"docker push localhost:{server.port}/IMAGE" in said
 
 

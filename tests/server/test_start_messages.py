@@ -19,8 +19,8 @@ def test_the_greeting_is_read_while_it_serves_and_is_there_once(tmp_path: Path) 
     with serving(server):
         said = server.log.read_text()
     assert "Moorage listens on http://127.0.0.1:" in said
-    assert f"Clients reach it at {external}" in said
-    assert server.log.read_text().count("Clients reach it at") == 1
+    assert f"Clients connect to {external}" in said
+    assert server.log.read_text().count("Clients connect to") == 1
 
 
 def test_open_mode_beside_users_is_warned_of_at_each_start(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_worker_waits_as_well(postgres: Cluster, tmp_path: Path) -> None:
             wait_for_line(process, "waiting for the database")
             assert process.poll() is None
             proxy.accept()
-            wait_for_line(process, "the jobs run here")
+            wait_for_line(process, "running the jobs")
 
 
 def test_worker_waits_until_a_database_is_filled(postgres: Cluster, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_worker_waits_until_a_database_is_filled(postgres: Cluster, tmp_path: Pa
     ):
         wait_for_line(process, "the database is empty until the first server starts")
         migrate.upgrade(url)
-        wait_for_line(process, "the jobs run here")
+        wait_for_line(process, "running the jobs")
 
 
 def wait_for_line(process: subprocess.Popen[str], words: str) -> None:

@@ -257,7 +257,7 @@ def test_files_that_cannot_be_used_leave_the_former_in_use(
         assert isinstance(server, TlsServer)
         former, secret = server.serial(), server.key.read_text().splitlines()[1]
         broken(server)
-        wait_until(lambda: "the former certificate stays in use" in server.said())
+        wait_until(lambda: "the previous certificate stays in use" in server.said())
         time.sleep(2.5)  # two more checks
         assert server.serial() == former
         assert server.said().count("ERROR") == 1

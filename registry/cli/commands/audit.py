@@ -79,7 +79,9 @@ def list_all(args: argparse.Namespace) -> int:
         else:
             _write(newest, as_json=args.json)
             if more:
-                output.write_note(f"These are the newest {limit}; --limit N shows more.")
+                output.write_note(
+                    f"Only the newest {limit} events are shown; for more, use --limit N."
+                )
 
     client.run(args, work)
     return 0

@@ -124,7 +124,9 @@ def create(args: argparse.Namespace) -> int:
         output.write_json({"snapshot": _as_json(made), "copied": copied, "missing": missing})
     else:
         _tell(made, copying)
-        complain_of(missing, "is not in it: the registry has no good bytes; a push heals it")
+        complain_of(
+            missing, "is not in the snapshot: the registry has no intact bytes of it; push it again"
+        )
     return 1 if missing else 0
 
 
@@ -132,12 +134,13 @@ def _tell(made: Snapshot, copying: Progress) -> None:
     output.write(
         f"Snapshot {made.id}: {made.repositories} repositories, {made.tags} tags, "
         f"{made.manifests} manifests, {count(made.blobs, made.bytes)}; "
-        f"{count(copying.copied, copying.copied_bytes)} were copied now."
+        f"copied {count(copying.copied, copying.copied_bytes)} now."
     )
     if made.keys is None:
         output.write_note(
-            "It has no private keys: after a restore people sign in again, and robots and personal "
-            "access tokens need new secrets. --with-keys puts the keys in, encrypted."
+            "The snapshot has no private keys: after a restore, users must sign in again, and "
+            "robots and personal access tokens need new secrets. To include the keys, encrypted, "
+            "use --with-keys."
         )
 
 
@@ -158,7 +161,7 @@ def list_all(args: argparse.Namespace) -> int:
     snapshots = [each for each in found if isinstance(each, Snapshot)]
     damaged = [each for each in found if isinstance(each, str)]
     if args.json:
-        output.write_json([_as_json(each) for each in snapshots])
+        output.write_json({"snapshots": [_as_json(each) for each in snapshots]})
     else:
         rows = [
             [
@@ -193,7 +196,9 @@ def verify(args: argparse.Namespace) -> int:
         if args.snapshot is not None:
             names = [name for name in names if name == args.snapshot]
         if not names:
-            raise BackupError(f"there is no complete snapshot {args.snapshot or ''}".rstrip())
+            raise BackupError(
+                f"no complete snapshot {args.snapshot or ''}".rstrip() + f" in {args.target}"
+            )
         with shown(reading):
             return names, await verifying.verify(target, names, reading)
 
@@ -204,21 +209,21 @@ def verify(args: argparse.Namespace) -> int:
                 "snapshots": names,
                 "blobs": reading.done,
                 "bytes": reading.read,
-                "wrong": [asdict(each) for each in wrong],
+                "problems": [asdict(each) for each in wrong],
             }
         )
         return 1 if wrong else 0
     output.write(
         f"Read {len(names)} snapshots and {count(reading.done, reading.read)}: "
-        + (f"{len(wrong)} things are wrong." if wrong else "all is as it was written.")
+        + (f"found {output.count(len(wrong), 'problem')}." if wrong else "found no problem.")
     )
     for each in wrong:
         output.write_error(f"{each.snapshot}: {each.what} is {each.reason}")
     if wrong:
         output.write_note(
-            "A damaged blob is copied again by the next backup once its file is removed, a missing "
-            "one at once, as long as the registry has it. A snapshot whose own files are damaged "
-            "is lost."
+            "The next backup copies a missing blob again if the registry has it. To have a damaged "
+            "blob copied again, remove its file first. A snapshot whose own files are damaged is "
+            "lost."
         )
     return 1 if wrong else 0
 

@@ -70,8 +70,8 @@ async def _choose(
         name = await target.run(target.find_newest)
     elif begun not in {None, name}:
         raise ConflictError(
-            f"the snapshot {begun} was begun to be restored here: go on with that one, or restore "
-            "this one to another database"
+            f"the restore of snapshot {begun} into this database is not complete: continue it with "
+            f"--snapshot {begun}, or restore this snapshot into another database"
         )
     chosen = name
     return await target.run(lambda: target.read(chosen))
@@ -101,7 +101,7 @@ async def _open_keys(
     try:
         passphrase = find_passphrase(args)
     except ConfigError as error:
-        raise ConfigError(f"{error}; or leave the keys out with --without-keys") from error
+        raise ConfigError(f"{error}; or leave out the keys with --without-keys") from error
     raw = await target.run(lambda: target.read_keys(snapshot.id))
     return await target.run(lambda: unseal(raw, passphrase, snapshot.id))
 
@@ -121,20 +121,22 @@ def _tell(args: argparse.Namespace, snapshot: Snapshot, progress: Progress, *, d
         )
         return
     output.write(
-        f"{count(progress.copied, progress.copied_bytes)} of the snapshot {snapshot.id} were "
-        "copied, and verified."
+        f"Copied and verified {count(progress.copied, progress.copied_bytes)} of snapshot "
+        f"{snapshot.id}."
     )
-    complain_of(missing, "is not good in the backup")
+    complain_of(missing, "is missing or damaged in the backup")
     if not done:
         output.write_error(
-            "the registry is not open: put the backup right and run this again, or open it without "
-            "these blobs with --allow-missing; a push of them heals them"
+            "the restore is not complete, so the registry cannot be served: repair the backup and "
+            "run this again, or add --allow-missing to leave out these blobs until they are pushed "
+            "again"
         )
         return
-    output.write(f"This is the registry as of {snapshot.taken_at}. It can be served now.")
+    output.write(f"Restored the registry as of {snapshot.taken_at}. You can start the server now.")
     if not with_keys:
         output.write_note(
-            "Private keys were not restored: people sign in again, with their passwords; secrets of"
-            " robots and personal access tokens do not work any more unless the key they were made "
-            "with is here (moorage robot rotate, moorage token add)."
+            "Private keys were not restored: users must sign in again with their passwords. "
+            "Secrets of robots and personal access tokens work only if this registry has the keys "
+            "that they were made with. If not, make new ones with moorage robot rotate and moorage "
+            "token add."
         )

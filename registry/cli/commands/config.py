@@ -46,7 +46,7 @@ def check(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"ok": True})
     else:
-        output.write("The settings are good.")
+        output.write("The settings are valid.")
     return 0
 
 

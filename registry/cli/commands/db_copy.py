@@ -17,7 +17,7 @@ def copy(args: argparse.Namespace) -> int:
     if args.release:
         with_registry(args, lambda opened: Transfer(opened.database).release())
         output.show(
-            {"released": True}, "The database takes changes again.", as_json=bool(args.json)
+            {"released": True}, "The database accepts changes again.", as_json=bool(args.json)
         )
         return 0
     to = _read_target(args.to, args.to_file)
@@ -39,12 +39,12 @@ def copy(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"rows": counts, "kept": bool(args.stay)})
         return 0
-    output.write(f"Copied {sum(counts.values())} rows of {len(counts)} tables, and compared them.")
+    output.write(f"Copied and compared {sum(counts.values())} rows of {len(counts)} tables.")
     if args.stay:
-        output.write("This database takes changes again; the other one is a copy of it.")
+        output.write("This database accepts changes again; the other one is a copy of it.")
     else:
         output.write(
-            "This database takes no changes any more. Set [database] url to the other one and "
+            "This database accepts no more changes. Set [database] url to the other one and "
             "restart the registry. (To go back instead: moorage db copy --release)"
         )
     return 0
@@ -57,12 +57,12 @@ def _read_target(url: str | None, file: str | None) -> str:
     read the arguments in the process list.
     """
     if bool(url) == bool(file):
-        raise ConfigError("say where to with --to URL, or with --to-file FILE")
+        raise ConfigError("name the other database with either --to URL or --to-file FILE")
     if url:
         if "***" in mask_database_url(url):
             raise ConfigError(
-                "--to holds a password, which others on this machine can read there: write the URL "
-                "into a file and name it with --to-file FILE, or leave the password to ~/.pgpass"
+                "--to contains a password, and other accounts on this machine can read arguments: "
+                "write the URL into a file for --to-file FILE, or put the password into ~/.pgpass"
             )
         return url
     try:

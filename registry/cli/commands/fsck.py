@@ -67,7 +67,7 @@ def _tell(report: "Report") -> None:
     output.write(f"Compared {report.rows} blobs with {report.objects} objects.")
     if report.findings:
         output.write_table(
-            ("WHAT", "STORE", "KEY", "SIZE", "BLOB", "DONE"),
+            ("PROBLEM", "STORE", "KEY", "SIZE", "BLOB", "ACTION"),
             [
                 (e.kind.value, e.store, e.key, e.size, e.digest or "-", e.deed.value)
                 for e in report.findings
@@ -75,6 +75,8 @@ def _tell(report: "Report") -> None:
         )
     if count > len(report.findings):
         output.write(f"and {count - len(report.findings)} more")
-    output.write(f"{count} problems, {count - report.open} of them put right.")
+    output.write(f"{count} problems, {count - report.open} of them repaired.")
     if report.young:
-        output.write_note(f"{report.young} objects that no row names are too young to be judged.")
+        output.write_note(
+            f"{report.young} objects that no row names are too young to be examined (see --grace)."
+        )

@@ -21,10 +21,10 @@ _LEFT = ("in_grace", "next_due_at", "kept_untagged", "unreadable", "paused_until
 
 _BEGINNINGS = {
     "untagged_rule": "untagged manifests are kept in {repository}",
-    "grace_period": "in its grace until {until}",
+    "grace_period": "in its grace period until {until}",
     "unreadable_manifest": "a manifest of {repository} cannot be read",
-    "not_queued": "not looked at yet",
-    "none": "nothing keeps it, it is about to go",
+    "not_queued": "not examined yet",
+    "none": "nothing keeps it, it will be deleted",
 }
 
 
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             output.write(line)
         if done.longest_lock_seconds:
             output.write_note(
-                f"Nothing was locked for more than {done.longest_lock_seconds * 1000:.0f} ms."
+                f"No lock was held for more than {done.longest_lock_seconds * 1000:.0f} ms."
             )
     if status.paused_until is not None:
         output.write_error(_explain_pause(status))
@@ -91,15 +91,14 @@ def _explain_left(status: GcStatus) -> Iterator[str]:
         )
     if status.kept_untagged:
         yield (
-            f"{status.kept_untagged} untagged manifests stay, with all that they name: "
-            "gc.untagged or a rule keeps them. Delete one with: moorage image delete "
-            "REPOSITORY@DIGEST"
+            f"{status.kept_untagged} untagged manifests and the content that they name are kept by "
+            "gc.untagged or a rule. To delete one: moorage image delete REPOSITORY@DIGEST"
         )
     if status.unreadable:
         repositories = {each.repository for each in status.unreadable}
         yield (
-            f"Nothing is collected in {', '.join(sorted(repositories))}, where manifests cannot be "
-            "read: moorage gc status"
+            f"Nothing is collected in {', '.join(sorted(repositories))}, because manifests there "
+            "cannot be read. To list them: moorage gc status"
         )
 
 
@@ -154,12 +153,12 @@ def status(args: argparse.Namespace) -> int:
     waiting, checked = found.queued, found.last_clock_check_at
     rows = [
         ("due now", found.due),
-        ("waiting", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
-        ("in their grace", found.in_grace),
+        ("queued", ", ".join(f"{number} {kind}s" for kind, number in waiting.items())),
+        ("in grace period", found.in_grace),
         ("next due", write_moment(found.next_due_at)),
-        ("untagged and kept", found.kept_untagged),
+        ("kept untagged", found.kept_untagged),
         ("last clock check", write_moment(checked) if checked else "never"),
-        ("works at this time of day", "yes" if found.in_window else "no"),
+        ("in time window", "yes" if found.in_window else "no"),
         ("paused until", found.paused_until or "-"),
         *(("cannot be read", f"{each.repository}@{each.digest}") for each in found.unreadable),
     ]
@@ -168,21 +167,21 @@ def status(args: argparse.Namespace) -> int:
         output.write_note(_explain_pause(found))
     if found.unreadable:
         output.write_note(
-            "Manifests that cannot be read might name anything: until they are pushed again or "
-            "deleted, nothing of their repositories is collected."
+            "A manifest that cannot be read might name any content, so nothing of its repository "
+            "is collected until it is pushed again or deleted."
         )
     if found.backfilling:
         output.write_note(
-            "What was there before the upgrade that brought garbage collection is not all in the "
-            "queue yet."
+            "Content from before the upgrade that added garbage collection is still being added to "
+            "the queue."
         )
     return 0
 
 
 def _explain_pause(status: GcStatus) -> str:
     return (
-        f"the database's clock has moved by {status.clock_jump_seconds:.0f} s that did not go "
-        f"by, or that nobody saw go by: nothing is collected until {status.paused_until}"
+        f"the clock of the database has jumped by {status.clock_jump_seconds:.0f} s, or nothing "
+        f"checked it for that time: nothing is collected until {status.paused_until}"
     )
 
 
@@ -196,15 +195,17 @@ def why(args: argparse.Namespace) -> int:
     for path in found.paths:
         output.write(" > ".join(map(_write_step, path)))
     if found.has_more:
-        output.write_note("There are more paths than these.")
+        output.write_note("There are more paths.")
     for session in found.upload_sessions:
         output.write(
             f"upload session {session.id} of {session.principal} in "
             f"{session.repository} has these bytes"
         )
     for removal in found.pending_deletions:
-        held = ", held by a backup" if removal.blocked_by_backup else ""
-        output.write(f"{removal.key} in {removal.store} goes after {removal.not_before}{held}")
+        held = ", after a backup that is in progress" if removal.blocked_by_backup else ""
+        output.write(
+            f"{removal.key} in {removal.store} is deleted after {removal.not_before}{held}"
+        )
     return 0
 
 

@@ -104,8 +104,8 @@ async def _find_lack(desk: client.OperationClient, grant: Grant) -> str:
         "" if groups is not None else ", unless as a member of a group"
     )
     return (
-        f"{found}, and pushing and deleting need that too, since their answers tell what is there. "
-        f"To add it: moorage grant add {subject} '{pattern}' pull"
+        f"{found}. Pushing and deleting need it too, because their responses show what exists. To "
+        f"add it: moorage grant add {subject} '{pattern}' pull"
     )
 
 
@@ -138,8 +138,8 @@ def remove(args: argparse.Namespace) -> int:
     actions = None if args.actions is None else _split(args.actions)
     client.call(args, revoke_actions, subject=args.subject, pattern=args.pattern, actions=actions)
     taken = {"subject": args.subject, "pattern": args.pattern, "actions": actions}
-    what = "all" if actions is None else ", ".join(actions)
-    said = f"Taken from {args.subject}: {what} in {args.pattern}."
+    what = "all actions" if actions is None else ", ".join(actions)
+    said = f"Removed from {args.subject}: {what} in {args.pattern}."
     output.show({"removed": taken}, said, as_json=args.json)
     return 0
 

@@ -68,11 +68,9 @@ def _write(done: DeletedImage, *, dry_run: bool) -> str:
     verb = "Would delete" if dry_run else "Deleted"
     lines = [f"{verb} {done.name}@{done.digest} (tags: {tags}){with_more}."]
     lines.append(
-        f"{round_size(done.bytes)} come free after {write_moment(done.free_at)} "
-        "(gc.grace_period), if nobody uses them until then."
+        f"{round_size(done.bytes)} are freed after {write_moment(done.free_at)} "
+        "(gc.grace_period), unless they are used again by then."
     )
     if done.tags and not dry_run:
-        lines.append(
-            f"Until then it can be taken back: moorage tag restore {done.name}:{done.tags[0]}"
-        )
+        lines.append(f"To undo this until then: moorage tag restore {done.name}:{done.tags[0]}")
     return "\n".join(lines)

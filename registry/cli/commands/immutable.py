@@ -35,7 +35,7 @@ def add(args: argparse.Namespace) -> int:
     from registry.api.admin.immutable_tags import create_immutable_tag_rule
 
     rule = client.call(args, create_immutable_tag_rule, pattern=args.pattern, tags=args.tags)
-    said = f"Tags {args.tags} are immutable in {args.pattern} from now on."
+    said = f"Tags {args.tags} in {args.pattern} are now immutable."
     output.show(rule, said, as_json=args.json)
     return 0
 
@@ -57,6 +57,6 @@ def remove(args: argparse.Namespace) -> int:
 
     client.call(args, delete_immutable_tag_rule, pattern=args.pattern, tags=args.tags)
     removed = {"pattern": args.pattern, "tags": args.tags}
-    said = f"Tags {args.tags} in {args.pattern} are as free as others."
+    said = f"Tags {args.tags} in {args.pattern} are no longer immutable."
     output.show({"removed": removed}, said, as_json=args.json)
     return 0

@@ -38,7 +38,7 @@ def rotate(args: argparse.Namespace) -> int:
     from registry.api.admin.keys import rotate_key
 
     key = client.call(args, rotate_key)
-    output.show(key, f"Tokens are signed with {key.kid} from now on.", as_json=args.json)
+    output.show(key, f"New tokens are signed with {key.kid}.", as_json=args.json)
     return 0
 
 
@@ -46,6 +46,6 @@ def revoke(args: argparse.Namespace) -> int:
     from registry.api.admin.keys import revoke_key
 
     client.call(args, revoke_key, kid=args.kid)
-    said = f"Tokens that {args.kid} has signed are refused."
+    said = f"Tokens signed with {args.kid} are now rejected."
     output.show({"revoked": args.kid}, said, as_json=args.json)
     return 0

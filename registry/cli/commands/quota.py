@@ -44,12 +44,14 @@ def set_one(args: argparse.Namespace) -> int:
         limit = parse_size(args.size)
     except ValueError as error:
         raise InputInvalidError(
-            f"{args.size!r:.80} is no size; sizes read 512MiB, 10GiB or 1TiB"
+            f"invalid size {args.size!r:.80}: write a number with a unit, such as 512MiB or 10GiB"
         ) from error
     quota = client.call(args, set_quota, pattern=args.pattern, limit=limit)
-    output.show(quota, f"{args.pattern} may have {format_size(limit)}.", as_json=args.json)
+    output.show(quota, f"{args.pattern} may use {format_size(limit)}.", as_json=args.json)
     if not quota.usage_complete:
-        output.write_note("What is there already is counted by the registry's jobs, from now on.")
+        output.write_note(
+            "Existing content is not counted yet; a job of the registry counts it now."
+        )
     return 0
 
 
@@ -81,6 +83,6 @@ def remove(args: argparse.Namespace) -> int:
     from registry.api.admin.quotas import delete_quota
 
     client.call(args, delete_quota, pattern=args.pattern)
-    said = f"{args.pattern} may have as much as there is room for."
+    said = f"Removed the quota of {args.pattern}."
     output.show({"removed": args.pattern}, said, as_json=args.json)
     return 0

@@ -195,7 +195,7 @@ def disable(args: argparse.Namespace) -> int:
     from registry.api.admin.retention import disable_retention_rules
 
     rules = client.call(args, disable_retention_rules, pattern=args.pattern)
-    said = f"The rules for {args.pattern} drop nothing any more, and keep what they do."
+    said = f"The rules for {args.pattern} no longer drop anything; their keep rules still apply."
     output.show(rules, said, as_json=args.json)
     return 0
 
@@ -311,7 +311,7 @@ async def _write_tables(
         if rows:
             output.write_table(("WHAT", "ACTION", "FREES", "PATTERN", "WHY"), rows)
     output.write(
-        f"{total['tags']} tags and {total['manifests']} manifests would go, which frees "
+        f"{total['tags']} tags and {total['manifests']} manifests would be dropped, which frees "
         f"{format_size(total['bytes'])}."
     )
     if going_only:

@@ -151,7 +151,7 @@ def _tell(known: _Known, *, as_json: bool) -> int:
     else:
         output.write(_describe(known.row))
         if known.row and known.row.damaged and not known.count:
-            output.write("All of them are whole again.")
+            output.write("All of them have been repaired.")
         if known.damaged:
             output.write_table(
                 ("BLOB", "SIZE", "STATE", "BREAKS"),
@@ -162,10 +162,10 @@ def _tell(known: _Known, *, as_json: bool) -> int:
                 ],
             )
         if known.count > len(known.damaged):
-            output.write(f"and {known.count - len(known.damaged)} more; see --limit")
+            output.write(f"and {known.count - len(known.damaged)} more (see --limit)")
         _tell_manifests(known)
         if known.count:
-            output.write_note("A push of a damaged blob heals it, wherever it is used.")
+            output.write_note("To repair a damaged blob, push it again to any repository.")
     return 0 if known.is_clean else 1
 
 
@@ -180,11 +180,11 @@ def _tell_manifests(known: _Known) -> None:
             ],
         )
         output.write_note(
-            "These manifests cannot be read: until they are pushed again or deleted, nothing of "
-            "their repositories is collected."
+            "These manifests cannot be read. Garbage collection deletes nothing of their "
+            "repositories until they are pushed again or deleted."
         )
     if known.manifest_count > len(known.manifests):
-        output.write(f"and {known.manifest_count - len(known.manifests)} more; see --limit")
+        output.write(f"and {known.manifest_count - len(known.manifests)} more (see --limit)")
 
 
 def _list_tags(tags: list[tuple[RepositoryName, str]]) -> list[str]:
@@ -200,7 +200,7 @@ def _describe(row: ScrubRow | None) -> str:
         what += f", {row.unreadable} that could not be read"
     if row.is_running:
         return f"Running since {since}: {what}."
-    return f"Done {clock.rfc3339(row.finished_at or row.started_at)}, begun {since}: {what}."
+    return f"Ended {clock.rfc3339(row.finished_at or row.started_at)}, started {since}: {what}."
 
 
 def _as_json(known: _Known) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def _progress(moved: "Moved", plan: "Remaining") -> progress.Progress:
 
 def _as_json(moved: "Moved", rest: "Remaining") -> dict[str, Any]:
     troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.troubles]
-    done = {"blobs": moved.blobs, "bytes": moved.bytes, "troubles": troubles}
+    done = {"blobs": moved.blobs, "bytes": moved.bytes, "problems": troubles}
     return {"moved": done, "left": asdict(rest)}
 
 
@@ -83,16 +83,21 @@ def _count(rest: "Remaining") -> str:
 def _tell(moved: "Moved", rest: "Remaining") -> None:
     output.write(f"Moved {moved.blobs} blobs of {format_size(moved.bytes)}.")
     for trouble in moved.troubles:
-        output.write_error(f"{trouble.digest} stays: {trouble.reason}; a push of it heals it")
+        output.write_error(
+            f"{trouble.digest} cannot be moved: {trouble.reason}; push it again to repair it"
+        )
     if rest.blobs:
-        output.write_error(f"{_count(rest)} are still in the old store; run this again")
+        output.write_error(f"{_count(rest)} are still in the old store: run this again")
         if rest.blobs > len(moved.troubles):
-            output.write_error("some came meanwhile: does a server still push there?")
+            output.write_error(
+                "some of them are new: a server may still push to the old store; restart all "
+                "servers with the new settings"
+            )
     elif rest.sessions or rest.doomed:
         output.write(
-            f"The old store has no blobs any more, but {rest.sessions} open upload sessions and "
+            f"The old store has no more blobs, but {rest.sessions} open upload sessions and "
             f"{rest.doomed} keys that a server is about to remove: leave [old_storage] in the "
-            "settings until this command finds none."
+            "settings until this command reports that the old store is empty."
         )
     else:
-        output.write("The old store is empty: [old_storage] can be taken out of the settings.")
+        output.write("The old store is empty: remove [old_storage] from the settings.")

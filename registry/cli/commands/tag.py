@@ -126,7 +126,7 @@ def copy(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"name": str(target), "tag": str(tag), "digest": str(digest)})
     else:
-        output.write(f"{target}:{tag} is {digest}")
+        output.write(f"{target}:{tag} points at {digest}")
     return 0
 
 
@@ -159,8 +159,8 @@ def restore(args: argparse.Namespace) -> int:
         digest=args.digest,
         override=args.override,
     )
-    put_back = f", with {done.manifests} manifests put back" if done.manifests else ""
-    output.show(done, f"{name}:{tag} is {done.digest}{put_back}", as_json=args.json)
+    put_back = f", with {done.manifests} manifests restored" if done.manifests else ""
+    output.show(done, f"{name}:{tag} points at {done.digest}{put_back}", as_json=args.json)
     return 0
 
 
@@ -179,6 +179,6 @@ def delete(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"deleted": f"{name}:{tag}"})
     else:
-        output.write(f"Deleted {name}:{tag}. Its manifest stays, and so do its bytes.")
+        output.write(f"Deleted {name}:{tag}. Its manifest and bytes stay.")
         output.write_note(f"To delete the image as well: moorage image delete {name}@{digest}")
     return 0

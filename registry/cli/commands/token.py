@@ -58,7 +58,7 @@ def add(args: argparse.Namespace) -> int:
     )
     output.show(made, made.secret, as_json=args.json)
     login = client.write_login(args, args.user)
-    output.write_note(f"The token is not shown again. It takes the place of the password: {login}")
+    output.write_note(f"The token is not shown again. It is used in place of the password: {login}")
     return 0
 
 
@@ -66,7 +66,7 @@ def _read_scope(text: str) -> dict[str, Any]:
     """Parse `PATTERN:ACTIONS`. Raises InputInvalidError if the text is invalid."""
     pattern, colon, actions = text.rpartition(":")
     if not colon:
-        raise InputInvalidError(f"{text!r} is not PATTERN:ACTIONS, such as 'team/**:pull,push'")
+        raise InputInvalidError(f"{text!r} must be PATTERN:ACTIONS, such as 'team/**:pull,push'")
     RepositoryPattern.parse(pattern)
     parse_rights(actions.split(","))
     return {"pattern": pattern, "actions": actions.split(",")}

@@ -42,7 +42,7 @@ def show(args: argparse.Namespace) -> int:
     if args.if_deleted:
         return _show_freed(args)
     if not args.top.isascii() or not args.top.isdigit() or not 0 < int(args.top) <= _MOST:
-        raise InputInvalidError(f"--top takes a number from 1 to {_MOST}")
+        raise InputInvalidError(f"--top must be a number from 1 to {_MOST}, not {args.top}")
     with progress.wait("adding up"):
         report = run(args, lambda registry: registry.usage.report(int(args.top)))
     if args.json:
@@ -100,7 +100,7 @@ def _show_freed(args: argparse.Namespace) -> int:
     output.show(
         {"tags": args.if_deleted, **asdict(freed)},
         f"{freed.blobs} blobs with {round_size(freed.bytes)} and {freed.manifests} manifests with "
-        f"{round_size(freed.manifest_bytes)} would go.",
+        f"{round_size(freed.manifest_bytes)} would be deleted.",
         as_json=args.json,
     )
     return 0

@@ -99,8 +99,8 @@ def add(args: argparse.Namespace) -> int:
     output.show(user, f"Added {args.name}.", as_json=args.json)
     if first:
         output.write_note(
-            "This is the first user: from now on, whoever pushes or pulls must sign in. "
-            "Who may do what: moorage grant add"
+            "This is the first user: from now on, everyone must sign in to push and pull. To give "
+            "users permissions: moorage grant add"
         )
     return 0
 
@@ -137,7 +137,7 @@ def change(args: argparse.Namespace) -> int:
     from registry.api.admin.users import update_user
 
     user = client.call(args, update_user, name=args.name, admin=args.admin)
-    now = "is an admin" if args.admin else "is no admin"
+    now = "is an admin" if args.admin else "is not an admin"
     output.show(user, f"{args.name} {now}.", as_json=args.json)
     return 0
 
@@ -146,7 +146,7 @@ def disable(args: argparse.Namespace) -> int:
     from registry.api.admin.users import update_user
 
     user = client.call(args, update_user, name=args.name, disabled=True)
-    output.show(user, f"{args.name} cannot sign in any more.", as_json=args.json)
+    output.show(user, f"{args.name} can no longer sign in.", as_json=args.json)
     return 0
 
 
@@ -154,7 +154,7 @@ def enable(args: argparse.Namespace) -> int:
     from registry.api.admin.users import update_user
 
     user = client.call(args, update_user, name=args.name, disabled=False)
-    output.show(user, f"{args.name} can sign in.", as_json=args.json)
+    output.show(user, f"{args.name} can sign in again.", as_json=args.json)
     return 0
 
 
@@ -189,7 +189,7 @@ def import_file(args: argparse.Namespace) -> int:
         raise InputInvalidError(f"{args.file} is not UTF-8") from error
     imported = client.call(args, import_users, htpasswd=text, skip_invalid=args.skip or None)
     refused = imported.invalid
-    said = f"Added {len(imported.added)}, {len(imported.existing)} were there already."
+    said = f"Added {len(imported.added)}; {len(imported.existing)} existed already."
     if refused:
         said = "\n  ".join([f"{said} {output.count(len(refused), 'line')} left out:", *refused])
     output.show(imported, said, as_json=args.json)

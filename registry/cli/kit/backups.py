@@ -27,7 +27,7 @@ def complain_of(digests: list[str], what: str) -> None:
     for digest in digests[:_SHOWN]:
         output.write_error(f"{digest} {what}")
     if len(digests) > _SHOWN:
-        output.write_error(f"and {len(digests) - _SHOWN} more; --json names all")
+        output.write_error(f"and {len(digests) - _SHOWN} more; --json lists all")
 
 
 def find_passphrase(args: argparse.Namespace) -> str:
@@ -47,8 +47,8 @@ def find_passphrase(args: argparse.Namespace) -> str:
         found = lines[0] if lines else ""
     if not found:
         raise ConfigError(
-            "the keys of a backup are encrypted with a passphrase: give it with --passphrase-file "
-            "FILE or in MOORAGE_BACKUP_PASSPHRASE"
+            "the passphrase that encrypts the keys of a backup is missing: set it with "
+            "--passphrase-file FILE or in MOORAGE_BACKUP_PASSPHRASE"
         )
     return found
 

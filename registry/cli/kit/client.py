@@ -126,7 +126,9 @@ def run(
     sign_in = _read_sign_in(args)
     client = AdminClient(args.url, sign_in, Path(args.ca_file) if args.ca_file else None)
     if client.readable:
-        output.write_error("this goes without TLS: others on the way can read what signs in")
+        output.write_error(
+            "the connection is not encrypted: others on the network can read the password or token"
+        )
 
     async def job() -> T:
         async with client:
@@ -161,7 +163,7 @@ async def _explain_nothing(desk: OperationClient) -> None:
     me = await desk.send(get_me)
     if not me.admin:
         output.write_note(
-            f"{me.name} is no admin and sees only what concerns repositories that "
+            f"{me.name} is not an admin and sees only what concerns repositories that "
             f"{me.name} administers: an admin of the registry may see more."
         )
 
@@ -195,7 +197,7 @@ def _read_sign_in(args: argparse.Namespace) -> "SignIn":
     if not args.sign_in_as:
         if not given.token:
             raise ConfigError(
-                "--url needs somebody who signs in: --user NAME, with the password in "
+                "--url needs credentials: either --user NAME with the password in "
                 "MOORAGE_PASSWORD, or a personal access token in MOORAGE_TOKEN"
             )
         return SignIn(token=given.token)

@@ -10,7 +10,7 @@ _ANSWERS = {"y", "yes"}
 
 def add_option(command: argparse.ArgumentParser) -> None:
     """Add the option `--yes` to a command that asks for confirmation."""
-    command.add_argument("--yes", action="store_true", help="remove it without asking")
+    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
 def is_needed(args: argparse.Namespace) -> bool:
@@ -23,4 +23,4 @@ def require(consequences: str) -> None:
     sys.stderr.write(f"{consequences} Continue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in _ANSWERS:
-        raise NotConfirmedError("nothing was removed")
+        raise NotConfirmedError("not confirmed: nothing was removed")

@@ -74,8 +74,8 @@ def warn_if_remote(settings: Settings) -> None:
     if kind:
         logger.warning(
             "the SQLite database %s is on a file system of type %s, whose locks and shared memory "
-            "SQLite cannot rely on: it may be damaged. Keep it on a local disk with [database] "
-            "url = sqlite:////LOCAL/moorage.db, or use PostgreSQL",
+            "are not reliable: the database may be damaged. Keep it on a local disk with "
+            "[database] url = sqlite:////LOCAL/moorage.db, or use PostgreSQL",
             _file(settings),
             kind,
         )

@@ -20,7 +20,7 @@ def read_line() -> str:
     except UnicodeError:
         raise InputInvalidError("the password on standard input is not UTF-8") from None
     if not password:
-        raise InputInvalidError("standard input has no password")
+        raise InputInvalidError("no password on standard input: write it as the first line")
     return password
 
 
@@ -30,7 +30,7 @@ def ask(prompt: str, otherwise: str) -> str:
     Raises InputInvalidError, with the alternative `otherwise`, if there is no terminal.
     """
     if not sys.stdin.isatty():
-        raise InputInvalidError(f"there is no terminal to type a password on; {otherwise}")
+        raise InputInvalidError(f"no terminal to type a password on; {otherwise}")
     return getpass.getpass(f"{prompt}: ")
 
 
@@ -42,6 +42,6 @@ def read_new(name: str, *, from_stdin: bool) -> str:
     if from_stdin:
         return read_line()
     password = ask(f"New password of {name}", "use --password-stdin")
-    if ask("Again", "") != password:
-        raise InputInvalidError("the two are not the same")
+    if ask("Repeat the password", "") != password:
+        raise InputInvalidError("the two passwords differ; try again")
     return password

@@ -19,7 +19,7 @@ def _read_time(text: str) -> int:
         return clock.read_rfc3339(text)
     except ValueError as error:
         raise InputInvalidError(
-            f"{text[:80]!r} is no moment: write 2026-11-23T19:12:00Z, or how long ago, such as 24h"
+            f"invalid time {text[:80]!r}: write 2026-11-23T19:12:00Z, or an age such as 24h"
         ) from error
 
 

@@ -16,7 +16,7 @@ def require_files(settings: Settings) -> None:
     """Check the files that the settings need. Raises ConfigError that lists all problems."""
     problems = list(_list_problems(settings))
     if problems:
-        heading = [f"{len(problems)} things keep it from starting:"] if problems[1:] else []
+        heading = [f"{len(problems)} problems prevent the start:"] if problems[1:] else []
         raise ConfigError("\n  ".join([*heading, *problems]), problems)
 
 
@@ -59,13 +59,13 @@ def _check_json(key: str, path: Path) -> Iterator[str]:
     except OSError as error:
         yield f"{key}, {path}, cannot be read ({error.strerror})"
     except (ValueError, RecursionError):
-        yield f"{key}, {path}, is not JSON"
+        yield f"{key}, {path}, does not contain JSON"
 
 
 def _check_authorities(key: str, path: Path) -> Iterator[str]:
     try:
         ssl.create_default_context().load_verify_locations(path)
     except ssl.SSLError:
-        yield f"{key}, {path}, must hold certificates in PEM"
+        yield f"{key}, {path}, must contain certificates in PEM"
     except OSError as error:
         yield f"{key}, {path}, cannot be read ({error.strerror})"

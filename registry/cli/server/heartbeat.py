@@ -65,7 +65,7 @@ def find_problem(folder: Path) -> str:
         same_boot = state["boot"] == clock.boot_id()
         problems = dict(state["problems"])
     except FileNotFoundError:
-        return f"no worker runs on {folder}, or it has not begun its work"
+        return f"no worker runs on {folder}, or it is still starting"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{folder / NAME} cannot be read ({error})"
     if not same_boot or age > _PATIENCE:

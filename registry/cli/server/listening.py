@@ -50,7 +50,7 @@ def bind(listen: str, option: str) -> list[socket.socket]:
         for bound in sockets:
             bound.close()
         raise ConfigError(
-            f"cannot listen on {listen} ({error.strerror}); is something else using port {port}? "
+            f"cannot listen on {listen} ({error.strerror}): another program may use port {port}. "
             f"Choose another with {option} HOST:PORT"
         ) from error
     return sockets
@@ -78,8 +78,8 @@ def _bind_unix(path: Path, listen: str) -> socket.socket:
     except OSError as error:
         bound.close()
         raise ConfigError(
-            f"cannot listen on {listen} ({error.strerror or error}); its folder must exist and be "
-            "writable, and no other server may listen there"
+            f"cannot listen on {listen} ({error.strerror or error}): its directory must exist and "
+            "be writable, and no other server may listen there"
         ) from error
     return _listen(bound)
 

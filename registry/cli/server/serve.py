@@ -109,8 +109,8 @@ class _OpenModeCheck:
             return
         if database.has_users(self._settings):
             logger.warning(
-                'there are users, but auth.mode = "none": nobody signs in, and whoever reaches %s'
-                " may push and delete; remove auth.mode to make everybody sign in",
+                'there are users, but auth.mode = "none": everyone who can reach %s may push and'
+                " delete without signing in; remove auth.mode to require sign-in",
                 self._settings.http.listen,
             )
         self._done = True
@@ -158,11 +158,11 @@ def _greet(settings: Settings, sockets: list[socket.socket]) -> None:
         return
     for address in addresses:
         output.write(f"Moorage listens on {address}")
-    output.write(f"Data lies in {settings.data.resolve()}")
+    output.write(f"Data directory: {settings.data.resolve()}")
     named = urlsplit(settings.http.external_url)
     if named.path:
         # An image reference cannot contain this path, because clients put /v2/ first.
-        output.write(f"Clients reach it at {settings.http.external_url}")
+        output.write(f"Clients connect to {settings.http.external_url}")
         output.flush()
         return
     _, _, port = addresses[0].rpartition(":")
@@ -179,7 +179,7 @@ def _find_limits(settings: Settings) -> ServerLimits:
     fitting = fit_connections(descriptors)
     if fitting < wanted:
         logger.warning(
-            "%d connections are accepted, not %d: the limit of open files is %d."
+            "only %d of %d connections are accepted: the limit of open files is %d."
             " Raise it (LimitNOFILE, ulimit -n) or lower limits.connections",
             fitting,
             wanted,

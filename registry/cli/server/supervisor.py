@@ -55,7 +55,7 @@ class Supervisor:
                 self._status = 1
                 self._stop()
                 continue
-            write_error(f"worker {pid} ended with {code}; starting another")
+            write_error(f"worker {pid} ended with status {code}; starting another")
             if lived < _RESTART_PAUSE:
                 time.sleep(_RESTART_PAUSE)
             self._start()

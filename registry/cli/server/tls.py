@@ -64,7 +64,7 @@ class TlsContext(ssl.SSLContext):
         try:
             self._current = _load(self._files)
         except ConfigError as error:
-            logger.error("the former certificate stays in use: %s", error)  # noqa: TRY400 - expected
+            logger.error("the previous certificate stays in use: %s", error)  # noqa: TRY400 - expected
         else:
             logger.info("new connections use the new certificate in %s", self._files.certificate)
 
@@ -111,21 +111,21 @@ def _load(files: TlsFiles) -> ssl.SSLContext:
         raise ConfigError(_explain(files, error.reason)) from error
     except OSError as error:
         raise ConfigError(
-            f"the file {error.filename} cannot be read ({error.strerror});"
-            " check http.tls_cert, http.tls_key and http.tls_client_ca, and who may read the files"
+            f"the file {error.filename} cannot be read ({error.strerror}); check http.tls_cert,"
+            " http.tls_key and http.tls_client_ca, and the permissions of the files"
         ) from error
     return context
 
 
 def _explain(files: TlsFiles, reason: str | None) -> str:
     if reason == "NO_CERTIFICATE_OR_CRL_FOUND":
-        return f"http.tls_client_ca, {files.client_ca}, must hold certificates in PEM"
+        return f"http.tls_client_ca, {files.client_ca}, must contain certificates in PEM"
     if reason == "KEY_VALUES_MISMATCH":
         return (
             f"http.tls_key, {files.key}, is not the key of http.tls_cert, {files.certificate};"
-            " name a certificate and a key that belong together"
+            " use a certificate and a key that belong together"
         )
     return (
-        f"http.tls_cert, {files.certificate}, must hold a certificate in PEM,"
+        f"http.tls_cert, {files.certificate}, must contain a certificate in PEM,"
         f" and http.tls_key, {files.key}, its key in PEM without a password"
     )

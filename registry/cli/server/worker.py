@@ -55,7 +55,7 @@ async def _run(settings: Settings) -> None:
             if await _open(settings, opened, stop):
                 runner = compose_runner(settings, opened)
                 runner.start()
-                logger.info("the jobs run here")
+                logger.info("running the jobs")
                 await stop.wait()
                 logger.info("stopping")
                 await runner.stop()

@@ -135,7 +135,7 @@ def test_silent_clients_do_not_use_up_the_descriptors(tmp_path: Path) -> None:
         for each in silent:
             each.close()
         log = server.log.read_text()
-    assert "104 connections are accepted, not 8192: the limit of open files is 400" in log
+    assert "only 104 of 8192 connections are accepted: the limit of open files is 400" in log
     assert "Too many open files" not in log
     assert "Traceback" not in log
 

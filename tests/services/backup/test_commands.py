@@ -81,7 +81,7 @@ async def test_all_that_was_acknowledged_is_restored_elsewhere(
     new = second["snapshot"]["blobs"] - first["snapshot"]["blobs"]
     assert second["copied"]["blobs"] == new
     assert new >= 3 * (len(ledger.pushes) - len(between))
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
     done = await other.ask("restore", target, "--snapshot", first["snapshot"]["id"])
     assert done["copied"]["blobs"] == first["snapshot"]["blobs"]
     with serving(Server(other.data, 1, other.environment)) as server:
@@ -132,7 +132,7 @@ async def test_killed_and_run_again(make: Make, target: Path) -> None:
             for data in blobs:
                 await Kit(http).push_blob(NAME, data)
             await kill_in_the_middle(place, "create", target)
-            assert await place.ask("list", target) == []
+            assert await place.ask("list", target) == {"snapshots": []}
             assert "no complete snapshot" in await place.run("verify", target, expect=1)
             assert "no complete snapshot" in await other.run("restore", target, expect=1)
             made = await place.ask("create", target)
@@ -186,4 +186,4 @@ async def test_stopped_by_hand_it_frees_what_it_held(make: Make, target: Path) -
     with contextlib.closing(sqlite3.connect(place.data / "moorage.db")) as connection:
         query = "SELECT name FROM leases WHERE name LIKE 'backup/%'"
         assert connection.execute(query).fetchall() == []
-    assert await place.ask("list", target) == []
+    assert await place.ask("list", target) == {"snapshots": []}

@@ -64,7 +64,7 @@ async def test_only_what_is_new_is_copied(make: Make, target: Path) -> None:
         assert second["snapshot"]["blobs"] == 6
         third = await place.ask("create", target)
         assert third["copied"] == {"blobs": 0, "bytes": 0}
-    there = await place.ask("list", target)
+    there = (await place.ask("list", target))["snapshots"]
     assert [each["id"] for each in there] == [
         each["snapshot"]["id"] for each in (first, second, third)
     ]
@@ -178,11 +178,11 @@ async def test_a_store_that_fails_is_told_and_the_next_run_goes_on(
             told = await place.run("create", target, "--parallel", "1", expect=1)
         third = sorted(map(Digest.of, BLOBS))[2]
         assert f"blob {third} cannot be read from the registry's store" in told
-        assert await place.ask("list", target) == []
+        assert await place.ask("list", target) == {"snapshots": []}
         assert "no complete snapshot" in await place.run("verify", target, expect=1)
         again = await place.ask("create", target)
         assert again["copied"]["blobs"] == len(BLOBS) - 2
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
 
 
 async def test_what_the_registry_has_no_good_bytes_of_is_named(make: Make, target: Path) -> None:
@@ -201,8 +201,8 @@ async def test_what_the_registry_has_no_good_bytes_of_is_named(make: Make, targe
         assert made["missing"] == sorted(map(str, (damaged, gone)))
         assert (made["snapshot"]["blobs"], made["snapshot"]["missing"]) == (4, 2)
         told = await place.run("create", target, expect=1)
-        assert f"{gone} is not in it" in told
-    assert (await place.ask("verify", target))["wrong"] == []
+        assert f"{gone} is not in the snapshot" in told
+    assert (await place.ask("verify", target))["problems"] == []
     assert (await other.ask("restore", target))["missing"] == []
     async with other.opened() as api:
         for data in BLOBS[:2]:

@@ -88,7 +88,7 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
     # An interrupted restore cannot continue from another backup.
     await place.run("create", target)
     told = await other.run("restore", target, "--snapshot", newest(target), expect=1)
-    assert "was begun to be restored here" in told
+    assert "into this database is not complete" in told
     done = await other.ask("restore", target)
     assert (done["open"], done["copied"]["blobs"], done["missing"]) == (True, 7, [])
     await require_whole(other)

@@ -51,7 +51,7 @@ async def place(make: Make, target: Path) -> Place:
 
 
 async def list_ids(place: Place, target: Path) -> list[str]:
-    return [each["id"] for each in await place.ask("list", target)]
+    return [each["id"] for each in (await place.ask("list", target))["snapshots"]]
 
 
 async def test_a_copy_without_empty_folders_is_as_good(
@@ -61,41 +61,41 @@ async def test_a_copy_without_empty_folders_is_as_good(
     for folder in sorted(target.rglob("*"), reverse=True):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
     await make("b").run("restore", target)
     async with place.opened() as api:
         await api.push_blob(NAME, b"of another folder")
     assert (await place.ask("create", target))["copied"]["blobs"] == 1
     assert len((await place.ask("prune", target, "--keep-last", "1"))["snapshots"]) == 3
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
 
 
 async def test_only_what_is_wrong_is_found(place: Place, target: Path) -> None:
     whole = await place.ask("verify", target)
     first, second, third = whole["snapshots"]
-    assert (whole["wrong"], whole["blobs"], whole["bytes"]) == ([], 4, sum(map(len, BLOBS)))
+    assert (whole["problems"], whole["blobs"], whole["bytes"]) == ([], 4, sum(map(len, BLOBS)))
     flip(file_of(target, BLOBS[1]))
     file_of(target, BLOBS[3]).unlink()
     path = file_of(target, BLOBS[2])
     path.chmod(0o600)
     path.write_bytes(BLOBS[2][:-1])
     told = await place.ask("verify", target, expect=1)
-    found = {(each["snapshot"], each["what"], each["reason"]) for each in told["wrong"]}
+    found = {(each["snapshot"], each["what"], each["reason"]) for each in told["problems"]}
     flipped, cut, gone = (str(Digest.of(data)) for data in BLOBS[1:])
     assert found == {
         *((name, flipped, "damaged") for name in (first, second, third)),
         *((name, cut, "damaged") for name in (second, third)),
         (third, gone, "missing"),
     }
-    assert len(told["wrong"]) == len(found)
+    assert len(told["problems"]) == len(found)
     alone = await place.ask("verify", target, "--snapshot", first, expect=1)
-    assert [(each["snapshot"], each["what"]) for each in alone["wrong"]] == [(first, flipped)]
+    assert [(each["snapshot"], each["what"]) for each in alone["problems"]] == [(first, flipped)]
     text = await place.run("verify", target, expect=1)
     assert f"{third}: {gone} is missing" in text
     # The next backup copies missing and short blobs again. A damaged blob must be removed first.
     file_of(target, BLOBS[1]).unlink()
     assert (await place.ask("create", target))["copied"]["blobs"] == 3
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
 
 
 SPOILS: dict[str, Callable[[Path], object]] = {
@@ -116,7 +116,7 @@ async def test_a_snapshot_that_was_changed_is_found_and_not_used(
     ids = await list_ids(place, target)
     SPOILS[name](target / "snapshots" / ids[1])
     told = await place.ask("verify", target, expect=1)
-    assert [(each["snapshot"], each["what"]) for each in told["wrong"]] == [
+    assert [(each["snapshot"], each["what"]) for each in told["problems"]] == [
         (ids[1], name.partition(" ")[0])
     ]
     other = make("b")
@@ -152,7 +152,7 @@ async def test_old_snapshots_go_with_what_only_they_need(place: Place, target: P
     assert not stray.exists()
     assert note.exists()
     assert await list_ids(place, target) == [second, third]
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
     assert "--keep-last" in await place.run("prune", target, "--keep-last", "0", expect=1)
 
 
@@ -169,7 +169,7 @@ async def test_pruning_that_was_broken_off_goes_on(
         failing.setattr(shutil, "rmtree", fail)
         assert "Input/output" in await place.run("prune", target, "--keep-last", "1", expect=1)
     assert await list_ids(place, target) == [third]
-    assert (await place.ask("verify", target))["wrong"] == []
+    assert (await place.ask("verify", target))["problems"] == []
     await place.run("prune", target, "--keep-last", "1")
     assert [path.name for path in (target / "snapshots").iterdir()] == [third]
     assert first not in await place.run("list", target)

@@ -62,7 +62,7 @@ def test_a_tag_through_time(run: Run) -> None:
     one, two = read_digest(run, "v1"), read_digest(run, "v2")
     between = clock.rfc3339(clock.now_us())
     run("tag", "copy", "app:v2", "app:v1")
-    assert run("tag", "restore", "app:v1") == f"app:v1 is {one}\n"
+    assert run("tag", "restore", "app:v1") == f"app:v1 points at {one}\n"
     assert run("tag", "restore", "app:v1", "--digest", two, "--json") == {
         "name": "app",
         "tag": "v1",
@@ -71,7 +71,7 @@ def test_a_tag_through_time(run: Run) -> None:
     }
     run("repo", "delete", "app")
     said = run("tag", "restore", "app:v1", "--at", between)
-    assert said == f"app:v1 is {one}, with 1 manifests put back\n"
+    assert said == f"app:v1 points at {one}, with 1 manifests restored\n"
     shown = run("tag", "history", "app:v1", "--json")["history"]
     changes = [(line["change"], line["digest"], line["state"]) for line in shown]
     assert changes == [
@@ -84,14 +84,14 @@ def test_a_tag_through_time(run: Run) -> None:
     ]
     assert "restorable" in run("tag", "history", "app:v1")
     assert "did not exist at that time" in run("tag", "restore", "app:v1", "--at", "24h", expect=1)
-    assert "no moment" in run("tag", "restore", "app:v1", "--at", "yesterday", expect=1)
+    assert "invalid time" in run("tag", "restore", "app:v1", "--at", "yesterday", expect=1)
     for moment in ("2026-11-23", "0001-01-01T00:00:00+23:59"):
-        assert "no moment" in run("tag", "restore", "app:v1", "--at", moment, expect=1)
+        assert "invalid time" in run("tag", "restore", "app:v1", "--at", moment, expect=1)
 
 
 def test_immutable_tags(run: Run) -> None:
     said = run("immutable", "add", "app", "v*")
-    assert said == "Tags v* are immutable in app from now on.\n"
+    assert said == "Tags v* in app are now immutable.\n"
     assert "already" in run("immutable", "add", "app", "v*", expect=1)
     assert "pattern" in run("immutable", "add", "app", "v:*", expect=1)
     [rule] = run("immutable", "list", "--json")["rules"]

@@ -87,9 +87,9 @@ def test_the_command_killed_and_run_again(tmp_path: Path, postgres: Cluster) -> 
         told = json.loads(run(data, "copy", "--to", target, "--json"))
         assert told["rows"]["manifests"] > 0
         assert "takes no changes" in try_to_write(data)
-        assert "moved: takes no changes" in run(data, "status")
+        assert "moved: accepts no changes" in run(data, "status")
         assert "was moved" in run(data, "copy", "--to", target, expect=1)
-        assert "takes changes again" in run(data, "copy", "--release")
+        assert "accepts changes again" in run(data, "copy", "--release")
         assert try_to_write(data) == ""
 
 

@@ -72,7 +72,7 @@ def count(settings: Settings) -> None:
 
 
 def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings) -> None:
-    assert moorage.run("quota", "set", "ann/**", f"{LIMIT}B").startswith("ann/** may have")
+    assert moorage.run("quota", "set", "ann/**", f"{LIMIT}B").startswith("ann/** may use")
     moorage.run("quota", "set", "*/**", "10GiB")
     assert "(counting)" in moorage.run("quota", "list")
     count(settings)
@@ -108,7 +108,7 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
 
 
 def test_what_is_no_quota_is_said(moorage: Commands) -> None:
-    assert "no size" in moorage.run("quota", "set", "ann/**", "10", expect=1)
+    assert "invalid size" in moorage.run("quota", "set", "ann/**", "10", expect=1)
     assert "*/**" in moorage.run("quota", "set", "ann/*/x", "1GiB", expect=1)
 
 

@@ -100,7 +100,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
         [f"team/app@{lone}", "drop", freed[1], "team/*", "untagged for 7d"],
     ]
     total = sum(int(each.removesuffix("B")) for each in freed)
-    said = f"1 tags and 1 manifests would go, which frees {total}B."
+    said = f"1 tags and 1 manifests would be dropped, which frees {total}B."
     assert " ".join(table[-1]) == said
     # Output for programs
     plan = json.loads(say("retention", "plan", "team/**", "--json"))
@@ -143,7 +143,7 @@ def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> No
     said = say("retention", "set", "team/*", "--keep-tag", "keep", "--drop-tag", "*")
     assert "team/app:v1\tdrop" in said
     assert "team/app:keep" not in said
-    assert "1 tags and 0 manifests would go" in said
+    assert "1 tags and 0 manifests would be dropped" in said
     assert "Nothing is dropped yet" in said
     assert "moorage retention enable 'team/*'" in said
     assert json.loads(say("retention", "status", "--json"))["due_at"] is None
@@ -152,7 +152,7 @@ def test_a_rule_is_seen_before_it_drops_anything(say: Say, tmp_path: Path) -> No
     assert "so nothing is dropped in team/* until" in changed
     assert "drops after" in say("retention", "list")
     assert "have changed" in say("retention", "run", expect=1)
-    assert "drop nothing any more" in say("retention", "disable", "team/*")
+    assert "no longer drop anything" in say("retention", "disable", "team/*")
     assert "are enabled" in say("retention", "set", "team/*", "--drop-tag", "v*", "--now")
     assert say("retention", "run") == "Dropped 1 tags and 0 manifests.\n"
     [run] = json.loads(say("retention", "runs", "--json"))["runs"]

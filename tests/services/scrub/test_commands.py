@@ -77,7 +77,7 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             assert (about["running"], about["blobs"], about["damaged"]) == (False, 3, 1)
             told = commands.run("scrub", "status", expect=1)
             assert f"{Digest.of(layer)}\t11\tdamaged\t{NAME}:latest" in told.stdout
-            assert "A push of a damaged blob heals it" in told.stderr
+            assert "To repair a damaged blob, push it again" in told.stderr
 
             # A client that pushes the image again does the same.
             url = f"/v2/{NAME}/blobs/{Digest.of(layer)}"
@@ -95,7 +95,7 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             commands.file_of(layer).rename(spoiled)
             told = commands.run("fsck", expect=1)
             assert "Compared 3 blobs with 3 objects." in told.stdout
-            assert "1 problems, 0 of them put right." in told.stdout
+            assert "1 problems, 0 of them repaired." in told.stdout
             assert "1 objects that no row names are too young" in told.stderr
             repaired = commands.run("fsck", "--repair", "--grace", "0s", "--json", expect=0)
             found = json.loads(repaired.stdout)
