@@ -57,7 +57,7 @@ def test_an_image_is_deleted_and_its_bytes_are_announced(say: Say) -> None:
 def test_a_tag_is_deleted_and_the_image_stays(say: Say) -> None:
     digest = digest_of(image("1"))
     assert say("tag", "delete", "team/app:v1").splitlines() == [
-        "Deleted team/app:v1. Its manifest stays, and so do its bytes.",
+        "Deleted team/app:v1. Its manifest and bytes stay.",
         f"To delete the image as well: moorage image delete team/app@{digest}",
     ]
     for name in ("v1", "v9"):
