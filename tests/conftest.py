@@ -1,13 +1,16 @@
 """Fixtures for all tests."""
 
+import faulthandler
 import functools
 import logging
 import shutil
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
@@ -21,6 +24,9 @@ LOGGERS = (
     *("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access"),
 )
 
+GRACE = 120.0
+"""Time in seconds that a test has to end after its timeout, and a worker after its last test."""
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -32,7 +38,28 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None, object, object]:
+    """End this process if a test goes on long after its timeout, with the stack of each thread.
+
+    asyncio catches the exception that a timeout raises inside a callback or a task, and a test
+    that waits in others then spins for ever. xdist starts another worker and names the test.
+    """
+    # Standard error itself is captured.
+    stderr = item.config.stash[fault_handler_stderr_fd_key]
+    faulthandler.dump_traceback_later(settings.timeout + GRACE, exit=True, file=stderr)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_cancel_timer() -> Generator[None, object, object]:
+    faulthandler.cancel_dump_traceback_later()
+    return (yield)
+
+
 def pytest_unconfigure() -> None:
+    # Threads that tests left can keep the interpreter from ending.
+    faulthandler.dump_traceback_later(GRACE, exit=True)
     launcher.close()
 
 

@@ -62,7 +62,11 @@ class _Prefork:
         with self._lock:
             if self._channel is not None and self._process is not None:
                 self._channel.close()
-                self._process.wait()
+                try:
+                    self._process.wait(10)
+                except subprocess.TimeoutExpired:  # another process has a copy of the socket
+                    self._process.kill()
+                    self._process.wait()
                 self._channel = self._process = None
 
 
