@@ -349,14 +349,14 @@ class TestFailures:
             assert answer.status_code == 503
             assert codes(answer) == ["UNAVAILABLE"]
             assert answer.headers["Retry-After"] == "5"
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 100
         assert (await near.http.get(f"/v2/{NAME}/manifests/v1")).status_code == 200
         assert (await near.http.head(blob(digest))).status_code == 200
         assert (await near.http.get("/readyz")).status_code == 503
         network.listen()
         back = time.monotonic()
         while (await near.http.get("/readyz")).status_code != 200:
-            assert time.monotonic() - back < 5
+            assert time.monotonic() - back < 60
         assert (await near.http.get(blob(digest))).content == DATA
         require_session(
             await near.http.patch(location, content=DATA[PART + 5 :]), 202, NAME, len(DATA)

@@ -247,7 +247,7 @@ async def test_an_issuer_that_is_down_at_the_start(
     source = key_source(web, issuer=ISSUER, url=down.url("/keys"))
     begin = time.monotonic()
     async with running(ExternalIssuer(ISSUER, AUDIENCE, source, refresh=3600)) as issuer:
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 60  # and not the hour until the next refresh
         assert not accepts(issuer, sign(FIRST))
         await eventually(lambda: len(told()) > 1)
         with upstream(port=down.port) as up:

@@ -24,14 +24,14 @@ from tests.support.postgres import Cluster, find_binaries, run_cluster, run_stan
 from tests.support.server import Server, serving
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 OTHER, THIRD = RepositoryName("other"), RepositoryName("third")
 
 TABLE = "SELECT xmin, ctid FROM schema_version"
 """Returns the location of a row and the transaction that wrote it."""
 
-BOUND = 20.0
+BOUND = 60.0
 """Seconds to wait for something that normally takes less than one."""
 
 

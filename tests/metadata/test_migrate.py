@@ -382,7 +382,7 @@ def test_all_that_run_at_once_succeed(empty_url: str) -> None:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    endings = [process.communicate(timeout=30) for process in processes]
+    endings = [process.communicate(timeout=100) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], endings
     assert read_state(empty_url) == SchemaState(VERSION, MIN_READER)
     fill(empty_url)

@@ -24,7 +24,7 @@ from tests.support.postgres import Cluster, find_binaries, run_cluster
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds within which a request learns that the database is away."""
 
 

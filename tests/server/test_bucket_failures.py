@@ -24,9 +24,9 @@ from tests.support.server import Server, serving
 
 PART = 5 << 20
 DATA = b"".join(n.to_bytes(4, "big") for n in range(2 * PART // 4)) + b"the end"
-LIMIT = 20.0
+LIMIT = 60.0
 """Time limit for a response during any failure of the store, in seconds."""
-HEAL = 5.0
+HEAL = 60.0
 """Time limit for the recovery after the store returns, in seconds."""
 BLOBS = "/v2/team/app/blobs"
 
@@ -76,7 +76,7 @@ def place(bucket: Bucket, tmp_path: Path) -> Iterator[Place]:
         server = Server(tmp_path / "data", settings=environ)
         with (
             serving(server),
-            httpx.Client(base_url=server.url, trust_env=False, timeout=60) as http,
+            httpx.Client(base_url=server.url, trust_env=False, timeout=100) as http,
         ):
             yield Place(http, network)
 

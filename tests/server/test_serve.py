@@ -244,7 +244,7 @@ async def test_sigterm_does_not_wait_for_ever(tmp_path: Path, workers: int) -> N
         wire = await start_put(server, b"x" * 10, 1000)
         started = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
         await wire.close()
         server.start()
         assert httpx.get(f"{server.url}/readyz").status_code == 200

@@ -254,7 +254,7 @@ async def test_a_flood_of_sign_ins_does_not_slow_pulls(tmp_path: Path) -> None:
                 # The right password still works during the flood.
                 started = time.perf_counter()
                 assert (await sign_in(http, alice, VICTIM)).status_code == 200
-                assert time.perf_counter() - started < 10
+                assert time.perf_counter() - started < 60
                 grown = resident(server) - before
     assert statuses <= {401, 429}
     assert statistics.median(busy) < statistics.median(quiet) * 10 + 0.1

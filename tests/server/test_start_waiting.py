@@ -45,20 +45,20 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def is_ready(server: Server) -> bool:
-    return httpx.get(f"{server.url}/readyz", timeout=20).status_code == 200
+    return httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200
 
 
 def require_waiting(server: Server, part: str) -> None:
     """Require that health checks are answered and all other requests get 503 with Retry-After."""
-    answer = httpx.get(f"{server.url}/readyz", timeout=20)
+    answer = httpx.get(f"{server.url}/readyz", timeout=60)
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "5"
     assert list(answer.json()["problems"]) == [part]
     for path in ("/v2/", "/v2/a/blobs/sha256:" + "0" * 64, "/token", "/", "/api/v1/users"):
-        answer = httpx.get(server.url + path, timeout=20)
+        answer = httpx.get(server.url + path, timeout=60)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
-    assert httpx.get(f"{server.url}/metrics", timeout=20).status_code == 200
+    assert httpx.get(f"{server.url}/metrics", timeout=60).status_code == 200
     log = server.log.read_text()
     # At most one line for the parent and one for each worker.
     assert 1 <= log.count(f"waiting for the {part}") <= server.workers + 1
@@ -103,7 +103,7 @@ def test_open_mode_is_warned_of_where_the_database_comes_late(
         with serving(EarlyServer(tmp_path / "data", 1, settings)) as server:
             assert words not in server.log.read_text()
             proxy.accept()
-            wait_until(lambda: httpx.get(f"{server.url}/v2/", timeout=20).status_code == 200)
+            wait_until(lambda: httpx.get(f"{server.url}/v2/", timeout=60).status_code == 200)
             assert server.log.read_text().count(words) == 1
 
 

@@ -56,5 +56,5 @@ default_pool_size = {sessions}
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         shutil.rmtree(folder)

@@ -131,7 +131,7 @@ def test_silent_clients_do_not_use_up_the_descriptors(tmp_path: Path) -> None:
     """Regression: 1,010 idle connections stopped the server."""
     with serving(Server(tmp_path / "data", descriptors=400)) as server:
         silent = connect_silently(server.port, 500)
-        assert httpx.get(f"{server.url}/readyz", timeout=20).status_code == 200
+        assert httpx.get(f"{server.url}/readyz", timeout=60).status_code == 200
         for each in silent:
             each.close()
         log = server.log.read_text()

@@ -29,7 +29,7 @@ from tests.support.server import Server, serving
 pytestmark = pytest.mark.anyio
 
 LATEST = Tag("latest")
-PATIENCE = 40.0
+PATIENCE = 100.0
 """Seconds to wait for something that normally takes less than one."""
 
 
