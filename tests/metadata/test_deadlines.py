@@ -266,7 +266,7 @@ async def test_a_read_that_nobody_waits_for_frees_its_thread(
     proxy.refuse()  # open connections never get an answer
     proxy.resume()
     proxy.accept()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(BOUND):
         await database.read(look)
 
 
