@@ -80,7 +80,8 @@ class ManifestContentMissingError(RegistryError):
         self.missing = missing[:MOST_LISTED]
         self.count = len(missing)
         super().__init__(
-            "the manifest names content that this repository does not have", self.missing
+            "the manifest refers to content that this repository does not have; push that first",
+            self.missing,
         )
 
 
@@ -108,9 +109,7 @@ class UploadOutOfOrderError(RegistryError):
     """A chunk that does not start at the end of the session, which is at `offset` bytes."""
 
     def __init__(self, offset: int) -> None:
-        super().__init__(
-            f"the session has {offset} bytes; the next chunk starts there", {"offset": offset}
-        )
+        super().__init__(f"the session has {offset} bytes; continue from there", {"offset": offset})
         self.offset = offset
 
 
@@ -158,7 +157,7 @@ class MethodUnknownError(RegistryError):
     """A method that the endpoint does not accept; `allowed` lists the accepted methods."""
 
     def __init__(self, allowed: list[str]) -> None:
-        super().__init__("the endpoint does not take this method", {"allowed": allowed})
+        super().__init__("the endpoint does not support this method", {"allowed": allowed})
         self.allowed = allowed
 
 
@@ -166,7 +165,7 @@ class RangeInvalidError(RegistryError):
     """A range outside the blob, which has `size` bytes."""
 
     def __init__(self, size: int) -> None:
-        super().__init__("the range lies outside the blob", {"size": size})
+        super().__init__("the range is outside the blob", {"size": size})
         self.size = size
 
 
@@ -175,7 +174,8 @@ class TooManyRangesError(RegistryError):
 
     def __init__(self, most: int, most_bytes: int) -> None:
         super().__init__(
-            f"a request has at most {most} ranges, in a Range header of {most_bytes} bytes",
+            f"a request may have at most {most} ranges, in a Range header of {most_bytes} bytes; "
+            "send several",
             {"ranges": most, "header_bytes": most_bytes},
         )
 

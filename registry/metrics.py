@@ -23,11 +23,14 @@ from registry.version import find_version
 REGISTRY = CollectorRegistry()
 
 REQUESTS = Counter(
-    "moorage_requests", "Requests answered.", ["method", "route", "status"], registry=REGISTRY
+    "moorage_requests",
+    "Requests that were answered.",
+    ["method", "route", "status"],
+    registry=REGISTRY,
 )
 REQUEST_DURATION = Histogram(
     "moorage_request_duration_seconds",
-    "Time from a request's headers to its last byte, in seconds.",
+    "Time from the headers of a request to the last byte of its response, in seconds.",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
     registry=REGISTRY,
@@ -36,43 +39,50 @@ REQUEST_BYTES = Counter("moorage_received_bytes", "Bytes of request bodies.", re
 RESPONSE_BYTES = Counter("moorage_sent_bytes", "Bytes of response bodies.", registry=REGISTRY)
 IN_FLIGHT = Gauge(
     "moorage_requests_in_flight",
-    "Requests being answered.",
+    "Requests in progress.",
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
 STORAGE_ERRORS = Counter(
-    "moorage_storage_errors", "Failures of the store, by kind.", ["kind"], registry=REGISTRY
+    "moorage_storage_errors", "Errors of the store, by kind.", ["kind"], registry=REGISTRY
 )
-DATABASE_ERRORS = Counter("moorage_database_errors", "Failures of the database.", registry=REGISTRY)
+DATABASE_ERRORS = Counter("moorage_database_errors", "Errors of the database.", registry=REGISTRY)
 BLOBS_FOUND_DAMAGED = Counter(
     "moorage_blobs_found_damaged",
-    "Blobs found missing or damaged when they were asked for or checked.",
+    "Blobs that a request or check found missing or damaged.",
     registry=REGISTRY,
 )
 BLOBS_DAMAGED = Gauge(
     "moorage_blobs_damaged",
-    "Blobs known to be missing or damaged now.",
+    "Blobs that are known to be missing or damaged.",
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
 BLOBS_HEALED = Counter(
-    "moorage_blobs_healed", "Damaged blobs fetched anew from upstream.", registry=REGISTRY
+    "moorage_blobs_healed",
+    "Damaged blobs that were fetched again from upstream.",
+    registry=REGISTRY,
 )
 MANIFESTS_UNREADABLE = Gauge(
     "moorage_manifests_unreadable",
-    "Manifests known to be unreadable now: nothing of their repositories is collected.",
+    "Manifests that are known to be unreadable. Nothing is collected in their repositories.",
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
 GC_COLLECTED = Counter(
-    "moorage_gc_collected", "Manifests and blobs that were collected.", ["kind"], registry=REGISTRY
+    "moorage_gc_collected",
+    "Manifests and blobs that garbage collection deleted.",
+    ["kind"],
+    registry=REGISTRY,
 )
 GC_COLLECTED_BYTES = Counter(
-    "moorage_gc_collected_bytes", "Bytes of the blobs that were collected.", registry=REGISTRY
+    "moorage_gc_collected_bytes",
+    "Bytes of the blobs that garbage collection deleted.",
+    registry=REGISTRY,
 )
 GC_QUEUE = Gauge(
     "moorage_gc_queue",
-    "What the collector has yet to look at, by kind.",
+    "Candidates in the queue of garbage collection, by kind.",
     ["kind"],
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
@@ -81,7 +91,7 @@ BLOBS_SCRUBBED = Counter("moorage_scrubbed_blobs", "Blobs read by the scrub.", r
 BYTES_SCRUBBED = Counter("moorage_scrubbed_bytes", "Bytes read by the scrub.", registry=REGISTRY)
 SCRUB_FINISHED = Gauge(
     "moorage_scrub_finished_timestamp_seconds",
-    "When the last whole pass of the scrub ended; 0: none has.",
+    "Time when the last complete scrub ended; 0 if none has.",
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
@@ -103,7 +113,7 @@ class ProcessCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
-            "moorage_build_info", "Version of Moorage and of Python.", labels=["version", "python"]
+            "moorage_build_info", "Versions of Moorage and Python.", labels=["version", "python"]
         )
         build.add_metric([find_version(), platform.python_version()], 1)
         yield build
@@ -121,7 +131,7 @@ class ProcessCollector(Collector):
             ("virtual_memory_bytes", "Virtual memory in bytes.", sum(s.virtual for s in stats)),
             ("open_fds", "Open file descriptors.", sum(s.open_files for s in stats)),
             ("max_fds", "Open file descriptors allowed.", sum(s.max_files for s in stats)),
-            ("start_time_seconds", "Start of the server, since the epoch.", started),
+            ("start_time_seconds", "Start time of the server in seconds since the epoch.", started),
         ):
             yield GaugeMetricFamily(f"process_{name}", text, value=value)
 

@@ -37,16 +37,16 @@ def build(
     """Return the application with all endpoints and the middleware around them."""
     http = settings.http
     ops = Ops(registry)
-    guard = Authorizer(access.authenticator, Limits(settings.limits), settings)
+    authorizer = Authorizer(access.authenticator, Limits(settings.limits), settings)
     routes: list[BaseRoute] = [
-        Route(entry.path, Endpoint(entry, registry, settings, guard)) for entry in ROUTES
+        Route(entry.path, Endpoint(entry, registry, settings, authorizer)) for entry in ROUTES
     ]
-    routes.append(Route("/token", TokenEndpoint(guard, access.tokens, http.body_idle_timeout)))
-    routes += list_admin_routes(registry, access, guard, http.body_idle_timeout)
+    routes.append(Route("/token", TokenEndpoint(authorizer, access.tokens, http.body_idle_timeout)))
+    routes += list_admin_routes(registry, access, authorizer, http.body_idle_timeout)
     paths = {
         "/": ops.get_page,
         **_list_probes(ops),
-        "/.well-known/jwks.json": KeysEndpoint(guard).get_keys,
+        "/.well-known/jwks.json": KeysEndpoint(authorizer).get_keys,
     }
     if http.ops_listen:
         del paths[METRICS]
@@ -54,10 +54,10 @@ def build(
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
     app: ASGIApp = PathGuard(StartGate(router, registry.health))
     if http.cors_origins:
-        app = Preflights(app, guard.sites)
+        app = Preflights(app, authorizer.sites)
     app = RequestLogMiddleware(app, log_probes=settings.log_probes)
     if http.cors_origins:
-        app = Cors(app, guard.sites)
+        app = Cors(app, authorizer.sites)
     if path := urlsplit(http.external_url).path:
         app = Prefix(app, path)
     return ForwardedHeadersMiddleware(app, http.trusted_proxies, http.external_url)
@@ -92,4 +92,6 @@ class _ReadOnly:
 
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
     del receive, send
-    raise EndpointUnknownError("no endpoint has this path", {"path": scope["path"][:255]})
+    raise EndpointUnknownError(
+        "no endpoint has this path; check the URL", {"path": scope["path"][:255]}
+    )

@@ -18,5 +18,7 @@ class StartGate:
         waiting_for = self._health.waiting_for
         if waiting_for and scope["type"] == "http" and scope["path"] not in PROBES:
             parts = " and ".join(waiting_for)
-            raise NotReadyError(f"the registry is starting and waits for its {parts}")
+            raise NotReadyError(
+                f"the registry is starting and waits for its {parts}; try again later"
+            )
         await self._app(scope, receive, send)

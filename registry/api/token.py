@@ -50,8 +50,8 @@ Fields = dict[str, list[str]]
 class TokenEndpoint:
     """The ASGI application of `/token`."""
 
-    def __init__(self, guard: Authorizer, tokens: Tokens, body_idle: float) -> None:
-        self._guard = guard
+    def __init__(self, authorizer: Authorizer, tokens: Tokens, body_idle: float) -> None:
+        self._authorizer = authorizer
         self._tokens = tokens
         self._idle = body_idle
         self._forms = MemoryBudget(_FORMS)
@@ -66,13 +66,16 @@ class TokenEndpoint:
         request = Request(scope, receive, send)
         if request.method not in {"GET", "POST"}:
             raise MethodUnknownError(["GET", "POST"])
-        self._guard.limits.check_request(find_origin(request).address or None, None)
+        self._authorizer.limits.check_request(find_origin(request).address or None, None)
         if request.method == "POST":
-            self._guard.sites.require_own_page(request)
-        if await self._guard.auth.find_open() is not None:
+            self._authorizer.sites.require_own_page(request)
+        if await self._authorizer.auth.find_open() is not None:
             raise UnsupportedError("nobody needs to sign in here")
-        if not self._guard.auth.rules.local_users:
-            raise UnsupportedError("another server issues the tokens (auth.local_users = false)")
+        if not self._authorizer.auth.rules.local_users:
+            raise UnsupportedError(
+                "this registry issues no tokens (auth.local_users = false); get one from the "
+                "external issuer"
+            )
         response = await (self._get(request) if request.method == "GET" else self._post(request))
         response.headers["Cache-Control"] = "no-store"
         await response(scope, receive, send)
@@ -81,7 +84,9 @@ class TokenEndpoint:
         """Issue a token for Basic credentials or none; a refresh token if `offline_token=true`."""
         caller = await self._identify(request, self._from_basic, {})
         if request.url.query.count("&") >= _MAX_FIELDS:
-            raise UnsupportedError(f"a query has at most {_MAX_FIELDS} parameters here")
+            raise UnsupportedError(
+                f"a query may have at most {_MAX_FIELDS} parameters; ask for fewer scopes"
+            )
         query = request.query_params
         asked = self._request(query.getlist("scope"), query)
         if query.get("offline_token") == "true":
@@ -97,7 +102,8 @@ class TokenEndpoint:
         kind = _first(fields, "grant_type")
         if kind not in self._grants:
             raise GrantTypeInvalidError(
-                "grant_type is password, refresh_token or token-exchange", {"grant_type": kind[:80]}
+                f"grant_type must be password, refresh_token or {_EXCHANGE}",
+                {"grant_type": kind[:80]},
             )
         caller = await self._identify(request, self._grants[kind], fields)
         single = QueryParams({key: values[0] for key, values in fields.items()})
@@ -120,28 +126,32 @@ class TokenEndpoint:
         try:
             caller = await find(request, fields)
         except CredentialsInvalidError as error:
-            challenge = f'Basic realm="{self._guard.auth.rules.service}"'
+            challenge = f'Basic realm="{self._authorizer.auth.rules.service}"'
             raise UnauthorizedError(error.message, challenge) from error
         request.scope["moorage.principal"] = caller.principal.name
-        self._guard.limits.check_request(None, find_limited(caller))
+        self._authorizer.limits.check_request(None, find_limited(caller))
         return caller
 
     async def _from_basic(self, request: Request, _fields: Fields) -> Caller:
         given = read_credentials(request)
         if given is None:
-            return await self._guard.auth.anonymous()
+            return await self._authorizer.auth.anonymous()
         if not isinstance(given, Basic):
-            raise CredentialsInvalidError("tokens are given for user names and passwords")
-        self._guard.warn_if_readable(request)
+            raise CredentialsInvalidError(
+                "a bearer token cannot be used here; use Basic credentials"
+            )
+        self._authorizer.warn_if_readable(request)
         origin = find_origin(request)
-        return await self._guard.auth.authenticate_password(given.name, given.password, origin)
+        return await self._authorizer.auth.authenticate_password(given.name, given.password, origin)
 
     async def _from_password(self, request: Request, fields: Fields) -> Caller:
-        self._guard.warn_if_readable(request)
+        self._authorizer.warn_if_readable(request)
         name, password = _first(fields, "username"), _first(fields, "password")
         if "\0" in name + password:
             raise CredentialsInvalidError("wrong user name or password")
-        return await self._guard.auth.authenticate_password(name, password, find_origin(request))
+        return await self._authorizer.auth.authenticate_password(
+            name, password, find_origin(request)
+        )
 
     async def _from_refresh_token(self, request: Request, fields: Fields) -> Caller:
         return await self._tokens.find_refresher(
@@ -152,15 +162,15 @@ class TokenEndpoint:
 
     async def _from_exchange(self, request: Request, fields: Fields) -> Caller:
         if _first(fields, "subject_token_type") != _ID_TOKEN:
-            raise GrantTypeInvalidError(f"subject_token_type is {_ID_TOKEN}")
-        return await self._guard.auth.authenticate_password(
+            raise GrantTypeInvalidError(f"subject_token_type must be {_ID_TOKEN}")
+        return await self._authorizer.auth.authenticate_password(
             OIDC_SIGN_IN, _first(fields, "subject_token"), find_origin(request)
         )
 
     async def _read_form(self, request: Request) -> Fields:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != _FORM:
-            raise UnsupportedError(f"the body of this request is a form: {_FORM}")
+            raise UnsupportedError(f"the body must be a form; send it with Content-Type: {_FORM}")
         async with read_body(request, self._idle, _MAX_FORM, self._forms) as raw:
             try:
                 return parse_qs(
@@ -170,7 +180,9 @@ class TokenEndpoint:
                     errors="strict",
                 )
             except ValueError as error:
-                raise UnsupportedError("the form cannot be read") from error
+                raise UnsupportedError(
+                    f"the form is not valid, or has more than {_MAX_FIELDS} fields"
+                ) from error
 
     def _request(self, scopes: list[str], query: QueryParams) -> TokenRequest:
         client = "".join(c for c in query.get("client_id", "") if c.isprintable())
@@ -179,7 +191,7 @@ class TokenEndpoint:
         )
 
     def _service(self, named: str) -> str:
-        return named.replace("\0", "\ufffd") or self._guard.auth.rules.service
+        return named.replace("\0", "\ufffd") or self._authorizer.auth.rules.service
 
     @staticmethod
     def _answer(granted: Granted, scope: str | None = None, refresh: str | None = None) -> Response:
@@ -204,8 +216,8 @@ def _first(fields: Fields, name: str) -> str:
 class KeysEndpoint:
     """The public keys of this registry for other servers (RFC 7517)."""
 
-    def __init__(self, guard: Authorizer) -> None:
-        self._auth = guard.auth
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._auth = authorizer.auth
 
     async def get_keys(self, request: Request) -> Response:
         del request

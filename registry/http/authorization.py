@@ -77,7 +77,9 @@ def read_credentials(request: Request) -> Basic | Token | None:
         name, colon, password = text.partition(":")
         if colon and "\0" not in text:
             return Basic(name, password) if name or password else None
-    raise CredentialsInvalidError("the Authorization header cannot be read")
+    raise CredentialsInvalidError(
+        "the Authorization header is not valid; send Basic or Bearer credentials, once"
+    )
 
 
 def find_origin(request: Request) -> ClientAddress:
@@ -99,7 +101,7 @@ def format_scope(action: Action, name: RepositoryName | None) -> str:
     return f"repository:{name}:{','.join(sorted(needed_actions(action)))}"
 
 
-def _write_need(action: Action, name: RepositoryName | None) -> str:
+def _write_requirement(action: Action, name: RepositoryName | None) -> str:
     """Return what is missing and who can grant it.
 
     It does not reveal whether the repository exists.
@@ -107,8 +109,7 @@ def _write_need(action: Action, name: RepositoryName | None) -> str:
     if name is None:
         return f"requires {action.value}; ask an admin of this registry"
     return (
-        f"requires {action.value} on {name}; ask an admin of this registry, or who administers "
-        f"{name}, to grant it"
+        f"requires {action.value} on {name}; ask an admin of this registry or of {name} to grant it"
     )
 
 
@@ -155,13 +156,15 @@ class Authorizer:
                 )
                 if caller.may(action, name):
                     return caller
-                raise DeniedError(_write_need(action, name), {"action": action.value})
+                raise DeniedError(_write_requirement(action, name), {"action": action.value})
             if isinstance(given, Token):
                 caller = await self.auth.authenticate_token(given.text, since)
                 if caller.may(action, name):
                     return caller
                 need = (
-                    "" if name is None or caller.could(action, name) else _write_need(action, name)
+                    ""
+                    if name is None or caller.could(action, name)
+                    else _write_requirement(action, name)
                 )
                 raise self.demand(request, caller, [scope], need)
         except CredentialsInvalidError as error:
@@ -213,6 +216,6 @@ class Authorizer:
         if readable and not is_loopback(client) and time.monotonic() > self._warned + _WARN_EVERY:
             self._warned = time.monotonic()
             logger.warning(
-                "passwords are asked for without TLS, and others on the way can read them: %s",
+                "passwords are sent without TLS, so others on the network can read them: %s",
                 TLS_REMEDY,
             )

@@ -42,7 +42,7 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
             async with asyncio.timeout(idle):
                 message = await request.receive()
         except TimeoutError as error:
-            raise BodyStalledError(f"the body delivered nothing for {idle:g} s") from error
+            raise BodyStalledError(f"no data of the body arrived for {idle:g} s") from error
         waited += time.monotonic() - began
         if message["type"] == "http.disconnect":
             raise ClientDisconnectedError("the client closed the connection")
@@ -54,8 +54,8 @@ async def iter_body(request: Request, idle: float) -> AsyncIterator[bytes]:
         if more and waited >= RATE_WINDOW:
             if received < MINIMUM_RATE * RATE_WINDOW:
                 raise BodyStalledError(
-                    f"the body delivered {received} bytes in {waited:.0f} s;"
-                    f" at least {MINIMUM_RATE} a second are required"
+                    f"{received} bytes of the body arrived in {waited:.0f} s;"
+                    f" at least {MINIMUM_RATE} per second are required"
                 )
             waited, received = 0.0, 0
 
@@ -73,7 +73,7 @@ async def read_body(
     BodyStalledError, ClientDisconnectedError.
     """
     announced = read_length(request)
-    too_large = BodyTooLargeError(f"a body has at most {limit} bytes here", {"limit": limit})
+    too_large = BodyTooLargeError(f"the body may have at most {limit} bytes", {"limit": limit})
     if announced is not None and announced > limit:
         raise too_large
     body = bytearray()
@@ -90,7 +90,7 @@ async def read_body(
                 complete = await _read(pieces, body, limit)
         except TimeoutError as error:
             raise BodyStalledError(
-                f"a body of {size} bytes must come within {patience:.0f} s"
+                f"a body of {size} bytes must arrive within {patience:.0f} s"
             ) from error
         if not complete:
             raise too_large

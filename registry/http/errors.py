@@ -1,6 +1,7 @@
 """The table that maps errors to HTTP responses.
 
-Source: OCI distribution-spec, Error Codes. The codes of a 4xx are from that closed list.
+Source: OCI distribution-spec, Error Codes. The registry API uses only codes of that closed list for
+a 4xx. INVALID, NOT_FOUND and CONFLICT are codes of the admin API.
 """
 
 import json
@@ -19,7 +20,7 @@ RETRY_AFTER = "5"
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorBody:
+class ErrorEntry:
     """The HTTP status, code and headers of an error."""
 
     status: int
@@ -31,58 +32,58 @@ _ALLOW_READ = (("Allow", "GET, HEAD"),)
 _RETRY = (("Retry-After", RETRY_AFTER),)
 
 # Lookup is by the classes of the exception, the most specific first.
-TABLE: Mapping[type[Exception], ErrorBody] = {
-    errors.PathInvalidError: ErrorBody(400, "NAME_INVALID"),
-    errors.NameInvalidError: ErrorBody(400, "NAME_INVALID"),
-    errors.TagInvalidError: ErrorBody(400, "NAME_INVALID"),
-    errors.RepositoryUnknownError: ErrorBody(404, "NAME_UNKNOWN"),
-    DigestInvalidError: ErrorBody(400, "DIGEST_INVALID"),
-    errors.DigestMismatchError: ErrorBody(400, "DIGEST_INVALID"),
-    errors.SizeInvalidError: ErrorBody(400, "SIZE_INVALID"),
-    errors.BlobUnknownError: ErrorBody(404, "BLOB_UNKNOWN"),
-    errors.BlobInUseError: ErrorBody(405, "UNSUPPORTED", _ALLOW_READ),
-    errors.ManifestUnknownError: ErrorBody(404, "MANIFEST_UNKNOWN"),
-    errors.ManifestInvalidError: ErrorBody(400, "MANIFEST_INVALID"),
-    errors.BodyTooLargeError: ErrorBody(413, "SIZE_INVALID"),
-    errors.UnsupportedMediaTypeError: ErrorBody(415, "INVALID"),
-    errors.ManifestInUseError: ErrorBody(405, "UNSUPPORTED", _ALLOW_READ),
-    errors.ManifestContentMissingError: ErrorBody(400, "MANIFEST_BLOB_UNKNOWN"),
-    errors.UploadUnknownError: ErrorBody(404, "BLOB_UPLOAD_UNKNOWN"),
-    errors.UploadInvalidError: ErrorBody(400, "BLOB_UPLOAD_INVALID"),
-    errors.UploadBusyError: ErrorBody(409, "BLOB_UPLOAD_INVALID"),
-    errors.UploadOutOfOrderError: ErrorBody(416, "BLOB_UPLOAD_INVALID"),
-    errors.BodyStalledError: ErrorBody(400, "BLOB_UPLOAD_INVALID"),
-    errors.ClientDisconnectedError: ErrorBody(400, "BLOB_UPLOAD_INVALID"),
-    errors.RangeInvalidError: ErrorBody(416, "SIZE_INVALID"),
-    errors.TooManyRangesError: ErrorBody(400, "UNSUPPORTED"),
-    errors.PreconditionFailedError: ErrorBody(412, "DENIED"),
-    errors.TooManyTagsError: ErrorBody(414, "UNSUPPORTED"),
-    errors.PageSizeInvalidError: ErrorBody(400, "UNSUPPORTED"),
-    errors.UnsupportedError: ErrorBody(400, "UNSUPPORTED"),
-    errors.DisabledError: ErrorBody(405, "UNSUPPORTED"),
-    errors.EndpointUnknownError: ErrorBody(404, "UNSUPPORTED"),
-    errors.MethodUnknownError: ErrorBody(405, "UNSUPPORTED"),
-    errors.DeniedError: ErrorBody(403, "DENIED"),
-    errors.QuotaExceededError: ErrorBody(403, "DENIED"),
-    errors.ProtectedError: ErrorBody(403, "DENIED"),
-    errors.UnauthorizedError: ErrorBody(401, "UNAUTHORIZED"),
-    errors.CredentialsInvalidError: ErrorBody(401, "UNAUTHORIZED"),
-    errors.TokenInvalidError: ErrorBody(401, "UNAUTHORIZED"),
-    errors.GrantTypeInvalidError: ErrorBody(400, "UNSUPPORTED"),
-    errors.InputInvalidError: ErrorBody(400, "INVALID"),
-    errors.NotFoundError: ErrorBody(404, "NOT_FOUND"),
-    errors.ConflictError: ErrorBody(409, "CONFLICT"),
-    errors.TooManyRequestsError: ErrorBody(429, "TOOMANYREQUESTS"),
-    errors.BusyError: ErrorBody(503, "UNAVAILABLE", _RETRY),
-    errors.DatabaseUnavailableError: ErrorBody(503, "UNAVAILABLE", _RETRY),
-    errors.NotReadyError: ErrorBody(503, "UNAVAILABLE", _RETRY),
-    errors.DatabaseFullError: ErrorBody(507, "UNAVAILABLE", _RETRY),
-    errors.UpstreamError: ErrorBody(503, "UNAVAILABLE", _RETRY),
-    StoreError: ErrorBody(503, "UNAVAILABLE", _RETRY),
-    StoreFullError: ErrorBody(507, "UNAVAILABLE", _RETRY),
+TABLE: Mapping[type[Exception], ErrorEntry] = {
+    errors.PathInvalidError: ErrorEntry(400, "NAME_INVALID"),
+    errors.NameInvalidError: ErrorEntry(400, "NAME_INVALID"),
+    errors.TagInvalidError: ErrorEntry(400, "NAME_INVALID"),
+    errors.RepositoryUnknownError: ErrorEntry(404, "NAME_UNKNOWN"),
+    DigestInvalidError: ErrorEntry(400, "DIGEST_INVALID"),
+    errors.DigestMismatchError: ErrorEntry(400, "DIGEST_INVALID"),
+    errors.SizeInvalidError: ErrorEntry(400, "SIZE_INVALID"),
+    errors.BlobUnknownError: ErrorEntry(404, "BLOB_UNKNOWN"),
+    errors.BlobInUseError: ErrorEntry(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.ManifestUnknownError: ErrorEntry(404, "MANIFEST_UNKNOWN"),
+    errors.ManifestInvalidError: ErrorEntry(400, "MANIFEST_INVALID"),
+    errors.BodyTooLargeError: ErrorEntry(413, "SIZE_INVALID"),
+    errors.UnsupportedMediaTypeError: ErrorEntry(415, "INVALID"),
+    errors.ManifestInUseError: ErrorEntry(405, "UNSUPPORTED", _ALLOW_READ),
+    errors.ManifestContentMissingError: ErrorEntry(400, "MANIFEST_BLOB_UNKNOWN"),
+    errors.UploadUnknownError: ErrorEntry(404, "BLOB_UPLOAD_UNKNOWN"),
+    errors.UploadInvalidError: ErrorEntry(400, "BLOB_UPLOAD_INVALID"),
+    errors.UploadBusyError: ErrorEntry(409, "BLOB_UPLOAD_INVALID"),
+    errors.UploadOutOfOrderError: ErrorEntry(416, "BLOB_UPLOAD_INVALID"),
+    errors.BodyStalledError: ErrorEntry(400, "BLOB_UPLOAD_INVALID"),
+    errors.ClientDisconnectedError: ErrorEntry(400, "BLOB_UPLOAD_INVALID"),
+    errors.RangeInvalidError: ErrorEntry(416, "SIZE_INVALID"),
+    errors.TooManyRangesError: ErrorEntry(400, "UNSUPPORTED"),
+    errors.PreconditionFailedError: ErrorEntry(412, "DENIED"),
+    errors.TooManyTagsError: ErrorEntry(414, "UNSUPPORTED"),
+    errors.PageSizeInvalidError: ErrorEntry(400, "UNSUPPORTED"),
+    errors.UnsupportedError: ErrorEntry(400, "UNSUPPORTED"),
+    errors.DisabledError: ErrorEntry(405, "UNSUPPORTED"),
+    errors.EndpointUnknownError: ErrorEntry(404, "UNSUPPORTED"),
+    errors.MethodUnknownError: ErrorEntry(405, "UNSUPPORTED"),
+    errors.DeniedError: ErrorEntry(403, "DENIED"),
+    errors.QuotaExceededError: ErrorEntry(403, "DENIED"),
+    errors.ProtectedError: ErrorEntry(403, "DENIED"),
+    errors.UnauthorizedError: ErrorEntry(401, "UNAUTHORIZED"),
+    errors.CredentialsInvalidError: ErrorEntry(401, "UNAUTHORIZED"),
+    errors.TokenInvalidError: ErrorEntry(401, "UNAUTHORIZED"),
+    errors.GrantTypeInvalidError: ErrorEntry(400, "UNSUPPORTED"),
+    errors.InputInvalidError: ErrorEntry(400, "INVALID"),
+    errors.NotFoundError: ErrorEntry(404, "NOT_FOUND"),
+    errors.ConflictError: ErrorEntry(409, "CONFLICT"),
+    errors.TooManyRequestsError: ErrorEntry(429, "TOOMANYREQUESTS"),
+    errors.BusyError: ErrorEntry(503, "UNAVAILABLE", _RETRY),
+    errors.DatabaseUnavailableError: ErrorEntry(503, "UNAVAILABLE", _RETRY),
+    errors.NotReadyError: ErrorEntry(503, "UNAVAILABLE", _RETRY),
+    errors.DatabaseFullError: ErrorEntry(507, "UNAVAILABLE", _RETRY),
+    errors.UpstreamError: ErrorEntry(503, "UNAVAILABLE", _RETRY),
+    StoreError: ErrorEntry(503, "UNAVAILABLE", _RETRY),
+    StoreFullError: ErrorEntry(507, "UNAVAILABLE", _RETRY),
 }
 
-_UNKNOWN = ErrorBody(500, "UNKNOWN")
+_UNKNOWN = ErrorEntry(500, "UNKNOWN")
 
 # Clients and people match these texts.
 # Source: distribution, registry/api/errcode/register.go.
@@ -115,12 +116,12 @@ def write_message(code: str, reason: str) -> str:
     return f"{sentence.removesuffix('.')}: {reason}"
 
 
-def find_wire(error: Exception) -> ErrorBody:
+def find_entry(error: Exception) -> ErrorEntry:
     """Return the table entry of an error; 500 for an unknown one, which is a bug."""
-    return find_wire_of(type(error))
+    return find_entry_of(type(error))
 
 
-def find_wire_of(kind: type[Exception]) -> ErrorBody:
+def find_entry_of(kind: type[Exception]) -> ErrorEntry:
     """Return the table entry of a class of errors, as above."""
     return next((TABLE[cls] for cls in kind.__mro__ if cls in TABLE), _UNKNOWN)
 
@@ -130,12 +131,12 @@ def error_response(error: Exception, *, standard: bool = True) -> Response:
 
     `standard` starts messages with the standard sentence of their code. The admin API has none.
     """
-    wire = find_wire(error)
-    body = {"errors": _entries(error, wire, standard)}
+    entry = find_entry(error)
+    body = {"errors": _entries(error, entry, standard)}
     response = Response(
-        json.dumps(body, separators=(",", ":")), wire.status, media_type="application/json"
+        json.dumps(body, separators=(",", ":")), entry.status, media_type="application/json"
     )
-    for name, value in wire.headers:
+    for name, value in entry.headers:
         response.headers[name] = value
     if isinstance(error, errors.MethodUnknownError | errors.DisabledError):
         response.headers["Allow"] = ", ".join(error.allowed)
@@ -148,15 +149,18 @@ def error_response(error: Exception, *, standard: bool = True) -> Response:
     return response
 
 
-def _entries(error: Exception, wire: ErrorBody, standard: bool) -> list[dict[str, Any]]:
+def _entries(error: Exception, entry: ErrorEntry, standard: bool) -> list[dict[str, Any]]:
     detail = getattr(error, "detail", None)
-    if wire is _UNKNOWN:
-        reason, detail = "internal error; the log has more under the request id", None
+    if entry is _UNKNOWN:
+        reason, detail = (
+            "internal error; the server log has the details under the request ID",
+            None,
+        )
     else:
         reason = str(error)
     details = [detail]
     if isinstance(error, errors.ManifestContentMissingError):
-        more = {"missing": error.count} if error.count > len(error.missing) else {}
+        more = {"count": error.count} if error.count > len(error.missing) else {}
         details = [{"digest": digest, **more} for digest in error.missing]
-    message = write_message(wire.code, reason) if standard else reason
-    return [{"code": wire.code, "message": message, "detail": each} for each in details]
+    message = write_message(entry.code, reason) if standard else reason
+    return [{"code": entry.code, "message": message, "detail": each} for each in details]

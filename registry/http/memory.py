@@ -72,7 +72,7 @@ class MemoryBudget:
                 self._serve()
             if isinstance(error, TimeoutError):
                 raise BusyError(
-                    "the server handles as many large manifests as it has memory for; try again"
+                    "the memory for large manifests is in use; try again later"
                 ) from None
             raise
         return wanted
@@ -207,7 +207,7 @@ class _LargeAnswer(Response):
             async with asyncio.timeout(find_patience(len(self._bytes))):
                 await self._send(send)
         except TimeoutError as error:
-            raise ClientDisconnectedError("the client reads a large answer too slowly") from error
+            raise ClientDisconnectedError("the client reads a large response too slowly") from error
         finally:
             self._memory.release()
 

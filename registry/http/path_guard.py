@@ -24,13 +24,13 @@ def canonical_path(raw: bytes) -> str:
     characters that no path contains.
     """
     if _ESCAPE.search(raw) or _SPLITTERS.search(raw):
-        raise PathInvalidError("the path holds an escape that a path here cannot hold")
+        raise PathInvalidError("the path has an escape sequence that no path of this registry has")
     decoded = unquote_to_bytes(raw)
     if not decoded.startswith(b"/") or not _PLAIN.fullmatch(decoded):
-        raise PathInvalidError("the path holds a character that a path here cannot hold")
+        raise PathInvalidError("the path has a character that no path of this registry has")
     segments = decoded.split(b"/")[1:]
     if any(segment in {b".", b".."} for segment in segments) or b"" in segments[:-1]:
-        raise PathInvalidError("the path holds a dot segment or a doubled slash")
+        raise PathInvalidError("the path has a dot segment or a double slash")
     return decoded.decode("ascii")
 
 

@@ -82,5 +82,7 @@ def parse_content_range(header: str | None) -> tuple[int, int] | None:
         if start <= last:
             return start, last - start + 1
     raise UploadInvalidError(
-        "Content-Range must be <first byte>-<last byte>", {"content_range": header[:80]}
+        "Content-Range must have the form FIRST-LAST, with the positions of the first and last "
+        "byte",
+        {"content_range": header[:80]},
     )

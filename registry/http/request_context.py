@@ -36,7 +36,7 @@ class RequestContext:
     request: Request
     registry: Services
     settings: ApiSettings
-    guard: Authorizer
+    authorizer: Authorizer
     caller: Caller
     repository: RepositoryName | None
 
@@ -48,7 +48,7 @@ class RequestContext:
     def name(self) -> RepositoryName:
         """The repository in the path."""
         if self.repository is None:
-            raise NameInvalidError("the path names no repository")
+            raise NameInvalidError("the path has no repository name")
         return self.repository
 
     @property
@@ -86,7 +86,7 @@ class RequestContext:
         if text is None:
             return self.settings.limits.page_size
         if not _NUMBER.fullmatch(text):
-            raise PageSizeInvalidError("n must be a number", {"n": text[:80]})
+            raise PageSizeInvalidError("n must be a non-negative integer", {"n": text[:80]})
         digits = text.lstrip("0")
         largest = self.settings.limits.max_page_size
         return largest if len(digits) > _DIGITS else min(int(digits or "0"), largest)
@@ -95,13 +95,13 @@ class RequestContext:
         """Require a token that covers the source of a mount, if the caller could get one."""
         if not self.caller.may_pull(source) and self.caller.could_pull(source):
             scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
-            raise self.guard.demand(self.request, self.caller, scopes)
+            raise self.authorizer.demand(self.request, self.caller, scopes)
 
     def check_upload(self) -> None:
         """Count the start of an upload; raise TooManyRequestsError."""
         client = self.request.client
         address = client.host if client else None
-        self.guard.limits.check_upload(address, find_limited(self.caller))
+        self.authorizer.limits.check_upload(address, find_limited(self.caller))
 
 
 Handler = Callable[[RequestContext], Awaitable[Response | ASGIApp]]
@@ -119,12 +119,12 @@ class Endpoint:
     """The ASGI application of one entry. This is the only place that checks permissions."""
 
     def __init__(
-        self, entry: Entry, registry: Services, settings: ApiSettings, guard: Authorizer
+        self, entry: Entry, registry: Services, settings: ApiSettings, authorizer: Authorizer
     ) -> None:
         self._entry = entry
         self._registry = registry
         self._settings = settings
-        self._guard = guard
+        self._authorizer = authorizer
         off = _list_switched_off(settings.content)
         self._off = {
             method: off[action]
@@ -140,13 +140,15 @@ class Endpoint:
         action, handler = self._entry.methods[request.method]
         name = request.path_params.get("name")
         repository = None if name is None else RepositoryName.parse(name)
-        caller = await self._guard.admit(request, action, repository)
+        caller = await self._authorizer.admit(request, action, repository)
         scope["moorage.principal"] = caller.principal.name
         if request.method in self._off:
             left = sorted(self._entry.methods.keys() - self._off.keys())
             raise DisabledError(self._off[request.method], left)
         response = await handler(
-            RequestContext(request, self._registry, self._settings, self._guard, caller, repository)
+            RequestContext(
+                request, self._registry, self._settings, self._authorizer, caller, repository
+            )
         )
         await response(scope, receive, send)
 

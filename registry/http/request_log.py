@@ -18,7 +18,7 @@ from registry.errors import (
     DatabaseUnavailableError,
     NotReadyError,
 )
-from registry.http.errors import error_response, find_wire
+from registry.http.errors import error_response, find_entry
 from registry.http.probes import PROBES
 from storage.errors import StoreError, StoreFullError
 
@@ -129,14 +129,14 @@ class _Exchange:
 
     async def fail(self, error: Exception) -> None:
         """Answer the error, or abort the connection if the response has started."""
-        wire = find_wire(error)
+        entry = find_entry(error)
         if isinstance(error, StoreError):
             kind = "full" if isinstance(error, StoreFullError) else "unavailable"
             metrics.STORAGE_ERRORS.labels(kind).inc()
         elif isinstance(error, DatabaseUnavailableError):
             metrics.DATABASE_ERRORS.inc()
         # What a starting process waits for is logged once, not for each request.
-        if wire.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
+        if entry.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
             # A traceback says nothing if the database is down, and there may be a hundred per
             # second.
             away = isinstance(error, DatabaseUnavailableError | BusyError)

@@ -34,9 +34,10 @@ class Sites:
         host = str(request.scope["moorage.host"])
         if host and not self._is_known(_read_name(host)):
             raise DeniedError(
-                f"this registry lets everybody in, and is not known as {host[:255]}: set [http] "
-                "external_url to the address that clients use, or add a user so that clients sign "
-                "in (moorage user add NAME --admin)"
+                f"this registry is open to everybody, but {host[:255]} is not one of its names: "
+                "set "
+                "[http] external_url to the address that clients use, or add a user so that "
+                "clients must sign in (moorage user add NAME --admin)"
             )
 
     def require_own_page(self, request: Request) -> None:

@@ -51,10 +51,10 @@ TLS_HANDSHAKE = 0x16
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 _REFUSALS = {
     Refusal.SERVER: FramingError(
-        "the server has as many connections as it takes; try again", 503, "UNAVAILABLE"
+        "the server has reached its limit of connections; try again later", 503, "UNAVAILABLE"
     ),
     Refusal.ADDRESS: FramingError(
-        "your address has as many connections as it may have; close some or reuse them",
+        "your address has reached its limit of connections; close or reuse some",
         429,
         "TOOMANYREQUESTS",
     ),
@@ -193,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
             del self._buffer[:2]  # RFC 9112 section 2.2: ignore an empty line before a request
         self._asks_head = self._buffer.startswith(b"HEAD ")
         if self._buffer and self._buffer[0] == TLS_HANDSHAKE:
-            raise FramingError("this port speaks HTTP without TLS; use http:// to reach it")
+            raise FramingError("this port uses HTTP without TLS; use http:// to reach it")
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         if end < 0:
             self._admission.heads.set_size(self, len(self._buffer))

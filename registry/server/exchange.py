@@ -99,7 +99,9 @@ class Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
-            self._fail(FramingError("the server is stopping; try again", 503, "UNAVAILABLE"))
+            self._fail(
+                FramingError("the server is shutting down; try again later", 503, "UNAVAILABLE")
+            )
         except Exception:
             logger.exception("the application failed outside of its own error handling")
             self._fail(FramingError("internal error", 500, "UNKNOWN"))

@@ -118,7 +118,7 @@ def _parse_request_line(line: bytes, long_query_paths: tuple[bytes, ...]) -> tup
         raise _target_too_long(most)
     version = _VERSIONS.get(match[3])
     if version is None:
-        raise FramingError("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        raise FramingError("only HTTP/1.1 and HTTP/1.0 are supported")
     return match[1].decode("ascii"), match[2], version
 
 

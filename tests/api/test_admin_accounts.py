@@ -80,7 +80,7 @@ async def test_her_own_password_takes_the_current_one(api: Api, root: Admin) -> 
     token = await accounts.token("alice")
     alice, path = root.by(old), "/users/alice/password"
     new = {"password": "another password"}
-    wrong = "403 DENIED: the current password is wrong"
+    wrong = "403 DENIED: the current password is wrong; send it as `current`"
     for current in ({}, {"current": "wrong"}, {"current": token.secret}, {"current": ""}):
         assert await alice.refused("PUT", path, new | current) == wrong
         # A token is refused too: with a stolen token, nobody may take over the account.
@@ -150,7 +150,7 @@ async def test_a_robot_from_first_to_last(root: Admin) -> None:
     robot = root.by(Login("robot+ci", made["secret"]))
     assert (await robot.send("GET", "/me"))["name"] == "robot+ci"
     shown = await root.send("GET", "/robots/ci")
-    assert shown["used_at"].endswith("Z")
+    assert shown["last_used_at"].endswith("Z")
     assert "secret" not in shown
     again = await root.send("POST", "/robots/ci/rotate", {"overlap": "1h"})
     assert again["expires_at"] == made["expires_at"]

@@ -39,7 +39,7 @@ async def test_an_open_registry_says_how_to_close_it(start_api: Started, mode: s
         if mode:
             await Accounts.of(api.opened).user("root", admin=True)
         for operation in OPERATIONS:
-            path = operation.path.format_map(dict.fromkeys(operation.in_path, "x"))
+            path = operation.path.format_map(dict.fromkeys(operation.path_fields, "x"))
             said = await Admin(api.http, ANONYMOUS).refused(operation.method, path)
             assert said.startswith("403 DENIED: ")
             assert "moorage user add NAME --admin" in said
@@ -152,11 +152,14 @@ async def test_bodies_that_make_no_sense(root: Admin) -> None:
 
 async def test_the_path_says_once_what_is_meant(root: Admin) -> None:
     said = await root.refused("PATCH", "/users/root", {"name": "other", "admin": False})
-    assert said == "400 INVALID: name stands in the path already"
+    assert said == "400 INVALID: name is in the path already; leave it out here"
     said = await root.refused("POST", "/users", {"name": "alice"}, password="x")  # noqa: S106
-    assert said == "400 INVALID: this is asked by a body, not by a query"
+    assert (
+        said
+        == "400 INVALID: this operation takes a JSON body, not a query; move the fields to the body"
+    )
     said = await root.refused("DELETE", "/users/root", name="other")
-    assert said == "400 INVALID: name stands in the path already"
+    assert said == "400 INVALID: name is in the path already; leave it out here"
 
 
 async def test_other_methods_and_paths(root: Admin) -> None:

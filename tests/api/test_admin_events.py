@@ -118,7 +118,7 @@ async def test_events_are_filtered(api: Api, root: Admin) -> None:
         ({"event": "tag.moved"}, "unknown event 'tag.moved'; events are "),
         ({"repository": "Team"}, "invalid pattern"),
         ({"last": "7"}, "invalid `last`: use the value from `next`"),
-        ({"since": "1"}, "since: expected a time with its offset"),
+        ({"since": "1"}, "since: expected a time with a UTC offset"),
     )
     for query, said in wrong:
         refused = await root.refused("GET", "/audit", **query)
@@ -149,7 +149,7 @@ async def test_who_administers_a_part_sees_what_happened_there(api: Api, root: A
 
 async def test_a_push_without_the_right_names_it_and_whom_to_ask(api: Api) -> None:
     alice = await Accounts.of(api.opened).user("alice")
-    need = "requires push on team/app; ask an admin of this registry, or who administers team/app"
+    need = "requires push on team/app; ask an admin of this registry or of team/app"
     path = "/v2/team/app/blobs/uploads/"
     answer = await api.http.post(path, headers=alice.basic)
     assert answer.status_code == 403

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from registry import errors
-from registry.http.errors import SENTENCES, TABLE, error_response, find_wire
+from registry.http.errors import SENTENCES, TABLE, error_response, find_entry
 from registry.metadata.content import manifests
 from storage import errors as storage_errors
 from storage.digest import Digest, DigestInvalidError
@@ -80,19 +80,19 @@ def test_every_error_that_can_reach_the_wire_is_in_the_table() -> None:
     unknown = {
         cls
         for cls in classes_of(errors, errors.RegistryError)
-        if find_wire(cls.__new__(cls)).code == "UNKNOWN"
+        if find_entry(cls.__new__(cls)).code == "UNKNOWN"
     }
     assert unknown == NEVER_ON_THE_WIRE
     assert set(TABLE) >= {DigestInvalidError, StoreError}
     for cls in classes_of(storage_errors, StoreError):
-        assert find_wire(cls()).code == "UNAVAILABLE"
+        assert find_entry(cls()).code == "UNAVAILABLE"
 
 
 def test_a_class_below_another_is_answered_as_itself() -> None:
-    assert find_wire(errors.DatabaseFullError("")).status == 507
-    assert find_wire(StoreFullError()).status == 507
-    assert find_wire(StoreUnavailableError()).status == 503
-    assert find_wire(errors.ConfigError("")).status == 500
+    assert find_entry(errors.DatabaseFullError("")).status == 507
+    assert find_entry(StoreFullError()).status == 507
+    assert find_entry(StoreUnavailableError()).status == 503
+    assert find_entry(errors.ConfigError("")).status == 500
 
 
 def test_what_may_be_tried_again_says_when() -> None:

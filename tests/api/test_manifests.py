@@ -234,7 +234,7 @@ async def test_7a_of_much_that_is_missing_some_is_listed_and_the_writer_is_free(
     answer = await ready.put_manifest("team/app", "t", index_manifest(absent))
     assert (answer.status_code, codes(answer)) == (400, 20 * ["MANIFEST_BLOB_UNKNOWN"])
     details = [entry["detail"] for entry in answer.json()["errors"]]
-    assert {detail["missing"] for detail in details} == {500}
+    assert {detail["count"] for detail in details} == {500}
     assert {detail["digest"] for detail in details} < {str(Digest.of(each)) for each in absent}
 
 
@@ -362,7 +362,7 @@ async def test_7a_the_missing_layers_of_the_largest_manifest_are_counted(ready: 
     answer = await put(ready, raw, OCI_MANIFEST)
     assert answer.status_code == 400, answer.text[:300]
     assert codes(answer) == 20 * ["MANIFEST_BLOB_UNKNOWN"]
-    assert answer.json()["errors"][0]["detail"]["missing"] == len(layers)
+    assert answer.json()["errors"][0]["detail"]["count"] == len(layers)
 
 
 @SQLITE

@@ -93,7 +93,7 @@ def test_no_answer_has_a_field_for_a_stored_secret() -> None:
 def test_answers_are_as_the_document_says(served: Served, operation: Operation) -> None:
     described = served.schema[BASE + operation.path][operation.method]
     cases = described.as_strategy(GenerationMode.POSITIVE)
-    if operation.asked.__struct_fields__:
+    if operation.request_type.__struct_fields__:
         cases |= described.as_strategy(GenerationMode.NEGATIVE)
 
     @settings(

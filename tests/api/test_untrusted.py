@@ -287,7 +287,7 @@ def test_no_form_is_a_server_error(attempt: Try, data: st.DataObject) -> None:
 def choose_values(data: st.DataObject, operation: Operation) -> dict[str, Any]:
     return {
         name: data.draw(st.sampled_from(NASTY_VALUES))
-        for name in operation.asked.__struct_fields__
+        for name in operation.request_type.__struct_fields__
         if data.draw(st.booleans())
     }
 
@@ -301,7 +301,7 @@ def test_no_admin_request_is_a_server_error(attempt: Try, data: st.DataObject) -
     operation = draw(st.sampled_from(OPERATIONS))
     values = choose_values(data, operation)
     path = BASE + operation.path
-    for name in operation.in_path:
+    for name in operation.path_fields:
         path = path.replace(f"{{{name}}}", "{}")
         values.pop(name, None)
     raw_path = fill(data, path)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     Page,
@@ -25,7 +25,7 @@ from registry.clock import rfc3339
 from registry.services.access.audit import Cursor, EventRow, Source, make_filter
 
 
-class Event(ResponseModel, frozen=True):
+class AuditEvent(ResponseModel, frozen=True):
     """An event: what happened, who did it and from which address.
 
     `address` is empty for the command line and for events of the change feed (`source`). `number`
@@ -51,21 +51,23 @@ class ListEvents(RequestModel, frozen=True):
     """
 
     n: Size = PAGE
-    last: Annotated[Text, Meta(description="`next` of the page before")] = ""
+    last: Annotated[Text, Meta(description="The `next` of the previous page.")] = ""
     since: Annotated[datetime, Meta(tz=True)] = datetime.fromisoformat("1970-01-01T00:00:00Z")
     actor: Text = ""
     event: Annotated[
         Text,
         Meta(
-            description="kinds between commas, `*` for any text",
+            description="Kinds of events, separated by commas. `*` stands for any text.",
             extra_json_schema={"examples": ["tag.*", "tag.delete,manifest.delete"]},
         ),
     ] = ""
-    repository: Annotated[Text, Meta(description="a repository, or a pattern of them")] = ""
+    repository: Annotated[Text, Meta(description="A repository, or a pattern of repositories.")] = (
+        ""
+    )
     newest_first: bool = False
 
 
-def _show(row: EventRow) -> Event:
+def _show(row: EventRow) -> AuditEvent:
     detail = json.loads(row.detail)
     if row.count > 1:
         detail["count"] = row.count
@@ -73,7 +75,7 @@ def _show(row: EventRow) -> Event:
         detail["digest"] = str(row.digest)
     if row.old_digest is not None:
         detail["old_digest"] = str(row.old_digest)
-    return Event(
+    return AuditEvent(
         source=row.source,
         number=row.number,
         at=rfc3339(row.at),
@@ -86,31 +88,31 @@ def _show(row: EventRow) -> Event:
     )
 
 
-async def list_events(call: OperationContext, asked: ListEvents) -> Page[Event]:
+async def list_events(context: OperationContext, request: ListEvents) -> Page[AuditEvent]:
     """List the audit log and the pushes and deletions of the change feed, the oldest first.
 
     Callers who administer only some repositories see the events in them and changes to their rules.
     """
     which = make_filter(
-        since=read_timestamp(asked.since),
-        actor=asked.actor,
-        event=asked.event,
-        within=_bound(call, asked.repository),
+        since=read_timestamp(request.since),
+        actor=request.actor,
+        event=request.event,
+        within=_bound(context, request.repository),
     )
-    page = await call.access.audit.list_events(
-        clamp(asked.n), which, Cursor.parse(asked.last), newest_first=asked.newest_first
+    page = await context.access.audit.list_events(
+        clamp(request.n), which, Cursor.parse(request.last), newest_first=request.newest_first
     )
     return Page([_show(row) for row in page.rows], str(page.next) if page.next else None)
 
 
-def _bound(call: OperationContext, repository: str) -> list[RepositoryPattern] | None:
+def _bound(context: OperationContext, repository: str) -> list[RepositoryPattern] | None:
     """Return the repositories whose events the caller sees; None: all events."""
-    asked = RepositoryPattern.parse(repository) if repository else None
-    if call.is_admin:
-        return None if asked is None else [asked]
-    if asked is None:
-        return call.administered
-    met = (asked.intersect(each) for each in call.administered)
+    request = RepositoryPattern.parse(repository) if repository else None
+    if context.is_admin:
+        return None if request is None else [request]
+    if request is None:
+        return context.administered
+    met = (request.intersect(each) for each in context.administered)
     return minimize(each for each in met if each is not None)
 
 

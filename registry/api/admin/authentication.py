@@ -13,22 +13,22 @@ from registry.http.authorization import Authorizer, Basic, Token, find_origin, r
 class AdminAuthenticator:
     """Authenticates callers by password, or by a secret of this registry."""
 
-    def __init__(self, guard: Authorizer) -> None:
-        self._guard = guard
-        self._auth = guard.auth
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._auth = authorizer.auth
 
     async def admit(self, request: Request) -> Caller:
         """Return the caller; raise UnauthorizedError, DeniedError or TooManyRequestsError."""
         origin = find_origin(request)
-        self._guard.limits.check_request(origin.address or None, None)
-        self._guard.sites.require_own_page(request)
+        self._authorizer.limits.check_request(origin.address or None, None)
+        self._authorizer.sites.require_own_page(request)
         if await self._auth.find_open() is not None:
             raise DeniedError(
-                "nobody signs in to this registry, so nobody can administer it from afar. Where "
-                "its data is, run: moorage user add NAME --admin; and leave out "
+                "this registry has no accounts, so it cannot be administered over HTTP; on the "
+                "machine that has its data, run: moorage user add NAME --admin, and remove "
                 '[auth] mode = "none"'
             )
-        self._guard.warn_if_readable(request)
+        self._authorizer.warn_if_readable(request)
         try:
             caller = await self._identify(request, origin)
         except CredentialsInvalidError as error:
@@ -36,10 +36,10 @@ class AdminAuthenticator:
             raise UnauthorizedError(error.message, challenge) from error
         if caller.has_refresh_token:
             raise DeniedError(
-                "a refresh token of docker login administers nothing; sign in with the password or "
-                "a personal access token"
+                "a refresh token of docker login cannot be used here; use the password or a "
+                "personal access token"
             )
-        self._guard.limits.check_request(None, caller.principal.name)
+        self._authorizer.limits.check_request(None, caller.principal.name)
         return caller
 
     async def _identify(self, request: Request, origin: ClientAddress) -> Caller:
@@ -50,7 +50,7 @@ class AdminAuthenticator:
                 name = await self._find_owner(text, origin)
                 return await self._auth.authenticate_password(name, text, origin)
             case _:
-                raise CredentialsInvalidError("sign in first")
+                raise CredentialsInvalidError("sign in with a password or a token")
 
     async def _find_owner(self, text: str, origin: ClientAddress) -> str:
         """Return the user name of a secret; raise CredentialsInvalidError."""

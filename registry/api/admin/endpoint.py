@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.admin.authentication import AdminAuthenticator
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import Page, RequestModel, ResponseModel
 from registry.api.admin.openapi import build_document
 from registry.api.admin.operation import Operation
@@ -31,13 +31,13 @@ _JSON = "application/json"
 
 
 def list_routes(
-    registry: Services, access: AccessServices, guard: Authorizer, body_idle: float
+    registry: Services, access: AccessServices, authorizer: Authorizer, body_idle: float
 ) -> list[Route]:
     """Return the routes of all operations and of the OpenAPI document."""
     paths: dict[str, list[Operation]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, []).append(operation)
-    door = AdminAuthenticator(guard)
+    authenticator = AdminAuthenticator(authorizer)
     routes = [
         Route(
             BASE + path,
@@ -46,14 +46,14 @@ def list_routes(
                 operations,
                 registry,
                 access,
-                door=door,
+                authenticator=authenticator,
                 body_idle=body_idle,
-                bodies=guard.limits.bodies,
+                bodies=authorizer.limits.bodies,
             ),
         )
         for path, operations in paths.items()
     ]
-    return [*routes, Route(f"{BASE}/openapi.json", _Document(guard))]
+    return [*routes, Route(f"{BASE}/openapi.json", _Document(authorizer))]
 
 
 class _Endpoint:
@@ -66,7 +66,7 @@ class _Endpoint:
         registry: Services,
         access: AccessServices,
         *,
-        door: AdminAuthenticator,
+        authenticator: AdminAuthenticator,
         body_idle: float,
         bodies: MemoryBudget,
     ) -> None:
@@ -74,7 +74,7 @@ class _Endpoint:
         self._operations = {operation.method: operation for operation in operations}
         self._registry = registry
         self._access = access
-        self._door = door
+        self._authenticator = authenticator
         self._idle = body_idle
         self._bodies = bodies
 
@@ -84,12 +84,12 @@ class _Endpoint:
         operation = self._operations.get(request.method)
         if operation is None:
             raise MethodUnknownError(sorted(self._operations))
-        caller = await self._door.admit(request)
+        caller = await self._authenticator.admit(request)
         scope["moorage.principal"] = caller.principal.name
-        asked = await self._read(request, operation)
+        model = await self._read(request, operation)
         actor = Actor(caller.principal.name, find_origin(request))
         result = await operation.run(
-            OperationContext(self._registry, self._access, actor, caller), asked
+            OperationContext(self._registry, self._access, actor, caller), model
         )
         await _write(request, operation, result)(scope, receive, send)
 
@@ -97,12 +97,16 @@ class _Endpoint:
         if operation.has_body:
             if request.query_params:
                 # In particular, clients must not send passwords in a query, which proxies log.
-                raise InputInvalidError("this is asked by a body, not by a query")
+                raise InputInvalidError(
+                    "this operation takes a JSON body, not a query; move the fields to the body"
+                )
             given = await self._read_body(request)
         else:
             given = dict(request.query_params)
-        if twice := given.keys() & set(operation.in_path):
-            raise InputInvalidError(f"{', '.join(sorted(twice))} stands in the path already")
+        if twice := given.keys() & set(operation.path_fields):
+            raise InputInvalidError(
+                f"{', '.join(sorted(twice))} is in the path already; leave it out here"
+            )
         return operation.read(given | request.path_params)
 
     async def _read_body(self, request: Request) -> dict[str, Any]:
@@ -115,13 +119,15 @@ class _Endpoint:
         if kind is None and not raw:
             return {}
         if kind is None or kind.partition(";")[0].strip().lower() != _JSON:
-            raise UnsupportedMediaTypeError(f"the body of this request is {_JSON}")
+            raise UnsupportedMediaTypeError(
+                f"the body must be JSON; send it with Content-Type: {_JSON}"
+            )
         try:
             given = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputInvalidError("the body is not JSON that can be read") from error
+            raise InputInvalidError("the body is not valid JSON") from error
         if not isinstance(given, dict):
-            raise InputInvalidError("the body is not a JSON object")
+            raise InputInvalidError("the body must be a JSON object")
         return given
 
 
@@ -138,8 +144,8 @@ def _write(request: Request, operation: Operation, result: ResponseModel | None)
 class _Document:
     """The OpenAPI document. It reveals nothing about this registry, so it is public."""
 
-    def __init__(self, guard: Authorizer) -> None:
-        self._limits = guard.limits
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._limits = authorizer.limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["moorage.route"] = f"{BASE}/openapi.json"

@@ -4,7 +4,7 @@ A pattern in `extra_json_schema` is only documented. The services check it, with
 messages.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Generic, TypeVar
@@ -18,6 +18,7 @@ from registry.units import parse_duration
 
 T = TypeVar("T")
 Row = TypeVar("Row")
+Last = TypeVar("Last", int, str)
 
 PAGE = 1000
 """The default and the maximum number of entries on a page."""
@@ -41,7 +42,7 @@ class ResponseModel(_Silent, frozen=True):
     """The output of an operation."""
 
 
-def _said(**schema: object) -> Meta:
+def _schema(**schema: object) -> Meta:
     return Meta(extra_json_schema=schema)
 
 
@@ -57,22 +58,29 @@ class GrantAction(StrEnum):
 
 
 Actions = Annotated[list[GrantAction], Meta(min_length=1)]
-AccountName = Annotated[str, _said(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$", maxLength=64)]
-UserName = Annotated[str, _said(pattern="^[A-Za-z0-9_][A-Za-z0-9._@+-]*$", maxLength=254)]
-Password = Annotated[str, _said(minLength=8, maxLength=1024, pattern=r"^[^\x00-\x1f]*$")]
-Pattern = Annotated[str, _said(examples=["team/app", "team/*", "team/**", "**"])]
+AccountName = Annotated[str, _schema(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$", maxLength=64)]
+UserName = Annotated[str, _schema(pattern="^[A-Za-z0-9_][A-Za-z0-9._@+-]*$", maxLength=254)]
+Password = Annotated[str, _schema(minLength=8, maxLength=1024, pattern=r"^[^\x00-\x1f]*$")]
+Pattern = Annotated[str, _schema(examples=["team/app", "team/*", "team/**", "**"])]
 SubjectText = Annotated[
-    str, _said(examples=["alice", "group:devs", "robot:ci", "authenticated", "anonymous"])
+    str, _schema(examples=["alice", "group:devs", "robot:ci", "authenticated", "anonymous"])
 ]
-Life = Annotated[str, _said(pattern="^[0-9]{1,19}(ms|s|m|h|d)$", examples=["90d", "24h"])]
-Timestamp = Annotated[str, _said(format="date-time", examples=["2026-11-23T19:12:00.123456Z"])]
+DurationText = Annotated[str, _schema(pattern="^[0-9]{1,19}(ms|s|m|h|d)$", examples=["90d", "24h"])]
+Timestamp = Annotated[str, _schema(format="date-time", examples=["2026-11-23T19:12:00.123456Z"])]
 # Databases reject NUL, and no name contains it.
 Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 Number = Annotated[int, Meta(ge=0, le=_LARGEST)]
-Size = Annotated[int, Meta(ge=1, description=f"entries of the page; above {PAGE} is {PAGE}")]
+Size = Annotated[
+    int,
+    Meta(ge=1, description=f"The number of entries on the page. More than {PAGE} means {PAGE}."),
+]
 
 
-class PageAsked(RequestModel, frozen=True):
+class NoInput(RequestModel, frozen=True):
+    """No input."""
+
+
+class PageRequest(RequestModel, frozen=True):
     """A page of a list by name: `n` entries after `last`."""
 
     n: Size = PAGE
@@ -94,6 +102,29 @@ def make_page(
     return Page([show(row) for row in rows[:n]], str(key(rows[n - 1])) if more else None)
 
 
+async def make_visible_page(
+    read: Callable[[int, Last], Awaitable[Sequence[Row]]],
+    n: int,
+    last: Last,
+    *,
+    is_visible: Callable[[Row], bool],
+    show: Callable[[Row], T],
+    key: Callable[[Row], Last],
+) -> Page[T]:
+    """Return a page of the `n` rows after `last` that the caller may see.
+
+    `read(n, last)` returns the `n` rows after `last`, and `key` the `last` of a row.
+    """
+    found: list[Row] = []
+    has_more = True
+    while len(found) <= n and has_more:
+        rows = await read(PAGE, last)
+        found += filter(is_visible, rows)
+        has_more = len(rows) == PAGE
+        last = key(rows[-1]) if rows else last
+    return make_page(found, n, show, key)
+
+
 def clamp(n: int) -> int:
     return min(n, PAGE)
 
@@ -112,11 +143,11 @@ def read_timestamp(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def read_life(text: str | None) -> float | None:
+def read_duration(text: str | None) -> float | None:
     """Parse a duration to seconds; return None for None. Raises InputInvalidError."""
     try:
         return None if text is None else parse_duration(text)
     except ValueError as error:
         raise InputInvalidError(
-            f"{text!r:.80} is no duration; durations read 200ms, 2s, 5m, 24h or 90d"
+            f"{text!r:.80} is not a duration; expected a form such as 200ms, 2s, 5m, 24h or 90d"
         ) from error

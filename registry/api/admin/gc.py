@@ -5,8 +5,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
-from registry.api.admin.fields import RequestModel, ResponseModel, Timestamp, write_timestamp
+from registry.api.admin.context import OperationContext
+from registry.api.admin.fields import (
+    NoInput,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
+    write_timestamp,
+)
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
@@ -14,7 +20,7 @@ from registry.services.gc.batch import GcReport
 from registry.services.gc.explain import Step
 from storage.digest import Digest, DigestInvalidError
 
-_PIECE = 5.0
+_BATCH_SECONDS = 5.0
 """The approximate duration of one batch, in seconds: the caller waits for the response."""
 
 DigestText = Annotated[
@@ -129,10 +135,6 @@ class GcExplanation(ResponseModel, frozen=True):
     pending_deletions: list[PendingDeletion]
 
 
-class NothingMore(RequestModel, frozen=True):
-    """No input."""
-
-
 class RunGc(RequestModel, frozen=True):
     """Options of a run. `dry_run` returns what a complete run would delete, and deletes nothing."""
 
@@ -145,10 +147,10 @@ class ExplainDigest(RequestModel, frozen=True):
     digest: DigestText
 
 
-async def get_gc_status(call: OperationContext, asked: NothingMore) -> GcStatus:
+async def get_gc_status(context: OperationContext, request: NoInput) -> GcStatus:
     """Return the status of garbage collection."""
-    del asked
-    status = await call.registry.collector.get_status()
+    del request
+    status = await context.registry.collector.get_status()
     return GcStatus(
         queued=status.queued,
         due=status.due,
@@ -166,26 +168,26 @@ async def get_gc_status(call: OperationContext, asked: NothingMore) -> GcStatus:
     )
 
 
-async def run_gc(call: OperationContext, asked: RunGc) -> GcRun:
+async def run_gc(context: OperationContext, request: RunGc) -> GcRun:
     """Delete one batch of what is due, at any time of day, with its bytes.
 
     Repeat the request while `has_more` is true.
     """
-    if asked.dry_run:
-        return _show(await call.registry.collector.plan(), has_more=False)
-    tally, until = GcReport(), time.monotonic() + _PIECE
-    has_more = await call.registry.collector.collect(tally, lambda: time.monotonic() < until)
-    swept = await call.registry.doomed.sweep()
-    return _show(tally, has_more=has_more or swept > 0)
+    if request.dry_run:
+        return _show(await context.registry.collector.plan(), has_more=False)
+    report, until = GcReport(), time.monotonic() + _BATCH_SECONDS
+    has_more = await context.registry.collector.collect(report, lambda: time.monotonic() < until)
+    swept = await context.registry.doomed.sweep()
+    return _show(report, has_more=has_more or swept > 0)
 
 
-async def explain_digest(call: OperationContext, asked: ExplainDigest) -> GcExplanation:
+async def explain_digest(context: OperationContext, request: ExplainDigest) -> GcExplanation:
     """Explain why a blob or a manifest is kept."""
     try:
-        digest = Digest.parse(asked.digest)
+        digest = Digest.parse(request.digest)
     except DigestInvalidError as error:
-        raise NotFoundError("there is neither a blob nor a manifest of this digest") from error
-    found = await call.registry.why.explain(digest)
+        raise NotFoundError("no blob or manifest has this digest") from error
+    found = await context.registry.why.explain(digest)
     return GcExplanation(
         digest=str(found.digest),
         paths=[[_show_step(step) for step in path] for path in found.paths],
@@ -200,18 +202,18 @@ async def explain_digest(call: OperationContext, asked: ExplainDigest) -> GcExpl
     )
 
 
-def _show(tally: GcReport, *, has_more: bool) -> GcRun:
+def _show(report: GcReport, *, has_more: bool) -> GcRun:
     repositories = [
         CollectedContent(name, freed.manifests, freed.blobs, freed.bytes)
-        for name, freed in sorted(tally.repositories.items())
+        for name, freed in sorted(report.repositories.items())
     ]
     return GcRun(
-        examined=tally.examined,
-        manifests=tally.manifests,
-        blobs=tally.blobs,
-        bytes=tally.bytes,
+        examined=report.examined,
+        manifests=report.manifests,
+        blobs=report.blobs,
+        bytes=report.bytes,
         repositories=repositories,
-        longest_lock_seconds=round(tally.longest_lock_seconds, 4),
+        longest_lock_seconds=round(report.longest_lock_seconds, 4),
         has_more=has_more,
     )
 

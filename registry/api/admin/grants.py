@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     Actions,
@@ -38,7 +38,7 @@ class Grant(ResponseModel, frozen=True):
     actions: list[GrantAction]
 
 
-class Decision(ResponseModel, frozen=True):
+class GrantDecision(ResponseModel, frozen=True):
     """Whether something is allowed, why, and the grants that decide it."""
 
     allowed: bool
@@ -85,27 +85,27 @@ class CheckGrant(RequestModel, frozen=True):
 
 
 _EVERYTHING = RepositoryPattern.parse("**")
-_CONCERNED = "admin on the repositories of the grant"
+_REQUIREMENT = "admin on the repositories of the grant"
 
 PATTERN_ADMINS = Permission(
-    "admins, and whoever may administer all repositories of the pattern",
-    lambda call, asked: call.administers(RepositoryPattern.parse(asked.pattern)),
-    lambda asked: f"admin on {asked.pattern}",
+    "admins, and callers with admin on all repositories of the pattern",
+    lambda context, request: context.administers(RepositoryPattern.parse(request.pattern)),
+    lambda request: f"admin on {request.pattern}",
 )
 REPOSITORY_ADMINS = Permission(
-    "admins, and whoever may administer the repository",
-    lambda call, asked: call.administers(_only(asked.repository)),
-    lambda asked: f"admin on {asked.repository}",
+    "admins, and callers with admin on the repository",
+    lambda context, request: context.administers(_only(request.repository)),
+    lambda request: f"admin on {request.repository}",
 )
 SOME_ADMINS = Permission(
-    "admins, and whoever may administer what it concerns; bounded tokens may not",
-    lambda call, _: not call.is_bounded,
-    lambda _: "admin on what it concerns",
+    "admins, and callers with admin on the repositories concerned; not tokens with scopes",
+    lambda context, _: not context.is_bounded,
+    lambda _: "admin on the repositories concerned",
 )
 SOME_REPOSITORY_ADMINS = Permission(
-    "admins, and whoever may administer some repositories",
-    lambda call, _: bool(call.administered),
-    lambda _: "admin on some repository",
+    "admins, and callers with admin on at least one repository",
+    lambda context, _: bool(context.administered),
+    lambda _: "admin on at least one repository",
 )
 
 
@@ -118,70 +118,70 @@ def _show(grant: grants.Grant) -> Grant:
     return Grant(grant.id, str(grant.subject), str(grant.pattern), write_actions(grant.rights))
 
 
-async def list_grants(call: OperationContext, asked: ListGrants) -> Page[Grant]:
+async def list_grants(context: OperationContext, request: ListGrants) -> Page[Grant]:
     """List the grants that the caller may administer."""
-    n, last = clamp(asked.n), asked.last
-    subject = Subject.parse(asked.subject) if asked.subject else None
-    found = await call.access.grants.list_page(
-        n + 1, last, subject=subject, may_see=lambda grant: call.administers(grant.pattern)
+    n, last = clamp(request.n), request.last
+    subject = Subject.parse(request.subject) if request.subject else None
+    found = await context.access.grants.list_page(
+        n + 1, last, subject=subject, may_see=lambda grant: context.administers(grant.pattern)
     )
     return make_page(found, n, _show, lambda grant: grant.id)
 
 
-async def create_grant(call: OperationContext, asked: CreateGrant) -> Grant:
+async def create_grant(context: OperationContext, request: CreateGrant) -> Grant:
     """Grant actions to a subject. `anonymous` can be granted only `pull`.
 
-    An admin gets an error if the subject does not exist. For other callers the grant is stored but
-    has no effect: a subject that is added later does not get it.
+    If the subject does not exist, an admin gets an error. For other callers the grant is stored,
+    but a subject that is added later does not get it.
     """
     return _show(
-        await call.access.grants.add(
-            Subject.parse(asked.subject),
-            RepositoryPattern.parse(asked.pattern),
-            parse_rights(asked.actions),
-            call.actor,
-            unseen=not call.is_admin,
+        await context.access.grants.add(
+            Subject.parse(request.subject),
+            RepositoryPattern.parse(request.pattern),
+            parse_rights(request.actions),
+            context.actor,
+            unseen=not context.is_admin,
         )
     )
 
 
-async def revoke_actions(call: OperationContext, asked: RevokeActions) -> None:
+async def revoke_actions(context: OperationContext, request: RevokeActions) -> None:
     """Revoke a grant, or some of its actions."""
-    await call.access.grants.remove(
-        Subject.parse(asked.subject),
-        RepositoryPattern.parse(asked.pattern),
-        call.actor,
-        None if asked.actions is None else parse_rights(asked.actions),
+    await context.access.grants.remove(
+        Subject.parse(request.subject),
+        RepositoryPattern.parse(request.pattern),
+        context.actor,
+        None if request.actions is None else parse_rights(request.actions),
     )
 
 
-async def delete_grant(call: OperationContext, asked: NumberedGrant) -> None:
+async def delete_grant(context: OperationContext, request: NumberedGrant) -> None:
     """Delete a grant by its ID."""
     try:
-        grant = await call.access.grants.get(asked.id)
+        grant = await context.access.grants.get(request.id)
     except NotFoundError:
-        if not call.administers(_EVERYTHING):
-            raise deny(call, _CONCERNED) from None
+        if not context.administers(_EVERYTHING):
+            raise deny(context, _REQUIREMENT) from None
         raise
-    if not call.administers(grant.pattern):
-        raise deny(call, _CONCERNED)
-    await call.access.grants.remove(grant.subject, grant.pattern, call.actor)
+    if not context.administers(grant.pattern):
+        raise deny(context, _REQUIREMENT)
+    await context.access.grants.remove(grant.subject, grant.pattern, context.actor)
 
 
-async def check_grant(call: OperationContext, asked: CheckGrant) -> Decision:
+async def check_grant(context: OperationContext, request: CheckGrant) -> GrantDecision:
     """Return whether a subject may do something in a repository, and which grants decide it.
 
     Callers who are not admins see only the grants that they administer, and do not learn whether
     the subject exists.
     """
-    decision = await call.access.grants.check(
-        Subject.parse(asked.subject),
-        RepositoryName.parse(asked.repository),
-        parse_rights([asked.action]),
-        unseen=not call.is_admin,
+    decision = await context.access.grants.check(
+        Subject.parse(request.subject),
+        RepositoryName.parse(request.repository),
+        parse_rights([request.action]),
+        unseen=not context.is_admin,
     )
-    shown = [_show(grant) for grant in decision.grants if call.administers(grant.pattern)]
-    return Decision(decision.allowed, decision.reason, shown)
+    shown = [_show(grant) for grant in decision.grants if context.administers(grant.pattern)]
+    return GrantDecision(decision.allowed, decision.reason, shown)
 
 
 OPERATIONS = (

@@ -1,10 +1,10 @@
 """Groups and their members."""
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     AccountName,
     Page,
-    PageAsked,
+    PageRequest,
     RequestModel,
     ResponseModel,
     Timestamp,
@@ -48,37 +48,39 @@ def _show(group: groups.Group) -> Group:
     return Group(group.name, rfc3339(group.created_at), group.members)
 
 
-async def list_groups(call: OperationContext, asked: PageAsked) -> Page[Group]:
+async def list_groups(context: OperationContext, request: PageRequest) -> Page[Group]:
     """List groups with their members, by name."""
-    n = clamp(asked.n)
+    n = clamp(request.n)
     return make_page(
-        await call.access.groups.list_page(n + 1, asked.last), n, _show, lambda row: row.name
+        await context.access.groups.list_page(n + 1, request.last), n, _show, lambda row: row.name
     )
 
 
-async def create_group(call: OperationContext, asked: CreateGroup) -> Group:
+async def create_group(context: OperationContext, request: CreateGroup) -> Group:
     """Add a group."""
-    return _show(await call.access.groups.add(asked.name, call.actor))
+    return _show(await context.access.groups.add(request.name, context.actor))
 
 
-async def get_group(call: OperationContext, asked: NamedGroup) -> Group:
+async def get_group(context: OperationContext, request: NamedGroup) -> Group:
     """Return a group."""
-    return _show(await call.access.groups.get(asked.name))
+    return _show(await context.access.groups.get(request.name))
 
 
-async def delete_group(call: OperationContext, asked: NamedGroup) -> None:
+async def delete_group(context: OperationContext, request: NamedGroup) -> None:
     """Delete a group with its grants. Its members remain users."""
-    await call.access.groups.remove(asked.name, call.actor)
+    await context.access.groups.remove(request.name, context.actor)
 
 
-async def add_member(call: OperationContext, asked: Membership) -> Group:
+async def add_member(context: OperationContext, request: Membership) -> Group:
     """Add a user to a group. This has no effect if the user is already a member."""
-    return _show(await call.access.groups.add_member(asked.group, asked.user, call.actor))
+    return _show(await context.access.groups.add_member(request.group, request.user, context.actor))
 
 
-async def remove_member(call: OperationContext, asked: Membership) -> Group:
+async def remove_member(context: OperationContext, request: Membership) -> Group:
     """Remove a user from a group."""
-    return _show(await call.access.groups.remove_member(asked.group, asked.user, call.actor))
+    return _show(
+        await context.access.groups.remove_member(request.group, request.user, context.actor)
+    )
 
 
 _MEMBER = "/groups/{group}/members/{user}"

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Life,
+    DurationText,
     Number,
     Page,
     RequestModel,
@@ -16,8 +16,8 @@ from registry.api.admin.fields import (
     Text,
     Timestamp,
     clamp,
-    make_page,
-    read_life,
+    make_visible_page,
+    read_duration,
     write_timestamp,
 )
 from registry.api.admin.gc import DigestText
@@ -64,7 +64,7 @@ class CreateHold(RequestModel, frozen=True):
     repository: Repository
     digest: DigestText
     reason: Reason
-    expires: Life | None = None
+    expires: DurationText | None = None
 
 
 class NumberedHold(RequestModel, frozen=True):
@@ -74,7 +74,7 @@ class NumberedHold(RequestModel, frozen=True):
 
 
 _EVERYTHING = RepositoryPattern.parse("**")
-_CONCERNED = "admin on the repository of the hold"
+_REQUIREMENT = "admin on the repository of the hold"
 
 
 def _show(row: holds.HoldRow) -> Hold:
@@ -89,55 +89,52 @@ def _show(row: holds.HoldRow) -> Hold:
     )
 
 
-def _administers(call: OperationContext, row: holds.HoldRow) -> bool:
-    return call.administers(RepositoryPattern.parse(str(row.repository)))
+def _administers(context: OperationContext, row: holds.HoldRow) -> bool:
+    return context.administers(RepositoryPattern.parse(str(row.repository)))
 
 
-async def list_holds(call: OperationContext, asked: ListHolds) -> Page[Hold]:
+async def list_holds(context: OperationContext, request: ListHolds) -> Page[Hold]:
     """List the holds in repositories that the caller may administer."""
-    n, last = clamp(asked.n), asked.last
-    found: list[holds.HoldRow] = []
-    more = True
-    while len(found) <= n and more:
-        some = await call.registry.holds.list_page(PAGE, last)
-        found += [
-            row
-            for row in some
-            if asked.repository in {"", str(row.repository)} and _administers(call, row)
-        ]
-        more = len(some) == PAGE
-        last = some[-1].id if some else last
-    return make_page(found, n, _show, lambda row: row.id)
+    return await make_visible_page(
+        context.registry.holds.list_page,
+        clamp(request.n),
+        request.last,
+        is_visible=lambda row: (
+            request.repository in {"", str(row.repository)} and _administers(context, row)
+        ),
+        show=_show,
+        key=lambda row: row.id,
+    )
 
 
-async def create_hold(call: OperationContext, asked: CreateHold) -> Hold:
+async def create_hold(context: OperationContext, request: CreateHold) -> Hold:
     """Hold a manifest: nothing can delete it or what it refers to. Its tags can still move."""
     try:
-        digest = Digest.parse(asked.digest)
+        digest = Digest.parse(request.digest)
     except DigestInvalidError as error:
         raise InputInvalidError(str(error)) from error
     return _show(
-        await call.registry.holds.add(
-            RepositoryName.parse(asked.repository),
+        await context.registry.holds.add(
+            RepositoryName.parse(request.repository),
             digest,
-            asked.reason,
-            call.actor,
-            life=read_life(asked.expires),
+            request.reason,
+            context.actor,
+            life=read_duration(request.expires),
         )
     )
 
 
-async def delete_hold(call: OperationContext, asked: NumberedHold) -> None:
+async def delete_hold(context: OperationContext, request: NumberedHold) -> None:
     """Delete a hold. If nothing else keeps the manifest, its grace period starts now."""
     try:
-        row = await call.registry.holds.get(asked.id)
+        row = await context.registry.holds.get(request.id)
     except NotFoundError:
-        if not call.administers(_EVERYTHING):
-            raise deny(call, _CONCERNED) from None
+        if not context.administers(_EVERYTHING):
+            raise deny(context, _REQUIREMENT) from None
         raise
-    if not _administers(call, row):
-        raise deny(call, _CONCERNED)
-    await call.registry.holds.remove(row.id, call.actor)
+    if not _administers(context, row):
+        raise deny(context, _REQUIREMENT)
+    await context.registry.holds.remove(row.id, context.actor)
 
 
 OPERATIONS = (

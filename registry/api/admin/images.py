@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import RequestModel, ResponseModel, Timestamp
 from registry.api.admin.grants import REPOSITORY_ADMINS
 from registry.api.admin.operation import Operation
@@ -31,7 +31,7 @@ class DeletedImage(ResponseModel, frozen=True):
     `bytes` are freed after `free_at`, unless their content is used again before then.
     """
 
-    name: str
+    repository: str
     digest: str
     tags: list[str]
     manifests: list[str]
@@ -53,19 +53,19 @@ class DeleteImage(RequestModel, frozen=True):
     dry_run: bool = False
 
 
-async def delete_image(call: OperationContext, asked: DeleteImage) -> DeletedImage:
+async def delete_image(context: OperationContext, request: DeleteImage) -> DeletedImage:
     """Delete an image with its tags, and the manifests that belong only to it."""
-    name = RepositoryName.parse(asked.repository)
-    found = await call.registry.images.delete(
+    name = RepositoryName.parse(request.repository)
+    found = await context.registry.images.delete(
         name,
-        _read_reference(asked.reference),
-        call.actor,
-        all_tags=asked.all_tags,
-        override=asked.override,
-        dry_run=asked.dry_run,
+        _read_reference(request.reference),
+        context.actor,
+        all_tags=request.all_tags,
+        override=request.override,
+        dry_run=request.dry_run,
     )
     return DeletedImage(
-        name=str(name),
+        repository=str(name),
         digest=str(found.digest),
         tags=found.tags,
         manifests=[str(digest) for digest in found.manifests],

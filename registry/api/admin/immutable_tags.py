@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     Number,
@@ -15,7 +15,7 @@ from registry.api.admin.fields import (
     Size,
     Timestamp,
     clamp,
-    make_page,
+    make_visible_page,
 )
 from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
 from registry.api.admin.operation import Operation
@@ -57,35 +57,34 @@ def _show(row: immutable_tags.ImmutableRow) -> ImmutableTagRule:
 
 
 async def list_immutable_tag_rules(
-    call: OperationContext, asked: ListImmutableTags
+    context: OperationContext, request: ListImmutableTags
 ) -> Page[ImmutableTagRule]:
     """List the rules of immutable tags that the caller may administer."""
-    n, last = clamp(asked.n), asked.last
-    found: list[immutable_tags.ImmutableRow] = []
-    more = True
-    while len(found) <= n and more:
-        some = await call.registry.immutable_tags.list_page(PAGE, last)
-        found += [row for row in some if call.administers(RepositoryPattern.parse(row.pattern))]
-        more = len(some) == PAGE
-        last = some[-1].id if some else last
-    return make_page(found, n, _show, lambda row: row.id)
+    return await make_visible_page(
+        context.registry.immutable_tags.list_page,
+        clamp(request.n),
+        request.last,
+        is_visible=lambda row: context.administers(RepositoryPattern.parse(row.pattern)),
+        show=_show,
+        key=lambda row: row.id,
+    )
 
 
 async def create_immutable_tag_rule(
-    call: OperationContext, asked: NameImmutableTags
+    context: OperationContext, request: NameImmutableTags
 ) -> ImmutableTagRule:
     """Make existing and future tags that match a pattern immutable."""
     return _show(
-        await call.registry.immutable_tags.add(
-            RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
+        await context.registry.immutable_tags.add(
+            RepositoryPattern.parse(request.pattern), TagPattern.parse(request.tags), context.actor
         )
     )
 
 
-async def delete_immutable_tag_rule(call: OperationContext, asked: NameImmutableTags) -> None:
+async def delete_immutable_tag_rule(context: OperationContext, request: NameImmutableTags) -> None:
     """Delete a rule of immutable tags."""
-    await call.registry.immutable_tags.remove(
-        RepositoryPattern.parse(asked.pattern), TagPattern.parse(asked.tags), call.actor
+    await context.registry.immutable_tags.remove(
+        RepositoryPattern.parse(request.pattern), TagPattern.parse(request.tags), context.actor
     )
 
 

@@ -1,15 +1,22 @@
 """Keys that sign tokens."""
 
-from registry.api.admin.call import OperationContext
-from registry.api.admin.fields import Page, RequestModel, ResponseModel, Timestamp, make_page
+from registry.api.admin.context import OperationContext
+from registry.api.admin.fields import (
+    NoInput,
+    Page,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
+    make_page,
+)
 from registry.api.admin.operation import ADMINS, Operation
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
 from registry.services.access.keys import KeyState, SigningKeyRow
 
 
-class Key(ResponseModel, frozen=True):
-    """A key. `active` signs tokens, `retired` only verifies them, `revoked` does neither."""
+class SigningKey(ResponseModel, frozen=True):
+    """A signing key. `active` signs tokens, `retired` only verifies, `revoked` does neither."""
 
     kid: str
     state: KeyState
@@ -17,14 +24,10 @@ class Key(ResponseModel, frozen=True):
     changed_at: Timestamp
 
 
-class NewKey(ResponseModel, frozen=True):
+class NewSigningKey(ResponseModel, frozen=True):
     """The key that signs tokens from now on."""
 
     kid: str
-
-
-class AllKeys(RequestModel, frozen=True):
-    """No input."""
 
 
 class NamedKey(RequestModel, frozen=True):
@@ -33,26 +36,26 @@ class NamedKey(RequestModel, frozen=True):
     kid: str
 
 
-def _show(row: SigningKeyRow) -> Key:
-    return Key(row.kid, row.state, rfc3339(row.created_at), rfc3339(row.changed_at))
+def _show(row: SigningKeyRow) -> SigningKey:
+    return SigningKey(row.kid, row.state, rfc3339(row.created_at), rfc3339(row.changed_at))
 
 
-async def list_keys(call: OperationContext, asked: AllKeys) -> Page[Key]:
+async def list_keys(context: OperationContext, request: NoInput) -> Page[SigningKey]:
     """List all keys, the oldest first."""
-    del asked
-    keys = await call.access.keys.list_all()
+    del request
+    keys = await context.access.keys.list_all()
     return make_page(keys, len(keys), _show, lambda key: key.kid)
 
 
-async def rotate_key(call: OperationContext, asked: AllKeys) -> NewKey:
+async def rotate_key(context: OperationContext, request: NoInput) -> NewSigningKey:
     """Sign tokens with a new key. Tokens of the previous key stay valid until they expire."""
-    del asked
-    return NewKey(await call.access.keys.rotate(call.actor))
+    del request
+    return NewSigningKey(await context.access.keys.rotate(context.actor))
 
 
-async def revoke_key(call: OperationContext, asked: NamedKey) -> None:
+async def revoke_key(context: OperationContext, request: NamedKey) -> None:
     """Revoke a key. All tokens that it signed become invalid immediately."""
-    await call.access.keys.revoke(asked.kid, call.actor)
+    await context.access.keys.revoke(request.kid, context.actor)
 
 
 OPERATIONS = (

@@ -1,7 +1,7 @@
 """The caller's own account."""
 
-from registry.api.admin.call import OperationContext
-from registry.api.admin.fields import RequestModel, ResponseModel
+from registry.api.admin.context import OperationContext
+from registry.api.admin.fields import NoInput, ResponseModel
 from registry.api.admin.operation import AUTHENTICATED, Operation
 from registry.auth.policy.subjects import SubjectKind
 
@@ -15,17 +15,13 @@ class Me(ResponseModel, frozen=True):
     groups: list[str]
 
 
-class Nothing(RequestModel, frozen=True):
-    """No input."""
-
-
-async def get_me(call: OperationContext, asked: Nothing) -> Me:
+async def get_me(context: OperationContext, request: NoInput) -> Me:
     """Return the signed-in caller, and whether the caller may administer the registry."""
-    del asked
-    account = call.caller.account if call.caller else None
+    del request
+    account = context.caller.account if context.caller else None
     subjects = account.subjects if account else ()
     groups = sorted(s.name for s in subjects if s.kind is SubjectKind.GROUP)
-    return Me(call.actor.name, call.is_admin, call.is_bounded, groups)
+    return Me(context.actor.name, context.is_admin, context.is_bounded, groups)
 
 
 OPERATIONS = (Operation("GET", "/me", get_me, AUTHENTICATED),)

@@ -5,6 +5,7 @@ Source: OpenAPI Specification 3.1.
 
 from collections.abc import Iterable
 from importlib.metadata import version
+from inspect import cleandoc
 from types import NoneType
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 from registry import errors
 from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
-from registry.http.errors import find_wire_of
+from registry.http.errors import find_entry_of
 
 _REF = "#/components/schemas/"
 _EVERYWHERE = (
@@ -33,15 +34,19 @@ _ERROR = {
 }
 _ERRORS = {
     "type": "object",
+    "description": "The errors of a failed request. `message` says what is wrong and what to do.",
     "required": ["errors"],
     "properties": {"errors": {"type": "array", "minItems": 1, "items": _ERROR}},
 }
 _NEXT = {
-    "description": "where the next page is, if there is one",
+    "description": "The URL of the next page, if there is one.",
     "schema": {"type": "string"},
 }
-_CHALLENGE = {"description": "how to sign in", "schema": {"type": "string"}}
-_RETRY = {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}
+_CHALLENGE = {"description": "How to authenticate.", "schema": {"type": "string"}}
+_RETRY = {
+    "description": "The number of seconds to wait before the next request.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 _HEADERS = {401: {"WWW-Authenticate": _CHALLENGE}, 429: {"Retry-After": _RETRY}}
 
 Schemas = dict[str, Any]
@@ -55,15 +60,16 @@ def build_document() -> dict[str, Any]:
     for operation in OPERATIONS:
         described = _describe(operation, schemas)
         paths.setdefault(BASE + operation.path, {})[operation.method.lower()] = described
-    asked = {operation.asked.__name__ for operation in OPERATIONS}
-    used |= {name: schema for name, schema in schemas.items() if name not in asked}
+    inputs = {operation.request_type.__name__ for operation in OPERATIONS}
+    used |= {name: schema for name, schema in schemas.items() if name not in inputs}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Moorage admin API",
             "version": version("moorage"),
-            "description": "Users, groups, robots, tokens, grants, quotas, keys, the audit log, "
-            "garbage collection, retention, immutable tags, holds and the history of tags.",
+            "description": "Manages users, groups, robots, tokens, grants, quotas, signing keys, "
+            "garbage collection, retention, immutable tags, holds and the history of tags, and "
+            "reads the audit log.",
         },
         "servers": [{"url": "/"}],
         "security": [{"password": []}, {"token": []}],
@@ -71,11 +77,15 @@ def build_document() -> dict[str, Any]:
         "components": {
             "schemas": used,
             "securitySchemes": {
-                "password": {"type": "http", "scheme": "basic"},
+                "password": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "The name of a user or robot, with its password or token.",
+                },
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "a personal access token, or the secret of a robot",
+                    "description": "A personal access token, or the secret of a robot.",
                 },
             },
         },
@@ -83,26 +93,33 @@ def build_document() -> dict[str, Any]:
 
 
 def _collect_schemas(operations: Iterable[Operation]) -> Schemas:
-    types = [kind for operation in operations for kind in (operation.asked, operation.answer)]
+    types = [
+        kind
+        for operation in operations
+        for kind in (operation.request_type, operation.response_type)
+    ]
     _, schemas = msgspec.json.schema_components(
         [kind for kind in types if kind is not NoneType], ref_template=f"{_REF}{{name}}"
     )
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = cleandoc(schema["description"])
     return schemas
 
 
 def _describe(operation: Operation, schemas: Schemas) -> dict[str, Any]:
-    asked = schemas[operation.asked.__name__]
-    beside = {k: v for k, v in asked["properties"].items() if k not in operation.in_path}
-    required = [name for name in asked["required"] if name in beside]
+    fields = schemas[operation.request_type.__name__]
+    beside = {k: v for k, v in fields["properties"].items() if k not in operation.path_fields}
+    required = [name for name in fields["required"] if name in beside]
     described: dict[str, Any] = {
         "operationId": operation.name,
-        "summary": operation.text.partition("\n")[0],
-        "description": f"{operation.text}\n\nWho may: {operation.who.words}.",
+        "summary": operation.description.partition("\n")[0],
+        "description": _describe_operation(operation),
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": asked["properties"][name]}
-            for name in operation.in_path
+            {"name": name, "in": "path", "required": True, "schema": fields["properties"][name]}
+            for name in operation.path_fields
         ],
-        "responses": {str(operation.status): _describe_answer(operation)}
+        "responses": {str(operation.status): _describe_response(operation)}
         | _describe_errors(operation),
     }
     if not operation.has_body:
@@ -113,7 +130,7 @@ def _describe(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     elif beside:
         body = {
             "type": "object",
-            "description": asked["description"],
+            "description": fields["description"],
             "properties": beside,
             "required": required,
             "additionalProperties": False,
@@ -125,25 +142,31 @@ def _describe(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     return described
 
 
-def _describe_answer(operation: Operation) -> dict[str, Any]:
-    if operation.answer is NoneType:
-        return {"description": "Done."}
-    schema = msgspec.json.schema_components([operation.answer], ref_template=f"{_REF}{{name}}")
-    answer: dict[str, Any] = {
-        "description": "Done.",
+def _describe_operation(operation: Operation) -> str:
+    return f"{operation.description}\n\nAllowed for: {operation.permission.description}."
+
+
+def _describe_response(operation: Operation) -> dict[str, Any]:
+    if operation.response_type is NoneType:
+        return {"description": "Success, without a body."}
+    schema = msgspec.json.schema_components(
+        [operation.response_type], ref_template=f"{_REF}{{name}}"
+    )
+    response: dict[str, Any] = {
+        "description": "Success.",
         "content": {"application/json": {"schema": schema[0][0]}},
     }
-    if "last" in operation.asked.__struct_fields__:
-        answer["headers"] = {"Link": _NEXT}
-    return answer
+    if "last" in operation.request_type.__struct_fields__:
+        response["headers"] = {"Link": _NEXT}
+    return response
 
 
 def _describe_errors(operation: Operation) -> dict[str, Any]:
     """Return the responses for all errors that the operation may raise, by status."""
     codes: dict[int, set[str]] = {}
     for kind in (*_EVERYWHERE, *(_WITH_BODY if operation.has_body else ()), *operation.raises):
-        wire = find_wire_of(kind)
-        codes.setdefault(wire.status, set()).add(wire.code)
+        entry = find_entry_of(kind)
+        codes.setdefault(entry.status, set()).add(entry.code)
     return {
         str(status): {
             "description": ", ".join(sorted(named)),

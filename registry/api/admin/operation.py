@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import RequestModel, ResponseModel
 from registry.errors import DeniedError, InputInvalidError, RegistryError
 
@@ -24,32 +24,33 @@ _FIELD = re.compile(r"{(\w+)}")
 class Permission:
     """A permission. It is checked first, so that a refusal does not reveal what exists."""
 
-    words: str
+    description: str
+    """Who may call the operation, for the documentation."""
     allows: Callable[[OperationContext, Any], bool]
-    need: Callable[[Any], str] = lambda _: "an admin of this registry"
-    """What a refused caller lacks, as in `requires an admin of this registry`."""
+    requirement: Callable[[Any], str] = lambda _: "an admin account"
+    """What a refused caller lacks, as in `requires an admin account`."""
 
 
-ADMINS = Permission("admins", lambda call, _: call.is_admin)
+ADMINS = Permission("admins", lambda context, _: context.is_admin)
 SELF_OR_ADMIN = Permission(
-    "the user herself, and admins",
-    lambda call, asked: call.is_admin or call.is_user(asked.user),
-    lambda asked: f"the user {asked.user} or an admin of this registry",
+    "the user, and admins",
+    lambda context, request: context.is_admin or context.is_user(request.user),
+    lambda request: f"the account {request.user} or an admin account",
 )
-AUTHENTICATED = Permission("whoever has signed in", lambda *_: True)
+AUTHENTICATED = Permission("every signed-in caller", lambda *_: True)
 
 
-def deny(call: OperationContext, need: str) -> DeniedError:
-    """Return the refusal of a caller who lacks `need`.
+def deny(context: OperationContext, requirement: str) -> DeniedError:
+    """Return the refusal of a caller who lacks `requirement`.
 
     It does not reveal whether the object exists.
     """
     remedy = (
-        "a token that has scopes cannot do it, so use one without or the password"
-        if call.is_bounded
+        "use the password or a token without scopes"
+        if context.is_bounded
         else "ask an admin of this registry"
     )
-    return DeniedError(f"permission denied: requires {need}; {remedy}")
+    return DeniedError(f"permission denied: requires {requirement}; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Operation:
     method: str
     path: str
     handler: Callable[[OperationContext, Any], Awaitable[ResponseModel | None]]
-    who: Permission
+    permission: Permission
     raises: tuple[type[RegistryError], ...] = ()
     status: int = 200
 
@@ -71,23 +72,22 @@ class Operation:
         return self.handler.__name__
 
     @property
-    def text(self) -> str:
-        """The description."""
+    def description(self) -> str:
+        """The docstring of the handler."""
         return getdoc(self.handler) or ""
 
     @cached_property
-    def asked(self) -> type[RequestModel]:
-        """The type of the input."""
-        found: type[RequestModel] = get_type_hints(self.handler)["asked"]
+    def request_type(self) -> type[RequestModel]:
+        found: type[RequestModel] = get_type_hints(self.handler)["request"]
         return found
 
     @cached_property
-    def answer(self) -> Any:
-        """The type of the output; NoneType for a response without a body."""
+    def response_type(self) -> Any:
+        """The type of the response; NoneType for a response without a body."""
         return get_type_hints(self.handler)["return"]
 
     @cached_property
-    def in_path(self) -> tuple[str, ...]:
+    def path_fields(self) -> tuple[str, ...]:
         """The input fields that are in the path."""
         return tuple(_FIELD.findall(self.path))
 
@@ -98,8 +98,8 @@ class Operation:
     @cached_property
     def _times(self) -> dict[str, Any]:
         """The types of the input fields that are times."""
-        types = get_type_hints(self.asked, include_extras=True)
-        plain = get_type_hints(self.asked)
+        types = get_type_hints(self.request_type, include_extras=True)
+        plain = get_type_hints(self.request_type)
         return {name: types[name] for name, kind in plain.items() if kind is datetime}
 
     def read(self, values: Mapping[str, Any]) -> RequestModel:
@@ -112,18 +112,18 @@ class Operation:
                 for name, kind in self._times.items()
                 if name in values
             }
-            return msgspec.convert({**values, **times}, self.asked, strict=self.has_body)
+            return msgspec.convert({**values, **times}, self.request_type, strict=self.has_body)
         except msgspec.ValidationError as error:
             raise InputInvalidError(_explain(error)) from error
 
-    async def run(self, call: OperationContext, asked: RequestModel) -> ResponseModel | None:
+    async def run(self, context: OperationContext, request: RequestModel) -> ResponseModel | None:
         """Check the permission and run the handler.
 
         Raises DeniedError, and the errors of the services.
         """
-        if not self.who.allows(call, asked):
-            raise deny(call, self.who.need(asked))
-        return await self.handler(call, asked)
+        if not self.permission.allows(context, request):
+            raise deny(context, self.permission.requirement(request))
+        return await self.handler(context, request)
 
 
 def _read_time(name: str, value: Any, kind: Any) -> Any:
@@ -131,7 +131,7 @@ def _read_time(name: str, value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InputInvalidError(
-            f"{name}: expected a time with its offset, such as 2026-11-23T19:12:00Z"
+            f"{name}: expected a time with a UTC offset, such as 2026-11-23T19:12:00Z"
         ) from error
 
 

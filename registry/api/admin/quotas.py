@@ -4,11 +4,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     Number,
     Page,
-    PageAsked,
+    PageRequest,
     RequestModel,
     ResponseModel,
     clamp,
@@ -67,21 +67,21 @@ def _show(report: QuotaReport) -> Quota:
     )
 
 
-async def list_quotas(call: OperationContext, asked: PageAsked) -> Page[Quota]:
+async def list_quotas(context: OperationContext, request: PageRequest) -> Page[Quota]:
     """List quotas with their usage, by pattern."""
-    n = clamp(asked.n)
-    reports = await call.access.quotas.list_page(n + 1, asked.last)
+    n = clamp(request.n)
+    reports = await context.access.quotas.list_page(n + 1, request.last)
     return make_page(reports, n, _show, lambda report: report.standing.quota.pattern)
 
 
-async def set_quota(call: OperationContext, asked: SetQuota) -> Quota:
+async def set_quota(context: OperationContext, request: SetQuota) -> Quota:
     """Set a quota. Existing content is counted in the background."""
-    return _show(await call.access.quotas.set(asked.pattern, asked.limit, call.actor))
+    return _show(await context.access.quotas.set(request.pattern, request.limit, context.actor))
 
 
-async def delete_quota(call: OperationContext, asked: RemoveQuota) -> None:
+async def delete_quota(context: OperationContext, request: RemoveQuota) -> None:
     """Delete a quota."""
-    await call.access.quotas.remove(asked.pattern, call.actor)
+    await context.access.quotas.remove(request.pattern, context.actor)
 
 
 OPERATIONS = (

@@ -5,12 +5,13 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
-    Life,
+    DurationText,
+    NoInput,
     Page,
-    PageAsked,
+    PageRequest,
     Pattern,
     RequestModel,
     ResponseModel,
@@ -18,8 +19,8 @@ from registry.api.admin.fields import (
     Text,
     Timestamp,
     clamp,
-    make_page,
-    read_life,
+    make_visible_page,
+    read_duration,
     write_timestamp,
 )
 from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
@@ -159,8 +160,8 @@ class SetRetention(RequestModel, frozen=True):
     by: NewestBy = NewestBy.PUSH
     keep_per_minor: Count | None = None
     drop: TagPatterns = field(default_factory=list)
-    drop_not_pulled: Life | None = None
-    drop_untagged: Life | None = None
+    drop_not_pulled: DurationText | None = None
+    drop_untagged: DurationText | None = None
     now: bool = False
 
 
@@ -185,10 +186,6 @@ class RunRetention(RequestModel, frozen=True):
     last: Text = ""
 
 
-class AskRetention(RequestModel, frozen=True):
-    """No input."""
-
-
 def _show(state: RuleState) -> RetentionRules:
     rule = state.rule
     return RetentionRules(
@@ -210,7 +207,7 @@ def _write_age(us: int | None) -> str | None:
 
 
 def _read_age(text: str | None) -> int | None:
-    seconds = read_life(text)
+    seconds = read_duration(text)
     return None if seconds is None else round(seconds * _SECOND)
 
 
@@ -248,85 +245,88 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
     )
 
 
-async def list_retention_rules(call: OperationContext, asked: PageAsked) -> Page[RetentionRules]:
+async def list_retention_rules(
+    context: OperationContext, request: PageRequest
+) -> Page[RetentionRules]:
     """List the retention rules that the caller may administer, by pattern."""
-    n, last = clamp(asked.n), asked.last
-    found: list[RuleState] = []
-    more = True
-    while len(found) <= n and more:
-        some = await call.registry.retention_rules.list_page(PAGE, last)
-        found += [each for each in some if call.administers(each.rule.pattern)]
-        more = len(some) == PAGE
-        last = str(some[-1].rule.pattern) if some else last
-    return make_page(found, n, _show, lambda each: str(each.rule.pattern))
+    return await make_visible_page(
+        context.registry.retention_rules.list_page,
+        clamp(request.n),
+        request.last,
+        is_visible=lambda state: context.administers(state.rule.pattern),
+        show=_show,
+        key=lambda state: str(state.rule.pattern),
+    )
 
 
-async def set_retention_rules(call: OperationContext, asked: SetRetention) -> RetentionRules:
+async def set_retention_rules(context: OperationContext, request: SetRetention) -> RetentionRules:
     """Set the retention rules of a pattern. They replace its previous rules.
 
     New rules delete nothing until they are enabled. After a change, nothing is deleted for one
     interval.
     """
     rule = RetentionRule(
-        pattern=RepositoryPattern.parse(asked.pattern),
-        keep=tuple(TagPattern.parse(text) for text in asked.keep),
-        keep_newest=asked.keep_newest,
-        newest_by=asked.by,
-        keep_per_minor=asked.keep_per_minor,
-        drop=tuple(TagPattern.parse(text) for text in asked.drop),
-        drop_not_pulled=_read_age(asked.drop_not_pulled),
-        drop_untagged=_read_age(asked.drop_untagged),
+        pattern=RepositoryPattern.parse(request.pattern),
+        keep=tuple(TagPattern.parse(text) for text in request.keep),
+        keep_newest=request.keep_newest,
+        newest_by=request.by,
+        keep_per_minor=request.keep_per_minor,
+        drop=tuple(TagPattern.parse(text) for text in request.drop),
+        drop_not_pulled=_read_age(request.drop_not_pulled),
+        drop_untagged=_read_age(request.drop_untagged),
     )
-    return _show(await call.registry.retention_rules.set(rule, call.actor, now=asked.now))
+    return _show(await context.registry.retention_rules.set(rule, context.actor, now=request.now))
 
 
 async def enable_retention_rules(
-    call: OperationContext, asked: PatternedRetention
+    context: OperationContext, request: PatternedRetention
 ) -> RetentionRules:
     """Enable the retention rules of a pattern: they delete from now on."""
-    pattern = RepositoryPattern.parse(asked.pattern)
-    return _show(await call.registry.retention_rules.enable(pattern, call.actor))
+    pattern = RepositoryPattern.parse(request.pattern)
+    return _show(await context.registry.retention_rules.enable(pattern, context.actor))
 
 
 async def disable_retention_rules(
-    call: OperationContext, asked: PatternedRetention
+    context: OperationContext, request: PatternedRetention
 ) -> RetentionRules:
     """Disable the retention rules of a pattern.
 
     Disabled rules delete nothing, but still protect what they keep.
     """
-    pattern = RepositoryPattern.parse(asked.pattern)
-    return _show(await call.registry.retention_rules.disable(pattern, call.actor))
+    pattern = RepositoryPattern.parse(request.pattern)
+    return _show(await context.registry.retention_rules.disable(pattern, context.actor))
 
 
-async def delete_retention_rules(call: OperationContext, asked: PatternedRetention) -> None:
+async def delete_retention_rules(context: OperationContext, request: PatternedRetention) -> None:
     """Delete the retention rules of a pattern. Nothing is deleted there for one interval."""
-    await call.registry.retention_rules.remove(RepositoryPattern.parse(asked.pattern), call.actor)
+    await context.registry.retention_rules.remove(
+        RepositoryPattern.parse(request.pattern), context.actor
+    )
 
 
-async def plan_retention(call: OperationContext, asked: PlanRetention) -> Page[RetentionPlan]:
+async def plan_retention(context: OperationContext, request: PlanRetention) -> Page[RetentionPlan]:
     """Return for each tag whether the rules would delete it if they were enabled, and why.
 
     Nothing is deleted. A page ends early if it becomes long.
     """
-    plans, last = await call.registry.retention.list_plans(
-        RepositoryPattern.parse(asked.pattern), clamp(asked.n), asked.last
+    plans, last = await context.registry.retention.list_plans(
+        RepositoryPattern.parse(request.pattern), clamp(request.n), request.last
     )
     return Page([_show_plan(plan) for plan in plans], last)
 
 
-async def run_retention(call: OperationContext, asked: RunRetention) -> RetentionBatch:
+async def run_retention(context: OperationContext, request: RunRetention) -> RetentionBatch:
     """Apply the rules now, for a few seconds. Repeat the request from `next`."""
-    piece = await call.registry.retention.run(
-        RepositoryPattern.parse(asked.pattern), asked.last, call.actor
+    piece = await context.registry.retention.run(
+        RepositoryPattern.parse(request.pattern), request.last, context.actor
     )
     return RetentionBatch(piece.tags, piece.manifests, None if piece.ended else piece.done)
 
 
-async def get_retention_status(call: OperationContext, asked: AskRetention) -> RetentionStatus:
+async def get_retention_status(context: OperationContext, request: NoInput) -> RetentionStatus:
     """Return when the rules were last applied, and when they will be next."""
-    del asked
-    status = await call.registry.retention.get_status()
+    del request
+    status = await context.registry.retention.get_status()
     run = status.run
     return RetentionStatus(
         started_at=rfc3339(run.started_at) if run else None,

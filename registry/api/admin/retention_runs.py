@@ -1,6 +1,6 @@
 """Past retention runs: listing, inspecting and reverting them."""
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     Number,
@@ -98,11 +98,11 @@ class RestoreRun(RequestModel, frozen=True):
     first: Number = 0
 
 
-async def list_retention_runs(call: OperationContext, asked: ListRuns) -> Page[RetentionRun]:
+async def list_retention_runs(context: OperationContext, request: ListRuns) -> Page[RetentionRun]:
     """List the retention runs of the last 90 days that deleted something, the latest first."""
-    n = clamp(asked.n)
-    runs = await call.registry.retention_runs.list_page(
-        RepositoryPattern.parse(asked.pattern), n + 1, asked.last or None
+    n = clamp(request.n)
+    runs = await context.registry.retention_runs.list_page(
+        RepositoryPattern.parse(request.pattern), n + 1, request.last or None
     )
     return make_page(runs, n, _show_run, lambda run: run.id)
 
@@ -113,11 +113,13 @@ def _show_run(run: Run) -> RetentionRun:
     )
 
 
-async def list_retention_drops(call: OperationContext, asked: ListDrops) -> Page[RetentionDrop]:
+async def list_retention_drops(
+    context: OperationContext, request: ListDrops
+) -> Page[RetentionDrop]:
     """List what a retention run deleted, and whether it can be restored."""
-    n = clamp(asked.n)
-    drops = await call.registry.retention_runs.list_drops(
-        asked.run, RepositoryPattern.parse(asked.pattern), n + 1, asked.last
+    n = clamp(request.n)
+    drops = await context.registry.retention_runs.list_drops(
+        request.run, RepositoryPattern.parse(request.pattern), n + 1, request.last
     )
     return make_page(drops, n, _show_drop, lambda drop: drop.row.number)
 
@@ -134,10 +136,10 @@ def _show_drop(drop: Drop) -> RetentionDrop:
     )
 
 
-async def restore_retention_run(call: OperationContext, asked: RestoreRun) -> RestoredRun:
+async def restore_retention_run(context: OperationContext, request: RestoreRun) -> RestoredRun:
     """Restore a batch of what a retention run deleted. Repeat the request from `next`."""
-    restored = await call.registry.retention_runs.restore(
-        asked.run, RepositoryPattern.parse(asked.pattern), call.actor, asked.first
+    restored = await context.registry.retention_runs.restore(
+        request.run, RepositoryPattern.parse(request.pattern), context.actor, request.first
     )
     return RestoredRun(
         restored.tags,

@@ -1,17 +1,17 @@
 """Robot accounts and their secrets."""
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     AccountName,
-    Life,
+    DurationText,
     Page,
-    PageAsked,
+    PageRequest,
     RequestModel,
     ResponseModel,
     Timestamp,
     clamp,
     make_page,
-    read_life,
+    read_duration,
     write_timestamp,
 )
 from registry.api.admin.operation import ADMINS, Operation
@@ -22,13 +22,16 @@ from registry.services.access.robots import NewRobotSecret
 
 
 class Robot(ResponseModel, frozen=True):
-    """A robot. It signs in as `username`; `used_at` is its last sign-in, to within some minutes."""
+    """A robot. It signs in as `username`.
+
+    `last_used_at` is the time of its last sign-in, to within some minutes.
+    """
 
     name: str
     username: str
     created_at: Timestamp
     expires_at: Timestamp | None
-    used_at: Timestamp | None
+    last_used_at: Timestamp | None
 
 
 class RobotSecret(ResponseModel, frozen=True):
@@ -50,7 +53,7 @@ class CreateRobot(RequestModel, frozen=True):
     """The robot to add. It expires after `expires`; without it, never."""
 
     name: AccountName
-    expires: Life | None = None
+    expires: DurationText | None = None
 
 
 class RotateRobot(RequestModel, frozen=True):
@@ -61,8 +64,8 @@ class RotateRobot(RequestModel, frozen=True):
     """
 
     name: str
-    overlap: Life = "0s"
-    expires: Life | None = None
+    overlap: DurationText = "0s"
+    expires: DurationText | None = None
 
 
 def _show(robot: robots.Robot) -> Robot:
@@ -80,39 +83,41 @@ def _reveal(made: NewRobotSecret) -> RobotSecret:
     return RobotSecret(robot.name, robot.username, made.secret, write_timestamp(robot.expires_at))
 
 
-async def list_robots(call: OperationContext, asked: PageAsked) -> Page[Robot]:
+async def list_robots(context: OperationContext, request: PageRequest) -> Page[Robot]:
     """List robots, by name."""
-    n = clamp(asked.n)
+    n = clamp(request.n)
     return make_page(
-        await call.access.robots.list_page(n + 1, asked.last), n, _show, lambda row: row.name
+        await context.access.robots.list_page(n + 1, request.last), n, _show, lambda row: row.name
     )
 
 
-async def create_robot(call: OperationContext, asked: CreateRobot) -> RobotSecret:
+async def create_robot(context: OperationContext, request: CreateRobot) -> RobotSecret:
     """Add a robot. Only this response contains its secret."""
-    return _reveal(await call.access.robots.add(asked.name, read_life(asked.expires), call.actor))
+    return _reveal(
+        await context.access.robots.add(request.name, read_duration(request.expires), context.actor)
+    )
 
 
-async def get_robot(call: OperationContext, asked: NamedRobot) -> Robot:
+async def get_robot(context: OperationContext, request: NamedRobot) -> Robot:
     """Return a robot."""
-    return _show(await call.access.robots.get(asked.name))
+    return _show(await context.access.robots.get(request.name))
 
 
-async def rotate_robot(call: OperationContext, asked: RotateRobot) -> RobotSecret:
+async def rotate_robot(context: OperationContext, request: RotateRobot) -> RobotSecret:
     """Create a new secret for a robot. Only this response contains it."""
     return _reveal(
-        await call.access.robots.rotate(
-            asked.name,
-            read_life(asked.overlap) or 0.0,
-            call.actor,
-            lifetime=read_life(asked.expires),
+        await context.access.robots.rotate(
+            request.name,
+            read_duration(request.overlap) or 0.0,
+            context.actor,
+            lifetime=read_duration(request.expires),
         )
     )
 
 
-async def delete_robot(call: OperationContext, asked: NamedRobot) -> None:
+async def delete_robot(context: OperationContext, request: NamedRobot) -> None:
     """Delete a robot with its secrets and grants."""
-    await call.access.robots.remove(asked.name, call.actor)
+    await context.access.robots.remove(request.name, context.actor)
 
 
 OPERATIONS = (

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     RequestModel,
@@ -58,7 +58,7 @@ class TagChange(ResponseModel, frozen=True):
 class TagHistory(ResponseModel, frozen=True):
     """The changes of a tag, the newest first."""
 
-    name: str
+    repository: str
     tag: str
     history: list[TagChange]
 
@@ -69,7 +69,7 @@ class RestoredTag(ResponseModel, frozen=True):
     `manifests` is the number of manifests that were restored, including this one.
     """
 
-    name: str
+    repository: str
     tag: str
     digest: str
     manifests: int
@@ -80,7 +80,9 @@ class AskHistory(RequestModel, frozen=True):
 
     repository: Repository
     tag: TagText
-    n: Annotated[Size, Meta(description=f"changes; above {PAGE} is {PAGE}")] = PAGE
+    n: Annotated[
+        Size, Meta(description=f"The number of changes. More than {PAGE} means {PAGE}.")
+    ] = PAGE
 
 
 class RestoreTag(RequestModel, frozen=True):
@@ -97,10 +99,10 @@ class RestoreTag(RequestModel, frozen=True):
     override: bool = False
 
 
-async def list_tag_history(call: OperationContext, asked: AskHistory) -> TagHistory:
+async def list_tag_history(context: OperationContext, request: AskHistory) -> TagHistory:
     """List the changes of a tag, also those in deleted repositories of the same name."""
-    name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
-    moments = await call.registry.history.list_of_tag(name, tag, clamp(asked.n))
+    name, tag = RepositoryName.parse(request.repository), Tag.parse(request.tag)
+    moments = await context.registry.history.list_of_tag(name, tag, clamp(request.n))
     return TagHistory(str(name), str(tag), [_show(moment) for moment in moments])
 
 
@@ -116,22 +118,22 @@ def _show(moment: history.TagChange) -> TagChange:
     )
 
 
-async def restore_tag(call: OperationContext, asked: RestoreTag) -> RestoredTag:
+async def restore_tag(context: OperationContext, request: RestoreTag) -> RestoredTag:
     """Restore a tag to an earlier manifest. Deleted manifests are restored as needed."""
-    name, tag = RepositoryName.parse(asked.repository), Tag.parse(asked.tag)
-    if asked.at is not None and asked.digest is not None:
-        raise InputInvalidError("a tag is restored as it was `at` a time, or at a `digest`")
+    name, tag = RepositoryName.parse(request.repository), Tag.parse(request.tag)
+    if request.at is not None and request.digest is not None:
+        raise InputInvalidError("`at` and `digest` exclude each other; send one of them")
     try:
-        digest = None if asked.digest is None else Digest.parse(asked.digest)
+        digest = None if request.digest is None else Digest.parse(request.digest)
     except DigestInvalidError as error:
         raise InputInvalidError(str(error)) from error
-    restored = await call.registry.history.restore(
+    restored = await context.registry.history.restore(
         name,
         tag,
-        call.actor,
-        at=None if asked.at is None else read_timestamp(asked.at),
+        context.actor,
+        at=None if request.at is None else read_timestamp(request.at),
         digest=digest,
-        override=asked.override,
+        override=request.override,
     )
     return RestoredTag(str(name), str(tag), str(restored.digest), restored.manifests)
 

@@ -5,17 +5,17 @@ from typing import Annotated
 from msgspec import Meta
 
 from registry import clock
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     Actions,
-    Life,
+    DurationText,
     Page,
     Pattern,
     RequestModel,
     ResponseModel,
     Timestamp,
     make_page,
-    read_life,
+    read_duration,
     write_actions,
     write_timestamp,
 )
@@ -44,7 +44,7 @@ class Token(ResponseModel, frozen=True):
     scopes: list[TokenScope] | None
     created_at: Timestamp
     expires_at: Timestamp | None
-    used_at: Timestamp | None
+    last_used_at: Timestamp | None
 
 
 class TokenSecret(ResponseModel, frozen=True):
@@ -78,7 +78,7 @@ class CreateToken(RequestModel, frozen=True):
     user: str
     name: Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"})]
     scopes: Annotated[list[TokenScope], Meta(min_length=1, max_length=_MOST_SCOPES)] | None = None
-    expires: Life | None = None
+    expires: DurationText | None = None
 
 
 def _show(token: AccessToken) -> Token:
@@ -102,35 +102,39 @@ def _read_scope(scope: TokenScope) -> Bound:
     return Bound(RepositoryPattern.parse(scope.pattern), parse_rights(scope.actions))
 
 
-async def list_tokens(call: OperationContext, asked: OwnedTokens) -> Page[Token]:
+async def list_tokens(context: OperationContext, request: OwnedTokens) -> Page[Token]:
     """List all tokens of a user, by name."""
-    tokens = await call.access.access_tokens.list_of(asked.user)
+    tokens = await context.access.access_tokens.list_of(request.user)
     return make_page(tokens, len(tokens), _show, lambda token: token.name)
 
 
-async def create_token(call: OperationContext, asked: CreateToken) -> TokenSecret:
+async def create_token(context: OperationContext, request: CreateToken) -> TokenSecret:
     """Add a token. Only this response contains its secret.
 
     A token with scopes cannot add tokens. A token that expires cannot add one that expires later.
     """
-    lifetime = read_life(asked.expires)
-    if call.ends_at is not None and (
-        lifetime is None or clock.now_us() + lifetime * _SECOND > call.ends_at
+    lifetime = read_duration(request.expires)
+    if context.ends_at is not None and (
+        lifetime is None or clock.now_us() + lifetime * _SECOND > context.ends_at
     ):
-        raise DeniedError("a token cannot make one that outlasts it")
-    made = await call.access.access_tokens.add(
-        asked.user,
-        asked.name,
-        call.actor,
-        bounds=None if asked.scopes is None else [_read_scope(scope) for scope in asked.scopes],
+        raise DeniedError(
+            "a token cannot create a token that expires later than itself; use an earlier `expires`"
+        )
+    made = await context.access.access_tokens.add(
+        request.user,
+        request.name,
+        context.actor,
+        bounds=None if request.scopes is None else [_read_scope(scope) for scope in request.scopes],
         lifetime=lifetime,
     )
-    return TokenSecret(asked.user, asked.name, made.secret, write_timestamp(made.token.expires_at))
+    return TokenSecret(
+        request.user, request.name, made.secret, write_timestamp(made.token.expires_at)
+    )
 
 
-async def revoke_token(call: OperationContext, asked: NamedToken) -> None:
+async def revoke_token(context: OperationContext, request: NamedToken) -> None:
     """Revoke a token. This takes effect immediately."""
-    await call.access.access_tokens.revoke(asked.user, asked.name, call.actor)
+    await context.access.access_tokens.revoke(request.user, request.name, context.actor)
 
 
 _TOKENS = "/users/{user}/tokens"

@@ -1,9 +1,9 @@
 """Users and their passwords."""
 
-from registry.api.admin.call import OperationContext
+from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     Page,
-    PageAsked,
+    PageRequest,
     Password,
     RequestModel,
     ResponseModel,
@@ -84,62 +84,64 @@ def _show(row: UserRow) -> User:
     return User(row.name, row.admin, row.disabled, rfc3339(row.created_at))
 
 
-async def list_users(call: OperationContext, asked: PageAsked) -> Page[User]:
+async def list_users(context: OperationContext, request: PageRequest) -> Page[User]:
     """List users, by name."""
-    n = clamp(asked.n)
+    n = clamp(request.n)
     return make_page(
-        await call.access.users.list_page(n + 1, asked.last), n, _show, lambda row: row.name
+        await context.access.users.list_page(n + 1, request.last), n, _show, lambda row: row.name
     )
 
 
-async def create_user(call: OperationContext, asked: CreateUser) -> User:
+async def create_user(context: OperationContext, request: CreateUser) -> User:
     """Add a user."""
     return _show(
-        await call.access.users.add(asked.name, asked.password, call.actor, admin=asked.admin)
+        await context.access.users.add(
+            request.name, request.password, context.actor, admin=request.admin
+        )
     )
 
 
-async def get_user(call: OperationContext, asked: NamedUser) -> User:
+async def get_user(context: OperationContext, request: NamedUser) -> User:
     """Return a user."""
-    return _show(await call.access.users.get(asked.name))
+    return _show(await context.access.users.get(request.name))
 
 
-async def update_user(call: OperationContext, asked: UpdateUser) -> User:
+async def update_user(context: OperationContext, request: UpdateUser) -> User:
     """Change whether a user is an admin, or disable or enable a user.
 
     Disabling a user immediately invalidates everything that the user is signed in with. The last
     admin must remain an admin.
     """
     return _show(
-        await call.access.users.change(
-            asked.name, call.actor, disabled=asked.disabled, admin=asked.admin
+        await context.access.users.change(
+            request.name, context.actor, disabled=request.disabled, admin=request.admin
         )
     )
 
 
-async def delete_user(call: OperationContext, asked: NamedUser) -> None:
+async def delete_user(context: OperationContext, request: NamedUser) -> None:
     """Delete a user with their tokens and grants.
 
     The last user and the last admin cannot be deleted.
     """
-    await call.access.users.remove(asked.name, call.actor)
+    await context.access.users.remove(request.name, context.actor)
 
 
-async def set_password(call: OperationContext, asked: SetPassword) -> None:
+async def set_password(context: OperationContext, request: SetPassword) -> None:
     """Set a user's password. This invalidates all tokens obtained with the old password.
 
     Callers who set their own password, including admins, must provide the current one. A wrong
     current password counts as a failed sign-in.
     """
-    if call.is_user(asked.user) and not await _is_current(call, asked):
-        raise DeniedError("the current password is wrong")
-    await call.access.users.set_password(asked.user, asked.password, call.actor)
+    if context.is_user(request.user) and not await _is_current(context, request):
+        raise DeniedError("the current password is wrong; send it as `current`")
+    await context.access.users.set_password(request.user, request.password, context.actor)
 
 
-async def _is_current(call: OperationContext, asked: SetPassword) -> bool:
+async def _is_current(context: OperationContext, request: SetPassword) -> bool:
     try:
-        caller = await call.access.authenticator.authenticate_password(
-            asked.user, asked.current, call.actor.origin
+        caller = await context.access.authenticator.authenticate_password(
+            request.user, request.current, context.actor.origin
         )
     except CredentialsInvalidError:
         return False
@@ -147,13 +149,13 @@ async def _is_current(call: OperationContext, asked: SetPassword) -> bool:
     return caller.principal.credential.startswith("user:") and not caller.has_refresh_token
 
 
-async def import_users(call: OperationContext, asked: ImportUsers) -> ImportedUsers:
+async def import_users(context: OperationContext, request: ImportUsers) -> ImportedUsers:
     """Add the users of an htpasswd file, all or none.
 
     When a user signs in, the registry replaces the bcrypt hash with an argon2id hash.
     """
-    imported = await call.access.users.import_htpasswd(
-        asked.htpasswd.splitlines(), call.actor, skip_invalid=asked.skip_invalid
+    imported = await context.access.users.import_htpasswd(
+        request.htpasswd.splitlines(), context.actor, skip_invalid=request.skip_invalid
     )
     return ImportedUsers(imported.added, imported.existing, imported.invalid)
 

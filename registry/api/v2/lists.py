@@ -67,7 +67,7 @@ async def list_referrers(call: RequestContext) -> Response:
     if artifact_type is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
         query["artifactType"] = artifact_type
-    with AnswerMemory(call.guard.limits.answers) as memory:
+    with AnswerMemory(call.authorizer.limits.answers) as memory:
         page = await memory.load(load)
         if page.last is not None:
             path = f"/v2/{call.name}/referrers/{subject}"

@@ -65,11 +65,14 @@ def _tags_to_set(call: RequestContext, reference: Reference) -> list[Tag]:
     """Return the tag in the path or, with a digest, the tags in the query without duplicates."""
     asked = call.request.query_params.getlist("tag")
     if len(asked) > MAX_TAGS:
-        raise TooManyTagsError(f"at most {MAX_TAGS} tags in one push", {"limit": MAX_TAGS})
+        raise TooManyTagsError(
+            f"a push may set at most {MAX_TAGS} tags; set the others with further requests",
+            {"limit": MAX_TAGS},
+        )
     if isinstance(reference, Digest):
         return [Tag.parse(text) for text in dict.fromkeys(asked)]
     if asked:
-        raise UnsupportedError("tag= goes with a digest in the path")
+        raise UnsupportedError("`tag` requires a digest in the path")
     return [reference]
 
 
@@ -79,18 +82,18 @@ def _override(call: RequestContext) -> Actor | None:
     if asked is None:
         return None
     if asked != IMMUTABLE:
-        raise UnsupportedError(f"{OVERRIDE} can be: {IMMUTABLE}")
+        raise UnsupportedError(f"the only value of {OVERRIDE} is {IMMUTABLE}")
     if Right.ADMIN not in call.caller.rights_in(call.name):
         raise DeniedError(
-            f"{OVERRIDE} is for those who administer the repository, by name and password or a "
-            "personal access token; the tokens of /token give no such right"
+            f"{OVERRIDE} requires admin on {call.name}, with the password or a personal access "
+            "token; tokens of /token do not carry admin"
         )
     return Actor(call.principal.name, find_origin(call.request))
 
 
 async def get_manifest(call: RequestContext) -> Response:
     reference = _existing_reference(call)
-    with AnswerMemory(call.guard.limits.answers) as memory:
+    with AnswerMemory(call.authorizer.limits.answers) as memory:
         return await _get_manifest(call, reference, memory)
 
 
@@ -119,7 +122,7 @@ async def _get_manifest(
 async def put_manifest(call: RequestContext) -> Response:
     reference = parse_reference(call.param("reference"))
     set_tags = _tags_to_set(call, reference)
-    idle, budget = call.settings.http.body_idle_timeout, call.guard.limits.bodies
+    idle, budget = call.settings.http.body_idle_timeout, call.authorizer.limits.bodies
     async with read_body(call.request, idle, MAX_MANIFEST_BYTES, budget) as raw:
         return await _put_manifest(call, reference, set_tags, raw)
 

@@ -60,7 +60,7 @@ def _chunk(call: RequestContext) -> Chunk:
 def _upload_id(call: RequestContext) -> str:
     upload_id = call.param("upload")
     if not _UUID.fullmatch(upload_id):
-        raise UploadUnknownError("no such upload session in this repository")
+        raise UploadUnknownError("this repository has no such upload session; start a new one")
     return upload_id
 
 
@@ -79,7 +79,7 @@ async def start_upload(call: RequestContext) -> Response:
         return await advise(call, _created(call.name, mount))
     algorithm = call.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
     if algorithm not in ALGORITHMS:
-        raise DigestInvalidError(f"digest-algorithm is one of {', '.join(ALGORITHMS)}")
+        raise DigestInvalidError(f"digest-algorithm must be one of {', '.join(ALGORITHMS)}")
     if digest and not asked:
         return await _push_whole(call, digest)
     row = await call.registry.uploads.start(

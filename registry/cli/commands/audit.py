@@ -15,7 +15,7 @@ from registry.cli.kit.times import read_moment, write_moment
 from registry.errors import InputInvalidError
 
 if TYPE_CHECKING:
-    from registry.api.admin.audit import Event
+    from registry.api.admin.audit import AuditEvent
 
 _PAGE = 1000
 _EVERY = 1.0
@@ -103,11 +103,11 @@ def _find_limit(args: argparse.Namespace) -> int:
 
 async def _list_newest(
     desk: client.OperationClient, limit: int, asked: dict[str, Any]
-) -> tuple[list[Event], bool]:
+) -> tuple[list[AuditEvent], bool]:
     """Return the newest `limit` events in ascending order, and whether there are more."""
     from registry.api.admin.audit import list_events
 
-    found: list[Event] = []
+    found: list[AuditEvent] = []
     last: str | None = ""
     while last is not None and len(found) < limit:
         n = min(_PAGE, limit - len(found))
@@ -118,8 +118,8 @@ async def _list_newest(
 
 
 async def _follow(
-    desk: client.OperationClient, newest: list[Event], asked: dict[str, Any]
-) -> AsyncIterator[list[Event]]:
+    desk: client.OperationClient, newest: list[AuditEvent], asked: dict[str, Any]
+) -> AsyncIterator[list[AuditEvent]]:
     """Yield new events that match the filter `asked`, after the `newest` that were listed."""
     from registry.api.admin.audit import list_events
 
@@ -144,11 +144,11 @@ async def _follow(
         shown = {key for key in shown if key[1] > heads[key[0]] - _AGAIN}
 
 
-def _key(event: Event) -> tuple[str, int]:
+def _key(event: AuditEvent) -> tuple[str, int]:
     return event.source, event.number
 
 
-def _write(events: list[Event], *, as_json: bool) -> None:
+def _write(events: list[AuditEvent], *, as_json: bool) -> None:
     if as_json:
         output.write_json({"events": events})
     else:
@@ -156,7 +156,7 @@ def _write(events: list[Event], *, as_json: bool) -> None:
         output.write_table(header, [_list_cells(event) for event in events])
 
 
-def _write_lines(events: list[Event], *, as_json: bool) -> None:
+def _write_lines(events: list[AuditEvent], *, as_json: bool) -> None:
     for event in events:
         if as_json:
             output.write(json.dumps(event, default=output.to_json))
@@ -165,7 +165,7 @@ def _write_lines(events: list[Event], *, as_json: bool) -> None:
     output.flush()
 
 
-def _list_cells(event: Event) -> tuple[str, ...]:
+def _list_cells(event: AuditEvent) -> tuple[str, ...]:
     return (
         write_moment(event.at),
         event.actor,

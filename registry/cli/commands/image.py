@@ -66,11 +66,11 @@ def _write(done: DeletedImage, *, dry_run: bool) -> str:
     more = len(done.manifests) - 1
     with_more = f", with {more} manifests that belong to it" if more else ""
     verb = "Would delete" if dry_run else "Deleted"
-    lines = [f"{verb} {done.name}@{done.digest} (tags: {tags}){with_more}."]
+    lines = [f"{verb} {done.repository}@{done.digest} (tags: {tags}){with_more}."]
     lines.append(
         f"{round_size(done.bytes)} are freed after {write_moment(done.free_at)} "
         "(gc.grace_period), unless they are used again by then."
     )
     if done.tags and not dry_run:
-        lines.append(f"To undo this until then: moorage tag restore {done.name}:{done.tags[0]}")
+        lines.append(f"To undo this until then: moorage tag restore {done.repository}:{done.tags[0]}")
     return "\n".join(lines)

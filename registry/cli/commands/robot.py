@@ -88,7 +88,9 @@ def list_all(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"robots": robots})
     else:
-        rows = [(r.name, r.username, r.expires_at or "never", r.used_at or "never") for r in robots]
+        rows = [
+            (r.name, r.username, r.expires_at or "never", r.last_used_at or "never") for r in robots
+        ]
         output.write_table(("NAME", "SIGNS IN AS", "EXPIRES", "LAST USED"), rows)
     return 0
 

@@ -84,7 +84,7 @@ def list_all(args: argparse.Namespace) -> int:
                 token.name,
                 _write_scopes(token.scopes),
                 token.expires_at or "never",
-                token.used_at or "never",
+                token.last_used_at or "never",
             )
             for token in tokens
         ]

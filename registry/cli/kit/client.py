@@ -12,7 +12,7 @@ from registry.cli.kit.local import with_registry
 from registry.errors import ConfigError, InputInvalidError, UpstreamError
 
 if TYPE_CHECKING:
-    from registry.api.admin.call import OperationContext
+    from registry.api.admin.context import OperationContext
     from registry.api.admin.fields import Page
     from registry.app import Runtime
     from registry.client.admin import AdminClient, SignIn
@@ -50,7 +50,7 @@ class _LocalClient:
     password = ""
 
     def __init__(self, opened: "Runtime") -> None:
-        from registry.api.admin.call import OperationContext
+        from registry.api.admin.context import OperationContext
 
         self._call = OperationContext.of_operator(opened.registry, opened.access)
 
@@ -78,14 +78,14 @@ class _RemoteClient:
 
         found = BY_NAME[operation.__name__]
         given = _given(values)
-        path = found.path.format(**{name: quote(given.pop(name), "") for name in found.in_path})
+        path = found.path.format(**{name: quote(given.pop(name), "") for name in found.path_fields})
         query = {} if found.has_body else {name: str(value) for name, value in given.items()}
         with progress.wait(_WAITING):
             document = await self._client.send(
                 found.method, path, query, given if found.has_body else None
             )
         try:
-            result: Result = msgspec.convert(document, found.answer)
+            result: Result = msgspec.convert(document, found.response_type)
         except msgspec.ValidationError as error:
             raise UpstreamError(
                 f"the response to {operation.__name__} is not that of a Moorage of this version: "

@@ -36,7 +36,7 @@ from storage.digest import Digest
 class ManifestState(StrEnum):
     """Whether a manifest exists, can be restored, or is gone."""
 
-    PRESENT = "here"
+    PRESENT = "present"
     # Deleted less than one grace period ago.
     RESTORABLE = "restorable"
     GONE = "gone"

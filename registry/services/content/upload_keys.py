@@ -22,7 +22,9 @@ from storage.stores import Stores
 
 def session_unknown(upload_id: str) -> UploadUnknownError:
     """Return the error for a session that does not exist, or that the caller may not use."""
-    return UploadUnknownError("no such upload session in this repository", {"upload": upload_id})
+    return UploadUnknownError(
+        "this repository has no such upload session; start a new one", {"upload": upload_id}
+    )
 
 
 class UploadKeys:

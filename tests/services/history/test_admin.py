@@ -106,12 +106,12 @@ async def test_tags_are_restored_within_what_she_administers(closed: Yard) -> No
     )
     await closed.http.delete("/v2/team/app/manifests/latest", headers=root.login.basic)
     between = (await carol.send("GET", "/tags/history", **tag))["history"][0]["at"]
-    answer = {"name": "team/app", "tag": "latest", "digest": digest, "manifests": 0}
+    answer = {"repository": "team/app", "tag": "latest", "digest": digest, "manifests": 0}
     assert await carol.send("POST", "/tags/restore", tag) == answer
     shown = await carol.send("GET", "/tags/history", **tag, n=2)
-    assert (shown["name"], shown["tag"]) == ("team/app", "latest")
+    assert (shown["repository"], shown["tag"]) == ("team/app", "latest")
     changes = [(line["actor"], line["digest"], line["state"]) for line in shown["history"]]
-    assert changes == [("carol", digest, "here"), ("root", None, None)]
+    assert changes == [("carol", digest, "present"), ("root", None, None)]
     [event] = (await root.send("GET", "/audit", actor="carol", event="tag.restore"))["items"]
     assert (event["event"], event["target"]) == ("tag.restore", "team/app:latest")
     for change, refusal in (

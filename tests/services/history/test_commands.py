@@ -64,7 +64,7 @@ def test_a_tag_through_time(run: Run) -> None:
     run("tag", "copy", "app:v2", "app:v1")
     assert run("tag", "restore", "app:v1") == f"app:v1 points at {one}\n"
     assert run("tag", "restore", "app:v1", "--digest", two, "--json") == {
-        "name": "app",
+        "repository": "app",
         "tag": "v1",
         "digest": two,
         "manifests": 0,
@@ -75,12 +75,12 @@ def test_a_tag_through_time(run: Run) -> None:
     shown = run("tag", "history", "app:v1", "--json")["history"]
     changes = [(line["change"], line["digest"], line["state"]) for line in shown]
     assert changes == [
-        ("tag.set", one, "here"),
+        ("tag.set", one, "present"),
         ("repository.delete", None, None),
         ("tag.set", two, "restorable"),
-        ("tag.set", one, "here"),
+        ("tag.set", one, "present"),
         ("tag.set", two, "restorable"),
-        ("tag.set", one, "here"),
+        ("tag.set", one, "present"),
     ]
     assert "restorable" in run("tag", "history", "app:v1")
     assert "did not exist at that time" in run("tag", "restore", "app:v1", "--at", "24h", expect=1)

@@ -54,8 +54,8 @@ async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> No
     ]
     drops = await runs.list_drops(first.id, ALL, 9, 0)
     assert [(drop.row.tag, drop.row.digest, drop.state.value) for drop in drops] == [
-        ("v1", digest_of(image("1")), "here"),
-        ("v2", digest_of(image("1")), "here"),
+        ("v1", digest_of(image("1")), "present"),
+        ("v2", digest_of(image("1")), "present"),
         (None, digest_of(image("lone")), "restorable"),
     ]
     # The rules would drop restored tags again, so retention must be disabled first.
