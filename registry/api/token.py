@@ -70,7 +70,7 @@ class TokenEndpoint:
         if request.method == "POST":
             self._authorizer.sites.require_own_page(request)
         if await self._authorizer.auth.find_open() is not None:
-            raise UnsupportedError("nobody needs to sign in here")
+            raise UnsupportedError("this registry needs no token; send requests without one")
         if not self._authorizer.auth.rules.local_users:
             raise UnsupportedError(
                 "this registry issues no tokens (auth.local_users = false); get one from the "
