@@ -72,5 +72,7 @@ def _write(done: DeletedImage, *, dry_run: bool) -> str:
         "(gc.grace_period), unless they are used again by then."
     )
     if done.tags and not dry_run:
-        lines.append(f"To undo this until then: moorage tag restore {done.repository}:{done.tags[0]}")
+        lines.append(
+            f"To undo this until then: moorage tag restore {done.repository}:{done.tags[0]}"
+        )
     return "\n".join(lines)
