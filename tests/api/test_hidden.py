@@ -392,7 +392,7 @@ async def test_the_catalogue_asks_no_more_of_the_database_for_what_is_hidden(sce
         for number in range(1100):
             repositories.ensure(tx, RepositoryName(f"hidden/{number}"))
 
-    await database.write(hide, actor="root", patience=60)
+    await database.write(hide, actor="root", timeout_s=60)
     assert [await ask(headers) for headers in callers] == before
     assert all(len(statements) == 1 for statements in before)
     sa.event.remove(database._reader, "before_cursor_execute", note)

@@ -22,7 +22,7 @@ def driver() -> str:
 
 
 async def fail_database(*_: object, **__: object) -> None:
-    raise DatabaseUnavailableError("the database cannot answer now")
+    raise DatabaseUnavailableError("the database is unavailable")
 
 
 # Health and readiness
@@ -59,7 +59,7 @@ async def test_readyz_names_all_that_is_wrong(api: Api, monkeypatch: pytest.Monk
     answer = await api.http.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["problems"] == {
-        "database": "the database cannot answer now",
+        "database": "the database is unavailable",
         "storage": "the store cannot be reached",
     }
     monkeypatch.undo()

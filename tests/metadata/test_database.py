@@ -205,7 +205,7 @@ def test_a_url_names_one_of_two_databases(text: str, read: str) -> None:
 def test_any_other_url_is_refused_without_its_password(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_url(text)
-    assert "[database] url" in caught.value.message
+    assert "database.url" in caught.value.message
     assert "hunter2" not in caught.value.message
 
 

@@ -117,7 +117,7 @@ async def test_a_stalled_server_keeps_nobody_waiting_however_many_ask(
 async def test_without_patience_the_same_stall_hangs(
     database: Database, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deadlines.CancellableCall, "give_up", lambda _: True)  # nothing is closed
+    monkeypatch.setattr(deadlines.CancellableCall, "abandon", lambda _: True)  # nothing is closed
     proxy.stall()
     asked = asyncio.gather(*(database.read(look) for _ in range(9)), return_exceptions=True)
     done, _ = await asyncio.wait([asked], timeout=6)
@@ -242,13 +242,13 @@ async def test_statements_that_take_too_long_together_are_ended(
 
 
 async def test_long_work_is_waited_for_while_others_are_answered(database: Database) -> None:
-    await database.write(nap(REQUEST_TIMEOUT_S + 1), actor="ann", patience=LONG_TIMEOUT_S)
+    await database.write(nap(REQUEST_TIMEOUT_S + 1), actor="ann", timeout_s=LONG_TIMEOUT_S)
 
 
 async def test_long_work_is_not_waited_for_when_nobody_is_answered(
     database: Database, proxy: TcpProxy
 ) -> None:
-    started = asyncio.ensure_future(database.write(nap(50), actor="ann", patience=LONG_TIMEOUT_S))
+    started = asyncio.ensure_future(database.write(nap(50), actor="ann", timeout_s=LONG_TIMEOUT_S))
     await asyncio.sleep(0.5)
     proxy.stall()
     assert await refused(started) < BOUND

@@ -27,7 +27,9 @@ def other(postgres: Cluster, request: pytest.FixtureRequest) -> Iterator[tuple[s
 async def test_an_encoding_that_cannot_hold_all_names_is_refused(other: tuple[str, str]) -> None:
     encoding, url = other
     database = Database(url)
-    with pytest.raises(SchemaError, match=f"has the encoding {encoding}, and Moorage needs UTF8"):
+    with pytest.raises(
+        SchemaError, match=f"has the encoding {encoding}, but Moorage requires UTF8"
+    ):
         await migrate.require_current(database)
     await database.close()
     with pytest.raises(SchemaError, match=encoding):

@@ -258,7 +258,7 @@ async def test_deleting_what_shares_layers_never_deadlocks(
         for number, (name, manifest) in enumerate(pushes):
             add(tx, manifest, f"t{number}", name=name)
 
-    await replicas[0].write(prepare, actor="ann", patience=LONG_TIMEOUT_S)
+    await replicas[0].write(prepare, actor="ann", timeout_s=LONG_TIMEOUT_S)
     chance.shuffle(pushes)
 
     async def deleter(number: int) -> None:

@@ -278,7 +278,11 @@ async def test_a_current_database_is_usable(database: Database, empty_url: str) 
         (VERSION - 1, VERSION - 1, "Run: moorage db upgrade"),
         (VERSION, VERSION, None),
         (VERSION + 1, VERSION, None),  # N+1 runs next to N
-        (VERSION + 2, VERSION + 1, f"knows schema {VERSION + 1}; this one knows {VERSION}. Inst"),
+        (
+            VERSION + 2,
+            VERSION + 1,
+            f"supports schema {VERSION + 1}; this one supports {VERSION}. Inst",
+        ),
     ],
 )
 async def test_a_schema_says_who_may_use_it(

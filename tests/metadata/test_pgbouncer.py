@@ -72,7 +72,7 @@ async def test_the_same_statements_work_in_any_session(database: Database) -> No
         )
         assert (await watch.read()).feed == max(before, 0) + 8
     assert len(await database.read(look)) == 32
-    assert len(await database.read(look, patience=LONG_TIMEOUT_S)) == 32
+    assert len(await database.read(look, timeout_s=LONG_TIMEOUT_S)) == 32
     await database.require_writable()
     watch.close()
 
@@ -88,7 +88,7 @@ async def test_time_outs_hold_for_each_transaction_and_for_nobody_elses(
     expected = ["3s", "2500ms", "4s", "off"]
     assert await database.read(show) == expected
     assert await database.write(show, actor="ann") == expected
-    long = await database.read(show, patience=LONG_TIMEOUT_S)
+    long = await database.read(show, timeout_s=LONG_TIMEOUT_S)
     assert long == [f"{LONG_TIMEOUT_S / 60:.0f}min", *expected[1:]]
     del postgres
     engine = sa.create_engine(url, poolclass=sa.NullPool)

@@ -136,7 +136,7 @@ def add_user(data: Path, settings: dict[str, str]) -> None:
 def test_no_such_database(command: Command, postgres: Cluster, tmp_path: Path) -> None:
     with postgres.database() as url:
         wrong = url.rpartition("/")[0] + "/nowhere"
-        words = ('database "nowhere" does not exist', "[database] url")
+        words = ('database "nowhere" does not exist', "database.url")
         command.refuse(tmp_path / "data", {"database.url": wrong}, *words)
 
 
@@ -149,7 +149,10 @@ def test_no_such_database(command: Command, postgres: Cluster, tmp_path: Path) -
             "auth.jwks_file",
         ),
         ({"auth.ca_file": "missing.pem"}, "auth.ca_file"),
-        ({"database.url": "sqlite:////nowhere/at/all/moorage.db"}, "no folder /nowhere/at/all"),
+        (
+            {"database.url": "sqlite:////nowhere/at/all/moorage.db"},
+            "directory /nowhere/at/all does not exist",
+        ),
         ({"storage.root": "/dev/null"}, "it must be a directory"),
     ],
 )

@@ -145,7 +145,7 @@ def test_what_waiting_does_not_mend_ends_a_server_that_waits(
         assert server.wait() == 1
         said = server.log.read_text()
         assert 'database "nowhere" does not exist' in said
-        assert "[database] url" in said
+        assert "database.url" in said
         assert "Traceback" not in said
 
 
@@ -220,7 +220,7 @@ def test_refusals_that_last_are_final_and_bounded(words: str) -> None:
     with refusing(words) as url, pytest.raises(ConfigError) as refused:
         require_reachable(url)
     assert words[:12] in refused.value.message
-    assert "[database] url" in refused.value.message
+    assert "database.url" in refused.value.message
     assert "KEY" not in refused.value.message
     assert "\x1b" not in refused.value.message
     assert len(refused.value.message) < 600

@@ -98,9 +98,9 @@ def require_utf8(connection: Any) -> None:
     if encoding != _ENCODING:
         name = connection.info.dbname
         raise SchemaError(
-            f'the database "{name}" has the encoding {encoding}, and Moorage needs {_ENCODING}. '
-            f"Create another and name it in [database] url: CREATE DATABASE {name}_utf8 "
-            f"ENCODING '{_ENCODING}' TEMPLATE template0"
+            f'the database "{name}" has the encoding {encoding}, but Moorage requires {_ENCODING}; '
+            f"run CREATE DATABASE {name}_utf8 ENCODING '{_ENCODING}' TEMPLATE template0, and set "
+            "database.url to that database"
         )
 
 

@@ -19,7 +19,7 @@ from registry.errors import ConfigError, DatabaseFullError
 from registry.metadata.engine import filesystems, sqlite
 from registry.metadata.engine.connections import Connections, WrongServerError
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, await_with_deadline
-from registry.metadata.engine.disk_reserve import Spare
+from registry.metadata.engine.disk_reserve import ReserveFile
 from registry.metadata.engine.error_translation import translate
 from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
 from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
@@ -33,14 +33,14 @@ T = TypeVar("T")
 READERS = 8
 """Reader threads of an embedded database."""
 
-_PROOF = 5.0
+_PROOF_S = 5.0
 """Seconds for which a commit proves that the database accepts changes."""
 
-_AT_ONCE = 2.0
+_PROBE_TIMEOUT_S = 2.0
 """Seconds within which a reachable database answers the smallest query."""
 
 
-class _ProbedError(Exception):
+class _RolledBackError(Exception):
     """Raised by a probe to roll its transaction back."""
 
 
@@ -60,12 +60,12 @@ class Database:
         if self.is_embedded(url):
             path = self.path
             sqlite.create_file(path)
-            self.spare: Spare | None = Spare(path)
+            self.reserve: ReserveFile | None = ReserveFile(path)
             self._reader = sqlite.open_engine(path, writer=False)
             self._writer = SqliteWriter(path, clock.now_us)
             self._readers = ThreadPoolExecutor(READERS, "sql-read")
         else:
-            self.spare = None
+            self.reserve = None
             self.connections = Connections(self.url, pool)
             self._reader = self.connections.engine
             self._writer = PostgresWriter(self.connections, pool.write_connections, clock.now_us)
@@ -98,20 +98,20 @@ class Database:
         return Path(self.url.database or "")
 
     async def read(
-        self, work: Callable[[Transaction], T], *, patience: float = REQUEST_TIMEOUT_S
+        self, work: Callable[[Transaction], T], *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> T:
         """Run `work` on a read connection.
 
-        `work` sees one snapshot on SQLite, and on PostgreSQL if `patience` is longer than the
-        default. On PostgreSQL, raises DatabaseUnavailableError after `patience` seconds. A
+        `work` sees one snapshot on SQLite, and on PostgreSQL if `timeout_s` is longer than the
+        default. On PostgreSQL, raises DatabaseUnavailableError after `timeout_s` seconds. A
         cancelled call does not wait for `work`, so that a stalled database does not block the
         caller.
         """
         readers = self._readers
         try:
             if isinstance(readers, PostgresReader):
-                begin = partial(readers.submit, work, patience)
-                return await await_with_deadline(begin, self._look, patience)
+                begin = partial(readers.submit, work, timeout_s)
+                return await await_with_deadline(begin, self._probe, timeout_s)
             return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             raise translate(error) from None
@@ -125,34 +125,34 @@ class Database:
         work: Callable[[Transaction], T],
         *,
         actor: str,
-        patience: float = REQUEST_TIMEOUT_S,
-        frees: bool = False,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        may_use_reserve: bool = False,
     ) -> T:
         """Run `work` in a transaction and return when the transaction is durable.
 
         `work` may be called more than once, because conflicts are retried, so it must have no other
         side effects. An exception of `work` rolls the transaction back and propagates. After a
-        DatabaseUnavailableError, the transaction may have been committed nevertheless. `patience`
-        is as in `read`. `frees` means that the transaction helps to free space, so it may use the
-        disk reserve if the disk is full.
+        DatabaseUnavailableError, the transaction may have been committed nevertheless. `timeout_s`
+        is as in `read`. `may_use_reserve` is for transactions that help to free space: they may use
+        the disk reserve if the disk is full.
         """
         try:
-            return await self._write(work, actor, patience)
+            return await self._write(work, actor, timeout_s)
         except DatabaseFullError:
-            if not frees or self.spare is None:
+            if not may_use_reserve or self.reserve is None:
                 raise
-        await asyncio.to_thread(self.spare.release)
-        return await self._write(work, actor, patience)
+        await asyncio.to_thread(self.reserve.release)
+        return await self._write(work, actor, timeout_s)
 
-    async def _write(self, work: Callable[[Transaction], T], actor: str, patience: float) -> T:
+    async def _write(self, work: Callable[[Transaction], T], actor: str, timeout_s: float) -> T:
         writer = self._writer
         try:
             if isinstance(writer, PostgresWriter):
                 result = await await_with_deadline(
-                    lambda: writer.submit(work, actor, patience),
-                    self._look,
-                    patience,
-                    to_the_end=True,
+                    lambda: writer.submit(work, actor, timeout_s),
+                    self._probe,
+                    timeout_s,
+                    shielded=True,
                 )
             else:
                 result = await run_to_completion(asyncio.wrap_future(writer.submit(work, actor)))
@@ -162,27 +162,29 @@ class Database:
         self._written_at = time.monotonic()
         return result
 
-    async def require_writable(self, *, patience: float = REQUEST_TIMEOUT_S) -> None:
+    async def require_writable(self, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         """Raise DatabaseUnavailableError unless the database accepts changes.
 
         Nothing is committed. A recent commit is sufficient proof: under load, a probe would have to
         wait for its turn.
         """
-        if time.monotonic() < self._written_at + _PROOF:
+        if time.monotonic() < self._written_at + _PROOF_S:
             return
 
         def probe(tx: Transaction) -> None:
             # A read-only database refuses a row lock too, and rolling it back needs no sync.
             lock = sa.select(schema_version.c.version).with_for_update(read=True, key_share=True)
             tx.execute(lock).close()
-            raise _ProbedError
+            raise _RolledBackError
 
-        with contextlib.suppress(_ProbedError):
-            await self.write(probe, actor="", patience=patience)
+        with contextlib.suppress(_RolledBackError):
+            await self.write(probe, actor="", timeout_s=timeout_s)
 
-    async def _look(self) -> None:
+    async def _probe(self) -> None:
         """Send a trivial query. Raises DatabaseUnavailableError unless it is answered at once."""
-        await self.read(lambda tx: tx.execute(sa.select(1)).scalar_one(), patience=_AT_ONCE)
+        await self.read(
+            lambda tx: tx.execute(sa.select(1)).scalar_one(), timeout_s=_PROBE_TIMEOUT_S
+        )
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -206,4 +208,4 @@ def parse_url(text: str) -> sa.URL:
     try:
         return sa.make_url(database_url.normalize(text))
     except ConfigError as problem:
-        raise ConfigError(f"[database] url{problem.message}") from None
+        raise ConfigError(f"database.url{problem.message}") from None

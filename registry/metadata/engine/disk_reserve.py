@@ -9,22 +9,25 @@ import os
 import shutil
 from pathlib import Path
 
-SIZE = 4 << 20
+SIZE_BYTES = 4 << 20
 """Bytes of the file: the log may grow by as much before it is checkpointed and reset."""
 
-_ROOM = 4 * SIZE
+_FREE_BYTES_REQUIRED = 4 * SIZE_BYTES
 """Free bytes required to create the file, so that it does not fill the disk itself."""
 
 
-class Spare:
+class ReserveFile:
     """The reserve file of one database. All methods block briefly."""
 
     def __init__(self, database: Path) -> None:
-        self._path = Path(f"{database}-spare")
+        self._path = Path(f"{database}-reserve")
 
     def is_missing(self) -> bool:
         """Return whether the file is missing and there is space to create it."""
-        return not self._path.exists() and shutil.disk_usage(self._path.parent).free >= _ROOM
+        return (
+            not self._path.exists()
+            and shutil.disk_usage(self._path.parent).free >= _FREE_BYTES_REQUIRED
+        )
 
     def make(self) -> None:
         """Create the file. If it does not fit, none is left.
@@ -36,7 +39,7 @@ class Spare:
             descriptor = os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
             try:
                 # Random bytes, which a file system cannot compress.
-                for _ in range(SIZE >> 20):
+                for _ in range(SIZE_BYTES >> 20):
                     _write(descriptor, os.urandom(1 << 20))
                 os.fsync(descriptor)
             finally:

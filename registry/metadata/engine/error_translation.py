@@ -20,14 +20,11 @@ logger = logging.getLogger(__name__)
 _SQLITE_FULL = sqlite3.SQLITE_FULL
 _POSTGRES_FULL = "53100"
 
-_READ_ONLY_REASON = (
-    "the database server takes no changes: it is a standby or read-only. "
-    "Lead [database] url to the primary"
-)
+_READ_ONLY_REASON = "the database server is a standby or read-only; set database.url to the primary"
 
 _REASONS = {
     "unsupported startup parameter": (
-        "a connection pooler refuses startup options. Set [database] transaction_pooling = true"
+        "a connection pooler refuses startup options; set database.transaction_pooling to true"
     ),
     "hot standby": _READ_ONLY_REASON,
     "is a standby": _READ_ONLY_REASON,
@@ -51,12 +48,12 @@ def translate(error: Exception) -> DatabaseUnavailableError:
     state = getattr(cause, "sqlstate", None)
     if state == write_freeze.SQLSTATE or str(cause) == write_freeze.REFUSAL:
         return DatabaseFrozenError(
-            "the registry is moving to another database and takes no changes until it is there"
+            "the registry is being copied to another database and is read-only until the copy ends"
         )
     # Only the first line, because PostgreSQL shows whole rows in later lines.
     _log(type(error).__name__, str(error).partition("\n")[0])
     if getattr(cause, "sqlite_errorcode", None) == _SQLITE_FULL or state == _POSTGRES_FULL:
-        return DatabaseFullError("no room on the database's disk")
+        return DatabaseFullError("the disk of the database is full")
     return DatabaseUnavailableError(UNAVAILABLE, reason=_find_reason(error, state))
 
 

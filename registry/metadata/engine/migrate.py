@@ -22,9 +22,9 @@ VERSION = 2
 """Schema version that this code writes: the number of the newest migration."""
 
 _UNFINISHED = {
-    MoveState.FILLING: "a copy that did not end. Run moorage db copy again, with the settings of "
-    "the database that it was copied from",
-    MoveState.RESTORING: "a restore that did not end. Run moorage backup restore again",
+    MoveState.FILLING: "a copy that did not finish; run moorage db copy again, with the settings "
+    "of the source database",
+    MoveState.RESTORING: "a restore that did not finish; run moorage backup restore again",
 }
 
 
@@ -50,7 +50,7 @@ class SchemaState:
         return self.move is not None and self.move.state in _UNFINISHED
 
 
-async def read_state(database: Database, *, patience: float = REQUEST_TIMEOUT_S) -> SchemaState:
+async def read_state(database: Database, *, timeout_s: float = REQUEST_TIMEOUT_S) -> SchemaState:
     def work(tx: Transaction) -> SchemaState:
         if not sa.inspect(tx.connection).has_table(schema_version.name):
             return SchemaState(0, 0)
@@ -59,28 +59,30 @@ async def read_state(database: Database, *, patience: float = REQUEST_TIMEOUT_S)
         ).one()
         return SchemaState(version, min_reader, write_freeze.find(tx))
 
-    return await database.read(work, patience=patience)
+    return await database.read(work, timeout_s=timeout_s)
 
 
-async def require_current(database: Database, *, patience: float = REQUEST_TIMEOUT_S) -> None:
+async def require_current(database: Database, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
     """Raise SchemaError, with the remedy, unless this code may use the database."""
-    require_usable(await read_state(database, patience=patience))
+    require_usable(await read_state(database, timeout_s=timeout_s))
 
 
 def require_usable(state: SchemaState) -> None:
     """Raise SchemaError, with the remedy, unless this code may use a database in this state."""
     if state.min_reader > VERSION:
         raise SchemaError(
-            f"the database was upgraded to schema {state.version} and needs a Moorage that knows "
-            f"schema {state.min_reader}; this one knows {VERSION}. Install the newer version."
+            f"the database has schema {state.version}, which requires a version of Moorage that "
+            f"supports schema {state.min_reader}; this one supports {VERSION}. Install the newer "
+            "version."
         )
     if state.version < VERSION:
         what = f"has schema {state.version}" if state.version else "is empty"
         raise SchemaError(
-            f"the database {what}, this version needs {VERSION}. Run: moorage db upgrade"
+            f"the database {what}, but this version requires schema {VERSION}. "
+            "Run: moorage db upgrade"
         )
     if state.move is not None and state.filling:
-        raise SchemaError(f"the database was being filled by {_UNFINISHED[state.move.state]}")
+        raise SchemaError(f"the database is incomplete after {_UNFINISHED[state.move.state]}")
 
 
 def is_bare(url: str) -> bool:
@@ -110,7 +112,7 @@ def upgrade(url: str) -> None:
             command.upgrade(alembic_config(connection), "head")
     except sa.exc.DBAPIError as error:
         raise SchemaError(
-            f"the database could not be upgraded, and nothing was changed: {error.orig}"
+            f"the upgrade of the database failed, and nothing was changed: {error.orig}"
         ) from error
 
 

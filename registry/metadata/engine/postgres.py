@@ -41,31 +41,31 @@ class PostgresReader:
         self._threads = ThreadPoolExecutor(threads, "sql-read")
 
     def submit(
-        self, work: Callable[[Transaction], T], patience: float = REQUEST_TIMEOUT_S
+        self, work: Callable[[Transaction], T], timeout_s: float = REQUEST_TIMEOUT_S
     ) -> CancellableCall[T]:
         """Start a read. By default, each of its statements sees its own snapshot.
 
-        If `patience` exceeds PATIENCE, all statements see one snapshot and each may take that many
-        seconds.
+        If `timeout_s` exceeds REQUEST_TIMEOUT_S, all statements see one snapshot and each may take
+        that many seconds.
         """
 
         def run(call: CancellableCall[T]) -> T:
             with (
-                self._connections.taken(lambda: call.given_up, writing=False) as connection,
+                self._connections.taken(lambda: call.is_abandoned, writing=False) as connection,
                 call.using(connection),
             ):
-                if patience > REQUEST_TIMEOUT_S:
+                if timeout_s > REQUEST_TIMEOUT_S:
                     connection.execution_options(isolation_level="REPEATABLE READ")
                 self._connections.prepare(connection)
-                if patience > REQUEST_TIMEOUT_S:
-                    connection.exec_driver_sql(_allow(patience))
+                if timeout_s > REQUEST_TIMEOUT_S:
+                    connection.exec_driver_sql(_allow(timeout_s))
                 return work(Transaction(connection, "", self._clock()))
 
         def run_again_if_lost(call: CancellableCall[T]) -> T:
             try:
                 return run(call)
             except (sa.exc.DBAPIError, WrongServerError) as error:
-                if not _is_lost(error) or call.given_up:
+                if not _is_lost(error) or call.is_abandoned:
                     raise
                 return run(call)
 
@@ -84,11 +84,14 @@ class PostgresWriter:
         self._threads = ThreadPoolExecutor(threads, "sql-write")
 
     def submit(
-        self, work: Callable[[Transaction], T], actor: str, patience: float = REQUEST_TIMEOUT_S
+        self, work: Callable[[Transaction], T], actor: str, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> CancellableCall[T]:
-        """Start a transaction. If `patience` exceeds PATIENCE, a statement may take that long."""
+        """Start a transaction.
+
+        If `timeout_s` exceeds REQUEST_TIMEOUT_S, each statement may take that many seconds.
+        """
         return CancellableCall(
-            self._threads, lambda call: self._transact(call, work, actor, patience)
+            self._threads, lambda call: self._transact(call, work, actor, timeout_s)
         )
 
     def _transact(
@@ -96,18 +99,18 @@ class PostgresWriter:
         call: CancellableCall[T],
         work: Callable[[Transaction], T],
         actor: str,
-        patience: float,
+        timeout_s: float,
     ) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             committing = False
             try:
                 with (
-                    self._connections.taken(lambda: call.given_up, writing=True) as connection,
+                    self._connections.taken(lambda: call.is_abandoned, writing=True) as connection,
                     call.using(connection),
                 ):
                     self._connections.prepare(connection)
-                    if patience > REQUEST_TIMEOUT_S:
-                        connection.exec_driver_sql(_allow(patience))
+                    if timeout_s > REQUEST_TIMEOUT_S:
+                        connection.exec_driver_sql(_allow(timeout_s))
                     transaction = Transaction(connection, actor, self._clock())
                     result = work(transaction)
                     transaction.write_changes()
@@ -117,7 +120,7 @@ class PostgresWriter:
             except (sa.exc.DBAPIError, WrongServerError) as error:
                 # No retry if the connection is lost during the commit: its outcome is unknown.
                 lost = _is_lost(error) and not committing and attempt == 1
-                if attempt == ATTEMPTS or call.given_up or not (lost or _is_conflict(error)):
+                if attempt == ATTEMPTS or call.is_abandoned or not (lost or _is_conflict(error)):
                     raise
             time.sleep(random.uniform(0, _PAUSE * 2**attempt))  # noqa: S311 - against lockstep
         raise AssertionError

@@ -41,7 +41,7 @@ def require_reachable(url: str) -> None:
 
 def _require_file(path: Path) -> None:
     if not path.parent.is_dir():
-        raise ConfigError(f"[database] url: there is no folder {path.parent} for the database file")
+        raise ConfigError(f"database.url: the directory {path.parent} does not exist; create it")
     # SQLite keeps further files next to the database, with its name as prefix.
     wanted = os.R_OK | os.W_OK
     beside = path.parent.glob(f"{path.name}*")
@@ -62,11 +62,11 @@ def _require_server(url: str) -> None:
         engine = open_plain_engine(parse_url(url))
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "[database] url names PostgreSQL, whose client is not installed; run: "
+            "database.url: the PostgreSQL client is not installed; run: "
             "pip install 'moorage[postgres]'"
         ) from error
     except sa.exc.ArgumentError as error:
-        raise ConfigError(f"[database] url cannot be used: {_bound(str(error))}") from error
+        raise ConfigError(f"database.url is invalid: {_bound(str(error))}") from error
     try:
         engine.connect().close()
     except sa.exc.DBAPIError as error:
@@ -76,7 +76,7 @@ def _require_server(url: str) -> None:
             unavailable.reason = said
             raise unavailable from error
         raise ConfigError(
-            f"the database refuses the connection: {said}; check [database] url and the server"
+            f"the database refuses the connection: {said}; check database.url and the server"
         ) from error
     finally:
         engine.dispose()

@@ -19,7 +19,7 @@ _m = write_freeze.c
 SQLSTATE = "MR001"
 """SQLSTATE of a refused change on PostgreSQL."""
 
-REFUSAL = "moorage: this database takes no changes"
+REFUSAL = "moorage: this database is read-only"
 
 _NOW = {
     "sqlite": "(CAST(strftime('%s', 'now') AS INTEGER) * 1000000)",
@@ -90,7 +90,10 @@ def freeze(tx: Transaction, token: str, place: str, seconds: float) -> None:
     before = find(tx)
     if before is not None and not before.over:
         what = "is being copied" if before.state is MoveState.PAUSED else "was moved"
-        raise ConflictError(f"the database {what} to {before.place}; see moorage db copy --release")
+        raise ConflictError(
+            f"the database {what} to {before.place}; to make it writable again, run "
+            "moorage db copy --release"
+        )
     release(tx)
     until = _now(tx) + int(seconds * 1_000_000)
     row = {"id": 1, "state": MoveState.PAUSED.value, "token": token, "peer": place}

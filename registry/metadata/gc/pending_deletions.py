@@ -11,7 +11,7 @@ from registry.metadata.tables import pending_deletions
 
 _d = pending_deletions.c
 
-_AGAIN = "removed, and to be removed once more"
+_AGAIN = "second deletion"
 
 
 @dataclass(frozen=True, slots=True)

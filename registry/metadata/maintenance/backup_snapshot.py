@@ -60,7 +60,9 @@ def take(source: str, path: Path, tell: Tell) -> dict[str, int]:
             return database_copy.fill(reading, tx, rows, tell)
     except sa.exc.SQLAlchemyError as error:
         cause = database_copy.cause_of(error)
-        raise DatabaseUnavailableError(f"the snapshot could not be taken: {cause}") from error
+        raise DatabaseUnavailableError(
+            f"the database could not be read for the backup: {cause}"
+        ) from error
 
 
 def settle(path: Path, missing: Sequence[Digest]) -> None:
@@ -173,6 +175,6 @@ def _require_own_schema(reading: sa.Connection) -> None:
     version = reading.execute(sa.select(schema_version.c.version)).scalar_one()
     if version != migrate.VERSION:
         raise SchemaError(
-            f"the database has schema {version} and this version knows {migrate.VERSION}: make "
-            "backups with the newer Moorage"
+            f"the database has schema {version}, but this version supports {migrate.VERSION}; "
+            "create backups with the newer version"
         )

@@ -106,7 +106,7 @@ def copy_tables(
             return fill(connection, tx, rows, tell)
     except sa.exc.SQLAlchemyError as error:
         raise DatabaseUnavailableError(
-            f"the copy failed, nothing was changed: {cause_of(error)}"
+            f"the copy failed, and nothing was changed: {cause_of(error)}"
         ) from error
 
 
@@ -179,7 +179,7 @@ def _require_empty(tx: Transaction) -> None:
             one = sa.select(sa.literal(1)).select_from(table).limit(1)
             if tx.execute(one).first() is not None:
                 raise ConflictError(
-                    f"the database to copy to is not empty: its table {table.name} has rows. "
+                    f"the target database is not empty: its table {table.name} has rows. "
                     "Choose an empty database or, for an embedded one, another data directory "
                     "(--data DIR). To replace the existing one, first move its data directory or "
                     "database away"
@@ -227,8 +227,8 @@ def _require_same(table: sa.Table, written: TableChecksum, target: sa.Connection
             there.add(row)
     if there != written:
         raise ConflictError(
-            f"the table {table.name} is not what was written to it: {there.rows} rows there, "
-            f"{written.rows} written"
+            f"the table {table.name} does not match what was written to it: {written.rows} rows "
+            f"were written, {there.rows} were read back"
         )
 
 
@@ -241,7 +241,7 @@ def _require_digests(target: sa.Connection) -> None:
     with target.execute(query, execution_options=options) as found:
         for digest, raw in found:
             if Digest.of(raw, digest.algorithm) != digest:
-                raise ConflictError(f"the bytes of the manifest {digest} do not have its digest")
+                raise ConflictError(f"the bytes of the manifest {digest} do not match its digest")
 
 
 def _set_counters(source: sa.Connection, target: sa.Connection) -> None:

@@ -33,5 +33,5 @@ class AccessCleanup:
                 + failed_sign_ins.delete_before(tx, now - _DAY)
             )
 
-        forgotten = await self._db.write(work, actor="operator", patience=LONG_TIMEOUT_S)
+        forgotten = await self._db.write(work, actor="operator", timeout_s=LONG_TIMEOUT_S)
         return forgotten + await self._keys.drop_retired()

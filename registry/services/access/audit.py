@@ -146,7 +146,7 @@ class Audit:
             merged = heapq.merge(*sources, key=lambda row: row.at, reverse=newest_first)
             return list(islice(merged, n + 1))
 
-        rows = await self._db.read(work, patience=LONG_TIMEOUT_S)
+        rows = await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
         shown = rows[:n]
         following = last.move(shown, newest_first=newest_first) if len(rows) > n else None
         return EventPage(shown, following)

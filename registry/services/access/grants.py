@@ -83,7 +83,7 @@ class Grants:
                 after = rows[-1].id if rows else after
             return found[:n]
 
-        return await self._db.read(work, patience=LONG_TIMEOUT_S)
+        return await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
 
     async def get(self, grant_id: int) -> Grant:
         """Return the grant. Raises NotFoundError."""

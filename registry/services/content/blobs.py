@@ -222,4 +222,4 @@ class Blobs:
                 raise _unknown(digest)
             repositories.remove_if_empty(tx, repository)
 
-        await self._db.write(work, actor=principal.name, frees=True)
+        await self._db.write(work, actor=principal.name, may_use_reserve=True)

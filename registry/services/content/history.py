@@ -136,7 +136,7 @@ class History:
             record(tx, actor, Event.TAG_RESTORE, f"{name}:{tag}", digest=str(wanted))
             return Restored(wanted, put_back)
 
-        return await self._db.write(work, actor=actor.name, patience=LONG_TIMEOUT_S)
+        return await self._db.write(work, actor=actor.name, timeout_s=LONG_TIMEOUT_S)
 
     async def restore_manifest(self, name: RepositoryName, digest: Digest, actor: Actor) -> int:
         """Restore a deleted manifest with its deleted descendants.
@@ -152,7 +152,7 @@ class History:
                 require_room(tx, name)
             return count
 
-        return await self._db.write(work, actor=actor.name, patience=LONG_TIMEOUT_S)
+        return await self._db.write(work, actor=actor.name, timeout_s=LONG_TIMEOUT_S)
 
 
 def _never(name: RepositoryName, tag: Tag) -> RepositoryUnknownError:

@@ -67,7 +67,7 @@ class Images:
             raise ConflictError("the registry is read-only, so nothing can be deleted")
         # Measured before the lock is taken, because it reads all manifests of the repository.
         planned = await self._db.read(
-            lambda tx: self._plan(tx, name, reference, all_tags=all_tags), patience=LONG_TIMEOUT_S
+            lambda tx: self._plan(tx, name, reference, all_tags=all_tags), timeout_s=LONG_TIMEOUT_S
         )
         if dry_run:
             return planned
@@ -82,7 +82,9 @@ class Images:
             _require_named(tx, repository, digest, reference, all_tags=all_tags)
             return _delete(tx, repository, planned, actor if override else None)
 
-        gone = await self._db.write(work, actor=actor.name, patience=LONG_TIMEOUT_S, frees=True)
+        gone = await self._db.write(
+            work, actor=actor.name, timeout_s=LONG_TIMEOUT_S, may_use_reserve=True
+        )
         return DeletedImage(planned.digest, planned.tags, gone, planned.bytes, planned.free_at)
 
     def _plan(

@@ -247,7 +247,7 @@ class Manifests:
                 return sorted(required)
             return manifest_graph.list_missing(tx, repository, required)
 
-        missing = await self._db.read(work, patience=LONG_TIMEOUT_S)
+        missing = await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
         if missing:
             raise ManifestContentMissingError([str(digest) for digest in missing])
 
@@ -317,7 +317,7 @@ class Manifests:
                 raise _unknown(name, reference)
             removal.delete_manifest(tx, repository, row, override)
 
-        await self._db.write(work, actor=principal.name, frees=True)
+        await self._db.write(work, actor=principal.name, may_use_reserve=True)
 
 
 def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[Digest, Manifest]:

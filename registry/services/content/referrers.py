@@ -59,7 +59,7 @@ class Referrers:
         try:
             page = await self.database.read(
                 lambda tx: _build_page(tx, name, subject, artifact_type, last),
-                patience=LONG_TIMEOUT_S,
+                timeout_s=LONG_TIMEOUT_S,
             )
             self.cache.put_page(name, shelf, asked, page)
         finally:

@@ -76,4 +76,6 @@ class Repositories:
             removal.delete_repository(tx, found, override)
             return counts
 
-        return await self._db.write(work, actor=principal.name, patience=LONG_TIMEOUT_S, frees=True)
+        return await self._db.write(
+            work, actor=principal.name, timeout_s=LONG_TIMEOUT_S, may_use_reserve=True
+        )

@@ -109,7 +109,7 @@ class UploadKeys:
                 pending_deletions.insert(tx, now.store, key, "upload ended")
             return True
 
-        return await self._db.write(work, actor=OPERATOR.name, frees=True)
+        return await self._db.write(work, actor=OPERATOR.name, may_use_reserve=True)
 
     async def queue_stale_keys(self, row: UploadRow, published: str | None) -> None:
         """Queue deletion of keys written by a claim that was superseded or whose session has ended.

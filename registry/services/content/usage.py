@@ -43,7 +43,7 @@ class Usage:
                 usage.list_namespaces(tx, n),
             )
 
-        return await self._db.read(work, patience=LONG_TIMEOUT_S)
+        return await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
 
     async def measure_freed(self, gone: Collection[tuple[RepositoryName, Tag]]) -> Reclaimable:
         """Return what deleting these tags, and everything only they need, would free.
@@ -57,4 +57,4 @@ class Usage:
                     raise ManifestUnknownError(f"no tag {name}:{tag}", {"reference": str(tag)})
             return usage.measure_freed(tx, gone)
 
-        return await self._db.read(work, patience=LONG_TIMEOUT_S)
+        return await self._db.read(work, timeout_s=LONG_TIMEOUT_S)

@@ -110,4 +110,4 @@ class ClockGuard:
             elif is_over:
                 state.clear_clock_jump(tx)
 
-        await self._db.write(work, actor="gc", frees=True)
+        await self._db.write(work, actor="gc", may_use_reserve=True)

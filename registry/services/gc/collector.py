@@ -111,17 +111,17 @@ class Collector:
         Returns whether more work may be left. Stops early when `may_go_on` returns False.
         """
         if await self._db.read(self._is_odd):
-            await self._db.write(self._set_right, actor=ACTOR, frees=True)
+            await self._db.write(self._set_right, actor=ACTOR, may_use_reserve=True)
         until = await self._ages.cutoff()
         if until is None:
             return False
         if await self._db.read(lambda tx: self._may_walk(state.find(tx), until + self._grace)):
-            await self._db.write(backfill.step, actor=ACTOR, frees=True)
+            await self._db.write(backfill.step, actor=ACTOR, may_use_reserve=True)
             return True
         before = tally.examined
         if await self._db.read(lambda tx: expiry.any_expired(tx, until)):
             tally.examined += await self._db.write(
-                lambda tx: expiry.delete_expired(tx, until), actor=ACTOR, frees=True
+                lambda tx: expiry.delete_expired(tx, until), actor=ACTOR, may_use_reserve=True
             )
         collection = BatchCollector(self._rules.untagged_rules, until)
         found = await self._db.read(lambda tx: queue.list_due(tx, until, LISTED))
@@ -172,7 +172,7 @@ class Collector:
                 unreadable=unreadable_manifests.list_known(tx, SHOWN),
             )
 
-        return await self._db.read(work, patience=LONG_TIMEOUT_S)
+        return await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
 
     async def _collect(self, collection: BatchCollector, some: Batch) -> BatchResult:
         found: set[Digest] = set()
@@ -189,7 +189,7 @@ class Collector:
             begun = time.monotonic()
             return collection.collect(tx, some, found)
 
-        done = await self._db.write(work, actor=ACTOR, frees=True)
+        done = await self._db.write(work, actor=ACTOR, may_use_reserve=True)
         done.lock_seconds = time.monotonic() - begun
         metrics.GC_COLLECTED.labels("manifest").inc(done.manifests)
         metrics.GC_COLLECTED.labels("blob").inc(done.blobs)

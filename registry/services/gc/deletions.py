@@ -64,7 +64,7 @@ class DeletionQueue:
             pending_deletions.defer(tx, kept, PAUSE)
 
         if gone or kept:
-            await self._db.write(work, actor=OPERATOR.name, frees=True)
+            await self._db.write(work, actor=OPERATOR.name, may_use_reserve=True)
         return len(gone)
 
     async def _list_due(self, store: Store, n: int) -> list[DueRow]:

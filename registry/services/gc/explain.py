@@ -96,7 +96,7 @@ class Why:
 
         Raises NotFoundError if it does not exist.
         """
-        return await self._db.read(lambda tx: self._explain(tx, digest), patience=LONG_TIMEOUT_S)
+        return await self._db.read(lambda tx: self._explain(tx, digest), timeout_s=LONG_TIMEOUT_S)
 
     def _explain(self, tx: Transaction, digest: Digest) -> Explanation:
         paths: list[list[Step]] = []

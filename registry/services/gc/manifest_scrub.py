@@ -101,7 +101,7 @@ class ManifestScrub:
                 for name, digest in unreadable_manifests.list_known(tx, n)
             ]
 
-        return await self._db.read(work, patience=LONG_TIMEOUT_S)
+        return await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
 
     async def count(self) -> int:
         """Return the number of manifests recorded as unreadable."""

@@ -90,7 +90,7 @@ class Transfer:
             if row is not None and (not token or row.token == token):
                 write_freeze.release(tx)
 
-        await self._db.write(work, actor="", patience=LEASE)
+        await self._db.write(work, actor="", timeout_s=LEASE)
         for table in await self._db.read(write_freeze.list_guarded):
             # The guards have no effect any more, so a failure to remove them is harmless.
             with contextlib.suppress(DatabaseUnavailableError):
@@ -119,7 +119,7 @@ class Transfer:
                 return await self._db.write(
                     lambda tx: write_freeze.freeze(tx, token, place, LEASE),
                     actor="",
-                    patience=LEASE,
+                    timeout_s=LEASE,
                 )
             except DatabaseUnavailableError:
                 # Another transaction held a lock on a table for longer than the timeout.
@@ -134,7 +134,7 @@ class Transfer:
                 await asyncio.sleep(BEAT)
                 with contextlib.suppress(DatabaseUnavailableError):
                     await self._db.write(
-                        lambda tx: write_freeze.extend(tx, token, LEASE), actor="", patience=LEASE
+                        lambda tx: write_freeze.extend(tx, token, LEASE), actor="", timeout_s=LEASE
                     )
 
         beating = asyncio.create_task(beat())
@@ -153,7 +153,7 @@ class Transfer:
                 else write_freeze.mark_moved(tx, token)
             ),
             actor="",
-            patience=LEASE,
+            timeout_s=LEASE,
         )
         if not done:
             raise DatabaseFrozenError(

@@ -15,17 +15,17 @@ class DiskReserve:
     """
 
     def __init__(self, database: Database) -> None:
-        self._spare = database.spare
+        self._reserve = database.reserve
 
     async def is_due(self) -> bool:
         """Return whether the file is missing and can be created."""
-        return self._spare is not None and await asyncio.to_thread(self._spare.is_missing)
+        return self._reserve is not None and await asyncio.to_thread(self._reserve.is_missing)
 
     async def make(self) -> int:
         """Create the file if it is missing. Always returns 0, because no work is left."""
-        if self._spare is not None and await asyncio.to_thread(self._spare.is_missing):
+        if self._reserve is not None and await asyncio.to_thread(self._reserve.is_missing):
             try:
-                await asyncio.to_thread(self._spare.make)
+                await asyncio.to_thread(self._reserve.make)
             except OSError as error:
                 logger.warning("cannot reserve space for deletions on a full disk: %s", error)
         return 0

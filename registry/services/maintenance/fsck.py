@@ -121,7 +121,7 @@ class Fsck:
 
     async def measure(self) -> int:
         """Return the number of rows to compare."""
-        return (await self._db.read(blobs.measure, patience=LONG_TIMEOUT_S))[0]
+        return (await self._db.read(blobs.measure, timeout_s=LONG_TIMEOUT_S))[0]
 
     async def run(self, report: Report, *, repair: bool, grace: float | None = None) -> None:
         """Compare all stores with the database, and update `report` on the way.

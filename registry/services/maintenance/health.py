@@ -60,9 +60,9 @@ class Health:
         """What a starting process waits for: the reason by component. Empty once it serves."""
 
         async def look_at_database() -> None:
-            await migrate.require_current(database, patience=PATIENCE)
+            await migrate.require_current(database, timeout_s=PATIENCE)
             if not read_only:
-                await database.require_writable(patience=PATIENCE)
+                await database.require_writable(timeout_s=PATIENCE)
 
         self._checks = {
             "database": _Check(look_at_database),

@@ -15,10 +15,12 @@ class Leases:
         """Take or extend the lease for `seconds`. Return False if another process holds it."""
         # Jobs free space and need a lease, so this write may use the disk reserve.
         return await self._db.write(
-            lambda tx: leases.claim(tx, name, holder, seconds), actor=OPERATOR.name, frees=True
+            lambda tx: leases.claim(tx, name, holder, seconds),
+            actor=OPERATOR.name,
+            may_use_reserve=True,
         )
 
     async def release(self, name: str, holder: str) -> None:
         await self._db.write(
-            lambda tx: leases.release(tx, name, holder), actor=OPERATOR.name, frees=True
+            lambda tx: leases.release(tx, name, holder), actor=OPERATOR.name, may_use_reserve=True
         )

@@ -174,7 +174,7 @@ class Scrub:
 
     async def measure(self) -> tuple[int, int]:
         """Return the number of blobs and their total size in bytes."""
-        return await self._db.read(blobs.measure, patience=LONG_TIMEOUT_S)
+        return await self._db.read(blobs.measure, timeout_s=LONG_TIMEOUT_S)
 
     async def iter_damaged(self, most: int) -> AsyncIterator[Damaged]:
         """Yield the missing or damaged blobs, each with the first `most` affected tags."""
@@ -195,5 +195,5 @@ class Scrub:
 
     async def _list_tags(self, digest: Digest, most: int) -> list[tuple[RepositoryName, str]]:
         return await self._db.read(
-            lambda tx: tags.list_tags_needing_blob(tx, digest, most), patience=LONG_TIMEOUT_S
+            lambda tx: tags.list_tags_needing_blob(tx, digest, most), timeout_s=LONG_TIMEOUT_S
         )

@@ -190,7 +190,7 @@ class Quotas:
 
     async def _check_next(self) -> bool:
         """Compare the usage of one quota with what is stored. Return False if none is due."""
-        found = await self._db.read(usage_checks.compare_next, patience=LONG_TIMEOUT_S)
+        found = await self._db.read(usage_checks.compare_next, timeout_s=LONG_TIMEOUT_S)
         if found is None:
             return False
         corrected = await self._db.write(

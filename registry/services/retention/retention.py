@@ -150,7 +150,7 @@ class Retention:
         `enabled`, only enabled rules count.
         """
         return await self._db.read(
-            lambda tx: list_targets(tx, asked, last, enabled=enabled), patience=LONG_TIMEOUT_S
+            lambda tx: list_targets(tx, asked, last, enabled=enabled), timeout_s=LONG_TIMEOUT_S
         )
 
     async def list_plans(
@@ -183,7 +183,7 @@ class Retention:
         or waiting.
         """
         return await self._db.read(
-            lambda tx: self._plan(tx, name, now, measured), patience=LONG_TIMEOUT_S
+            lambda tx: self._plan(tx, name, now, measured), timeout_s=LONG_TIMEOUT_S
         )
 
     def _plan(

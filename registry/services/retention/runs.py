@@ -89,7 +89,7 @@ class RetentionRuns:
         the run to continue before.
         """
         return await self._db.read(
-            lambda tx: _list_runs(tx, asked, n, before), patience=LONG_TIMEOUT_S
+            lambda tx: _list_runs(tx, asked, n, before), timeout_s=LONG_TIMEOUT_S
         )
 
     async def list_drops(self, run: int, asked: RepositoryPattern, n: int, last: int) -> list[Drop]:
@@ -108,7 +108,7 @@ class RetentionRuns:
                     break
             return found
 
-        return await self._db.read(work, patience=LONG_TIMEOUT_S)
+        return await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
 
     async def restore(
         self, run: int, asked: RepositoryPattern, actor: Actor, first: int = 0
@@ -130,7 +130,7 @@ class RetentionRuns:
                 rows.append(row)
             return rows, None
 
-        rows, following = await self._db.read(read, patience=LONG_TIMEOUT_S)
+        rows, following = await self._db.read(read, timeout_s=LONG_TIMEOUT_S)
         restored = Restored(next=following)
         for row in rows:
             try:

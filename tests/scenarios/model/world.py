@@ -74,22 +74,24 @@ class MortalDatabase(Database):
         self._life = life
 
     async def read(
-        self, work: Callable[[Transaction], T], *, patience: float = REQUEST_TIMEOUT_S
+        self, work: Callable[[Transaction], T], *, timeout_s: float = REQUEST_TIMEOUT_S
     ) -> T:
         if self._life.dead:
             raise Died
-        return await super().read(work, patience=patience)
+        return await super().read(work, timeout_s=timeout_s)
 
     async def write(
         self,
         work: Callable[[Transaction], T],
         *,
         actor: str,
-        patience: float = REQUEST_TIMEOUT_S,
-        frees: bool = False,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        may_use_reserve: bool = False,
     ) -> T:
         self._life.tick()
-        done = await super().write(work, actor=actor, patience=patience, frees=frees)
+        done = await super().write(
+            work, actor=actor, timeout_s=timeout_s, may_use_reserve=may_use_reserve
+        )
         self._life.tick()
         return done
 

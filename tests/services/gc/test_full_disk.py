@@ -35,10 +35,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 async def test_a_deleted_image_makes_room(tmp_path: Path, kind: str) -> None:
     with small_disk(tmp_path, "48M", kind) as disk:
         server = Server(disk / "data", 1, SETTINGS)
-        spare = server.data / "moorage.db-spare"
+        reserve = server.data / "moorage.db-reserve"
         with serving(server):
             with worker(server.data, **SETTINGS):
-                wait_until(spare.exists)
+                wait_until(reserve.exists)
             async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
                 kit = Kit(http)
                 kept, _ = await kit.push_image("kept", "latest")
@@ -48,12 +48,12 @@ async def test_a_deleted_image_makes_room(tmp_path: Path, kind: str) -> None:
                 assert refused.status_code == 507, refused.text
                 answer = await http.delete(f"/v2/app/manifests/{gone}")
                 assert answer.status_code == 202, answer.text
-                assert not spare.exists()
+                assert not reserve.exists()
                 with worker(server.data, **SETTINGS):
                     wait_until(lambda: len(list(server.data.glob("storage/blobs/*/*/*"))) == 3)
                     assert (await http.get(f"/v2/kept/manifests/{kept}")).status_code == 200
                     filler.unlink()
-                    wait_until(spare.exists)  # a job creates it again
+                    wait_until(reserve.exists)  # a job creates it again
                 await kit.push_image("again", "latest")
 
 

@@ -55,7 +55,7 @@ def loose(tx: Transaction) -> blobs.BlobRow:
 
 @pytest.fixture
 async def filled(database: Database) -> Database:
-    await database.write(prepare, actor="ann", patience=LONG_TIMEOUT_S)
+    await database.write(prepare, actor="ann", timeout_s=LONG_TIMEOUT_S)
     return database
 
 
@@ -225,7 +225,7 @@ async def test_a_long_read_sees_one_moment(database: Database) -> None:
         assert done.wait(20)
         return first, usage.measure(tx).manifests
 
-    looking = asyncio.ensure_future(database.read(look, patience=LONG_TIMEOUT_S))
+    looking = asyncio.ensure_future(database.read(look, timeout_s=LONG_TIMEOUT_S))
     assert await asyncio.to_thread(begun.wait, 20)
     await database.write(lambda tx: void(add(tx, FIRST, "one")), actor="ann")
     done.set()

@@ -29,7 +29,7 @@ async def write(database: Database, work: Callable[[Transaction], T]) -> T:
     """Run a transaction, and repeat it while the database is too busy."""
     while True:
         with contextlib.suppress(DatabaseUnavailableError):
-            return await database.write(work, actor="ann", patience=LONG_TIMEOUT_S)
+            return await database.write(work, actor="ann", timeout_s=LONG_TIMEOUT_S)
         # A transaction that waited too long is refused at once, and other tasks did not run
         # meanwhile.
         await asyncio.sleep(0.1)
