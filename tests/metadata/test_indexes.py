@@ -135,7 +135,6 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
     "pending_deletions.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),
-    "manifests.list_digests": lambda tx: manifests.list_digests(tx, find(tx), 9, ""),
     "manifests.list_referrers": lambda tx: manifests.list_referrers(
         tx, find(tx), ANY, artifact_type=None, last="", n=9
     ),

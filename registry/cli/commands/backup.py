@@ -18,8 +18,8 @@ from registry.units import format_size, parse_size
 
 if TYPE_CHECKING:
     from registry.app import Runtime
+    from registry.services.backup.progress import Progress
     from registry.services.backup.pruning import Pruned
-    from registry.services.backup.reading import Progress
     from registry.services.backup.snapshot import Snapshot
     from registry.services.backup.target import BackupRepository
     from registry.services.backup.verifying import Damage
@@ -98,7 +98,7 @@ def _declare_copy(command: Parser) -> None:
 def create(args: argparse.Namespace) -> int:
     from registry.auth.keys.key_encryption import require_strong
     from registry.services.backup.creating import Creator, Keys
-    from registry.services.backup.reading import Progress
+    from registry.services.backup.progress import Progress
     from registry.services.backup.target import open_target
     from registry.version import find_version
 
@@ -187,7 +187,7 @@ def _look(target: BackupRepository, name: str) -> Snapshot | str:
 
 def verify(args: argparse.Namespace) -> int:
     from registry.services.backup import verifying
-    from registry.services.backup.reading import Progress
+    from registry.services.backup.progress import Progress
 
     reading = Progress()
 

@@ -15,7 +15,7 @@ from registry.cli.kit.parsing import read_count
 from registry.config import Settings
 from registry.data_dir import DataDirectory
 from registry.errors import ConfigError, ConflictError
-from registry.services.backup.reading import Progress
+from registry.services.backup.progress import Progress
 from registry.services.backup.restoring import Restorer
 from registry.services.backup.snapshot import Snapshot
 from registry.services.backup.target import BackupRepository, open_target

@@ -71,7 +71,7 @@ def _progress(moved: "Moved", plan: "Remaining") -> progress.Progress:
 
 
 def _as_json(moved: "Moved", rest: "Remaining") -> dict[str, Any]:
-    troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.troubles]
+    troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.failures]
     done = {"blobs": moved.blobs, "bytes": moved.bytes, "problems": troubles}
     return {"moved": done, "left": asdict(rest)}
 
@@ -82,13 +82,13 @@ def _count(rest: "Remaining") -> str:
 
 def _tell(moved: "Moved", rest: "Remaining") -> None:
     output.write(f"Moved {moved.blobs} blobs of {format_size(moved.bytes)}.")
-    for trouble in moved.troubles:
+    for trouble in moved.failures:
         output.write_error(
             f"{trouble.digest} cannot be moved: {trouble.reason}; push it again to repair it"
         )
     if rest.blobs:
         output.write_error(f"{_count(rest)} are still in the old store: run this again")
-        if rest.blobs > len(moved.troubles):
+        if rest.blobs > len(moved.failures):
             output.write_error(
                 "some of them are new: a server may still push to the old store; restart all "
                 "servers with the new settings"

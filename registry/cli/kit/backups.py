@@ -12,7 +12,7 @@ from registry.errors import ConfigError
 from registry.units import format_size
 
 if TYPE_CHECKING:
-    from registry.services.backup.reading import Progress
+    from registry.services.backup.progress import Progress
 
 _SHOWN = 20
 """Maximum number of blobs that text output names; JSON output has all."""

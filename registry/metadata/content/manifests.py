@@ -339,19 +339,6 @@ def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[Repositor
     return list(tx.execute(query.order_by(repositories.c.name).limit(n)).scalars())
 
 
-def list_digests(
-    tx: Transaction, repository: RepositoryRow, n: int, last: str
-) -> list[ManifestRow]:
-    """Return at most `n` manifests after the digest `last`, in byte order."""
-    query = (
-        sa.select(*_COLUMNS)
-        .where(_m.repository_id == repository.id, sa.type_coerce(_m.digest, TEXT) > last)
-        .order_by(_m.digest)
-        .limit(n)
-    )
-    return [ManifestRow(*row) for row in tx.execute(query)]
-
-
 def list_referrers(
     tx: Transaction,
     repository: RepositoryRow,

@@ -20,9 +20,10 @@ from registry.metadata.engine import leases, migrate
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.maintenance import backup_snapshot
-from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
-from registry.services.backup.snapshot import KEYS, METADATA, Snapshot, new_id
+from registry.services.backup.progress import Progress
+from registry.services.backup.snapshot import KEYS, METADATA, Snapshot, iter_blobs, new_id
 from registry.services.backup.target import BackupRepository
+from registry.services.blob_copy import SourceDamagedError, for_each, read_source
 from registry.services.content.blobs import Blobs
 from registry.services.throttle import Throttle
 from storage.digest import Digest
@@ -125,13 +126,13 @@ class Creator:
         try:
             reader = await self._blobs.open(row)
             try:
-                body = read(reader, row.size, self._progress, pace)
+                body = read_source(reader, row.size, self._progress, pace)
                 await self._target.put(row.digest, _told(body, row.digest))
             finally:
                 await reader.close()
         except BlobUnknownError:
             return False
-        except (BrokenError, DigestMismatchError):
+        except (SourceDamagedError, DigestMismatchError):
             # Do not serve corrupt bytes. The next push of the blob heals it.
             await self._blobs.note_damage(row)
             return False

@@ -13,9 +13,10 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.engine.write_freeze import MoveState
 from registry.metadata.maintenance import backup_snapshot, database_copy
-from registry.services.backup.reading import BrokenError, Progress, for_each, iter_blobs, read
-from registry.services.backup.snapshot import Snapshot
+from registry.services.backup.progress import Progress
+from registry.services.backup.snapshot import Snapshot, iter_blobs
 from registry.services.backup.target import BackupRepository
+from registry.services.blob_copy import SourceDamagedError, for_each, read_source
 from registry.services.content.blob_writer import BlobWriter
 from registry.services.throttle import Throttle
 from storage.keys import blob_key, new_generation
@@ -131,9 +132,9 @@ class Restorer:
         if reader is None:
             return False
         try:
-            body = read(reader, row.size, self._progress, Throttle(0))
+            body = read_source(reader, row.size, self._progress, Throttle(0))
             await self._blob_writer.replace(row, body, retain_old_for=None)
-        except (BrokenError, DigestMismatchError):
+        except (SourceDamagedError, DigestMismatchError):
             return False
         finally:
             await reader.close()

@@ -1,8 +1,10 @@
 """Description of a snapshot: `snapshot.json`, written last."""
 
+import asyncio
 import hashlib
 import re
 import secrets
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import msgspec
 
 from registry import clock
 from registry.errors import BackupError
+from registry.metadata.content.blobs import BlobRow
+from registry.metadata.maintenance.backup_snapshot import SnapshotFile
 from storage.digest import Digest
 
 FORMAT = 1
@@ -18,6 +22,9 @@ FORMAT = 1
 NAME = "snapshot.json"
 METADATA = "metadata.db"
 KEYS = "keys.json"
+
+PAGE = 1000
+"""Blobs read from a snapshot at a time."""
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{6}")
@@ -110,3 +117,15 @@ def hash_file(path: Path) -> File:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return File(file.tell(), f"sha256:{digest.hexdigest()}")
+
+
+async def iter_blobs(file: SnapshotFile, *, whole: bool) -> AsyncIterator[BlobRow]:
+    """Yield the blobs of a snapshot in digest order."""
+    last: Digest | None = None
+    while True:
+        rows = await asyncio.to_thread(file.list_page, last, PAGE, whole=whole)
+        for row in rows:
+            yield row
+        if len(rows) < PAGE:
+            return
+        last = rows[-1].digest

@@ -8,9 +8,10 @@ from itertools import groupby, islice
 from registry.errors import BackupError
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.maintenance.backup_snapshot import SnapshotFile
-from registry.services.backup.reading import PAGE, Progress, for_each
-from registry.services.backup.snapshot import METADATA, NAME
+from registry.services.backup.progress import Progress
+from registry.services.backup.snapshot import METADATA, NAME, PAGE
 from registry.services.backup.target import BackupRepository
+from registry.services.blob_copy import for_each
 
 
 @dataclass(frozen=True, slots=True)

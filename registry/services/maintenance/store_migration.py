@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from registry.errors import (
     BlobUnknownError,
@@ -18,12 +17,12 @@ from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
+from registry.services.blob_copy import SourceDamagedError, for_each, read_source
 from registry.services.content.blob_writer import BlobWriter
 from registry.services.content.blobs import Blobs
 from registry.services.throttle import Throttle
 from storage.digest import Digest
-from storage.driver import Reader
-from storage.errors import ObjectCorruptError, StoreError, StoreFullError
+from storage.errors import StoreError, StoreFullError
 from storage.stores import Store, Stores
 
 logger = logging.getLogger(__name__)
@@ -60,7 +59,7 @@ class Moved:
     read: int = 0
     """Bytes read so far, including blobs that are not moved yet."""
 
-    troubles: list[Failure] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
 
 class StoreMigration:
@@ -108,21 +107,12 @@ class StoreMigration:
         reads. `rate` is in bytes per second; 0 is no limit. Raises ConfigError, StoreError,
         DatabaseUnavailableError. Another run continues with the remaining blobs.
         """
-        waiting: asyncio.Queue[BlobRow | None] = asyncio.Queue(parallel)
         pace = Throttle(rate)
-        old = self._old
 
-        async def feed() -> None:
-            async for row in self._iter_rows(old):
-                await waiting.put(row)
-            for _ in range(parallel):
-                await waiting.put(None)
+        async def work(row: BlobRow) -> None:
+            await self._move_patiently(row, moved, pace, keep)
 
-        async def work() -> None:
-            while (row := await waiting.get()) is not None:
-                await self._move_patiently(row, moved, pace, keep)
-
-        await gather_or_cancel(feed(), *(work() for _ in range(parallel)))
+        await for_each(self._iter_rows(self._old), work, parallel)
 
     async def _iter_rows(self, old: Store) -> AsyncIterator[BlobRow]:
         last: Digest | None = None
@@ -157,11 +147,11 @@ class StoreMigration:
             await self._note(row, moved, "its bytes are missing or have the wrong size")
             return
         try:
-            body = _read(reader, row.size, moved, pace)
+            body = read_source(reader, row.size, moved, pace)
             if await self._blob_writer.replace(row, body, keep):
                 moved.blobs += 1
                 moved.bytes += row.size
-        except _BrokenError:
+        except SourceDamagedError:
             await self._note(row, moved, "its bytes cannot be read completely", damaged=True)
         except DigestMismatchError:
             await self._note(row, moved, "its bytes do not match its digest", damaged=True)
@@ -178,29 +168,4 @@ class StoreMigration:
         if damaged:
             # Do not serve corrupt bytes. The next push of the blob heals it.
             await self._blobs.note_damage(row)
-        moved.troubles.append(Failure(row.digest, reason))
-
-
-class _BrokenError(Exception):
-    """The source bytes of a blob cannot be read."""
-
-
-async def _read(reader: Reader, size: int, moved: Moved, pace: Throttle) -> AsyncIterator[bytes]:
-    try:
-        async for piece in reader.read(0, size):
-            await pace.take(len(piece))
-            moved.read += len(piece)
-            yield piece
-    except ObjectCorruptError as error:
-        raise _BrokenError from error
-
-
-async def gather_or_cancel(*jobs: Coroutine[Any, Any, None]) -> None:
-    """Run all coroutines. The first failure cancels the others and is raised."""
-    tasks = [asyncio.ensure_future(job) for job in jobs]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        moved.failures.append(Failure(row.digest, reason))

@@ -16,7 +16,7 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
 from registry.services.backup import creating
 from registry.services.backup.creating import Creator
-from registry.services.backup.reading import Progress
+from registry.services.backup.progress import Progress
 from registry.services.backup.target import BackupRepository, open_target
 from storage.digest import Digest
 from storage.driver import Reader

@@ -112,7 +112,7 @@ async def test_all_blobs_move_and_are_served_from_where_they_are(
         moving = api.opened.registry.moving
         assert await moving.measure() == Remaining(len(ALL), sum(map(len, ALL)), 0, 0)
         moved = await move(api.opened)
-        assert (moved.blobs, moved.bytes, moved.troubles) == (len(ALL), sum(map(len, ALL)), [])
+        assert (moved.blobs, moved.bytes, moved.failures) == (len(ALL), sum(map(len, ALL)), [])
         assert moved.read == moved.bytes
         assert await moving.measure() == Remaining(0, 0, 0, len(ALL))
         await require_all(api)
@@ -198,7 +198,7 @@ async def test_damaged_blobs_stay_and_the_rest_goes_on(way: Way, start: Start, c
     async with start(way.both) as api:
         moved = await move(api.opened)
         assert moved.blobs == len(ALL) - 1
-        (trouble,) = moved.troubles
+        (trouble,) = moved.failures
         assert trouble.digest == Digest.of(SMALL[2])
         assert CHANGES[change] in trouble.reason
         rest = await api.opened.registry.moving.measure()
@@ -207,7 +207,7 @@ async def test_damaged_blobs_stay_and_the_rest_goes_on(way: Way, start: Start, c
         assert answer.status_code == 404
         await api.push_blob(NAME, SMALL[2])  # heals it, in the new store
         await require_all(api)
-        assert (await move(api.opened)).troubles == []
+        assert (await move(api.opened)).failures == []
         await require_clean(api.opened, len(ALL))
 
 
@@ -227,7 +227,7 @@ async def test_without_verification_damage_would_move(
     async with start(way.both) as api:
         with monkeypatch.context() as credulous:
             credulous.setattr(StagedUpload, "digest", believe)
-            assert (await move(api.opened)).troubles == []
+            assert (await move(api.opened)).failures == []
         answer = await api.http.get(f"/v2/{NAME}/blobs/{digest}")
         assert Digest.of(answer.content) != digest
 
@@ -258,7 +258,7 @@ async def test_a_push_or_a_second_copy_at_the_same_moment_loses_nothing(
         moved = await move(api.opened)
         assert seen
         assert moved.blobs == 0
-        assert moved.troubles == []
+        assert moved.failures == []
         await require_all(api)
         await require_clean(api.opened, len(ALL))
 
@@ -285,7 +285,7 @@ async def test_a_store_that_fails_for_a_while_is_waited_for(
             with monkeypatch.context() as away:
                 away.setattr(driver, method, fail)
                 moved = await move(api.opened)
-            assert moved.troubles == []
+            assert moved.failures == []
         monkeypatch.setattr("registry.services.maintenance.store_migration.PAUSES", ())
         await require_all(api)
         await require_clean(api.opened, len(ALL))
