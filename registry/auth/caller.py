@@ -8,7 +8,7 @@ from registry.auth.policy.actions import (
     ALL_RIGHTS,
     NO_RIGHTS,
     Action,
-    Right,
+    GrantAction,
     Rights,
     allowed_actions,
 )
@@ -20,9 +20,9 @@ from registry.auth.policy.scopes import Scopes
 from registry.oci.names import RepositoryName
 
 _RIGHTS = {
-    Action.PULL: frozenset({Right.PULL}),
-    Action.PUSH: frozenset({Right.CREATE, Right.OVERWRITE}),
-    Action.DELETE: frozenset({Right.DELETE}),
+    Action.PULL: frozenset({GrantAction.PULL}),
+    Action.PUSH: frozenset({GrantAction.CREATE, GrantAction.OVERWRITE}),
+    Action.DELETE: frozenset({GrantAction.DELETE}),
 }
 # The answers to a push reveal what the repository contains, so a push needs pull as well.
 _NEEDED = {
@@ -43,7 +43,7 @@ def needed_actions(action: Action) -> frozenset[Action]:
     return _NEEDED[action]
 
 
-_NOT_ADMIN = ALL_RIGHTS - {Right.ADMIN}
+_NOT_ADMIN = ALL_RIGHTS - {GrantAction.ADMIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Caller:
         """
         if self.policy is None:
             return self is OPEN
-        return Right.PULL in self.policy.rights(None, name)
+        return GrantAction.PULL in self.policy.rights(None, name)
 
     @property
     def visible(self) -> list[RepositoryPattern]:
@@ -127,7 +127,7 @@ class Caller:
 
     def could_pull(self, name: RepositoryName) -> bool:
         """Return whether another token would allow the caller to pull."""
-        return Right.PULL in self.rights(name)
+        return GrantAction.PULL in self.rights(name)
 
     def _bound(self, name: RepositoryName) -> Rights:
         if self.scopes is None:

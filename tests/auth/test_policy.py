@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from registry.auth.policy.actions import (
     ALL_RIGHTS,
     NO_RIGHTS,
-    Right,
+    GrantAction,
     Rights,
     format_rights,
     parse_rights,
@@ -30,7 +30,7 @@ from registry.metadata.access.users import UserRow
 from registry.oci.names import RepositoryName
 
 NOW = 1_000_000
-PULL = frozenset({Right.PULL})
+PULL = frozenset({GrantAction.PULL})
 APP = RepositoryName("team/app")
 USERS, GROUPS, ROBOTS = ["ann", "bob"], ["devs", "ops"], ["ci", "ann"]
 NAMES = ["ann", "ann/app", "ann/app/x", "ann-b/app", "team", "team/app", "team/app/x", "bob/a/b/c"]
@@ -437,11 +437,11 @@ class World:
             self.personal and subject in USERS and name.startswith(f"{subject}/")
         ):
             return ALL_RIGHTS
-        rights: set[Right] = set()
+        rights: set[GrantAction] = set()
         for (whom, pattern), given_rights in self.grants.items():
             if whom in self.subjects_of(subject) and RepositoryPattern.parse(pattern).matches(name):
                 rights |= given_rights & PULL if whom == "anonymous" else given_rights
-        return ALL_RIGHTS if Right.ADMIN in rights else frozenset(rights)
+        return ALL_RIGHTS if GrantAction.ADMIN in rights else frozenset(rights)
 
     def administers(self, subject: str, pattern: RepositoryPattern) -> bool:
         own = RepositoryPattern.parse(f"{subject}/**") if subject in USERS else None
@@ -449,7 +449,7 @@ class World:
             subject in self.admins
             or (self.personal and own is not None and own.covers(pattern))
             or any(
-                Right.ADMIN in rights
+                GrantAction.ADMIN in rights
                 and whom in self.subjects_of(subject) - {"anonymous"}
                 and RepositoryPattern.parse(covering).covers(pattern)
                 for (whom, covering), rights in self.grants.items()
@@ -457,7 +457,7 @@ class World:
         )
 
 
-some_rights = st.frozensets(st.sampled_from(Right), min_size=1)
+some_rights = st.frozensets(st.sampled_from(sorted(ALL_RIGHTS)), min_size=1)
 worlds = st.builds(
     World,
     st.dictionaries(
@@ -482,7 +482,7 @@ def test_what_a_bounded_token_lets_be_seen(world: World, scopes: list[Any]) -> N
     who = account(policy, "secret:s")
     visible = policy.list_visible(who)
     for repository in NAMES:
-        may = Right.PULL in policy.rights(who, RepositoryName(repository))
+        may = GrantAction.PULL in policy.rights(who, RepositoryName(repository))
         assert any(pattern.matches(repository) for pattern in visible) == may, repository
 
 
@@ -513,7 +513,7 @@ def test_random_policies(world: World, wanted: Rights) -> None:
             if person or text == "anonymous":
                 assert policy.rights(who, name) == rights, f"{text} in {repository}"
                 visible = any(p.matches(repository) for p in policy.list_visible(who))
-                assert visible == (Right.PULL in rights), f"{text} in {repository}"
+                assert visible == (GrantAction.PULL in rights), f"{text} in {repository}"
         if person and who is not None:
             for pattern in map(RepositoryPattern.parse, PATTERNS):
                 assert policy.administers(who, pattern) == world.administers(text, pattern)

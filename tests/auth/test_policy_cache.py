@@ -14,7 +14,7 @@ from registry.auth.credentials.passwords import Passwords
 from registry.auth.keys.key_store import FileKeyStore
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy import policy_cache as module
-from registry.auth.policy.actions import Right, parse_rights
+from registry.auth.policy.actions import GrantAction, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Account, Policy
 from registry.auth.policy.policy_cache import PolicyCache
@@ -168,11 +168,11 @@ async def test_much_at_once_is_loaded_as_a_whole(scene: Scene) -> None:
     policy = await scene.policies.get()
     assert len(scene.makers) == 2
     ann = Account("ann", False, (Subject.parse("ann"),), None, None)
-    assert policy.rights(ann, RepositoryName("team/500")) == {Right.PULL}
+    assert policy.rights(ann, RepositoryName("team/500")) == {GrantAction.PULL}
     # A trimmed change log does not say what changed.
     await scene.database.write(lambda tx: grants.put(tx, "ann", "other", "pull"), actor="")
     everything = sa.delete(tables.policy_changes)
     await scene.database.write(lambda tx: tx.execute(everything), actor="")
     policy = await scene.policies.get()
     assert len(scene.makers) == 3
-    assert policy.rights(ann, RepositoryName("other")) == {Right.PULL}
+    assert policy.rights(ann, RepositoryName("other")) == {GrantAction.PULL}

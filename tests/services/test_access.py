@@ -20,7 +20,14 @@ from registry.auth.keys.jose import jwk_of
 from registry.auth.keys.key_store import DatabaseKeyStore
 from registry.auth.keys.keyring import Keyring
 from registry.auth.oidc_settings import OidcRule
-from registry.auth.policy.actions import ALL_RIGHTS, NO_RIGHTS, Action, Right, Rights, parse_rights
+from registry.auth.policy.actions import (
+    ALL_RIGHTS,
+    NO_RIGHTS,
+    Action,
+    GrantAction,
+    Rights,
+    parse_rights,
+)
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Bound
 from registry.auth.policy.policy_cache import PolicyCache
@@ -63,7 +70,7 @@ HERE = ClientAddress("192.0.2.10", "request-2")
 PASSWORD, OTHER = "correct horse", "battery staple"
 APP = RepositoryName("team/app")
 TEAM = RepositoryPattern.parse("team/*")
-PULL = frozenset({Right.PULL})
+PULL = frozenset({GrantAction.PULL})
 DAY = 86_400.0
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from registry.app import Runtime, compose
-from registry.auth.policy.actions import Right
+from registry.auth.policy.actions import GrantAction
 from registry.auth.policy.subjects import Subject
 from registry.config import load
 from registry.errors import AccountNameInvalidError
@@ -35,7 +35,7 @@ async def opened(
 
 async def may_push(opened: Runtime, user: str, name: RepositoryName = APP) -> bool:
     check = opened.access.grants.check
-    return (await check(Subject.parse(user), name, frozenset({Right.CREATE}))).allowed
+    return (await check(Subject.parse(user), name, frozenset({GrantAction.CREATE}))).allowed
 
 
 @pytest.mark.parametrize("name", ["gc", "retention", "scrub", "operator", "anonymous", "system"])

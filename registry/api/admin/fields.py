@@ -6,13 +6,12 @@ messages.
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Struct
 
 from registry import clock
-from registry.auth.policy.actions import Rights, format_rights
+from registry.auth.policy.actions import GrantAction
 from registry.errors import InputInvalidError
 from registry.units import parse_duration
 
@@ -44,17 +43,6 @@ class ResponseModel(_Silent, frozen=True):
 
 def _schema(**schema: object) -> Meta:
     return Meta(extra_json_schema=schema)
-
-
-class GrantAction(StrEnum):
-    """An action of a grant. `push` stands for `create` and `overwrite`."""
-
-    PULL = "pull"
-    PUSH = "push"
-    CREATE = "create"
-    OVERWRITE = "overwrite"
-    DELETE = "delete"
-    ADMIN = "admin"
 
 
 Actions = Annotated[list[GrantAction], Meta(min_length=1)]
@@ -127,10 +115,6 @@ async def make_visible_page(
 
 def clamp(n: int) -> int:
     return min(n, PAGE)
-
-
-def write_actions(rights: Rights) -> list[GrantAction]:
-    return [GrantAction(name) for name in format_rights(rights)]
 
 
 def write_timestamp(us: int | None) -> str | None:

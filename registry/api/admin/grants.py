@@ -8,7 +8,6 @@ from registry.api.admin.context import OperationContext
 from registry.api.admin.fields import (
     PAGE,
     Actions,
-    GrantAction,
     Number,
     Page,
     Pattern,
@@ -18,10 +17,9 @@ from registry.api.admin.fields import (
     SubjectText,
     clamp,
     make_page,
-    write_actions,
 )
 from registry.api.admin.operation import Operation, Permission, deny
-from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.actions import GrantAction, format_rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.subjects import Subject
 from registry.errors import NameInvalidError, NotFoundError
@@ -115,7 +113,7 @@ def _only(repository: str) -> RepositoryPattern:
 
 
 def _show(grant: grants.Grant) -> Grant:
-    return Grant(grant.id, str(grant.subject), str(grant.pattern), write_actions(grant.rights))
+    return Grant(grant.id, str(grant.subject), str(grant.pattern), format_rights(grant.rights))
 
 
 async def list_grants(context: OperationContext, request: ListGrants) -> Page[Grant]:

@@ -16,11 +16,10 @@ from registry.api.admin.fields import (
     Timestamp,
     make_page,
     read_duration,
-    write_actions,
     write_timestamp,
 )
 from registry.api.admin.operation import SELF_OR_ADMIN, Operation
-from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.actions import format_rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Bound
 from registry.errors import ConflictError, DeniedError, NotFoundError
@@ -95,7 +94,7 @@ def _show(token: AccessToken) -> Token:
 
 
 def _show_bound(bound: Bound) -> TokenScope:
-    return TokenScope(str(bound.pattern), write_actions(bound.rights))
+    return TokenScope(str(bound.pattern), format_rights(bound.rights))
 
 
 def _read_scope(scope: TokenScope) -> Bound:

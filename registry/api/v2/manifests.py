@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from registry.api.v2.quota_warnings import advise
 from registry.auth.audit_log import Actor
-from registry.auth.policy.actions import Right
+from registry.auth.policy.actions import GrantAction
 from registry.errors import (
     DeniedError,
     ManifestUnknownError,
@@ -83,7 +83,7 @@ def _override(call: RequestContext) -> Actor | None:
         return None
     if asked != IMMUTABLE:
         raise UnsupportedError(f"the only value of {OVERRIDE} is {IMMUTABLE}")
-    if Right.ADMIN not in call.caller.rights_in(call.name):
+    if GrantAction.ADMIN not in call.caller.rights_in(call.name):
         raise DeniedError(
             f"{OVERRIDE} requires admin on {call.name}, with the password or a personal access "
             "token; tokens of /token do not carry admin"
@@ -139,7 +139,7 @@ async def _put_manifest(
         digest=reference if isinstance(reference, Digest) else None,
         set_tags=set_tags,
         condition=_condition(call.request.headers),
-        rights=TagRights(Right.CREATE in rights, Right.OVERWRITE in rights),
+        rights=TagRights(GrantAction.CREATE in rights, GrantAction.OVERWRITE in rights),
         override=_override(call),
     )
     response = Response(

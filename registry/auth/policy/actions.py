@@ -1,6 +1,6 @@
 """The actions of requests and the rights that grants give.
 
-Source: Distribution's token scope specification; design.md, grants.
+Source: Distribution's token scope specification; docs/authentication.md for grants.
 """
 
 from collections.abc import Iterable
@@ -20,22 +20,27 @@ class Action(StrEnum):
     SIGN_IN = "sign-in"
 
 
-class Right(StrEnum):
-    """A right that a grant gives. `create` without `overwrite` makes tags that cannot be moved."""
+class GrantAction(StrEnum):
+    """An action of a grant. `push` stands for `create` and `overwrite`."""
 
     PULL = "pull"
+    PUSH = "push"
     CREATE = "create"
     OVERWRITE = "overwrite"
     DELETE = "delete"
-    # All other rights, and managing the grants of these repositories.
     ADMIN = "admin"
 
 
-Rights = frozenset[Right]
+Rights = frozenset[GrantAction]
+"""Actions that a grant allows, without `push`, which is expanded.
+
+`create` without `overwrite` makes tags that cannot be moved. `admin` includes all other actions,
+and managing the grants of these repositories.
+"""
 
 NO_RIGHTS: Rights = frozenset()
-ALL_RIGHTS: Rights = frozenset(Right)
-_PUSH = frozenset({Right.CREATE, Right.OVERWRITE})
+ALL_RIGHTS: Rights = frozenset(GrantAction) - {GrantAction.PUSH}
+_PUSH = frozenset({GrantAction.CREATE, GrantAction.OVERWRITE})
 
 
 def parse_rights(names: Iterable[str]) -> Rights:
@@ -43,27 +48,23 @@ def parse_rights(names: Iterable[str]) -> Rights:
 
     Raises ActionInvalidError for any other name.
     """
-    rights: set[Right] = set()
+    rights: set[GrantAction] = set()
     for name in names:
-        if name == "push":
-            rights |= _PUSH
-        elif name in set(Right):
-            rights.add(Right(name))
-        else:
-            known = "pull, push, create, overwrite, delete, admin"
+        if name not in set(GrantAction):
+            known = ", ".join(GrantAction)
             raise ActionInvalidError(f"unknown action {name[:40]!r}; actions are {known}")
+        action = GrantAction(name)
+        rights |= _PUSH if action is GrantAction.PUSH else {action}
     if not rights:
         raise ActionInvalidError("no actions given")
     return frozenset(rights)
 
 
-def format_rights(rights: Rights) -> list[str]:
-    """Return the names of the rights in a fixed order; `push` replaces `create` and `overwrite`."""
-    names = [right.value for right in Right if right in rights]
+def format_rights(rights: Rights) -> list[GrantAction]:
+    """Return the actions in a fixed order; `push` replaces `create` and `overwrite`."""
     if rights >= _PUSH:
-        names[names.index("create")] = "push"
-        names.remove("overwrite")
-    return names
+        rights = rights - _PUSH | {GrantAction.PUSH}
+    return [action for action in GrantAction if action in rights]
 
 
 def require_pull(rights: Rights) -> Rights:
@@ -72,16 +73,16 @@ def require_pull(rights: Rights) -> Rights:
     The answers to pushes and deletes reveal what the repository contains, so they need `pull` as
     well.
     """
-    return rights if Right.PULL in rights else NO_RIGHTS
+    return rights if GrantAction.PULL in rights else NO_RIGHTS
 
 
 def allowed_actions(rights: Rights) -> frozenset[Action]:
     """Return the actions that the rights allow. Either `create` or `overwrite` allows a push."""
     actions: set[Action] = set()
-    if Right.PULL in rights:
+    if GrantAction.PULL in rights:
         actions.add(Action.PULL)
     if rights & _PUSH:
         actions.add(Action.PUSH)
-    if Right.DELETE in rights:
+    if GrantAction.DELETE in rights:
         actions.add(Action.DELETE)
     return frozenset(actions)

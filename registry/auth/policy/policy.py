@@ -12,7 +12,7 @@ import msgspec
 from registry.auth.policy.actions import (
     ALL_RIGHTS,
     NO_RIGHTS,
-    Right,
+    GrantAction,
     Rights,
     parse_rights,
     require_pull,
@@ -42,10 +42,10 @@ from registry.metadata.engine.transaction import Part
 from registry.metadata.quotas.quotas import list_speaking
 from registry.oci.names import RepositoryName, is_repository_name, list_patterns
 
-_UNSIGNED: Rights = frozenset({Right.PULL})
+_UNSIGNED: Rights = frozenset({GrantAction.PULL})
 """The rights that can be granted to anonymous callers."""
 
-_SHOWING: Rights = frozenset({Right.PULL, Right.ADMIN})
+_SHOWING: Rights = frozenset({GrantAction.PULL, GrantAction.ADMIN})
 """The rights of which one is enough to see a repository."""
 
 _BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
@@ -337,7 +337,7 @@ class Policy:
             if subject in self._grants
             for text in covering
         )
-        return any(grant is not None and Right.ADMIN in grant.rights for grant in found)
+        return any(grant is not None and GrantAction.ADMIN in grant.rights for grant in found)
 
     def list_administered(self, account: Account | None) -> list[RepositoryPattern]:
         """Return patterns that match exactly the repositories that the account administers."""
@@ -349,7 +349,7 @@ class Policy:
             grant.pattern
             for subject in account.subjects
             for grant in self._grants.get(subject, {}).values()
-            if Right.ADMIN in grant.rights
+            if GrantAction.ADMIN in grant.rights
         }
         if self._personal and account.namespace is not None:
             found.add(RepositoryPattern(account.namespace, PatternScope.ALL))
@@ -410,7 +410,7 @@ class Policy:
         found = [
             grant
             for grant in self._iter_grants(subjects, str(name))
-            if _with_admin(grant.rights) & (wanted | {Right.PULL})
+            if _with_admin(grant.rights) & (wanted | {GrantAction.PULL})
         ]
         given = _with_admin(frozenset().union(*(grant.rights for grant in found)))
         if wanted <= require_pull(given):
@@ -475,4 +475,4 @@ def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
 
 
 def _with_admin(rights: Rights) -> Rights:
-    return ALL_RIGHTS if Right.ADMIN in rights else rights
+    return ALL_RIGHTS if GrantAction.ADMIN in rights else rights

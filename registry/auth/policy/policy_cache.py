@@ -1,4 +1,4 @@
-"""An in-memory cache of the access policy that is provably current (design D8)."""
+"""An in-memory cache of the access policy that is provably current (docs/adr/0008)."""
 
 import asyncio
 

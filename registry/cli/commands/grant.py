@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from registry.auth.policy.actions import Right, parse_rights
+from registry.auth.policy.actions import GrantAction, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NOT_ALLOWED = 1
 
-_SHOWING = {Right.PULL, Right.ADMIN}
+_SHOWING = {GrantAction.PULL, GrantAction.ADMIN}
 
 _ACTIONS = "comma-separated: pull, push, create, overwrite, delete, admin"
 _SUBJECT = "user name, group:NAME, robot:NAME, authenticated or anonymous"

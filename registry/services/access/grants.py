@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from registry.auth.audit_log import Actor, Event, record
-from registry.auth.policy.actions import Right, Rights, format_rights, parse_rights
+from registry.auth.policy.actions import GrantAction, Rights, format_rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.policy import Decision, Grant
 from registry.auth.policy.policy_cache import PolicyCache
@@ -111,7 +111,7 @@ class Grants:
         accounts exist. An account that is created later under that name does not get the grant.
         Raises NotFoundError, and InputInvalidError for rights that anonymous cannot be granted.
         """
-        if subject == ANONYMOUS and rights != {Right.PULL}:
+        if subject == ANONYMOUS and rights != {GrantAction.PULL}:
             raise InputInvalidError("anonymous can be granted only pull")
 
         def work(tx: Transaction) -> Grant:

@@ -1,4 +1,4 @@
-"""In-memory cache of manifests and referrer pages of one process (design D8).
+"""In-memory cache of manifests and referrer pages of one process (docs/adr/0009).
 
 Entries are never stale. A reader first obtains the current revisions of the registry, as of the
 start of its request or later. Entries of repositories that changed up to these revisions are

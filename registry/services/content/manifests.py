@@ -1,4 +1,4 @@
-"""Reading, pushing and deleting manifests, each in one transaction (design D4)."""
+"""Reading, pushing and deleting manifests, each in one transaction."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence

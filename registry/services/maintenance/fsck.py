@@ -1,4 +1,4 @@
-"""Online consistency check of blob rows against stored objects, in both directions (design D2).
+"""Online consistency check of blob rows against stored objects, in both directions (docs/adr/0001).
 
 Each page of objects is listed before its rows are read. A concurrent push can therefore only appear
 as a row without an object, and a stat of that object resolves it. Objects without a row are ignored
