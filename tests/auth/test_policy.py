@@ -17,8 +17,9 @@ from registry.auth.policy.actions import (
     parse_rights,
     require_pull,
 )
+from registry.auth.policy.grants import read_bounds
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.policy import Account, Policy, read_bounds
+from registry.auth.policy.policy import Account, Policy
 from registry.auth.policy.subjects import ANONYMOUS, AUTHENTICATED, Subject, SubjectKind
 from registry.errors import InputInvalidError
 from registry.metadata.access.grants import GrantRow

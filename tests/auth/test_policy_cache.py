@@ -95,6 +95,7 @@ OPERATOR = Actor("operator")
 def look(policy: Policy) -> dict[str, object]:
     """Return everything that a policy holds."""
     values = dict(vars(policy))
+    values["_grants"] = vars(values["_grants"])
     values["_groups"] = {user: sorted(names) for user, names in values["_groups"].items()}
     return values
 

@@ -12,8 +12,8 @@ import httpx
 from registry.app import Runtime
 from registry.auth.audit_log import Actor
 from registry.auth.policy.actions import parse_rights
+from registry.auth.policy.grants import Bound
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.policy import Bound
 from registry.auth.policy.subjects import Subject
 from registry.services.access.access import AccessServices
 from tests.support.kit import Kit

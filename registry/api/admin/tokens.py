@@ -20,8 +20,8 @@ from registry.api.admin.fields import (
 )
 from registry.api.admin.operation import SELF_OR_ADMIN, Operation
 from registry.auth.policy.actions import format_rights, parse_rights
+from registry.auth.policy.grants import Bound
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.policy import Bound
 from registry.errors import ConflictError, DeniedError, NotFoundError
 from registry.services.access.access_tokens import AccessToken
 

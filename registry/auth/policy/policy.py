@@ -3,20 +3,18 @@
 import copy
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
-
-import msgspec
 
 from registry.auth.policy.actions import (
     ALL_RIGHTS,
     NO_RIGHTS,
     GrantAction,
     Rights,
-    parse_rights,
     require_pull,
 )
+from registry.auth.policy.grants import Bound, Grant, GrantIndex, read_bounds, with_admin
 from registry.auth.policy.patterns import (
     EVERYTHING,
     PatternScope,
@@ -32,7 +30,6 @@ from registry.auth.policy.subjects import (
     SubjectKind,
 )
 from registry.errors import InputInvalidError
-from registry.metadata.access.grants import GrantRow
 from registry.metadata.access.policy import PolicyChanges, PolicyRows
 from registry.metadata.access.robots import RobotRow
 from registry.metadata.access.secrets import SecretRow
@@ -40,37 +37,14 @@ from registry.metadata.access.signing_keys import KeyState, SigningKeyRow
 from registry.metadata.access.users import UserRow
 from registry.metadata.engine.transaction import Part
 from registry.metadata.quotas.quotas import list_speaking
-from registry.oci.names import RepositoryName, is_repository_name, list_patterns
-
-_UNSIGNED: Rights = frozenset({GrantAction.PULL})
-"""The rights that can be granted to anonymous callers."""
+from registry.oci.names import RepositoryName, is_repository_name
 
 _SHOWING: Rights = frozenset({GrantAction.PULL, GrantAction.ADMIN})
 """The rights of which one is enough to see a repository."""
 
-_BOUNDS = msgspec.json.Decoder(list[tuple[str, list[str]]])
-
 Row = TypeVar("Row", UserRow, RobotRow)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A grant, parsed from its row."""
-
-    id: int
-    subject: Subject
-    pattern: RepositoryPattern
-    rights: Rights
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """An upper bound on what a secret allows in the repositories of a pattern."""
-
-    pattern: RepositoryPattern
-    rights: Rights
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,36 +67,6 @@ class Account:
     bounds: tuple[Bound, ...] | None
 
 
-def read_grant(row: GrantRow) -> Grant | None:
-    """Parse a grant row; return None for a row that only newer code can read: it grants nothing."""
-    try:
-        pattern = RepositoryPattern.parse(row.pattern)
-        subject = Subject.parse(row.subject)
-        rights = parse_rights(row.actions.split(","))
-    except InputInvalidError as error:
-        logger.error("grant %d has no effect: %s", row.id, error)  # noqa: TRY400 - the message is complete
-        return None
-    if subject == ANONYMOUS:
-        rights &= _UNSIGNED  # even if the row grants more
-    return Grant(row.id, subject, pattern, rights)
-
-
-def read_bounds(text: str | None) -> tuple[Bound, ...] | None:
-    """Parse the `scopes` of a secret: JSON pairs of a pattern and actions. None means no bound.
-
-    Raises InputInvalidError for anything else.
-    """
-    if text is None:
-        return None
-    try:
-        pairs = _BOUNDS.decode(text)
-    except msgspec.DecodeError as error:
-        raise InputInvalidError(f"the scopes of the secret cannot be parsed: {error}") from error
-    return tuple(
-        Bound(RepositoryPattern.parse(pattern), parse_rights(actions)) for pattern, actions in pairs
-    )
-
-
 class Policy:
     """The policy rows, indexed for the lookups of every request. Immutable."""
 
@@ -140,19 +84,7 @@ class Policy:
         for secret in rows.secrets:
             self._add_secret(secret)
         self._groups = _group(rows.memberships)
-        self._by_id: dict[int, Grant] = {}
-        self._grants: dict[Subject, dict[int, Grant]] = {}
-        self._index: dict[tuple[Subject, str], Grant] = {}
-        for row in rows.grants:
-            self._add_grant(row)
-
-    def _add_grant(self, row: GrantRow) -> None:
-        grant = read_grant(row)
-        if grant is not None:
-            self._by_id[grant.id] = grant
-            self._grants.setdefault(grant.subject, {})[grant.id] = grant
-            # The database ensures that a subject and a pattern have one row.
-            self._index[grant.subject, str(grant.pattern)] = grant
+        self._grants = GrantIndex(rows.grants)
 
     def updated(self, changes: PolicyChanges) -> "Policy":
         """Return the policy with the changes applied. It shares unchanged data with this one."""
@@ -184,26 +116,8 @@ class Policy:
             for secret in changes.secrets:
                 self._add_secret(secret)
         if changed[Part.GRANT]:
-            self._replace_grants([int(key) for key in changed[Part.GRANT]], changes.grants)
-
-    def _replace_grants(self, ids: Collection[int], rows: Iterable[GrantRow]) -> None:
-        old = [self._by_id[each] for each in ids if each in self._by_id]
-        subjects = {grant.subject for grant in old} | {
-            grant.subject for row in rows if (grant := read_grant(row)) is not None
-        }
-        self._by_id, self._index = self._by_id.copy(), self._index.copy()
-        self._grants = self._grants | {
-            subject: self._grants.get(subject, {}).copy() for subject in subjects
-        }
-        for grant in old:
-            del self._by_id[grant.id]
-            del self._grants[grant.subject][grant.id]
-            del self._index[grant.subject, str(grant.pattern)]
-        for row in rows:
-            self._add_grant(row)
-        for subject in subjects:
-            if not self._grants.get(subject):
-                self._grants.pop(subject, None)
+            ids = [int(key) for key in changed[Part.GRANT]]
+            self._grants = self._grants.replaced(ids, changes.grants)
 
     def _add_secret(self, row: SecretRow) -> None:
         try:
@@ -285,7 +199,7 @@ class Policy:
         if account.bounds is None:
             return rights
         bound = (b.rights for b in account.bounds if b.pattern.matches(text))
-        return rights & _with_admin(frozenset().union(*bound))
+        return rights & with_admin(frozenset().union(*bound))
 
     def list_visible(self, account: Account | None) -> list[RepositoryPattern]:
         """Return patterns that together match exactly the repositories that the account can see.
@@ -306,7 +220,7 @@ class Policy:
         visible = {
             grant.pattern
             for subject in subjects
-            for grant in self._grants.get(subject, {}).values()
+            for grant in self._grants.list_of(subject)
             if grant.rights & _SHOWING
         }
         if self._personal and account is not None and account.namespace is not None:
@@ -332,10 +246,7 @@ class Policy:
             return True
         covering = list_covering(pattern)
         found = (
-            self._index.get((subject, text))
-            for subject in account.subjects
-            if subject in self._grants
-            for text in covering
+            self._grants.find(subject, text) for subject in account.subjects for text in covering
         )
         return any(grant is not None and GrantAction.ADMIN in grant.rights for grant in found)
 
@@ -348,7 +259,7 @@ class Policy:
         found = {
             grant.pattern
             for subject in account.subjects
-            for grant in self._grants.get(subject, {}).values()
+            for grant in self._grants.list_of(subject)
             if GrantAction.ADMIN in grant.rights
         }
         if self._personal and account.namespace is not None:
@@ -378,19 +289,9 @@ class Policy:
 
     def _granted(self, subjects: Iterable[Subject], name: str) -> Rights:
         rights = NO_RIGHTS
-        for grant in self._iter_grants(subjects, name):
+        for grant in self._grants.iter_matching(subjects, name):
             rights |= grant.rights
-        return _with_admin(rights)
-
-    def _iter_grants(self, subjects: Iterable[Subject], name: str) -> Iterator[Grant]:
-        """Yield the grants of the subjects that match the repository, by index lookups."""
-        patterns = list_patterns(name)
-        for subject in subjects:
-            if subject in self._grants:
-                for pattern in patterns:
-                    grant = self._index.get((subject, pattern))
-                    if grant is not None:
-                        yield grant
+        return with_admin(rights)
 
     def explain(
         self, subject: Subject, name: RepositoryName, wanted: Rights, *, unseen: bool = False
@@ -409,10 +310,10 @@ class Policy:
         subjects = account.subjects if account is not None else _belongs_to(subject)
         found = [
             grant
-            for grant in self._iter_grants(subjects, str(name))
-            if _with_admin(grant.rights) & (wanted | {GrantAction.PULL})
+            for grant in self._grants.iter_matching(subjects, str(name))
+            if with_admin(grant.rights) & (wanted | {GrantAction.PULL})
         ]
-        given = _with_admin(frozenset().union(*(grant.rights for grant in found)))
+        given = with_admin(frozenset().union(*(grant.rights for grant in found)))
         if wanted <= require_pull(given):
             return Decision(True, "granted", tuple(found))
         if wanted <= given:
@@ -472,7 +373,3 @@ def _belongs_to(subject: Subject) -> tuple[Subject, ...]:
     if subject == ANONYMOUS:
         return (ANONYMOUS,)
     return tuple(dict.fromkeys((subject, AUTHENTICATED, ANONYMOUS)))
-
-
-def _with_admin(rights: Rights) -> Rights:
-    return ALL_RIGHTS if GrantAction.ADMIN in rights else rights

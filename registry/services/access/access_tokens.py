@@ -9,7 +9,7 @@ from registry.auth.audit_log import Actor, Event, record
 from registry.auth.credentials.secrets import new_secret
 from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.actions import format_rights
-from registry.auth.policy.policy import Bound, read_bounds
+from registry.auth.policy.grants import Bound, read_bounds
 from registry.errors import ConflictError, InputInvalidError, NotFoundError
 from registry.metadata.access import secrets
 from registry.metadata.access.secrets import SecretRow
@@ -68,7 +68,7 @@ def _make_room(tx: Transaction, user: UserRow) -> None:
     if secrets.count_of_user(tx, user) < MOST or secrets.delete_expired(tx, tx.now, user):
         return
     raise ConflictError(
-        f"{user.name} has {MOST} access tokens, which is the limit; revoke one that is not used"
+        f"{user.name} has {MOST} tokens, which is the limit; revoke one that is not used"
     )
 
 

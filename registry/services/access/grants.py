@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.actions import GrantAction, Rights, format_rights, parse_rights
+from registry.auth.policy.grants import Grant
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.policy import Decision, Grant
+from registry.auth.policy.policy import Decision
 from registry.auth.policy.policy_cache import PolicyCache
 from registry.auth.policy.subjects import ANONYMOUS, Subject, SubjectKind
 from registry.errors import InputInvalidError, NotFoundError
