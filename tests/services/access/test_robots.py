@@ -7,8 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.auth.keys.jose import jwk_of
-from registry.auth.tokens.external_issuers import OidcIssuer
 from registry.auth.oidc_settings import OidcRule
+from registry.auth.tokens.external_issuers import OidcIssuer
 from registry.errors import (
     ConflictError,
     CredentialsInvalidError,
