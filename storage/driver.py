@@ -55,8 +55,10 @@ class Upload(Protocol):
     size: int
     """Number of bytes staged now."""
 
-    sealed: bool
-    """Whether an earlier claim sealed the session, so that no bytes can be added."""
+    @property
+    def sealed(self) -> bool:
+        """Whether the session is sealed for good, so that no bytes can be added."""
+        ...
 
     @property
     def is_stalled(self) -> bool:

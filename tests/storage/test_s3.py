@@ -22,8 +22,8 @@ from storage.keys import MULTIPART_PREFIX
 from storage.s3 import buffers
 from storage.s3.bucket import SELFTEST, S3Bucket
 from storage.s3.driver import S3Driver
+from storage.s3.parts import MAX_PARTS, PART_NUMBER_BATCH
 from storage.s3.state import MultipartState
-from storage.s3.upload import MAX_PARTS, PART_NUMBER_BATCH
 from storage.staging import StagingArea
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
