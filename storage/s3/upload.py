@@ -308,7 +308,10 @@ class S3Upload:
         match self._phase:
             case Inline():
                 tail = await self._load_tail()
-                await self._hash(hasher, tail.view())
+                # The thread may keep its reference for a moment, and a buffer cannot be shortened
+                # while there is a view of it.
+                with tail.view() as view:
+                    await self._hash(hasher, view)
             case Multipart():
                 raise RuntimeError("the upload is not sealed")
             case Sealed() as sealed:
