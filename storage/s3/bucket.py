@@ -10,11 +10,11 @@ from storage.driver import StoredObject
 from storage.errors import ObjectCorruptError, StoreRefusedError
 from storage.piece_budget import PieceBudget
 from storage.s3.buffers import BufferPool
-from storage.s3.client import (
+from storage.s3.client import S3Client
+from storage.s3.errors import (
     ConditionFailedError,
     NoSuchUploadError,
     NotImplementedByStoreError,
-    S3Client,
 )
 from storage.s3.reader import S3Reader
 from storage.s3.settings import S3Settings

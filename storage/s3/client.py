@@ -7,8 +7,6 @@ fail fast when no thread is free, instead of queueing behind a stalled store.
 
 import asyncio
 import contextlib
-import logging
-import os
 import random
 import re
 import threading
@@ -31,18 +29,21 @@ from storage.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from storage.s3.breaker import CircuitBreaker
+from storage.s3.errors import (
+    ConditionFailedError,
+    NoSuchUploadError,
+    NotImplementedByStoreError,
+)
+from storage.s3.request_body import SEND_TIMEOUT_S, RequestBody
 from storage.s3.settings import S3Settings
 from storage.shield import run_to_completion
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
-
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
 RETRY_WITHIN_S = 6.0
-SEND_TIMEOUT_S = 600.0
-"""Seconds that a request body may take while it makes progress: 16 MiB at 30 kB/s."""
 RETRY_PAUSES_S = (0.1, 0.3, 0.9)
 """Seconds before the second, third and fourth attempt, each with a jitter of 50 %."""
 
@@ -58,12 +59,6 @@ CHUNK_INTERVAL_S = 1.0
 
 THREADS = 16
 """Threads for reads, and again for small writes."""
-
-BREAKER_THRESHOLD = 3
-"""Consecutive unanswered attempts after which the store counts as unreachable."""
-
-RETRY_AFTER_S = 1.0
-"""Seconds between two attempts while the store is unreachable."""
 
 NO_CREDENTIALS = (
     "no credentials for the object store: set access_key and secret_key, or provide AWS "
@@ -83,26 +78,6 @@ _MAX_MESSAGE_LENGTH = 300
 """Characters of the store's own message that are kept."""
 
 
-class NoSuchUploadError(StoreError):
-    """The store has no such multipart upload: it was completed, aborted or never started."""
-
-    def __init__(self, *, repeated: bool) -> None:
-        """Create the error.
-
-        `repeated` means that an earlier attempt got no answer and may have completed the upload.
-        """
-        super().__init__("the object store has no such multipart upload")
-        self.repeated = repeated
-
-
-class ConditionFailedError(StoreError):
-    """The key already has an object, or a different one than expected."""
-
-
-class NotImplementedByStoreError(StoreError):
-    """The store does not implement the requested feature."""
-
-
 _ERRORS_BY_CODE: dict[str, type[StoreError]] = {
     **dict.fromkeys(_MISSING_CODES, ObjectMissingError),
     **dict.fromkeys(_FULL_CODES, StoreFullError),
@@ -116,71 +91,6 @@ _ERRORS_BY_CODE: dict[str, type[StoreError]] = {
 
 class _NoAnswerError(Exception):
     """The store did not answer, or its answer broke off."""
-
-
-class _CircuitBreaker:
-    """A circuit breaker: an unreachable store gets one attempt per second."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._unanswered = 0
-        self._next_try = 0.0
-        self._reason = ""
-
-    def require_closed(self) -> None:
-        with self._lock:
-            if self._unanswered < BREAKER_THRESHOLD:
-                return
-            now = time.monotonic()
-            if now < self._next_try:
-                unavailable = StoreUnavailableError("the object store does not answer")
-                unavailable.reason = self._reason
-                raise unavailable
-            self._next_try = now + RETRY_AFTER_S
-
-    def note(self, *, answered: bool, reason: str = "") -> None:
-        """Record the result of an attempt. `reason` says why there was no answer."""
-        with self._lock:
-            self._reason = reason
-            before, self._unanswered = self._unanswered, 0 if answered else self._unanswered + 1
-            if self._unanswered == BREAKER_THRESHOLD:
-                self._next_try = time.monotonic() + RETRY_AFTER_S
-                logger.error("the object store does not answer")
-        if answered and before >= BREAKER_THRESHOLD:
-            logger.warning("the object store answers again")
-
-
-class _RequestBody:
-    """A request body as a file object.
-
-    A byte array would be sent with one call, and the whole call would have to end within the socket
-    timeout. That is too short for a part on a slow line.
-    """
-
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._view = memoryview(data)
-        self._at = 0
-        self._until = time.monotonic() + SEND_TIMEOUT_S
-
-    def read(self, size: int = -1) -> bytes:
-        if time.monotonic() > self._until:
-            raise TimeoutError("sending the request body took too long")
-        end = len(self._view) if size < 0 else self._at + size
-        piece = bytes(self._view[self._at : end])
-        self._at += len(piece)
-        return piece
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: len(self._view)}[whence]
-        self._at = start + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def close(self) -> None:
-        """Release the view, because the owner of the bytes may want to resize them."""
-        self._view.release()
 
 
 class ClientPool:
@@ -259,7 +169,7 @@ class S3Client:
             "sign", 2, partial(connect, settings.redirect_endpoint or settings.endpoint)
         )
         self._bucket = settings.bucket
-        self._breaker = _CircuitBreaker()
+        self._breaker = CircuitBreaker()
 
     async def read(self, operation: str, **arguments: Any) -> Any:
         return await self.call(self.reads, operation, **arguments)
@@ -295,7 +205,7 @@ class S3Client:
             do = getattr(pool.client(), operation)
             if body is None:
                 return do(Bucket=self._bucket, **arguments)
-            with contextlib.closing(_RequestBody(body)) as sent:
+            with contextlib.closing(RequestBody(body)) as sent:
                 return do(Bucket=self._bucket, Body=sent, **arguments)
 
         repeated = False

@@ -9,7 +9,7 @@ from storage import keys
 from storage.driver import SessionRecord
 from storage.errors import StoreFullError, UploadDataLostError
 from storage.s3.bucket import S3Bucket
-from storage.s3.client import NoSuchUploadError
+from storage.s3.errors import NoSuchUploadError
 from storage.s3.phases import Part
 from storage.s3.state import MultipartState
 

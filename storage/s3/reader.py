@@ -11,7 +11,8 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.piece_budget import PieceBudget
-from storage.s3.client import RETRY_WITHIN_S, ConditionFailedError, S3Client
+from storage.s3.client import RETRY_WITHIN_S, S3Client
+from storage.s3.errors import ConditionFailedError
 from storage.shield import run_to_completion
 
 MAX_RESUMES = 3

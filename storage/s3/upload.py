@@ -22,7 +22,7 @@ from storage.errors import (
     UploadLockedError,
 )
 from storage.s3.bucket import S3Bucket
-from storage.s3.client import NoSuchUploadError
+from storage.s3.errors import NoSuchUploadError
 from storage.s3.parts import PartSender
 from storage.s3.phases import (
     Completion,

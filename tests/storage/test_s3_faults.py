@@ -14,7 +14,7 @@ from storage.errors import (
     UploadDataLostError,
 )
 from storage.s3 import client
-from storage.s3.client import BREAKER_THRESHOLD
+from storage.s3.breaker import BREAKER_THRESHOLD
 from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.test_driver import read_object
