@@ -13,10 +13,10 @@ from registry.services.maintenance.leases import Leases
 
 logger = logging.getLogger(__name__)
 
-LEASE = 30.0
+LEASE_S = 30.0
 """Seconds after which another process may take over the job of a dead process."""
 
-BEAT = 10.0
+HEARTBEAT_S = 10.0
 """Seconds between extensions of the lease of a running job."""
 
 LONGEST_PAUSE = 300.0
@@ -110,14 +110,14 @@ class Runner:
         Cancels the work if the lease is lost, and returns 0.
         """
         try:
-            while not (await asyncio.wait([work], timeout=BEAT))[0]:
+            while not (await asyncio.wait([work], timeout=HEARTBEAT_S))[0]:
                 asked = time.monotonic()
                 try:
                     if not await self._claim(job):
                         break
                     claimed = asked
                 except DatabaseUnavailableError:
-                    if time.monotonic() > claimed + LEASE - BEAT:
+                    if time.monotonic() > claimed + LEASE_S - HEARTBEAT_S:
                         break
             else:
                 return work.result()
@@ -129,4 +129,4 @@ class Runner:
         return 0
 
     async def _claim(self, job: Job) -> bool:
-        return await self._leases.claim(job.name, self._holder, LEASE)
+        return await self._leases.claim(job.name, self._holder, LEASE_S)

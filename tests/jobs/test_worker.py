@@ -20,7 +20,7 @@ from pathlib import Path
 from registry.jobs import runner
 from registry import app
 
-runner.LEASE, runner.BEAT = 2.0, 0.5
+runner.LEASE_S, runner.HEARTBEAT_S = 2.0, 0.5
 LINES = Path(os.environ["LINES"])
 real = app.list_jobs
 

@@ -29,10 +29,10 @@ from registry.services.throttle import Throttle
 from storage.digest import Digest
 from storage.errors import StoreError
 
-LEASE = 60.0
+LEASE_S = 60.0
 """Seconds for which pending deletions are blocked after the last heartbeat of a backup."""
 
-BEAT = 10.0
+HEARTBEAT_S = 10.0
 """Seconds between heartbeats."""
 
 
@@ -45,7 +45,7 @@ class _Hold:
     def require(self) -> None:
         if self.lost:
             raise BackupError(
-                f"the lease of the backup could not be renewed for {LEASE:.0f} s, so bytes "
+                f"the lease of the backup could not be renewed for {LEASE_S:.0f} s, so bytes "
                 "may have been deleted: run the command again; blobs copied so far are kept"
             )
 
@@ -171,18 +171,18 @@ class Creator:
 
         def begin(tx: Transaction) -> None:
             leases.forget_backups(tx)
-            leases.claim(tx, lease, name, LEASE)
+            leases.claim(tx, lease, name, LEASE_S)
             record(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
 
         async def extend() -> None:
             if not await self._db.write(
-                lambda tx: leases.extend(tx, lease, name, LEASE), actor=OPERATOR.name
+                lambda tx: leases.extend(tx, lease, name, LEASE_S), actor=OPERATOR.name
             ):
                 hold.lost = True
 
         async def beat() -> None:
             while True:
-                await asyncio.sleep(BEAT)
+                await asyncio.sleep(HEARTBEAT_S)
                 with contextlib.suppress(DatabaseUnavailableError):
                     await extend()
 

@@ -14,10 +14,10 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.engine.write_freeze import MoveState
 from registry.metadata.maintenance import database_copy
 
-LEASE = 60.0
+LEASE_S = 60.0
 """Seconds after which the registry accepts writes again if the copying process has died."""
 
-BEAT = 10.0
+HEARTBEAT_S = 10.0
 ATTEMPTS = 5
 
 Keys = Callable[[], Awaitable[Mapping[str, bytes] | None]]
@@ -90,7 +90,7 @@ class Transfer:
             if row is not None and (not token or row.token == token):
                 write_freeze.release(tx)
 
-        await self._db.write(work, actor="", timeout_s=LEASE)
+        await self._db.write(work, actor="", timeout_s=LEASE_S)
         for table in await self._db.read(write_freeze.list_guarded):
             # The guards have no effect any more, so a failure to remove them is harmless.
             with contextlib.suppress(DatabaseUnavailableError):
@@ -117,9 +117,9 @@ class Transfer:
         for is_last in (*[False] * ATTEMPTS, True):
             try:
                 return await self._db.write(
-                    lambda tx: write_freeze.freeze(tx, token, place, LEASE),
+                    lambda tx: write_freeze.freeze(tx, token, place, LEASE_S),
                     actor="",
-                    timeout_s=LEASE,
+                    timeout_s=LEASE_S,
                 )
             except DatabaseUnavailableError:
                 # Another transaction held a lock on a table for longer than the timeout.
@@ -131,10 +131,12 @@ class Transfer:
     async def _held(self, token: str) -> AsyncIterator[None]:
         async def beat() -> None:
             while True:
-                await asyncio.sleep(BEAT)
+                await asyncio.sleep(HEARTBEAT_S)
                 with contextlib.suppress(DatabaseUnavailableError):
                     await self._db.write(
-                        lambda tx: write_freeze.extend(tx, token, LEASE), actor="", timeout_s=LEASE
+                        lambda tx: write_freeze.extend(tx, token, LEASE_S),
+                        actor="",
+                        timeout_s=LEASE_S,
                     )
 
         beating = asyncio.create_task(beat())
@@ -148,12 +150,12 @@ class Transfer:
         """End the copy. Fail if writes were accepted in between, as the copy is then incomplete."""
         done = await self._db.write(
             lambda tx: (
-                write_freeze.extend(tx, token, LEASE)
+                write_freeze.extend(tx, token, LEASE_S)
                 if keep
                 else write_freeze.mark_moved(tx, token)
             ),
             actor="",
-            timeout_s=LEASE,
+            timeout_s=LEASE_S,
         )
         if not done:
             raise DatabaseFrozenError(

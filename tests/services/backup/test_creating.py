@@ -141,7 +141,7 @@ async def test_one_whose_lease_ends_is_no_backup(
             await put_slowly(self, digest, body)
             await write(expire, actor="test")
 
-        monkeypatch.setattr(creating, "BEAT", 0.05)
+        monkeypatch.setattr(creating, "HEARTBEAT_S", 0.05)
         monkeypatch.setattr(BackupRepository, "put", lose)
         with pytest.raises(BackupError, match="run the command again"):
             await create(api, target)

@@ -214,7 +214,7 @@ async def test_one_that_was_killed_leaves_the_source_to_its_servers(
         raise SystemExit
 
     with monkeypatch.context() as dying:
-        dying.setattr("registry.services.maintenance.database_transfer.LEASE", 1.0)
+        dying.setattr("registry.services.maintenance.database_transfer.LEASE_S", 1.0)
         dying.setattr(Transfer, "_end", killed)
         dying.setattr(Transfer, "release", killed)
         async with opened(source) as database:

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from registry.metadata.maintenance import database_copy
 from registry.services.maintenance import database_transfer
-database_transfer.LEASE = 2.0
+database_transfer.LEASE_S = 2.0
 def halt(*arguments):
     Path({mark!r}).touch()
     time.sleep(60)
