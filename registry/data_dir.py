@@ -19,24 +19,24 @@ _OWN = {"moorage.toml", "keys", "storage"}
 
 def explain(error: OSError, what: str, path: Path) -> ConfigError:
     """Return a ConfigError that says why `what` cannot be used and how to fix it."""
-    remedy = "choose another with --data"
+    remedy = "choose another directory with --data"
     if isinstance(error, PermissionError):
         user = f"{os.geteuid()}:{os.getegid()}"
-        remedy = f"this process runs as {user}; run: chown -R {user} {path}, or {remedy}"
+        remedy = f"the process runs as {user}; run: chown -R {user} {path}, or {remedy}"
     return ConfigError(f"{what} cannot be used ({error.strerror}: {error.filename}); {remedy}")
 
 
 class DataDirectory:
-    """Folder for the database, the blobs and the keys of one registry.
+    """Directory for the database, the blobs and the keys of one registry.
 
-    Processes hold a shared lock on the folder while they use it. A migration holds the lock
+    Processes hold a shared lock on the directory while they use it. A migration holds the lock
     exclusively.
     """
 
     def __init__(self, path: Path, named: Iterable[str] = ()) -> None:
-        """Create an object for the folder at `path`, without opening it.
+        """Create an object for the directory at `path`, without opening it.
 
-        `named` holds the names that the settings place in the folder. They may exist before the
+        `named` holds the names that the settings place in the directory. They may exist before the
         registry starts for the first time.
         """
         self.path = path
@@ -44,9 +44,9 @@ class DataDirectory:
         self._lock = -1
 
     def create(self) -> None:
-        """Create the folder with mode 0700 unless it exists, and lock it.
+        """Create the directory with mode 0700 unless it exists, and lock it.
 
-        Raises ConfigError if the folder cannot be created or has other content.
+        Raises ConfigError if the directory cannot be created or has other content.
         """
         self.require_own()
         try:
@@ -56,7 +56,7 @@ class DataDirectory:
             raise explain(error, f"the data directory {self.path}", self.path) from error
 
     def require_own(self) -> None:
-        """Raise ConfigError if the folder has other files but no registry."""
+        """Raise ConfigError if the directory has other files but no registry."""
         try:
             names = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
         except OSError as error:
@@ -68,26 +68,26 @@ class DataDirectory:
             layout = layouts.recognize_directory(self.path)
             what = layouts.describe(foreign, layout)
             raise ConfigError(
-                f"the data directory {self.path} {what} and has no registry of Moorage. "
-                f"{layouts.REMEDY}; name the place with --data"
+                f"the data directory {self.path} {what} and contains no Moorage registry. "
+                f"{layouts.REMEDY}; set it with --data"
             )
 
     def find_exposure(self) -> str | None:
-        """Return a warning if other accounts of the machine can access the folder, else None."""
+        """Return a warning if other accounts of the machine can access the directory, else None."""
         mode = self.path.stat().st_mode
         if not mode & stat.S_IRWXO:
             return None
         what = "written to" if mode & stat.S_IWOTH else "read"
         return (
-            f"the data directory {self.path} can be {what} by every account of this machine; run: "
+            f"the data directory {self.path} can be {what} by all accounts of this machine; run: "
             f"chmod o-rwx {shlex.quote(str(self.path))}"
         )
 
     def open(self) -> None:
-        """Lock the folder. Raises ConfigError if it has no registry or cannot be opened."""
+        """Lock the directory. Raises ConfigError if it has no registry or cannot be opened."""
         try:
             if not (self.path / "lock").is_file():
-                raise ConfigError(f"no registry here: {self.path}. Name its folder with --data")
+                raise ConfigError(f"no registry in {self.path}; set its data directory with --data")
             self._open()
         except OSError as error:
             raise explain(error, f"the data directory {self.path}", self.path) from error
@@ -99,9 +99,9 @@ class DataDirectory:
 
     @contextlib.contextmanager
     def exclusive(self, timeout: float) -> Iterator[None]:
-        """Lock the folder exclusively for the duration of the block.
+        """Lock the directory exclusively for the duration of the block.
 
-        Raises ConfigError if another process still uses it after `patience` seconds.
+        Raises ConfigError if another process still uses it after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -111,8 +111,8 @@ class DataDirectory:
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
                     raise ConfigError(
-                        f"another moorage process uses {self.path}; "
-                        "filling or upgrading its database needs it alone: stop that process first"
+                        f"another Moorage process is using {self.path}; stop it before you fill or "
+                        "upgrade the database"
                     ) from error
                 time.sleep(_PAUSE)
         try:

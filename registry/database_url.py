@@ -51,8 +51,7 @@ def _normalize_postgres(rest: str) -> str:
     place = _PLACE.fullmatch(rest, user.end() if user else 0)
     if place is None:
         raise ConfigError(
-            ': there is an "@" too many: write each "@" of a password, or of what follows the '
-            "host, as %40"
+            ': it contains too many "@": write "@" as %40 in the password and after the host'
         )
     before = user[0] if user else ""
     after = f"{place['database'] or ''}{place['query'] or ''}"
@@ -63,12 +62,12 @@ def _normalize_postgres(rest: str) -> str:
 
 
 def _read_host(text: str) -> tuple[str, str]:
-    """Return the host name, address or socket folder of a server, and its port."""
+    """Return the host name, address or socket directory of a server, and its port."""
     match = _HOST.fullmatch(text)
     if match is None or int(match["port"] or _DEFAULT_PORT) not in _PORTS:
         raise ConfigError(
-            ": expected HOST or HOST:PORT, or several separated by commas, before the name of the "
-            'database; write ":", "/", "?" and "@" of a password as %3A, %2F, %3F and %40'
+            ": expected HOST or HOST:PORT, or a comma-separated list of them, before the database "
+            'name; write ":", "/", "?" and "@" in the password as %3A, %2F, %3F and %40'
         )
     return match["ipv6"] or unquote(match["name"]), match["port"] or _DEFAULT_PORT
 

@@ -67,7 +67,7 @@ class _Handler(logging.StreamHandler[TextIO]):
                 "name": "registry.logs",
                 "levelno": logging.ERROR,
                 "levelname": "ERROR",
-                "msg": "a record of %s cannot be written: %r: %r",
+                "msg": "cannot format a log record of %s: %r: %r",
                 "args": (record.name, record.msg, error),
                 "request_id": "",
             }

@@ -19,13 +19,13 @@ def read(path: Path) -> str:
     except OSError as error:
         raise ConfigError(f"the secret file {path} cannot be read: {error.strerror}") from error
     if len(raw) > LARGEST:
-        raise ConfigError(f"the secret file {path} is larger than {LARGEST} bytes")
+        raise ConfigError(f"the secret file {path} exceeds {LARGEST} bytes")
     try:
         text = raw.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise ConfigError(f"the secret file {path} is not UTF-8") from None
+        raise ConfigError(f"the secret file {path} is not valid UTF-8") from None
     if not text:
         raise ConfigError(f"the secret file {path} is empty")
     if "\n" in text or "\0" in text:
-        raise ConfigError(f"the secret file {path} must contain one line, the secret, and no more")
+        raise ConfigError(f"the secret file {path} must contain a single line with the secret")
     return text

@@ -1,6 +1,7 @@
 """Types of settings, with functions that parse and format their values.
 
-A field `drain: Duration` is a float of seconds; its `Kind` parses and formats text such as `30s`.
+A field of type `Duration` is a float of seconds. Its `SettingType` parses and formats text such as
+`30s`.
 """
 
 import json
@@ -330,7 +331,7 @@ def format_window(window: tuple[int, int] | None) -> str:
     return "-".join(f"{each // 60:02}:{each % 60:02}" for each in window or ())
 
 
-_DURATION = 'a duration with its unit, such as "30s"'
+_DURATION = 'a duration with a unit, such as "30s"'
 _ENDPOINT = (
     'HOST:PORT, such as "127.0.0.1:5000", "[::1]:5000" or ":5000" for all addresses, '
     'or "unix:/run/moorage.sock"'
@@ -357,14 +358,14 @@ LinkLifetime = Annotated[
 Flag = Annotated[bool, SettingType("true or false", bool)]
 Count = Annotated[int, SettingType("a positive whole number, such as 4", int, _above_zero)]
 Limit = Annotated[
-    int, SettingType("a whole number, such as 50; 0 for no limit", int, _not_negative)
+    int, SettingType("a whole number, such as 50; 0 means no limit", int, _not_negative)
 ]
 Duration = Annotated[float, SettingType(_DURATION, str, parse_duration, format_duration)]
 Timeout = Annotated[
-    float, SettingType(f"{_DURATION}, above zero", str, _parse_timeout, format_duration)
+    float, SettingType(f"{_DURATION}, longer than zero", str, _parse_timeout, format_duration)
 ]
 Size = Annotated[
-    int, SettingType('a size with its unit, such as "64MiB"', str, parse_size, format_size)
+    int, SettingType('a size with a unit, such as "64MiB"', str, parse_size, format_size)
 ]
 PartSize = Annotated[
     int, SettingType('a size from "5MiB" to "5GiB"', str, _parse_part, format_size)

@@ -100,9 +100,9 @@ def test_a_value_and_a_file_in_one_source_exclude_each_other(tmp_path: Path, sec
         (None, "cannot be read: No such file or directory"),
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"\xff" * 40, "is not UTF-8"),
-        (b"KEY-one\nKEY-two\n", "must contain one line"),
-        (b"K" * 70_000, "is larger than"),
+        (b"\xff" * 40, "is not valid UTF-8"),
+        (b"KEY-one\nKEY-two\n", "must contain a single line"),
+        (b"K" * 70_000, "exceeds"),
         (b"KEY", "auth.secret must have at least 32 characters"),
     ],
 )

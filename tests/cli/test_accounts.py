@@ -305,7 +305,7 @@ def test_the_audit_log(moorage: Moorage) -> None:
 def test_the_first_user_makes_a_registry_and_is_told_so(tmp_path: Path) -> None:
     moorage = at(tmp_path / "data")
     for command in ("user", "group", "robot", "grant", "key", "audit"):
-        assert "no registry here" in moorage.fails(command, "list")
+        assert "no registry in" in moorage.fails(command, "list")
     typed = LONG + "\n"
     # Nothing is created for an invalid name or password.
     assert "invalid user name" in moorage.fails(

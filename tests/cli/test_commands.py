@@ -141,7 +141,7 @@ def test_a_reader_that_has_gone_ends_it_silently(
 @pytest.mark.parametrize("arguments", [("repo", "list"), ("db", "status"), ("tag", "list", "x")])
 def test_no_registry_here(arguments: tuple[str, ...], tmp_path: Path) -> None:
     said = Moorage(tmp_path / "nothing").run(*arguments, expect=1).stderr
-    assert "no registry here" in said
+    assert "no registry in" in said
     assert "--data" in said
     assert list(tmp_path.iterdir()) == []
 

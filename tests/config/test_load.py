@@ -142,7 +142,7 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
 def test_a_number_without_a_unit_is_not_a_duration(tmp_path: Path) -> None:
     assert refusal(tmp_path, "[http]\ndrain_timeout = 30\n") == (
         f"http.drain_timeout = 30 (file {tmp_path / 'moorage.toml'}):"
-        ' expected a duration with its unit, such as "30s"'
+        ' expected a duration with a unit, such as "30s"'
     )
 
 

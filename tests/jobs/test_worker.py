@@ -194,7 +194,7 @@ def test_without_a_registry_it_says_so(tmp_path: Path) -> None:
         assert process.wait(PATIENCE) == 1
         assert process.stderr is not None
         said = process.stderr.read()
-    assert "no registry here" in said
+    assert "no registry in" in said
     assert "Traceback" not in said
 
 

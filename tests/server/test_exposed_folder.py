@@ -13,9 +13,9 @@ from tests.support.server import Server, serving
     [
         (0o700, None),
         (0o770, None),  # the mode in Kubernetes with fsGroup
-        (0o755, "can be read by every account"),
-        (0o701, "can be read by every account"),
-        (0o777, "can be written to by every account"),
+        (0o755, "can be read by all accounts"),
+        (0o701, "can be read by all accounts"),
+        (0o777, "can be written to by all accounts"),
     ],
 )
 def test_exposure_is_told_with_its_remedy(tmp_path: Path, mode: int, said: str | None) -> None:

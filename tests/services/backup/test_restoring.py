@@ -52,7 +52,7 @@ async def test_into_what_is_empty_alone(place: Place, make: Make, target: Path) 
     async with other.opened() as api:
         await api.push_blob("mine", b"precious")
         told = await other.run("restore", target, expect=1)
-        assert "another moorage process" not in told
+        assert "another Moorage process" not in told
         assert "not empty" in told
     told = await place.run("restore", target, expect=1)
     assert "not empty" in told
@@ -184,6 +184,6 @@ async def test_a_server_that_has_opened_the_place_is_not_deceived(
     served = DataDirectory(other.data)
     served.create()
     told = await other.run("restore", target, expect=1)
-    assert "another moorage process uses" in told
+    assert "another Moorage process is using" in told
     served.close()
     await other.run("restore", target)
