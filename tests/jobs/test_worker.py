@@ -18,11 +18,11 @@ PATCH = """
 import asyncio, os, time
 from pathlib import Path
 from registry.jobs import runner
-from registry import app
+from registry.app import composition
 
 runner.LEASE_S, runner.HEARTBEAT_S = 2.0, 0.5
 LINES = Path(os.environ["LINES"])
-real = app.list_jobs
+real = composition.list_jobs
 
 
 def note(word):
@@ -41,7 +41,10 @@ async def run():
     return 0
 
 
-app.list_jobs = lambda *rest, **more: [*real(*rest, **more), runner.Job("noted", 0.05, always, run)]
+composition.list_jobs = lambda *rest, **more: [
+    *real(*rest, **more),
+    runner.Job("noted", 0.05, always, run),
+]
 """
 """Runs in each process before everything else: a job that notes who runs it, and short leases."""
 

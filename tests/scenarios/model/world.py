@@ -272,7 +272,7 @@ class World:
 
     def _compose(self, settings: Settings) -> Worker:
         driver = create_driver("local", root=settings.storage_root, reserve=0)
-        with mock.patch("registry.app.Database", partial(MortalDatabase, life=self.life)):
+        with mock.patch("registry.app.core.Database", partial(MortalDatabase, life=self.life)):
             opened = compose(settings, MortalDriver(driver, self.life))
         app = create_app(settings, opened)
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)

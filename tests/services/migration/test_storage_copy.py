@@ -320,7 +320,7 @@ async def mortal(way: Way, folder: Path, life: Life) -> AsyncIterator[Runtime]:
     """Yield a process that copies, and dies when its fuse has burned down."""
     overrides = {"database.url": f"sqlite:///{folder}/moorage.db", **way.both}
     settings = load(config=None, data=folder, overrides=overrides, environ={})
-    with mock.patch("registry.app.Database", partial(MortalDatabase, life=life)):
+    with mock.patch("registry.app.core.Database", partial(MortalDatabase, life=life)):
         opened = compose(settings)
     real = opened.driver
     opened.stores.current.staging._driver = MortalDriver(real, life)

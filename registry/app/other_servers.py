@@ -1,0 +1,51 @@
+"""Clients of other servers: the upstream registry and external token issuers."""
+
+from registry.auth.settings import AuthSettings
+from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer, Source, key_source
+from registry.client.settings import UpstreamSettings
+from registry.client.upstream import Upstream
+from registry.client.web import Web
+from registry.config import Settings
+
+
+def find_upstream(settings: Settings) -> Upstream | None:
+    """Return the registry that damaged blobs are fetched from, if the settings name one."""
+    upstream = settings.upstream
+    if not upstream.url:
+        return None
+    web = _open_web(settings, upstream)
+    return Upstream(web, upstream)
+
+
+def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> Web:
+    """Return an HTTP client for other servers, configured by a section of the settings."""
+    ca_file = settings.data / to.ca_file if to.ca_file else None
+    return Web(allow_private=to.allow_private_addresses, ca_file=ca_file)
+
+
+def compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[OidcIssuer]]:
+    """Return the external token issuers in the settings, not yet started."""
+    auth, data = settings.auth, settings.data
+    if not (auth.issuer or auth.oidc):
+        return None, []
+    web = _open_web(settings, auth)
+
+    def source(issuer: str, url: str, file: str) -> Source:
+        return key_source(web, issuer=issuer, url=url, file=data / file if file else None)
+
+    oidc = [
+        OidcIssuer(
+            each.issuer,
+            each.audience,
+            source(each.issuer, each.jwks_url, each.jwks_file),
+            each.rules,
+            refresh=auth.jwks_refresh_interval,
+        )
+        for each in auth.oidc
+    ]
+    if not auth.issuer:
+        return None, oidc
+    keys = source(auth.issuer, auth.jwks_url, auth.jwks_file)
+    return ExternalIssuer(
+        auth.issuer, auth.audience, keys, refresh=auth.jwks_refresh_interval
+    ), oidc
