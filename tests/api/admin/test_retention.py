@@ -18,11 +18,6 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
 def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
     return Hands(monkeypatch)
 
@@ -33,11 +28,6 @@ async def api(start_api: Started, hands: Hands) -> AsyncIterator[Api]:
     # The test runs the jobs explicitly.
     async with start_api(AUTH | {"jobs.in_serve": "false"}) as started:
         yield started
-
-
-@pytest.fixture
-async def root(api: Api) -> Admin:
-    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
 
 
 async def sign_in(api: Api, root: Admin, *names: str) -> Kit:

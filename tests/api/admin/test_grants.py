@@ -1,12 +1,11 @@
 """Grants through the admin API, by admins and by users who administer some repositories."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.api.conftest import Api, Started
-from tests.support.accounts import AUTH, OPERATOR, Accounts
+from tests.api.conftest import Api
+from tests.support.accounts import OPERATOR, Accounts
 from tests.support.admin import Admin
 
 pytestmark = pytest.mark.anyio
@@ -14,22 +13,6 @@ pytestmark = pytest.mark.anyio
 
 def denial(need: str) -> str:
     return f"403 DENIED: permission denied: requires admin on {need}; ask an admin of this registry"
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api(AUTH) as started:
-        yield started
-
-
-@pytest.fixture
-async def root(api: Api) -> Admin:
-    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
 
 
 def grant(subject: str, pattern: str, *actions: str) -> dict[str, Any]:

@@ -1,28 +1,16 @@
 """Personal access tokens in the admin API: their management and their permissions there."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.api.conftest import Api, Started
-from tests.support.accounts import AUTH, OPERATOR, Accounts, Login, bearer
+from tests.api.conftest import Api
+from tests.support.accounts import OPERATOR, Accounts, Login, bearer
 from tests.support.admin import Admin
 
 pytestmark = pytest.mark.anyio
 
 TOKENS = "/users/alice/tokens"
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api(AUTH) as started:
-        yield started
 
 
 @pytest.fixture

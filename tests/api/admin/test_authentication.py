@@ -1,7 +1,6 @@
 """Authentication and input validation of the admin API."""
 
 import json
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -15,22 +14,6 @@ from tests.support.kit import codes
 pytestmark = pytest.mark.anyio
 
 CHALLENGE = 'Basic realm="moorage"'
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api(AUTH) as started:
-        yield started
-
-
-@pytest.fixture
-async def root(api: Api) -> Admin:
-    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
 
 
 @pytest.mark.parametrize("mode", ["", "none"])

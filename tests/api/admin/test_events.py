@@ -1,6 +1,5 @@
 """Pushes and deletions in the admin API: events of the audit log and the change feed."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -8,28 +7,12 @@ import pytest
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.oci.names import RepositoryName
-from tests.api.conftest import Api, Started
-from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token
+from tests.api.conftest import Api
+from tests.support.accounts import Accounts, Login, bearer, get_token
 from tests.support.admin import Admin
 from tests.support.kit import Kit
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api(AUTH) as started:
-        yield started
-
-
-@pytest.fixture
-async def root(api: Api) -> Admin:
-    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
 
 
 def by(api: Api, login: Login) -> Kit:

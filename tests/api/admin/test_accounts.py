@@ -1,7 +1,5 @@
 """Users, groups and robots through the admin API."""
 
-from collections.abc import AsyncIterator
-
 import bcrypt
 import pytest
 
@@ -12,22 +10,6 @@ from tests.support.admin import Admin
 pytestmark = pytest.mark.anyio
 
 LONG = "correct horse battery"
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api(AUTH) as started:
-        yield started
-
-
-@pytest.fixture
-async def root(api: Api) -> Admin:
-    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
 
 
 async def test_a_user_from_first_to_last(root: Admin) -> None:

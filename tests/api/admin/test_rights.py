@@ -170,11 +170,6 @@ MISSING = {
 }
 
 
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
 async def _sign_up(api: Api) -> dict[str, Login]:
     accounts = Accounts.of(api.opened)
     admin = await accounts.user("root", admin=True)

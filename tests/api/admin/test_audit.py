@@ -1,30 +1,11 @@
 """Keys and the audit log through the admin API."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from tests.api.conftest import Api, Started
-from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token
+from tests.support.accounts import Login, bearer, get_token
 from tests.support.admin import Admin
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"
-
-
-@pytest.fixture
-async def api(start_api: Started) -> AsyncIterator[Api]:
-    async with start_api(AUTH) as started:
-        yield started
-
-
-@pytest.fixture
-async def root(api: Api) -> Admin:
-    return Admin(api.http, await Accounts.of(api.opened).user("root", admin=True))
 
 
 async def test_keys_rotate_and_are_revoked(root: Admin) -> None:
