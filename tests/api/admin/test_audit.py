@@ -18,7 +18,7 @@ async def test_keys_rotate_and_are_revoked(root: Admin) -> None:
     assert (await root.http.get("/v2/", headers=bearer(token))).status_code == 200
     await root.send("POST", f"/keys/{first['kid']}/revoke", expect=204)
     assert (await root.http.get("/v2/", headers=bearer(token))).status_code == 401
-    assert "no key" in await root.refused("POST", "/keys/nothing/revoke")
+    assert "no signing key" in await root.refused("POST", "/keys/nothing/revoke")
 
 
 async def test_a_registry_token_administers_nothing(root: Admin) -> None:
