@@ -42,7 +42,7 @@ def counted(database: Database) -> Iterator[list[str]]:
 
     def note(*args: object) -> None:
         statement = str(args[2])
-        if "pulls" in statement:
+        if "pull_times" in statement:
             found.append(statement)
 
     sa.event.listen(engine, "before_cursor_execute", note)
