@@ -55,7 +55,7 @@ class Place:
 
     async def require_closed(self) -> None:
         """Check that no server starts from this registry."""
-        with pytest.raises(SchemaError, match="Run moorage backup restore again"):
+        with pytest.raises(SchemaError, match="run moorage backup restore again"):
             async with open_runtime(self.load()):
                 pass
 
