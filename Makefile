@@ -1,7 +1,7 @@
 # serve: run the registry from this checkout.
 # check: for every edit, in under 90 s on 2 cores: format, lint, types, contracts, and the tests of
 #   single modules and services in this process, on SQLite, memory and the disk. It leaves out the
-#   HTTP API, servers, commands, scenarios, PostgreSQL and S3.
+#   HTTP API, backups, servers, commands, scenarios, PostgreSQL and S3, and what is marked slow.
 # test: everything that runs here; the summary names what it skipped, and why.
 # bundle: one file that installs Moorage where there is no network (docs/deployment.md).
 ifndef PYTHON
@@ -27,7 +27,8 @@ serve: $(VENV)/serve.stamp
 	$(BIN)/moorage serve --listen $(LISTEN) --data $(DATA)
 
 check: lint
-	$(BIN)/pytest $(CHECK_ARGS) -m "not slow and not faults and not soak" -k "not postgres and not s3" $(CHECKED)
+	$(BIN)/pytest $(CHECK_ARGS) -m "not servers and not slow and not faults and not soak" \
+	  --ignore=tests/services/backup $(CHECKED)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(ARGS)

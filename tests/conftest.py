@@ -24,6 +24,9 @@ LOGGERS = (
     *("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access"),
 )
 
+SERVERS = {"postgres", "seaweed", "bucket", "s3"}
+"""Fixtures and variants for which PostgreSQL or SeaweedFS is started."""
+
 GRACE = 120.0
 """Time in seconds that a test has to end after its timeout, and a worker after its last test."""
 
@@ -36,6 +39,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        variants = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        fixtures = getattr(item, "fixturenames", ())
+        if SERVERS & {*fixtures, *(each for each in variants if isinstance(each, str))}:
+            item.add_marker(pytest.mark.servers)
 
 
 @pytest.hookimpl(wrapper=True)

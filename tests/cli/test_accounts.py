@@ -129,7 +129,7 @@ def test_an_htpasswd_file_with_lines_that_cannot_be_imported(
     path.write_text(f"Ann@example.org:{hashed}\nbad name:{hashed}\n_ci:{hashed}\neve:{{SHA}}x\n")
     said = moorage.run("user", "import", str(path), expect=1).stderr
     assert "line 2: invalid user name 'bad name'" in said
-    assert "line 4: not NAME:BCRYPT" in said
+    assert "line 4: expected NAME:BCRYPT" in said
     assert "--skip" in said
     done = moorage.run("user", "import", str(path), "--skip").stdout
     assert done.startswith("Added 2; 0 existed already. 2 lines left out:\n  line 2: ")
@@ -285,7 +285,7 @@ def test_keys(moorage: Moorage) -> None:
     states = {key["kid"]: key["state"] for key in moorage.json("key", "list")["keys"]}
     assert states == {first["kid"]: "revoked", second: "active"}
     assert "active" in moorage.run("key", "list").stdout
-    assert "no key" in moorage.fails("key", "revoke", "nothing")
+    assert "no signing key" in moorage.fails("key", "revoke", "nothing")
 
 
 def test_the_audit_log(moorage: Moorage) -> None:

@@ -66,7 +66,7 @@ def test_it_opens_no_registry_to_others(tmp_path: Path, secret: Path) -> None:
     ("overrides", "reason"),
     [
         ({"admin_password": "short"}, "auth.admin_password must have 8 to 1024 characters"),
-        ({"admin_user": "a/b"}, "auth.admin_user: 'a/b' is no user name"),
+        ({"admin_user": "a/b"}, "auth.admin_user: invalid user name 'a/b'"),
         ({"admin_password": PASSWORD, "mode": "none"}, 'cannot be used with auth.mode = "none"'),
         (
             {"admin_password": PASSWORD, "local_users": "false"},

@@ -316,6 +316,7 @@ def flood(writer: SqliteWriter, count: int, size: int = 1) -> "Iterator[Future[A
     yield from pending
 
 
+@pytest.mark.slow
 def test_the_log_stays_small_under_many_small_writes(path: Path, writer: SqliteWriter) -> None:
     log = path.with_name("moorage.db-wal")
     largest = max(log.stat().st_size for done in flood(writer, 5000) if done.result())

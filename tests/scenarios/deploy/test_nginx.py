@@ -106,7 +106,13 @@ def test_skopeo_pushes_and_pulls(nginx: Nginx, authority: Path, tmp_path: Path) 
     (tmp_path / "policy.json").write_text(
         json.dumps({"default": [{"type": "insecureAcceptAnything"}]})
     )
-    skopeo = Client(find_program("skopeo", "skopeo"), {"PATH": PATH, "HOME": str(tmp_path)})
+    # The default file is in a folder that an ordinary user may not have.
+    environ = {
+        "PATH": PATH,
+        "HOME": str(tmp_path),
+        "REGISTRY_AUTH_FILE": str(tmp_path / "auth.json"),
+    }
+    skopeo = Client(find_program("skopeo", "skopeo"), environ)
     there = f"docker://localhost:{nginx.port}/team/app:1.0"
     certificates = tmp_path / "certificates"
     certificates.mkdir()

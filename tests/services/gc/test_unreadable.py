@@ -84,8 +84,8 @@ async def test_nothing_of_its_repository_is_collected_until_it_can_be_read(
     assert await list_known(yard) == {f"{NAME}@{digest}": [f"{NAME}:latest"]}
     explained = await yard.opened.registry.why.explain(lone)
     assert sorted((path[0].repository, path[0].kind) for path in explained.paths) == [
-        ("other", "grace"),
-        (NAME, "unreadable"),
+        ("other", "grace_period"),
+        (NAME, "unreadable_manifest"),
     ]
     status = await yard.opened.registry.collector.get_status()
     assert [(str(name), found) for name, found in status.unreadable] == [(NAME, digest)]

@@ -74,6 +74,7 @@ async def store(opened: Runtime, count: int) -> dict[Digest, tuple[str, bytes]]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "count", "each"),
     [("sqlite-local", 10_000, 25), ("postgres-s3", 60, 2)],
