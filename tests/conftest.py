@@ -51,10 +51,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> Generator[None, object, object]:
-    """End this process if a test goes on long after its timeout, with the stack of each thread.
+    """End this process if a test runs long after its timeout, with the stack of each thread.
 
     asyncio catches the exception that a timeout raises inside a callback or a task, and a test
-    that waits in others then spins for ever. xdist starts another worker and names the test.
+    that waits in others then spins forever. xdist starts another worker and names the test.
     """
     # Standard error itself is captured.
     stderr = item.config.stash[fault_handler_stderr_fd_key]

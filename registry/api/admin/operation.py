@@ -25,7 +25,7 @@ class Permission:
     """A permission. It is checked first, so that a refusal does not reveal what exists."""
 
     description: str
-    """Who may call the operation, for the documentation."""
+    """The callers that may run the operation, for the documentation."""
     allows: Callable[[OperationContext, Any], bool]
     requirement: Callable[[Any], str] = lambda _: "an admin account"
     """What a refused caller lacks, as in `requires an admin account`."""
