@@ -86,7 +86,7 @@ class Multipart:
 
 
 class Completion(enum.Enum):
-    """What is known about the completion of a sealed multipart upload."""
+    """The known state of the completion of a sealed multipart upload."""
 
     OPEN = enum.auto()
     UNCERTAIN = enum.auto()
