@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from registry.oci.media_types import OCI_INDEX
-from tests.cli.test_accounts import PASSWORD, Moorage, at
+from tests.cli.moorage import PASSWORD, Moorage, at
 from tests.support.kit import index_manifest
 from tests.support.launcher import Launched
 from tests.support.server import Server, add_admin, serving

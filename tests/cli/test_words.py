@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from registry.cli.main import main
-from tests.cli.test_accounts import PASSWORD
+from tests.cli.moorage import PASSWORD
 from tests.support.certificates import Authority
 from tests.support.server import add_admin
 
