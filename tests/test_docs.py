@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from registry.api.admin.openapi import build_document
 from registry.api.admin.table import BASE, OPERATIONS
 from registry.api.v2.routes import ROUTES
 from registry.cli.kit.parsing import Parser
@@ -35,7 +36,8 @@ def list_options(command: Parser) -> set[str]:
 
 
 def test_every_command_has_a_section_with_its_options() -> None:
-    text = (DOCS / "commands.md").read_text()
+    pages = ["commands", "commands-content", "commands-access", "commands-rules"]
+    text = "".join((DOCS / f"{page}.md").read_text() for page in pages)
     sections = re.split(r"^## `(.+)`$", text, flags=re.MULTILINE)[1:]
     documented = dict(zip(sections[::2], sections[1::2], strict=True))
     commands = {each.prog: list_options(each) for each in list_commands(build_parser())}
@@ -46,6 +48,21 @@ def test_every_command_has_a_section_with_its_options() -> None:
         own = commands[command] - {"--password-stdin"}  # described once, for all commands
         assert own <= named, f"{command} lacks {own - named}"
         assert named <= known | {"--version"}, f"{command} names {named - known}"
+
+
+def test_json_of_every_command_is_documented() -> None:
+    text = (DOCS / "json-output.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", text, re.MULTILINE)
+    documented = [f"moorage {each}" for names, _ in rows for each in re.findall(r"`(.+?)`", names)]
+    printing = [
+        each.prog
+        for each in list_commands(build_parser())
+        if any("--json" in argument.option_strings for argument in each.arguments)
+    ]
+    assert sorted(documented) == sorted(printing)
+    objects = {name for _, document in rows for name in re.findall(r"\*(\w+)\*", document)}
+    schemas = build_document()["components"]["schemas"]
+    assert objects <= schemas.keys(), objects - schemas.keys()
 
 
 def test_every_endpoint_is_listed_with_its_methods() -> None:

@@ -113,7 +113,7 @@ def _tell(args: argparse.Namespace, snapshot: Snapshot, progress: Progress, *, d
         output.write_json(
             {
                 "snapshot": snapshot.id,
-                "open": done,
+                "complete": done,
                 "keys": with_keys,
                 "copied": {"blobs": progress.copied, "bytes": progress.copied_bytes},
                 "missing": missing,

@@ -37,7 +37,7 @@ def copy(args: argparse.Namespace) -> int:
 
     counts = with_registry(args, work)
     if args.json:
-        output.write_json({"rows": counts, "kept": bool(args.stay)})
+        output.write_json({"rows": counts, "stays": bool(args.stay)})
         return 0
     output.write(f"Copied and compared {sum(counts.values())} rows of {len(counts)} tables.")
     if args.stay:

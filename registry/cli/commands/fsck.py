@@ -1,7 +1,6 @@
 """`moorage fsck`: compare the rows of blobs with the stored objects, in both directions."""
 
 import argparse
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from registry.cli.kit import output, progress
@@ -10,7 +9,7 @@ from registry.cli.kit.parsing import Parser, read_option
 from registry.units import parse_duration
 
 if TYPE_CHECKING:
-    from registry.services.maintenance.fsck import Report
+    from registry.services.maintenance.fsck import Finding, Report
     from registry.services.services import Services
 
 
@@ -54,12 +53,33 @@ def check(args: argparse.Namespace) -> int:
     return 1 if report.open else 0
 
 
+_ACTIONS = {"nothing": "none", "doomed": "queued_for_deletion"}
+"""Names of actions in the output that differ from those in the service."""
+
+
+def _find_action(finding: "Finding") -> str:
+    return _ACTIONS.get(finding.deed.value, finding.deed.value)
+
+
 def _as_json(report: "Report") -> dict[str, Any]:
-    found = [
-        {**asdict(each), "digest": str(each.digest) if each.digest else None}
-        for each in report.findings
-    ]
-    return {**asdict(report), "findings": found}
+    return {
+        "objects": report.objects,
+        "rows": report.rows,
+        "too_young": report.young,
+        "counts": report.counts,
+        "unrepaired": report.open,
+        "findings": [
+            {
+                "kind": each.kind,
+                "store": each.store,
+                "key": each.key,
+                "size": each.size,
+                "digest": str(each.digest) if each.digest else None,
+                "action": _find_action(each),
+            }
+            for each in report.findings
+        ],
+    }
 
 
 def _tell(report: "Report") -> None:
@@ -69,7 +89,7 @@ def _tell(report: "Report") -> None:
         output.write_table(
             ("PROBLEM", "STORE", "KEY", "SIZE", "BLOB", "ACTION"),
             [
-                (e.kind.value, e.store, e.key, e.size, e.digest or "-", e.deed.value)
+                (e.kind.value, e.store, e.key, e.size, e.digest or "-", _find_action(e))
                 for e in report.findings
             ],
         )

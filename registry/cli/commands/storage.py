@@ -1,7 +1,6 @@
 """`moorage storage`: the blob stores."""
 
 import argparse
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from registry.cli.kit import output, progress
@@ -73,7 +72,13 @@ def _progress(moved: "Moved", plan: "Remaining") -> progress.Progress:
 def _as_json(moved: "Moved", rest: "Remaining") -> dict[str, Any]:
     troubles = [{"digest": str(each.digest), "reason": each.reason} for each in moved.failures]
     done = {"blobs": moved.blobs, "bytes": moved.bytes, "problems": troubles}
-    return {"moved": done, "left": asdict(rest)}
+    left = {
+        "blobs": rest.blobs,
+        "bytes": rest.bytes,
+        "upload_sessions": rest.sessions,
+        "pending_deletions": rest.doomed,
+    }
+    return {"moved": done, "left": left}
 
 
 def _count(rest: "Remaining") -> str:

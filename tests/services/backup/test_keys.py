@@ -125,7 +125,7 @@ async def test_they_can_be_left_out_again(make: Make, target: Path) -> None:
         await house.fill(api)
         await place.run("create", target, "--with-keys", passphrase=PASSPHRASE)
     done = await other.ask("restore", target, "--without-keys")
-    assert (done["keys"], done["open"]) == (False, True)
+    assert (done["keys"], done["complete"]) == (False, True)
     async with other.opened() as api:
         assert await can_sign_in(api.http, house.user)
         assert not await can_sign_in(api.http, house.robot)

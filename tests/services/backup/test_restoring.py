@@ -90,7 +90,7 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
     told = await other.run("restore", target, "--snapshot", newest(target), expect=1)
     assert "into this database is not complete" in told
     done = await other.ask("restore", target)
-    assert (done["open"], done["copied"]["blobs"], done["missing"]) == (True, 7, [])
+    assert (done["complete"], done["copied"]["blobs"], done["missing"]) == (True, 7, [])
     await require_whole(other)
     async with other.opened() as api:
         await api.opened.registry.doomed.sweep()
@@ -121,11 +121,11 @@ async def test_a_backup_with_damage_opens_nothing_unless_that_is_wanted(
     file_of(target, BLOBS[1]).unlink()
     wrong = sorted(str(Digest.of(data)) for data in BLOBS[:2])
     done = await other.ask("restore", target, expect=1)
-    assert (done["open"], done["missing"], done["copied"]["blobs"]) == (False, wrong, 7)
+    assert (done["complete"], done["missing"], done["copied"]["blobs"]) == (False, wrong, 7)
     assert "--allow-missing" in await other.run("restore", target, expect=1)
     await other.require_closed()
     done = await other.ask("restore", target, "--allow-missing", expect=1)
-    assert (done["open"], done["missing"], done["copied"]["blobs"]) == (True, wrong, 0)
+    assert (done["complete"], done["missing"], done["copied"]["blobs"]) == (True, wrong, 0)
     async with other.opened() as api:
         for data in BLOBS[:2]:
             path = f"/v2/{NAME}/blobs/{Digest.of(data)}"

@@ -116,7 +116,9 @@ async def find_left(command: Command, name: str) -> dict[str, int]:
     A bucket's keys are deleted a second time some minutes later.
     """
     left: dict[str, int] = (await command.run("--dry-run"))["left"]
-    return {what: n for what, n in left.items() if (what, name) != ("doomed", "s3-local")}
+    return {
+        what: n for what, n in left.items() if (what, name) != ("pending_deletions", "s3-local")
+    }
 
 
 def _count_old(data: Path) -> int:

@@ -99,8 +99,8 @@ async def test_damage_is_found_shown_and_healed_beside_a_server(tmp_path: Path) 
             assert "1 objects that no row names are too young" in told.stderr
             repaired = commands.run("fsck", "--repair", "--grace", "0s", "--json", expect=0)
             found = json.loads(repaired.stdout)
-            assert {each["deed"] for each in found["findings"]} == {"adopted"}
-            assert found["open"] == 0
+            assert {each["action"] for each in found["findings"]} == {"adopted"}
+            assert found["unrepaired"] == 0
             assert (await http.get(url)).content == layer
             told = commands.run("scrub", "run", expect=0)
             assert "3 blobs of" in told.stdout
