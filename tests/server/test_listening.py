@@ -125,7 +125,7 @@ def test_a_socket_that_was_left_is_replaced_and_one_in_use_is_not(tmp_path: Path
     with pytest.raises(ConfigError, match="is not a socket"):
         listening.bind(f"unix:{path}", "--listen")
     assert path.read_text() == "a file of somebody"
-    with pytest.raises(ConfigError, match="its folder must exist"):
+    with pytest.raises(ConfigError, match="its directory must exist"):
         listening.bind(f"unix:{tmp_path}/missing/moorage.sock", "--listen")
 
 
