@@ -216,7 +216,7 @@ async def test_what_an_older_version_does_beside_is_corrected_within_a_day(
     await turn_back(database, DAY)
     await count(service)
     assert await read_used(database, "a/x") == MORE + SIZE + MORE
-    assert f"quota of a/** was off by {-MORE} bytes" in caplog.text
+    assert f"quota of a/**: it was off by {-MORE} bytes" in caplog.text
 
 
 async def turn_back(database: Database, microseconds: int) -> None:

@@ -173,7 +173,7 @@ def test_what_cannot_be_set(say: Say) -> None:
         ("--by", "pull", "--drop-tag", "x"): "`by` requires `keep_newest`",
         ("--drop-tag", "a b"): "invalid tag pattern",
         ("--keep-newest", "0"): ">= 1",
-        ("--drop-untagged", "7"): "no duration",
+        ("--drop-untagged", "7"): "is not a duration",
     }.items():
         assert complaint in say("retention", "set", "team/*", *options, expect=1)
     assert "invalid pattern" in say("retention", "set", "Team", "--drop-tag", "x", expect=1)

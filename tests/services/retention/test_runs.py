@@ -73,7 +73,7 @@ async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> No
     again = await runs.restore(first.id, ALL, OPERATOR)
     assert (again.tags, again.manifests) == (0, 0)
     assert (await runs.restore(second.id, ALL, OPERATOR)).tags == 1
-    with pytest.raises(NotFoundError, match="no run"):
+    with pytest.raises(NotFoundError, match="no retention run"):
         await runs.restore(first.id + 1000, ALL, OPERATOR)
 
 

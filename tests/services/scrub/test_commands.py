@@ -121,7 +121,7 @@ async def test_a_manifest_that_cannot_be_read_is_shown_and_healed(tmp_path: Path
             assert (found["unreadable"], found["manifests"]) == (1, [manifest])
             told = commands.run("gc", "status", expect=0)
             assert f"cannot be read\t{NAME}@{digest}" in told.stdout
-            assert "nothing of their repositories is collected" in told.stderr
+            assert "nothing of its repository is collected" in told.stderr
             assert (await kit.put_manifest(NAME, "latest", image)).status_code == 201
             commands.run("scrub", "status", expect=0)
             commands.run("backup", "create", str(tmp_path / "backup"), expect=0)
