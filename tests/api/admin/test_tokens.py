@@ -32,7 +32,6 @@ async def test_a_token_from_first_to_last(alice: Admin) -> None:
     assert shown == {"name": "laptop", "scopes": scopes, "expires_at": made["expires_at"]}
     said = await alice.refused("POST", TOKENS, {"name": "laptop"})
     assert said.startswith("409 CONFLICT: alice already has a token 'laptop'; choose another")
-
     await alice.send("DELETE", f"{TOKENS}/laptop", expect=204)
     assert (await token.answer("GET", "/me")).status_code == 401
     assert "no token" in await alice.refused("DELETE", f"{TOKENS}/laptop")
