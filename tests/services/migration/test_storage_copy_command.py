@@ -162,7 +162,7 @@ def test_what_people_read(tmp_path: Path) -> None:
             f"{server.url}/v2/{NAME}/blobs/uploads/?digest={Digest.of(BLOBS[1])}", content=BLOBS[1]
         )
         deadline = time.monotonic() + 60
-        while "can be taken out" not in (told := run(way=way.both, expect=0)):
+        while "remove [old_storage] from the settings" not in (told := run(way=way.both, expect=0)):
             assert time.monotonic() < deadline, told
 
 
