@@ -1,6 +1,7 @@
 """The keys of a registry whose processes all start at once."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -203,6 +204,19 @@ async def test_what_is_forgotten_is_gone(keyring: Keyring, database: Database) -
     await keyring.forget([kid, "never-there"])
     with pytest.raises(ConfigError):
         await keyring.get_private(kid)
+
+
+async def test_no_key_id_reads_as_an_option(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `kid` that begins with a hyphen could not be given to `moorage key revoke`."""
+    seeds = (number.to_bytes(32, "big") for number in itertools.count())
+    keys = [Ed25519PrivateKey.from_private_bytes(next(seeds)) for _ in range(1000)]
+    hyphens = [key for key in keys if jwk_of(key.public_key())["kid"].startswith("-")]
+    other = next(key for key in keys if key not in hyphens)
+    made = iter([hyphens[0], hyphens[1], other])
+    monkeypatch.setattr(Ed25519PrivateKey, "generate", lambda: next(made))
+    assert await keyring.add_key() == jwk_of(other.public_key())["kid"]
 
 
 async def test_a_failed_start_can_be_repeated(keyring: Keyring, database: Database) -> None:

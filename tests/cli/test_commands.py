@@ -68,7 +68,7 @@ async def test_tag_list_copy_history_delete(moorage: Moorage) -> None:
     assert [line["digest"] for line in history] == [moved["digest"], copied["digest"]]
     assert history[0]["old_digest"] == copied["digest"]
     assert history[0]["actor"] == "operator"
-    assert "stays" in moorage.run("tag", "delete", "team/app:stable").stdout
+    assert "stay." in moorage.run("tag", "delete", "team/app:stable").stdout
     assert moorage.json("tag", "list", "team/app")["tags"] == ["v1", "v2"]
     assert "deleted" in moorage.run("tag", "history", "team/app:stable").stdout
     assert moorage.json("tag", "history", "team/app:v1")["history"][0]["actor"] == "anonymous"

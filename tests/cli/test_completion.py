@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.cli.main import main
+from tests.support.missing import missing
 
 TRY = """\
 source "$1"
@@ -35,7 +36,7 @@ class MakeScript:
 
     def __call__(self, shell: str) -> Path:
         if shutil.which(shell) is None:
-            pytest.skip(f"{shell} is not installed")
+            missing(shell)
         assert main(["completion", shell]) == 0
         path = self._folder / f"script.{shell}"
         path.write_text(self._capsys.readouterr().out)

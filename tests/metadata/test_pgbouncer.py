@@ -108,7 +108,7 @@ async def test_without_the_setting_the_remedy_is_told(url: str) -> None:
     database = Database(url)
     with pytest.raises(DatabaseUnavailableError) as caught:
         await database.read(look)
-    assert "transaction_pooling = true" in caught.value.reason
+    assert "set database.transaction_pooling to true" in caught.value.reason
     await database.close()
 
 

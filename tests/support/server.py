@@ -86,7 +86,9 @@ class Server:
         checkout = ROOT if self.python is None else None
         path = [str(p) for p in (self.patches, checkout) if p is not None]
         environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
-        if not (self.fresh or self.python or self.descriptors or self.memory):
+        # prometheus_client chooses how workers share values when it is imported.
+        fresh = self.fresh or self.workers > 1
+        if not (fresh or self.python or self.descriptors or self.memory):
             return launcher.Launched(arguments, env=environment, **options)
         limits = {"nofile": self.descriptors, "data": self.memory}
         given = [f"--{name}={value}" for name, value in limits.items() if value]

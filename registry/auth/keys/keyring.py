@@ -61,8 +61,7 @@ class Keyring:
         `only_first` does so only if there is no active key. `record` writes to the audit log, in
         the transaction that adds the key.
         """
-        private = Ed25519PrivateKey.generate()
-        jwk = jwk_of(private.public_key())
+        private, jwk = _generate()
         # Store the private key first: once the public key is visible, the private key may be
         # needed.
         await self._vault.add(jwk["kid"], private.private_bytes_raw())
@@ -115,3 +114,12 @@ class Keyring:
         for kid in kids:
             self._private.pop(kid, None)
             await self._vault.remove(kid)
+
+
+def _generate() -> tuple[Ed25519PrivateKey, dict[str, str]]:
+    """Return a new private key and its JWK."""
+    while True:
+        private = Ed25519PrivateKey.generate()
+        jwk = jwk_of(private.public_key())
+        if not jwk["kid"].startswith("-"):  # `moorage key revoke` would take it for an option
+            return private, jwk

@@ -73,7 +73,7 @@ async def test_tls_on_a_port_without_is_told_so_at_once(served: Served, echo: Ec
     await wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     answer = await wire.read()
     assert (answer.status, answer.headers["connection"]) == (400, "close")
-    assert b"this port speaks HTTP without TLS" in answer.body
+    assert b"this port uses HTTP without TLS" in answer.body
     assert echo.seen == []
     wire.abort()
 
