@@ -43,5 +43,5 @@ def compose_access(core: Core, keyring: Keyring, quotas: Quotas) -> AccessServic
         quotas=quotas,
         keys=keys,
         audit=Audit(database),
-        tidying=AccessCleanup(database, keys),
+        access_cleanup=AccessCleanup(database, keys),
     )

@@ -16,10 +16,10 @@ from registry.services.maintenance.store_migration import StoreMigration
 class MaintenanceServices(TypedDict):
     """The services of maintenance, as fields of `Services`."""
 
-    spare_room: DiskReserve
-    moving: StoreMigration
+    disk_reserve: DiskReserve
+    store_migration: StoreMigration
     scrub: Scrub
-    healing: Healer
+    healer: Healer
     fsck: Fsck
     health: Health
 
@@ -30,10 +30,10 @@ def compose_maintenance(core: Core, content: ContentServices) -> MaintenanceServ
     blobs, writer = content["blobs"], content["blob_writer"]
     scrub = Scrub(database, stores, blobs, settings.scrub)
     return MaintenanceServices(
-        spare_room=DiskReserve(database),
-        moving=StoreMigration(database, stores, blobs, writer),
+        disk_reserve=DiskReserve(database),
+        store_migration=StoreMigration(database, stores, blobs, writer),
         scrub=scrub,
-        healing=Healer(database, scrub, writer, find_upstream(settings)),
+        healer=Healer(database, scrub, writer, find_upstream(settings)),
         # Bytes that no row refers to yet belong to an upload session, which expires after this.
         fsck=Fsck(database, stores, blobs, settings.storage.upload_expiry),
         health=Health(database, stores, read_only=settings.content.read_only),

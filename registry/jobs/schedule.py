@@ -45,8 +45,13 @@ def list_jobs(
     retention = registry.retention
     return [
         Job("gc", gc_interval, registry.collector.is_due, registry.collector.run),
-        Job("pending-deletions", SWEEP_EVERY, registry.doomed.is_any_due, registry.doomed.sweep),
-        Job("disk-reserve", SPARE_EVERY, registry.spare_room.is_due, registry.spare_room.make),
+        Job(
+            "pending-deletions",
+            SWEEP_EVERY,
+            registry.deletions.is_any_due,
+            registry.deletions.sweep,
+        ),
+        Job("disk-reserve", SPARE_EVERY, registry.disk_reserve.is_due, registry.disk_reserve.make),
         Job("upload-expiry", min(EXPIRE_EVERY, upload_expiry / 4), is_any_idle, expire),
         Job("staging-recovery", RECOVER_EVERY, always, registry.uploads.recover),
         Job(
@@ -57,7 +62,7 @@ def list_jobs(
         ),
         Job("audit-trim", TIDY_EVERY, always, lambda: access.audit.trim(audit_keep)),
         Job("usage-recount", COUNT_EVERY, registry.quotas.is_any_due, registry.quotas.count),
-        Job("access-cleanup", TIDY_EVERY, always, access.tidying.run),
+        Job("access-cleanup", TIDY_EVERY, always, access.access_cleanup.run),
         Job(SCRUB, SCRUB_EVERY, registry.scrub.is_due, registry.scrub.run),
         find_healing(registry),
     ]
@@ -65,4 +70,4 @@ def list_jobs(
 
 def find_healing(registry: Services) -> Job:
     """Return the healing job, which `moorage scrub run` also runs."""
-    return Job("healing", HEAL_EVERY, registry.healing.is_due, registry.healing.run)
+    return Job("healing", HEAL_EVERY, registry.healer.is_due, registry.healer.run)

@@ -15,7 +15,7 @@ from registry.services.content.upload_sessions import UploadSessions
 from registry.services.content.usage import Usage
 from registry.services.gc.collector import Collector
 from registry.services.gc.deletions import DeletionQueue
-from registry.services.gc.explain import Why
+from registry.services.gc.explain import Explainer
 from registry.services.maintenance.disk_reserve import DiskReserve
 from registry.services.maintenance.fsck import Fsck
 from registry.services.maintenance.healer import Healer
@@ -46,16 +46,16 @@ class Services:
     holds: Holds
     referrers: Referrers
     collector: Collector
-    why: Why
+    explainer: Explainer
     pulls: Pulls
     retention_rules: RetentionRules
     retention: Retention
     retention_runs: RetentionRuns
-    doomed: DeletionQueue
-    spare_room: DiskReserve
-    moving: StoreMigration
+    deletions: DeletionQueue
+    disk_reserve: DiskReserve
+    store_migration: StoreMigration
     scrub: Scrub
-    healing: Healer
+    healer: Healer
     fsck: Fsck
     quotas: Quotas
     usage: Usage

@@ -45,7 +45,7 @@ def blob(digest: Digest) -> str:
 
 
 async def require_nothing_kept(api: Api) -> None:
-    while await api.opened.registry.doomed.sweep():
+    while await api.opened.registry.deletions.sweep():
         pass
     driver = api.opened.driver
     assert isinstance(driver, S3Driver)
@@ -84,7 +84,7 @@ class TestReplicas:
             require_created(answer, NAME, DIGEST)
             for api in apis:
                 assert (await api.http.get(blob(DIGEST))).content == DATA
-            await one.opened.registry.doomed.sweep()
+            await one.opened.registry.deletions.sweep()
             assert len(list_stored(one.opened.driver)) == 1
             assert bucket.list_keys("staging/") == []
             assert bucket.list_uploads() == []
@@ -144,7 +144,7 @@ class TestReplicas:
             monkeypatch.setattr(Publication, "link", link)
             require_created(await api.http.put(location, **put), NAME, DIGEST)  # type: ignore[arg-type]
             assert (await api.http.get(blob(DIGEST))).content == DATA
-            await api.opened.registry.doomed.sweep()
+            await api.opened.registry.deletions.sweep()
             assert len(list_stored(api.opened.driver)) == 1
 
 
@@ -194,9 +194,9 @@ class TestHolds:
             require_session(await api.http.patch(location, content=b"first"), 202, NAME, 5)
             answer = await api.http.put(location, params={"digest": str(Digest.of(b"first"))})
             require_created(answer, NAME, Digest.of(b"first"))
-            await api.opened.registry.doomed.sweep()
+            await api.opened.registry.deletions.sweep()
             assert (await exchange.finish(b"")).status == 404
-            await api.opened.registry.doomed.sweep()
+            await api.opened.registry.deletions.sweep()
             driver = api.opened.driver
             assert isinstance(driver, S3Driver)
             assert list_bucket(driver, "staging/") == []
@@ -276,7 +276,7 @@ class TestLate:
         require_created(await near.http.put(location, params=params), NAME, digest)
         gate.open()
         require_created(await late, NAME, digest)
-        while await near.opened.registry.doomed.sweep():
+        while await near.opened.registry.deletions.sweep():
             pass
         assert (await near.http.get(blob(digest))).content == b"small"
 
@@ -294,7 +294,7 @@ class TestLate:
         answer = await near.http.patch(location, content=b"")
         require_session(answer, 202, NAME, 3)
         require_created(await near.http.put(location, params=first), NAME, Digest.of(b"one"))
-        while await near.opened.registry.doomed.sweep():
+        while await near.opened.registry.deletions.sweep():
             pass
         assert given_up not in list_stored(near.opened.driver)
         assert (await near.http.get(blob(Digest.of(b"one")))).content == b"one"

@@ -52,12 +52,12 @@ async def test_leaves_no_byte_for_ever(
                 await asyncio.sleep(0.1)
             assert answer.status_code == 204
             registry, database = other.opened.registry, other.opened.database
-            while await registry.doomed.is_any_due():
-                await registry.doomed.sweep()
+            while await registry.deletions.is_any_due():
+                await registry.deletions.sweep()
             assert (await exchange.finish(b"45")).status == 503
             assert len(bucket.list_keys("staging/")) == (1 if sent else 0)
             hands.forward(LATE_WINDOW_S)
             while await rows(database, tables.pending_deletions):
-                await registry.doomed.sweep()
+                await registry.deletions.sweep()
             assert bucket.list_keys("staging/") == []
             proxy.accept()

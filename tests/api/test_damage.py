@@ -127,7 +127,7 @@ async def test_2_6_an_ordinary_push_heals_it_everywhere(
     await require_served(api)
     await require_served(api, name="other")
     assert await count_damaged(api) == 0
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert not broken.exists()
     assert len(list_stored(api.opened.driver)) == 1
     await require_served(api)
@@ -141,7 +141,7 @@ async def test_4b_a_push_heals_what_nobody_had_noticed(
     broken = await file_of(api)
     damage(broken)
     await api.push_blob("other", DATA)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert not broken.exists()
     assert len(list_stored(api.opened.driver)) == 1
     await require_served(api)
@@ -154,7 +154,7 @@ async def test_4b_a_push_of_a_whole_blob_does_not_replace_it(api: Api) -> None:
     await api.push_blob(NAME, DATA)
     stored = list_stored(api.opened.driver)
     await push_in_chunks(api)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert list_stored(api.opened.driver) == stored
 
 
@@ -330,7 +330,7 @@ async def test_2_damage_on_the_way_cuts_the_connection(
     await push_in_chunks(api, LARGE)
     await require_served(api, LARGE)
     assert await count_damaged(api) == 0
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert not path.exists()
     assert len(list_stored(api.opened.driver)) == 1
 

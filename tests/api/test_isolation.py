@@ -264,7 +264,7 @@ async def test_6_a_repository_deleted_while_its_blob_arrives_does_not_get_it(
     # The published bytes are not used, but they have an owner that deletes them.
     expiry = find_job(api.opened, "upload-expiry", upload_expiry=0)
     assert await expiry.run() == 1
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert not [key for key in list_stored(api.opened.driver) if DIGEST.hex in key]
 
 

@@ -164,11 +164,11 @@ async def test_an_object_outlives_the_links_to_it(
     await api.push_blob(NAME, DATA)
     assert len(list_stored(api.opened.driver)) == 2
     hands.forward(90 + deletions.SLACK - 1)
-    assert not await api.opened.registry.doomed.is_any_due()
-    assert await api.opened.registry.doomed.sweep() == 0
+    assert not await api.opened.registry.deletions.is_any_due()
+    assert await api.opened.registry.deletions.sweep() == 0
     assert (await fetch(link)).status_code == 200
     hands.forward(2)
-    assert await api.opened.registry.doomed.sweep() == 1
+    assert await api.opened.registry.deletions.sweep() == 1
     assert key not in list_stored(api.opened.driver)
 
 

@@ -70,7 +70,7 @@ async def require_gone(api: Api, location: str) -> None:
 
 async def require_nothing_kept(api: Api) -> None:
     """Check that no session, staged byte or repository remains after the cleanup."""
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert await count_sessions(api.opened.database) == 0
     assert await list_staged(api) == []
     assert list_stored(api.opened.driver) == []
@@ -110,7 +110,7 @@ async def list_staged(api: Api) -> list[str]:
     driver = api.opened.driver
     if not isinstance(driver, S3Driver):
         return await driver.list_staged()
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     return sorted({key.split("/")[1] for key in list_bucket(driver, "staging/")})
 
 
@@ -264,7 +264,7 @@ async def test_4b_a_blob_pushed_twice_is_stored_once(api: Api) -> None:
     await api.push_blob("another/app", DATA)
     location = await api.start_upload(NAME)
     await put(api, location, content=DATA)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert list_stored(api.opened.driver) == [key]
     for name in (NAME, "another/app"):
         assert (await api.http.get(blob(DIGEST, name))).content == DATA
@@ -274,7 +274,7 @@ async def test_4b_a_blob_pushed_by_many_at_once_is_stored_once(api: Api) -> None
     names = [NAME, NAME, "b", "c", "d", "b"]
     digests = await asyncio.gather(*(api.push_blob(name, DATA) for name in names))
     assert set(digests) == {DIGEST}
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert len(list_stored(api.opened.driver)) == 1
     for name in names:
         assert (await api.http.get(blob(DIGEST, name))).content == DATA
@@ -706,7 +706,7 @@ async def test_6_a_wrong_digest_does_not_touch_the_blob_that_has_it(api: Api) ->
     location = await api.start_upload(NAME)
     answer = await api.http.put(location, params={"digest": str(DIGEST)}, content=b"else")
     assert answer.status_code == 400
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert (await api.http.get(blob(DIGEST))).content == DATA
 
 
@@ -763,7 +763,7 @@ async def test_6_puts_at_once_make_one_blob(api: Api) -> None:
     statuses = sorted(answer.status_code for answer in answers)
     assert statuses[0] == 201
     assert set(statuses) <= {201, 404, 409}
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert len(list_stored(api.opened.driver)) == 1
     assert (await api.http.get(blob(DIGEST))).content == DATA
 
@@ -788,7 +788,7 @@ async def test_6_between_the_bytes_and_the_row_no_request_ends_the_session(
     await put(api, location, content=DATA[6:])
     assert statuses == [409, 409, 409]
     await require_gone(api, location)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert (await api.http.get(blob(DIGEST))).content == DATA
     assert await list_staged(api) == []
 
@@ -808,7 +808,7 @@ async def test_6_a_put_that_was_sent_again_before_it_was_answered_succeeds_twice
     monkeypatch.setattr(StagedUpload, "publish", then_again)
     await put(api, location, content=DATA)
     await require_gone(api, location)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert len(list_stored(api.opened.driver)) == 1
     assert (await api.http.get(blob(DIGEST))).content == DATA
 
@@ -827,7 +827,7 @@ async def test_6_a_put_that_failed_between_the_bytes_and_the_row_can_be_sent_aga
     first = await api.http.put(location, params={"digest": str(DIGEST)}, content=DATA[6:])
     assert first.status_code == 503
     monkeypatch.setattr(Publication, "link", link)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     require_session(await api.http.get(location), 204, NAME, len(DATA))
     await put(api, location)
     assert (await api.http.get(blob(DIGEST))).content == DATA
@@ -890,7 +890,7 @@ async def test_6_a_second_session_of_the_same_blob_is_taken(api: Api) -> None:
         await api.http.patch(location, content=DATA)
     for location in locations:
         await put(api, location)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert len(list_stored(api.opened.driver)) == 1
     assert (await api.http.get(blob(DIGEST))).content == DATA
 

@@ -37,7 +37,7 @@ from tests.metadata.rows import NAME, STORE, add, digest, digest_of, find, image
 
 ANY = digest("any")
 TAG = Tag("latest")
-LOOSE = image("loose")
+UNTAGGED = image("loose")
 
 KINDS = tuple(CandidateKind)
 
@@ -57,7 +57,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "blobs.count_not_live": blobs.count_not_live,
     "blobs.list_stores": blobs.list_stores,
     "blobs.unlink": lambda tx: blobs.unlink(tx, find(tx), {ANY: None}),
-    "blobs.list_users": lambda tx: blobs.list_manifests_using(tx, find(tx), ANY),
+    "blobs.list_manifests_using": lambda tx: blobs.list_manifests_using(tx, find(tx), ANY),
     "blobs.list_linked": lambda tx: blobs.list_linked(tx, find(tx), [ANY]),
     "blobs.find_promised": lambda tx: blobs.find_promised(tx, NAME, ANY),
     "blobs.touch": lambda tx: blobs.touch(tx, NAME, ANY, 1.0),
@@ -67,9 +67,9 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "queue.delete": lambda tx: queue.delete(tx, CandidateKind.LINK, 1, [ANY]),
     "queue.needs_repair": lambda tx: queue.needs_repair(tx, "rules", 9),
     "unreadable_manifests.is_any": lambda tx: unreadable_manifests.is_any(tx, 1),
-    "tags.list_above": lambda tx: tags.list_tags_reaching(tx, NAME, ANY, 9),
-    "changes.find_digest_before": lambda tx: change_feed.find_digest_before(tx, NAME, TAG, ANY),
-    "changes.find_end": lambda tx: change_feed.find_end(tx, "generation"),
+    "tags.list_tags_reaching": lambda tx: tags.list_tags_reaching(tx, NAME, ANY, 9),
+    "change_feed.find_digest_before": lambda tx: change_feed.find_digest_before(tx, NAME, TAG, ANY),
+    "change_feed.find_end": lambda tx: change_feed.find_end(tx, "generation"),
     "holds.list_of": lambda tx: holds.list_of(tx, 1, [ANY]),
     "holds.find_any": lambda tx: holds.find_any(tx, 1),
     "immutable_tags.list_of": lambda tx: immutable_tags.list_of(tx, ["**", "team/**"]),
@@ -83,21 +83,23 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_present": lambda tx: manifests.list_present(tx, find(tx), [ANY]),
     "manifests.put": lambda tx: add(tx, image("2")),
     "scrub.find_birth": scrub.find_birth,
-    "tags.list_needing": lambda tx: tags.list_tags_needing_blob(tx, ANY, 9),
+    "tags.list_tags_needing_blob": lambda tx: tags.list_tags_needing_blob(tx, ANY, 9),
     "pull_times.put": lambda tx: pull_times.put(tx, [(1, "latest", 0)]),
-    "retention.find_tag": lambda tx: usage_of_tags.find_tag(tx, find(tx), "latest"),
-    "retention.find_loose": lambda tx: usage_of_tags.find_loose(tx, find(tx), digest_of(LOOSE)),
-    "retention.list_loose": lambda tx: usage_of_tags.list_loose(tx, find(tx)),
-    "retention.list_deleted_tags": lambda tx: usage_of_tags.list_deleted_tags(tx, NAME, 9),
-    "retention_rules.list_of": lambda tx: rules.list_of(tx, ["**", "team/*"]),
-    "manifests.list_beginning": lambda tx: manifests.list_by_digest_prefix(
+    "usage_of_tags.find_tag": lambda tx: usage_of_tags.find_tag(tx, find(tx), "latest"),
+    "usage_of_tags.find_untagged": lambda tx: usage_of_tags.find_untagged(
+        tx, find(tx), digest_of(UNTAGGED)
+    ),
+    "usage_of_tags.list_untagged": lambda tx: usage_of_tags.list_untagged(tx, find(tx)),
+    "usage_of_tags.list_deleted_tags": lambda tx: usage_of_tags.list_deleted_tags(tx, NAME, 9),
+    "rules.list_of": lambda tx: rules.list_of(tx, ["**", "team/*"]),
+    "manifests.list_by_digest_prefix": lambda tx: manifests.list_by_digest_prefix(
         tx, find(tx), ["sha256:0"]
     ),
-    "graph.list_blobs": lambda tx: manifest_graph.list_blobs(tx, [1]),
-    "graph.iter_shares": lambda tx: list(manifest_graph.iter_shares(tx, find(tx), [ANY])),
+    "manifest_graph.list_blobs": lambda tx: manifest_graph.list_blobs(tx, [1]),
+    "manifest_graph.iter_shares": lambda tx: list(manifest_graph.iter_shares(tx, find(tx), [ANY])),
     "quotas.list_standings": lambda tx: quotas.list_standings(tx, NAME),
     "quotas.is_counted": lambda tx: quotas.is_counted(tx, quotas.list_of(tx, NAME)[0]),
-    "counting.count_manifests_next": usage_recount.count_manifests_next,
+    "usage_recount.count_manifests_next": usage_recount.count_manifests_next,
     "usage_counters.remove": lambda tx: usage_counters.remove(tx, find(tx).id, {ANY}),
     "repositories.list_names of those named": lambda tx: repositories.list_names(
         tx, 9, "", [NameRange("a/a", exact=True), NameRange("b", exact=True)]
@@ -122,14 +124,14 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "unreadable_manifests.list_stored": lambda tx: unreadable_manifests.list_stored(
         tx, 1, 9, 1 << 20
     ),
-    "blobs.list_keyed": lambda tx: blobs.list_by_key(tx, STORE, "a", "b", 9),
+    "blobs.list_by_key": lambda tx: blobs.list_by_key(tx, STORE, "a", "b", 9),
     "blobs.list_in_state": lambda tx: blobs.list_in_state(tx, BlobState.DAMAGED, ANY, 9),
     "queue.list_due": lambda tx: queue.list_due(tx, 9, 9, Candidate(1, 1, CandidateKind.LINK, ANY)),
     "queue.unpark": lambda tx: queue.unpark(tx, "rules", 9),
     "queue.repair_future_times": lambda tx: queue.repair_future_times(tx, 9, 9),
-    "changes.list_after": lambda tx: change_feed.list_after(tx, 0, 9),
-    "changes.list_of_tag": lambda tx: change_feed.list_of_tag(tx, NAME, TAG, 9),
-    "changes.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
+    "change_feed.list_after": lambda tx: change_feed.list_after(tx, 0, 9),
+    "change_feed.list_of_tag": lambda tx: change_feed.list_of_tag(tx, NAME, TAG, 9),
+    "change_feed.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
     "holds.list_over": lambda tx: holds.list_over(tx, 9),
     "holds.list_page": lambda tx: holds.list_page(tx, 9, 1),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
@@ -138,9 +140,9 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "manifests.list_referrers": lambda tx: manifests.list_referrers(
         tx, find(tx), ANY, artifact_type=None, last="", n=9
     ),
-    "graph.iter_nodes": lambda tx: list(manifest_graph.iter_nodes(tx, find(tx))),
-    "retention.list_tags": lambda tx: usage_of_tags.list_tags(tx, find(tx)),
-    "retention_rules.list_page": lambda tx: rules.list_page(tx, 9, ""),
+    "manifest_graph.iter_nodes": lambda tx: list(manifest_graph.iter_nodes(tx, find(tx))),
+    "usage_of_tags.list_tags": lambda tx: usage_of_tags.list_tags(tx, find(tx)),
+    "rules.list_page": lambda tx: rules.list_page(tx, 9, ""),
     "repositories.list_names": lambda tx: repositories.list_names(tx, 9, ""),
     "repositories.list_names below some": lambda tx: repositories.list_names(
         tx,
@@ -168,7 +170,7 @@ class Explaining:
         for pattern in ("**", "team/**", "team/app"):
             quotas.put(self.tx, pattern, 1 << 30)
         add(self.tx, image("1"), "latest")
-        add(self.tx, LOOSE)
+        add(self.tx, UNTAGGED)
         # As an older version leaves them: not yet compared, and without counted manifests.
         self.tx.execute(sa.update(tables.usage_counters).values(checked_at=-(10**12)))
         self.tx.execute(

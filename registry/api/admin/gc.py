@@ -177,7 +177,7 @@ async def run_gc(context: OperationContext, request: RunGc) -> GcRun:
         return _show(await context.registry.collector.plan(), has_more=False)
     report, until = GcReport(), time.monotonic() + _BATCH_SECONDS
     has_more = await context.registry.collector.collect(report, lambda: time.monotonic() < until)
-    swept = await context.registry.doomed.sweep()
+    swept = await context.registry.deletions.sweep()
     return _show(report, has_more=has_more or swept > 0)
 
 
@@ -187,7 +187,7 @@ async def explain_digest(context: OperationContext, request: ExplainDigest) -> G
         digest = Digest.parse(request.digest)
     except DigestInvalidError as error:
         raise NotFoundError("no blob or manifest has this digest") from error
-    found = await context.registry.why.explain(digest)
+    found = await context.registry.explainer.explain(digest)
     return GcExplanation(
         digest=str(found.digest),
         paths=[[_show_step(step) for step in path] for path in found.paths],

@@ -230,7 +230,7 @@ def _show_plan(plan: retention.Plan) -> RetentionPlan:
         manifests=[
             PlannedManifest(
                 digest=str(each.item.digest),
-                untagged_at=rfc3339(each.item.loose_at),
+                untagged_at=rfc3339(each.item.untagged_at),
                 pulled_at=write_timestamp(each.item.pulled_at),
                 action=PlanAction.DROP if each.is_dropped else PlanAction.KEEP,
                 rule=str(each.rule) if each.rule else None,

@@ -124,7 +124,7 @@ async def get_blob(call: RequestContext) -> Response:
         several = Multipart(parts, row.size)
         reader = await call.registry.blobs.open(row, several.first_span)
         return BlobResponse(call.registry.blobs, row, reader, several, caching)
-    link = await call.registry.blobs.find_link(row)
+    link = await call.registry.blobs.presigned_url(row)
     if link is not None:
         return _elsewhere(digest, link)
     part = parts[0] if parts else None

@@ -115,7 +115,7 @@ class DatabaseKeyStore:
                 "[auth] secret to the same 32 or more random characters on every replica "
                 '(openssl rand -hex 32), or, for a single machine, set auth.key_store = "file"'
             )
-        derived = HKDF(hashes.SHA256(), 32, None, b"moorage vault").derive(self._secret.encode())
+        derived = HKDF(hashes.SHA256(), 32, None, b"moorage keys").derive(self._secret.encode())
         return Fernet(base64.urlsafe_b64encode(derived))
 
     async def find(self, name: str) -> bytes | None:

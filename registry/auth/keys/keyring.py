@@ -28,7 +28,7 @@ class Keyring:
 
     def __init__(self, database: Database, vault: KeyStore) -> None:
         self._db = database
-        self._vault = vault
+        self._key_store = vault
         self._hasher: Hasher | None = None
         self._private: dict[str, Ed25519PrivateKey] = {}
         self._lock = asyncio.Lock()
@@ -44,9 +44,9 @@ class Keyring:
         """Return the hasher of secrets; raise ConfigError."""
         if self._hasher is None:
             async with self._lock:
-                key = await self._vault.find(_PEPPER)
+                key = await self._key_store.find(_PEPPER)
                 if key is None:
-                    key = await self._vault.add(_PEPPER, os.urandom(_BYTES))
+                    key = await self._key_store.add(_PEPPER, os.urandom(_BYTES))
                 self._hasher = Hasher(key)
         return self._hasher
 
@@ -64,7 +64,7 @@ class Keyring:
         private, jwk = _generate()
         # Store the private key first: once the public key is visible, the private key may be
         # needed.
-        await self._vault.add(jwk["kid"], private.private_bytes_raw())
+        await self._key_store.add(jwk["kid"], private.private_bytes_raw())
 
         def work(tx: Transaction) -> bool:
             tx.lock_name("signing key")  # else two concurrent calls leave two active keys
@@ -75,14 +75,14 @@ class Keyring:
             return True
 
         if not await self._db.write(work, actor=""):
-            await self._vault.remove(jwk["kid"])
+            await self._key_store.remove(jwk["kid"])
         return jwk["kid"]
 
     async def get_private(self, kid: str) -> Ed25519PrivateKey:
         """Return a private key; raise ConfigError if the key store does not have it."""
         found = self._private.get(kid)
         if found is None:
-            raw = await self._vault.find(kid)
+            raw = await self._key_store.find(kid)
             if raw is None:
                 raise ConfigError(
                     f"the private key of the signing key {kid} is not on this machine: replicas "
@@ -94,7 +94,7 @@ class Keyring:
     async def list_private(self) -> dict[str, bytes]:
         """Return all keys of this registry in the key store, by name; raise ConfigError."""
         known = [key.kid for key in await self._db.read(signing_keys.list_all)]
-        found = {name: await self._vault.find(name) for name in [_PEPPER, *known]}
+        found = {name: await self._key_store.find(name) for name in [_PEPPER, *known]}
         return {name: value for name, value in found.items() if value is not None}
 
     async def adopt(self, private: Mapping[str, bytes]) -> None:
@@ -103,7 +103,7 @@ class Keyring:
         Raises ConfigError if the key store has a different key of the same name.
         """
         for name, value in private.items():
-            if await self._vault.add(name, value) != value:
+            if await self._key_store.add(name, value) != value:
                 raise ConfigError(
                     f"there is already a different key named {name}: it belongs to another "
                     "registry, so move it away"
@@ -113,7 +113,7 @@ class Keyring:
         """Delete the private keys of signing keys that no longer exist."""
         for kid in kids:
             self._private.pop(kid, None)
-            await self._vault.remove(kid)
+            await self._key_store.remove(kid)
 
 
 def _generate() -> tuple[Ed25519PrivateKey, dict[str, str]]:

@@ -36,7 +36,7 @@ from registry.metadata.access.secrets import SecretRow
 from registry.metadata.access.signing_keys import KeyState, SigningKeyRow
 from registry.metadata.access.users import UserRow
 from registry.metadata.engine.transaction import Part
-from registry.metadata.quotas.quotas import list_speaking
+from registry.metadata.quotas.quotas import list_matching_patterns
 from registry.oci.names import RepositoryName, is_repository_name
 
 _SHOWING: Rights = frozenset({GrantAction.PULL, GrantAction.ADMIN})
@@ -278,7 +278,7 @@ class Policy:
 
     def is_limited(self, name: RepositoryName) -> bool:
         """Return whether a quota applies to the repository."""
-        return not self._quotas.isdisjoint(list_speaking(name))
+        return not self._quotas.isdisjoint(list_matching_patterns(name))
 
     def _owns(self, account: Account, name: str) -> bool:
         return (

@@ -48,12 +48,12 @@ def copy(args: argparse.Namespace) -> int:
     parallel = read_count(args.parallel, "--parallel")
 
     async def work(registry: "Services") -> "tuple[Moved, Remaining]":
-        plan, moved = await registry.moving.measure(), Moved()
+        plan, moved = await registry.store_migration.measure(), Moved()
         if args.dry_run:
             return moved, plan
         with progress.show(lambda: _progress(moved, plan)):
-            await registry.moving.run(moved, parallel=parallel, keep=keep, rate=rate)
-        return moved, await registry.moving.measure()
+            await registry.store_migration.run(moved, parallel=parallel, keep=keep, rate=rate)
+        return moved, await registry.store_migration.measure()
 
     moved, rest = run(args, work)
     if args.json:

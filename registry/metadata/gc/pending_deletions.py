@@ -71,7 +71,7 @@ def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[
     return [DueRow(*row) for row in tx.execute(query)]
 
 
-def list_beginning(tx: Transaction, store: str, start: str, n: int) -> list[tuple[str, int]]:
+def list_by_prefix(tx: Transaction, store: str, start: str, n: int) -> list[tuple[str, int]]:
     """Return at most `n` keys of the store that begin with `start`, each with its `not_before`."""
     query = sa.select(_d.key, _d.not_before).where(
         _d.store == store, _d.key >= start, _d.key < f"{start}~"

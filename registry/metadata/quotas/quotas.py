@@ -113,11 +113,11 @@ def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
 
 def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
     """Return the quotas whose patterns match the repository."""
-    query = sa.select(*_COLUMNS).where(_q.pattern.in_(list_speaking(name))).order_by(_q.id)
+    query = sa.select(*_COLUMNS).where(_q.pattern.in_(list_matching_patterns(name))).order_by(_q.id)
     return [QuotaRow(*row) for row in tx.execute(query)]
 
 
-def list_speaking(name: RepositoryName) -> list[str]:
+def list_matching_patterns(name: RepositoryName) -> list[str]:
     """Return the patterns that match the repository."""
     patterns = list_patterns(str(name))
     return [*patterns, EACH] if find_namespace(name) else patterns

@@ -38,14 +38,14 @@ class TagUse:
 
 
 @dataclass(frozen=True, slots=True)
-class LooseManifest:
+class UntaggedManifest:
     """An untagged manifest: without a tag, a parent index or an existing subject.
 
     `loose_at` is the time of its push or of the loss of its last tag, whichever is later.
     """
 
     digest: Digest
-    loose_at: int
+    untagged_at: int
     pulled_at: int | None
 
 
@@ -113,10 +113,10 @@ def _is_held() -> sa.ColumnElement[bool]:
     return sa.or_(tagged, named, refers)
 
 
-def list_loose(tx: Transaction, repository: RepositoryRow) -> list[LooseManifest]:
+def list_untagged(tx: Transaction, repository: RepositoryRow) -> list[UntaggedManifest]:
     """Return all untagged manifests, in digest order."""
     since = _read_start(tx)
-    found: list[LooseManifest] = []
+    found: list[UntaggedManifest] = []
     last, more = "", True
     while more:
         # All manifests are read in pages, so that no statement takes long.
@@ -134,7 +134,9 @@ def list_loose(tx: Transaction, repository: RepositoryRow) -> list[LooseManifest
     return found
 
 
-def find_loose(tx: Transaction, repository: RepositoryRow, digest: Digest) -> LooseManifest | None:
+def find_untagged(
+    tx: Transaction, repository: RepositoryRow, digest: Digest
+) -> UntaggedManifest | None:
     """Return the manifest if it is untagged."""
     query = sa.select(_m.id, _m.pushed_at).where(
         _m.repository_id == repository.id, _m.digest == digest, ~_is_held()
@@ -154,7 +156,7 @@ def _read_start(tx: Transaction) -> int:
 
 def _look(
     tx: Transaction, repository: RepositoryRow, pushed: dict[Digest, tuple[int, int]], since: int
-) -> list[LooseManifest]:
+) -> list[UntaggedManifest]:
     """Return when the manifests lost their last tag, and when they were last pulled.
 
     Events before `since` are unknown, so they may have happened as late as `since`.
@@ -176,6 +178,6 @@ def _look(
         )
         pulled.update((row_id, at) for row_id, at in tx.execute(used))
     return [
-        LooseManifest(digest, max(at, left.get(digest, since)), pulled.get(row_id))
+        UntaggedManifest(digest, max(at, left.get(digest, since)), pulled.get(row_id))
         for digest, (row_id, at) in sorted(pushed.items())
     ]

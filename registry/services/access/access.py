@@ -31,4 +31,4 @@ class AccessServices:
     quotas: Quotas
     keys: Keys
     audit: Audit
-    tidying: AccessCleanup
+    access_cleanup: AccessCleanup

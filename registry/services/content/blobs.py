@@ -75,7 +75,7 @@ class Blobs:
             await self.note(row, BlobState.LIVE)
         return reader
 
-    async def find_link(self, row: BlobRow) -> str | None:
+    async def presigned_url(self, row: BlobRow) -> str | None:
         """Return a presigned URL for the blob, or None if the store is not set up for redirects.
 
         The URL is a bearer secret: it is sent only to the requesting client and must not be logged.

@@ -65,7 +65,7 @@ class BatchResult:
 
 
 @dataclass(slots=True)
-class Freed:
+class CollectedContent:
     """What a repository lost.
 
     `bytes` counts unlinked blobs, which other repositories may still link.
@@ -89,7 +89,7 @@ class GcReport:
     blobs: int = 0
     bytes: int = 0
     longest_lock_seconds: float = 0.0
-    repositories: dict[str, Freed] = field(default_factory=dict)
+    repositories: dict[str, CollectedContent] = field(default_factory=dict)
 
     def add(self, done: BatchResult) -> None:
         """Add the result of one transaction."""
@@ -99,7 +99,7 @@ class GcReport:
         self.bytes += done.freed
         self.longest_lock_seconds = max(self.longest_lock_seconds, done.lock_seconds)
         if done.manifests or done.links:
-            freed = self.repositories.setdefault(done.name, Freed())
+            freed = self.repositories.setdefault(done.name, CollectedContent())
             freed.manifests += done.manifests
             freed.blobs += done.links
             freed.bytes += done.unlinked

@@ -83,7 +83,7 @@ class Explanation:
     pending_deletions: list[PendingDeletion]
 
 
-class Why:
+class Explainer:
     """Explanations why content is retained."""
 
     def __init__(self, database: Database, stores: Stores, rules: GcSettings) -> None:
@@ -115,7 +115,7 @@ class Why:
         deletions = [
             PendingDeletion(store, key, not_before, is_blocked)
             for store in self._stores.names
-            for key, not_before in pending_deletions.list_beginning(
+            for key, not_before in pending_deletions.list_by_prefix(
                 tx, store, blob_key(digest, ""), MOST
             )
         ]

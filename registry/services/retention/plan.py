@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.metadata.retention.usage_of_tags import LooseManifest, TagUse
+from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
 from registry.oci.tag_patterns import TagPattern, find_match
 from registry.oci.versions import Version, find_last
 from registry.units import format_duration
@@ -18,7 +18,7 @@ from storage.digest import Digest
 
 _SECOND = 1_000_000
 
-Item = TypeVar("Item", bound=TagUse | LooseManifest)
+Item = TypeVar("Item", bound=TagUse | UntaggedManifest)
 
 _Kept = dict[str, tuple[RepositoryPattern | None, str]]
 """Kept tags, with the pattern of the deciding rules and the reason."""
@@ -148,41 +148,44 @@ def _select(rules: Iterable[RetentionRule], tag: TagUse, now: int) -> Decision[T
     return Decision(tag, False, "matches no drop rule")
 
 
-def decide_loose(
+def decide_untagged(
     rules: Sequence[RetentionRule],
-    loose: Sequence[LooseManifest],
+    manifests: Sequence[UntaggedManifest],
     protected: Mapping[Digest, str],
     *,
     now: int,
     grace: int,
-) -> list[Decision[LooseManifest]]:
+) -> list[Decision[UntaggedManifest]]:
     """Decide about untagged manifests.
 
     No manifest is dropped within `grace` of its last push, tag or pull, because a push in progress
     may refer to it.
     """
-    return [_decide_loose(rules, each, protected.get(each.digest), now, grace) for each in loose]
+    return [
+        _decide_untagged_manifest(rules, each, protected.get(each.digest), now, grace)
+        for each in manifests
+    ]
 
 
-def _decide_loose(
+def _decide_untagged_manifest(
     rules: Iterable[RetentionRule],
-    loose: LooseManifest,
+    manifest: UntaggedManifest,
     protection: str | None,
     now: int,
     grace: int,
-) -> Decision[LooseManifest]:
+) -> Decision[UntaggedManifest]:
     if protection is not None:
-        return Decision(loose, False, protection)
+        return Decision(manifest, False, protection)
     for rule in rules:
-        if rule.drop_untagged is None or loose.loose_at > now - rule.drop_untagged:
+        if rule.drop_untagged is None or manifest.untagged_at > now - rule.drop_untagged:
             continue
-        if max(loose.loose_at, loose.pulled_at or 0) > now - grace:
+        if max(manifest.untagged_at, manifest.pulled_at or 0) > now - grace:
             return Decision(
-                loose,
+                manifest,
                 False,
                 "within the grace period: a push in progress may refer to it",
                 rule.pattern,
             )
         age = format_duration(rule.drop_untagged / _SECOND)
-        return Decision(loose, True, f"untagged for {age}", rule.pattern)
-    return Decision(loose, False, "matches no drop rule")
+        return Decision(manifest, True, f"untagged for {age}", rule.pattern)
+    return Decision(manifest, False, "matches no drop rule")

@@ -20,18 +20,18 @@ from registry.metadata.retention import run as stored_run
 from registry.metadata.retention import usage_of_tags
 from registry.metadata.retention.rules import RuleRow
 from registry.metadata.retention.run import RunRow
-from registry.metadata.retention.usage_of_tags import LooseManifest, TagUse
+from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
 from registry.oci.names import RepositoryName, list_patterns
 from registry.oci.references import Tag
 from registry.services.content.removal import delete_manifest, delete_tag, find_protected_manifests
 from registry.services.gc.clock_guard import ClockGuard
 from registry.services.gc.reclaimable import measure
 from registry.services.protection.protection import find_kept_tags
-from registry.services.retention.plan import Decision, Item, decide_loose, decide_tags
+from registry.services.retention.plan import Decision, Item, decide_tags, decide_untagged
 from registry.services.retention.rules import RetentionRule, find_active, keep_only, read_rule
 from registry.services.retention.targets import list_targets
 
-__all__ = ["Decision", "LooseManifest", "Plan", "Retention", "RunSlice", "Status", "TagUse"]
+__all__ = ["Decision", "Plan", "Retention", "RunSlice", "Status", "TagUse", "UntaggedManifest"]
 
 _SECOND = 1_000_000
 
@@ -57,7 +57,7 @@ class Plan:
     rules: list[RuleRow]
     head: int
     tags: list[Decision[TagUse]]
-    manifests: list[Decision[LooseManifest]]
+    manifests: list[Decision[UntaggedManifest]]
     paused_until: int | None
 
     @property
@@ -66,7 +66,7 @@ class Plan:
         return [row.pattern for row in self.rules if row.drops and not row.enabled]
 
     @property
-    def drops(self) -> list[Decision[TagUse] | Decision[LooseManifest]]:
+    def drops(self) -> list[Decision[TagUse] | Decision[UntaggedManifest]]:
         tags = [each for each in self.tags if each.is_dropped]
         return [*tags, *(each for each in self.manifests if each.is_dropped)]
 
@@ -206,29 +206,29 @@ class Retention:
         uses = usage_of_tags.list_tags(tx, repository) if rows else []
         protected = find_kept_tags(tx, repository, uses)
         decided = decide_tags(rules, uses, protected, now)
-        loose = []
+        untagged = []
         if any(rule.drop_untagged is not None for rule in rules):
-            loose = usage_of_tags.list_loose(tx, repository)
+            untagged = usage_of_tags.list_untagged(tx, repository)
         plan = Plan(
             repository,
             rows,
             head,
             decided,
-            self._decide_loose(tx, repository, rules, loose, now),
+            self._decide_untagged(tx, repository, rules, untagged, now),
             _find_latest(self._ages.find_pause(tx), waits_until if waits_until > now else None),
         )
         return _measure(tx, plan) if measured else plan
 
-    def _decide_loose(
+    def _decide_untagged(
         self,
         tx: Transaction,
         repository: RepositoryRow,
         rules: list[RetentionRule],
-        loose: list[LooseManifest],
+        untagged: list[UntaggedManifest],
         now: int,
-    ) -> list[Decision[LooseManifest]]:
-        protected = find_protected_manifests(tx, repository, [each.digest for each in loose])
-        return decide_loose(rules, loose, protected, now=now, grace=self._grace)
+    ) -> list[Decision[UntaggedManifest]]:
+        protected = find_protected_manifests(tx, repository, [each.digest for each in untagged])
+        return decide_untagged(rules, untagged, protected, now=now, grace=self._grace)
 
     async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> RunSlice:
         """Apply the rules now in matching repositories after the name `last`, in one slice.
@@ -348,7 +348,7 @@ class Retention:
         return True
 
     def _drop(
-        self, tx: Transaction, plan: Plan, item: TagUse | LooseManifest, basis: _PlanSnapshot
+        self, tx: Transaction, plan: Plan, item: TagUse | UntaggedManifest, basis: _PlanSnapshot
     ) -> tuple[_Outcome, int]:
         """Drop an item if it is unchanged. Return the outcome and the new `head` of the basis."""
         name = plan.repository.name
@@ -411,16 +411,16 @@ def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
     return delete_tag(tx, repository, Tag(use.name))
 
 
-def _drop_manifest(tx: Transaction, repository: RepositoryRow, loose: LooseManifest) -> bool:
+def _drop_manifest(tx: Transaction, repository: RepositoryRow, untagged: UntaggedManifest) -> bool:
     """Delete the manifest like a client would. Return whether it was deleted.
 
     Does nothing if the manifest is referenced again, was pulled, or is protected.
     """
-    if usage_of_tags.find_loose(tx, repository, loose.digest) != loose:
+    if usage_of_tags.find_untagged(tx, repository, untagged.digest) != untagged:
         return False
-    if find_protected_manifests(tx, repository, [loose.digest]):
+    if find_protected_manifests(tx, repository, [untagged.digest]):
         return False
-    row = manifests.find(tx, repository.name, loose.digest)
+    row = manifests.find(tx, repository.name, untagged.digest)
     if row is None:
         return False
     delete_manifest(tx, repository, row)

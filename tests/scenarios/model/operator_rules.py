@@ -85,7 +85,7 @@ class OperatorRules(Machine):
     def sweep(self) -> None:
         """Delete pending keys. Then the store holds exactly the objects that rows name."""
         doomed = len(self.look().doomed)
-        _, swept = self.try_out(lambda _: None, self.registry.doomed.sweep())
+        _, swept = self.try_out(lambda _: None, self.registry.deletions.sweep())
         assert swept == doomed
         found = self.look()
         assert not found.doomed

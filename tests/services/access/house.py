@@ -69,7 +69,7 @@ class House:
         self.grants = Grants(self.database, self.policies)
         self.keys = Keys(self.database, self.keyring)
         self.tokens = Tokens(self.database, self.auth, self.keyring)
-        self.tidying = AccessCleanup(self.database, self.keys)
+        self.access_cleanup = AccessCleanup(self.database, self.keys)
         self.audit = Audit(self.database)
 
     async def close(self) -> None:

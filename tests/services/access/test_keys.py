@@ -95,12 +95,12 @@ async def test_what_no_longer_matters_is_forgotten(time: Time, house: House) -> 
     await house.keys.rotate(ROOT)
     await house.database.write(lambda tx: tx.removed_repositories.append(APP), actor="")
     assert not await house.lets_in("ann", OTHER)
-    assert await house.tidying.run() == 0
+    assert await house.access_cleanup.run() == 0
     time.pass_by(31 * DAY)
-    assert await house.tidying.run() == 4
+    assert await house.access_cleanup.run() == 4
     assert await rows(house.database, tables.removed_repositories) == []
     assert await rows(house.database, tables.sign_in_failures) == []
-    assert await house.tidying.run() == 0
+    assert await house.access_cleanup.run() == 0
     assert not await house.lets_in("robot+cd", first)
     assert await house.lets_in("ann", PASSWORD)
     assert await house.audit.trim(40 * DAY) == 0

@@ -82,7 +82,7 @@ async def collect(api: Api) -> None:
             tx.execute(sa.delete(table))
 
     await api.opened.database.write(work, actor="test")
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
 
 
 @both
@@ -112,7 +112,7 @@ async def test_what_is_deleted_meanwhile_can_be_read_to_the_end(
         assert progress.copied == (len(BLOBS) if held else 1)
         assert len(progress.missing) == (0 if held else len(BLOBS) - 1)
         # The lease ended with the backup.
-        assert await api.opened.registry.doomed.sweep() == (len(BLOBS) if held else 0)
+        assert await api.opened.registry.deletions.sweep() == (len(BLOBS) if held else 0)
 
 
 @both
@@ -208,7 +208,7 @@ async def test_what_the_registry_has_no_good_bytes_of_is_named(make: Make, targe
         for data in BLOBS[:2]:
             assert (await api.http.head(f"/v2/{NAME}/blobs/{Digest.of(data)}")).status_code == 404
         await push(api)
-        await api.opened.registry.doomed.sweep()
+        await api.opened.registry.deletions.sweep()
         for data in BLOBS:
             assert (await api.http.get(f"/v2/{NAME}/blobs/{Digest.of(data)}")).content == data
 

@@ -93,7 +93,7 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
     assert (done["complete"], done["copied"]["blobs"], done["missing"]) == (True, 7, [])
     await require_whole(other)
     async with other.opened() as api:
-        await api.opened.registry.doomed.sweep()
+        await api.opened.registry.deletions.sweep()
         rows = await api.opened.database.read(
             lambda tx: list(tx.execute(sa.text("SELECT key FROM blobs")).scalars())
         )

@@ -48,7 +48,7 @@ class Yard(Kit):
         tally = GcReport()
         while await self.opened.registry.collector.collect(tally):
             pass
-        while await self.opened.registry.doomed.sweep():
+        while await self.opened.registry.deletions.sweep():
             pass
         return tally
 

@@ -91,7 +91,7 @@ async def collect(yard: Yard) -> None:
     tally = GcReport()
     while await yard.opened.registry.collector.collect(tally):
         pass
-    await yard.opened.registry.doomed.sweep()
+    await yard.opened.registry.deletions.sweep()
 
 
 async def require_whole(yard: Yard) -> None:

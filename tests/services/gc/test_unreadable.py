@@ -82,7 +82,7 @@ async def test_nothing_of_its_repository_is_collected_until_it_can_be_read(
         assert (await yard.http.head(f"/v2/{NAME}/manifests/{reference}")).status_code == 404
     await scrub(yard.opened)
     assert await list_known(yard) == {f"{NAME}@{digest}": [f"{NAME}:latest"]}
-    explained = await yard.opened.registry.why.explain(lone)
+    explained = await yard.opened.registry.explainer.explain(lone)
     assert sorted((path[0].repository, path[0].kind) for path in explained.paths) == [
         ("other", "grace_period"),
         (NAME, "unreadable_manifest"),

@@ -21,7 +21,7 @@ LAYER = Digest.of(b"layer one ")
 
 
 async def explain(yard: Yard, digest: Digest) -> Explanation:
-    return await yard.opened.registry.why.explain(digest)
+    return await yard.opened.registry.explainer.explain(digest)
 
 
 async def list_paths(yard: Yard, digest: Digest) -> list[list[tuple[str, str, str]]]:

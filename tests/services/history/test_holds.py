@@ -48,7 +48,7 @@ async def test_nobody_deletes_what_is_held(sweeping: Yard) -> None:
     assert (await delete(sweeping, "app", "latest")).status_code == 202
     await sweeping.exhaust()
     assert await pull(sweeping, "app", digest) == str(digest)
-    found = await sweeping.opened.registry.why.explain(child)
+    found = await sweeping.opened.registry.explainer.explain(child)
     steps = [[(step.kind, step.name) for step in path] for path in found.paths]
     assert steps == [[("hold", "evidence"), ("index", str(digest))]]
     # The hold protects the manifest until it is removed, and then for one grace period.

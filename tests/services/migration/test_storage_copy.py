@@ -50,7 +50,7 @@ async def push(api: Api) -> list[Digest]:
 
 async def move(opened: Runtime, keep: float = 0) -> Moved:
     moved = Moved()
-    await opened.registry.moving.run(moved, parallel=3, keep=keep, rate=0)
+    await opened.registry.store_migration.run(moved, parallel=3, keep=keep, rate=0)
     return moved
 
 
@@ -88,7 +88,7 @@ async def require_clean(opened: Runtime, blobs: int) -> None:
     for _ in range(100):
         await opened.registry.uploads.expire(1 << 62)
         await opened.registry.uploads.recover()
-        await opened.registry.doomed.sweep()
+        await opened.registry.deletions.sweep()
         found = (
             list_stored(old),
             len(list_stored(new)),
@@ -109,7 +109,7 @@ async def test_all_blobs_move_and_are_served_from_where_they_are(
     async with start(way.before) as api:
         await push(api)
     async with start(way.both) as api:
-        moving = api.opened.registry.moving
+        moving = api.opened.registry.store_migration
         assert await moving.measure() == Remaining(len(ALL), sum(map(len, ALL)), 0, 0)
         moved = await move(api.opened)
         assert (moved.blobs, moved.bytes, moved.failures) == (len(ALL), sum(map(len, ALL)), [])
@@ -139,7 +139,7 @@ async def test_bytes_stay_for_those_who_read_them(
     async with start(way.before) as api:
         await push(api)
     async with start(way.both) as api:
-        served, doomed = api.opened.registry.blobs, api.opened.registry.doomed
+        served, doomed = api.opened.registry.blobs, api.opened.registry.deletions
         row = await api.opened.database.read(_finder(Digest.of(BIG)))
         reader = await served.open(row)
         reading = reader.read(0, len(BIG))
@@ -201,7 +201,7 @@ async def test_damaged_blobs_stay_and_the_rest_goes_on(way: Way, start: Start, c
         (trouble,) = moved.failures
         assert trouble.digest == Digest.of(SMALL[2])
         assert CHANGES[change] in trouble.reason
-        rest = await api.opened.registry.moving.measure()
+        rest = await api.opened.registry.store_migration.measure()
         assert (rest.blobs, rest.bytes) == (1, len(SMALL[2]))
         answer = await api.http.get(f"/v2/{NAME}/blobs/{trouble.digest}")
         assert answer.status_code == 404
@@ -309,7 +309,7 @@ async def test_a_store_that_stays_away_ends_the_copy(
             away.setattr(new, "claim", fail)
             with pytest.raises(StoreUnavailableError):
                 await move(api.opened)
-        assert (await api.opened.registry.moving.measure()).blobs == len(ALL)
+        assert (await api.opened.registry.store_migration.measure()).blobs == len(ALL)
         hands.forward(60)  # lets a claim that was being made when the others ended expire
         await move(api.opened)
         await require_clean(api.opened, len(ALL))

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.metadata.retention.usage_of_tags import LooseManifest, TagUse
+from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
 from registry.oci.tag_patterns import TagPattern
 from registry.services.retention.plan import (
     Decision,
     NewestBy,
     RetentionRule,
-    decide_loose,
     decide_tags,
+    decide_untagged,
 )
 from storage.digest import Digest
 
@@ -253,9 +253,9 @@ def test_any_rules_do_as_the_oracle(
 def test_manifests_without_a_tag() -> None:
     def decide(loose_at: int, pulled_at: int | None, age: int | None, why: str = "") -> str:
         digest = Digest.of(b"a")
-        each = LooseManifest(digest, loose_at * DAY, pulled_at and pulled_at * DAY)
+        each = UntaggedManifest(digest, loose_at * DAY, pulled_at and pulled_at * DAY)
         rules = [RetentionRule(APP, drop_untagged=None if age is None else age * DAY)]
-        [decided] = decide_loose(
+        [decided] = decide_untagged(
             rules, [each], {digest: why} if why else {}, now=NOW, grace=2 * DAY
         )
         return f"{'goes' if decided.is_dropped else 'stays'}: {decided.reason}"

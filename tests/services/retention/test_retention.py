@@ -367,7 +367,7 @@ async def test_untagged_counts_from_when_the_last_tag_left(
     [loose] = (await plan_of(retention)).manifests
     assert loose.item.digest == digest
     first = (await rows(database, tables.change_feed))[0]
-    assert loose.item.loose_at == first.at
+    assert loose.item.untagged_at == first.at
 
 
 # Runs

@@ -129,7 +129,7 @@ async def test_objects_without_rows_are_removed_after_grace(
     report = await fsck(api.opened, repair=True, grace=3600)
     assert sorted(describe(report)) == sorted((Kind.UNOWNED, k, Deed.DOOMED) for k in strays)
     assert report.open == 0
-    assert await api.opened.registry.doomed.sweep() == len(strays)
+    assert await api.opened.registry.deletions.sweep() == len(strays)
     assert list_stored(api.opened.driver) == [(await find_row(api.opened, Digest.of(data))).key]
     assert await get(api, data) == data
     assert describe(await fsck(api.opened)) == []
@@ -158,7 +158,7 @@ async def test_an_object_is_adopted_by_the_blob_that_needs_it(api: Api, how: str
     assert (await find_row(api.opened, digest)).key == right
     assert await list_damaged(api.opened) == {}
     assert await get(api, data) == data
-    while await api.opened.registry.doomed.sweep():
+    while await api.opened.registry.deletions.sweep():
         pass
     assert list_stored(api.opened.driver) == [right]
     assert await get(api, data) == data
@@ -300,7 +300,7 @@ async def test_what_is_pushed_and_deleted_meanwhile_is_no_finding(
         if row is not None and pushed == 8:
             await api.opened.registry.blobs.note_damage(row)
             await api.push_blob(NAME, old)
-            await api.opened.registry.doomed.sweep()
+            await api.opened.registry.deletions.sweep()
 
     after_each_page(api, monkeypatch, go_on)
     report = await fsck(api.opened, repair=True)
@@ -320,7 +320,7 @@ async def push_beside(
     async def late(publication: Publication, *rest: Any, **more: Any) -> None:
         reports.append(await fsck(api.opened, repair=True, grace=grace))
         await link(publication, *rest, **more)
-        await api.opened.registry.doomed.sweep()
+        await api.opened.registry.deletions.sweep()
 
     with monkeypatch.context() as beside:
         beside.setattr(Publication, "link", late)
@@ -368,7 +368,7 @@ async def test_two_runs_at_once_do_not_undo_each_other(start: Start) -> None:
         await asyncio.gather(
             *(fsck(each.opened, repair=True) for each in (api, other) for _ in range(2))
         )
-        while await api.opened.registry.doomed.sweep():
+        while await api.opened.registry.deletions.sweep():
             pass
         assert [await get(api, data) for data in contents] == contents
         assert len(list_stored(api.opened.driver)) == len(contents)

@@ -80,7 +80,7 @@ async def test_what_is_damaged_comes_back_from_upstream(
             answer = await api.http.get(f"/v2/{NAME}/blobs/{digest}")
             assert (answer.status_code, Digest.of(answer.content)) == (200, digest)
         assert metrics.BLOBS_HEALED._value.get() == before + 2
-        await api.opened.registry.doomed.sweep()
+        await api.opened.registry.deletions.sweep()
         assert not set(keys.values()) & set(list_stored(api.opened.driver))
         await scrub(api.opened)
         assert await list_damaged(api.opened) == {}
@@ -120,7 +120,7 @@ async def require_nothing_kept(api: Api) -> None:
     """Require that the blob is still corrupt and that nothing received was kept."""
     assert list(await list_damaged(api.opened)) == [str(DIGEST)]
     assert await rows(api.opened.database, tables.uploads) == []
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert list_stored(api.opened.driver) == [(await find_row(api.opened, DIGEST)).key]
 
 
@@ -246,7 +246,7 @@ async def test_what_cannot_be_had_is_tried_again_later(start: Start, plain: Upst
         assert not await find_job(api.opened, "healing").is_due()
         assert len(plain.requests) == 1
         plain.replies[PATH] = Reply(BLOB)
-        api.opened.registry.healing._next -= module.PAUSE
+        api.opened.registry.healer._next -= module.PAUSE
         await heal(api)
         assert await list_damaged(api.opened) == {}
 

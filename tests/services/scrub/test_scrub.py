@@ -145,14 +145,14 @@ async def test_it_is_unknown_until_a_push_heals_it_everywhere(api: Api, how: str
     assert (await api.put_manifest("other", "again", other_image)).status_code == 201
 
     # Until then the corrupt bytes are kept, so that an operator can rescue them.
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert (row.key in list_stored(api.opened.driver)) == (how != "gone")
     await api.push_blob("other", data)
     for name in (NAME, "other"):
         assert (await api.http.get(url(layer, name))).content == data
     assert (await api.put_manifest(NAME, "again", image)).status_code == 201
     assert await list_damaged(api.opened) == {}
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     assert row.key not in list_stored(api.opened.driver)
     await scrub(api.opened)
     assert await list_damaged(api.opened) == {}
@@ -292,7 +292,7 @@ async def collect(api: Api, row: BlobRow, data: bytes) -> None:
         pending_deletions.insert(tx, row.store, row.key, "test")
 
     await api.opened.database.write(work, actor="ann")
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
     await api.push_blob(NAME, data)
 
 
@@ -303,7 +303,7 @@ async def move(api: Api, row: BlobRow, data: bytes) -> None:
         yield data
 
     assert await api.opened.registry.blob_writer.replace(row, body(), 0)
-    await api.opened.registry.doomed.sweep()
+    await api.opened.registry.deletions.sweep()
 
 
 CHANGES: dict[str, Callable[[Api, BlobRow, bytes], Awaitable[None]]] = {
