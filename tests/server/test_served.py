@@ -21,7 +21,7 @@ EXCLUDED = " and ".join(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_api_suite_passes_over_the_wire(part: int) -> None:
-    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/api/test_*.py"))
+    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/api/**/test_*.py"))
     suite = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", *files[part::PARTS], "-q", "-p", "no:cacheprovider"),

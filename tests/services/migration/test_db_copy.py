@@ -32,7 +32,7 @@ from registry.oci.names import RepositoryName
 from registry.services.maintenance.database_transfer import Transfer
 from storage.digest import Digest
 from tests.api.conftest import Api, in_process
-from tests.metadata.test_migrate import fill, read_all
+from tests.metadata.engine.test_migrate import fill, read_all
 from tests.support.accounts import AUTH, Accounts, bearer, get_token, signed
 from tests.support.kit import codes
 from tests.support.postgres import Cluster

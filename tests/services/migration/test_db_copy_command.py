@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.metadata.test_migrate import fill
+from tests.metadata.engine.test_migrate import fill
 from tests.support.launcher import Launched
 from tests.support.postgres import Cluster
 from tests.support.server import ROOT, Server, serving

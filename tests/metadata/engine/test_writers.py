@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from registry.metadata.engine import migrate
-from tests.metadata.writing import WRITERS, Span
+from tests.metadata.engine.writing import WRITERS, Span
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 PROCESSES = 4
 SECONDS = 4.0
 LONGEST = 0.5
@@ -125,7 +125,7 @@ def measure(way: str, folder: Path) -> Outcome:
     path = folder / "moorage.db"
     migrate.upgrade(f"sqlite:///{path}")
     processors, stalls = Processors(), Stalls()
-    command = [sys.executable, "-m", "tests.metadata.writing", way, str(path)]
+    command = [sys.executable, "-m", "tests.metadata.engine.writing", way, str(path)]
     processes = [
         subprocess.Popen(
             [*command, f"{number}", f"{SECONDS}"],

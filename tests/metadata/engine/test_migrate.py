@@ -32,7 +32,7 @@ from registry.metadata.protection import holds, immutable_tags
 from tests.metadata.rows import STORE, add, add_access, add_retention, find, image, upload
 from tests.support.postgres import Cluster
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MIGRATIONS = ROOT / "migrations"
 
 MIN_READER = 1

@@ -30,7 +30,7 @@ from tests.support.postgres import Cluster
 pytestmark = pytest.mark.anyio
 
 OTHER = RepositoryName("other")
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 STRESS_SECONDS = 2.0
 READERS = 8
 

@@ -1,58 +1,27 @@
-"""Endpoint 9: delete manifests and tags, and the settings that disable changes."""
+"""Endpoint 9: delete tags and manifests."""
 
 import asyncio
 import json
 
-import httpx
 import pytest
 
-from registry.oci.media_types import OCI_MANIFEST
 from registry.oci.referrers import fallback_tag
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
-from tests.support.kit import codes, image_manifest, index_manifest, media_type_of
+from tests.api.deletes.helpers import (
+    CONFIG,
+    DIGEST,
+    NAME,
+    RAW,
+    SQLITE,
+    delete,
+    list_tags,
+    referrer_of,
+    url,
+)
+from tests.support.kit import codes, index_manifest
 
 pytestmark = pytest.mark.anyio
-LOCAL = pytest.mark.parametrize("driver", ["local"])
-SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-
-CONFIG = b"{}"
-RAW = image_manifest(CONFIG, [])
-DIGEST = Digest.of(RAW)
-NAME = "team/app"
-
-
-def referrer_of(subject: Digest) -> bytes:
-    """Return a manifest that has the digest as its subject."""
-    described = {"mediaType": OCI_MANIFEST, "digest": str(subject), "size": 7}
-    return image_manifest(CONFIG, [], subject=described)
-
-
-def url(reference: object, name: str = NAME) -> str:
-    return f"/v2/{name}/manifests/{reference}"
-
-
-@pytest.fixture
-def driver() -> str:
-    return "memory"  # manifests are in the database, so the store makes no difference
-
-
-@pytest.fixture
-async def ready(api: Api) -> Api:
-    """Return a registry with RAW in team/app under two tags."""
-    await api.push_blob(NAME, CONFIG)
-    await api.put_manifest(NAME, f"{DIGEST}?tag=a&tag=b", RAW)
-    return api
-
-
-async def list_tags(api: Api, name: str = NAME) -> list[str]:
-    answer = await api.http.get(f"/v2/{name}/tags/list")
-    assert answer.status_code == 200, answer.text
-    return list(answer.json()["tags"])
-
-
-async def delete(api: Api, reference: object, name: str = NAME) -> httpx.Response:
-    return await api.http.delete(url(reference, name))
 
 
 async def test_9_by_tag_removes_the_tag_alone_and_at_once(ready: Api) -> None:
@@ -315,95 +284,3 @@ async def test_9_of_deletes_and_pushes_at_once_none_is_half_done(ready: Api) -> 
         assert pulled.status_code == 200
         for entry in pulled.json().get("manifests", []):
             assert (await ready.http.get(url(entry["digest"]))).status_code == 200
-
-
-# Disabled changes
-
-
-ABSENT = Digest.of(b"absent")
-PUSHES = [
-    ("POST", f"/v2/{NAME}/blobs/uploads/", []),
-    ("POST", f"/v2/{NAME}/blobs/uploads/?digest={Digest.of(b'x')}", []),
-    ("POST", f"/v2/{NAME}/blobs/uploads/?mount={Digest.of(CONFIG)}&from={NAME}", []),
-    ("PATCH", "UPLOAD", ["GET"]),
-    ("PUT", f"UPLOAD?digest={Digest.of(b'x')}", ["GET"]),
-    ("DELETE", "UPLOAD", ["GET"]),
-    ("PUT", url("a"), ["GET", "HEAD"]),
-    ("PUT", url("new"), ["GET", "HEAD"]),
-    ("PUT", f"{url(DIGEST)}?tag=new", ["GET", "HEAD"]),
-]
-DELETES = [
-    ("DELETE", url("a"), ["GET", "HEAD"]),
-    ("DELETE", url("absent"), ["GET", "HEAD"]),
-    ("DELETE", url(DIGEST), ["GET", "HEAD"]),
-    ("DELETE", url(DIGEST, "nowhere"), ["GET", "HEAD"]),
-    ("DELETE", f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}", ["GET", "HEAD"]),
-    ("DELETE", f"/v2/{NAME}/blobs/{ABSENT}", ["GET", "HEAD"]),
-]
-READS = [
-    "/v2/",
-    url("a"),
-    url(DIGEST),
-    f"/v2/{NAME}/blobs/{Digest.of(CONFIG)}",
-    f"/v2/{NAME}/tags/list",
-    f"/v2/{NAME}/referrers/{DIGEST}",
-    "/v2/_catalog",
-]
-
-
-async def prepare(start_api: Started) -> str:
-    """Fill a registry that allows changes, and return the location of an upload session."""
-    async with start_api() as api:
-        await api.push_blob(NAME, CONFIG)
-        await api.put_manifest(NAME, "a", RAW)
-        return await api.start_upload(NAME)
-
-
-async def require_refused(
-    api: Api, requests: list[tuple[str, str, list[str]]], upload: str, setting: str
-) -> None:
-    for method, target, allowed in requests:
-        path = target.replace("UPLOAD", upload)
-        headers = {"Content-Type": media_type_of(RAW)}
-        answer = await api.http.request(method, path, content=RAW, headers=headers)
-        assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"]), (method, path)
-        assert setting in answer.json()["errors"][0]["message"]
-        assert answer.headers["Allow"] == ", ".join(allowed), (method, path)
-
-
-async def require_readable(api: Api, upload: str) -> None:
-    for path in READS:
-        assert (await api.http.get(path)).status_code == 200, path
-    assert (await api.http.get(upload)).status_code == 204
-    assert await list_tags(api) == ["a"]
-
-
-@LOCAL
-async def test_9_read_only_refuses_every_change(start_api: Started) -> None:
-    upload = await prepare(start_api)
-    async with start_api({"content.read_only": "true"}) as api:
-        await require_refused(api, PUSHES + DELETES, upload, "read_only")
-        await require_readable(api, upload)
-
-
-@LOCAL
-async def test_9_switched_off_refuses_deletions_alone(start_api: Started) -> None:
-    upload = await prepare(start_api)
-    async with start_api({"content.allow_delete": "false"}) as api:
-        requests = [
-            (method, path, [*allowed, "PUT"] if "manifests" in path else allowed)
-            for method, path, allowed in DELETES
-        ]
-        await require_refused(api, requests, upload, "delete")
-        await require_readable(api, upload)
-        assert (await api.put_manifest(NAME, "new", RAW)).status_code == 201
-        assert (await api.http.delete(upload)).status_code == 204  # cancels an unfinished upload
-
-
-@LOCAL
-@SQLITE
-async def test_9_both_switches_at_once(start_api: Started) -> None:
-    upload = await prepare(start_api)
-    async with start_api({"content.read_only": "true", "content.allow_delete": "false"}) as api:
-        await require_refused(api, PUSHES + DELETES, upload, "[content]")
-        await require_readable(api, upload)

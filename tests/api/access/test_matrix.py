@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.skipif(SERVED, reason="thousands of requests, answered alike over the wire"),
 ]
 
-REVIEWED = Path(__file__).resolve().parents[1] / "auth" / "matrix.txt"
+REVIEWED = Path(__file__).resolve().parents[2] / "auth" / "matrix.txt"
 NAME = "team/app"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ROLES = {
