@@ -8,9 +8,9 @@ import pytest
 from storage.errors import StoreUnavailableError
 from storage.s3.bucket import S3Bucket
 from storage.s3.driver import S3Driver
+from tests.storage.drivers.helpers import read_object
 from tests.storage.rowed import RowedDriver
-from tests.storage.test_driver import read_object
-from tests.storage.test_s3 import DATA, PART, append, finish
+from tests.storage.s3.helpers import DATA, PART, append, finish
 from tests.support.flaky import CUT, Fault, flaky
 from tests.support.seaweed import Bucket
 

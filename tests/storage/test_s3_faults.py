@@ -16,9 +16,9 @@ from storage.errors import (
 from storage.s3 import client
 from storage.s3.breaker import BREAKER_THRESHOLD
 from storage.s3.driver import S3Driver
+from tests.storage.drivers.helpers import read_object
 from tests.storage.rowed import RowedDriver
-from tests.storage.test_driver import read_object
-from tests.storage.test_s3 import DATA, PART, add, append, finish
+from tests.storage.s3.helpers import DATA, PART, add, append, finish
 from tests.support.flaky import (
     CUT,
     LATE_ERROR,

@@ -10,7 +10,7 @@ from storage.errors import StoreUnavailableError
 from storage.keys import new_multipart_key
 from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
-from tests.storage.test_s3 import DATA, PART, add, finish
+from tests.storage.s3.helpers import DATA, PART, add, finish
 from tests.support.flaky import Flaky, flaky
 from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, Bucket
 

@@ -12,7 +12,7 @@ from storage.errors import StoreUnavailableError
 from storage.s3 import client, reader
 from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
-from tests.storage.test_s3 import PART
+from tests.storage.s3.helpers import PART
 from tests.support.flaky import STALL, Fault, Flaky, flaky
 from tests.support.seaweed import Bucket
 

@@ -1,20 +1,16 @@
-"""TLS with certificates: protocol versions, client certificates, and reloads of changed files."""
+"""TLS: protocol, changed files and invalid settings."""
 
-import asyncio
 import os
-import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -24,97 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from registry.config import load
 from registry.errors import ConfigError
+from tests.server.tls.helpers import TlsServer, serial_in, trusting, wait_until
 from tests.support import launcher
 from tests.support.certificates import Authority
 from tests.support.postgres import free_port
-from tests.support.server import Server, serving
+from tests.support.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-SOON = 10.0
-"""Time limit for the reload of changed files, in seconds. The server checks every second."""
-
-
-def trusting(*authorities: Authority, shown: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-    """Return a TLS context of a client; `shown` is its certificate and key."""
-    context = ssl.create_default_context(cadata=b"".join(a.bundle for a in authorities).decode())
-    if shown:
-        context.load_cert_chain(*shown)
-    return context
-
-
-@dataclass
-class TlsServer(Server):
-    """A server with a certificate of `authority` in its data directory."""
-
-    authority: Authority = field(default_factory=Authority)
-    client_authority: Authority | None = None
-
-    def __post_init__(self) -> None:
-        self.data.mkdir()
-        self.install(self.authority)
-        self.settings = {
-            "MOORAGE_HTTP__TLS_CERT": "server.crt",
-            "MOORAGE_HTTP__TLS_KEY": "server.key",
-            **self.settings,
-        }
-        if self.client_authority:
-            (self.data / "clients.pem").write_bytes(self.client_authority.bundle)
-            self.settings["MOORAGE_HTTP__TLS_CLIENT_CA"] = "clients.pem"
-
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
-
-    @property
-    def cert(self) -> Path:
-        return self.data / "server.crt"
-
-    @property
-    def key(self) -> Path:
-        return self.data / "server.key"
-
-    def install(self, authority: Authority) -> None:
-        """Replace the certificate of the server by a new one of `authority`."""
-        for issued, path in zip(self.issue(authority), (self.cert, self.key), strict=True):
-            issued.replace(path)
-
-    def issue(self, authority: Authority) -> tuple[Path, Path]:
-        folder = self.data.parent / "issued"
-        folder.mkdir(exist_ok=True)
-        return authority.issue(folder, "127.0.0.1", "localhost")
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.serial())
-        except OSError:
-            return False
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-    def serial(self) -> int:
-        """Return the serial number of the certificate that a new connection gets."""
-        pem = ssl.get_server_certificate(("127.0.0.1", self.port), timeout=5)
-        return x509.load_pem_x509_certificate(pem.encode()).serial_number
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def serial_in(path: Path) -> int:
-    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
-
-
-@pytest.fixture(params=[1, 2])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TlsServer]:
-    with serving(TlsServer(tmp_path / "data", request.param)) as server:
-        assert isinstance(server, TlsServer)
-        yield server
 
 
 # Protocol
@@ -333,83 +245,3 @@ def start_in_vain(server: TlsServer) -> subprocess.CompletedProcess[str]:
     listen = f"127.0.0.1:{free_port()}"
     words = ["serve", "--listen", listen, "--data", str(server.data)]
     return launcher.run(*words, env={**os.environ, **server.settings})
-
-
-# Client certificates
-
-
-@pytest.fixture
-def clients() -> Authority:
-    return Authority("clients")
-
-
-@pytest.fixture
-def strict(tmp_path: Path, clients: Authority) -> Iterator[TlsServer]:
-    """Run a server that requires client certificates of `clients`."""
-    with serving(TlsServer(tmp_path / "data", client_authority=clients)) as server:
-        assert isinstance(server, TlsServer)
-        yield server
-
-
-def issue_client(folder: Path, authority: Authority, **more: int) -> tuple[Path, Path]:
-    folder.mkdir(exist_ok=True)
-    return authority.issue(folder, "ann", **more)
-
-
-def ask(server: TlsServer, shown: tuple[Path, Path] | None) -> int:
-    verify = trusting(server.authority, shown=shown)
-    return httpx.get(f"{server.url}/v2/", verify=verify, timeout=5).status_code
-
-
-def test_only_clients_of_the_authority_are_let_in(
-    tmp_path: Path, strict: TlsServer, clients: Authority
-) -> None:
-    assert ask(strict, issue_client(tmp_path / "right", clients)) == 200
-    for shown in (
-        None,
-        issue_client(tmp_path / "other", Authority("clients")),
-        issue_client(tmp_path / "expired", clients, days=-1),
-        issue_client(tmp_path / "server", strict.authority),
-    ):
-        with pytest.raises(httpx.TransportError):
-            ask(strict, shown)
-    assert ask(strict, issue_client(tmp_path / "right", clients)) == 200
-    assert "Traceback" not in strict.said()
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_an_authority_that_was_replaced_lets_nobody_in(
-    tmp_path: Path, strict: TlsServer, clients: Authority, version: ssl.TLSVersion
-) -> None:
-    former = trusting(strict.authority, shown=issue_client(tmp_path / "former", clients))
-    former.maximum_version = version
-    successor = Authority("successor")
-    (strict.data / "clients.pem").write_bytes(successor.bundle)
-    # Start a session with the former authority, to resume it after the change.
-    session = visit(strict, former, None)
-    wait_until(lambda: "new connections use" in strict.said())
-    assert ask(strict, issue_client(tmp_path / "new", successor)) == 200
-    with pytest.raises(OSError, match=r"."):
-        visit(strict, former, session)
-
-
-def visit(
-    server: TlsServer, context: ssl.SSLContext, session: ssl.SSLSession | None
-) -> ssl.SSLSession | None:
-    """Send a request over TLS that resumes `session`, and return the session of the server."""
-    with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=5) as bare,
-        context.wrap_socket(bare, server_hostname="127.0.0.1", session=session) as connection,
-    ):
-        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        if not re.match(rb"HTTP/1.1 200 ", connection.recv(1000)):
-            raise ConnectionError("no answer")
-        assert connection.session is not None
-        return connection.session
-
-
-async def test_many_at_once(server: TlsServer) -> None:
-    trusted = trusting(server.authority)
-    async with httpx.AsyncClient(verify=trusted, timeout=30) as http:
-        answers = await asyncio.gather(*(http.get(f"{server.url}/v2/") for _ in range(50)))
-    assert {answer.status_code for answer in answers} == {200}

@@ -1,20 +1,14 @@
-"""Tests of `moorage db copy`: all rows are copied while the source takes no changes."""
+"""All rows arrive, or nothing changes."""
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from registry.app import compose, create_app, export_private_keys
-from registry.config import load
 from registry.errors import (
-    ConfigError,
     ConflictError,
     DatabaseFrozenError,
     DatabaseUnavailableError,
@@ -24,82 +18,26 @@ from registry.metadata import tables
 from registry.metadata.access import audit
 from registry.metadata.content import repositories
 from registry.metadata.engine import migrate, write_freeze
-from registry.metadata.engine.database import Database, parse_url
+from registry.metadata.engine.database import parse_url
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.engine.write_freeze import MoveState
 from registry.metadata.maintenance import database_copy
 from registry.oci.names import RepositoryName
 from registry.services.maintenance.database_transfer import Transfer
 from storage.digest import Digest
-from tests.api.conftest import Api, in_process
 from tests.metadata.engine.test_migrate import fill, read_all
-from tests.support.accounts import AUTH, Accounts, bearer, get_token, signed
-from tests.support.kit import codes
-from tests.support.postgres import Cluster
+from tests.services.migration.db_copy.helpers import (
+    _EVENT,
+    all_ways,
+    both_ways,
+    no_keys,
+    opened,
+    rows_of,
+    transfer,
+    write_one,
+)
 
 pytestmark = pytest.mark.anyio
-
-WAYS = ["sqlite-postgres", "postgres-sqlite", "sqlite-sqlite", "postgres-postgres"]
-NAME = "team/app"
-_TYPE = "application/vnd.oci.image.manifest.v1+json"
-_EVENT = dict.fromkeys(("actor", "address", "request_id", "kind", "target", "detail"), "x")
-
-
-@pytest.fixture
-def urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Return the URLs of the source and the target. A SQLite target has no schema yet."""
-    with contextlib.ExitStack() as stack:
-
-        def place(kind: str, name: str) -> str:
-            if kind == "sqlite":
-                return f"sqlite:///{tmp_path}/{name}.db"
-            cluster: Cluster = request.getfixturevalue("postgres")
-            return stack.enter_context(cluster.database())
-
-        kinds = getattr(request, "param", "sqlite-postgres").split("-")
-        source, target = place(kinds[0], "from"), place(kinds[1], "to")
-        migrate.upgrade(source)
-        yield source, target
-
-
-all_ways = pytest.mark.parametrize("urls", WAYS, indirect=True)
-both_ways = pytest.mark.parametrize("urls", WAYS[:2], indirect=True)
-
-
-@asynccontextmanager
-async def opened(url: str) -> Any:
-    database = Database(url)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-async def no_keys() -> None:
-    return None
-
-
-async def transfer(source: str, target: str, *, keep: bool = False) -> dict[str, int]:
-    async with opened(source) as database:
-        return await Transfer(database).run(
-            target, no_keys, keep=keep, tell=lambda _table, _rows: None
-        )
-
-
-async def write_one(url: str, name: str = "another") -> None:
-    async with opened(url) as database:
-        await database.write(lambda tx: repositories.ensure(tx, RepositoryName(name)), actor="ann")
-
-
-def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
-    """Return all copied rows, with the same values whichever database holds them."""
-    found = {}
-    engine = sa.create_engine(parse_url(url), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        for table in database_copy.list_tables():
-            rows = connection.execute(sa.select(table))
-            found[table.name] = sorted((tuple(row) for row in rows), key=repr)
-    return found
 
 
 @all_ways
@@ -337,134 +275,3 @@ def _some(column: sa.Column[Any]) -> object:
     if isinstance(kind, sa.LargeBinary):
         return b"x"
     return 1 if isinstance(kind, sa.Integer) else "x"
-
-
-# Copies while clients use the registry.
-
-
-@asynccontextmanager
-async def serving(url: str, data: Path) -> Any:
-    overrides = {"database.url": url, "storage.root": str(data / "storage"), **AUTH}
-    settings = load(config=None, data=data, overrides=overrides, environ={})
-    registry = compose(settings)
-    async with in_process(create_app(settings, registry)) as http:
-        yield Api(http, registry, settings)
-
-
-Serving = Callable[[str, Path], AbstractAsyncContextManager[Api]]
-
-
-@both_ways
-async def test_reads_go_on_and_changes_wait(
-    urls: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, target = urls
-    reached, go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-    fill_in = database_copy._set_counters
-
-    def halt(*arguments: Any) -> None:
-        loop.call_soon_threadsafe(reached.set)
-        assert go_on.wait(60)
-        fill_in(*arguments)
-
-    monkeypatch.setattr(database_copy, "_set_counters", halt)
-    async with serving(source, tmp_path) as api:
-        accounts = Accounts.of(api.opened)
-        robot = await accounts.robot("ci")
-        user = await accounts.user("ann", admin=True)
-        await accounts.grant("robot:ci", "team/**", "pull,push")
-        mine = signed(api.http, robot.basic)
-        digest, raw = await mine.push_image(NAME, "v1")
-
-        async def work() -> dict[str, int]:
-            return await Transfer(api.opened.database).run(
-                target,
-                lambda: export_private_keys(api.settings, api.opened, target),
-                keep=False,
-                tell=lambda *_: None,
-            )
-
-        copying_task = asyncio.create_task(work())
-        await reached.wait()
-        token = ""
-        for _ in range(2):  # during the freeze, and after it
-            token = await get_token(api.http, robot, f"repository:{NAME}:pull")
-            answer = await api.http.get(f"/v2/{NAME}/manifests/v1", headers=bearer(token))
-            assert (answer.status_code, answer.content) == (200, raw)
-            answer = await mine.http.get(f"/v2/{NAME}/tags/list")
-            assert answer.json()["tags"] == ["v1"]
-            for method, path in (
-                ("PUT", f"/v2/{NAME}/manifests/v2"),
-                ("POST", f"/v2/{NAME}/blobs/uploads/"),
-            ):
-                answer = await mine.http.request(
-                    method, path, content=raw, headers={"Content-Type": _TYPE}
-                )
-                assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
-                assert "Retry-After" in answer.headers
-            go_on.set()
-            await copying_task
-    async with serving(target, tmp_path) as api:
-        for login in (robot, user):
-            mine = signed(api.http, login.basic)
-            answer = await mine.http.get(f"/v2/{NAME}/manifests/v1")
-            assert (answer.status_code, answer.content) == (200, raw)
-        # A token signed before the move is still valid.
-        for each in (token, await get_token(api.http, robot, f"repository:{NAME}:pull")):
-            answer = await api.http.get(f"/v2/{NAME}/manifests/{digest}", headers=bearer(each))
-            assert answer.status_code == 200, answer.text
-        await signed(api.http, robot.basic).push_image(NAME, "v2", "two")
-
-
-@pytest.mark.parametrize("urls", ["sqlite-postgres"], indirect=True)
-async def test_keys_need_a_secret_where_replicas_share_them(
-    urls: tuple[str, str], tmp_path: Path
-) -> None:
-    source, target = urls
-    async with serving(source, tmp_path) as api:
-        await Accounts.of(api.opened).user("ann")
-        settings = load(config=None, data=tmp_path, overrides={"database.url": source}, environ={})
-        with pytest.raises(ConfigError, match=r"\[auth\] secret"):
-            await Transfer(api.opened.database).run(
-                target,
-                lambda: export_private_keys(settings, api.opened, target),
-                keep=False,
-                tell=lambda *_: None,
-            )
-        await Accounts.of(api.opened).user("bob")  # the source takes changes again
-
-
-@pytest.mark.parametrize("urls", ["postgres-sqlite"], indirect=True)
-async def test_keys_of_another_registry_are_not_taken_for_ours(
-    urls: tuple[str, str], tmp_path: Path
-) -> None:
-    source, target = urls
-    async with serving(source, tmp_path) as api:
-        await Accounts.of(api.opened).robot("ci")
-        (tmp_path / "keys").mkdir(mode=0o700)
-        other = tmp_path / "keys" / "secrets"
-        other.write_bytes(b"of another registry")
-        other.chmod(0o600)
-        with pytest.raises(ConfigError, match="another registry"):
-            await export_private_keys(api.settings, api.opened, target)
-
-
-@pytest.mark.parametrize("urls", ["postgres-sqlite"], indirect=True)
-async def test_readers_are_not_kept_out_and_nothing_is_left_behind(
-    urls: tuple[str, str],
-) -> None:
-    """The freeze does not wait for a reader that holds one long transaction over all tables."""
-    source, target = urls
-    engine = sa.create_engine(parse_url(source), poolclass=sa.NullPool)
-    async with opened(source) as database:
-        with engine.connect() as reading:
-            for table in database_copy.list_tables():
-                reading.execute(sa.select(table).limit(1))
-            await database.write(lambda tx: write_freeze.freeze(tx, "t", "place", 0), actor="")
-            assert len(await database.read(write_freeze.list_guarded)) > 20
-        await Transfer(database).run(target, no_keys, keep=True, tell=lambda *_: None)
-        assert await database.read(write_freeze.list_guarded) == []
-        await database.write(
-            lambda tx: repositories.ensure(tx, RepositoryName("another")), actor="ann"
-        )

@@ -1,87 +1,38 @@
-"""Permissions: the indexed answers compared with a search through all grants."""
+"""Permissions of accounts and of their credentials."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from registry.auth.policy.actions import (
     ALL_RIGHTS,
     NO_RIGHTS,
-    GrantAction,
     Rights,
-    format_rights,
     parse_rights,
-    require_pull,
 )
 from registry.auth.policy.grants import read_bounds
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.policy import Account, Policy
-from registry.auth.policy.subjects import ANONYMOUS, AUTHENTICATED, Subject, SubjectKind
+from registry.auth.policy.policy import Policy
+from registry.auth.policy.subjects import ANONYMOUS, AUTHENTICATED
 from registry.errors import InputInvalidError
-from registry.metadata.access.grants import GrantRow
-from registry.metadata.access.policy import PolicyRows, Removal
-from registry.metadata.access.robots import RobotRow
-from registry.metadata.access.secrets import SecretRow
+from registry.metadata.access.policy import Removal
 from registry.metadata.access.signing_keys import KeyState, SigningKeyRow
-from registry.metadata.access.users import UserRow
 from registry.oci.names import RepositoryName
-
-NOW = 1_000_000
-PULL = frozenset({GrantAction.PULL})
-APP = RepositoryName("team/app")
-USERS, GROUPS, ROBOTS = ["ann", "bob"], ["devs", "ops"], ["ci", "ann"]
-NAMES = ["ann", "ann/app", "ann/app/x", "ann-b/app", "team", "team/app", "team/app/x", "bob/a/b/c"]
-PATTERNS = [*NAMES, "*", "**", "ann/*", "ann/**", "team/*", "team/**", "team/app/**", "bob/a/**"]
-UNREADABLE = [
-    *('[["team/*", []]]', '[["tea*", ["pull"]]]', '[["a", ["x"]]]', "", "no JSON", "null", "0"),
-    *('{"team/*": ["pull"]}', '[["a"]]', '[["a", "pull"]]', '[["a", [["pull"]]]]', "[" * 100_000),
-]
-SUBJECTS = ["ann", "bob", "group:devs", "group:ops", "robot:ci", "robot:ann", "authenticated"]
-
-
-def user(name: str, *, admin: bool = False, disabled: bool = False) -> UserRow:
-    return UserRow(1, name, f"gen-{name}", admin, disabled, 0)
-
-
-def robot(name: str, expires_at: int | None = None) -> RobotRow:
-    return RobotRow(1, name, f"gen-{name}", 0, expires_at)
-
-
-def secret(secret_id: str, **changed: Any) -> SecretRow:
-    row = SecretRow(secret_id, None, None, "laptop", "hash", None, 0, None, None)
-    return replace(row, **changed)
-
-
-def grant(subject: str, pattern: str, *actions: str, number: int = 1) -> GrantRow:
-    return GrantRow(number, subject, pattern, ",".join(actions), 0)
-
-
-def make(*, personal: bool = False, **rows: Any) -> Policy:
-    empty: dict[str, Any] = {
-        "number": 7,
-        "users": [user("ann"), user("bob")],
-        "memberships": [],
-        "robots": [robot("ci")],
-        "secrets": [],
-        "grants": [],
-        "keys": [],
-        "removals": {},
-    }
-    return Policy(PolicyRows(**empty | rows), personal_namespaces=personal)
-
-
-def account(policy: Policy, credential: str) -> Account:
-    found = policy.find_account(credential, NOW)
-    assert found is not None
-    return found
-
-
-def signed_in(policy: Policy, name: str) -> Account:
-    return account(policy, f"user:{name}:gen-{name}")
+from tests.auth.policy.helpers import (
+    APP,
+    NOW,
+    PULL,
+    UNREADABLE,
+    account,
+    grant,
+    make,
+    robot,
+    secret,
+    signed_in,
+    user,
+)
 
 
 class TestRights:
@@ -319,202 +270,3 @@ class TestBounds:
         who = account(policy, "secret:s")
         assert policy.rights(who, APP) == PULL
         assert policy.rights(who, RepositoryName("other/app")) == NO_RIGHTS
-
-
-class TestAdministers:
-    """Permission to administer access."""
-
-    @pytest.mark.parametrize(
-        ("pattern", "administers"),
-        [
-            *(("team/**", True), ("team/*", True), ("team/app", True), ("team/app/**", True)),
-            *(("team", False), ("**", False), ("*", False), ("teams/app", False)),
-            ("other/**", False),
-        ],
-    )
-    @pytest.mark.parametrize("subject", ["ann", "group:devs", "authenticated"])
-    def test_within_what_is_hers(self, subject: str, pattern: str, *, administers: bool) -> None:
-        grants = [grant(subject, "team/**", "admin"), grant("ann", "**", "pull", "push", "delete")]
-        policy = make(grants=grants, memberships=[("ann", "devs")])
-        who = signed_in(policy, "ann")
-        assert policy.administers(who, RepositoryPattern.parse(pattern)) is administers
-        assert not policy.is_admin(who)
-
-    def test_her_own_namespace(self) -> None:
-        policy = make(personal=True)
-        ann = signed_in(policy, "ann")
-        found = [
-            policy.administers(ann, RepositoryPattern.parse(pattern))
-            for pattern in ("ann/**", "ann/*", "ann/app", "ann", "bob/app", "**")
-        ]
-        assert found == [True, True, True, False, False, False]
-
-    def test_admins_everywhere_and_nobody_else(self) -> None:
-        everything = RepositoryPattern.parse("**")
-        policy = make(users=[user("ann", admin=True), user("bob")])
-        assert policy.administers(signed_in(policy, "ann"), everything)
-        assert not policy.administers(signed_in(policy, "bob"), everything)
-        assert not policy.administers(None, everything)
-
-
-class TestExplain:
-    """The sentences and grants of an explanation."""
-
-    def ask(self, policy: Policy, subject: str, *wanted: str) -> tuple[bool, str, list[int]]:
-        decision = policy.explain(Subject.parse(subject), APP, parse_rights(wanted))
-        return decision.allowed, decision.reason, [found.id for found in decision.grants]
-
-    def test_the_grants_that_decide(self) -> None:
-        grants = [
-            grant("ann", "team/*", "pull", number=1),
-            grant("group:devs", "**", "create", number=2),
-            grant("authenticated", "team/app", "delete", number=3),
-        ]
-        policy = make(grants=grants, memberships=[("ann", "devs")])
-        assert self.ask(policy, "ann", "pull") == (True, "granted", [1])
-        assert self.ask(policy, "ann", "pull", "create") == (True, "granted", [1, 2])
-        allowed, reason, found = self.ask(policy, "ann", "push")
-        assert (allowed, found) == (False, [1, 2])
-        assert "overwrite" in reason
-        assert "create" not in reason
-        useless = "granted, but without pull, which every action requires"
-        assert self.ask(policy, "group:devs", "delete") == (False, useless, [3])
-        assert self.ask(policy, "authenticated", "delete") == (False, useless, [3])
-        assert self.ask(policy, "ann", "delete") == (True, "granted", [1, 3])
-        assert not self.ask(policy, "anonymous", "delete")[0]
-
-    @pytest.mark.parametrize(
-        ("subject", "word"), [("cy", "no user"), ("robot:cy", "no robot"), ("bob", "disabled")]
-    )
-    def test_whoever_is_not_there(self, subject: str, word: str) -> None:
-        grants = [grant("authenticated", "**", "admin"), grant(subject, "**", "admin")]
-        policy = make(users=[user("ann"), user("bob", disabled=True)], grants=grants)
-        allowed, reason, found = self.ask(policy, subject, "pull")
-        assert not allowed
-        assert word in reason
-        assert found == []
-
-    def test_admins_and_owners(self) -> None:
-        policy = make(users=[user("ann", admin=True), user("team")], personal=True)
-        assert "admin" in self.ask(policy, "ann", "delete")[1]
-        assert "namespace" in self.ask(policy, "team", "delete")[1]
-
-
-@dataclass
-class World:
-    """A random policy as plain facts."""
-
-    grants: dict[tuple[str, str], Rights] = field(default_factory=dict)
-    memberships: set[tuple[str, str]] = field(default_factory=set)
-    admins: set[str] = field(default_factory=set)
-    disabled: set[str] = field(default_factory=set)
-    personal: bool = False
-
-    def make(self, **rows: Any) -> Policy:
-        return make(
-            users=[
-                user(name, admin=name in self.admins, disabled=name in self.disabled)
-                for name in USERS
-            ],
-            robots=[robot(name) for name in ROBOTS],
-            memberships=sorted(self.memberships),
-            grants=[
-                grant(subject, pattern, *format_rights(rights), number=number)
-                for number, ((subject, pattern), rights) in enumerate(self.grants.items())
-            ],
-            personal=self.personal,
-            **rows,
-        )
-
-    def subjects_of(self, subject: str) -> set[str]:
-        """Return the subject and all subjects that include it."""
-        groups = {f"group:{group}" for member, group in self.memberships if member == subject}
-        everybody = {subject, "anonymous"}
-        return everybody if subject == "anonymous" else everybody | groups | {"authenticated"}
-
-    def rights(self, subject: str, name: str) -> Rights:
-        """Compute the permissions by checking every grant."""
-        if subject in self.admins or (
-            self.personal and subject in USERS and name.startswith(f"{subject}/")
-        ):
-            return ALL_RIGHTS
-        rights: set[GrantAction] = set()
-        for (whom, pattern), given_rights in self.grants.items():
-            if whom in self.subjects_of(subject) and RepositoryPattern.parse(pattern).matches(name):
-                rights |= given_rights & PULL if whom == "anonymous" else given_rights
-        return ALL_RIGHTS if GrantAction.ADMIN in rights else frozenset(rights)
-
-    def administers(self, subject: str, pattern: RepositoryPattern) -> bool:
-        own = RepositoryPattern.parse(f"{subject}/**") if subject in USERS else None
-        return (
-            subject in self.admins
-            or (self.personal and own is not None and own.covers(pattern))
-            or any(
-                GrantAction.ADMIN in rights
-                and whom in self.subjects_of(subject) - {"anonymous"}
-                and RepositoryPattern.parse(covering).covers(pattern)
-                for (whom, covering), rights in self.grants.items()
-            )
-        )
-
-
-some_rights = st.frozensets(st.sampled_from(sorted(ALL_RIGHTS)), min_size=1)
-worlds = st.builds(
-    World,
-    st.dictionaries(
-        st.tuples(st.sampled_from([*SUBJECTS, "anonymous"]), st.sampled_from(PATTERNS)),
-        some_rights,
-        max_size=12,
-    ),
-    st.sets(st.tuples(st.sampled_from(USERS), st.sampled_from(GROUPS))),
-    st.sets(st.sampled_from(USERS), max_size=1),
-    st.sets(st.sampled_from(USERS), max_size=1),
-    st.booleans(),
-)
-
-
-bounds = st.lists(st.tuples(st.sampled_from(PATTERNS), some_rights.map(format_rights)), max_size=4)
-
-
-@given(worlds, bounds)
-def test_what_a_bounded_token_lets_be_seen(world: World, scopes: list[Any]) -> None:
-    world.disabled.clear()
-    policy = world.make(secrets=[secret("s", user="ann", scopes=json.dumps(scopes))])
-    who = account(policy, "secret:s")
-    visible = policy.list_visible(who)
-    for repository in NAMES:
-        may = GrantAction.PULL in policy.rights(who, RepositoryName(repository))
-        assert any(pattern.matches(repository) for pattern in visible) == may, repository
-
-
-def account_of(policy: Policy, subject: Subject) -> Account | None:
-    name = subject.name
-    return policy.find_account(f"{subject.kind}:{name}:gen-{name}", NOW)
-
-
-@given(worlds, some_rights)
-def test_random_policies(world: World, wanted: Rights) -> None:
-    policy = world.make()
-    for text in [*SUBJECTS, "anonymous"]:
-        subject = Subject.parse(text)
-        person = subject.kind in {SubjectKind.USER, SubjectKind.ROBOT}
-        who = account_of(policy, subject) if person else None
-        for repository in NAMES:
-            name = RepositoryName(repository)
-            decision = policy.explain(subject, name, wanted)
-            for found in decision.grants:
-                assert found.pattern.matches(repository)
-                assert str(found.subject) in world.subjects_of(text)
-            if text in world.disabled:
-                assert who is None
-                assert not decision.allowed
-                continue
-            rights = world.rights(text, repository)
-            assert decision.allowed == (wanted <= require_pull(rights)), f"{text} {wanted}"
-            if person or text == "anonymous":
-                assert policy.rights(who, name) == rights, f"{text} in {repository}"
-                visible = any(p.matches(repository) for p in policy.list_visible(who))
-                assert visible == (GrantAction.PULL in rights), f"{text} in {repository}"
-        if person and who is not None:
-            for pattern in map(RepositoryPattern.parse, PATTERNS):
-                assert policy.administers(who, pattern) == world.administers(text, pattern)

@@ -1,78 +1,29 @@
-"""Tests of the bucket store alone: parts, tails, fencing, and no key without an owner."""
+"""Multipart uploads to SeaweedFS, and who owns their keys."""
 
 import asyncio
 import dataclasses
-import json
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
 
 from storage.digest import Digest, Hasher
-from storage.driver import Upload
 from storage.errors import (
-    ObjectCorruptError,
-    ObjectMissingError,
     StoreFullError,
     StoreUnavailableError,
-    UploadDataLostError,
-    UploadLockedError,
 )
 from storage.keys import MULTIPART_PREFIX
 from storage.s3 import buffers
-from storage.s3.bucket import SELFTEST, S3Bucket
+from storage.s3.bucket import S3Bucket
 from storage.s3.driver import S3Driver
-from storage.s3.parts import MAX_PARTS, PART_NUMBER_BATCH
-from storage.s3.state import MultipartState
+from storage.s3.parts import MAX_PARTS
 from storage.staging import StagingArea
+from tests.storage.drivers.helpers import read_object
 from tests.storage.rowed import RowedDriver
-from tests.storage.test_driver import read_object
+from tests.storage.s3.helpers import DATA, PART, add, append, finish, state_of, sweep
 from tests.support.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
-
-PART = 5 << 20
-DATA = b"".join(n.to_bytes(4, "big") for n in range(3 * PART // 4)) + b"the end"
-"""Bytes for three parts and a rest, different everywhere."""
-
-
-@pytest.fixture
-async def driver(bucket: Bucket) -> AsyncIterator[RowedDriver]:
-    """Yield a store with the smallest possible parts."""
-    store = S3Driver(bucket.settings(part_size=PART))
-    await store.start()
-    yield RowedDriver(store)
-    await store.close()
-
-
-async def add(driver: RowedDriver, session: str, data: bytes) -> None:
-    """Append `data` in one request."""
-    upload = await driver.claim(session)
-    await append(upload, data)
-    await upload.sync()
-    await upload.release()
-
-
-async def append(upload: Upload, data: bytes) -> None:
-    for at in range(0, len(data), 1 << 20):
-        await upload.append(data[at : at + (1 << 20)], None)
-
-
-async def finish(driver: RowedDriver, session: str, key: str) -> str:
-    upload = await driver.claim(session)
-    await upload.seal()
-    key = upload.final_key(key)
-    await upload.finish(key)
-    return key
-
-
-async def sweep(driver: RowedDriver) -> None:
-    for key in driver.doomed:
-        await driver.delete(key)
-
-
-def state_of(driver: RowedDriver, session: str) -> MultipartState:
-    return MultipartState.from_json(driver.rows[session][0])
 
 
 class TestParts:
@@ -307,203 +258,3 @@ class TestOwners:
         assert sorted(bucket.list_keys("staging/")) == [f"staging/{session}/{n}" for n in (1, 2)]
         key = await finish(driver, session, key)
         assert await read_object(driver, key) == b"acknowledged"
-
-
-class TestFence:
-    """Two processes that both believe to hold a session: the later one wins."""
-
-    async def test_part_numbers_are_never_used_twice(
-        self, driver: RowedDriver, session: str, key: str
-    ) -> None:
-        await add(driver, session, DATA[:PART])
-        late = await driver.claim(session)
-        await append(late, b"x" * PART)
-        driver.held.clear()
-        upload = await driver.claim(session)
-        await append(upload, DATA[PART : 2 * PART + 1])
-        with pytest.raises(UploadLockedError):
-            await append(late, b"x" * PART_NUMBER_BATCH * PART)
-        await append(upload, DATA[2 * PART + 1 :])
-        await upload.sync()
-        await upload.release()
-        numbers = [number for number, _ in state_of(driver, session).parts]
-        assert numbers == sorted(set(numbers))
-        assert numbers[1] > PART_NUMBER_BATCH
-        key = await finish(driver, session, key)
-        assert await read_object(driver, key) == DATA
-        await late.release()
-
-    async def test_a_late_holder_begins_nothing(
-        self, driver: RowedDriver, bucket: Bucket, session: str
-    ) -> None:
-        late = await driver.claim(session)
-        driver.held.clear()
-        upload = await driver.claim(session)
-        with pytest.raises(UploadLockedError):
-            await append(late, DATA)
-        assert bucket.list_uploads() == []
-        await late.release()
-        await upload.release()
-
-
-class TestSealed:
-    """A sealed session, which can only be completed."""
-
-    async def test_by_the_next_holder(self, driver: RowedDriver, session: str, key: str) -> None:
-        await self._seal(driver, session)
-        upload = await driver.claim(session)
-        assert upload.sealed
-        assert upload.size == len(DATA)
-        with pytest.raises(UploadLockedError):
-            await upload.append(b"more", None)
-        key = upload.final_key(key)
-        await upload.finish(key)
-        assert await read_object(driver, key) == DATA
-
-    async def test_after_the_last_holder_completed_it(
-        self, driver: RowedDriver, session: str, key: str
-    ) -> None:
-        await self._seal(driver, session)
-        dying = await driver.claim(session)
-        await dying._upload.finish(key)  # type: ignore[attr-defined]
-        driver.held.clear()
-        upload = await driver.claim(session)
-        key = upload.final_key(key)
-        await upload.finish(key)
-        assert await read_object(driver, key) == DATA
-
-    async def test_not_if_the_store_has_lost_it(
-        self, driver: RowedDriver, session: str, key: str
-    ) -> None:
-        await self._seal(driver, session)
-        await driver.delete(str(state_of(driver, session).key))
-        upload = await driver.claim(session)
-        with pytest.raises((ObjectMissingError, UploadDataLostError)):
-            await upload.finish(key)
-        await upload.release()
-
-    async def test_an_object_of_another_length_is_refused(
-        self, driver: RowedDriver, session: str, key: str
-    ) -> None:
-        await self._seal(driver, session)
-        state = json.loads(driver.rows[session][0])
-        driver.rows[session] = json.dumps({**state, "size": len(DATA) + 1}), 1
-        upload = await driver.claim(session)
-        with pytest.raises(ObjectCorruptError):
-            await upload.finish(key)
-        await upload.release()
-
-    async def _seal(self, driver: RowedDriver, session: str) -> None:
-        upload = await driver.claim(session)
-        await append(upload, DATA)
-        await upload.seal()
-        await upload.release()
-
-
-class TestStart:
-    """The start: whose bucket it is, and whether it keeps what is stored."""
-
-    async def test_a_bucket_that_is_not_there(self, bucket: Bucket) -> None:
-        store = S3Driver(bucket.settings(bucket="nowhere"))
-        with pytest.raises(StoreUnavailableError, match="no such bucket"):
-            await store.start()
-        await store.close()
-
-    @pytest.mark.parametrize(
-        ("key", "layout"),
-        [
-            ("docker/registry/v2/blobs/sha256/00/data", "contains the data of Distribution"),
-            ("registry/v2/repositories/app/_layers/x", "contains the data of Distribution"),
-            ("oci-layout", "contains an OCI image layout"),
-            ("oci-layout-notes", r"is not empty \('oci-layout-notes'\)"),
-            ("docker/compose.yaml", r"is not empty \('docker'\)"),
-        ],
-    )
-    async def test_foreign_data_is_refused_by_its_layout(
-        self, bucket: Bucket, key: str, layout: str
-    ) -> None:
-        bucket.put(key, b"theirs")
-        store = S3Driver(bucket.settings())
-        with pytest.raises(StoreUnavailableError, match=layout):
-            await store.start()
-        assert bucket.list_keys() == [key]
-        await store.close()
-
-    async def test_keys_that_are_refused(self, bucket: Bucket) -> None:
-        store = S3Driver(bucket.settings(secret_key="wrong"))  # noqa: S106
-        with pytest.raises(StoreUnavailableError) as refused:
-            await store.start()
-        assert "wrong" not in str(refused.value)
-        await store.close()
-
-    async def test_an_empty_place_where_there_must_be_blobs(self, bucket: Bucket) -> None:
-        store = S3Driver(bucket.settings())
-        with pytest.raises(StoreUnavailableError, match="no Moorage store"):
-            await store.start(create=False)
-        await store.start()
-        await store.start(create=False)
-        await store.check()
-        await store.close()
-
-    async def test_a_place_of_another_version(self, bucket: Bucket) -> None:
-        bucket.put("VERSION", b"moorage storage 2\n")
-        store = S3Driver(bucket.settings())
-        with pytest.raises(StoreUnavailableError, match="another version"):
-            await store.start()
-        await store.close()
-
-    @pytest.mark.parametrize(
-        ("kept", "told"),
-        [
-            (b"53\r\n" + SELFTEST + b"\r\n0\r\nx-amz-checksum:", "checksums inside"),
-            (b"?", "changes the bytes"),
-        ],
-    )
-    async def test_a_store_that_changes_what_it_is_sent(
-        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kept: bytes, told: str
-    ) -> None:
-        async def fetch(*_: object) -> bytes:
-            return kept
-
-        monkeypatch.setattr(S3Bucket, "fetch", fetch)
-        store = S3Driver(bucket.settings())
-        with pytest.raises(StoreUnavailableError, match=told):
-            await store.start()
-        await store.close()
-
-    async def test_a_row_is_needed(self, driver: RowedDriver, session: str) -> None:
-        with pytest.raises(ValueError, match="row"):
-            await driver.driver.claim(session)
-
-
-class TestRead:
-    """Reads, which need one request each."""
-
-    async def test_a_part_is_asked_for_at_once(
-        self, driver: RowedDriver, bucket: Bucket, key: str
-    ) -> None:
-        bucket.put(key, DATA)
-        reader = await driver.open(key, 7, 10)
-        bucket.delete(key)
-        assert reader.size == len(DATA)
-        assert b"".join([piece async for piece in reader.read(7, 10)]) == DATA[7:17]
-        with pytest.raises(ObjectCorruptError):
-            _ = [piece async for piece in reader.read(0, 1)]
-        await reader.close()
-
-    async def test_a_part_behind_the_end_is_damage(
-        self, driver: RowedDriver, bucket: Bucket, key: str
-    ) -> None:
-        bucket.put(key, b"short")
-        with pytest.raises(ObjectCorruptError):
-            await driver.open(key, 5, 1)
-
-    async def test_an_object_that_was_replaced_is_not_mixed(
-        self, driver: RowedDriver, bucket: Bucket, key: str
-    ) -> None:
-        bucket.put(key, b"one")
-        reader = await driver.open(key)
-        bucket.put(key, b"two")
-        with pytest.raises(ObjectCorruptError):
-            _ = [piece async for piece in reader.read(1, 2)]
-        await reader.close()

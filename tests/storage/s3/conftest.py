@@ -1,0 +1,19 @@
+"""Fixtures of the tests of this folder."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from storage.s3.driver import S3Driver
+from tests.storage.rowed import RowedDriver
+from tests.storage.s3.helpers import PART
+from tests.support.seaweed import Bucket
+
+
+@pytest.fixture
+async def driver(bucket: Bucket) -> AsyncIterator[RowedDriver]:
+    """Yield a store with the smallest possible parts."""
+    store = S3Driver(bucket.settings(part_size=PART))
+    await store.start()
+    yield RowedDriver(store)
+    await store.close()

@@ -1,0 +1,39 @@
+"""Helpers of the tests of this folder."""
+
+from storage.driver import Upload
+from storage.s3.state import MultipartState
+from tests.storage.rowed import RowedDriver
+
+PART = 5 << 20
+DATA = b"".join(n.to_bytes(4, "big") for n in range(3 * PART // 4)) + b"the end"
+"""Bytes for three parts and a rest, different everywhere."""
+
+
+async def add(driver: RowedDriver, session: str, data: bytes) -> None:
+    """Append `data` in one request."""
+    upload = await driver.claim(session)
+    await append(upload, data)
+    await upload.sync()
+    await upload.release()
+
+
+async def append(upload: Upload, data: bytes) -> None:
+    for at in range(0, len(data), 1 << 20):
+        await upload.append(data[at : at + (1 << 20)], None)
+
+
+async def finish(driver: RowedDriver, session: str, key: str) -> str:
+    upload = await driver.claim(session)
+    await upload.seal()
+    key = upload.final_key(key)
+    await upload.finish(key)
+    return key
+
+
+async def sweep(driver: RowedDriver) -> None:
+    for key in driver.doomed:
+        await driver.delete(key)
+
+
+def state_of(driver: RowedDriver, session: str) -> MultipartState:
+    return MultipartState.from_json(driver.rows[session][0])
