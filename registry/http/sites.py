@@ -36,7 +36,7 @@ class Sites:
             raise DeniedError(
                 f"this registry is open to everybody, but {host[:255]} is not one of its names: "
                 "set "
-                "[http] external_url to the address that clients use, or add a user so that "
+                "http.external_url to the address that clients use, or add a user so that "
                 "clients must sign in (moorage user add NAME --admin)"
             )
 
@@ -48,7 +48,7 @@ class Sites:
         site = request.headers.get("sec-fetch-site", "none")
         if site not in _OWN_SITE or not all(_is_own(origin, request) for origin in origins):
             raise DeniedError(
-                "cross-site requests are not allowed; [http] cors_origins lists the pages that may "
+                "cross-site requests are not allowed; http.cors_origins lists the pages that may "
                 "use this registry"
             )
 

@@ -43,7 +43,7 @@ def test_the_first_user_on_postgres(tmp_path: Path, postgres: Cluster) -> None:
         moorage = at(tmp_path / "data")
         moorage.settings["MOORAGE_DATABASE__URL"] = url
         add = ("user", "add", "alice", "--password-stdin")
-        assert "[auth] secret" in moorage.fails(*add, typed=LONG + "\n")
+        assert "auth.secret" in moorage.fails(*add, typed=LONG + "\n")
         moorage.settings["MOORAGE_AUTH__SECRET"] = "0123456789abcdef" * 2
         moorage.run(*add, typed=LONG + "\n")
         assert moorage.json("user", "list")["users"][0]["name"] == "alice"

@@ -124,7 +124,7 @@ def test_a_secret_that_is_missing_once_there_are_users(postgres: Cluster, tmp_pa
     with postgres.database() as url:
         settings = {"database.url": url}
         add_user(tmp_path / "data", settings | {"auth.secret": SECRET})
-        refuse_start(tmp_path / "data", settings, "set [auth] secret")
+        refuse_start(tmp_path / "data", settings, "auth.secret")
 
 
 def add_user(data: Path, settings: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ class AdminAuthenticator:
             raise DeniedError(
                 "this registry has no accounts, so it cannot be administered over HTTP; on the "
                 "machine that has its data, run: moorage user add NAME --admin, and remove "
-                '[auth] mode = "none"'
+                'auth.mode = "none"'
             )
         self._authorizer.warn_if_readable(request)
         try:

@@ -112,7 +112,7 @@ class DatabaseKeyStore:
         if not self._secret:
             raise ConfigError(
                 "sign-in needs private keys, which replicas share in the database, encrypted: set "
-                "[auth] secret to the same 32 or more random characters on every replica "
+                "auth.secret to the same 32 or more random characters on every replica "
                 '(openssl rand -hex 32), or, for a single machine, set auth.key_store = "file"'
             )
         derived = HKDF(hashes.SHA256(), 32, None, b"moorage keys").derive(self._secret.encode())
@@ -127,7 +127,7 @@ class DatabaseKeyStore:
             return cipher.decrypt(value)
         except InvalidToken as error:
             raise ConfigError(
-                "[auth] secret does not decrypt the keys in the database: every replica "
+                "auth.secret does not decrypt the keys in the database: every replica "
                 "needs the secret that the keys were created with"
             ) from error
 

@@ -44,7 +44,7 @@ def copy(args: argparse.Namespace) -> int:
         output.write("This database accepts changes again; the other one is a copy of it.")
     else:
         output.write(
-            "This database accepts no more changes. Set [database] url to the other one and "
+            "This database accepts no more changes. Set database.url to the other one and "
             "restart the registry. (To go back instead: moorage db copy --release)"
         )
     return 0

@@ -75,7 +75,7 @@ def warn_if_remote(settings: Settings) -> None:
         logger.warning(
             "the SQLite database %s is on a file system of type %s, whose locks and shared memory "
             "are not reliable: the database may be damaged. Keep it on a local disk with "
-            "[database] url = sqlite:////LOCAL/moorage.db, or use PostgreSQL",
+            "database.url = sqlite:////LOCAL/moorage.db, or use PostgreSQL",
             _file(settings),
             kind,
         )

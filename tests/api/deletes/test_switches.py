@@ -98,5 +98,5 @@ async def test_9_switched_off_refuses_deletions_alone(start_api: Started) -> Non
 async def test_9_both_switches_at_once(start_api: Started) -> None:
     upload = await prepare(start_api)
     async with start_api({"content.read_only": "true", "content.allow_delete": "false"}) as api:
-        await require_refused(api, PUSHES + DELETES, upload, "[content]")
+        await require_refused(api, PUSHES + DELETES, upload, "content.")
         await require_readable(api, upload)
