@@ -18,8 +18,8 @@ import httpx
 from boto3.s3.transfer import TransferConfig
 
 from tests.support.guarded import resident
-from tests.support.seaweed import Bucket, find_weed, run_seaweed
-from tests.support.server import Server, serving
+from tests.support.servers.seaweed import Bucket, find_weed, run_seaweed
+from tests.support.servers.server import Server, serving
 
 MIB = 1 << 20
 

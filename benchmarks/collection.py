@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from tests.support.postgres import free_port
+from tests.support.servers.postgres import free_port
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"

@@ -14,10 +14,10 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
-from tests.support import launcher
 from tests.support.missing import missing
-from tests.support.postgres import Cluster, find_binaries, run_cluster
-from tests.support.seaweed import Bucket, Seaweed, find_weed, run_seaweed
+from tests.support.servers import launcher
+from tests.support.servers.postgres import Cluster, find_binaries, run_cluster
+from tests.support.servers.seaweed import Bucket, Seaweed, find_weed, run_seaweed
 
 LOGGERS = (
     *("", "registry", "storage", "moorage", "moorage.access"),

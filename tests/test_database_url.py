@@ -11,7 +11,7 @@ from registry import database_url
 from registry.config import load
 from registry.errors import ConfigError
 from registry.metadata.engine.database import Database, parse_url
-from tests.support.postgres import Cluster, free_port
+from tests.support.servers.postgres import Cluster, free_port
 
 pytestmark = pytest.mark.anyio
 

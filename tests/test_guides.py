@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from registry.auth.keys.jose import public_keys
 from registry.config import load
-from tests.support.certificates import Authority
+from tests.support.servers.certificates import Authority
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 CI = (DOCS / "ci.md").read_text()

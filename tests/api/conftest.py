@@ -21,9 +21,9 @@ from starlette.types import ASGIApp, Message
 from registry.app import Runtime, compose, create_app
 from registry.config import Settings, load
 from registry.services.content import upload_leases
-from tests.support.http_server import serving_app
 from tests.support.kit import Kit
-from tests.support.seaweed import Bucket
+from tests.support.servers.http_server import serving_app
+from tests.support.servers.seaweed import Bucket
 
 SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
 

@@ -25,7 +25,7 @@ from tests.support.kit import (
     require_created,
     require_session,
 )
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = [
     pytest.mark.anyio,

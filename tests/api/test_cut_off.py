@@ -10,9 +10,9 @@ from storage.s3.client import LATE_WINDOW_S
 from tests.api.conftest import Started
 from tests.metadata.rows import rows
 from tests.support.clock import Hands
-from tests.support.postgres import Cluster
-from tests.support.seaweed import Bucket
-from tests.support.tcp_proxy import tcp_proxy
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.seaweed import Bucket
+from tests.support.servers.tcp_proxy import tcp_proxy
 
 pytestmark = [
     pytest.mark.anyio,

@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 from registry.api.admin.openapi import build_document
 from registry.api.admin.operation import Operation
 from registry.api.admin.table import BASE, OPERATIONS
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.server import Server, add_admin, serving
 
 EXAMPLES = 20
 PASSWORD = "the password of root"  # noqa: S105 - of a test

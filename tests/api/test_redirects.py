@@ -19,7 +19,7 @@ from tests.support.accounts import AUTH, Accounts
 from tests.support.clock import Hands
 from tests.support.flaky import Flaky, flaky
 from tests.support.kit import list_stored, read_parts
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = [
     pytest.mark.anyio,

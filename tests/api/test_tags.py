@@ -11,7 +11,7 @@ from registry.metadata.engine import migrate
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
 from tests.support.kit import codes, index_manifest
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

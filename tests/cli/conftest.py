@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.moorage import PASSWORD, Moorage, at
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 
 @pytest.fixture

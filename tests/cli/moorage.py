@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support import launcher
+from tests.support.servers import launcher
 
 PASSWORD = "the password of root"  # noqa: S105 - of a test
 LONG = "correct horse battery"

@@ -10,8 +10,8 @@ import pytest
 from registry.oci.media_types import OCI_INDEX
 from tests.cli.moorage import PASSWORD, Moorage, at
 from tests.support.kit import index_manifest
-from tests.support.launcher import Launched
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.launcher import Launched
+from tests.support.servers.server import Server, add_admin, serving
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from registry.metadata.engine.migrate import VERSION
-from tests.support import launcher
 from tests.support.kit import Kit
-from tests.support.server import ROOT, Server, serving
+from tests.support.servers import launcher
+from tests.support.servers.server import ROOT, Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import launcher
-from tests.support.postgres import Cluster
+from tests.support.servers import launcher
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.timeout(120)
 

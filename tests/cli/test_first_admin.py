@@ -7,7 +7,7 @@ import pytest
 
 from registry.config import Settings, load, require_safe_listen
 from registry.errors import ConfigError
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 PASSWORD = "the password of a file"  # noqa: S105 - of a test
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from registry.metadata import tables
 from tests.cli.moorage import LONG, PASSWORD, Moorage, at
-from tests.support.postgres import Cluster
-from tests.support.server import Server, serving
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from storage.digest import Digest
-from tests.support import launcher
 from tests.support.kit import Kit
-from tests.support.server import Server, serving
+from tests.support.servers import launcher
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 

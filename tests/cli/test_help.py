@@ -12,7 +12,7 @@ import pytest
 from registry.cli.kit.parsing import Parser
 from registry.cli.main import NOUNS, build_parser, main
 from registry.version import find_version
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 HEAVY = {"argon2", "boto3", "httpx", "jwt", "msgspec", "rich", "shtab", "sqlalchemy", "starlette"}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from registry.cli.kit import output
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 HEADER = ("NAME", "WHAT")
 ROWS = [("one", "x" * 100), ("[red]two[/red]", "a b")]

@@ -9,7 +9,7 @@ import pytest
 from registry.oci.media_types import OCI_INDEX
 from tests.cli.moorage import LONG, PASSWORD, Moorage, at
 from tests.support.kit import index_manifest
-from tests.support.server import Server
+from tests.support.servers.server import Server
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,9 +10,9 @@ import pytest
 
 from registry.oci.media_types import OCI_INDEX
 from tests.cli.moorage import LONG, at
-from tests.support import launcher
 from tests.support.kit import index_manifest
-from tests.support.server import Server, serving
+from tests.support.servers import launcher
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,8 +10,8 @@ import pytest
 
 from registry.cli.main import main
 from tests.cli.moorage import PASSWORD
-from tests.support.certificates import Authority
-from tests.support.server import add_admin
+from tests.support.servers.certificates import Authority
+from tests.support.servers.server import add_admin
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from registry.client import web as module
 from registry.client.web import MAX_DOCUMENT, Web
 from registry.errors import ConfigError, UpstreamError
-from tests.support.certificates import Authority
-from tests.support.upstream import Reply, Upstream, upstream
+from tests.support.servers.certificates import Authority
+from tests.support.servers.upstream import Reply, Upstream, upstream
 
 pytestmark = pytest.mark.anyio
 SEVERAL = pytest.mark.allow_hosts(["127.0.0.1", "127.0.0.2", "127.0.0.3"])

@@ -9,10 +9,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.support.postgres import Cluster
-from tests.support.server import ROOT, Server, serving
-from tests.support.tcp_proxy import tcp_proxy
-from tests.support.workers import PATIENCE, worker
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.server import ROOT, Server, serving
+from tests.support.servers.tcp_proxy import tcp_proxy
+from tests.support.servers.workers import PATIENCE, worker
 
 PATCH = """
 import asyncio, os, time

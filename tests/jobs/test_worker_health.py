@@ -10,8 +10,8 @@ import pytest
 from registry import clock
 from registry.cli.main import main
 from registry.cli.server import heartbeat
-from tests.support.server import add_admin
-from tests.support.workers import PATIENCE, worker
+from tests.support.servers.server import add_admin
+from tests.support.servers.workers import PATIENCE, worker
 
 
 def check(data: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -31,7 +31,7 @@ from tests.metadata.rows import (
     race,
     rows,
 )
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ from tests.metadata.rows import (
     upload,
     void,
 )
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from registry.metadata.content.uploads import UploadRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import digest, held_open, rows, upload
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support.kit import Kit
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 
 @pytest.fixture(params=[1, 3])

@@ -19,8 +19,8 @@ from tests.support.flaky import (
     Judge,
     flaky,
 )
-from tests.support.seaweed import Bucket
-from tests.support.server import Server, serving
+from tests.support.servers.seaweed import Bucket
+from tests.support.servers.server import Server, serving
 
 PART = 5 << 20
 DATA = b"".join(n.to_bytes(4, "big") for n in range(2 * PART // 4)) + b"the end"

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.support.accounts import ANONYMOUS, Login, bearer, get_token, signed
-from tests.support.nginx import Nginx, proxying
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.nginx import Nginx, proxying
+from tests.support.servers.server import Server, add_admin, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("nginx")]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from registry.data_dir import DataDirectory
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 
 @pytest.mark.parametrize(

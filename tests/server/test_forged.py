@@ -15,9 +15,9 @@ from registry.server.head import MAX_HEAD
 from tests.support.accounts import Accounts, bearer, get_token
 from tests.support.forging import Forgery, Json, assemble, forged, good_claims, missigned, signer
 from tests.support.guarded import SETTINGS, client_of, operating
-from tests.support.raw import Wire
-from tests.support.server import Server, serving
-from tests.support.upstream import Upstream, upstream
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, serving
+from tests.support.servers.upstream import Upstream, upstream
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 

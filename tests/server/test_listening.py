@@ -20,11 +20,11 @@ import pytest
 from registry.cli.server import listening
 from registry.errors import ConfigError
 from storage.digest import Digest
-from tests.support.certificates import Authority
-from tests.support.postgres import free_port
 from tests.support.pushing import blob_bytes
-from tests.support.raw import Wire
-from tests.support.server import Server, serving
+from tests.support.servers.certificates import Authority
+from tests.support.servers.postgres import free_port
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

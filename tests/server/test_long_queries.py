@@ -6,8 +6,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from tests.support.nginx import Nginx, proxying
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.nginx import Nginx, proxying
+from tests.support.servers.server import Server, add_admin, serving
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.seaweed import Bucket
-from tests.support.server import Server, serving
+from tests.support.servers.seaweed import Bucket
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.soak, pytest.mark.timeout(900)]
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.server.test_memory import resident
 from tests.support.kit import Kit
-from tests.support.nginx import Nginx, proxying
-from tests.support.raw import Wire
-from tests.support.server import Server, serving
+from tests.support.servers.nginx import Nginx, proxying
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 

@@ -19,7 +19,7 @@ from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
 from tests.server.test_memory import resident
 from tests.support.kit import Kit, descriptor, image_manifest
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from registry.version import find_version
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 SMALLEST = 20 << 20
 """Minimum bytes of memory of a Python process."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -10,7 +10,7 @@ import pytest
 from storage.digest import Digest
 from tests.support.kit import Kit, image_manifest
 from tests.support.pushing import blob_bytes, push_in_chunks
-from tests.support.server import Server
+from tests.support.servers.server import Server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 

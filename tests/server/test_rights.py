@@ -14,7 +14,7 @@ from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.support.accounts import OPERATOR, Accounts, Login, bearer, get_token, signed
 from tests.support.guarded import SETTINGS, alone, client_of
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 

@@ -15,12 +15,12 @@ import pytest
 
 from registry.metadata.engine import migrate
 from storage.digest import Digest
-from tests.support import launcher
 from tests.support.kit import Kit
-from tests.support.postgres import Cluster, free_port
 from tests.support.pushing import blob_bytes
-from tests.support.raw import Wire
-from tests.support.server import Server, serving
+from tests.support.servers import launcher
+from tests.support.servers.postgres import Cluster, free_port
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

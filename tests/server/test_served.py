@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 PARTS = 4
 """Number of parts of the suite, so that parallel test workers share it."""

@@ -14,8 +14,8 @@ import pytest
 from storage.digest import Digest
 from tests.support.kit import Kit
 from tests.support.pushing import blob_bytes
-from tests.support.raw import Wire
-from tests.support.server import Server, serving
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 

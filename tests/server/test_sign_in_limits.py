@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.accounts import Accounts, Login, signed
 from tests.support.guarded import SETTINGS, alone, client_of, operating, resident
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from tests.support.kit import Kit
-from tests.support.raw import Wire
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, add_admin, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -17,11 +17,11 @@ from registry.errors import ConfigError
 from registry.metadata.engine.reachable import require_reachable
 from storage.errors import StoreRefusedError
 from storage.factory import create_driver
-from tests.support import launcher
 from tests.support.accounts import SECRET
 from tests.support.missing import missing
-from tests.support.postgres import Cluster
-from tests.support.seaweed import Seaweed
+from tests.support.servers import launcher
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.seaweed import Seaweed
 
 pytestmark = pytest.mark.timeout(120)
 

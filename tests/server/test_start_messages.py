@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.server import Server, add_admin, serving
 
 OPEN = {"MOORAGE_AUTH__MODE": "none"}
 WARNING = 'there are users, but auth.mode = "none"'

@@ -17,11 +17,11 @@ import pytest
 from registry.errors import ConfigError, DatabaseUnavailableError
 from registry.metadata.engine import migrate
 from registry.metadata.engine.reachable import require_reachable
-from tests.support.postgres import Cluster
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server, serving
-from tests.support.tcp_proxy import tcp_proxy
-from tests.support.workers import PATIENCE, worker
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server, serving
+from tests.support.servers.tcp_proxy import tcp_proxy
+from tests.support.servers.workers import PATIENCE, worker
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.support.accounts import Login
-from tests.support.haproxy import run_haproxy
-from tests.support.raw import Wire
-from tests.support.server import Server, add_admin, serving
+from tests.support.servers.haproxy import run_haproxy
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import Server, add_admin, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -11,8 +11,8 @@ import pytest
 from storage.errors import ObjectMissingError, StoreUnavailableError
 from storage.s3.client import S3Client
 from storage.s3.settings import S3Settings
-from tests.support.certificates import Authority
-from tests.support.seaweed import ACCESS_KEY, SECRET_KEY
+from tests.support.servers.certificates import Authority
+from tests.support.servers.seaweed import ACCESS_KEY, SECRET_KEY
 
 pytestmark = pytest.mark.anyio
 

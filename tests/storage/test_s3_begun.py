@@ -12,7 +12,7 @@ from tests.storage.drivers.helpers import read_object
 from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, append, finish
 from tests.support.flaky import CUT, Fault, flaky
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
 

@@ -30,7 +30,7 @@ from tests.support.flaky import (
     flaky,
     status,
 )
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
 

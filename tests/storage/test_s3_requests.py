@@ -12,7 +12,7 @@ from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, finish
 from tests.support.flaky import Flaky, flaky
-from tests.support.seaweed import ACCESS_KEY, SECRET_KEY, Bucket
+from tests.support.servers.seaweed import ACCESS_KEY, SECRET_KEY, Bucket
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import PART
 from tests.support.flaky import STALL, Fault, Flaky, flaky
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from registry.auth.keys.jose import jwk_of
-from tests.support.certificates import Authority
+from tests.support.servers.certificates import Authority
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey
 Json = dict[str, Any]

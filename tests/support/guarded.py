@@ -13,7 +13,7 @@ import httpx
 from registry.app import open_runtime
 from registry.config import load
 from tests.support.accounts import SECRET, Accounts
-from tests.support.server import Server
+from tests.support.servers.server import Server
 
 SETTINGS = {
     "MOORAGE_AUTH__MODE": "token",

@@ -28,7 +28,7 @@ from tests.support.accounts import (
     read_challenge,
 )
 from tests.support.forging import assemble, good_claims, signer
-from tests.support.upstream import Upstream, upstream
+from tests.support.servers.upstream import Upstream, upstream
 
 pytestmark = [
     pytest.mark.anyio,

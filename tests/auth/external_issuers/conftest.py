@@ -12,7 +12,7 @@ from registry.auth.tokens import external_issuers as module
 from registry.auth.tokens.external_issuers import Source, key_source
 from registry.client.web import Web
 from tests.auth.external_issuers.helpers import ISSUER, Told
-from tests.support.upstream import Upstream, upstream
+from tests.support.servers.upstream import Upstream, upstream
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.auth.external_issuers.helpers import (
     sign,
 )
 from tests.support.forging import good_claims
-from tests.support.upstream import Upstream
+from tests.support.servers.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
 

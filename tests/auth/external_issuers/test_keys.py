@@ -29,7 +29,7 @@ from tests.auth.external_issuers.helpers import (
     sign,
 )
 from tests.support.forging import assemble, forged, good_claims, signer
-from tests.support.upstream import Reply, Upstream, upstream
+from tests.support.servers.upstream import Reply, Upstream, upstream
 
 pytestmark = pytest.mark.anyio
 

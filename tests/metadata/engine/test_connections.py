@@ -18,7 +18,7 @@ from registry.metadata.engine.settings import DEFAULT
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,8 @@ from registry.metadata.engine.settings import DEFAULT
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, rows, void
-from tests.support.postgres import Cluster
-from tests.support.tcp_proxy import TcpProxy, tcp_proxy
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.tcp_proxy import TcpProxy, tcp_proxy
 
 pytestmark = pytest.mark.anyio
 

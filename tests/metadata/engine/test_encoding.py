@@ -8,7 +8,7 @@ from registry.cli.main import main
 from registry.errors import SchemaError
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

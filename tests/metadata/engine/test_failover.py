@@ -20,9 +20,9 @@ from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME
 from tests.support.kit import Kit
 from tests.support.missing import missing
-from tests.support.postgres import Cluster, find_binaries, run_cluster, run_standby
-from tests.support.server import Server, serving
-from tests.support.tcp_proxy import TcpProxy, tcp_proxy
+from tests.support.servers.postgres import Cluster, find_binaries, run_cluster, run_standby
+from tests.support.servers.server import Server, serving
+from tests.support.servers.tcp_proxy import TcpProxy, tcp_proxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 

@@ -10,7 +10,7 @@ from registry.metadata.engine import leases
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import race, rows
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

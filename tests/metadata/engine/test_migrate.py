@@ -30,7 +30,7 @@ from registry.metadata.gc import pending_deletions, unreadable_manifests
 from registry.metadata.maintenance import scrub
 from registry.metadata.protection import holds, immutable_tags
 from tests.metadata.rows import STORE, add, add_access, add_retention, find, image, upload
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 MIGRATIONS = ROOT / "migrations"

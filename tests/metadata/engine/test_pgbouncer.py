@@ -19,9 +19,9 @@ from registry.metadata.maintenance import database_copy
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from tests.support.kit import Kit
-from tests.support.pgbouncer import run_pgbouncer
-from tests.support.postgres import Cluster
-from tests.support.server import Server, serving
+from tests.support.servers.pgbouncer import run_pgbouncer
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.transaction import Transaction
 from tests.metadata.rows import NAME, race, rows
 from tests.support.missing import missing
-from tests.support.postgres import Cluster, find_binaries, run_cluster
+from tests.support.servers.postgres import Cluster, find_binaries, run_cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from registry.metadata.engine.database import Database
 from registry.metadata.revisions.query import _QUERY, RevisionQuery
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

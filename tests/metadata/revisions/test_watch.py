@@ -25,7 +25,7 @@ from registry.metadata.revisions.watch import RevisionWatch
 from registry.metadata.tables import change_feed, change_feed_revision
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import NAME, add_blob, find
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -16,11 +16,11 @@ import pytest
 from tests.scenarios.clients.client import PATH, Client, find_program, need_root, unmount_below
 from tests.scenarios.clients.engine import running_engine
 from tests.scenarios.clients.repository import Repository
-from tests.support.nginx import Nginx
-from tests.support.postgres import Cluster
-from tests.support.replicas import Replicas, running_replicas
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server, serving
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas, running_replicas
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server, serving
 
 LOGS = pytest.StashKey[list[Path]]()
 LOG_LINES = 100

@@ -13,7 +13,7 @@ import pytest
 from tests.scenarios.clients.client import Client
 from tests.scenarios.clients.images import rootfs
 from tests.scenarios.clients.repository import INDEXES, MANIFESTS, Manifest, Repository
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("docker")]
 

@@ -12,7 +12,7 @@ from tests.scenarios.clients.client import Client, find_program, need_root
 from tests.scenarios.clients.conftest import container_storage
 from tests.scenarios.clients.images import tar_of
 from tests.scenarios.clients.repository import Repository
-from tests.support.server import Server
+from tests.support.servers.server import Server
 
 pytestmark = [pytest.mark.clients, pytest.mark.xdist_group("podman")]
 

@@ -12,8 +12,8 @@ import pytest
 from tests.scenarios.clients.client import Client, find_program
 from tests.scenarios.clients.images import rootfs, two_platforms
 from tests.support.flaky import Flaky, flaky
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server, serving
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.clients
 

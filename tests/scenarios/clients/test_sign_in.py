@@ -15,10 +15,10 @@ from registry.metadata.engine import migrate
 from tests.scenarios.clients.client import Client
 from tests.scenarios.clients.images import rootfs, two_platforms
 from tests.support.accounts import SECRET, Accounts, Login
-from tests.support.postgres import Cluster
-from tests.support.replicas import Replicas, running_replicas
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server, serving
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas, running_replicas
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.clients
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from registry.config import FILE_KEYS, SETTINGS, Settings, load
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 DEPLOY = ROOT / "deploy"
 _VARIABLES = {f"MOORAGE_{key.upper().replace('.', '__')}" for key in (*SETTINGS, *FILE_KEYS)}

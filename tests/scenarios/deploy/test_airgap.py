@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.support.old_python import write_python
-from tests.support.postgres import free_port
-from tests.support.server import ROOT, Server, serving
+from tests.support.servers.postgres import free_port
+from tests.support.servers.server import ROOT, Server, serving
 
 BUILD = ROOT / "deploy" / "airgap" / "build"
 TIMEOUT = 240.0

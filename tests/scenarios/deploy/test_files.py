@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.deploy.naming import list_unknown
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 FILES = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", "deploy"],

@@ -9,7 +9,7 @@ import yaml
 
 from registry.http.settings import HttpSettings
 from tests.scenarios.deploy.naming import DEPLOY, load_environment
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 FOLDER = DEPLOY / "kubernetes"
 VERSIONS = ["1.30", "1.37"]

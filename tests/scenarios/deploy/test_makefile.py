@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.old_python import write_python
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 VERSION = ".".join(map(str, sys.version_info[:2]))
 

@@ -14,11 +14,11 @@ import pytest
 
 from tests.scenarios.clients.client import PATH, Client, find_program
 from tests.scenarios.clients.images import two_platforms
-from tests.support.certificates import Authority
 from tests.support.kit import Kit
-from tests.support.nginx import Nginx, proxying
-from tests.support.postgres import free_port
-from tests.support.server import Server, serving
+from tests.support.servers.certificates import Authority
+from tests.support.servers.nginx import Nginx, proxying
+from tests.support.servers.postgres import free_port
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("nginx")]
 

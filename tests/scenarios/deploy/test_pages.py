@@ -8,7 +8,7 @@ import pytest
 from registry.cli.main import build_parser
 from registry.config import FILE_KEYS, SETTINGS
 from tests.scenarios.deploy.naming import list_unknown
-from tests.support.server import ROOT
+from tests.support.servers.server import ROOT
 
 PAGES = ["deployment", "sizing", "backup", "upgrade", "failures"]
 SECTIONS = sorted({key.partition(".")[0] for key in SETTINGS})

@@ -20,7 +20,7 @@ from tests.scenarios.faults.conftest import SOAK
 from tests.support.audit_log import list_broken
 from tests.support.missing import require_root_and
 from tests.support.pushing import Acknowledged, Ledger, push_until, verify
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 

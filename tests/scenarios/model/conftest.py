@@ -14,7 +14,7 @@ from registry.metadata.engine import migrate
 from registry.metadata.engine.transaction import Transaction
 from tests.scenarios.model.machine import Place
 from tests.scenarios.model.world import Clock
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 MEMORY = Path("/dev/shm")  # noqa: S108
 

@@ -17,7 +17,7 @@ from registry.oci.media_types import OCI_INDEX
 from storage.digest import Digest
 from tests.scenarios.model.linear import Operation, find_order
 from tests.scenarios.model.look import Replay, look
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.anyio
 

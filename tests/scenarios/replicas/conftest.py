@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.kit import Kit
-from tests.support.postgres import Cluster
-from tests.support.replicas import Replicas, kit_of, running_replicas
-from tests.support.seaweed import Seaweed
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas, kit_of, running_replicas
+from tests.support.servers.seaweed import Seaweed
 
 Start = Callable[..., Replicas]
 

@@ -12,10 +12,10 @@ from storage.digest import Digest
 from tests.support.accounts import Accounts, Login, bearer, get_token, signed
 from tests.support.admin import Admin
 from tests.support.kit import Kit
-from tests.support.postgres import Cluster
-from tests.support.replicas import Replicas, running_replicas
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server, serving
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas, running_replicas
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("at-once"), pytest.mark.timeout(240)]
 

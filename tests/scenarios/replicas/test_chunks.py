@@ -9,7 +9,7 @@ import pytest
 from storage.digest import Digest
 from tests.support.kit import Kit, codes, require_created, require_session
 from tests.support.pushing import blob_bytes
-from tests.support.replicas import Replicas
+from tests.support.servers.replicas import Replicas
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("replicas")]
 

@@ -11,10 +11,10 @@ import pytest
 from tests.support.counted import Counted, counted
 from tests.support.flaky import Flaky, flaky
 from tests.support.kit import Kit
-from tests.support.postgres import Cluster
-from tests.support.replicas import Replicas
-from tests.support.seaweed import Bucket
-from tests.support.server import serving
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas
+from tests.support.servers.seaweed import Bucket
+from tests.support.servers.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("replicas")]
 

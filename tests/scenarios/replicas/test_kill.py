@@ -13,8 +13,8 @@ from registry.services.content import upload_leases
 from storage.digest import Digest
 from tests.support.kit import Kit, codes
 from tests.support.pushing import blob_bytes
-from tests.support.replicas import Replicas, kit_of, running_replicas, until
-from tests.support.server import serving
+from tests.support.servers.replicas import Replicas, kit_of, running_replicas, until
+from tests.support.servers.server import serving
 from tests.support.stops import DURING_PATCH, DURING_PUT, Stops
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]

@@ -11,11 +11,11 @@ import pytest
 from tests.scenarios.clients.client import Client
 from tests.scenarios.clients.conftest import busybox, client_env, docker, home, podman, skopeo
 from tests.scenarios.clients.images import Layout, tar_of
-from tests.support.nginx import Nginx
-from tests.support.postgres import Cluster
-from tests.support.replicas import Replicas, kit_of, running_replicas
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server
+from tests.support.servers.nginx import Nginx
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas, kit_of, running_replicas
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server
 from tests.support.stops import Stops
 
 __all__ = ["busybox", "client_env", "docker", "home", "podman", "skopeo"]

@@ -10,11 +10,11 @@ import pytest
 from registry.services.content import upload_leases
 from storage.digest import Digest
 from tests.support.kit import require_created
-from tests.support.postgres import Cluster
 from tests.support.pushing import Ledger, blob_bytes, verify
-from tests.support.replicas import Replicas, kit_of, running_replicas, until
 from tests.support.retrying import Retrying, pushing
-from tests.support.server import Server
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.replicas import Replicas, kit_of, running_replicas, until
+from tests.support.servers.server import Server
 
 pytestmark = [
     pytest.mark.anyio,

@@ -6,7 +6,7 @@ import pytest
 
 from registry.server import admission
 from registry.server.limits import ServerLimits
-from tests.support.http_server import Echo, Served, serving_app
+from tests.support.servers.http_server import Echo, Served, serving_app
 
 LIMITS = ServerLimits(
     connections=8,

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.support.http_server import Echo, Served
-from tests.support.raw import Wire
+from tests.support.servers.http_server import Echo, Served
+from tests.support.servers.raw import Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.http_server import Echo, Served, serving_app
-from tests.support.raw import Answer, Wire
+from tests.support.servers.http_server import Echo, Served, serving_app
+from tests.support.servers.raw import Answer, Wire
 
 pytestmark = pytest.mark.anyio
 

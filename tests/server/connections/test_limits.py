@@ -15,10 +15,10 @@ import pytest
 
 from registry.server.descriptors import KEPT, fit_connections
 from registry.server.limits import ServerLimits
-from tests.support.certificates import Authority
-from tests.support.http_server import Echo, Served, serving_app, wait_until
-from tests.support.raw import Answer, Wire
-from tests.support.server import ROOT, Server, serving
+from tests.support.servers.certificates import Authority
+from tests.support.servers.http_server import Echo, Served, serving_app, wait_until
+from tests.support.servers.raw import Answer, Wire
+from tests.support.servers.server import ROOT, Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -143,7 +143,7 @@ def test_silent_clients_do_not_use_up_the_descriptors(tmp_path: Path) -> None:
 STARVED = """
 import asyncio, logging, sys
 from registry.server.limits import ServerLimits
-from tests.support.http_server import Echo, serving_app
+from tests.support.servers.http_server import Echo, serving_app
 
 async def main():
     async with serving_app(Echo(), ServerLimits()) as served:

@@ -12,8 +12,8 @@ from registry.server import listener
 from registry.server.admission import RESERVE
 from registry.server.limits import ServerLimits
 from registry.server.listener import Listener
-from tests.support.http_server import Echo, Served, serving_app, wait_until
-from tests.support.raw import Wire
+from tests.support.servers.http_server import Echo, Served, serving_app, wait_until
+from tests.support.servers.raw import Wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from registry.server.body_framing import ChunkedBody, FixedBody
 from registry.server.connection import Connection
-from tests.support.http_server import Echo, Served, answer_lifespan, serving_app
-from tests.support.raw import Wire
+from tests.support.servers.http_server import Echo, Served, answer_lifespan, serving_app
+from tests.support.servers.raw import Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tests.support.http_server import answer_lifespan, serving_app
-from tests.support.raw import Wire
+from tests.support.servers.http_server import answer_lifespan, serving_app
+from tests.support.servers.raw import Wire
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from registry.server import server
-from tests.support.http_server import serving_app
-from tests.support.raw import Wire
+from tests.support.servers.http_server import serving_app
+from tests.support.servers.raw import Wire
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

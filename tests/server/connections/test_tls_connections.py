@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from registry.server import admission, listener
 from registry.server.limits import ServerLimits
-from tests.support.certificates import Authority
-from tests.support.http_server import Echo, Served, answer_lifespan, serving_app, wait_until
-from tests.support.raw import Wire
-from tests.support.server import ROOT
+from tests.support.servers.certificates import Authority
+from tests.support.servers.http_server import Echo, Served, answer_lifespan, serving_app, wait_until
+from tests.support.servers.raw import Wire
+from tests.support.servers.server import ROOT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -77,7 +77,7 @@ def shrink_buffers(served: Served) -> None:
 SERVING = """
 import asyncio, ssl, sys
 from registry.server.limits import ServerLimits
-from tests.support.http_server import Echo, serving_app
+from tests.support.servers.http_server import Echo, serving_app
 
 async def main():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

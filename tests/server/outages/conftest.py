@@ -8,10 +8,10 @@ import pytest
 from tests.server.outages.helpers import CONFIG, LAYER, NAME, RAW, Scene
 from tests.support.kit import Kit
 from tests.support.missing import missing
-from tests.support.postgres import Cluster, find_binaries, run_cluster
 from tests.support.pushing import push_image, verify
-from tests.support.server import Server, serving
-from tests.support.tcp_proxy import tcp_proxy
+from tests.support.servers.postgres import Cluster, find_binaries, run_cluster
+from tests.support.servers.server import Server, serving
+from tests.support.servers.tcp_proxy import tcp_proxy
 
 
 @pytest.fixture(scope="module")

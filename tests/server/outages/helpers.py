@@ -12,10 +12,10 @@ import psycopg
 from registry.metadata import tables
 from storage.digest import Digest
 from tests.support.kit import codes, image_manifest, media_type_of
-from tests.support.postgres import Cluster
 from tests.support.pushing import Ledger
-from tests.support.server import Server
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.server import Server
+from tests.support.servers.tcp_proxy import TcpProxy
 
 BOUND = 25.0
 """Time limit for responses during an outage, and for the recovery after it, in seconds."""

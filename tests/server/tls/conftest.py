@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.tls.helpers import TlsServer
-from tests.support.server import serving
+from tests.support.servers.server import serving
 
 
 @pytest.fixture(params=[1, 2])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from tests.support.certificates import Authority
-from tests.support.server import Server
+from tests.support.servers.certificates import Authority
+from tests.support.servers.server import Server
 
 SOON = 10.0
 """Time limit for the reload of changed files, in seconds. The server checks every second."""

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.server.tls.helpers import TlsServer, trusting, wait_until
-from tests.support.certificates import Authority
-from tests.support.server import serving
+from tests.support.servers.certificates import Authority
+from tests.support.servers.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 from registry.config import load
 from registry.errors import ConfigError
 from tests.server.tls.helpers import TlsServer, serial_in, trusting, wait_until
-from tests.support import launcher
-from tests.support.certificates import Authority
-from tests.support.postgres import free_port
-from tests.support.server import serving
+from tests.support.servers import launcher
+from tests.support.servers.certificates import Authority
+from tests.support.servers.postgres import free_port
+from tests.support.servers.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 

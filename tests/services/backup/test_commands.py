@@ -15,9 +15,9 @@ import pytest
 from storage.digest import Digest
 from tests.services.backup.conftest import Make, Place
 from tests.support.kit import Kit
-from tests.support.launcher import Launched
 from tests.support.pushing import Ledger, blob_bytes, push_image, push_until, verify
-from tests.support.server import ROOT, Server, serving
+from tests.support.servers.launcher import Launched
+from tests.support.servers.server import ROOT, Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.disks import fill, small_disk
 from tests.support.kit import Kit
-from tests.support.server import Server, serving
-from tests.support.workers import worker
+from tests.support.servers.server import Server, serving
+from tests.support.servers.workers import worker
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(240)]
 

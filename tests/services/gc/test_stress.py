@@ -16,9 +16,9 @@ from registry.metadata import tables
 from tests.scenarios.faults.conftest import SOAK
 from tests.services.gc.stress import Client
 from tests.support.kit import Kit
-from tests.support.replicas import until, variable
-from tests.support.seaweed import Bucket
-from tests.support.server import Server, serving
+from tests.support.servers.replicas import until, variable
+from tests.support.servers.seaweed import Bucket
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300 * SOAK)]
 

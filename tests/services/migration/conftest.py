@@ -11,7 +11,7 @@ from registry.app import compose, create_app
 from registry.config import load
 from registry.metadata.engine import migrate
 from tests.api.conftest import Api, in_process
-from tests.support.seaweed import Seaweed
+from tests.support.servers.seaweed import Seaweed
 
 Start = Callable[[dict[str, str]], AbstractAsyncContextManager[Api]]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.metadata.engine.test_migrate import fill
-from tests.support.launcher import Launched
-from tests.support.postgres import Cluster
-from tests.support.server import ROOT, Server, serving
+from tests.support.servers.launcher import Launched
+from tests.support.servers.postgres import Cluster
+from tests.support.servers.server import ROOT, Server, serving
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -30,7 +30,7 @@ from tests.services.migration.conftest import MIB, Start, Way
 from tests.support.clock import Hands
 from tests.support.kit import count_sessions, list_stored
 from tests.support.pushing import blob_bytes
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
 

@@ -15,12 +15,12 @@ import pytest
 
 from storage.digest import Digest
 from tests.services.migration.conftest import as_variables, find_way
-from tests.support import launcher
 from tests.support.kit import Kit
-from tests.support.launcher import Launched
 from tests.support.pushing import Ledger, blob_bytes, push_until, verify
-from tests.support.seaweed import Seaweed
-from tests.support.server import Server, serving
+from tests.support.servers import launcher
+from tests.support.servers.launcher import Launched
+from tests.support.servers.seaweed import Seaweed
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 

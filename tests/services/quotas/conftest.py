@@ -10,7 +10,7 @@ from registry.app import compose, create_app
 from registry.config import load
 from registry.metadata.engine import migrate
 from tests.api.conftest import Api, in_process
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 
 @asynccontextmanager

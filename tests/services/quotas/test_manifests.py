@@ -31,7 +31,7 @@ from tests.services.quotas.works import (
     settle,
     write,
 )
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 

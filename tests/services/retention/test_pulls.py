@@ -24,7 +24,7 @@ from storage.digest import Digest
 from tests.metadata.rows import NAME, digest_of, find, image, rows
 from tests.services.retention.scenes import push, write
 from tests.support.kit import Kit
-from tests.support.server import Server, serving
+from tests.support.servers.server import Server, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from storage.driver import Driver
 from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
 from tests.api.conftest import Api, in_process
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 Start = Callable[..., AbstractAsyncContextManager[Api]]
 

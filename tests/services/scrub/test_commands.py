@@ -15,9 +15,9 @@ import pytest
 
 from storage.digest import Digest
 from tests.support.kit import Kit
-from tests.support.launcher import Launched
 from tests.support.pushing import blob_bytes
-from tests.support.server import Server, serving
+from tests.support.servers.launcher import Launched
+from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults]
 

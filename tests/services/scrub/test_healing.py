@@ -24,8 +24,8 @@ from tests.services.scrub.conftest import (
     scrub,
 )
 from tests.support.kit import Kit, find_job, list_stored
-from tests.support.server import Server, add_admin, serving
-from tests.support.upstream import Reply, Upstream, upstream
+from tests.support.servers.server import Server, add_admin, serving
+from tests.support.servers.upstream import Reply, Upstream, upstream
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 from storage.s3.driver import S3Driver
 from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import PART
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 
 @pytest.fixture

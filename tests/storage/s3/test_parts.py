@@ -21,7 +21,7 @@ from storage.staging import StagingArea
 from tests.storage.drivers.helpers import read_object
 from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, append, finish, state_of, sweep
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from storage.s3.parts import PART_NUMBER_BATCH
 from tests.storage.drivers.helpers import read_object
 from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, append, finish, state_of
-from tests.support.seaweed import Bucket
+from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.metadata.engine import migrate
-from tests.support.postgres import Cluster
+from tests.support.servers.postgres import Cluster
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Process that has imported Moorage, and forks a copy of itself for each command.
 
 Importing takes a second of processor time, and a fork some milliseconds. Started by
-`tests.support.launcher`; the first argument is the number of its socket.
+`tests.support.servers.launcher`; the first argument is the number of its socket.
 """
 
 import contextlib

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.missing import missing
-from tests.support.postgres import free_port
+from tests.support.servers.postgres import free_port
 
 START = 30.0
 """Time limit for HAProxy to listen, in seconds."""

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.launcher import Launched
+from tests.support.servers.launcher import Launched
 
 PATIENCE = 100.0
 """Time limit for processes, in seconds. They need two seconds on an idle machine."""

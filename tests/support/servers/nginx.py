@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.missing import missing
-from tests.support.postgres import free_port
-from tests.support.server import ROOT
+from tests.support.servers.postgres import free_port
+from tests.support.servers.server import ROOT
 
 SHIPPED = ROOT / "deploy" / "nginx"
 START = 30.0

@@ -18,9 +18,9 @@ from storage.keys import staged_key
 from storage.s3.state import MultipartState
 from tests.support.accounts import SECRET, Accounts
 from tests.support.kit import Kit
-from tests.support.nginx import Nginx, proxying
-from tests.support.seaweed import Bucket
-from tests.support.server import Server, serving
+from tests.support.servers.nginx import Nginx, proxying
+from tests.support.servers.seaweed import Bucket
+from tests.support.servers.server import Server, serving
 
 KEPT = {"VERSION", "SELFTEST"}
 """Objects in a bucket that no row owns."""

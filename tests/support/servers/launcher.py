@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.prefork import REQUEST_SIZE
+from tests.support.servers.prefork import REQUEST_SIZE
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -49,7 +49,7 @@ class _Prefork:
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.prefork", str(other.fileno())],
+                [sys.executable, "-m", "tests.support.servers.prefork", str(other.fileno())],
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from tests.support import launcher
-from tests.support.postgres import free_port
+from tests.support.servers import launcher
+from tests.support.servers.postgres import free_port
 
 ROOT = launcher.ROOT
 START = 120.0

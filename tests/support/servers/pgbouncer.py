@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from tests.support.missing import missing
-from tests.support.postgres import Cluster, as_postgres, free_port
+from tests.support.servers.postgres import Cluster, as_postgres, free_port
 
 
 @contextlib.contextmanager

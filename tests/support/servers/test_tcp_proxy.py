@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from tests.support.tcp_proxy import TcpProxy, tcp_proxy
+from tests.support.servers.tcp_proxy import TcpProxy, tcp_proxy
 
 
 class _Shout(socketserver.BaseRequestHandler):

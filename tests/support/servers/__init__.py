@@ -1,0 +1,1 @@
+"""Servers that tests run, and proxies in front of them."""
