@@ -194,7 +194,7 @@ async def test_2_the_longest_names_fit_into_a_form(api: Api, accounts: Accounts)
 @SQLITE
 async def test_2_more_than_a_token_holds_is_an_error(api: Api, alice: Login) -> None:
     fields = {"grant_type": "password", "username": alice.name, "password": alice.secret}
-    for count, reason in ((900, "900 repositories"), (1001, "1000 repositories at most")):
+    for count, reason in ((900, "900 repositories"), (1001, "at most 1000 repositories")):
         answer = await post(api, **fields, scope=" ".join(many_scopes(count)))
         assert (answer.status_code, codes(answer)) == (400, ["UNSUPPORTED"])
         assert reason in answer.text

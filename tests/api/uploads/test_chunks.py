@@ -216,7 +216,7 @@ async def test_5_single_bytes_do_not_keep_a_chunk_alive(
         answer = (await exchange.ended()).answer()
         dripping.cancel()
         assert answer.status_code == 400
-        assert "at least 500 a second" in answer.text
+        assert "at least 500 per second" in answer.text
 
 
 async def test_5_two_chunks_at_once_do_not_mix(api: Api) -> None:
@@ -253,7 +253,7 @@ async def test_5_a_full_disk_is_507_and_keeps_what_was_acknowledged(
     location = await api.start_upload(NAME)
     await api.http.patch(location, content=DATA[:6])
     with monkeypatch.context() as full:
-        full.setattr(api.opened.driver, "reserve", 1 << 60)
+        full.setattr(api.opened.driver.directory, "reserve", 1 << 60)
         refused = await api.http.patch(location, content=DATA[6:])
         assert refused.status_code == 507
         assert codes(refused) == ["UNAVAILABLE"]

@@ -121,7 +121,7 @@ async def test_keys_need_a_secret_where_replicas_share_them(
     async with serving(source, tmp_path) as api:
         await Accounts.of(api.opened).user("ann")
         settings = load(config=None, data=tmp_path, overrides={"database.url": source}, environ={})
-        with pytest.raises(ConfigError, match=r"\[auth\] secret"):
+        with pytest.raises(ConfigError, match=r"auth\.secret"):
             await Transfer(api.opened.database).run(
                 target,
                 lambda: export_private_keys(settings, api.opened, target),
