@@ -83,7 +83,7 @@ def test_serve_waits_for_a_database_that_comes_late(postgres: Cluster, tmp_path:
             proxy.accept()
             wait_until(lambda: is_ready(server))
             wait_until(lambda: httpx.get(f"{server.url}/v2/").status_code == 200)
-            assert "the database can be used now" in server.log.read_text()
+            assert "the database is now available" in server.log.read_text()
 
 
 def test_open_mode_is_warned_of_where_the_database_comes_late(
