@@ -109,7 +109,7 @@ async def test_it_does_not_start_without_a_store_that_holds_blobs(
         location = await api.start_upload(NAME)
     overrides = {"database.url": database_url, **way.after}
     settings = load(config=None, data=tmp_path, overrides=overrides, environ={})
-    with pytest.raises(ConfigError, match=r'called "one".*\[old_storage\]'):
+    with pytest.raises(ConfigError, match=r'the store "one".*\[old_storage\]'):
         async with open_runtime(settings):
             pass
     # The failed start created nothing.
