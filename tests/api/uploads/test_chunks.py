@@ -10,6 +10,7 @@ from registry.errors import DatabaseUnavailableError, UploadUnknownError
 from registry.http import body, request_log
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
+from storage.local.driver import LocalDriver
 from storage.s3.driver import S3Driver
 from tests.api.conftest import Api, Started
 from tests.api.uploads.helpers import (
@@ -253,6 +254,7 @@ async def test_5_a_full_disk_is_507_and_keeps_what_was_acknowledged(
     location = await api.start_upload(NAME)
     await api.http.patch(location, content=DATA[:6])
     with monkeypatch.context() as full:
+        assert isinstance(api.opened.driver, LocalDriver)
         full.setattr(api.opened.driver.directory, "reserve", 1 << 60)
         refused = await api.http.patch(location, content=DATA[6:])
         assert refused.status_code == 507
