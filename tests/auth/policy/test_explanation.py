@@ -1,4 +1,4 @@
-"""Who may administer what, and explanations; random policies."""
+"""Administrators of repositories, explanations of permissions, and random policies."""
 
 import json
 from dataclasses import dataclass, field
