@@ -83,13 +83,18 @@ class S3Bucket:
             raise StoreRefusedError(
                 f"the object store {change} the objects it stores; upgrade it, or use another one"
             )
+        if not await self._supports_conditional_puts():
+            self._put_conditions = {}
+
+    async def _supports_conditional_puts(self) -> bool:
+        """Return whether the store refuses to overwrite the object of the self-test."""
         try:
             await self.write("put_object", "SELFTEST", body=SELFTEST, **self._put_conditions)
         except ConditionFailedError:
-            return
+            return True
         except NotImplementedByStoreError:
-            pass
-        self._put_conditions = {}
+            return False
+        return False  # the condition was ignored
 
     async def list_names(self) -> list[str]:
         """Return at most PAGE_SIZE names directly below the prefix, without a final slash.
