@@ -70,11 +70,11 @@ def list_all(args: argparse.Namespace) -> int:
     since = None if args.since is None else clock.rfc3339(_read_since(args.since))
     asked = {"actor": args.actor, "event": args.event, "repository": args.repository}
 
-    async def work(desk: client.OperationClient) -> None:
-        newest, more = await _list_newest(desk, limit, {**asked, "since": since})
+    async def work(operations: client.OperationClient) -> None:
+        newest, more = await _list_newest(operations, limit, {**asked, "since": since})
         if args.follow:
             _write_lines(newest, as_json=args.json)
-            async for events in _follow(desk, newest, asked):
+            async for events in _follow(operations, newest, asked):
                 _write_lines(events, as_json=args.json)
         else:
             _write(newest, as_json=args.json)
@@ -102,7 +102,7 @@ def _find_limit(args: argparse.Namespace) -> int:
 
 
 async def _list_newest(
-    desk: client.OperationClient, limit: int, asked: dict[str, Any]
+    operations: client.OperationClient, limit: int, asked: dict[str, Any]
 ) -> tuple[list[AuditEvent], bool]:
     """Return the newest `limit` events in ascending order, and whether there are more."""
     from registry.api.admin.audit import list_events
@@ -111,19 +111,19 @@ async def _list_newest(
     last: str | None = ""
     while last is not None and len(found) < limit:
         n = min(_PAGE, limit - len(found))
-        page = await desk.send(list_events, **asked, n=n, last=last, newest_first=True)
+        page = await operations.send(list_events, **asked, n=n, last=last, newest_first=True)
         found += page.items
         last = page.next
     return found[::-1], last is not None
 
 
 async def _follow(
-    desk: client.OperationClient, newest: list[AuditEvent], asked: dict[str, Any]
+    operations: client.OperationClient, newest: list[AuditEvent], asked: dict[str, Any]
 ) -> AsyncIterator[list[AuditEvent]]:
     """Yield new events that match the filter `asked`, after the `newest` that were listed."""
     from registry.api.admin.audit import list_events
 
-    latest = (await desk.send(list_events, n=1, newest_first=True)).items
+    latest = (await operations.send(list_events, n=1, newest_first=True)).items
     since = clock.rfc3339(clock.read_rfc3339(latest[0].at) - _LATE) if latest else None
     begin = newest[0].at if newest else ""
     shown = {_key(event) for event in newest}
@@ -132,7 +132,7 @@ async def _follow(
         await asyncio.sleep(_EVERY)
         last: str | None = f"{max(0, heads['audit'] - _AGAIN)}-{heads['feed']}"
         while last is not None:
-            page = await desk.send(list_events, **asked, since=since, n=_PAGE, last=last)
+            page = await operations.send(list_events, **asked, since=since, n=_PAGE, last=last)
             last = page.next
             # Timestamps in responses have a fixed width, so they compare correctly as text.
             new = [e for e in page.items if _key(e) not in shown and e.at >= begin]

@@ -55,13 +55,13 @@ def declare(gc: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     from registry.api.admin.gc import get_gc_status, run_gc
 
-    async def work(desk: OperationClient) -> tuple[GcRun, GcStatus]:
-        before = await desk.send(get_gc_status)
-        done = await desk.send(run_gc, dry_run=args.dry_run)
+    async def work(operations: OperationClient) -> tuple[GcRun, GcStatus]:
+        before = await operations.send(get_gc_status)
+        done = await operations.send(run_gc, dry_run=args.dry_run)
         with progress.show(lambda: _find_progress(done, before.due)):
             while done.has_more:
-                done = _add(done, await desk.send(run_gc, dry_run=args.dry_run))
-        return done, await desk.send(get_gc_status)
+                done = _add(done, await operations.send(run_gc, dry_run=args.dry_run))
+        return done, await operations.send(get_gc_status)
 
     done, status = client.run(args, work)
     if args.json:

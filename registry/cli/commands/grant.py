@@ -69,11 +69,11 @@ def add(args: argparse.Namespace) -> int:
 
     actions = _split(args.actions)
 
-    async def work(desk: client.OperationClient) -> tuple[Grant, str]:
-        grant = await desk.send(
+    async def work(operations: client.OperationClient) -> tuple[Grant, str]:
+        grant = await operations.send(
             create_grant, subject=args.subject, pattern=args.pattern, actions=actions
         )
-        return grant, await _find_lack(desk, grant)
+        return grant, await _find_lack(operations, grant)
 
     grant, lack = client.run(args, work)
     output.show(grant, _write(grant), as_json=args.json)
@@ -82,7 +82,7 @@ def add(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _find_lack(desk: client.OperationClient, grant: Grant) -> str:
+async def _find_lack(operations: client.OperationClient, grant: Grant) -> str:
     """Return a hint about another grant that this one needs, or an empty text."""
     from registry.api.admin.grants import list_grants
     from registry.api.admin.groups import list_groups
@@ -92,11 +92,11 @@ async def _find_lack(desk: client.OperationClient, grant: Grant) -> str:
         return ""
     subjects = {subject, "authenticated", "anonymous"}
     try:
-        groups = await client.list_pages(desk, list_groups)
+        groups = await client.list_pages(operations, list_groups)
     except RemoteRefusedError:
         groups = None
     subjects |= {f"group:{each.name}" for each in groups or () if subject in each.members}
-    for each in await client.list_pages(desk, list_grants):
+    for each in await client.list_pages(operations, list_grants):
         shows = each.subject in subjects and parse_rights(each.actions) & _SHOWING
         if shows and RepositoryPattern.parse(each.pattern).covers(pattern):
             return ""

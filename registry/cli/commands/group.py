@@ -75,8 +75,10 @@ def leave(args: argparse.Namespace) -> int:
 
 
 def _change(args: argparse.Namespace, operation: client.Handler[Group]) -> int:
-    async def work(desk: client.OperationClient) -> Group:
-        changed = [await desk.send(operation, group=args.group, user=user) for user in args.users]
+    async def work(operations: client.OperationClient) -> Group:
+        changed = [
+            await operations.send(operation, group=args.group, user=user) for user in args.users
+        ]
         return changed[-1]
 
     group = client.run(args, work)

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 from registry import clock
 from registry.cli.kit import confirmation, output, progress
-from registry.cli.kit.local import find_override, run
+from registry.cli.kit.local import find_override, read_names, run
 from registry.cli.kit.parsing import Parser
 from registry.oci.names import RepositoryName
 from registry.units import round_size
 
 if TYPE_CHECKING:
-    from registry.services.services import Services
-
-_PAGE = 1000
+    pass
 
 
 def declare(repositories: Parser) -> None:
@@ -39,19 +37,9 @@ def declare(repositories: Parser) -> None:
     confirmation.add_option(command)
 
 
-async def _list_names(registry: "Services") -> list[str]:
-    names: list[str] = []
-    more = True
-    while more:
-        some = await registry.repositories.list_names(_PAGE, names[-1] if names else "")
-        names += some
-        more = len(some) == _PAGE
-    return names
-
-
 def list_all(args: argparse.Namespace) -> int:
     with progress.wait("reading the repositories"):
-        names = run(args, _list_names)
+        names = run(args, lambda registry: read_names(registry.repositories.list_names))
     if args.json:
         output.write_json({"repositories": names})
     for name in [] if args.json else names:

@@ -131,8 +131,8 @@ def _add_repositories(command: Parser) -> None:
 def set_rules(args: argparse.Namespace) -> int:
     from registry.api.admin.retention import set_retention_rules
 
-    async def work(desk: client.OperationClient) -> None:
-        rules = await desk.send(
+    async def work(operations: client.OperationClient) -> None:
+        rules = await operations.send(
             set_retention_rules,
             pattern=args.pattern,
             keep=args.keep_tag,
@@ -152,7 +152,7 @@ def set_rules(args: argparse.Namespace) -> int:
             )
         elif not args.json:
             total = {"tags": 0, "manifests": 0, "bytes": 0}
-            await _write_tables(_iter_plans(desk, args.pattern), total, going_only=True)
+            await _write_tables(_iter_plans(operations, args.pattern), total, going_only=True)
             output.write_note(_explain_state(rules))
 
     client.run(args, work)
@@ -247,9 +247,9 @@ def remove(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> int:
     """Print the plans page by page, because they may not fit in memory."""
 
-    async def work(desk: client.OperationClient) -> None:
+    async def work(operations: client.OperationClient) -> None:
         total = {"tags": 0, "manifests": 0, "bytes": 0}
-        pages = _iter_plans(desk, args.pattern)
+        pages = _iter_plans(operations, args.pattern)
         await (_write_json(pages, total) if args.json else _write_tables(pages, total))
 
     client.run(args, work)
@@ -257,13 +257,13 @@ def plan(args: argparse.Namespace) -> int:
 
 
 async def _iter_plans(
-    desk: client.OperationClient, pattern: str
+    operations: client.OperationClient, pattern: str
 ) -> AsyncIterator[list[RetentionPlan]]:
     from registry.api.admin.retention import plan_retention
 
     last: str | None = ""
     while last is not None:
-        page = await desk.send(plan_retention, pattern=pattern, n=_REPOSITORIES, last=last)
+        page = await operations.send(plan_retention, pattern=pattern, n=_REPOSITORIES, last=last)
         yield page.items
         last = page.next
 
@@ -335,11 +335,11 @@ def _list_items(plan: RetentionPlan) -> list[tuple[str, PlannedTag | PlannedMani
 def run(args: argparse.Namespace) -> int:
     from registry.api.admin.retention import run_retention
 
-    async def work(desk: client.OperationClient) -> dict[str, int]:
+    async def work(operations: client.OperationClient) -> dict[str, int]:
         dropped = {"tags": 0, "manifests": 0}
         last: str | None = ""
         while last is not None:
-            piece = await desk.send(run_retention, pattern=args.pattern, last=last)
+            piece = await operations.send(run_retention, pattern=args.pattern, last=last)
             dropped["tags"] += piece.tags
             dropped["manifests"] += piece.manifests
             last = piece.next

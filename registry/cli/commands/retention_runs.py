@@ -48,12 +48,12 @@ def restore(args: argparse.Namespace) -> int:
 
     number = read_count(args.run, "RUN")
 
-    async def work(desk: client.OperationClient) -> tuple[int, int, list[SkippedDrop]]:
+    async def work(operations: client.OperationClient) -> tuple[int, int, list[SkippedDrop]]:
         tags = manifests = 0
         skipped: list[SkippedDrop] = []
         first: int | None = 0
         while first is not None:
-            piece = await desk.send(
+            piece = await operations.send(
                 restore_retention_run, run=number, pattern=args.pattern, first=first
             )
             tags += piece.tags

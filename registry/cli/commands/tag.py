@@ -1,11 +1,12 @@
 """`moorage tag`: tags."""
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from registry import clock
 from registry.cli.kit import client, output
-from registry.cli.kit.local import find_override, run
+from registry.cli.kit.local import find_override, read_names, run
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import read_moment
 from registry.errors import TagInvalidError
@@ -15,8 +16,6 @@ from storage.digest import Digest
 
 if TYPE_CHECKING:
     from registry.services.services import Services
-
-_PAGE = 1000
 
 _OVERRIDE = "also if the tag is immutable; the audit log records this"
 
@@ -95,16 +94,7 @@ def split_tag(text: str) -> tuple[RepositoryName, Tag]:
 def list_all(args: argparse.Namespace) -> int:
     name = RepositoryName.parse(args.repository)
 
-    async def work(registry: "Services") -> list[str]:
-        names: list[str] = []
-        more = True
-        while more:
-            some = await registry.tags.list_names(name, _PAGE, names[-1] if names else "")
-            names += some
-            more = len(some) == _PAGE
-        return names
-
-    names = run(args, work)
+    names = run(args, lambda registry: read_names(partial(registry.tags.list_names, name)))
     if args.json:
         output.write_json({"name": str(name), "tags": names})
     for tag in [] if args.json else names:

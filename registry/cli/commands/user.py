@@ -90,9 +90,11 @@ def add(args: argparse.Namespace) -> int:
     if not args.no_password:
         password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
-    async def work(desk: client.OperationClient) -> tuple[User, bool]:
-        first = not (await desk.send(list_users, n=1)).items
-        user = await desk.send(create_user, name=args.name, password=password, admin=args.admin)
+    async def work(operations: client.OperationClient) -> tuple[User, bool]:
+        first = not (await operations.send(list_users, n=1)).items
+        user = await operations.send(
+            create_user, name=args.name, password=password, admin=args.admin
+        )
         return user, first
 
     user, first = client.run(args, work, create=True)
@@ -124,9 +126,9 @@ def passwd(args: argparse.Namespace) -> int:
 
     password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
-    async def work(desk: client.OperationClient) -> None:
-        current = desk.password if desk.name == args.name else None
-        await desk.send(set_password, user=args.name, password=password, current=current)
+    async def work(operations: client.OperationClient) -> None:
+        current = operations.password if operations.name == args.name else None
+        await operations.send(set_password, user=args.name, password=password, current=current)
 
     client.run(args, work)
     output.show({"changed": args.name}, f"{args.name} has a new password.", as_json=args.json)
@@ -163,10 +165,10 @@ def remove(args: argparse.Namespace) -> int:
     from registry.api.admin.tokens import list_tokens
     from registry.api.admin.users import delete_user, get_user
 
-    async def describe(desk: client.OperationClient) -> str:
-        user = await desk.send(get_user, name=args.name)
-        tokens = len((await desk.send(list_tokens, user=args.name)).items)
-        grants = len((await desk.send(list_grants, subject=f"user:{args.name}")).items)
+    async def describe(operations: client.OperationClient) -> str:
+        user = await operations.send(get_user, name=args.name)
+        tokens = len((await operations.send(list_tokens, user=args.name)).items)
+        grants = len((await operations.send(list_grants, subject=f"user:{args.name}")).items)
         kind = "admin" if user.admin else "user"
         held = f"{output.count(tokens, 'token')} and {output.count(grants, 'grant')}"
         return f"This removes the {kind} {args.name} with {held}."

@@ -139,7 +139,7 @@ def run(
 
 def call(args: argparse.Namespace, operation: Handler[Result], **values: Any) -> Result:
     """Call one operation and return its response."""
-    return run(args, lambda desk: desk.send(operation, **values))
+    return run(args, lambda operations: operations.send(operation, **values))
 
 
 def list_all(
@@ -147,20 +147,20 @@ def list_all(
 ) -> list[Result]:
     """Return all entries of a list operation."""
 
-    async def work(desk: OperationClient) -> list[Result]:
-        items = await list_pages(desk, operation, **values)
-        if not items and isinstance(desk, _RemoteClient):
-            await _explain_nothing(desk)
+    async def work(operations: OperationClient) -> list[Result]:
+        items = await list_pages(operations, operation, **values)
+        if not items and isinstance(operations, _RemoteClient):
+            await _explain_nothing(operations)
         return items
 
     return run(args, work)
 
 
-async def _explain_nothing(desk: OperationClient) -> None:
+async def _explain_nothing(operations: OperationClient) -> None:
     """Print a hint that an empty list may hide entries that the caller may not see."""
     from registry.api.admin.me import get_me
 
-    me = await desk.send(get_me)
+    me = await operations.send(get_me)
     if not me.admin:
         output.write_note(
             f"{me.name} is not an admin and sees only what concerns repositories that "
@@ -169,13 +169,13 @@ async def _explain_nothing(desk: OperationClient) -> None:
 
 
 async def list_pages(
-    desk: OperationClient, operation: "Handler[Page[Result]]", **values: Any
+    operations: OperationClient, operation: "Handler[Page[Result]]", **values: Any
 ) -> list[Result]:
     """Return all entries of a list operation, which are fetched page by page."""
     items: list[Result] = []
     last = None
     while True:
-        page = await desk.send(operation, **values, last=last)
+        page = await operations.send(operation, **values, last=last)
         items += page.items
         last = page.next
         if last is None:

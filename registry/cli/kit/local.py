@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PAGE = 1000
+
 
 def run(args: argparse.Namespace, work: "Callable[[Services], Awaitable[T]]") -> T:
     """Run `work` on the registry. Raises ConfigError if there is no registry."""
@@ -47,6 +49,16 @@ def with_registry(
         return asyncio.run(job())
     finally:
         folder.close()
+
+
+async def read_names(read: Callable[[int, str], Awaitable[list[str]]]) -> list[str]:
+    """Return all names of a list of which `read` returns at most `n` after a name."""
+    names: list[str] = []
+    while True:
+        some = await read(_PAGE, names[-1] if names else "")
+        names += some
+        if len(some) < _PAGE:
+            return names
 
 
 def find_override(args: argparse.Namespace) -> "Actor | None":
