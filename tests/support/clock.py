@@ -1,10 +1,12 @@
-"""Clock of the registry that a test can advance."""
+"""Clocks that a test controls."""
 
 import pytest
 import sqlalchemy as sa
 
 from registry import clock
 from registry.metadata.engine.transaction import Transaction
+
+_START = 1_700_000_000_000_000
 
 
 class Hands:
@@ -28,3 +30,33 @@ class Hands:
 
     def forward(self, seconds: float) -> None:
         self._ahead += int(seconds * 1_000_000)
+
+
+class Clocks:
+    """Clock of the database, and monotonic clock of the machine since its boot."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._now = _START
+        self._steady = 1_000_000
+        self._boot = 1
+        patch.setattr(clock, "boottime_us", lambda: self._steady)
+        patch.setattr(clock, "boot_id", lambda: str(self._boot))
+        patch.setattr(Transaction, "read_clock", lambda _: sa.literal(self._now, sa.BigInteger))
+
+    def now(self) -> int:
+        """Return the time of the database clock in microseconds."""
+        return self._now
+
+    def pass_by(self, seconds: float) -> None:
+        """Advance both clocks."""
+        self._now += int(seconds * 1_000_000)
+        self._steady += int(seconds * 1_000_000)
+
+    def jump(self, seconds: float) -> None:
+        """Set the database clock forward or back, without the monotonic clock."""
+        self._now += int(seconds * 1_000_000)
+
+    def restart(self) -> None:
+        """Simulate a reboot: a new boot ID, and a monotonic clock that starts at zero."""
+        self._boot += 1
+        self._steady = 0

@@ -16,7 +16,7 @@ from registry.metadata.gc.queue import SECOND
 from registry.services.gc.batch import GcReport
 from storage.digest import Digest
 from tests.api.conftest import in_process
-from tests.support.clocks import Clocks
+from tests.support.clock import Clocks
 from tests.support.kit import Kit, list_stored
 
 GRACE = 86_400.0

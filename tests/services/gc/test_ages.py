@@ -8,7 +8,7 @@ from registry.metadata.gc import state
 from registry.metadata.gc.state import GcState
 from registry.services.gc.clock_guard import ClockReading, find_jump
 from tests.services.gc.conftest import GRACE, Opening, Yard
-from tests.support.clocks import Clocks
+from tests.support.clock import Clocks
 
 pytestmark = pytest.mark.anyio
 

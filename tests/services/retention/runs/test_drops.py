@@ -29,7 +29,7 @@ from tests.services.retention.scenes import (
     write,
 )
 from tests.support.accounts import OPERATOR
-from tests.support.clocks import Clocks
+from tests.support.clock import Clocks
 
 pytestmark = pytest.mark.anyio
 
