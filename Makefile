@@ -1,5 +1,5 @@
 # serve: run the registry from this checkout.
-# check: for every edit, in under 90 s on 2 cores: format, lint, types, contracts, and the tests of
+# check: for every edit, about 5 minutes on 2 cores: format, lint, types, contracts, and the tests of
 #   single modules and services in this process, on SQLite, memory and the disk. It leaves out the
 #   HTTP API, backups, servers, commands, scenarios, PostgreSQL and S3, and what is marked slow.
 # test: everything that runs here; the summary names what it skipped, and why.
