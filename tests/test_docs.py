@@ -6,10 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from registry.api.admin.openapi import build_document
-from registry.api.admin.table import BASE, OPERATIONS
 from registry.api.v2.routes import ROUTES
 from registry.cli.kit.parsing import Parser
 from registry.cli.main import build_parser
+from registry.operations.table import BASE, OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

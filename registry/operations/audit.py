@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.patterns import RepositoryPattern, minimize
+from registry.clock import rfc3339
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     PAGE,
     Page,
     RequestModel,
@@ -18,10 +20,8 @@ from registry.api.admin.fields import (
     clamp,
     read_timestamp,
 )
-from registry.api.admin.grants import SOME_REPOSITORY_ADMINS
-from registry.api.admin.operation import Operation
-from registry.auth.policy.patterns import RepositoryPattern, minimize
-from registry.clock import rfc3339
+from registry.operations.grants import SOME_REPOSITORY_ADMINS
+from registry.operations.operation import Operation
 from registry.services.access.audit import Cursor, EventRow, Source, make_filter
 
 

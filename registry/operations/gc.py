@@ -5,17 +5,17 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.clock import rfc3339
+from registry.errors import NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     NoInput,
     RequestModel,
     ResponseModel,
     Timestamp,
     write_timestamp,
 )
-from registry.api.admin.operation import ADMINS, Operation
-from registry.clock import rfc3339
-from registry.errors import NotFoundError
+from registry.operations.operation import ADMINS, Operation
 from registry.services.gc.batch import GcReport
 from registry.services.gc.explain import Step
 from storage.digest import Digest, DigestInvalidError

@@ -4,8 +4,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.actions import GrantAction, format_rights, parse_rights
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.auth.policy.subjects import Subject
+from registry.errors import NameInvalidError, NotFoundError
+from registry.oci.names import RepositoryName
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     PAGE,
     Actions,
     Number,
@@ -18,12 +23,7 @@ from registry.api.admin.fields import (
     clamp,
     make_page,
 )
-from registry.api.admin.operation import Operation, Permission, deny
-from registry.auth.policy.actions import GrantAction, format_rights, parse_rights
-from registry.auth.policy.patterns import RepositoryPattern
-from registry.auth.policy.subjects import Subject
-from registry.errors import NameInvalidError, NotFoundError
-from registry.oci.names import RepositoryName
+from registry.operations.operation import Operation, Permission, deny
 from registry.services.access import grants
 
 

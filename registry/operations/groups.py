@@ -1,7 +1,9 @@
 """Groups and their members."""
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     AccountName,
     Page,
     PageRequest,
@@ -11,9 +13,7 @@ from registry.api.admin.fields import (
     clamp,
     make_page,
 )
-from registry.api.admin.operation import ADMINS, Operation
-from registry.clock import rfc3339
-from registry.errors import ConflictError, NotFoundError
+from registry.operations.operation import ADMINS, Operation
 from registry.services.access import groups
 
 

@@ -4,8 +4,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import InputInvalidError, NameInvalidError, NotFoundError
+from registry.oci.names import RepositoryName
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     PAGE,
     DurationText,
     Number,
@@ -20,13 +24,9 @@ from registry.api.admin.fields import (
     read_duration,
     write_timestamp,
 )
-from registry.api.admin.gc import DigestText
-from registry.api.admin.grants import REPOSITORY_ADMINS, SOME_ADMINS
-from registry.api.admin.operation import Operation, deny
-from registry.auth.policy.patterns import RepositoryPattern
-from registry.clock import rfc3339
-from registry.errors import InputInvalidError, NameInvalidError, NotFoundError
-from registry.oci.names import RepositoryName
+from registry.operations.gc import DigestText
+from registry.operations.grants import REPOSITORY_ADMINS, SOME_ADMINS
+from registry.operations.operation import Operation, deny
 from registry.services.protection import holds
 from registry.services.protection.holds import LONGEST_REASON
 from storage.digest import Digest, DigestInvalidError

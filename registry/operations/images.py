@@ -4,11 +4,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import RequestModel, ResponseModel, Timestamp
-from registry.api.admin.grants import REPOSITORY_ADMINS
-from registry.api.admin.operation import Operation
-from registry.api.admin.tags import Repository
 from registry.clock import rfc3339
 from registry.errors import (
     ConflictError,
@@ -22,6 +17,11 @@ from registry.errors import (
 )
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
+from registry.operations.context import OperationContext
+from registry.operations.fields import RequestModel, ResponseModel, Timestamp
+from registry.operations.grants import REPOSITORY_ADMINS
+from registry.operations.operation import Operation
+from registry.operations.tags import Repository
 from storage.digest import Digest, DigestInvalidError
 
 

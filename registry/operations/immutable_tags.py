@@ -4,8 +4,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.oci.tag_patterns import TagPattern
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     PAGE,
     Number,
     Page,
@@ -17,12 +21,8 @@ from registry.api.admin.fields import (
     clamp,
     make_visible_page,
 )
-from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
-from registry.api.admin.operation import Operation
-from registry.auth.policy.patterns import RepositoryPattern
-from registry.clock import rfc3339
-from registry.errors import ConflictError, NotFoundError
-from registry.oci.tag_patterns import TagPattern
+from registry.operations.grants import PATTERN_ADMINS, SOME_ADMINS
+from registry.operations.operation import Operation
 from registry.services.protection import immutable_tags
 
 TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*"]})]

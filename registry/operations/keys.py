@@ -1,7 +1,9 @@
 """Keys that sign tokens."""
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.clock import rfc3339
+from registry.errors import NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     NoInput,
     Page,
     RequestModel,
@@ -9,9 +11,7 @@ from registry.api.admin.fields import (
     Timestamp,
     make_page,
 )
-from registry.api.admin.operation import ADMINS, Operation
-from registry.clock import rfc3339
-from registry.errors import NotFoundError
+from registry.operations.operation import ADMINS, Operation
 from registry.services.access.keys import KeyState, SigningKeyRow
 
 

@@ -1,9 +1,9 @@
 """The caller's own account."""
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import NoInput, ResponseModel
-from registry.api.admin.operation import AUTHENTICATED, Operation
 from registry.auth.policy.subjects import SubjectKind
+from registry.operations.context import OperationContext
+from registry.operations.fields import NoInput, ResponseModel
+from registry.operations.operation import AUTHENTICATED, Operation
 
 
 class Me(ResponseModel, frozen=True):

@@ -10,9 +10,9 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import RequestModel, ResponseModel
 from registry.errors import DeniedError, InputInvalidError, RegistryError
+from registry.operations.context import OperationContext
+from registry.operations.fields import RequestModel, ResponseModel
 
 WITHOUT_BODY = {"GET", "DELETE"}
 """Methods with input in the path and the query; all others have it in the path and a JSON body."""

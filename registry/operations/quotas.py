@@ -4,8 +4,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.errors import NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     Number,
     Page,
     PageRequest,
@@ -14,8 +15,7 @@ from registry.api.admin.fields import (
     clamp,
     make_page,
 )
-from registry.api.admin.operation import ADMINS, Operation
-from registry.errors import NotFoundError
+from registry.operations.operation import ADMINS, Operation
 from registry.services.quotas.quotas import QuotaReport
 
 QuotaPattern = Annotated[

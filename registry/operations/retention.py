@@ -5,8 +5,12 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.oci.tag_patterns import TagPattern
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     PAGE,
     DurationText,
     NoInput,
@@ -23,12 +27,8 @@ from registry.api.admin.fields import (
     read_duration,
     write_timestamp,
 )
-from registry.api.admin.grants import PATTERN_ADMINS, SOME_ADMINS
-from registry.api.admin.operation import ADMINS, Operation
-from registry.auth.policy.patterns import RepositoryPattern
-from registry.clock import rfc3339
-from registry.errors import ConflictError, NotFoundError
-from registry.oci.tag_patterns import TagPattern
+from registry.operations.grants import PATTERN_ADMINS, SOME_ADMINS
+from registry.operations.operation import ADMINS, Operation
 from registry.services.retention import retention
 from registry.services.retention.rules import NewestBy, RetentionRule, RuleState
 from registry.units import format_duration

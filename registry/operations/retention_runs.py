@@ -1,7 +1,10 @@
 """Past retention runs: listing, inspecting and reverting them."""
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     PAGE,
     Number,
     Page,
@@ -13,11 +16,8 @@ from registry.api.admin.fields import (
     clamp,
     make_page,
 )
-from registry.api.admin.grants import PATTERN_ADMINS
-from registry.api.admin.operation import Operation
-from registry.auth.policy.patterns import RepositoryPattern
-from registry.clock import rfc3339
-from registry.errors import ConflictError, NotFoundError
+from registry.operations.grants import PATTERN_ADMINS
+from registry.operations.operation import Operation
 from registry.services.content.history import ManifestState
 from registry.services.retention.runs import Drop, Run
 

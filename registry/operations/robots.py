@@ -1,7 +1,9 @@
 """Robot accounts and their secrets."""
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.clock import rfc3339
+from registry.errors import ConflictError, NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     AccountName,
     DurationText,
     Page,
@@ -14,9 +16,7 @@ from registry.api.admin.fields import (
     read_duration,
     write_timestamp,
 )
-from registry.api.admin.operation import ADMINS, Operation
-from registry.clock import rfc3339
-from registry.errors import ConflictError, NotFoundError
+from registry.operations.operation import ADMINS, Operation
 from registry.services.access import robots
 from registry.services.access.robots import NewRobotSecret
 

@@ -1,6 +1,6 @@
 """All operations of the admin API, the source of its routes, OpenAPI document and commands."""
 
-from registry.api.admin import (
+from registry.operations import (
     audit,
     gc,
     grants,
@@ -18,7 +18,7 @@ from registry.api.admin import (
     tokens,
     users,
 )
-from registry.api.admin.operation import Operation
+from registry.operations.operation import Operation
 
 BASE = "/api/v1"
 """The path prefix of all operations."""

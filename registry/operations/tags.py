@@ -5,19 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
-    PAGE,
-    RequestModel,
-    ResponseModel,
-    Size,
-    Timestamp,
-    clamp,
-    read_timestamp,
-)
-from registry.api.admin.gc import DigestText
-from registry.api.admin.grants import REPOSITORY_ADMINS
-from registry.api.admin.operation import Operation
 from registry.clock import rfc3339
 from registry.errors import (
     ConflictError,
@@ -31,6 +18,19 @@ from registry.errors import (
 )
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
+    PAGE,
+    RequestModel,
+    ResponseModel,
+    Size,
+    Timestamp,
+    clamp,
+    read_timestamp,
+)
+from registry.operations.gc import DigestText
+from registry.operations.grants import REPOSITORY_ADMINS
+from registry.operations.operation import Operation
 from registry.services.content import history
 from registry.services.content.history import ManifestState
 from storage.digest import Digest, DigestInvalidError

@@ -5,8 +5,12 @@ from typing import Annotated
 from msgspec import Meta
 
 from registry import clock
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.auth.policy.actions import format_rights, parse_rights
+from registry.auth.policy.grants import Bound
+from registry.auth.policy.patterns import RepositoryPattern
+from registry.errors import ConflictError, DeniedError, NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     Actions,
     DurationText,
     Page,
@@ -18,11 +22,7 @@ from registry.api.admin.fields import (
     read_duration,
     write_timestamp,
 )
-from registry.api.admin.operation import SELF_OR_ADMIN, Operation
-from registry.auth.policy.actions import format_rights, parse_rights
-from registry.auth.policy.grants import Bound
-from registry.auth.policy.patterns import RepositoryPattern
-from registry.errors import ConflictError, DeniedError, NotFoundError
+from registry.operations.operation import SELF_OR_ADMIN, Operation
 from registry.services.access.access_tokens import AccessToken
 
 _SECOND = 1_000_000

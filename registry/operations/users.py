@@ -1,7 +1,9 @@
 """Users and their passwords."""
 
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import (
+from registry.clock import rfc3339
+from registry.errors import ConflictError, CredentialsInvalidError, DeniedError, NotFoundError
+from registry.operations.context import OperationContext
+from registry.operations.fields import (
     Page,
     PageRequest,
     Password,
@@ -13,9 +15,7 @@ from registry.api.admin.fields import (
     clamp,
     make_page,
 )
-from registry.api.admin.operation import ADMINS, SELF_OR_ADMIN, Operation
-from registry.clock import rfc3339
-from registry.errors import ConflictError, CredentialsInvalidError, DeniedError, NotFoundError
+from registry.operations.operation import ADMINS, SELF_OR_ADMIN, Operation
 from registry.services.access.users import UserRow
 
 

@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from registry.api.admin.openapi import build_document
-from registry.api.admin.operation import Operation
-from registry.api.admin.table import BASE, OPERATIONS
+from registry.operations.operation import Operation
+from registry.operations.table import BASE, OPERATIONS
 from tests.support.servers.server import Server, add_admin, serving
 
 EXAMPLES = 20

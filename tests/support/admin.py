@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from registry.api.admin.table import BASE
+from registry.operations.table import BASE
 from tests.support.accounts import Login
 from tests.support.kit import codes
 

@@ -1,1 +1,1 @@
-"""The admin API. The same operations serve HTTP and the command line on the data itself."""
+"""The HTTP side of the admin API."""

@@ -13,16 +13,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from registry.api.admin.authentication import AdminAuthenticator
-from registry.api.admin.context import OperationContext
-from registry.api.admin.fields import Page, RequestModel, ResponseModel
 from registry.api.admin.openapi import build_document
-from registry.api.admin.operation import Operation
-from registry.api.admin.table import BASE, OPERATIONS
 from registry.auth.audit_log import Actor
 from registry.errors import InputInvalidError, MethodUnknownError, UnsupportedMediaTypeError
 from registry.http.authorization import Authorizer, find_origin
 from registry.http.body import read_body
 from registry.http.memory import MemoryBudget
+from registry.operations.context import OperationContext
+from registry.operations.fields import Page, RequestModel, ResponseModel
+from registry.operations.operation import Operation
+from registry.operations.table import BASE, OPERATIONS
 from registry.services.access.access import AccessServices
 from registry.services.services import Services
 

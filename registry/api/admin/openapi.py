@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from registry import errors
-from registry.api.admin.operation import Operation
-from registry.api.admin.table import BASE, OPERATIONS
 from registry.http.errors import find_entry_of
+from registry.operations.operation import Operation
+from registry.operations.table import BASE, OPERATIONS
 
 _REF = "#/components/schemas/"
 _EVERYWHERE = (

@@ -15,7 +15,7 @@ from registry.cli.kit.times import read_moment, write_moment
 from registry.errors import InputInvalidError
 
 if TYPE_CHECKING:
-    from registry.api.admin.audit import AuditEvent
+    from registry.operations.audit import AuditEvent
 
 _PAGE = 1000
 _EVERY = 1.0
@@ -105,7 +105,7 @@ async def _list_newest(
     operations: client.OperationClient, limit: int, asked: dict[str, Any]
 ) -> tuple[list[AuditEvent], bool]:
     """Return the newest `limit` events in ascending order, and whether there are more."""
-    from registry.api.admin.audit import list_events
+    from registry.operations.audit import list_events
 
     found: list[AuditEvent] = []
     last: str | None = ""
@@ -121,7 +121,7 @@ async def _follow(
     operations: client.OperationClient, newest: list[AuditEvent], asked: dict[str, Any]
 ) -> AsyncIterator[list[AuditEvent]]:
     """Yield new events that match the filter `asked`, after the `newest` that were listed."""
-    from registry.api.admin.audit import list_events
+    from registry.operations.audit import list_events
 
     latest = (await operations.send(list_events, n=1, newest_first=True)).items
     since = clock.rfc3339(clock.read_rfc3339(latest[0].at) - _LATE) if latest else None

@@ -13,7 +13,7 @@ from registry.cli.kit.times import write_moment
 from registry.units import format_size
 
 if TYPE_CHECKING:
-    from registry.api.admin.gc import GcRun, GcStatus, PathStep
+    from registry.operations.gc import GcRun, GcStatus, PathStep
 
 FAILED = 1
 
@@ -53,7 +53,7 @@ def declare(gc: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from registry.api.admin.gc import get_gc_status, run_gc
+    from registry.operations.gc import get_gc_status, run_gc
 
     async def work(operations: OperationClient) -> tuple[GcRun, GcStatus]:
         before = await operations.send(get_gc_status)
@@ -104,7 +104,7 @@ def _explain_left(status: GcStatus) -> Iterator[str]:
 
 def _add(done: GcRun, more: GcRun) -> GcRun:
     """Return the sum of two results of a collection."""
-    from registry.api.admin.gc import CollectedContent, GcRun
+    from registry.operations.gc import CollectedContent, GcRun
 
     found = {each.repository: each for each in done.repositories}
     for each in more.repositories:
@@ -144,7 +144,7 @@ def _tell(done: GcRun, verb: str) -> None:
 
 
 def status(args: argparse.Namespace) -> int:
-    from registry.api.admin.gc import get_gc_status
+    from registry.operations.gc import get_gc_status
 
     found = client.call(args, get_gc_status)
     if args.json:
@@ -186,7 +186,7 @@ def _explain_pause(status: GcStatus) -> str:
 
 
 def why(args: argparse.Namespace) -> int:
-    from registry.api.admin.gc import explain_digest
+    from registry.operations.gc import explain_digest
 
     found = client.call(args, explain_digest, digest=args.digest)
     if args.json:

@@ -12,7 +12,7 @@ from registry.cli.kit.parsing import Parser
 from registry.errors import RemoteRefusedError
 
 if TYPE_CHECKING:
-    from registry.api.admin.grants import Grant
+    from registry.operations.grants import Grant
 
 _NOT_ALLOWED = 1
 
@@ -65,7 +65,7 @@ def declare(grants: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.grants import create_grant
+    from registry.operations.grants import create_grant
 
     actions = _split(args.actions)
 
@@ -84,8 +84,8 @@ def add(args: argparse.Namespace) -> int:
 
 async def _find_lack(operations: client.OperationClient, grant: Grant) -> str:
     """Return a hint about another grant that this one needs, or an empty text."""
-    from registry.api.admin.grants import list_grants
-    from registry.api.admin.groups import list_groups
+    from registry.operations.grants import list_grants
+    from registry.operations.groups import list_groups
 
     subject, pattern = grant.subject, RepositoryPattern.parse(grant.pattern)
     if parse_rights(grant.actions) & _SHOWING:
@@ -121,7 +121,7 @@ def _write(grant: Grant) -> str:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.grants import list_grants
+    from registry.operations.grants import list_grants
 
     grants = client.list_all(args, list_grants, subject=args.subject)
     if args.json:
@@ -133,7 +133,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.grants import revoke_actions
+    from registry.operations.grants import revoke_actions
 
     actions = None if args.actions is None else _split(args.actions)
     client.call(args, revoke_actions, subject=args.subject, pattern=args.pattern, actions=actions)
@@ -146,7 +146,7 @@ def remove(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Check a permission, and return the result as exit status."""
-    from registry.api.admin.grants import check_grant
+    from registry.operations.grants import check_grant
 
     _split(args.action)
     decision = client.call(

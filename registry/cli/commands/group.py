@@ -9,7 +9,7 @@ from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 
 if TYPE_CHECKING:
-    from registry.api.admin.groups import Group
+    from registry.operations.groups import Group
 
 
 def declare(groups: Parser) -> None:
@@ -35,7 +35,7 @@ def declare(groups: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.groups import create_group
+    from registry.operations.groups import create_group
 
     group = client.call(args, create_group, name=args.name)
     output.show(group, f"Added {args.name}.", as_json=args.json)
@@ -43,7 +43,7 @@ def add(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.groups import list_groups
+    from registry.operations.groups import list_groups
 
     groups = client.list_all(args, list_groups)
     if args.json:
@@ -55,7 +55,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.groups import delete_group
+    from registry.operations.groups import delete_group
 
     client.call(args, delete_group, name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)
@@ -63,13 +63,13 @@ def remove(args: argparse.Namespace) -> int:
 
 
 def join(args: argparse.Namespace) -> int:
-    from registry.api.admin.groups import add_member
+    from registry.operations.groups import add_member
 
     return _change(args, add_member)
 
 
 def leave(args: argparse.Namespace) -> int:
-    from registry.api.admin.groups import remove_member
+    from registry.operations.groups import remove_member
 
     return _change(args, remove_member)
 

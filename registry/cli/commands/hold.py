@@ -31,7 +31,7 @@ def declare(holds: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.holds import create_hold
+    from registry.operations.holds import create_hold
 
     repository, at, digest = args.manifest.partition("@")
     if not at:
@@ -50,7 +50,7 @@ def add(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.holds import list_holds
+    from registry.operations.holds import list_holds
 
     holds = client.list_all(args, list_holds)
     if args.json:
@@ -71,7 +71,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.holds import delete_hold
+    from registry.operations.holds import delete_hold
 
     client.call(args, delete_hold, id=args.id)
     output.show({"removed": args.id}, f"Removed hold {args.id}.", as_json=args.json)

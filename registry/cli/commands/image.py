@@ -12,7 +12,7 @@ from registry.cli.kit.times import write_moment
 from registry.units import round_size
 
 if TYPE_CHECKING:
-    from registry.api.admin.images import DeletedImage
+    from registry.operations.images import DeletedImage
 
 
 def declare(images: Parser) -> None:
@@ -45,7 +45,7 @@ def declare(images: Parser) -> None:
 
 
 def delete(args: argparse.Namespace) -> int:
-    from registry.api.admin.images import delete_image
+    from registry.operations.images import delete_image
 
     name, reference = split_reference(args.image)
     done = client.call(

@@ -32,7 +32,7 @@ def declare(immutable: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.immutable_tags import create_immutable_tag_rule
+    from registry.operations.immutable_tags import create_immutable_tag_rule
 
     rule = client.call(args, create_immutable_tag_rule, pattern=args.pattern, tags=args.tags)
     said = f"Tags {args.tags} in {args.pattern} are now immutable."
@@ -41,7 +41,7 @@ def add(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.immutable_tags import list_immutable_tag_rules
+    from registry.operations.immutable_tags import list_immutable_tag_rules
 
     rules = client.list_all(args, list_immutable_tag_rules)
     if args.json:
@@ -53,7 +53,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.immutable_tags import delete_immutable_tag_rule
+    from registry.operations.immutable_tags import delete_immutable_tag_rule
 
     client.call(args, delete_immutable_tag_rule, pattern=args.pattern, tags=args.tags)
     removed = {"pattern": args.pattern, "tags": args.tags}

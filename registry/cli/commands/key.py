@@ -23,7 +23,7 @@ def declare(keys: Parser) -> None:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.keys import list_keys
+    from registry.operations.keys import list_keys
 
     keys = client.call(args, list_keys).items
     if args.json:
@@ -35,7 +35,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def rotate(args: argparse.Namespace) -> int:
-    from registry.api.admin.keys import rotate_key
+    from registry.operations.keys import rotate_key
 
     key = client.call(args, rotate_key)
     output.show(key, f"New tokens are signed with {key.kid}.", as_json=args.json)
@@ -43,7 +43,7 @@ def rotate(args: argparse.Namespace) -> int:
 
 
 def revoke(args: argparse.Namespace) -> int:
-    from registry.api.admin.keys import revoke_key
+    from registry.operations.keys import revoke_key
 
     client.call(args, revoke_key, kid=args.kid)
     said = f"Tokens signed with {args.kid} are now rejected."

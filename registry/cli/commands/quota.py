@@ -11,7 +11,7 @@ from registry.errors import InputInvalidError
 from registry.units import format_size, parse_size, round_size
 
 if TYPE_CHECKING:
-    from registry.api.admin.quotas import Quota
+    from registry.operations.quotas import Quota
 
 _PATTERN = "repositories: team/app, 'team/**' or '**'; '*/**' for every namespace"
 
@@ -38,7 +38,7 @@ def declare(quotas: Parser) -> None:
 
 
 def set_one(args: argparse.Namespace) -> int:
-    from registry.api.admin.quotas import set_quota
+    from registry.operations.quotas import set_quota
 
     try:
         limit = parse_size(args.size)
@@ -56,7 +56,7 @@ def set_one(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.quotas import list_quotas
+    from registry.operations.quotas import list_quotas
 
     quotas = client.list_all(args, list_quotas)
     if args.json:
@@ -80,7 +80,7 @@ def _row(quota: Quota) -> tuple[str, ...]:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.quotas import delete_quota
+    from registry.operations.quotas import delete_quota
 
     client.call(args, delete_quota, pattern=args.pattern)
     said = f"Removed the quota of {args.pattern}."

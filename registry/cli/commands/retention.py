@@ -13,7 +13,7 @@ from registry.cli.kit.times import write_moment
 from registry.units import format_size
 
 if TYPE_CHECKING:
-    from registry.api.admin.retention import (
+    from registry.operations.retention import (
         PlannedManifest,
         PlannedTag,
         RetentionPlan,
@@ -129,7 +129,7 @@ def _add_repositories(command: Parser) -> None:
 
 
 def set_rules(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import set_retention_rules
+    from registry.operations.retention import set_retention_rules
 
     async def work(operations: client.OperationClient) -> None:
         rules = await operations.send(
@@ -181,7 +181,7 @@ def _explain_state(rules: RetentionRules) -> str:
 
 
 def enable(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import enable_retention_rules
+    from registry.operations.retention import enable_retention_rules
 
     rules = client.call(args, enable_retention_rules, pattern=args.pattern)
     output.show(rules, f"{rules.pattern}: {_write(rules)}", as_json=args.json)
@@ -191,7 +191,7 @@ def enable(args: argparse.Namespace) -> int:
 
 
 def disable(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import disable_retention_rules
+    from registry.operations.retention import disable_retention_rules
 
     rules = client.call(args, disable_retention_rules, pattern=args.pattern)
     said = f"The rules for {args.pattern} no longer drop anything; their keep rules still apply."
@@ -215,7 +215,7 @@ def _write(rules: RetentionRules) -> str:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import list_retention_rules
+    from registry.operations.retention import list_retention_rules
 
     found = client.list_all(args, list_retention_rules)
     if args.json:
@@ -236,7 +236,7 @@ def _write_state(rules: RetentionRules) -> str:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import delete_retention_rules
+    from registry.operations.retention import delete_retention_rules
 
     client.call(args, delete_retention_rules, pattern=args.pattern)
     removed = f"Removed the retention rules for {args.pattern}."
@@ -259,7 +259,7 @@ def plan(args: argparse.Namespace) -> int:
 async def _iter_plans(
     operations: client.OperationClient, pattern: str
 ) -> AsyncIterator[list[RetentionPlan]]:
-    from registry.api.admin.retention import plan_retention
+    from registry.operations.retention import plan_retention
 
     last: str | None = ""
     while last is not None:
@@ -333,7 +333,7 @@ def _list_items(plan: RetentionPlan) -> list[tuple[str, PlannedTag | PlannedMani
 
 
 def run(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import run_retention
+    from registry.operations.retention import run_retention
 
     async def work(operations: client.OperationClient) -> dict[str, int]:
         dropped = {"tags": 0, "manifests": 0}
@@ -352,7 +352,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention import get_retention_status
+    from registry.operations.retention import get_retention_status
 
     found = client.call(args, get_retention_status)
     if args.json:

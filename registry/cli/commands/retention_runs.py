@@ -10,11 +10,11 @@ from registry.cli.kit.parsing import read_count
 from registry.cli.kit.times import write_moment
 
 if TYPE_CHECKING:
-    from registry.api.admin.retention_runs import RetentionDrop, RetentionRun, SkippedDrop
+    from registry.operations.retention_runs import RetentionDrop, RetentionRun, SkippedDrop
 
 
 def list_runs(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention_runs import list_retention_drops, list_retention_runs
+    from registry.operations.retention_runs import list_retention_drops, list_retention_runs
 
     if args.run is None:
         runs = client.list_all(args, list_retention_runs)
@@ -44,7 +44,7 @@ def _name(drop: RetentionDrop | SkippedDrop) -> str:
 
 
 def restore(args: argparse.Namespace) -> int:
-    from registry.api.admin.retention_runs import restore_retention_run
+    from registry.operations.retention_runs import restore_retention_run
 
     number = read_count(args.run, "RUN")
 

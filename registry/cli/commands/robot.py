@@ -9,7 +9,7 @@ from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 
 if TYPE_CHECKING:
-    from registry.api.admin.robots import RobotSecret
+    from registry.operations.robots import RobotSecret
 
 
 def declare(robots: Parser) -> None:
@@ -58,14 +58,14 @@ def declare(robots: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.robots import create_robot
+    from registry.operations.robots import create_robot
 
     made = client.call(args, create_robot, name=args.name, expires=args.expires)
     return _reveal(args, made)
 
 
 def rotate(args: argparse.Namespace) -> int:
-    from registry.api.admin.robots import rotate_robot
+    from registry.operations.robots import rotate_robot
 
     made = client.call(
         args, rotate_robot, name=args.name, overlap=args.overlap, expires=args.expires
@@ -82,7 +82,7 @@ def _reveal(args: argparse.Namespace, made: RobotSecret) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.robots import list_robots
+    from registry.operations.robots import list_robots
 
     robots = client.list_all(args, list_robots)
     if args.json:
@@ -96,7 +96,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.robots import delete_robot
+    from registry.operations.robots import delete_robot
 
     client.call(args, delete_robot, name=args.name)
     output.show({"removed": args.name}, f"Removed {args.name}.", as_json=args.json)

@@ -121,7 +121,7 @@ def copy(args: argparse.Namespace) -> int:
 
 
 def history(args: argparse.Namespace) -> int:
-    from registry.api.admin.tags import list_tag_history
+    from registry.operations.tags import list_tag_history
 
     name, tag = split_tag(args.tag)
     found = client.call(args, list_tag_history, repository=str(name), tag=str(tag))
@@ -137,7 +137,7 @@ def history(args: argparse.Namespace) -> int:
 
 
 def restore(args: argparse.Namespace) -> int:
-    from registry.api.admin.tags import restore_tag
+    from registry.operations.tags import restore_tag
 
     name, tag = split_tag(args.tag)
     done = client.call(

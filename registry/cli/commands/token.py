@@ -12,7 +12,7 @@ from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 
 if TYPE_CHECKING:
-    from registry.api.admin.tokens import TokenScope
+    from registry.operations.tokens import TokenScope
 
 
 def declare(tokens: Parser) -> None:
@@ -50,7 +50,7 @@ def declare(tokens: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.tokens import create_token
+    from registry.operations.tokens import create_token
 
     scopes = None if args.scopes is None else [_read_scope(scope) for scope in args.scopes]
     made = client.call(
@@ -73,7 +73,7 @@ def _read_scope(text: str) -> dict[str, Any]:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.tokens import list_tokens
+    from registry.operations.tokens import list_tokens
 
     tokens = client.call(args, list_tokens, user=args.user).items
     if args.json:
@@ -101,7 +101,7 @@ def _write_scopes(scopes: list[TokenScope] | None) -> str:
 
 
 def revoke(args: argparse.Namespace) -> int:
-    from registry.api.admin.tokens import revoke_token
+    from registry.operations.tokens import revoke_token
 
     client.call(args, revoke_token, user=args.user, name=args.name)
     output.show({"revoked": args.name}, f"Revoked {args.name} of {args.user}.", as_json=args.json)

@@ -12,7 +12,7 @@ from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 
 if TYPE_CHECKING:
-    from registry.api.admin.users import User
+    from registry.operations.users import User
 
 
 def declare(users: Parser) -> None:
@@ -83,7 +83,7 @@ def declare(users: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import create_user, list_users
+    from registry.operations.users import create_user, list_users
 
     parse_new_user_name(args.name)  # fail before the data directory is created
     password = None
@@ -108,7 +108,7 @@ def add(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import list_users
+    from registry.operations.users import list_users
 
     users = client.list_all(args, list_users)
     if args.json:
@@ -122,7 +122,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def passwd(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import set_password
+    from registry.operations.users import set_password
 
     password = passwords.read_new(args.name, from_stdin=args.password_stdin)
 
@@ -136,7 +136,7 @@ def passwd(args: argparse.Namespace) -> int:
 
 
 def change(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import update_user
+    from registry.operations.users import update_user
 
     user = client.call(args, update_user, name=args.name, admin=args.admin)
     now = "is an admin" if args.admin else "is not an admin"
@@ -145,7 +145,7 @@ def change(args: argparse.Namespace) -> int:
 
 
 def disable(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import update_user
+    from registry.operations.users import update_user
 
     user = client.call(args, update_user, name=args.name, disabled=True)
     output.show(user, f"{args.name} can no longer sign in.", as_json=args.json)
@@ -153,7 +153,7 @@ def disable(args: argparse.Namespace) -> int:
 
 
 def enable(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import update_user
+    from registry.operations.users import update_user
 
     user = client.call(args, update_user, name=args.name, disabled=False)
     output.show(user, f"{args.name} can sign in again.", as_json=args.json)
@@ -161,9 +161,9 @@ def enable(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.api.admin.grants import list_grants
-    from registry.api.admin.tokens import list_tokens
-    from registry.api.admin.users import delete_user, get_user
+    from registry.operations.grants import list_grants
+    from registry.operations.tokens import list_tokens
+    from registry.operations.users import delete_user, get_user
 
     async def describe(operations: client.OperationClient) -> str:
         user = await operations.send(get_user, name=args.name)
@@ -181,7 +181,7 @@ def remove(args: argparse.Namespace) -> int:
 
 
 def import_file(args: argparse.Namespace) -> int:
-    from registry.api.admin.users import import_users
+    from registry.operations.users import import_users
 
     try:
         text = Path(args.file).read_text("utf-8")

@@ -12,10 +12,10 @@ from registry.cli.kit.local import with_registry
 from registry.errors import ConfigError, InputInvalidError, UpstreamError
 
 if TYPE_CHECKING:
-    from registry.api.admin.context import OperationContext
-    from registry.api.admin.fields import Page
     from registry.app import Runtime
     from registry.client.admin import AdminClient, SignIn
+    from registry.operations.context import OperationContext
+    from registry.operations.fields import Page
 
 T = TypeVar("T")
 
@@ -50,12 +50,12 @@ class _LocalClient:
     password = ""
 
     def __init__(self, opened: "Runtime") -> None:
-        from registry.api.admin.context import OperationContext
+        from registry.operations.context import OperationContext
 
         self._call = OperationContext.of_operator(opened.registry, opened.access)
 
     async def send(self, operation: Handler[Result], **values: Any) -> Result:
-        from registry.api.admin.table import BY_NAME
+        from registry.operations.table import BY_NAME
 
         found = BY_NAME[operation.__name__]
         with progress.wait(_WAITING):
@@ -74,7 +74,7 @@ class _RemoteClient:
     async def send(self, operation: Handler[Result], **values: Any) -> Result:
         import msgspec
 
-        from registry.api.admin.table import BY_NAME
+        from registry.operations.table import BY_NAME
 
         found = BY_NAME[operation.__name__]
         given = _given(values)
@@ -158,7 +158,7 @@ def list_all(
 
 async def _explain_nothing(operations: OperationClient) -> None:
     """Print a hint that an empty list may hide entries that the caller may not see."""
-    from registry.api.admin.me import get_me
+    from registry.operations.me import get_me
 
     me = await operations.send(get_me)
     if not me.admin:

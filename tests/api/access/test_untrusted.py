@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
-from registry.api.admin.operation import Operation
-from registry.api.admin.table import BASE, OPERATIONS
+from registry.operations.operation import Operation
+from registry.operations.table import BASE, OPERATIONS
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts, Login, bearer, get_token
 from tests.support.kit import codes

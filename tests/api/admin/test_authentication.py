@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from registry.api.admin.table import BASE, OPERATIONS
+from registry.operations.table import BASE, OPERATIONS
 from tests.api.conftest import Api, Started
 from tests.support.accounts import ANONYMOUS, AUTH, OPERATOR, Accounts, Login
 from tests.support.admin import Admin

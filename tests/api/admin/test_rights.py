@@ -6,12 +6,12 @@ from typing import Any
 import httpx
 import pytest
 
-from registry.api.admin.table import BASE, OPERATIONS
 from registry.auth.policy import principals
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.oci.tag_patterns import TagPattern
+from registry.operations.table import BASE, OPERATIONS
 from registry.services.retention.rules import RetentionRule
 from storage.digest import Digest
 from tests.api.conftest import Api, Started

@@ -1,0 +1,1 @@
+"""The operations of the admin API, without HTTP: inputs, outputs, permissions and handlers."""
