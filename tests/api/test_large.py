@@ -7,7 +7,7 @@ import json
 import pytest
 
 from registry.http import memory
-from registry.metadata.content import manifests
+from registry.metadata.content import referrers as stored_referrers
 from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import Manifest
@@ -179,13 +179,13 @@ async def test_referrers_are_read_by_bytes_and_not_by_rows(
     """Regression: 150 manifests with 4 MiB of annotations were read at once."""
     monkeypatch.setattr(referrers, "READ_BYTES", 100 * KIB)
     read: list[int] = []
-    real = manifests.read_annotations
+    real = stored_referrers.read_annotations
 
     def watched(tx: Transaction, rows: list[ManifestRow]) -> dict[int, dict[str, str]]:
         read.append(sum(row.size for row in rows))
         return real(tx, rows)
 
-    monkeypatch.setattr(manifests, "read_annotations", watched)
+    monkeypatch.setattr(stored_referrers, "read_annotations", watched)
     async with start_api() as api:
         await api.push_blob(NAME, b"{}")
         subject = image_manifest(b"{}", [])

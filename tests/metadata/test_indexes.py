@@ -15,6 +15,7 @@ from registry.metadata.content import (
     manifest_graph,
     manifests,
     pull_times,
+    referrers,
     repositories,
     tags,
     uploads,
@@ -92,7 +93,7 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
     "usage_of_tags.list_untagged": lambda tx: usage_of_tags.list_untagged(tx, find(tx)),
     "usage_of_tags.list_deleted_tags": lambda tx: usage_of_tags.list_deleted_tags(tx, NAME, 9),
     "rules.list_of": lambda tx: rules.list_of(tx, ["**", "team/*"]),
-    "manifests.list_by_digest_prefix": lambda tx: manifests.list_by_digest_prefix(
+    "referrers.list_by_digest_prefix": lambda tx: referrers.list_by_digest_prefix(
         tx, find(tx), ["sha256:0"]
     ),
     "manifest_graph.list_blobs": lambda tx: manifest_graph.list_blobs(tx, [1]),
@@ -137,7 +138,7 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
     "pending_deletions.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),
-    "manifests.list_referrers": lambda tx: manifests.list_referrers(
+    "referrers.list_page": lambda tx: referrers.list_page(
         tx, find(tx), ANY, artifact_type=None, last="", n=9
     ),
     "manifest_graph.iter_nodes": lambda tx: list(manifest_graph.iter_nodes(tx, find(tx))),

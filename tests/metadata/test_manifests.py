@@ -19,7 +19,7 @@ from registry.errors import (
     PreconditionFailedError,
 )
 from registry.metadata import tables
-from registry.metadata.content import blobs, manifests, repositories
+from registry.metadata.content import blobs, manifests, referrers, repositories
 from registry.metadata.content.manifests import Edge, ManifestRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
@@ -211,19 +211,19 @@ async def test_digests_and_referrers_are_paged_in_byte_order(database: Database)
     def list_some(
         tx: Transaction, artifact_type: str | None, last: str = "", n: int = 99
     ) -> list[ManifestRow]:
-        return manifests.list_referrers(
+        return referrers.list_page(
             tx, find(tx), digest_of(subject), artifact_type=artifact_type, last=last, n=n
         )
 
     await database.write(prepare, actor="ann")
     listed = sorted(map(digest_of, everything))
-    referrers = await database.read(lambda tx: list_some(tx, None))
-    assert [r.digest for r in referrers] == sorted(map(digest_of, [attached, *signatures]))
-    by_digest = {r.digest: r for r in referrers}
+    found = await database.read(lambda tx: list_some(tx, None))
+    assert [r.digest for r in found] == sorted(map(digest_of, [attached, *signatures]))
+    by_digest = {r.digest: r for r in found}
     first = by_digest[digest_of(signatures[0])]
     assert (first.media_type, first.size) == (OCI_MANIFEST, len(signatures[0].raw))
     assert first.artifact_type == "type/0"
-    annotations = await database.read(lambda tx: manifests.read_annotations(tx, referrers))
+    annotations = await database.read(lambda tx: referrers.read_annotations(tx, found))
     assert sorted(each["n"] for each in annotations.values() if each) == list("012345")
     assert annotations[first.id] == {"n": "0"}
     last = by_digest[digest_of(attached)]

@@ -1,7 +1,6 @@
 """Rows of manifests, their bytes and their edges."""
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,6 @@ import sqlalchemy as sa
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
 from registry.metadata.engine.transaction import (
-    CHUNK,
     CandidateKind,
     Change,
     Transaction,
@@ -20,8 +18,6 @@ from registry.metadata.gc import queue, unreadable_manifests
 from registry.metadata.protection import holds, removed_manifests
 from registry.metadata.quotas import usage_counters
 from registry.metadata.tables import (
-    TEXT,
-    DigestText,
     manifest_bytes,
     manifest_edges,
     manifests,
@@ -78,11 +74,12 @@ class Edge:
     child: bool = False
 
 
-_COLUMNS = (_m.id, _m.digest, _m.media_type, _m.size, _m.artifact_type)
+MANIFEST_COLUMNS = (_m.id, _m.digest, _m.media_type, _m.size, _m.artifact_type)
+"""The columns of a ManifestRow, in the order of its fields."""
 
 
 def find(tx: Transaction, name: RepositoryName, reference: Reference) -> ManifestRow | None:
-    row = tx.execute(_referred(sa.select(*_COLUMNS), name, reference)).one_or_none()
+    row = tx.execute(_referred(sa.select(*MANIFEST_COLUMNS), name, reference)).one_or_none()
     return ManifestRow(*row) if row else None
 
 
@@ -96,7 +93,7 @@ def find_with_bytes(
     """
     first = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
     tagged = _t.updated_at if isinstance(reference, Tag) else sa.null()
-    query = sa.select(manifest_bytes.c.bytes, first, tagged, *_COLUMNS).join(
+    query = sa.select(manifest_bytes.c.bytes, first, tagged, *MANIFEST_COLUMNS).join(
         manifests, manifest_bytes.c.manifest_id == _m.id
     )
     row = tx.execute(_referred(query, name, reference)).one_or_none()
@@ -281,7 +278,7 @@ def list_edges(tx: Transaction, row: ManifestRow) -> list[Edge]:
 def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[ManifestRow]:
     """Return at most 100 indexes of the repository that reference the manifest."""
     query = (
-        sa.select(*_COLUMNS)
+        sa.select(*MANIFEST_COLUMNS)
         .join(manifest_edges, _e.manifest_id == _m.id)
         .where(_e.repository_id == repository.id, _e.child_digest == digest)
         .order_by(_m.digest)
@@ -320,7 +317,7 @@ def list_present(
     found: dict[Digest, ManifestRow] = {}
     for chunk in in_chunks(digests):
         query = (
-            sa.select(*_COLUMNS)
+            sa.select(*MANIFEST_COLUMNS)
             .where(_m.repository_id == repository.id, _m.digest.in_(chunk))
             .order_by(_m.digest)
             .with_for_update(read=True, key_share=True)
@@ -337,80 +334,3 @@ def list_repositories(tx: Transaction, digest: Digest, n: int) -> list[Repositor
         .where(_m.digest == digest)
     )
     return list(tx.execute(query.order_by(repositories.c.name).limit(n)).scalars())
-
-
-def list_referrers(
-    tx: Transaction,
-    repository: RepositoryRow,
-    subject: Digest,
-    *,
-    artifact_type: str | None,
-    last: str,
-    n: int,
-) -> list[ManifestRow]:
-    """Return at most `n` manifests with this subject after the digest `last`, in digest order."""
-    query = (
-        sa.select(*_COLUMNS)
-        .where(_m.repository_id == repository.id, _m.subject == subject)
-        .where(sa.type_coerce(_m.digest, TEXT) > last)
-        .order_by(_m.digest)
-        .limit(n)
-    )
-    if artifact_type is not None:
-        query = query.where(_m.artifact_type == artifact_type)
-    return [ManifestRow(*row) for row in tx.execute(query)]
-
-
-def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int, dict[str, str]]:
-    """Return the annotations of those manifests that have any, by ID."""
-    found: dict[int, dict[str, str]] = {}
-    ids = [row.id for row in rows]
-    for start in range(0, len(ids), CHUNK):
-        query = sa.select(_m.id, _m.annotations).where(_m.id.in_(ids[start : start + CHUNK]))
-        found.update((row[0], json.loads(row[1])) for row in tx.execute(query) if row[1])
-    return found
-
-
-def list_by_digest_prefix(
-    tx: Transaction, repository: RepositoryRow, begins: Collection[str]
-) -> dict[str, Digest]:
-    """Return a manifest of the repository for each digest prefix (`algorithm:hex…`), if any."""
-    found: dict[str, Digest] = {}
-    texts, text = sorted(begins), sa.type_coerce(_m.digest, TEXT)
-    for start in range(0, len(texts), CHUNK):
-        some = [(begin,) for begin in texts[start : start + CHUNK]]
-        given = sa.values(sa.column("begin", TEXT), name="given").data(some).cte()
-        first = (
-            sa.select(sa.func.min(_m.digest, type_=DigestText))
-            .where(_m.repository_id == repository.id)
-            .where(text >= given.c.begin, text < given.c.begin + "g")
-            .scalar_subquery()
-        )
-        query = sa.select(given.c.begin, first)
-        found.update((begin, digest) for begin, digest in tx.execute(query) if digest is not None)
-    return found
-
-
-def list_with_referrers(
-    tx: Transaction, repository: RepositoryRow, pairs: Collection[tuple[Digest, Digest]]
-) -> set[tuple[Digest, Digest]]:
-    """Return the pairs of an index and a subject where the index lists a referrer of the subject.
-
-    The referrer is a manifest of the repository.
-    """
-    found: set[tuple[Digest, Digest]] = set()
-    ordered = sorted(set(pairs))
-    for start in range(0, len(ordered), CHUNK):
-        some = ordered[start : start + CHUNK]
-        columns = (sa.column("parent", DigestText), sa.column("subject", DigestText))
-        given = sa.values(*columns, name="given").data(some).cte()
-        index, child = manifests.alias(), manifests.alias()
-        listed = (
-            sa.exists()
-            .where(index.c.repository_id == repository.id, index.c.digest == given.c.parent)
-            .where(_e.manifest_id == index.c.id, _e.child_digest == child.c.digest)
-            .where(child.c.repository_id == repository.id, child.c.subject == given.c.subject)
-        )
-        query = sa.select(given.c.parent, given.c.subject).where(listed)
-        found.update((parent, subject) for parent, subject in tx.execute(query))
-    return found

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from registry.metadata.content import manifests, repositories
+from registry.metadata.content import referrers, repositories
 from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
@@ -90,11 +90,11 @@ def _iter_referrers(
 ) -> Iterator[Descriptor]:
     more = True
     while more:
-        rows = manifests.list_referrers(
+        rows = referrers.list_page(
             tx, repository, subject, artifact_type=artifact_type, last=last, n=_ROWS
         )
         for some in _iter_batches(rows):
-            annotations = manifests.read_annotations(tx, some)
+            annotations = referrers.read_annotations(tx, some)
             for row in some:
                 yield Descriptor(
                     media_type=row.media_type,

@@ -7,7 +7,7 @@ that nobody may delete, tags of referrers are protected while their subject exis
 import re
 from collections.abc import Collection
 
-from registry.metadata.content import manifests
+from registry.metadata.content import referrers
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention.usage_of_tags import TagUse
@@ -38,9 +38,9 @@ def _find_attached(
     """
     matches = [(use, match) for use in uses if (match := _ATTACHED.fullmatch(use.name))]
     begins = {use.name: f"{match[1]}:{match[2]}" for use, match in matches}
-    here = manifests.list_by_digest_prefix(tx, repository, set(begins.values()))
+    here = referrers.list_by_digest_prefix(tx, repository, set(begins.values()))
     named = [(use, here[begins[use.name]]) for use, _ in matches if begins[use.name] in here]
-    listing = manifests.list_with_referrers(
+    listing = referrers.list_with_referrers(
         tx, repository, [(use.digest, subject) for use, subject in named if "." not in use.name]
     )
     return {
