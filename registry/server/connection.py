@@ -9,26 +9,21 @@ import asyncio
 import contextlib
 import contextvars
 import enum
-import fcntl
-import logging
-import struct
-import termios
 from typing import Any
 
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from registry import metrics
 from registry.server.admission import Admission
 from registry.server.body_framing import READ_FRAMED, ChunkedBody, FixedBody
 from registry.server.exchange import Exchange, build_scope
 from registry.server.framing_error import FramingError
 from registry.server.head import check_partial_head, parse_head
 from registry.server.places import Refusal, Slot
+from registry.server.refusals import REFUSALS, note_refusal
 from registry.server.response_head import write_refusal
-
-access = logging.getLogger("moorage.access")
+from registry.server.write_progress import WriteProgress
 
 READ_AHEAD = 32 << 10
 """The bytes of a body to buffer while the application does not wait for them."""
@@ -49,16 +44,6 @@ TLS_HANDSHAKE = 0x16
 """The first byte of a TLS client (RFC 8446 section 5.1). No HTTP request begins with it."""
 
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
-_REFUSALS = {
-    Refusal.SERVER: FramingError(
-        "the server has reached its limit of connections; try again later", 503, "UNAVAILABLE"
-    ),
-    Refusal.ADDRESS: FramingError(
-        "your address has reached its limit of connections; close or reuse some",
-        429,
-        "TOOMANYREQUESTS",
-    ),
-}
 
 # Shared by all connections: the loop fills it and hands it over in the same call.
 _incoming = memoryview(bytearray(READ_BODY))
@@ -108,8 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         self._writable = asyncio.Event()
         self._writable.set()
-        self._written = 0
-        self._progress: tuple[float, int] | None = None
+        self._progress: WriteProgress
         self._discarded = 0
 
     # Called by asyncio
@@ -118,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own types
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self._transport = transport
+        self._progress = WriteProgress(transport, self._limits)
         encrypted = transport.get_extra_info("sslcontext") is not None
         self._fixed_scope = {
             "scheme": "https" if encrypted else "http",
@@ -209,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
     def _start_request(self, data: bytes, rest: bytes) -> None:
         head = parse_head(data, self._limits.long_query_paths)
         if self._slot.refusal is not None and head.path not in _HEALTH:
-            raise _REFUSALS[self._slot.refusal]
+            raise REFUSALS[self._slot.refusal]
         scope = build_scope(head, **self._fixed_scope, state=self._app_state.copy())
         self._body = ChunkedBody() if head.length is None else FixedBody(head.length)
         self._exchange = Exchange(
@@ -250,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, data: bytes | memoryview) -> None:
         """Send bytes, or buffer them until the client reads; `drain` waits for that."""
-        self._written += len(data)
+        self._progress.written += len(data)
         self._transport.write(data)
 
     async def drain(self) -> None:
@@ -323,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def refuse_head(self) -> None:
         """Refuse the request whose head is arriving."""
-        self._refuse_request(_REFUSALS[Refusal.SERVER])
+        self._refuse_request(REFUSALS[Refusal.SERVER])
 
     def shutdown(self) -> None:
         """Close once the request in progress is complete (uvicorn calls this as it stops)."""
@@ -335,36 +320,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def check_deadlines(self, now: float) -> None:
         """Close the connection if it is silent too long; abort it if the client does not read."""
-        if self._transport.get_write_buffer_size():
-            self._check_progress(now)
-        else:
-            self._progress = None
+        if self._progress.is_too_slow(now):
+            self.abort()
         if self._state in {State.HEAD, State.DISCARD} and now >= self._deadline:
             self.close()
-
-    def _check_progress(self, now: float) -> None:
-        """Abort the connection of a client that reads less than the minimum within a window.
-
-        This counts the bytes that the client's kernel has acknowledged: if a client empties its
-        buffer slowly, the socket becomes writable only rarely.
-        """
-        written: int = self._transport.get_extra_info("bytes_written", self._written)  # with TLS
-        acknowledged = written - self._transport.get_write_buffer_size() - self._unsent()
-        if self._progress is None:
-            self._progress = now, acknowledged
-        since, before = self._progress
-        if now - since >= self._limits.write_window:
-            if acknowledged - before < self._limits.write_minimum:
-                self.abort()
-            self._progress = now, acknowledged
-
-    def _unsent(self) -> int:
-        """Return the number of bytes that the client has not acknowledged (tcp(7), SIOCOUTQ)."""
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        if descriptor < 0:
-            return 0
-        queued: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0]
-        return queued
 
     # Helpers
 
@@ -372,13 +331,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._exchange is not None and self._exchange.response_started:
             self.abort()
             return
-        metrics.REQUESTS.labels("other", "refused", str(error.status)).inc()
-        client = self._fixed_scope["client"]
-        access.info(
-            "request refused: %s",
-            error.message,
-            extra={"status": error.status, "client": client[0] if client else "-"},
-        )
+        note_refusal(error, self._fixed_scope["client"])
         self.refuse(error)
 
     def _clear_buffer(self) -> None:
