@@ -1,11 +1,12 @@
 """Revision check before each response, which therefore must cost almost nothing (design D8).
 
-SQLite counts commits of other connections in `PRAGMA data_version`, which takes 2 µs to read. A
-connection that does nothing else sees all of them. PostgreSQL has no equivalent: one query serves
-all callers that asked before it began (`registry.metadata.revisions.query`).
+With SQLite, every commit changes a header that this process maps into memory
+(`registry.metadata.revisions.wal_index`). PostgreSQL has no equivalent: one query serves all
+callers that asked before it began (`registry.metadata.revisions.query`).
 """
 
 import asyncio
+import mmap
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from registry.errors import DatabaseUnavailableError
 from registry.metadata.engine.database import Database
 from registry.metadata.revisions import revisions
 from registry.metadata.revisions.revisions import UNKNOWN, Changed, Revisions
+from registry.metadata.revisions.wal_index import map_header, read_header
 
 if TYPE_CHECKING:
     from registry.metadata.revisions.query import RevisionQuery
@@ -34,7 +36,7 @@ class RevisionWatch:
         self._query = _open_query(database)
         self._forget: list[Callable[[Changed], None]] = []
         self._in_a_row = 0
-        self._seen = -1
+        self._seen: bytes | None = None
         self._heads = UNKNOWN
         self._began = float("-inf")
         self._next: asyncio.Future[Revisions] | None = None
@@ -61,9 +63,12 @@ class RevisionWatch:
     def _find_known(self, since: float | None) -> Revisions | None:
         if since is not None and self._began >= since:
             return self._heads
-        if self._commits is None or self._seen < 0 or self._commits.count() != self._seen:
-            return None
-        return self._heads
+        return self._heads if self._is_current() else None
+
+    def _is_current(self) -> bool:
+        """Return whether nothing has been committed since the latest revisions were read."""
+        commits, seen = self._commits, self._seen
+        return commits is not None and seen is not None and commits.mark() == seen
 
     async def read(self, since: float | None = None) -> Revisions:
         """Return the revisions as of now, or as of a moment after `since` (of `time.monotonic`).
@@ -94,7 +99,7 @@ class RevisionWatch:
             asked, self._next = self._next, None
             try:
                 began = time.monotonic()
-                seen = self._commits.count() if self._commits is not None else -1
+                seen = self._commits.mark() if self._commits is not None else None
                 now, changed = await self._ask()
             except Exception as error:  # noqa: BLE001 - the callers get it
                 # Later callers have waited for the database too, and would wait as long again.
@@ -138,22 +143,29 @@ def _open_query(database: Database) -> "RevisionQuery | None":
 
 
 class _Commits:
-    """Counter of commits to an embedded database by other connections, in any process."""
+    """The commits to an embedded database by other connections, in any process."""
 
     def __init__(self, path: Path) -> None:
         # Used on the event loop, so it never waits: a locked file counts as unreadable now.
+        self._path = path
         self._connection = sqlite3.connect(
             path, timeout=0, isolation_level=None, check_same_thread=False
         )
         self._connection.execute("PRAGMA query_only=1")
+        self._header: mmap.mmap | None = None
 
-    def count(self) -> int:
-        """Return the count, or -1 if the file cannot be read now."""
+    def mark(self) -> bytes | None:
+        """Return a value that every commit changes, or None if it cannot be read now."""
+        if self._header is not None:
+            return read_header(self._header)
         try:
+            # This also opens the WAL index, which stays valid while the connection is open.
             (value,) = self._connection.execute("PRAGMA data_version").fetchone()
         except sqlite3.Error:
-            return -1
-        return int(value)
+            return None
+        self._header = map_header(self._path)
+        return read_header(self._header) if self._header is not None else str(value).encode()
 
     def close(self) -> None:
+        self._header = None
         self._connection.close()
