@@ -11,6 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from registry.metadata import tables
+from registry.metadata.engine.statements import (
+    DatabaseClock,
+    Row,
+    Statement,
+    Values,
+    bind,
+    bind_now,
+    insert,
+)
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
@@ -73,6 +82,57 @@ Key = tuple[int, CandidateKind, Digest]
 """A candidate: repository ID or NOWHERE, kind and digest."""
 
 
+def _prepare_queue() -> Statement:
+    table = tables.gc_queue
+    given = sa.bindparam("since", type_=sa.BigInteger)
+    rows = insert(table).values(
+        **bind("repository_id", "kind", "digest"),
+        grace_started_at=sa.func.coalesce(given, DatabaseClock()),
+        parked_by="",
+    )
+    started, before = rows.excluded.grace_started_at, table.c.grace_started_at
+    changed = {
+        "grace_started_at": sa.case((started > before, started), else_=before),
+        "parked_by": "",
+    }
+    keys = list(table.primary_key.columns)
+    return Statement(rows.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def _prepare_usage() -> Statement:
+    table = tables.usage_counter_shards
+    rows = insert(table).values(bind("counter_id", "shard", "bytes"))
+    total = {"bytes": table.c.bytes + rows.excluded.bytes}
+    return Statement(rows.on_conflict_do_update(index_elements=["counter_id", "shard"], set_=total))
+
+
+def _prepare_removed_repository() -> Statement:
+    values = bind("name", "policy_revision")
+    rows = insert(tables.removed_repositories).values(**values, removed_at=bind_now())
+    changed = {name: rows.excluded[name] for name in ("policy_revision", "removed_at")}
+    return Statement(rows.on_conflict_do_update(index_elements=["name"], set_=changed))
+
+
+def _prepare_advance(table: sa.Table, count: sa.ColumnElement[int]) -> Statement:
+    revision = table.c.revision
+    return Statement(sa.update(table).values(revision=revision + count).returning(revision))
+
+
+_QUEUE = _prepare_queue()
+_ADD_USAGE = _prepare_usage()
+_REMOVE_REPOSITORY = _prepare_removed_repository()
+_ADVANCE_POLICY = _prepare_advance(tables.policy_revision, sa.literal(1))
+_ADD_POLICY_CHANGE = Statement(
+    sa.insert(tables.policy_changes).values(bind("revision", "part", "key"))
+)
+_ADVANCE_FEED = _prepare_advance(
+    tables.change_feed_revision, sa.bindparam("count", type_=sa.BigInteger)
+)
+_ADD_CHANGE = Statement(
+    sa.insert(tables.change_feed).values(bind(*tables.change_feed.columns.keys()))
+)
+
+
 @dataclass(slots=True)
 class Transaction:
     """One open transaction.
@@ -92,6 +152,34 @@ class Transaction:
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
         return self.connection.execute(statement)
+
+    def fetch_all(self, statement: Statement, /, **values: Any) -> list[Row]:
+        """Return all rows of a statement."""
+        return statement.run(self.connection, self.now, values)[0]
+
+    def fetch_one(self, statement: Statement, /, **values: Any) -> Row | None:
+        """Return the only row of a statement, or None. Raises MultipleResultsFound."""
+        rows, _ = statement.run(self.connection, self.now, values)
+        if len(rows) > 1:
+            raise sa.exc.MultipleResultsFound(f"{len(rows)} rows, where one was expected")
+        return rows[0] if rows else None
+
+    def fetch_values(self, statement: Statement, /, **values: Any) -> list[Any]:
+        """Return the first column of all rows."""
+        return [row[0] for row in statement.run(self.connection, self.now, values)[0]]
+
+    def fetch_value(self, statement: Statement, /, **values: Any) -> Any:
+        """Return the first column of the only row, or None. Raises MultipleResultsFound."""
+        row = self.fetch_one(statement, **values)
+        return row[0] if row else None
+
+    def run(self, statement: Statement, /, **values: Any) -> int:
+        """Run a statement and return the number of changed rows."""
+        return statement.run(self.connection, self.now, values)[1]
+
+    def run_each(self, statement: Statement, rows: Iterable[Values]) -> None:
+        """Run a statement for each of the rows, in order."""
+        statement.run_each(self.connection, self.now, rows)
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         """Return an insert that supports ON CONFLICT, whose syntax both databases share."""
@@ -187,77 +275,46 @@ class Transaction:
 
     def _write_queue(self) -> None:
         """Write the queue in a fixed order, so that concurrent transactions do not deadlock."""
-        table = tables.gc_queue
-        keys = sorted(self.queued)
-        for start in range(0, len(keys), CHUNK):
-            insert = self.insert(table).values(
-                [self._candidate(key) for key in keys[start : start + CHUNK]]
-            )
-            started, before = insert.excluded.grace_started_at, table.c.grace_started_at
-            changed = {
-                "grace_started_at": sa.case((started > before, started), else_=before),
-                "parked_by": "",
-            }
-            self.execute(
-                insert.on_conflict_do_update(
-                    index_elements=list(table.primary_key.columns), set_=changed
-                )
-            )
-
-    def _candidate(self, key: Key) -> dict[str, Any]:
-        repository_id, kind, digest = key
-        since = self.queued[key]
-        return {
-            "repository_id": repository_id,
-            "kind": kind.value,
-            "digest": digest,
-            "grace_started_at": self.read_clock() if since is None else since,
-            "parked_by": "",
-        }
+        self.run_each(
+            _QUEUE,
+            [
+                {"repository_id": key[0], "kind": key[1].value, "digest": key[2], "since": since}
+                for key, since in sorted(self.queued.items(), key=lambda item: item[0])
+            ],
+        )
 
     def _write_usage(self) -> None:
         shard = random.randrange(SHARDS)  # noqa: S311 - against contention
-        for counter_id, grown in sorted(self.quota_deltas.items()):
-            if grown:
-                insert = self.insert(tables.usage_counter_shards).values(
-                    counter_id=counter_id, shard=shard, bytes=grown
-                )
-                total = tables.usage_counter_shards.c.bytes + insert.excluded.bytes
-                self.execute(
-                    insert.on_conflict_do_update(
-                        index_elements=["counter_id", "shard"], set_={"bytes": total}
-                    )
-                )
+        self.run_each(
+            _ADD_USAGE,
+            [
+                {"counter_id": counter_id, "shard": shard, "bytes": grown}
+                for counter_id, grown in sorted(self.quota_deltas.items())
+                if grown
+            ],
+        )
 
     def _write_policy_revision(self) -> None:
-        table = tables.policy_revision
-        revision = self.execute(
-            sa.update(table).values(revision=table.c.revision + 1).returning(table.c.revision)
-        ).scalar_one()
-        for name in sorted(set(self.removed_repositories)):
-            insert = self.insert(tables.removed_repositories).values(
-                name=name, policy_revision=revision, removed_at=self.now
-            )
-            changed = {"policy_revision": revision, "removed_at": self.now}
-            self.execute(insert.on_conflict_do_update(index_elements=["name"], set_=changed))
+        revision = self.fetch_value(_ADVANCE_POLICY)
+        removed = sorted(set(self.removed_repositories))
+        self.run_each(
+            _REMOVE_REPOSITORY, [{"name": name, "policy_revision": revision} for name in removed]
+        )
+        for name in removed:
             self.change_policy(Part.REMOVAL, name)
         changes = sorted(self.policy_changes)
         if len(changes) > MOST_PARTS:
             changes = [(Part.ALL, "")]
-        self.connection.execute(
-            sa.insert(tables.policy_changes),
+        self.run_each(
+            _ADD_POLICY_CHANGE,
             [{"revision": revision, "part": part.value, "key": key} for part, key in changes],
         )
 
     def _write_feed(self) -> None:
-        last = self.execute(
-            sa.update(tables.change_feed_revision)
-            .values(revision=tables.change_feed_revision.c.revision + len(self.changes))
-            .returning(tables.change_feed_revision.c.revision)
-        ).scalar_one()
-        first = last - len(self.changes) + 1
-        self.connection.execute(
-            sa.insert(tables.change_feed),
+        count = len(self.changes)
+        first = self.fetch_value(_ADVANCE_FEED, count=count) - count + 1
+        self.run_each(
+            _ADD_CHANGE,
             [{"revision": first + i, **change} for i, change in enumerate(self.changes)],
         )
 
