@@ -50,12 +50,12 @@ def compose_content(core: Core, quotas: Quotas) -> ContentServices:
         database, core.stores, quotas, keys, publication, most=settings.limits.open_uploads
     )
     return ContentServices(
-        repositories=Repositories(database),
+        repositories=Repositories(database, read_only=read_only),
         blobs=blobs,
         uploads=uploads,
         blob_writer=BlobWriter(database, uploads, publication, keys),
         manifests=Manifests(database, settings.content, core.watch, cache, settings.gc),
-        tags=Tags(database),
+        tags=Tags(database, settings.content),
         images=Images(database, grace=settings.gc.grace_period, read_only=read_only),
         history=History(database, read_only=read_only),
         referrers=Referrers(database, core.watch, cache),

@@ -20,8 +20,8 @@ from registry.operations.fields import (
     clamp,
     read_timestamp,
 )
-from registry.operations.grants import SOME_REPOSITORY_ADMINS
 from registry.operations.operation import Operation
+from registry.operations.permissions import SOME_REPOSITORY_ADMINS
 from registry.services.access.audit import Cursor, EventRow, Source, make_filter
 
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from registry.auth.audit_log import Actor
 from registry.auth.caller import Caller
+from registry.auth.policy.actions import ALL_RIGHTS, Action, Rights
 from registry.auth.policy.patterns import EVERYTHING, RepositoryPattern
-from registry.auth.policy.principals import OPERATOR
+from registry.auth.policy.principals import OPERATOR, Principal
+from registry.oci.names import RepositoryName
 from registry.services.access.access import AccessServices
 from registry.services.services import Services
 
@@ -22,6 +24,10 @@ class OperationContext:
     @classmethod
     def of_operator(cls, registry: Services, access: AccessServices) -> "OperationContext":
         return cls(registry, access, Actor(OPERATOR.name), None)
+
+    @property
+    def principal(self) -> Principal:
+        return OPERATOR if self.caller is None else self.caller.principal
 
     @property
     def is_admin(self) -> bool:
@@ -50,6 +56,19 @@ class OperationContext:
         """Return whether the caller is this user and has no token with scopes."""
         account = self.caller.account if self.caller else None
         return account is not None and account.name == name and account.bounds is None
+
+    def may(self, action: Action, name: RepositoryName) -> bool:
+        """Return whether the caller may do `action` in the repository."""
+        return self.caller is None or self.caller.may(action, name)
+
+    def rights_in(self, name: RepositoryName) -> Rights:
+        """Return the caller's rights in the repository."""
+        return ALL_RIGHTS if self.caller is None else self.caller.rights_in(name)
+
+    @property
+    def visible(self) -> list[RepositoryPattern]:
+        """The patterns of the repositories that the caller may see."""
+        return [EVERYTHING] if self.caller is None else self.caller.visible
 
     def administers(self, pattern: RepositoryPattern) -> bool:
         """Return whether the caller may manage the grants of all repositories of the pattern."""

@@ -13,7 +13,9 @@ from msgspec import Meta, Struct
 from registry import clock
 from registry.auth.policy.actions import GrantAction
 from registry.errors import InputInvalidError
+from registry.oci.references import Reference, Tag
 from registry.units import parse_duration
+from storage.digest import Digest, DigestInvalidError
 
 T = TypeVar("T")
 Row = TypeVar("Row")
@@ -50,6 +52,10 @@ AccountName = Annotated[str, _schema(pattern="^[a-z0-9]+([._-][a-z0-9]+)*$", max
 UserName = Annotated[str, _schema(pattern="^[A-Za-z0-9_][A-Za-z0-9._@+-]*$", maxLength=254)]
 Password = Annotated[str, _schema(minLength=8, maxLength=1024, pattern=r"^[^\x00-\x1f]*$")]
 Pattern = Annotated[str, _schema(examples=["team/app", "team/*", "team/**", "**"])]
+RepositoryText = Annotated[str, _schema(examples=["team/app"])]
+TagText = Annotated[str, _schema(examples=["latest"])]
+ReferenceText = Annotated[str, _schema(examples=["1.0"])]
+DigestText = Annotated[str, _schema(pattern="^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$")]
 SubjectText = Annotated[
     str, _schema(examples=["alice", "group:devs", "robot:ci", "authenticated", "anonymous"])
 ]
@@ -135,3 +141,16 @@ def read_duration(text: str | None) -> float | None:
         raise InputInvalidError(
             f"{text!r:.80} is not a duration; expected a form such as 200ms, 2s, 5m, 24h or 90d"
         ) from error
+
+
+def read_digest(text: str) -> Digest:
+    """Parse a digest; raise InputInvalidError."""
+    try:
+        return Digest.parse(text)
+    except DigestInvalidError as error:
+        raise InputInvalidError(str(error)) from error
+
+
+def read_reference(text: str) -> Reference:
+    """Parse a tag or a digest; raise TagInvalidError or InputInvalidError."""
+    return read_digest(text) if ":" in text else Tag.parse(text)

@@ -1,14 +1,12 @@
 """Garbage collection."""
 
 import time
-from typing import Annotated
-
-from msgspec import Meta
 
 from registry.clock import rfc3339
 from registry.errors import NotFoundError
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
+    DigestText,
     NoInput,
     RequestModel,
     ResponseModel,
@@ -22,10 +20,6 @@ from storage.digest import Digest, DigestInvalidError
 
 _BATCH_SECONDS = 5.0
 """The approximate duration of one batch, in seconds: the caller waits for the response."""
-
-DigestText = Annotated[
-    str, Meta(extra_json_schema={"pattern": "^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$"})
-]
 
 
 class UnreadableManifest(ResponseModel, frozen=True):

@@ -1,9 +1,5 @@
 """Grants. A caller with `admin` on a pattern administers the grants within it."""
 
-from typing import Annotated
-
-from msgspec import Meta
-
 from registry.auth.policy.actions import GrantAction, format_rights, parse_rights
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.auth.policy.subjects import Subject
@@ -16,6 +12,7 @@ from registry.operations.fields import (
     Number,
     Page,
     Pattern,
+    RepositoryText,
     RequestModel,
     ResponseModel,
     Size,
@@ -23,7 +20,8 @@ from registry.operations.fields import (
     clamp,
     make_page,
 )
-from registry.operations.operation import Operation, Permission, deny
+from registry.operations.operation import Operation, deny
+from registry.operations.permissions import PATTERN_ADMINS, REPOSITORY_ADMINS, SOME_ADMINS
 from registry.services.access import grants
 
 
@@ -78,38 +76,12 @@ class CheckGrant(RequestModel, frozen=True):
     """A subject, a repository and an action."""
 
     subject: SubjectText
-    repository: Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
+    repository: RepositoryText
     action: GrantAction
 
 
 _EVERYTHING = RepositoryPattern.parse("**")
 _REQUIREMENT = "admin on the repositories of the grant"
-
-PATTERN_ADMINS = Permission(
-    "admins, and callers with admin on all repositories of the pattern",
-    lambda context, request: context.administers(RepositoryPattern.parse(request.pattern)),
-    lambda request: f"admin on {request.pattern}",
-)
-REPOSITORY_ADMINS = Permission(
-    "admins, and callers with admin on the repository",
-    lambda context, request: context.administers(_only(request.repository)),
-    lambda request: f"admin on {request.repository}",
-)
-SOME_ADMINS = Permission(
-    "admins, and callers with admin on the repositories concerned; not tokens with scopes",
-    lambda context, _: not context.is_bounded,
-    lambda _: "admin on the repositories concerned",
-)
-SOME_REPOSITORY_ADMINS = Permission(
-    "admins, and callers with admin on at least one repository",
-    lambda context, _: bool(context.administered),
-    lambda _: "admin on at least one repository",
-)
-
-
-def _only(repository: str) -> RepositoryPattern:
-    """Return the pattern of one repository; raise NameInvalidError."""
-    return RepositoryPattern.parse(str(RepositoryName.parse(repository)))
 
 
 def _show(grant: grants.Grant) -> Grant:

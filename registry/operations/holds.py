@@ -6,14 +6,16 @@ from msgspec import Meta
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.clock import rfc3339
-from registry.errors import InputInvalidError, NameInvalidError, NotFoundError
+from registry.errors import NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
     PAGE,
+    DigestText,
     DurationText,
     Number,
     Page,
+    RepositoryText,
     RequestModel,
     ResponseModel,
     Size,
@@ -21,17 +23,15 @@ from registry.operations.fields import (
     Timestamp,
     clamp,
     make_visible_page,
+    read_digest,
     read_duration,
     write_timestamp,
 )
-from registry.operations.gc import DigestText
-from registry.operations.grants import REPOSITORY_ADMINS, SOME_ADMINS
 from registry.operations.operation import Operation, deny
+from registry.operations.permissions import REPOSITORY_ADMINS, SOME_ADMINS
 from registry.services.protection import holds
 from registry.services.protection.holds import LONGEST_REASON
-from storage.digest import Digest, DigestInvalidError
 
-Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
 Reason = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": LONGEST_REASON})]
 
 
@@ -61,7 +61,7 @@ class ListHolds(RequestModel, frozen=True):
 class CreateHold(RequestModel, frozen=True):
     """The manifest to hold, and the reason. Without `expires`, the hold never expires."""
 
-    repository: Repository
+    repository: RepositoryText
     digest: DigestText
     reason: Reason
     expires: DurationText | None = None
@@ -109,14 +109,10 @@ async def list_holds(context: OperationContext, request: ListHolds) -> Page[Hold
 
 async def create_hold(context: OperationContext, request: CreateHold) -> Hold:
     """Hold a manifest: nothing can delete it or what it refers to. Its tags can still move."""
-    try:
-        digest = Digest.parse(request.digest)
-    except DigestInvalidError as error:
-        raise InputInvalidError(str(error)) from error
     return _show(
         await context.registry.holds.add(
             RepositoryName.parse(request.repository),
-            digest,
+            read_digest(request.digest),
             request.reason,
             context.actor,
             life=read_duration(request.expires),

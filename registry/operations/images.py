@@ -1,13 +1,8 @@
 """Images: deletion with everything that belongs to them."""
 
-from typing import Annotated
-
-from msgspec import Meta
-
 from registry.clock import rfc3339
 from registry.errors import (
     ConflictError,
-    InputInvalidError,
     ManifestInUseError,
     ManifestUnknownError,
     NameInvalidError,
@@ -16,13 +11,17 @@ from registry.errors import (
     TagInvalidError,
 )
 from registry.oci.names import RepositoryName
-from registry.oci.references import Reference, Tag
 from registry.operations.context import OperationContext
-from registry.operations.fields import RequestModel, ResponseModel, Timestamp
-from registry.operations.grants import REPOSITORY_ADMINS
+from registry.operations.fields import (
+    ReferenceText,
+    RepositoryText,
+    RequestModel,
+    ResponseModel,
+    Timestamp,
+    read_reference,
+)
 from registry.operations.operation import Operation
-from registry.operations.tags import Repository
-from storage.digest import Digest, DigestInvalidError
+from registry.operations.permissions import REPOSITORY_ADMINS
 
 
 class DeletedImage(ResponseModel, frozen=True):
@@ -46,8 +45,8 @@ class DeleteImage(RequestModel, frozen=True):
     immutable. `dry_run` only returns what would be deleted.
     """
 
-    repository: Repository
-    reference: Annotated[str, Meta(extra_json_schema={"examples": ["1.0"]})]
+    repository: RepositoryText
+    reference: ReferenceText
     all_tags: bool = False
     override: bool = False
     dry_run: bool = False
@@ -58,7 +57,7 @@ async def delete_image(context: OperationContext, request: DeleteImage) -> Delet
     name = RepositoryName.parse(request.repository)
     found = await context.registry.images.delete(
         name,
-        _read_reference(request.reference),
+        read_reference(request.reference),
         context.actor,
         all_tags=request.all_tags,
         override=request.override,
@@ -72,15 +71,6 @@ async def delete_image(context: OperationContext, request: DeleteImage) -> Delet
         bytes=found.bytes,
         free_at=rfc3339(found.free_at),
     )
-
-
-def _read_reference(text: str) -> Reference:
-    if ":" not in text:
-        return Tag.parse(text)
-    try:
-        return Digest.parse(text)
-    except DigestInvalidError as error:
-        raise InputInvalidError(str(error)) from error
 
 
 OPERATIONS = (

@@ -21,8 +21,8 @@ from registry.operations.fields import (
     clamp,
     make_visible_page,
 )
-from registry.operations.grants import PATTERN_ADMINS, SOME_ADMINS
 from registry.operations.operation import Operation
+from registry.operations.permissions import PATTERN_ADMINS, SOME_ADMINS
 from registry.services.protection import immutable_tags
 
 TagGlob = Annotated[str, Meta(extra_json_schema={"examples": ["v*", "[0-9]*", "*"]})]

@@ -27,8 +27,8 @@ from registry.operations.fields import (
     read_duration,
     write_timestamp,
 )
-from registry.operations.grants import PATTERN_ADMINS, SOME_ADMINS
 from registry.operations.operation import ADMINS, Operation
+from registry.operations.permissions import PATTERN_ADMINS, SOME_ADMINS
 from registry.services.retention import retention
 from registry.services.retention.rules import NewestBy, RetentionRule, RuleState
 from registry.units import format_duration

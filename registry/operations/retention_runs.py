@@ -16,8 +16,8 @@ from registry.operations.fields import (
     clamp,
     make_page,
 )
-from registry.operations.grants import PATTERN_ADMINS
 from registry.operations.operation import Operation
+from registry.operations.permissions import PATTERN_ADMINS
 from registry.services.content.history import ManifestState
 from registry.services.retention.runs import Drop, Run
 

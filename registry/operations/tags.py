@@ -1,10 +1,11 @@
-"""The history of tags, and restoring tags from it."""
+"""Tags: listing, copying and deleting them, and their history."""
 
 from datetime import datetime
 from typing import Annotated
 
 from msgspec import Meta
 
+from registry.auth.policy.actions import Action, GrantAction
 from registry.clock import rfc3339
 from registry.errors import (
     ConflictError,
@@ -12,6 +13,7 @@ from registry.errors import (
     ManifestContentMissingError,
     ManifestUnknownError,
     NameInvalidError,
+    ProtectedError,
     QuotaExceededError,
     RepositoryUnknownError,
     TagInvalidError,
@@ -21,23 +23,45 @@ from registry.oci.references import Tag
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
     PAGE,
+    DigestText,
+    Page,
+    PageRequest,
+    ReferenceText,
+    RepositoryText,
     RequestModel,
     ResponseModel,
     Size,
+    TagText,
     Timestamp,
     clamp,
+    make_page,
+    read_digest,
+    read_reference,
     read_timestamp,
 )
-from registry.operations.gc import DigestText
-from registry.operations.grants import REPOSITORY_ADMINS
-from registry.operations.operation import Operation
+from registry.operations.operation import Operation, Permission
+from registry.operations.permissions import PULLERS, REPOSITORY_ADMINS, administers
 from registry.services.content import history
 from registry.services.content.history import ManifestState
-from storage.digest import Digest, DigestInvalidError
+from registry.services.content.manifests import TagRights
 
-Repository = Annotated[str, Meta(extra_json_schema={"examples": ["team/app"]})]
-TagText = Annotated[str, Meta(extra_json_schema={"examples": ["latest"]})]
 Time = Annotated[datetime, Meta(tz=True)]
+
+
+class CopiedTag(ResponseModel, frozen=True):
+    """A tag, and the manifest that it points to now."""
+
+    repository: str
+    tag: str
+    digest: str
+
+
+class DeletedTag(ResponseModel, frozen=True):
+    """A deleted tag, and the manifest that it pointed to, which stays."""
+
+    repository: str
+    tag: str
+    digest: str
 
 
 class TagChange(ResponseModel, frozen=True):
@@ -75,10 +99,37 @@ class RestoredTag(ResponseModel, frozen=True):
     manifests: int
 
 
+class ListTags(PageRequest, frozen=True, kw_only=True):
+    """A page of the tags of a repository, by name: `n` entries after `last`."""
+
+    repository: RepositoryText
+
+
+class CopyTag(RequestModel, frozen=True):
+    """The manifest to tag, by its repository and its tag or digest, and the tag to set.
+
+    `override` moves the tag even if it is immutable.
+    """
+
+    source_repository: RepositoryText
+    source_reference: ReferenceText
+    repository: RepositoryText
+    tag: TagText
+    override: bool = False
+
+
+class DeleteTag(RequestModel, frozen=True):
+    """The tag to delete. `override` deletes it even if it is immutable."""
+
+    repository: RepositoryText
+    tag: TagText
+    override: bool = False
+
+
 class AskHistory(RequestModel, frozen=True):
     """A tag, and the number of changes to return."""
 
-    repository: Repository
+    repository: RepositoryText
     tag: TagText
     n: Annotated[
         Size, Meta(description=f"The number of changes. More than {PAGE} means {PAGE}.")
@@ -92,11 +143,46 @@ class RestoreTag(RequestModel, frozen=True):
     `override` restores it even if it is immutable.
     """
 
-    repository: Repository
+    repository: RepositoryText
     tag: TagText
     at: Time | None = None
     digest: DigestText | None = None
     override: bool = False
+
+
+async def list_tags(context: OperationContext, request: ListTags) -> Page[str]:
+    """List the tags of a repository."""
+    name, n = RepositoryName.parse(request.repository), clamp(request.n)
+    return make_page(await context.registry.tags.list_names(name, n + 1, request.last), n, str, str)
+
+
+async def copy_tag(context: OperationContext, request: CopyTag) -> CopiedTag:
+    """Tag a manifest, in the same repository or in another one, without copying bytes."""
+    name, tag = RepositoryName.parse(request.repository), Tag.parse(request.tag)
+    rights = context.rights_in(name)
+    digest = await context.registry.tags.copy(
+        RepositoryName.parse(request.source_repository),
+        read_reference(request.source_reference),
+        name,
+        tag,
+        context.principal,
+        rights=TagRights(GrantAction.CREATE in rights, GrantAction.OVERWRITE in rights),
+        override=context.actor if request.override else None,
+    )
+    return CopiedTag(str(name), str(tag), str(digest))
+
+
+async def delete_tag(context: OperationContext, request: DeleteTag) -> DeletedTag:
+    """Delete a tag, but not its manifest."""
+    name, tag = RepositoryName.parse(request.repository), Tag.parse(request.tag)
+    digest = await context.registry.tags.delete(
+        name,
+        tag,
+        context.principal,
+        is_admin=administers(context, request.repository),
+        override=context.actor if request.override else None,
+    )
+    return DeletedTag(str(name), str(tag), str(digest))
 
 
 async def list_tag_history(context: OperationContext, request: AskHistory) -> TagHistory:
@@ -123,10 +209,7 @@ async def restore_tag(context: OperationContext, request: RestoreTag) -> Restore
     name, tag = RepositoryName.parse(request.repository), Tag.parse(request.tag)
     if request.at is not None and request.digest is not None:
         raise InputInvalidError("`at` and `digest` exclude each other; send one of them")
-    try:
-        digest = None if request.digest is None else Digest.parse(request.digest)
-    except DigestInvalidError as error:
-        raise InputInvalidError(str(error)) from error
+    digest = None if request.digest is None else read_digest(request.digest)
     restored = await context.registry.history.restore(
         name,
         tag,
@@ -138,9 +221,61 @@ async def restore_tag(context: OperationContext, request: RestoreTag) -> Restore
     return RestoredTag(str(name), str(tag), str(restored.digest), restored.manifests)
 
 
+def _may_copy(context: OperationContext, request: CopyTag) -> bool:
+    source = RepositoryName.parse(request.source_repository)
+    target = RepositoryName.parse(request.repository)
+    return (
+        context.may(Action.PULL, source)
+        and context.may(Action.PUSH, target)
+        and (not request.override or administers(context, request.repository))
+    )
+
+
+def _may_delete(context: OperationContext, request: DeleteTag) -> bool:
+    return context.may(Action.DELETE, RepositoryName.parse(request.repository)) and (
+        not request.override or administers(context, request.repository)
+    )
+
+
+_COPY = Permission(
+    "callers with pull on the source and push on the target; `override` requires admin on the "
+    "target",
+    _may_copy,
+    lambda request: (
+        f"pull on {request.source_repository} and {'admin' if request.override else 'push'} on "
+        f"{request.repository}"
+    ),
+)
+_DELETE = Permission(
+    "callers with delete on the repository; `override` requires admin",
+    _may_delete,
+    lambda request: f"{'admin' if request.override else 'delete'} on {request.repository}",
+)
 _NAMES = (NameInvalidError, TagInvalidError)
 
 OPERATIONS = (
+    Operation("GET", "/tags", list_tags, PULLERS, (NameInvalidError, RepositoryUnknownError)),
+    Operation(
+        "POST",
+        "/tags/copy",
+        copy_tag,
+        _COPY,
+        (
+            *_NAMES,
+            ConflictError,
+            RepositoryUnknownError,
+            ManifestUnknownError,
+            ProtectedError,
+            QuotaExceededError,
+        ),
+    ),
+    Operation(
+        "POST",
+        "/tags/delete",
+        delete_tag,
+        _DELETE,
+        (*_NAMES, ConflictError, RepositoryUnknownError, ManifestUnknownError, ProtectedError),
+    ),
     Operation(
         "GET",
         "/tags/history",

@@ -68,8 +68,8 @@ def build_document() -> dict[str, Any]:
             "title": "Moorage admin API",
             "version": version("moorage"),
             "description": "Manages users, groups, robots, tokens, grants, quotas, signing keys, "
-            "garbage collection, retention, immutable tags, holds and the history of tags, and "
-            "reads the audit log.",
+            "garbage collection, retention, immutable tags, holds, repositories, tags and their "
+            "history, and reports usage and the audit log.",
         },
         "servers": [{"url": "/"}],
         "security": [{"password": []}, {"token": []}],

@@ -1,25 +1,17 @@
 """`moorage repo`: repositories."""
 
 import argparse
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
-from registry import clock
-from registry.cli.kit import confirmation, output, progress
-from registry.cli.kit.local import find_override, read_names, run
+from registry.cli.kit import client, confirmation, output
 from registry.cli.kit.parsing import Parser
-from registry.oci.names import RepositoryName
 from registry.units import round_size
-
-if TYPE_CHECKING:
-    pass
 
 
 def declare(repositories: Parser) -> None:
     """Declare the commands."""
-    repositories.add_verb("list", list_all, "List repositories", "moorage repo list")
+    repositories.add_verb("list", list_all, "List repositories", "moorage repo list", url=True)
     command = repositories.add_verb(
-        "show", show, "Show what a repository contains", "moorage repo show team/app"
+        "show", show, "Show what a repository contains", "moorage repo show team/app", url=True
     )
     command.add_argument("repository", metavar="REPOSITORY", help="name of the repository")
     command = repositories.add_verb(
@@ -27,6 +19,7 @@ def declare(repositories: Parser) -> None:
         delete,
         "Delete a repository with everything in it",
         "moorage repo delete team/app",
+        url=True,
     )
     command.add_argument("repository", metavar="REPOSITORY", help="name of the repository")
     command.add_argument(
@@ -38,8 +31,9 @@ def declare(repositories: Parser) -> None:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    with progress.wait("reading the repositories"):
-        names = run(args, lambda registry: read_names(registry.repositories.list_names))
+    from registry.operations.repositories import list_repositories
+
+    names = client.list_all(args, list_repositories)
     if args.json:
         output.write_json({"repositories": names})
     for name in [] if args.json else names:
@@ -48,36 +42,34 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    name = RepositoryName.parse(args.repository)
-    summary = run(args, lambda registry: registry.repositories.get(name))
-    shown = {
-        "name": str(name),
-        "created_at": clock.rfc3339(summary.repository.created_at),
-        **asdict(summary.counts),
-    }
+    from registry.operations.repositories import get_repository
+
+    found = client.call(args, get_repository, repository=args.repository)
     if args.json:
-        output.write_json(shown)
+        output.write_json(found)
     else:
-        output.write_table(("FIELD", "VALUE"), list(shown.items()))
+        output.write_table(("FIELD", "VALUE"), list(output.to_json(found).items()))
     return 0
 
 
 def delete(args: argparse.Namespace) -> int:
-    from registry.auth.policy.principals import OPERATOR
+    from registry.operations.repositories import delete_repository
 
-    name = RepositoryName.parse(args.repository)
-    override = find_override(args)
     if confirmation.is_needed(args):
-        held = run(args, lambda registry: registry.repositories.get(name)).counts
-        tags, manifests = output.count(held.tags, "tag"), output.count(held.manifests, "manifest")
-        confirmation.require(
-            f"This deletes {name} with {tags}, {manifests} and {output.count(held.blobs, 'blob')} "
-            f"({round_size(held.bytes)})."
-        )
-    with progress.wait(f"deleting {name}"):
-        counts = run(args, lambda registry: registry.repositories.delete(name, OPERATOR, override))
-    if args.json:
-        output.write_json({"deleted": str(name), **asdict(counts)})
-    else:
-        output.write(f"Deleted {name}: {counts.tags} tags, {counts.manifests} manifests.")
+        _confirm(args)
+    done = client.call(args, delete_repository, repository=args.repository, override=args.override)
+    text = f"Deleted {done.repository}: {done.tags} tags, {done.manifests} manifests."
+    output.show(done, text, as_json=args.json)
     return 0
+
+
+def _confirm(args: argparse.Namespace) -> None:
+    """Show what the repository contains, and ask for confirmation."""
+    from registry.operations.repositories import get_repository
+
+    held = client.call(args, get_repository, repository=args.repository)
+    tags, manifests = output.count(held.tags, "tag"), output.count(held.manifests, "manifest")
+    confirmation.require(
+        f"This deletes {held.name} with {tags}, {manifests} and {output.count(held.blobs, 'blob')} "
+        f"({round_size(held.bytes)})."
+    )

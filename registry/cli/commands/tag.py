@@ -1,12 +1,9 @@
 """`moorage tag`: tags."""
 
 import argparse
-from functools import partial
-from typing import TYPE_CHECKING
 
 from registry import clock
 from registry.cli.kit import client, output
-from registry.cli.kit.local import find_override, read_names, run
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import read_moment
 from registry.errors import TagInvalidError
@@ -14,16 +11,13 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from storage.digest import Digest
 
-if TYPE_CHECKING:
-    from registry.services.services import Services
-
 _OVERRIDE = "also if the tag is immutable; the audit log records this"
 
 
 def declare(tags: Parser) -> None:
     """Declare the commands."""
     command = tags.add_verb(
-        "list", list_all, "List the tags of a repository", "moorage tag list team/app"
+        "list", list_all, "List the tags of a repository", "moorage tag list team/app", url=True
     )
     command.add_argument("repository", metavar="REPOSITORY", help="name of the repository")
     command = tags.add_verb(
@@ -32,6 +26,7 @@ def declare(tags: Parser) -> None:
         "Tag a manifest, in the same repository or in another one",
         "moorage tag copy team/app:v1 team/app:stable",
         "moorage tag copy team/app:v1 prod/app:v1",
+        url=True,
     )
     command.add_argument(
         "source", metavar="REPOSITORY:TAG|REPOSITORY@DIGEST", help="the manifest to tag"
@@ -69,6 +64,7 @@ def declare(tags: Parser) -> None:
         delete,
         "Delete a tag, but not its manifest",
         "moorage tag delete team/app:stable",
+        url=True,
     )
     command.explain("To delete an image, use `moorage image delete`.")
     command.add_argument("tag", metavar="REPOSITORY:TAG", help="the tag")
@@ -92,31 +88,32 @@ def split_tag(text: str) -> tuple[RepositoryName, Tag]:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    name = RepositoryName.parse(args.repository)
+    from registry.operations.tags import list_tags
 
-    names = run(args, lambda registry: read_names(partial(registry.tags.list_names, name)))
+    name = RepositoryName.parse(args.repository)
+    tags = client.list_all(args, list_tags, repository=str(name))
     if args.json:
-        output.write_json({"name": str(name), "tags": names})
-    for tag in [] if args.json else names:
+        output.write_json({"repository": str(name), "tags": tags})
+    for tag in [] if args.json else tags:
         output.write(tag)
     return 0
 
 
 def copy(args: argparse.Namespace) -> int:
-    from registry.auth.policy.principals import OPERATOR
+    from registry.operations.tags import copy_tag
 
     source, reference = split_reference(args.source)
     target, tag = split_tag(args.target)
-    digest = run(
+    done = client.call(
         args,
-        lambda registry: registry.tags.copy(
-            source, reference, target, tag, OPERATOR, override=find_override(args)
-        ),
+        copy_tag,
+        source_repository=str(source),
+        source_reference=str(reference),
+        repository=str(target),
+        tag=str(tag),
+        override=args.override,
     )
-    if args.json:
-        output.write_json({"name": str(target), "tag": str(tag), "digest": str(digest)})
-    else:
-        output.write(f"{target}:{tag} points at {digest}")
+    output.show(done, f"{target}:{tag} points at {done.digest}", as_json=args.json)
     return 0
 
 
@@ -155,20 +152,11 @@ def restore(args: argparse.Namespace) -> int:
 
 
 def delete(args: argparse.Namespace) -> int:
-    from registry.auth.policy.principals import OPERATOR
+    from registry.operations.tags import delete_tag
 
     name, tag = split_tag(args.tag)
-    override = find_override(args)
-
-    async def work(registry: "Services") -> Digest:
-        digest = await registry.tags.get(name, tag)
-        await registry.manifests.delete(name, tag, OPERATOR, override=override)
-        return digest
-
-    digest = run(args, work)
-    if args.json:
-        output.write_json({"deleted": f"{name}:{tag}"})
-    else:
-        output.write(f"Deleted {name}:{tag}. Its manifest and bytes stay.")
-        output.write_note(f"To delete the image as well: moorage image delete {name}@{digest}")
+    done = client.call(args, delete_tag, repository=str(name), tag=str(tag), override=args.override)
+    output.show(done, f"Deleted {name}:{tag}. Its manifest and bytes stay.", as_json=args.json)
+    if not args.json:
+        output.write_note(f"To delete the image as well: moorage image delete {name}@{done.digest}")
     return 0

@@ -1,22 +1,18 @@
 """`moorage usage`: bytes in use, and bytes that a deletion would free."""
 
+from __future__ import annotations
+
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from registry.cli.commands.tag import split_tag
-from registry.cli.kit import output, progress
-from registry.cli.kit.local import run
+from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
 from registry.units import round_size
 
 if TYPE_CHECKING:
-    from registry.services.content.usage import Report, UsageShare
-
-_MOST = 100_000
-"""Maximum number of rows of a table."""
+    from registry.operations.usage import UsageReport, UsageShare
 
 
 def declare(usage: Parser) -> None:
@@ -27,6 +23,7 @@ def declare(usage: Parser) -> None:
         "moorage usage --if-deleted team/app:v1 team/app:v2",
     )
     usage.add_json()
+    usage.add_remote()
     usage.add_argument(
         "--top", metavar="N", default="20", help="maximum rows of each table (default 20)"
     )
@@ -39,33 +36,22 @@ def declare(usage: Parser) -> None:
 
 
 def show(args: argparse.Namespace) -> int:
+    from registry.operations.usage import MOST_ENTRIES, get_usage
+
     if args.if_deleted:
         return _show_freed(args)
-    if not args.top.isascii() or not args.top.isdigit() or not 0 < int(args.top) <= _MOST:
-        raise InputInvalidError(f"--top must be a number from 1 to {_MOST}, not {args.top}")
-    with progress.wait("adding up"):
-        report = run(args, lambda registry: registry.usage.report(int(args.top)))
+    most = MOST_ENTRIES
+    if not args.top.isascii() or not args.top.isdigit() or not 0 < int(args.top) <= most:
+        raise InputInvalidError(f"--top must be a number from 1 to {most}, not {args.top}")
+    report = client.call(args, get_usage, n=int(args.top))
     if args.json:
-        output.write_json(_to_json(report))
+        output.write_json(report)
     else:
         _write(report)
     return 0
 
 
-def _to_json(report: "Report") -> dict[str, object]:
-    return {
-        "stored": asdict(report.stored),
-        "repositories": [_share(share) for share in report.repositories],
-        "tags": [_share(share) for share in report.tags],
-        "namespaces": [_share(share) for share in report.namespaces],
-    }
-
-
-def _share(share: "UsageShare") -> dict[str, object]:
-    return {**asdict(share), "shared": share.bytes - share.exclusive}
-
-
-def _write(report: "Report") -> None:
+def _write(report: UsageReport) -> None:
     stored = report.stored
     output.write(
         f"{stored.blobs} blobs with {round_size(stored.bytes)}, of which "
@@ -78,27 +64,27 @@ def _write(report: "Report") -> None:
         ("NAMESPACE", report.namespaces),
     ):
         output.write("")
-        output.write_table((title, "BYTES", "EXCLUSIVE", "SHARED"), _rows(shares))
-
-
-def _rows(shares: "Sequence[UsageShare]") -> list[tuple[str, ...]]:
-    return [
-        (
-            share.name or "(none)",
-            round_size(share.bytes),
-            round_size(share.exclusive),
-            round_size(share.bytes - share.exclusive),
+        output.write_table(
+            (title, "BYTES", "EXCLUSIVE", "SHARED"), [_row(share) for share in shares]
         )
-        for share in shares
-    ]
+
+
+def _row(share: UsageShare) -> tuple[str, ...]:
+    sizes = (share.bytes, share.exclusive, share.shared)
+    return (share.name or "(none)", *map(round_size, sizes))
 
 
 def _show_freed(args: argparse.Namespace) -> int:
+    from registry.operations.usage import measure_freed
+
     gone = [split_tag(text) for text in args.if_deleted]
-    with progress.wait("adding up"):
-        freed = run(args, lambda registry: registry.usage.measure_freed(gone))
+    freed = client.call(
+        args,
+        measure_freed,
+        tags=[{"repository": str(name), "tag": str(tag)} for name, tag in gone],
+    )
     output.show(
-        {"tags": args.if_deleted, **asdict(freed)},
+        {"tags": args.if_deleted, **output.to_json(freed)},
         f"{freed.blobs} blobs with {round_size(freed.bytes)} and {freed.manifests} manifests with "
         f"{round_size(freed.manifest_bytes)} would be deleted.",
         as_json=args.json,

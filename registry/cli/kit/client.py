@@ -163,8 +163,8 @@ async def _explain_nothing(operations: OperationClient) -> None:
     me = await operations.send(get_me)
     if not me.admin:
         output.write_note(
-            f"{me.name} is not an admin and sees only what concerns repositories that "
-            f"{me.name} administers: an admin of the registry may see more."
+            f"{me.name} is not an admin, and this list has only what {me.name} may see: an admin "
+            "of the registry may see more."
         )
 
 

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from registry.app import Runtime
-    from registry.auth.audit_log import Actor
     from registry.services.services import Services
 
 T = TypeVar("T")
-
-_PAGE = 1000
 
 
 def run(args: argparse.Namespace, work: "Callable[[Services], Awaitable[T]]") -> T:
@@ -49,21 +46,3 @@ def with_registry(
         return asyncio.run(job())
     finally:
         folder.close()
-
-
-async def read_names(read: Callable[[int, str], Awaitable[list[str]]]) -> list[str]:
-    """Return all names of a list of which `read` returns at most `n` after a name."""
-    names: list[str] = []
-    while True:
-        some = await read(_PAGE, names[-1] if names else "")
-        names += some
-        if len(some) < _PAGE:
-            return names
-
-
-def find_override(args: argparse.Namespace) -> "Actor | None":
-    """Return the actor that overrides immutable tags if `--override` is given, else None."""
-    from registry.auth.audit_log import Actor
-    from registry.auth.policy.principals import OPERATOR
-
-    return Actor(OPERATOR.name) if args.override else None

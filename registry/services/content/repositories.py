@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from registry.auth.audit_log import Actor
 from registry.auth.policy.patterns import EVERYTHING, PatternScope, RepositoryPattern
 from registry.auth.policy.principals import Principal
-from registry.errors import RepositoryUnknownError
+from registry.errors import ConflictError, RepositoryUnknownError
 from registry.metadata.content import repositories
 from registry.metadata.content.repositories import NameRange, RepositoryCounts, RepositoryRow
 from registry.metadata.engine.database import Database
@@ -42,8 +42,9 @@ def find_or_raise(tx: Transaction, name: RepositoryName, *, lock: bool = False) 
 class Repositories:
     """Listing, description and deletion of repositories."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, read_only: bool = False) -> None:
         self._db = database
+        self._read_only = read_only
 
     async def list_names(
         self, n: int, last: str = "", within: Iterable[RepositoryPattern] = (EVERYTHING,)
@@ -66,9 +67,12 @@ class Repositories:
     ) -> RepositoryCounts:
         """Delete the repository with all its content. Return what it contained.
 
-        Raises RepositoryUnknownError, and ProtectedError while one of its manifests has a hold or,
-        without `override`, while one of its tags is immutable.
+        Raises RepositoryUnknownError, ProtectedError while one of its manifests has a hold or,
+        without `override`, while one of its tags is immutable, and ConflictError if the registry is
+        read-only.
         """
+        if self._read_only:
+            raise ConflictError("the registry is read-only, so nothing can be deleted")
 
         def work(tx: Transaction) -> RepositoryCounts:
             found = find_or_raise(tx, name, lock=True)

@@ -1,8 +1,8 @@
-"""Listing, resolution and copies of tags."""
+"""Listing, copies and deletion of tags."""
 
 from registry.auth.audit_log import Actor
 from registry.auth.policy.principals import Principal
-from registry.errors import ManifestUnknownError
+from registry.errors import ConflictError, ManifestUnknownError
 from registry.metadata.content import blobs, manifests, repositories, tags
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
@@ -12,39 +12,27 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.content import removal
 from registry.services.content.manifest_edges import resolve
+from registry.services.content.manifests import TagRights
 from registry.services.content.repositories import find_or_raise
+from registry.services.content.settings import ContentSettings
 from registry.services.quotas.quotas import require_room
 from storage.digest import Digest
+
+_ALL_RIGHTS = TagRights()
 
 
 class Tags:
     """Tags: mutable names of manifests."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, settings: ContentSettings) -> None:
         self._db = database
+        self._settings = settings
 
     async def list_names(self, name: RepositoryName, n: int, last: str = "") -> list[str]:
         """Return at most `n` tags after `last`, in byte order. Raises RepositoryUnknownError."""
 
         def work(tx: Transaction) -> list[str]:
             return tags.list_names(tx, find_or_raise(tx, name), n, last)
-
-        return await self._db.read(work)
-
-    async def get(self, name: RepositoryName, tag: Tag) -> Digest:
-        """Return the digest that the tag points to.
-
-        Raises RepositoryUnknownError, ManifestUnknownError.
-        """
-
-        def work(tx: Transaction) -> Digest:
-            found = tags.find(tx, find_or_raise(tx, name), tag)
-            if found is None:
-                raise ManifestUnknownError(
-                    f"no tag {tag} in {name}; moorage tag list {name} lists its tags",
-                    {"reference": str(tag)},
-                )
-            return found
 
         return await self._db.read(work)
 
@@ -56,13 +44,17 @@ class Tags:
         tag: Tag,
         principal: Principal,
         *,
+        rights: TagRights = _ALL_RIGHTS,
         override: Actor | None = None,
     ) -> Digest:
         """Tag a manifest of `source` in `target`, with all its content. Return its digest.
 
-        Raises RepositoryUnknownError, ManifestUnknownError, QuotaExceededError, and ProtectedError
-        if the tag is immutable and `override` is not set.
+        Raises RepositoryUnknownError, ManifestUnknownError, QuotaExceededError, DeniedError,
+        ProtectedError if the tag is immutable and `override` is not set, and ConflictError if the
+        registry is read-only.
         """
+        if self._settings.read_only:
+            raise ConflictError("the registry is read-only, so no tag can be set")
 
         def work(tx: Transaction) -> Digest:
             origin = find_or_raise(tx, source)
@@ -71,7 +63,10 @@ class Tags:
                 raise ManifestUnknownError(
                     f"no manifest {reference} in {source}", {"reference": str(reference)}
                 )
-            destination = repositories.ensure(tx, target)
+            # The lock keeps the tag from changing between the check of the rights and the write.
+            destination = repositories.ensure(tx, target, lock=rights.are_bounded)
+            if rights.are_bounded:
+                rights.check(tag, tags.find(tx, destination, tag), row.digest)
             if destination.id != origin.id:
                 _bring(tx, origin, destination, row.digest)
                 require_room(tx, target)
@@ -79,6 +74,42 @@ class Tags:
             return row.digest
 
         return await self._db.write(work, actor=principal.name)
+
+    async def delete(
+        self,
+        name: RepositoryName,
+        tag: Tag,
+        principal: Principal,
+        *,
+        is_admin: bool,
+        override: Actor | None = None,
+    ) -> Digest:
+        """Delete the tag. Return the digest of its manifest, which stays.
+
+        Raises RepositoryUnknownError, ManifestUnknownError, ProtectedError if the tag is immutable
+        and `override` is not set, and ConflictError if the registry is read-only or, without
+        `is_admin`, if deletion is disabled.
+        """
+        if self._settings.read_only:
+            raise ConflictError("the registry is read-only, so nothing can be deleted")
+        if not (self._settings.allow_delete or is_admin):
+            raise ConflictError(
+                "deletion is disabled (content.allow_delete = false); ask an admin of the "
+                "repository"
+            )
+
+        def work(tx: Transaction) -> Digest:
+            repository = find_or_raise(tx, name, lock=True)
+            found = tags.find(tx, repository, tag)
+            if found is None:
+                raise ManifestUnknownError(
+                    f"no tag {tag} in {name}; moorage tag list {name} lists its tags",
+                    {"reference": str(tag)},
+                )
+            removal.delete_tag(tx, repository, tag, override)
+            return found
+
+        return await self._db.write(work, actor=principal.name, may_use_reserve=True)
 
 
 def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest: Digest) -> None:

@@ -70,9 +70,17 @@ list_events    401 403 403 200 403 200
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200
+list_repositories 401 200 200 200 200 200
+get_repository    401 403 403 200 200 200
+delete_repository 401 403 403 200 403 200
+list_tags         401 403 403 200 200 200
+copy_tag          401 403 403 200 200 200
+delete_tag        401 403 403 200 200 200
 list_tag_history 401 403 403 200 403 200
 restore_tag      401 403 403 200 403 200
 delete_image     401 403 403 200 403 200
+get_usage        401 403 403 403 403 200
+measure_freed    401 403 403 200 403 200
 list_retention_rules   401 200 200 200 403 200
 set_retention_rules    401 403 403 200 403 200
 enable_retention_rules 401 403 403 200 403 200
@@ -108,6 +116,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_immutable_tag_rule": {"pattern": "team/{role}", "tags": "v*"},
     "delete_immutable_tag_rule": {"pattern": "team/take/{role}", "tags": "v*"},
     "create_hold": {"repository": "team/app", "digest": "{digest}", "reason": "{role}"},
+    "delete_repository": {"repository": "team/old-repo/{role}"},
+    "copy_tag": {
+        "source_repository": "team/app",
+        "source_reference": "set",
+        "repository": "team/app",
+        "tag": "copy-{role}",
+    },
+    "delete_tag": {"repository": "team/app", "tag": "old-{role}"},
+    "measure_freed": {"tags": [{"repository": "team/app", "tag": "set"}]},
     "restore_tag": {"repository": "team/app", "tag": "back", "digest": "{digest}"},
     "delete_image": {
         "repository": "team/app",
@@ -130,6 +147,8 @@ QUERIES = {
     "plan_retention": {"pattern": "team/**"},
     "list_retention_runs": {"pattern": "team/**"},
     "list_retention_drops": {"pattern": "team/**"},
+    "get_repository": {"repository": "team/old-repo/admin"},
+    "list_tags": {"repository": "team/app"},
     "list_tag_history": {"repository": "team/app", "tag": "set"},
 }
 BLOB = b"a blob"
@@ -158,6 +177,7 @@ MISSING = {
     "{kid}": "nothing",
     "alice": "nobody",
     "old-rules": "no-rules",
+    "old-repo": "no-repo",
     "leavers": "no-group",
     "leaver": "nobody",
     "set": "never-set",
@@ -207,9 +227,15 @@ async def _protect(api: Api) -> None:
     """Add a hold on a manifest and a rule of immutable tags for each role."""
     registry, raw = api.opened.registry, index_manifest([])
     pushed = await registry.manifests.put(
-        NAME, raw, None, principals.OPERATOR, set_tags=[Tag("set")]
+        NAME,
+        raw,
+        None,
+        principals.OPERATOR,
+        set_tags=[Tag("set"), *(Tag(f"old-{role}") for role in ROLES)],
     )
     for role in ROLES:
+        old = RepositoryName(f"team/old-repo/{role}")
+        await registry.manifests.put(old, raw, None, principals.OPERATOR, set_tags=[Tag("set")])
         await registry.holds.add(NAME, pushed.digest, role, OPERATOR)
         pattern = RepositoryPattern.parse(f"team/take/{role}")
         await registry.immutable_tags.add(pattern, TagPattern("v*"), OPERATOR)
@@ -235,23 +261,25 @@ async def _send(
 ) -> httpx.Response:
     operation = next(operation for operation in OPERATIONS if operation.name == name)
 
-    def write(text: str) -> str:
+    def write(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: write(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [write(each) for each in value]
+        if not isinstance(value, str):
+            return value
         for there, gone in missing.items():
-            text = text.replace(there, gone)
-        return text.format(**fill)
+            value = value.replace(there, gone)
+        return value.format(**fill)
 
     names = {**NAMES, "name": NAMED.get(name, "alice"), "id": IDS.get(name, "{grant}")}
     path = operation.path.format(**{key: write(value) for key, value in names.items()})
-    body = {
-        key: write(value) if isinstance(value, str) else value
-        for key, value in BODIES.get(name, {}).items()
-    }
     return await api.http.request(
         operation.method,
         BASE + path,
         headers=login.basic if login.name else {},
-        json=body if operation.has_body else None,
-        params={key: write(value) for key, value in QUERIES.get(name, {}).items()},
+        json=write(BODIES.get(name, {})) if operation.has_body else None,
+        params=write(QUERIES.get(name, {})),
     )
 
 
