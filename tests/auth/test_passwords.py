@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import bcrypt
 import pytest
@@ -161,15 +162,27 @@ async def test_the_loop_goes_on_meanwhile(passwords: Passwords) -> None:
     assert turns > 20
 
 
-async def test_its_threads_let_others_go_first(passwords: Passwords) -> None:
-    def nice() -> tuple[int, str]:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), (
-            threading.current_thread().name
-        )
+def nice_value() -> int:
+    """Return the nice value of the calling thread."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    level, name = await passwords._run(nice)
-    assert level > os.getpriority(os.PRIO_PROCESS, os.getpid())
+
+async def test_its_threads_let_others_go_first(passwords: Passwords) -> None:
+    level, name = await passwords._run(lambda: (nice_value(), threading.current_thread().name))
+    assert level == max(module._NICE, nice_value())
     assert name.startswith("password")
+
+
+async def test_a_process_with_a_higher_nice_value_keeps_it(passwords: Passwords) -> None:
+    """A thread inherits the nice value of the one that starts it, and only root may lower it."""
+    higher = max(module._NICE + 5, nice_value())
+
+    def start_threads() -> int:
+        os.setpriority(os.PRIO_PROCESS, 0, higher)
+        return passwords._threads.submit(nice_value).result()
+
+    with ThreadPoolExecutor(1) as niced:
+        assert niced.submit(start_threads).result() == higher
 
 
 async def test_an_unknown_user_takes_as_long(passwords: Passwords) -> None:

@@ -43,7 +43,9 @@ def require_usable(password: str) -> None:
 
 def _yield_to_others() -> None:
     # On Linux, a nice value applies to one thread. Pulls get priority while many users sign in.
-    os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    # Only root may lower it, if the process was started with a higher one.
+    started_with = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, started_with))
 
 
 class Passwords:
