@@ -21,6 +21,9 @@ NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 WORKS := import sys, pip; sys.exit(sys.version_info < (3, 11))
 MINOR := import sys; print(sys.version_info[:2])
 
+# Without compiled modules, each process compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: serve check test lint format bundle clean FORCE
 
 serve: $(VENV)/serve.stamp

@@ -2,6 +2,7 @@
 
 import faulthandler
 import functools
+import gc
 import logging
 import shutil
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -47,6 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if SERVERS & {*fixtures, *(each for each in variants if isinstance(each, str))}:
             item.add_marker(pytest.mark.servers)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting all modules and tests while the tests run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

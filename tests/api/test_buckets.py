@@ -16,6 +16,7 @@ from storage.digest import Digest
 from storage.s3.driver import S3Driver
 from tests.api.conftest import Api, Started
 from tests.support.clock import Hands
+from tests.support.content import distinct_words
 from tests.support.flaky import UNAVAILABLE, Fault, Flaky, flaky
 from tests.support.kit import (
     codes,
@@ -35,7 +36,7 @@ pytestmark = [
 
 NAME = "team/app"
 PART = 5 << 20
-DATA = b"".join(n.to_bytes(4, "big") for n in range(2 * PART // 4)) + b"the end"
+DATA = distinct_words(2 * PART) + b"the end"
 DIGEST = Digest.of(DATA)
 PARTS = {"storage.part_size": "5MiB"}
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from storage.digest import Digest
+from tests.support.content import distinct_words
 from tests.support.flaky import (
     LATE_ERROR,
     STALL,
@@ -23,7 +24,7 @@ from tests.support.servers.seaweed import Bucket
 from tests.support.servers.server import Server, serving
 
 PART = 5 << 20
-DATA = b"".join(n.to_bytes(4, "big") for n in range(2 * PART // 4)) + b"the end"
+DATA = distinct_words(2 * PART) + b"the end"
 LIMIT = 60.0
 """Time limit for a response during any failure of the store, in seconds."""
 HEAL = 60.0

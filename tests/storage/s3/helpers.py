@@ -3,9 +3,10 @@
 from storage.driver import Upload
 from storage.s3.state import MultipartState
 from tests.storage.rowed import RowedDriver
+from tests.support.content import distinct_words
 
 PART = 5 << 20
-DATA = b"".join(n.to_bytes(4, "big") for n in range(3 * PART // 4)) + b"the end"
+DATA = distinct_words(3 * PART) + b"the end"
 """Bytes for three parts and a rest, different everywhere."""
 
 

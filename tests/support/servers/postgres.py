@@ -16,6 +16,9 @@ import sqlalchemy as sa
 
 from registry.metadata.engine import migrate
 
+COPIED = "STRATEGY file_copy"
+"""Option of CREATE DATABASE. Without fsync, it takes half the time of the default, which logs."""
+
 _CANDIDATES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 
@@ -49,8 +52,10 @@ class Cluster:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
-        self._control("-o", f"{options} -c max_connections=200", "start")
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c max_connections=200"
+        # Only a crash of the machine needs what is off. Vacuuming would delay copies of databases.
+        off = " ".join(f"-c {name}=off" for name in ("fsync", "full_page_writes", "autovacuum"))
+        self._control("-o", f"{options} {off}", "start")
 
     def stop(self, mode: str = "fast", *, wait: bool = True) -> None:
         self._control("-m", mode, *([] if wait else ["-W"]), "stop")
@@ -127,7 +132,7 @@ class Cluster:
         name = f"moorage_{uuid.uuid4().hex}"
         template = "template0" if empty else "moorage_template"
         with self._admin.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+            connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template} {COPIED}"))
         try:
             yield self.url(name)
         finally:
