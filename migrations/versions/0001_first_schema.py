@@ -286,11 +286,9 @@ table(
     "retention_rules",
     *text_keys("pattern"),
     sa.Column("enabled", sa.Boolean, nullable=False),
-    *texts("keep", "newest_by", "drop"),
+    *optional_texts("conditions"),
     *integers("changed_at"),
-    *optional_integers(
-        "keep_newest", "keep_per_minor", "drop_not_pulled", "drop_untagged", "waits_until"
-    ),
+    *optional_integers("waits_until"),
 )
 table(
     "retention_run",

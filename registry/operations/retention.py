@@ -1,18 +1,13 @@
 """Retention: rules per pattern of repositories, plans of what they would delete, and runs."""
 
 from enum import StrEnum
-from typing import Annotated
-
-from msgspec import Meta, field
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
-from registry.oci.tag_patterns import TagPattern
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
     PAGE,
-    DurationText,
     NoInput,
     Page,
     PageRequest,
@@ -24,32 +19,16 @@ from registry.operations.fields import (
     Timestamp,
     clamp,
     make_visible_page,
-    read_duration,
     write_timestamp,
 )
 from registry.operations.operation import ADMINS, Operation
 from registry.operations.permissions import PATTERN_ADMINS, SOME_ADMINS
-from registry.services.retention import retention
-from registry.services.retention.rules import NewestBy, RetentionRule, RuleState
-from registry.units import format_duration
-
-_SECOND = 1_000_000
-_MOST = (1 << 31) - 1
-
-Count = Annotated[int, Meta(ge=1, le=_MOST)]
-_TagPattern = Annotated[
-    str,
-    Meta(
-        extra_json_schema={
-            "pattern": r"^[a-zA-Z0-9._*?\[\]!-]{1,128}$",
-            "examples": ["v*", "nightly-*"],
-        }
-    ),
-]
-TagPatterns = Annotated[list[_TagPattern], Meta(max_length=100)]
+from registry.services.retention import planner
+from registry.services.retention.conditions import Conditions
+from registry.services.retention.rules import RetentionRule, RuleState
 
 
-class RetentionRules(ResponseModel, frozen=True):
+class RetentionRules(Conditions, ResponseModel, frozen=True, forbid_unknown_fields=False):
     """The retention rules of a pattern of repositories. Null or an empty list means no rule.
 
     If `enabled` is false, the rules still protect what they keep, but delete nothing. After a
@@ -57,13 +36,6 @@ class RetentionRules(ResponseModel, frozen=True):
     """
 
     pattern: str
-    keep: list[str]
-    keep_newest: int | None
-    by: NewestBy
-    keep_per_minor: int | None
-    drop: list[str]
-    drop_not_pulled: str | None
-    drop_untagged: str | None
     enabled: bool
     waits_until: Timestamp | None
 
@@ -148,20 +120,13 @@ class RetentionStatus(ResponseModel, frozen=True):
     paused_until: Timestamp | None
 
 
-class SetRetention(RequestModel, frozen=True):
+class SetRetention(Conditions, RequestModel, frozen=True):
     """The rules of a pattern. A field that is left out is no rule. `by` requires `keep_newest`.
 
     `now` enables the rules and skips the wait.
     """
 
     pattern: Pattern
-    keep: TagPatterns = field(default_factory=list)
-    keep_newest: Count | None = None
-    by: NewestBy = NewestBy.PUSH
-    keep_per_minor: Count | None = None
-    drop: TagPatterns = field(default_factory=list)
-    drop_not_pulled: DurationText | None = None
-    drop_untagged: DurationText | None = None
     now: bool = False
 
 
@@ -190,28 +155,13 @@ def _show(state: RuleState) -> RetentionRules:
     rule = state.rule
     return RetentionRules(
         pattern=str(rule.pattern),
-        keep=[str(pattern) for pattern in rule.keep],
-        keep_newest=rule.keep_newest,
-        by=rule.newest_by,
-        keep_per_minor=rule.keep_per_minor,
-        drop=[str(pattern) for pattern in rule.drop],
-        drop_not_pulled=_write_age(rule.drop_not_pulled),
-        drop_untagged=_write_age(rule.drop_untagged),
         enabled=state.enabled,
         waits_until=write_timestamp(state.waits_until),
+        **rule.values(),
     )
 
 
-def _write_age(us: int | None) -> str | None:
-    return None if us is None else format_duration(us / _SECOND)
-
-
-def _read_age(text: str | None) -> int | None:
-    seconds = read_duration(text)
-    return None if seconds is None else round(seconds * _SECOND)
-
-
-def _show_plan(plan: retention.Plan) -> RetentionPlan:
+def _show_plan(plan: planner.Plan) -> RetentionPlan:
     return RetentionPlan(
         repository=str(plan.repository.name),
         tags=[
@@ -265,16 +215,7 @@ async def set_retention_rules(context: OperationContext, request: SetRetention) 
     New rules delete nothing until they are enabled. After a change, nothing is deleted for one
     interval.
     """
-    rule = RetentionRule(
-        pattern=RepositoryPattern.parse(request.pattern),
-        keep=tuple(TagPattern.parse(text) for text in request.keep),
-        keep_newest=request.keep_newest,
-        newest_by=request.by,
-        keep_per_minor=request.keep_per_minor,
-        drop=tuple(TagPattern.parse(text) for text in request.drop),
-        drop_not_pulled=_read_age(request.drop_not_pulled),
-        drop_untagged=_read_age(request.drop_untagged),
-    )
+    rule = RetentionRule(RepositoryPattern.parse(request.pattern), **request.values())
     return _show(await context.registry.retention_rules.set(rule, context.actor, now=request.now))
 
 
@@ -309,7 +250,7 @@ async def plan_retention(context: OperationContext, request: PlanRetention) -> P
 
     Nothing is deleted. A page ends early if it becomes long.
     """
-    plans, last = await context.registry.retention.list_plans(
+    plans, last = await context.registry.retention.planner.list_plans(
         RepositoryPattern.parse(request.pattern), clamp(request.n), request.last
     )
     return Page([_show_plan(plan) for plan in plans], last)
@@ -341,7 +282,7 @@ async def get_retention_status(context: OperationContext, request: NoInput) -> R
 _RULES = "/retention/rules"
 
 OPERATIONS = (
-    Operation("GET", _RULES, list_retention_rules, SOME_ADMINS),
+    Operation("GET", _RULES, list_retention_rules, SOME_ADMINS, (ConflictError,)),
     Operation("PUT", _RULES, set_retention_rules, PATTERN_ADMINS),
     Operation(
         "POST",
@@ -351,12 +292,16 @@ OPERATIONS = (
         (NotFoundError, ConflictError),
     ),
     Operation(
-        "POST", f"{_RULES}/disable", disable_retention_rules, PATTERN_ADMINS, (NotFoundError,)
+        "POST",
+        f"{_RULES}/disable",
+        disable_retention_rules,
+        PATTERN_ADMINS,
+        (NotFoundError, ConflictError),
     ),
     Operation(
         "POST", f"{_RULES}/delete", delete_retention_rules, PATTERN_ADMINS, (NotFoundError,), 204
     ),
-    Operation("GET", "/retention/plan", plan_retention, PATTERN_ADMINS),
+    Operation("GET", "/retention/plan", plan_retention, PATTERN_ADMINS, (ConflictError,)),
     Operation("POST", "/retention/run", run_retention, PATTERN_ADMINS, (ConflictError,)),
     Operation("GET", "/retention/status", get_retention_status, ADMINS),
 )

@@ -144,7 +144,7 @@ def add_access(tx: Transaction) -> None:
 def add_retention(tx: Transaction) -> None:
     """Put a row into each table of retention except the pull times."""
     run.start(tx)
-    rules.put(tx, RuleRow("team/**", "v*", 9, "push", None, "*", None, None))
+    rules.put(tx, RuleRow("team/**", '{"drop":["*"]}'))
 
 
 async def race(

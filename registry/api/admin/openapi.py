@@ -61,7 +61,7 @@ def build_document() -> dict[str, Any]:
         described = _describe(operation, schemas)
         paths.setdefault(BASE + operation.path, {})[operation.method.lower()] = described
     inputs = {operation.request_type.__name__ for operation in OPERATIONS}
-    used |= {name: schema for name, schema in schemas.items() if name not in inputs}
+    used |= {name: _require_all(schema) for name, schema in schemas.items() if name not in inputs}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -105,6 +105,17 @@ def _collect_schemas(operations: Iterable[Operation]) -> Schemas:
         if "description" in schema:
             schema["description"] = cleandoc(schema["description"])
     return schemas
+
+
+def _require_all(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of an output, which has all fields, also those with a default."""
+    if "properties" not in schema:
+        return schema
+    properties = {
+        name: {key: value for key, value in each.items() if key != "default"}
+        for name, each in schema["properties"].items()
+    }
+    return schema | {"properties": properties, "required": list(properties)}
 
 
 def _describe(operation: Operation, schemas: Schemas) -> dict[str, Any]:

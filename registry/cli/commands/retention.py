@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import write_moment
+from registry.services.retention.conditions import FIELDS, Kind, NewestBy
 from registry.units import format_size
 
 if TYPE_CHECKING:
@@ -89,30 +90,20 @@ def _declare_set(command: Parser) -> None:
         "retention.interval."
     )
     command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
-    for option, summary in (
-        ("--keep-tag", "keep tags that match, such as 'v*'"),
-        ("--drop-tag", "drop tags that match, such as '*'"),
-    ):
-        command.add_argument(option, metavar="GLOB", nargs="+", action="extend", help=summary)
-    command.add_argument(
-        "--keep-newest", metavar="N", type=int, help="keep the newest N of the other tags"
-    )
-    command.add_argument(
-        "--by",
-        choices=("push", "pull"),
-        help="what makes a tag new for --keep-newest (default push)",
-    )
-    command.add_argument(
-        "--keep-per-minor",
-        metavar="N",
-        type=int,
-        help="keep the last N versions of each minor version",
-    )
-    for option, summary in (
-        ("--drop-not-pulled", "drop tags that were not used for this long"),
-        ("--drop-untagged", "drop manifests that were untagged for this long"),
-    ):
-        command.add_argument(option, metavar="DURATION", help=summary)
+    arguments: dict[Kind, dict[str, Any]] = {
+        Kind.TAG_PATTERNS: {"metavar": "GLOB", "nargs": "+", "action": "extend"},
+        Kind.COUNT: {"metavar": "N", "type": int},
+        Kind.DURATION: {"metavar": "DURATION"},
+        Kind.NEWEST_BY: {"choices": [each.value for each in NewestBy]},
+    }
+    for name, field in FIELDS.items():
+        summary = field.description.rstrip(".")
+        command.add_argument(
+            field.option,
+            dest=name,
+            help=summary[0].lower() + summary[1:],
+            **arguments[field.kind],
+        )
     command.add_argument(
         "--now", action="store_true", help="let the rules drop at once, without a review"
     )
@@ -135,17 +126,11 @@ def set_rules(args: argparse.Namespace) -> int:
         rules = await operations.send(
             set_retention_rules,
             pattern=args.pattern,
-            keep=args.keep_tag,
-            keep_newest=args.keep_newest,
-            by=args.by,
-            keep_per_minor=args.keep_per_minor,
-            drop=args.drop_tag,
-            drop_not_pulled=args.drop_not_pulled,
-            drop_untagged=args.drop_untagged,
             now=args.now,
+            **{name: getattr(args, name) for name in FIELDS},
         )
-        output.show(rules, f"{rules.pattern}: {_write(rules)}", as_json=args.json)
-        if not _drops(rules):
+        output.show(rules, f"{rules.pattern}: {rules.describe()}", as_json=args.json)
+        if not rules.drops:
             output.write_note(
                 "These rules only keep, and drop nothing. To drop something, set --drop-tag, "
                 "--drop-not-pulled or --drop-untagged for this pattern or another one."
@@ -157,10 +142,6 @@ def set_rules(args: argparse.Namespace) -> int:
 
     client.run(args, work)
     return 0
-
-
-def _drops(rules: RetentionRules) -> bool:
-    return bool(rules.drop or rules.drop_not_pulled or rules.drop_untagged)
 
 
 def _explain_state(rules: RetentionRules) -> str:
@@ -184,7 +165,7 @@ def enable(args: argparse.Namespace) -> int:
     from registry.operations.retention import enable_retention_rules
 
     rules = client.call(args, enable_retention_rules, pattern=args.pattern)
-    output.show(rules, f"{rules.pattern}: {_write(rules)}", as_json=args.json)
+    output.show(rules, f"{rules.pattern}: {rules.describe()}", as_json=args.json)
     if not args.json:
         output.write_note(_explain_state(rules))
     return 0
@@ -199,21 +180,6 @@ def disable(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write(rules: RetentionRules) -> str:
-    said = [f"keep {' '.join(rules.keep)}"] if rules.keep else []
-    if rules.keep_newest is not None:
-        said.append(f"keep the newest {rules.keep_newest} by {rules.by}")
-    if rules.keep_per_minor is not None:
-        said.append(f"keep the last {rules.keep_per_minor} of each minor version")
-    if rules.drop:
-        said.append(f"drop {' '.join(rules.drop)}")
-    if rules.drop_not_pulled is not None:
-        said.append(f"drop what was not pulled for {rules.drop_not_pulled}")
-    if rules.drop_untagged is not None:
-        said.append(f"drop what was untagged for {rules.drop_untagged}")
-    return "; ".join(said)
-
-
 def list_all(args: argparse.Namespace) -> int:
     from registry.operations.retention import list_retention_rules
 
@@ -221,13 +187,13 @@ def list_all(args: argparse.Namespace) -> int:
     if args.json:
         output.write_json({"rules": found})
     else:
-        rows = [(each.pattern, _write_state(each), _write(each)) for each in found]
+        rows = [(each.pattern, _write_state(each), each.describe()) for each in found]
         output.write_table(("PATTERN", "STATE", "RULES"), rows)
     return 0
 
 
 def _write_state(rules: RetentionRules) -> str:
-    if not _drops(rules):
+    if not rules.drops:
         return "keeps"
     if not rules.enabled:
         return "not enabled"

@@ -15,50 +15,18 @@ _r = retention_rules.c
 class RuleRow:
     """The rules of a pattern.
 
-    `keep` and `drop` are patterns of tags, separated by spaces. Ages are in microseconds. None
-    means that there is no such rule. Before `waits_until`, by the database's clock, nothing is
-    dropped in the repositories of the pattern.
+    `conditions` is JSON, which the services define; None is the rest of removed rules. Before
+    `waits_until`, by the database's clock, nothing is dropped in the repositories of the pattern.
     """
 
     pattern: str
-    keep: str
-    keep_newest: int | None
-    newest_by: str
-    keep_per_minor: int | None
-    drop: str
-    drop_not_pulled: int | None
-    drop_untagged: int | None
+    conditions: str | None
     enabled: bool = False
     waits_until: int | None = None
 
-    @property
-    def drops(self) -> bool:
-        """Whether any of the rules drops something."""
-        return bool(self.drop) or (self.drop_not_pulled, self.drop_untagged) != (None, None)
 
-
-_COLUMNS = (
-    _r.pattern,
-    _r.keep,
-    _r.keep_newest,
-    _r.newest_by,
-    _r.keep_per_minor,
-    _r.drop,
-    _r.drop_not_pulled,
-    _r.drop_untagged,
-    _r.enabled,
-    _r.waits_until,
-)
-
-# The row of removed rules has no rule set.
-_IS_REMOVED = sa.and_(
-    _r.keep == "",
-    _r.keep_newest.is_(None),
-    _r.keep_per_minor.is_(None),
-    _r.drop == "",
-    _r.drop_not_pulled.is_(None),
-    _r.drop_untagged.is_(None),
-)
+_COLUMNS = (_r.pattern, _r.conditions, _r.enabled, _r.waits_until)
+_IS_REMOVED = _r.conditions.is_(None)
 
 
 def put(tx: Transaction, row: RuleRow) -> None:
@@ -82,16 +50,7 @@ def remove(tx: Transaction, pattern: str, waits_until: int) -> bool:
     Nothing is dropped in its repositories before `waits_until`, because other rules may drop what
     the removed rules kept.
     """
-    changed = {
-        "keep": "",
-        "keep_newest": None,
-        "keep_per_minor": None,
-        "drop": "",
-        "drop_not_pulled": None,
-        "drop_untagged": None,
-        "enabled": False,
-        "waits_until": waits_until,
-    }
+    changed = {"conditions": None, "enabled": False, "waits_until": waits_until}
     statement = sa.update(retention_rules).where(_r.pattern == pattern, ~_IS_REMOVED)
     return tx.execute(statement.values(**changed)).rowcount > 0
 

@@ -4,26 +4,19 @@ import sqlalchemy as sa
 
 from registry.metadata.tables.base import TEXT, metadata
 
-# What is kept and dropped in the repositories of a pattern. Ages are in microseconds; null means
-# that there is no such rule.
+# What is kept and dropped in the repositories of a pattern.
 retention_rules = sa.Table(
     "retention_rules",
     metadata,
     sa.Column("pattern", TEXT, primary_key=True),
-    # Patterns of tags, separated by spaces, which a pattern cannot contain.
-    sa.Column("keep", TEXT, nullable=False),
-    sa.Column("keep_newest", sa.BigInteger),
-    sa.Column("newest_by", TEXT, nullable=False),
-    sa.Column("keep_per_minor", sa.BigInteger),
-    # As `keep`.
-    sa.Column("drop", TEXT, nullable=False),
-    sa.Column("drop_not_pulled", sa.BigInteger),
-    sa.Column("drop_untagged", sa.BigInteger),
+    # A JSON object (registry/services/retention/conditions.py). Null is the rest of removed rules,
+    # kept until `waits_until`.
+    sa.Column("conditions", TEXT),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
     # If false, the rules keep but drop nothing.
     sa.Column("enabled", sa.Boolean, nullable=False),
     # Nothing is dropped in the repositories of the pattern before this time, by the database's
-    # clock. A row without any rule is the rest of removed rules, kept until then.
+    # clock.
     sa.Column("waits_until", sa.BigInteger),
 )
 

@@ -6,17 +6,19 @@ drop rule selects it and no keep rule protects it (docs/retention.md).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Generic, TypeVar
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
-from registry.oci.tag_patterns import TagPattern, find_match
+from registry.oci.tag_patterns import find_match
 from registry.oci.versions import Version, find_last
-from registry.units import format_duration
+from registry.services.retention.conditions import (
+    Conditions,
+    NewestBy,
+    parse_age,
+    parse_tag_patterns,
+)
 from storage.digest import Digest
-
-_SECOND = 1_000_000
 
 Item = TypeVar("Item", bound=TagUse | UntaggedManifest)
 
@@ -24,25 +26,10 @@ _Kept = dict[str, tuple[RepositoryPattern | None, str]]
 """Kept tags, with the pattern of the deciding rules and the reason."""
 
 
-class NewestBy(StrEnum):
-    """The time by which tags are ordered."""
-
-    PUSH = "push"
-    PULL = "pull"
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionRule:
-    """The rules of a repository pattern. Ages are in microseconds; None is no rule."""
+class RetentionRule(Conditions, frozen=True):
+    """The rules of a repository pattern."""
 
     pattern: RepositoryPattern
-    keep: tuple[TagPattern, ...] = ()
-    keep_newest: int | None = None
-    newest_by: NewestBy = NewestBy.PUSH
-    keep_per_minor: int | None = None
-    drop: tuple[TagPattern, ...] = ()
-    drop_not_pulled: int | None = None
-    drop_untagged: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +79,9 @@ def decide_tags(
 def _keep_matching(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kept:
     kept: _Kept = {}
     for rule in rules:
+        keep = parse_tag_patterns(rule.keep)
         for tag in tags:
-            match = find_match(rule.keep, tag.name)
+            match = find_match(keep, tag.name)
             if match is not None:
                 kept.setdefault(tag.name, (rule.pattern, f"keep {match}"))
     return kept
@@ -124,13 +112,13 @@ def _keep_newest(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kep
     for rule in rules:
         if rule.keep_newest is None:
             continue
-        by_pull = rule.newest_by is NewestBy.PULL
+        by_pull = rule.by is NewestBy.PULL
         ordered = sorted(
             tags,
             key=lambda tag: (used_at(tag) if by_pull else tag.pushed_at, tag.name),
             reverse=True,
         )
-        reason = f"among the newest {rule.keep_newest} by {rule.newest_by.value}"
+        reason = f"among the newest {rule.keep_newest} by {rule.by.value}"
         for tag in ordered[: rule.keep_newest]:
             kept.setdefault(tag.name, (rule.pattern, reason))
     return kept
@@ -139,11 +127,11 @@ def _keep_newest(rules: Iterable[RetentionRule], tags: Sequence[TagUse]) -> _Kep
 def _select(rules: Iterable[RetentionRule], tag: TagUse, now: int) -> Decision[TagUse]:
     """Decide about a tag that no rule keeps."""
     for rule in rules:
-        match = find_match(rule.drop, tag.name)
+        match = find_match(parse_tag_patterns(rule.drop), tag.name)
         if match is not None:
             return Decision(tag, True, f"drop {match}", rule.pattern)
-        if rule.drop_not_pulled is not None and used_at(tag) <= now - rule.drop_not_pulled:
-            age = format_duration(rule.drop_not_pulled / _SECOND)
+        age = rule.drop_not_pulled
+        if age is not None and used_at(tag) <= now - parse_age(age):
             return Decision(tag, True, f"not pulled for {age}", rule.pattern)
     return Decision(tag, False, "matches no drop rule")
 
@@ -177,7 +165,8 @@ def _decide_untagged_manifest(
     if protection is not None:
         return Decision(manifest, False, protection)
     for rule in rules:
-        if rule.drop_untagged is None or manifest.untagged_at > now - rule.drop_untagged:
+        age = rule.drop_untagged
+        if age is None or manifest.untagged_at > now - parse_age(age):
             continue
         if max(manifest.untagged_at, manifest.pulled_at or 0) > now - grace:
             return Decision(
@@ -186,6 +175,5 @@ def _decide_untagged_manifest(
                 "within the grace period: a push in progress may refer to it",
                 rule.pattern,
             )
-        age = format_duration(rule.drop_untagged / _SECOND)
         return Decision(manifest, True, f"untagged for {age}", rule.pattern)
     return Decision(manifest, False, "matches no drop rule")

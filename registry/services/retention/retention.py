@@ -1,7 +1,7 @@
-"""Retention: planning and applying the rules, one repository at a time."""
+"""Retention runs: the application of the rules, one repository at a time."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from registry.auth.audit_log import Actor, Event, record
@@ -12,63 +12,26 @@ from registry.errors import ConflictError
 from registry.metadata.content import manifests, repositories
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.protection import immutable_tags
 from registry.metadata.retention import rules as stored_rules
 from registry.metadata.retention import run as stored_run
 from registry.metadata.retention import usage_of_tags
-from registry.metadata.retention.rules import RuleRow
 from registry.metadata.retention.run import RunRow
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
 from registry.oci.names import RepositoryName, list_patterns
 from registry.oci.references import Tag
 from registry.services.content.removal import delete_manifest, delete_tag, find_protected_manifests
-from registry.services.gc.clock_guard import ClockGuard
-from registry.services.gc.reclaimable import measure
 from registry.services.protection.protection import find_kept_tags
-from registry.services.retention.plan import Decision, Item, decide_tags, decide_untagged
-from registry.services.retention.rules import RetentionRule, find_active, keep_only, read_rule
-from registry.services.retention.targets import list_targets
-
-__all__ = ["Decision", "Plan", "Retention", "RunSlice", "Status", "TagUse", "UntaggedManifest"]
+from registry.services.retention.planner import Plan, Planner
+from registry.services.retention.rules import read_rule
 
 _SECOND = 1_000_000
 
-SECONDS = 5.0
+SLICE_SECONDS = 5.0
 """Duration of a slice of a run, in seconds. The drop or plan in progress is completed."""
 
-LINES = 1000
-"""Number of tags and manifests after which a page of plans ends."""
-
 _EVERYTHING = RepositoryPattern.parse("**")
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The tags that the rules drop and keep in a repository, and the state behind the plan.
-
-    The plan is valid while the rules are unchanged and no other client has deleted a tag after the
-    change number `head`. Nothing is dropped before `paused_until` (microseconds), because the clock
-    has jumped or the rules have changed.
-    """
-
-    repository: RepositoryRow
-    rules: list[RuleRow]
-    head: int
-    tags: list[Decision[TagUse]]
-    manifests: list[Decision[UntaggedManifest]]
-    paused_until: int | None
-
-    @property
-    def not_enabled(self) -> list[str]:
-        """Patterns whose rules would drop something but are not enabled."""
-        return [row.pattern for row in self.rules if row.drops and not row.enabled]
-
-    @property
-    def drops(self) -> list[Decision[TagUse] | Decision[UntaggedManifest]]:
-        tags = [each for each in self.tags if each.is_dropped]
-        return [*tags, *(each for each in self.manifests if each.is_dropped)]
 
 
 @dataclass(slots=True)
@@ -124,7 +87,7 @@ class _PlanSnapshot:
 
 
 class Retention:
-    """Planning and application of the retention rules."""
+    """Application of the retention rules."""
 
     def __init__(
         self, database: Database, *, interval: float, grace: float, read_only: bool = False
@@ -137,100 +100,10 @@ class Retention:
         """
         self._db = database
         self.interval = interval
-        self._grace = int(grace * _SECOND)
-        self._ages = ClockGuard(database, grace)
+        self.planner = Planner(database, grace=grace)
         self._read_only = read_only
 
-    async def list_names(
-        self, asked: RepositoryPattern, last: str, *, enabled: bool = True
-    ) -> list[str]:
-        """Return a batch of repositories that match the pattern and a rule.
-
-        The batch starts after the name `last`, in byte order. It is empty at the end. With
-        `enabled`, only enabled rules count.
-        """
-        return await self._db.read(
-            lambda tx: list_targets(tx, asked, last, enabled=enabled), timeout_s=LONG_TIMEOUT_S
-        )
-
-    async def list_plans(
-        self, asked: RepositoryPattern, n: int, last: str
-    ) -> tuple[list[Plan], str | None]:
-        """Return plans of at most `n` matching repositories after the name `last`.
-
-        The second value is the name to continue after, or None. The plans include sizes and treat
-        all rules as enabled. There may be fewer than `n` plans if they are long or take long.
-        """
-        plans: list[Plan] = []
-        until = time.monotonic() + SECONDS
-        while names := await self.list_names(asked, last, enabled=False):
-            for name in names:
-                plan = await self.plan(RepositoryName(name), measured=True)
-                plans += [plan] if plan else []
-                lines = sum(len(each.tags) + len(each.manifests) for each in plans)
-                if len(plans) == n or lines >= LINES or time.monotonic() > until:
-                    return plans, name
-            last = names[-1]
-        return plans, None
-
-    async def plan(
-        self, name: RepositoryName, now: int | None = None, *, measured: bool = False
-    ) -> Plan | None:
-        """Return the plan for the repository, or None if it does not exist.
-
-        `now` is in microseconds; the default is the database's clock. With `measured`, the plan is
-        for display: it includes the bytes that are freed, and the drops of rules that are disabled
-        or waiting.
-        """
-        return await self._db.read(
-            lambda tx: self._plan(tx, name, now, measured), timeout_s=LONG_TIMEOUT_S
-        )
-
-    def _plan(
-        self, tx: Transaction, name: RepositoryName, now: int | None, measured: bool
-    ) -> Plan | None:
-        # Read the head first, so that every later change is detected when the plan is applied.
-        head = usage_of_tags.read_head(tx)
-        now = usage_of_tags.read_now(tx) if now is None else now
-        repository = repositories.find(tx, name)
-        if repository is None:
-            return None
-        rows = stored_rules.list_of(tx, list_patterns(str(name)))
-        waits_until = max((row.waits_until or 0 for row in rows), default=0)
-        if measured:
-            rules = [read_rule(row) for row in rows]
-        elif waits_until > now:
-            rules = [keep_only(read_rule(row)) for row in rows]
-        else:
-            rules = [find_active(row) for row in rows]
-        uses = usage_of_tags.list_tags(tx, repository) if rows else []
-        protected = find_kept_tags(tx, repository, uses)
-        decided = decide_tags(rules, uses, protected, now)
-        untagged = []
-        if any(rule.drop_untagged is not None for rule in rules):
-            untagged = usage_of_tags.list_untagged(tx, repository)
-        plan = Plan(
-            repository,
-            rows,
-            head,
-            decided,
-            self._decide_untagged(tx, repository, rules, untagged, now),
-            _find_latest(self._ages.find_pause(tx), waits_until if waits_until > now else None),
-        )
-        return _measure(tx, plan) if measured else plan
-
-    def _decide_untagged(
-        self,
-        tx: Transaction,
-        repository: RepositoryRow,
-        rules: list[RetentionRule],
-        untagged: list[UntaggedManifest],
-        now: int,
-    ) -> list[Decision[UntaggedManifest]]:
-        protected = find_protected_manifests(tx, repository, [each.digest for each in untagged])
-        return decide_untagged(rules, untagged, protected, now=now, grace=self._grace)
-
-    async def run(self, asked: RepositoryPattern, last: str, actor: Actor) -> RunSlice:
+    async def run(self, pattern: RepositoryPattern, last: str, actor: Actor) -> RunSlice:
         """Apply the rules now in matching repositories after the name `last`, in one slice.
 
         The result says where the next slice starts. Raises ConflictError if the registry is
@@ -238,26 +111,26 @@ class Retention:
         """
         if self._read_only:
             raise ConflictError("the registry is read-only, so nothing is dropped")
-        await self._db.read(lambda tx: _require_enabled(tx, asked))
+        await self._db.read(lambda tx: _require_enabled(tx, pattern))
         now = await self._find_now()
         if now is None:
             raise ConflictError(await self._db.read(self._pause_message))
         await self._db.write(
-            lambda tx: record(tx, actor, Event.RETENTION_RUN, str(asked), after=last),
+            lambda tx: record(tx, actor, Event.RETENTION_RUN, str(pattern), after=last),
             actor=actor.name,
         )
-        return await self._run(asked, last, now)
+        return await self._run(pattern, last, now)
 
     async def _find_now(self) -> int | None:
         """Return the reference time for ages, in microseconds, or None after a clock jump.
 
         A run uses this time throughout, so later clock jumps do not affect it.
         """
-        until = await self._ages.cutoff()
-        return None if until is None else until + self._grace
+        until = await self.planner.clock_guard.cutoff()
+        return None if until is None else until + self.planner.grace_us
 
     def _pause_message(self, tx: Transaction) -> str:
-        until = rfc3339(self._ages.find_pause(tx) or usage_of_tags.read_now(tx))
+        until = rfc3339(self.planner.clock_guard.find_pause(tx) or usage_of_tags.read_now(tx))
         return f"the database clock has jumped, so nothing is dropped until {until}"
 
     async def get_status(self) -> Status:
@@ -265,7 +138,7 @@ class Retention:
 
     def _look(self, tx: Transaction) -> Status:
         run, now = stored_run.find(tx), usage_of_tags.read_now(tx)
-        paused_until = self._ages.find_pause(tx)
+        paused_until = self.planner.clock_guard.find_pause(tx)
         due_at: int | None = max(now, paused_until or now)
         if self._read_only or not stored_rules.is_any_enabled(tx):
             due_at = None
@@ -303,10 +176,10 @@ class Retention:
         )
         return piece.drops or int(not piece.ended)
 
-    async def _run(self, asked: RepositoryPattern, last: str, now: int) -> RunSlice:
+    async def _run(self, pattern: RepositoryPattern, last: str, now: int) -> RunSlice:
         piece = RunSlice(last)
-        until = time.monotonic() + SECONDS
-        while names := await self.list_names(asked, piece.done):
+        until = time.monotonic() + SLICE_SECONDS
+        while names := await self.planner.list_names(pattern, piece.done):
             for name in names:
                 if not await self._apply(RepositoryName(name), piece, now):
                     return piece
@@ -320,7 +193,7 @@ class Retention:
         """Apply the rules to the repository. Return whether it is done."""
         while True:
             before = piece.drops
-            plan = await self.plan(name, now)
+            plan = await self.planner.plan(name, now)
             if plan is not None and not await self._carry_out(plan, piece):
                 return False
             # Dropped manifests may have retained others, so plan again. Items in use wait for the
@@ -330,7 +203,7 @@ class Retention:
 
     async def _carry_out(self, plan: Plan, piece: RunSlice) -> bool:
         """Execute a plan. Return False if it is no longer valid or takes too long."""
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + SLICE_SECONDS
         basis = _PlanSnapshot(plan.head)
         for decision in plan.drops:
             item = decision.item
@@ -372,20 +245,21 @@ def _start(tx: Transaction) -> None:
     stored_run.start(tx)
 
 
-def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
+def _require_enabled(tx: Transaction, pattern: RepositoryPattern) -> None:
     """Raise ConflictError if rules match the repositories, but none of them may drop now."""
     rows = [
         row
         for row in stored_rules.list_all(tx)
-        if row.drops and read_rule(row).pattern.intersect(asked) is not None
+        if RepositoryPattern.parse(row.pattern).intersect(pattern) is not None
+        and read_rule(row).drops
     ]
     enabled = [row for row in rows if row.enabled]
     if rows and not enabled:
-        pattern = rows[0].pattern
+        first = rows[0].pattern
         raise ConflictError(
-            f"the retention rules for {pattern} are not enabled, so nothing is dropped: "
-            f"check moorage retention plan '{pattern}', then run moorage retention enable "
-            f"'{pattern}'"
+            f"the retention rules for {first} are not enabled, so nothing is dropped: "
+            f"check moorage retention plan '{first}', then run moorage retention enable "
+            f"'{first}'"
         )
     now = usage_of_tags.read_now(tx)
     if enabled and all((row.waits_until or 0) > now for row in enabled):
@@ -395,10 +269,6 @@ def _require_enabled(tx: Transaction, asked: RepositoryPattern) -> None:
             f"until {rfc3339(row.waits_until or now)}; moorage retention enable "
             f"'{row.pattern}' ends the wait"
         )
-
-
-def _find_latest(*moments: int | None) -> int | None:
-    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _drop_tag(tx: Transaction, repository: RepositoryRow, use: TagUse) -> bool:
@@ -425,15 +295,3 @@ def _drop_manifest(tx: Transaction, repository: RepositoryRow, untagged: Untagge
         return False
     delete_manifest(tx, repository, row)
     return True
-
-
-def _measure(tx: Transaction, plan: Plan) -> Plan:
-    """Return the plan with the bytes that it frees."""
-    staying = {each.item.digest for each in plan.tags if not each.is_dropped}
-    sizes = measure(tx, plan.repository, [each.item.digest for each in plan.drops], staying)
-    freed = iter(sizes)
-
-    def fill(decisions: list[Decision[Item]]) -> list[Decision[Item]]:
-        return [replace(each, bytes=next(freed)) if each.is_dropped else each for each in decisions]
-
-    return replace(plan, tags=fill(plan.tags), manifests=fill(plan.manifests))

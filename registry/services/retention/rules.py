@@ -1,59 +1,47 @@
 """Management of retention rules, one repository pattern at a time."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.policy.patterns import RepositoryPattern
-from registry.errors import ConflictError, InputInvalidError, NotFoundError
+from registry.errors import ConflictError, NotFoundError
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import rules, usage_of_tags
 from registry.metadata.retention.rules import RuleRow
-from registry.oci.tag_patterns import TagPattern
-from registry.services.retention.plan import NewestBy, RetentionRule
+from registry.services.retention.conditions import Conditions
+from registry.services.retention.plan import RetentionRule
 
-__all__ = ["NewestBy", "RetentionRule", "RetentionRules", "RuleState"]
+__all__ = ["RetentionRule", "RetentionRules", "RuleState"]
 
 _SECOND = 1_000_000
-_UNSAID = {"pattern", "enabled", "waits_until"}
 
 
 def find_active(row: RuleRow) -> RetentionRule:
     """Return the rules of the row that are in force. Disabled rules only keep."""
     rule = read_rule(row)
-    return rule if row.enabled else keep_only(rule)
-
-
-def keep_only(rule: RetentionRule) -> RetentionRule:
-    """Return the keep rules without the drop rules."""
-    return replace(rule, drop=(), drop_not_pulled=None, drop_untagged=None)
+    return rule if row.enabled else rule.keep_only()
 
 
 def read_rule(row: RuleRow) -> RetentionRule:
-    """Return the rules of the row."""
-    return RetentionRule(
-        pattern=RepositoryPattern.parse(row.pattern),
-        keep=tuple(TagPattern.parse(text) for text in row.keep.split()),
-        keep_newest=row.keep_newest,
-        newest_by=NewestBy(row.newest_by),
-        keep_per_minor=row.keep_per_minor,
-        drop=tuple(TagPattern.parse(text) for text in row.drop.split()),
-        drop_not_pulled=row.drop_not_pulled,
-        drop_untagged=row.drop_untagged,
-    )
+    """Return the rules of the row, or a rule without conditions if they were removed.
 
-
-def _write_rule(rule: RetentionRule) -> RuleRow:
-    return RuleRow(
-        pattern=str(rule.pattern),
-        keep=" ".join(map(str, rule.keep)),
-        keep_newest=rule.keep_newest,
-        newest_by=rule.newest_by.value,
-        keep_per_minor=rule.keep_per_minor,
-        drop=" ".join(map(str, rule.drop)),
-        drop_not_pulled=rule.drop_not_pulled,
-        drop_untagged=rule.drop_untagged,
-    )
+    Raises ConflictError if a newer version has written conditions that this version does not know:
+    if it ignored one of them, it could drop what that condition keeps.
+    """
+    pattern = RepositoryPattern.parse(row.pattern)
+    if row.conditions is None:
+        return RetentionRule(pattern)
+    try:
+        conditions = msgspec.json.decode(row.conditions, type=Conditions)
+    except msgspec.ValidationError as error:
+        raise ConflictError(
+            f"the retention rules for {pattern} are not those of this version, so nothing is "
+            f"dropped: {error}; upgrade this server, or set the rules again"
+        ) from error
+    return RetentionRule(pattern, **conditions.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +78,33 @@ class RetentionRules:
     async def set(self, rule: RetentionRule, actor: Actor, *, now: bool = False) -> RuleState:
         """Set the rules of a pattern, replacing its previous rules.
 
-        With `now`, they are enabled without a wait. Raises InputInvalidError if there are no rules.
+        With `now`, they are enabled without a wait. Raises InputInvalidError if a value is
+        invalid or there are no rules.
         """
-        if rule == RetentionRule(rule.pattern, newest_by=rule.newest_by):
-            raise InputInvalidError("no rules given: set at least one of the keep or drop options")
-        if rule.keep_newest is None and rule.newest_by is not NewestBy.PUSH:
-            raise InputInvalidError("`by` requires `keep_newest`")
-        wanted = _write_rule(rule)
-        said = {k: v for k, v in asdict(wanted).items() if k not in _UNSAID and v not in {None, ""}}
+        rule = rule.normalize()
 
         def work(tx: Transaction) -> RuleState:
-            before = rules.find(tx, wanted.pattern, lock=True)
-            row = self._schedule(tx, wanted, before, now=now)
+            before = rules.find(tx, str(rule.pattern), lock=True)
+            row = self._schedule(tx, rule, before, now=now)
             rules.put(tx, row)
-            record(tx, actor, Event.RETENTION_SET, row.pattern, **said, enabled=row.enabled)
+            given = rule.list_given()
+            record(tx, actor, Event.RETENTION_SET, row.pattern, **given, enabled=row.enabled)
             return _read_state(tx, row)
 
         return await self._db.write(work, actor=actor.name)
 
     def _schedule(
-        self, tx: Transaction, wanted: RuleRow, before: RuleRow | None, *, now: bool
+        self, tx: Transaction, rule: RetentionRule, before: RuleRow | None, *, now: bool
     ) -> RuleRow:
-        """Return the row with its enabled flag and the end of its wait."""
+        """Return the row of the rules with its enabled flag and the end of its wait."""
+        wanted = RuleRow(str(rule.pattern), msgspec.json.encode(rule.list_given()).decode())
         if now or before is None:
-            return replace(wanted, enabled=now and wanted.drops)
+            return replace(wanted, enabled=now and rule.drops)
         same = replace(wanted, enabled=before.enabled, waits_until=before.waits_until)
         if same == before:
             return before
         waits_until = usage_of_tags.read_now(tx) + self._interval
-        return replace(wanted, enabled=before.enabled and wanted.drops, waits_until=waits_until)
+        return replace(wanted, enabled=before.enabled and rule.drops, waits_until=waits_until)
 
     async def enable(self, pattern: RepositoryPattern, actor: Actor) -> RuleState:
         """Enable the drop rules of a pattern, with immediate effect.
@@ -128,7 +114,7 @@ class RetentionRules:
 
         def work(tx: Transaction) -> RuleState:
             row = _find(tx, pattern)
-            if not row.drops:
+            if not read_rule(row).drops:
                 raise ConflictError(
                     f"the retention rules for {pattern} drop nothing, so they need not be "
                     "enabled: add a drop rule first"
@@ -165,7 +151,7 @@ def _read_state(tx: Transaction, row: RuleRow) -> RuleState:
 
 def _find(tx: Transaction, pattern: RepositoryPattern) -> RuleRow:
     row = rules.find(tx, str(pattern), lock=True)
-    if row is None or read_rule(row) == RetentionRule(pattern):
+    if row is None or row.conditions is None:
         raise NotFoundError(f"no retention rules for {pattern}")
     return row
 

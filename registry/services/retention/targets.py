@@ -5,7 +5,6 @@ from registry.metadata.content import repositories
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import rules
 from registry.services.content.repositories import read_region
-from registry.services.retention.rules import read_rule
 
 _NAMES = 500
 
@@ -19,6 +18,6 @@ def list_targets(
     only enabled rules count.
     """
     rows = [row for row in rules.list_all(tx) if row.enabled or not enabled]
-    met = [read_rule(row).pattern.intersect(asked) for row in rows]
+    met = [RepositoryPattern.parse(row.pattern).intersect(asked) for row in rows]
     regions = [read_region(each) for each in minimize(each for each in met if each is not None)]
     return repositories.list_names(tx, _NAMES, last, regions) if regions else []

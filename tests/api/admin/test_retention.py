@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from registry.services.retention import retention
+from registry.services.retention import planner, retention
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts, bearer, get_token, signed
 from tests.support.admin import Admin
@@ -95,13 +95,14 @@ async def test_rules_and_pages_of_plans(
     assert await plan(root, pattern="team/*", n=1, last="team/c") == {"team/d": ["one"]}
     page = await root.send("GET", "/retention/plan", n=3)
     assert page["next"] == "team/c"
-    monkeypatch.setattr(retention, "LINES", 2)
+    monkeypatch.setattr(planner, "MAX_ITEMS", 2)
     assert list(await plan(root)) == ["a", "b"]
-    monkeypatch.setattr(retention, "SECONDS", -1.0)
+    monkeypatch.setattr(planner, "MAX_SECONDS", -1.0)
     assert list(await plan(root)) == ["a"]
     assert "are not enabled" in await root.refused("POST", "/retention/run", {})
     await root.send("POST", "/retention/rules/enable", {"pattern": "**"})
     # A run is also done in batches.
+    monkeypatch.setattr(retention, "SLICE_SECONDS", -1.0)
     pieces: list[int] = []
     last: str | None = ""
     while last is not None:

@@ -217,7 +217,7 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await accounts.grant("alice", f"team/take/{role}", "pull")
         await accounts.grant("alice", f"team/gone/{role}", "pull")
         pattern = RepositoryPattern.parse(f"team/old-rules/{role}")
-        rule = RetentionRule(pattern, keep_newest=9, drop=(TagPattern("x"),))
+        rule = RetentionRule(pattern, keep_newest=9, drop=("x",))
         await api.opened.registry.retention_rules.set(rule, OPERATOR)
     await _protect(api)
     return logins

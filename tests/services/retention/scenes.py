@@ -13,7 +13,6 @@ from registry.metadata.content import manifests, pull_times, repositories
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import Manifest
-from registry.oci.tag_patterns import TagPattern
 from registry.services.retention.rules import RetentionRule, RetentionRules
 from storage.digest import Digest
 from tests.metadata.rows import NAME, STORE, add
@@ -28,13 +27,10 @@ EACH = 100
 MANIFEST = 10
 
 
-def patterns(text: str) -> tuple[TagPattern, ...]:
-    return tuple(TagPattern.parse(word) for word in text.split())
-
-
 async def set_rule(database: Database, pattern: str = "**", **rule: Any) -> None:
+    """Set and enable the rules of a pattern. Spaces separate the patterns of tags."""
     for name in ("keep", "drop"):
-        rule[name] = patterns(rule.get(name, ""))
+        rule[name] = tuple(rule.get(name, "").split())
     found = RetentionRule(RepositoryPattern.parse(pattern), **rule)
     await RetentionRules(database, interval=3600).set(found, OPERATOR, now=True)
 

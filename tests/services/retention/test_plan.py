@@ -1,19 +1,18 @@
 """Decisions on tags and manifests: a year of nightly builds, and random rules with an oracle."""
 
 import fnmatch
-from dataclasses import replace
 from datetime import date, timedelta
 from itertools import zip_longest
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
-from registry.oci.tag_patterns import TagPattern
+from registry.services.retention.conditions import NewestBy, parse_age
 from registry.services.retention.plan import (
     Decision,
-    NewestBy,
     RetentionRule,
     decide_tags,
     decide_untagged,
@@ -24,10 +23,6 @@ DAY = 86_400 * 1_000_000
 NOW = 400 * DAY
 ALL = RepositoryPattern.parse("**")
 APP = RepositoryPattern.parse("team/app")
-
-
-def patterns(text: str) -> tuple[TagPattern, ...]:
-    return tuple(TagPattern.parse(word) for word in text.split())
 
 
 def tag(name: str, pushed: int, pulled: int | None = None) -> TagUse:
@@ -63,8 +58,8 @@ def year() -> list[TagUse]:
 
 def test_a_year_of_nightly_builds() -> None:
     rules = [
-        RetentionRule(ALL, keep=patterns("latest"), keep_per_minor=1),
-        RetentionRule(APP, keep_newest=14, drop=patterns("*")),
+        RetentionRule(ALL, keep=("latest",), keep_per_minor=1),
+        RetentionRule(APP, keep_newest=14, drop=("*",)),
     ]
     decided = decide_tags(rules, year(), {}, NOW)
     newest = [*NIGHTS[-12:], "v1.12.0", "v1.12.0-rc.4"]
@@ -82,13 +77,11 @@ def test_a_year_of_nightly_builds() -> None:
 def test_a_year_of_nightly_builds_that_nobody_pulls() -> None:
     pulled = {NIGHTS[3]: 395, NIGHTS[-1]: 365}
     tags = [tag(each.name, each.pushed_at // DAY, pulled.get(each.name)) for each in year()]
-    rules = [
-        RetentionRule(APP, keep=patterns("v* latest"), keep_newest=2, drop_not_pulled=30 * DAY)
-    ]
+    rules = [RetentionRule(APP, keep=("v*", "latest"), keep_newest=2, drop_not_pulled="30d")]
     decided = decide_tags(rules, tags, {}, NOW)
     # Day 399 is not over, so 30 days ago was day 370, after all pushes.
     assert going(decided) == sorted(set(NIGHTS) - {NIGHTS[3], *NIGHTS[-2:]})
-    by_pull = [replace(rules[0], newest_by=NewestBy.PULL)]
+    by_pull = [replace(rules[0], by=NewestBy.PULL)]
     # By pull, the recently pulled tag counts as one of the newest.
     assert going(decide_tags(by_pull, tags, {}, NOW)) == sorted(
         set(NIGHTS) - {NIGHTS[3], NIGHTS[-1]}
@@ -96,14 +89,14 @@ def test_a_year_of_nightly_builds_that_nobody_pulls() -> None:
 
 
 def test_rules_that_only_keep_drop_nothing() -> None:
-    rules = [RetentionRule(ALL, keep=patterns("x"), keep_newest=1, keep_per_minor=1)]
+    rules = [RetentionRule(ALL, keep=("x",), keep_newest=1, keep_per_minor=1)]
     decided = by_name(decide_tags(rules, year(), {}, NOW))
     assert decided["nightly-2025-01-01"] == (False, "matches no drop rule")
     assert not any(goes for goes, _ in decided.values())
 
 
 def test_an_age_is_reached_at_its_last_moment() -> None:
-    rules = [RetentionRule(ALL, drop_not_pulled=10 * DAY)]
+    rules = [RetentionRule(ALL, drop_not_pulled="10d")]
     for pushed, pulled, goes in (
         (390, None, True),
         (391, None, False),
@@ -115,7 +108,7 @@ def test_an_age_is_reached_at_its_last_moment() -> None:
 
 
 def test_what_is_protected_goes_by_no_rule_and_takes_no_place() -> None:
-    rules = [RetentionRule(ALL, keep_newest=1, drop=patterns("*"))]
+    rules = [RetentionRule(ALL, keep_newest=1, drop=("*",))]
     tags = [tag("a", 1), tag("b", 2), tag("c", 3)]
     decided = by_name(decide_tags(rules, tags, {"c": "held"}, NOW))
     assert decided == {
@@ -137,7 +130,7 @@ VERSION_NAMES = [
 NAMES = ["latest", "edge", "a1", "a2", "a3", "b1", "b2", *VERSION_NAMES]
 GLOBS = ["*", "a*", "?1", "v*", "*.0", "[!v]*", "latest", "*rc*"]
 days = st.integers(380, 400)
-globs = st.lists(st.sampled_from(GLOBS), max_size=2).map(lambda texts: patterns(" ".join(texts)))
+globs = st.lists(st.sampled_from(GLOBS), max_size=2).map(tuple)
 counts = st.none() | st.integers(1, 4)
 rules_of = st.lists(
     st.builds(
@@ -145,10 +138,10 @@ rules_of = st.lists(
         st.sampled_from([ALL, APP]),
         keep=globs,
         keep_newest=counts,
-        newest_by=st.sampled_from(NewestBy),
+        by=st.sampled_from(NewestBy),
         keep_per_minor=counts,
         drop=globs,
-        drop_not_pulled=st.none() | st.integers(0, 20).map(lambda n: n * DAY),
+        drop_not_pulled=st.none() | st.integers(0, 20).map(lambda n: f"{n}d"),
     ),
     max_size=3,
 )
@@ -207,7 +200,7 @@ def expect(
         names = [other.name for other in tags]
         return (
             one.name in protected
-            or any(fnmatch.fnmatchcase(one.name, str(g)) for rule in rules for g in rule.keep)
+            or any(fnmatch.fnmatchcase(one.name, g) for rule in rules for g in rule.keep)
             or any(
                 rule.keep_per_minor is not None
                 and one.name in VERSION_NAMES
@@ -219,7 +212,7 @@ def expect(
     if is_kept(each):
         return False
     for rule in rules:
-        key = used if rule.newest_by is NewestBy.PULL else (lambda one: one.pushed_at)
+        key = used if rule.by is NewestBy.PULL else (lambda one: one.pushed_at)
         newer = [
             other
             for other in tags
@@ -228,8 +221,10 @@ def expect(
         if rule.keep_newest is not None and len(newer) < rule.keep_newest:
             return False
     return any(
-        any(fnmatch.fnmatchcase(each.name, str(g)) for g in rule.drop)
-        or (rule.drop_not_pulled is not None and NOW - used(each) >= rule.drop_not_pulled)
+        any(fnmatch.fnmatchcase(each.name, g) for g in rule.drop)
+        or (
+            rule.drop_not_pulled is not None and NOW - used(each) >= parse_age(rule.drop_not_pulled)
+        )
         for rule in rules
     )
 
@@ -254,7 +249,7 @@ def test_manifests_without_a_tag() -> None:
     def decide(loose_at: int, pulled_at: int | None, age: int | None, why: str = "") -> str:
         digest = Digest.of(b"a")
         each = UntaggedManifest(digest, loose_at * DAY, pulled_at and pulled_at * DAY)
-        rules = [RetentionRule(APP, drop_untagged=None if age is None else age * DAY)]
+        rules = [RetentionRule(APP, drop_untagged=None if age is None else f"{age}d")]
         [decided] = decide_untagged(
             rules, [each], {digest: why} if why else {}, now=NOW, grace=2 * DAY
         )

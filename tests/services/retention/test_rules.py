@@ -11,7 +11,7 @@ from registry.metadata.retention import rules as stored_rules
 from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRule, RetentionRules
 from tests.metadata.rows import image
-from tests.services.retention.scenes import list_tags, patterns, push, set_rule
+from tests.services.retention.scenes import list_tags, push, set_rule
 from tests.support.accounts import OPERATOR
 from tests.support.clock import Hands
 
@@ -39,7 +39,9 @@ def rules(database: Database) -> RetentionRules:
 
 
 def rule(pattern: str, *, keep: str = "", drop: str = "") -> RetentionRule:
-    return RetentionRule(RepositoryPattern.parse(pattern), keep=patterns(keep), drop=patterns(drop))
+    return RetentionRule(
+        RepositoryPattern.parse(pattern), keep=tuple(keep.split()), drop=tuple(drop.split())
+    )
 
 
 async def work(retention: Retention) -> list[str]:
@@ -58,7 +60,7 @@ async def test_a_new_rule_drops_nothing_until_it_is_enabled(
     assert await work(retention) == ["v1", "v2"]
     hands.forward(10 * INTERVAL)
     assert await work(retention) == ["v1", "v2"]
-    [plan], _ = await retention.list_plans(RepositoryPattern.parse("**"), 10, "")
+    [plan], _ = await retention.planner.list_plans(RepositoryPattern.parse("**"), 10, "")
     assert [each.item.name for each in plan.tags if each.is_dropped] == ["v1"]
     assert plan.not_enabled == ["team/**"]
     await rules.enable(RepositoryPattern.parse("team/**"), OPERATOR)

@@ -38,7 +38,7 @@ async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> No
     await push(database, image("1"), "v1", "v2")
     await push(database, image("2"), "w1", name=OTHER)
     await push(database, image("lone"), days_ago=9)
-    await set_rule(database, drop="v*", drop_untagged=7 * 86_400_000_000)
+    await set_rule(database, drop="v*", drop_untagged="7d")
     await work(retention)
     hands.forward(3600)
     await set_rule(database, drop="w*")

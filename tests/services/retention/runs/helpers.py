@@ -4,7 +4,8 @@ from typing import Any
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.oci.names import RepositoryName
-from registry.services.retention.retention import Plan, Retention, RunSlice
+from registry.services.retention.planner import Plan
+from registry.services.retention.retention import Retention, RunSlice
 from tests.metadata.rows import NAME
 from tests.support.accounts import OPERATOR
 
@@ -12,7 +13,7 @@ ALL = RepositoryPattern.parse("**")
 
 
 async def plan_of(retention: Retention, name: RepositoryName = NAME, **more: Any) -> Plan:
-    plan = await retention.plan(name, **more)
+    plan = await retention.planner.plan(name, **more)
     assert plan is not None
     return plan
 

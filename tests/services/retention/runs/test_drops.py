@@ -15,7 +15,8 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
-from registry.services.retention.retention import Plan, Retention
+from registry.services.retention.planner import Plan
+from registry.services.retention.retention import Retention
 from tests.metadata.rows import digest_of, find, image, index, rows
 from tests.services.retention.conftest import GRACE
 from tests.services.retention.runs.helpers import ALL, carry_out, going, plan_of, run
@@ -80,7 +81,7 @@ async def test_a_tag_goes_only_as_planned(
     change, expected = BETWEEN[what]
     await push(database, image("old"), "old", days_ago=9)
     await push(database, image("new"), "new", days_ago=8)
-    await set_rule(database, "team/*", keep_newest=1, drop_not_pulled=5 * DAY)
+    await set_rule(database, "team/*", keep_newest=1, drop_not_pulled="5d")
     plan = await plan_of(retention)
     assert going(plan) == ["old"]
     await change(database)
@@ -112,7 +113,7 @@ async def test_a_manifest_goes_only_as_planned(
     change, expected = LOOSE_BETWEEN[what]
     await push(database, image("old"), days_ago=9)
     await push(database, image("new"), "new", days_ago=9)
-    await set_rule(database, drop_untagged=7 * DAY)
+    await set_rule(database, drop_untagged="7d")
     plan = await plan_of(retention)
     assert [each.item.digest for each in plan.drops] == [digest_of(image("old"))]
     await change(database)
@@ -130,7 +131,7 @@ async def test_what_something_holds_is_not_untagged(
     for manifest in (child, lone, signature):
         await push(database, manifest, days_ago=9)
     await push(database, parent, "index", days_ago=9)
-    await set_rule(database, drop_untagged=7 * DAY)
+    await set_rule(database, drop_untagged="7d")
     assert await run(retention) == (0, 1)
     everything = {digest_of(each) for each in (child, parent, signature)}
     assert await list_manifests(database) == everything
@@ -156,11 +157,11 @@ async def test_untagged_counts_from_when_the_last_tag_left(
 
     digest = await push(database, image("1"), "a", "b", days_ago=30)
     await write(database, untag("a", 20))
-    await set_rule(database, drop_untagged=7 * DAY)
+    await set_rule(database, drop_untagged="7d")
     assert (await plan_of(retention)).manifests == []
     await write(database, untag("b", 6))
     assert [each.is_dropped for each in (await plan_of(retention)).manifests] == [False]
-    await set_rule(database, drop_untagged=6 * DAY)
+    await set_rule(database, drop_untagged="6d")
     assert [each.is_dropped for each in (await plan_of(retention)).manifests] == [True]
     # If the feed is shorter, the manifest may have been untagged as late as the feed begins.
     await push(database, image("2"), "c", days_ago=3)
@@ -191,19 +192,19 @@ async def test_the_job_goes_on_where_it_was_cut_off(
     assert not await retention.is_due()
     await set_rule(database, keep="y", drop="*")
     assert await retention.is_due()
-    real = retention.plan
+    real = retention.planner.plan
 
     async def die(name: RepositoryName, now: int | None = None, **more: Any) -> Plan | None:
         if str(name) == "b":
             raise ConflictError("killed here")
         return await real(name, now, **more)
 
-    retention.plan = die  # type: ignore[method-assign]
+    retention.planner.plan = die  # type: ignore[method-assign]
     with pytest.raises(ConflictError):
         await retention.work()
     assert len(await list_tags(database)) == 5
     assert (await retention.get_status()).run is not None
-    retention.plan = real  # type: ignore[method-assign]
+    retention.planner.plan = real  # type: ignore[method-assign]
     assert await retention.is_due()
     while await retention.work():
         pass
@@ -291,21 +292,21 @@ async def test_a_clock_that_jumps_during_a_run_makes_nothing_old(
     at = clocks.now()
     await push(database, image("1"), "a")
     await write(database, lambda tx: tx.execute(sa.update(tables.tags).values(updated_at=at)))
-    await set_rule(database, drop_not_pulled=DAY)
-    real = retention.list_names
+    await set_rule(database, drop_not_pulled="1d")
+    real = retention.planner.list_names
 
-    async def jump(asked: RepositoryPattern, last: str, *, enabled: bool = True) -> list[str]:
+    async def jump(pattern: RepositoryPattern, last: str, *, enabled: bool = True) -> list[str]:
         clocks.jump(30 * 86_400)
-        return await real(asked, last, enabled=enabled)
+        return await real(pattern, last, enabled=enabled)
 
-    retention.list_names = jump  # type: ignore[method-assign]
+    retention.planner.list_names = jump  # type: ignore[method-assign]
     await retention.work()
     assert await list_tags(database) == ["a"]
 
 
 async def test_beside_pushes(database: Database, retention: Retention) -> None:
     """Concurrent pushes succeed, and everything that the rules keep is there at the end."""
-    await set_rule(database, keep="keep-*", drop="*", drop_untagged=0)
+    await set_rule(database, keep="keep-*", drop="*", drop_untagged="0s")
     pushed: list[str] = []
     pushing = True
 

@@ -9,8 +9,8 @@ from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata import tables
 from registry.metadata.engine.database import Database
 from registry.oci.names import RepositoryName
+from registry.services.retention.conditions import NewestBy
 from registry.services.retention.retention import Retention
-from registry.services.retention.rules import NewestBy
 from tests.metadata.rows import NAME, digest_of, events, image, index
 from tests.services.retention.runs.helpers import ALL, going, plan_of, run
 from tests.services.retention.scenes import (
@@ -37,7 +37,7 @@ async def test_a_year_of_nightly_builds(database: Database, retention: Retention
     await pull(database, night(7), NIGHTS[7], days_ago=1)  # by its tag
     await pull(database, night(8), days_ago=2)  # by its digest
     await pull(database, night(9), NIGHTS[10], days_ago=1)  # by a tag that pointed to it earlier
-    await set_rule(database, keep="nightly-*-01", keep_newest=14, drop_not_pulled=340 * DAY)
+    await set_rule(database, keep="nightly-*-01", keep_newest=14, drop_not_pulled="340d")
     plan = await plan_of(retention, measured=True)
     stay = {*NIGHTS[-340:], NIGHTS[7], NIGHTS[8], *(n for n in NIGHTS if n.endswith("-01"))}
     assert going(plan) == [name for name in NIGHTS if name not in stay]
@@ -48,7 +48,7 @@ async def test_a_year_of_nightly_builds(database: Database, retention: Retention
     changes = [row for row in await events(database) if row.kind == "tag.delete"]
     assert {(row.actor, row.repository) for row in changes} == {("retention", NAME)}
     # The manifests have only just become untagged. Then the test makes that older.
-    await set_rule(database, drop_untagged=DAY)
+    await set_rule(database, drop_untagged="1d")
     assert await run(retention) == (0, 0)
     await write(
         database, lambda tx: tx.execute(sa.update(tables.change_feed).values(at=tx.now - 2 * DAY))
@@ -117,17 +117,17 @@ async def test_only_what_rules_speak_of_is_looked_at(
         "c/**": [],
     }.items():
         await set_rule(database, pattern, keep_newest=1)
-        assert await retention.list_names(ALL, "", enabled=False) == found, pattern
-        assert await retention.list_names(ALL, "a/b", enabled=False) == [
+        assert await retention.planner.list_names(ALL, "", enabled=False) == found, pattern
+        assert await retention.planner.list_names(ALL, "a/b", enabled=False) == [
             name for name in found if name > "a/b"
         ]
-        assert await retention.list_names(RepositoryPattern.parse("a/b/*"), "", enabled=False) == [
-            name for name in found if name.startswith("a/b/")
-        ]
+        assert await retention.planner.list_names(
+            RepositoryPattern.parse("a/b/*"), "", enabled=False
+        ) == [name for name in found if name.startswith("a/b/")]
         await write(database, lambda tx: tx.execute(sa.delete(tables.retention_rules)))
     for pattern in ("a/b", "a/b/*", "b"):
         await set_rule(database, pattern, keep_newest=1)
-    assert await retention.list_names(ALL, "", enabled=False) == ["a/b", "a/b/c", "b"]
+    assert await retention.planner.list_names(ALL, "", enabled=False) == ["a/b", "a/b/c", "b"]
 
 
 async def test_rules_of_several_patterns_apply_together(
@@ -137,7 +137,7 @@ async def test_rules_of_several_patterns_apply_together(
         await push(database, image(tag), tag, days_ago=9 - number)
         await push(database, image(tag), tag, name=RepositoryName("other"))
     await set_rule(database, "**", keep="a")
-    await set_rule(database, "team/**", keep_newest=1, newest_by=NewestBy.PULL, drop="*")
+    await set_rule(database, "team/**", keep_newest=1, by=NewestBy.PULL, drop="*")
     assert going(await plan_of(retention)) == ["b"]
     assert going(await plan_of(retention, RepositoryName("other"))) == []
     await pull(database, digest_of(image("b")), "b")
@@ -157,7 +157,7 @@ async def test_signatures_stay_with_what_they_sign(
     await set_rule(database, drop="*")
     assert set(going(await plan_of(retention))) == {"app", names[1]}
     assert await run(retention) == (2, 0)
-    await set_rule(database, drop="*", drop_untagged=0)
+    await set_rule(database, drop="*", drop_untagged="0s")
     await write(database, lambda tx: tx.execute(sa.update(tables.change_feed).values(at=0)))
     await write(database, lambda tx: tx.execute(sa.update(tables.manifests).values(pushed_at=0)))
     # Without the image, nothing retains them any more.
