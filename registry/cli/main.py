@@ -29,39 +29,44 @@ Exit status:
 
 @dataclass(frozen=True, slots=True)
 class _Noun:
-    """A noun. The module of its name in `commands` declares it and does its work."""
+    """A noun. The module of its name, in its folder, declares it and does its work."""
 
+    folder: str
     name: str
     summary: str
 
+    @property
+    def module(self) -> str:
+        return f"registry.cli.commands.{self.folder}.{self.name}"
+
 
 NOUNS = (
-    _Noun("serve", "Run the registry"),
-    _Noun("worker", "Run the background jobs without a server"),
-    _Noun("config", "Check and show the settings"),
-    _Noun("db", "Manage the database"),
-    _Noun("storage", "Manage the blob stores"),
-    _Noun("backup", "Back up and restore the registry"),
-    _Noun("scrub", "Compare all stored bytes with their digests"),
-    _Noun("fsck", "Compare the database with the blob stores"),
-    _Noun("repo", "Manage repositories"),
-    _Noun("tag", "Manage tags"),
-    _Noun("image", "Manage images: manifests with all that belongs to them"),
-    _Noun("usage", "Show how many bytes are used, and what deleting tags would free"),
-    _Noun("user", "Manage users"),
-    _Noun("group", "Manage groups of users"),
-    _Noun("robot", "Manage robot accounts for CI"),
-    _Noun("token", "Manage personal access tokens"),
-    _Noun("grant", "Manage permissions on repositories"),
-    _Noun("key", "Manage the keys that sign tokens"),
-    _Noun("audit", "Show the audit log"),
-    _Noun("quota", "Limit the bytes in repositories"),
-    _Noun("immutable", "Protect tags from being moved or deleted"),
-    _Noun("hold", "Protect manifests from deletion"),
-    _Noun("retention", "Delete tags and manifests by rules"),
-    _Noun("gc", "Run and inspect garbage collection"),
-    _Noun("completion", "Print a script that completes commands in a shell"),
-    _Noun("version", "Show the version"),
+    _Noun("machine", "serve", "Run the registry"),
+    _Noun("machine", "worker", "Run the background jobs without a server"),
+    _Noun("machine", "config", "Check and show the settings"),
+    _Noun("machine", "db", "Manage the database"),
+    _Noun("machine", "storage", "Manage the blob stores"),
+    _Noun("machine", "backup", "Back up and restore the registry"),
+    _Noun("machine", "scrub", "Compare all stored bytes with their digests"),
+    _Noun("machine", "fsck", "Compare the database with the blob stores"),
+    _Noun("content", "repo", "Manage repositories"),
+    _Noun("content", "tag", "Manage tags"),
+    _Noun("content", "image", "Manage images: manifests with all that belongs to them"),
+    _Noun("content", "usage", "Show how many bytes are used, and what deleting tags would free"),
+    _Noun("access", "user", "Manage users"),
+    _Noun("access", "group", "Manage groups of users"),
+    _Noun("access", "robot", "Manage robot accounts for CI"),
+    _Noun("access", "token", "Manage personal access tokens"),
+    _Noun("access", "grant", "Manage permissions on repositories"),
+    _Noun("access", "key", "Manage the keys that sign tokens"),
+    _Noun("access", "audit", "Show the audit log"),
+    _Noun("rules", "quota", "Limit the bytes in repositories"),
+    _Noun("rules", "immutable", "Protect tags from being moved or deleted"),
+    _Noun("rules", "hold", "Protect manifests from deletion"),
+    _Noun("rules", "retention", "Delete tags and manifests by rules"),
+    _Noun("rules", "gc", "Run and inspect garbage collection"),
+    _Noun("machine", "completion", "Print a script that completes commands in a shell"),
+    _Noun("machine", "version", "Show the version"),
 )
 
 
@@ -83,7 +88,7 @@ def build_parser(typed: str | None = None) -> Parser:
     for noun in NOUNS:
         added = parser.add_noun(noun.name, noun.summary)
         if typed in {None, noun.name}:
-            importlib.import_module(f"registry.cli.commands.{noun.name}").declare(added)
+            importlib.import_module(noun.module).declare(added)
     return parser
 
 

@@ -1,1 +1,1 @@
-"""Commands of the command line, one module per noun."""
+"""Commands of the command line: a folder for each kind of noun, and a module for each noun."""

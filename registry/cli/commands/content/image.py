@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from registry.cli.commands.tag import split_reference
+from registry.cli.commands.content.tag import split_reference
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import write_moment

@@ -145,7 +145,7 @@ def _tell(made: Snapshot, copying: Progress) -> None:
 
 
 def restore(args: argparse.Namespace) -> int:
-    from registry.cli.commands import backup_restore
+    from registry.cli.commands.machine import backup_restore
 
     return backup_restore.restore(args)
 

@@ -82,7 +82,7 @@ async def _wait(settings: "Settings") -> None:
 
 
 def copy(args: argparse.Namespace) -> int:
-    from registry.cli.commands import db_copy
+    from registry.cli.commands.machine import db_copy
 
     return db_copy.copy(args)
 

@@ -332,12 +332,12 @@ def status(args: argparse.Namespace) -> int:
 
 
 def list_runs(args: argparse.Namespace) -> int:
-    from registry.cli.commands import retention_runs
+    from registry.cli.commands.rules import retention_runs
 
     return retention_runs.list_runs(args)
 
 
 def restore(args: argparse.Namespace) -> int:
-    from registry.cli.commands import retention_runs
+    from registry.cli.commands.rules import retention_runs
 
     return retention_runs.restore(args)

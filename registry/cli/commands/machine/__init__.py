@@ -1,0 +1,1 @@
+"""Commands for the machine: processes, database, stores and backups."""

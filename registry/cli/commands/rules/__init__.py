@@ -1,0 +1,1 @@
+"""Commands for quotas, protection, retention and garbage collection."""
