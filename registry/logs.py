@@ -1,7 +1,6 @@
 """Log lines on standard error, as text or JSON, in which one record cannot look like two.
 
-An access line is an INFO record on the logger `moorage.access` with these `extra` fields: method,
-path, status, duration_ms, bytes_in, bytes_out, client, user_agent, principal.
+The lines of requests are not records: registry.access_log writes them, in the same formats.
 
 Clients control much of the text of a record. Every part of a record is truncated, so that a client
 cannot control how fast the log grows.
@@ -16,8 +15,11 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
+
+from registry.log_writer import WRITER
 
 
 @dataclass
@@ -25,6 +27,7 @@ class _State:
     """Log output state of this process."""
 
     format: str = "text"
+    writes_access: bool = True
     owns_streams: bool = False
 
 
@@ -55,24 +58,26 @@ MOST_LINES = 500
 _BARE = re.compile(r"[^\s\"=\\]+")
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Handler(logging.Handler):
     """Handler for standard error that replaces a record it cannot format with an error record."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            return  # standard error is closed
-        lost = logging.makeLogRecord(
-            {
-                "name": "registry.logs",
-                "levelno": logging.ERROR,
-                "levelname": "ERROR",
-                "msg": "cannot format a log record of %s: %r: %r",
-                "args": (record.name, record.msg, error),
-                "request_id": "",
-            }
-        )
-        self.stream.write(self.format(lost) + self.terminator)
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a record must not end the caller
+            text = self.format(
+                logging.makeLogRecord(
+                    {
+                        "name": "registry.logs",
+                        "levelno": logging.ERROR,
+                        "levelname": "ERROR",
+                        "msg": "cannot format a log record of %s: %r: %r",
+                        "args": (record.name, record.msg, error),
+                        "request_id": "",
+                    }
+                )
+            )
+        WRITER.write(text)
 
 
 def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - the setting's name
@@ -103,6 +108,7 @@ def configure(format: str, level: str, access: bool) -> None:  # noqa: A002 - th
     # At info, httpx logs text that comes from other servers.
     for name in ("alembic", "httpx"):
         logging.getLogger(name).setLevel(max(least, logging.WARNING))
+    _state.writes_access = access and least <= logging.INFO
     logging.getLogger("moorage.access").disabled = not access
 
 
@@ -119,6 +125,16 @@ def take_over() -> None:
     _state.owns_streams = True
 
 
+def writes_access() -> bool:
+    """Return whether a line is written for each request."""
+    return _state.writes_access
+
+
+def is_json() -> bool:
+    """Return whether the format is json."""
+    return _state.format == "json"
+
+
 def is_json_only() -> bool:
     """Return whether every line that this process writes must be JSON."""
     return _state.owns_streams and _state.format == "json"
@@ -128,6 +144,7 @@ def _log_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     logging.getLogger("moorage").critical("uncaught exception", exc_info=(kind, error, trace))
+    WRITER.flush()
 
 
 def _stamp(record: logging.LogRecord) -> bool:
@@ -168,16 +185,22 @@ def _lines(text: str) -> list[str]:
     return [*lines[:half], f"… {len(lines) - 2 * half} lines …", *lines[-half:]]
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-    return f"{seconds}.{int(record.msecs):03d}Z"
+@lru_cache(maxsize=4)
+def _format_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def timestamp(seconds: float) -> str:
+    """Format a time since the epoch in UTC, with milliseconds."""
+    second, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{_format_second(second)}.{milliseconds:03d}Z"
 
 
 def _escape(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def _pair(name: str, value: object) -> str:
+def pair(name: str, value: object) -> str:
     """Format `name=value`, with quotes if the value could be read as more than one."""
     text = "-" if value is None else str(value)
     return f"{_escape(name)}={_escape(text) if _BARE.fullmatch(text) else json.dumps(text)}"
@@ -203,11 +226,11 @@ def _text(record: logging.LogRecord) -> str:
     The first line is `2026-11-23T19:12:00.123Z INFO  registry.api request_id=… message name=value`.
     The lines of a traceback follow, each after a bar.
     """
-    parts = [_timestamp(record), f"{record.levelname:<5}", record.name]
+    parts = [timestamp(record.created), f"{record.levelname:<5}", record.name]
     if identity := getattr(record, "request_id", ""):
-        parts.append(_pair("request_id", identity))
+        parts.append(pair("request_id", identity))
     parts.append(_escape(_message(record)))
-    parts.extend(_pair(name, value) for name, value in _extras(record).items())
+    parts.extend(pair(name, value) for name, value in _extras(record).items())
     lines = [" ".join(parts)]
     if record.exc_info:
         lines.extend(_lines(_TRACEBACKS.formatException(record.exc_info)))
@@ -222,7 +245,7 @@ def _json(record: logging.LogRecord) -> str:
     Its keys are ts, level, logger, message, request_id, exception, stack and the extra fields.
     """
     line: dict[str, Any] = {
-        "ts": _timestamp(record),
+        "ts": timestamp(record.created),
         "level": record.levelname.lower(),
         "logger": record.name,
         "message": _message(record),

@@ -43,6 +43,11 @@ IN_FLIGHT = Gauge(
     multiprocess_mode="livesum",
     registry=REGISTRY,
 )
+LOG_LINES_DROPPED = Counter(
+    "moorage_log_lines_dropped",
+    "Log lines that were dropped because the reader of standard error is slow.",
+    registry=REGISTRY,
+)
 STORAGE_ERRORS = Counter(
     "moorage_storage_errors", "Errors of the store, by kind.", ["kind"], registry=REGISTRY
 )

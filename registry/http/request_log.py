@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import random
 import re
 import time
 import traceback
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry import logs, metrics
+from registry import access_log, logs, metrics
 from registry.errors import (
     BusyError,
     ClientDisconnectedError,
@@ -23,7 +23,6 @@ from registry.http.probes import PROBES
 from storage.errors import StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
-access = logging.getLogger("moorage.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -76,7 +75,7 @@ class _Exchange:
         }
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else make_request_id()
         self._receive = receive
         self._send = send
         self._status = 0
@@ -162,22 +161,31 @@ class _Exchange:
         metrics.REQUEST_BYTES.inc(self._in)
         metrics.RESPONSE_BYTES.inc(self._out)
         quiet = not log_probes and route in PROBES and self._status == _OK
-        if access.isEnabledFor(logging.INFO) and not quiet:
+        if access_log.is_enabled() and not quiet:
             client = self.scope.get("client") or ("-", 0)
-            access.info(
-                "request",
-                extra={
-                    "method": self.scope["method"],
-                    "path": self.scope["raw_path"].decode("latin-1"),
-                    "status": self._status,
-                    "duration_ms": round(seconds * 1000, 1),
-                    "bytes_in": self._in,
-                    "bytes_out": self._out,
-                    "client": client[0],
-                    "user_agent": self.headers.get("user-agent", "-"),
-                    "principal": self.scope["moorage.principal"],
-                },
+            access_log.write(
+                access_log.AccessLine(
+                    time.time(),
+                    self.request_id,
+                    access_log.limit_request(
+                        self.scope["method"], self.scope["raw_path"].decode("latin-1")
+                    ),
+                    access_log.limit_caller(
+                        client[0],
+                        self.headers.get("user-agent", "-"),
+                        self.scope["moorage.principal"],
+                    ),
+                    self._status,
+                    seconds,
+                    self._in,
+                    self._out,
+                )
             )
+
+
+def make_request_id() -> str:
+    """Return a new request ID of 128 random bits. It identifies, and protects nothing."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def _release_frames(error: BaseException | None) -> None:

@@ -25,6 +25,7 @@ from registry.cli.server.supervisor import Supervisor
 from registry.cli.server.tls import TlsContext, load_tls
 from registry.config import Settings, require_safe_listen, sends_passwords_in_clear
 from registry.data_dir import DataDirectory
+from registry.log_writer import WRITER
 from registry.server.descriptors import fit_connections, raise_limit
 from registry.server.limits import ServerLimits
 
@@ -205,9 +206,12 @@ def _work(
 ) -> int:
     """Serve until a signal stops the process, and return the exit status."""
     # Imported only after `_share_metrics` has set the environment.
+    from registry import metrics  # noqa: PLC0415
     from registry.app import StartRules, compose, create_app, ops_asgi  # noqa: PLC0415
     from registry.server.server import Server  # noqa: PLC0415
 
+    # Not before the fork: a thread does not survive it.
+    WRITER.start(metrics.LOG_LINES_DROPPED.inc)
     opened = compose(settings)
     health = opened.registry.health
     failures: list[Exception] = []

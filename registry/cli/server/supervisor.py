@@ -12,6 +12,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from registry.cli.kit.error_report import report
 from registry.cli.kit.output import write_error
+from registry.log_writer import WRITER
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 _PR_SET_PDEATHSIG = 1
@@ -90,6 +91,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - the process reports the error and ends
             report(error)
         finally:
+            WRITER.flush()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
