@@ -3,6 +3,7 @@
 #   single modules and services in this process, on SQLite, memory and the disk. It leaves out the
 #   HTTP API, backups, servers, commands, scenarios, PostgreSQL and S3, and what is marked slow.
 # test: everything that runs here; the summary names what it skipped, and why.
+# bench: compare Moorage with other registries (benchmarks/README.md); options in ARGS.
 # bundle: one file that installs Moorage where there is no network (docs/deployment.md).
 ifndef PYTHON
 PYTHON := python3
@@ -24,7 +25,7 @@ MINOR := import sys; print(sys.version_info[:2])
 # Without compiled modules, each process compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve check test lint format bundle clean FORCE
+.PHONY: serve check test lint format bench bundle clean FORCE
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/moorage serve --listen $(LISTEN) --data $(DATA)
@@ -41,11 +42,15 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell registry storage migrations tests docs deploy changelog README.md CHANGELOG.md CONTRIBUTING.md
+	$(BIN)/codespell registry storage migrations tests benchmarks docs deploy changelog README.md CHANGELOG.md CONTRIBUTING.md
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: ARGS =
+bench: $(VENV)/dev.stamp
+	PYTHONPATH=. $(BIN)/python -m benchmarks $(ARGS)
 
 bundle:
 	deploy/airgap/build --out dist $(BUNDLE)

@@ -92,7 +92,7 @@ PAGES = sorted(
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
-FOLDERS = ("registry", "storage", "migrations", "tests")
+FOLDERS = ("registry", "storage", "migrations", "tests", "benchmarks")
 
 
 def split(text: str) -> Iterator[str]:

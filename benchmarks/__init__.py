@@ -1,0 +1,1 @@
+"""Benchmarks of Moorage next to other registries. README.md says how to run them."""

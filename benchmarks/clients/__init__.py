@@ -1,0 +1,1 @@
+"""Load generators on plain sockets, and wrk."""

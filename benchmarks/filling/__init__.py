@@ -1,0 +1,1 @@
+"""Content that is written directly to the data of a registry."""

@@ -1,0 +1,1 @@
+"""The registries that are compared, and their processes."""
