@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.cases import (
@@ -74,8 +74,12 @@ def adapt(case: Case[Any], select: Callable[[Any], Any]) -> Case[Any]:
     return Case(case.name, case.metrics, measure, case.most_rounds)
 
 
-def rename(case: Case[Any], suffix: str) -> Case[Any]:
-    return Case(f"{case.name}-{suffix}", case.metrics, case.measure, case.most_rounds)
+def rename(case: Case[Any], suffix: str, *, shows: str = "") -> Case[Any]:
+    """Return the case with another name. `shows` is a metric that the table shows as well."""
+    metrics = tuple(
+        replace(metric, in_table=True) if metric.key == shows else metric for metric in case.metrics
+    )
+    return Case(f"{case.name}-{suffix}", metrics, case.measure, case.most_rounds)
 
 
 def pick(cases: tuple[Case[Any], ...], *names: str) -> list[Case[Any]]:
@@ -145,7 +149,7 @@ def list_groups(registries: list[Registry], sizes: Sizes) -> list[Group[Any]]:
         ),
         Group(
             "workers",
-            tuple(rename(case, "workers") for case in several),
+            tuple(rename(case, "workers", shows="per_s") for case in several),
             variants.open_workers,
             prepare_main,
             is_of_variants=True,
