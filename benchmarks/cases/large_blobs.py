@@ -31,7 +31,7 @@ class LargeBlobs:
 
 
 def measure_push(blobs: LargeBlobs, size_mib: int, clients: int) -> Values:
-    """Push unique blobs at once. A `sync` first writes the data of the other registries to the disk."""
+    """Push unique blobs at once, after the data of the other registries is on the disk."""
     made = [make_blob(size_mib * MIB) for _ in range(clients)]
     server = blobs.server
     os.sync()
