@@ -77,8 +77,19 @@ class Upload(Protocol):
         """
         ...
 
+    async def resume(self, size: int) -> None:
+        """Continue after the `size` bytes that an earlier claim synced, and drop the others.
+
+        `size` is at most the size at the claim.
+        """
+        ...
+
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         """Append `data` and feed it to `hasher`. `size` grows once all of it is written."""
+        ...
+
+    async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
+        """Do `append` and `sync_bytes`, with one thread job instead of two."""
         ...
 
     async def truncate(self, size: int) -> None:
@@ -95,6 +106,13 @@ class Upload(Protocol):
         """
         ...
 
+    async def sync_bytes(self) -> None:
+        """Do as `sync`, except that a power cut may lose all staged bytes, but never some.
+
+        That is cheaper on a disk, where it does not sync the name of the file.
+        """
+        ...
+
     async def seal(self) -> None:
         """Accept no more bytes.
 
@@ -108,7 +126,10 @@ class Upload(Protocol):
         ...
 
     async def finish(self, key: str) -> None:
-        """Make the sealed bytes durable, then publish them atomically under `final_key(key)`."""
+        """Make the sealed bytes durable, then publish them atomically under `final_key(key)`.
+
+        Bytes that were synced before are not synced again.
+        """
         ...
 
     async def abort(self) -> None:

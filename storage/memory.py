@@ -96,12 +96,18 @@ class MemoryUpload:
     def final_key(self, key: str) -> str:
         return key
 
+    async def resume(self, size: int) -> None:
+        await self.truncate(size)
+
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         self._require_open()
         self._bytes += data
         if hasher is not None:
             hasher.update(data)
         self.size = len(self._bytes)
+
+    async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
+        await self.append(data, hasher)
 
     async def truncate(self, size: int) -> None:
         self._require_open()
@@ -114,6 +120,9 @@ class MemoryUpload:
 
     async def sync(self) -> None:
         self._require_open()
+
+    async def sync_bytes(self) -> None:
+        await self.sync()
 
     async def seal(self) -> None:
         self._require_open()

@@ -81,6 +81,11 @@ class StagedUpload:
         return self._upload.resume_state
 
     @property
+    def size(self) -> int:
+        """Number of staged bytes, including those that were never acknowledged."""
+        return self._upload.size
+
+    @property
     def sealed(self) -> bool:
         """Whether an earlier claim sealed the session, so that it can only be completed."""
         return self._upload.sealed
@@ -97,21 +102,22 @@ class StagedUpload:
         """
         if self._upload.size < offset:
             raise UploadDataLostError
-        if self._upload.size > offset:
-            await self._upload.truncate(offset)
+        await self._upload.resume(offset)
         self.offset = offset
         running = self._staging.take_running_hash(self._session, prefix)
         self._hasher = running if offset else Hasher(algorithm)
         self._checkpoint = (offset, self._hasher.copy() if self._hasher else None)
 
-    async def append(self, body: AsyncIterable[bytes]) -> None:
+    async def append(self, body: AsyncIterable[bytes], *, then_sync: bool = False) -> None:
         """Append the body. One piece is written and hashed on a thread while the next one arrives.
 
-        If the body breaks off, the bytes that arrived before are kept and the error propagates.
-        Raises StoreUnavailableError if the body is too slow while other uploads wait for the store.
+        `then_sync` announces a call of `sync`. If the body breaks off, the bytes that arrived
+        before are kept and the error propagates. Raises StoreUnavailableError if the body is too
+        slow while other uploads wait for the store.
         """
         buffer = bytearray()
         writing: asyncio.Task[None] | None = None
+        is_whole = False
         try:
             async for chunk in body:
                 buffer += chunk
@@ -122,14 +128,17 @@ class StagedUpload:
                         await run_to_completion(writing)
                     writing = asyncio.create_task(self._write(bytes(buffer)))
                     buffer = bytearray()
+            is_whole = True
         finally:
             if writing is not None:
                 await run_to_completion(writing)
             if buffer:
-                await run_to_completion(self._write(bytes(buffer)))
+                synced = is_whole and then_sync
+                await run_to_completion(self._write(bytes(buffer), synced=synced))
 
-    async def _write(self, piece: bytes) -> None:
-        await self._upload.append(piece, self._hasher)
+    async def _write(self, piece: bytes, *, synced: bool = False) -> None:
+        append = self._upload.append_and_sync if synced else self._upload.append
+        await append(piece, self._hasher)
         self.offset = self._upload.size
 
     async def rollback(self) -> None:
@@ -137,9 +146,12 @@ class StagedUpload:
         self.offset, self._hasher = self._checkpoint
         await self._upload.truncate(self.offset)
 
-    async def sync(self) -> None:
-        """Make the staged bytes durable, so that their offset may be acknowledged."""
-        await self._upload.sync()
+    async def sync(self, *, with_name: bool = True) -> None:
+        """Make the staged bytes durable, so that their offset may be acknowledged.
+
+        Without `with_name`, a power cut may lose all of them, but never some.
+        """
+        await (self._upload.sync() if with_name else self._upload.sync_bytes())
 
     async def seal(self) -> None:
         """Accept no more bytes, so that the staged bytes can be read and published."""

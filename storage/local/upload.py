@@ -5,10 +5,11 @@ fsync the directory. A failed fsync is final for its file (PostgreSQL's fsyncgat
 may have dropped the pages and would report success the second time.
 """
 
+import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,6 +58,7 @@ class LocalUpload:
         self._threads = threads
         self._path = path
         self._fd = fd
+        self._is_synced = False
         self._mutex = threading.Lock()
 
     @classmethod
@@ -104,27 +106,43 @@ class LocalUpload:
     def final_key(self, key: str) -> str:
         return key
 
+    async def resume(self, size: int) -> None:
+        if self.size > size:
+            await self.truncate(size)
+        else:
+            # A new file was never synced, not even its length of zero bytes.
+            self._is_synced = size > 0
+
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
+        await self._run("writing", lambda fd: self._append(fd, data, hasher))
+
+    async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
         def job(fd: int) -> None:
-            self._directory.require_free_space(len(data))
-            rest = memoryview(data)
-            at = self.size
-            try:
-                while rest:
-                    written = os.pwrite(fd, rest, at)
-                    at += written
-                    rest = rest[written:]
-            except OSError:
-                os.ftruncate(fd, self.size)
-                raise
-            if hasher is not None:
-                hasher.update(data)
-            self.size = at
+            self._append(fd, data, hasher)
+            self._sync_file(fd)
 
         await self._run("writing", job)
 
+    def _append(self, fd: int, data: bytes, hasher: Hasher | None) -> None:
+        self._directory.require_free_space(len(data))
+        self._is_synced = False
+        rest = memoryview(data)
+        at = self.size
+        try:
+            while rest:
+                written = os.pwrite(fd, rest, at)
+                at += written
+                rest = rest[written:]
+        except OSError:
+            os.ftruncate(fd, self.size)
+            raise
+        if hasher is not None:
+            hasher.update(data)
+        self.size = at
+
     async def truncate(self, size: int) -> None:
         def job(fd: int) -> None:
+            self._is_synced = False
             os.ftruncate(fd, size)
             self.size = size
 
@@ -150,9 +168,25 @@ class LocalUpload:
         await self._run("syncing", self._sync)
 
     def _sync(self, fd: int) -> None:
-        try:
-            os.fsync(fd)
+        self._sync_file(fd)
+        with self._dropping_unless_synced():
             fsync_directory(self._path.parent)
+
+    async def sync_bytes(self) -> None:
+        if not self._is_synced:
+            await self._run("syncing", self._sync_file)
+
+    def _sync_file(self, fd: int) -> None:
+        if not self._is_synced:
+            with self._dropping_unless_synced():
+                os.fsync(fd)
+            self._is_synced = True
+
+    @contextlib.contextmanager
+    def _dropping_unless_synced(self) -> Iterator[None]:
+        """Delete the file if an fsync within this context fails."""
+        try:
+            yield
         except OSError:
             try:
                 self._path.unlink(missing_ok=True)
@@ -163,7 +197,11 @@ class LocalUpload:
     async def finish(self, key: str) -> None:
         def job(fd: int) -> None:
             final = self._directory.path(key)
-            self._sync(fd)
+            if final.exists():
+                # A key belongs to one session, which has ended since the caller read its row.
+                raise UploadLockedError
+            # The rename is synced with the directory of the object, so the staged name is not.
+            self._sync_file(fd)
             self._path.rename(final)
             # Not before the rename: staged bytes that could not be published must stay writable.
             os.fchmod(fd, 0o400)
@@ -178,6 +216,9 @@ class LocalUpload:
         await self._run("deleting staged bytes", job, last=True)
 
     async def release(self) -> None:
+        if self._fd < 0:
+            return
+
         def job() -> None:
             with self._mutex, translate_os_errors("closing staged bytes"):
                 self._close()

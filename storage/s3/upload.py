@@ -128,6 +128,10 @@ class S3Upload:
 
     # --- adding -------------------------------------------------------------------------------
 
+    async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
+        await self.append(data, hasher)
+        await self.sync()
+
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         self._require_usable()
         self._growing()
@@ -218,6 +222,10 @@ class S3Upload:
 
     # --- sync, seal, publish ------------------------------------------------------------------
 
+    async def resume(self, size: int) -> None:
+        if size != self.size:
+            await self.truncate(size)
+
     async def truncate(self, size: int) -> None:
         self._require_open()
         if size == self.size and self._claim is _Claim.USABLE:
@@ -261,6 +269,9 @@ class S3Upload:
             parts = await self._settle()
             tail = await self._put_tail()
             self._parts.record(size=self.size, tail=tail, parts=parts, sealed=False)
+
+    async def sync_bytes(self) -> None:
+        await self.sync()
 
     async def _put_tail(self) -> str | None:
         """Put the bytes after the last part, if any, under the tail key and return that key."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from storage.digest import Hasher
 from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
 from storage.errors import UploadLockedError
 
@@ -102,8 +103,16 @@ class RowedUpload:
         now = driver.possible_keys(session, *driver.rows[session])
         driver.doomed |= driver.possible_keys(session, state, claim - 1) - now
 
+    async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
+        await self._upload.append_and_sync(data, hasher)
+        self.write()
+
     async def sync(self) -> None:
         await self._upload.sync()
+        self.write()
+
+    async def sync_bytes(self) -> None:
+        await self._upload.sync_bytes()
         self.write()
 
     async def seal(self) -> None:

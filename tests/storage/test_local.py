@@ -237,7 +237,6 @@ class TestDurableWrite:
         await upload.finish(key)
         assert calls == [
             ("fsync", staged),
-            ("fsync", "staging"),
             ("rename", staged),
             ("fchmod", key),
             ("fsync", shard),
@@ -252,6 +251,52 @@ class TestDurableWrite:
         await upload.sync()
         assert calls == [("fsync", f"staging/{session}"), ("fsync", "staging")]
         await upload.release()
+
+    async def test_sync_of_the_bytes_leaves_out_the_name(
+        self, local: LocalDriver, session: str, calls: list[tuple[str, str]]
+    ) -> None:
+        upload = await local.claim(session)
+        staged = f"staging/{session}"
+        await upload.append_and_sync(b"one", None)
+        assert calls == [("pwrite", staged), ("fsync", staged)]
+        calls.clear()
+        await upload.sync_bytes()
+        assert calls == []
+        await upload.append(b"two", None)
+        await upload.sync_bytes()
+        assert calls == [("pwrite", staged), ("fsync", staged)]
+        await upload.release()
+
+    async def test_synced_bytes_are_not_synced_again(
+        self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]]
+    ) -> None:
+        upload = await local.claim(session)
+        await upload.append_and_sync(b"one", None)
+        await upload.release()
+        upload = await local.claim(session)
+        await upload.resume(3)
+        calls.clear()
+        await upload.finish(key)
+        shard = str(Path(key).parent)
+        assert calls == [("rename", f"staging/{session}"), ("fchmod", key), ("fsync", shard)]
+
+    @pytest.mark.parametrize("change", ["append", "truncate", "drop", "none"])
+    async def test_changed_bytes_are_synced(
+        self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]], change: str
+    ) -> None:
+        """Also the bytes of a new file, which is empty but was never synced."""
+        upload = await local.claim(session)
+        await upload.append_and_sync(b"" if change == "none" else b"one", None)
+        await upload.release()
+        upload = await local.claim(session)
+        await upload.resume({"drop": 2, "none": 0}.get(change, 3))
+        if change == "append":
+            await upload.append(b"two", None)
+        elif change == "truncate":
+            await upload.truncate(1)
+        calls.clear()
+        await upload.finish(key)
+        assert ("fsync", f"staging/{session}") in calls
 
     async def test_delete_is_durable(
         self, local: LocalDriver, session: str, key: str, calls: list[tuple[str, str]]

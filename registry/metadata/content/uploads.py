@@ -7,11 +7,11 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Transaction
-from registry.metadata.tables import uploads
+from registry.metadata.tables import repositories, uploads
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 
-_u = uploads.c
+_u, _r = uploads.c, repositories.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,24 @@ def insert(tx: Transaction, row: UploadRow) -> None:
     tx.execute(sa.insert(uploads).values(**values, started_at=tx.now, active_at=tx.now))
 
 
+def find_own(
+    tx: Transaction, name: RepositoryName, principal: str, upload_id: str
+) -> UploadRow | None:
+    """Return the session if the principal started it in this repository, which still exists.
+
+    A repository that is created after the session is the session's repository, too.
+    """
+    generation = sa.select(_r.generation).where(_r.name == name).scalar_subquery()
+    query = sa.select(*_COLUMNS).where(
+        _u.id == upload_id,
+        _u.repository == name,
+        _u.principal == principal,
+        sa.or_(_u.repository_generation.is_(None), _u.repository_generation == generation),
+    )
+    row = tx.execute(query).one_or_none()
+    return UploadRow(*row) if row else None
+
+
 def find(tx: Transaction, upload_id: str, *, lock: bool = False) -> UploadRow | None:
     """Return the session. `lock` locks the row until the transaction ends."""
     query = sa.select(*_COLUMNS).where(_u.id == upload_id)
@@ -79,10 +97,11 @@ def find(tx: Transaction, upload_id: str, *, lock: bool = False) -> UploadRow | 
     return UploadRow(*row) if row else None
 
 
-def advance(tx: Transaction, row: UploadRow) -> bool:
+def advance(tx: Transaction, row: UploadRow, before: UploadRow | None = None) -> bool:
     """Save the acknowledged offset and the key under which the bytes may appear.
 
-    Returns False if the session does not exist or was claimed again.
+    Returns False if the session does not exist or was claimed again. With `before`, the row as
+    read, it also returns False if another request has changed the offset or the key since.
     """
     values = {
         "offset": row.offset,
@@ -92,6 +111,8 @@ def advance(tx: Transaction, row: UploadRow) -> bool:
         "generation": row.generation,
     }
     query = sa.update(uploads).where(_u.id == row.id, _u.claim == row.claim)
+    if before is not None:
+        query = query.where(_u.offset == before.offset, _u.key.is_not_distinct_from(before.key))
     return tx.execute(query.values(**values, active_at=tx.now)).rowcount > 0
 
 

@@ -127,6 +127,7 @@ class Database:
         actor: str,
         timeout_s: float = REQUEST_TIMEOUT_S,
         may_use_reserve: bool = False,
+        durable: bool = True,
     ) -> T:
         """Run `work` in a transaction and return when the transaction is durable.
 
@@ -135,27 +136,33 @@ class Database:
         DatabaseUnavailableError, the transaction may have been committed nevertheless. `timeout_s`
         is as in `read`. `may_use_reserve` is for transactions that help to free space: they may use
         the disk reserve if the disk is full.
+
+        Without `durable`, the transaction is committed but not synced: it survives the end of the
+        process, and is lost in a power cut unless a later transaction was durable.
         """
         try:
-            return await self._write(work, actor, timeout_s)
+            return await self._write(work, actor, timeout_s, durable=durable)
         except DatabaseFullError:
             if not may_use_reserve or self.reserve is None:
                 raise
         await asyncio.to_thread(self.reserve.release)
-        return await self._write(work, actor, timeout_s)
+        return await self._write(work, actor, timeout_s, durable=durable)
 
-    async def _write(self, work: Callable[[Transaction], T], actor: str, timeout_s: float) -> T:
+    async def _write(
+        self, work: Callable[[Transaction], T], actor: str, timeout_s: float, *, durable: bool
+    ) -> T:
         writer = self._writer
         try:
             if isinstance(writer, PostgresWriter):
                 result = await await_with_deadline(
-                    lambda: writer.submit(work, actor, timeout_s),
+                    lambda: writer.submit(work, actor, timeout_s, durable=durable),
                     self._probe,
                     timeout_s,
                     shielded=True,
                 )
             else:
-                result = await run_to_completion(asyncio.wrap_future(writer.submit(work, actor)))
+                submitted = writer.submit(work, actor, durable=durable)
+                result = await run_to_completion(asyncio.wrap_future(submitted))
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             self._written_at = float("-inf")
             raise translate(error) from None

@@ -27,6 +27,9 @@ _PAUSE = 0.02
 """Average seconds before the second attempt; doubled for each further attempt."""
 
 
+_UNSYNCED = "SET LOCAL synchronous_commit = off"
+
+
 def _allow(seconds: float) -> str:
     """Return the statement that limits each statement of the transaction to `seconds`."""
     return f"SET LOCAL statement_timeout = '{seconds:.0f}s'"
@@ -84,14 +87,23 @@ class PostgresWriter:
         self._threads = ThreadPoolExecutor(threads, "sql-write")
 
     def submit(
-        self, work: Callable[[Transaction], T], actor: str, timeout_s: float = REQUEST_TIMEOUT_S
+        self,
+        work: Callable[[Transaction], T],
+        actor: str,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        *,
+        durable: bool = True,
     ) -> CancellableCall[T]:
         """Start a transaction.
 
-        If `timeout_s` exceeds REQUEST_TIMEOUT_S, each statement may take that many seconds.
+        If `timeout_s` exceeds REQUEST_TIMEOUT_S, each statement may take that many seconds. Without
+        `durable`, the commit does not wait until the server has synced it.
         """
+        settings = [] if durable else [_UNSYNCED]
+        if timeout_s > REQUEST_TIMEOUT_S:
+            settings.append(_allow(timeout_s))
         return CancellableCall(
-            self._threads, lambda call: self._transact(call, work, actor, timeout_s)
+            self._threads, lambda call: self._transact(call, work, actor, "; ".join(settings))
         )
 
     def _transact(
@@ -99,7 +111,7 @@ class PostgresWriter:
         call: CancellableCall[T],
         work: Callable[[Transaction], T],
         actor: str,
-        timeout_s: float,
+        settings: str,
     ) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             committing = False
@@ -109,8 +121,8 @@ class PostgresWriter:
                     call.using(connection),
                 ):
                     self._connections.prepare(connection)
-                    if timeout_s > REQUEST_TIMEOUT_S:
-                        connection.exec_driver_sql(_allow(timeout_s))
+                    if settings:
+                        connection.exec_driver_sql(settings)
                     transaction = Transaction(connection, actor, self._clock())
                     result = work(transaction)
                     transaction.write_changes()

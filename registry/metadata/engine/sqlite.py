@@ -38,9 +38,12 @@ CHECKPOINT_GROWTH = 4 << 20
 CHECKPOINT_COMMITS = 1000
 """Group commits before a checkpoint, even if they wrote little."""
 
+_NORMAL = 1
+_FULL = 2
+
 _PRAGMAS = {
     "journal_mode": "wal",
-    "synchronous": 2,  # FULL: with NORMAL, a power cut loses acknowledged commits
+    "synchronous": _FULL,  # with NORMAL, a power cut loses acknowledged commits
     "foreign_keys": 1,
     "wal_autocheckpoint": 0,  # the writer checkpoints, under its lock
     "journal_size_limit": CHECKPOINT_GROWTH,  # otherwise the log keeps the largest size it ever had
@@ -124,6 +127,7 @@ class _Member:
 
     work: Callable[[Transaction], Any]
     actor: str
+    durable: bool
     future: "Future[Any]"
     result: Any = None
     error: BaseException | None = None
@@ -155,14 +159,19 @@ class SqliteWriter:
         self._thread = threading.Thread(target=self._run, name="sql-write", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[Transaction], Any], actor: str) -> "Future[Any]":
-        """Queue `work`. The future completes after the commit that made it durable."""
+    def submit(
+        self, work: Callable[[Transaction], Any], actor: str, *, durable: bool = True
+    ) -> "Future[Any]":
+        """Queue `work`. The future completes after the commit that made it durable.
+
+        Without `durable`, the commit is not synced unless another member of its group needs it.
+        """
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # queued work cannot be cancelled
         with self._gate:
             if self._closed:
                 raise RuntimeError("the database is closed")
-            self._queue.put(_Member(work, actor, future))
+            self._queue.put(_Member(work, actor, durable, future))
         return future
 
     def close(self) -> None:
@@ -201,7 +210,7 @@ class SqliteWriter:
         started = time.monotonic()
         failure: Exception | None = None
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect() as connection, self._begin(connection, members):
                 while done < len(members):
                     done += 1
                     self._run_member(connection, members[done - 1])
@@ -217,6 +226,17 @@ class SqliteWriter:
         if failure is None:
             self._checkpoint()
         return done
+
+    @staticmethod
+    def _begin(connection: sa.Connection, members: list[_Member]) -> sa.RootTransaction:
+        """Begin the transaction of a group, whose commit is synced if any member is durable.
+
+        The level of a connection cannot change within a transaction. A synced commit syncs the
+        whole log, and so the commits before it.
+        """
+        level = _FULL if any(member.durable for member in members) else _NORMAL
+        connection.connection.cursor().execute(f"PRAGMA synchronous={level}").close()
+        return connection.begin()
 
     def _run_member(self, connection: sa.Connection, member: _Member) -> None:
         transaction = Transaction(connection, member.actor, self._clock())

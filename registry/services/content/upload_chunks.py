@@ -1,11 +1,12 @@
 """Request bodies of blob uploads."""
 
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 from registry.errors import SizeInvalidError, UploadOutOfOrderError
 from registry.services.quotas.quotas import Room
-from storage.errors import StoreError
+from storage.errors import StoreError, UploadLockedError
 from storage.staging import StagedUpload
 
 
@@ -38,12 +39,14 @@ async def measured(chunk: Chunk) -> AsyncIterator[bytes]:
         )
 
 
-async def append_chunk(staged: StagedUpload, chunk: Chunk, room: Room | None) -> None:
+async def append_chunk(
+    staged: StagedUpload, chunk: Chunk, room: Room | None, *, then_sync: bool
+) -> None:
     """Append the body to the staged bytes, if it continues them and fits into `room`.
 
-    If the body is interrupted, the bytes that arrived are kept. If it does not fit into the store
-    or its stated range, they are dropped. Raises UploadOutOfOrderError, QuotaExceededError,
-    SizeInvalidError, StoreError.
+    `then_sync` is as in `StagedUpload.append`. If the body is interrupted, the bytes that arrived
+    are kept. If it does not fit into the store or its stated range, they are dropped. Raises
+    UploadOutOfOrderError, QuotaExceededError, SizeInvalidError, StoreError.
     """
     if chunk.start is not None and chunk.start != staged.offset:
         raise UploadOutOfOrderError(staged.offset)
@@ -52,7 +55,8 @@ async def append_chunk(staged: StagedUpload, chunk: Chunk, room: Room | None) ->
         room.require(chunk.announced or 0)
         body = room.bound(body)
     try:
-        await staged.append(body)
+        await staged.append(body, then_sync=then_sync)
     except (SizeInvalidError, StoreError):
-        await staged.rollback()
+        with contextlib.suppress(UploadLockedError):  # a failed sync has dropped all of them
+            await staged.rollback()
         raise

@@ -19,6 +19,9 @@ from storage.keys import digest_of, new_generation
 from storage.staging import StagedUpload, StagingArea
 from storage.stores import Stores
 
+_LARGE = 16 << 20
+"""Acknowledged bytes from which a session survives a power cut."""
+
 
 def session_unknown(upload_id: str) -> UploadUnknownError:
     """Return the error for a session that does not exist, or that the caller may not use."""
@@ -67,7 +70,8 @@ class UploadKeys:
 
         Queues deletion of the keys that the session no longer owns. Returns the new row. Raises
         QuotaExceededError if quotas apply (`limited`) and the bytes do not fit, and
-        UploadUnknownError if the session has ended or another claim has superseded this one.
+        UploadUnknownError if the session has ended, or another request has changed it since it was
+        read.
         """
         new = replace(
             row,
@@ -82,7 +86,7 @@ class UploadKeys:
             dropped.add(str(row.key))
 
         def work(tx: Transaction) -> bool:
-            if not uploads.advance(tx, new):
+            if not uploads.advance(tx, new, row):
                 return False
             for each in dropped:
                 pending_deletions.insert(tx, row.store, each, "superseded staged bytes")
@@ -90,9 +94,18 @@ class UploadKeys:
                 require_room(tx, row.repository)
             return True
 
-        if not await self._db.write(work, actor=row.principal):
+        durable = self.survives_power_cut(new)
+        if not await self._db.write(work, actor=row.principal, durable=durable):
             raise session_unknown(row.id)
         return new
+
+    def survives_power_cut(self, row: UploadRow) -> bool:
+        """Return whether the session's acknowledged bytes must survive a power cut.
+
+        On a disk, a client sends a few bytes again sooner than it waits for two more syncs. The
+        bytes in a bucket and the claims on them survive, so the row that names them must as well.
+        """
+        return row.offset >= _LARGE or not self.staging_of(row).supports_locking
 
     async def delete_session(self, row: UploadRow) -> bool:
         """Delete the session, and queue deletion of its keys, which may have bytes.

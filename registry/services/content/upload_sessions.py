@@ -22,8 +22,9 @@ from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.services.content.publication import Publication
 from registry.services.content.upload_chunks import Chunk, append_chunk
+from registry.services.content.upload_claims import UploadClaim, UploadClaims
 from registry.services.content.upload_keys import UploadKeys, session_unknown
-from registry.services.content.upload_leases import UploadLease, UploadLeases
+from registry.services.content.upload_leases import UploadLeases
 from registry.services.quotas.quotas import Quotas
 from storage.digest import Digest
 from storage.errors import UploadDataLostError, UploadLockedError
@@ -58,14 +59,6 @@ class OpenSession:
     is_published: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """Exclusive use of staged bytes, by a lock of the store or by the lease of the row."""
-
-    staged: StagedUpload
-    lease: UploadLease | None = None
-
-
 class UploadSessions:
     """Upload sessions. A session is valid only in its repository and for its creator."""
 
@@ -89,7 +82,7 @@ class UploadSessions:
         self._quotas = quotas
         self._keys = keys
         self._publication = publication
-        self._leases = UploadLeases(database)
+        self._claims = UploadClaims(keys, UploadLeases(database))
 
     async def start(
         self,
@@ -139,21 +132,15 @@ class UploadSessions:
             uploads.insert(tx, row)
             return row
 
-        return await self._db.write(work, actor=principal.name)
+        # Nothing has to survive a power cut before the session has bytes.
+        return await self._db.write(work, actor=principal.name, durable=False)
 
     async def get(self, name: RepositoryName, principal: Principal, upload_id: str) -> UploadRow:
         """Return the session.
 
         Raises UploadUnknownError if it does not exist in this repository for this principal.
         """
-
-        def work(tx: Transaction) -> UploadRow | None:
-            row = uploads.find(tx, upload_id)
-            if row is None or (row.repository, row.principal) != (name, principal.name):
-                return None
-            return row if row.belongs_to(repositories.find(tx, name)) else None
-
-        row = await self._db.read(work)
+        row = await self._db.read(lambda tx: uploads.find_own(tx, name, principal.name, upload_id))
         if row is None:
             raise session_unknown(upload_id)
         return row
@@ -174,7 +161,7 @@ class UploadSessions:
         """
         limited = await self._quotas.hold_for(name, since)
         async with self.open(name, principal, upload_id) as session:
-            await self._receive(session, chunk, limited=limited)
+            await self._receive(session, chunk, limited=limited, then_sync=True)
             return await self._acknowledge(session, limited=limited)
 
     async def complete(
@@ -228,7 +215,7 @@ class UploadSessions:
     async def _expire(self, idle: UploadRow, before: int) -> bool:
         # Not idle after all: a request is using the session or has ended it.
         with contextlib.suppress(UploadLockedError, UploadUnknownError):
-            async with self._claim(idle) as claim:
+            async with self._claims.acquire(idle) as claim:
                 # Check again: a request may have used the session before the claim.
                 row = await self._db.read(lambda tx: uploads.find_idle(tx, idle.id, before))
                 if row is not None:
@@ -275,7 +262,7 @@ class UploadSessions:
         """Use the session exclusively, also if its bytes are published."""
         found = await self.get(name, principal, upload_id)
         try:
-            async with self._claim(found) as claim:
+            async with self._claims.acquire(found) as claim:
                 staged = claim.staged
                 row = await self._require_usable(found, claim)
                 session = await self._resume(row, staged)
@@ -284,6 +271,9 @@ class UploadSessions:
                 except UploadDataLostError as error:  # the store detects the loss only now
                     await self._abort(row, staged)
                     raise session_unknown(upload_id) from error
+                except UploadUnknownError:
+                    await self._drop_bytes_without_session(session)
+                    raise
                 except (DigestMismatchError, QuotaExceededError):
                     staged.session_ended = await self._keys.delete_session(row)
                     if staged.published is None and not session.is_published:
@@ -292,15 +282,18 @@ class UploadSessions:
         except UploadLockedError as error:
             raise UploadBusyError("another request is using this upload session") from error
 
-    async def _require_usable(self, found: UploadRow, claim: _Claim) -> UploadRow:
+    async def _require_usable(self, found: UploadRow, claim: UploadClaim) -> UploadRow:
         """Return the claimed session, which may have changed or ended since it was found.
 
-        A lock of the store says nothing about the row, so it is read again. A lease is a claim of
-        the row itself.
+        A lock of the store says nothing about the row. If the row has changed since it was read,
+        either the staged bytes have another length, or `save_progress` finds out. A lease is a
+        claim of the row itself.
         """
         lease = claim.lease
         try:
             if lease is None:
+                if claim.staged.size == found.offset:
+                    return found
                 return await self.get(found.repository, Principal(found.principal), found.id)
             if not lease.belongs:
                 raise session_unknown(found.id)
@@ -309,31 +302,15 @@ class UploadSessions:
             raise
         return lease.row
 
-    @contextlib.asynccontextmanager
-    async def _claim(self, row: UploadRow) -> AsyncIterator[_Claim]:
-        """Claim the staged bytes, by a lock of the store or a lease of the session's row."""
-        staging = self._keys.staging_of(row)
-        if staging.supports_locking:
-            staged = await staging.claim(row.id)
-            try:
-                yield _Claim(staged)
-            finally:
-                await staged.release()
+    async def _drop_bytes_without_session(self, session: OpenSession) -> None:
+        """Delete the staged bytes if the session ended between its read and the claim."""
+        row, staged = session.row, session.staged
+        if session.is_published or staged.published is not None:
             return
-        lease, published = None, None
-        try:
-            async with self._leases.acquire(row.id) as lease:
-                if lease is None:
-                    raise session_unknown(row.id)
-                staged = await staging.claim(row.id, lease.record)
-                try:
-                    yield _Claim(staged, lease)
-                finally:
-                    await staged.release()
-                    lease.over, published = staged.session_ended, staged.published
-        finally:
-            if lease is not None and lease.lost:
-                await self._keys.queue_stale_keys(replace(row, claim=lease.record.claim), published)
+        if not self._keys.staging_of(row).supports_locking:
+            return
+        if await self._db.read(lambda tx: uploads.find(tx, row.id)) is None:
+            await staged.abort()
 
     async def _resume(self, row: UploadRow, staged: StagedUpload) -> OpenSession:
         """Resume at the acknowledged offset. Raises UploadUnknownError if the bytes are lost."""
@@ -355,28 +332,31 @@ class UploadSessions:
         """Append the last chunk and seal the bytes. `limited` is whether quotas apply."""
         if session.staged.sealed:
             return  # an earlier request was interrupted here
-        await self._receive(session, chunk, limited=limited)
+        await self._receive(session, chunk, limited=limited, then_sync=False)
         await session.staged.seal()
 
-    async def _receive(self, session: OpenSession, chunk: Chunk, *, limited: bool) -> None:
+    async def _receive(
+        self, session: OpenSession, chunk: Chunk, *, limited: bool, then_sync: bool
+    ) -> None:
         """Append a chunk. If its body is interrupted, keep and acknowledge the received bytes."""
         asks = limited and chunk.announced != 0
         room = await self._quotas.find_room(session.row.repository) if asks else None
         try:
-            await append_chunk(session.staged, chunk, room)
+            await append_chunk(session.staged, chunk, room, then_sync=then_sync)
         except (ClientDisconnectedError, BodyStalledError):
             await self._acknowledge(session, limited=limited)
             raise
 
     async def _acknowledge(self, session: OpenSession, *, limited: bool) -> UploadRow:
-        """Make the new offset durable. Return the new row.
+        """Save the new offset, and make the bytes durable if they must be. Return the new row.
 
         If the store can lock, the row also gets the key for the digest so far, which saves
         `complete` a transaction: Docker sends a blob in a single PATCH, so that digest is usually
         the final one.
         """
         staged = session.staged
-        await staged.sync()
+        row = replace(session.row, offset=staged.offset)
+        await staged.sync(with_name=self._keys.survives_power_cut(row))
         row = self._keys.with_fresh_generation(session.row, None)
         prefix = staged.prefix()
         names_key = prefix is not None and self._keys.staging_of(row).supports_locking

@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from registry import clock
-from registry.services.content.upload_sessions import UploadRow, UploadSessions
+from registry.services.content.upload_claims import UploadClaims
+from registry.services.content.upload_sessions import UploadRow
 from tests.api.conftest import Api, Started
 from tests.api.uploads.helpers import (
     DATA,
@@ -142,23 +143,23 @@ async def test_14_a_session_that_moved_while_it_was_looked_at_does_not_expire(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location = await api.start_upload(NAME)
-    claim = UploadSessions._claim
+    claim = UploadClaims.acquire
 
     def after_a_chunk(
-        uploads: UploadSessions, session: UploadRow
+        uploads: UploadClaims, session: UploadRow
     ) -> AbstractAsyncContextManager[object]:
         """Send the chunk after the idle sessions are listed and before the claim."""
 
         @asynccontextmanager
         async def context() -> AsyncIterator[object]:
-            monkeypatch.setattr(UploadSessions, "_claim", claim)
+            monkeypatch.setattr(UploadClaims, "acquire", claim)
             require_session(await api.http.patch(location, content=DATA[:6]), 202, NAME, 6)
             async with claim(uploads, session) as claimed:
                 yield claimed
 
         return context()
 
-    monkeypatch.setattr(UploadSessions, "_claim", after_a_chunk)
+    monkeypatch.setattr(UploadClaims, "acquire", after_a_chunk)
     assert await expiry(api, 0).run() == 0
     await put(api, location, content=DATA[6:])
 

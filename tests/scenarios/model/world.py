@@ -87,10 +87,15 @@ class MortalDatabase(Database):
         actor: str,
         timeout_s: float = REQUEST_TIMEOUT_S,
         may_use_reserve: bool = False,
+        durable: bool = True,
     ) -> T:
         self._life.tick()
         done = await super().write(
-            work, actor=actor, timeout_s=timeout_s, may_use_reserve=may_use_reserve
+            work,
+            actor=actor,
+            timeout_s=timeout_s,
+            may_use_reserve=may_use_reserve,
+            durable=durable,
         )
         self._life.tick()
         return done
@@ -193,8 +198,15 @@ class MortalUpload:
         await work()
         self._life.tick()
 
+    async def resume(self, size: int) -> None:
+        await self._do(lambda: self._upload.resume(size))
+
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         await self._do(lambda: self._upload.append(data, hasher))
+
+    async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
+        await self.append(data, hasher)
+        await self.sync_bytes()
 
     async def truncate(self, size: int) -> None:
         await self._do(lambda: self._upload.truncate(size))
@@ -204,6 +216,9 @@ class MortalUpload:
 
     async def sync(self) -> None:
         await self._do(self._upload.sync)
+
+    async def sync_bytes(self) -> None:
+        await self._do(self._upload.sync_bytes)
 
     async def finish(self, key: str) -> None:
         await self._do(lambda: self._upload.finish(key))

@@ -165,6 +165,16 @@ class TestFsync:
         assert await local.list_staged() == []
         await upload.release()
 
+    async def test_of_the_last_piece(self, local: LocalDriver, session: str) -> None:
+        upload = await local.claim(session)
+        with failing("fsync", errno.EIO), pytest.raises(StoreUnavailableError):
+            await upload.append_and_sync(b"never durable", None)
+        assert await local.list_staged() == []
+        with failing("fsync", errno.EIO) as failed, pytest.raises(UploadLockedError):
+            await upload.sync_bytes()
+        assert failed == []
+        await upload.release()
+
     async def test_disk_turned_read_only(self, local: LocalDriver, session: str) -> None:
         """File systems turn read-only after a failed write. Then discarding is impossible too."""
         upload = await local.claim(session)
@@ -214,6 +224,20 @@ class TestPublishing:
             await (upload.append(b"late", None) if deed == "append" else upload.truncate(0))
         assert local.path(key).read_bytes() == b"published"
         assert await local.list_staged() == []
+
+    async def test_key_of_an_ended_session(
+        self, local: LocalDriver, session: str, key: str
+    ) -> None:
+        """A request that read the session before its end must not replace the object."""
+        upload = await local.claim(session)
+        await upload.append(b"published", None)
+        await upload.finish(key)
+        late = await local.claim(session)
+        await late.append(b"other", None)
+        with pytest.raises(UploadLockedError):
+            await late.finish(key)
+        assert local.path(key).read_bytes() == b"published"
+        await (await local.claim(session)).abort()
 
     async def test_discard(self, local: LocalDriver, session: str) -> None:
         upload = await local.claim(session)
