@@ -144,11 +144,27 @@ class Upload(Protocol):
         ...
 
 
+class OpenFile(Protocol):
+    """An open file of the operating system."""
+
+    def fileno(self) -> int: ...
+
+
 class Reader(Protocol):
     """An open object, which stays readable after its key is deleted."""
 
     size: int
     """Length of the object in bytes."""
+
+    @property
+    def file(self) -> "OpenFile | None":
+        """The file that holds exactly the object, open until `close`, for sendfile(2).
+
+        None if there is none, or if it is better to read the bytes. The caller neither reads from
+        its position nor closes it. Like `read`, it can end early or fail: then the object is
+        corrupt.
+        """
+        ...
 
     def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         """Yield exactly `length` bytes from `start`.

@@ -147,6 +147,8 @@ class MemoryUpload:
 class MemoryReader:
     """The bytes of one object, readable after its key is deleted."""
 
+    file = None
+
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         self._data = data

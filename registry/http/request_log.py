@@ -110,12 +110,12 @@ class _Exchange:
                 headers["Connection"] = "close"
             await self._send(message)
             return
-        if message["type"] == "http.response.body":
-            self._out += len(message.get("body", b""))
-            if self._unread and not message.get("more_body", False):
-                await self._send({**message, "more_body": True})
-                await self._drop_body()
-                message = {"type": "http.response.body", "body": b"", "more_body": False}
+        # A file that the server sends itself has a `count` in place of a `body`.
+        self._out += message.get("count", 0) or len(message.get("body", b""))
+        if self._unread and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._drop_body()
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self._send(message)
 
     async def _drop_body(self) -> None:

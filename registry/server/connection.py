@@ -17,7 +17,8 @@ from uvicorn.server import ServerState
 
 from registry.server.admission import Admission
 from registry.server.body_framing import READ_FRAMED, ChunkedBody, FixedBody
-from registry.server.exchange import Exchange, build_scope
+from registry.server.exchange import SENDFILE, Exchange, build_scope
+from registry.server.file_sender import FileSender
 from registry.server.framing_error import FramingError
 from registry.server.head import check_partial_head, parse_head
 from registry.server.places import Refusal, Slot
@@ -71,6 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         *,
         admission: Admission,
         slot: Slot,
+        files: FileSender,
     ) -> None:
         self._app: ASGIApp = config.loaded_app
         self._server_state = server_state
@@ -79,6 +81,7 @@ class Connection(asyncio.BufferedProtocol):
         self._admission = admission
         self._limits = admission.limits
         self._slot = slot
+        self._files = files
         self._transport: asyncio.Transport
         self._fixed_scope: dict[str, Any] = {}
         self._state = State.HEAD
@@ -108,6 +111,7 @@ class Connection(asyncio.BufferedProtocol):
             "scheme": "https" if encrypted else "http",
             "client": _endpoint(transport, "peername"),
             "server": _endpoint(transport, "sockname"),
+            "extensions": {} if encrypted else {SENDFILE: {}},
         }
         self._slot.member = self
         self._admission.set_idle(self._slot)
@@ -241,6 +245,24 @@ class Connection(asyncio.BufferedProtocol):
     async def drain(self) -> None:
         """Wait until the client has read nearly all of the buffered bytes, or has disconnected."""
         await self._writable.wait()
+
+    async def send_file(self, file: int, offset: int, count: int) -> int:
+        """Send bytes of a file after everything that was written.
+
+        Returns the number of bytes sent, at most `count`; 0 at the end of the file. Raises
+        ConnectionError if the client has disconnected, and other OSErrors if the file cannot be
+        read.
+        """
+        self._transport.set_write_buffer_limits(high=0)
+        await self.drain()
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        if self._transport.is_closing():
+            raise ConnectionAbortedError
+        socket = self._transport.get_extra_info("socket")
+        sent, piece = await self._files.send(socket, file, offset, count)
+        self._progress.written += sent
+        self.write(piece)
+        return sent + len(piece)
 
     def resume_body(self) -> None:
         """Read more of the body."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -22,6 +23,9 @@ JOINED = 64 << 10
 PIECE_COST = 64
 """The memory overhead of each piece of a request body, in bytes."""
 
+SENDFILE = "http.response.zerocopysend"
+"""The extension of the ASGI specification for bodies that are files, and its message."""
+
 _NO_BODY = frozenset({204, 304})
 
 
@@ -32,6 +36,7 @@ class Channel(Protocol):
     def date(self) -> list[tuple[bytes, bytes]]: ...
     def write(self, data: bytes | memoryview) -> None: ...
     async def drain(self) -> None: ...
+    async def send_file(self, file: int, offset: int, count: int) -> int: ...
     def resume_body(self) -> None: ...
     def refuse(self, error: FramingError) -> None: ...
     def abort(self) -> None: ...
@@ -149,7 +154,10 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": not self.body_complete}
 
     async def send(self, message: Message) -> None:
-        """Send the head or a piece of the body; wait while the client does not read."""
+        """Send the head or a piece of the body; wait while the client does not read.
+
+        Raises EOFError if a file of the response cannot be read or is too short.
+        """
         if self._disconnected:
             return
         kind = message["type"]
@@ -160,6 +168,8 @@ class Exchange:
             self._loop.call_soon(self._flush_head)
         elif kind == "http.response.body" and self.response_started and not self.response_complete:
             await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif kind == SENDFILE and self.response_started and not self.response_complete:
+            await self._send_file(message)
         else:
             raise RuntimeError(f"unexpected ASGI message {kind}")
 
@@ -193,17 +203,57 @@ class Exchange:
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._bodiless:
             body = b""
-        elif self._left is not None:
-            if len(body) > self._left:
-                raise RuntimeError("the response body is longer than its Content-Length")
-            self._left -= len(body)
+        self._count(len(body))
         await self._write_body(body, last=not more)
+        self._end_body(more=more)
+
+    def _count(self, size: int) -> None:
+        """Count bytes of the body; raise RuntimeError if it is too long."""
+        if self._left is not None:
+            if size > self._left:
+                raise RuntimeError("the response body is longer than its Content-Length")
+            self._left -= size
+
+    def _end_body(self, *, more: bool) -> None:
         if not more and not self._disconnected:
             if self._left:
                 raise RuntimeError("the response body is shorter than its Content-Length")
             self.response_complete = True
             self._event.set()
             self._channel.on_response_complete()
+
+    async def _send_file(self, message: Message) -> None:
+        """Send bytes of a file as a part of the body."""
+        file: int = message["file"].fileno()
+        offset: int | None = message.get("offset")
+        if offset is None:
+            offset = os.lseek(file, 0, os.SEEK_CUR)
+        count: int | None = message.get("count")
+        if count is None:
+            count = os.fstat(file).st_size - offset
+        if self._bodiless:
+            count = 0
+        self._count(count)
+        self._flush_head()
+        if self._chunked and count:
+            self._channel.write(b"%x\r\n" % count)
+        end = offset + count
+        while offset < end and not self._disconnected:
+            try:
+                sent = await self._channel.send_file(file, offset, end - offset)
+            except ConnectionError:
+                self.disconnect()
+                return
+            except OSError as error:
+                raise EOFError("the file of the response cannot be read") from error
+            if not sent:
+                raise EOFError("the file of the response is shorter than announced")
+            offset += sent
+        if self._chunked and count:
+            self._channel.write(b"\r\n")
+        more = message.get("more_body", False)
+        await self._write_body(b"", last=not more)
+        self._end_body(more=more)
 
     async def _write_body(self, body: bytes, *, last: bool) -> None:
         if self._chunked and body:

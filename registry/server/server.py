@@ -17,6 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from registry.server.admission import Admission
 from registry.server.connection import Connection
+from registry.server.file_sender import FileSender
 from registry.server.limits import ServerLimits
 from registry.server.listener import Listener
 from registry.server.places import Slot
@@ -88,6 +89,7 @@ class Server(uvicorn.Server):
         self._ops_config = _configure(ops_app, "off") if ops_app else None
         self._ops_sockets = ops_sockets
         self._ops_admission = Admission(_OPS_LIMITS)
+        self.files = FileSender()
         self._tls = tls
         self._drain = drain
         self._stop_delay = stop_delay
@@ -124,6 +126,7 @@ class Server(uvicorn.Server):
                 loop,
                 admission=admission,
                 slot=slot,
+                files=self.files,
             )
 
         return make
@@ -167,6 +170,7 @@ class Server(uvicorn.Server):
             await self.lifespan.shutdown()
         self.admission.stop()
         self._ops_admission.stop()
+        self.files.close()
 
     async def _cut(self) -> None:
         """Cancel unfinished requests, and abort the remaining connections.

@@ -7,18 +7,14 @@ from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from pathlib import Path
 
-import aiofiles
-from aiofiles.threadpool.binary import AsyncFileIO
-
-from storage.driver import SessionRecord, StoredObject
+from storage.driver import Reader, SessionRecord, StoredObject
 from storage.errors import ObjectMissingError
 from storage.local.directory import StoreDirectory, all_shards, fsync_directory
 from storage.local.os_errors import translate_os_errors
-from storage.local.reader import LocalReader
+from storage.local.reader import open_reader
 from storage.local.threads import DiskThreads
 from storage.local.upload import LocalUpload
 from storage.piece_budget import PieceBudget
-from storage.shield import run_to_completion
 
 PAGE_SIZE = 1000
 """Objects listed per thread job."""
@@ -113,20 +109,13 @@ class LocalDriver:
             raise ObjectMissingError(key)
         return found.st_size
 
-    async def open(self, key: str, start: int = 0, length: int | None = None) -> LocalReader:
+    async def open(self, key: str, start: int = 0, length: int | None = None) -> Reader:
         del start, length
-        size = await self.stat(key)
-        with translate_os_errors("opening an object"):
-            try:
-                file = await run_to_completion(
-                    aiofiles.open(
-                        self.path(key), "rb", buffering=0, executor=self._threads.readers
-                    ),
-                    on_abandoned=AsyncFileIO.close,
-                )
-            except FileNotFoundError as error:
-                raise ObjectMissingError(key) from error
-        return LocalReader(file, size, self._budget)
+        try:
+            return await open_reader(self.path(key), self._threads, self._budget)
+        except ObjectMissingError:
+            await self._threads.read(self.directory.require_mounted)
+            raise
 
     async def presigned_url(self, key: str) -> str | None:
         del key

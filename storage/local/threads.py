@@ -27,10 +27,12 @@ class DiskThreads:
         loop = asyncio.get_running_loop()
         return await run_to_completion(loop.run_in_executor(self._writers, job), on_abandoned)
 
-    async def read(self, job: Callable[[], T]) -> T:
-        return await run_to_completion(
-            asyncio.get_running_loop().run_in_executor(self.readers, job)
-        )
+    async def read(
+        self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
+    ) -> T:
+        """Run a job that reads. `on_abandoned` is as in `run_to_completion`."""
+        loop = asyncio.get_running_loop()
+        return await run_to_completion(loop.run_in_executor(self.readers, job), on_abandoned)
 
     async def close(self) -> None:
         for pool in (self._writers, self.readers):

@@ -25,6 +25,8 @@ class S3Reader:
     A sequential read continues the body that `open` requested. Any other read sends a new request.
     """
 
+    file = None
+
     def __init__(self, client: S3Client, key: str, budget: PieceBudget) -> None:
         self.size = 0
         self._client = client

@@ -285,17 +285,18 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     class Failing:
         def __init__(self, reader: LocalReader) -> None:
-            self._file = reader._file
-            self.seek = reader._file.seek
-            self.close = reader._file.close
+            self._file = reader._reads
+            self.seek = reader._reads.seek
+            self.close = reader._reads.close
 
         async def read(self, size: int) -> bytes:
             if broken:
                 raise OSError(errno.EIO, "Input/output error")
-            return await self._file.read(size)
+            piece: bytes = await self._file.read(size)
+            return piece
 
     def reading(self: LocalReader, start: int, length: int) -> object:
-        self._file = Failing(self)  # type: ignore[assignment]
+        self._reads = Failing(self)
         return read(self, start, length)
 
     monkeypatch.setattr(LocalReader, "read", reading)

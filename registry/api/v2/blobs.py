@@ -1,9 +1,10 @@
 """Blob endpoints (OCI distribution-spec: end-2 and end-10)."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from registry.errors import RangeInvalidError
 from registry.http.caching import FOREVER, cache_headers
@@ -15,6 +16,18 @@ from registry.services.content.blobs import BlobRow, Blobs
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectCorruptError
+
+SENDFILE = "http.response.zerocopysend"
+"""The extension of the ASGI specification for servers that send files themselves."""
+
+WATCHED = 64 << 10
+"""The size of a body, in bytes, up to which it is sent in a few pieces.
+
+A client that disconnects meanwhile is not noticed, which costs less than to watch for it.
+"""
+
+STEP = 8 << 20
+"""The number of bytes of a file to send in one message, so that the bytes sent are counted."""
 
 
 def _headers(row: BlobRow, length: int, caching: dict[str, str]) -> dict[str, str]:
@@ -40,24 +53,24 @@ class BlobResponse(Response):
         part: Part | Multipart | None,
         caching: dict[str, str],
     ) -> None:
-        if isinstance(part, Multipart):
-            headers = _headers(row, part.length, caching)
-            headers["Content-Type"] = part.media_type
-            self._body = part.iter_body(reader)
+        self._part = part if isinstance(part, Multipart) else part or (0, row.size)
+        if isinstance(self._part, Multipart):
+            self._length = self._part.length
+            headers = _headers(row, self._length, caching)
+            headers["Content-Type"] = self._part.media_type
         else:
-            start, length = part or (0, row.size)
-            headers = _headers(row, length, caching)
+            start, self._length = self._part
+            headers = _headers(row, self._length, caching)
             if part is not None:
-                headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{row.size}"
-            self._body = reader.read(start, length)
+                headers["Content-Range"] = f"bytes {start}-{start + self._length - 1}/{row.size}"
         super().__init__(None, 206 if part else 200, headers)
         self._blobs = blobs
         self._row = row
         self._reader = reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
-        gone = asyncio.create_task(_wait_until_gone(receive))
+        watching = self._length > WATCHED
+        gone = asyncio.create_task(_wait_until_gone(receive)) if watching else None
         try:
             await send(
                 {
@@ -66,18 +79,43 @@ class BlobResponse(Response):
                     "headers": self.raw_headers,
                 }
             )
-            async for piece in self._body:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                if gone.done():
+            async for message in self._iter_body(sendfile=SENDFILE in scope.get("extensions", {})):
+                await send(message)
+                if gone is not None and gone.done():
                     return  # servers drop data for a closed connection, so stop reading
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except ObjectCorruptError:
+        except (ObjectCorruptError, EOFError):
             # Without a last message, the server aborts the connection, and the client sees that the
             # length is wrong. A padded or cleanly ended body could pass for the blob.
             await self._blobs.note_damage(self._row)
         finally:
-            gone.cancel()
+            if gone is not None:
+                gone.cancel()
             await self._reader.close()
+
+    async def _iter_body(self, *, sendfile: bool) -> AsyncIterator[Message]:
+        """Yield the messages of the body; raise ObjectCorruptError.
+
+        With `sendfile`, the server sends the file itself. It raises EOFError where a reader raises
+        ObjectCorruptError.
+        """
+        left = self._length
+        if isinstance(self._part, Multipart):
+            pieces = self._part.iter_body(self._reader)
+        elif sendfile and self._reader.file is not None:
+            start, end = self._part[0], sum(self._part)
+            for at in range(start, end, STEP):
+                size = min(STEP, end - at)
+                file = {"file": self._reader.file, "offset": at, "count": size}
+                yield {"type": SENDFILE, **file, "more_body": at + size < end}
+            return
+        else:
+            pieces = self._reader.read(*self._part)
+        async for piece in pieces:
+            left -= len(piece)
+            if piece:
+                yield {"type": "http.response.body", "body": piece, "more_body": left > 0}
+        if not self._length:
+            yield {"type": "http.response.body", "body": b"", "more_body": False}
 
 
 async def _wait_until_gone(receive: Receive) -> None:

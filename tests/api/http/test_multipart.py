@@ -21,6 +21,7 @@ class Pieces:
     piece: int
     size: int = 0
     reads: list[Part] = field(default_factory=list)
+    file: None = None
 
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         self.reads.append((start, length))

@@ -338,3 +338,22 @@ async def test_handshakes_do_not_hold_up_a_stop(echo: Echo, context: ssl.SSLCont
         assert len(served.server.admission) == 0
         for each in silent:
             each.abort()
+
+
+async def test_files_are_not_offered_to_be_sent_by_the_kernel(context: ssl.SSLContext) -> None:
+    offered: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await answer_lifespan(receive, send)
+            return
+        offered.append(scope["extensions"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with serving_app(app, tls=context) as served:
+        wire = await open_wire(served.port)
+        await wire.send(GET)
+        assert (await wire.read()).status == 204
+        wire.abort()
+    assert offered == [{}]

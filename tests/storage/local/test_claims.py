@@ -7,13 +7,13 @@ import os
 from collections.abc import Awaitable
 from pathlib import Path
 
-import aiofiles
 import pytest
 
 from storage.errors import UploadLockedError
 from storage.local import threads
 from storage.local import upload as upload_module
 from storage.local.driver import LocalDriver
+from storage.local.reader import SMALL
 from storage.local.upload import LocalUpload
 from tests.storage.local.helpers import PATIENCE, Gate, T, a_moment
 from tests.support.kit import list_open_files
@@ -238,25 +238,28 @@ class TestCancelledOpening:
         await (await local.claim(session)).release()
 
     async def test_object(
-        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
+        self,
+        local: LocalDriver,
+        session: str,
+        key: str,
+        gate: Gate,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        await (await local.claim(session)).finish(key)
-        opened: list[aiofiles.threadpool.binary.AsyncFileIO] = []
-        go_on = asyncio.Event()
-        real = aiofiles.open
+        upload = await local.claim(session)
+        await upload.append(bytes(SMALL + 1), None)
+        await upload.finish(key)
+        real = os.fstat
 
-        async def slow(path: Path, *_: object, **__: object) -> object:
-            opened.append(await real(path, "rb", buffering=0))
-            await go_on.wait()
-            return opened[0]
+        def fstat(fd: int) -> os.stat_result:
+            gate.wait()
+            return real(fd)
 
-        monkeypatch.setattr(aiofiles, "open", slow)
+        monkeypatch.setattr(os, "fstat", fstat)
         opening = asyncio.create_task(local.open(key))
-        while not opened:
-            await asyncio.sleep(0.001)
+        await gate.reached()
         opening.cancel()
         await a_moment()
-        go_on.set()
+        gate.open()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        assert opened[0].closed
+        assert list_open_files(local.path(key)) == []

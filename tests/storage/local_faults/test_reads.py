@@ -16,6 +16,7 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.local.driver import LocalDriver
+from storage.local.reader import SMALL
 from storage.local.upload import CHUNK_SIZE
 from tests.storage.local_faults.helpers import failing, hash_of
 from tests.support.kit import list_open_files
@@ -122,7 +123,7 @@ class TestReading:
     async def test_broken_sector(
         self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await self.put(local, session, key, b"data")
+        await self.put(local, session, key, bytes(SMALL + 1))
         reader = await local.open(key)
 
         async def fail(*_: object) -> bytes:
@@ -134,31 +135,69 @@ class TestReading:
                 pass
         await reader.close()
 
-    async def test_gone_between_look_and_open(
+    async def test_broken_sector_of_a_small_object(
+        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The object exists, so opening it succeeds as for a large one, and reading it fails."""
+        await self.put(local, session, key, b"data")
+        with failing("pread", errno.EIO):
+            reader = await local.open(key)
+        assert reader.size == 4
+
+        async def fail(*_: object) -> bytes:
+            raise OSError(errno.EIO, "made up")
+
+        monkeypatch.setattr(AsyncFileIO, "read", fail)
+        with pytest.raises(ObjectCorruptError):
+            async for _ in reader.read(0, 4):
+                pass
+        await reader.close()
+
+    async def test_cut_while_a_small_object_is_opened(
         self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = await self.put(local, session, key, b"data")
-        real = local.stat
+        real = os.pread
 
-        async def stat_then_lose(key: str) -> int:
-            size = await real(key)
-            path.unlink()
-            return size
+        def pread(fd: int, size: int, at: int) -> bytes:
+            os.truncate(path, 3)
+            return real(fd, size, at)
 
-        monkeypatch.setattr(local, "stat", stat_then_lose)
+        monkeypatch.setattr(os, "pread", pread)
+        reader = await local.open(key)
+        with pytest.raises(ObjectCorruptError):
+            async for _ in reader.read(0, 4):
+                pass
+        await reader.close()
+        assert list_open_files(path) == []
+
+    @pytest.mark.parametrize("size", [0, SMALL, SMALL + 1])
+    async def test_small_objects_leave_no_file_open(
+        self, local: LocalDriver, session: str, key: str, size: int
+    ) -> None:
+        path = await self.put(local, session, key, bytes(size))
+        reader = await local.open(key)
+        assert bool(list_open_files(path)) == (size > SMALL) == (reader.file is not None)
+        path.unlink()
+        assert b"".join([piece async for piece in reader.read(0, size)]) == bytes(size)
+        await reader.close()
+
+    async def test_link_or_folder_in_place_of_an_object(
+        self, local: LocalDriver, session: str, key: str, tmp_path: Path
+    ) -> None:
+        path = await self.put(local, session, key, b"data")
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ObjectMissingError):
+            await local.open(key)
+        path.unlink()
+        path.mkdir()
         with pytest.raises(ObjectMissingError):
             await local.open(key)
 
-    async def test_too_many_open_files(
-        self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_too_many_open_files(self, local: LocalDriver, session: str, key: str) -> None:
         await self.put(local, session, key, b"data")
-
-        def fail(*_: object, **__: object) -> None:
-            raise OSError(errno.EMFILE, "made up")
-
-        monkeypatch.setattr("aiofiles.threadpool.sync_open", fail)
-        with pytest.raises(StoreUnavailableError):
+        with failing("open", errno.EMFILE), pytest.raises(StoreUnavailableError):
             await local.open(key)
 
     async def test_delete(self, local: LocalDriver, session: str, key: str) -> None:
