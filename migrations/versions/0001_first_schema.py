@@ -12,11 +12,6 @@ down_revision = None
 TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-NOW = {
-    "sqlite": "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000",
-    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
-}
-
 metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -249,8 +244,7 @@ table(
     "gc_state",
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     *texts("boot_id"),
-    *optional_texts("backfill_cursor"),
-    *integers("clock_offset", "clock_checked_at", "clock_jump", "queue_created_at"),
+    *integers("clock_offset", "clock_checked_at", "clock_jump"),
     *optional_integers("clock_jumped_at"),
 )
 table(
@@ -375,14 +369,13 @@ table(
 
 
 def upgrade() -> None:
-    connection = op.get_bind()
-    metadata.create_all(connection)
+    metadata.create_all(op.get_bind())
     op.execute("INSERT INTO schema_version (id, version, min_reader) VALUES (1, 1, 1)")
     op.execute("INSERT INTO change_feed_revision (id, revision) VALUES (1, 0)")
     op.execute("INSERT INTO policy_revision (id, revision) VALUES (1, 0)")
     op.execute(
-        "INSERT INTO gc_state (id, boot_id, clock_offset, clock_checked_at, clock_jump, "
-        f"queue_created_at) SELECT 1, '', 0, 0, 0, {NOW[connection.dialect.name]}"
+        "INSERT INTO gc_state (id, boot_id, clock_offset, clock_checked_at, clock_jump) "
+        "VALUES (1, '', 0, 0, 0)"
     )
 
 

@@ -38,7 +38,6 @@ class GcStatus(ResponseModel, frozen=True):
     - `kept_untagged`: the number of untagged manifests that the rules keep.
     - `last_clock_check_at`: when the collector last checked the clock.
     - `paused_until`: the end of a pause after the clock jumped by `clock_jump_seconds`.
-    - `backfilling`: content from before the upgrade is still being added to the queue.
     - `in_window`: whether the time of day allows collection now.
     - `unreadable`: the first manifests that cannot be read. Nothing is collected in their
       repositories.
@@ -52,7 +51,6 @@ class GcStatus(ResponseModel, frozen=True):
     last_clock_check_at: Timestamp | None
     paused_until: Timestamp | None
     clock_jump_seconds: float
-    backfilling: bool
     in_window: bool
     unreadable: list[UnreadableManifest]
 
@@ -154,7 +152,6 @@ async def get_gc_status(context: OperationContext, request: NoInput) -> GcStatus
         last_clock_check_at=write_timestamp(status.last_clock_check_at),
         paused_until=write_timestamp(status.paused_until),
         clock_jump_seconds=status.clock_jump_seconds,
-        backfilling=status.backfilling,
         in_window=status.in_window,
         unreadable=[
             UnreadableManifest(str(name), str(digest)) for name, digest in status.unreadable

@@ -86,7 +86,7 @@ async def test_fields_of_the_audit_log_are_cut(api: Api, alice: Login) -> None:
     digest, _ = await signed(api.http, alice.basic).push_image("team/app", "v1")
     body = {"repository": "team/app", "digest": str(digest), "reason": "y" * 500}
     await Admin(api.http, alice).send("POST", "/holds", body, expect=201)
-    [event] = (await Admin(api.http, alice).send("GET", "/audit", event="hold.add"))["items"]
+    [event] = (await Admin(api.http, alice).send("GET", "/audit", event="hold.create"))["items"]
     assert len(event["detail"]["reason"]) == LONGEST_FIELD
     assert event["detail"]["reason"].endswith("…")
     assert len(json.dumps(event)) < 2000

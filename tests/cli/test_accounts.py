@@ -162,5 +162,5 @@ def test_the_audit_log(moorage: Moorage) -> None:
     assert moorage.json("audit", "list", "--since", "0s")["events"] == []
     actor = events[1]["actor"]
     assert moorage.json("audit", "list", "--actor", actor)["events"][-1] == events[1]
-    assert "user.add" in moorage.run("audit", "list").stdout
+    assert "user.create" in moorage.run("audit", "list").stdout
     assert "since" in moorage.fails("audit", "list", "--since", "yesterday")

@@ -74,11 +74,7 @@ async def test_the_commands(tmp_path: Path) -> None:
         "3 candidates are in their grace period (gc.grace_period); the next is due at 20"
     )
     status = read(data, "status")
-    assert (status["paused_until"], status["backfilling"], status["in_window"]) == (
-        None,
-        False,
-        True,
-    )
+    assert (status["paused_until"], status["in_window"]) == (None, True)
     assert status["queued"] == {"manifest": 0, "link": 3, "blob": 0}
     moorage(data, "user", "add", "root", "--admin", "--password-stdin")
     with serving(Server(data, settings=GC)) as server:

@@ -137,7 +137,7 @@ def add_access(tx: Transaction) -> None:
     key_store.insert(tx, "kid", b"sealed")
     failed_sign_ins.insert(tx, "127.0.0.1", "hash")
     audit.insert(
-        tx, actor="ann", address="", request_id="", kind="user.add", target="ann", detail="{}"
+        tx, actor="ann", address="", request_id="", kind="user.create", target="ann", detail="{}"
     )
 
 

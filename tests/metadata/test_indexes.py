@@ -25,7 +25,7 @@ from registry.metadata.content.repositories import NameRange
 from registry.metadata.engine import connections, sqlite
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.transaction import CandidateKind, Transaction
-from registry.metadata.gc import backfill, pending_deletions, queue, state, unreadable_manifests
+from registry.metadata.gc import pending_deletions, queue, unreadable_manifests
 from registry.metadata.gc.queue import Candidate
 from registry.metadata.maintenance import scrub, usage_checks, usage_recount
 from registry.metadata.protection import holds, immutable_tags, removed_manifests
@@ -112,12 +112,6 @@ SEARCHES: dict[str, Callable[[Transaction], object]] = {
 }
 
 
-def go_on_walking(tx: Transaction) -> None:
-    for kind in KINDS:
-        state.record_backfill(tx, f"{kind} 1 sha256:00")
-        backfill.step(tx)
-
-
 IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "usage_checks.is_any_due": usage_checks.is_any_due,
     "usage_checks.compare_next": compare_next,
@@ -157,7 +151,6 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     ),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
-    "walk.go_on": go_on_walking,
     "uploads.list_idle": lambda tx: uploads.list_idle(tx, [STORE], 0, 9),
 }
 

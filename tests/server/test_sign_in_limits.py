@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.support.accounts import Accounts, Login, signed
+from tests.support.audit_log import read_audit
 from tests.support.guarded import SETTINGS, alone, client_of, operating, resident
 from tests.support.servers.server import Server, serving
 
@@ -198,7 +199,7 @@ async def test_the_books_tell_of_failures(scene: Scene) -> None:
         await scene.sign_in(wrong(name), scene.attacker)
     rows = [
         row
-        for row in await scene.accounts.access.audit.list_page(1000)
+        for row in await read_audit(scene.accounts.access.audit)
         if row.kind == "sign-in.fail" and row.address == scene.attacker
     ]
     assert [row.target for row in rows] == [scene.alice.name, "(unknown)"]

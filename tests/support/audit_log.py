@@ -1,37 +1,57 @@
-"""Comparison of the rows of a registry with its files, without a server."""
+"""Rows of the audit log, as they are stored."""
 
-import sqlite3
-from pathlib import Path
+from dataclasses import dataclass
 
+import sqlalchemy as sa
 
-def list_unowned(data: Path) -> list[str]:
-    """Return the files in the store that no blob, pending deletion or upload session owns."""
-    connection = sqlite3.connect(data / "moorage.db")
-    owned = {
-        key
-        for table in ("blobs", "pending_deletions", "uploads")
-        for (key,) in connection.execute(f"SELECT key FROM {table}")
-    }
-    sessions = {upload for (upload,) in connection.execute("SELECT id FROM uploads")}
-    connection.close()
-    storage = data / "storage"
-    stray = [
-        str(path.relative_to(storage))
-        for path in storage.glob("blobs/*/*/*")
-        if str(path.relative_to(storage)) not in owned
-    ]
-    return stray + [path.name for path in storage.glob("staging/*") if path.name not in sessions]
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.tables import audit_log
+from registry.services.access.audit import Audit
+
+_a = audit_log.c
 
 
-def list_broken(data: Path) -> list[str]:
-    """Return the keys of blobs whose bytes are missing, and the problems that SQLite finds."""
-    connection = sqlite3.connect(data / "moorage.db")
-    verdict = connection.execute("PRAGMA integrity_check").fetchone()[0]
-    broken = [] if verdict == "ok" else [verdict]
-    broken += [str(row) for row in connection.execute("PRAGMA foreign_key_check")]
-    for key, size in connection.execute("SELECT key, size FROM blobs"):
-        path = data / "storage" / key
-        if not path.is_file() or path.stat().st_size != size:
-            broken.append(key)
-    connection.close()
-    return broken
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One event. `at` is in microseconds; `detail` is JSON without secrets."""
+
+    number: int
+    at: int
+    actor: str
+    address: str
+    request_id: str
+    kind: str
+    target: str
+    detail: str
+
+
+_COLUMNS = (
+    _a.id,
+    _a.at,
+    _a.actor,
+    _a.address,
+    _a.request_id,
+    _a.kind,
+    _a.target,
+    _a.detail,
+)
+
+
+def list_rows(
+    tx: Transaction, n: int, *, after: int = 0, since: int = 0, actor: str | None = None
+) -> list[AuditRow]:
+    """Return at most `n` events after the number `after`, oldest first.
+
+    `since` is a time in microseconds: older events are left out.
+    """
+    query = sa.select(*_COLUMNS).where(_a.id > after, _a.at >= since)
+    if actor is not None:
+        query = query.where(_a.actor == actor)
+    return [AuditRow(*row) for row in tx.execute(query.order_by(_a.id).limit(n))]
+
+
+async def read_audit(source: Database | Audit, *, actor: str | None = None) -> list[AuditRow]:
+    """Return all events, oldest first."""
+    database = source._db if isinstance(source, Audit) else source
+    return await database.read(lambda tx: list_rows(tx, 1000, actor=actor))

@@ -12,17 +12,15 @@ from registry.metadata.tables import gc_state
 class GcState:
     """The collector's row. Times are in microseconds by the database's clock.
 
-    At `clock`, the database's clock was `ahead` of the time since `boot`, a boot of some machine.
-    `jumped_at` is None unless the clock has jumped.
+    At `clock_checked_at`, the database's clock was `clock_offset` ahead of the time since the boot
+    `boot_id` of some machine. `clock_jumped_at` is None unless the clock has jumped.
     """
 
-    boot: str
-    ahead: int
-    clock: int
-    jumped_at: int | None
-    jump: int
-    backfill_cursor: str | None
-    fill_since: int
+    boot_id: str
+    clock_offset: int
+    clock_checked_at: int
+    clock_jumped_at: int | None
+    clock_jump: int
 
 
 def find(tx: Transaction) -> GcState:
@@ -35,20 +33,16 @@ def read_clock(tx: Transaction) -> int:
     return int(tx.execute(sa.select(tx.read_clock())).scalar_one())
 
 
-def record_clock_check(tx: Transaction, boot: str, ahead: int, clock: int) -> None:
+def record_clock_check(tx: Transaction, boot_id: str, offset: int, checked_at: int) -> None:
     """Record a comparison of the clocks and its time."""
-    tx.execute(sa.update(gc_state).values(boot_id=boot, clock_offset=ahead, clock_checked_at=clock))
+    values = {"boot_id": boot_id, "clock_offset": offset, "clock_checked_at": checked_at}
+    tx.execute(sa.update(gc_state).values(values))
 
 
-def record_clock_jump(tx: Transaction, clock: int, jump: int) -> None:
-    """Record that the clock has jumped. Nothing is collected for a grace period from `clock`."""
-    tx.execute(sa.update(gc_state).values(clock_jumped_at=clock, clock_jump=jump))
+def record_clock_jump(tx: Transaction, jumped_at: int, jump: int) -> None:
+    """Record that the clock has jumped. Nothing is collected for a grace period after that."""
+    tx.execute(sa.update(gc_state).values(clock_jumped_at=jumped_at, clock_jump=jump))
 
 
 def clear_clock_jump(tx: Transaction) -> None:
     tx.execute(sa.update(gc_state).values(clock_jumped_at=None, clock_jump=0))
-
-
-def record_backfill(tx: Transaction, cursor: str | None) -> None:
-    """Record the progress of the backfill."""
-    tx.execute(sa.update(gc_state).values(backfill_cursor=cursor))

@@ -47,10 +47,6 @@ gc_state = sa.Table(
     # Time and size of the last jump of the database's clock.
     sa.Column("clock_jumped_at", sa.BigInteger),
     sa.Column("clock_jump", sa.BigInteger, nullable=False),
-    # Position of the backfill, which queues content older than the queue; null if it is complete.
-    sa.Column("backfill_cursor", TEXT),
-    # When the queue was introduced.
-    sa.Column("queue_created_at", sa.BigInteger, nullable=False),
 )
 
 # Manifests whose bytes cannot be read, so that it is unknown what they reference. Nothing in their

@@ -131,7 +131,7 @@ class AccessTokens:
             record(
                 tx,
                 actor,
-                Event.ACCESS_TOKEN_ADD,
+                Event.ACCESS_TOKEN_CREATE,
                 user,
                 name=name,
                 scopes=scopes,

@@ -13,7 +13,6 @@ from registry.auth.audit_log import Event
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import InputInvalidError
 from registry.metadata.access import audit
-from registry.metadata.access.audit import AuditRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Change, Transaction
@@ -21,7 +20,7 @@ from registry.metadata.revisions import events
 from registry.metadata.revisions.events import EventFilter, EventRow, Source
 from registry.services.content.repositories import read_region
 
-__all__ = ["Audit", "AuditRow", "Cursor", "EventPage", "EventRow", "Source", "make_filter"]
+__all__ = ["Audit", "Cursor", "EventPage", "EventRow", "Source", "make_filter"]
 
 _AT_ONCE = 1000
 
@@ -119,17 +118,6 @@ class Audit:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-
-    async def list_page(
-        self, n: int, *, after: int = 0, since: int = 0, actor: str | None = None
-    ) -> list[AuditRow]:
-        """Return at most `n` audit events after number `after`, oldest first.
-
-        `since` is the earliest time, in microseconds.
-        """
-        return await self._db.read(
-            lambda tx: audit.list_page(tx, n, after=after, since=since, actor=actor)
-        )
 
     async def list_events(
         self, n: int, which: EventFilter, last: Cursor, *, newest_first: bool = False

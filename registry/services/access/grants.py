@@ -121,7 +121,12 @@ class Grants:
             held = parse_rights(before.actions.split(",")) if before else frozenset()
             row = grants.put(tx, str(subject), str(pattern), ",".join(format_rights(rights | held)))
             record(
-                tx, actor, Event.GRANT_ADD, str(subject), pattern=row.pattern, actions=row.actions
+                tx,
+                actor,
+                Event.GRANT_CREATE,
+                str(subject),
+                pattern=row.pattern,
+                actions=row.actions,
             )
             return _read(row)
 
@@ -149,7 +154,7 @@ class Grants:
             else:
                 grants.delete(tx, row)
             taken = ",".join(format_rights(held - left))
-            record(tx, actor, Event.GRANT_REMOVE, row.subject, pattern=row.pattern, actions=taken)
+            record(tx, actor, Event.GRANT_DELETE, row.subject, pattern=row.pattern, actions=taken)
 
         await self._db.write(work, actor=actor.name)
 

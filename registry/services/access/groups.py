@@ -56,7 +56,7 @@ class Groups:
             if not groups.insert(tx, name):
                 raise ConflictError(f"the group {name!r} already exists")
             grants.delete_all_of(tx, str(Subject(SubjectKind.GROUP, name)))
-            record(tx, actor, Event.GROUP_ADD, name)
+            record(tx, actor, Event.GROUP_CREATE, name)
             return _read(tx, find_group_or_raise(tx, name))
 
         return await self._db.write(work, actor=actor.name)
@@ -68,7 +68,7 @@ class Groups:
             group = find_group_or_raise(tx, name, lock=True)
             grants.delete_all_of(tx, str(Subject(SubjectKind.GROUP, name)))
             groups.delete(tx, group)
-            record(tx, actor, Event.GROUP_REMOVE, name)
+            record(tx, actor, Event.GROUP_DELETE, name)
 
         await self._db.write(work, actor=actor.name)
 
@@ -78,7 +78,7 @@ class Groups:
         def work(tx: Transaction) -> Group:
             group = find_group_or_raise(tx, name, lock=True)
             if groups.add_member(tx, group, find_user_or_raise(tx, user)):
-                record(tx, actor, Event.GROUP_CHANGE, name, added=user)
+                record(tx, actor, Event.GROUP_UPDATE, name, added=user)
             return _read(tx, group)
 
         return await self._db.write(work, actor=actor.name)
@@ -90,7 +90,7 @@ class Groups:
             group = find_group_or_raise(tx, name, lock=True)
             if not groups.remove_member(tx, group, find_user_or_raise(tx, user)):
                 raise NotFoundError(f"{user} is not in the group {name}")
-            record(tx, actor, Event.GROUP_CHANGE, name, removed=user)
+            record(tx, actor, Event.GROUP_UPDATE, name, removed=user)
             return _read(tx, group)
 
         return await self._db.write(work, actor=actor.name)

@@ -94,7 +94,7 @@ class Robots:
                 raise ConflictError(f"the robot {name!r} already exists")
             grants.delete_all_of(tx, str(Subject(SubjectKind.ROBOT, name)))
             secrets.insert_for_robot(tx, row, secret.id, hashed)
-            record(tx, actor, Event.ROBOT_ADD, name, expires_at=expires)
+            record(tx, actor, Event.ROBOT_CREATE, name, expires_at=expires)
             return _read(tx, row)
 
         robot = await self._db.write(work, actor=actor.name)
@@ -133,7 +133,7 @@ class Robots:
             row = _find_or_raise(tx, name)
             grants.delete_all_of(tx, str(Subject(SubjectKind.ROBOT, name)))
             robots.delete(tx, row, ROBOT_SIGN_IN + name)
-            record(tx, actor, Event.ROBOT_REMOVE, name)
+            record(tx, actor, Event.ROBOT_DELETE, name)
 
         await self._db.write(work, actor=actor.name)
 

@@ -85,7 +85,7 @@ class Users:
         def work(tx: Transaction) -> UserRow:
             if not _insert(tx, name, stored, admin=admin):
                 raise ConflictError(f"the user {name!r} already exists")
-            record(tx, actor, Event.USER_ADD, name, admin=admin)
+            record(tx, actor, Event.USER_CREATE, name, admin=admin)
             return find_user_or_raise(tx, name)
 
         return await self._db.write(work, actor=actor.name)
@@ -106,7 +106,7 @@ class Users:
             tx.lock_name("admins")  # replicas may start at the same time
             if users.is_any(tx) or not _insert(tx, name, stored, admin=True):
                 return False
-            record(tx, Actor(OPERATOR.name), Event.USER_ADD, name, admin=True, first=True)
+            record(tx, Actor(OPERATOR.name), Event.USER_CREATE, name, admin=True, first=True)
             return True
 
         return await self._db.write(work, actor=OPERATOR.name)
@@ -136,7 +136,7 @@ class Users:
                 added = _insert(tx, name, stored, admin=False)
                 (imported.added if added else imported.existing).append(name)
                 if added:
-                    record(tx, actor, Event.USER_ADD, name, admin=False, imported=True)
+                    record(tx, actor, Event.USER_CREATE, name, admin=False, imported=True)
             return imported
 
         return await self._db.write(work, actor=actor.name)
@@ -151,7 +151,7 @@ class Users:
 
         def work(tx: Transaction) -> None:
             users.set_password(tx, find_user_or_raise(tx, name, lock=True), hashed)
-            record(tx, actor, Event.USER_CHANGE, name, password=True)
+            record(tx, actor, Event.USER_UPDATE, name, password=True)
 
         await self._db.write(work, actor=actor.name)
 
@@ -175,7 +175,7 @@ class Users:
                 users.set_admin(tx, user, admin=admin)
                 changed["admin"] = admin
             if changed:
-                record(tx, actor, Event.USER_CHANGE, name, **changed)
+                record(tx, actor, Event.USER_UPDATE, name, **changed)
             return find_user_or_raise(tx, name)
 
         return await self._db.write(work, actor=actor.name)
@@ -197,7 +197,7 @@ class Users:
             _require_other_admin(tx, user)
             grants.delete_all_of(tx, str(Subject(SubjectKind.USER, name)))
             users.delete(tx, user)
-            record(tx, actor, Event.USER_REMOVE, name)
+            record(tx, actor, Event.USER_DELETE, name)
 
         await self._db.write(work, actor=actor.name)
 

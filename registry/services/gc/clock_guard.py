@@ -25,12 +25,12 @@ LOOKS = 8
 class ClockReading:
     """A reading of both clocks, in microseconds.
 
-    `now` is the database's clock. `boot` identifies the boot of this machine, and `steady` holds
+    `now` is the database's clock. `boot_id` identifies the boot of this machine, and `steady` holds
     its boot time clock before and after `now` was read.
     """
 
     now: int
-    boot: str
+    boot_id: str
     steady: tuple[int, int]
 
 
@@ -40,12 +40,12 @@ def find_jump(row: GcState, look: ClockReading, grace: int) -> int:
     After a reboot, or on another machine, the elapsed time is unknown. All time since the last
     comparison then counts as a jump.
     """
-    if not row.boot:
+    if not row.boot_id:
         return 0
-    if row.boot != look.boot:
-        jump = look.now - row.clock
+    if row.boot_id != look.boot_id:
+        jump = look.now - row.clock_checked_at
         return jump if abs(jump) > grace else 0
-    least, most = (look.now - steady - row.ahead for steady in reversed(look.steady))
+    least, most = (look.now - steady - row.clock_offset for steady in reversed(look.steady))
     if least > grace:
         return least
     return most if most < -grace else 0
@@ -66,7 +66,7 @@ class ClockGuard:
         """
         row, look = await self._look()
         jump = find_jump(row, look, self._grace)
-        is_over = row.jumped_at is not None and look.now >= row.jumped_at + self._grace
+        is_over = row.clock_jumped_at is not None and look.now >= row.clock_jumped_at + self._grace
         if jump or is_over or self.is_late(row, look.now):
             await self._note(row, look, jump, is_over=is_over)
         if jump:
@@ -77,7 +77,7 @@ class ClockGuard:
                 self._grace / SECOND,
             )
             return None
-        return None if row.jumped_at is not None and not is_over else look.now - self._grace
+        return None if row.clock_jumped_at is not None and not is_over else look.now - self._grace
 
     def find_pause(self, tx: Transaction) -> int | None:
         """Return the end of the pause after a clock jump, in microseconds, or None.
@@ -85,11 +85,14 @@ class ClockGuard:
         The answer is based on the last comparison of the clocks.
         """
         row = state.find(tx)
-        return None if row.jumped_at is None else row.jumped_at + self._grace
+        return None if row.clock_jumped_at is None else row.clock_jumped_at + self._grace
 
     def is_late(self, row: GcState, now: int) -> bool:
         """Return whether the next comparison of the clocks is due."""
-        return row.boot != clock.boot_id() or not 0 <= now - row.clock < self._grace / LOOKS
+        return (
+            row.boot_id != clock.boot_id()
+            or not 0 <= now - row.clock_checked_at < self._grace / LOOKS
+        )
 
     async def _look(self) -> tuple[GcState, ClockReading]:
         def work(tx: Transaction) -> tuple[GcState, int]:
@@ -100,11 +103,11 @@ class ClockGuard:
         return row, ClockReading(now, clock.boot_id(), (before, clock.boottime_us()))
 
     async def _note(self, row: GcState, look: ClockReading, jump: int, *, is_over: bool) -> None:
-        follows = row.boot == look.boot and not jump
-        ahead = row.ahead if follows else look.now - sum(look.steady) // 2
+        follows = row.boot_id == look.boot_id and not jump
+        offset = row.clock_offset if follows else look.now - sum(look.steady) // 2
 
         def work(tx: Transaction) -> None:
-            state.record_clock_check(tx, look.boot, ahead, look.now)
+            state.record_clock_check(tx, look.boot_id, offset, look.now)
             if jump:
                 state.record_clock_jump(tx, look.now, jump)
             elif is_over:

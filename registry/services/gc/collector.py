@@ -15,9 +15,8 @@ from registry import clock, metrics
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import CandidateKind, Transaction
-from registry.metadata.gc import backfill, queue, state, unreadable_manifests
+from registry.metadata.gc import queue, state, unreadable_manifests
 from registry.metadata.gc.queue import SECOND, Candidate
-from registry.metadata.gc.state import GcState
 from registry.oci.names import RepositoryName
 from registry.services.gc import expiry
 from registry.services.gc.batch import GROUP, Batch, BatchCollector, BatchResult, GcReport, group
@@ -50,7 +49,6 @@ class Status:
     - `kept_untagged`: untagged manifests that the rules keep.
     - `last_clock_check_at`: time of the last comparison of the clocks.
     - `paused_until`: end of a pause, because the clock jumped by `clock_jump_seconds`.
-    - `backfilling`: the backfill of content that is older than the queue is not complete.
     - `in_window`: the time of day is within the collection window.
     - `unreadable`: the first manifests that cannot be read. Nothing is collected in their
       repositories.
@@ -64,7 +62,6 @@ class Status:
     last_clock_check_at: int | None
     paused_until: int | None
     clock_jump_seconds: float
-    backfilling: bool
     in_window: bool
     unreadable: list[tuple[RepositoryName, Digest]]
 
@@ -88,8 +85,7 @@ class Collector:
             if self._ages.is_late(row, now):
                 return True
             return self._is_open() and (
-                self._may_walk(row, now)
-                or self._is_odd(tx)
+                self._is_odd(tx)
                 or bool(queue.list_due(tx, now - self._grace, 1))
                 or expiry.any_expired(tx, now - self._grace)
             )
@@ -115,9 +111,6 @@ class Collector:
         until = await self._ages.cutoff()
         if until is None:
             return False
-        if await self._db.read(lambda tx: self._may_walk(state.find(tx), until + self._grace)):
-            await self._db.write(backfill.step, actor=ACTOR, may_use_reserve=True)
-            return True
         before = tally.examined
         if await self._db.read(lambda tx: expiry.any_expired(tx, until)):
             tally.examined += await self._db.write(
@@ -164,10 +157,9 @@ class Collector:
                 in_grace=in_grace,
                 next_due_at=None if first is None else first + self._grace,
                 kept_untagged=queue.count_parked(tx),
-                last_clock_check_at=row.clock or None,
+                last_clock_check_at=row.clock_checked_at or None,
                 paused_until=self._ages.find_pause(tx),
-                clock_jump_seconds=row.jump / SECOND,
-                backfilling=row.backfill_cursor is not None,
+                clock_jump_seconds=row.clock_jump / SECOND,
                 in_window=self._is_open(),
                 unreadable=unreadable_manifests.list_known(tx, SHOWN),
             )
@@ -229,14 +221,6 @@ class Collector:
         """
         queue.unpark(tx, self._rules.untagged_rules.fingerprint, CORRECTED)
         queue.repair_future_times(tx, state.read_clock(tx) + self._grace, CORRECTED)
-
-    def _may_walk(self, row: GcState, now: int) -> bool:
-        """Return whether a backfill of content older than the queue is pending and may run.
-
-        The backfill starts one grace period after an upgrade: until then, a server of the previous
-        version may still run, and that version does not queue candidates.
-        """
-        return row.backfill_cursor is not None and now >= row.fill_since + self._grace
 
 
 def _count(tx: Transaction) -> dict[str, int]:

@@ -36,7 +36,7 @@ class Step:
     - `untagged_rule`: untagged manifests are kept in the repository.
     - `grace_period`: the grace period lasts until `until`, in microseconds.
     - `unreadable_manifest`: a manifest of the repository cannot be read.
-    - `not_queued`: the content is older than the queue and has not been backfilled.
+    - `not_queued`: nothing retains the content, but it is not queued either, which is a fault.
     - `none`: the content is deleted in one of the next runs.
     """
 

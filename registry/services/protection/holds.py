@@ -66,7 +66,7 @@ class Holds:
             if repository is None or not manifests.list_present(tx, repository, [digest]):
                 raise NotFoundError(f"no manifest {digest} in {name}")
             row = holds.insert(tx, repository.id, digest, reason, life)
-            record(tx, actor, Event.HOLD_ADD, f"{name}@{digest}", hold=row.id, reason=reason)
+            record(tx, actor, Event.HOLD_CREATE, f"{name}@{digest}", hold=row.id, reason=reason)
             return row
 
         return await self._db.write(work, actor=actor.name)
@@ -82,7 +82,7 @@ class Holds:
             if row is None or not holds.delete(tx, hold_id):
                 raise _unknown(hold_id)
             target = f"{row.repository}@{row.digest}"
-            record(tx, actor, Event.HOLD_REMOVE, target, hold=row.id, reason=row.reason)
+            record(tx, actor, Event.HOLD_DELETE, target, hold=row.id, reason=row.reason)
 
         await self._db.write(work, actor=actor.name)
 

@@ -33,7 +33,7 @@ class ImmutableTags:
             row = immutable_tags.insert(tx, str(pattern), str(tags))
             if row is None:
                 raise ConflictError(f"tags {tags} are already immutable in {pattern}")
-            record(tx, actor, Event.IMMUTABLE_ADD, str(pattern), tags=str(tags))
+            record(tx, actor, Event.IMMUTABLE_CREATE, str(pattern), tags=str(tags))
             return row
 
         return await self._db.write(work, actor=actor.name)
@@ -44,6 +44,6 @@ class ImmutableTags:
         def work(tx: Transaction) -> None:
             if not immutable_tags.delete(tx, str(pattern), str(tags)):
                 raise NotFoundError(f"no rule makes tags {tags} immutable in {pattern}")
-            record(tx, actor, Event.IMMUTABLE_REMOVE, str(pattern), tags=str(tags))
+            record(tx, actor, Event.IMMUTABLE_DELETE, str(pattern), tags=str(tags))
 
         await self._db.write(work, actor=actor.name)

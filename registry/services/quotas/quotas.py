@@ -144,7 +144,7 @@ class Quotas:
         def work(tx: Transaction) -> None:
             if not quotas.delete(tx, wanted):
                 raise NotFoundError(f"no quota for {wanted}")
-            record(tx, actor, Event.QUOTA_REMOVE, wanted)
+            record(tx, actor, Event.QUOTA_DELETE, wanted)
 
         await self._db.write(work, actor=actor.name)
 

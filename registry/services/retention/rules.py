@@ -139,7 +139,7 @@ class RetentionRules:
         def work(tx: Transaction) -> None:
             _find(tx, pattern)
             rules.remove(tx, str(pattern), usage_of_tags.read_now(tx) + self._interval)
-            record(tx, actor, Event.RETENTION_REMOVE, str(pattern))
+            record(tx, actor, Event.RETENTION_DELETE, str(pattern))
 
         await self._db.write(work, actor=actor.name)
 

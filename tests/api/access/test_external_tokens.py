@@ -27,6 +27,7 @@ from tests.support.accounts import (
     get_token,
     read_challenge,
 )
+from tests.support.audit_log import read_audit
 from tests.support.forging import assemble, good_claims, signer
 from tests.support.servers.upstream import Upstream, upstream
 
@@ -265,9 +266,7 @@ async def test_an_id_token_that_no_rule_is_for_is_refused(
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
         assert len(issuer.requests) == before
         [event] = [
-            row
-            for row in await api.opened.access.audit.list_page(100)
-            if row.kind == "sign-in.fail"
+            row for row in await read_audit(api.opened.access.audit) if row.kind == "sign-in.fail"
         ]
         assert event.target == "oidc"
         assert login.secret not in event.detail

@@ -33,13 +33,13 @@ async def test_the_audit_log_tells_who_did_what_from_where(root: Admin) -> None:
     await root.by(Login("alice", "wrong")).answer("GET", "/me")
     await root.send("POST", "/robots", {"name": "ci"}, expect=201)
     [added, failed, robot] = (await root.send("GET", "/audit"))["items"][-3:]
-    assert (added["event"], added["target"], added["actor"]) == ("user.add", "alice", "root")
+    assert (added["event"], added["target"], added["actor"]) == ("user.create", "alice", "root")
     assert added["detail"] == {"admin": False}
     assert added["address"] == "127.0.0.1"
     assert added["request_id"]
     assert (failed["event"], failed["target"]) == ("sign-in.fail", "alice")
     mine = (await root.send("GET", "/audit", actor="root", since=added["at"]))["items"]
-    assert [event["event"] for event in mine] == ["user.add", "robot.add"]
+    assert [event["event"] for event in mine] == ["user.create", "robot.create"]
     later = await root.send("GET", "/audit", since=robot["at"], n=1)
     assert (later["items"], later["next"]) == ([robot], None)
     page = await root.send("GET", "/audit", n=1)
@@ -55,7 +55,7 @@ async def test_questions_to_the_audit_log_that_make_no_sense(root: Admin) -> Non
         {"last": "x"},
         {"last": str(1 << 63)},
         {"actor": "a\0b"},
-        {"kind": "user.add"},
+        {"kind": "user.create"},
     ):
         assert (await root.refused("GET", "/audit", **query)).startswith("400 INVALID: "), query
     for since in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):

@@ -86,7 +86,7 @@ async def test_events_are_filtered(api: Api, root: Admin) -> None:
     asked: tuple[tuple[dict[str, Any], list[str]], ...] = (
         ({"actor": "ann"}, ["ann tag.delete team/app:v1"]),
         ({"event": "tag.set"}, ["ben tag.set team0/app:v1"]),
-        ({"event": "user.*, tag.set"}, ["operator user.add root", "ben tag.set team0/app:v1"]),
+        ({"event": "user.*, tag.set"}, ["operator user.create root", "ben tag.set team0/app:v1"]),
         ({"repository": "team/app"}, ["ann tag.delete team/app:v1"]),
         ({"repository": "team/*"}, ["ann tag.delete team/app:v1", "root quota.set team/**"]),
         (
@@ -120,7 +120,7 @@ async def test_who_administers_a_part_sees_what_happened_there(api: Api, root: A
     seen = names(await carol.send("GET", "/audit"))
     assert seen == [
         "ann tag.set team/app:v1",
-        "root immutable.add team/**",
+        "root immutable.create team/**",
     ]
     assert names(await carol.send("GET", "/audit", repository="team/app")) == seen[:1]
     assert names(await carol.send("GET", "/audit", repository="other/**")) == []

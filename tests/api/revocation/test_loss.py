@@ -35,6 +35,7 @@ from tests.support.accounts import (
     read_challenge,
     signed,
 )
+from tests.support.audit_log import read_audit
 from tests.support.clock import Hands
 from tests.support.kit import codes, require_created, require_session
 
@@ -279,6 +280,6 @@ async def test_a_session_is_its_principals_alone(api: Api, accounts: Accounts) -
 async def test_the_books_name_who_a_token_is_of(api: Api, accounts: Accounts) -> None:
     login = await make_user(accounts)
     token = await get_token(api.http, login, PULL)
-    [row] = await accounts.access.audit.list_page(10, actor="alice")
+    [row] = await read_audit(accounts.access.audit, actor="alice")
     assert (row.kind, row.target) == ("token.issue", PULL)
     assert json.loads(row.detail)["id"] == claims_of(token)["jti"]

@@ -8,7 +8,6 @@ from registry.metadata.access import (
     policy,
     users,
 )
-from registry.metadata.access.audit import AuditRow
 from registry.metadata.access.policy import Removal
 from registry.metadata.content import blobs, repositories
 from registry.metadata.engine.database import Database
@@ -23,6 +22,7 @@ from tests.metadata.rows import (
     read_pages,
     void,
 )
+from tests.support.audit_log import AuditRow, list_rows
 
 pytestmark = pytest.mark.anyio
 
@@ -84,7 +84,7 @@ def log(tx: Transaction, number: int) -> None:
         actor="bob" if number % 2 else "ann",
         address="192.0.2.1",
         request_id=f"r{number}",
-        kind="user.add",
+        kind="user.create",
         target=str(number),
         detail=f'{{"n": {number}}}',
     )
@@ -93,7 +93,7 @@ def log(tx: Transaction, number: int) -> None:
 async def pages(database: Database, *, since: int = 0, actor: str | None = None) -> list[AuditRow]:
     def page(tx: Transaction, last: AuditRow | None) -> list[AuditRow]:
         after = last.number if last else 0
-        return audit.list_page(tx, 2, after=after, since=since, actor=actor)
+        return list_rows(tx, 2, after=after, since=since, actor=actor)
 
     return await read_pages(database, page)
 

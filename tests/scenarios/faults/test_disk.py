@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from storage.digest import Digest
-from tests.support.audit_log import list_broken, list_unowned
 from tests.support.disks import small_disk
 from tests.support.kit import Kit, codes
 from tests.support.pushing import Ledger, blob_bytes, push_image, verify
 from tests.support.servers import server as server_support
 from tests.support.servers.server import Server, serving
+from tests.support.stored_files import list_broken, list_unowned
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(240)]
 

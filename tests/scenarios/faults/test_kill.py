@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.faults.conftest import SOAK
-from tests.support.audit_log import list_broken, list_unowned
 from tests.support.pushing import Ledger, push_until, verify
 from tests.support.servers.server import Server, serving
+from tests.support.stored_files import list_broken, list_unowned
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.faults.conftest import SOAK
-from tests.support.audit_log import list_broken
 from tests.support.missing import require_root_and
 from tests.support.pushing import Acknowledged, Ledger, push_until, verify
 from tests.support.servers.server import Server, serving
+from tests.support.stored_files import list_broken
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 

@@ -33,13 +33,14 @@ from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.services.access.access_cleanup import AccessCleanup
 from registry.services.access.access_tokens import AccessTokens
-from registry.services.access.audit import Audit, AuditRow
+from registry.services.access.audit import Audit
 from registry.services.access.grants import Grants
 from registry.services.access.groups import Groups
 from registry.services.access.keys import Keys
 from registry.services.access.robots import Robots
 from registry.services.access.tokens import TokenRequest, Tokens
 from registry.services.access.users import Users
+from tests.support.audit_log import AuditRow, list_rows
 
 ROOT = Actor("root", ClientAddress("192.0.2.9", "request-1"))
 HERE = ClientAddress("192.0.2.10", "request-2")
@@ -109,7 +110,7 @@ class House:
         return True
 
     async def books(self, after: int = 0) -> list[AuditRow]:
-        return await self.audit.list_page(1000, after=after)
+        return await self.database.read(lambda tx: list_rows(tx, 1000, after=after))
 
 
 async def all_at_once(works: list[Awaitable[object]]) -> list[type[BaseException]]:

@@ -47,38 +47,38 @@ async def _rotate(house: House) -> None:
 CHANGES: dict[str, tuple[Change, str, str, dict[str, Any]]] = {
     "add a user": (
         lambda h: h.users.add("cy", PASSWORD, ROOT, admin=True),
-        *("user.add", "cy", {"admin": True}),
+        *("user.create", "cy", {"admin": True}),
     ),
     "set a password": (
         lambda h: h.users.set_password("ann", OTHER, ROOT),
-        *("user.change", "ann", {"password": True}),
+        *("user.update", "ann", {"password": True}),
     ),
     "disable": (
         lambda h: h.users.change("ann", ROOT, disabled=True),
-        *("user.change", "ann", {"disabled": True}),
+        *("user.update", "ann", {"disabled": True}),
     ),
     "two changes": (
         lambda h: h.users.change("ann", ROOT, disabled=False, admin=True),
-        *("user.change", "ann", {"disabled": False, "admin": True}),
+        *("user.update", "ann", {"disabled": False, "admin": True}),
     ),
-    "add a group": (lambda h: h.groups.add("ops", ROOT), "group.add", "ops", {}),
+    "add a group": (lambda h: h.groups.add("ops", ROOT), "group.create", "ops", {}),
     "add a member": (
         lambda h: h.groups.add_member("devs", "bob", ROOT),
-        *("group.change", "devs", {"added": "bob"}),
+        *("group.update", "devs", {"added": "bob"}),
     ),
     "remove a member": (
         lambda h: h.groups.remove_member("devs", "ann", ROOT),
-        *("group.change", "devs", {"removed": "ann"}),
+        *("group.update", "devs", {"removed": "ann"}),
     ),
-    "add a robot": (lambda h: h.robots.add("cd", 60, ROOT), "robot.add", "cd", {}),
+    "add a robot": (lambda h: h.robots.add("cd", 60, ROOT), "robot.create", "cd", {}),
     "rotate a robot": (
         lambda h: h.robots.rotate("ci", 60, ROOT),
         *("robot.rotate", "ci", {"overlap": 60}),
     ),
-    "remove a robot": (lambda h: h.robots.remove("ci", ROOT), "robot.remove", "ci", {}),
+    "remove a robot": (lambda h: h.robots.remove("ci", ROOT), "robot.delete", "ci", {}),
     "add a token": (
         lambda h: h.access_tokens.add("ann", "ci", ROOT, bounds=[Bound(TEAM, PULL)]),
-        *("access-token.add", "ann", {"name": "ci", "scopes": '[["team/*", ["pull"]]]'}),
+        *("access-token.create", "ann", {"name": "ci", "scopes": '[["team/*", ["pull"]]]'}),
     ),
     "revoke a token": (
         lambda h: h.access_tokens.revoke("ann", "laptop", ROOT),
@@ -86,15 +86,15 @@ CHANGES: dict[str, tuple[Change, str, str, dict[str, Any]]] = {
     ),
     "add a grant": (
         lambda h: h.grant("group:devs", "push"),
-        *("grant.add", "group:devs", {"pattern": "team/*", "actions": "pull,push"}),
+        *("grant.create", "group:devs", {"pattern": "team/*", "actions": "pull,push"}),
     ),
     "remove a grant": (
         lambda h: h.grants.remove(Subject.parse("ann"), TEAM, ROOT),
-        *("grant.remove", "ann", {"pattern": "team/*", "actions": "pull"}),
+        *("grant.delete", "ann", {"pattern": "team/*", "actions": "pull"}),
     ),
     "rotate keys": (_rotate, "key.rotate", "", {}),
-    "remove a group": (lambda h: h.groups.remove("devs", ROOT), "group.remove", "devs", {}),
-    "remove a user": (lambda h: h.users.remove("ann", ROOT), "user.remove", "ann", {}),
+    "remove a group": (lambda h: h.groups.remove("devs", ROOT), "group.delete", "devs", {}),
+    "remove a user": (lambda h: h.users.remove("ann", ROOT), "user.delete", "ann", {}),
     "revoke a key": (_revoke, "key.revoke", "", {}),
 }
 

@@ -162,7 +162,7 @@ class TestUsers:
         )
         assert errors == [ConflictError]
         assert len(await houses[0].users.list_page(10)) == 1
-        removed = [row for row in await houses[0].books() if row.kind == "user.remove"]
+        removed = [row for row in await houses[0].books() if row.kind == "user.delete"]
         assert len(removed) == count - 1
 
 
@@ -203,7 +203,7 @@ class TestImports:
         assert after["bob"] == before["bob"]
         house.auth._signed_in._values.clear()
         assert await house.lets_in("ann", PASSWORD)
-        assert [row.target for row in await house.books() if row.kind == "user.add"] == [
+        assert [row.target for row in await house.books() if row.kind == "user.create"] == [
             "ann",
             "bob",
         ]

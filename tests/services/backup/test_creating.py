@@ -23,6 +23,7 @@ from storage.driver import Reader
 from storage.errors import StoreUnavailableError
 from tests.api.conftest import Api
 from tests.services.backup.conftest import Make
+from tests.support.audit_log import read_audit
 from tests.support.pushing import blob_bytes
 
 pytestmark = pytest.mark.anyio
@@ -292,7 +293,7 @@ async def test_the_books_tell_of_it(make: Make, target: Path) -> None:
     place = make("a")
     async with place.opened() as api:
         made = await place.ask("create", target)
-        (event,) = await api.opened.access.audit.list_page(9)
+        (event,) = await read_audit(api.opened.access.audit)
         assert (event.actor, event.kind) == ("operator", "backup.create")
         assert (event.target, json.loads(event.detail)) == (made["snapshot"]["id"], {"keys": False})
 

@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from storage.digest import Digest
-from tests.support.audit_log import list_broken, list_unowned
 from tests.support.kit import Kit
 from tests.support.servers import launcher
 from tests.support.servers.server import ROOT, Server, serving
+from tests.support.stored_files import list_broken, list_unowned
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 

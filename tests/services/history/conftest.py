@@ -10,6 +10,7 @@ from registry.auth.policy.patterns import RepositoryPattern
 from registry.oci.names import RepositoryName
 from registry.oci.tag_patterns import TagPattern
 from tests.services.gc.conftest import Yard, open_yard, sweeping, yard
+from tests.support.audit_log import read_audit
 
 __all__ = ["open_yard", "sweeping", "yard"]
 
@@ -49,5 +50,5 @@ async def delete(yard: Yard, name: str, reference: object, **headers: str) -> ht
 
 async def list_audited(yard: Yard, *kinds: str) -> list[tuple[str, str]]:
     """Return the event and the target of each audit event of those kinds."""
-    rows = await yard.opened.access.audit.list_page(1000)
+    rows = await read_audit(yard.opened.access.audit)
     return [(row.kind, row.target) for row in rows if row.kind.startswith(kinds)]

@@ -112,12 +112,12 @@ def test_immutable_tags(run: Run) -> None:
     events = run("audit", "list", "--json")["events"]
     kinds = [event["event"] for event in events if event["source"] == "audit"]
     assert kinds == [
-        "immutable.add",
+        "immutable.create",
         "immutable.override",
         "immutable.override",
         "tag.restore",
         "immutable.override",
-        "immutable.remove",
+        "immutable.delete",
     ]
     assert run("repo", "delete", "app") == "Deleted app: 1 tags, 2 manifests.\n"
 

@@ -60,8 +60,8 @@ async def test_nobody_deletes_what_is_held(sweeping: Yard) -> None:
     assert set((await sweeping.count_rows()).values()) == {0}
     target = f"app@{digest}"
     assert await list_audited(sweeping, "hold.") == [
-        ("hold.add", target),
-        ("hold.remove", target),
+        ("hold.create", target),
+        ("hold.delete", target),
     ]
 
 

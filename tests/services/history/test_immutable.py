@@ -13,6 +13,7 @@ from storage.digest import Digest
 from tests.services.gc.conftest import Opening, Yard
 from tests.services.history.conftest import NAME, OPERATOR, Seal, delete, list_audited
 from tests.support.accounts import AUTH, Accounts
+from tests.support.audit_log import read_audit
 from tests.support.kit import codes, index_manifest
 
 pytestmark = pytest.mark.anyio
@@ -131,7 +132,7 @@ async def test_who_administers_the_repository_may_override(open_yard: Opening, s
         assert await read(yard) == {}
         [event, _] = [
             row
-            for row in await yard.opened.access.audit.list_page(99)
+            for row in await read_audit(yard.opened.access.audit)
             if row.kind == "immutable.override"
         ]
         assert (event.actor, event.target) == ("root", "app:v1")

@@ -103,7 +103,7 @@ def test_quotas_are_set_listed_and_removed(moorage: Commands, settings: Settings
         ("quota.set", "ann/**", {"bytes": LIMIT}),
         ("quota.set", "*/**", {"bytes": 10 << 30}),
         ("quota.set", "ann/**", {"bytes": 1024}),
-        ("quota.remove", "ann/**", {}),
+        ("quota.delete", "ann/**", {}),
     ]
 
 

@@ -130,7 +130,7 @@ def test_from_rules_to_what_is_left(say: Say, tmp_path: Path) -> None:
         *["retention.set"] * 2,
         "retention.enable",
         *["retention.run"] * 2,
-        "retention.remove",
+        "retention.delete",
     ]
 
 

@@ -23,7 +23,7 @@ _BEGINNINGS = {
     "untagged_rule": "untagged manifests are kept in {repository}",
     "grace_period": "in its grace period until {until}",
     "unreadable_manifest": "a manifest of {repository} cannot be read",
-    "not_queued": "not examined yet",
+    "not_queued": "nothing keeps it, but it is not queued",
     "none": "nothing keeps it, it will be deleted",
 }
 
@@ -169,11 +169,6 @@ def status(args: argparse.Namespace) -> int:
         output.write_note(
             "A manifest that cannot be read might name any content, so nothing of its repository "
             "is collected until it is pushed again or deleted."
-        )
-    if found.backfilling:
-        output.write_note(
-            "Content from before the upgrade that added garbage collection is still being added to "
-            "the queue."
         )
     return 0
 
