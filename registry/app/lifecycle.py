@@ -16,15 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def open_runtime(settings: Settings, driver: Driver | None = None) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings, driver: Driver | None = None, *, with_stores: bool = True
+) -> AsyncIterator[Runtime]:
     """Open a registry for the duration of the block.
 
+    Without `with_stores`, the stores are not started, so that a bucket need not be reachable.
     Raises SchemaError if the schema does not fit this version, StoreError if a store is not ready,
     and ConfigError if the settings name no store for existing blobs.
     """
     opened = compose(settings, driver)
     try:
-        await require_ready(opened)
+        await require_ready(opened, with_stores=with_stores)
         yield opened
     finally:
         await opened.close()
@@ -65,8 +68,8 @@ async def rehearse(settings: Settings) -> None:
         await opened.close()
 
 
-async def require_ready(opened: Runtime) -> None:
-    """Check that the schema and the stores fit, and start the stores.
+async def require_ready(opened: Runtime, *, with_stores: bool = True) -> None:
+    """Check that the schema and the stores fit, and start the stores unless told otherwise.
 
     Raises SchemaError if the schema does not fit this version, ConfigError if blobs are in a store
     that the settings do not open, and StoreError if a store that must hold blobs is empty.
@@ -81,7 +84,8 @@ async def require_ready(opened: Runtime) -> None:
             f"{' and '.join(stores.names)}: configure it as [old_storage], or restore the name of "
             "the store with storage.name"
         )
-    await stores.start(create=stores.current.name not in holding)
+    if with_stores:
+        await stores.start(create=stores.current.name not in holding)
 
 
 async def _add_first_admin(settings: AuthSettings, opened: Runtime) -> None:

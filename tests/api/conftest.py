@@ -18,7 +18,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message
 
-from registry.app import Runtime, compose, create_app
+from registry.app import Runtime, compose
+from registry.app.asgi import create_app
 from registry.config import Settings, load
 from registry.services.content import upload_leases
 from tests.support.kit import Kit

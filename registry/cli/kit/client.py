@@ -114,13 +114,20 @@ def run(
     work: Callable[[OperationClient], Awaitable[T]],
     *,
     create: bool = False,
+    with_stores: bool = False,
 ) -> T:
     """Run `work` with the client that the options select.
 
-    With `create`, a registry is created in the data directory if there is none.
+    With `create`, a registry is created in the data directory if there is none. `with_stores`
+    starts the local stores, for operations that read or write bytes of blobs.
     """
     if not args.url:
-        return with_registry(args, lambda opened: work(_LocalClient(opened)), create=create)
+        return with_registry(
+            args,
+            lambda opened: work(_LocalClient(opened)),
+            create=create,
+            with_stores=with_stores,
+        )
     from registry.client.admin import AdminClient
 
     sign_in = _read_sign_in(args)

@@ -18,11 +18,16 @@ def run(args: argparse.Namespace, work: "Callable[[Services], Awaitable[T]]") ->
 
 
 def with_registry(
-    args: argparse.Namespace, work: "Callable[[Runtime], Awaitable[T]]", *, create: bool = False
+    args: argparse.Namespace,
+    work: "Callable[[Runtime], Awaitable[T]]",
+    *,
+    create: bool = False,
+    with_stores: bool = True,
 ) -> T:
     """Run `work` on the open registry with its database, stores and keys.
 
-    If there is no registry, creates one with `create`, and raises ConfigError otherwise.
+    If there is no registry, creates one with `create`, and raises ConfigError otherwise. Without
+    `with_stores`, the stores are not started, so that a bucket need not be reachable.
     """
     from registry import logs
     from registry.app import open_runtime
@@ -39,7 +44,7 @@ def with_registry(
         database.enter(settings, folder)
 
     async def job() -> T:
-        async with open_runtime(settings) as opened:
+        async with open_runtime(settings, with_stores=with_stores) as opened:
             return await work(opened)
 
     try:

@@ -207,7 +207,8 @@ def _work(
     """Serve until a signal stops the process, and return the exit status."""
     # Imported only after `_share_metrics` has set the environment.
     from registry import metrics  # noqa: PLC0415
-    from registry.app import StartRules, compose, create_app, ops_asgi  # noqa: PLC0415
+    from registry.app import compose  # noqa: PLC0415
+    from registry.app.asgi import StartRules, create_app, ops_asgi  # noqa: PLC0415
     from registry.server.server import Server  # noqa: PLC0415
 
     # Not before the fork: a thread does not survive it.

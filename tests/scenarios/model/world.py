@@ -18,7 +18,8 @@ import httpx
 import sqlalchemy as sa
 from starlette.types import ASGIApp, Message
 
-from registry.app import Runtime, compose, create_app
+from registry.app import Runtime, compose
+from registry.app.asgi import create_app
 from registry.config import Settings, load
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from registry import logs
-from registry.app import compose, create_app, open_runtime
+from registry.app import compose, open_runtime
+from registry.app.asgi import create_app
 from registry.cli.main import main
 from registry.config import Settings, load
 from registry.errors import SchemaError

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from registry.app import Runtime, compose, create_app
+from registry.app import Runtime, compose
+from registry.app.asgi import create_app
 from registry.config import load
 from registry.metadata import tables
 from registry.metadata.engine.transaction import Transaction

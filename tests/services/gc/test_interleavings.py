@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry.app import compose, create_app
+from registry.app import compose
+from registry.app.asgi import create_app
 from registry.config import load
 from registry.metadata import tables
 from registry.metadata.engine import migrate

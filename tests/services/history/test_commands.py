@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from registry import clock, logs
-from registry.app import compose, create_app
+from registry.app import compose
+from registry.app.asgi import create_app
 from registry.cli.main import main
 from registry.config import load
 from tests.api.conftest import in_process

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import compose, create_app
+from registry.app import compose
+from registry.app.asgi import create_app
 from registry.config import load
 from registry.metadata.engine import migrate
 from tests.api.conftest import Api, in_process

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.app import Runtime, compose, create_app
+from registry.app import Runtime, compose
+from registry.app.asgi import create_app
 from registry.config import load
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow

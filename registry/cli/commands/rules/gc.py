@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
                 done = _add(done, await operations.send(run_gc, dry_run=args.dry_run))
         return done, await operations.send(get_gc_status)
 
-    done, status = client.run(args, work)
+    done, status = client.run(args, work, with_stores=True)
     if args.json:
         result = {name: value for name, value in output.to_json(done).items() if name != "has_more"}
         left = {name: getattr(status, name) for name in _LEFT}

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from registry.app import compose, create_app, export_private_keys
+from registry.app import compose, export_private_keys
+from registry.app.asgi import create_app
 from registry.config import load
 from registry.errors import (
     ConfigError,
