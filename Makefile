@@ -4,7 +4,7 @@
 #   HTTP API, backups, servers, commands, scenarios, PostgreSQL and S3, and what is marked slow.
 # test: everything that runs here; the summary names what it skipped, and why.
 # bench: compare Moorage with other registries (benchmarks/README.md); options in ARGS.
-# bundle: one file that installs Moorage where there is no network (docs/deployment.md).
+# bundle: one file that installs Moorage where there is no network (docs/operate/deployment.md).
 ifndef PYTHON
 PYTHON := python3
 ANY_PYTHON := yes

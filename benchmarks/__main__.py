@@ -23,7 +23,7 @@ from benchmarks.results import Results, describe_setting, list_failures, read, w
 from benchmarks.runner import Run
 from benchmarks.table import render, tabulate
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "operate" / "performance.md"
 QUIET_LOAD = 0.5
 """Load average above which the machine counts as busy."""
 console = Console(width=max(Console().width, 160))

@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--tiny", action="store_true", help="tiny sizes, to see whether all cases work")
     add("--minutes", type=float, default=40, help="start no case after this time (default 40)")
     add("--json", type=Path, metavar="FILE", help="write all samples to FILE")
-    add("--write-docs", action="store_true", help="write the table to docs/performance.md")
+    add("--write-docs", action="store_true", help="write the table to docs/operate/performance.md")
     add(
         "--render", type=Path, metavar="FILE", help="measure nothing: show the table of a JSON file"
     )

@@ -1,4 +1,4 @@
-"""The JSON file of a run, and the generated block of docs/performance.md."""
+"""The JSON file of a run, and the generated block of docs/operate/performance.md."""
 
 import json
 from dataclasses import asdict, dataclass

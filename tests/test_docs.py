@@ -13,6 +13,7 @@ from registry.operations.table import BASE, OPERATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
 
 PLACEHOLDER = re.compile(r"\b(NOUN|NAME|CAPABILITY|NNNN_NAME)\b")
 """The parts of paths in CONTRIBUTING.md that stand for any name."""
@@ -37,7 +38,7 @@ def list_options(command: Parser) -> set[str]:
 
 def test_every_command_has_a_section_with_its_options() -> None:
     pages = ["commands", "commands-content", "commands-access", "commands-rules"]
-    text = "".join((DOCS / f"{page}.md").read_text() for page in pages)
+    text = "".join((REFERENCE / f"{page}.md").read_text() for page in pages)
     sections = re.split(r"^## `(.+)`$", text, flags=re.MULTILINE)[1:]
     documented = dict(zip(sections[::2], sections[1::2], strict=True))
     commands = {each.prog: list_options(each) for each in list_commands(build_parser())}
@@ -51,7 +52,7 @@ def test_every_command_has_a_section_with_its_options() -> None:
 
 
 def test_json_of_every_command_is_documented() -> None:
-    text = (DOCS / "json-output.md").read_text()
+    text = (REFERENCE / "json-output.md").read_text()
     rows = re.findall(r"^\| (`.+?) \| (.+) \|$", text, re.MULTILINE)
     documented = [f"moorage {each}" for names, _ in rows for each in re.findall(r"`(.+?)`", names)]
     printing = [
@@ -66,7 +67,7 @@ def test_json_of_every_command_is_documented() -> None:
 
 
 def test_every_endpoint_is_listed_with_its_methods() -> None:
-    text = (DOCS / "http-api.md").read_text()
+    text = (REFERENCE / "http-api.md").read_text()
     rows = re.findall(r"^\| `(/[^`]*)` \| ([A-Z, ]+) \|", text, re.MULTILINE)
     documented = {path: sorted(methods.split(", ")) for path, methods in rows}
     routed = {entry.path.replace(":path", ""): sorted(entry.methods) for entry in ROUTES}
@@ -76,7 +77,7 @@ def test_every_endpoint_is_listed_with_its_methods() -> None:
 
 
 def test_every_operation_of_the_admin_api_is_listed_with_who_may() -> None:
-    text = (DOCS / "admin-api.md").read_text()
+    text = (REFERENCE / "admin-api.md").read_text()
     rows = re.findall(r"^\| ([A-Z]+) \| `(/[^`]*)` \| .+ \| (.+) \|$", text, re.MULTILINE)
     assert rows == [(o.method, BASE + o.path, o.permission.description) for o in OPERATIONS]
 
@@ -96,6 +97,24 @@ def test_files_named_in_the_docs_exist() -> None:
 def test_the_changelog_starts_with_this_version() -> None:
     [newest, *_] = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest == version("moorage")
+
+
+def list_anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub makes them."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines}
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    count = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+            target, _, heading = link.partition("#")
+            found = page.parent / target if target else page
+            assert found.is_file(), f"{page.name} links to {link}"
+            assert not heading or heading in list_anchors(found), f"{page.name} links to {link}"
+            count += 1
+    assert count > 60
 
 
 def test_headings_have_a_blank_line_before_and_after() -> None:

@@ -1,4 +1,4 @@
-"""docs/configuration.md has one entry for each setting, with its default, and no other entries."""
+"""The page of the settings has one entry for each, with its default, and no other entries."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ import pytest
 
 from registry.config import FILE_KEYS, SETTINGS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
+PAGE = (Path(__file__).parent.parent / "docs" / "reference" / "configuration.md").read_text()
 ENTRY = re.compile(r"^### `(?P<key>[^`]+)`\n\nDefault: `(?P<default>[^`]+)`\n\n[\w`]", re.MULTILINE)
 
 

@@ -16,8 +16,9 @@ from registry.config import load
 from tests.support.servers.certificates import Authority
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-CI = (DOCS / "ci.md").read_text()
-EXISTING = (DOCS / "existing-issuer.md").read_text()
+GUIDES = DOCS / "guides"
+CI = (GUIDES / "ci.md").read_text()
+EXISTING = (GUIDES / "existing-issuer.md").read_text()
 
 
 @pytest.mark.parametrize("page", [CI, EXISTING], ids=["ci", "existing-issuer"])

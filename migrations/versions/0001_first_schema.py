@@ -1,6 +1,6 @@
 """First schema.
 
-Docs: docs/data-model.md.
+Docs: docs/reference/data-model.md.
 """
 
 import sqlalchemy as sa

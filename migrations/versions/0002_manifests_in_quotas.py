@@ -1,6 +1,6 @@
 """Count manifests in quotas.
 
-Docs: docs/data-model.md, docs/quotas.md.
+Docs: docs/reference/data-model.md, docs/guides/quotas.md.
 """
 
 import sqlalchemy as sa

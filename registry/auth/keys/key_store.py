@@ -1,6 +1,6 @@
 """Key stores: files on one machine, or encrypted rows in the database that replicas share.
 
-`auth.key_store` in docs/configuration.md selects one of them.
+`auth.key_store` in docs/reference/configuration.md selects one of them.
 """
 
 import asyncio

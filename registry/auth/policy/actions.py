@@ -1,6 +1,6 @@
 """The actions of requests and the rights that grants give.
 
-Source: Distribution's token scope specification; docs/authentication.md for grants.
+Source: Distribution's token scope specification; docs/guides/authentication.md for grants.
 """
 
 from collections.abc import Iterable

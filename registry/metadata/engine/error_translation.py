@@ -33,7 +33,7 @@ _REASONS = {
 _FULL_REASON = (
     "the database server has no connection left for this process. Lower "
     "database.read_connections and database.write_connections, or raise max_connections of the "
-    "server (docs/sizing.md)"
+    "server (docs/operate/sizing.md)"
 )
 
 _LOG_PAUSE = 1.0

@@ -1,4 +1,4 @@
-"""The scrub's row: its progress in re-reading all content (docs/check-and-repair.md)."""
+"""The scrub's row: its progress in re-reading all content (docs/operate/check-and-repair.md)."""
 
 from dataclasses import dataclass
 

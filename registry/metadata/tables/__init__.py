@@ -1,4 +1,4 @@
-"""Table definitions. `docs/data-model.md` describes them; `migrations/` creates them.
+"""Table definitions. `docs/reference/data-model.md` describes them; `migrations/` creates them.
 
 Times are microseconds since the epoch, in UTC. Names and tags compare by bytes on every database.
 """

@@ -1,1 +1,1 @@
-"""Backups to another directory while the registry serves (`docs/backup.md`)."""
+"""Backups to another directory while the registry serves (`docs/operate/backup.md`)."""

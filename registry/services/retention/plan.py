@@ -1,7 +1,7 @@
 """Pure functions that decide which tags and manifests of a repository the rules drop.
 
 The rules of all patterns that match a repository apply together. A tag is dropped if and only if a
-drop rule selects it and no keep rule protects it (docs/retention.md).
+drop rule selects it and no keep rule protects it (docs/guides/retention.md).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

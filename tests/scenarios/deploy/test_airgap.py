@@ -73,7 +73,7 @@ def test_it_installs_without_a_network_and_serves(unpacked: Path, tmp_path: Path
     done = install(unpacked, tmp_path / "opt")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "opt" / "data").exists()
-    assert (unpacked / "docs" / "configuration.md").is_file()
+    assert (unpacked / "docs" / "reference" / "configuration.md").is_file()
     assert (unpacked / "deploy" / "systemd" / "moorage.service").is_file()
 
     python = tmp_path / "opt" / "bin" / "python"
