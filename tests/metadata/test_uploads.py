@@ -40,11 +40,12 @@ async def test_advances_in_all_that_it_is_told(database: Database) -> None:
         uploads.insert(tx, row)
         tx.now += 5
         moved = replace(row, offset=BIG, prefix=digest("x"), key="k", parts="[]")
-        there = uploads.advance(tx, moved)
+        there = uploads.advance(tx, moved, row)
         first = uploads.find(tx, "a")
-        uploads.advance(tx, replace(row, offset=BIG + 1))
-        gone = uploads.advance(tx, upload("b", offset=1))
-        return [there, gone, first, uploads.find(tx, "a")]
+        uploads.advance(tx, replace(row, offset=BIG + 1), moved)
+        stale = uploads.advance(tx, replace(row, offset=1), row)
+        gone = uploads.advance(tx, upload("b", offset=1), upload("b"))
+        return [there, gone or stale, first, uploads.find(tx, "a")]
 
     there, gone, first, second = await database.write(work, actor="ann")
     assert (there, gone) == (True, False)
@@ -140,7 +141,7 @@ class TestClaim:
                 tx.now += 30_000_001
             before = uploads.find(tx, "a")
             refused = [
-                uploads.advance(tx, upload("a", offset=7, claim=1)),
+                uploads.advance(tx, upload("a", offset=7, claim=1), upload("a")),
                 uploads.save(tx, "a", 1, "late"),
                 uploads.hold(tx, "a", 1, 3600),
                 uploads.delete(tx, "a", 1),
@@ -160,7 +161,7 @@ class TestClaim:
             return [
                 uploads.save(tx, "a", 1, "half-way"),
                 uploads.find(tx, "a"),
-                uploads.advance(tx, upload("a", offset=7, parts="moved", claim=1)),
+                uploads.advance(tx, upload("a", offset=7, parts="moved", claim=1), upload("a")),
                 uploads.find(tx, "a"),
                 uploads.delete(tx, "a", 1),
             ]

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine.statements import (
+    DatabaseClock,
+    Row,
+    Statement,
+    bind,
+    bind_limit,
+    bind_now,
+)
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import repositories, uploads
 from registry.oci.names import RepositoryName
@@ -65,9 +73,69 @@ _COLUMNS = (
 )
 
 
+_NAMES = tuple(column.name for column in _COLUMNS)
+_PROGRESS = ("offset", "prefix", "key", "parts", "generation")
+
+_id = sa.bindparam("upload_id", type_=_u.id.type)
+_by_id = sa.select(*_COLUMNS).where(_u.id == _id)
+_lease_end = DatabaseClock() + sa.bindparam("lease_us", type_=sa.BigInteger)
+_update = sa.update(uploads).where(
+    _u.id == _id, _u.claim == sa.bindparam("held_claim", type_=_u.claim.type)
+)
+
+_INSERT = Statement(
+    sa.insert(uploads).values(**bind(*_NAMES), started_at=bind_now(), active_at=bind_now())
+)
+_FIND = Statement(_by_id)
+_FIND_LOCKED = Statement(_by_id.with_for_update())
+_FIND_OWN = Statement(
+    _by_id.where(
+        _u.repository == sa.bindparam("name"),
+        _u.principal == sa.bindparam("principal"),
+        sa.or_(
+            _u.repository_generation.is_(None),
+            _u.repository_generation
+            == sa.select(_r.generation).where(_r.name == sa.bindparam("name")).scalar_subquery(),
+        ),
+    )
+)
+_ADVANCE = Statement(
+    _update.where(
+        _u.offset == sa.bindparam("old_offset", type_=_u.offset.type),
+        _u.key.is_not_distinct_from(sa.bindparam("old_key", type_=_u.key.type)),
+    ).values(**bind(*_PROGRESS), active_at=bind_now())
+)
+_SAVE = Statement(_update.values(bind("parts")))
+_CLAIM = Statement(
+    sa.update(uploads)
+    .where(_u.id == _id, sa.or_(_u.claimed_until.is_(None), _u.claimed_until < DatabaseClock()))
+    .values(claim=_u.claim + 1, claimed_until=_lease_end)
+    .returning(*_COLUMNS)
+)
+_FIND_HELD = Statement(sa.select(_u.claim, _u.claimed_until).where(_u.id == _id))
+_HOLD = Statement(_update.values(claimed_until=_lease_end))
+_RELEASE = Statement(_update.values(claimed_until=None))
+_DELETE = Statement(
+    sa.delete(uploads).where(
+        _u.id == _id, _u.claim == sa.bindparam("held_claim", type_=_u.claim.type)
+    )
+)
+_COUNT_OF = Statement(
+    sa.select(sa.func.count()).select_from(
+        sa.select(_u.id)
+        .where(_u.principal == sa.bindparam("principal"), _u.active_at > 0)
+        .limit(bind_limit())
+        .subquery()
+    )
+)
+
+
+def _made(row: Row | None) -> UploadRow | None:
+    return UploadRow(*row) if row else None
+
+
 def insert(tx: Transaction, row: UploadRow) -> None:
-    values = {column.name: getattr(row, column.name) for column in _COLUMNS}
-    tx.execute(sa.insert(uploads).values(**values, started_at=tx.now, active_at=tx.now))
+    tx.run(_INSERT, **{name: getattr(row, name) for name in _NAMES})
 
 
 def find_own(
@@ -77,84 +145,55 @@ def find_own(
 
     A repository that is created after the session is the session's repository, too.
     """
-    generation = sa.select(_r.generation).where(_r.name == name).scalar_subquery()
-    query = sa.select(*_COLUMNS).where(
-        _u.id == upload_id,
-        _u.repository == name,
-        _u.principal == principal,
-        sa.or_(_u.repository_generation.is_(None), _u.repository_generation == generation),
-    )
-    row = tx.execute(query).one_or_none()
-    return UploadRow(*row) if row else None
+    return _made(tx.fetch_one(_FIND_OWN, upload_id=upload_id, name=name, principal=principal))
 
 
 def find(tx: Transaction, upload_id: str, *, lock: bool = False) -> UploadRow | None:
     """Return the session. `lock` locks the row until the transaction ends."""
-    query = sa.select(*_COLUMNS).where(_u.id == upload_id)
-    if lock:
-        query = query.with_for_update()
-    row = tx.execute(query).one_or_none()
-    return UploadRow(*row) if row else None
+    return _made(tx.fetch_one(_FIND_LOCKED if lock else _FIND, upload_id=upload_id))
 
 
-def advance(tx: Transaction, row: UploadRow, before: UploadRow | None = None) -> bool:
+def advance(tx: Transaction, row: UploadRow, before: UploadRow) -> bool:
     """Save the acknowledged offset and the key under which the bytes may appear.
 
-    Returns False if the session does not exist or was claimed again. With `before`, the row as
-    read, it also returns False if another request has changed the offset or the key since.
+    Returns False if the session does not exist or was claimed again, or if another request has
+    changed its offset or key since `before` was read.
     """
-    values = {
-        "offset": row.offset,
-        "prefix": row.prefix,
-        "key": row.key,
-        "parts": row.parts,
-        "generation": row.generation,
-    }
-    query = sa.update(uploads).where(_u.id == row.id, _u.claim == row.claim)
-    if before is not None:
-        query = query.where(_u.offset == before.offset, _u.key.is_not_distinct_from(before.key))
-    return tx.execute(query.values(**values, active_at=tx.now)).rowcount > 0
+    values = {name: getattr(row, name) for name in _PROGRESS}
+    old = {"old_offset": before.offset, "old_key": before.key}
+    return tx.run(_ADVANCE, upload_id=row.id, held_claim=row.claim, **values, **old) > 0
 
 
 def save(tx: Transaction, upload_id: str, claim: int, parts: str) -> bool:
     """Save the store's state between acknowledgements. Returns False as `advance` does."""
-    query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
-    return tx.execute(query.values(parts=parts)).rowcount > 0
+    return tx.run(_SAVE, upload_id=upload_id, held_claim=claim, parts=parts) > 0
 
 
 def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
     """Claim the session for `seconds`. Returns None if it does not exist or is claimed."""
-    now = tx.read_clock()
-    free = sa.or_(_u.claimed_until.is_(None), _u.claimed_until < now)
-    query = sa.update(uploads).where(_u.id == upload_id, free)
-    values = {"claim": _u.claim + 1, "claimed_until": now + int(seconds * 1_000_000)}
-    row = tx.execute(query.values(**values).returning(*_COLUMNS)).one_or_none()
-    return UploadRow(*row) if row else None
+    return _made(tx.fetch_one(_CLAIM, upload_id=upload_id, lease_us=int(seconds * 1_000_000)))
 
 
 def find_held(tx: Transaction, upload_id: str) -> ClaimState | None:
     """Return the state of the session's claim, or None if the session does not exist."""
-    row = tx.execute(sa.select(_u.claim, _u.claimed_until).where(_u.id == upload_id)).one_or_none()
+    row = tx.fetch_one(_FIND_HELD, upload_id=upload_id)
     return ClaimState(*row) if row else None
 
 
 def hold(tx: Transaction, upload_id: str, claim: int, seconds: float) -> bool:
     """Extend a claim to `seconds` from now. Returns False as `advance` does."""
-    query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
-    until = tx.read_clock() + int(seconds * 1_000_000)
-    return tx.execute(query.values(claimed_until=until)).rowcount > 0
+    lease_us = int(seconds * 1_000_000)
+    return tx.run(_HOLD, upload_id=upload_id, held_claim=claim, lease_us=lease_us) > 0
 
 
 def release(tx: Transaction, upload_id: str, claim: int) -> bool:
     """Release a claim. Returns False as `advance` does."""
-    query = sa.update(uploads).where(_u.id == upload_id, _u.claim == claim)
-    return tx.execute(query.values(claimed_until=None)).rowcount > 0
+    return tx.run(_RELEASE, upload_id=upload_id, held_claim=claim) > 0
 
 
 def delete(tx: Transaction, upload_id: str, claim: int = 0) -> bool:
     """Delete the session. Returns False if it does not exist or was claimed again."""
-    query = sa.delete(uploads).where(_u.id == upload_id, _u.claim == claim)
-    return tx.execute(query).rowcount > 0
+    return tx.run(_DELETE, upload_id=upload_id, held_claim=claim) > 0
 
 
 def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> list[UploadRow]:
@@ -184,8 +223,7 @@ def count_of(tx: Transaction, principal: str, most: int) -> int:
     Sessions of deleted repositories, which expire at once, are not counted, because their clients
     cannot cancel them.
     """
-    some = sa.select(_u.id).where(_u.principal == principal, _u.active_at > 0).limit(most)
-    return int(tx.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
+    return int(tx.fetch_value(_COUNT_OF, principal=principal, n=most))
 
 
 def find_idle(tx: Transaction, upload_id: str, before: int) -> UploadRow | None:

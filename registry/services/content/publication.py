@@ -65,34 +65,46 @@ class Publication:
         another claim has superseded this one, and UploadUnknownError if the session has ended.
         """
         blob = BlobRow(digest, row.offset, row.store, key, BlobState.LIVE)
-        rest = self._keys.possible_keys(row) - {key}
-        before = await self._db.read(lambda tx: blobs.find_anywhere(tx, blob.digest))
-        broken = before.key if before and not await self._blobs.is_whole(before) else None
+        checked: BlobRow | None = None
+        broken: str | None = None
 
-        def work(tx: Transaction) -> None:
-            # Lock the repository first. A deletion locks it exclusively before it detaches
-            # sessions.
-            repository = repositories.ensure(tx, row.repository)
-            session = uploads.find(tx, row.id, lock=True)
+        def work(tx: Transaction) -> BlobRow | None:
+            """Change nothing and return the existing copy if its bytes were not checked yet."""
+            found = blobs.find_anywhere(tx, blob.digest)
+            if found is not None and (checked is None or checked.key != found.key):
+                return found
+            self._link(tx, row, blob, broken, limited=limited)
+            return None
+
+        while (found := await self._db.write(work, actor=row.principal)) is not None:
+            checked = found
+            broken = None if await self._blobs.is_whole(found) else found.key
+
+    def _link(
+        self, tx: Transaction, row: UploadRow, blob: BlobRow, broken: str | None, *, limited: bool
+    ) -> None:
+        """Do the work of `link`. `broken` is the key of an existing copy that is not intact."""
+        # Lock the repository first. A deletion locks it exclusively before it detaches sessions.
+        repository = repositories.ensure(tx, row.repository)
+        session = uploads.find(tx, row.id, lock=True)
+        if session is None:
             linked = blobs.find(tx, row.repository, blob.digest)
-            if session is None and linked is not None and linked.key != broken:
+            if linked is not None and linked.key != broken:
                 return  # another request of the session has linked the blob
-            if session is None or not session.belongs_to(repository):
-                raise session_unknown(row.id)
-            if not uploads.delete(tx, row.id, row.claim):
-                raise UploadBusyError("another request has taken over this upload session")
-            stored = blobs.lock(tx, blob.digest)
-            if stored is None or stored.key == broken:
-                blobs.put(tx, blob)
-                if stored is not None:
-                    pending_deletions.insert(tx, stored.store, stored.key, "replaced by a push")
-            else:
-                # An intact copy exists, so this one is not needed.
-                pending_deletions.insert(tx, blob.store, blob.key, "duplicate upload")
-            blobs.link(tx, repository, blob.digest)
-            if limited:
-                require_room(tx, row.repository, before=row.id)
-            for other in rest:
-                pending_deletions.insert(tx, row.store, other, "staged bytes of a finished upload")
-
-        await self._db.write(work, actor=row.principal)
+        if session is None or not session.belongs_to(repository):
+            raise session_unknown(row.id)
+        if not uploads.delete(tx, row.id, row.claim):
+            raise UploadBusyError("another request has taken over this upload session")
+        stored = blobs.lock(tx, blob.digest)
+        if stored is None or stored.key == broken:
+            blobs.put(tx, blob)
+            if stored is not None:
+                pending_deletions.insert(tx, stored.store, stored.key, "replaced by a push")
+        else:
+            # An intact copy exists, so this one is not needed.
+            pending_deletions.insert(tx, blob.store, blob.key, "duplicate upload")
+        blobs.link(tx, repository, blob.digest)
+        if limited:
+            require_room(tx, row.repository, before=row.id)
+        for other in self._keys.possible_keys(row) - {blob.key}:
+            pending_deletions.insert(tx, row.store, other, "staged bytes of a finished upload")
