@@ -22,7 +22,8 @@ from registry.metadata.access import (
 )
 from registry.metadata.content import blobs, manifests, repositories, tags
 from registry.metadata.content.blobs import BlobRow, BlobState
-from registry.metadata.content.manifests import Edge, ManifestRow
+from registry.metadata.content.manifest_edges import Edge
+from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.uploads import UploadRow
 from registry.metadata.engine import connections

@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 
 from registry.metadata import tables
-from registry.metadata.content import blobs, manifests, repositories
+from registry.metadata.content import blobs, manifest_edges, manifests, repositories
 from registry.metadata.content.blobs import BlobRow, BlobState
-from registry.metadata.content.manifests import Edge
+from registry.metadata.content.manifest_edges import Edge
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.gc import pending_deletions
@@ -168,9 +168,9 @@ async def test_a_link_ties_manifests_that_waited_for_it(database: Database) -> N
         add_blob(tx, repositories.ensure(tx, RepositoryName("other")), "late")
         row = manifests.find(tx, NAME, digest_of(manifest))
         assert row is not None
-        before = manifests.list_edges(tx, row)
+        before = manifest_edges.list_of(tx, row.id)
         add_blob(tx, repository, "late")
-        return [before, manifests.list_edges(tx, row)]
+        return [before, manifest_edges.list_of(tx, row.id)]
 
     before, after = await database.write(work, actor="ann")
     assert {edge.digest for edge in before if edge.blob} == set()

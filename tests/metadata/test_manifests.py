@@ -19,8 +19,9 @@ from registry.errors import (
     PreconditionFailedError,
 )
 from registry.metadata import tables
-from registry.metadata.content import blobs, manifests, referrers, repositories
-from registry.metadata.content.manifests import Edge, ManifestRow
+from registry.metadata.content import blobs, manifest_edges, manifests, referrers, repositories
+from registry.metadata.content.manifest_edges import Edge
+from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Change, Transaction
@@ -107,11 +108,11 @@ async def test_pushed_again_keeps_its_row_and_takes_its_new_edges(database: Data
 
     def work(tx: Transaction) -> list[object]:
         first = add(tx, manifest)
-        assert len(manifests.list_edges(tx, first)) == 3
+        assert len(manifest_edges.list_of(tx, first.id)) == 3
         manifests.put(tx, find(tx), first.digest, manifest, [Edge("layer", digest("a"), blob=True)])
         again = manifests.find(tx, NAME, first.digest)
         assert again is not None
-        return [first, again, manifests.list_edges(tx, again)]
+        return [first, again, manifest_edges.list_of(tx, again.id)]
 
     first, again, edges = await database.write(work, actor="ann")
     assert first == again
@@ -140,13 +141,13 @@ async def test_a_child_that_comes_late_is_tied_to_who_named_it(database: Databas
         manifests.put(tx, repository, digest_of(parent), parent, edges)
         row = manifests.find(tx, NAME, digest_of(parent))
         assert row is not None
-        before = manifests.list_edges(tx, row)
+        before = manifest_edges.list_of(tx, row.id)
         add(tx, child)
         assert manifests.list_parents(tx, repository, digest_of(child)) == [row]
-        after = manifests.list_edges(tx, row)
-        manifests.detach_child(tx, repository, row, digest_of(child))
+        after = manifest_edges.list_of(tx, row.id)
+        manifest_edges.detach_child(tx, repository, row.id, digest_of(child))
         assert manifests.list_parents(tx, repository, digest_of(child)) == []
-        return [before, after, manifests.list_edges(tx, row)]
+        return [before, after, manifest_edges.list_of(tx, row.id)]
 
     untied, tied, loosened = await database.write(work, actor="ann")
     assert untied == loosened == [Edge("entry", digest_of(child))]

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
+from registry.metadata.engine.statements import Row, Statement
 from registry.metadata.engine.transaction import (
     NO_REPOSITORY,
     CandidateKind,
@@ -59,7 +60,7 @@ class BlobRow:
 _COLUMNS = (_b.digest, _b.size, _b.store, _b.key, _b.state)
 
 
-def _row(row: sa.Row[*tuple[Any, ...]] | None) -> BlobRow | None:
+def _row(row: sa.Row[*tuple[Any, ...]] | Row | None) -> BlobRow | None:
     return _made(row) if row else None
 
 
@@ -67,19 +68,50 @@ def _rows(tx: Transaction, query: sa.Select[*tuple[Any, ...]]) -> list[BlobRow]:
     return [_made(row) for row in tx.execute(query)]
 
 
-def _made(row: sa.Row[*tuple[Any, ...]]) -> BlobRow:
+def _made(row: sa.Row[*tuple[Any, ...]] | Row) -> BlobRow:
     return BlobRow(row[0], row[1], row[2], row[3], BlobState(row[4]), *row[5:6])
+
+
+def _prepare_find(*more: sa.ColumnElement[Any]) -> Statement:
+    return Statement(
+        sa.select(*_COLUMNS, _l.linked_at, *more)
+        .join(repository_blobs, _l.digest == _b.digest)
+        .join(repositories, repositories.c.id == _l.repository_id)
+        .where(repositories.c.name == sa.bindparam("name"))
+        .where(_b.digest == sa.bindparam("digest"))
+    )
+
+
+_FIND = _prepare_find()
+_FIND_PROMISED = _prepare_find(queue.is_stale(CandidateKind.LINK, _l.repository_id, _l.digest))
+_LIST_LINKED = Statement(
+    sa.select(_l.digest, _b.state)
+    .join(blobs, _b.digest == _l.digest)
+    .where(_l.repository_id == sa.bindparam("repository"))
+    .where(_l.digest.in_(sa.bindparam("digests")))
+    .order_by(_l.digest)
+    .with_for_update(read=True, key_share=True, of=repository_blobs)
+)
+_UNLINK = Statement(
+    sa.delete(repository_blobs)
+    .where(_l.repository_id == sa.bindparam("repository"))
+    .where(_l.digest.in_(sa.bindparam("digests")))
+    .returning(_l.digest)
+)
+_LIST_MANIFESTS_USING = Statement(
+    sa.select(manifests.c.digest)
+    .join(manifest_edges, _e.manifest_id == manifests.c.id)
+    .where(_e.repository_id == sa.bindparam("repository"))
+    .where(_e.blob_digest == sa.bindparam("digest"))
+    .distinct()
+    .order_by(manifests.c.digest)
+    .limit(20)
+)
 
 
 def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | None:
     """Return the blob if it is linked to the repository."""
-    query = (
-        sa.select(*_COLUMNS, _l.linked_at)
-        .join(repository_blobs, _l.digest == _b.digest)
-        .join(repositories, repositories.c.id == _l.repository_id)
-        .where(repositories.c.name == name, _b.digest == digest)
-    )
-    return _row(tx.execute(query).one_or_none())
+    return _row(tx.fetch_one(_FIND, name=name, digest=digest))
 
 
 def find_promised(
@@ -89,14 +121,7 @@ def find_promised(
 
     If so, it must be touched before a response confirms that it exists.
     """
-    stale = queue.is_stale(tx, CandidateKind.LINK, _l.repository_id, _l.digest)
-    query = (
-        sa.select(*_COLUMNS, _l.linked_at, stale)
-        .join(repository_blobs, _l.digest == _b.digest)
-        .join(repositories, repositories.c.id == _l.repository_id)
-        .where(repositories.c.name == name, _b.digest == digest)
-    )
-    row = tx.execute(query).one_or_none()
+    row = tx.fetch_one(_FIND_PROMISED, name=name, digest=digest)
     found = _row(row)
     return (found, bool(row[-1])) if found and row else None
 
@@ -301,8 +326,7 @@ def unlink(
     The caller has locked the repository. Each blob is queued for garbage collection. `graces` has
     the start of its grace period in microseconds, or None for now.
     """
-    here = sa.and_(_l.repository_id == repository.id, _l.digest.in_(graces))
-    gone = set(tx.execute(sa.delete(repository_blobs).where(here).returning(_l.digest)).scalars())
+    gone = set(tx.fetch_values(_UNLINK, repository=repository.id, digests=graces))
     usage_counters.remove(tx, repository.id, gone)
     for digest in sorted(gone):
         tx.queue_for_gc((NO_REPOSITORY, CandidateKind.BLOB, digest), graces[digest])
@@ -314,15 +338,7 @@ def list_manifests_using(
     tx: Transaction, repository: RepositoryRow, digest: Digest
 ) -> list[Digest]:
     """Return at most 20 manifests of the repository that use the blob."""
-    query = (
-        sa.select(manifests.c.digest)
-        .join(manifest_edges, _e.manifest_id == manifests.c.id)
-        .where(_e.repository_id == repository.id, _e.blob_digest == digest)
-        .distinct()
-        .order_by(manifests.c.digest)
-        .limit(20)
-    )
-    return list(tx.execute(query).scalars())
+    return tx.fetch_values(_LIST_MANIFESTS_USING, repository=repository.id, digest=digest)
 
 
 def list_linked(
@@ -335,12 +351,6 @@ def list_linked(
     """
     found: dict[Digest, BlobState] = {}
     for chunk in in_chunks(digests):
-        query = (
-            sa.select(_l.digest, _b.state)
-            .join(blobs, _b.digest == _l.digest)
-            .where(_l.repository_id == repository.id, _l.digest.in_(chunk))
-            .order_by(_l.digest)
-            .with_for_update(read=True, key_share=True, of=repository_blobs)
-        )
-        found.update((digest, BlobState(state)) for digest, state in tx.execute(query))
+        rows = tx.fetch_all(_LIST_LINKED, repository=repository.id, digests=chunk)
+        found.update((digest, BlobState(state)) for digest, state in rows)
     return found

@@ -1,4 +1,4 @@
-"""Rows of manifests, their bytes and their edges."""
+"""Rows of manifests and their bytes."""
 
 import json
 from dataclasses import dataclass
@@ -6,8 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata.content import manifest_edges as edge_rows
+from registry.metadata.content.manifest_edges import Edge
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
+from registry.metadata.engine.statements import Row, Statement, bind, bind_now, insert
 from registry.metadata.engine.transaction import (
     CandidateKind,
     Change,
@@ -18,6 +21,7 @@ from registry.metadata.gc import queue, unreadable_manifests
 from registry.metadata.protection import holds, removed_manifests
 from registry.metadata.quotas import usage_counters
 from registry.metadata.tables import (
+    ID,
     manifest_bytes,
     manifest_edges,
     manifests,
@@ -61,25 +65,104 @@ class StoredManifest:
         return self.first_pushed_at if self.tagged_at is None else self.tagged_at
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A reference in a manifest.
-
-    `blob` and `child` say whether the digest is a blob or a manifest of this repository.
-    """
-
-    kind: str
-    digest: Digest
-    blob: bool = False
-    child: bool = False
-
-
 MANIFEST_COLUMNS = (_m.id, _m.digest, _m.media_type, _m.size, _m.artifact_type)
 """The columns of a ManifestRow, in the order of its fields."""
 
 
+def _prepare(
+    query: sa.Select[*tuple[Any, ...]], *of_tag: sa.ColumnElement[Any]
+) -> tuple[Statement, Statement]:
+    """Return statements for the manifest that a tag, or a digest, names in a repository.
+
+    `of_tag` are columns of the tag, which are null if a digest names the manifest.
+    """
+    query = query.join(repositories, repositories.c.id == _m.repository_id).where(
+        repositories.c.name == sa.bindparam("name")
+    )
+    same = sa.and_(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
+    by_tag = query.add_columns(*of_tag).join(tags, same).where(_t.name == sa.bindparam("tag"))
+    by_digest = query.add_columns(*(sa.null() for _ in of_tag))
+    return Statement(by_tag), Statement(by_digest.where(_m.digest == sa.bindparam("digest")))
+
+
+def _fetch(
+    tx: Transaction,
+    statements: tuple[Statement, Statement],
+    name: RepositoryName,
+    reference: Reference,
+) -> Row | None:
+    by_tag, by_digest = statements
+    if isinstance(reference, Tag):
+        return tx.fetch_one(by_tag, name=name, tag=str(reference))
+    return tx.fetch_one(by_digest, name=name, digest=reference)
+
+
+def _prepare_put() -> Statement:
+    values = bind(
+        *("repository_id", "digest", "media_type", "size"),
+        *("subject", "artifact_type", "annotations"),
+    )
+    row = insert(manifests).values(**values, pushed_at=bind_now())
+    changed: dict[str, sa.ColumnElement[Any]] = {
+        name: row.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")
+    }
+    changed["first_pushed_at"] = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
+    upsert = row.on_conflict_do_update(index_elements=[_m.repository_id, _m.digest], set_=changed)
+    return Statement(upsert.returning(_m.id, _m.first_pushed_at, _IS_COUNTED))
+
+
+def _prepare_put_bytes() -> Statement:
+    body = insert(manifest_bytes).values(bind("manifest_id", "bytes"))
+    # Different existing bytes are damaged.
+    return Statement(
+        body.on_conflict_do_update(
+            index_elements=[manifest_bytes.c.manifest_id],
+            set_={"bytes": body.excluded.bytes},
+            where=manifest_bytes.c.bytes != body.excluded.bytes,
+        )
+    )
+
+
+_IS_COUNTED = usage_counters.counts_manifests(sa.bindparam("repository_id", type_=ID))
+_IN_REPOSITORY = _m.repository_id == sa.bindparam("repository")
+
+_FIND = _prepare(sa.select(*MANIFEST_COLUMNS))
+_FIND_WITH_BYTES = _prepare(
+    sa.select(
+        *MANIFEST_COLUMNS,
+        manifest_bytes.c.bytes,
+        sa.func.coalesce(_m.first_pushed_at, _m.pushed_at),
+    ).join(manifests, manifest_bytes.c.manifest_id == _m.id),
+    _t.updated_at,
+)
+_IS_STALE = _prepare(sa.select(queue.is_stale(CandidateKind.MANIFEST, _m.repository_id, _m.digest)))
+_PUT, _PUT_BYTES = _prepare_put(), _prepare_put_bytes()
+_DELETE = Statement(sa.delete(manifests).where(_m.id == sa.bindparam("id")).returning(_IS_COUNTED))
+_DELETE_BYTES = Statement(
+    sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == sa.bindparam("id"))
+)
+_LIST_REFERRERS = Statement(
+    sa.select(_m.digest).where(_IN_REPOSITORY, _m.subject == sa.bindparam("subject"))
+)
+_LIST_PARENTS = Statement(
+    sa.select(*MANIFEST_COLUMNS)
+    .join(manifest_edges, _e.manifest_id == _m.id)
+    .where(_e.repository_id == sa.bindparam("repository"))
+    .where(_e.child_digest == sa.bindparam("child"))
+    .order_by(_m.digest)
+    .limit(100)
+)
+_FIND_SUBJECT = Statement(sa.select(_m.subject).where(_m.id == sa.bindparam("id")))
+_LIST_PRESENT = Statement(
+    sa.select(*MANIFEST_COLUMNS)
+    .where(_IN_REPOSITORY, _m.digest.in_(sa.bindparam("digests")))
+    .order_by(_m.digest)
+    .with_for_update(read=True, key_share=True)
+)
+
+
 def find(tx: Transaction, name: RepositoryName, reference: Reference) -> ManifestRow | None:
-    row = tx.execute(_referred(sa.select(*MANIFEST_COLUMNS), name, reference)).one_or_none()
+    row = _fetch(tx, _FIND, name, reference)
     return ManifestRow(*row) if row else None
 
 
@@ -91,23 +174,17 @@ def find_with_bytes(
     Returns None also if the bytes do not have the digest. Damaged bytes are then not served, and a
     push replaces them.
     """
-    first = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
-    tagged = _t.updated_at if isinstance(reference, Tag) else sa.null()
-    query = sa.select(manifest_bytes.c.bytes, first, tagged, *MANIFEST_COLUMNS).join(
-        manifests, manifest_bytes.c.manifest_id == _m.id
-    )
-    row = tx.execute(_referred(query, name, reference)).one_or_none()
+    row = _fetch(tx, _FIND_WITH_BYTES, name, reference)
     if row is None:
         return None
-    found = StoredManifest(ManifestRow(*row[3:]), *row[:3])
+    found = StoredManifest(ManifestRow(*row[:5]), *row[5:])
     digest = found.row.digest
     return found if Digest.of(found.raw, digest.algorithm) == digest else None
 
 
 def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
     """Return whether a response may confirm the manifest; if not, it has to be touched first."""
-    stale = queue.is_stale(tx, CandidateKind.MANIFEST, _m.repository_id, _m.digest)
-    row = tx.execute(_referred(sa.select(stale), name, digest)).one_or_none()
+    row = _fetch(tx, _IS_STALE, name, digest)
     return row is not None and not row[0]
 
 
@@ -123,20 +200,6 @@ def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -
     return find(tx, name, digest) is not None
 
 
-def _referred(
-    query: sa.Select[*tuple[Any, ...]], name: RepositoryName, reference: Reference
-) -> sa.Select[*tuple[Any, ...]]:
-    """Restrict the query to the manifest that the reference names."""
-    query = query.join(repositories, repositories.c.id == _m.repository_id).where(
-        repositories.c.name == name
-    )
-    if isinstance(reference, Tag):
-        return query.join(
-            tags, sa.and_(_t.repository_id == _m.repository_id, _t.digest == _m.digest)
-        ).where(_t.name == str(reference))
-    return query.where(_m.digest == reference)
-
-
 def put(
     tx: Transaction,
     repository: RepositoryRow,
@@ -149,7 +212,8 @@ def put(
     if manifest.subject:
         # Not escaped, because that would make some texts three times as long.
         annotations = json.dumps(dict(manifest.annotations), ensure_ascii=False)
-    insert = tx.insert(manifests).values(
+    ((manifest_id, earlier, is_counted),) = tx.fetch_all(
+        _PUT,
         repository_id=repository.id,
         digest=digest,
         media_type=manifest.media_type,
@@ -157,87 +221,16 @@ def put(
         subject=manifest.subject.digest if manifest.subject else None,
         artifact_type=manifest.artifact_type,
         annotations=annotations,
-        pushed_at=tx.now,
     )
-    changed: dict[str, sa.ColumnElement[Any]] = {
-        name: insert.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")
-    }
-    changed["first_pushed_at"] = sa.func.coalesce(_m.first_pushed_at, _m.pushed_at)
-    upsert = insert.on_conflict_do_update(
-        index_elements=[_m.repository_id, _m.digest], set_=changed
-    )
-    counts = usage_counters.counts_manifests(repository.id)
     # Of two equal concurrent pushes, one inserts the row and finds no earlier push in it.
-    manifest_id, earlier, is_counted = tx.execute(
-        upsert.returning(_m.id, _m.first_pushed_at, counts)
-    ).one()
     if earlier is None and is_counted:
         usage_counters.add_manifests(tx, repository.id, len(manifest.raw))
-    body = tx.insert(manifest_bytes).values(manifest_id=manifest_id, bytes=manifest.raw)
-    # Different existing bytes are damaged.
-    tx.execute(
-        body.on_conflict_do_update(
-            index_elements=[manifest_bytes.c.manifest_id],
-            set_={"bytes": body.excluded.bytes},
-            where=manifest_bytes.c.bytes != body.excluded.bytes,
-        )
-    )
-    _put_edges(tx, repository, manifest_id, edges)
-    _resolve_sparse_edges(tx, repository, digest)
+    tx.run(_PUT_BYTES, manifest_id=manifest_id, bytes=manifest.raw)
+    edge_rows.put(tx, repository, manifest_id, edges)
+    edge_rows.resolve_child(tx, repository, digest)
     unreadable_manifests.forget(tx, repository.id, digest)
     tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, digest))
     tx.record_change(Change.MANIFEST_PUT, repository.name, repository.generation, digest=digest)
-
-
-def _put_edges(
-    tx: Transaction, repository: RepositoryRow, manifest_id: int, edges: list[Edge]
-) -> None:
-    _drop_edges(tx, repository, manifest_id)
-    if edges:
-        tx.connection.execute(
-            sa.insert(manifest_edges),
-            [
-                {
-                    "manifest_id": manifest_id,
-                    "kind": edge.kind,
-                    "digest": edge.digest,
-                    "repository_id": repository.id,
-                    "blob_digest": edge.digest if edge.blob else None,
-                    "child_digest": edge.digest if edge.child else None,
-                }
-                for edge in edges
-            ],
-        )
-    for edge in edges:
-        if edge.blob:
-            tx.unqueue((repository.id, CandidateKind.LINK, edge.digest))
-        if edge.child:
-            tx.unqueue((repository.id, CandidateKind.MANIFEST, edge.digest))
-
-
-def _drop_edges(tx: Transaction, repository: RepositoryRow, manifest_id: int) -> None:
-    """Delete the edges, and queue their targets, which may have no other retainer."""
-    dropped = sa.delete(manifest_edges).where(_e.manifest_id == manifest_id)
-    for blob, child in tx.execute(dropped.returning(_e.blob_digest, _e.child_digest)):
-        if blob is not None:
-            tx.queue_for_gc((repository.id, CandidateKind.LINK, blob))
-        if child is not None:
-            tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, child))
-
-
-def _resolve_sparse_edges(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
-    """Resolve the edges of sparse indexes that reference this manifest, now that it exists."""
-    tx.execute(
-        sa.update(manifest_edges)
-        .where(
-            _e.repository_id == repository.id,
-            _e.digest == digest,
-            _e.kind == "entry",
-            _e.blob_digest.is_(None),
-            _e.child_digest.is_(None),
-        )
-        .values(child_digest=digest)
-    )
 
 
 def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None:
@@ -247,17 +240,12 @@ def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None
     """
     removed_manifests.keep(tx, repository.id, row.id)
     holds.drop_over(tx, repository.id, row.digest)
-    _drop_edges(tx, repository, row.id)
-    tx.execute(sa.delete(manifest_bytes).where(manifest_bytes.c.manifest_id == row.id))
-    deleted = sa.delete(manifests).where(_m.id == row.id)
-    counts = usage_counters.counts_manifests(repository.id)
-    if tx.execute(deleted.returning(counts)).scalar_one_or_none():
+    edge_rows.delete(tx, repository, row.id)
+    tx.run(_DELETE_BYTES, id=row.id)
+    if tx.fetch_value(_DELETE, id=row.id, repository_id=repository.id):
         usage_counters.add_manifests(tx, repository.id, -row.size)
     unreadable_manifests.forget(tx, repository.id, row.digest)
-    referrers = sa.select(_m.digest).where(
-        _m.repository_id == repository.id, _m.subject == row.digest
-    )
-    for digest in tx.execute(referrers).scalars():
+    for digest in tx.fetch_values(_LIST_REFERRERS, repository=repository.id, subject=row.digest):
         tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, digest))
     tx.unqueue((repository.id, CandidateKind.MANIFEST, row.digest))
     tx.record_change(
@@ -265,49 +253,16 @@ def delete(tx: Transaction, repository: RepositoryRow, row: ManifestRow) -> None
     )
 
 
-def list_edges(tx: Transaction, row: ManifestRow) -> list[Edge]:
-    query = sa.select(_e.kind, _e.digest, _e.blob_digest, _e.child_digest).where(
-        _e.manifest_id == row.id
-    )
-    return [
-        Edge(kind, digest, blob is not None, child is not None)
-        for kind, digest, blob, child in tx.execute(query.order_by(_e.digest, _e.kind))
-    ]
-
-
 def list_parents(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[ManifestRow]:
     """Return at most 100 indexes of the repository that reference the manifest."""
-    query = (
-        sa.select(*MANIFEST_COLUMNS)
-        .join(manifest_edges, _e.manifest_id == _m.id)
-        .where(_e.repository_id == repository.id, _e.child_digest == digest)
-        .order_by(_m.digest)
-        .limit(100)
-    )
-    return [ManifestRow(*row) for row in tx.execute(query)]
+    rows = tx.fetch_all(_LIST_PARENTS, repository=repository.id, child=digest)
+    return [ManifestRow(*row) for row in rows]
 
 
 def find_subject(tx: Transaction, row: ManifestRow) -> Digest | None:
     """Return the digest of the manifest's subject, whether or not the subject exists."""
-    subject: Digest | None = tx.execute(
-        sa.select(_m.subject).where(_m.id == row.id)
-    ).scalar_one_or_none()
+    subject: Digest | None = tx.fetch_value(_FIND_SUBJECT, id=row.id)
     return subject
-
-
-def detach_child(
-    tx: Transaction, repository: RepositoryRow, index: ManifestRow, child: Digest
-) -> None:
-    """Detach a child from an index.
-
-    The index of a referrers fallback tag does not retain its children.
-    """
-    tx.execute(
-        sa.update(manifest_edges)
-        .where(_e.manifest_id == index.id, _e.child_digest == child)
-        .where(_e.repository_id == repository.id)
-        .values(child_digest=None)
-    )
 
 
 def list_present(
@@ -316,13 +271,8 @@ def list_present(
     """Return those of `digests` that are manifests of the repository. A write locks them."""
     found: dict[Digest, ManifestRow] = {}
     for chunk in in_chunks(digests):
-        query = (
-            sa.select(*MANIFEST_COLUMNS)
-            .where(_m.repository_id == repository.id, _m.digest.in_(chunk))
-            .order_by(_m.digest)
-            .with_for_update(read=True, key_share=True)
-        )
-        found.update({row[1]: ManifestRow(*row) for row in tx.execute(query)})
+        rows = tx.fetch_all(_LIST_PRESENT, repository=repository.id, digests=chunk)
+        found.update({row[1]: ManifestRow(*row) for row in rows})
     return found
 
 

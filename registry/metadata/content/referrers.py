@@ -7,11 +7,26 @@ import sqlalchemy as sa
 
 from registry.metadata.content.manifests import MANIFEST_COLUMNS, ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine.statements import Statement, bind_limit
 from registry.metadata.engine.transaction import CHUNK, Transaction
 from registry.metadata.tables import TEXT, DigestText, manifest_edges, manifests
 from storage.digest import Digest
 
 _m, _e = manifests.c, manifest_edges.c
+
+_PAGE = (
+    sa.select(*MANIFEST_COLUMNS)
+    .where(_m.repository_id == sa.bindparam("repository"))
+    .where(_m.subject == sa.bindparam("subject"))
+    .where(sa.type_coerce(_m.digest, TEXT) > sa.bindparam("last"))
+    .order_by(_m.digest)
+    .limit(bind_limit())
+)
+_LIST_PAGE = Statement(_PAGE)
+_LIST_PAGE_OF_TYPE = Statement(_PAGE.where(_m.artifact_type == sa.bindparam("artifact_type")))
+_READ_ANNOTATIONS = Statement(
+    sa.select(_m.id, _m.annotations).where(_m.id.in_(sa.bindparam("ids")))
+)
 
 
 def list_page(
@@ -24,16 +39,12 @@ def list_page(
     n: int,
 ) -> list[ManifestRow]:
     """Return at most `n` manifests with this subject after the digest `last`, in digest order."""
-    query = (
-        sa.select(*MANIFEST_COLUMNS)
-        .where(_m.repository_id == repository.id, _m.subject == subject)
-        .where(sa.type_coerce(_m.digest, TEXT) > last)
-        .order_by(_m.digest)
-        .limit(n)
-    )
-    if artifact_type is not None:
-        query = query.where(_m.artifact_type == artifact_type)
-    return [ManifestRow(*row) for row in tx.execute(query)]
+    values = {"repository": repository.id, "subject": subject, "last": last, "n": n}
+    if artifact_type is None:
+        rows = tx.fetch_all(_LIST_PAGE, **values)
+    else:
+        rows = tx.fetch_all(_LIST_PAGE_OF_TYPE, artifact_type=artifact_type, **values)
+    return [ManifestRow(*row) for row in rows]
 
 
 def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int, dict[str, str]]:
@@ -41,8 +52,8 @@ def read_annotations(tx: Transaction, rows: Collection[ManifestRow]) -> dict[int
     found: dict[int, dict[str, str]] = {}
     ids = [row.id for row in rows]
     for start in range(0, len(ids), CHUNK):
-        query = sa.select(_m.id, _m.annotations).where(_m.id.in_(ids[start : start + CHUNK]))
-        found.update((row[0], json.loads(row[1])) for row in tx.execute(query) if row[1])
+        some = tx.fetch_all(_READ_ANNOTATIONS, ids=ids[start : start + CHUNK])
+        found.update((row_id, json.loads(text)) for row_id, text in some if text)
     return found
 
 

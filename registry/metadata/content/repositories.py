@@ -3,12 +3,15 @@
 A repository is created with its first content and removed with its last.
 """
 
+import itertools
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert
 from registry.metadata.engine.transaction import (
     CHUNK,
     NO_REPOSITORY,
@@ -73,6 +76,59 @@ class RepositoryCounts:
     bytes: int
 
 
+_COLUMNS = (_r.id, _r.name, _r.generation, _r.created_at)
+_BY_NAME = sa.select(*_COLUMNS).where(_r.name == sa.bindparam("name"))
+
+_FIND = Statement(_BY_NAME)
+_FIND_KEPT = Statement(_BY_NAME.with_for_update(read=True, key_share=True))
+_FIND_LOCKED = Statement(_BY_NAME.with_for_update())
+_FIND_BY_ID = Statement(sa.select(*_COLUMNS).where(_r.id == sa.bindparam("id")))
+
+
+def _prepare_create() -> Statement:
+    row = insert(repositories).values(**bind("name", "generation"), created_at=bind_now())
+    # DO UPDATE, not DO NOTHING, to lock and return the row that another transaction inserted.
+    changed = row.on_conflict_do_update(index_elements=[_r.name], set_={"name": row.excluded.name})
+    return Statement(changed.returning(*_COLUMNS))
+
+
+def _prepare_list(*where: sa.ColumnElement[bool]) -> Statement:
+    return Statement(sa.select(_name).where(*where).order_by(_name).limit(bind_limit()))
+
+
+def _prepare_region(from_start: bool, has_end: bool, direct_children_only: bool) -> Statement:
+    first = sa.bindparam("first", type_=TEXT)
+    where = [_name >= first if from_start else _name > first]
+    if has_end:
+        where.append(_name < sa.bindparam("end", type_=TEXT))
+    if direct_children_only:
+        rest = sa.bindparam("rest", type_=sa.Integer)
+        where.append(sa.func.substr(_name, rest).not_like("%/%"))
+    return _prepare_list(*where)
+
+
+_CREATE = _prepare_create()
+_LIST_NAMED = _prepare_list(_name.in_(sa.bindparam("names")))
+_LIST_REGION = {form: _prepare_region(*form) for form in itertools.product((False, True), repeat=3)}
+_IS_EMPTY = Statement(
+    sa.select(
+        sa.not_(
+            sa.or_(
+                *(
+                    sa.exists().where(table.c.repository_id == sa.bindparam("id"))
+                    for table in (manifests, repository_blobs)
+                )
+            )
+        )
+    )
+)
+_DETACH_SESSIONS = Statement(
+    sa.update(uploads)
+    .where(uploads.c.repository_generation == sa.bindparam("generation"))
+    .values(repository_generation=sa.null())
+)
+
+
 def find(
     tx: Transaction, name: RepositoryName, *, keep: bool = False, lock: bool = False
 ) -> RepositoryRow | None:
@@ -81,26 +137,23 @@ def find(
     Until the transaction ends, `keep` locks it against removal, and `lock` locks it against every
     other change of its content as well.
     """
-    query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.name == name)
+    statement = _FIND
     if lock or keep:
         # With row locks, transactions that share a lock overtake one that waits for it exclusively:
         # under steady pushes a deletion would starve. Advisory locks are granted in order.
         tx.lock_name(f"repository {name}", shared=not lock)
-    if lock:
-        query = query.with_for_update()
-    elif keep:
-        query = query.with_for_update(read=True, key_share=True)
-    row = tx.execute(query).one_or_none()
+        statement = _FIND_LOCKED if lock else _FIND_KEPT
+    row = tx.fetch_one(statement, name=name)
     return RepositoryRow(*row) if row else None
 
 
 def find_by_id(tx: Transaction, repository_id: int, *, lock: bool = False) -> RepositoryRow | None:
     """Return the repository. `lock` is as in `find`."""
-    query = sa.select(_r.id, _r.name, _r.generation, _r.created_at).where(_r.id == repository_id)
-    row = tx.execute(query).one_or_none()
-    if row is None or not lock:
-        return RepositoryRow(*row) if row else None
-    locked = find(tx, row.name, lock=True)
+    row = tx.fetch_one(_FIND_BY_ID, id=repository_id)
+    found = RepositoryRow(*row) if row else None
+    if found is None or not lock:
+        return found
+    locked = find(tx, found.name, lock=True)
     return locked if locked is not None and locked.id == repository_id else None
 
 
@@ -114,13 +167,7 @@ def ensure(tx: Transaction, name: RepositoryName, *, lock: bool = False) -> Repo
     if found is not None:
         return found
     generation = uuid.uuid4().hex
-    insert = tx.insert(repositories).values(name=name, generation=generation, created_at=tx.now)
-    # DO UPDATE, not DO NOTHING, to lock and return the row that another transaction inserted.
-    row = tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_r.name], set_={"name": insert.excluded.name}
-        ).returning(_r.id, _r.name, _r.generation, _r.created_at)
-    ).one()
+    (row,) = tx.fetch_all(_CREATE, name=name, generation=generation)
     repository = RepositoryRow(*row)
     if repository.generation == generation:
         usage_counters.track_new(tx, repository.id, name)
@@ -141,28 +188,27 @@ def list_names(
     single = [region.start for region in ordered if region.exact and region.start > last]
     for start in range(0, len(single), CHUNK):
         if len(names) < n:
-            names += _select(tx, n, _name.in_(single[start : start + CHUNK]))
+            names += tx.fetch_values(_LIST_NAMED, names=single[start : start + CHUNK], n=n)
     names = names[:n]
     for region in ordered:
         if len(names) == n and region.start > names[-1]:
             break
         if not region.exact:
-            names = sorted({*names, *_select(tx, n, *_inside(region, last))})[:n]
+            names = sorted({*names, *_list_region(tx, region, n, last)})[:n]
     return names
 
 
-def _inside(region: NameRange, last: str) -> Iterator[sa.ColumnElement[bool]]:
-    """Yield the conditions for a name in the region that follows `last`."""
+def _list_region(tx: Transaction, region: NameRange, n: int, last: str) -> list[str]:
+    """Return the first `n` names of the region after `last`."""
     # Only one of the two bounds, because the planner could start at the worse one.
-    yield _name >= region.start if region.start > last else _name > last
+    from_start = region.start > last
+    values: dict[str, Any] = {"first": region.start if from_start else last, "n": n}
     if region.start:
-        yield _name < region.start.removesuffix("/") + "0"  # the byte after the slash
+        values["end"] = region.start.removesuffix("/") + "0"  # the byte after the slash
     if region.direct_children_only:
-        yield sa.func.substr(_name, len(region.start) + 1).not_like("%/%")
-
-
-def _select(tx: Transaction, n: int, *where: sa.ColumnElement[bool]) -> list[str]:
-    return list(tx.execute(sa.select(_name).where(*where).order_by(_name).limit(n)).scalars())
+        values["rest"] = len(region.start) + 1
+    statement = _LIST_REGION[from_start, bool(region.start), region.direct_children_only]
+    return tx.fetch_values(statement, **values)
 
 
 def count(tx: Transaction, repository: RepositoryRow) -> RepositoryCounts:
@@ -192,15 +238,9 @@ def remove_if_empty(tx: Transaction, repository: RepositoryRow) -> None:
 
     Its upload sessions continue as sessions of a repository that does not exist yet.
     """
-    for table in (manifests, repository_blobs):
-        here = sa.select(sa.literal(1)).where(table.c.repository_id == repository.id).limit(1)
-        if tx.execute(here).first() is not None:
-            return
-    tx.execute(
-        sa.update(uploads)
-        .where(uploads.c.repository_generation == repository.generation)
-        .values(repository_generation=None)
-    )
+    if not tx.fetch_value(_IS_EMPTY, id=repository.id):
+        return
+    tx.run(_DETACH_SESSIONS, generation=repository.generation)
     _remove(tx, repository)
 
 
@@ -218,11 +258,11 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
         .where(links.repository_id == repository.id)
         .order_by(links.digest)
     )
-    insert = tx.insert(gc_queue).from_select([column.name for column in gc_queue.columns], gone)
+    rows = insert(gc_queue).from_select([column.name for column in gc_queue.columns], gone)
     tx.execute(
-        insert.on_conflict_do_update(
+        rows.on_conflict_do_update(
             index_elements=list(gc_queue.primary_key.columns),
-            set_={"grace_started_at": insert.excluded.grace_started_at},
+            set_={"grace_started_at": rows.excluded.grace_started_at},
         )
     )
 

@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert
 from registry.metadata.engine.transaction import CandidateKind, Change, Transaction
 from registry.metadata.tables import (
     manifest_edges,
@@ -17,33 +18,50 @@ from storage.digest import Digest
 
 _t, _m, _e, _l = tags.c, manifests.c, manifest_edges.c, repository_blobs.c
 
+_IN_REPOSITORY = _t.repository_id == sa.bindparam("repository")
+_IS_TAG = sa.and_(_IN_REPOSITORY, _t.name == sa.bindparam("tag"))
+_IS_DIGEST = sa.and_(_IN_REPOSITORY, _t.digest == sa.bindparam("digest"))
+
+_FIND = Statement(sa.select(_t.digest).where(_IS_TAG))
+_FIND_LOCKED = Statement(sa.select(_t.digest).where(_IS_TAG).with_for_update())
+_INSERT = Statement(
+    insert(tags)
+    .values(**bind("repository_id", "name", "digest"), updated_at=bind_now())
+    .on_conflict_do_nothing(index_elements=[_t.repository_id, _t.name])
+    .returning(_t.name)
+)
+_MOVE = Statement(
+    sa.update(tags).where(_IS_TAG).values(digest=sa.bindparam("new_digest"), updated_at=bind_now())
+)
+_DELETE = Statement(sa.delete(tags).where(_IS_TAG).returning(_t.digest))
+_DELETE_ALL_OF = Statement(sa.delete(tags).where(_IS_DIGEST).returning(_t.name))
+_LIST_NAMES = Statement(
+    sa.select(_t.name)
+    .where(_IN_REPOSITORY, _t.name > sa.bindparam("last"))
+    .order_by(_t.name)
+    .limit(bind_limit())
+)
+_LIST_OF = Statement(sa.select(_t.name).where(_IS_DIGEST).order_by(_t.name))
+
 
 def find(
     tx: Transaction, repository: RepositoryRow, tag: Tag, *, lock: bool = False
 ) -> Digest | None:
     """Return the digest that the tag points at. `lock` locks the tag until the transaction ends."""
-    query = sa.select(_t.digest).where(_t.repository_id == repository.id, _t.name == str(tag))
-    if lock:
-        query = query.with_for_update()
-    return tx.execute(query).scalar_one_or_none()
+    statement = _FIND_LOCKED if lock else _FIND
+    found: Digest | None = tx.fetch_value(statement, repository=repository.id, tag=str(tag))
+    return found
 
 
 def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) -> Digest | None:
     """Point the tag at a manifest of the repository and return the previous digest."""
-    values = {"digest": digest, "updated_at": tx.now}
-    insert = (
-        tx.insert(tags)
-        .values(repository_id=repository.id, name=str(tag), **values)
-        .on_conflict_do_nothing(index_elements=[_t.repository_id, _t.name])
-        .returning(_t.name)
-    )
+    row = {"repository_id": repository.id, "name": str(tag), "digest": digest}
     # The old digest is read under the lock. Otherwise the feed could miss a change in between.
     old = find(tx, repository, tag, lock=True)
-    while old is None and tx.execute(insert).first() is None:
+    while old is None and tx.fetch_one(_INSERT, **row) is None:
         old = find(tx, repository, tag, lock=True)
     if old is not None:
-        here = sa.and_(_t.repository_id == repository.id, _t.name == str(tag))
-        tx.execute(sa.update(tags).where(here).values(**values))
+        tx.run(_MOVE, repository=repository.id, tag=str(tag), new_digest=digest)
     if old is not None and old != digest:
         tx.queue_for_gc((repository.id, CandidateKind.MANIFEST, old))
     tx.unqueue((repository.id, CandidateKind.MANIFEST, digest))
@@ -60,12 +78,7 @@ def put(tx: Transaction, repository: RepositoryRow, tag: Tag, digest: Digest) ->
 
 def delete(tx: Transaction, repository: RepositoryRow, tag: Tag) -> bool:
     """Delete the tag, but not its manifest. Returns False if there is none."""
-    query = (
-        sa.delete(tags)
-        .where(_t.repository_id == repository.id, _t.name == str(tag))
-        .returning(_t.digest)
-    )
-    old = tx.execute(query).scalar_one_or_none()
+    old = tx.fetch_value(_DELETE, repository=repository.id, tag=str(tag))
     if old is None:
         return False
     _record_delete(tx, repository, str(tag), old)
@@ -74,12 +87,8 @@ def delete(tx: Transaction, repository: RepositoryRow, tag: Tag) -> bool:
 
 def delete_all_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
     """Delete every tag of the manifest."""
-    query = (
-        sa.delete(tags)
-        .where(_t.repository_id == repository.id, _t.digest == digest)
-        .returning(_t.name)
-    )
-    for name in sorted(tx.execute(query).scalars()):
+    names = tx.fetch_values(_DELETE_ALL_OF, repository=repository.id, digest=digest)
+    for name in sorted(names):
         _record_delete(tx, repository, name, digest)
 
 
@@ -92,13 +101,7 @@ def _record_delete(tx: Transaction, repository: RepositoryRow, tag: str, old: Di
 
 def list_names(tx: Transaction, repository: RepositoryRow, n: int, last: str) -> list[str]:
     """Return at most `n` tags after `last`, in byte order."""
-    query = (
-        sa.select(_t.name)
-        .where(_t.repository_id == repository.id, _t.name > last)
-        .order_by(_t.name)
-        .limit(n)
-    )
-    return list(tx.execute(query).scalars())
+    return tx.fetch_values(_LIST_NAMES, repository=repository.id, last=last, n=n)
 
 
 def list_tags_needing_blob(
@@ -163,8 +166,7 @@ def _list_above(
 
 def list_of(tx: Transaction, repository: RepositoryRow, digest: Digest) -> list[str]:
     """Return the tags of the manifest."""
-    query = sa.select(_t.name).where(_t.repository_id == repository.id, _t.digest == digest)
-    return list(tx.execute(query.order_by(_t.name)).scalars())
+    return tx.fetch_values(_LIST_OF, repository=repository.id, digest=digest)
 
 
 def list_digests(tx: Transaction, repository: RepositoryRow) -> set[Digest]:

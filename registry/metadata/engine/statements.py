@@ -81,14 +81,12 @@ class _Text:
         self._dialect = compiled.dialect
         self._results: list[tuple[int, _Convert]] | None = None
 
-    def bind(self, values: Values) -> Sequence[Any] | dict[str, Any]:
+    def bind(self, values: Values) -> tuple[Any, ...] | dict[str, Any]:
         """Return the values in the form that the driver takes."""
         if self._constants or self._elements:
             values = {**self._constants, **values, **self._spread(values)}
-        slots = self._slots
-        if self._is_positional:
-            return [convert(values[name]) if convert else values[name] for name, convert in slots]
-        return {name: convert(values[name]) if convert else values[name] for name, convert in slots}
+        pairs = [(name, each(values[name]) if each else values[name]) for name, each in self._slots]
+        return tuple([value for _, value in pairs]) if self._is_positional else dict(pairs)
 
     def _spread(self, values: Values) -> dict[str, Any]:
         """Return the elements of the lists. The last value fills the rest of a list."""
@@ -187,12 +185,24 @@ class Statement:
         return plan
 
 
+def run_text(connection: sa.Connection, sql: str) -> None:
+    """Run SQL without parameters in the connection's transaction, such as a savepoint."""
+    _run_on_cursor(connection, sql, (), many=False)
+
+
 def _execute(
     connection: sa.Connection, text: _Text, parameters: Any, *, many: bool = False
 ) -> tuple[list[Row], int]:
     if not connection.in_transaction():
         connection.begin()
-    sql = text.text
+    rows, description, count = _run_on_cursor(connection, text.text, parameters, many=many)
+    return (text.convert(rows, description) if rows else []), count
+
+
+def _run_on_cursor(
+    connection: sa.Connection, sql: str, parameters: Any, *, many: bool
+) -> tuple[Sequence[Row], Sequence[Any], int]:
+    """Return the rows of a statement, their description and the row count of the driver."""
     cursor = connection.connection.cursor()
     for listener in connection.dispatch.before_cursor_execute:
         sql, parameters = listener(connection, cursor, sql, parameters, None, many)
@@ -201,14 +211,14 @@ def _execute(
             cursor.executemany(sql, parameters)
         else:
             cursor.execute(sql, parameters)
-        description = cursor.description
-        rows = cursor.fetchall() if description else []
+        description = cursor.description or ()
+        rows = cursor.fetchall() if description else ()
         count = cursor.rowcount
     except BaseException as error:
         _raise_translated(connection, error, sql, parameters, cursor)
         raise
     cursor.close()
-    return (text.convert(rows, description) if rows else []), count
+    return rows, description, count
 
 
 def _raise_translated(

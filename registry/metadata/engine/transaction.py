@@ -118,6 +118,13 @@ def _prepare_advance(table: sa.Table, count: sa.ColumnElement[int]) -> Statement
     return Statement(sa.update(table).values(revision=revision + count).returning(revision))
 
 
+def _prepare_name_lock(function: str) -> Statement:
+    key = sa.func.hashtextextended(sa.bindparam("name", type_=sa.Text), 0)
+    return Statement(sa.select(sa.Function(function, key)))
+
+
+_LOCK_NAME = _prepare_name_lock("pg_advisory_xact_lock")
+_LOCK_NAME_SHARED = _prepare_name_lock("pg_advisory_xact_lock_shared")
 _QUEUE = _prepare_queue()
 _ADD_USAGE = _prepare_usage()
 _REMOVE_REPOSITORY = _prepare_removed_repository()
@@ -204,9 +211,7 @@ class Transaction:
         SQLite has only one writer and needs no lock.
         """
         if self.connection.dialect.name == "postgresql":
-            key = sa.func.hashtextextended(name, 0)
-            lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
-            self.execute(sa.select(lock(key)))
+            self.fetch_all(_LOCK_NAME_SHARED if shared else _LOCK_NAME, name=name)
 
     def lock_rows(self, query: sa.Select[Any]) -> None:
         """Lock the rows of a query in its order.

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import DatabaseClock, Statement
 from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import retainers
 from registry.metadata.tables import blobs, gc_queue, manifests, repository_blobs
@@ -36,17 +37,16 @@ class Evaluated:
 
 _COLUMNS = (_c.grace_started_at, _c.repository_id, _c.kind, _c.digest)
 
+_TOUCH = Statement(
+    sa.update(gc_queue)
+    .where(_c.repository_id == sa.bindparam("repository"))
+    .where(_c.kind == sa.bindparam("kind"), _c.digest == sa.bindparam("digest"))
+    .values(grace_started_at=DatabaseClock() + sa.bindparam("extend_by_us", type_=sa.BigInteger))
+)
+
 
 def _candidate(row: Sequence[Any]) -> Candidate:
     return Candidate(row[0], row[1], CandidateKind(row[2]), row[3])
-
-
-def _now(tx: Transaction) -> sa.ColumnElement[int]:
-    """Return the database's clock, read once per statement.
-
-    An index cannot be used for a value that is read again for every row.
-    """
-    return sa.select(tx.read_clock()).scalar_subquery()
 
 
 def list_due(tx: Transaction, until: int, n: int, last: Candidate | None = None) -> list[Candidate]:
@@ -98,7 +98,6 @@ def _is_present(kind: CandidateKind) -> sa.ColumnElement[bool]:
 
 
 def is_stale(
-    tx: Transaction,
     kind: CandidateKind,
     repository_id: sa.ColumnElement[int],
     digest: sa.ColumnElement[Any],
@@ -111,7 +110,8 @@ def is_stale(
     waits = (
         sa.select(_c.digest)
         .where(_c.repository_id == repository_id, _c.kind == kind.value, _c.digest == digest)
-        .where(_c.grace_started_at < _now(tx))
+        # An index cannot be used for a value that is read again for every row.
+        .where(_c.grace_started_at < sa.select(DatabaseClock()).scalar_subquery())
         .exists()
     )
     return sa.and_(waits, sa.not_(retainers.is_retained(kind, repository_id, digest)))
@@ -124,9 +124,9 @@ def touch(
 
     Returns False if the item is no longer a candidate.
     """
-    query = sa.update(gc_queue).where(_of(kind, repository_id, [digest]))
-    since = tx.read_clock() + int(extend_by * SECOND)
-    return tx.execute(query.values(grace_started_at=since)).rowcount > 0
+    us = int(extend_by * SECOND)
+    place = {"repository": repository_id, "kind": kind.value, "digest": digest}
+    return tx.run(_TOUCH, extend_by_us=us, **place) > 0
 
 
 def _of(

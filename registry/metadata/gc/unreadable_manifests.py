@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import manifest_bytes, manifests, repositories, unreadable_manifests
 from registry.oci.names import RepositoryName
@@ -16,6 +17,12 @@ from storage.digest import Digest
 _m, _u = manifests.c, unreadable_manifests.c
 
 _SAME = sa.and_(_u.repository_id == _m.repository_id, _u.digest == _m.digest)
+
+_FORGET = Statement(
+    sa.delete(unreadable_manifests).where(
+        _u.repository_id == sa.bindparam("repository"), _u.digest == sa.bindparam("digest")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +101,4 @@ def record(tx: Transaction, repository_id: int, digest: Digest) -> None:
 
 def forget(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Delete the record, because the manifest is readable or was removed."""
-    here = sa.and_(_u.repository_id == repository_id, _u.digest == digest)
-    tx.execute(sa.delete(unreadable_manifests).where(here))
+    tx.run(_FORGET, repository=repository_id, digest=digest)

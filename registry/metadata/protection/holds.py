@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import DatabaseClock, Statement
 from registry.metadata.engine.transaction import CandidateKind, Transaction, in_chunks
 from registry.metadata.tables import holds, repositories
 from registry.oci.names import RepositoryName
@@ -44,12 +45,24 @@ def _select() -> sa.Select[*tuple[Any, ...]]:
     ).join(repositories, repositories.c.id == _h.repository_id)
 
 
-def _is_over(tx: Transaction) -> sa.ColumnElement[bool]:
-    return _h.expires_at <= sa.select(tx.read_clock()).scalar_subquery()
+def _is_over(clock: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    return _h.expires_at <= sa.select(clock).scalar_subquery()
 
 
-def _is_in_force(tx: Transaction) -> sa.ColumnElement[bool]:
-    return sa.or_(_h.expires_at.is_(None), sa.not_(_is_over(tx)))
+def _is_in_force(clock: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    return sa.or_(_h.expires_at.is_(None), sa.not_(_is_over(clock)))
+
+
+_IN_REPOSITORY = _h.repository_id == sa.bindparam("repository")
+
+_LIST_OF = Statement(
+    _select()
+    .where(_IN_REPOSITORY, _h.digest.in_(sa.bindparam("digests")))
+    .where(_is_in_force(DatabaseClock()))
+)
+_DROP_OVER = sa.delete(holds).where(_IN_REPOSITORY, _is_over(DatabaseClock()))
+_DROP_OVER_IN = Statement(_DROP_OVER)
+_DROP_OVER_OF = Statement(_DROP_OVER.where(_h.digest == sa.bindparam("digest")))
 
 
 def insert(
@@ -91,14 +104,16 @@ def list_of(tx: Transaction, repository_id: int, digests: Collection[Digest]) ->
     """Return the active holds of the manifests, oldest first."""
     found: list[HoldRow] = []
     for chunk in in_chunks(digests):
-        query = _select().where(_h.repository_id == repository_id, _h.digest.in_(chunk))
-        found += [HoldRow(*row) for row in tx.execute(query.where(_is_in_force(tx)))]
+        rows = tx.fetch_all(_LIST_OF, repository=repository_id, digests=chunk)
+        found += [HoldRow(*row) for row in rows]
     return sorted(found, key=lambda row: row.id)
 
 
 def list_held(tx: Transaction, repository_id: int) -> list[Digest]:
     """Return the manifests of the repository that have an active hold."""
-    query = sa.select(_h.digest).where(_h.repository_id == repository_id, _is_in_force(tx))
+    query = sa.select(_h.digest).where(
+        _h.repository_id == repository_id, _is_in_force(tx.read_clock())
+    )
     return list(tx.execute(query.distinct()).scalars())
 
 
@@ -107,12 +122,12 @@ def is_held(
 ) -> sa.ColumnElement[bool]:
     """Return the condition that the manifest of the query has an active hold."""
     mine = sa.and_(_h.repository_id == repository_id, _h.digest == digest)
-    return sa.exists().where(mine, _is_in_force(tx))
+    return sa.exists().where(mine, _is_in_force(tx.read_clock()))
 
 
 def find_any(tx: Transaction, repository_id: int) -> HoldRow | None:
     """Return an active hold in the repository, if there is one."""
-    query = _select().where(_h.repository_id == repository_id, _is_in_force(tx))
+    query = _select().where(_h.repository_id == repository_id, _is_in_force(tx.read_clock()))
     row = tx.execute(query.order_by(_h.id).limit(1)).one_or_none()
     return HoldRow(*row) if row else None
 
@@ -132,13 +147,13 @@ def delete(tx: Transaction, hold_id: int) -> bool:
 
 def list_over(tx: Transaction, n: int) -> list[HoldRow]:
     """Return at most `n` expired holds."""
-    query = _select().where(_is_over(tx)).order_by(_h.expires_at).limit(n)
+    query = _select().where(_is_over(tx.read_clock())).order_by(_h.expires_at).limit(n)
     return [HoldRow(*row) for row in tx.execute(query)]
 
 
 def drop_over(tx: Transaction, repository_id: int, digest: Digest | None = None) -> None:
     """Delete the expired holds of a manifest that is removed, or of the whole repository."""
-    here = _h.repository_id == repository_id
-    if digest is not None:
-        here = sa.and_(here, _h.digest == digest)
-    tx.execute(sa.delete(holds).where(here, _is_over(tx)))
+    if digest is None:
+        tx.run(_DROP_OVER_IN, repository=repository_id)
+    else:
+        tx.run(_DROP_OVER_OF, repository=repository_id, digest=digest)

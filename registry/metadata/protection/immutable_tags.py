@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import immutable_tags
 
@@ -25,6 +26,10 @@ class ImmutableRow:
 
 
 _COLUMNS = (_i.id, _i.pattern, _i.tag_pattern, _i.created_by, _i.created_at)
+
+_LIST_OF = Statement(
+    sa.select(*_COLUMNS).where(_i.pattern.in_(sa.bindparam("patterns"))).order_by(_i.id)
+)
 
 
 def lock(tx: Transaction, *, shared: bool = False) -> None:
@@ -62,5 +67,4 @@ def list_page(tx: Transaction, n: int, last: int) -> list[ImmutableRow]:
 
 def list_of(tx: Transaction, patterns: Collection[str]) -> list[ImmutableRow]:
     """Return the rules with these repository patterns, oldest first."""
-    query = sa.select(*_COLUMNS).where(_i.pattern.in_(patterns)).order_by(_i.id)
-    return [ImmutableRow(*row) for row in tx.execute(query)]
+    return [ImmutableRow(*row) for row in tx.fetch_all(_LIST_OF, patterns=patterns)]

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import DatabaseClock, Statement, insert
 from registry.metadata.engine.transaction import Transaction, in_chunks
 from registry.metadata.tables import (
+    TEXT,
     manifest_bytes,
     manifest_edges,
     manifests,
@@ -37,6 +39,13 @@ def keep(tx: Transaction, repository_id: int, manifest_id: int | None = None) ->
 
     The database copies the rows; they are not read into memory.
     """
+    if manifest_id is None:
+        tx.run(_KEEP_ALL, repository=repository_id, actor=tx.actor)
+    else:
+        tx.run(_KEEP, repository=repository_id, actor=tx.actor, manifest=manifest_id)
+
+
+def _prepare_keep(*which: sa.ColumnElement[bool]) -> Statement:
     rows = (
         sa.select(
             repositories.c.name,
@@ -46,19 +55,17 @@ def keep(tx: Transaction, repository_id: int, manifest_id: int | None = None) ->
             manifest_bytes.c.bytes,
             _list_ties(_e.blob_digest),
             _list_ties(_e.child_digest),
-            sa.literal(tx.actor),
-            tx.read_clock(),
+            sa.bindparam("actor", type_=TEXT),
+            DatabaseClock(),
         )
         .join(repositories, repositories.c.id == _m.repository_id)
         .join(manifest_bytes, manifest_bytes.c.manifest_id == _m.id)
-        .where(_m.repository_id == repository_id)
+        .where(_m.repository_id == sa.bindparam("repository"), *which)
     )
-    if manifest_id is not None:
-        rows = rows.where(_m.id == manifest_id)
-    insert = tx.insert(removed_manifests).from_select(list(_x.keys()), rows)
+    saved = insert(removed_manifests).from_select(list(_x.keys()), rows)
     key = removed_manifests.primary_key.columns.values()
-    changed = {each.name: insert.excluded[each.name] for each in _x if not each.primary_key}
-    tx.execute(insert.on_conflict_do_update(index_elements=key, set_=changed))
+    changed = {each.name: saved.excluded[each.name] for each in _x if not each.primary_key}
+    return Statement(saved.on_conflict_do_update(index_elements=key, set_=changed))
 
 
 def _list_ties(column: sa.ColumnElement[Digest]) -> sa.ColumnElement[str]:
@@ -66,6 +73,10 @@ def _list_ties(column: sa.ColumnElement[Digest]) -> sa.ColumnElement[str]:
     ties = sa.func.aggregate_strings(column, " ")
     query = sa.select(ties).where(_e.manifest_id == _m.id).correlate(manifests)
     return sa.func.coalesce(query.scalar_subquery(), "")
+
+
+_KEEP_ALL = _prepare_keep()
+_KEEP = _prepare_keep(_m.id == sa.bindparam("manifest"))
 
 
 def find(tx: Transaction, name: RepositoryName, digest: Digest) -> RemovedManifest | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.tables import (
@@ -51,6 +52,10 @@ class Standing:
 
 
 _COLUMNS = (_q.id, _q.pattern, _q.limit_bytes)
+
+_LIST_OF = Statement(
+    sa.select(*_COLUMNS).where(_q.pattern.in_(sa.bindparam("patterns"))).order_by(_q.id)
+)
 
 
 def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
@@ -113,8 +118,8 @@ def list_for_birth(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
 
 def list_of(tx: Transaction, name: RepositoryName) -> list[QuotaRow]:
     """Return the quotas whose patterns match the repository."""
-    query = sa.select(*_COLUMNS).where(_q.pattern.in_(list_matching_patterns(name))).order_by(_q.id)
-    return [QuotaRow(*row) for row in tx.execute(query)]
+    rows = tx.fetch_all(_LIST_OF, patterns=list_matching_patterns(name))
+    return [QuotaRow(*row) for row in rows]
 
 
 def list_matching_patterns(name: RepositoryName) -> list[str]:

@@ -11,9 +11,11 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.quotas import quotas
 from registry.metadata.tables import (
+    ID,
     blobs,
     manifests,
     repository_blobs,
@@ -83,7 +85,7 @@ def enroll_manifests(tx: Transaction, repository_id: int) -> None:
         tx.quota_deltas[counter_id] += size
 
 
-def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
+def counts_manifests(repository_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
     """Return the condition that a counter counts the manifests of the repository.
 
     It is added to a statement that changes a manifest, which is cheaper than a separate query.
@@ -91,15 +93,18 @@ def counts_manifests(repository_id: int) -> sa.ColumnElement[bool]:
     return _list_for_manifests(repository_id).exists()
 
 
-def _list_for_manifests(repository_id: int) -> sa.Select[tuple[int]]:
+def _list_for_manifests(repository_id: sa.ColumnElement[int]) -> sa.Select[tuple[int]]:
     return sa.select(_m.counter_id).where(
         _m.repository_id == repository_id, _m.manifests_counted_at.is_not(None)
     )
 
 
+_LIST_FOR_MANIFESTS = Statement(_list_for_manifests(sa.bindparam("repository", type_=ID)))
+
+
 def add_manifests(tx: Transaction, repository_id: int, size: int) -> None:
     """Count `size` bytes of manifests inserted in this transaction; negative for deleted ones."""
-    for counter_id in tx.execute(_list_for_manifests(repository_id)).scalars():
+    for counter_id in tx.fetch_values(_LIST_FOR_MANIFESTS, repository=repository_id):
         tx.quota_deltas[counter_id] += size
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import change_feed, change_feed_revision, policy_revision
 from registry.oci.names import RepositoryName
@@ -27,20 +28,29 @@ Changed = frozenset[RepositoryName] | None
 """Repositories that changed between two revisions; None if there are too many to list."""
 
 
+_READ = Statement(
+    sa.select(
+        *(
+            sa.select(table.c.revision).scalar_subquery()
+            for table in (change_feed_revision, policy_revision)
+        )
+    )
+)
+_LIST_CHANGED = Statement(
+    sa.select(change_feed.c.repository).where(change_feed.c.revision > sa.bindparam("last"))
+)
+
+
 def read(tx: Transaction, last: Revisions) -> tuple[Revisions, Changed]:
     """Return the revisions, and the repositories that changed since `last`.
 
     For SQLite, where one read sees one snapshot.
     """
-    tables = (change_feed_revision, policy_revision)
-    numbers = [sa.select(table.c.revision).scalar_subquery() for table in tables]
-    heads = Revisions(*tx.execute(sa.select(*numbers)).one())
+    ((feed, policy),) = tx.fetch_all(_READ)
+    heads = Revisions(feed, policy)
     if not 0 < heads.feed - last.feed <= MOST:
         return heads, unlisted(last, heads)
-    names = tx.execute(
-        sa.select(change_feed.c.repository).where(change_feed.c.revision > last.feed)
-    ).scalars()
-    return heads, listed(last, heads, list(names))
+    return heads, listed(last, heads, tx.fetch_values(_LIST_CHANGED, last=last.feed))
 
 
 def unlisted(last: Revisions, heads: Revisions) -> Changed:

@@ -1,7 +1,7 @@
 """Edges from a manifest to the content of a repository."""
 
 from registry.metadata.content import blobs, manifests
-from registry.metadata.content.manifests import Edge
+from registry.metadata.content.manifest_edges import Edge
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.manifests import Manifest

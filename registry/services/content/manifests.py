@@ -15,7 +15,8 @@ from registry.errors import (
 )
 from registry.metadata.content import blobs, manifest_graph, manifests, repositories, tags
 from registry.metadata.content.blobs import BlobState
-from registry.metadata.content.manifests import Edge, StoredManifest
+from registry.metadata.content.manifest_edges import Edge
+from registry.metadata.content.manifests import StoredManifest
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S

@@ -8,7 +8,7 @@ from itertools import islice
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.errors import MOST_LISTED, ManifestInUseError, ProtectedError
-from registry.metadata.content import manifests, repositories, tags
+from registry.metadata.content import manifest_edges, manifests, repositories, tags
 from registry.metadata.content.manifests import ManifestRow
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.transaction import Transaction
@@ -158,4 +158,4 @@ def _free_from_indexes(tx: Transaction, repository: RepositoryRow, row: Manifest
                 {"indexes": [str(holder.digest) for holder in holders[:MOST_LISTED]]},
             )
         for parent in parents:
-            manifests.detach_child(tx, repository, parent, row.digest)
+            manifest_edges.detach_child(tx, repository, parent.id, row.digest)

@@ -3,7 +3,7 @@
 from registry.auth.audit_log import Actor
 from registry.auth.policy.principals import Principal
 from registry.errors import ConflictError, ManifestUnknownError
-from registry.metadata.content import blobs, manifests, repositories, tags
+from registry.metadata.content import blobs, manifest_edges, manifests, repositories, tags
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
@@ -126,7 +126,7 @@ def _bring(tx: Transaction, origin: RepositoryRow, target: RepositoryRow, digest
             waiting.pop()
             continue
         row = manifests.find(tx, origin.name, current)
-        edges = manifests.list_edges(tx, row) if row else []
+        edges = manifest_edges.list_of(tx, row.id) if row else []
         below = [edge.digest for edge in edges if edge.child and edge.digest not in done]
         if below:
             waiting += below
