@@ -1,39 +1,21 @@
-"""The conditions of a retention rule, which this module alone lists.
+"""The conditions of a retention rule.
 
-The declaration of a field defines its input and output in the admin API, its JSON in the database,
-its option of `moorage retention set` and its text in `moorage retention list`. A new field needs
-its declaration here and its decision in `plan`.
+Their input and output in the admin API and their JSON in the database are made from the types here
+and the descriptions in `condition_fields`. A new field needs its decision in `plan`.
 """
 
 import functools
-from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
-from typing import Annotated, Any, Self, get_type_hints
+from typing import Annotated, Any, Self
 
 from msgspec import Meta, Struct
 from msgspec.structs import asdict, replace
 
 from registry.errors import InputInvalidError
 from registry.oci.tag_patterns import TagPattern
+from registry.services.retention.condition_fields import FIELDS, Kind, NewestBy
 from registry.units import format_duration, parse_duration
 
 _MOST = (1 << 31) - 1
-
-
-class NewestBy(StrEnum):
-    """The time by which tags are ordered."""
-
-    PUSH = "push"
-    PULL = "pull"
-
-
-class Kind(Enum):
-    """The kind of the values of a field."""
-
-    TAG_PATTERNS = auto()
-    COUNT = auto()
-    DURATION = auto()
-    NEWEST_BY = auto()
 
 
 _TagPatterns = Annotated[
@@ -60,59 +42,20 @@ _Duration = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """How a field is used, apart from its type and its description.
-
-    `text` shows the rule; it may contain the values of all fields by name. `drops` says that the
-    field drops tags or manifests, so that it has no effect until it is enabled. The default of
-    `option` is the name of the field.
-    """
-
-    kind: Kind
-    text: str = ""
-    drops: bool = False
-    option: str = ""
+def _describe(name: str) -> Meta:
+    return Meta(description=FIELDS[name].description)
 
 
 class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Conditions that keep or drop. None and an empty list mean that there is no such rule."""
 
-    keep: Annotated[
-        _TagPatterns,
-        Meta(description="Keep tags that match, such as 'v*'."),
-        Use(Kind.TAG_PATTERNS, "keep {keep}", option="--keep-tag"),
-    ] = ()
-    keep_newest: Annotated[
-        _Count | None,
-        Meta(description="Keep the newest N of the tags that no other rule keeps."),
-        Use(Kind.COUNT, "keep the newest {keep_newest} by {by}"),
-    ] = None
-    by: Annotated[
-        NewestBy,
-        Meta(description="The event that makes a tag new: push (default) or pull."),
-        Use(Kind.NEWEST_BY),
-    ] = NewestBy.PUSH
-    keep_per_minor: Annotated[
-        _Count | None,
-        Meta(description="Keep the last N versions of each minor version."),
-        Use(Kind.COUNT, "keep the last {keep_per_minor} of each minor version"),
-    ] = None
-    drop: Annotated[
-        _TagPatterns,
-        Meta(description="Drop tags that match, such as '*'."),
-        Use(Kind.TAG_PATTERNS, "drop {drop}", drops=True, option="--drop-tag"),
-    ] = ()
-    drop_not_pulled: Annotated[
-        _Duration | None,
-        Meta(description="Drop tags that were not used for this long."),
-        Use(Kind.DURATION, "drop what was not pulled for {drop_not_pulled}", drops=True),
-    ] = None
-    drop_untagged: Annotated[
-        _Duration | None,
-        Meta(description="Drop manifests that were untagged for this long."),
-        Use(Kind.DURATION, "drop what was untagged for {drop_untagged}", drops=True),
-    ] = None
+    keep: Annotated[_TagPatterns, _describe("keep")] = ()
+    keep_newest: Annotated[_Count | None, _describe("keep_newest")] = None
+    by: Annotated[NewestBy, _describe("by")] = NewestBy.PUSH
+    keep_per_minor: Annotated[_Count | None, _describe("keep_per_minor")] = None
+    drop: Annotated[_TagPatterns, _describe("drop")] = ()
+    drop_not_pulled: Annotated[_Duration | None, _describe("drop_not_pulled")] = None
+    drop_untagged: Annotated[_Duration | None, _describe("drop_untagged")] = None
 
     def values(self) -> dict[str, Any]:
         """Return the values of all fields by name, without those of a subclass."""
@@ -158,18 +101,6 @@ class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return "; ".join(filter(None, texts))
 
 
-@dataclass(frozen=True, slots=True)
-class ConditionField:
-    """A field of `Conditions`. `option` is that of the command line."""
-
-    name: str
-    option: str
-    kind: Kind
-    description: str
-    text: str
-    drops: bool
-
-
 @functools.lru_cache(maxsize=1024)
 def parse_tag_patterns(texts: tuple[str, ...]) -> tuple[TagPattern, ...]:
     """Parse the patterns. Raises PatternInvalidError."""
@@ -191,24 +122,5 @@ def _normalize_duration(name: str, text: str) -> str:
             "or 90d"
         ) from error
 
-
-def _read_field(name: str, annotation: Any) -> ConditionField:
-    metas = [each for each in annotation.__metadata__ if isinstance(each, Meta)]
-    use = next(each for each in annotation.__metadata__ if isinstance(each, Use))
-    return ConditionField(
-        name,
-        use.option or "--" + name.replace("_", "-"),
-        use.kind,
-        metas[-1].description or "",
-        use.text,
-        use.drops,
-    )
-
-
-FIELDS = {
-    name: _read_field(name, annotation)
-    for name, annotation in get_type_hints(Conditions, include_extras=True).items()
-}
-"""The fields of `Conditions` by name."""
 
 _DEFAULTS = asdict(Conditions())

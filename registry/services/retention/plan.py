@@ -12,9 +12,9 @@ from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
 from registry.oci.tag_patterns import find_match
 from registry.oci.versions import Version, find_last
+from registry.services.retention.condition_fields import NewestBy
 from registry.services.retention.conditions import (
     Conditions,
-    NewestBy,
     parse_age,
     parse_tag_patterns,
 )

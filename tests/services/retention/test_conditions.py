@@ -8,7 +8,8 @@ from registry.auth.policy.patterns import RepositoryPattern
 from registry.errors import ConflictError, InputInvalidError, PatternInvalidError
 from registry.metadata import tables
 from registry.metadata.engine.database import Database
-from registry.services.retention.conditions import FIELDS, Conditions, NewestBy
+from registry.services.retention.condition_fields import FIELDS, NewestBy
+from registry.services.retention.conditions import Conditions
 from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRules
 from tests.metadata.rows import image
@@ -24,6 +25,10 @@ EVERYTHING = Conditions(
     drop_not_pulled="90d",
     drop_untagged="7d",
 )
+
+
+def test_every_field_is_declared() -> None:
+    assert Conditions.__struct_fields__ == tuple(FIELDS)
 
 
 def test_every_field_is_shown_and_kept_apart() -> None:

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
-from registry.services.retention.conditions import NewestBy, parse_age
+from registry.services.retention.condition_fields import NewestBy
+from registry.services.retention.conditions import parse_age
 from registry.services.retention.plan import (
     Decision,
     RetentionRule,

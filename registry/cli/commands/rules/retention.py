@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import write_moment
-from registry.services.retention.conditions import FIELDS, Kind, NewestBy
+from registry.services.retention.condition_fields import FIELDS, Kind, NewestBy
 from registry.units import format_size
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from registry.auth.policy.patterns import RepositoryPattern
 from registry.metadata import tables
 from registry.metadata.engine.database import Database
 from registry.oci.names import RepositoryName
-from registry.services.retention.conditions import NewestBy
+from registry.services.retention.condition_fields import NewestBy
 from registry.services.retention.retention import Retention
 from tests.metadata.rows import NAME, digest_of, events, image, index
 from tests.services.retention.runs.helpers import ALL, going, plan_of, run
