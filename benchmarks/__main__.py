@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -89,6 +90,7 @@ def main(arguments: list[str]) -> int:
         progress.print("strace is not installed: syncs are not counted.")
         groups = [group for group in groups if group.name != "syncs"]
     raise_descriptor_limit()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end as well
     results = measure(options, groups)
     if options.json is not None:
         results.write(options.json)

@@ -15,6 +15,8 @@ from benchmarks.registries.server import Server
 TAGGED = "bench/tags"
 FIRST = "t000000"
 CATALOGUE_PAGE = 100
+CONNECTIONS = 2
+"""Few, because one of these requests can take seconds with some registries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def measure_page(server: Server, target: str, key: str, count: int, seconds: flo
     page = json.loads(require(server, target).body)[key]
     if len(page) != count:
         raise UnsupportedError(f"the page has {len(page)} entries instead of {count}")
-    return get(server, target, seconds, {})
+    return get(server, target, seconds, {}, CONNECTIONS)
 
 
 def list_cases(sizes: Sizes) -> tuple[Case[Pages], ...]:

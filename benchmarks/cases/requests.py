@@ -57,11 +57,16 @@ def measure_rate(server: Server, run: Callable[[], Rate]) -> Values:
     }
 
 
-def get(server: Server, target: str, seconds: float, headers: dict[str, str]) -> Values:
+def get(
+    server: Server, target: str, seconds: float, headers: dict[str, str], connections: int = 16
+) -> Values:
     """Measure GET requests for a target that must exist."""
     require(server, target, headers)
     return measure_rate(
-        server, lambda: run_wrk(server.url + target, seconds=seconds, headers=headers)
+        server,
+        lambda: run_wrk(
+            server.url + target, seconds=seconds, headers=headers, connections=connections
+        ),
     )
 
 

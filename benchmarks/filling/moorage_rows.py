@@ -13,10 +13,15 @@ def _copy_row(
 
     A column `id` gets new values.
     """
-    columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-    kept = ", ".join(name for name in columns if name not in {key, "id"})
-    statement = f"INSERT INTO {table} ({key}, {kept}) SELECT ?, {kept} FROM {table} WHERE {key} = ?"  # noqa: S608
-    database.executemany(statement, ((name, copied) for name in names))
+    found = database.execute(f"SELECT * FROM {table} WHERE {key} = ?", (copied,))  # noqa: S608
+    columns = [column[0] for column in found.description]
+    [row] = found.fetchall()
+    kept = {name: value for name, value in zip(columns, row, strict=True) if name != "id"}
+    places = ", ".join(f":{name}" for name in kept)
+    database.executemany(
+        f"INSERT INTO {table} ({', '.join(kept)}) VALUES ({places})",  # noqa: S608
+        ({**kept, key: name} for name in names),
+    )
 
 
 def add_tags(data: Path, repository: str, tag: str, tags: Sequence[str]) -> None:
