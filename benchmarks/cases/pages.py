@@ -1,14 +1,17 @@
 """Pages of many tags and of many repositories."""
 
+import http.client
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.cases.case import Case, Sizes, Values
-from benchmarks.cases.requests import get, make_rate_metrics
+from benchmarks.cases.requests import get, make_rate_metrics, make_values
 from benchmarks.clients.blobs import make_blob
 from benchmarks.clients.images import push_image
 from benchmarks.clients.setup import UnsupportedError, perform, require
+from benchmarks.clients.wrk import Rate
 from benchmarks.filling.fill import fill_repositories, fill_tags
 from benchmarks.registries.server import Server
 
@@ -40,10 +43,21 @@ def fill(server: Server, sizes: Sizes) -> Pages:
 
 
 def measure_page(server: Server, target: str, key: str, count: int, seconds: float) -> Values:
-    """Measure a page that must have `count` entries."""
-    page = json.loads(require(server, target).body)[key]
+    """Measure a page that must have `count` entries.
+
+    If the first request takes longer than `seconds`, it is the sample.
+    """
+    before, begun = server.read_cpu_s(), time.perf_counter()
+    try:
+        page = json.loads(require(server, target).body)[key]
+    except (http.client.RemoteDisconnected, ConnectionResetError) as error:
+        waited = time.perf_counter() - begun
+        raise UnsupportedError(f"ends the connection after {waited:.0f} s") from error
+    took, cpu = time.perf_counter() - begun, server.read_cpu_s() - before
     if len(page) != count:
         raise UnsupportedError(f"the page has {len(page)} entries instead of {count}")
+    if took > seconds:
+        return make_values(Rate(1, took, took * 1000, took * 1000), cpu)
     return get(server, target, seconds, {}, CONNECTIONS)
 
 

@@ -48,9 +48,13 @@ def make_rate_metrics(title: str, *, shows_p99: bool = False) -> tuple[Metric, .
 def measure_rate(server: Server, run: Callable[[], Rate]) -> Values:
     before = server.read_cpu_s()
     rate = run()
-    cpu = server.read_cpu_s() - before
+    return make_values(rate, server.read_cpu_s() - before)
+
+
+def make_values(rate: Rate, cpu_s: float) -> Values:
+    """Return the values of the metrics of rates."""
     return {
-        "per_cpu_s": rate.requests / cpu,
+        "per_cpu_s": rate.requests / cpu_s,
         "per_s": rate.requests / rate.seconds,
         "p50_ms": rate.p50_ms,
         "p99_ms": rate.p99_ms,

@@ -1,29 +1,30 @@
 """Tags and repositories in the folders of Distribution."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORIES = "docker/registry/v2/repositories"
 
 
-def _add_tag(source: Path, tags: Path, name: str) -> None:
-    """Create the link of a tag, as a hard link to that of another tag."""
+def _add_tag(link: bytes, tags: Path, name: str) -> None:
+    """Create a tag. `link` is the content of its file, the digest."""
     target = tags / name / "current"
     target.mkdir(parents=True)
-    os.link(source / "current" / "link", target / "link")
+    (target / "link").write_bytes(link)
 
 
 def add_tags(data: Path, repository: str, tag: str, tags: Sequence[str]) -> None:
     folder = data / REPOSITORIES / repository / "_manifests" / "tags"
+    link = (folder / tag / "current" / "link").read_bytes()
     for name in tags:
-        _add_tag(folder / tag, folder, name)
+        _add_tag(link, folder, name)
 
 
 def add_repositories(data: Path, repository: str, tag: str, names: Sequence[str]) -> None:
     """Create repositories with one tag."""
     source = data / REPOSITORIES / repository / "_manifests" / "tags" / tag
+    link = (source / "current" / "link").read_bytes()
     for name in names:
         folder = data / REPOSITORIES / name
-        _add_tag(source, folder / "_manifests" / "tags", tag)
+        _add_tag(link, folder / "_manifests" / "tags", tag)
         (folder / "_layers").mkdir()  # the catalogue of version 2 looks for it
