@@ -1,14 +1,10 @@
 """Tests of the revision watch on both databases: no answer is older than its question."""
 
 import asyncio
-import contextlib
 import mmap
 import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,101 +15,24 @@ from registry.metadata.access import policy
 from registry.metadata.content import repositories
 from registry.metadata.engine import leases
 from registry.metadata.engine.database import Database
-from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.revisions.revisions import MOST, Changed, Revisions
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions.revisions import Changed, Revisions
 from registry.metadata.revisions.watch import RevisionWatch
-from registry.metadata.tables import change_feed, change_feed_revision
 from registry.oci.names import RepositoryName
-from tests.metadata.rows import NAME, add_blob, find
+from tests.metadata.revisions.writing import bump, make, process
+from tests.metadata.rows import NAME, find
 from tests.support.servers.postgres import Cluster
 
 pytestmark = pytest.mark.anyio
 
+
 OTHER = RepositoryName("other")
-ROOT = Path(__file__).resolve().parents[3]
+
+
 STRESS_SECONDS = 2.0
+
+
 READERS = 8
-
-WRITER = """
-import asyncio, mmap, struct, sys
-from registry.metadata.access import policy
-from registry.metadata.engine.database import Database
-
-def change(tx):
-    tx.change_policy()
-    return policy.read_number(tx) + 1  # as it will be: the counter is taken last
-
-async def steps(database):
-    while sys.stdin.readline():
-        print(await database.write(change, actor=""), flush=True)
-
-async def storm(database, path):
-    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 16) as shared:
-        while not struct.unpack_from("q", shared, 8)[0]:
-            number = await database.write(change, actor="")
-            struct.pack_into("q", shared, 0, number)
-
-async def main(url, *arguments):
-    database = Database(url)
-    print("ready", flush=True)
-    await (storm(database, *arguments) if arguments else steps(database))
-    await database.close()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-def change(tx: Transaction) -> None:
-    tx.change_policy()
-
-
-async def bump(database: Database) -> int:
-    """Change the policy from another connection. Return its new revision."""
-    await database.write(change, actor="")
-    return await database.read(policy.read_number)
-
-
-@pytest.fixture
-async def other(database_url: str, anyio_backend: str) -> AsyncIterator[Database]:
-    """Yield another process's access to the same database."""
-    del anyio_backend
-    opened = Database(database_url)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def watch(database: Database) -> Iterator[RevisionWatch]:
-    made = RevisionWatch(database)
-    yield made
-    made.close()
-
-
-@contextlib.contextmanager
-def process(url: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, url, *arguments],
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as started:
-        assert started.stdout is not None
-        assert started.stdout.readline() == "ready\n"
-        yield started
-
-
-@pytest.fixture
-def statements(database: Database) -> Iterator[list[str]]:
-    """Yield the statements that readers send to the database."""
-    asked: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        asked.append(statement)
-
-    sa.event.listen(database._reader, "before_cursor_execute", note)
-    yield asked
-    sa.event.remove(database._reader, "before_cursor_execute", note)
 
 
 async def test_it_begins_with_what_is_there(
@@ -179,11 +98,6 @@ async def test_other_commits_are_no_change(watch: RevisionWatch, other: Database
     await other.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
     assert (await watch.read()).policy == number
     assert (await watch.read()).policy == number
-
-
-def make(tx: Transaction, *names: RepositoryName) -> None:
-    for name in names:
-        add_blob(tx, repositories.ensure(tx, name), "layer")
 
 
 async def test_a_repository_that_goes_is_a_change(watch: RevisionWatch, other: Database) -> None:
@@ -361,94 +275,3 @@ async def test_readers_are_never_told_what_is_over(
             struct.pack_into("q", shared, 8, 1)
             assert await asyncio.to_thread(writer.wait, 30) == 0
         assert (await watch.read()).policy == committed()
-
-
-async def test_what_changed_is_told_before_the_heads_are(
-    watch: RevisionWatch, other: Database
-) -> None:
-    told: list[Changed] = []
-    watch.subscribe(told.append)
-    first = await watch.read()
-    assert told == [None]  # there is no earlier revision to compare with
-    await other.write(lambda tx: make(tx, NAME, OTHER), actor="")
-    second = await watch.read()
-    assert second.feed > first.feed
-    assert told == [None, {NAME, OTHER}]
-    await other.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
-    await bump(other)
-    assert (await watch.read()).feed == second.feed
-    assert told == [None, {NAME, OTHER}]
-    await other.write(lambda tx: repositories.delete(tx, find(tx)), actor="")
-    assert (await watch.read()).feed == second.feed + 1
-    assert told == [None, {NAME, OTHER}, {NAME}]
-
-
-async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
-    watch: RevisionWatch, other: Database
-) -> None:
-    told: list[Changed] = []
-    await watch.read()
-    watch.subscribe(told.append)
-
-    def change_often(tx: Transaction, times: int) -> None:
-        repository = repositories.ensure(tx, NAME)
-        for _ in range(times):
-            tx.record_change(Change.TAG_SET, NAME, repository.generation)
-
-    await other.write(lambda tx: change_often(tx, 1), actor="")
-    await watch.read()
-    for times, changed in ((MOST, {NAME}), (MOST + 1, None), (1, {NAME})):
-        told.clear()
-        await other.write(lambda tx, times=times: change_often(tx, times), actor="")  # type: ignore[misc]
-        await watch.read()
-        assert told == [changed]
-    await other.write(lambda tx: change_often(tx, 2), actor="")
-    newest = sa.select(sa.func.max(change_feed.c.revision)).scalar_subquery()
-    trim = sa.delete(change_feed).where(change_feed.c.revision < newest)
-    await other.write(lambda tx: tx.execute(trim).close(), actor="")
-    told.clear()
-    await watch.read()
-    assert told == [None]
-    # As after a restore of an older copy.
-    back = sa.update(change_feed_revision).values(revision=1)
-    await other.write(lambda tx: tx.execute(back).close(), actor="")
-    told.clear()
-    assert (await watch.read()).feed == 1
-    assert told == [None]
-
-
-async def test_what_was_read_since_is_not_asked_for_again(
-    watch: RevisionWatch, other: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queries = 0
-    ask = watch._ask
-
-    async def counted() -> tuple[Revisions, Changed]:
-        nonlocal queries
-        queries += 1
-        return await ask()
-
-    monkeypatch.setattr(watch, "_ask", counted)
-    began = time.monotonic()
-    assert watch.latest_known(began) is None
-    before = await watch.read(began)
-    await bump(other)
-    assert watch.latest_known(began) == await watch.read(began) == before
-    assert queries == 1
-    assert (await watch.read(time.monotonic())).policy == before.policy + 1
-    assert queries == 2
-
-
-async def test_a_task_that_is_answered_from_memory_lets_others_run(watch: RevisionWatch) -> None:
-    """Otherwise it blocks the loop forever, and with it the change of the answer."""
-    began = time.monotonic()
-    await watch.read(began)
-    done = asyncio.Event()
-    asyncio.get_running_loop().call_soon(done.set)
-    questions = 0
-    while not done.is_set():
-        if watch.latest_known(began) is None:
-            await watch.read(began)
-        questions += 1
-        assert questions < 10_000, "nobody else has run"
-    assert questions > 1

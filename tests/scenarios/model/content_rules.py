@@ -11,9 +11,10 @@ from registry.auth.policy.principals import Principal
 from registry.errors import UploadUnknownError
 from registry.oci.names import RepositoryName
 from tests.scenarios.model.content import BLOBS, BYTES_OF, REPOSITORIES, digest_of
+from tests.scenarios.model.contents import Session
 from tests.scenarios.model.expected import Want, refuse
 from tests.scenarios.model.machine import Machine, chances, digests, names, picks, risky, step
-from tests.scenarios.model.model import Model, Session
+from tests.scenarios.model.model import Model
 
 ACCEPTED = HTTPStatus.ACCEPTED
 

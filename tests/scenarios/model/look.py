@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from registry.metadata.engine.transaction import Change
-from tests.scenarios.model.model import Model, Repository
+from tests.scenarios.model.contents import Repository
+from tests.scenarios.model.model import Model
 
 Contents = dict[str, dict[str, Any]]
 Rows = Callable[[str], list[tuple[Any, ...]]]

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.scenarios.model.content import BYTES_OF, REPOSITORIES, SUBJECTS, TAGS
+from tests.scenarios.model.contents import Repository, Session
 from tests.scenarios.model.expected import Want
 from tests.scenarios.model.look import Inspector, Look, Replay, SessionRow, contents_of, look
-from tests.scenarios.model.model import Model, Repository, Session
+from tests.scenarios.model.model import Model
 from tests.scenarios.model.world import WORKERS, Clock, Died, World
 
 T = TypeVar("T")

@@ -4,12 +4,11 @@ Each method takes a request, changes the dictionaries, and returns the expected 
 strings here.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
-from tests.scenarios.model.content import NAMED, Document, Json, Named, digest_of, fallback_tag
+from tests.scenarios.model.content import NAMED, Document, digest_of
+from tests.scenarios.model.contents import Counted, Repository, Session, Stored
 from tests.scenarios.model.expected import (
     BLOB_UNKNOWN,
     MANIFEST_UNKNOWN,
@@ -19,103 +18,7 @@ from tests.scenarios.model.expected import (
     Want,
     refuse,
 )
-
-Tie = Literal["blob", "child"]
-
-_ONE_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-
-
-@dataclass
-class Stored:
-    """A manifest of a repository. `ties` maps each entry to the kind of its content."""
-
-    digest: str
-    document: Document
-    media_type: str
-    ties: dict[str, Tie | None]
-
-    @property
-    def named(self) -> Named:
-        return NAMED[self.document.label]
-
-    def describe(self, annotations: Mapping[str, str] | None) -> Json:
-        """Return the descriptor as in a list of referrers."""
-        fields = {
-            "mediaType": self.media_type,
-            "size": len(self.document.raw),
-            "digest": self.digest,
-            "annotations": annotations,
-            "artifactType": self.named.artifact_type,
-        }
-        return {key: value for key, value in fields.items() if value is not None}
-
-
-@dataclass
-class Repository:
-    """The content of one repository name, in one generation."""
-
-    generation: int
-    tags: dict[str, str] = field(default_factory=dict)
-    manifests: dict[str, Stored] = field(default_factory=dict)
-    links: set[str] = field(default_factory=set)
-
-    def resolve(self, reference: str) -> str | None:
-        """Return the digest of a stored manifest by tag or digest, or None."""
-        digest = reference if ":" in reference else self.tags.get(reference)
-        return digest if digest in self.manifests else None
-
-    def tags_of(self, digest: str) -> list[str]:
-        return sorted(tag for tag, target in self.tags.items() if target == digest)
-
-    def parents_of(self, digest: str) -> list[str]:
-        return sorted(d for d, m in self.manifests.items() if m.ties.get(digest) == "child")
-
-    def users_of(self, blob: str) -> list[str]:
-        """Return the manifests that keep the blob from being deleted."""
-        return sorted(
-            digest
-            for digest, manifest in self.manifests.items()
-            if manifest.ties.get(blob) == "blob"
-            or blob in {part for _, part in manifest.named.parts}
-        )
-
-    def only_lists(self, index: str, referrer: str) -> bool:
-        """Return whether the index's only tag is the fallback tag of the referrer's subject."""
-        subject = self.manifests[referrer].named.subject
-        return subject is not None and self.tags_of(index) == [fallback_tag(subject)]
-
-    def tie(self, entry: str) -> Tie | None:
-        if entry in self.manifests:
-            return "child"
-        return "blob" if entry in self.links else None
-
-    def settle(self, digest: str, kind: Tie | None) -> None:
-        """Resolve the digest in every index that waits for it."""
-        for manifest in self.manifests.values():
-            if digest in manifest.ties and manifest.ties[digest] is None:
-                manifest.ties[digest] = kind
-
-
-@dataclass
-class Session:
-    """An upload session. `generation` is the repository's, or None if it did not exist."""
-
-    name: str
-    generation: int | None
-    data: bytes
-    active: int
-    published: str | None = None
-    """The digest of bytes that a crashed request has published. The request can be repeated."""
-
-
-@dataclass
-class Counted:
-    """Counts and bytes of a repository's content."""
-
-    tags: int
-    manifests: int
-    blobs: int
-    bytes: int
+from tests.scenarios.model.ranges import cut_all
 
 
 def _session_headers(name: str, upload: str, size: int) -> dict[str, str | None]:
@@ -309,7 +212,7 @@ class Model:
             "ETag": f'"{digest}"',
             "Content-Encoding": None,
         }
-        cuts = _cut_all(asked, len(data)) if asked else None
+        cuts = cut_all(asked, len(data)) if asked else None
         if cuts is None or sum(last - first + 1 for first, last in cuts) > len(data):
             length = str(len(data))
             return Want(200, {**headers, "Content-Length": length, "Content-Range": None}, data)
@@ -488,25 +391,3 @@ def _is_moved(current: str | None, match: str | None, *, absent: bool) -> bool:
     if match == "*":
         return current is None
     return match is not None and match != current
-
-
-def _cut_all(asked: str, size: int) -> list[tuple[int, int]] | None:
-    """Return first and last byte of each satisfiable range. None: the whole body."""
-    cuts = [_cut(f"bytes={text}", size) for text in asked.removeprefix("bytes=").split(",")]
-    if not asked.startswith("bytes=") or None in cuts:
-        return None
-    return [cut for cut in cuts if cut is not None and cut[0] <= cut[1]]
-
-
-def _cut(asked: str, size: int) -> tuple[int, int] | None:
-    """Return first and last byte, last before first if unsatisfiable. None: the whole body."""
-    match = _ONE_RANGE.fullmatch(asked)
-    if match is None or match.groups() == ("", ""):
-        return None
-    first, last = match.groups()
-    if first == "":
-        # The last bytes of an empty blob are all of it (RFC 9110 section 14.1.2).
-        return (max(0, size - int(last)), size - 1) if size else None
-    if last and int(last) < int(first):
-        return 1, 0
-    return int(first), min(int(last or size), size - 1)

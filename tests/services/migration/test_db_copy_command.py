@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.metadata.engine.test_migrate import fill
+from tests.metadata.engine.migrations.schemas import fill
 from tests.support.servers.launcher import Launched
 from tests.support.servers.postgres import Cluster
 from tests.support.servers.server import ROOT, Server, serving

@@ -25,7 +25,7 @@ from registry.metadata.maintenance import database_copy
 from registry.oci.names import RepositoryName
 from registry.services.maintenance.database_transfer import Transfer
 from storage.digest import Digest
-from tests.metadata.engine.test_migrate import fill, read_all
+from tests.metadata.engine.migrations.schemas import fill, read_all
 from tests.services.migration.db_copy.helpers import (
     _EVENT,
     all_ways,
