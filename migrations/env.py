@@ -14,7 +14,7 @@ def _run_sqlite(connection: sa.Connection) -> None:
     """Run the migrations with foreign keys off, and check them before the commit.
 
     With foreign keys on, a batch migration that rebuilds a table silently empties cascading child
-    tables (design D7).
+    tables.
     """
     raw = connection.connection.dbapi_connection
     raw.isolation_level = None

@@ -21,7 +21,7 @@ blob once, as it was pushed, so that a later backup does not copy the blob again
     blobs/<algorithm>/<first two hex>/<hex>
 
 A generation is random and no key is used twice, so that deleting an old object never hits a new
-object with the same digest (design D1).
+object with the same digest.
 """
 
 import re

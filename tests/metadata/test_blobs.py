@@ -103,7 +103,7 @@ async def test_a_state_is_that_of_a_key(database: Database) -> None:
 
 
 async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Database]) -> None:
-    """The key that loses must have an owner (design D2). Uploads do the same."""
+    """The key that loses must have an owner. Uploads do the same."""
 
     def link(seed: str, number: int) -> Callable[[Transaction], None]:
         mine = blob(seed, f"{seed} {number}")

@@ -1,4 +1,4 @@
-"""Key store in the database: private keys that replicas share, stored encrypted (design D12)."""
+"""Key store in the database: private keys that replicas share, stored encrypted."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""Owners of a key in a store: an upload session, a blob or a pending deletion (design D2)."""
+"""Owners of a key in a store: an upload session, a blob or a pending deletion."""
 
 from collections.abc import Collection
 

@@ -1,6 +1,6 @@
 """Access to the database: `await db.read(fn)` and `await db.write(fn)` run `fn` on a thread.
 
-`fn` is a plain function, so that a transaction cannot contain an await (design D7).
+`fn` is a plain function, so that a transaction cannot contain an await.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """SQLite: WAL, one FIFO writer thread with group commit, and a lock across processes.
 
-Measured (design D7): with the busy handler alone, a writer waits 4.6 s and then fails with
+Measured: with the busy handler alone, a writer waits 4.6 s and then fails with
 "database is locked". A queue with group commit keeps the longest wait of 64 writers under 100 ms.
 """
 

@@ -33,7 +33,7 @@ SHARDS = 16
 
 
 class Change(StrEnum):
-    """Kinds of changes in the change feed (design D6)."""
+    """Kinds of changes in the change feed."""
 
     REPOSITORY_CREATE = "repository.create"
     REPOSITORY_DELETE = "repository.delete"

@@ -1,4 +1,4 @@
-"""The queue of pending deletions from stores: every key in a store has a row (design D2)."""
+"""The queue of pending deletions from stores: every key in a store has a row."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Revision check before each response, which therefore must cost almost nothing (design D8).
+"""Revision check before each response, which therefore must cost almost nothing.
 
 With SQLite, every commit changes a header that this process maps into memory
 (`registry.metadata.revisions.wal_index`). PostgreSQL has no equivalent: one query serves all

@@ -55,7 +55,7 @@ signing_keys = sa.Table(
     sa.Column("changed_at", sa.BigInteger, nullable=False),
 )
 
-# Key store: encrypted private keys that replicas share (design D12).
+# Key store: encrypted private keys that replicas share.
 private_keys = sa.Table(
     "private_keys",
     metadata,

@@ -1,4 +1,4 @@
-"""Tests of 64 writers from four processes on one SQLite file (design D7), with a control.
+"""Tests of 64 writers from four processes on one SQLite file, with a control.
 
 No write fails, no write waits longer than half a second beyond its disk time, and shares are even.
 The disk time: in a fair queue a write waits for the disk once for each process, and once more for

@@ -280,7 +280,7 @@ class Inspector:
                     assert entry in here, f"{digest} in {name}"
 
     def _check_owners(self, found: Look) -> None:
-        """Check D2: every object is referenced by a row."""
+        """Check that every object is referenced by a row."""
         owners = found.doomed | {key for _, key, _ in found.blobs.values()}
         owners |= {session.key for session in found.sessions.values() if session.key}
         assert found.objects.keys() <= owners, "an object without an owner"

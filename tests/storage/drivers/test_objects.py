@@ -64,7 +64,7 @@ class TestObjects:
             await driver.open(key)
 
     async def test_same_digest_under_two_keys(self, driver: Driver) -> None:
-        """Deleting the old object cannot affect the new one (design D1)."""
+        """Deleting the old object cannot affect the new one."""
         old, new = await put(driver, b"same"), await put(driver, b"same")
         await driver.delete(old)
         assert await read_object(driver, new) == b"same"
