@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 from boto3.s3.transfer import TransferConfig
 
-from tests.support.guarded import resident
+from tests.support.authenticated_server import resident
 from tests.support.servers.seaweed import Bucket, find_weed, run_seaweed
 from tests.support.servers.server import Server, serving
 

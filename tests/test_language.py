@@ -1,4 +1,4 @@
-"""Tests that documentation and docstrings are in plain English.
+"""Tests that documentation, docstrings and comments are in plain English.
 
 CONTRIBUTING.md has the rules. `WORST` lists the patterns that a machine can find, each with an
 example and a better sentence.
@@ -6,7 +6,9 @@ example and a better sentence.
 
 import ast
 import builtins
+import io
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -94,6 +96,9 @@ PAGES = sorted(
 )
 FOLDERS = ("registry", "storage", "migrations", "tests", "benchmarks")
 
+NOT_PROSE = re.compile(r"#(!| (noqa|type|ruff|fmt|pragma)\b)")
+"""Comments that tools read."""
+
 
 def split(text: str) -> Iterator[str]:
     """Yield the sentences of a paragraph, without code in backticks."""
@@ -120,6 +125,23 @@ def list_docstrings(file: Path) -> list[str]:
     ]
 
 
+def list_comments(file: Path) -> list[str]:
+    """Return the comments of a file. Those on consecutive lines are one comment."""
+    found: list[str] = []
+    last = 0
+    for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline):
+        if token.type != tokenize.COMMENT or NOT_PROSE.match(token.string):
+            continue
+        text = token.string.lstrip("#:! ")
+        is_alone = token.line.lstrip().startswith("#")
+        if is_alone and found and token.start[0] == last + 1:
+            found[-1] += f" {text}"
+        else:
+            found.append(text)
+        last = token.start[0]
+    return found
+
+
 def list_code() -> list[Path]:
     return [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -143,6 +165,17 @@ def test_docstrings_are_in_plain_english() -> None:
     ]
     assert [(file, each) for file, each in sentences if find_worst(each)] == []
     assert len(sentences) > 3000
+
+
+def test_comments_are_in_plain_english() -> None:
+    sentences = [
+        (str(file.relative_to(ROOT)), sentence)
+        for file in list_code()
+        for text in list_comments(file)
+        for sentence in split(text)
+    ]
+    assert [(file, each) for file, each in sentences if find_worst(each)] == []
+    assert len(sentences) > 1000
 
 
 @pytest.mark.parametrize(("pattern", "bad", "good"), WORST, ids=lambda text: text[:30])
@@ -173,5 +206,7 @@ def test_sentences_are_found_wherever_they_are(tmp_path: Path) -> None:
     )
     found = [sentence for sentence in list_sentences(page) if find_worst(sentence)]
     assert found == ["What is new is read first.", "three anew", "What is old is kept."]
+    code.write_text("# One\n# thing\nx = 1  # two anew\ny = 2  # noqa: X\n")
+    assert list_comments(code) == ["One thing", "two anew"]
     code.write_text('"""One."""\nX = 1\n"""Two."""\nclass A:\n    """Three."""\n    b = """no"""\n')
     assert sorted(list_docstrings(code)) == ["One.", "Three.", "Two."]

@@ -134,7 +134,7 @@ class _Exchange:
             metrics.STORAGE_ERRORS.labels(kind).inc()
         elif isinstance(error, DatabaseUnavailableError):
             metrics.DATABASE_ERRORS.inc()
-        # What a starting process waits for is logged once, not for each request.
+        # The reason why a starting process waits is logged once, not for each request.
         if entry.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
             # A traceback says nothing if the database is down, and there may be a hundred per
             # second.

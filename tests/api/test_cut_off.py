@@ -9,7 +9,7 @@ from registry.services.content import upload_leases
 from storage.s3.client import LATE_WINDOW_S
 from tests.api.conftest import Started
 from tests.metadata.rows import rows
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.servers.postgres import Cluster
 from tests.support.servers.seaweed import Bucket
 from tests.support.servers.tcp_proxy import tcp_proxy
@@ -35,7 +35,7 @@ async def test_leaves_no_byte_for_ever(
 ) -> None:
     monkeypatch.setattr(upload_leases, "LEASE_S", 1.0)
     monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 0.2)
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     if sent:
         # The replica has checked its lease before, and has been slow since then.
         async def keep(_: object) -> None: ...
@@ -56,7 +56,7 @@ async def test_leaves_no_byte_for_ever(
                 await registry.deletions.sweep()
             assert (await exchange.finish(b"45")).status == 503
             assert len(bucket.list_keys("staging/")) == (1 if sent else 0)
-            hands.forward(LATE_WINDOW_S)
+            movable_clock.forward(LATE_WINDOW_S)
             while await rows(database, tables.pending_deletions):
                 await registry.deletions.sweep()
             assert bucket.list_keys("staging/") == []

@@ -16,7 +16,7 @@ from storage.digest import Digest
 from storage.s3.driver import S3Driver
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.flaky import Flaky, flaky
 from tests.support.kit import list_stored, read_parts
 from tests.support.servers.seaweed import Bucket
@@ -155,7 +155,7 @@ async def test_only_whoever_may_pull_is_sent_there(start_api: Started) -> None:
 async def test_an_object_outlives_the_links_to_it(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     link = link_of(await api.http.get(BLOB))
     (key,) = list_stored(api.opened.driver)
     # A push of a damaged blob replaces its object by another one.
@@ -163,11 +163,11 @@ async def test_an_object_outlives_the_links_to_it(
     await registry.blobs.note_damage(await registry.blobs.get(REPOSITORY, DIGEST))
     await api.push_blob(NAME, DATA)
     assert len(list_stored(api.opened.driver)) == 2
-    hands.forward(90 + deletions.SLACK - 1)
+    movable_clock.forward(90 + deletions.SLACK - 1)
     assert not await api.opened.registry.deletions.is_any_due()
     assert await api.opened.registry.deletions.sweep() == 0
     assert (await fetch(link)).status_code == 200
-    hands.forward(2)
+    movable_clock.forward(2)
     assert await api.opened.registry.deletions.sweep() == 1
     assert key not in list_stored(api.opened.driver)
 

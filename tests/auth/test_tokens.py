@@ -28,7 +28,7 @@ from registry.metadata.access import signing_keys
 from registry.metadata.engine.database import Database
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
-from tests.support.forging import assemble, decode, forged, signer
+from tests.support.forged_tokens import assemble, decode, forged, signer
 
 pytestmark = pytest.mark.anyio
 

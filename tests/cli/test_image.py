@@ -11,7 +11,7 @@ from registry import logs
 from registry.cli.main import main
 from registry.metadata.engine.database import Database
 from tests.metadata.rows import digest_of, image
-from tests.services.retention.scenes import push
+from tests.services.retention.histories import push
 
 Say = Callable[..., str]
 

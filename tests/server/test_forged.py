@@ -13,8 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from registry.auth.keys.jose import jwk_of
 from registry.server.head import MAX_HEAD
 from tests.support.accounts import Accounts, bearer, get_token
-from tests.support.forging import Forgery, Json, assemble, forged, good_claims, missigned, signer
-from tests.support.guarded import SETTINGS, client_of, operating
+from tests.support.authenticated_server import SETTINGS, client_of, operating
+from tests.support.forged_tokens import (
+    Forgery,
+    Json,
+    assemble,
+    forged,
+    good_claims,
+    missigned,
+    signer,
+)
 from tests.support.servers.raw import Wire
 from tests.support.servers.server import Server, serving
 from tests.support.servers.upstream import Upstream, upstream

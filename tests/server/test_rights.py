@@ -13,7 +13,7 @@ from registry.config import load
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
 from tests.support.accounts import OPERATOR, Accounts, Login, bearer, get_token, signed
-from tests.support.guarded import SETTINGS, alone, client_of
+from tests.support.authenticated_server import SETTINGS, alone, client_of
 from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]

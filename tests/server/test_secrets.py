@@ -14,7 +14,7 @@ import pytest
 from registry.metadata.tables import metadata
 from tests.support.accounts import OPERATOR, Accounts, Login, bearer, get_token
 from tests.support.audit_log import read_audit
-from tests.support.guarded import SETTINGS, client_of, operating
+from tests.support.authenticated_server import SETTINGS, client_of, operating
 from tests.support.servers.server import ROOT, Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]

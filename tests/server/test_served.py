@@ -11,8 +11,8 @@ from tests.support.servers.server import ROOT
 PARTS = 4
 """Number of parts of the suite, so that parallel test workers share it."""
 
-# One database and one store are enough. The admin API has its own suite on a port. What a role may
-# do does not depend on the wire.
+# One database and one store are enough. The admin API has its own suite on a port. The rights of a
+# role do not depend on the wire.
 EXCLUDED = " and ".join(
     f"not {word}" for word in ("postgres", "memory", "s3", "admin", "openapi", "matrix")
 )

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.accounts import Accounts, Login, signed
 from tests.support.audit_log import read_audit
-from tests.support.guarded import SETTINGS, alone, client_of, operating, resident
+from tests.support.authenticated_server import SETTINGS, alone, client_of, operating, resident
 from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]

@@ -14,7 +14,7 @@ from storage.errors import StoreUnavailableError
 from storage.local.driver import LocalDriver
 from storage.stores import Stores
 from tests.metadata.rows import rows
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 
 pytestmark = pytest.mark.anyio
 
@@ -45,13 +45,15 @@ class Books:
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return Hands(monkeypatch)
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    return MovableClock(monkeypatch)
 
 
 @pytest.fixture
-async def books(hands: Hands, database_url: str, tmp_path: Path) -> AsyncIterator[Books]:
-    del hands  # The database reads the clock that is patched when it opens.
+async def books(
+    movable_clock: MovableClock, database_url: str, tmp_path: Path
+) -> AsyncIterator[Books]:
+    del movable_clock  # The database reads the clock that is patched when it opens.
     database, driver = Database(database_url), LocalDriver(tmp_path / "store")
     await driver.start()
     yield Books(database, driver)
@@ -59,7 +61,9 @@ async def books(hands: Hands, database_url: str, tmp_path: Path) -> AsyncIterato
     await database.close()
 
 
-async def test_one_that_cannot_be_removed_keeps_none_behind_it(hands: Hands, books: Books) -> None:
+async def test_one_that_cannot_be_removed_keeps_none_behind_it(
+    movable_clock: MovableClock, books: Books
+) -> None:
     stays = books.driver.path(FIRST)
     stays.mkdir(parents=True)  # unlink cannot remove a directory
     for key in (FIRST, SECOND, THIRD):
@@ -70,7 +74,7 @@ async def test_one_that_cannot_be_removed_keeps_none_behind_it(hands: Hands, boo
     assert await books.list() == [FIRST]
     assert not await books.service.is_any_due()
     stays.rmdir()
-    hands.forward(PAUSE)
+    movable_clock.forward(PAUSE)
     assert await books.service.sweep() == 1
     assert await books.list() == []
 

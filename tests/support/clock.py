@@ -9,7 +9,7 @@ from registry.metadata.engine.transaction import Transaction
 _START = 1_700_000_000_000_000
 
 
-class Hands:
+class MovableClock:
     """Clock of the registry and the database, which can be moved forward.
 
     Other clocks, by which a process measures intervals, do not move.

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from registry.metadata.tables.base import TEXT, metadata
 
-# What is kept and dropped in the repositories of a pattern.
+# The retention rules of a pattern of repositories.
 retention_rules = sa.Table(
     "retention_rules",
     metadata,

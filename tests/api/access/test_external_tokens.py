@@ -28,7 +28,7 @@ from tests.support.accounts import (
     read_challenge,
 )
 from tests.support.audit_log import read_audit
-from tests.support.forging import assemble, good_claims, signer
+from tests.support.forged_tokens import assemble, good_claims, signer
 from tests.support.servers.upstream import Upstream, upstream
 
 pytestmark = [

@@ -30,7 +30,7 @@ from tests.support.accounts import (
     get_token,
     signed,
 )
-from tests.support.forging import assemble, signer
+from tests.support.forged_tokens import assemble, signer
 from tests.support.kit import Kit, image_manifest
 
 pytestmark = [

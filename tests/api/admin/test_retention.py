@@ -9,7 +9,7 @@ from registry.services.retention import planner, retention
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, Accounts, bearer, get_token, signed
 from tests.support.admin import Admin
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.kit import Kit, find_job
 
 pytestmark = pytest.mark.anyio
@@ -18,13 +18,13 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return Hands(monkeypatch)
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    return MovableClock(monkeypatch)
 
 
 @pytest.fixture
-async def api(start_api: Started, hands: Hands) -> AsyncIterator[Api]:
-    del hands  # replaces the clock before anything reads it
+async def api(start_api: Started, movable_clock: MovableClock) -> AsyncIterator[Api]:
+    del movable_clock  # replaces the clock before anything reads it
     # The test runs the jobs explicitly.
     async with start_api(AUTH | {"jobs.in_serve": "false"}) as started:
         yield started
@@ -44,12 +44,14 @@ async def plan(root: Admin, **query: Any) -> dict[str, list[str]]:
     }
 
 
-async def test_what_is_pulled_in_any_way_stays(api: Api, root: Admin, hands: Hands) -> None:
+async def test_what_is_pulled_in_any_way_stays(
+    api: Api, root: Admin, movable_clock: MovableClock
+) -> None:
     kit = await sign_in(api, root, "app")
     digests = {}
     for tag in ("got", "looked-at", "unchanged", "by-digest", "unused"):
         digests[tag], _ = await kit.push_image("app", tag, tag)
-    hands.forward(100 * DAY)
+    movable_clock.forward(100 * DAY)
     kit = await sign_in(api, root, "app")
     path = "/v2/app/manifests"
     assert (await kit.http.get(f"{path}/got")).status_code == 200

@@ -9,7 +9,7 @@ from registry.services.content import upload_leases
 from storage.digest import Digest
 from tests.api.buckets.content import DATA, NAME, PART, blob, require_nothing_kept
 from tests.api.conftest import Api
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.flaky import UNAVAILABLE, Flaky
 from tests.support.kit import (
     find_job,
@@ -50,9 +50,9 @@ class TestLate:
     """A holder whose request to the store is delayed for longer than its lease."""
 
     @pytest.fixture
-    def hands(self, monkeypatch: pytest.MonkeyPatch) -> Hands:
+    def movable_clock(self, monkeypatch: pytest.MonkeyPatch) -> MovableClock:
         monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 3600.0)
-        return Hands(monkeypatch)
+        return MovableClock(monkeypatch)
 
     @pytest.mark.parametrize(
         "stopped",
@@ -66,7 +66,12 @@ class TestLate:
         ids=["tail", "begin", "part", "whole", "complete"],
     )
     async def test_it_leaves_nothing_of_a_session_that_ended(
-        self, hands: Hands, near: Api, network: Flaky, bucket: Bucket, stopped: tuple[str, int, str]
+        self,
+        movable_clock: MovableClock,
+        near: Api,
+        network: Flaky,
+        bucket: Bucket,
+        stopped: tuple[str, int, str],
     ) -> None:
         method, size, word = stopped
         location = await near.start_upload(NAME)
@@ -76,7 +81,7 @@ class TestLate:
         params = {"digest": str(Digest.of(data))} if method == "PUT" else {}
         late = asyncio.create_task(near.http.request(method, location, params=params, content=data))
         await gate.reached()
-        hands.forward(7 * 86_400)
+        movable_clock.forward(7 * 86_400)
         job = find_job(near.opened, "upload-expiry")
         assert await job.run() == 1
         await require_nothing_kept(near)
@@ -87,7 +92,7 @@ class TestLate:
         assert bucket.list_uploads() == []
 
     async def test_it_harms_nothing_of_who_came_later(
-        self, hands: Hands, near: Api, network: Flaky
+        self, movable_clock: MovableClock, near: Api, network: Flaky
     ) -> None:
         location = await near.start_upload(NAME)
         gate = Gate(network, "PUT", "/blobs/sha256/")
@@ -96,7 +101,7 @@ class TestLate:
         params = {"digest": str(digest)}
         late = asyncio.create_task(near.http.put(location, params=params))
         await gate.reached()
-        hands.forward(upload_leases.LEASE_S + 1)
+        movable_clock.forward(upload_leases.LEASE_S + 1)
         require_created(await near.http.put(location, params=params), NAME, digest)
         gate.open()
         require_created(await late, NAME, digest)

@@ -10,7 +10,7 @@ from storage.digest import Digest
 from storage.s3.driver import S3Driver
 from tests.api.buckets.content import DATA, DIGEST, NAME, PART, PARTS, blob, require_nothing_kept
 from tests.api.conftest import Started
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.kit import (
     codes,
     list_bucket,
@@ -114,7 +114,7 @@ class TestHolds:
     async def test_a_dead_holder_is_followed(
         self, start_api: Started, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        hands = Hands(monkeypatch)
+        movable_clock = MovableClock(monkeypatch)
         async with start_api(PARTS) as one, start_api(PARTS) as two:
             location = await one.start_upload(NAME)
             await one.http.patch(location, content=b"0123")
@@ -122,20 +122,20 @@ class TestHolds:
             assert await dead._claim(location.rpartition("/")[2]) is not None
             following = asyncio.create_task(two.http.patch(location, content=b"4567"))
             assert not (await asyncio.wait([following], timeout=4 * upload_leases.POLL_S))[0]
-            hands.forward(upload_leases.LEASE_S + 1)
+            movable_clock.forward(upload_leases.LEASE_S + 1)
             require_session(await following, 202, NAME, 8)
 
     async def test_a_slow_holder_is_not(
         self, start_api: Started, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 0.01)
-        hands = Hands(monkeypatch)
+        movable_clock = MovableClock(monkeypatch)
         async with start_api(PARTS) as api:
             location = await api.start_upload(NAME)
             exchange = api.speak("PATCH", location)
             await exchange.feed(b"0123")
             for _ in range(3):
-                hands.forward(upload_leases.LEASE_S - 1)
+                movable_clock.forward(upload_leases.LEASE_S - 1)
                 await asyncio.sleep(0.2)
                 assert (await api.http.patch(location, content=b"no")).status_code == 409
             require_session((await exchange.finish(b"45")).answer(), 202, NAME, 6)
@@ -145,12 +145,12 @@ class TestHolds:
     ) -> None:
         """A holder that was stopped for longer than its lease continues."""
         monkeypatch.setattr(upload_leases, "HEARTBEAT_S", 3600.0)
-        hands = Hands(monkeypatch)
+        movable_clock = MovableClock(monkeypatch)
         async with start_api(PARTS) as api:
             location = await api.start_upload(NAME)
             exchange = api.speak("PATCH", location)
             await exchange.feed(b"late")
-            hands.forward(upload_leases.LEASE_S + 1)
+            movable_clock.forward(upload_leases.LEASE_S + 1)
             require_session(await api.http.patch(location, content=b"first"), 202, NAME, 5)
             answer = await api.http.put(location, params={"digest": str(Digest.of(b"first"))})
             require_created(answer, NAME, Digest.of(b"first"))

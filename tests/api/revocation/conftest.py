@@ -11,7 +11,7 @@ from tests.support.accounts import (
     Accounts,
     signed,
 )
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def driver() -> str:
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return Hands(monkeypatch)
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    return MovableClock(monkeypatch)
 
 
 @pytest.fixture
-async def api(start_api: Started, hands: Hands) -> AsyncIterator[Api]:
-    del hands  # replaces the clock before anything reads it
+async def api(start_api: Started, movable_clock: MovableClock) -> AsyncIterator[Api]:
+    del movable_clock  # replaces the clock before anything reads it
     async with start_api({**AUTH, "auth.token_lifetime": "60s"}) as started:
         accounts = Accounts.of(started.opened)
         root = await accounts.user("root", admin=True)

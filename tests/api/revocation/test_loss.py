@@ -36,7 +36,7 @@ from tests.support.accounts import (
     signed,
 )
 from tests.support.audit_log import read_audit
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.kit import codes, require_created, require_session
 
 pytestmark = pytest.mark.anyio
@@ -129,35 +129,39 @@ async def test_one_half_of_push_taken_away(api: Api, accounts: Accounts) -> None
 
 
 @SQLITE
-async def test_an_expired_robot(api: Api, accounts: Accounts, hands: Hands) -> None:
+async def test_an_expired_robot(api: Api, accounts: Accounts, movable_clock: MovableClock) -> None:
     login = await accounts.robot("ci", lifetime=30)
     await accounts.grant("robot:ci", NAME, "pull")
     held = bearer(await get_token(api.http, login, PULL))
     for headers in (held, login.basic):
         assert (await api.http.get(PATH, headers=headers)).status_code == 200
-    hands.forward(31)
+    movable_clock.forward(31)
     assert read_challenge(await api.http.get(PATH, headers=held))["error"] == "invalid_token"
     assert (await api.http.get(PATH, headers=login.basic)).status_code == 401
 
 
 @SQLITE
-async def test_an_expired_access_token(api: Api, accounts: Accounts, hands: Hands) -> None:
+async def test_an_expired_access_token(
+    api: Api, accounts: Accounts, movable_clock: MovableClock
+) -> None:
     await make_user(accounts)
     login = await accounts.token("alice", lifetime=30)
     held = bearer(await get_token(api.http, login, PULL))
     assert (await api.http.get(PATH, headers=held)).status_code == 200
-    hands.forward(31)
+    movable_clock.forward(31)
     assert read_challenge(await api.http.get(PATH, headers=held))["error"] == "invalid_token"
     assert (await api.http.get(PATH, headers=login.basic)).status_code == 401
 
 
-async def test_a_rotated_robot_has_its_overlap(api: Api, accounts: Accounts, hands: Hands) -> None:
+async def test_a_rotated_robot_has_its_overlap(
+    api: Api, accounts: Accounts, movable_clock: MovableClock
+) -> None:
     old = await make_robot(accounts)
     held = bearer(await get_token(api.http, old, PULL))
     new = await accounts.access.robots.rotate("ci", 40, OPERATOR)
     for headers in (old.basic, held, Login(old.name, new.secret).basic):
         assert (await api.http.get(PATH, headers=headers)).status_code == 200
-    hands.forward(41)
+    movable_clock.forward(41)
     assert (await api.http.get(PATH, headers=old.basic)).status_code == 401
     assert read_challenge(await api.http.get(PATH, headers=held))["error"] == "invalid_token"
     answer = await api.http.get(PATH, headers=Login(old.name, new.secret).basic)
@@ -165,13 +169,13 @@ async def test_a_rotated_robot_has_its_overlap(api: Api, accounts: Accounts, han
 
 
 @SQLITE
-async def test_tokens_expire(api: Api, accounts: Accounts, hands: Hands) -> None:
+async def test_tokens_expire(api: Api, accounts: Accounts, movable_clock: MovableClock) -> None:
     """The leeway is 60 s, also for tokens that were verified a moment ago."""
     login = await make_user(accounts)
     cached, fresh = [bearer(await get_token(api.http, login, PULL)) for _ in range(2)]
-    hands.forward(115)
+    movable_clock.forward(115)
     assert (await api.http.get(PATH, headers=cached)).status_code == 200
-    hands.forward(10)
+    movable_clock.forward(10)
     for held in (cached, fresh):
         assert read_challenge(await api.http.get(PATH, headers=held))["error"] == "invalid_token"
 
@@ -215,20 +219,22 @@ async def test_a_revoked_key_ends_its_tokens(api: Api, accounts: Accounts) -> No
 # long pushes
 
 
-async def test_a_push_longer_than_its_token(api: Api, accounts: Accounts, hands: Hands) -> None:
+async def test_a_push_longer_than_its_token(
+    api: Api, accounts: Accounts, movable_clock: MovableClock
+) -> None:
     docker = Docker(api.http, await make_user(accounts))
     answer = await docker.request("POST", f"/v2/{NAME}/blobs/uploads/")
     location = require_session(answer, 202, NAME, 0)
     pieces = [b"one " * 100, b"two " * 100, b"three " * 100]
     received = 0
     for piece in pieces:
-        hands.forward(200)
+        movable_clock.forward(200)
         stale = await api.http.patch(location, content=piece, headers=bearer(docker.token))
         assert read_challenge(stale)["error"] == "invalid_token"
         answer = await docker.request("PATCH", location, content=piece)
         received += len(piece)
         assert require_session(answer, 202, NAME, received) == location
-    hands.forward(200)
+    movable_clock.forward(200)
     digest = Digest.of(b"".join(pieces))
     answer = await docker.request("PUT", location, params={"digest": str(digest)})
     require_created(answer, NAME, digest)
@@ -236,14 +242,16 @@ async def test_a_push_longer_than_its_token(api: Api, accounts: Accounts, hands:
 
 
 @SQLITE
-async def test_a_request_longer_than_its_token(api: Api, accounts: Accounts, hands: Hands) -> None:
+async def test_a_request_longer_than_its_token(
+    api: Api, accounts: Accounts, movable_clock: MovableClock
+) -> None:
     """The token is checked at the start of the request."""
     login = await make_user(accounts)
     kit = signed(api.http, bearer(await get_token(api.http, login, PUSH)))
     location = await kit.start_upload(NAME)
     sending = kit.speak("PATCH", location, dict(kit.http.headers))
     await sending.feed(b"before ")
-    hands.forward(500)
+    movable_clock.forward(500)
     assert read_challenge(await kit.http.get(PATH))["error"] == "invalid_token"
     answer = (await sending.finish(b"after")).answer()
     require_session(answer, 202, NAME, len(b"before after"))

@@ -35,7 +35,7 @@ from tests.support.accounts import (
     read_challenge,
     signed,
 )
-from tests.support.forging import assemble, signer
+from tests.support.forged_tokens import assemble, signer
 from tests.support.kit import codes, require_session
 
 pytestmark = pytest.mark.anyio

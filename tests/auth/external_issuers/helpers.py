@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from registry.auth.keys.jose import jwk_of
 from registry.auth.tokens.external_issuers import ExternalIssuer
 from registry.errors import TokenInvalidError
-from tests.support.forging import PrivateKey, assemble, good_claims, signer
+from tests.support.forged_tokens import PrivateKey, assemble, good_claims, signer
 
 ISSUER = "gitlab-issuer"
 AUDIENCE = "container_registry"

@@ -18,7 +18,7 @@ from tests.auth.external_issuers.helpers import (
     running,
     sign,
 )
-from tests.support.forging import good_claims
+from tests.support.forged_tokens import good_claims
 from tests.support.servers.upstream import Upstream
 
 pytestmark = pytest.mark.anyio

@@ -28,7 +28,7 @@ from tests.auth.external_issuers.helpers import (
     running,
     sign,
 )
-from tests.support.forging import assemble, forged, good_claims, signer
+from tests.support.forged_tokens import assemble, forged, good_claims, signer
 from tests.support.servers.upstream import Reply, Upstream, upstream
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from registry.auth.keys import jose
 from registry.auth.keys.jose import VerificationKey, jwk_of, public_keys
-from tests.support.forging import (
+from tests.support.forged_tokens import (
     PrivateKey,
     assemble,
     good_claims,

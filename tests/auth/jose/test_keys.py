@@ -31,7 +31,7 @@ from tests.auth.jose.helpers import (
     key_of,
     verify,
 )
-from tests.support.forging import (
+from tests.support.forged_tokens import (
     PrivateKey,
     assemble,
     encode,

@@ -26,7 +26,7 @@ from tests.auth.jose.helpers import (
     make,
     verify,
 )
-from tests.support.forging import (
+from tests.support.forged_tokens import (
     PrivateKey,
     assemble,
     forged,

@@ -59,7 +59,7 @@ def _folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return the clock that the whole registry uses."""
     made = Clock()
     monkeypatch.setattr(clock, "now_us", made.now)

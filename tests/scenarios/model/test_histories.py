@@ -19,8 +19,8 @@ STEPS = 12
 
 
 @pytest.fixture
-def machine(embedded: Place, hands: Clock) -> Iterator[Registries]:
-    made = Registries(embedded, hands)
+def machine(embedded: Place, movable_clock: Clock) -> Iterator[Registries]:
+    made = Registries(embedded, movable_clock)
     yield made
     made.failed = True  # the histories look themselves
     made.teardown()

@@ -32,14 +32,14 @@ PROFILE = settings(
 )
 
 
-def play(place: Place, hands: Clock, profile: settings) -> None:
-    run_state_machine_as_test(lambda: Registries(place, hands), settings=profile)  # type: ignore[arg-type]
+def play(place: Place, movable_clock: Clock, profile: settings) -> None:
+    run_state_machine_as_test(lambda: Registries(place, movable_clock), settings=profile)  # type: ignore[arg-type]
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900 + 60 * SOAK)
-def test_registry_is_as_the_model(place: Place, hands: Clock) -> None:
-    play(place, hands, PROFILE)
+def test_registry_is_as_the_model(place: Place, movable_clock: Clock) -> None:
+    play(place, movable_clock, PROFILE)
 
 
 # Negative controls: with a rule of the registry broken, the machine must notice it.
@@ -99,7 +99,7 @@ def test_the_machine_can_fail(
     break_it: Callable[[pytest.MonkeyPatch], None],
     found: str,
     embedded: Place,
-    hands: Clock,
+    movable_clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     break_it(monkeypatch)
@@ -113,4 +113,4 @@ def test_the_machine_can_fail(
         print_blob=False,
     )
     with pytest.raises(AssertionError, match=found):
-        play(embedded, hands, quick)
+        play(embedded, movable_clock, quick)

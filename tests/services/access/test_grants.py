@@ -73,7 +73,7 @@ class TestGrants:
         assert await filled.may("ann", "create")
         await filled.grants.remove(ann, TEAM, ROOT)
         assert not await filled.may("ann", "create")
-        assert await filled.may("ann", "pull")  # Her group has the grant.
+        assert await filled.may("ann", "pull")  # The group has the grant.
 
     async def test_what_was_not_given_is_not_taken(self, filled: House) -> None:
         """A caller with `admin` can still push, so revoking an implied action must fail visibly."""

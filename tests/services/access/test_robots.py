@@ -23,7 +23,7 @@ from tests.services.access.house import (
     all_at_once,
     wanted,
 )
-from tests.support.forging import assemble, good_claims, signer
+from tests.support.forged_tokens import assemble, good_claims, signer
 
 pytestmark = pytest.mark.anyio
 

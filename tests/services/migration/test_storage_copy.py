@@ -27,7 +27,7 @@ from storage.staging import StagedUpload
 from tests.api.conftest import Api
 from tests.scenarios.model.world import Died, Life, MortalDatabase, MortalDriver
 from tests.services.migration.conftest import MIB, Start, Way
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.kit import count_sessions, list_stored
 from tests.support.pushing import blob_bytes
 from tests.support.servers.seaweed import Bucket
@@ -105,7 +105,7 @@ async def require_clean(opened: Runtime, blobs: int) -> None:
 async def test_all_blobs_move_and_are_served_from_where_they_are(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     async with start(way.before) as api:
         await push(api)
     async with start(way.both) as api:
@@ -117,7 +117,9 @@ async def test_all_blobs_move_and_are_served_from_where_they_are(
         assert await moving.measure() == Remaining(0, 0, 0, len(ALL))
         await require_all(api)
         await require_clean(api.opened, len(ALL))
-        hands.forward(stores_of(api.opened)[0].late_write_window)  # deletes keys of a bucket again
+        movable_clock.forward(
+            stores_of(api.opened)[0].late_write_window
+        )  # deletes keys of a bucket again
         await require_clean(api.opened, len(ALL))
         assert await moving.measure() == Remaining(0, 0, 0, 0)
         assert (await move(api.opened)).blobs == 0
@@ -135,7 +137,7 @@ async def test_without_an_old_store_there_is_nothing_to_move(way: Way, start: St
 async def test_bytes_stay_for_those_who_read_them(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     async with start(way.before) as api:
         await push(api)
     async with start(way.both) as api:
@@ -149,7 +151,7 @@ async def test_bytes_stay_for_those_who_read_them(
         read += [piece async for piece in reading]
         await reader.close()
         assert b"".join(read) == BIG
-        hands.forward(3601)
+        movable_clock.forward(3601)
         await doomed.sweep()
         assert list_stored(stores_of(api.opened)[0]) == []
         # A reader with a row from before the move still finds the blob.
@@ -295,7 +297,7 @@ async def test_a_store_that_fails_for_a_while_is_waited_for(
 async def test_a_store_that_stays_away_ends_the_copy(
     way: Way, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     monkeypatch.setattr("registry.services.maintenance.store_migration.PAUSES", (0.01,))
     async with start(way.before) as api:
         await push(api)
@@ -310,7 +312,7 @@ async def test_a_store_that_stays_away_ends_the_copy(
             with pytest.raises(StoreUnavailableError):
                 await move(api.opened)
         assert (await api.opened.registry.store_migration.measure()).blobs == len(ALL)
-        hands.forward(60)  # lets a claim that was being made when the others ended expire
+        movable_clock.forward(60)  # lets a claim that was being made when the others ended expire
         await move(api.opened)
         await require_clean(api.opened, len(ALL))
 
@@ -337,7 +339,7 @@ async def test_killed_before_or_after_any_step_nothing_is_lost(
     way: Way, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kill the copy at each step in turn, until a run completes. A whole copy follows each."""
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     monkeypatch.setattr("registry.services.maintenance.store_migration.PAUSES", ())
     payload = BIG[: 5 * MIB + 7]  # one part and a little more
     async with start(way.before) as api:
@@ -354,7 +356,7 @@ async def test_killed_before_or_after_any_step_nothing_is_lost(
     else:
         raise AssertionError("no copy got to its end")
     assert steps >= 6
-    hands.forward(2 * 86_400)
+    movable_clock.forward(2 * 86_400)
     async with start(way.both) as api:
         answer = await api.http.get(f"/v2/{NAME}/blobs/{digest}")
         assert answer.content == payload

@@ -14,7 +14,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.gc import state
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import digest_of, image
-from tests.services.retention.scenes import list_tags, push, write
+from tests.services.retention.histories import list_tags, push, write
 
 Say = Callable[..., str]
 

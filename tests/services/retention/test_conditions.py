@@ -13,7 +13,7 @@ from registry.services.retention.conditions import Conditions
 from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRules
 from tests.metadata.rows import image
-from tests.services.retention.scenes import list_tags, push, set_rule, write
+from tests.services.retention.histories import list_tags, push, set_rule, write
 from tests.support.accounts import OPERATOR
 
 EVERYTHING = Conditions(

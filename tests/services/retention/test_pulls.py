@@ -22,7 +22,7 @@ from registry.services.content import pulls as service
 from registry.services.content.pulls import Pulls
 from storage.digest import Digest
 from tests.metadata.rows import NAME, digest_of, find, image, rows
-from tests.services.retention.scenes import push, write
+from tests.services.retention.histories import push, write
 from tests.support.kit import Kit
 from tests.support.servers.server import Server, serving
 

@@ -11,9 +11,9 @@ from registry.metadata.retention import rules as stored_rules
 from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRule, RetentionRules
 from tests.metadata.rows import image
-from tests.services.retention.scenes import list_tags, push, set_rule
+from tests.services.retention.histories import list_tags, push, set_rule
 from tests.support.accounts import OPERATOR
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 
 pytestmark = pytest.mark.anyio
 
@@ -21,13 +21,13 @@ INTERVAL = 3600.0
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return Hands(monkeypatch)
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    return MovableClock(monkeypatch)
 
 
 @pytest.fixture
-async def retention(hands: Hands, database: Database) -> Retention:
-    del hands  # The clock must be patched before anything reads it.
+async def retention(movable_clock: MovableClock, database: Database) -> Retention:
+    del movable_clock  # The clock must be patched before anything reads it.
     await push(database, image("1"), "v1", "v2")
     # A clock that jumps by more than the grace period is a different case.
     return Retention(database, interval=INTERVAL, grace=100 * INTERVAL)
@@ -52,13 +52,13 @@ async def work(retention: Retention) -> list[str]:
 
 
 async def test_a_new_rule_drops_nothing_until_it_is_enabled(
-    retention: Retention, rules: RetentionRules, hands: Hands
+    retention: Retention, rules: RetentionRules, movable_clock: MovableClock
 ) -> None:
     state = await rules.set(rule("team/**", drop="v1"), OPERATOR)
     assert not state.enabled
     assert not await retention.is_due()
     assert await work(retention) == ["v1", "v2"]
-    hands.forward(10 * INTERVAL)
+    movable_clock.forward(10 * INTERVAL)
     assert await work(retention) == ["v1", "v2"]
     [plan], _ = await retention.planner.list_plans(RepositoryPattern.parse("**"), 10, "")
     assert [each.item.name for each in plan.tags if each.is_dropped] == ["v1"]
@@ -76,24 +76,28 @@ async def test_a_rule_that_is_not_enabled_keeps_all_the_same(
 
 
 async def test_changed_rules_wait_for_one_interval(
-    retention: Retention, rules: RetentionRules, hands: Hands
+    retention: Retention, rules: RetentionRules, movable_clock: MovableClock
 ) -> None:
     await rules.set(rule("team/**", drop="x"), OPERATOR, now=True)
     assert await work(retention) == ["v1", "v2"]
     changed = await rules.set(rule("team/**", drop="v1"), OPERATOR)
     assert changed.enabled
     assert changed.waits_until is not None
-    hands.forward(INTERVAL - 60)
+    movable_clock.forward(INTERVAL - 60)
     assert await work(retention) == ["v1", "v2"]
     # Setting the same rules again changes nothing and starts no new wait.
     assert await rules.set(rule("team/**", drop="v1"), OPERATOR) == changed
-    hands.forward(INTERVAL)
+    movable_clock.forward(INTERVAL)
     assert await work(retention) == ["v2"]
 
 
 @pytest.mark.parametrize("how", ["removed", "changed"])
 async def test_what_another_rule_kept_waits_too(
-    how: str, hands: Hands, database: Database, retention: Retention, rules: RetentionRules
+    how: str,
+    movable_clock: MovableClock,
+    database: Database,
+    retention: Retention,
+    rules: RetentionRules,
 ) -> None:
     await rules.set(rule("team/app", keep="v1"), OPERATOR)
     await set_rule(database, drop="*")
@@ -103,9 +107,9 @@ async def test_what_another_rule_kept_waits_too(
         assert [str(each.rule.pattern) for each in await rules.list_page(9)] == ["**"]
     else:
         await rules.set(rule("team/app", keep="x"), OPERATOR)
-    hands.forward(INTERVAL - 60)
+    movable_clock.forward(INTERVAL - 60)
     assert await work(retention) == ["v1"]
-    hands.forward(INTERVAL)
+    movable_clock.forward(INTERVAL)
     assert await work(retention) == []
     left = await database.read(stored_rules.list_all)
     assert [row.pattern for row in left] == (["**"] if how == "removed" else ["**", "team/app"])

@@ -11,9 +11,9 @@ from registry.services.retention.retention import Retention
 from registry.services.retention.rules import RetentionRules
 from registry.services.retention.runs import RetentionRuns
 from tests.metadata.rows import digest_of, image
-from tests.services.retention.scenes import list_manifests, list_tags, push, set_rule
+from tests.services.retention.histories import list_manifests, list_tags, push, set_rule
 from tests.support.accounts import OPERATOR
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 
 pytestmark = pytest.mark.anyio
 
@@ -22,8 +22,8 @@ OTHER = RepositoryName("other/app")
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return Hands(monkeypatch)
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    return MovableClock(monkeypatch)
 
 
 async def work(retention: Retention) -> None:
@@ -31,7 +31,7 @@ async def work(retention: Retention) -> None:
         pass
 
 
-async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> None:
+async def test_a_whole_run_is_taken_back(movable_clock: MovableClock, database: Database) -> None:
     retention = Retention(database, interval=3600, grace=100 * 3600)
     runs = RetentionRuns(database, History(database))
     rules = RetentionRules(database, interval=3600)
@@ -40,7 +40,7 @@ async def test_a_whole_run_is_taken_back(hands: Hands, database: Database) -> No
     await push(database, image("lone"), days_ago=9)
     await set_rule(database, drop="v*", drop_untagged="7d")
     await work(retention)
-    hands.forward(3600)
+    movable_clock.forward(3600)
     await set_rule(database, drop="w*")
     await work(retention)
     assert await list_tags(database) == []

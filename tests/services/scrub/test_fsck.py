@@ -29,7 +29,7 @@ from tests.services.scrub.conftest import (
     one_place,
     write,
 )
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.kit import list_bucket, list_stored
 from tests.support.pushing import blob_bytes, push_in_chunks
 
@@ -108,7 +108,7 @@ async def test_rows_without_objects_are_reported_and_quarantined(api: Api) -> No
 async def test_objects_without_rows_are_removed_after_grace(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     data = b"mine"
     await api.push_blob(NAME, data)
     stray = orphan_key(api.opened, b"stray")
@@ -122,7 +122,7 @@ async def test_objects_without_rows_are_removed_after_grace(
 
     report = await fsck(api.opened, repair=True, grace=3600)
     assert (describe(report), report.young, report.open) == ([], len(strays), 0)
-    hands.forward(3700)
+    movable_clock.forward(3700)
     report = await fsck(api.opened, grace=3600)
     assert sorted(describe(report)) == sorted((Kind.UNOWNED, k, Deed.NOTHING) for k in strays)
     assert (report.open, report.young) == (len(strays), 0)

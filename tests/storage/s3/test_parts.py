@@ -50,7 +50,9 @@ class TestParts:
     ) -> None:
         for at in range(0, len(DATA), step):
             await add(driver, session, DATA[at : at + step])
-            assert len(bucket.list_keys("staging/")) <= 1 + at // step  # others are doomed
+            assert (
+                len(bucket.list_keys("staging/")) <= 1 + at // step
+            )  # others are queued for deletion
         key = await finish(driver, session, key)
         assert await read_object(driver, key) == DATA
         await sweep(driver)

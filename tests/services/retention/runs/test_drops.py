@@ -19,8 +19,7 @@ from registry.services.retention.planner import Plan
 from registry.services.retention.retention import Retention
 from tests.metadata.rows import digest_of, find, image, index, rows
 from tests.services.retention.conftest import GRACE
-from tests.services.retention.runs.helpers import ALL, carry_out, going, plan_of, run
-from tests.services.retention.scenes import (
+from tests.services.retention.histories import (
     DAY,
     list_manifests,
     list_tags,
@@ -29,6 +28,7 @@ from tests.services.retention.scenes import (
     set_rule,
     write,
 )
+from tests.services.retention.runs.helpers import ALL, carry_out, going, plan_of, run
 from tests.support.accounts import OPERATOR
 from tests.support.clock import Clocks
 

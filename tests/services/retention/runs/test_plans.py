@@ -12,8 +12,7 @@ from registry.oci.names import RepositoryName
 from registry.services.retention.condition_fields import NewestBy
 from registry.services.retention.retention import Retention
 from tests.metadata.rows import NAME, digest_of, events, image, index
-from tests.services.retention.runs.helpers import ALL, going, plan_of, run
-from tests.services.retention.scenes import (
+from tests.services.retention.histories import (
     BASE,
     DAY,
     EACH,
@@ -28,6 +27,7 @@ from tests.services.retention.scenes import (
     set_rule,
     write,
 )
+from tests.services.retention.runs.helpers import ALL, going, plan_of, run
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,7 @@ from tests.services.scrub.conftest import (
     scrub,
 )
 from tests.services.scrub.passes.helpers import MIB, url
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.kit import find_job
 
 pytestmark = pytest.mark.anyio
@@ -120,16 +120,16 @@ async def test_without_that_look_a_whole_blob_would_be_called_damaged(
 async def test_the_first_pass_is_an_interval_after_the_first_push(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hands = Hands(monkeypatch)
+    movable_clock = MovableClock(monkeypatch)
     async with start(scrub__interval="10d") as api:
         job = find_job(api.opened, "scrub")
         assert not await job.is_due()
         await api.push_image(NAME, "latest")
-        hands.forward(9 * 86_400)
+        movable_clock.forward(9 * 86_400)
         assert not await job.is_due()
         assert await job.run() == 0
         assert await api.opened.registry.scrub.find() is None
-        hands.forward(86_400)
+        movable_clock.forward(86_400)
         assert await job.is_due()
         assert [await job.run(), await job.run()] == [1, 3]  # its manifest, then its blobs
         assert await job.is_due()  # to continue
@@ -143,7 +143,7 @@ async def test_the_first_pass_is_an_interval_after_the_first_push(
             line for line in text.splitlines() if line.startswith("moorage_scrub_finished_t")
         )
         assert abs(float(shown.split()[1]) - row.finished_at / 1e6) < 1
-        hands.forward(11 * 86_400)
+        movable_clock.forward(11 * 86_400)
         assert await job.is_due()
     async with start(scrub__interval="10d", scrub__enabled="false") as api:
         assert not await find_job(api.opened, "scrub").is_due()
