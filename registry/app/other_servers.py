@@ -1,7 +1,7 @@
 """Clients of other servers: the upstream registry and external token issuers."""
 
 from registry.auth.settings import AuthSettings
-from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer, Source, key_source
+from registry.auth.tokens.external_issuers import ExternalIssuer, KeySource, OidcIssuer, key_source
 from registry.client.settings import UpstreamSettings
 from registry.client.upstream import Upstream
 from registry.client.web import Web
@@ -30,7 +30,7 @@ def compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[Oid
         return None, []
     web = _open_web(settings, auth)
 
-    def source(issuer: str, url: str, file: str) -> Source:
+    def source(issuer: str, url: str, file: str) -> KeySource:
         return key_source(web, issuer=issuer, url=url, file=data / file if file else None)
 
     oidc = [

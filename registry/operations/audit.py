@@ -22,7 +22,7 @@ from registry.operations.fields import (
 )
 from registry.operations.operation import Operation
 from registry.operations.permissions import SOME_REPOSITORY_ADMINS
-from registry.services.access.audit import Cursor, EventRow, Source, make_filter
+from registry.services.access.audit import Cursor, EventRow, EventSource, make_filter
 
 
 class AuditEvent(ResponseModel, frozen=True):
@@ -32,7 +32,7 @@ class AuditEvent(ResponseModel, frozen=True):
     is unique within a source.
     """
 
-    source: Source
+    source: EventSource
     number: int
     at: Timestamp
     actor: str

@@ -31,7 +31,7 @@ from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.quotas import quotas
 from registry.metadata.retention import rules, run
-from registry.metadata.retention.rules import RuleRow
+from registry.metadata.retention.rules import RetentionRuleRow
 from registry.oci.manifests import Manifest, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
@@ -145,7 +145,7 @@ def add_access(tx: Transaction) -> None:
 def add_retention(tx: Transaction) -> None:
     """Put a row into each table of retention except the pull times."""
     run.start(tx)
-    rules.put(tx, RuleRow("team/**", '{"drop":["*"]}'))
+    rules.put(tx, RetentionRuleRow("team/**", '{"drop":["*"]}'))
 
 
 async def race(

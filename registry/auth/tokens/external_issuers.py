@@ -27,7 +27,7 @@ from registry.errors import UpstreamError
 
 logger = logging.getLogger(__name__)
 
-Source = Callable[[], Awaitable[object]]
+KeySource = Callable[[], Awaitable[object]]
 """A function that fetches a JWKS document; it raises UpstreamError if there is none."""
 
 FIRST_PAUSE = 1.0
@@ -39,7 +39,7 @@ _RECENT: Final = 4096
 _RECENT_SECONDS: Final = 60.0
 
 
-def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None) -> Source:
+def key_source(web: Web, *, issuer: str, url: str = "", file: Path | None = None) -> KeySource:
     """Return the source of an issuer's keys: the file, else the URL, else by OpenID discovery."""
     if file is not None:
         return lambda: asyncio.to_thread(_read, file)
@@ -54,7 +54,7 @@ class ExternalIssuer:
     `refresh` is in seconds. No token is valid before the first successful fetch of the keys.
     """
 
-    def __init__(self, issuer: str, audience: str, source: Source, *, refresh: float) -> None:
+    def __init__(self, issuer: str, audience: str, source: KeySource, *, refresh: float) -> None:
         self.issuer: Final = issuer
         self._audience = audience
         self._source = source
@@ -140,7 +140,7 @@ class OidcIssuer(ExternalIssuer):
         self,
         issuer: str,
         audience: str,
-        source: Source,
+        source: KeySource,
         rules: Iterable[OidcRule],
         *,
         refresh: float,

@@ -79,7 +79,7 @@ NO_REPOSITORY = 0
 """Placeholder for a repository ID, because blobs belong to no repository."""
 
 Key = tuple[int, CandidateKind, Digest]
-"""A candidate: repository ID or NOWHERE, kind and digest."""
+"""A candidate: repository ID or NO_REPOSITORY, kind and digest."""
 
 
 def _prepare_queue() -> Statement:

@@ -66,14 +66,14 @@ class MoveState(StrEnum):
 class MoveRow:
     """The row of a copy or a restore.
 
-    `place` is the other database, without its password. `over` means that the lease of the freeze
-    has expired.
+    `peer` is the other database, without its password. `is_expired` means that the lease of the
+    freeze has expired.
     """
 
     state: MoveState
     token: str
-    place: str
-    over: bool
+    peer: str
+    is_expired: bool
 
 
 def find(tx: Transaction) -> MoveRow | None:
@@ -88,10 +88,10 @@ def freeze(tx: Transaction, token: str, place: str, seconds: float) -> None:
     Raises ConflictError if another copy is in progress, or if the database was moved.
     """
     before = find(tx)
-    if before is not None and not before.over:
+    if before is not None and not before.is_expired:
         what = "is being copied" if before.state is MoveState.PAUSED else "was moved"
         raise ConflictError(
-            f"the database {what} to {before.place}; to make it writable again, run "
+            f"the database {what} to {before.peer}; to make it writable again, run "
             "moorage db copy --release"
         )
     release(tx)

@@ -12,7 +12,7 @@ _r = retention_rules.c
 
 
 @dataclass(frozen=True, slots=True)
-class RuleRow:
+class RetentionRuleRow:
     """The rules of a pattern.
 
     `conditions` is JSON, which the services define; None is the rest of removed rules. Before
@@ -29,7 +29,7 @@ _COLUMNS = (_r.pattern, _r.conditions, _r.enabled, _r.waits_until)
 _IS_REMOVED = _r.conditions.is_(None)
 
 
-def put(tx: Transaction, row: RuleRow) -> None:
+def put(tx: Transaction, row: RetentionRuleRow) -> None:
     """Set the rules of the pattern, replacing its previous rules."""
     values = asdict(row)
     insert = tx.insert(retention_rules).values(**values, changed_at=tx.now)
@@ -37,11 +37,11 @@ def put(tx: Transaction, row: RuleRow) -> None:
     tx.execute(insert.on_conflict_do_update(index_elements=[_r.pattern], set_=changed))
 
 
-def find(tx: Transaction, pattern: str, *, lock: bool = False) -> RuleRow | None:
+def find(tx: Transaction, pattern: str, *, lock: bool = False) -> RetentionRuleRow | None:
     """Return the row of the pattern, which may be that of removed rules."""
     query = sa.select(*_COLUMNS).where(_r.pattern == pattern)
     row = tx.execute(query.with_for_update() if lock else query).one_or_none()
-    return RuleRow(*row) if row else None
+    return RetentionRuleRow(*row) if row else None
 
 
 def remove(tx: Transaction, pattern: str, waits_until: int) -> bool:
@@ -60,21 +60,21 @@ def forget_removed(tx: Transaction, now: int) -> None:
     tx.execute(sa.delete(retention_rules).where(_IS_REMOVED, _r.waits_until <= now))
 
 
-def list_page(tx: Transaction, n: int, last: str) -> list[RuleRow]:
+def list_page(tx: Transaction, n: int, last: str) -> list[RetentionRuleRow]:
     """Return the rules of at most `n` patterns after `last`, in byte order."""
     query = sa.select(*_COLUMNS).where(_r.pattern > last, ~_IS_REMOVED)
-    return [RuleRow(*row) for row in tx.execute(query.order_by(_r.pattern).limit(n))]
+    return [RetentionRuleRow(*row) for row in tx.execute(query.order_by(_r.pattern).limit(n))]
 
 
 def is_any_enabled(tx: Transaction) -> bool:
     return tx.execute(sa.select(_r.pattern).where(_r.enabled).limit(1)).first() is not None
 
 
-def list_all(tx: Transaction) -> list[RuleRow]:
-    return [RuleRow(*row) for row in tx.execute(sa.select(*_COLUMNS).order_by(_r.pattern))]
+def list_all(tx: Transaction) -> list[RetentionRuleRow]:
+    return [RetentionRuleRow(*row) for row in tx.execute(sa.select(*_COLUMNS).order_by(_r.pattern))]
 
 
-def list_of(tx: Transaction, patterns: Collection[str]) -> list[RuleRow]:
+def list_of(tx: Transaction, patterns: Collection[str]) -> list[RetentionRuleRow]:
     """Return the rules of those patterns that have rules, in byte order."""
     query = sa.select(*_COLUMNS).where(_r.pattern.in_(patterns)).order_by(_r.pattern)
-    return [RuleRow(*row) for row in tx.execute(query)]
+    return [RetentionRuleRow(*row) for row in tx.execute(query)]

@@ -42,7 +42,7 @@ _SOME = 1000
 """Rows read to find the first number since a time; numbers and times differ slightly in order."""
 
 
-class Source(StrEnum):
+class EventSource(StrEnum):
     """The place where an event is recorded. Numbers are unique within a source."""
 
     AUDIT = "audit"
@@ -57,7 +57,7 @@ class EventRow:
     stands for `count` events within one minute, and `at` is the time of the first.
     """
 
-    source: Source
+    source: EventSource
     number: int
     at: int
     actor: str
@@ -103,7 +103,7 @@ def list_audit(
     if which.regions is not None:
         of_repositories = _a.kind.in_(sorted(which.repository_kinds))
         query = query.where(of_repositories, _any(_targets(each) for each in which.regions))
-    return [EventRow(Source.AUDIT, *row) for row in tx.execute(query.limit(n))]
+    return [EventRow(EventSource.AUDIT, *row) for row in tx.execute(query.limit(n))]
 
 
 def list_feed(
@@ -142,7 +142,7 @@ def _read_change(row: sa.Row[*tuple[Any, ...]]) -> EventRow:
     elif row.digest is not None:
         target += f"@{row.digest}"
     return EventRow(
-        Source.FEED,
+        EventSource.FEED,
         row.revision,
         row.at,
         row.actor,

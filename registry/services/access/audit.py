@@ -17,10 +17,10 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Change, Transaction
 from registry.metadata.revisions import events
-from registry.metadata.revisions.events import EventFilter, EventRow, Source
+from registry.metadata.revisions.events import EventFilter, EventRow, EventSource
 from registry.services.content.repositories import read_region
 
-__all__ = ["Audit", "Cursor", "EventPage", "EventRow", "Source", "make_filter"]
+__all__ = ["Audit", "Cursor", "EventPage", "EventRow", "EventSource", "make_filter"]
 
 _AT_ONCE = 1000
 
@@ -59,10 +59,10 @@ class Cursor:
         """Return the cursor after the given events."""
         # No event precedes number 0, so a source without rows stays unbounded.
         start = events.BEYOND if newest_first else 0
-        last = {Source.AUDIT: self.audit, Source.FEED: self.feed}
+        last = {EventSource.AUDIT: self.audit, EventSource.FEED: self.feed}
         last |= {row.source: row.number for row in rows}
         found = {source: start if number is None else number for source, number in last.items()}
-        return Cursor(found[Source.AUDIT], found[Source.FEED])
+        return Cursor(found[EventSource.AUDIT], found[EventSource.FEED])
 
     def __str__(self) -> str:
         return f"{self.audit}-{self.feed}"

@@ -11,7 +11,7 @@ from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import rules as stored_rules
 from registry.metadata.retention import usage_of_tags
-from registry.metadata.retention.rules import RuleRow
+from registry.metadata.retention.rules import RetentionRuleRow
 from registry.metadata.retention.usage_of_tags import TagUse, UntaggedManifest
 from registry.oci.names import RepositoryName, list_patterns
 from registry.services.content.removal import find_protected_manifests
@@ -47,7 +47,7 @@ class Plan:
     """
 
     repository: RepositoryRow
-    rules: list[RuleRow]
+    rules: list[RetentionRuleRow]
     head: int
     tags: list[Decision[TagUse]]
     manifests: list[Decision[UntaggedManifest]]

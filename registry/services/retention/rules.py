@@ -10,7 +10,7 @@ from registry.errors import ConflictError, NotFoundError
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.retention import rules, usage_of_tags
-from registry.metadata.retention.rules import RuleRow
+from registry.metadata.retention.rules import RetentionRuleRow
 from registry.services.retention.conditions import Conditions
 from registry.services.retention.plan import RetentionRule
 
@@ -19,13 +19,13 @@ __all__ = ["RetentionRule", "RetentionRules", "RuleState"]
 _SECOND = 1_000_000
 
 
-def find_active(row: RuleRow) -> RetentionRule:
+def find_active(row: RetentionRuleRow) -> RetentionRule:
     """Return the rules of the row that are in force. Disabled rules only keep."""
     rule = read_rule(row)
     return rule if row.enabled else rule.keep_only()
 
 
-def read_rule(row: RuleRow) -> RetentionRule:
+def read_rule(row: RetentionRuleRow) -> RetentionRule:
     """Return the rules of the row, or a rule without conditions if they were removed.
 
     Raises ConflictError if a newer version has written conditions that this version does not know:
@@ -94,10 +94,12 @@ class RetentionRules:
         return await self._db.write(work, actor=actor.name)
 
     def _schedule(
-        self, tx: Transaction, rule: RetentionRule, before: RuleRow | None, *, now: bool
-    ) -> RuleRow:
+        self, tx: Transaction, rule: RetentionRule, before: RetentionRuleRow | None, *, now: bool
+    ) -> RetentionRuleRow:
         """Return the row of the rules with its enabled flag and the end of its wait."""
-        wanted = RuleRow(str(rule.pattern), msgspec.json.encode(rule.list_given()).decode())
+        wanted = RetentionRuleRow(
+            str(rule.pattern), msgspec.json.encode(rule.list_given()).decode()
+        )
         if now or before is None:
             return replace(wanted, enabled=now and rule.drops)
         same = replace(wanted, enabled=before.enabled, waits_until=before.waits_until)
@@ -144,19 +146,19 @@ class RetentionRules:
         await self._db.write(work, actor=actor.name)
 
 
-def _read_state(tx: Transaction, row: RuleRow) -> RuleState:
+def _read_state(tx: Transaction, row: RetentionRuleRow) -> RuleState:
     is_over = row.waits_until is not None and row.waits_until <= usage_of_tags.read_now(tx)
     return RuleState(read_rule(row), row.enabled, None if is_over else row.waits_until)
 
 
-def _find(tx: Transaction, pattern: RepositoryPattern) -> RuleRow:
+def _find(tx: Transaction, pattern: RepositoryPattern) -> RetentionRuleRow:
     row = rules.find(tx, str(pattern), lock=True)
     if row is None or row.conditions is None:
         raise NotFoundError(f"no retention rules for {pattern}")
     return row
 
 
-def _change(tx: Transaction, row: RuleRow, actor: Actor) -> RuleState:
+def _change(tx: Transaction, row: RetentionRuleRow, actor: Actor) -> RuleState:
     rules.put(tx, row)
     event = Event.RETENTION_ENABLE if row.enabled else Event.RETENTION_DISABLE
     record(tx, actor, event, row.pattern)

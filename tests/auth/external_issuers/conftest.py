@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry.auth.tokens import external_issuers as module
-from registry.auth.tokens.external_issuers import Source, key_source
+from registry.auth.tokens.external_issuers import KeySource, key_source
 from registry.client.web import Web
 from tests.auth.external_issuers.helpers import ISSUER, Told
 from tests.support.servers.upstream import Upstream, upstream
@@ -39,7 +39,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
 @pytest.fixture(params=["url", "file", "discovery"])
 def publish(
     request: pytest.FixtureRequest, server: Upstream, web: Web, tmp_path: Path
-) -> tuple[str, Callable[[Any], object], Source]:
+) -> tuple[str, Callable[[Any], object], KeySource]:
     """Return the name of an issuer, a function that replaces its keys, and its key source."""
     if request.param == "file":
         path = tmp_path / "keys.json"

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from registry import clock
 from registry.auth.keys.jose import LEEWAY, jwk_of, verify
 from registry.auth.tokens import external_issuers as module
-from registry.auth.tokens.external_issuers import ExternalIssuer, Source, key_source
+from registry.auth.tokens.external_issuers import ExternalIssuer, KeySource, key_source
 from registry.client.web import Web
 from tests.auth.external_issuers.helpers import (
     AUDIENCE,
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_keys_follow_the_issuer(
-    publish: tuple[str, Callable[[Any], object], Source],
+    publish: tuple[str, Callable[[Any], object], KeySource],
 ) -> None:
     name, put, source = publish
     tokens = [sign(key, good_claims(name, AUDIENCE)) for key in (FIRST, SECOND)]

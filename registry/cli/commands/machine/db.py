@@ -101,9 +101,9 @@ def status(args: argparse.Namespace) -> int:
         output.write_json({**asdict(state), "known": migrate.VERSION, "usable": state.usable})
         return 0
     if state.move is not None and state.filling:
-        output.write(f"{state.move.state}: a copy from {state.move.place} is in progress")
-    elif state.move is not None and not state.move.over:
-        output.write(f"{state.move.state}: accepts no changes (copied to {state.move.place})")
+        output.write(f"{state.move.state}: a copy from {state.move.peer} is in progress")
+    elif state.move is not None and not state.move.is_expired:
+        output.write(f"{state.move.state}: accepts no changes (copied to {state.move.peer})")
     fits = "usable by this version" if state.usable else "not usable by this version"
     output.write(f"schema {state.version or 'none'}: {fits}, whose schema is {migrate.VERSION}")
     return 0

@@ -58,7 +58,7 @@ async def test_all_rows_arrive_as_they_are(urls: tuple[str, str]) -> None:
         state = await migrate.read_state(database)
         assert state.usable
         assert state.move is not None
-        assert (state.move.state, state.move.over) == (MoveState.MOVED, False)
+        assert (state.move.state, state.move.is_expired) == (MoveState.MOVED, False)
         with pytest.raises(ConflictError, match=r"was moved to .*--release"):
             await Transfer(database).run(target, no_keys, keep=False, tell=lambda *_: None)
         await Transfer(database).release()
