@@ -22,7 +22,7 @@ HEARTBEAT_S = 10.0
 LONGEST_PAUSE = 300.0
 """Maximum number of seconds between attempts of a failing job."""
 
-PATIENCE = 3.0
+TIMEOUT_S = 3.0
 """Seconds that running work has to finish on shutdown."""
 
 
@@ -60,7 +60,7 @@ class Runner:
         """Wait for running work, cancel it after a timeout, and release the leases."""
         self._stopping.set()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=PATIENCE)
+            _, late = await asyncio.wait(self._tasks, timeout=TIMEOUT_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

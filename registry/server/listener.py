@@ -21,7 +21,7 @@ HANDSHAKE_TIMEOUT = 10.0
 BATCH = 64
 """The number of connections to accept before other tasks run."""
 
-PAUSE = 0.1
+PAUSE_S = 0.1
 """The pause in accepting after a lack of resources, in seconds."""
 
 LOG_INTERVAL = 1.0
@@ -130,7 +130,7 @@ class Listener:
                 remedy,
             )
         self._loop.remove_reader(self._listening)
-        self._timer = self._loop.call_later(PAUSE, self._resume)
+        self._timer = self._loop.call_later(PAUSE_S, self._resume)
 
     def _admit(self, accepted: socket.socket, address: object) -> None:
         accepted.setblocking(False)

@@ -9,7 +9,7 @@ from registry.metadata import tables
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions
-from registry.services.gc.deletions import PAUSE, DeletionQueue
+from registry.services.gc.deletions import PAUSE_S, DeletionQueue
 from storage.errors import StoreUnavailableError
 from storage.local.driver import LocalDriver
 from storage.stores import Stores
@@ -74,7 +74,7 @@ async def test_one_that_cannot_be_removed_keeps_none_behind_it(
     assert await books.list() == [FIRST]
     assert not await books.service.is_any_due()
     stays.rmdir()
-    movable_clock.forward(PAUSE)
+    movable_clock.forward(PAUSE_S)
     assert await books.service.sweep() == 1
     assert await books.list() == []
 

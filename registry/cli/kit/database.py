@@ -15,7 +15,7 @@ from registry.metadata.engine.migrate import SchemaState
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10.0
+TIMEOUT_S = 10.0
 """Seconds to wait for other processes to leave an embedded database that must be upgraded."""
 
 
@@ -63,7 +63,7 @@ def bring_up_to_date(settings: Settings, folder: DataDirectory) -> bool:
     if read_state(settings).version >= migrate.VERSION:
         return False
     # With a database server, servers of the previous version keep running during the upgrade.
-    with folder.exclusive(PATIENCE) if is_embedded(settings) else contextlib.nullcontext():
+    with folder.exclusive(TIMEOUT_S) if is_embedded(settings) else contextlib.nullcontext():
         migrate.upgrade(settings.database_url)
     return True
 

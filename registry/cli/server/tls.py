@@ -12,7 +12,7 @@ from registry.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 1.0
+PAUSE_S = 1.0
 """Interval between two checks of the files, in seconds."""
 
 
@@ -53,7 +53,7 @@ class TlsContext(ssl.SSLContext):
         """Check the files for changes forever."""
         while True:
             await asyncio.to_thread(self.refresh)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(PAUSE_S)
 
     def refresh(self) -> None:
         """Load changed files. If they are invalid, keep the current ones and log the error."""

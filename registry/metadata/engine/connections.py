@@ -12,10 +12,10 @@ from registry.errors import SchemaError
 from registry.metadata.engine.fair_pool import FairPool
 from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
 
-WAIT = 3.5
+WAIT_S = 3.5
 """Seconds that a caller waits for a connection, as long as a request waits for the database."""
 
-IDLE = 30.0
+IDLE_S = 30.0
 """Seconds after which an idle connection is closed, so that other processes can use it."""
 
 _TRIM_EVERY = 10.0
@@ -120,7 +120,7 @@ def open_engine(url: sa.URL, pool: DatabaseSettings = DEFAULT) -> sa.Engine:
         url,
         poolclass=FairPool,
         pool_size=pool.read_connections + pool.write_connections,
-        pool_timeout=WAIT,
+        pool_timeout=WAIT_S,
         hide_parameters=True,  # errors are logged, and must not show password hashes
         connect_args=find_connect_options(url, pool) | find_driver_options(pool),
     )
@@ -248,4 +248,4 @@ class Connections:
 
     def _trim(self) -> None:
         while not self._closed.wait(_TRIM_EVERY):
-            self.pool.trim(IDLE)
+            self.pool.trim(IDLE_S)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _BIGINT = 20
 """OID of the type in PostgreSQL."""
 
-RECHECK = 5.0
+RECHECK_S = 5.0
 """Seconds after which a session with a server that takes no changes is replaced."""
 
 FULL_PAUSE = 1.0
@@ -124,7 +124,7 @@ class RevisionQuery:
 
     def _is_stale(self) -> bool:
         """Return whether a new connection may lead to a different server than this session."""
-        old = time.monotonic() > self._opened_at + RECHECK
+        old = time.monotonic() > self._opened_at + RECHECK_S
         return self._renewals != self._connections.renewals or (self._read_only and old)
 
     def _connect(self) -> psycopg.Connection:

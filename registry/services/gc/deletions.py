@@ -20,7 +20,7 @@ BATCH = 100
 SLACK = 60.0
 """Seconds for signing a URL after the lookup of its blob, and for clock differences."""
 
-PAUSE = 900.0
+PAUSE_S = 900.0
 """Seconds until a failed deletion is retried while the store is otherwise healthy."""
 
 
@@ -61,7 +61,7 @@ class DeletionQueue:
         def work(tx: Transaction) -> None:
             pending_deletions.delete(tx, over)
             pending_deletions.schedule_second_delete(tx, again, store.driver.late_write_window)
-            pending_deletions.defer(tx, kept, PAUSE)
+            pending_deletions.defer(tx, kept, PAUSE_S)
 
         if gone or kept:
             await self._db.write(work, actor=OPERATOR.name, may_use_reserve=True)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 NAMES = 20
 """Maximum number of repository names under which a blob is requested."""
 
-PAUSE = 600.0
+PAUSE_S = 600.0
 """Seconds between a pass over all damaged blobs and the next one."""
 
 
@@ -50,7 +50,7 @@ class Healer:
             self._rows = self._scrub.iter_damaged_rows()
         row = await anext(self._rows, None)
         if row is None or self._upstream is None:
-            self._rows, self._next = None, time.monotonic() + PAUSE
+            self._rows, self._next = None, time.monotonic() + PAUSE_S
             return 0
         await self._heal(row, self._upstream)
         return 1

@@ -11,7 +11,7 @@ from registry.metadata.engine.database import Database
 from storage.errors import StoreError
 from storage.stores import Store, Stores
 
-PATIENCE = 2.5
+TIMEOUT_S = 2.5
 """Timeout in seconds for the database and the stores. Probes have short timeouts themselves."""
 
 
@@ -29,11 +29,11 @@ class _Check:
     async def find_problem(self) -> str:
         """Return the problem, or an empty string."""
         now = time.monotonic()
-        if self._task is None or self._task.done() or now >= self._began + PATIENCE:
+        if self._task is None or self._task.done() or now >= self._began + TIMEOUT_S:
             self._began = now
             self._task = asyncio.create_task(self._run())
         task = self._task
-        await asyncio.wait([task], timeout=self._began + PATIENCE - now)
+        await asyncio.wait([task], timeout=self._began + TIMEOUT_S - now)
         return task.result() if task.done() else "no response"
 
     async def _run(self) -> str:
@@ -60,9 +60,9 @@ class Health:
         """What a starting process waits for: the reason by component. Empty once it serves."""
 
         async def look_at_database() -> None:
-            await migrate.require_current(database, timeout_s=PATIENCE)
+            await migrate.require_current(database, timeout_s=TIMEOUT_S)
             if not read_only:
-                await database.require_writable(timeout_s=PATIENCE)
+                await database.require_writable(timeout_s=TIMEOUT_S)
 
         self._checks = {
             "database": _Check(look_at_database),

@@ -10,7 +10,7 @@ from storage.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 1.0
+PAUSE_S = 1.0
 """Seconds between attempts."""
 
 REPEAT = 60.0
@@ -48,7 +48,7 @@ class Startup:
     async def wait(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Repeat the attempt until the registry is open."""
         while not await self.try_once(attempt):  # noqa: ASYNC110 - no event signals availability
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(PAUSE_S)
 
     def note(self, error: DatabaseUnavailableError | StoreUnavailableError) -> None:
         """Record the reason. Log it if it is new or was logged long ago."""

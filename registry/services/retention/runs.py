@@ -28,10 +28,10 @@ from registry.oci.names import list_patterns
 from registry.oci.references import Tag
 from registry.services.content.history import History, ManifestState, find_states
 
-PAUSE = 600_000_000
+PAUSE_US = 600_000_000
 """Microseconds without a drop after which a new run starts."""
 
-REACH = 90 * 86_400_000_000
+REACH_US = 90 * 86_400_000_000
 """Age up to which runs are listed, in microseconds."""
 
 AT_ONCE = 100
@@ -177,7 +177,7 @@ def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | 
     runs: list[Run] = []
     current: Run | None = None
     for row in _iter_back(tx, before):
-        if current is None or current.started_at - row.at > PAUSE:
+        if current is None or current.started_at - row.at > PAUSE_US:
             # Leave out a run without drops in matching repositories.
             if current is not None and not (current.tags or current.manifests):
                 runs.pop()
@@ -195,7 +195,7 @@ def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | 
 
 
 def _iter_back(tx: Transaction, number: int | None) -> Iterator[DropRow]:
-    since = clock.now_us() - REACH
+    since = clock.now_us() - REACH_US
     while rows := drops.list_before(tx, number, since, _PAGE):
         yield from rows
         number = rows[-1].number
@@ -208,7 +208,7 @@ def _iter_run(tx: Transaction, run: int) -> Iterator[DropRow]:
         for row in rows:
             if at is None and row.number != run:
                 break
-            if at is not None and row.at - at > PAUSE:
+            if at is not None and row.at - at > PAUSE_US:
                 return
             at = row.at
             yield row

@@ -120,7 +120,7 @@ async def test_two_processes_share_what_one_would_take(
     await work(database)
     assert database.connections
     assert database.connections.pool.idle == DEFAULT.read_connections + DEFAULT.write_connections
-    monkeypatch.setattr(connections, "IDLE", 0.3)
+    monkeypatch.setattr(connections, "IDLE_S", 0.3)
     monkeypatch.setattr(connections, "_TRIM_EVERY", 0.1)
     other = Database(url)
     # The first process is nearly idle from now on, and closes the connections it does not use.

@@ -126,7 +126,7 @@ async def test_after_a_failover_a_server_leaves_the_demoted_primary(
 async def test_a_primary_that_was_made_read_only_is_left_by_who_reads_and_by_who_writes(
     pair: Pair, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "RECHECK", 0.2)
+    monkeypatch.setattr(query, "RECHECK_S", 0.2)
     watch = RevisionWatch(database)
     await database.write(lambda tx: ensure(tx, NAME), actor="ann")
     before = await watch.read()

@@ -180,7 +180,7 @@ async def test_a_server_that_has_opened_the_place_is_not_deceived(
     from registry.data_dir import DataDirectory  # noqa: PLC0415
 
     del place
-    monkeypatch.setattr(database_kit, "PATIENCE", 0.1)
+    monkeypatch.setattr(database_kit, "TIMEOUT_S", 0.1)
     other = make("b")
     served = DataDirectory(other.data)
     served.create()

@@ -246,7 +246,7 @@ async def test_what_cannot_be_had_is_tried_again_later(start: Start, plain: Upst
         assert not await find_job(api.opened, "healing").is_due()
         assert len(plain.requests) == 1
         plain.replies[PATH] = Reply(BLOB)
-        api.opened.registry.healer._next -= module.PAUSE
+        api.opened.registry.healer._next -= module.PAUSE_S
         await heal(api)
         assert await list_damaged(api.opened) == {}
 

@@ -83,7 +83,7 @@ def _alone(settings: Settings, folder: DataDirectory) -> contextlib.AbstractCont
     A process that has opened the database before would not notice that it is being restored.
     """
     return (
-        folder.exclusive(database.PATIENCE)
+        folder.exclusive(database.TIMEOUT_S)
         if database.is_embedded(settings)
         else contextlib.nullcontext()
     )

@@ -17,7 +17,7 @@ import pytest
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
-from tests.server.test_memory import resident
+from tests.server.memory.test_memory import resident
 from tests.support.kit import Kit, descriptor, image_manifest
 from tests.support.servers.server import Server, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.test_memory import resident
+from tests.server.memory.test_memory import resident
 from tests.support.kit import Kit
 from tests.support.servers.nginx import Nginx, proxying
 from tests.support.servers.raw import Wire
