@@ -1,4 +1,4 @@
-"""Alembic environment, which uses the connection given by `registry.metadata.migrate`."""
+"""Alembic environment, which uses the connection given by `registry.metadata.engine.migrate`."""
 
 import sqlalchemy as sa
 from alembic import context

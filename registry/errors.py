@@ -1,6 +1,6 @@
 """Errors of the registry.
 
-`registry.api.errors` maps each error to an error code and a status.
+`registry.http.errors` maps each error to an error code and a status.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """The settings of external OIDC issuers whose ID tokens authenticate robots.
 
-Every command imports this module, so it imports nothing slow. `registry.auth.outside` uses these
-settings.
+Every command imports this module, so it imports nothing slow.
+`registry.auth.tokens.external_issuers` uses these settings.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Cache headers. Source: RFC 9111.
 
 Content that requires a permission is `private`: a shared cache would serve it to everybody.
-Everything else under `/v2/` is `no-store`, which `registry.api.observe` adds.
+Everything else under `/v2/` is `no-store`, which `registry.http.request_log` adds.
 """
 
 from registry.http.request_context import RequestContext

@@ -50,7 +50,7 @@ def _configure(app: ASGIApp, lifespan: Literal["on", "off"]) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # registry.api.proxies reads them
+        proxy_headers=False,  # registry.http.forwarded reads them
     )
 
 

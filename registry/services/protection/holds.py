@@ -19,8 +19,8 @@ LONGEST_REASON = 1000
 class Holds:
     """Management of holds.
 
-    `registry.services.removal` enforces holds on deletion, and `registry.metadata.reasons` in
-    garbage collection.
+    `registry.services.content.removal` enforces holds on deletion, and
+    `registry.metadata.gc.retainers` in garbage collection.
     """
 
     def __init__(self, database: Database) -> None:

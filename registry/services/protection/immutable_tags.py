@@ -13,7 +13,7 @@ __all__ = ["ImmutableRow", "ImmutableTags"]
 
 
 class ImmutableTags:
-    """Management of the rules. `registry.services.removal` enforces them."""
+    """Management of the rules. `registry.services.content.removal` enforces them."""
 
     def __init__(self, database: Database) -> None:
         self._db = database

@@ -77,7 +77,7 @@ def test_the_credential_that_is_loaded_is_the_one_that_is_read() -> None:
 
 
 def test_threads_may_lower_their_priority() -> None:
-    """`registry.auth.passwords` lowers it, and the worker dies if the call is forbidden."""
+    """`registry.auth.credentials.passwords` lowers it; a forbidden call would kill the worker."""
     filters = values_of("SystemCallFilter")
     assert filters
     assert not any("~" in each and "@resources" in each for each in filters)
