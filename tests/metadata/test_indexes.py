@@ -150,6 +150,8 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
         ],
     ),
     "tags.list_names": lambda tx: tags.list_names(tx, find(tx), 9, ""),
+    "tags.list_names after a tag": lambda tx: tags.list_names(tx, find(tx), 9, "v99999"),
+    "repositories.list_names after a name": lambda tx: repositories.list_names(tx, 9, "z/z"),
     "tags.list_of": lambda tx: tags.list_of(tx, find(tx), ANY),
     "uploads.list_idle": lambda tx: uploads.list_idle(tx, [STORE], 0, 9),
 }

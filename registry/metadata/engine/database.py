@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,15 +22,12 @@ from registry.metadata.engine.disk_reserve import ReserveFile
 from registry.metadata.engine.error_translation import translate
 from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
 from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
-from registry.metadata.engine.sqlite import SqliteWriter
+from registry.metadata.engine.sqlite import SqliteReader, SqliteWriter
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import schema_version
 from storage.shield import run_to_completion
 
 T = TypeVar("T")
-
-READERS = 8
-"""Reader threads of an embedded database."""
 
 _PROOF_S = 5.0
 """Seconds for which a commit proves that the database accepts changes."""
@@ -56,14 +52,14 @@ class Database:
         self.connections: Connections | None = None
         self._written_at = float("-inf")
         self._writer: SqliteWriter | PostgresWriter
-        self._readers: ThreadPoolExecutor | PostgresReader
+        self._readers: SqliteReader | PostgresReader
         if self.is_embedded(url):
             path = self.path
             sqlite.create_file(path)
             self.reserve: ReserveFile | None = ReserveFile(path)
-            self._reader = sqlite.open_engine(path, writer=False)
             self._writer = SqliteWriter(path, clock.now_us)
-            self._readers = ThreadPoolExecutor(READERS, "sql-read")
+            self._readers = SqliteReader(path)
+            self._reader = self._readers.engine
         else:
             self.reserve = None
             self.connections = Connections(self.url, pool)
@@ -112,13 +108,9 @@ class Database:
             if isinstance(readers, PostgresReader):
                 begin = partial(readers.submit, work, timeout_s)
                 return await await_with_deadline(begin, self._probe, timeout_s)
-            return await asyncio.get_running_loop().run_in_executor(readers, self._read, work)
+            return await asyncio.wrap_future(readers.submit(work))
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             raise translate(error) from None
-
-    def _read(self, work: Callable[[Transaction], T]) -> T:
-        with self._reader.connect() as connection:
-            return work(Transaction(connection, "", clock.now_us()))
 
     async def write(
         self,
@@ -197,11 +189,7 @@ class Database:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        if isinstance(self._readers, PostgresReader):
-            self._readers.close()
-        else:
-            self._readers.shutdown()
-            self._reader.dispose()
+        self._readers.close()
         self._writer.close()
         if self.connections is not None:
             self.connections.close()

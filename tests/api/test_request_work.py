@@ -1,0 +1,181 @@
+"""Tests of the work per request: no statement is built, and SQL takes one hop to a thread."""
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from registry.metadata.engine.database import Database
+from registry.oci.media_types import OCI_MANIFEST
+from storage.digest import Digest
+from tests.api.conftest import Api, Started
+from tests.support.kit import descriptor, image_manifest, index_manifest
+
+pytestmark = pytest.mark.anyio
+
+NAME = "team/app"
+
+
+@pytest.fixture
+def driver() -> str:
+    return "local"
+
+
+@dataclass
+class Work:
+    """The work that requests caused.
+
+    `built` has the functions that ran a statement through SQLAlchemy. `hops` counts the reads and
+    the transactions, each of which is a hop to a thread.
+    """
+
+    built: list[str] = field(default_factory=list)
+    hops: int = 0
+
+
+@contextmanager
+def watching() -> Iterator[Work]:
+    """Yield the work that is done within the context."""
+    work = Work()
+    execute, compile_, read, write = (
+        sa.Connection.execute,
+        SQLCompiler.__init__,
+        Database.read,
+        Database.write,
+    )
+
+    def note_built(*args: Any, **options: Any) -> Any:
+        frame = sys._getframe(1)
+        while frame.f_code.co_filename.endswith("transaction.py") and frame.f_back:
+            frame = frame.f_back
+        path = frame.f_code.co_filename.rpartition("/registry/")[2]
+        work.built.append(f"{path}:{frame.f_code.co_name}")
+        return execute(*args, **options)
+
+    def note_compiled(*args: Any, **options: Any) -> None:
+        work.built.append("compiled")
+        compile_(*args, **options)
+
+    async def note_read(*args: Any, **options: Any) -> Any:
+        work.hops += 1
+        return await read(*args, **options)
+
+    async def note_write(*args: Any, **options: Any) -> Any:
+        work.hops += 1
+        return await write(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sa.Connection, "execute", note_built)
+        patch.setattr(SQLCompiler, "__init__", note_compiled)
+        patch.setattr(Database, "read", note_read)
+        patch.setattr(Database, "write", note_write)
+        yield work
+
+
+class Client:
+    """Requests of clients. Each number gives other content of the same form."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    def image(self, number: int, **more: Any) -> tuple[bytes, list[bytes]]:
+        blobs = [f"{number}-{part}".encode() for part in ("config", "layer", "other")]
+        return image_manifest(blobs[0], blobs[1:], **more), blobs
+
+    async def push_blobs(self, number: int) -> None:
+        for blob in self.image(number)[1]:
+            await self.api.push_blob(NAME, blob)
+
+    async def put(self, reference: str, raw: bytes) -> None:
+        answer = await self.api.put_manifest(NAME, reference, raw)
+        assert answer.status_code == 201, answer.text
+
+
+Step = Callable[[Client, int], Awaitable[None]]
+
+
+async def put_image(c: Client, number: int) -> None:
+    await c.put(f"v{number}", c.image(number)[0])
+
+
+async def put_index(c: Client, number: int) -> None:
+    await c.put(f"index{number}", index_manifest([c.image(number)[0]]))
+
+
+async def put_referrer(c: Client, number: int) -> None:
+    subject = descriptor(c.image(number)[0], OCI_MANIFEST)
+    raw, _ = c.image(number, subject=subject, annotations={"a": "b"})
+    await c.put(str(Digest.of(raw)), raw)
+
+
+def request(path: str, method: str = "GET", status: int = 200) -> Step:
+    """Return a request about the image of a number."""
+
+    async def step(c: Client, number: int) -> None:
+        raw, blobs = c.image(number)
+        known = {"manifest": Digest.of(raw), "blob": Digest.of(blobs[1])}
+        known["index"] = Digest.of(index_manifest([raw]))
+        target = path.format(name=NAME, number=number, **known)
+        answer = await c.api.http.request(method, f"/v2/{target}")
+        assert answer.status_code == status, answer.text
+
+    return step
+
+
+STEPS: dict[str, tuple[Step, int]] = {
+    "image": (put_image, 1),
+    "index": (put_index, 1),
+    "referrer": (put_referrer, 1),
+    "base": (request(""), 0),
+    "manifest by tag": (request("{name}/manifests/v{number}"), 1),
+    "manifest by tag again": (request("{name}/manifests/v{number}"), 0),
+    "manifest by digest": (request("{name}/manifests/{index}"), 1),
+    "manifest HEAD": (request("{name}/manifests/v{number}", "HEAD"), 0),
+    "blob": (request("{name}/blobs/{blob}"), 1),
+    "blob HEAD": (request("{name}/blobs/{blob}", "HEAD"), 1),
+    "tags": (request("{name}/tags/list?n={number}"), 1),
+    "tags after one": (request("{name}/tags/list?n=2&last=v{number}"), 1),
+    "referrers": (request("{name}/referrers/{manifest}"), 1),
+    "referrers of a type": (request("{name}/referrers/{manifest}?artifactType=a/b"), 1),
+    "catalog": (request("_catalog?n={number}"), 1),
+    "catalog after one": (request("_catalog?n=2&last=r{number}"), 1),
+    "delete of a tag": (request("{name}/manifests/v{number}", "DELETE", 202), 1),
+    "delete of an index": (request("{name}/manifests/{index}", "DELETE", 202), 1),
+    "delete of a manifest": (request("{name}/manifests/{manifest}", "DELETE", 202), 1),
+}
+"""Requests in the order in which they are sent, with the number of hops for SQL.
+
+On SQLite, the first request after a commit also reads the revisions of the registry.
+"""
+
+AFTER_A_COMMIT = {"image", "index", "referrer", "base"}
+AFTER_A_COMMIT |= {"delete of an index", "delete of a manifest"}
+
+
+async def test_no_statement_is_built_and_sql_takes_one_hop(start_api: Started) -> None:
+    async with start_api({"content.allow_delete": "true"}) as api:
+        client = Client(api)
+        for number in (1, 2, 3):
+            await client.push_blobs(number)
+            for name, (step, hops) in STEPS.items():
+                with watching() as work:
+                    await step(client, number)
+                if number == 1:
+                    continue  # compiles
+                extra = api.opened.database.embedded and name in AFTER_A_COMMIT
+                assert (name, work.built) == (name, [])
+                assert (name, work.hops) == (name, hops + extra)
+
+
+async def test_a_statement_that_is_built_is_seen(start_api: Started) -> None:
+    """Control: a statement that SQLAlchemy runs is counted with the function that built it."""
+    async with start_api() as api:
+        with watching() as work:
+            await api.opened.database.read(lambda tx: tx.execute(sa.select(sa.literal(3))).all())
+    assert work.hops == 1
+    assert any("test_request_work" in each for each in work.built)
