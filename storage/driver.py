@@ -251,8 +251,10 @@ class Driver(Protocol):
         """Return the sessions that have staged bytes; empty if the store does not lock."""
         ...
 
-    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        """Yield every object, in pages, in byte order of the keys.
+    def iter_objects(self, since: int = 0) -> AsyncIterator[list[StoredObject]]:
+        """Yield every object written since `since` (microseconds), in pages, in byte order of keys.
+
+        Older objects may be included.
 
         If the store does not lock, staged bytes are included. Objects that are created or deleted
         during the listing may be included or not. This lists the whole store, so use it only to

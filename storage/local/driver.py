@@ -67,16 +67,19 @@ class LocalDriver:
 
         return await self._threads.read(job)
 
-    async def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
+    async def iter_objects(self, since: int = 0) -> AsyncIterator[list[StoredObject]]:
         for shard in all_shards():
-            names = await self._threads.read(partial(self._list_names, shard))
+            names = await self._threads.read(partial(self._list_names, shard, since))
             for start in range(0, len(names), PAGE_SIZE):
                 some = [f"{shard}/{name}" for name in names[start : start + PAGE_SIZE]]
                 yield await self._threads.read(partial(self._stat_all, some))
 
-    def _list_names(self, shard: str) -> list[str]:
+    def _list_names(self, shard: str, since: int) -> list[str]:
         with translate_os_errors("listing a directory"):
             try:
+                # Publishing an object renames a file into the directory.
+                if self.path(shard).stat().st_mtime_ns // 1000 < since:
+                    return []
                 return sorted(path.name for path in self.path(shard).iterdir())
             except FileNotFoundError:
                 self.directory.require_mounted()

@@ -64,8 +64,8 @@ class RowedDriver:
     async def list_staged(self) -> list[str]:
         return await self.driver.list_staged()
 
-    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        return self.driver.iter_objects()
+    def iter_objects(self, since: int = 0) -> AsyncIterator[list[StoredObject]]:
+        return self.driver.iter_objects(since)
 
     async def stat(self, key: str) -> int:
         return await self.driver.stat(key)

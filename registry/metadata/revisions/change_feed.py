@@ -53,6 +53,13 @@ def list_after(tx: Transaction, number: int, n: int) -> list[ChangeRow]:
     return [_row(row) for row in tx.execute(query)]
 
 
+def find_last_time(tx: Transaction, before: int) -> int | None:
+    """Return the time of the last change before `before`, both in microseconds."""
+    query = sa.select(_f.at).where(_f.at < before).order_by(_f.revision.desc()).limit(1)
+    found = tx.execute(query).scalar_one_or_none()
+    return None if found is None else int(found)
+
+
 def list_of_tag(tx: Transaction, name: RepositoryName, tag: Tag, n: int) -> list[ChangeRow]:
     """Return the latest `n` changes of a tag, newest first.
 

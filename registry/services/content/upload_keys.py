@@ -104,8 +104,10 @@ class UploadKeys:
 
         On a disk, a client sends a few bytes again sooner than it waits for two more syncs. The
         bytes in a bucket and the claims on them survive, so the row that names them must as well.
+        The same holds for a database server that fails while this machine does not.
         """
-        return row.offset >= _LARGE or not self.staging_of(row).supports_locking
+        is_local = self._db.embedded and self.staging_of(row).supports_locking
+        return row.offset >= _LARGE or not is_local
 
     async def delete_session(self, row: UploadRow) -> bool:
         """Delete the session, and queue deletion of its keys, which may have bytes.

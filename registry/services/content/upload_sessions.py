@@ -21,6 +21,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.services.content.publication import Publication
+from registry.services.content.unowned_objects import UnownedObjects
 from registry.services.content.upload_chunks import Chunk, append_chunk
 from registry.services.content.upload_claims import UploadClaim, UploadClaims
 from registry.services.content.upload_keys import UploadKeys, session_unknown
@@ -82,6 +83,7 @@ class UploadSessions:
         self._quotas = quotas
         self._keys = keys
         self._publication = publication
+        self._unowned = UnownedObjects(database, stores)
         self._claims = UploadClaims(keys, UploadLeases(database))
 
     async def start(
@@ -224,8 +226,9 @@ class UploadSessions:
         return False
 
     async def recover(self) -> int:
-        """Delete staged bytes without a session, which a crash has left. Return their number."""
-        return sum([await self._recover(store.staging) for store in self._stores])
+        """Delete bytes without an owner, which a crash has left. Return their number."""
+        staged = sum([await self._recover(store.staging) for store in self._stores])
+        return staged + await self._unowned.queue()
 
     async def _recover(self, staging: StagingArea) -> int:
         ids = await staging.list_sessions()

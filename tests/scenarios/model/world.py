@@ -136,8 +136,8 @@ class MortalDriver:
     async def list_staged(self) -> list[str]:
         return await self._driver.list_staged()
 
-    def iter_objects(self) -> AsyncIterator[list[StoredObject]]:
-        return self._driver.iter_objects()
+    def iter_objects(self, since: int = 0) -> AsyncIterator[list[StoredObject]]:
+        return self._driver.iter_objects(since)
 
     async def stat(self, key: str) -> int:
         return await self._driver.stat(key)
