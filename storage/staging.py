@@ -12,6 +12,9 @@ from storage.shield import run_to_completion
 CHUNK_SIZE = 1 << 20
 """Bytes per thread job."""
 
+LARGE_PIECE = 512 << 10
+"""Bytes of a piece of a body that gets a thread job of its own, without being copied."""
+
 MAX_RUNNING_HASHES = 10_000
 """Running hashes kept between requests. A dropped hash costs one more read of the upload's bytes.
 """
@@ -120,13 +123,15 @@ class StagedUpload:
         is_whole = False
         try:
             async for chunk in body:
-                buffer += chunk
+                whole = not buffer and len(chunk) >= LARGE_PIECE  # needs no copy
+                if not whole:
+                    buffer += chunk
                 if self._upload.is_stalled:
                     raise StoreUnavailableError("the upload is too slow while other uploads wait")
-                if len(buffer) >= CHUNK_SIZE:
+                if whole or len(buffer) >= CHUNK_SIZE:
                     if writing is not None:
                         await run_to_completion(writing)
-                    writing = asyncio.create_task(self._write(bytes(buffer)))
+                    writing = asyncio.create_task(self._write(chunk if whole else bytes(buffer)))
                     buffer = bytearray()
             is_whole = True
         finally:

@@ -64,6 +64,11 @@ class FixedBody:
         """The bytes to read at once: the rest of the body, and some of the next request."""
         return self._left + READ_FRAMED
 
+    @property
+    def is_bulk(self) -> bool:
+        """Whether much of the body is left, so that a thread may receive it."""
+        return self._left >= READ_CHUNKS
+
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return the part of the body in `data`, and the bytes after its end."""
         taken = data[: self._left]
@@ -94,6 +99,11 @@ class ChunkedBody:
         if self._size < SMALL_CHUNK:
             return self._left + READ_SMALL_CHUNKS
         return self._left + (READ_CHUNKS if self._size >= READ_FRAMED else READ_FRAMED)
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether the chunks are large, so that a thread may receive them."""
+        return not self.complete and self._size >= READ_FRAMED
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Return the part of the body in `data`, and the bytes after its end.

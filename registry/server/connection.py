@@ -8,7 +8,6 @@ time: the next request waits in the kernel until the response is complete.
 import asyncio
 import contextlib
 import contextvars
-import enum
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -16,7 +15,10 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from registry.server.admission import Admission
-from registry.server.body_framing import READ_FRAMED, ChunkedBody, FixedBody
+from registry.server.body_framing import READ_CHUNKS, READ_FRAMED, ChunkedBody, FixedBody
+from registry.server.body_receiver import BodyReceiver, Burst
+from registry.server.connection_state import State
+from registry.server.endpoints import find_endpoint
 from registry.server.exchange import SENDFILE, Exchange, build_scope
 from registry.server.file_sender import FileSender
 from registry.server.framing_error import FramingError
@@ -50,16 +52,6 @@ _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 _incoming = memoryview(bytearray(READ_BODY))
 
 
-class State(enum.Enum):
-    """The state of a connection: what it expects next."""
-
-    HEAD = enum.auto()
-    BODY = enum.auto()
-    RESPONSE = enum.auto()
-    DISCARD = enum.auto()
-    CLOSED = enum.auto()
-
-
 class Connection(asyncio.BufferedProtocol):
     """One client connection. uvicorn passes the first four arguments."""
 
@@ -73,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         admission: Admission,
         slot: Slot,
         files: FileSender,
+        bodies: BodyReceiver,
     ) -> None:
         self._app: ASGIApp = config.loaded_app
         self._server_state = server_state
@@ -82,6 +75,9 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = admission.limits
         self._slot = slot
         self._files = files
+        self._bodies: BodyReceiver | None = bodies
+        self._arrives_fast = False
+        self._burst: asyncio.Future[Burst] | None = None
         self._transport: asyncio.Transport
         self._fixed_scope: dict[str, Any] = {}
         self._state = State.HEAD
@@ -107,10 +103,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._progress = WriteProgress(transport, self._limits)
         encrypted = transport.get_extra_info("sslcontext") is not None
+        if encrypted:
+            self._bodies = None
         self._fixed_scope = {
             "scheme": "https" if encrypted else "http",
-            "client": _endpoint(transport, "peername"),
-            "server": _endpoint(transport, "sockname"),
+            "client": find_endpoint(transport, "peername"),
+            "server": find_endpoint(transport, "sockname"),
             "extensions": {} if encrypted else {SENDFILE: {}},
         }
         self._slot.member = self
@@ -139,6 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         data = bytes(_incoming[:nbytes])
         try:
             if self._state is State.BODY:
+                self._arrives_fast = nbytes >= READ_CHUNKS
                 self._feed_body(data)
             elif self._state is State.DISCARD:
                 self._discarded += nbytes
@@ -220,7 +219,11 @@ class Connection(asyncio.BufferedProtocol):
     def _feed_body(self, data: bytes) -> None:
         """Pass bytes of the body to the application; raise FramingError."""
         assert self._exchange is not None  # noqa: S101 - there is one in this state
-        piece, rest = self._body.feed(data)
+        self._add_body(*self._body.feed(data))
+
+    def _add_body(self, piece: bytes, rest: bytes) -> None:
+        """Pass on bytes of the body, and keep those after its end."""
+        assert self._exchange is not None  # noqa: S101 - there is one in this state
         self._exchange.feed(piece, complete=self._body.complete)
         if self._body.complete:
             self._state = State.RESPONSE
@@ -265,8 +268,31 @@ class Connection(asyncio.BufferedProtocol):
         return sent + len(piece)
 
     def resume_body(self) -> None:
-        """Read more of the body."""
-        if self._state is State.BODY:
+        """Read more of the body: on a thread if it arrives fast, else by the event loop."""
+        if self._state is not State.BODY or self._burst is not None:
+            return
+        if self._arrives_fast and self._bodies is not None:
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            self._burst = self._bodies.start(descriptor, self._body)
+        if self._burst is None:
+            self._resume_reading()
+        else:
+            self._pause_reading()
+            self._burst.add_done_callback(self._on_burst)
+
+    def _on_burst(self, burst: asyncio.Future[Burst]) -> None:
+        self._burst = None
+        if self._state is not State.BODY:
+            return  # the connection has ended meanwhile
+        received = burst.result()
+        if received.error is not None:
+            self._refuse_request(received.error)
+            return
+        if received.data or self._body.complete:
+            self._add_body(received.data, received.rest)
+        else:
+            self._arrives_fast = False
+        if not self._buffer and (self._body.complete or not received.data):
             self._resume_reading()
 
     def on_response_complete(self) -> None:
@@ -370,14 +396,3 @@ class Connection(asyncio.BufferedProtocol):
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-
-
-def _endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int | None] | None:
-    """Return the host and port of one end.
-
-    For a Unix socket, return the path and no port, and None for the end of its client.
-    """
-    address = transport.get_extra_info(name)
-    if isinstance(address, str) and address:
-        return address, None
-    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from registry.server.admission import Admission
+from registry.server.body_receiver import BodyReceiver
 from registry.server.connection import Connection
 from registry.server.file_sender import FileSender
 from registry.server.limits import ServerLimits
@@ -90,6 +91,7 @@ class Server(uvicorn.Server):
         self._ops_sockets = ops_sockets
         self._ops_admission = Admission(_OPS_LIMITS)
         self.files = FileSender()
+        self.bodies = BodyReceiver()
         self._tls = tls
         self._drain = drain
         self._stop_delay = stop_delay
@@ -127,6 +129,7 @@ class Server(uvicorn.Server):
                 admission=admission,
                 slot=slot,
                 files=self.files,
+                bodies=self.bodies,
             )
 
         return make
@@ -171,6 +174,7 @@ class Server(uvicorn.Server):
         self.admission.stop()
         self._ops_admission.stop()
         self.files.close()
+        self.bodies.close()
 
     async def _cut(self) -> None:
         """Cancel unfinished requests, and abort the remaining connections.
