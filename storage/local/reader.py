@@ -97,7 +97,8 @@ class SmallReader:
     async def read(self, start: int, length: int) -> AsyncIterator[bytes]:
         if start + length > self.size:
             raise ObjectCorruptError("the object is shorter than expected")
-        yield self._data[start : start + length]
+        if length:
+            yield self._data[start : start + length]
 
     async def close(self) -> None:
         """Do nothing: the file is closed already."""
