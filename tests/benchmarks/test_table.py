@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import PAGE
 from benchmarks.cases.case import Case, Group
 from benchmarks.machine import Setting
 from benchmarks.results import BEGIN, END, Results, read, write_block
@@ -115,6 +116,13 @@ def test_the_block_of_a_page_is_replaced(tmp_path: Path) -> None:
         assert text.count("| requests, per CPU s | 1,500 ±100% | 1,000 1.50x") == 1
         assert "- referrers, zot: not supported: GET returns 404" in text
         assert "- tags-last: skipped because of the time limit" in text
+
+
+def test_the_documentation_has_the_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_bytes(PAGE.read_bytes())
+    write_block(page, make_results(), [])
+    assert "at commit abc" in page.read_text()
 
 
 def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
