@@ -10,7 +10,8 @@ import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+from weakref import WeakSet
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,17 +23,46 @@ from registry.version import find_version
 
 REGISTRY = CollectorRegistry()
 
+
+class Late(Protocol):
+    """A part of the server that adds to the metrics with a delay."""
+
+    def count(self) -> None:
+        """Add everything now."""
+
+
+LATE: "WeakSet[Late]" = WeakSet()
+"""All of them in this process."""
+
+
+class DurationHistogram(Histogram):
+    """A histogram that adds many observations of the same value at once."""
+
+    def observe_many(self, value: float, times: int) -> None:
+        """Observe `value`, `times` times."""
+        self._sum.inc(value * times)
+        for bound, bucket in zip(self._upper_bounds, self._buckets, strict=True):
+            if value <= bound:
+                bucket.inc(times)
+                break
+
+
 REQUESTS = Counter(
     "moorage_requests",
     "Requests that were answered.",
     ["method", "route", "status"],
     registry=REGISTRY,
 )
-REQUEST_DURATION = Histogram(
+REQUEST_DURATION = DurationHistogram(
     "moorage_request_duration_seconds",
     "Time from the headers of a request to the last byte of its response, in seconds.",
     ["method", "route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
+    registry=REGISTRY,
+)
+ANSWERS_FROM_MEMORY = Counter(
+    "moorage_answers_from_memory",
+    "Requests that were answered from memory (`http.answer_from_memory`).",
     registry=REGISTRY,
 )
 REQUEST_BYTES = Counter("moorage_received_bytes", "Bytes of request bodies.", registry=REGISTRY)
@@ -185,6 +215,12 @@ def _read_stat(pid: int) -> _Stat | None:
         open_files=open_files,
         max_files=float(limit[1].replace("unlimited", "inf")) if limit else math.inf,
     )
+
+
+def update() -> None:
+    """Bring the metrics up to date. Call this on the event loop, before `render`."""
+    for late in list(LATE):
+        late.count()
 
 
 def render() -> bytes:

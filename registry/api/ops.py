@@ -63,6 +63,7 @@ class Ops:
         del request
         if not self._registry.health.waiting_for:
             await self._count()
+        metrics.update()
         text = await run_in_threadpool(metrics.render)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

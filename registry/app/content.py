@@ -2,6 +2,7 @@
 
 from typing import TypedDict
 
+from registry.app.answers import find_answers_room
 from registry.app.core import Core
 from registry.services.content.blob_writer import BlobWriter
 from registry.services.content.blobs import Blobs
@@ -43,7 +44,7 @@ def compose_content(core: Core, quotas: Quotas) -> ContentServices:
     settings, database = core.settings, core.database
     read_only = settings.content.read_only
     blobs = Blobs(database, core.stores, settings.gc)
-    cache = ManifestCache(settings.limits.manifest_cache_size)
+    cache = ManifestCache(settings.limits.manifest_cache_size - find_answers_room(settings))
     keys = UploadKeys(database, core.stores)
     publication = Publication(database, blobs, keys)
     uploads = UploadSessions(

@@ -1,5 +1,6 @@
 """The caller of a request and the data that decides what the caller may do."""
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +48,20 @@ _NOT_ADMIN = ALL_RIGHTS - {GrantAction.ADMIN}
 
 
 @dataclass(frozen=True, slots=True)
+class Validity:
+    """How long an authentication holds if the policy does not change.
+
+    `expires_at` is in microseconds since the epoch, `deadline` a value of `time.monotonic`.
+    """
+
+    expires_at: float = math.inf
+    deadline: float = math.inf
+
+
+ALWAYS = Validity()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The caller of a request.
 
@@ -54,6 +69,7 @@ class Caller:
     returns the current rights in a repository, from the grants or from an external issuer. `since`
     is the policy revision at which the token was issued. `has_refresh_token` means that the caller
     signed in with a refresh token in place of a password. Such a caller administers nothing.
+    `validity` is None if each request has to be authenticated.
     """
 
     principal: Principal
@@ -63,6 +79,7 @@ class Caller:
     scopes: Scopes | PackedScopes | None = None
     since: int = 0
     has_refresh_token: bool = False
+    validity: Validity | None = None
 
     def rights_in(self, name: RepositoryName) -> Rights:
         """Return the caller's rights in the repository, within the scopes of the token."""
@@ -137,5 +154,5 @@ class Caller:
         return rights_of_actions(self.scopes.actions_in(name))
 
 
-OPEN = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS)
+OPEN = Caller(ANONYMOUS, None, None, lambda _: ALL_RIGHTS, validity=ALWAYS)
 """Every caller, if this registry needs no sign-in."""

@@ -74,8 +74,8 @@ class ForwardedHeadersMiddleware:
         `local` means that it came over a Unix socket, which only a proxy may write to.
         """
         told = _Hop()
-        address = _read_address(client[0].partition("%")[0]) if client else None
-        for hop in _list_hops(headers) if local or self._trusts(address) else ():
+        proxied = local or (client is not None and is_trusted(client[0], self._trusted))
+        for hop in _list_hops(headers) if proxied else ():
             address = _read_address(hop.address)
             scheme = hop.scheme.lower()
             told = _Hop(
@@ -83,12 +83,18 @@ class ForwardedHeadersMiddleware:
                 scheme if scheme in _SCHEMES else told.scheme,
                 hop.host if _is_host(hop.host) else told.host,
             )
-            if not self._trusts(address):
+            if not _trusts(self._trusted, address):
                 break  # a client, which may have forged everything to the left
         return told
 
-    def _trusts(self, address: IPv4Address | IPv6Address | None) -> bool:
-        return address is not None and any(address in network for network in self._trusted)
+
+def is_trusted(host: str, proxies: tuple[Network, ...]) -> bool:
+    """Return whether the peer of a connection is one of the trusted proxies."""
+    return bool(proxies) and _trusts(proxies, _read_address(host.partition("%")[0]))
+
+
+def _trusts(proxies: tuple[Network, ...], address: IPv4Address | IPv6Address | None) -> bool:
+    return address is not None and any(address in network for network in proxies)
 
 
 def _list_hops(headers: Headers) -> Iterable[_Hop]:

@@ -41,6 +41,11 @@ class RateLimit:
         """Return the number of keys that are remembered."""
         return len(self._free_at)
 
+    def has(self, key: str) -> bool:
+        """Return whether a unit is available."""
+        now = self._clock()
+        return max(now, self._free_at.get(key, now)) + self._spacing - self._depth <= now
+
     def take(self, key: str) -> float:
         """Use one unit and return 0.0; if there is none, return the seconds until there is."""
         now = self._clock()
@@ -79,6 +84,16 @@ class Limits:
         """Count a request; raise TooManyRequestsError. None is not limited."""
         self._requests.check(address, principal)
 
+    def admission_of(self, principal: str | None) -> Callable[[str | None], bool] | None:
+        """Return a function that counts a request of the principal, from an address.
+
+        If a limit does not allow the request, the function counts nothing and returns False. The
+        result is None without limits.
+        """
+        if not self._requests.is_set:
+            return None
+        return lambda address: self._requests.try_take(address, principal)
+
     def check_upload(self, address: str | None, principal: str | None) -> None:
         """Count the start of an upload; as above."""
         self._uploads.check(address, principal)
@@ -93,11 +108,28 @@ class _Limit:
         self._addresses = RateLimit(most / seconds, most, clock) if most else None
         self._principals = RateLimit(most / seconds, most, clock) if most else None
 
+    @property
+    def is_set(self) -> bool:
+        return self._addresses is not None
+
     def check(self, address: str | None, principal: str | None) -> None:
         if self._addresses is not None and address is not None:
             self._refuse(self._addresses.take(ClientAddress(address).rate_limit_key), "address")
         if self._principals is not None and principal is not None:
             self._refuse(self._principals.take(principal), "account")
+
+    def try_take(self, address: str | None, principal: str | None) -> bool:
+        """Count one if both limits allow it; otherwise return False and count nothing."""
+        used = []
+        if self._addresses is not None and address is not None:
+            used.append((self._addresses, ClientAddress(address).rate_limit_key))
+        if self._principals is not None and principal is not None:
+            used.append((self._principals, principal))
+        if not all(limit.has(key) for limit, key in used):
+            return False
+        for limit, key in used:
+            limit.take(key)
+        return True
 
     def _refuse(self, wait: float, whose: str) -> None:
         if wait > 0:

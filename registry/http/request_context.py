@@ -18,6 +18,7 @@ from registry.errors import (
     PageSizeInvalidError,
 )
 from registry.http.authorization import Authorizer, find_limited, format_scope
+from registry.http.reuse import SCOPE, Terms
 from registry.http.settings import ApiSettings
 from registry.oci.names import RepositoryName
 from registry.services.content.settings import ContentSettings
@@ -96,6 +97,24 @@ class RequestContext:
         if not self.caller.may_pull(source) and self.caller.could_pull(source):
             scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
             raise self.authorizer.demand(self.request, self.caller, scopes)
+
+    def allow_reuse(self, note: Callable[[], None] | None = None) -> None:
+        """Let the server repeat the response to the same request.
+
+        The response may depend only on the request, the settings, the caller, the policy, and what
+        the change feed records of the repository. `note` is called for each repetition.
+        """
+        reuse = self.request.scope.get(SCOPE)
+        if reuse is not None and self.caller.validity is not None:
+            limits, principal = self.authorizer.limits, find_limited(self.caller)
+            client = self.request.client
+            reuse.terms = Terms(
+                self.repository,
+                self.caller.validity,
+                client.host if client else None,
+                limits.admission_of(principal),
+                note,
+            )
 
     def check_upload(self) -> None:
         """Count the start of an upload; raise TooManyRequestsError."""

@@ -19,7 +19,9 @@ from registry.errors import (
     NotReadyError,
 )
 from registry.http.errors import error_response, find_entry
+from registry.http.handled import Handled
 from registry.http.probes import PROBES
+from registry.http.reuse import SCOPE
 from storage.errors import StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
@@ -151,36 +153,25 @@ class _Exchange:
             await response(self.scope, self.receive, self.send)
 
     def note(self, *, log_probes: bool) -> None:
-        method = str(self.scope["method"])
-        route = str(self.scope["moorage.route"])
         seconds = time.monotonic() - self._started
-        if method not in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}:
-            method = "other"
-        metrics.REQUESTS.labels(method, route, str(self._status)).inc()
-        metrics.REQUEST_DURATION.labels(method, route).observe(seconds)
-        metrics.REQUEST_BYTES.inc(self._in)
-        metrics.RESPONSE_BYTES.inc(self._out)
-        quiet = not log_probes and route in PROBES and self._status == _OK
-        if access_log.is_enabled() and not quiet:
-            client = self.scope.get("client") or ("-", 0)
-            access_log.write(
-                access_log.AccessLine(
-                    time.time(),
-                    self.request_id,
-                    access_log.limit_request(
-                        self.scope["method"], self.scope["raw_path"].decode("latin-1")
-                    ),
-                    access_log.limit_caller(
-                        client[0],
-                        self.headers.get("user-agent", "-"),
-                        self.scope["moorage.principal"],
-                    ),
-                    self._status,
-                    seconds,
-                    self._in,
-                    self._out,
-                )
-            )
+        client = self.scope.get("client") or ("-", 0)
+        handled = Handled(
+            route=str(self.scope["moorage.route"]),
+            request=access_log.limit_request(
+                self.scope["method"], self.scope["raw_path"].decode("latin-1")
+            ),
+            caller=access_log.limit_caller(
+                client[0], self.headers.get("user-agent", "-"), self.scope["moorage.principal"]
+            ),
+            status=self._status,
+            received=self._in,
+            sent=self._out,
+        )
+        handled.count(seconds)
+        if log_probes or handled.route not in PROBES or self._status != _OK:
+            handled.log(seconds, self.request_id)
+        if SCOPE in self.scope:
+            self.scope[SCOPE].handled = handled
 
 
 def make_request_id() -> str:

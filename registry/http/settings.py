@@ -9,6 +9,7 @@ from registry.units import (
     Count,
     Duration,
     ExternalUrl,
+    Flag,
     Limit,
     Listen,
     Networks,
@@ -63,6 +64,9 @@ class HttpSettings:
         Duration, "How long a stopping server waits for requests in progress."
     ] = 30.0
     body_idle_timeout: Annotated[Timeout, "How long a request body may deliver no data."] = 30.0
+    answer_from_memory: Annotated[
+        Flag, "Repeat responses from memory while nothing they depend on has changed."
+    ] = True
     keep_alive_timeout: Annotated[
         Timeout, "How long an idle connection stays open. Longer than that of a proxy in front."
     ] = 75.0
@@ -105,7 +109,7 @@ class LimitsSettings:
         Limit, "Maximum number of uploads started per minute, from an address and by a principal."
     ] = 0
     manifest_cache_size: Annotated[
-        Size, "Memory of a process for recently requested manifests."
+        Size, "Memory of a process for recently requested manifests and responses."
     ] = 64 << 20
     request_memory: Annotated[
         Size, "Memory of a process for request bodies above 16 KiB that are read as a whole."

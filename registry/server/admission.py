@@ -56,6 +56,10 @@ class Admission:
         """Mark the connection as idle, the last in the order of eviction."""
         slot.places.set_idle(slot)
 
+    def renew_idle(self, slot: Slot) -> None:
+        """Make an idle connection the last in the order of eviction, after a request."""
+        slot.places.renew_idle(slot)
+
     def set_busy(self, slot: Slot) -> None:
         """Mark the connection as busy: it has a request in progress."""
         slot.places.set_busy(slot)

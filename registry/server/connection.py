@@ -15,36 +15,20 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from registry.server.admission import Admission
+from registry.server.answers import Answers, Peer
 from registry.server.body_framing import READ_CHUNKS, READ_FRAMED, ChunkedBody, FixedBody
 from registry.server.body_receiver import BodyReceiver, Burst
+from registry.server.buffer_sizes import MAX_DISCARDED, READ_AHEAD, READ_BODY, WRITE_BUFFER
 from registry.server.connection_state import State
-from registry.server.endpoints import find_endpoint
-from registry.server.exchange import SENDFILE, Exchange, build_scope
+from registry.server.endpoints import describe_connection
+from registry.server.exchange import Exchange, build_scope
 from registry.server.file_sender import FileSender
 from registry.server.framing_error import FramingError
-from registry.server.head import check_partial_head, parse_head
+from registry.server.head import TLS_HANDSHAKE, check_partial_head, parse_head
 from registry.server.places import Refusal, Slot
 from registry.server.refusals import REFUSALS, note_refusal
 from registry.server.response_head import write_refusal
 from registry.server.write_progress import WriteProgress
-
-READ_AHEAD = 32 << 10
-"""The bytes of a body to buffer while the application does not wait for them."""
-
-READ_BODY = 256 << 10
-"""The bytes to read at once while the application waits for a body."""
-
-WRITE_BUFFER = 16 << 10
-"""The bytes that may wait for a client to read before the application has to wait."""
-
-MAX_DISCARDED = 64 << 20
-"""The maximum number of bytes to read and drop after a refusal.
-
-A client that is still sending can then read the refusal.
-"""
-
-TLS_HANDSHAKE = 0x16
-"""The first byte of a TLS client (RFC 8446 section 5.1). No HTTP request begins with it."""
 
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 
@@ -66,6 +50,7 @@ class Connection(asyncio.BufferedProtocol):
         slot: Slot,
         files: FileSender,
         bodies: BodyReceiver,
+        answers: Answers | None = None,
     ) -> None:
         self._app: ASGIApp = config.loaded_app
         self._server_state = server_state
@@ -78,6 +63,8 @@ class Connection(asyncio.BufferedProtocol):
         self._bodies: BodyReceiver | None = bodies
         self._arrives_fast = False
         self._burst: asyncio.Future[Burst] | None = None
+        self._answers = answers if slot.refusal is None else None
+        self._peer = Peer(b"", "")
         self._transport: asyncio.Transport
         self._fixed_scope: dict[str, Any] = {}
         self._state = State.HEAD
@@ -102,15 +89,11 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self._transport = transport
         self._progress = WriteProgress(transport, self._limits)
-        encrypted = transport.get_extra_info("sslcontext") is not None
-        if encrypted:
+        self._fixed_scope = describe_connection(transport)
+        if self._fixed_scope["scheme"] == "https":
             self._bodies = None
-        self._fixed_scope = {
-            "scheme": "https" if encrypted else "http",
-            "client": find_endpoint(transport, "peername"),
-            "server": find_endpoint(transport, "sockname"),
-            "extensions": {} if encrypted else {SENDFILE: {}},
-        }
+        if self._answers is not None:
+            self._peer = self._answers.find_peer(self._fixed_scope)
         self._slot.member = self
         self._admission.set_idle(self._slot)
         self._server_state.connections.add(self)  # type: ignore[arg-type] # uvicorn's own classes
@@ -143,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._discarded += nbytes
                 if self._discarded > MAX_DISCARDED:
                     self.abort()
-            else:
+            elif not self._answer_from_memory(data):
                 self._take(data)
         except FramingError as error:
             self._refuse_request(error)
@@ -162,6 +145,22 @@ class Connection(asyncio.BufferedProtocol):
         self._writable.set()
 
     # Requests
+
+    def _answer_from_memory(self, data: bytes) -> bool:
+        """Answer a request of the same bytes as an earlier one, if nothing has changed since."""
+        if self._answers is None or self._state is not State.HEAD or self._buffer:
+            return False
+        if self._stopping or not self._writable.is_set():
+            return False
+        answer = self._answers.find(data, self._peer, self.date)
+        if answer is None:
+            return False
+        self.write(answer)
+        self._server_state.total_requests += 1
+        self._kept_alive = True
+        self._deadline = self._loop.time() + self._limits.keep_alive
+        self._admission.renew_idle(self._slot)
+        return True
 
     def _take(self, data: bytes) -> None:
         """Buffer bytes of a head or after the request in progress; raise FramingError."""
@@ -209,8 +208,11 @@ class Connection(asyncio.BufferedProtocol):
             expects_continue=head.expects_continue,
         )
         self._admission.set_busy(self._slot)
+        app = self._app
+        if self._answers is not None and not rest and self._exchange.keep_alive:
+            app = self._answers.remembering(app, head, data + b"\r\n\r\n", self._peer)
         # A separate task lets other connections run between pipelined requests.
-        task = self._loop.create_task(self._exchange.run(self._app), context=contextvars.Context())
+        task = self._loop.create_task(self._exchange.run(app), context=contextvars.Context())
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
         self._state = State.BODY

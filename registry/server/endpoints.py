@@ -1,9 +1,23 @@
-"""The addresses of both ends of a connection."""
+"""The ends of a connection, as the ASGI scope of its requests describes them."""
 
 import asyncio
+from typing import Any
+
+from registry.server.exchange import SENDFILE
 
 
-def find_endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int | None] | None:
+def describe_connection(transport: asyncio.Transport) -> dict[str, Any]:
+    """Return the part of the scope that all requests on a connection have in common."""
+    encrypted = transport.get_extra_info("sslcontext") is not None
+    return {
+        "scheme": "https" if encrypted else "http",
+        "client": _find_endpoint(transport, "peername"),
+        "server": _find_endpoint(transport, "sockname"),
+        "extensions": {} if encrypted else {SENDFILE: {}},
+    }
+
+
+def _find_endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int | None] | None:
     """Return the host and port of one end.
 
     For a Unix socket, return the path and no port, and None for the end of its client.

@@ -24,6 +24,9 @@ MAX_LONG_TARGET = 48 << 10
 Clients that cannot use POST ask the token endpoint for 500 repositories.
 """
 
+TLS_HANDSHAKE = 0x16
+"""The first byte of a TLS client (RFC 8446 section 5.1). No HTTP request begins with it."""
+
 LINE_REST = 64
 """The size of the method and the version in a request line, in bytes."""
 

@@ -93,6 +93,11 @@ class Places:
             self._move(slot.network, len(idle), len(idle) + 1)
             idle[slot] = None
 
+    def renew_idle(self, slot: Slot) -> None:
+        """Make an idle connection the last in the order of eviction of its network."""
+        if slot.idle:
+            self._idle[slot.network].move_to_end(slot)
+
     def set_busy(self, slot: Slot) -> None:
         """Mark the connection as busy."""
         if slot.idle:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.config import STARTUP_FAILURE
 
 from registry.server.admission import Admission
+from registry.server.answers import Answers
 from registry.server.body_receiver import BodyReceiver
 from registry.server.connection import Connection
 from registry.server.file_sender import FileSender
@@ -77,13 +78,15 @@ class Server(uvicorn.Server):
         on_stop: Callable[[], None] = lambda: None,
         ops_app: ASGIApp | None = None,
         ops_sockets: Sequence[socket.socket] = (),
+        answers: Answers | None = None,
     ) -> None:
         """Create a server. `drain` and `stop_delay` are in seconds.
 
         Requests have `drain` to finish after SIGTERM, and new ones are accepted for `stop_delay`.
         `background` runs while the server does. `on_stop` is called as soon as the server is told
         to stop. `ops_sockets` serve `ops_app` over plain HTTP, with separate limits, so that health
-        checks get a response even if clients use all connections.
+        checks get a response even if clients use all connections. `answers` repeats responses of
+        `app`.
         """
         super().__init__(_configure(app, "on"))
         self.admission = Admission(limits)
@@ -92,6 +95,7 @@ class Server(uvicorn.Server):
         self._ops_admission = Admission(_OPS_LIMITS)
         self.files = FileSender()
         self.bodies = BodyReceiver()
+        self._answers = answers
         self._tls = tls
         self._drain = drain
         self._stop_delay = stop_delay
@@ -104,19 +108,19 @@ class Server(uvicorn.Server):
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         self.admission.start()
-        make = self._make_by(self.config, self.admission)
+        make = self._make_by(self.config, self.admission, self._answers)
         self.servers = [Listener(each, self.admission, make, self._tls) for each in sockets or ()]
         if self._ops_config is not None:
             self._ops_config.load()
             self._ops_admission.start()
-            make = self._make_by(self._ops_config, self._ops_admission)
+            make = self._make_by(self._ops_config, self._ops_admission, None)
             self.servers += [
                 Listener(each, self._ops_admission, make, None) for each in self._ops_sockets
             ]
         self.started = True
 
     def _make_by(
-        self, config: uvicorn.Config, admission: Admission
+        self, config: uvicorn.Config, admission: Admission, answers: Answers | None
     ) -> Callable[[Slot], Connection]:
         loop = asyncio.get_running_loop()
 
@@ -130,6 +134,7 @@ class Server(uvicorn.Server):
                 slot=slot,
                 files=self.files,
                 bodies=self.bodies,
+                answers=answers,
             )
 
         return make
@@ -145,6 +150,8 @@ class Server(uvicorn.Server):
         await super().main_loop()
         # From now on every response closes its connection, so the client sends no other request on
         # it.
+        if self._answers is not None:
+            self._answers.close()
         self.server_state.default_headers += [(b"connection", b"close")]
         await asyncio.sleep(self._stop_delay)
         if background:

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.app import Runtime, compose
 from registry.app.asgi import create_app
 from registry.config import Settings, load
+from registry.server.answers import Answers
 from registry.services.content import upload_leases
 from tests.support.kit import Kit
-from tests.support.servers.http_server import serving_app
+from tests.support.servers.differential import Differential, count_hits
+from tests.support.servers.http_server import answer_lifespan, serving_app
 from tests.support.servers.seaweed import Bucket
 
 SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
@@ -79,7 +81,7 @@ def start_api(database_url: str, store: dict[str, str], tmp_path: Path) -> Start
         )
         opened = compose(settings)
         app = create_app(settings, opened)
-        async with _served(app) if SERVED else in_process(app) as http:
+        async with _served(app, opened) if SERVED else in_process(app) as http:
             yield Api(http, opened, settings)
 
     return start
@@ -117,9 +119,9 @@ async def in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 class _Wire(httpx.ASGITransport):
     """Transport over the network that keeps the application for tests that call it directly."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, opened: Runtime, plain: int) -> None:
         super().__init__(app)
-        self._wire = httpx.AsyncHTTPTransport()
+        self._wire = Differential(opened, httpx.URL(f"http://127.0.0.1:{plain}"))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return await self._wire.handle_async_request(request)
@@ -129,12 +131,31 @@ class _Wire(httpx.ASGITransport):
 
 
 @asynccontextmanager
-async def _served(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the application with uvicorn, and yield a client."""
+async def _served(app: ASGIApp, opened: Runtime) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the application with uvicorn, and yield a client.
+
+    Each read goes to a server that answers from memory and to one that does not.
+    """
+
+    async def plain_app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await answer_lifespan(receive, send)
+        else:
+            await app(scope, receive, send)
+
     async with (
-        serving_app(app) as served,
+        serving_app(app, answers=Answers(opened.watch, 16 << 20)) as served,
+        serving_app(plain_app) as plain,
         httpx.AsyncClient(
-            transport=_Wire(app), base_url=f"http://127.0.0.1:{served.port}", timeout=30
+            transport=_Wire(app, opened, plain.port),
+            base_url=f"http://127.0.0.1:{served.port}",
+            timeout=30,
         ) as http,
     ):
         yield http
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many requests were answered from memory, for `tests/server/test_served.py`."""
+    if SERVED:
+        terminalreporter.write_line(f"answers from memory: {count_hits():.0f}")

@@ -31,6 +31,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "drain_timeout": "30s",
             "shutdown_delay": "0s",
             "body_idle_timeout": "30s",
+            "answer_from_memory": True,
             "keep_alive_timeout": "75s",
         },
         "storage": {

@@ -6,5 +6,5 @@ from registry.http.request_context import RequestContext
 
 
 async def get_base(call: RequestContext) -> Response:
-    del call
+    call.allow_reuse()
     return JSONResponse({})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -109,7 +110,10 @@ async def _get_manifest(
         await call.registry.manifests.promise(call.name, reference)
     row = found.row
     # HEAD counts as a pull: Docker sends nothing else for a tag that has not moved.
-    call.registry.pulls.note(row.id, reference)
+    note = partial(call.registry.pulls.note, row.id, reference)
+    note()
+    if not (is_head and call.registry.manifests.promises(call.name, reference)):
+        call.allow_reuse(note)
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     headers["Last-Modified"] = format_date(found.modified_at)
     headers |= cache_headers(call, REVALIDATED)

@@ -208,7 +208,9 @@ def _work(
     # Imported only after `_share_metrics` has set the environment.
     from registry import metrics  # noqa: PLC0415
     from registry.app import compose  # noqa: PLC0415
+    from registry.app.answers import find_answers_room  # noqa: PLC0415
     from registry.app.asgi import StartRules, create_app, ops_asgi  # noqa: PLC0415
+    from registry.server.answers import Answers  # noqa: PLC0415
     from registry.server.server import Server  # noqa: PLC0415
 
     # Not before the fork: a thread does not survive it.
@@ -230,6 +232,7 @@ def _work(
         failures.append(error)
         server.end()
 
+    room = find_answers_room(settings)
     server = Server(
         create_app(settings, opened, StartRules(prepare, fail)),
         _find_limits(settings),
@@ -240,6 +243,7 @@ def _work(
         on_stop=on_stop,
         ops_app=ops_asgi(settings, opened),
         ops_sockets=sockets.ops,
+        answers=Answers(opened.watch, room, settings.http.trusted_proxies) if room else None,
     )
     # uvicorn handles these signals only while it runs. One that arrives before must stop it too;
     # one that arrives after, as those that uvicorn raises again at its end, changes nothing.

@@ -17,7 +17,7 @@ from registry.errors import DatabaseUnavailableError
 from registry.metadata.engine.database import Database
 from registry.metadata.revisions import revisions
 from registry.metadata.revisions.revisions import UNKNOWN, Changed, Revisions
-from registry.metadata.revisions.wal_index import map_header, read_header
+from registry.metadata.revisions.wal_index import HEADER, map_header, read_header
 
 if TYPE_CHECKING:
     from registry.metadata.revisions.query import RevisionQuery
@@ -42,6 +42,19 @@ class RevisionWatch:
         self._next: asyncio.Future[Revisions] | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def policy(self) -> int:
+        """The latest policy revision that was read."""
+        return self._heads.policy
+
+    def read_mark(self) -> bytes | None:
+        """Return a value that every commit changes; None on PostgreSQL and during a commit."""
+        return self._commits.mark() if self._commits is not None else None
+
+    def find_mark(self) -> bytes | None:
+        """Return the mark as of which the revisions are known, or None if it has changed."""
+        return self._seen if self.is_current() else None
+
     def subscribe(self, forget: Callable[[Changed], None]) -> None:
         """Call `forget` with the repositories that changed.
 
@@ -63,12 +76,15 @@ class RevisionWatch:
     def _find_known(self, since: float | None) -> Revisions | None:
         if since is not None and self._began >= since:
             return self._heads
-        return self._heads if self._is_current() else None
+        return self._heads if self.is_current() else None
 
-    def _is_current(self) -> bool:
-        """Return whether nothing has been committed since the latest revisions were read."""
+    def is_current(self) -> bool:
+        """Return whether nothing was committed since the latest revisions were read.
+
+        Always False on PostgreSQL.
+        """
         commits, seen = self._commits, self._seen
-        return commits is not None and seen is not None and commits.mark() == seen
+        return commits is not None and seen is not None and commits.has_mark(seen)
 
     async def read(self, since: float | None = None) -> Revisions:
         """Return the revisions as of now, or as of a moment after `since` (of `time.monotonic`).
@@ -99,7 +115,7 @@ class RevisionWatch:
             asked, self._next = self._next, None
             try:
                 began = time.monotonic()
-                seen = self._commits.mark() if self._commits is not None else None
+                seen = self.read_mark()
                 now, changed = await self._ask()
             except Exception as error:  # noqa: BLE001 - the callers get it
                 # Later callers have waited for the database too, and would wait as long again.
@@ -165,6 +181,11 @@ class _Commits:
             return None
         self._header = map_header(self._path)
         return read_header(self._header) if self._header is not None else str(value).encode()
+
+    def has_mark(self, mark: bytes) -> bool:
+        """Return whether the mark is still the same."""
+        header = self._header
+        return (self.mark() if header is None else header[:HEADER]) == mark
 
     def close(self) -> None:
         self._header = None

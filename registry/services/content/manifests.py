@@ -146,13 +146,22 @@ class Manifests:
             self._cache.drop_if_empty(name, shelf)
         return found
 
+    def promises(self, name: RepositoryName, reference: Reference) -> bool:
+        """Return whether a client that learns of this manifest is promised that it stays.
+
+        A tagged manifest stays anyway.
+        """
+        return isinstance(reference, Digest) and self._rules.untagged_rules.deletes_untagged(
+            str(name)
+        )
+
     async def promise(self, name: RepositoryName, digest: Digest) -> None:
         """Retain the manifest for at least one grace period.
 
         A client that learns that a manifest exists does not push it. Only needed where untagged
         manifests are deleted. Raises ManifestUnknownError if the manifest is gone.
         """
-        if not self._rules.untagged_rules.deletes_untagged(str(name)):
+        if not self.promises(name, digest):
             return
         if await self._db.read(lambda tx: manifests.is_promised(tx, name, digest)):
             return

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.server.answers import Answers
 from registry.server.limits import ServerLimits
 from registry.server.server import Server
 
@@ -72,10 +73,11 @@ async def serving_app(
     limits: ServerLimits | None = None,
     tls: ssl.SSLContext | None = None,
     drain: float = 30.0,
+    answers: Answers | None = None,
 ) -> AsyncIterator[Served]:
     """Serve `app` without the signal handlers and pauses of a process."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = Server(app, limits or ServerLimits(), drain=drain, tls=tls)
+    server = Server(app, limits or ServerLimits(), drain=drain, tls=tls, answers=answers)
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup(sockets=[listening])

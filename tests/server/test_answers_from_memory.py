@@ -1,0 +1,119 @@
+"""Answers from memory in servers with one and with several workers, and changes that end them."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.support.guarded import alone
+
+from registry.app import Runtime, open_runtime
+from registry.auth.policy.principals import OPERATOR
+from registry.config import load
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
+from tests.support.kit import Kit, image_manifest
+from tests.support.servers.server import Server, serving
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
+
+NAME = RepositoryName("team/app")
+TAG = f"/v2/{NAME}/manifests/1"
+HITS = "moorage_answers_from_memory_total "
+
+
+async def count_hits(http: httpx.AsyncClient) -> float:
+    """Return the number of requests that all workers answered from memory."""
+    lines = (await http.get("/metrics")).text.splitlines()
+    return sum(float(line.removeprefix(HITS)) for line in lines if line.startswith(HITS))
+
+
+async def ask_all(server: Server, path: str, times: int = 3) -> list[httpx.Response]:
+    """Return the responses of each worker, to several requests on one connection."""
+    responses = []
+    for pid in server.worker_pids() if server.workers > 1 else [server.running.pid]:
+        with alone(server, pid) if server.workers > 1 else memoryview(b""):
+            async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+                responses += [await http.get(path) for _ in range(times)]
+    return responses
+
+
+@pytest.fixture
+async def opened(server: Server) -> AsyncIterator[Runtime]:
+    """Yield the same registry in another process: this one."""
+    settings = load(config=None, data=server.data, overrides={}, environ=server.settings)
+    async with open_runtime(settings) as opened:
+        yield opened
+
+
+async def push(kit: Kit) -> str:
+    """Push an image with the tags 1 and 2. Return its digest."""
+    await kit.push_image(str(NAME), "2")
+    return str(await kit.push_image(str(NAME), "1"))
+
+
+async def test_a_tag_that_another_process_deletes(
+    server: Server, kit: Kit, opened: Runtime
+) -> None:
+    await push(kit)
+    before = await count_hits(kit.http)
+    assert {answer.status_code for answer in await ask_all(server, TAG)} == {200}
+    assert await count_hits(kit.http) >= before + server.workers
+    await opened.registry.manifests.delete(NAME, Tag("1"), OPERATOR)
+    assert {answer.status_code for answer in await ask_all(server, TAG)} == {404}
+    assert {answer.status_code for answer in await ask_all(server, f"{TAG[:-1]}2")} == {200}
+
+
+async def test_a_tag_that_a_client_moves(server: Server, kit: Kit) -> None:
+    await push(kit)
+    old = {answer.content for answer in await ask_all(server, TAG)}
+    raw = image_manifest(b"{}", [], annotations={"moved": "yes"})
+    await kit.push_blob(str(NAME), b"{}")
+    assert (await kit.put_manifest(str(NAME), "1", raw)).status_code == 201
+    assert {answer.content for answer in await ask_all(server, TAG)} == {raw} != old
+
+
+async def test_the_first_user_closes_the_registry(
+    server: Server, kit: Kit, opened: Runtime
+) -> None:
+    await push(kit)
+    for path in ("/v2/", TAG):
+        assert {answer.status_code for answer in await ask_all(server, path)} == {200}
+    await opened.access.users.add_first_admin("ann", "a password of the first user")
+    for path in ("/v2/", TAG):
+        assert {answer.status_code for answer in await ask_all(server, path)} == {401}
+
+
+async def test_switched_off(tmp_path: Path) -> None:
+    """The negative control: nothing comes from memory."""
+    settings = {"MOORAGE_HTTP__ANSWER_FROM_MEMORY": "false"}
+    with serving(Server(tmp_path / "data", 1, settings)) as server:
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            assert {answer.status_code for answer in await ask_all(server, "/v2/")} == {200}
+            assert await count_hits(http) == 0
+
+
+async def test_a_hit_is_counted_and_logged_like_any_request(tmp_path: Path) -> None:
+    with serving(Server(tmp_path / "data")) as server:
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            await http.get("/v2/")  # the server is read to find out whether it runs
+            requests = await _count(http)
+            hits = await count_hits(http)
+            answers = [await http.get("/v2/", headers={"user-agent": "ann"}) for _ in range(4)]
+            assert await _count(http) == requests + 4
+            assert await count_hits(http) == hits + 3
+    lines = [line for line in server.log.read_text().splitlines() if "user_agent=ann" in line]
+    assert len(lines) == 4
+    for line, answer in zip(lines, answers, strict=True):
+        assert f"request_id={answer.headers['x-request-id']}" in line
+    known = {line.partition("request_id=")[0][24:] for line in lines}
+    assert known == {" INFO  moorage.access "}
+    ends = {line.partition(" request ")[2].partition(" duration_ms")[0] for line in lines}
+    assert ends == {"method=GET path=/v2/ status=200"}
+    assert len({line.partition("bytes_in")[2] for line in lines}) == 1
+
+
+async def _count(http: httpx.AsyncClient) -> float:
+    name = 'moorage_requests_total{method="GET",route="/v2/",status="200"} '
+    lines = (await http.get("/metrics")).text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
