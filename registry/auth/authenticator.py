@@ -2,11 +2,12 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from registry import clock
-from registry.auth.caller import OPEN, Caller, rights_of_actions
+from registry.auth.caller import OPEN, Caller, Validity, rights_of_actions
 from registry.auth.client_address import ClientAddress
 from registry.auth.credentials.limiter import SignInLimiter
 from registry.auth.credentials.passwords import Passwords
@@ -46,6 +47,12 @@ _USED_EVERY = 300 * 1_000_000
 
 _LEEWAY = 60.0
 _SECOND = 1_000_000
+
+
+def _find_end(principal: Principal, policy: Policy) -> float:
+    """Return the time at which the credential of the principal expires, in microseconds."""
+    end = policy.find_expiry(principal.credential)
+    return math.inf if end is None else end
 
 
 def _wrong() -> CredentialsInvalidError:
@@ -123,7 +130,12 @@ class Authenticator:
                     self._signed_in.put(given, principal)
         secret = find_secret(password)
         has_refresh_token = secret is not None and policy.find_secret(secret.id) is None
-        return replace(self._caller(principal, policy), has_refresh_token=has_refresh_token)
+        deadline = self._signed_in.find_deadline(given)
+        return replace(
+            self._caller(principal, policy),
+            has_refresh_token=has_refresh_token,
+            validity=None if deadline is None else Validity(_find_end(principal, policy), deadline),
+        )
 
     def _find_signed_in(self, given: str, policy: Policy) -> Principal | None:
         """Return the cached principal of these credentials if its account is still valid."""
@@ -178,6 +190,9 @@ class Authenticator:
             lambda name: require_pull(policy.rights(account, name)),
             bearer.scopes,
             bearer.since,
+            validity=Validity(
+                min((bearer.expires + _LEEWAY) * _SECOND, _find_end(bearer.principal, policy))
+            ),
         )
 
     def _caller(self, principal: Principal, policy: Policy) -> Caller:

@@ -24,6 +24,7 @@ async def list_tags(call: RequestContext) -> Response:
     response = JSONResponse({"name": str(call.name), "tags": names[:n]})
     if 0 < n < len(names):
         response.headers["Link"] = _next_link(f"/v2/{call.name}/tags/list", n=n, last=names[n - 1])
+    call.allow_reuse()
     return response
 
 
@@ -72,4 +73,5 @@ async def list_referrers(call: RequestContext) -> Response:
         if page.last is not None:
             path = f"/v2/{call.name}/referrers/{subject}"
             headers["Link"] = _next_link(path, last=page.last, **query)
+        call.allow_reuse()
         return memory.answer(page.raw, headers)

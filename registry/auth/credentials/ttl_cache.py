@@ -37,6 +37,11 @@ class TtlCache(Generic[T]):
         found = self._values.get(_hash(text))
         return found[1] if found is not None and found[0] > time.monotonic() else None
 
+    def find_deadline(self, text: str) -> float | None:
+        """Return the time at which the value for `text` expires, of `time.monotonic`."""
+        found = self._values.get(_hash(text))
+        return found[0] if found is not None else None
+
     def put(self, text: str, value: T) -> None:
         key = _hash(text)
         self.drop(text)

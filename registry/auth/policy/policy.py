@@ -156,6 +156,15 @@ class Policy:
         secret = self._secrets.get(rest) if kind == "secret" else None
         return self._of_secret(secret, now) if secret else None
 
+    def find_expiry(self, credential: str) -> int | None:
+        """Return the time at which a valid credential expires, in microseconds; None for never."""
+        kind, _, rest = credential.partition(":")
+        secret = self._secrets.get(rest) if kind == "secret" else None
+        name = rest.rpartition(":")[0] if kind == "robot" else secret.robot if secret else None
+        robot = self._robots.get(name or "")
+        ends = [row.expires_at for row in (secret, robot) if row and row.expires_at is not None]
+        return min(ends, default=None)
+
     def _of_secret(self, secret: SecretRow, now: int) -> Account | None:
         if secret.expires_at is not None and secret.expires_at <= now:
             return None
