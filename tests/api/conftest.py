@@ -3,8 +3,9 @@
 The tests run on each pair of database (SQLite, PostgreSQL) and store (disk, bucket). A test that
 does not depend on the database or the store limits itself to one of them.
 
-With MOORAGE_TEST_SERVED=1, the tests use a uvicorn server on a port; `test_served.py` runs the
-suite that way.
+With MOORAGE_TEST_SERVED=1, the tests use a uvicorn server on a port. With
+MOORAGE_TEST_SERVED=differential, each read goes to two servers, of which one answers from memory.
+`test_served.py` runs the suite, or parts of it, that way.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ from tests.support.servers.differential import Differential, count_hits
 from tests.support.servers.http_server import answer_lifespan, serving_app
 from tests.support.servers.seaweed import Bucket
 
-SERVED = os.environ.get("MOORAGE_TEST_SERVED") == "1"
+SERVED = os.environ.get("MOORAGE_TEST_SERVED", "")
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,9 @@ async def in_process(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
 class _Wire(httpx.ASGITransport):
     """Transport over the network that keeps the application for tests that call it directly."""
 
-    def __init__(self, app: ASGIApp, opened: Runtime, plain: int) -> None:
+    def __init__(self, app: ASGIApp, wire: httpx.AsyncBaseTransport) -> None:
         super().__init__(app)
-        self._wire = Differential(opened, httpx.URL(f"http://127.0.0.1:{plain}"))
+        self._wire = wire
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return await self._wire.handle_async_request(request)
@@ -132,10 +133,7 @@ class _Wire(httpx.ASGITransport):
 
 @asynccontextmanager
 async def _served(app: ASGIApp, opened: Runtime) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve the application with uvicorn, and yield a client.
-
-    Each read goes to a server that answers from memory and to one that does not.
-    """
+    """Serve the application with uvicorn, with answers from memory and without."""
 
     async def plain_app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -146,13 +144,13 @@ async def _served(app: ASGIApp, opened: Runtime) -> AsyncIterator[httpx.AsyncCli
     async with (
         serving_app(app, answers=Answers(opened.watch, 16 << 20)) as served,
         serving_app(plain_app) as plain,
-        httpx.AsyncClient(
-            transport=_Wire(app, opened, plain.port),
-            base_url=f"http://127.0.0.1:{served.port}",
-            timeout=30,
-        ) as http,
     ):
-        yield http
+        wire: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport()
+        if SERVED == "differential":
+            wire = Differential(opened, httpx.URL(f"http://127.0.0.1:{plain.port}"))
+        url = f"http://127.0.0.1:{served.port}"
+        async with httpx.AsyncClient(transport=_Wire(app, wire), base_url=url, timeout=30) as http:
+            yield http
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,12 +1,16 @@
 """The API test suite, run against a server on a port."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from tests.support.servers.server import ROOT
+
+FEWEST_HITS = 50
+"""A lower bound on the reads of these tests that are answered from memory."""
 
 PARTS = 4
 """Number of parts of the suite, so that parallel test workers share it."""
@@ -18,20 +22,42 @@ EXCLUDED = " and ".join(
 )
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("part", range(PARTS))
-def test_the_api_suite_passes_over_the_wire(part: int) -> None:
-    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/api/**/test_*.py"))
+DIFFERENTIAL = (
+    "tests/api/manifests",
+    "tests/api/tokens",
+    *(f"tests/api/test_{name}.py" for name in ("base", "pagination", "referrers", "tags")),
+)
+"""Tests that do not count requests: each read is sent three times."""
+
+
+def run_suite(mode: str, *files: str) -> str:
+    """Run tests of the API over the wire, and return what pytest printed."""
     suite = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", *files[part::PARTS], "-q", "-p", "no:cacheprovider"),
+            *(sys.executable, "-m", "pytest", *files, "-q", "-p", "no:cacheprovider"),
             *("-k", EXCLUDED),
         ],
         cwd=ROOT,
-        env={**os.environ, "MOORAGE_TEST_SERVED": "1"},
+        env={**os.environ, "MOORAGE_TEST_SERVED": mode},
         capture_output=True,
         text=True,
         check=False,
     )
     assert suite.returncode == 0, suite.stdout[-20_000:]
     assert " passed" in suite.stdout
+    return suite.stdout
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_api_suite_passes_over_the_wire(part: int) -> None:
+    files = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/api/**/test_*.py"))
+    run_suite("1", *files[part::PARTS])
+
+
+@pytest.mark.timeout(900)
+def test_answers_from_memory_are_equal_to_all_others() -> None:
+    """`tests.support.servers.differential` compares each read with and without the memory."""
+    hits = re.search(r"answers from memory: (\d+)", run_suite("differential", *DIFFERENTIAL))
+    assert hits is not None
+    assert int(hits[1]) > FEWEST_HITS
