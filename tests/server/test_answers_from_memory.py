@@ -5,13 +5,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.guarded import alone
 
 from registry.app import Runtime, open_runtime
 from registry.auth.policy.principals import OPERATOR
 from registry.config import load
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
+from tests.support.authenticated_server import alone
 from tests.support.kit import Kit, image_manifest
 from tests.support.servers.server import Server, serving
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.servers.server import ROOT
 
-FEWEST_HITS = 50
+FEWEST_HITS = 500
 """A lower bound on the reads of these tests that are answered from memory."""
 
 PARTS = 4

@@ -15,7 +15,7 @@ from registry.oci.references import Tag
 from registry.server.answers import Answers
 from tests.api.conftest import Api, Started
 from tests.support.accounts import AUTH, OPERATOR, Accounts, Login, bearer, get_token, signed
-from tests.support.clock import Hands
+from tests.support.clock import MovableClock
 from tests.support.servers.differential import count_hits
 from tests.support.servers.http_server import answer_lifespan, serving_app
 
@@ -33,8 +33,8 @@ def driver() -> str:
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    return Hands(monkeypatch)
+def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
+    return MovableClock(monkeypatch)
 
 
 @dataclass
@@ -61,8 +61,10 @@ class Room:
 
 
 @pytest.fixture
-async def room(start_api: Started, hands: Hands, tmp_path: Path) -> AsyncIterator[Room]:
-    del hands, tmp_path  # the clock is replaced before anything reads it
+async def room(
+    start_api: Started, movable_clock: MovableClock, tmp_path: Path
+) -> AsyncIterator[Room]:
+    del movable_clock, tmp_path  # the clock is replaced before anything reads it
     async with start_api({**AUTH, "auth.token_lifetime": f"{LIFETIME}s"}) as api:
         accounts = Accounts.of(api.opened)
         root = await accounts.user("root", admin=True)
@@ -144,18 +146,20 @@ async def test_a_key_that_is_only_replaced(room: Room) -> None:
     await room.learn(headers)
 
 
-async def test_a_token_that_expires(room: Room, hands: Hands) -> None:
+async def test_a_token_that_expires(room: Room, movable_clock: MovableClock) -> None:
     headers = await room.token(room.ann)
     await room.learn(headers)
-    hands.forward(LIFETIME + LEEWAY - 20)
+    movable_clock.forward(LIFETIME + LEEWAY - 20)
     await room.learn(headers)
-    hands.forward(25)
+    movable_clock.forward(25)
     assert await room.ask(headers) == 401
 
 
 @pytest.mark.parametrize("sign_in", ["basic", "token"])
 @pytest.mark.parametrize("owner", ["user", "robot"])
-async def test_a_secret_that_expires(room: Room, hands: Hands, sign_in: str, owner: str) -> None:
+async def test_a_secret_that_expires(
+    room: Room, movable_clock: MovableClock, sign_in: str, owner: str
+) -> None:
     if owner == "user":
         login = await room.accounts.token("ann", lifetime=100)
     else:
@@ -163,9 +167,9 @@ async def test_a_secret_that_expires(room: Room, hands: Hands, sign_in: str, own
         await room.accounts.grant("robot:ci", "team/**", "pull")
     headers = login.basic if sign_in == "basic" else await room.token(login)
     await room.learn(headers)
-    hands.forward(90)
+    movable_clock.forward(90)
     await room.learn(headers)
-    hands.forward(11)
+    movable_clock.forward(11)
     assert await room.ask(headers) == 401
 
 
