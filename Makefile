@@ -1,7 +1,7 @@
 # serve: run the registry from this checkout.
-# check: for every edit, about 5 minutes on 2 cores: format, lint, types, contracts, and the tests of
-#   single modules and services in this process, on SQLite, memory and the disk. It leaves out the
-#   HTTP API, backups, servers, commands, scenarios, PostgreSQL and S3, and what is marked slow.
+# check: for every edit, under 90 seconds on 2 cores: format, lint, types, contracts, and the tests of
+#   modules and services that take less than half a second, on SQLite, memory and the disk. It leaves
+#   out the HTTP API, servers, commands, scenarios, PostgreSQL, S3 and the tests of tests/slow.txt.
 # test: everything that runs here; the summary names what it skipped, and why.
 # bench: compare Moorage with other registries (benchmarks/README.md); options in ARGS.
 # bundle: one file that installs Moorage where there is no network (docs/operate/deployment.md).
@@ -14,8 +14,9 @@ BIN := $(VENV)/bin
 LISTEN ?= 127.0.0.1:5000
 DATA ?= data
 ARGS ?= -n auto --dist loadgroup
-CHECKED := tests/auth tests/client tests/metadata tests/oci tests/services tests/storage tests/test_*.py
-CHECK_ARGS ?= -q -n 2
+CHECKED := tests/auth tests/client tests/config tests/metadata tests/oci tests/services tests/storage
+CHECKED += tests/test_*.py
+CHECK_ARGS ?= -q -n auto
 
 # What a Python says of itself.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -25,14 +26,21 @@ MINOR := import sys; print(sys.version_info[:2])
 # Without compiled modules, each process compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve check test lint format bench bundle clean FORCE
+# Syncing is slow on a disk, and few unit tests need one.
+MEMORY := $(shell [ -w /dev/shm ] && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+
+.PHONY: serve check unit-tests test lint format bench bundle clean FORCE
 
 serve: $(VENV)/serve.stamp
 	$(BIN)/moorage serve --listen $(LISTEN) --data $(DATA)
 
-check: lint
-	$(BIN)/pytest $(CHECK_ARGS) -m "not servers and not slow and not faults and not soak" \
-	  --ignore=tests/services/backup $(CHECKED)
+# The type checker uses one core, so the tests run beside it.
+check: $(VENV)/dev.stamp
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit-tests
+
+unit-tests: $(VENV)/dev.stamp
+	$(MEMORY) $(BIN)/pytest $(CHECK_ARGS) $(CHECKED) \
+	  -m "not servers and not slow and not faults and not soak"
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest $(ARGS)

@@ -15,6 +15,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
+from tests.support import slow
 from tests.support.missing import missing
 from tests.support.servers import launcher
 from tests.support.servers.postgres import Cluster, find_binaries, run_cluster
@@ -42,12 +43,23 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow_tests = slow.read_list()
     for item in items:
-        variants = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        fixtures = getattr(item, "fixturenames", ())
-        if SERVERS & {*fixtures, *(each for each in variants if isinstance(each, str))}:
+        if slow.name_of(item.nodeid) in slow_tests:
+            item.add_marker(pytest.mark.slow)
+        variants = item.callspec.id.split("-") if hasattr(item, "callspec") else ()
+        if SERVERS & {*getattr(item, "fixturenames", ()), *variants}:
             item.add_marker(pytest.mark.servers)
+    if hasattr(config, "workerinput"):
+        # At the end, no worker may be alone with a test that takes a minute.
+        items.sort(key=_timeout_of, reverse=True)
+
+
+def _timeout_of(item: pytest.Item) -> float:
+    """Return the timeout of a test in seconds, if it has one of its own because it takes long."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker is not None else 0.0
 
 
 @pytest.hookimpl(trylast=True)

@@ -24,7 +24,7 @@ from tests.support.servers.postgres import Cluster, find_binaries, run_cluster, 
 from tests.support.servers.server import Server, serving
 from tests.support.servers.tcp_proxy import TcpProxy, tcp_proxy
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.anyio, pytest.mark.servers, pytest.mark.timeout(300)]
 
 OTHER, THIRD = RepositoryName("other"), RepositoryName("third")
 

@@ -22,7 +22,7 @@ from tests.metadata.rows import NAME, race, rows
 from tests.support.missing import missing
 from tests.support.servers.postgres import Cluster, find_binaries, run_cluster
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.servers]
 
 PATIENCE = 30.0
 """Seconds within which a request learns that the database is away."""

@@ -158,7 +158,6 @@ def measure(way: str, folder: Path) -> Outcome:
     )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_64_writers_share_one_file(tmp_path: Path) -> None:
     assert PROCESSES * WRITERS == 64

@@ -27,7 +27,7 @@ from tests.services.gc.conftest import Yard
 from tests.services.gc.explorer import Schedules, put_gates, reach_gate, run_in_order
 from tests.support.kit import image_manifest, index_manifest
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 BLOB = b"{}"
 DIGEST = Digest.of(BLOB)

@@ -59,7 +59,6 @@ async def test_a_referrer_is_kept_by_its_subject(sweeping: Yard) -> None:
     ]
 
 
-@pytest.mark.slow
 async def test_a_long_chain_of_referrers_is_told(yard: Yard) -> None:
     image, _ = await yard.push_image("app", "v1")
     chain = [image, *(Digest.of(b"referrer %d" % n) for n in range(1200))]

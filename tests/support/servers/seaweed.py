@@ -217,7 +217,8 @@ def find_ports() -> int:
 @contextlib.contextmanager
 def run_seaweed(weed: Path) -> Iterator[Seaweed]:
     """Run a server on free loopback ports."""
-    folder = Path(tempfile.mkdtemp(prefix="moorage-s3-"))
+    # It does not sync, so a disk is fast enough for its gigabytes, where TMPDIR is in memory.
+    folder = Path(tempfile.mkdtemp(prefix="moorage-s3-", dir="/var/tmp"))
     server = Seaweed(folder, weed, find_ports())
     try:
         server.start()

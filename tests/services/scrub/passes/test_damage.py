@@ -30,7 +30,6 @@ from tests.support.kit import codes, index_manifest, list_stored, require_sessio
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "count", "each"),
     [("sqlite-local", 10_000, 25), ("postgres-s3", 60, 2)],
