@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.app import compose, open_runtime
+from registry.app import open_runtime
 from registry.cli.main import main
 from registry.config import Settings, load
 from registry.metadata.engine.transaction import Transaction
@@ -32,9 +32,8 @@ def settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Settings:
         add(tx, IMAGE, "v1", name=RepositoryName("ann/app"))
 
     async def job() -> None:
-        opened = compose(found)
-        await opened.database.write(work, actor="ann")
-        await opened.close()
+        async with open_runtime(found) as opened:
+            await opened.database.write(work, actor="ann")
 
     asyncio.run(job())
     return found
