@@ -26,8 +26,9 @@ MINOR := import sys; print(sys.version_info[:2])
 # Without compiled modules, each process compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Syncing is slow on a disk, and few unit tests need one.
-MEMORY := $(shell [ -w /dev/shm ] && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+# Syncing is slow on a disk, and few unit tests need one. Containers often have 64 MB in memory.
+ROOM := df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1
+MEMORY := $(shell [ "$$($(ROOM))" -ge 2 ] 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
 .PHONY: serve check unit-tests test lint format bench bundle clean FORCE
 
