@@ -15,7 +15,7 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
-from tests.support import slow
+from tests.support import slow, tls_contexts
 from tests.support.missing import missing
 from tests.support.servers import launcher
 from tests.support.servers.postgres import Cluster, find_binaries, run_cluster
@@ -41,6 +41,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
     ]
     return report
+
+
+def pytest_configure() -> None:
+    tls_contexts.install()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
