@@ -50,6 +50,9 @@ def measure(options: Options, groups: list[Group[Any]]) -> Results:
     with tempfile.TemporaryDirectory(prefix="moorage-bench-") as name:
         run = Run(options.rounds, Path(name), report, begun + options.minutes * 60)
         run.run(groups)
+        for group in groups:
+            if group.parent is not None:
+                shutil.rmtree(group.parent / run.folder.name, ignore_errors=True)
     chosen = {"rounds": options.rounds, **asdict(options.sizes)}
     return Results(setting, chosen, run.samples, run.failures, run.skipped)
 

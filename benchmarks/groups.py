@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import (
@@ -24,6 +25,8 @@ from benchmarks.cases.requests import Content
 from benchmarks.registries.registry import Registry
 from benchmarks.registries.server import Server
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - created below a random name
+"""A file system in memory, where half a million small files are removed quickly."""
 SETTLE_S = 1.0
 """Time between the start of a server and the reading of its idle memory."""
 
@@ -138,7 +141,13 @@ def list_groups(registries: list[Registry], sizes: Sizes) -> list[Group[Any]]:
         Group("bearer", (bearer,), open_all, authentication.prepare_bearer),
         Group("basic", (basic,), open_basic, authentication.prepare_basic),
         Group("start", (starts.CASE,), open_all, starts.prepare),
-        Group("pages", pages.list_cases(sizes), open_all, lambda server: pages.fill(server, sizes)),
+        Group(
+            "pages",
+            pages.list_cases(sizes),
+            open_all,
+            lambda server: pages.fill(server, sizes),
+            parent=MEMORY,
+        ),
         Group("slow", (slow,), open_all, prepare_content),
         Group(
             "crowd",

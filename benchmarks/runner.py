@@ -47,7 +47,8 @@ class Run:
                 continue
             try:
                 with group.open() as registries:
-                    servers = [Server(each, self.folder / group.name) for each in registries]
+                    folder = self._find_folder(group)
+                    servers = [Server(each, folder / group.name) for each in registries]
                     if group.in_turns:
                         self._run_in_turns(group, servers)
                     else:
@@ -55,6 +56,11 @@ class Run:
                             self._run_in_turns(group, [server])
             except LoadError as error:
                 self._fail(group.name, "", str(error))
+
+    def _find_folder(self, group: Group[Any]) -> Path:
+        if group.parent is None or not group.parent.is_dir():
+            return self.folder
+        return group.parent / self.folder.name
 
     def _is_late(self, name: str) -> bool:
         if time.monotonic() < self.deadline:

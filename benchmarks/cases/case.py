@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from benchmarks.registries.registry import Registry
@@ -66,6 +67,7 @@ class Group(Generic[T]):
     `open` yields the registries, and keeps services that they need. `prepare` starts a server and
     returns what the cases use. Unless `in_turns`, each server runs alone and its data is removed
     before the next one starts. `is_of_variants` says that the columns are variants of Moorage.
+    `parent` is the folder for the data, if it exists, instead of that of the run.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Group(Generic[T]):
     prepare: Callable[[Server], T]
     in_turns: bool = True
     is_of_variants: bool = False
+    parent: Path | None = None
 
 
 def measure_cpu(server: Server, work: Callable[[], float]) -> tuple[float, float]:
