@@ -159,6 +159,7 @@ class Exchange:
         Raises EOFError if a file of the response cannot be read or is too short.
         """
         if self._disconnected:
+            await asyncio.sleep(0)  # let an application that receives meanwhile notice it
             return
         kind = message["type"]
         if kind == "http.response.start" and not self.response_started:

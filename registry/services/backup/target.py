@@ -178,6 +178,8 @@ class BackupRepository:
                 await staged.resume(0, digest.algorithm, None)
                 await staged.append(body)
                 _require_same(digest, await staged.digest(digest.algorithm, None))
+                if await self._find_size(digest) is not None:
+                    await self._driver.delete(archive_key(digest))  # damaged, and never overwritten
                 await staged.publish(archive_key(digest))
             except BaseException:
                 with contextlib.suppress(StoreError):

@@ -173,9 +173,9 @@ async def test_a_store_that_fails_is_told_and_the_next_run_goes_on(
     async with place.opened() as api:
         await push(api)
         with monkeypatch.context() as failing:
-            from storage.local.reader import LocalReader  # noqa: PLC0415
+            from storage.local.reader import SmallReader  # noqa: PLC0415
 
-            failing.setattr(LocalReader, "read", fail_at_third(LocalReader.read))
+            failing.setattr(SmallReader, "read", fail_at_third(SmallReader.read))
             told = await place.run("create", target, "--parallel", "1", expect=1)
         third = sorted(map(Digest.of, BLOBS))[2]
         assert f"blob {third} cannot be read from the registry's store" in told
