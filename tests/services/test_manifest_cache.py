@@ -233,8 +233,8 @@ async def test_a_read_that_a_change_overtakes_is_not_kept(
     read, go_on = asyncio.Event(), asyncio.Event()
     ordinary = here.database.read
 
-    async def held(work: Callable[[Transaction], Any]) -> Any:
-        row = await ordinary(work)
+    async def held(work: Callable[[Transaction], Any], **options: Any) -> Any:
+        row = await ordinary(work, **options)
         if isinstance(row, StoredManifest):
             read.set()
             await go_on.wait()

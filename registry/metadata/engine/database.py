@@ -94,21 +94,25 @@ class Database:
         return Path(self.url.database or "")
 
     async def read(
-        self, work: Callable[[Transaction], T], *, timeout_s: float = REQUEST_TIMEOUT_S
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        single: bool = False,
     ) -> T:
         """Run `work` on a read connection.
 
         `work` sees one snapshot on SQLite, and on PostgreSQL if `timeout_s` is longer than the
-        default. On PostgreSQL, raises DatabaseUnavailableError after `timeout_s` seconds. A
-        cancelled call does not wait for `work`, so that a stalled database does not block the
-        caller.
+        default. `single` work runs one prepared statement, for which SQLite needs no transaction.
+        On PostgreSQL, raises DatabaseUnavailableError after `timeout_s` seconds. A cancelled call
+        does not wait for `work`, so that a stalled database does not block the caller.
         """
         readers = self._readers
         try:
             if isinstance(readers, PostgresReader):
                 begin = partial(readers.submit, work, timeout_s)
                 return await await_with_deadline(begin, self._probe, timeout_s)
-            return await asyncio.wrap_future(readers.submit(work))
+            return await asyncio.wrap_future(readers.submit(work, single=single))
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             raise translate(error) from None
 

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from registry import clock
 from registry.metadata.engine.statements import run_text
-from registry.metadata.engine.transaction import Transaction
+from registry.metadata.engine.transaction import SingleRead, Transaction
 
 logger = logging.getLogger(__name__)
 
@@ -110,17 +110,35 @@ class SqliteReader:
         self._opened: list[sa.Connection] = []
         self._threads = ThreadPoolExecutor(READERS, "sql-read")
 
-    def submit(self, work: Callable[[Transaction], T]) -> "Future[T]":
-        """Start a read, which sees one snapshot."""
-        return self._threads.submit(self._read, work)
+    def submit(self, work: Callable[[Transaction], T], *, single: bool = False) -> "Future[T]":
+        """Start a read, which sees one snapshot. A `single` one runs one prepared statement."""
+        return self._threads.submit(self._read_single if single else self._read, work)
 
     def _read(self, work: Callable[[Transaction], T]) -> T:
+        connection = self._find_connection()
+        run_text(connection, "BEGIN")
+        try:
+            return work(Transaction(connection, "", clock.now_us()))
+        finally:
+            connection.connection.rollback()
+
+    def _read_single(self, work: Callable[[Transaction], T]) -> T:
+        return work(SingleRead(self._find_connection(), "", clock.now_us()))
+
+    def _find_connection(self) -> sa.Connection:
+        """Return the connection of this thread.
+
+        For SQLAlchemy it is always in a transaction, so that only `_read` begins one. That saves
+        half of the time of a point read.
+        """
         connection: sa.Connection | None = getattr(self._own, "connection", None)
         if connection is None or connection.invalidated:
-            connection = self._own.connection = self.engine.connect()
+            connection = self.engine.connect()
             self._opened.append(connection)
-        with contextlib.closing(connection.begin()):  # rolls back
-            return work(Transaction(connection, "", clock.now_us()))
+            connection.begin()
+            connection.connection.rollback()
+            self._own.connection = connection
+        return connection
 
     def close(self) -> None:
         self._threads.shutdown()

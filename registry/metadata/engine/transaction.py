@@ -162,18 +162,18 @@ class Transaction:
 
     def fetch_all(self, statement: Statement, /, **values: Any) -> list[Row]:
         """Return all rows of a statement."""
-        return statement.run(self.connection, self.now, values)[0]
+        return self._run(statement, values)[0]
 
     def fetch_one(self, statement: Statement, /, **values: Any) -> Row | None:
         """Return the only row of a statement, or None. Raises MultipleResultsFound."""
-        rows, _ = statement.run(self.connection, self.now, values)
+        rows, _ = self._run(statement, values)
         if len(rows) > 1:
             raise sa.exc.MultipleResultsFound(f"{len(rows)} rows, where one was expected")
         return rows[0] if rows else None
 
     def fetch_values(self, statement: Statement, /, **values: Any) -> list[Any]:
         """Return the first column of all rows."""
-        return [row[0] for row in statement.run(self.connection, self.now, values)[0]]
+        return [row[0] for row in self._run(statement, values)[0]]
 
     def fetch_value(self, statement: Statement, /, **values: Any) -> Any:
         """Return the first column of the only row, or None. Raises MultipleResultsFound."""
@@ -182,11 +182,14 @@ class Transaction:
 
     def run(self, statement: Statement, /, **values: Any) -> int:
         """Run a statement and return the number of changed rows."""
-        return statement.run(self.connection, self.now, values)[1]
+        return self._run(statement, values)[1]
 
     def run_each(self, statement: Statement, rows: Iterable[Values]) -> None:
         """Run a statement for each of the rows, in order."""
         statement.run_each(self.connection, self.now, rows)
+
+    def _run(self, statement: Statement, values: dict[str, Any]) -> tuple[list[Row], int]:
+        return statement.run(self.connection, self.now, values)
 
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         """Return an insert that supports ON CONFLICT, whose syntax both databases share."""
@@ -322,6 +325,30 @@ class Transaction:
             _ADD_CHANGE,
             [{"revision": first + i, **change} for i, change in enumerate(self.changes)],
         )
+
+
+@dataclass(slots=True)
+class SingleRead(Transaction):
+    """A read of one prepared statement, which needs no transaction to see one snapshot.
+
+    Raises RuntimeError for anything else, which might see another snapshot.
+    """
+
+    is_used: bool = False
+
+    def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
+        del statement
+        raise RuntimeError("a single read runs a prepared statement")
+
+    def run_each(self, statement: Statement, rows: Iterable[Values]) -> None:
+        del statement, rows
+        raise RuntimeError("a single read runs a prepared statement")
+
+    def _run(self, statement: Statement, values: dict[str, Any]) -> tuple[list[Row], int]:
+        if self.is_used:
+            raise RuntimeError("a single read runs one statement")
+        self.is_used = True
+        return statement.run(self.connection, self.now, values)
 
 
 def in_chunks(values: Iterable[Value]) -> Iterator[list[Value]]:

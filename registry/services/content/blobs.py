@@ -43,7 +43,7 @@ class Blobs:
         The blob is kept for at least one grace period afterwards, because a client that learns that
         the blob exists does not push it. Raises BlobUnknownError.
         """
-        found = await self._db.read(lambda tx: blobs.find_promised(tx, name, digest))
+        found = await self._db.read(lambda tx: blobs.find_promised(tx, name, digest), single=True)
         if found is None:
             raise _unknown(digest)
         row, stale = found
@@ -89,7 +89,7 @@ class Blobs:
 
         Raises BlobUnknownError, also for a blob that is marked as damaged.
         """
-        row = await self._db.read(lambda tx: blobs.find(tx, name, digest))
+        row = await self._db.read(lambda tx: blobs.find(tx, name, digest), single=True)
         if row is None or row.state is BlobState.DAMAGED:
             raise _unknown(digest)
         return row
@@ -168,7 +168,7 @@ class Blobs:
         if source is None or not may_pull(source):
             return False
         origin = source
-        row = await self._db.read(lambda tx: blobs.find(tx, origin, digest))
+        row = await self._db.read(lambda tx: blobs.find(tx, origin, digest), single=True)
         if row is None or not await self.is_whole(row):
             return False
 

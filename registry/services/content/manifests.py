@@ -138,7 +138,9 @@ class Manifests:
         if known is not None:
             return known
         try:
-            found = await self._db.read(lambda tx: manifests.find_with_bytes(tx, name, reference))
+            found = await self._db.read(
+                lambda tx: manifests.find_with_bytes(tx, name, reference), single=True
+            )
             if found is None:
                 raise _unknown(name, reference)
             self._cache.put(name, shelf, reference, found)
@@ -163,7 +165,7 @@ class Manifests:
         """
         if not self.promises(name, digest):
             return
-        if await self._db.read(lambda tx: manifests.is_promised(tx, name, digest)):
+        if await self._db.read(lambda tx: manifests.is_promised(tx, name, digest), single=True):
             return
         if not await self._db.write(
             lambda tx: manifests.touch(tx, name, digest, self._rules.touch_interval),

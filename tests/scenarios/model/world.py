@@ -75,11 +75,15 @@ class MortalDatabase(Database):
         self._life = life
 
     async def read(
-        self, work: Callable[[Transaction], T], *, timeout_s: float = REQUEST_TIMEOUT_S
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        single: bool = False,
     ) -> T:
         if self._life.dead:
             raise Died
-        return await super().read(work, timeout_s=timeout_s)
+        return await super().read(work, timeout_s=timeout_s, single=single)
 
     async def write(
         self,

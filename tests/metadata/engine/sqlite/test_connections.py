@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from registry.errors import DatabaseUnavailableError
 from registry.metadata import tables
 from registry.metadata.engine import migrate, sqlite
 from registry.metadata.engine.database import Database
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
 from tests.metadata.engine.sqlite.writing import put
 from tests.metadata.rows import rows
@@ -104,3 +106,56 @@ def test_a_file_that_is_there_is_left_as_it_is(path: Path) -> None:
     before = path.read_bytes()
     sqlite.create_file(path)
     assert path.read_bytes() == before
+
+
+ONE = Statement(sa.select(sa.func.count()).select_from(tables.uploads))
+
+
+async def test_a_read_of_one_statement_sends_nothing_else(database: Database) -> None:
+    sent: list[str] = []
+
+    def look(tx: Transaction) -> int:
+        driver = tx.connection.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.set_trace_callback(sent.append)
+        try:
+            assert not driver.in_transaction
+            return int(tx.fetch_value(ONE))
+        finally:
+            driver.set_trace_callback(None)
+
+    assert await database.read(look, single=True) == 0
+    assert [text.split()[0] for text in sent] == ["SELECT"]
+
+
+async def test_a_single_read_sees_each_commit(database: Database) -> None:
+    """It leaves no snapshot open on its connection, also after a read that fails."""
+
+    def fail(tx: Transaction) -> None:
+        tx.fetch_value(ONE)
+        raise LookupError
+
+    async def count() -> set[object]:
+        work = [database.read(lambda tx: tx.fetch_value(ONE), single=True) for _ in range(16)]
+        return set(await asyncio.gather(*work))
+
+    for expected in (0, 1, 2):
+        assert await count() == {expected}
+        for single in (True, False):
+            with pytest.raises(LookupError):
+                await database.read(fail, single=single)
+        await database.write(put(f"upload{expected}"), actor="ann")
+
+
+WORK: dict[str, Callable[[Transaction], object]] = {
+    "two": lambda tx: (tx.fetch_all(ONE), tx.fetch_value(ONE)),
+    "built": lambda tx: tx.execute(sa.select(1)),
+    "each": lambda tx: tx.run_each(ONE, []),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+async def test_a_single_read_runs_one_statement(database: Database, work: str) -> None:
+    """Two statements without a transaction could see two snapshots."""
+    with pytest.raises(RuntimeError, match="a single read"):
+        await database.read(WORK[work], single=True)
