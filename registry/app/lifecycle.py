@@ -1,5 +1,6 @@
 """Opening and preparing a registry."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -57,6 +58,7 @@ async def prepare(settings: Settings, opened: Runtime) -> None:
     authenticator = opened.access.authenticator
     if authenticator.rules.local_users and await authenticator.find_open() is None:
         await opened.keyring.prepare()
+        await asyncio.to_thread(lambda: authenticator.tokens)  # not during the first request
 
 
 async def rehearse(settings: Settings) -> None:

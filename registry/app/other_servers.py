@@ -1,36 +1,54 @@
-"""Clients of other servers: the upstream registry and external token issuers."""
+"""Clients of other servers: the upstream registry and external token issuers.
+
+Most registries call no other server. So a function imports its client, which loads httpx and the
+cryptography (15 MiB), only if the settings name a server.
+"""
+
+from typing import TYPE_CHECKING
 
 from registry.auth.settings import AuthSettings
-from registry.auth.tokens.external_issuers import ExternalIssuer, KeySource, OidcIssuer, key_source
 from registry.client.settings import UpstreamSettings
-from registry.client.upstream import Upstream
-from registry.client.web import Web
 from registry.config import Settings
 
+if TYPE_CHECKING:
+    from registry.auth.tokens.external_issuers import ExternalIssuer, KeySource, OidcIssuer
+    from registry.client.upstream import Upstream
+    from registry.client.web import Web
 
-def find_upstream(settings: Settings) -> Upstream | None:
+
+def find_upstream(settings: Settings) -> "Upstream | None":
     """Return the registry that damaged blobs are fetched from, if the settings name one."""
     upstream = settings.upstream
     if not upstream.url:
         return None
+    from registry.client.upstream import Upstream  # noqa: PLC0415 - see above
+
     web = _open_web(settings, upstream)
     return Upstream(web, upstream)
 
 
-def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> Web:
+def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> "Web":
     """Return an HTTP client for other servers, configured by a section of the settings."""
+    from registry.client.web import Web  # noqa: PLC0415 - see above
+
     ca_file = settings.data / to.ca_file if to.ca_file else None
     return Web(allow_private=to.allow_private_addresses, ca_file=ca_file)
 
 
-def compose_issuers(settings: Settings) -> tuple[ExternalIssuer | None, list[OidcIssuer]]:
+def compose_issuers(settings: Settings) -> tuple["ExternalIssuer | None", list["OidcIssuer"]]:
     """Return the external token issuers in the settings, not yet started."""
     auth, data = settings.auth, settings.data
     if not (auth.issuer or auth.oidc):
         return None, []
+    from registry.auth.tokens.external_issuers import (  # noqa: PLC0415 - see above
+        ExternalIssuer,
+        OidcIssuer,
+        key_source,
+    )
+
     web = _open_web(settings, auth)
 
-    def source(issuer: str, url: str, file: str) -> KeySource:
+    def source(issuer: str, url: str, file: str) -> "KeySource":
         return key_source(web, issuer=issuer, url=url, file=data / file if file else None)
 
     oidc = [

@@ -5,6 +5,8 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from registry import clock
 from registry.auth.caller import OPEN, Caller, Validity, rights_of_actions
@@ -13,8 +15,8 @@ from registry.auth.credentials.limiter import SignInLimiter
 from registry.auth.credentials.passwords import Passwords
 from registry.auth.credentials.secrets import Secret, find_secret
 from registry.auth.credentials.ttl_cache import SingleFlight, TtlCache
-from registry.auth.keys.jose import require_short
 from registry.auth.keys.keyring import Keyring
+from registry.auth.keys.token_length import require_short
 from registry.auth.policy.actions import Rights, require_pull
 from registry.auth.policy.policy import Policy
 from registry.auth.policy.policy_cache import PolicyCache
@@ -22,8 +24,6 @@ from registry.auth.policy.principals import ANONYMOUS, Principal, of_outside, of
 from registry.auth.policy.scopes import Scopes
 from registry.auth.policy.subjects import ROBOT_SIGN_IN
 from registry.auth.settings import AuthSettings
-from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer
-from registry.auth.tokens.issuer import TokenClaims, TokenIssuer, read_issuer
 from registry.errors import (
     CredentialsInvalidError,
     DatabaseUnavailableError,
@@ -34,6 +34,10 @@ from registry.metadata.access import refresh_tokens, secrets, users
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
+
+if TYPE_CHECKING:
+    from registry.auth.tokens.external_issuers import ExternalIssuer, OidcIssuer
+    from registry.auth.tokens.issuer import TokenClaims, TokenIssuer
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +74,12 @@ class Authenticator:
         keyring: Keyring,
         rules: AuthSettings,
         *,
-        issuer: ExternalIssuer | None = None,
-        oidc: Sequence[OidcIssuer] = (),
+        issuer: "ExternalIssuer | None" = None,
+        oidc: "Sequence[OidcIssuer]" = (),
         failed_sign_ins: int = 30,
     ) -> None:
         self.rules = rules
         self.policies = policies
-        self.tokens = TokenIssuer(keyring, rules)
         self.passwords = Passwords()
         self._db = database
         self._keyring = keyring
@@ -88,6 +91,14 @@ class Authenticator:
         self._signing_in = SingleFlight()
         self._bearers: TtlCache[TokenClaims] = TtlCache(_RECENT, _RECENT_SECONDS)
         self._used: dict[str, int] = {}
+
+    @cached_property
+    def tokens(self) -> "TokenIssuer":
+        """The issuer of the tokens of this registry."""
+        # It loads the cryptography, 10 MiB, which a registry without users never needs.
+        from registry.auth.tokens.issuer import TokenIssuer  # noqa: PLC0415
+
+        return TokenIssuer(self._keyring, self.rules)
 
     async def find_open(self, since: float | None = None) -> Caller | None:
         """Return the caller of every request if this registry needs no sign-in, else None.
@@ -204,7 +215,7 @@ class Authenticator:
         )
 
     @staticmethod
-    def _outside_caller(issuer: ExternalIssuer, token: str, policy: Policy) -> Caller:
+    def _outside_caller(issuer: "ExternalIssuer", token: str, policy: Policy) -> Caller:
         claims = issuer.verify(token)
         scopes = Scopes.from_claims(claims.get("access"))
         made = int(float(claims["iat"]) * _SECOND)
@@ -331,6 +342,8 @@ class Authenticator:
 
     def _from_id_token(self, token: str, policy: Policy) -> Principal | None:
         """Return the robot of the first rule that the claims of an ID token match."""
+        from registry.auth.tokens.issuer import read_issuer  # noqa: PLC0415 - as in `tokens`
+
         try:
             require_short(token)
         except TokenInvalidError as error:

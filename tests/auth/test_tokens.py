@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry import clock
-from registry.auth.keys.jose import LEEWAY, MAX_TOKEN, public_keys
+from registry.auth.keys.jose import LEEWAY, public_keys
 from registry.auth.keys.key_store import DatabaseKeyStore
 from registry.auth.keys.keyring import Keyring
+from registry.auth.keys.token_length import MAX_TOKEN
 from registry.auth.policy.actions import Action
 from registry.auth.policy.policy import Policy
 from registry.auth.policy.policy_cache import PolicyCache

@@ -25,12 +25,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from registry import clock
+from registry.auth.keys.token_length import require_short
 from registry.errors import TokenInvalidError
 
 PublicKey = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
-
-MAX_TOKEN = 8 << 10
-"""The maximum size of a token, in bytes."""
 
 NAMELESS = ""
 """The `kid` that stands for a token without one."""
@@ -114,15 +112,6 @@ def verify(
     _check_names(claims, issuer, audience, outside=outside)
     require_current(claims, leeway=leeway, outside=outside)
     return claims
-
-
-def require_short(token: str) -> None:
-    """Raise TokenInvalidError if the token is longer than `MAX_TOKEN`."""
-    if len(token) > MAX_TOKEN:
-        raise TokenInvalidError(
-            f"the token has {len(token)} bytes, but at most {MAX_TOKEN} are allowed; the "
-            "issuer must include fewer repositories and omit x5c"
-        )
 
 
 def require_current(

@@ -11,15 +11,14 @@ import stat
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Protocol
-
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing import TYPE_CHECKING, Protocol
 
 from registry.errors import ConfigError
 from registry.metadata.access import key_store
 from registry.metadata.engine.database import Database
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 
 class KeyStore(Protocol):
@@ -108,7 +107,12 @@ class DatabaseKeyStore:
         self._secret = secret
         self._db = database
 
-    def _open(self) -> Fernet:
+    def _open(self) -> "Fernet":
+        # An embedded database has no keys, so only this method loads the cryptography.
+        from cryptography.fernet import Fernet  # noqa: PLC0415
+        from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415
+
         if not self._secret:
             raise ConfigError(
                 "sign-in needs private keys, which replicas share in the database, encrypted: set "
@@ -119,6 +123,8 @@ class DatabaseKeyStore:
         return Fernet(base64.urlsafe_b64encode(derived))
 
     async def find(self, name: str) -> bytes | None:
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415 - as in `_open`
+
         cipher = self._open()
         value = await self._db.read(lambda tx: key_store.find(tx, name))
         if value is None:

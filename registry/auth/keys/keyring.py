@@ -4,17 +4,18 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Mapping
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import TYPE_CHECKING
 
 from registry.auth.credentials.secrets import Hasher
-from registry.auth.keys.jose import jwk_of
 from registry.auth.keys.key_store import KeyStore
 from registry.errors import ConfigError
 from registry.metadata.access import signing_keys
 from registry.metadata.access.signing_keys import KeyState
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _PEPPER = "secrets"
 _BYTES = 32
@@ -78,8 +79,13 @@ class Keyring:
             await self._key_store.remove(jwk["kid"])
         return jwk["kid"]
 
-    async def get_private(self, kid: str) -> Ed25519PrivateKey:
+    async def get_private(self, kid: str) -> "Ed25519PrivateKey":
         """Return a private key; raise ConfigError if the key store does not have it."""
+        # Loaded by the first token, because a registry without users has none.
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PrivateKey,
+        )
+
         found = self._private.get(kid)
         if found is None:
             raw = await self._key_store.find(kid)
@@ -116,8 +122,14 @@ class Keyring:
             await self._key_store.remove(kid)
 
 
-def _generate() -> tuple[Ed25519PrivateKey, dict[str, str]]:
+def _generate() -> tuple["Ed25519PrivateKey", dict[str, str]]:
     """Return a new private key and its JWK."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as above
+        Ed25519PrivateKey,
+    )
+
+    from registry.auth.keys.jose import jwk_of  # noqa: PLC0415 - as above
+
     while True:
         private = Ed25519PrivateKey.generate()
         jwk = jwk_of(private.public_key())

@@ -11,8 +11,9 @@ from typing import Any
 import jwt
 
 from registry import clock
-from registry.auth.keys.jose import MAX_TOKEN, VerificationKey, public_keys, verify
+from registry.auth.keys.jose import VerificationKey, public_keys, verify
 from registry.auth.keys.keyring import Keyring
+from registry.auth.keys.token_length import MAX_TOKEN
 from registry.auth.policy.packed_scopes import PackedScopes
 from registry.auth.policy.policy import Policy
 from registry.auth.policy.principals import ANONYMOUS, Principal

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from registry.auth.audit_log import Actor, Event, record
 from registry.auth.authenticator import Authenticator
@@ -18,7 +19,6 @@ from registry.auth.keys.keyring import Keyring
 from registry.auth.policy.actions import allowed_actions
 from registry.auth.policy.principals import ANONYMOUS
 from registry.auth.policy.scopes import Scopes
-from registry.auth.tokens.issuer import Issued
 from registry.errors import (
     CredentialsInvalidError,
     DatabaseFrozenError,
@@ -27,6 +27,9 @@ from registry.errors import (
 from registry.metadata.access import refresh_tokens
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
+
+if TYPE_CHECKING:
+    from registry.auth.tokens.issuer import Issued
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class TokenRequest:
 class Granted:
     """An access token, and a refresh token if one was requested."""
 
-    access: Issued
+    access: "Issued"
     refresh: str | None
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.auth.audit_log import Actor, Event, record
-from registry.auth.keys.key_encryption import seal
 from registry.auth.policy.principals import OPERATOR
 from registry.errors import (
     BackupError,
@@ -93,6 +92,9 @@ class Creator:
             folder = await target.run(lambda: target.begin(name))
             counts = await self._take(folder / METADATA)
             if keys is not None:
+                # Only a backup loads the cryptography for it.
+                from registry.auth.keys.key_encryption import seal  # noqa: PLC0415
+
                 raw = seal(await keys.gather(), keys.passphrase, name)
                 await target.run(lambda: target.write_keys(name, raw))
             await self._copy(folder / METADATA, hold, parallel, Throttle(rate))

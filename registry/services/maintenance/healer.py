@@ -3,15 +3,18 @@
 import logging
 import time
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from registry import metrics
-from registry.client.upstream import Upstream
 from registry.errors import DigestMismatchError, UpstreamError
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine.database import Database
 from registry.services.content.blob_writer import BlobWriter
 from registry.services.maintenance.scrub import Scrub
+
+if TYPE_CHECKING:
+    from registry.client.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +29,7 @@ class Healer:
     """The healer: one blob per call, again from the first blob after a pause."""
 
     def __init__(
-        self, database: Database, scrub: Scrub, blob_writer: BlobWriter, upstream: Upstream | None
+        self, database: Database, scrub: Scrub, blob_writer: BlobWriter, upstream: "Upstream | None"
     ) -> None:
         self._db = database
         self._scrub = scrub
@@ -55,7 +58,7 @@ class Healer:
         await self._heal(row, self._upstream)
         return 1
 
-    async def _heal(self, row: BlobRow, upstream: Upstream) -> None:
+    async def _heal(self, row: BlobRow, upstream: "Upstream") -> None:
         names = await self._db.read(lambda tx: blobs.list_repositories(tx, row.digest, NAMES))
         problem = "no repository contains it"
         for name in sorted(names):
