@@ -85,6 +85,15 @@ async def test_put_again_points_at_new_bytes(database: Database) -> None:
     assert await database.write(work, actor="ann") == blob("x", "blobs/x.1")
 
 
+async def test_a_new_row_leaves_an_older_one_as_it_is(database: Database) -> None:
+    def work(tx: Transaction) -> list[object]:
+        inserted = [blobs.insert_new(tx, blob("x", key)) for key in ("blobs/x.0", "blobs/x.1")]
+        return [*inserted, blobs.lock(tx, digest("x")), blobs.lock(tx, digest("y"))]
+
+    found = blob("x", "blobs/x.0")
+    assert await database.write(work, actor="ann") == [True, False, found, None]
+
+
 async def test_a_state_is_that_of_a_key(database: Database) -> None:
     def work(tx: Transaction) -> list[object]:
         blobs.put(tx, blob("x"))
@@ -111,9 +120,7 @@ async def test_one_row_and_no_stray_key_however_many_upload_it(replicas: list[Da
 
         def work(tx: Transaction) -> None:
             repository = repositories.ensure(tx, name)
-            if blobs.lock(tx, mine.digest) is None:
-                blobs.put(tx, mine)
-            else:
+            if not blobs.insert_new(tx, mine):
                 pending_deletions.insert(tx, STORE, mine.key, "duplicate upload")
             blobs.link(tx, repository, mine.digest)
 

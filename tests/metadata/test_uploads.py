@@ -65,6 +65,14 @@ async def test_ends_once(database: Database) -> None:
     assert await database.write(work, actor="ann") == [True, False]
 
 
+async def test_the_holder_of_the_claim_takes_the_row(database: Database) -> None:
+    def work(tx: Transaction) -> list[UploadRow | None]:
+        uploads.insert(tx, upload("a", claim=2))
+        return [uploads.take(tx, "a", claim) for claim in (1, 2, 2)]
+
+    assert await database.write(work, actor="ann") == [None, upload("a", claim=2), None]
+
+
 async def test_idle_ones_are_listed_oldest_first(database: Database) -> None:
     def work(tx: Transaction) -> list[list[str]]:
         for upload_id, active_at in {"c": 30, "a": 10, "b": 20, "busy": 40}.items():

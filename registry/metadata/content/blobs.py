@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
-from registry.metadata.engine.statements import Row, Statement
+from registry.metadata.engine.statements import Row, Statement, bind, bind_now, insert
 from registry.metadata.engine.transaction import (
     NO_REPOSITORY,
     CandidateKind,
@@ -82,6 +82,46 @@ def _prepare_find(*more: sa.ColumnElement[Any]) -> Statement:
     )
 
 
+def _prepare_put() -> Statement:
+    columns = ("digest", *_REPLACED)
+    rows = insert(blobs).values(**bind(*columns), created_at=bind_now())
+    changed = {name: rows.excluded[name] for name in _REPLACED}
+    return Statement(rows.on_conflict_do_update(index_elements=[_b.digest], set_=changed))
+
+
+_REPLACED = ("size", "store", "key", "state")
+_BY_DIGEST = sa.select(*_COLUMNS).where(_b.digest == sa.bindparam("digest"))
+_FIND_ANYWHERE = Statement(_BY_DIGEST)
+_FIND_KEPT = Statement(_BY_DIGEST.with_for_update(read=True, key_share=True))
+_FIND_LOCKED = Statement(_BY_DIGEST.with_for_update())
+_PUT = _prepare_put()
+_INSERT_NEW = Statement(
+    insert(blobs)
+    .values(**bind("digest", *_REPLACED), created_at=bind_now())
+    .on_conflict_do_nothing(index_elements=[_b.digest])
+    .returning(_b.digest)
+)
+_LINK = Statement(
+    insert(repository_blobs)
+    .values(**bind("repository_id", "digest"), linked_at=bind_now())
+    .on_conflict_do_nothing(index_elements=[_l.repository_id, _l.digest])
+    .returning(_l.digest)
+)
+_HOLD_LINK = Statement(
+    sa.select(_l.digest)
+    .where(_l.repository_id == sa.bindparam("repository"), _l.digest == sa.bindparam("digest"))
+    .with_for_update(read=True, key_share=True)
+)
+_RESOLVE_EDGES = Statement(
+    sa.update(manifest_edges)
+    .where(
+        _e.repository_id == sa.bindparam("repository"),
+        _e.digest == sa.bindparam("waiting", type_=_e.digest.type),
+        _e.blob_digest.is_(None),
+        _e.child_digest.is_(None),
+    )
+    .values(bind("blob_digest"))
+)
 _FIND = _prepare_find()
 _FIND_PROMISED = _prepare_find(queue.is_stale(CandidateKind.LINK, _l.repository_id, _l.digest))
 _LIST_LINKED = Statement(
@@ -140,10 +180,7 @@ def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -
 
 def find_anywhere(tx: Transaction, digest: Digest, *, keep: bool = False) -> BlobRow | None:
     """Return the blob, whichever repositories link it. `keep` locks it against removal."""
-    query = sa.select(*_COLUMNS).where(_b.digest == digest)
-    if keep:
-        query = query.with_for_update(read=True, key_share=True)
-    return _row(tx.execute(query).one_or_none())
+    return _row(tx.fetch_one(_FIND_KEPT if keep else _FIND_ANYWHERE, digest=digest))
 
 
 def list_repositories(
@@ -166,41 +203,26 @@ def list_repositories(
 
 
 def put(tx: Transaction, blob: BlobRow) -> None:
-    """Insert the row, or point an existing row at new bytes."""
-    insert = tx.insert(blobs).values(
-        digest=blob.digest,
-        size=blob.size,
-        store=blob.store,
-        key=blob.key,
-        state=blob.state.value,
-        created_at=tx.now,
-    )
-    tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_b.digest],
-            set_={
-                "size": insert.excluded.size,
-                "store": insert.excluded.store,
-                "key": insert.excluded.key,
-                "state": insert.excluded.state,
-            },
-        )
-    )
+    """Insert the row, or point an existing row, which the caller has locked, at new bytes."""
+    tx.run(_PUT, **_values(blob))
+
+
+def insert_new(tx: Transaction, blob: BlobRow) -> bool:
+    """Insert the row, locked as by `lock`. Returns False if the blob has a row already.
+
+    Waits for a concurrent transaction that inserts the same row.
+    """
+    return tx.fetch_one(_INSERT_NEW, **_values(blob)) is not None
+
+
+def _values(blob: BlobRow) -> dict[str, Any]:
+    values = {name: getattr(blob, name) for name in ("digest", *_REPLACED)}
+    return {**values, "state": blob.state.value}
 
 
 def lock(tx: Transaction, digest: Digest) -> BlobRow | None:
-    """Return the blob, locked against every change until the transaction ends.
-
-    If there is no row, its insertion is locked too.
-    """
-    query = sa.select(*_COLUMNS).where(_b.digest == digest).with_for_update()
-    found = _row(tx.execute(query).one_or_none())
-    if found is None:
-        # Without this lock, two transactions that both find no row would both insert one, and the
-        # second would overwrite the key of the first.
-        tx.lock_name(str(digest))
-        found = _row(tx.execute(query).one_or_none())
-    return found
+    """Return the blob, locked against every change until the transaction ends."""
+    return _row(tx.fetch_one(_FIND_LOCKED, digest=digest))
 
 
 def lock_available(tx: Transaction, digests: Collection[Digest]) -> list[BlobRow]:
@@ -291,31 +313,14 @@ def count_not_live(tx: Transaction) -> int:
 
 def link(tx: Transaction, repository: RepositoryRow, digest: Digest) -> None:
     """Link the blob to the repository, and resolve manifest edges that waited for it."""
-    here = sa.and_(_l.repository_id == repository.id, _l.digest == digest)
-    held = sa.select(_l.digest).where(here).with_for_update(read=True, key_share=True)
-    insert = (
-        tx.insert(repository_blobs)
-        .values(repository_id=repository.id, digest=digest, linked_at=tx.now)
-        .on_conflict_do_nothing(index_elements=[_l.repository_id, _l.digest])
-        .returning(_l.digest)
-    )
     tx.queue_for_gc((repository.id, CandidateKind.LINK, digest))
-    while tx.execute(insert).first() is None:
+    while tx.fetch_one(_LINK, repository_id=repository.id, digest=digest) is None:
         # An existing link is locked. If a concurrent transaction deleted it, insert it again.
-        if tx.execute(held).first() is not None:
+        if tx.fetch_one(_HOLD_LINK, repository=repository.id, digest=digest) is not None:
             return
     usage_counters.add(tx, repository.id, digest)
     tx.record_change(Change.BLOB_LINK, repository.name, repository.generation, digest=digest)
-    tx.execute(
-        sa.update(manifest_edges)
-        .where(
-            _e.repository_id == repository.id,
-            _e.digest == digest,
-            _e.blob_digest.is_(None),
-            _e.child_digest.is_(None),
-        )
-        .values(blob_digest=digest)
-    )
+    tx.run(_RESOLVE_EDGES, repository=repository.id, waiting=digest, blob_digest=digest)
 
 
 def unlink(

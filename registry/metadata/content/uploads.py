@@ -116,9 +116,9 @@ _FIND_HELD = Statement(sa.select(_u.claim, _u.claimed_until).where(_u.id == _id)
 _HOLD = Statement(_update.values(claimed_until=_lease_end))
 _RELEASE = Statement(_update.values(claimed_until=None))
 _DELETE = Statement(
-    sa.delete(uploads).where(
-        _u.id == _id, _u.claim == sa.bindparam("held_claim", type_=_u.claim.type)
-    )
+    sa.delete(uploads)
+    .where(_u.id == _id, _u.claim == sa.bindparam("held_claim", type_=_u.claim.type))
+    .returning(*_COLUMNS)
 )
 _COUNT_OF = Statement(
     sa.select(sa.func.count()).select_from(
@@ -127,6 +127,14 @@ _COUNT_OF = Statement(
         .limit(bind_limit())
         .subquery()
     )
+)
+
+_LIST_IDLE = Statement(
+    sa.select(*_COLUMNS)
+    .where(_u.active_at < sa.bindparam("before", type_=_u.active_at.type))
+    .where(_u.store.in_(sa.bindparam("stores")))
+    .order_by(_u.active_at)
+    .limit(bind_limit())
 )
 
 
@@ -193,7 +201,12 @@ def release(tx: Transaction, upload_id: str, claim: int) -> bool:
 
 def delete(tx: Transaction, upload_id: str, claim: int = 0) -> bool:
     """Delete the session. Returns False if it does not exist or was claimed again."""
-    return tx.run(_DELETE, upload_id=upload_id, held_claim=claim) > 0
+    return take(tx, upload_id, claim) is not None
+
+
+def take(tx: Transaction, upload_id: str, claim: int) -> UploadRow | None:
+    """Delete the session and return it. Returns None where `delete` returns False."""
+    return _made(tx.fetch_one(_DELETE, upload_id=upload_id, held_claim=claim))
 
 
 def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> list[UploadRow]:
@@ -201,8 +214,8 @@ def list_idle(tx: Transaction, stores: Collection[str], before: int, n: int) -> 
 
     `before` is in microseconds.
     """
-    query = sa.select(*_COLUMNS).where(_u.active_at < before, _u.store.in_(stores))
-    return [UploadRow(*row) for row in tx.execute(query.order_by(_u.active_at).limit(n))]
+    rows = tx.fetch_all(_LIST_IDLE, stores=stores, before=before, n=n)
+    return [UploadRow(*row) for row in rows]
 
 
 def list_by_prefix_digest(tx: Transaction, digest: Digest, n: int) -> list[UploadRow]:

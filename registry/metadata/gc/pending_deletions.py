@@ -6,12 +6,27 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine import leases
+from registry.metadata.engine.statements import Statement, bind
+from registry.metadata.engine.statements import insert as insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import pending_deletions
 
 _d = pending_deletions.c
 
 _AGAIN = "second deletion"
+
+
+def _prepare_insert() -> Statement:
+    rows = insert_into(pending_deletions).values(bind("store", "key", "reason", "not_before"))
+    told = rows.excluded.not_before
+    # If the bytes are already deleted, an earlier time is safe.
+    free = sa.and_(_d.reason == _AGAIN, told < _d.not_before)
+    later = sa.case((sa.or_(told > _d.not_before, free), told), else_=_d.not_before + 1)
+    changed = {"not_before": later, "reason": rows.excluded.reason}
+    return Statement(rows.on_conflict_do_update(index_elements=[_d.store, _d.key], set_=changed))
+
+
+_INSERT = _prepare_insert()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +57,9 @@ def insert_all(
     tx: Transaction, keys: Collection[tuple[str, str]], reason: str, *, not_before: int = 0
 ) -> None:
     """Queue keys, each with its store, as `insert` does."""
-    if not keys:
-        return
     rest = {"reason": reason, "not_before": max(not_before, tx.now)}
-    statement = tx.insert(pending_deletions).values(
-        [{"store": store, "key": key, **rest} for store, key in sorted(keys)]
-    )
-    told = statement.excluded.not_before
-    # If the bytes are already deleted, an earlier time is safe.
-    free = sa.and_(_d.reason == _AGAIN, told < _d.not_before)
-    later = sa.case((sa.or_(told > _d.not_before, free), told), else_=_d.not_before + 1)
-    changed = {"not_before": later, "reason": statement.excluded.reason}
-    tx.execute(statement.on_conflict_do_update(index_elements=[_d.store, _d.key], set_=changed))
+    rows = [{"store": store, "key": key, **rest} for store, key in sorted(keys)]
+    tx.run_each(_INSERT, rows)
 
 
 def list_due(tx: Transaction, store: str, n: int, *, held: float = 0.0) -> list[DueRow]:

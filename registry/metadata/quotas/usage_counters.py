@@ -8,10 +8,12 @@ repository that has them, because each repository stores its own bytes.
 """
 
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
-from registry.metadata.engine.statements import Statement
+from registry.metadata.engine.statements import Statement, insert
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.quotas import quotas
 from registry.metadata.tables import (
@@ -47,7 +49,7 @@ def track(tx: Transaction, repository_ids: list[int], counter_id: int) -> None:
     )
     # In the lock order of other transactions.
     new = sa.select(sa.literal(counter_id), links.c.digest, links.c.links).order_by(links.c.digest)
-    _add(tx, new.where(sa.true()))
+    tx.execute(_adding(new.where(sa.true())))
     first = (
         sa.select(sa.func.coalesce(sa.func.sum(_b.size), 0))
         .join(usage_counter_blobs, _c.digest == _b.digest)
@@ -115,27 +117,31 @@ def untrack(tx: Transaction, repository_id: int) -> None:
 
 def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Count a blob that was linked to the repository in this transaction."""
-    links = sa.select(_m.counter_id, sa.literal(digest, _c.digest.type), sa.literal(1))
-    links = links.where(_m.repository_id == repository_id).order_by(_m.counter_id)
-    first = [counter_id for counter_id, count in _add(tx, links) if count == 1]
+    added = tx.fetch_all(_ADD_LINK, repository=repository_id, digest=digest)
+    first = [counter_id for counter_id, count in added if count == 1]
     if first:
-        size = tx.execute(sa.select(_b.size).where(_b.digest == digest)).scalar_one()
-        tx.quota_deltas.update(dict.fromkeys(first, size))
+        tx.quota_deltas.update(dict.fromkeys(first, tx.fetch_value(_FIND_SIZE, digest=digest)))
 
 
-def _add(tx: Transaction, links: sa.Select[tuple[int, Digest, int]]) -> list[tuple[int, int]]:
-    """Add links, and return the number of links of the blob in each counter."""
-    insert = tx.insert(usage_counter_blobs).from_select(
+def _adding(links: sa.Select[Any]) -> postgresql.Insert:
+    """Return the statement that adds links: counter, digest and number of repositories."""
+    rows = insert(usage_counter_blobs).from_select(
         ["counter_id", "digest", "repository_count"], links
     )
-    counted = insert.on_conflict_do_update(
-        index_elements=[_c.counter_id, _c.digest],
-        set_={"repository_count": _c.repository_count + insert.excluded.repository_count},
+    count = _c.repository_count + rows.excluded.repository_count
+    return rows.on_conflict_do_update(
+        index_elements=[_c.counter_id, _c.digest], set_={"repository_count": count}
     )
-    return [
-        (row[0], row[1])
-        for row in tx.execute(counted.returning(_c.counter_id, _c.repository_count))
-    ]
+
+
+_ADD_LINK = Statement(
+    _adding(
+        sa.select(_m.counter_id, sa.bindparam("digest", type_=_c.digest.type), sa.literal(1))
+        .where(_m.repository_id == sa.bindparam("repository"))
+        .order_by(_m.counter_id)
+    ).returning(_c.counter_id, _c.repository_count)
+)
+_FIND_SIZE = Statement(sa.select(_b.size).where(_b.digest == sa.bindparam("digest")))
 
 
 def remove(tx: Transaction, repository_id: int, digests: Collection[Digest]) -> None:

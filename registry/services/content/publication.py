@@ -86,25 +86,32 @@ class Publication:
         """Do the work of `link`. `broken` is the key of an existing copy that is not intact."""
         # Lock the repository first. A deletion locks it exclusively before it detaches sessions.
         repository = repositories.ensure(tx, row.repository)
-        session = uploads.find(tx, row.id, lock=True)
+        session = uploads.take(tx, row.id, row.claim)
         if session is None:
             linked = blobs.find(tx, row.repository, blob.digest)
             if linked is not None and linked.key != broken:
                 return  # another request of the session has linked the blob
+            if (session := uploads.find(tx, row.id)) is not None and session.belongs_to(repository):
+                raise UploadBusyError("another request has taken over this upload session")
         if session is None or not session.belongs_to(repository):
             raise session_unknown(row.id)
-        if not uploads.delete(tx, row.id, row.claim):
-            raise UploadBusyError("another request has taken over this upload session")
-        stored = blobs.lock(tx, blob.digest)
-        if stored is None or stored.key == broken:
-            blobs.put(tx, blob)
-            if stored is not None:
-                pending_deletions.insert(tx, stored.store, stored.key, "replaced by a push")
-        else:
-            # An intact copy exists, so this one is not needed.
-            pending_deletions.insert(tx, blob.store, blob.key, "duplicate upload")
+        self._store(tx, blob, broken)
         blobs.link(tx, repository, blob.digest)
         if limited:
             require_room(tx, row.repository, before=row.id)
         for other in self._keys.possible_keys(row) - {blob.key}:
             pending_deletions.insert(tx, row.store, other, "staged bytes of a finished upload")
+
+    def _store(self, tx: Transaction, blob: BlobRow, broken: str | None) -> None:
+        """Name these bytes in the blob's row, unless the row names an intact copy."""
+        stored = None
+        while stored is None:  # deleted since its row prevented the insertion
+            if blobs.insert_new(tx, blob):
+                return
+            stored = blobs.lock(tx, blob.digest)
+        if stored.key == broken:
+            blobs.put(tx, blob)
+            pending_deletions.insert(tx, stored.store, stored.key, "replaced by a push")
+        else:
+            # An intact copy exists, so this one is not needed.
+            pending_deletions.insert(tx, blob.store, blob.key, "duplicate upload")

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("driver", ["local"])]
 
 OTHER = b"another blob of the same repository"
 
-AT_MOST = {"POST": 8, "PATCH": 5, "PUT": 19}
+AT_MOST = {"POST": 8, "PATCH": 5, "PUT": 15}
 """For a new blob of an existing repository, including BEGIN, COMMIT and the query of revisions."""
 
 

@@ -49,9 +49,8 @@ async def settle(database: Database) -> None:
 def link(name: RepositoryName, seed: str) -> Callable[[Transaction], None]:
     def work(tx: Transaction) -> None:
         repository = repositories.ensure(tx, name)
-        # Lock as an upload does: two at once must not both find that there is no blob.
-        if blobs.lock(tx, digest(seed)) is None:
-            blobs.put(tx, blob(seed))
+        # As an upload does: two at once must not both insert it.
+        blobs.insert_new(tx, blob(seed))
         blobs.link(tx, repository, digest(seed))
 
     return work
