@@ -80,7 +80,7 @@ def open_engine(path: Path, *, writer: bool) -> sa.Engine:
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         # A deferred transaction that reads and then writes fails at once with "database is locked".
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+        run_text(connection, "BEGIN IMMEDIATE" if writer else "BEGIN")
 
     return engine
 
@@ -206,6 +206,8 @@ class SqliteWriter:
         self._path = path
         self._clock = clock
         self._engine = open_engine(path, writer=True)
+        self._connection: sa.Connection | None = None
+        self._level: int | None = None
         self._lock = WriterLock(path)
         self._queue: queue.SimpleQueue[_Member | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
@@ -249,6 +251,7 @@ class SqliteWriter:
                         waiting.append(self._queue.get_nowait())
                 if waiting[0] is None:
                     # Closing the last connection checkpoints, so it happens under the lock, too.
+                    self._drop_connection()
                     self._engine.dispose()
                     break
                 group = itertools.takewhile(lambda m: m is not None, waiting)
@@ -266,7 +269,8 @@ class SqliteWriter:
         started = time.monotonic()
         failure: Exception | None = None
         try:
-            with self._engine.connect() as connection, self._begin(connection, members):
+            connection = self._connection = self._connection or self._engine.connect()
+            with self._begin(connection, members):
                 while done < len(members):
                     done += 1
                     self._run_member(connection, members[done - 1])
@@ -281,17 +285,26 @@ class SqliteWriter:
         members.clear()
         if failure is None:
             self._checkpoint()
+        else:
+            self._drop_connection()
         return done
 
-    @staticmethod
-    def _begin(connection: sa.Connection, members: list[_Member]) -> sa.RootTransaction:
+    def _drop_connection(self) -> None:
+        """Close the connection, which the next group opens again."""
+        connection, self._connection, self._level = self._connection, None, None
+        if connection is not None:
+            connection.close()
+
+    def _begin(self, connection: sa.Connection, members: list[_Member]) -> sa.RootTransaction:
         """Begin the transaction of a group, whose commit is synced if any member is durable.
 
         The level of a connection cannot change within a transaction. A synced commit syncs the
         whole log, and so the commits before it.
         """
         level = _FULL if any(member.durable for member in members) else _NORMAL
-        connection.connection.cursor().execute(f"PRAGMA synchronous={level}").close()
+        if level != self._level:
+            run_text(connection, f"PRAGMA synchronous={level}")
+            self._level = level
         return connection.begin()
 
     def _run_member(self, connection: sa.Connection, member: _Member) -> None:
@@ -322,11 +335,8 @@ class SqliteWriter:
             if size < self._wal + CHECKPOINT_GROWTH and self._commits < CHECKPOINT_COMMITS:
                 return
             self._commits, self._wal = 0, size
-            connection = self._engine.raw_connection()
-            try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(PASSIVE)").close()
-            finally:
-                connection.close()
-        except (OSError, sa.exc.SQLAlchemyError, sqlite3.Error):
+            if self._connection is not None:
+                run_text(self._connection, "PRAGMA wal_checkpoint(PASSIVE)")
+        except (OSError, sa.exc.SQLAlchemyError):
             # The log keeps the data, and the next checkpoint tries again.
             logger.exception("checkpoint failed")

@@ -63,6 +63,32 @@ def test_a_commit_that_fails_fails_for_all(path: Path, writer: SqliteWriter) -> 
     assert writer.submit(put("c"), "ann").result(10) == "c"
 
 
+def test_a_connection_is_kept_until_a_group_fails(path: Path, writer: SqliteWriter) -> None:
+    def find_level(tx: Transaction) -> int:
+        level = tx.connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        return int(level)
+
+    def fail(_connection: sa.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    taken: list[str] = []
+    sa.event.listen(writer._engine, "checkout", lambda *_arguments: taken.append("one"))
+    levels = [
+        writer.submit(find_level, "ann", durable=durable).result(10)
+        for durable in (False, True, True, False)
+    ]
+    assert levels == [1, 2, 2, 1]
+    assert len(taken) == 1
+    sa.event.listen(writer._engine, "commit", fail)
+    with pytest.raises(sqlite3.OperationalError):
+        writer.submit(put("lost"), "ann").result(10)
+    sa.event.remove(writer._engine, "commit", fail)
+    writer.submit(put("a"), "ann").result(10)
+    assert writer.submit(find_level, "ann", durable=False).result(10) == 1
+    assert list_ids(path) == ["a"]
+    assert len(taken) == 2
+
+
 def test_a_transaction_that_cannot_begin_fails_all_at_once(
     path: Path, writer: SqliteWriter
 ) -> None:
