@@ -142,7 +142,9 @@ class UploadSessions:
 
         Raises UploadUnknownError if it does not exist in this repository for this principal.
         """
-        row = await self._db.read(lambda tx: uploads.find_own(tx, name, principal.name, upload_id))
+        row = await self._db.read(
+            lambda tx: uploads.find_own(tx, name, principal.name, upload_id), single=True
+        )
         if row is None:
             raise session_unknown(upload_id)
         return row
