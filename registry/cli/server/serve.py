@@ -86,8 +86,7 @@ def _serve(
     _greet(settings, sockets.public)
     if alone:
         return min(_work(settings, sockets, tls, folder, open_mode), 1)
-    from registry import app  # noqa: F401, PLC0415 - loaded once, shared by the workers
-
+    _load_worker()
     gc.freeze()
     supervisor = Supervisor(
         settings.http.workers,
@@ -131,6 +130,14 @@ def _try_start(settings: Settings, folder: DataDirectory, open_mode: _OpenModeCh
         await rehearse(settings)
 
     asyncio.run(Startup({}).try_once(attempt))
+
+
+def _load_worker() -> None:
+    """Load the modules of a worker, so that all workers share their memory."""
+    # Imported only after `_share_metrics` has set the environment.
+    import registry.app.answers  # noqa: PLC0415
+    import registry.app.asgi  # noqa: PLC0415
+    import registry.server.server  # noqa: F401, PLC0415
 
 
 def _share_metrics(data: Path) -> None:
