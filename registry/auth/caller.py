@@ -49,13 +49,17 @@ _NOT_ADMIN = ALL_RIGHTS - {GrantAction.ADMIN}
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How long an authentication holds if the policy does not change.
+    """How long a decision holds if no change of the policy or the content ends it before.
 
     `expires_at` is in microseconds since the epoch, `deadline` a value of `time.monotonic`.
     """
 
     expires_at: float = math.inf
     deadline: float = math.inf
+
+    def limited_to(self, other: "Validity") -> "Validity":
+        """Return the shorter time of the two."""
+        return Validity(min(self.expires_at, other.expires_at), min(self.deadline, other.deadline))
 
 
 ALWAYS = Validity()

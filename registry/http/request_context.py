@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.auth.caller import Caller
+from registry.auth.caller import ALWAYS, Caller, Validity
 from registry.auth.policy.actions import Action
 from registry.auth.policy.principals import Principal
 from registry.errors import (
@@ -98,19 +98,23 @@ class RequestContext:
             scopes = [format_scope(Action.PUSH, self.name), format_scope(Action.PULL, source)]
             raise self.authorizer.demand(self.request, self.caller, scopes)
 
-    def allow_reuse(self, note: Callable[[], None] | None = None) -> None:
+    def allow_reuse(
+        self, note: Callable[[], None] | None = None, validity: Validity = ALWAYS
+    ) -> None:
         """Let the server repeat the response to the same request.
 
-        The response may depend only on the request, the settings, the caller, the policy, and what
-        the change feed records of the repository. `note` is called for each repetition.
+        For as long as `validity` says, the response may depend only on the request, the settings,
+        the caller, the policy, and what the change feed records of the repository. `note` is called
+        for each repetition.
         """
         reuse = self.request.scope.get(SCOPE)
-        if reuse is not None and self.caller.validity is not None:
+        own = self.caller.validity
+        if reuse is not None and own is not None:
             limits, principal = self.authorizer.limits, find_limited(self.caller)
             client = self.request.client
             reuse.terms = Terms(
                 self.repository,
-                self.caller.validity,
+                own if validity is ALWAYS else own.limited_to(validity),
                 client.host if client else None,
                 limits.admission_of(principal),
                 note,

@@ -19,10 +19,10 @@ SCOPE = "moorage.reuse"
 class Terms:
     """The terms under which a response may be repeated.
 
-    It depends on the policy, on the content of `repository`, and on the caller for as long as
-    `validity` says. `address` is that of the client. `admit`, with a rate limit, counts a request
-    from an address, and returns whether the limit allows it. `note` records what the request does
-    to the registry.
+    It depends on the policy, on the content of `repository`, and for as long as `validity` says on
+    everything else, such as the sign-in of the caller. `address` is that of the client. `admit`,
+    with a rate limit, counts a request from an address, and returns whether the limit allows it.
+    `note` records what the request does to the registry.
     """
 
     repository: RepositoryName | None

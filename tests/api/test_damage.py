@@ -34,6 +34,12 @@ NAME = "team/app"
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+@pytest.fixture(autouse=True)
+def look_at_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no response from memory hide the damage; `blobs/test_from_memory.py` has the limit."""
+    monkeypatch.setattr("registry.api.v2.blobs.SEEN_S", 0.0)
+
+
 def url(digest: Digest = DIGEST, name: str = NAME) -> str:
     return f"/v2/{name}/blobs/{digest}"
 

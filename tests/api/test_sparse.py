@@ -113,7 +113,7 @@ async def test_7a_a_blob_pushed_anew_because_it_was_damaged_is_kept(start_api: S
         blobs = api.opened.registry.blobs
         for data in (CONFIG, b"one", b"entry"):
             digest = await api.push_blob(NAME, data)
-            await blobs.note_damage(await blobs.stat(RepositoryName(NAME), digest))
+            await blobs.note_damage(await blobs.get(RepositoryName(NAME), digest))
             assert (await api.http.get(blob(data))).status_code == 404
         for tag, raw in (("image", RAW), ("index", index_manifest([b"entry"]))):
             assert (await api.put_manifest(NAME, tag, raw)).status_code == 201

@@ -23,6 +23,7 @@ EXCLUDED = " and ".join(
 
 
 DIFFERENTIAL = (
+    "tests/api/blobs",
     "tests/api/manifests",
     "tests/api/tokens",
     *(f"tests/api/test_{name}.py" for name in ("base", "pagination", "referrers", "tags")),

@@ -1,18 +1,21 @@
 """Blob endpoints (OCI distribution-spec: end-2 and end-10)."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from registry.auth.caller import Validity
 from registry.errors import RangeInvalidError
 from registry.http.caching import FOREVER, cache_headers
 from registry.http.etags import format_date, has_current
+from registry.http.memory import SMALL
 from registry.http.multipart import Multipart
 from registry.http.ranges import Part, parse_ranges
 from registry.http.request_context import RequestContext
-from registry.services.content.blobs import BlobRow, Blobs
+from registry.services.content.blobs import SEEN_S, BlobRow, Blobs
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectCorruptError
@@ -136,14 +139,23 @@ def _elsewhere(digest: Digest, link: str) -> Response:
     )
 
 
+def _find_validity(call: RequestContext, promised_until: float = math.inf) -> Validity:
+    """Return how long a response about the bytes holds if nobody has looked at them since."""
+    return Validity(promised_until, call.received_at + SEEN_S)
+
+
 async def get_blob(call: RequestContext) -> Response:
     digest = Digest.parse(call.param("digest"))
     headers = call.request.headers
     caching = cache_headers(call, FOREVER)
     conditional = "if-none-match" in headers or "if-modified-since" in headers
     if call.request.method == "HEAD" or conditional:
-        row = await call.registry.blobs.stat(call.name, digest)
-        if has_current(headers, str(digest), row.linked_at):
+        found = await call.registry.blobs.stat(call.name, digest)
+        row = found.row
+        is_current = has_current(headers, str(digest), row.linked_at)
+        if call.request.method == "HEAD" or is_current:
+            call.allow_reuse(validity=_find_validity(call, found.until))
+        if is_current:
             dated = {"ETag": f'"{digest}"', "Last-Modified": format_date(row.linked_at)}
             return Response(None, 304, {**dated, **caching})
         if call.request.method == "HEAD":
@@ -167,6 +179,8 @@ async def get_blob(call: RequestContext) -> Response:
         return _elsewhere(digest, link)
     part = parts[0] if parts else None
     reader = await call.registry.blobs.open(row, part)
+    if part is None and row.size <= SMALL:
+        call.allow_reuse(validity=_find_validity(call))
     return BlobResponse(call.registry.blobs, row, reader, part, caching)
 
 

@@ -1,5 +1,6 @@
 """Rows of blobs, and of the links that make a blob visible in a repository."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,7 +10,14 @@ import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
-from registry.metadata.engine.statements import Row, Statement, bind, bind_now, insert
+from registry.metadata.engine.statements import (
+    DatabaseClock,
+    Row,
+    Statement,
+    bind,
+    bind_now,
+    insert,
+)
 from registry.metadata.engine.transaction import (
     NO_REPOSITORY,
     CandidateKind,
@@ -55,6 +63,17 @@ class BlobRow:
     key: str
     state: BlobState
     linked_at: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PromisedBlob:
+    """A blob that a response may confirm until a time, in microseconds by the database's clock.
+
+    Later, and thus at once if `until` is 0, it must be touched before.
+    """
+
+    row: BlobRow
+    until: float
 
 
 _COLUMNS = (_b.digest, _b.size, _b.store, _b.key, _b.state)
@@ -123,7 +142,9 @@ _RESOLVE_EDGES = Statement(
     .values(bind("blob_digest"))
 )
 _FIND = _prepare_find()
-_FIND_PROMISED = _prepare_find(queue.is_stale(CandidateKind.LINK, _l.repository_id, _l.digest))
+_FIND_PROMISED = _prepare_find(
+    queue.find_grace_start(CandidateKind.LINK, _l.repository_id, _l.digest), DatabaseClock()
+)
 _LIST_LINKED = Statement(
     sa.select(_l.digest, _b.state)
     .join(blobs, _b.digest == _l.digest)
@@ -154,16 +175,14 @@ def find(tx: Transaction, name: RepositoryName, digest: Digest) -> BlobRow | Non
     return _row(tx.fetch_one(_FIND, name=name, digest=digest))
 
 
-def find_promised(
-    tx: Transaction, name: RepositoryName, digest: Digest
-) -> tuple[BlobRow, bool] | None:
-    """Return the blob as in `find`, and whether it needs a `touch`.
-
-    If so, it must be touched before a response confirms that it exists.
-    """
+def find_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> PromisedBlob | None:
+    """Return the blob as in `find`, and whether it needs a `touch`."""
     row = tx.fetch_one(_FIND_PROMISED, name=name, digest=digest)
-    found = _row(row)
-    return (found, bool(row[-1])) if found and row else None
+    if row is None:
+        return None
+    *_, grace_start, now = row
+    until = math.inf if grace_start is None else grace_start
+    return PromisedBlob(_made(row), until if until >= now else 0)
 
 
 def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:

@@ -117,6 +117,24 @@ def is_stale(
     return sa.and_(waits, sa.not_(retainers.is_retained(kind, repository_id, digest)))
 
 
+def find_grace_start(
+    kind: CandidateKind,
+    repository_id: sa.ColumnElement[int],
+    digest: sa.ColumnElement[Any],
+) -> sa.ScalarSelect[int | None]:
+    """Return the query of when the item's grace period began, in microseconds.
+
+    The result is NULL unless only the grace period retains the item. If it is in the past, the
+    condition of `is_stale` holds.
+    """
+    return (
+        sa.select(_c.grace_started_at)
+        .where(_c.repository_id == repository_id, _c.kind == kind.value, _c.digest == digest)
+        .where(sa.not_(retainers.is_retained(kind, _c.repository_id, _c.digest)))
+        .scalar_subquery()
+    )
+
+
 def touch(
     tx: Transaction, kind: CandidateKind, repository_id: int, digest: Digest, extend_by: float
 ) -> bool:

@@ -7,7 +7,7 @@ from registry import metrics
 from registry.auth.policy.principals import OPERATOR, Principal
 from registry.errors import BlobInUseError, BlobUnknownError
 from registry.metadata.content import blobs, repositories
-from registry.metadata.content.blobs import BlobRow, BlobState
+from registry.metadata.content.blobs import BlobRow, BlobState, PromisedBlob
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
@@ -18,11 +18,14 @@ from storage.driver import Reader
 from storage.errors import ObjectCorruptError, ObjectMissingError
 from storage.stores import Stores
 
-__all__ = ["BlobRow", "Blobs"]
+__all__ = ["SEEN_S", "BlobRow", "Blobs"]
 
 logger = logging.getLogger(__name__)
 
 _SOURCES = 100
+
+SEEN_S = 2.0
+"""Seconds for which a response may be repeated without another look at the bytes of the blob."""
 
 
 def _unknown(digest: Digest) -> BlobUnknownError:
@@ -37,24 +40,25 @@ class Blobs:
         self._stores = stores
         self._rules = rules
 
-    async def stat(self, name: RepositoryName, digest: Digest) -> BlobRow:
+    async def stat(self, name: RepositoryName, digest: Digest) -> PromisedBlob:
         """Return the blob if it is linked to the repository and complete.
 
         The blob is kept for at least one grace period afterwards, because a client that learns that
-        the blob exists does not push it. Raises BlobUnknownError.
+        the blob exists does not push it. The same holds for later responses that confirm the blob
+        while nothing has changed in the repository, until the time in the result. Raises
+        BlobUnknownError.
         """
         found = await self._db.read(lambda tx: blobs.find_promised(tx, name, digest), single=True)
         if found is None:
             raise _unknown(digest)
-        row, stale = found
-        if not await self.is_whole(row):
+        if not await self.is_whole(found.row):
             raise _unknown(digest)
-        if stale and not await self._db.write(
+        if not found.until and not await self._db.write(
             lambda tx: blobs.touch(tx, name, digest, self._rules.touch_interval),
             actor=OPERATOR.name,
         ):
             raise _unknown(digest)
-        return row
+        return found
 
     async def open(self, row: BlobRow, part: tuple[int, int] | None = None) -> Reader:
         """Open the blob for reading. The caller closes the reader.

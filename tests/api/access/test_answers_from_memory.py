@@ -200,6 +200,18 @@ async def test_other_credentials_are_other_requests(room: Room) -> None:
     assert await room.ask(room.ann.basic) == 200
 
 
+@pytest.mark.parametrize("sign_in", ["basic", "token"])
+@pytest.mark.parametrize("change", ["grant", "disabled", "repository"])
+async def test_a_change_ends_answers_about_a_blob(room: Room, change: str, sign_in: str) -> None:
+    manifest = (await room.http.get(MANIFEST, headers=room.ann.basic)).json()
+    path = f"/v2/{NAME}/blobs/{manifest['config']['digest']}"
+    headers = room.ann.basic if sign_in == "basic" else await room.token(room.ann)
+    await room.learn(headers, path)
+    await CHANGES[change](room)
+    expected = STATUS.get(change, (401, 401))[0 if sign_in == "basic" else 1]
+    assert await room.ask(headers, path) == expected
+
+
 @pytest.mark.parametrize("path", ["/v2/", f"/v2/{NAME}/tags/list"])
 async def test_other_endpoints(room: Room, path: str) -> None:
     for headers in (room.ann.basic, await room.token(room.ann)):
