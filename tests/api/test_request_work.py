@@ -13,6 +13,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from registry.metadata.engine.database import Database
 from registry.oci.media_types import OCI_MANIFEST
 from storage.digest import Digest
+from storage.local.threads import DiskThreads
 from tests.api.conftest import Api, Started
 from tests.support.kit import descriptor, image_manifest, index_manifest
 
@@ -31,11 +32,12 @@ class Work:
     """The work that requests caused.
 
     `built` has the functions that ran a statement through SQLAlchemy. `hops` counts the reads and
-    the transactions, each of which is a hop to a thread.
+    the transactions, each of which is a hop to a thread, and `disk_hops` the jobs on files.
     """
 
     built: list[str] = field(default_factory=list)
     hops: int = 0
+    disk_hops: int = 0
 
 
 @contextmanager
@@ -69,7 +71,19 @@ def watching() -> Iterator[Work]:
         work.hops += 1
         return await write(*args, **options)
 
+    run_writer, run_reader = DiskThreads.write, DiskThreads.read
+
+    async def note_disk_write(*args: Any, **options: Any) -> Any:
+        work.disk_hops += 1
+        return await run_writer(*args, **options)
+
+    async def note_disk_read(*args: Any, **options: Any) -> Any:
+        work.disk_hops += 1
+        return await run_reader(*args, **options)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiskThreads, "write", note_disk_write)
+        patch.setattr(DiskThreads, "read", note_disk_read)
         patch.setattr(sa.Connection, "execute", note_built)
         patch.setattr(SQLCompiler, "__init__", note_compiled)
         patch.setattr(Database, "read", note_read)
@@ -172,6 +186,37 @@ async def test_no_statement_is_built_and_sql_takes_one_hop(start_api: Started) -
                 extra = api.opened.database.embedded and name in AFTER_A_COMMIT
                 assert (name, work.built) == (name, [])
                 assert (name, work.hops) == (name, hops + extra)
+
+
+HOPS_ON_SQLITE = {"POST": (2, 0), "PATCH": (3, 3), "PUT": (3, 2)}
+"""Hops for SQL and to the disk, for a new blob sent as Docker does.
+
+Each request follows a commit, so it also reads the revisions. POST inserts the session. PATCH reads
+it, locks its file, writes and syncs the bytes, saves the session and unlocks the file. PUT reads
+the session, locks its file, publishes it and links the blob.
+"""
+
+HOPS_ON_POSTGRES = {"POST": (1, 0), "PATCH": (2, 4), "PUT": (2, 2)}
+"""The same. PATCH also syncs the folder of the file."""
+
+
+async def test_the_hops_of_a_push(start_api: Started) -> None:
+    hops: dict[str, tuple[int, int]] = {}
+    async with start_api() as api:
+        for data in (b"a first blob", b"another blob"):
+            location = f"/v2/{NAME}/blobs/uploads/"
+            requests: dict[str, dict[str, Any]] = {
+                "POST": {},
+                "PATCH": {"content": data},
+                "PUT": {"params": {"digest": str(Digest.of(data))}},
+            }
+            for method, options in requests.items():
+                with watching() as work:
+                    answer = await api.http.request(method, location, **options)
+                assert answer.is_success, answer.text
+                location = answer.headers["location"]
+                hops[method] = (work.hops, work.disk_hops)
+        assert hops == (HOPS_ON_SQLITE if api.opened.database.embedded else HOPS_ON_POSTGRES)
 
 
 async def test_a_statement_that_is_built_is_seen(start_api: Started) -> None:

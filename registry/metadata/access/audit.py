@@ -2,10 +2,26 @@
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import Statement, bind, bind_now
+from registry.metadata.engine.statements import insert as insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import audit_log
 
 _a = audit_log.c
+
+_INSERT = Statement(
+    insert_into(audit_log)
+    .values(
+        **bind("actor", "address", "request_id", "kind", "target", "detail", "merge_key"),
+        at=bind_now(),
+        count=sa.literal(1),
+    )
+    .on_conflict_do_update(
+        index_elements=[_a.merge_key],
+        index_where=_a.merge_key.is_not(None),
+        set_={"count": _a.count + 1},
+    )
+)
 
 
 def insert(
@@ -20,8 +36,8 @@ def insert(
     fold: str = "",
 ) -> None:
     """Add an event, or increase the count of an event with the same `fold`."""
-    statement = tx.insert(audit_log).values(
-        at=tx.now,
+    tx.run(
+        _INSERT,
         actor=actor,
         address=address,
         request_id=request_id,
@@ -29,14 +45,6 @@ def insert(
         target=target,
         detail=detail,
         merge_key=fold or None,
-        count=1,
-    )
-    tx.execute(
-        statement.on_conflict_do_update(
-            index_elements=[_a.merge_key],
-            index_where=_a.merge_key.is_not(None),
-            set_={"count": _a.count + 1},
-        )
     )
 
 

@@ -11,12 +11,15 @@ from registry.metadata.access.robots import RobotRow
 from registry.metadata.access.secrets import SecretRow
 from registry.metadata.access.signing_keys import SigningKeyRow
 from registry.metadata.access.users import UserRow
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import MOST_PARTS, Part, Transaction
 from registry.metadata.quotas import quotas
 from registry.metadata.tables import TEXT, policy_changes, policy_revision, removed_repositories
 from registry.oci.names import RepositoryName
 
 _r, _c = removed_repositories.c, policy_changes.c
+
+_READ_NUMBER = Statement(sa.select(policy_revision.c.revision))
 
 KEPT = 10_000
 """Number of policy revisions whose changes are kept."""
@@ -47,7 +50,7 @@ class PolicyRows:
 
 def read_number(tx: Transaction) -> int:
     """Return the number of the last policy change."""
-    return int(tx.execute(sa.select(policy_revision.c.revision)).scalar_one())
+    return int(tx.fetch_value(_READ_NUMBER))
 
 
 def load(tx: Transaction) -> PolicyRows:

@@ -7,11 +7,24 @@ import sqlalchemy as sa
 
 from registry.metadata.content.blobs import BlobState
 from registry.metadata.content.repositories import RepositoryRow
+from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import CHUNK, Transaction, in_chunks
 from registry.metadata.tables import TEXT, blobs, manifest_edges, manifests, repository_blobs
 from storage.digest import Digest
 
 _m, _e, _b, _l = manifests.c, manifest_edges.c, blobs.c, repository_blobs.c
+
+_LIST_PRESENT = Statement(
+    sa.select(_l.digest)
+    .join(blobs, _b.digest == _l.digest)
+    .where(_l.repository_id == sa.bindparam("repository"))
+    .where(_l.digest.in_(sa.bindparam("digests")), _b.state == BlobState.LIVE.value)
+    .union(
+        sa.select(_m.digest)
+        .where(_m.repository_id == sa.bindparam("repository"))
+        .where(_m.digest.in_(sa.bindparam("digests")))
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +113,6 @@ def list_missing(
     """
     missing: list[Digest] = []
     for chunk in in_chunks(digests):
-        live = (
-            sa.select(_l.digest)
-            .join(blobs, _b.digest == _l.digest)
-            .where(_l.repository_id == repository.id, _l.digest.in_(chunk))
-            .where(_b.state == BlobState.LIVE.value)
-        )
-        here = sa.select(_m.digest).where(_m.repository_id == repository.id, _m.digest.in_(chunk))
-        found = set(tx.execute(live.union(here)).scalars())
+        found = set(tx.fetch_values(_LIST_PRESENT, repository=repository.id, digests=chunk))
         missing += [digest for digest in chunk if digest not in found]
     return missing
