@@ -88,12 +88,14 @@ class TokenEndpoint:
                 f"a query may have at most {_MAX_FIELDS} parameters; ask for fewer scopes"
             )
         query = request.query_params
-        asked = self._request(query.getlist("scope"), query)
+        requested = self._request(query.getlist("scope"), query)
         if query.get("offline_token") == "true":
-            asked = TokenRequest(asked.scopes, asked.service, asked.client, offline=True)
-        granted = await self._tokens.issue(caller, asked, find_origin(request))
+            requested = TokenRequest(
+                requested.scopes, requested.service, requested.client, offline=True
+            )
+        granted = await self._tokens.issue(caller, requested, find_origin(request))
         given = read_credentials(request)
-        again = given.password if asked.offline and isinstance(given, Basic) else ""
+        again = given.password if requested.offline and isinstance(given, Basic) else ""
         return self._answer(granted, refresh=again if caller.has_refresh_token else None)
 
     async def _post(self, request: Request) -> Response:
@@ -107,13 +109,15 @@ class TokenEndpoint:
             )
         caller = await self._identify(request, self._grants[kind], fields)
         single = QueryParams({key: values[0] for key, values in fields.items()})
-        asked = self._request(fields.get("scope", []), single)
+        requested = self._request(fields.get("scope", []), single)
         if _first(fields, "access_type") == "offline" and kind == "password":
-            asked = TokenRequest(asked.scopes, asked.service, asked.client, offline=True)
-        granted = await self._tokens.issue(caller, asked, find_origin(request))
+            requested = TokenRequest(
+                requested.scopes, requested.service, requested.client, offline=True
+            )
+        granted = await self._tokens.issue(caller, requested, find_origin(request))
         # The refresh token does not change, but some clients forget it unless it is sent again.
         again = _first(fields, "refresh_token") if kind == "refresh_token" else None
-        if caller.has_refresh_token and asked.offline:
+        if caller.has_refresh_token and requested.offline:
             again = _first(fields, "password")
         return self._answer(granted, scope=str(granted.access.scopes), refresh=again)
 

@@ -29,7 +29,7 @@ async def test_are_due_when_their_time_has_come(database: Database) -> None:
     assert page == everything[:3]
 
 
-async def test_doomed_again_waits_for_the_later_time(database: Database) -> None:
+async def test_a_key_queued_again_waits_for_the_later_time(database: Database) -> None:
     def work(tx: Transaction) -> list[str]:
         tx.now = 100
         for reason, not_before in {"first": 50, "second": 150, "third": 120}.items():
@@ -85,7 +85,7 @@ async def test_forgotten_are_those_that_were_due(database: Database) -> None:
     assert sorted(left) == [("bucket", "a"), ("bucket", "b"), ("bucket", "c"), ("local", "b")]
 
 
-async def test_doomed_anew_since_it_was_due_it_stays(database: Database) -> None:
+async def test_a_key_queued_again_after_it_was_due_stays(database: Database) -> None:
     """A key that is queued again within the same microsecond stays, too."""
 
     def work(tx: Transaction) -> list[str]:
@@ -125,6 +125,6 @@ async def test_put_off_it_is_due_later(database: Database) -> None:
     await database.write(work, actor="ann")
 
 
-async def test_one_row_however_many_doom_a_key(replicas: list[Database]) -> None:
+async def test_one_row_however_often_a_key_is_queued(replicas: list[Database]) -> None:
     await race(replicas, [lambda tx: pending_deletions.insert(tx, "local", "key", "test")] * 16)
     assert len(await rows(replicas[0], tables.pending_deletions)) == 1

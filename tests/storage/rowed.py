@@ -21,7 +21,7 @@ class RowedDriver:
         )
         self.rows: dict[str, tuple[str, int]] = {}
         self.held: set[str] = set()
-        self.doomed: set[str] = set()
+        self.pending_deletions: set[str] = set()
 
     async def claim(self, session: str, record: SessionRecord | None = None) -> Upload:
         assert record is None
@@ -46,7 +46,7 @@ class RowedDriver:
 
     def end(self, session: str, kept: str | None = None) -> None:
         """Queue deletion of the keys that the session owned."""
-        self.doomed |= self.possible_keys(session, *self.rows.pop(session)) - {kept}
+        self.pending_deletions |= self.possible_keys(session, *self.rows.pop(session)) - {kept}
         self.held.discard(session)
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
@@ -101,7 +101,7 @@ class RowedUpload:
         state, claim = driver.rows[session]
         driver.rows[session] = self._upload.resume_state, claim
         now = driver.possible_keys(session, *driver.rows[session])
-        driver.doomed |= driver.possible_keys(session, state, claim - 1) - now
+        driver.pending_deletions |= driver.possible_keys(session, state, claim - 1) - now
 
     async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
         await self._upload.append_and_sync(data, hasher)

@@ -5,6 +5,6 @@ from starlette.responses import JSONResponse, Response
 from registry.http.request_context import RequestContext
 
 
-async def get_base(call: RequestContext) -> Response:
-    call.allow_reuse()
+async def get_base(context: RequestContext) -> Response:
+    context.allow_reuse()
     return JSONResponse({})

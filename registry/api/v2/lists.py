@@ -18,48 +18,50 @@ def _next_link(path: str, **query: object) -> str:
     return f'<{path}?{urlencode(query)}>; rel="next"'
 
 
-async def list_tags(call: RequestContext) -> Response:
-    n = call.page_size()
-    names = await call.registry.tags.list_names(call.name, n + 1, call.last)
-    response = JSONResponse({"name": str(call.name), "tags": names[:n]})
+async def list_tags(context: RequestContext) -> Response:
+    n = context.page_size()
+    names = await context.registry.tags.list_names(context.name, n + 1, context.last)
+    response = JSONResponse({"name": str(context.name), "tags": names[:n]})
     if 0 < n < len(names):
-        response.headers["Link"] = _next_link(f"/v2/{call.name}/tags/list", n=n, last=names[n - 1])
-    call.allow_reuse()
+        response.headers["Link"] = _next_link(
+            f"/v2/{context.name}/tags/list", n=n, last=names[n - 1]
+        )
+    context.allow_reuse()
     return response
 
 
-async def list_catalog(call: RequestContext) -> Response:
-    n = call.page_size()
-    names = await _list_visible(call, n + 1)
+async def list_catalog(context: RequestContext) -> Response:
+    n = context.page_size()
+    names = await _list_visible(context, n + 1)
     response = JSONResponse({"repositories": names[:n]})
     if 0 < n < len(names):
         response.headers["Link"] = _next_link("/v2/_catalog", n=n, last=names[n - 1])
     return response
 
 
-async def _list_visible(call: RequestContext, n: int) -> list[str]:
+async def _list_visible(context: RequestContext, n: int) -> list[str]:
     """Return the first `n` repositories after `last` that the caller may see."""
-    repositories, visible = call.registry.repositories, call.caller.visible
-    if call.caller.sees_all:
-        return await repositories.list_names(n, call.last, visible)
+    repositories, visible = context.registry.repositories, context.caller.visible
+    if context.caller.sees_all:
+        return await repositories.list_names(n, context.last, visible)
     names: list[str] = []
-    last, page = call.last, max(n, _PAGE)
+    last, page = context.last, max(n, _PAGE)
     while len(names) < n:
         found = await repositories.list_names(page, last, visible)
-        names += [name for name in found if call.caller.may_pull(RepositoryName(name))]
+        names += [name for name in found if context.caller.may_pull(RepositoryName(name))]
         if len(found) < page:
             break
         last = found[-1]
     return names[:n]
 
 
-async def list_referrers(call: RequestContext) -> Response:
-    subject = Digest.parse(call.param("digest"))
-    artifact_type = call.query("artifactType") or None
+async def list_referrers(context: RequestContext) -> Response:
+    subject = Digest.parse(context.param("digest"))
+    artifact_type = context.query("artifactType") or None
 
     async def load() -> ReferrersPage:
-        return await call.registry.referrers.get_page(
-            call.name, subject, artifact_type, call.last, call.received_at
+        return await context.registry.referrers.get_page(
+            context.name, subject, artifact_type, context.last, context.received_at
         )
 
     # Content-Type without parameters: clients compare the exact string.
@@ -68,10 +70,10 @@ async def list_referrers(call: RequestContext) -> Response:
     if artifact_type is not None:
         headers["OCI-Filters-Applied"] = "artifactType"
         query["artifactType"] = artifact_type
-    with AnswerMemory(call.authorizer.limits.answers) as memory:
+    with AnswerMemory(context.authorizer.limits.answers) as memory:
         page = await memory.load(load)
         if page.last is not None:
-            path = f"/v2/{call.name}/referrers/{subject}"
+            path = f"/v2/{context.name}/referrers/{subject}"
             headers["Link"] = _next_link(path, last=page.last, **query)
-        call.allow_reuse()
+        context.allow_reuse()
         return memory.answer(page.raw, headers)

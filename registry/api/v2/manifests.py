@@ -41,14 +41,14 @@ OVERRIDE = "Moorage-Override"
 IMMUTABLE = "immutable"
 
 
-def _existing_reference(call: RequestContext) -> Reference:
+def _existing_reference(context: RequestContext) -> Reference:
     """Return the reference in the path; raise ManifestUnknownError if it cannot be a tag."""
-    text = call.param("reference")
+    text = context.param("reference")
     try:
         return parse_reference(text)
     except TagInvalidError as error:
         raise ManifestUnknownError(
-            f"no tag {text[:128]!a} in {call.name}", {"reference": text[:255]}
+            f"no tag {text[:128]!a} in {context.name}", {"reference": text[:255]}
         ) from error
 
 
@@ -62,9 +62,9 @@ def _condition(headers: Headers) -> TagCondition | None:
     )
 
 
-def _tags_to_set(call: RequestContext, reference: Reference) -> list[Tag]:
+def _tags_to_set(context: RequestContext, reference: Reference) -> list[Tag]:
     """Return the tag in the path or, with a digest, the tags in the query without duplicates."""
-    asked = call.request.query_params.getlist("tag")
+    asked = context.request.query_params.getlist("tag")
     if len(asked) > MAX_TAGS:
         raise TooManyTagsError(
             f"a push may set at most {MAX_TAGS} tags; set the others with further requests",
@@ -77,80 +77,80 @@ def _tags_to_set(call: RequestContext, reference: Reference) -> list[Tag]:
     return [reference]
 
 
-def _override(call: RequestContext) -> Actor | None:
+def _override(context: RequestContext) -> Actor | None:
     """Return the caller if the request overrides immutable tags; raise DeniedError."""
-    asked = call.request.headers.get(OVERRIDE)
+    asked = context.request.headers.get(OVERRIDE)
     if asked is None:
         return None
     if asked != IMMUTABLE:
         raise UnsupportedError(f"the only value of {OVERRIDE} is {IMMUTABLE}")
-    if GrantAction.ADMIN not in call.caller.rights_in(call.name):
+    if GrantAction.ADMIN not in context.caller.rights_in(context.name):
         raise DeniedError(
-            f"{OVERRIDE} requires admin on {call.name}, with the password or a personal access "
+            f"{OVERRIDE} requires admin on {context.name}, with the password or a personal access "
             "token; tokens of /token do not carry admin"
         )
-    return Actor(call.principal.name, find_origin(call.request))
+    return Actor(context.principal.name, find_origin(context.request))
 
 
-async def get_manifest(call: RequestContext) -> Response:
-    reference = _existing_reference(call)
-    with AnswerMemory(call.authorizer.limits.answers) as memory:
-        return await _get_manifest(call, reference, memory)
+async def get_manifest(context: RequestContext) -> Response:
+    reference = _existing_reference(context)
+    with AnswerMemory(context.authorizer.limits.answers) as memory:
+        return await _get_manifest(context, reference, memory)
 
 
 async def _get_manifest(
-    call: RequestContext, reference: Reference, memory: AnswerMemory
+    context: RequestContext, reference: Reference, memory: AnswerMemory
 ) -> Response:
     async def load() -> StoredManifest:
-        return await call.registry.manifests.get(call.name, reference, call.received_at)
+        return await context.registry.manifests.get(context.name, reference, context.received_at)
 
-    is_head = call.request.method == "HEAD"
+    is_head = context.request.method == "HEAD"
     found = await (load() if is_head else memory.load(load))
     if is_head and isinstance(reference, Digest):
-        await call.registry.manifests.promise(call.name, reference)
+        await context.registry.manifests.promise(context.name, reference)
     row = found.row
     # HEAD counts as a pull: Docker sends nothing else for a tag that has not moved.
-    note = partial(call.registry.pulls.note, row.id, reference)
+    note = partial(context.registry.pulls.note, row.id, reference)
     note()
-    if not (is_head and call.registry.manifests.promises(call.name, reference)):
-        call.allow_reuse(note)
+    if not (is_head and context.registry.manifests.promises(context.name, reference)):
+        context.allow_reuse(note)
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
     headers["Last-Modified"] = format_date(found.modified_at)
-    headers |= cache_headers(call, REVALIDATED)
-    if has_current(call.request.headers, str(row.digest), found.modified_at):
+    headers |= cache_headers(context, REVALIDATED)
+    if has_current(context.request.headers, str(row.digest), found.modified_at):
         return Response(None, 304, headers)
     headers |= {"Content-Type": row.media_type, "Content-Length": str(row.size)}
     return Response(None, 200, headers) if is_head else memory.answer(found.raw, headers)
 
 
-async def put_manifest(call: RequestContext) -> Response:
-    reference = parse_reference(call.param("reference"))
-    set_tags = _tags_to_set(call, reference)
-    idle, budget = call.settings.http.body_idle_timeout, call.authorizer.limits.bodies
-    async with read_body(call.request, idle, MAX_MANIFEST_BYTES, budget) as raw:
-        return await _put_manifest(call, reference, set_tags, raw)
+async def put_manifest(context: RequestContext) -> Response:
+    reference = parse_reference(context.param("reference"))
+    set_tags = _tags_to_set(context, reference)
+    idle, budget = context.settings.http.body_idle_timeout, context.authorizer.limits.bodies
+    async with read_body(context.request, idle, MAX_MANIFEST_BYTES, budget) as raw:
+        return await _put_manifest(context, reference, set_tags, raw)
 
 
 async def _put_manifest(
-    call: RequestContext, reference: Reference, set_tags: Sequence[Tag], raw: bytes
+    context: RequestContext, reference: Reference, set_tags: Sequence[Tag], raw: bytes
 ) -> Response:
-    rights = call.caller.rights_in(call.name)
-    pushed = await call.registry.manifests.put(
-        call.name,
+    rights = context.caller.rights_in(context.name)
+    pushed = await context.registry.manifests.put(
+        context.name,
         raw,
-        call.request.headers.get("content-type"),
-        call.principal,
+        context.request.headers.get("content-type"),
+        context.principal,
         digest=reference if isinstance(reference, Digest) else None,
         set_tags=set_tags,
-        condition=_condition(call.request.headers),
+        condition=_condition(context.request.headers),
         rights=TagRights(GrantAction.CREATE in rights, GrantAction.OVERWRITE in rights),
-        override=_override(call),
+        override=_override(context),
     )
     response = Response(
         None,
         201,
         {
-            "Location": f"/v2/{call.name}/manifests/{pushed.digest}",
+            "Location": f"/v2/{context.name}/manifests/{pushed.digest}",
             "Docker-Content-Digest": str(pushed.digest),
         },
     )
@@ -162,15 +162,15 @@ async def _put_manifest(
         for start in range(0, len(set_tags), step):
             line = ", ".join(map(str, set_tags[start : start + step]))
             response.headers.append("OCI-Tag", line)
-    return await advise(call, response)
+    return await advise(context, response)
 
 
-async def delete_manifest(call: RequestContext) -> Response:
-    await call.registry.manifests.delete(
-        call.name,
-        _existing_reference(call),
-        call.principal,
-        _condition(call.request.headers),
-        _override(call),
+async def delete_manifest(context: RequestContext) -> Response:
+    await context.registry.manifests.delete(
+        context.name,
+        _existing_reference(context),
+        context.principal,
+        _condition(context.request.headers),
+        _override(context),
     )
     return Response(None, 202)

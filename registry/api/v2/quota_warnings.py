@@ -33,13 +33,13 @@ def add_warnings(response: Response, texts: Iterable[str]) -> None:
         response.headers.append("Warning", value)
 
 
-async def advise(call: RequestContext, response: Response) -> Response:
+async def advise(context: RequestContext, response: Response) -> Response:
     """Return the response to a push, with warnings about quotas."""
     # The push has succeeded, so the response must say so even if the quotas cannot be read.
     with contextlib.suppress(DatabaseUnavailableError):
-        quotas = call.registry.quotas
-        if await quotas.hold_for(call.name, call.received_at):
-            standings = await quotas.list_standings(call.name)
+        quotas = context.registry.quotas
+        if await quotas.hold_for(context.name, context.received_at):
+            standings = await quotas.list_standings(context.name)
             add_warnings(response, [_write(s) for s in standings if _percent(s) >= NEARLY_FULL])
     return response
 

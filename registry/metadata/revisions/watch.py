@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from registry.metadata.revisions.query import RevisionQuery
 
 
-IN_A_ROW = 64
+MAX_KNOWN_IN_A_ROW = 64
 """Answers from memory after which other tasks get a turn on the event loop."""
 
 
@@ -35,7 +35,7 @@ class RevisionWatch:
         self._commits = _Commits(database.path) if database.embedded else None
         self._query = _open_query(database)
         self._forget: list[Callable[[Changed], None]] = []
-        self._in_a_row = 0
+        self._known_in_a_row = 0
         self._seen: bytes | None = None
         self._heads = UNKNOWN
         self._began = float("-inf")
@@ -68,9 +68,9 @@ class RevisionWatch:
         Returns None now and then even if they are known, so that `read` lets other tasks run: a
         task that is always answered from memory would never yield to the event loop.
         """
-        if self._in_a_row >= IN_A_ROW:
+        if self._known_in_a_row >= MAX_KNOWN_IN_A_ROW:
             return None
-        self._in_a_row += 1
+        self._known_in_a_row += 1
         return self._find_known(since)
 
     def _find_known(self, since: float | None) -> Revisions | None:
@@ -91,10 +91,10 @@ class RevisionWatch:
 
         Raises DatabaseUnavailableError.
         """
-        if self._in_a_row >= IN_A_ROW:
+        if self._known_in_a_row >= MAX_KNOWN_IN_A_ROW:
             await asyncio.sleep(0)
-            self._in_a_row = 0
-        self._in_a_row += 1
+            self._known_in_a_row = 0
+        self._known_in_a_row += 1
         known = self._find_known(since)
         if known is not None:
             return known

@@ -72,12 +72,12 @@ class RepositoryEntries:
 
 
 class ManifestCache:
-    """A cache of at most `room` bytes. Evicts the least recently used repository."""
+    """A cache of at most `capacity` bytes. Evicts the least recently used repository."""
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._size = 0
-        self._shelves: OrderedDict[RepositoryName, RepositoryEntries] = OrderedDict()
+        self._repositories: OrderedDict[RepositoryName, RepositoryEntries] = OrderedDict()
 
     def entries_of(self, name: RepositoryName) -> RepositoryEntries:
         """Return the current entries of a repository. Creates them if there are none.
@@ -85,56 +85,65 @@ class ManifestCache:
         Call this before reading the database. An invalidation in between replaces the object, so
         that a stale result is not cached.
         """
-        shelf = self._shelves.get(name)
-        if shelf is None:
-            shelf = self._shelves[name] = RepositoryEntries()
-        self._shelves.move_to_end(name)
-        return shelf
+        entries = self._repositories.get(name)
+        if entries is None:
+            entries = self._repositories[name] = RepositoryEntries()
+        self._repositories.move_to_end(name)
+        return entries
 
     def put(
         self,
         name: RepositoryName,
-        shelf: RepositoryEntries,
+        entries: RepositoryEntries,
         reference: Reference,
         found: StoredManifest,
     ) -> None:
-        """Cache a manifest, unless the repository was invalidated since `shelf` was obtained."""
-        if self._shelves.get(name) is not shelf or len(found.raw) + OVERHEAD > self._room // _SHARE:
+        """Cache a manifest, unless the repository was invalidated since `entries` were obtained."""
+        if (
+            self._repositories.get(name) is not entries
+            or len(found.raw) + OVERHEAD > self._capacity // _SHARE
+        ):
             return
-        self._grow(shelf.put(reference, found))
+        self._grow(entries.put(reference, found))
 
     def put_page(
-        self, name: RepositoryName, shelf: RepositoryEntries, key: PageKey, page: ReferrersPage
+        self, name: RepositoryName, entries: RepositoryEntries, key: PageKey, page: ReferrersPage
     ) -> None:
         """Cache a page of referrers, under the same condition as `put`.
 
         Empty pages are not cached: a client could request any number of subjects without referrers.
         """
         taken = len(page.raw) + len(key[1] or "") + OVERHEAD
-        if not page.count or self._shelves.get(name) is not shelf or taken > self._room // _SHARE:
+        if (
+            not page.count
+            or self._repositories.get(name) is not entries
+            or taken > self._capacity // _SHARE
+        ):
             return
-        if key not in shelf.pages:
-            shelf.pages[key] = page
-            shelf.size += taken
+        if key not in entries.pages:
+            entries.pages[key] = page
+            entries.size += taken
             self._grow(taken)
 
     def _grow(self, taken: int) -> None:
         self._size += taken
-        while self._size > self._room:
-            self._drop(next(iter(self._shelves)))
+        while self._size > self._capacity:
+            self._drop(next(iter(self._repositories)))
 
-    def drop_if_empty(self, name: RepositoryName, shelf: RepositoryEntries) -> None:
+    def drop_if_empty(self, name: RepositoryName, entries: RepositoryEntries) -> None:
         """Remove the entries of a repository if they are empty.
 
         Requests for unknown names therefore take no space.
         """
-        if not shelf.size and self._shelves.get(name) is shelf:
+        if not entries.size and self._repositories.get(name) is entries:
             self._drop(name)
 
     def forget(self, changed: Changed) -> None:
         """Invalidate the given repositories, or all of them if `changed` is None."""
-        for name in list(self._shelves) if changed is None else changed & self._shelves.keys():
+        for name in (
+            list(self._repositories) if changed is None else changed & self._repositories.keys()
+        ):
             self._drop(name)
 
     def _drop(self, name: RepositoryName) -> None:
-        self._size -= self._shelves.pop(name).size
+        self._size -= self._repositories.pop(name).size

@@ -133,8 +133,8 @@ class Manifests:
         """
         if self._watch.latest_known(since) is None:
             await self._watch.read(since)
-        shelf = self._cache.entries_of(name)
-        known = shelf.find(reference)
+        entries = self._cache.entries_of(name)
+        known = entries.find(reference)
         if known is not None:
             return known
         try:
@@ -143,9 +143,9 @@ class Manifests:
             )
             if found is None:
                 raise _unknown(name, reference)
-            self._cache.put(name, shelf, reference, found)
+            self._cache.put(name, entries, reference, found)
         finally:
-            self._cache.drop_if_empty(name, shelf)
+            self._cache.drop_if_empty(name, entries)
         return found
 
     def promises(self, name: RepositoryName, reference: Reference) -> bool:

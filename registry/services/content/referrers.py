@@ -51,9 +51,9 @@ class Referrers:
         """
         if self.watch.latest_known(since) is None:
             await self.watch.read(since)
-        shelf = self.cache.entries_of(name)
-        asked = (subject, artifact_type, last)
-        known = shelf.pages.get(asked)
+        entries = self.cache.entries_of(name)
+        key = (subject, artifact_type, last)
+        known = entries.pages.get(key)
         if known is not None:
             return known
         try:
@@ -61,9 +61,9 @@ class Referrers:
                 lambda tx: _build_page(tx, name, subject, artifact_type, last),
                 timeout_s=LONG_TIMEOUT_S,
             )
-            self.cache.put_page(name, shelf, asked, page)
+            self.cache.put_page(name, entries, key, page)
         finally:
-            self.cache.drop_if_empty(name, shelf)
+            self.cache.drop_if_empty(name, entries)
         return page
 
 

@@ -52,16 +52,16 @@ class Kind(StrEnum):
     FOREIGN = "foreign"
 
 
-class Deed(StrEnum):
+class RepairAction(StrEnum):
     """The action taken for a finding."""
 
-    NOTHING = "nothing"
+    NONE = "none"
     # The blob is reported as unknown, so that the next push heals it.
     QUARANTINED = "quarantined"
     # The object replaced the missing or damaged object of a blob.
     ADOPTED = "adopted"
     # The object is queued for deletion.
-    DOOMED = "doomed"
+    QUEUED_FOR_DELETION = "queued_for_deletion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Finding:
     key: str
     size: int
     digest: Digest | None
-    deed: Deed
+    action: RepairAction
 
 
 @dataclass(slots=True)
@@ -95,17 +95,17 @@ class Report:
 
     def add(self, finding: Finding) -> None:
         self.counts[finding.kind] += 1
-        self.open += finding.deed not in {Deed.ADOPTED, Deed.DOOMED}
+        self.open += finding.action not in {RepairAction.ADOPTED, RepairAction.QUEUED_FOR_DELETION}
         if len(self.findings) < MOST:
             self.findings.append(finding)
-        if finding.deed is Deed.ADOPTED:
+        if finding.action is RepairAction.ADOPTED:
             self._settle(finding)
 
     def _settle(self, adopted: Finding) -> None:
         """Mark earlier findings of the blob that the object was adopted for as repaired."""
         for index, each in enumerate(self.findings):
             if each.kind is Kind.MISSING and each.digest == adopted.digest:
-                self.findings[index] = replace(each, deed=Deed.ADOPTED)
+                self.findings[index] = replace(each, action=RepairAction.ADOPTED)
                 self.open -= 1
 
 
@@ -153,7 +153,7 @@ class _Comparison:
             ours = {each.key: each for each in page if is_known_key(each.key)}
             for each in page:
                 if each.key not in ours:
-                    self._add(Kind.FOREIGN, each, None, Deed.NOTHING)
+                    self._add(Kind.FOREIGN, each, None, RepairAction.NONE)
             if ours:
                 self._require_order([last, *ours])
                 upto = max(ours)
@@ -199,8 +199,8 @@ class _Comparison:
         known = now.state is not BlobState.LIVE
         if not known and self.repair:
             known = await self.blobs.note(now, BlobState.MISSING)
-        deed = Deed.QUARANTINED if known else Deed.NOTHING
-        self.report.add(Finding(Kind.MISSING, row.store, row.key, row.size, row.digest, deed))
+        action = RepairAction.QUARANTINED if known else RepairAction.NONE
+        self.report.add(Finding(Kind.MISSING, row.store, row.key, row.size, row.digest, action))
 
     # --- objects ------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class _Comparison:
             elif self.repair:
                 await self._repair(found)
             else:
-                self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
+                self._add(Kind.UNOWNED, found, None, RepairAction.NONE)
 
     async def _repair(self, found: StoredObject) -> None:
         """Adopt the object for a damaged blob, or queue it for deletion.
@@ -231,12 +231,12 @@ class _Comparison:
         except StoreError as error:
             await self.store.driver.check()  # raises if the whole store is unavailable
             logger.warning("cannot read %s from %s: %s", found.key, self.store.name, error)
-            self._add(Kind.UNOWNED, found, None, Deed.NOTHING)
+            self._add(Kind.UNOWNED, found, None, RepairAction.NONE)
             return
         if row is not None and await self._adopt(found, row):
-            self._add(Kind.UNOWNED, found, row.digest, Deed.ADOPTED)
-        elif await self._doom(found.key):
-            self._add(Kind.UNOWNED, found, None, Deed.DOOMED)
+            self._add(Kind.UNOWNED, found, row.digest, RepairAction.ADOPTED)
+        elif await self._queue_deletion(found.key):
+            self._add(Kind.UNOWNED, found, None, RepairAction.QUEUED_FOR_DELETION)
 
     async def _find_heir(self, found: StoredObject) -> BlobRow | None:
         """Return the missing or damaged blob whose content the object holds."""
@@ -284,7 +284,7 @@ class _Comparison:
 
         return await self.db.write(work, actor=OPERATOR.name)
 
-    async def _doom(self, key: str) -> bool:
+    async def _queue_deletion(self, key: str) -> bool:
         def work(tx: Transaction) -> bool:
             held = self._hold(tx, key)
             if held:
@@ -301,8 +301,10 @@ class _Comparison:
         tx.lock_name(f"{self.store.name}/{key}")
         return bool(key_ownership.list_unowned(tx, self.store.name, [key]))
 
-    def _add(self, kind: Kind, found: StoredObject, digest: Digest | None, deed: Deed) -> None:
-        self.report.add(Finding(kind, self.store.name, found.key, found.size, digest, deed))
+    def _add(
+        self, kind: Kind, found: StoredObject, digest: Digest | None, action: RepairAction
+    ) -> None:
+        self.report.add(Finding(kind, self.store.name, found.key, found.size, digest, action))
 
 
 def _is_of(found: StoredObject | None, row: BlobRow) -> bool:

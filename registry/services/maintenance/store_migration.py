@@ -39,7 +39,7 @@ class Remaining:
     blobs: int
     bytes: int
     sessions: int
-    doomed: int
+    pending_deletions: int
 
 
 @dataclass(frozen=True, slots=True)

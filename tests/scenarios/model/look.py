@@ -50,7 +50,7 @@ class Look:
     blobs: dict[str, tuple[int, str, str]]
     """Size, key and state by digest."""
     sessions: dict[str, SessionRow]
-    doomed: set[str]
+    pending_deletions: set[str]
     objects: dict[str, int]
     """Size of each file of the store by key."""
     staged: dict[str, int]
@@ -80,7 +80,7 @@ def look(engine: sa.Engine, storage: Path, after: int = 0) -> Look:
                     "FROM uploads"
                 )
             },
-            doomed={key for (key,) in rows("SELECT key FROM pending_deletions")},
+            pending_deletions={key for (key,) in rows("SELECT key FROM pending_deletions")},
             objects=_list_objects(storage),
             staged={e.name: e.stat().st_size for e in os.scandir(storage / "staging")},
             queue={
@@ -281,7 +281,7 @@ class Inspector:
 
     def _check_owners(self, found: Look) -> None:
         """Check that every object is referenced by a row."""
-        owners = found.doomed | {key for _, key, _ in found.blobs.values()}
+        owners = found.pending_deletions | {key for _, key, _ in found.blobs.values()}
         owners |= {session.key for session in found.sessions.values() if session.key}
         assert found.objects.keys() <= owners, "an object without an owner"
 

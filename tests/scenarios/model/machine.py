@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
         self.ended: list[str] = []
         self.glances = itertools.cycle(itertools.product(REPOSITORIES, TAGS))
         self.failed = False
-        self.doomed = 0
+        self.pending_deletions = 0
         """Number of keys that wait for deletion."""
         self.changed = False
         """Whether a step changed something since the last start."""
@@ -213,7 +213,7 @@ class Machine(RuleBasedStateMachine):
         self.touched = False
         self.failed = True
         found = self.look(self.replay.number)
-        self.doomed = len(found.doomed)
+        self.pending_deletions = len(found.pending_deletions)
         self.inspector.check(self.model, found, self.world.storage)
         self.replay.play(found.changes)
         self.replay.check(found)

@@ -80,15 +80,15 @@ class OperatorRules(Machine):
         want, got = self.try_out(lambda model: model.expire(before), work)
         assert got == want
 
-    @precondition(lambda machine: machine.doomed)
+    @precondition(lambda machine: machine.pending_deletions)
     @risky()
     def sweep(self) -> None:
         """Delete pending keys. Then the store holds exactly the objects that rows name."""
-        doomed = len(self.look().doomed)
+        pending_deletions = len(self.look().pending_deletions)
         _, swept = self.try_out(lambda _: None, self.registry.deletions.sweep())
-        assert swept == doomed
+        assert swept == pending_deletions
         found = self.look()
-        assert not found.doomed
+        assert not found.pending_deletions
         assert found.objects.keys() <= {key for _, key, _ in found.blobs.values()} | {
             row.key for row in found.sessions.values()
         }

@@ -216,8 +216,8 @@ def all_locked(scene: Scene) -> Iterator[None]:
 def require_whole(scene: Scene) -> None:
     """Check the consistency of rows: no key of a blob is pending deletion or used twice."""
     with scene.direct() as session:
-        doomed = "SELECT count(*) FROM pending_deletions JOIN blobs USING (store, key)"
-        assert session.execute(doomed).fetchone() == (0,)
+        waiting = "SELECT count(*) FROM pending_deletions JOIN blobs USING (store, key)"
+        assert session.execute(waiting).fetchone() == (0,)
         twice = "SELECT key FROM blobs GROUP BY key HAVING count(*) > 1"
         assert session.execute(twice).fetchall() == []
         gaps = "SELECT max(revision) - count(*) FROM change_feed"

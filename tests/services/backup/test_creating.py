@@ -298,7 +298,7 @@ async def test_the_books_tell_of_it(make: Make, target: Path) -> None:
         assert (event.target, json.loads(event.detail)) == (made["snapshot"]["id"], {"keys": False})
 
 
-async def test_no_session_lease_or_doomed_key_is_in_it(make: Make, target: Path) -> None:
+async def test_no_session_lease_or_pending_deletion_is_in_it(make: Make, target: Path) -> None:
     place, other = make("a"), make("b")
     async with place.opened() as api:
         await push(api)

@@ -110,12 +110,12 @@ async def require_whole(yard: Yard) -> None:
             every(tables.pending_deletions.c.key),
         )
 
-    tags, manifests, linked, keys, doomed = await yard.opened.database.read(look)
+    tags, manifests, linked, keys, pending = await yard.opened.database.read(look)
     if tags:
         assert str(IMAGE_DIGEST) in manifests, "the image is gone"
         assert str(DIGEST) in linked, "the blob is gone"
     stored = set(memory_of(yard).objects)
-    assert keys <= stored <= keys | doomed
+    assert keys <= stored <= keys | pending
 
 
 # --- content before the run

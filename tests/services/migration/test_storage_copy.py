@@ -141,18 +141,18 @@ async def test_bytes_stay_for_those_who_read_them(
     async with start(way.before) as api:
         await push(api)
     async with start(way.both) as api:
-        served, doomed = api.opened.registry.blobs, api.opened.registry.deletions
+        served, deletions = api.opened.registry.blobs, api.opened.registry.deletions
         row = await api.opened.database.read(_finder(Digest.of(BIG)))
         reader = await served.open(row)
         reading = reader.read(0, len(BIG))
         read = [await anext(reading)]
         await move(api.opened, keep=3600)
-        await doomed.sweep()  # deletes what the bucket had staged
+        await deletions.sweep()  # deletes what the bucket had staged
         read += [piece async for piece in reading]
         await reader.close()
         assert b"".join(read) == BIG
         movable_clock.forward(3601)
-        await doomed.sweep()
+        await deletions.sweep()
         assert list_stored(stores_of(api.opened)[0]) == []
         # A reader with a row from before the move still finds the blob.
         late = await served.open(row)

@@ -12,7 +12,7 @@ from registry.errors import ConflictError
 from registry.metadata.content import blobs, key_ownership
 from registry.services.content.publication import Publication
 from registry.services.maintenance import fsck as module
-from registry.services.maintenance.fsck import Deed, Kind, Report
+from registry.services.maintenance.fsck import Kind, RepairAction, Report
 from storage.digest import Digest
 from storage.driver import Reader, StoredObject
 from storage.errors import StoreUnavailableError
@@ -45,8 +45,8 @@ async def fsck(opened: Runtime, *, repair: bool = False, grace: float = 0) -> Re
     return report
 
 
-def describe(report: Report) -> list[tuple[Kind, str, Deed]]:
-    return [(each.kind, each.key, each.deed) for each in report.findings]
+def describe(report: Report) -> list[tuple[Kind, str, RepairAction]]:
+    return [(each.kind, each.key, each.action) for each in report.findings]
 
 
 def orphan_key(opened: Runtime, data: bytes) -> str:
@@ -88,14 +88,14 @@ async def test_rows_without_objects_are_reported_and_quarantined(api: Api) -> No
     await damage(api.opened.driver, keys[1], short, "short")
 
     report = await fsck(api.opened)
-    assert sorted(describe(report)) == sorted((Kind.MISSING, k, Deed.NOTHING) for k in keys)
+    assert sorted(describe(report)) == sorted((Kind.MISSING, k, RepairAction.NONE) for k in keys)
     assert {each.digest for each in report.findings} == {Digest.of(lost), Digest.of(short)}
     assert (report.rows, report.open, report.counts[Kind.MISSING]) == (3, 2, 2)
     assert await list_damaged(api.opened) == {}  # reported, not recorded
 
     for _ in range(2):  # a known problem is reported again
         report = await fsck(api.opened, repair=True)
-        assert {deed for _, _, deed in describe(report)} == {Deed.QUARANTINED}
+        assert {action for _, _, action in describe(report)} == {RepairAction.QUARANTINED}
         assert report.open == 2
     assert len(await list_damaged(api.opened)) == 2
     assert [await get(api, data) for data in (kept, lost, short)] == [kept, 404, 404]
@@ -124,10 +124,12 @@ async def test_objects_without_rows_are_removed_after_grace(
     assert (describe(report), report.young, report.open) == ([], len(strays), 0)
     movable_clock.forward(3700)
     report = await fsck(api.opened, grace=3600)
-    assert sorted(describe(report)) == sorted((Kind.UNOWNED, k, Deed.NOTHING) for k in strays)
+    assert sorted(describe(report)) == sorted((Kind.UNOWNED, k, RepairAction.NONE) for k in strays)
     assert (report.open, report.young) == (len(strays), 0)
     report = await fsck(api.opened, repair=True, grace=3600)
-    assert sorted(describe(report)) == sorted((Kind.UNOWNED, k, Deed.DOOMED) for k in strays)
+    assert sorted(describe(report)) == sorted(
+        (Kind.UNOWNED, k, RepairAction.QUEUED_FOR_DELETION) for k in strays
+    )
     assert report.open == 0
     assert await api.opened.registry.deletions.sweep() == len(strays)
     assert list_stored(api.opened.driver) == [(await find_row(api.opened, Digest.of(data))).key]
@@ -150,10 +152,13 @@ async def test_an_object_is_adopted_by_the_blob_that_needs_it(api: Api, how: str
     await write(api.opened.driver, right, data)
 
     report = await fsck(api.opened, repair=True)
-    found = {key: (kind, deed) for kind, key, deed in describe(report)}
-    assert found[right] == (Kind.UNOWNED, Deed.ADOPTED)
-    assert found[wrong] == (Kind.UNOWNED, Deed.DOOMED)
-    assert found.get(row.key, (Kind.MISSING, Deed.ADOPTED)) == (Kind.MISSING, Deed.ADOPTED)
+    found = {key: (kind, action) for kind, key, action in describe(report)}
+    assert found[right] == (Kind.UNOWNED, RepairAction.ADOPTED)
+    assert found[wrong] == (Kind.UNOWNED, RepairAction.QUEUED_FOR_DELETION)
+    assert found.get(row.key, (Kind.MISSING, RepairAction.ADOPTED)) == (
+        Kind.MISSING,
+        RepairAction.ADOPTED,
+    )
     assert report.open == 0
     assert (await find_row(api.opened, digest)).key == right
     assert await list_damaged(api.opened) == {}
@@ -170,7 +175,7 @@ async def test_what_is_not_ours_is_left_alone(api: Api) -> None:
     await write(api.opened.driver, key, b"somebody's")
     for repair in (False, True):
         report = await fsck(api.opened, repair=repair)
-        assert describe(report) == [(Kind.FOREIGN, key, Deed.NOTHING)]
+        assert describe(report) == [(Kind.FOREIGN, key, RepairAction.NONE)]
         assert report.open == 1
     assert key in list_stored(api.opened.driver)
 
@@ -198,8 +203,8 @@ async def test_pages_of_objects_meet_pages_of_rows(
         report = await fsck(api.opened)
         assert (report.rows, report.objects) == (12, 12)
         assert sorted(describe(report)) == sorted(
-            [(Kind.MISSING, row.key, Deed.NOTHING) for row in lost]
-            + [(Kind.UNOWNED, key, Deed.NOTHING) for key in strays]
+            [(Kind.MISSING, row.key, RepairAction.NONE) for row in lost]
+            + [(Kind.UNOWNED, key, RepairAction.NONE) for key in strays]
         )
 
 
@@ -242,7 +247,8 @@ async def test_an_object_that_cannot_be_read_does_not_stop_the_others(
         report = await fsck(api.opened, repair=True)
     found = [each for each in describe(report) if each[0] is Kind.UNOWNED]
     assert sorted(found) == sorted(
-        (Kind.UNOWNED, key, Deed.NOTHING if key == bad else Deed.ADOPTED) for key in keys
+        (Kind.UNOWNED, key, RepairAction.NONE if key == bad else RepairAction.ADOPTED)
+        for key in keys
     )
     assert bad in list_stored(driver)
     await fsck(api.opened, repair=True)
@@ -270,15 +276,15 @@ async def test_an_order_that_is_wrong_ends_it(api: Api, monkeypatch: pytest.Monk
 
 
 def after_each_page(
-    api: Api, monkeypatch: pytest.MonkeyPatch, deed: Callable[[], Awaitable[object]]
+    api: Api, monkeypatch: pytest.MonkeyPatch, action: Callable[[], Awaitable[object]]
 ) -> None:
     real = api.opened.driver.iter_objects
 
     async def paged() -> AsyncIterator[list[StoredObject]]:
         async for page in real():
-            await deed()
+            await action()
             yield page
-        await deed()
+        await action()
 
     monkeypatch.setattr(api.opened.driver, "iter_objects", paged)
 
@@ -352,7 +358,7 @@ async def test_without_sessions_and_age_it_would_be_removed(
     """The negative control of the two tests above."""
     monkeypatch.setattr(key_ownership, "_list_of_sessions", lambda *_: set())
     report, content = await push_beside(api, monkeypatch, grace=0)
-    assert [deed for _, _, deed in describe(report)] == [Deed.DOOMED]
+    assert [action for _, _, action in describe(report)] == [RepairAction.QUEUED_FOR_DELETION]
     assert content != BIG
 
 

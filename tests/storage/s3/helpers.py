@@ -32,7 +32,7 @@ async def finish(driver: RowedDriver, session: str, key: str) -> str:
 
 
 async def sweep(driver: RowedDriver) -> None:
-    for key in driver.doomed:
+    for key in driver.pending_deletions:
         await driver.delete(key)
 
 

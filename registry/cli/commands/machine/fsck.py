@@ -9,7 +9,7 @@ from registry.cli.kit.parsing import Parser, read_option
 from registry.units import parse_duration
 
 if TYPE_CHECKING:
-    from registry.services.maintenance.fsck import Finding, Report
+    from registry.services.maintenance.fsck import Report
     from registry.services.services import Services
 
 
@@ -53,14 +53,6 @@ def check(args: argparse.Namespace) -> int:
     return 1 if report.open else 0
 
 
-_ACTIONS = {"nothing": "none", "doomed": "queued_for_deletion"}
-"""Names of actions in the output that differ from those in the service."""
-
-
-def _find_action(finding: "Finding") -> str:
-    return _ACTIONS.get(finding.deed.value, finding.deed.value)
-
-
 def _as_json(report: "Report") -> dict[str, Any]:
     return {
         "objects": report.objects,
@@ -75,7 +67,7 @@ def _as_json(report: "Report") -> dict[str, Any]:
                 "key": each.key,
                 "size": each.size,
                 "digest": str(each.digest) if each.digest else None,
-                "action": _find_action(each),
+                "action": each.action.value,
             }
             for each in report.findings
         ],
@@ -89,7 +81,7 @@ def _tell(report: "Report") -> None:
         output.write_table(
             ("PROBLEM", "STORE", "KEY", "SIZE", "BLOB", "ACTION"),
             [
-                (e.kind.value, e.store, e.key, e.size, e.digest or "-", _find_action(e))
+                (e.kind.value, e.store, e.key, e.size, e.digest or "-", e.action.value)
                 for e in report.findings
             ],
         )

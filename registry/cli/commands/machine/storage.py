@@ -76,7 +76,7 @@ def _as_json(moved: "Moved", rest: "Remaining") -> dict[str, Any]:
         "blobs": rest.blobs,
         "bytes": rest.bytes,
         "upload_sessions": rest.sessions,
-        "pending_deletions": rest.doomed,
+        "pending_deletions": rest.pending_deletions,
     }
     return {"moved": done, "left": left}
 
@@ -98,11 +98,11 @@ def _tell(moved: "Moved", rest: "Remaining") -> None:
                 "some of them are new: a server may still push to the old store; restart all "
                 "servers with the new settings"
             )
-    elif rest.sessions or rest.doomed:
+    elif rest.sessions or rest.pending_deletions:
         output.write(
             f"The old store has no more blobs, but {rest.sessions} open upload sessions and "
-            f"{rest.doomed} keys that a server is about to remove: leave [old_storage] in the "
-            "settings until this command reports that the old store is empty."
+            f"{rest.pending_deletions} keys that a server is about to remove: leave "
+            "[old_storage] in the settings until this command reports that the old store is empty."
         )
     else:
         output.write("The old store is empty: remove [old_storage] from the settings.")
