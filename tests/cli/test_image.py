@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from registry import logs
+from registry.app import open_runtime
 from registry.cli.main import main
-from registry.metadata.engine.database import Database
+from registry.config import load
 from tests.metadata.rows import digest_of, image
 from tests.services.retention.histories import push
 
@@ -27,10 +28,10 @@ def say(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         return printed.out + printed.err
 
     async def fill() -> None:
-        database = Database(f"sqlite:///{tmp_path}/data/moorage.db")
-        await push(database, image("1"), "v1")
-        await push(database, image("2"), "v2", "latest")
-        await database.close()
+        settings = load(config=None, data=tmp_path / "data", overrides={}, environ={})
+        async with open_runtime(settings) as opened:
+            await push(opened.database, image("1"), "v1")
+            await push(opened.database, image("2"), "v2", "latest")
 
     run("user", "add", "root", "--admin", "--no-password")
     asyncio.run(fill())

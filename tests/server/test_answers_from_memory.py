@@ -94,7 +94,8 @@ async def test_switched_off(tmp_path: Path) -> None:
 
 
 async def test_a_hit_is_counted_and_logged_like_any_request(tmp_path: Path) -> None:
-    with serving(Server(tmp_path / "data")) as server:
+    settings = {"MOORAGE_JOBS__IN_SERVE": "false"}  # a job that commits prevents hits
+    with serving(Server(tmp_path / "data", settings=settings)) as server:
         async with httpx.AsyncClient(base_url=server.url) as http:
             await http.get("/v2/")  # the server is read to find out whether it runs
             requests = await _count(http)

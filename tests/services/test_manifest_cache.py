@@ -80,7 +80,7 @@ def test_it_keeps_to_its_room_and_drops_what_was_not_asked_for() -> None:
         cache.entries_of(NAME).find(LATEST)
         cache.put(NAME, cache.entries_of(NAME), LATEST, found("asked for always"))
         cache.put(name(number), cache.entries_of(name(number)), LATEST, found(f"{number:0500}"))
-        held = [shelf.size for shelf in cache._shelves.values()]
+        held = [shelf.size for shelf in cache._repositories.values()]
         assert sum(held) == cache._size <= 40 * OVERHEAD
     assert cache.entries_of(NAME).find(LATEST)
     assert cache.entries_of(name(199)).find(LATEST)
@@ -92,7 +92,7 @@ def test_one_that_is_too_large_or_was_asked_for_in_vain_takes_no_room() -> None:
     shelf = cache.entries_of(NAME)
     cache.put(NAME, shelf, LATEST, found("x" * 3 * OVERHEAD))
     cache.drop_if_empty(NAME, shelf)
-    assert not cache._shelves
+    assert not cache._repositories
     cache.drop_if_empty(NAME, shelf)
     cache.put(NAME, cache.entries_of(NAME), LATEST, found("one"))
     cache.drop_if_empty(NAME, cache.entries_of(NAME))

@@ -4,9 +4,28 @@ import pytest
 import sqlalchemy as sa
 
 from registry import clock
+from registry.metadata.engine import statements
+from registry.metadata.engine.statements import DatabaseClock, Statement
 from registry.metadata.engine.transaction import Transaction
 
 _START = 1_700_000_000_000_000
+
+
+def use_transaction_time(patch: pytest.MonkeyPatch) -> None:
+    """Make the start of a transaction, `tx.now`, the database's clock on PostgreSQL too."""
+    patch.setattr(Transaction, "read_clock", lambda tx: sa.literal(tx.now))
+    compilers = DatabaseClock.__dict__["_compiler_dispatcher"].specs
+    patch.setitem(compilers, "postgresql", compilers["sqlite"])
+    # Statements that are compiled already contain the clock of PostgreSQL.
+    plans: dict[tuple[Statement, str], statements._Plan] = {}
+
+    def find_plan(statement: Statement, dialect: sa.Dialect) -> statements._Plan:
+        key = statement, dialect.name
+        if key not in plans:
+            plans[key] = statements._Plan(statement._construct, dialect)
+        return plans[key]
+
+    patch.setattr(Statement, "_find_plan", find_plan)
 
 
 class MovableClock:
@@ -19,14 +38,7 @@ class MovableClock:
         self._ahead = 0
         real = clock.now_us
         monkeypatch.setattr(clock, "now_us", lambda: real() + self._ahead)
-        shared = Transaction.read_clock
-
-        def read_clock(tx: Transaction) -> sa.ColumnElement[int]:
-            # SQLite uses the clock of the registry, which is already moved.
-            own = tx.connection.dialect.name == "postgresql"
-            return shared(tx) + (self._ahead if own else 0)
-
-        monkeypatch.setattr(Transaction, "read_clock", read_clock)
+        use_transaction_time(monkeypatch)
 
     def forward(self, seconds: float) -> None:
         self._ahead += int(seconds * 1_000_000)

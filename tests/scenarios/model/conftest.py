@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from registry import clock
 from registry.metadata.engine import migrate
-from registry.metadata.engine.transaction import Transaction
 from tests.scenarios.model.machine import Place
 from tests.scenarios.model.world import Clock
+from tests.support.clock import use_transaction_time
 from tests.support.servers.postgres import Cluster
 
 MEMORY = Path("/dev/shm")  # noqa: S108
@@ -64,5 +63,5 @@ def movable_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(clock, "now_us", made.now)
     monkeypatch.setattr(clock, "boottime_us", made.now)
-    monkeypatch.setattr(Transaction, "read_clock", lambda _: sa.literal(made.now(), sa.BigInteger))
+    use_transaction_time(monkeypatch)
     return made
