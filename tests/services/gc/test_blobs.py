@@ -173,23 +173,22 @@ async def test_an_upload_that_ends_and_the_end_of_its_repository_do_not_wait_for
     blocked = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     collecting: list[Future[GcReport]] = []
     attempts: list[str] = []
-    find, remove = uploads.find, repositories.remove_if_empty
+    take, remove = uploads.take, repositories.remove_if_empty
 
-    def finding(tx: Transaction, upload_id: str, *, lock: bool = False) -> Any:
-        found = find(tx, upload_id, lock=lock)
-        if lock:
-            attempts.append("upload")
-            if not collecting:
-                collecting.append(asyncio.run_coroutine_threadsafe(yard.collect(), loop))
-                while not tx.execute(blocked).scalar_one():
-                    assert not collecting[0].done()
-        return found
+    def taking(tx: Transaction, upload_id: str, claim: int) -> Any:
+        taken = take(tx, upload_id, claim)
+        attempts.append("upload")
+        if not collecting:
+            collecting.append(asyncio.run_coroutine_threadsafe(yard.collect(), loop))
+            while not tx.execute(blocked).scalar_one():
+                assert not collecting[0].done()
+        return taken
 
     def removing(tx: Transaction, repository: repositories.RepositoryRow) -> None:
         attempts.append("collection")
         remove(tx, repository)
 
-    monkeypatch.setattr(uploads, "find", finding)
+    monkeypatch.setattr(uploads, "take", taking)
     monkeypatch.setattr(repositories, "remove_if_empty", removing)
     digest = Digest.of(b"new")
     answer = await yard.http.put(location, params={"digest": str(digest)}, content=b"new")
