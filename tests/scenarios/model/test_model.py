@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from registry.metadata.content import tags
+from registry.metadata.content import tags, uploads
 from registry.metadata.content.manifests import StoredManifest
 from registry.metadata.content.uploads import UploadRow
 from registry.metadata.engine.transaction import Transaction
@@ -67,6 +67,9 @@ def _queue_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def _share_sessions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(UploadRow, "belongs_to", lambda *_: True)
+    patch.setattr(
+        uploads, "find_own", lambda tx, _name, _principal, session: uploads.find(tx, session)
+    )
 
 
 def _remember_without_looking(patch: pytest.MonkeyPatch) -> None:
