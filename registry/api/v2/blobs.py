@@ -29,7 +29,7 @@ WATCHED = 64 << 10
 A client that disconnects meanwhile is not noticed, which costs less than to watch for it.
 """
 
-STEP = 8 << 20
+STEP = 2 << 20
 """The number of bytes of a file to send in one message, so that the bytes sent are counted."""
 
 
