@@ -29,7 +29,8 @@ from tests.support.servers.differential import Differential, count_hits
 from tests.support.servers.http_server import answer_lifespan, serving_app
 from tests.support.servers.seaweed import Bucket
 
-SERVED = os.environ.get("MOORAGE_TEST_SERVED", "")
+MODE = os.environ.get("MOORAGE_TEST_SERVED", "")
+SERVED = bool(MODE)
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ async def _served(app: ASGIApp, opened: Runtime) -> AsyncIterator[httpx.AsyncCli
         serving_app(plain_app) as plain,
     ):
         wire: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport()
-        if SERVED == "differential":
+        if MODE == "differential":
             wire = Differential(opened, httpx.URL(f"http://127.0.0.1:{plain.port}"))
         url = f"http://127.0.0.1:{served.port}"
         async with httpx.AsyncClient(transport=_Wire(app, wire), base_url=url, timeout=30) as http:
