@@ -62,7 +62,7 @@ def build_document() -> dict[str, Any]:
         paths.setdefault(BASE + operation.path, {})[operation.method.lower()] = described
     inputs = {operation.request_type.__name__ for operation in OPERATIONS}
     used |= {name: _require_all(schema) for name, schema in schemas.items() if name not in inputs}
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {
             "title": "Moorage admin API",
@@ -90,6 +90,8 @@ def build_document() -> dict[str, Any]:
             },
         },
     }
+    # The defaults of tuples become lists.
+    return msgspec.json.decode(msgspec.json.encode(document), type=dict[str, Any])
 
 
 def _collect_schemas(operations: Iterable[Operation]) -> Schemas:
