@@ -29,8 +29,14 @@ WATCHED = 64 << 10
 A client that disconnects meanwhile is not noticed, which costs less than to watch for it.
 """
 
-STEP = 2 << 20
-"""The number of bytes of a file to send in one message, so that the bytes sent are counted."""
+FIRST_STEP = 1 << 20
+"""The number of bytes of a file to send in the first message. The sizes double from there.
+
+The bytes sent are counted by message, and a client that disconnects is noticed between messages.
+"""
+
+MAX_STEP = 8 << 20
+"""The maximum number of bytes of a file to send in one message."""
 
 
 def _headers(row: BlobRow, length: int, caching: dict[str, str]) -> dict[str, str]:
@@ -106,10 +112,12 @@ class BlobResponse(Response):
             pieces = self._part.iter_body(self._reader)
         elif sendfile and self._reader.file is not None:
             start, end = self._part[0], sum(self._part)
-            for at in range(start, end, STEP):
-                size = min(STEP, end - at)
+            at = start
+            while at < end:
+                size = min(max(FIRST_STEP, at - start), MAX_STEP, end - at)
                 file = {"file": self._reader.file, "offset": at, "count": size}
-                yield {"type": SENDFILE, **file, "more_body": at + size < end}
+                at += size
+                yield {"type": SENDFILE, **file, "more_body": at < end}
             return
         else:
             pieces = self._reader.read(*self._part)
