@@ -203,8 +203,7 @@ class Transaction:
         All processes share this clock. Leases use it, because the clocks of machines differ.
         """
         if self.connection.dialect.name == "postgresql":
-            seconds = sa.extract("epoch", sa.func.clock_timestamp())
-            return sa.cast(seconds * 1_000_000, sa.BigInteger)
+            return DatabaseClock()
         return sa.literal(self.now)
 
     def lock_name(self, name: str, *, shared: bool = False) -> None:
