@@ -12,6 +12,7 @@ from registry.config import load
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine import migrate
+from registry.services.maintenance.fsck import Kind, RepairAction, Report
 from storage.digest import Digest
 from storage.driver import Driver
 from storage.local.driver import LocalDriver
@@ -111,3 +112,13 @@ async def list_damaged(opened: Runtime) -> dict[str, list[str]]:
         str(each.blob.digest): [f"{name}:{tag}" for name, tag in each.tags]
         async for each in opened.registry.scrub.iter_damaged(100)
     }
+
+
+async def fsck(opened: Runtime, *, repair: bool = False, grace: float = 0) -> Report:
+    report = Report()
+    await opened.registry.fsck.run(report, repair=repair, grace=grace)
+    return report
+
+
+def describe(report: Report) -> list[tuple[Kind, str, RepairAction]]:
+    return [(each.kind, each.key, each.action) for each in report.findings]

@@ -24,7 +24,9 @@ from tests.services.scrub.conftest import (
     NAME,
     Start,
     damage,
+    describe,
     find_row,
+    fsck,
     list_damaged,
     one_place,
     write,
@@ -37,16 +39,6 @@ pytestmark = pytest.mark.anyio
 
 MIB = 1 << 20
 BIG = blob_bytes("big", 6 * MIB)  # two parts
-
-
-async def fsck(opened: Runtime, *, repair: bool = False, grace: float = 0) -> Report:
-    report = Report()
-    await opened.registry.fsck.run(report, repair=repair, grace=grace)
-    return report
-
-
-def describe(report: Report) -> list[tuple[Kind, str, RepairAction]]:
-    return [(each.kind, each.key, each.action) for each in report.findings]
 
 
 def orphan_key(opened: Runtime, data: bytes) -> str:
