@@ -13,6 +13,7 @@ import botocore.session
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 
+from registry import logs
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
 from tests.support import slow, tls_contexts
@@ -105,7 +106,9 @@ def _loggers_as_they_were() -> Iterator[None]:
     before = [
         (each, each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers
     ]
+    state = vars(logs._state).copy()
     yield
+    vars(logs._state).update(state)
     for logger, level, handlers, propagate, disabled in before:
         logger.setLevel(level)
         logger.handlers[:] = handlers

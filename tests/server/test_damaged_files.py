@@ -56,7 +56,7 @@ def test_a_file_that_is_truncated_cuts_the_connection_and_is_noted(tmp_path: Pat
         assert len(body) < LARGE
         assert data.startswith(body)
         assert httpx.get(url).status_code == 404
-        assert "is damaged; push it again to repair it" in server.log.read_text()
+        server.wait_for_log("is damaged; push it again to repair it")
         push(server.url, data)
         assert read_paused(server, url, None) == data
         metrics = httpx.get(f"{server.url}/metrics").text

@@ -59,7 +59,7 @@ def require_waiting(server: Server, part: str) -> None:
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
         assert answer.json()["errors"][0]["code"] == "UNAVAILABLE"
     assert httpx.get(f"{server.url}/metrics", timeout=60).status_code == 200
-    log = server.log.read_text()
+    log = server.wait_for_log(f"waiting for the {part}")
     # At most one line for the parent and one for each worker.
     assert 1 <= log.count(f"waiting for the {part}") <= server.workers + 1
     assert "Traceback" not in log
@@ -79,11 +79,11 @@ def test_serve_waits_for_a_database_that_comes_late(postgres: Cluster, tmp_path:
         with serving(EarlyServer(tmp_path / "data", 2, settings)) as server:
             time.sleep(2.5)  # several attempts, which are not logged again
             require_waiting(server, "database")
-            assert "Connection refused" in server.log.read_text()
+            server.wait_for_log("Connection refused")
             proxy.accept()
             wait_until(lambda: is_ready(server))
             wait_until(lambda: httpx.get(f"{server.url}/v2/").status_code == 200)
-            assert "the database is now available" in server.log.read_text()
+            server.wait_for_log("the database is now available")
 
 
 def test_open_mode_is_warned_of_where_the_database_comes_late(
@@ -104,7 +104,7 @@ def test_open_mode_is_warned_of_where_the_database_comes_late(
             assert words not in server.log.read_text()
             proxy.accept()
             wait_until(lambda: httpx.get(f"{server.url}/v2/", timeout=60).status_code == 200)
-            assert server.log.read_text().count(words) == 1
+            assert server.wait_for_log(words).count(words) == 1
 
 
 def test_serve_waits_for_a_bucket_that_comes_late(seaweed: Seaweed, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_serve_waits_for_a_bucket_that_comes_late(seaweed: Seaweed, tmp_path: Pa
         settings = bucket_settings(seaweed, f"http://127.0.0.1:{proxy.port}")
         with serving(EarlyServer(tmp_path / "data", 1, settings)) as server:
             require_waiting(server, "storage")
-            assert "does not answer: Could not connect to the endpoint" in server.log.read_text()
+            server.wait_for_log("does not answer: Could not connect to the endpoint")
             proxy.accept()
             wait_until(lambda: is_ready(server))
             assert httpx.get(f"{server.url}/v2/").status_code == 200

@@ -28,6 +28,8 @@ from tests.support.servers.server import serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
+NEW = "new connections use the new certificate"
+
 
 # Protocol
 
@@ -113,7 +115,7 @@ def test_a_new_certificate_is_used_and_open_connections_stay(server: TlsServer) 
         answer = http.get(f"{server.url}/v2/")
         assert answer.status_code == 200
         assert answer.extensions["network_stream"] is opened
-    assert "new connections use the new certificate" in server.said()
+    server.wait_for_log(NEW)
 
 
 def test_files_reached_through_a_link_that_moves(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_files_that_cannot_be_used_leave_the_former_in_use(
         assert isinstance(server, TlsServer)
         former, secret = server.serial(), server.key.read_text().splitlines()[1]
         broken(server)
-        wait_until(lambda: "the previous certificate stays in use" in server.said())
+        server.wait_for_log("the previous certificate stays in use")
         time.sleep(2.5)  # two more checks
         assert server.serial() == former
         assert server.said().count("ERROR") == 1
@@ -178,7 +180,7 @@ def test_files_that_cannot_be_used_leave_the_former_in_use(
         assert secret not in server.said()
         server.install(server.authority)
         wait_until(lambda: server.serial() == serial_in(server.cert))
-        assert server.said().count("new connections use the new certificate") == 1
+        assert server.wait_for_log(NEW).count(NEW) == 1
 
 
 def test_a_worker_that_comes_later_has_the_newest_certificate(tmp_path: Path) -> None:

@@ -99,6 +99,14 @@ class Server:
             **options,
         )
 
+    def wait_for_log(self, words: str) -> str:
+        """Wait until the log contains `words`, and return it. Lines are written a moment late."""
+        deadline = time.monotonic() + START
+        while words not in (text := self.log.read_text()):
+            assert time.monotonic() < deadline, f"no {words!r} in {text}"
+            time.sleep(0.02)
+        return text
+
     def _answers(self) -> bool:
         try:
             return httpx.get(f"{self.url}/v2/", timeout=5).status_code in {200, 401}
