@@ -24,7 +24,7 @@ from storage.digest import Hasher
 class SessionRecord:
     """A session's row, as seen by a store that does not lock."""
 
-    claim: int
+    claim_number: int
     """Claim number, which grows with each claim. A name that contains it belongs to one claim only.
     """
 

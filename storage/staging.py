@@ -53,14 +53,14 @@ class StagingArea:
         while len(self._running) > MAX_RUNNING_HASHES:
             self._running.popitem(last=False)
 
-    def take_running_hash(self, session: str, prefix: Digest | None) -> Hasher | None:
-        """Return the running hash if this process has it and it matches `prefix`, and forget it.
+    def take_running_hash(self, session: str, prefix_digest: Digest | None) -> Hasher | None:
+        """Return the running hash if this process has it and it matches, and forget it.
 
         A comparison of offsets would not be enough: another process may have dropped bytes that
         were hashed here but never acknowledged, and have acknowledged others in their place.
         """
         hasher = self._running.pop(session, None)
-        return hasher if hasher is not None and hasher.digest() == prefix else None
+        return hasher if hasher is not None and hasher.digest() == prefix_digest else None
 
 
 class StagedUpload:
@@ -97,17 +97,17 @@ class StagedUpload:
         """Return the key under which `publish(key)` publishes sealed bytes."""
         return self._upload.final_key(key)
 
-    async def resume(self, offset: int, algorithm: str, prefix: Digest | None) -> None:
+    async def resume(self, offset: int, algorithm: str, prefix_digest: Digest | None) -> None:
         """Continue from the acknowledged `offset`, and drop the bytes that a killed request left.
 
-        `prefix` is the digest of the acknowledged bytes, if one is stored with `offset`. Raises
-        UploadDataLostError if fewer bytes are staged than were acknowledged.
+        `prefix_digest` is the digest of the acknowledged bytes, if one is stored with `offset`.
+        Raises UploadDataLostError if fewer bytes are staged than were acknowledged.
         """
         if self._upload.size < offset:
             raise UploadDataLostError
         await self._upload.resume(offset)
         self.offset = offset
-        running = self._staging.take_running_hash(self._session, prefix)
+        running = self._staging.take_running_hash(self._session, prefix_digest)
         self._hasher = running if offset else Hasher(algorithm)
         self._checkpoint = (offset, self._hasher.copy() if self._hasher else None)
 
@@ -162,26 +162,29 @@ class StagedUpload:
         """Accept no more bytes, so that the staged bytes can be read and published."""
         await self._upload.seal()
 
-    def prefix(self) -> Digest | None:
+    def prefix_digest(self) -> Digest | None:
         """Return the digest of the staged bytes, if all of them were hashed."""
         return self._hasher.digest() if self._hasher else None
 
-    def known_digest(self, algorithm: str, prefix: Digest | None) -> Digest | None:
+    def known_digest(self, algorithm: str, prefix_digest: Digest | None) -> Digest | None:
         """Return the digest of all staged bytes if it is known without reading them.
 
-        It is the running hash, or `prefix` as stored.
+        It is the running hash, or `prefix_digest` as stored.
         """
-        for known in (self.prefix(), prefix if self.offset == self._checkpoint[0] else None):
+        for known in (
+            self.prefix_digest(),
+            prefix_digest if self.offset == self._checkpoint[0] else None,
+        ):
             if known is not None and known.algorithm == algorithm:
                 return known
         return None
 
-    async def digest(self, algorithm: str, prefix: Digest | None) -> Digest:
+    async def digest(self, algorithm: str, prefix_digest: Digest | None) -> Digest:
         """Return the digest of all staged bytes, which must be sealed.
 
         Reads the bytes if their digest is not known.
         """
-        known = self.known_digest(algorithm, prefix)
+        known = self.known_digest(algorithm, prefix_digest)
         if known is not None:
             return known
         hasher = Hasher(algorithm)

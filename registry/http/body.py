@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from registry.errors import BodyStalledError, BodyTooLargeError, ClientDisconnectedError
-from registry.http.memory import SMALL, MemoryBudget, find_patience
+from registry.http.memory import SMALL_BODY, MemoryBudget, transfer_timeout
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
@@ -80,17 +80,17 @@ async def read_body(
     pieces = iter_body(request, idle)
     size = limit if announced is None else announced
     # The length of a chunked body is known only at its end.
-    if (announced is None or size <= SMALL) and await _read(pieces, body, SMALL):
+    if (announced is None or size <= SMALL_BODY) and await _read(pieces, body, SMALL_BODY):
         yield bytes(body)
         return
     async with budget.reserve(size):
-        patience = find_patience(size)
+        timeout = transfer_timeout(size)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 complete = await _read(pieces, body, limit)
         except TimeoutError as error:
             raise BodyStalledError(
-                f"a body of {size} bytes must arrive within {patience:.0f} s"
+                f"a body of {size} bytes must arrive within {timeout:.0f} s"
             ) from error
         if not complete:
             raise too_large

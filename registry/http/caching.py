@@ -13,8 +13,8 @@ REVALIDATED = "no-cache"
 """For content that may change at any time: it may be cached, but must be revalidated by ETag."""
 
 
-def cache_headers(call: RequestContext, rule: str) -> dict[str, str]:
+def cache_headers(context: RequestContext, rule: str) -> dict[str, str]:
     """Return `Cache-Control` for content of a repository, and `Vary` if access is limited."""
-    if call.caller.is_pulled_by_anybody(call.name):
+    if context.caller.is_pulled_by_anybody(context.name):
         return {"Cache-Control": f"public, {rule}"}
     return {"Cache-Control": f"private, {rule}", "Vary": "Authorization"}

@@ -12,26 +12,26 @@ from starlette.types import Receive, Scope, Send
 
 from registry.errors import BusyError, ClientDisconnectedError
 
-SMALL = 16 << 10
+SMALL_BODY = 16 << 10
 """The size of a body up to which it needs no reservation, in bytes."""
 
-WAIT = 30.0
+MEMORY_TIMEOUT_S = 30.0
 """The time that a request waits for memory, in seconds."""
 
-GRACE = 5.0
-SLOWEST = 64 << 10
-"""The minimum rate of a client with a reservation, in bytes per second, after `GRACE` seconds.
+GRACE_S = 5.0
+MIN_RATE = 64 << 10
+"""The minimum rate of a client with a reservation, in bytes per second, after `GRACE_S` seconds.
 
 Slow clients must not block others.
 """
 
-PIECE = 64 << 10
+CHUNK_SIZE = 64 << 10
 """The number of bytes to send at once. Bytes that the client has not read yet are held twice."""
 
 
-def find_patience(size: int) -> float:
+def transfer_timeout(size: int) -> float:
     """Return the time in which a client must send or read `size` bytes, in seconds."""
-    return GRACE + size / SLOWEST
+    return GRACE_S + size / MIN_RATE
 
 
 class MemoryBudget:
@@ -48,7 +48,7 @@ class MemoryBudget:
         """The number of bytes that are not reserved."""
         return self._free
 
-    async def take(self, size: int) -> int:
+    async def acquire(self, size: int) -> int:
         """Reserve `size` bytes, or all there are if that is less, and return their number.
 
         Raises BusyError.
@@ -61,11 +61,11 @@ class MemoryBudget:
         entry = (wanted, turn)
         self._waiting.append(entry)
         try:
-            async with asyncio.timeout(WAIT):
+            async with asyncio.timeout(MEMORY_TIMEOUT_S):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.give(wanted)  # granted just before the wait ended
+                self.release(wanted)  # granted just before the wait ended
             else:
                 if entry in self._waiting:
                     self._waiting.remove(entry)
@@ -77,7 +77,7 @@ class MemoryBudget:
             raise
         return wanted
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Release reserved bytes."""
         self._free += size
         self._serve()
@@ -93,11 +93,11 @@ class MemoryBudget:
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
         """Reserve `size` bytes; raise BusyError."""
-        taken = await self.take(size)
+        taken = await self.acquire(size)
         try:
             yield
         finally:
-            self.give(taken)
+            self.release(taken)
 
     def try_share(self, raw: bytes, taken: int) -> bool:
         """Reserve bytes that other requests may share: together they count once.
@@ -110,9 +110,9 @@ class MemoryBudget:
             more = min(len(raw), self._size) - taken
             if more > self._free or (more > 0 and self._waiting):
                 return False
-            self.give(-more)
+            self.release(-more)
         else:
-            self.give(taken)
+            self.release(taken)
         self._shared[id(raw)] = (raw, count + 1)
         return True
 
@@ -122,7 +122,7 @@ class MemoryBudget:
         if count > 1:
             self._shared[id(raw)] = (raw, count - 1)
         else:
-            self.give(min(len(raw), self._size))
+            self.release(min(len(raw), self._size))
 
 
 class Loaded(Protocol):
@@ -163,20 +163,20 @@ class AnswerMemory:
         """
         loaded = await load()
         taken = 0
-        while len(loaded.raw) > SMALL and not self._budget.try_share(loaded.raw, taken):
-            self._budget.give(taken)
+        while len(loaded.raw) > SMALL_BODY and not self._budget.try_share(loaded.raw, taken):
+            self._budget.release(taken)
             size = len(loaded.raw)
             del loaded
-            taken = await self._budget.take(size)
+            taken = await self._budget.acquire(size)
             try:
                 loaded = await load()
             except BaseException:
-                self._budget.give(taken)
+                self._budget.release(taken)
                 raise
-        if len(loaded.raw) > SMALL:
+        if len(loaded.raw) > SMALL_BODY:
             self._raw = loaded.raw
         else:
-            self._budget.give(taken)
+            self._budget.release(taken)
         return loaded
 
     def answer(self, raw: bytes, headers: dict[str, str]) -> Response:
@@ -204,7 +204,7 @@ class _LargeAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
         try:
-            async with asyncio.timeout(find_patience(len(self._bytes))):
+            async with asyncio.timeout(transfer_timeout(len(self._bytes))):
                 await self._send(send)
         except TimeoutError as error:
             raise ClientDisconnectedError("the client reads a large response too slowly") from error
@@ -215,7 +215,7 @@ class _LargeAnswer(Response):
         head = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **head})
         size = len(self._bytes)
-        for start in range(0, size, PIECE):
-            end = start + PIECE
+        for start in range(0, size, CHUNK_SIZE):
+            end = start + CHUNK_SIZE
             piece = self._bytes[start:end]
             await send({"type": "http.response.body", "body": piece, "more_body": end < size})

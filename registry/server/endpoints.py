@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from registry.server.exchange import SENDFILE
+from registry.http.sendfile import SENDFILE
 
 
 def describe_connection(transport: asyncio.Transport) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 
+from registry.http.sendfile import SENDFILE
 from registry.server.framing_error import FramingError
 from registry.server.head import RequestHead
 from registry.server.response_head import status_line, write_fields
@@ -22,9 +23,6 @@ JOINED = 64 << 10
 
 PIECE_COST = 64
 """The memory overhead of each piece of a request body, in bytes."""
-
-SENDFILE = "http.response.zerocopysend"
-"""The extension of the ASGI specification for bodies that are files, and its message."""
 
 _NO_BODY = frozenset({204, 304})
 

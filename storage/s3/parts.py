@@ -115,7 +115,7 @@ class PartSender:
         """
         self.state = replace(
             self.state,
-            claim=self._record.claim,
+            claim=self._record.claim_number,
             size=size,
             tail=tail,
             parts=parts,
@@ -125,4 +125,4 @@ class PartSender:
 
     def record_claim(self) -> None:
         """Set in the durable state that this claim puts no tail any more."""
-        self.state = replace(self.state, claim=self._record.claim)
+        self.state = replace(self.state, claim=self._record.claim_number)

@@ -65,7 +65,7 @@ class S3Upload:
         self._parts = PartSender(bucket, record)
         self.size = self._parts.state.size
         # The key under which this claim may put one tail; None once it is used.
-        self._tail_key: str | None = keys.staged_key(session, record.claim)
+        self._tail_key: str | None = keys.staged_key(session, record.claim_number)
         self._claim = _Claim.USABLE
         self._phase = self._durable_phase()
 

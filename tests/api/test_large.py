@@ -63,7 +63,7 @@ async def test_a_large_body_waits_until_there_is_memory(
         for n in (2, 1):
             assert (await sent[n].finish(raws[n])).status == 201
         # A request that waits for too long gets a 503 response.
-        monkeypatch.setattr(memory, "WAIT", 0.05)
+        monkeypatch.setattr(memory, "MEMORY_TIMEOUT_S", 0.05)
         held = [api.speak("PUT", url("t"), {**TYPE, "Content-Length": "204800"})]
         await held[0].wanted()
         answer = await api.put_manifest(NAME, "t", raws[0])
@@ -106,7 +106,7 @@ async def test_a_large_answer_waits_until_there_is_memory(
     start_api: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Regression: 400 clients that read nothing held 4 MiB each."""
-    monkeypatch.setattr(memory, "WAIT", 0.05)
+    monkeypatch.setattr(memory, "MEMORY_TIMEOUT_S", 0.05)
     async with start_api(
         {"limits.response_memory": "250KiB", "limits.manifest_cache_size": "0B"}
     ) as api:
@@ -132,7 +132,7 @@ async def test_a_large_answer_waits_until_there_is_memory(
         go_on.set()
         for each, raw in zip(slow, raws, strict=False):
             assert (await each.ended()).body == raw
-            assert max(len(message.get("body", b"")) for message in each.sent) <= memory.PIECE
+            assert max(len(message.get("body", b"")) for message in each.sent) <= memory.CHUNK_SIZE
         assert (await api.http.get(url(2))).content == raws[2]
 
 

@@ -68,9 +68,9 @@ def upload(upload_id: str, **changed: Any) -> UploadRow:
         "principal": "ann",
         "algorithm": "sha256",
         "offset": 0,
-        "prefix": None,
+        "prefix_digest": None,
         "store": STORE,
-        "generation": "0",
+        "key_generation": "0",
         "key": None,
     }
     return UploadRow(**values | changed)

@@ -32,7 +32,7 @@ async def test_each_kind_of_owner_counts(database: Database) -> None:
         blobs.put(tx, blob("p", PARTS[0]))
         pending_deletions.insert(tx, STORE, "blobs/b.0", "test")
         said = f'{{"tail":null,"key":"{PARTS[1]}"}}'
-        uploads.insert(tx, upload(SESSION, key="blobs/c.0", parts=said))
+        uploads.insert(tx, upload(SESSION, key="blobs/c.0", resume_state=said))
 
     await database.write(work, actor="ann")
     owned = ["blobs/a.0", "blobs/b.0", "blobs/c.0", PARTS[0], PARTS[1], staged]

@@ -20,7 +20,7 @@ BIG = 5 << 40
 
 
 async def test_is_found_as_it_was_written(database: Database) -> None:
-    full = upload("full", repository_generation="g", offset=7, prefix=digest("x"), key="k")
+    full = upload("full", repository_generation="g", offset=7, prefix_digest=digest("x"), key="k")
 
     def work(tx: Transaction) -> list[UploadRow | None]:
         for row in (upload("bare"), full):
@@ -39,7 +39,7 @@ async def test_advances_in_all_that_it_is_told(database: Database) -> None:
         row = upload("a", repository_generation="g")
         uploads.insert(tx, row)
         tx.now += 5
-        moved = replace(row, offset=BIG, prefix=digest("x"), key="k", parts="[]")
+        moved = replace(row, offset=BIG, prefix_digest=digest("x"), key="k", resume_state="[]")
         there = uploads.advance(tx, moved, row)
         first = uploads.find(tx, "a")
         uploads.advance(tx, replace(row, offset=BIG + 1), moved)
@@ -50,7 +50,12 @@ async def test_advances_in_all_that_it_is_told(database: Database) -> None:
     there, gone, first, second = await database.write(work, actor="ann")
     assert (there, gone) == (True, False)
     assert first == upload(
-        "a", repository_generation="g", offset=BIG, prefix=digest("x"), key="k", parts="[]"
+        "a",
+        repository_generation="g",
+        offset=BIG,
+        prefix_digest=digest("x"),
+        key="k",
+        resume_state="[]",
     )
     assert second == upload("a", repository_generation="g", offset=BIG + 1)
     (row,) = await rows(database, tables.uploads)
@@ -67,10 +72,10 @@ async def test_ends_once(database: Database) -> None:
 
 async def test_the_holder_of_the_claim_takes_the_row(database: Database) -> None:
     def work(tx: Transaction) -> list[UploadRow | None]:
-        uploads.insert(tx, upload("a", claim=2))
+        uploads.insert(tx, upload("a", claim_number=2))
         return [uploads.take(tx, "a", claim) for claim in (1, 2, 2)]
 
-    assert await database.write(work, actor="ann") == [None, upload("a", claim=2), None]
+    assert await database.write(work, actor="ann") == [None, upload("a", claim_number=2), None]
 
 
 async def test_idle_ones_are_listed_oldest_first(database: Database) -> None:
@@ -115,13 +120,16 @@ class TestClaim:
 
     async def test_one_at_a_time_until_it_is_released(self, database: Database) -> None:
         def work(tx: Transaction) -> list[UploadRow | None]:
-            uploads.insert(tx, upload("a", parts="{}"))
+            uploads.insert(tx, upload("a", resume_state="{}"))
             first, refused = (uploads.claim(tx, "a", 30) for _ in range(2))
             uploads.release(tx, "a", 1)
             return [first, refused, uploads.claim(tx, "a", 30), uploads.claim(tx, "b", 30)]
 
         claims = await database.write(work, actor="ann")
-        one, two = upload("a", parts="{}", claim=1), upload("a", parts="{}", claim=2)
+        one, two = (
+            upload("a", resume_state="{}", claim_number=1),
+            upload("a", resume_state="{}", claim_number=2),
+        )
         assert claims == [one, None, two, None]
 
     @pytest.mark.usefixtures("own_time")
@@ -138,7 +146,7 @@ class TestClaim:
             tx.now += 1
             return [beat, early, uploads.claim(tx, "a", 30)]
 
-        assert await database.write(work, actor="ann") == [True, None, upload("a", claim=2)]
+        assert await database.write(work, actor="ann") == [True, None, upload("a", claim_number=2)]
 
     @pytest.mark.usefixtures("own_time")
     async def test_whoever_was_followed_changes_nothing_more(self, database: Database) -> None:
@@ -149,7 +157,7 @@ class TestClaim:
                 tx.now += 30_000_001
             before = uploads.find(tx, "a")
             refused = [
-                uploads.advance(tx, upload("a", offset=7, claim=1), upload("a")),
+                uploads.advance(tx, upload("a", offset=7, claim_number=1), upload("a")),
                 uploads.save(tx, "a", 1, "late"),
                 uploads.hold(tx, "a", 1, 3600),
                 uploads.delete(tx, "a", 1),
@@ -159,7 +167,7 @@ class TestClaim:
         assert await database.write(work, actor="ann") == [
             [False] * 4,
             True,
-            upload("a", claim=3),
+            upload("a", claim_number=3),
         ]
 
     async def test_its_holder_may_do_everything(self, database: Database) -> None:
@@ -169,15 +177,17 @@ class TestClaim:
             return [
                 uploads.save(tx, "a", 1, "half-way"),
                 uploads.find(tx, "a"),
-                uploads.advance(tx, upload("a", offset=7, parts="moved", claim=1), upload("a")),
+                uploads.advance(
+                    tx, upload("a", offset=7, resume_state="moved", claim_number=1), upload("a")
+                ),
                 uploads.find(tx, "a"),
                 uploads.delete(tx, "a", 1),
             ]
 
         assert await database.write(work, actor="ann") == [
             True,
-            upload("a", parts="half-way", claim=1),
+            upload("a", resume_state="half-way", claim_number=1),
             True,
-            upload("a", offset=7, parts="moved", claim=1),
+            upload("a", offset=7, resume_state="moved", claim_number=1),
             True,
         ]

@@ -15,7 +15,7 @@ from storage.factory import create_driver
 from storage.keys import blob_key, new_generation
 from storage.local.directory import StoreDirectory
 from storage.local.driver import LocalDriver
-from tests.storage.rowed import RowedDriver
+from tests.storage.session_rows import SessionRowDriver
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ async def driver(request: pytest.FixtureRequest, root: Path) -> AsyncIterator[Dr
     bucket = request.getfixturevalue("bucket").settings() if request.param == "s3" else None
     store = create_driver(request.param, root=root, reserve=0, bucket=bucket)
     await store.start()
-    yield store if store.supports_locking else RowedDriver(store)
+    yield store if store.supports_locking else SessionRowDriver(store)
     await store.close()
 
 

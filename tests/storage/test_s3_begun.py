@@ -9,8 +9,8 @@ from storage.errors import StoreUnavailableError
 from storage.s3.bucket import S3Bucket
 from storage.s3.driver import S3Driver
 from tests.storage.drivers.helpers import read_object
-from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, append, finish
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.flaky import CUT, Fault, flaky
 from tests.support.servers.seaweed import Bucket
 
@@ -18,14 +18,14 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def driver(bucket: Bucket) -> AsyncIterator[RowedDriver]:
+async def driver(bucket: Bucket) -> AsyncIterator[SessionRowDriver]:
     store = S3Driver(bucket.settings(part_size=PART))
     await store.start()
-    yield RowedDriver(store)
+    yield SessionRowDriver(store)
     await store.close()
 
 
-async def push(driver: RowedDriver, session: str, key: str) -> None:
+async def push(driver: SessionRowDriver, session: str, key: str) -> None:
     upload = await driver.claim(session)
     await append(upload, DATA)
     await upload.sync()
@@ -34,7 +34,7 @@ async def push(driver: RowedDriver, session: str, key: str) -> None:
 
 
 async def test_by_a_holder_that_died(
-    driver: RowedDriver,
+    driver: SessionRowDriver,
     bucket: Bucket,
     session: str,
     key: str,
@@ -72,7 +72,7 @@ async def test_by_a_request_whose_answer_was_lost(
     with flaky(bucket.endpoint) as network:
         store = S3Driver(bucket.settings(endpoint=network.url, part_size=PART))
         await store.start()
-        driver = RowedDriver(store)
+        driver = SessionRowDriver(store)
         network.judge = judge
         try:
             for _ in range(lost):

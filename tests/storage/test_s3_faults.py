@@ -17,8 +17,8 @@ from storage.s3 import client
 from storage.s3.breaker import BREAKER_THRESHOLD
 from storage.s3.driver import S3Driver
 from tests.storage.drivers.helpers import read_object
-from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, append, finish
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.flaky import (
     CUT,
     LATE_ERROR,
@@ -42,10 +42,10 @@ def network(bucket: Bucket) -> Iterator[Flaky]:
 
 
 @pytest.fixture
-async def driver(bucket: Bucket, network: Flaky) -> AsyncIterator[RowedDriver]:
+async def driver(bucket: Bucket, network: Flaky) -> AsyncIterator[SessionRowDriver]:
     store = S3Driver(bucket.settings(endpoint=network.url, part_size=PART))
     await store.start()
-    yield RowedDriver(store)
+    yield SessionRowDriver(store)
     await store.close()
 
 
@@ -62,13 +62,13 @@ class Strikes:
         return None
 
 
-async def push(driver: RowedDriver, session: str, key: str) -> str:
+async def push(driver: SessionRowDriver, session: str, key: str) -> str:
     await add(driver, session, DATA)
     return await finish(driver, session, key)
 
 
 async def test_half_of_the_requests_are_refused_for_now(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     count = iter(range(1000))
     network.judge = lambda _method, _target: UNAVAILABLE if next(count) % 2 else None
@@ -78,7 +78,7 @@ async def test_half_of_the_requests_are_refused_for_now(
 
 
 async def test_a_store_that_always_refuses_for_now(
-    driver: RowedDriver, network: Flaky, key: str
+    driver: SessionRowDriver, network: Flaky, key: str
 ) -> None:
     network.judge = lambda _method, _target: UNAVAILABLE
     begun = time.monotonic()
@@ -91,7 +91,7 @@ async def test_a_store_that_always_refuses_for_now(
 
 
 async def test_a_dead_store_is_told_at_once_and_tried_again(
-    driver: RowedDriver, network: Flaky
+    driver: SessionRowDriver, network: Flaky
 ) -> None:
     network.refuse()
     for _ in range(2):
@@ -118,7 +118,7 @@ async def test_a_dead_store_is_told_at_once_and_tried_again(
         pytest.fail("the store is back, and nobody looks")
 
 
-async def test_a_store_that_stalls(driver: RowedDriver, network: Flaky) -> None:
+async def test_a_store_that_stalls(driver: SessionRowDriver, network: Flaky) -> None:
     network.judge = lambda _method, _target: STALL
     begun = time.monotonic()
     with pytest.raises(StoreUnavailableError):
@@ -130,7 +130,7 @@ async def test_a_store_that_stalls(driver: RowedDriver, network: Flaky) -> None:
 
 @pytest.mark.parametrize("operation", ["PUT", "POST"])
 async def test_an_answer_that_is_lost(
-    driver: RowedDriver, network: Flaky, session: str, key: str, operation: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str, operation: str
 ) -> None:
     """The store executed the request but its answer is lost: Create, part, tail, Complete."""
     network.judge = Strikes(CUT, operation, times=2)
@@ -139,7 +139,7 @@ async def test_an_answer_that_is_lost(
 
 
 async def test_a_small_object_whose_answer_is_lost(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     upload = await driver.claim(session)
     await append(upload, b"small")
@@ -150,7 +150,7 @@ async def test_a_small_object_whose_answer_is_lost(
 
 
 async def test_an_error_in_an_answer_that_began_well(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     await add(driver, session, DATA)
     upload = await driver.claim(session)
@@ -165,7 +165,7 @@ async def test_an_error_in_an_answer_that_began_well(
 
 
 async def test_completed_by_nobody_we_know(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     """The upload does not exist, and no attempt of this process can have completed it."""
     await add(driver, session, DATA)
@@ -179,7 +179,7 @@ async def test_completed_by_nobody_we_know(
 
 
 async def test_a_part_that_cannot_be_sent(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     await add(driver, session, DATA[:1000])
     upload = await driver.claim(session)
@@ -203,7 +203,7 @@ async def _append_and_sync(upload: Upload, data: bytes) -> None:
     await upload.sync()
 
 
-async def test_a_full_store(driver: RowedDriver, network: Flaky, session: str) -> None:
+async def test_a_full_store(driver: SessionRowDriver, network: Flaky, session: str) -> None:
     upload = await driver.claim(session)
     await append(upload, b"some")
     network.judge = Strikes(status(507, "Full", error_body("InsufficientStorage")), "PUT")
@@ -214,7 +214,7 @@ async def test_a_full_store(driver: RowedDriver, network: Flaky, session: str) -
 
 @pytest.mark.parametrize("after", [1, 1 << 20, (1 << 20) + 1])
 async def test_a_body_that_breaks_off_is_taken_up_where_it_ended(
-    driver: RowedDriver, bucket: Bucket, network: Flaky, key: str, after: int
+    driver: SessionRowDriver, bucket: Bucket, network: Flaky, key: str, after: int
 ) -> None:
     bucket.put(key, DATA)
     network.judge = Strikes(Fault(after=after), "GET", times=2)
@@ -225,7 +225,7 @@ async def test_a_body_that_breaks_off_is_taken_up_where_it_ended(
 
 
 async def test_a_body_that_breaks_off_again_and_again(
-    driver: RowedDriver, bucket: Bucket, network: Flaky, key: str
+    driver: SessionRowDriver, bucket: Bucket, network: Flaky, key: str
 ) -> None:
     bucket.put(key, DATA)
     network.judge = Strikes(Fault(after=1000), "GET", times=99)
@@ -236,7 +236,7 @@ async def test_a_body_that_breaks_off_again_and_again(
 
 
 async def test_bytes_that_are_gone_half_way_are_damage(
-    driver: RowedDriver, bucket: Bucket, network: Flaky, key: str
+    driver: SessionRowDriver, bucket: Bucket, network: Flaky, key: str
 ) -> None:
     bucket.put(key, DATA)
     network.judge = Strikes(Fault(after=1000), "GET")
@@ -248,7 +248,7 @@ async def test_bytes_that_are_gone_half_way_are_damage(
 
 
 async def test_a_tail_that_breaks_off(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     await add(driver, session, DATA[:5000])
     network.judge = Strikes(Fault(after=1000), "GET")
@@ -257,14 +257,14 @@ async def test_a_tail_that_breaks_off(
 
 
 async def test_a_few_lost_answers_do_not_break_the_circuit(
-    driver: RowedDriver, network: Flaky
+    driver: SessionRowDriver, network: Flaky
 ) -> None:
     network.judge = Strikes(CUT, "HEAD", times=BREAKER_THRESHOLD - 1)
     await driver.check()
 
 
 async def test_hash_of_what_an_earlier_holder_sent(
-    driver: RowedDriver, network: Flaky, session: str
+    driver: SessionRowDriver, network: Flaky, session: str
 ) -> None:
     await add(driver, session, DATA)
     upload = await driver.claim(session)
@@ -283,7 +283,7 @@ async def test_a_slow_line_is_no_failure(
     monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.5)
     size = 4 * PART  # more than the kernel buffers at once
     store = S3Driver(bucket.settings(endpoint=network.url, part_size=size))
-    driver = RowedDriver(store)
+    driver = SessionRowDriver(store)
     network.judge = Strikes(Fault(pace=size // 4), "PUT", "partNumber")
     await add(driver, session, bytes(size + 1))
     key = await finish(driver, session, key)
@@ -293,7 +293,7 @@ async def test_a_slow_line_is_no_failure(
 
 
 async def test_a_connection_cut_in_the_middle_of_a_part(
-    driver: RowedDriver, network: Flaky, session: str, key: str
+    driver: SessionRowDriver, network: Flaky, session: str, key: str
 ) -> None:
     network.judge = Strikes(Fault(taken=PART // 2), "PUT", "partNumber", times=2)
     key = await push(driver, session, key)

@@ -9,8 +9,8 @@ import pytest
 from storage.errors import StoreUnavailableError
 from storage.keys import new_multipart_key
 from storage.s3.driver import S3Driver
-from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, finish
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.flaky import Flaky, flaky
 from tests.support.servers.seaweed import ACCESS_KEY, SECRET_KEY, Bucket
 
@@ -83,7 +83,7 @@ async def test_objects_are_kept_as_the_settings_say(
     bucket: Bucket, network: Flaky, kept: dict[str, str]
 ) -> None:
     settings = bucket.settings(endpoint=network.url, part_size=PART, **kept)
-    driver = RowedDriver(S3Driver(settings))
+    driver = SessionRowDriver(S3Driver(settings))
     await driver.start()
     for data in (b"small", DATA):
         session = str(uuid.uuid4())

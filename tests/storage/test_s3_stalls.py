@@ -11,8 +11,8 @@ from storage.driver import Upload
 from storage.errors import StoreUnavailableError
 from storage.s3 import client, reader
 from storage.s3.driver import S3Driver
-from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import PART
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.flaky import STALL, Fault, Flaky, flaky
 from tests.support.servers.seaweed import Bucket
 
@@ -33,7 +33,7 @@ def network(bucket: Bucket) -> Iterator[Flaky]:
 @pytest.fixture
 async def driver(
     bucket: Bucket, network: Flaky, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[RowedDriver]:
+) -> AsyncIterator[SessionRowDriver]:
     monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", READ / 3)
     monkeypatch.setattr(client, "READ_TIMEOUT_S", READ)
     for module in (client, reader):
@@ -41,7 +41,7 @@ async def driver(
     settings = bucket.settings(endpoint=network.url, part_size=PART, upload_concurrency=2)
     store = S3Driver(settings)
     await store.start()
-    yield RowedDriver(store)
+    yield SessionRowDriver(store)
     await store.close()
 
 
@@ -60,7 +60,7 @@ async def refused(*works: asyncio.Future[None]) -> float:
 
 @pytest.mark.parametrize("after", [None, 1000], ids=["at once", "in the body"])
 async def test_many_who_read(
-    driver: RowedDriver, bucket: Bucket, network: Flaky, key: str, after: int | None
+    driver: SessionRowDriver, bucket: Bucket, network: Flaky, key: str, after: int | None
 ) -> None:
     bucket.put(key, bytes(5000))
     network.judge = answering(Fault(stall=True, after=after), "GET", key)
@@ -79,7 +79,9 @@ async def test_many_who_read(
 @pytest.mark.parametrize(
     ("method", "word"), [("PUT", "partNumber"), ("POST", "?uploads"), ("PUT", "/staging/")]
 )
-async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str, word: str) -> None:
+async def test_many_who_upload(
+    driver: SessionRowDriver, network: Flaky, method: str, word: str
+) -> None:
     """Two parts may be sent at once. Waiting uploads fail together with them."""
     network.judge = answering(STALL, method, word)
     size = PART - 1 if "staging" in word else PART + 1
@@ -97,7 +99,7 @@ async def test_many_who_upload(driver: RowedDriver, network: Flaky, method: str,
 
 
 async def test_a_slow_body_passes_its_pieces_on(
-    driver: RowedDriver, bucket: Bucket, key: str, monkeypatch: pytest.MonkeyPatch
+    driver: SessionRowDriver, bucket: Bucket, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chunk that is not full after a while is passed on, and its thread released."""
     monkeypatch.setattr(client, "CHUNK_INTERVAL_S", 0.0)

@@ -59,7 +59,7 @@ async def patch_up(
     staged = await resume(staging, session, offset, prefix)
     await staged.append(body(data))
     await staged.sync()
-    row = staged.offset, staged.prefix()
+    row = staged.offset, staged.prefix_digest()
     await staged.release()
     return row
 
@@ -100,7 +100,7 @@ class TestOneRequest:
         reads = count_reads(staged)
         await staged.append(in_chunks(data))
         assert staged.offset == len(data)
-        assert staged.prefix() == Digest.of(data, algorithm)
+        assert staged.prefix_digest() == Digest.of(data, algorithm)
         assert await staged.digest(algorithm, None) == Digest.of(data, algorithm)
         await staged.publish(key)
         await staged.release()
@@ -125,7 +125,7 @@ class TestOneRequest:
         staged = await resume(staging, session)
         await staged.append(in_chunks(data, length))
         assert staged.offset == len(data)
-        assert staged.prefix() == Digest.of(data)
+        assert staged.prefix_digest() == Digest.of(data)
         await staged.release()
 
     async def test_discard(self, staging: StagingArea, session: str, key: str) -> None:
@@ -150,7 +150,7 @@ class TestOneRequest:
         staged = await resume(staging, session)
         await staged.append(in_chunks(LARGE))
         reads = count_reads(staged)
-        assert await staged.digest("sha512", staged.prefix()) == Digest.of(LARGE, "sha512")
+        assert await staged.digest("sha512", staged.prefix_digest()) == Digest.of(LARGE, "sha512")
         assert len(reads) == 1
         await staged.release()
 
@@ -215,7 +215,7 @@ class TestResume:
         assert staging.take_running_hash(session, prefix) is None
         assert prefix == Digest.of(b"12345")
         staged = await resume(staging, session, offset, prefix)
-        assert staged.prefix() is None
+        assert staged.prefix_digest() is None
         await staged.release()
 
     async def test_without_the_stored_digest_a_running_hash_proves_nothing(
@@ -223,7 +223,7 @@ class TestResume:
     ) -> None:
         offset, _ = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, offset, None)
-        assert staged.prefix() is None
+        assert staged.prefix_digest() is None
         assert await staged.digest("sha256", None) == Digest.of(b"12345")
         await staged.release()
 
@@ -241,7 +241,7 @@ class TestResume:
         await staged.release()  # broken off before its row was written
         row = await patch_up(elsewhere, session, b"smuggled")
         staged = await resume(here, session, *row)
-        assert staged.prefix() != Digest.of(b"promised")
+        assert staged.prefix_digest() != Digest.of(b"promised")
         assert await staged.digest("sha256", row[1]) == Digest.of(b"smuggled")
         await staged.append(body(b"!"))
         assert await staged.digest("sha256", row[1]) == Digest.of(b"smuggled!")
@@ -271,7 +271,7 @@ class TestResume:
             pytest.skip("bytes are staged and acknowledged by one write of the row")
         _, prefix = await patch_up(staging, session, b"12345")
         staged = await resume(staging, session, 0)
-        assert staged.prefix() == Digest.of(b"")
+        assert staged.prefix_digest() == Digest.of(b"")
         assert staging.take_running_hash(session, prefix) is None
         await staged.release()
 
@@ -285,7 +285,7 @@ class TestResume:
         row = await patch_up(staging, session, b"two", 3, Digest.of(b"one"))
         await first.release()
         staged = await resume(staging, session, *row)
-        assert staged.prefix() == Digest.of(b"onetwo")
+        assert staged.prefix_digest() == Digest.of(b"onetwo")
         await first.release()
         await staged.publish("blobs/sha256/00/key")
         await first.release()
@@ -327,7 +327,7 @@ class TestRollback:
         staged = await resume(staging, session, *row)
         await staged.append(in_chunks(rejected))
         await staged.rollback()
-        assert (staged.offset, staged.prefix()) == row
+        assert (staged.offset, staged.prefix_digest()) == row
         await staged.append(body(b"accepted"))
         reads = count_reads(staged)
         assert await staged.digest("sha256", row[1]) == Digest.of(b"kept,accepted")
@@ -348,7 +348,7 @@ class TestRollback:
         staged = await resume(StagingArea(driver), session, *row)
         await staged.append(body(b"rejected"))
         await staged.rollback()
-        assert staged.prefix() is None
+        assert staged.prefix_digest() is None
         assert await staged.digest("sha256", row[1]) == Digest.of(b"kept,")
         await staged.release()
 

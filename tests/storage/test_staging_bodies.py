@@ -45,7 +45,7 @@ async def add(staging: StagingArea, session: str, data: bytes, row: Row = (0, No
     staged = await resume(staging, session, row)
     await staged.append(body(data))
     await staged.sync()
-    row = staged.offset, staged.prefix()
+    row = staged.offset, staged.prefix_digest()
     await staged.release()
     return row
 
@@ -73,7 +73,7 @@ class TestBrokenBody:
         with pytest.raises(type(error)):
             await staged.append(body(LARGE[:length], error))
         assert staged.offset == length
-        assert staged.prefix() == Digest.of(LARGE[:length])
+        assert staged.prefix_digest() == Digest.of(LARGE[:length])
         await staged.sync()
         await staged.release()
         row = await add(staging, session, b"rest", (length, Digest.of(LARGE[:length])))
@@ -93,7 +93,7 @@ class TestBrokenBody:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert (staged.offset, staged.prefix()) == (7, Digest.of(b"arrived"))
+        assert (staged.offset, staged.prefix_digest()) == (7, Digest.of(b"arrived"))
         await staged.release()
 
     @pytest.mark.parametrize("length", [100, CHUNK_SIZE + CHUNK_SIZE // 2])
@@ -151,12 +151,12 @@ class TestFailedWrite:
                 await staged.append(body(LARGE))
         assert len(b"kept,") < staged.offset < len(LARGE)
         await staged.rollback()
-        assert (staged.offset, staged.prefix()) == row
+        assert (staged.offset, staged.prefix_digest()) == row
         assert (local.directory.staging / session).read_bytes() == b"kept,"
         await staged.release()
         staged = await resume(staging, session, row)
         await staged.append(body(b"and more"))
-        assert staged.prefix() == Digest.of(b"kept,and more")
+        assert staged.prefix_digest() == Digest.of(b"kept,and more")
         await staged.publish(key)
         assert local.path(key).read_bytes() == b"kept,and more"
 

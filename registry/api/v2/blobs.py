@@ -11,17 +11,15 @@ from registry.auth.caller import Validity
 from registry.errors import RangeInvalidError
 from registry.http.caching import FOREVER, cache_headers
 from registry.http.etags import format_date, has_current
-from registry.http.memory import SMALL
+from registry.http.memory import SMALL_BODY
 from registry.http.multipart import Multipart
 from registry.http.ranges import Part, parse_ranges
 from registry.http.request_context import RequestContext
+from registry.http.sendfile import SENDFILE
 from registry.services.content.blobs import SEEN_S, BlobRow, Blobs
 from storage.digest import Digest
 from storage.driver import Reader
 from storage.errors import ObjectCorruptError
-
-SENDFILE = "http.response.zerocopysend"
-"""The extension of the ASGI specification for servers that send files themselves."""
 
 WATCHED = 64 << 10
 """The size of a body, in bytes, up to which it is sent in a few pieces.
@@ -147,52 +145,52 @@ def _elsewhere(digest: Digest, link: str) -> Response:
     )
 
 
-def _find_validity(call: RequestContext, promised_until: float = math.inf) -> Validity:
+def _find_validity(context: RequestContext, promised_until: float = math.inf) -> Validity:
     """Return how long a response about the bytes holds if nobody has looked at them since."""
-    return Validity(promised_until, call.received_at + SEEN_S)
+    return Validity(promised_until, context.received_at + SEEN_S)
 
 
-async def get_blob(call: RequestContext) -> Response:
-    digest = Digest.parse(call.param("digest"))
-    headers = call.request.headers
-    caching = cache_headers(call, FOREVER)
+async def get_blob(context: RequestContext) -> Response:
+    digest = Digest.parse(context.param("digest"))
+    headers = context.request.headers
+    caching = cache_headers(context, FOREVER)
     conditional = "if-none-match" in headers or "if-modified-since" in headers
-    if call.request.method == "HEAD" or conditional:
-        found = await call.registry.blobs.stat(call.name, digest)
+    if context.request.method == "HEAD" or conditional:
+        found = await context.registry.blobs.stat(context.name, digest)
         row = found.row
         is_current = has_current(headers, str(digest), row.linked_at)
-        if call.request.method == "HEAD" or is_current:
-            call.allow_reuse(validity=_find_validity(call, found.until))
+        if context.request.method == "HEAD" or is_current:
+            context.allow_reuse(validity=_find_validity(context, found.until))
         if is_current:
             dated = {"ETag": f'"{digest}"', "Last-Modified": format_date(row.linked_at)}
             return Response(None, 304, {**dated, **caching})
-        if call.request.method == "HEAD":
+        if context.request.method == "HEAD":
             return Response(None, 200, _headers(row, row.size, caching))
-    row = await call.registry.blobs.get(call.name, digest)
+    row = await context.registry.blobs.get(context.name, digest)
     asked = headers.get("range")
     if headers.get("if-range") not in {None, f'"{digest}"', format_date(row.linked_at)}:
         asked = None
     try:
         parts = parse_ranges(asked, row.size)
     except RangeInvalidError:
-        await call.registry.blobs.stat(call.name, digest)  # a missing blob gets 404, not 416
+        await context.registry.blobs.stat(context.name, digest)  # a missing blob gets 404, not 416
         raise
     if len(parts) > 1:
         # A bucket answers several ranges with the whole object, so the registry serves them itself.
         several = Multipart(parts, row.size)
-        reader = await call.registry.blobs.open(row, several.first_span)
-        return BlobResponse(call.registry.blobs, row, reader, several, caching)
-    link = await call.registry.blobs.presigned_url(row)
+        reader = await context.registry.blobs.open(row, several.first_span)
+        return BlobResponse(context.registry.blobs, row, reader, several, caching)
+    link = await context.registry.blobs.presigned_url(row)
     if link is not None:
         return _elsewhere(digest, link)
     part = parts[0] if parts else None
-    reader = await call.registry.blobs.open(row, part)
-    if part is None and row.size <= SMALL:
-        call.allow_reuse(validity=_find_validity(call))
-    return BlobResponse(call.registry.blobs, row, reader, part, caching)
+    reader = await context.registry.blobs.open(row, part)
+    if part is None and row.size <= SMALL_BODY:
+        context.allow_reuse(validity=_find_validity(context))
+    return BlobResponse(context.registry.blobs, row, reader, part, caching)
 
 
-async def delete_blob(call: RequestContext) -> Response:
-    digest = Digest.parse(call.param("digest"))
-    await call.registry.blobs.unlink(call.name, digest, call.principal)
+async def delete_blob(context: RequestContext) -> Response:
+    digest = Digest.parse(context.param("digest"))
+    await context.registry.blobs.unlink(context.name, digest, context.principal)
     return Response(None, 202)

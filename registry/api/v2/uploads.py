@@ -47,43 +47,43 @@ def _created(name: RepositoryName, digest: Digest) -> Response:
     )
 
 
-def _body(call: RequestContext) -> AsyncIterator[bytes]:
-    return iter_body(call.request, call.settings.http.body_idle_timeout)
+def _body(context: RequestContext) -> AsyncIterator[bytes]:
+    return iter_body(context.request, context.settings.http.body_idle_timeout)
 
 
-def _chunk(call: RequestContext) -> Chunk:
-    span = parse_content_range(call.request.headers.get("content-range"))
+def _chunk(context: RequestContext) -> Chunk:
+    span = parse_content_range(context.request.headers.get("content-range"))
     start, length = span or (None, None)
-    return Chunk(_body(call), start, length, read_length(call.request))
+    return Chunk(_body(context), start, length, read_length(context.request))
 
 
-def _upload_id(call: RequestContext) -> str:
-    upload_id = call.param("upload")
+def _upload_id(context: RequestContext) -> str:
+    upload_id = context.param("upload")
     if not _UUID.fullmatch(upload_id):
         raise UploadUnknownError("this repository has no such upload session; start a new one")
     return upload_id
 
 
-def _digest(call: RequestContext, name: str) -> Digest | None:
+def _digest(context: RequestContext, name: str) -> Digest | None:
     """Return the digest in a query parameter; the full text, since a digest with NUL is invalid."""
-    text = call.request.query_params.get(name)
+    text = context.request.query_params.get(name)
     return Digest.parse(text) if text else None
 
 
-async def start_upload(call: RequestContext) -> Response:
+async def start_upload(context: RequestContext) -> Response:
     """Mount a blob (end-11), push it in one request (end-4b) or start a session (end-4a, 4c)."""
-    asked, digest = call.request.query_params.get("mount"), _digest(call, "digest")
-    mount = None if asked and _has_unknown_algorithm(asked) else _digest(call, "mount")
-    call.check_upload()
-    if mount and await _mount(call, mount):
-        return await advise(call, _created(call.name, mount))
-    algorithm = call.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
+    asked, digest = context.request.query_params.get("mount"), _digest(context, "digest")
+    mount = None if asked and _has_unknown_algorithm(asked) else _digest(context, "mount")
+    context.check_upload()
+    if mount and await _mount(context, mount):
+        return await advise(context, _created(context.name, mount))
+    algorithm = context.request.query_params.get("digest-algorithm") or DEFAULT_ALGORITHM
     if algorithm not in ALGORITHMS:
         raise DigestInvalidError(f"digest-algorithm must be one of {', '.join(ALGORITHMS)}")
     if digest and not asked:
-        return await _push_whole(call, digest)
-    row = await call.registry.uploads.start(
-        call.name, call.principal, algorithm, since=call.received_at
+        return await _push_whole(context, digest)
+    row = await context.registry.uploads.start(
+        context.name, context.principal, algorithm, since=context.received_at
     )
     return _session(202, row)
 
@@ -94,87 +94,96 @@ def _has_unknown_algorithm(text: str) -> bool:
     return match is not None and match[1] not in ALGORITHMS
 
 
-async def _mount(call: RequestContext, digest: Digest) -> bool:
+async def _mount(context: RequestContext, digest: Digest) -> bool:
     """Return whether the blob was mounted.
 
     An invalid source is treated as a missing one: a mount only saves an upload, and clients have
     their own rules for the names of sources.
     """
-    source, named = None, call.request.query_params.get("from")
+    source, named = None, context.request.query_params.get("from")
     if named:
         try:
             source = RepositoryName.parse(named)
         except NameInvalidError:
             return False
-        call.require_mount(source)
-    return await call.registry.blobs.mount(
-        call.name,
+        context.require_mount(source)
+    return await context.registry.blobs.mount(
+        context.name,
         digest,
         source,
-        call.principal,
-        call.caller.may_pull,
-        among=call.caller.named_repositories,
+        context.principal,
+        context.caller.may_pull,
+        among=context.caller.named_repositories,
     )
 
 
-async def _push_whole(call: RequestContext, digest: Digest) -> Response:
-    uploads = call.registry.uploads
-    row = await uploads.start(call.name, call.principal, digest.algorithm, since=call.received_at)
+async def _push_whole(context: RequestContext, digest: Digest) -> Response:
+    uploads = context.registry.uploads
+    row = await uploads.start(
+        context.name, context.principal, digest.algorithm, since=context.received_at
+    )
     try:
         # Content-Range is ignored: there is no session yet for a 416 to refer to.
-        chunk = Chunk(_body(call), announced=read_length(call.request))
+        chunk = Chunk(_body(context), announced=read_length(context.request))
         await uploads.complete(
-            call.name, call.principal, row.id, chunk, digest, since=call.received_at
+            context.name, context.principal, row.id, chunk, digest, since=context.received_at
         )
     except (RegistryError, StoreError):
         # The client does not know the session, so it could never resume it.
-        await _cancel_quietly(call, row.id)
+        await _cancel_quietly(context, row.id)
         raise
-    return await advise(call, _created(call.name, digest))
+    return await advise(context, _created(context.name, digest))
 
 
-async def _cancel_quietly(call: RequestContext, upload_id: str) -> None:
+async def _cancel_quietly(context: RequestContext, upload_id: str) -> None:
     try:
-        await call.registry.uploads.cancel(call.name, call.principal, upload_id)
+        await context.registry.uploads.cancel(context.name, context.principal, upload_id)
     except (UploadUnknownError, UploadBusyError):
         return  # a wrong digest or a quota ended it, or its bytes are published and it will expire
 
 
-async def get_upload(call: RequestContext) -> Response:
-    row = await call.registry.uploads.get(call.name, call.principal, _upload_id(call))
+async def get_upload(context: RequestContext) -> Response:
+    row = await context.registry.uploads.get(context.name, context.principal, _upload_id(context))
     return _session(204, row)
 
 
-async def append_upload(call: RequestContext) -> Response:
-    upload_id = _upload_id(call)
+async def append_upload(context: RequestContext) -> Response:
+    upload_id = _upload_id(context)
     try:
-        row = await call.registry.uploads.append(
-            call.name, call.principal, upload_id, _chunk(call), since=call.received_at
+        row = await context.registry.uploads.append(
+            context.name, context.principal, upload_id, _chunk(context), since=context.received_at
         )
     except UploadOutOfOrderError as error:
-        return _out_of_order(call, upload_id, error)
+        return _out_of_order(context, upload_id, error)
     return _session(202, row)
 
 
-async def complete_upload(call: RequestContext) -> Response:
-    upload_id = _upload_id(call)
-    digest = Digest.parse(call.request.query_params.get("digest", ""))
+async def complete_upload(context: RequestContext) -> Response:
+    upload_id = _upload_id(context)
+    digest = Digest.parse(context.request.query_params.get("digest", ""))
     try:
-        await call.registry.uploads.complete(
-            call.name, call.principal, upload_id, _chunk(call), digest, since=call.received_at
+        await context.registry.uploads.complete(
+            context.name,
+            context.principal,
+            upload_id,
+            _chunk(context),
+            digest,
+            since=context.received_at,
         )
     except UploadOutOfOrderError as error:
-        return _out_of_order(call, upload_id, error)
-    return await advise(call, _created(call.name, digest))
+        return _out_of_order(context, upload_id, error)
+    return await advise(context, _created(context.name, digest))
 
 
-def _out_of_order(call: RequestContext, upload_id: str, error: UploadOutOfOrderError) -> Response:
+def _out_of_order(
+    context: RequestContext, upload_id: str, error: UploadOutOfOrderError
+) -> Response:
     """Return 416 with the offset of the session, where the client can continue."""
     response = error_response(error)
-    response.headers.update(_session_headers(call.name, upload_id, error.offset))
+    response.headers.update(_session_headers(context.name, upload_id, error.offset))
     return response
 
 
-async def cancel_upload(call: RequestContext) -> Response:
-    await call.registry.uploads.cancel(call.name, call.principal, _upload_id(call))
+async def cancel_upload(context: RequestContext) -> Response:
+    await context.registry.uploads.cancel(context.name, context.principal, _upload_id(context))
     return Response(None, 204)

@@ -1,5 +1,7 @@
 """Rows of upload sessions."""
 
+import dataclasses
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -26,8 +28,9 @@ _u, _r = uploads.c, repositories.c
 class UploadRow:
     """An upload session.
 
-    `offset` is the number of acknowledged bytes, and `prefix` is their digest. `parts` is the state
-    of the store. `claim` grows with each claim, if the store does not lock.
+    `offset` is the number of acknowledged bytes, and `prefix_digest` is their digest.
+    `resume_state` is the state of the store. `claim_number` grows with each claim, if the store
+    does not lock.
     """
 
     id: str
@@ -36,12 +39,12 @@ class UploadRow:
     principal: str
     algorithm: str
     offset: int
-    prefix: Digest | None
+    prefix_digest: Digest | None
     store: str
-    generation: str
+    key_generation: str
     key: str | None
-    parts: str | None = None
-    claim: int = 0
+    resume_state: str | None = None
+    claim_number: int = 0
 
     def belongs_to(self, repository: RepositoryRow | None) -> bool:
         """Return whether the repository is the session's own, or was created after the session."""
@@ -74,7 +77,11 @@ _COLUMNS = (
 
 
 _NAMES = tuple(column.name for column in _COLUMNS)
+_list_values = operator.attrgetter(*(field.name for field in dataclasses.fields(UploadRow)))
 _PROGRESS = ("offset", "prefix", "key", "parts", "generation")
+_list_progress = operator.attrgetter(
+    "offset", "prefix_digest", "key", "resume_state", "key_generation"
+)
 
 _id = sa.bindparam("upload_id", type_=_u.id.type)
 _by_id = sa.select(*_COLUMNS).where(_u.id == _id)
@@ -143,7 +150,7 @@ def _made(row: Row | None) -> UploadRow | None:
 
 
 def insert(tx: Transaction, row: UploadRow) -> None:
-    tx.run(_INSERT, **{name: getattr(row, name) for name in _NAMES})
+    tx.run(_INSERT, **dict(zip(_NAMES, _list_values(row), strict=True)))
 
 
 def find_own(
@@ -167,9 +174,9 @@ def advance(tx: Transaction, row: UploadRow, before: UploadRow) -> bool:
     Returns False if the session does not exist or was claimed again, or if another request has
     changed its offset or key since `before` was read.
     """
-    values = {name: getattr(row, name) for name in _PROGRESS}
+    values = dict(zip(_PROGRESS, _list_progress(row), strict=True))
     old = {"old_offset": before.offset, "old_key": before.key}
-    return tx.run(_ADVANCE, upload_id=row.id, held_claim=row.claim, **values, **old) > 0
+    return tx.run(_ADVANCE, upload_id=row.id, held_claim=row.claim_number, **values, **old) > 0
 
 
 def save(tx: Transaction, upload_id: str, claim: int, parts: str) -> bool:

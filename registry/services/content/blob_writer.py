@@ -73,7 +73,7 @@ class BlobWriter:
 
         def work(tx: Transaction) -> bool:
             session = uploads.find(tx, row.id, lock=True)
-            if session is None or not uploads.delete(tx, row.id, row.claim):
+            if session is None or not uploads.delete(tx, row.id, row.claim_number):
                 raise UploadBusyError("another process has taken over this upload session")
             for other in rest:
                 pending_deletions.insert(tx, row.store, other, "staged bytes of a finished upload")

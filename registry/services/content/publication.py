@@ -36,18 +36,18 @@ class Publication:
         `UploadKeys.save_progress`.
         """
         row = self._keys.with_fresh_generation(row, digest)
-        key = staged.final_key(blob_key(digest, row.generation))
-        if staged.known_digest(digest.algorithm, row.prefix) is None:
+        key = staged.final_key(blob_key(digest, row.key_generation))
+        if staged.known_digest(digest.algorithm, row.prefix_digest) is None:
             # Reading the bytes may publish them, so the key needs an owner first.
             row = await self._name_key(row, staged, key, limited=limited)
-        actual = await staged.digest(digest.algorithm, row.prefix)
+        actual = await staged.digest(digest.algorithm, row.prefix_digest)
         if actual != digest:
             raise DigestMismatchError(
                 "the bytes do not have this digest; the upload session has ended, so start again",
                 {"expected": str(digest), "actual": str(actual)},
             )
         row = await self._name_key(row, staged, key, limited=limited)
-        await staged.publish(blob_key(digest, row.generation))
+        await staged.publish(blob_key(digest, row.key_generation))
         return row, key
 
     async def _name_key(
@@ -86,7 +86,7 @@ class Publication:
         """Do the work of `link`. `broken` is the key of an existing copy that is not intact."""
         # Lock the repository first. A deletion locks it exclusively before it detaches sessions.
         repository = repositories.ensure(tx, row.repository)
-        session = uploads.take(tx, row.id, row.claim)
+        session = uploads.take(tx, row.id, row.claim_number)
         if session is None:
             linked = blobs.find(tx, row.repository, blob.digest)
             if linked is not None and linked.key != broken:

@@ -49,4 +49,6 @@ class UploadClaims:
                     lease.over, published = staged.session_ended, staged.published
         finally:
             if lease is not None and lease.lost:
-                await self.keys.queue_stale_keys(replace(row, claim=lease.record.claim), published)
+                await self.keys.queue_stale_keys(
+                    replace(row, claim_number=lease.record.claim_number), published
+                )

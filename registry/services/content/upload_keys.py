@@ -46,12 +46,14 @@ class UploadKeys:
 
     def possible_keys(self, row: UploadRow) -> set[str]:
         """Return the keys that only the session's row refers to."""
-        return self.staging_of(row).possible_keys(row.id, row.parts or "", row.claim)
+        return self.staging_of(row).possible_keys(row.id, row.resume_state or "", row.claim_number)
 
     def _keys_of_claim(self, row: UploadRow) -> set[str]:
         """Return the keys of staged bytes that only the holder of this claim may have written."""
-        bare = replace(row, parts=None)
-        return self.possible_keys(bare) - self.possible_keys(replace(bare, claim=row.claim - 1))
+        bare = replace(row, resume_state=None)
+        return self.possible_keys(bare) - self.possible_keys(
+            replace(bare, claim_number=row.claim_number - 1)
+        )
 
     def with_fresh_generation(self, row: UploadRow, digest: Digest | None) -> UploadRow:
         """Return the row with a fresh generation if an earlier request tried another digest.
@@ -61,7 +63,7 @@ class UploadKeys:
         named = digest_of(row.key) if row.key is not None else None
         if named in {None, digest} or self.staging_of(row).supports_locking:
             return row
-        return replace(row, generation=new_generation())
+        return replace(row, key_generation=new_generation())
 
     async def save_progress(
         self, row: UploadRow, staged: StagedUpload, key: str | None, *, limited: bool
@@ -76,12 +78,14 @@ class UploadKeys:
         new = replace(
             row,
             offset=staged.offset,
-            prefix=staged.prefix(),
+            prefix_digest=staged.prefix_digest(),
             key=key,
-            parts=staged.resume_state or None,
+            resume_state=staged.resume_state or None,
         )
         # The new row covers the keys of this claim, so only keys of earlier claims remain.
-        dropped = self.possible_keys(replace(row, claim=row.claim - 1)) - self.possible_keys(new)
+        dropped = self.possible_keys(
+            replace(row, claim_number=row.claim_number - 1)
+        ) - self.possible_keys(new)
         if row.key not in {None, key} and not self.staging_of(row).supports_locking:
             dropped.add(str(row.key))
 
@@ -118,7 +122,7 @@ class UploadKeys:
         def work(tx: Transaction) -> bool:
             # Read the current row: the store has written to it since.
             now = uploads.find(tx, row.id, lock=True)
-            if now is None or not uploads.delete(tx, row.id, row.claim):
+            if now is None or not uploads.delete(tx, row.id, row.claim_number):
                 return False
             for key in self.possible_keys(now) | ({now.key} if now.key is not None else set()):
                 pending_deletions.insert(tx, now.store, key, "upload ended")

@@ -76,7 +76,7 @@ class UploadLeases:
         heartbeat = _Heartbeat(self.database, row, asked)
         beating = asyncio.create_task(heartbeat.run())
         record = SessionRecord(
-            row.claim, row.parts or "", heartbeat.save_state, heartbeat.ensure_lease
+            row.claim_number, row.resume_state or "", heartbeat.save_state, heartbeat.ensure_lease
         )
         lease = UploadLease(record, row, belongs)
         try:
@@ -140,7 +140,7 @@ class _Heartbeat:
     async def _renew(self) -> None:
         row, asked = self._row, time.monotonic()
         if not await self._db.write(
-            lambda tx: uploads.hold(tx, row.id, row.claim, LEASE_S), actor=OPERATOR.name
+            lambda tx: uploads.hold(tx, row.id, row.claim_number, LEASE_S), actor=OPERATOR.name
         ):
             raise UploadLockedError
         self._until = asked + LEASE_S
@@ -148,7 +148,7 @@ class _Heartbeat:
     async def save_state(self, state: str) -> None:
         row = self._row
         if not await self._db.write(
-            lambda tx: uploads.save(tx, row.id, row.claim, state), actor=OPERATOR.name
+            lambda tx: uploads.save(tx, row.id, row.claim_number, state), actor=OPERATOR.name
         ):
             raise UploadLockedError
 
@@ -157,7 +157,7 @@ class _Heartbeat:
         row = self._row
         try:
             return await self._db.write(
-                lambda tx: uploads.release(tx, row.id, row.claim), actor=OPERATOR.name
+                lambda tx: uploads.release(tx, row.id, row.claim_number), actor=OPERATOR.name
             )
         except DatabaseUnavailableError:
             logger.warning(

@@ -126,9 +126,9 @@ class UploadSessions:
                 principal=principal.name,
                 algorithm=algorithm,
                 offset=0,
-                prefix=None,
+                prefix_digest=None,
                 store=self._stores.current.name,
-                generation=new_generation(),
+                key_generation=new_generation(),
                 key=None,
             )
             uploads.insert(tx, row)
@@ -192,7 +192,7 @@ class UploadSessions:
                 )
             # Otherwise another request published the bytes. It was interrupted before linking, or
             # is about to link.
-            elif key is None or key != blob_key(digest, row.generation):
+            elif key is None or key != blob_key(digest, row.key_generation):
                 raise _completing()
             await self._publication.link(row, digest, key, limited=limited)
             session.staged.session_ended = True
@@ -321,7 +321,7 @@ class UploadSessions:
         """Resume at the acknowledged offset. Raises UploadUnknownError if the bytes are lost."""
         lost = False
         try:
-            await staged.resume(row.offset, row.algorithm, row.prefix)
+            await staged.resume(row.offset, row.algorithm, row.prefix_digest)
         except UploadDataLostError:
             lost = True
         # An empty blob has no staged bytes before or after publication, so that is no evidence.
@@ -363,9 +363,9 @@ class UploadSessions:
         row = replace(session.row, offset=staged.offset)
         await staged.sync(with_name=self._keys.survives_power_cut(row))
         row = self._keys.with_fresh_generation(session.row, None)
-        prefix = staged.prefix()
+        prefix = staged.prefix_digest()
         names_key = prefix is not None and self._keys.staging_of(row).supports_locking
-        key = blob_key(prefix, row.generation) if prefix is not None and names_key else None
+        key = blob_key(prefix, row.key_generation) if prefix is not None and names_key else None
         return await self._keys.save_progress(row, staged, key, limited=limited)
 
     async def _abort(self, row: UploadRow, staged: StagedUpload) -> None:

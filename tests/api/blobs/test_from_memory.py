@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from starlette.types import Receive, Scope, Send
 
-from registry.http.memory import SMALL
+from registry.http.memory import SMALL_BODY
 from registry.metadata import tables
 from registry.metadata.content import blobs
 from registry.metadata.engine.transaction import Transaction
@@ -146,8 +146,8 @@ async def test_not_modified_is_answered_from_memory(room: Room) -> None:
 
 
 async def test_a_range_and_a_large_blob_are_not_remembered(room: Room) -> None:
-    large = await room.api.push_blob(NAME, bytes(SMALL + 1))
-    edge = await room.api.push_blob(NAME, bytes(SMALL))
+    large = await room.api.push_blob(NAME, bytes(SMALL_BODY + 1))
+    edge = await room.api.push_blob(NAME, bytes(SMALL_BODY))
     before = count_hits()
     for _ in range(3):
         assert await room.ask(digest=large) == 200

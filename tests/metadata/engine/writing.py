@@ -47,9 +47,9 @@ class Record:
             principal="ann",
             algorithm="sha256",
             offset=0,
-            prefix=None,
+            prefix_digest=None,
             store="local",
-            generation="0",
+            key_generation="0",
             key=None,
         )
         return lambda tx: uploads.insert(tx, row)

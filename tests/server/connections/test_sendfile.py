@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from registry.server.exchange import SENDFILE
+from registry.http.sendfile import SENDFILE
 from tests.server.connections.conftest import LIMITS
 from tests.support.kit import list_open_files
 from tests.support.servers.http_server import Served, answer_lifespan, serving_app, wait_until

@@ -2,7 +2,7 @@
 
 from storage.driver import Upload
 from storage.s3.state import MultipartState
-from tests.storage.rowed import RowedDriver
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.content import distinct_words
 
 PART = 5 << 20
@@ -10,7 +10,7 @@ DATA = distinct_words(3 * PART) + b"the end"
 """Bytes for three parts and a rest, different everywhere."""
 
 
-async def add(driver: RowedDriver, session: str, data: bytes) -> None:
+async def add(driver: SessionRowDriver, session: str, data: bytes) -> None:
     """Append `data` in one request."""
     upload = await driver.claim(session)
     await append(upload, data)
@@ -23,7 +23,7 @@ async def append(upload: Upload, data: bytes) -> None:
         await upload.append(data[at : at + (1 << 20)], None)
 
 
-async def finish(driver: RowedDriver, session: str, key: str) -> str:
+async def finish(driver: SessionRowDriver, session: str, key: str) -> str:
     upload = await driver.claim(session)
     await upload.seal()
     key = upload.final_key(key)
@@ -31,10 +31,10 @@ async def finish(driver: RowedDriver, session: str, key: str) -> str:
     return key
 
 
-async def sweep(driver: RowedDriver) -> None:
+async def sweep(driver: SessionRowDriver) -> None:
     for key in driver.pending_deletions:
         await driver.delete(key)
 
 
-def state_of(driver: RowedDriver, session: str) -> MultipartState:
+def state_of(driver: SessionRowDriver, session: str) -> MultipartState:
     return MultipartState.from_json(driver.rows[session][0])

@@ -19,8 +19,8 @@ from storage.s3.driver import S3Driver
 from storage.s3.parts import MAX_PARTS
 from storage.staging import StagingArea
 from tests.storage.drivers.helpers import read_object
-from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, append, finish, state_of, sweep
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +31,7 @@ class TestParts:
 
     @pytest.mark.parametrize("size", [PART - 1, PART, PART + 1, 2 * PART, len(DATA)])
     async def test_one_request(
-        self, driver: RowedDriver, bucket: Bucket, session: str, key: str, size: int
+        self, driver: SessionRowDriver, bucket: Bucket, session: str, key: str, size: int
     ) -> None:
         upload = await driver.claim(session)
         await append(upload, DATA[:size])
@@ -46,7 +46,7 @@ class TestParts:
 
     @pytest.mark.parametrize("step", [PART // 2 + 1, PART, PART + 3, 2 * PART + 5])
     async def test_many_requests(
-        self, driver: RowedDriver, bucket: Bucket, session: str, key: str, step: int
+        self, driver: SessionRowDriver, bucket: Bucket, session: str, key: str, step: int
     ) -> None:
         for at in range(0, len(DATA), step):
             await add(driver, session, DATA[at : at + step])
@@ -61,7 +61,7 @@ class TestParts:
         assert bucket.list_uploads() == []
 
     async def test_hash_of_sealed_parts_is_read_from_the_object(
-        self, driver: RowedDriver, session: str, key: str
+        self, driver: SessionRowDriver, session: str, key: str
     ) -> None:
         await add(driver, session, DATA)
         upload = await driver.claim(session)
@@ -73,10 +73,10 @@ class TestParts:
         assert await read_object(driver, upload.final_key(key)) == DATA
 
     async def test_parts_keep_the_size_they_began_with(
-        self, driver: RowedDriver, bucket: Bucket, session: str, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, session: str, key: str
     ) -> None:
         await add(driver, session, DATA[: PART + 1])
-        other = RowedDriver(S3Driver(bucket.settings(part_size=3 * PART)))
+        other = SessionRowDriver(S3Driver(bucket.settings(part_size=3 * PART)))
         other.rows = driver.rows
         await add(other, session, DATA[PART + 1 :])
         key = await finish(driver, session, key)
@@ -84,7 +84,7 @@ class TestParts:
         await other.close()
 
     async def test_a_request_that_is_taken_back(
-        self, driver: RowedDriver, bucket: Bucket, session: str, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, session: str, key: str
     ) -> None:
         await add(driver, session, DATA[:1000])
         upload = await driver.claim(session)
@@ -100,7 +100,7 @@ class TestParts:
         assert bucket.list_keys("blobs/") == [key]
 
     async def test_parts_taken_back_and_few_bytes_in_their_place(
-        self, driver: RowedDriver, bucket: Bucket, session: str, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, session: str, key: str
     ) -> None:
         upload = await driver.claim(session)
         await append(upload, DATA)
@@ -115,7 +115,7 @@ class TestParts:
         assert bucket.list_uploads() == []
 
     async def test_uploads_share_the_buffers_there_are(self, bucket: Bucket) -> None:
-        store = RowedDriver(S3Driver(bucket.settings(part_size=PART, upload_concurrency=1)))
+        store = SessionRowDriver(S3Driver(bucket.settings(part_size=PART, upload_concurrency=1)))
 
         async def push(number: int) -> str:
             session, data = str(uuid.uuid4()), bytes([number]) * (2 * PART + number)
@@ -136,7 +136,7 @@ class TestParts:
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, patience: float
     ) -> None:
         monkeypatch.setattr(buffers, "FILL_TIMEOUT_S", patience)
-        store = RowedDriver(S3Driver(bucket.settings(part_size=PART, upload_concurrency=1)))
+        store = SessionRowDriver(S3Driver(bucket.settings(part_size=PART, upload_concurrency=1)))
         waiting, ended = asyncio.Event(), asyncio.Event()
 
         async def trickle() -> AsyncIterator[bytes]:
@@ -170,7 +170,7 @@ class TestParts:
         await pushing
         await store.close()
 
-    async def test_too_many_parts_are_refused(self, driver: RowedDriver, session: str) -> None:
+    async def test_too_many_parts_are_refused(self, driver: SessionRowDriver, session: str) -> None:
         await add(driver, session, DATA)
         state = dataclasses.replace(state_of(driver, session), reserved=MAX_PARTS)
         driver.rows[session] = state.to_json(), 1
@@ -184,7 +184,7 @@ class TestOwners:
     """Every key is in a row before there are bytes under it."""
 
     async def test_the_row_is_written_before_the_store(
-        self, driver: RowedDriver, session: str, monkeypatch: pytest.MonkeyPatch
+        self, driver: SessionRowDriver, session: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         written: list[tuple[str, bool]] = []
         real = S3Bucket.write
@@ -212,7 +212,7 @@ class TestOwners:
     @pytest.mark.parametrize("moment", ["begun", "named", "sent", "synced", "staged"])
     async def test_whoever_dies_leaves_nothing(
         self,
-        driver: RowedDriver,
+        driver: SessionRowDriver,
         bucket: Bucket,
         session: str,
         moment: str,
@@ -249,7 +249,7 @@ class TestOwners:
         assert bucket.list_uploads() == []
 
     async def test_a_tail_put_by_a_holder_that_died_is_not_forgotten(
-        self, driver: RowedDriver, bucket: Bucket, session: str, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, session: str, key: str
     ) -> None:
         upload = await driver.claim(session)
         await append(upload, b"never acknowledged")

@@ -15,8 +15,8 @@ from storage.s3.bucket import SELFTEST, S3Bucket
 from storage.s3.driver import S3Driver
 from storage.s3.parts import PART_NUMBER_BATCH
 from tests.storage.drivers.helpers import read_object
-from tests.storage.rowed import RowedDriver
 from tests.storage.s3.helpers import DATA, PART, add, append, finish, state_of
+from tests.storage.session_rows import SessionRowDriver
 from tests.support.servers.seaweed import Bucket
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ class TestFence:
     """Two processes that both believe to hold a session: the later one wins."""
 
     async def test_part_numbers_are_never_used_twice(
-        self, driver: RowedDriver, session: str, key: str
+        self, driver: SessionRowDriver, session: str, key: str
     ) -> None:
         await add(driver, session, DATA[:PART])
         late = await driver.claim(session)
@@ -47,7 +47,7 @@ class TestFence:
         await late.release()
 
     async def test_a_late_holder_begins_nothing(
-        self, driver: RowedDriver, bucket: Bucket, session: str
+        self, driver: SessionRowDriver, bucket: Bucket, session: str
     ) -> None:
         late = await driver.claim(session)
         driver.held.clear()
@@ -62,7 +62,9 @@ class TestFence:
 class TestSealed:
     """A sealed session, which can only be completed."""
 
-    async def test_by_the_next_holder(self, driver: RowedDriver, session: str, key: str) -> None:
+    async def test_by_the_next_holder(
+        self, driver: SessionRowDriver, session: str, key: str
+    ) -> None:
         await self._seal(driver, session)
         upload = await driver.claim(session)
         assert upload.sealed
@@ -74,7 +76,7 @@ class TestSealed:
         assert await read_object(driver, key) == DATA
 
     async def test_after_the_last_holder_completed_it(
-        self, driver: RowedDriver, session: str, key: str
+        self, driver: SessionRowDriver, session: str, key: str
     ) -> None:
         await self._seal(driver, session)
         dying = await driver.claim(session)
@@ -86,7 +88,7 @@ class TestSealed:
         assert await read_object(driver, key) == DATA
 
     async def test_not_if_the_store_has_lost_it(
-        self, driver: RowedDriver, session: str, key: str
+        self, driver: SessionRowDriver, session: str, key: str
     ) -> None:
         await self._seal(driver, session)
         await driver.delete(str(state_of(driver, session).key))
@@ -96,7 +98,7 @@ class TestSealed:
         await upload.release()
 
     async def test_an_object_of_another_length_is_refused(
-        self, driver: RowedDriver, session: str, key: str
+        self, driver: SessionRowDriver, session: str, key: str
     ) -> None:
         await self._seal(driver, session)
         state = json.loads(driver.rows[session][0])
@@ -106,7 +108,7 @@ class TestSealed:
             await upload.finish(key)
         await upload.release()
 
-    async def _seal(self, driver: RowedDriver, session: str) -> None:
+    async def _seal(self, driver: SessionRowDriver, session: str) -> None:
         upload = await driver.claim(session)
         await append(upload, DATA)
         await upload.seal()
@@ -184,7 +186,7 @@ class TestStart:
             await store.start()
         await store.close()
 
-    async def test_a_row_is_needed(self, driver: RowedDriver, session: str) -> None:
+    async def test_a_row_is_needed(self, driver: SessionRowDriver, session: str) -> None:
         with pytest.raises(ValueError, match="row"):
             await driver.driver.claim(session)
 
@@ -193,7 +195,7 @@ class TestRead:
     """Reads, which need one request each."""
 
     async def test_a_part_is_asked_for_at_once(
-        self, driver: RowedDriver, bucket: Bucket, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, key: str
     ) -> None:
         bucket.put(key, DATA)
         reader = await driver.open(key, 7, 10)
@@ -205,14 +207,14 @@ class TestRead:
         await reader.close()
 
     async def test_a_part_behind_the_end_is_damage(
-        self, driver: RowedDriver, bucket: Bucket, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, key: str
     ) -> None:
         bucket.put(key, b"short")
         with pytest.raises(ObjectCorruptError):
             await driver.open(key, 5, 1)
 
     async def test_an_object_that_was_replaced_is_not_mixed(
-        self, driver: RowedDriver, bucket: Bucket, key: str
+        self, driver: SessionRowDriver, bucket: Bucket, key: str
     ) -> None:
         bucket.put(key, b"one")
         reader = await driver.open(key)

@@ -8,7 +8,7 @@ from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
 from storage.errors import UploadLockedError
 
 
-class RowedDriver:
+class SessionRowDriver:
     """A driver that keeps claims as rows in a dictionary: state and number of each session."""
 
     def __init__(self, driver: Driver) -> None:
@@ -42,7 +42,7 @@ class RowedDriver:
         upload = await self.driver.claim(
             session, SessionRecord(claim + 1, state, save_state, ensure_lease)
         )
-        return RowedUpload(self, session, upload)
+        return SessionRowUpload(self, session, upload)
 
     def end(self, session: str, kept: str | None = None) -> None:
         """Queue deletion of the keys that the session owned."""
@@ -83,10 +83,10 @@ class RowedDriver:
         await self.driver.close()
 
 
-class RowedUpload:
+class SessionRowUpload:
     """An upload that saves the state to its row after each sync or seal."""
 
-    def __init__(self, driver: RowedDriver, session: str, upload: Upload) -> None:
+    def __init__(self, driver: SessionRowDriver, session: str, upload: Upload) -> None:
         self._driver = driver
         self._session = session
         self._upload = upload
