@@ -121,13 +121,13 @@ async def list_retention_drops(
     drops = await context.registry.retention_runs.list_drops(
         request.run, RepositoryPattern.parse(request.pattern), n + 1, request.last
     )
-    return make_page(drops, n, _show_drop, lambda drop: drop.row.number)
+    return make_page(drops, n, _show_drop, lambda drop: drop.row.revision)
 
 
 def _show_drop(drop: Drop) -> RetentionDrop:
     row = drop.row
     return RetentionDrop(
-        number=row.number,
+        number=row.revision,
         at=rfc3339(row.at),
         repository=str(row.repository),
         tag=row.tag,

@@ -154,7 +154,7 @@ async def test_what_changed_is_loaded_alone_and_is_as_if_all_were(
         assert len(scene.makers) == 1, number
         rows = await database.read(policy_rows.load)
         assert look(now) == look(Policy(rows, personal_namespaces=False)), number
-        assert now.number > before.number, number
+        assert now.revision > before.revision, number
         assert look(before) == kept, number  # Callers may still use the previous policy.
 
 

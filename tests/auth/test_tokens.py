@@ -98,7 +98,7 @@ async def test_what_was_issued_is_read(issuer: Issuer) -> None:
     bearer = issuer.tokens.read(await issuer.issue(), policy)
     assert bearer.principal == ANN
     assert bearer.scopes == SCOPES
-    assert bearer.since == policy.number
+    assert bearer.since == policy.revision
     assert policy.active_key is not None
     assert bearer.kid == policy.active_key.kid
     assert abs(bearer.expires - time.time() - 300) < 5
@@ -285,7 +285,7 @@ async def test_a_token_from_before_a_removal_knows_it(issuer: Issuer) -> None:
 
     await issuer.database.write(lambda tx: tx.removed_repositories.append(APP), actor="")
     later = await issuer.policy()
-    assert later.number == policy.number + 1
+    assert later.revision == policy.revision + 1
     assert later.was_removed(APP, since=issuer.tokens.read(token, later).since)
     again = await issuer.issue()
     assert not later.was_removed(APP, since=issuer.tokens.read(again, later).since)

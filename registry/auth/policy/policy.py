@@ -71,7 +71,7 @@ class Policy:
     """The policy rows, indexed for the lookups of every request. Immutable."""
 
     def __init__(self, rows: PolicyRows, *, personal_namespaces: bool) -> None:
-        self.number = rows.number
+        self.revision = rows.revision
         self.has_users = bool(rows.users)
         self.keys: dict[str, SigningKeyRow] = {row.kid: row for row in rows.keys}
         self._removals = rows.removals
@@ -95,7 +95,7 @@ class Policy:
     def _apply(self, changes: PolicyChanges) -> None:
         """Apply changes. Copies the indexes that change: they are shared with another policy."""
         changed = changes.changed
-        self.number = changes.number
+        self.revision = changes.revision
         self._users = _replace(self._users, changed[Part.USER], changes.users)
         self.has_users = bool(self._users)
         self._robots = _replace(self._robots, changed[Part.ROBOT], changes.robots)
@@ -278,7 +278,7 @@ class Policy:
     def was_removed(self, name: RepositoryName, *, since: int) -> bool:
         """Return whether a repository of this name was removed after policy revision `since`."""
         removal = self._removals.get(name)
-        return removal is not None and removal.number > since
+        return removal is not None and removal.revision > since
 
     def was_removed_after(self, name: RepositoryName, moment: int) -> bool:
         """Return whether a repository of this name was removed after `moment`, in microseconds."""

@@ -25,13 +25,13 @@ class PolicyCache:
 
         `since` is as in `RevisionWatch.read`. Raises DatabaseUnavailableError.
         """
-        number = (self._watch.latest_known(since) or await self._watch.read(since)).policy
+        revision = (self._watch.latest_known(since) or await self._watch.read(since)).policy
         known = self._policy
-        if known is not None and known.number >= number:
+        if known is not None and known.revision >= revision:
             return known
         async with self._lock:
             known = self._policy
-            if known is not None and known.number < number:
+            if known is not None and known.revision < revision:
                 self._policy = known = await self._update(known)
             if known is None:
                 rows = await self._db.read(policy.load)
@@ -43,5 +43,5 @@ class PolicyCache:
 
     async def _update(self, known: Policy) -> Policy | None:
         """Return the policy with the changes since; None if it has to be loaded completely."""
-        changes = await self._db.read(lambda tx: policy.load_changes(tx, known.number))
+        changes = await self._db.read(lambda tx: policy.load_changes(tx, known.revision))
         return None if changes is None else await asyncio.to_thread(known.updated, changes)

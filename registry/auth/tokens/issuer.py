@@ -93,7 +93,7 @@ class TokenIssuer:
             "jti": token_id,
             "access": scopes.to_claims(),
             "credential": principal.credential,
-            "policy": policy.number,
+            "policy": policy.revision,
         }
         private = await self._keyring.get_private(key.kid)
         token = jwt.encode(claims, private, "EdDSA", headers={"kid": key.kid})
@@ -142,10 +142,10 @@ class TokenIssuer:
         ]
 
     def _get_keys(self, policy: Policy) -> dict[str, VerificationKey]:
-        number, keys = self._keys
-        if number != policy.number:
+        revision, keys = self._keys
+        if revision != policy.revision:
             keys = public_keys({"keys": self.list_public(policy)})
-            self._keys = policy.number, keys
+            self._keys = policy.revision, keys
         return keys
 
 

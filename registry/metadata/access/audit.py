@@ -2,8 +2,7 @@
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import Statement, bind, bind_now
-from registry.metadata.engine.statements import insert as insert_into
+from registry.metadata.engine.statements import Statement, bind, bind_now, insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import audit_log
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.tables import grants
 
@@ -55,7 +56,7 @@ def list_numbered(tx: Transaction, ids: Collection[int]) -> list[GrantRow]:
 
 def put(tx: Transaction, subject: str, pattern: str, actions: str) -> GrantRow:
     """Set what the subject may do in the repositories of the pattern."""
-    insert = tx.insert(grants).values(
+    insert = insert_into(grants).values(
         subject=subject, pattern=pattern, actions=actions, created_at=tx.now
     )
     row = tx.execute(

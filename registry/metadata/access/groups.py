@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.access.users import UserRow
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.tables import group_members, groups, users
 
@@ -42,7 +43,7 @@ def list_page(tx: Transaction, n: int, last: str) -> list[GroupRow]:
 
 def insert(tx: Transaction, name: str) -> bool:
     """Add a group. Returns False if the name is taken."""
-    statement = tx.insert(groups).values(name=name, created_at=tx.now)
+    statement = insert_into(groups).values(name=name, created_at=tx.now)
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_g.name]).returning(_g.id)
     ).first()
@@ -80,7 +81,7 @@ def list_memberships(
 
 def add_member(tx: Transaction, group: GroupRow, user: UserRow) -> bool:
     """Add the user to the group. Returns False if the user was already a member."""
-    statement = tx.insert(group_members).values(group_id=group.id, user_id=user.id)
+    statement = insert_into(group_members).values(group_id=group.id, user_id=user.id)
     added = tx.execute(
         statement.on_conflict_do_nothing(index_elements=[_m.group_id, _m.user_id]).returning(
             _m.user_id

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import private_keys
 
@@ -14,7 +15,7 @@ def find(tx: Transaction, name: str) -> bytes | None:
 
 def insert(tx: Transaction, name: str, value: bytes) -> None:
     """Store `value`, unless another process has stored one before."""
-    statement = tx.insert(private_keys).values(name=name, value=value)
+    statement = insert_into(private_keys).values(name=name, value=value)
     tx.execute(statement.on_conflict_do_nothing(index_elements=[_v.name]))
 
 

@@ -19,7 +19,7 @@ from registry.oci.names import RepositoryName
 
 _r, _c = removed_repositories.c, policy_changes.c
 
-_READ_NUMBER = Statement(sa.select(policy_revision.c.revision))
+_READ_REVISION = Statement(sa.select(policy_revision.c.revision))
 
 KEPT = 10_000
 """Number of policy revisions whose changes are kept."""
@@ -29,15 +29,15 @@ KEPT = 10_000
 class Removal:
     """The last removal of a repository: the policy revision and the time in microseconds."""
 
-    number: int
+    revision: int
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRows:
-    """The rows of the policy at revision `number`, and the patterns of all quotas."""
+    """The rows of the policy at `revision`, and the patterns of all quotas."""
 
-    number: int
+    revision: int
     users: list[UserRow]
     memberships: list[tuple[str, str]]
     robots: list[RobotRow]
@@ -48,22 +48,22 @@ class PolicyRows:
     quotas: frozenset[str] = frozenset()
 
 
-def read_number(tx: Transaction) -> int:
-    """Return the number of the last policy change."""
-    return int(tx.fetch_value(_READ_NUMBER))
+def read_revision(tx: Transaction) -> int:
+    """Return the revision of the last policy change."""
+    return int(tx.fetch_value(_READ_REVISION))
 
 
 def load(tx: Transaction) -> PolicyRows:
     """Return all rows as of one revision. Reads again if a change came in between."""
     while True:
         rows = _load(tx)
-        if rows.number == read_number(tx):
+        if rows.revision == read_revision(tx):
             return rows
 
 
 def _load(tx: Transaction) -> PolicyRows:
     return PolicyRows(
-        number=read_number(tx),
+        revision=read_revision(tx),
         users=users.list_all(tx),
         memberships=groups.list_memberships(tx),
         robots=robots.list_all(tx),
@@ -71,8 +71,8 @@ def _load(tx: Transaction) -> PolicyRows:
         grants=grants.list_all(tx),
         keys=signing_keys.list_all(tx),
         removals={
-            name: Removal(number, at)
-            for name, number, at in tx.execute(
+            name: Removal(revision, at)
+            for name, revision, at in tx.execute(
                 sa.select(_r.name, _r.policy_revision, _r.removed_at)
             )
         },
@@ -82,12 +82,12 @@ def _load(tx: Transaction) -> PolicyRows:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanges:
-    """The policy changes up to `number`: the current rows under the changed keys.
+    """The policy changes up to `revision`: the current rows under the changed keys.
 
     A changed key whose row was deleted has no row here. `keys` and `quotas` are None if unchanged.
     """
 
-    number: int
+    revision: int
     changed: Mapping[Part, frozenset[str]]
     users: list[UserRow]
     memberships: list[tuple[str, str]]
@@ -100,27 +100,27 @@ class PolicyChanges:
 
 
 def load_changes(tx: Transaction, since: int) -> PolicyChanges | None:
-    """Return the changes after the number `since`, as of one revision.
+    """Return the changes after the revision `since`, read at one revision.
 
     Returns None if they are unknown, or so many that loading the whole policy is better.
     """
     while True:
-        number = read_number(tx)
-        changed = _read_parts(tx, since, number)
+        revision = read_revision(tx)
+        changed = _read_parts(tx, since, revision)
         if changed is None:
             return None
-        found = _load_changes(tx, number, changed)
-        if number == read_number(tx):
+        found = _load_changes(tx, revision, changed)
+        if revision == read_revision(tx):
             return found
 
 
-def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozenset[str]] | None:
+def _read_parts(tx: Transaction, since: int, revision: int) -> dict[Part, frozenset[str]] | None:
     query = sa.select(_c.revision, _c.part, _c.key).where(
-        _c.revision > since, _c.revision <= number
+        _c.revision > since, _c.revision <= revision
     )
     rows = list(tx.execute(query.limit(MOST_PARTS + 1)))
     # Old rows are deleted.
-    if len(rows) > MOST_PARTS or len({row.revision for row in rows}) != number - since:
+    if len(rows) > MOST_PARTS or len({row.revision for row in rows}) != revision - since:
         return None
     changed: dict[Part, set[str]] = {part: set() for part in Part}
     for row in rows:
@@ -131,14 +131,14 @@ def _read_parts(tx: Transaction, since: int, number: int) -> dict[Part, frozense
 
 
 def _load_changes(
-    tx: Transaction, number: int, changed: dict[Part, frozenset[str]]
+    tx: Transaction, revision: int, changed: dict[Part, frozenset[str]]
 ) -> PolicyChanges:
     removed = sa.select(_r.name, _r.policy_revision, _r.removed_at).where(
         sa.type_coerce(_r.name, TEXT).in_(changed[Part.REMOVAL])
     )
     ids = [int(key) for key in changed[Part.GRANT]]
     return PolicyChanges(
-        number=number,
+        revision=revision,
         changed=changed,
         users=users.list_named(tx, changed[Part.USER]) if changed[Part.USER] else [],
         memberships=(
@@ -148,7 +148,7 @@ def _load_changes(
         secrets=secrets.list_numbered(tx, changed[Part.SECRET]) if changed[Part.SECRET] else [],
         grants=grants.list_numbered(tx, ids) if ids else [],
         removals=(
-            {name: Removal(number, at) for name, number, at in tx.execute(removed)}
+            {name: Removal(revision, at) for name, revision, at in tx.execute(removed)}
             if changed[Part.REMOVAL]
             else {}
         ),
@@ -159,7 +159,7 @@ def _load_changes(
 
 def forget_changes(tx: Transaction) -> int:
     """Delete all but the last `KEPT` changes, and return the number of deleted rows."""
-    last = read_number(tx) - KEPT
+    last = read_revision(tx) - KEPT
     return tx.execute(sa.delete(policy_changes).where(_c.revision <= last)).rowcount
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.tables import refresh_tokens, robots, secrets, uploads
 
@@ -51,7 +52,7 @@ def list_named(tx: Transaction, names: Collection[str]) -> list[RobotRow]:
 
 def insert(tx: Transaction, name: str, expires_at: int | None) -> RobotRow | None:
     """Add a robot. Returns None if the name is taken."""
-    statement = tx.insert(robots).values(
+    statement = insert_into(robots).values(
         name=name, generation=uuid.uuid4().hex, created_at=tx.now, expires_at=expires_at
     )
     row = tx.execute(

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from registry.metadata.access.robots import RobotRow
 from registry.metadata.access.users import UserRow
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.tables import refresh_tokens, robots, secrets, users
 
@@ -78,7 +79,7 @@ def insert_for_user(
     expires_at: int | None,
 ) -> bool:
     """Add a personal access token. Returns False if the user has one of this name."""
-    statement = tx.insert(secrets).values(
+    statement = insert_into(secrets).values(
         id=secret_id,
         user_id=user.id,
         name=name,

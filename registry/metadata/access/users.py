@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.tables import group_members, refresh_tokens, secrets, uploads, users
 
@@ -92,7 +93,7 @@ def insert(
 
     `namespace` means that the user owns the repositories below the name.
     """
-    statement = tx.insert(users).values(
+    statement = insert_into(users).values(
         name=name,
         password_hash=password,
         generation=_new_generation(),

@@ -16,7 +16,7 @@ from registry.metadata.engine.statements import (
     Statement,
     bind,
     bind_now,
-    insert,
+    insert_into,
 )
 from registry.metadata.engine.transaction import (
     NO_REPOSITORY,
@@ -103,7 +103,7 @@ def _prepare_find(*more: sa.ColumnElement[Any]) -> Statement:
 
 def _prepare_put() -> Statement:
     columns = ("digest", *_REPLACED)
-    rows = insert(blobs).values(**bind(*columns), created_at=bind_now())
+    rows = insert_into(blobs).values(**bind(*columns), created_at=bind_now())
     changed = {name: rows.excluded[name] for name in _REPLACED}
     return Statement(rows.on_conflict_do_update(index_elements=[_b.digest], set_=changed))
 
@@ -115,13 +115,13 @@ _FIND_KEPT = Statement(_BY_DIGEST.with_for_update(read=True, key_share=True))
 _FIND_LOCKED = Statement(_BY_DIGEST.with_for_update())
 _PUT = _prepare_put()
 _INSERT_NEW = Statement(
-    insert(blobs)
+    insert_into(blobs)
     .values(**bind("digest", *_REPLACED), created_at=bind_now())
     .on_conflict_do_nothing(index_elements=[_b.digest])
     .returning(_b.digest)
 )
 _LINK = Statement(
-    insert(repository_blobs)
+    insert_into(repository_blobs)
     .values(**bind("repository_id", "digest"), linked_at=bind_now())
     .on_conflict_do_nothing(index_elements=[_l.repository_id, _l.digest])
     .returning(_l.digest)

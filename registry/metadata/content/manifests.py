@@ -10,7 +10,7 @@ from registry.metadata.content import manifest_edges as edge_rows
 from registry.metadata.content.manifest_edges import Edge
 from registry.metadata.content.repositories import RepositoryRow
 from registry.metadata.content.repositories import find as find_repository
-from registry.metadata.engine.statements import Row, Statement, bind, bind_now, insert
+from registry.metadata.engine.statements import Row, Statement, bind, bind_now, insert_into
 from registry.metadata.engine.transaction import (
     CandidateKind,
     Change,
@@ -102,7 +102,7 @@ def _prepare_put() -> Statement:
         *("repository_id", "digest", "media_type", "size"),
         *("subject", "artifact_type", "annotations"),
     )
-    row = insert(manifests).values(**values, pushed_at=bind_now())
+    row = insert_into(manifests).values(**values, pushed_at=bind_now())
     changed: dict[str, sa.ColumnElement[Any]] = {
         name: row.excluded[name] for name in ("media_type", "artifact_type", "pushed_at")
     }
@@ -112,7 +112,7 @@ def _prepare_put() -> Statement:
 
 
 def _prepare_put_bytes() -> Statement:
-    body = insert(manifest_bytes).values(bind("manifest_id", "bytes"))
+    body = insert_into(manifest_bytes).values(bind("manifest_id", "bytes"))
     # Different existing bytes are damaged.
     return Statement(
         body.on_conflict_do_update(

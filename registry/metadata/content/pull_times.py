@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import DatabaseClock, Statement, insert
+from registry.metadata.engine.statements import DatabaseClock, Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import manifests, pull_times
 
@@ -17,7 +17,7 @@ def _prepare_put() -> Statement:
         sa.bindparam("tag", type_=_p.tag.type),
         DatabaseClock() - sa.bindparam("age", type_=sa.BigInteger),
     ).where(manifests.c.id == sa.bindparam("manifest_id"))
-    rows = insert(pull_times).from_select([_p.manifest_id, _p.tag, _p.pulled_at], given)
+    rows = insert_into(pull_times).from_select([_p.manifest_id, _p.tag, _p.pulled_at], given)
     return Statement(
         rows.on_conflict_do_update(
             index_elements=[_p.manifest_id, _p.tag],

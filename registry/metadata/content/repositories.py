@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert
+from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert_into
 from registry.metadata.engine.transaction import (
     CHUNK,
     NO_REPOSITORY,
@@ -86,7 +86,7 @@ _FIND_BY_ID = Statement(sa.select(*_COLUMNS).where(_r.id == sa.bindparam("id")))
 
 
 def _prepare_create() -> Statement:
-    row = insert(repositories).values(**bind("name", "generation"), created_at=bind_now())
+    row = insert_into(repositories).values(**bind("name", "generation"), created_at=bind_now())
     # DO UPDATE, not DO NOTHING, to lock and return the row that another transaction inserted.
     changed = row.on_conflict_do_update(index_elements=[_r.name], set_={"name": row.excluded.name})
     return Statement(changed.returning(*_COLUMNS))
@@ -258,7 +258,7 @@ def _queue_blobs(tx: Transaction, repository: RepositoryRow) -> None:
         .where(links.repository_id == repository.id)
         .order_by(links.digest)
     )
-    rows = insert(gc_queue).from_select([column.name for column in gc_queue.columns], gone)
+    rows = insert_into(gc_queue).from_select([column.name for column in gc_queue.columns], gone)
     tx.execute(
         rows.on_conflict_do_update(
             index_elements=list(gc_queue.primary_key.columns),

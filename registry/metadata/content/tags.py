@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from registry.metadata.content.repositories import RepositoryRow
-from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert
+from registry.metadata.engine.statements import Statement, bind, bind_limit, bind_now, insert_into
 from registry.metadata.engine.transaction import CandidateKind, Change, Transaction
 from registry.metadata.tables import (
     manifest_edges,
@@ -25,7 +25,7 @@ _IS_DIGEST = sa.and_(_IN_REPOSITORY, _t.digest == sa.bindparam("digest"))
 _FIND = Statement(sa.select(_t.digest).where(_IS_TAG))
 _FIND_LOCKED = Statement(sa.select(_t.digest).where(_IS_TAG).with_for_update())
 _INSERT = Statement(
-    insert(tags)
+    insert_into(tags)
     .values(**bind("repository_id", "name", "digest"), updated_at=bind_now())
     .on_conflict_do_nothing(index_elements=[_t.repository_id, _t.name])
     .returning(_t.name)

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import leases
 
@@ -14,7 +15,7 @@ BACKUP = "backup/"
 def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Take or extend the lease for `seconds`. Returns False if another holder has it."""
     now = tx.read_clock()
-    insert = tx.insert(leases).values(
+    insert = insert_into(leases).values(
         name=name, holder=holder, expires_at=now + int(seconds * 1_000_000)
     )
     statement = insert.on_conflict_do_update(

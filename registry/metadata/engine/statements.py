@@ -21,7 +21,7 @@ _Convert: TypeAlias = Callable[[Any], Any]
 NOW = "now"
 """Name of the parameter that is the start time of the transaction, in microseconds."""
 
-insert = postgresql.insert
+insert_into = postgresql.insert
 """Return an insert that supports ON CONFLICT, which SQLAlchemy also compiles for SQLite."""
 
 

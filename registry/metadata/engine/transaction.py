@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from registry.metadata import tables
 from registry.metadata.engine.statements import (
@@ -18,7 +17,7 @@ from registry.metadata.engine.statements import (
     Values,
     bind,
     bind_now,
-    insert,
+    insert_into,
 )
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
@@ -85,7 +84,7 @@ Key = tuple[int, CandidateKind, Digest]
 def _prepare_queue() -> Statement:
     table = tables.gc_queue
     given = sa.bindparam("since", type_=sa.BigInteger)
-    rows = insert(table).values(
+    rows = insert_into(table).values(
         **bind("repository_id", "kind", "digest"),
         grace_started_at=sa.func.coalesce(given, DatabaseClock()),
         parked_by="",
@@ -101,14 +100,14 @@ def _prepare_queue() -> Statement:
 
 def _prepare_usage() -> Statement:
     table = tables.usage_counter_shards
-    rows = insert(table).values(bind("counter_id", "shard", "bytes"))
+    rows = insert_into(table).values(bind("counter_id", "shard", "bytes"))
     total = {"bytes": table.c.bytes + rows.excluded.bytes}
     return Statement(rows.on_conflict_do_update(index_elements=["counter_id", "shard"], set_=total))
 
 
 def _prepare_removed_repository() -> Statement:
     values = bind("name", "policy_revision")
-    rows = insert(tables.removed_repositories).values(**values, removed_at=bind_now())
+    rows = insert_into(tables.removed_repositories).values(**values, removed_at=bind_now())
     changed = {name: rows.excluded[name] for name in ("policy_revision", "removed_at")}
     return Statement(rows.on_conflict_do_update(index_elements=["name"], set_=changed))
 
@@ -190,12 +189,6 @@ class Transaction:
 
     def _run(self, statement: Statement, values: dict[str, Any]) -> tuple[list[Row], int]:
         return statement.run(self.connection, self.now, values)
-
-    def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-        """Return an insert that supports ON CONFLICT, whose syntax both databases share."""
-        if self.connection.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
 
     def read_clock(self) -> sa.ColumnElement[int]:
         """Return the time of the database's clock, in microseconds.

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from registry.metadata.engine import leases
-from registry.metadata.engine.statements import Statement, bind
-from registry.metadata.engine.statements import insert as insert_into
+from registry.metadata.engine.statements import Statement, bind, insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import pending_deletions
 

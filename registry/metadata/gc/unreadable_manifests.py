@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import Statement
+from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import manifest_bytes, manifests, repositories, unreadable_manifests
 from registry.oci.names import RepositoryName
@@ -93,7 +93,7 @@ def count(tx: Transaction) -> int:
 
 def record(tx: Transaction, repository_id: int, digest: Digest) -> None:
     """Record that a manifest cannot be read."""
-    insert = tx.insert(unreadable_manifests).values(
+    insert = insert_into(unreadable_manifests).values(
         repository_id=repository_id, digest=digest, found_at=tx.now
     )
     tx.execute(insert.on_conflict_do_nothing())

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import repositories, scrub_state
 from storage.digest import Digest
@@ -68,7 +69,7 @@ def begin(tx: Transaction) -> None:
         "damaged": 0,
         "unreadable": 0,
     }
-    insert = tx.insert(scrub_state).values(id=1, **fresh)
+    insert = insert_into(scrub_state).values(id=1, **fresh)
     tx.execute(insert.on_conflict_do_update(index_elements=[_s.id], set_=fresh))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import Statement
+from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import immutable_tags
 
@@ -44,7 +44,7 @@ def lock(tx: Transaction, *, shared: bool = False) -> None:
 def insert(tx: Transaction, pattern: str, tags: str) -> ImmutableRow | None:
     """Add a rule. Returns None if it exists already."""
     query = (
-        tx.insert(immutable_tags)
+        insert_into(immutable_tags)
         .values(pattern=pattern, tag_pattern=tags, created_by=tx.actor, created_at=tx.now)
         .on_conflict_do_nothing(index_elements=[_i.pattern, _i.tag_pattern])
         .returning(*_COLUMNS)

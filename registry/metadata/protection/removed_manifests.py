@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import DatabaseClock, Statement, insert
+from registry.metadata.engine.statements import DatabaseClock, Statement, insert_into
 from registry.metadata.engine.transaction import Transaction, in_chunks
 from registry.metadata.tables import (
     TEXT,
@@ -62,7 +62,7 @@ def _prepare_keep(*which: sa.ColumnElement[bool]) -> Statement:
         .join(manifest_bytes, manifest_bytes.c.manifest_id == _m.id)
         .where(_m.repository_id == sa.bindparam("repository"), *which)
     )
-    saved = insert(removed_manifests).from_select(list(_x.keys()), rows)
+    saved = insert_into(removed_manifests).from_select(list(_x.keys()), rows)
     key = removed_manifests.primary_key.columns.values()
     changed = {each.name: saved.excluded[each.name] for each in _x if not each.primary_key}
     return Statement(saved.on_conflict_do_update(index_elements=key, set_=changed))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from registry.metadata.engine.statements import Statement
+from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Part, Transaction
 from registry.metadata.pattern_filter import EACH, matches_pattern
 from registry.metadata.tables import (
@@ -63,7 +63,7 @@ def put(tx: Transaction, pattern: str, size: int) -> QuotaRow:
     tx.change_policy(Part.QUOTAS)
     # Each repository exists before the recount, or is created by a transaction that sees the quota.
     tx.lock_name(_ANOTHER)
-    insert = tx.insert(quotas).values(
+    insert = insert_into(quotas).values(
         pattern=pattern, limit_bytes=size, created_at=tx.now, recount_cursor=""
     )
     row = tx.execute(
@@ -205,7 +205,7 @@ def ensure_counter(tx: Transaction, row: QuotaRow, name: RepositoryName) -> int:
     if found is not None:
         return int(found)
     # Nothing is counted yet, so there is nothing to compare.
-    insert = tx.insert(usage_counters).values(**values, checked_at=tx.read_clock())
+    insert = insert_into(usage_counters).values(**values, checked_at=tx.read_clock())
     # DO UPDATE, not DO NOTHING, to return the row that another transaction inserted.
     return int(
         tx.execute(

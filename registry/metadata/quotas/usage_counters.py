@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from registry.metadata.engine.statements import Statement, insert
+from registry.metadata.engine.statements import Statement, insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.quotas import quotas
 from registry.metadata.tables import (
@@ -125,7 +125,7 @@ def add(tx: Transaction, repository_id: int, digest: Digest) -> None:
 
 def _adding(links: sa.Select[Any]) -> postgresql.Insert:
     """Return the statement that adds links: counter, digest and number of repositories."""
-    rows = insert(usage_counter_blobs).from_select(
+    rows = insert_into(usage_counter_blobs).from_select(
         ["counter_id", "digest", "repository_count"], links
     )
     count = _c.repository_count + rows.excluded.repository_count

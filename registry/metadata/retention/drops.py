@@ -19,10 +19,10 @@ _KINDS = (Change.TAG_DELETE.value, Change.MANIFEST_DELETE.value)
 class DropRow:
     """A dropped tag with its manifest, or a dropped manifest.
 
-    `number` is that of the change; `at` is in microseconds.
+    `revision` is that of the change; `at` is in microseconds.
     """
 
-    number: int
+    revision: int
     at: int
     repository: RepositoryName
     tag: str | None
@@ -35,15 +35,15 @@ def _select() -> sa.Select[tuple[int, int, RepositoryName, str | None, Digest]]:
     return query.where(_f.actor == _ACTOR, _f.kind.in_(_KINDS))
 
 
-def list_before(tx: Transaction, number: int | None, since: int, n: int) -> list[DropRow]:
-    """Return at most `n` drops since a time, latest first, optionally before a change number."""
+def list_before(tx: Transaction, revision: int | None, since: int, n: int) -> list[DropRow]:
+    """Return at most `n` drops since a time, latest first, optionally before a revision."""
     query = _select().where(_f.at >= since).order_by(_f.revision.desc()).limit(n)
-    if number is not None:
-        query = query.where(_f.revision < number)
+    if revision is not None:
+        query = query.where(_f.revision < revision)
     return [DropRow(*row) for row in tx.execute(query)]
 
 
-def list_from(tx: Transaction, number: int, n: int) -> list[DropRow]:
-    """Return at most `n` drops from the change number on, in order."""
-    query = _select().where(_f.revision >= number).order_by(_f.revision).limit(n)
+def list_from(tx: Transaction, revision: int, n: int) -> list[DropRow]:
+    """Return at most `n` drops from a revision on, in order."""
+    query = _select().where(_f.revision >= revision).order_by(_f.revision).limit(n)
     return [DropRow(*row) for row in tx.execute(query)]

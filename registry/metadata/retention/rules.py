@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import retention_rules
 
@@ -32,7 +33,7 @@ _IS_REMOVED = _r.conditions.is_(None)
 def put(tx: Transaction, row: RetentionRuleRow) -> None:
     """Set the rules of the pattern, replacing its previous rules."""
     values = asdict(row)
-    insert = tx.insert(retention_rules).values(**values, changed_at=tx.now)
+    insert = insert_into(retention_rules).values(**values, changed_at=tx.now)
     changed = {name: insert.excluded[name] for name in (*values, "changed_at")}
     tx.execute(insert.on_conflict_do_update(index_elements=[_r.pattern], set_=changed))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from registry.metadata.engine.statements import insert_into
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import retention_run
 
@@ -40,7 +41,7 @@ def find(tx: Transaction) -> RunRow | None:
 def start(tx: Transaction) -> None:
     """Start a run, which replaces the last one."""
     values = {"finished_at": None, "last_repository": "", "tags_dropped": 0, "manifests_dropped": 0}
-    insert = tx.insert(retention_run).values(id=1, started_at=tx.read_clock(), **values)
+    insert = insert_into(retention_run).values(id=1, started_at=tx.read_clock(), **values)
     changed = {name: insert.excluded[name] for name in ("started_at", *values)}
     tx.execute(insert.on_conflict_do_update(index_elements=[_r.id], set_=changed))
 

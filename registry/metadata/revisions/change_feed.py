@@ -16,9 +16,9 @@ _f = change_feed.c
 
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
-    """One change. `number` has no gaps and is in commit order; `at` is in microseconds."""
+    """One change. `revision` has no gaps and is in commit order; `at` is in microseconds."""
 
-    number: int
+    revision: int
     at: int
     actor: str
     kind: Change
@@ -43,13 +43,13 @@ _COLUMNS = (
 
 
 def _row(row: sa.Row[*tuple[Any, ...]]) -> ChangeRow:
-    number, at, actor, kind, *rest = row
-    return ChangeRow(number, at, actor, Change(kind), *rest)
+    revision, at, actor, kind, *rest = row
+    return ChangeRow(revision, at, actor, Change(kind), *rest)
 
 
-def list_after(tx: Transaction, number: int, n: int) -> list[ChangeRow]:
-    """Return at most `n` changes after `number`, in order."""
-    query = sa.select(*_COLUMNS).where(_f.revision > number).order_by(_f.revision).limit(n)
+def list_after(tx: Transaction, revision: int, n: int) -> list[ChangeRow]:
+    """Return at most `n` changes after `revision`, in order."""
+    query = sa.select(*_COLUMNS).where(_f.revision > revision).order_by(_f.revision).limit(n)
     return [_row(row) for row in tx.execute(query)]
 
 

@@ -87,7 +87,7 @@ class History:
             ]
             rows += [end for end in ends if end is not None]
             states = find_states(tx, name, [row.digest for row in rows if row.digest])
-            rows.sort(key=lambda row: row.number, reverse=True)
+            rows.sort(key=lambda row: row.revision, reverse=True)
             return [TagChange(row, states[row.digest] if row.digest else None) for row in rows]
 
         found = await self._db.read(work)

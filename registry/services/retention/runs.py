@@ -1,7 +1,7 @@
 """Past retention runs: what they dropped, and restoring it.
 
 Runs are derived from the change feed: consecutive drops without a long pause form a run. The id of
-a run is the change number of its first drop.
+a run is the revision of its first drop.
 """
 
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ class Drop:
 class Restored:
     """Result of a restore call.
 
-    `skipped` contains the drops that were not restored, with reasons. `next` is the change number
+    `skipped` contains the drops that were not restored, with reasons. `next` is the revision
     for the next call, or None at the end.
     """
 
@@ -101,7 +101,7 @@ class RetentionRuns:
         def work(tx: Transaction) -> list[Drop]:
             found: list[Drop] = []
             for row in _iter_run(tx, run):
-                if row.number > last and asked.matches(str(row.repository)):
+                if row.revision > last and asked.matches(str(row.repository)):
                     state = find_states(tx, row.repository, [row.digest])[row.digest]
                     found.append(Drop(row, state))
                 if len(found) == n:
@@ -122,10 +122,10 @@ class RetentionRuns:
         def read(tx: Transaction) -> tuple[list[DropRow], int | None]:
             rows: list[DropRow] = []
             for row in _iter_run(tx, run):
-                if row.number < first or not asked.matches(str(row.repository)):
+                if row.revision < first or not asked.matches(str(row.repository)):
                     continue
                 if len(rows) == AT_ONCE:
-                    return rows, row.number
+                    return rows, row.revision
                 _require_disabled(tx, row)
                 rows.append(row)
             return rows, None
@@ -183,9 +183,9 @@ def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | 
                 runs.pop()
             if len(runs) == n:
                 return runs
-            current = Run(row.number, row.at, row.at)
+            current = Run(row.revision, row.at, row.at)
             runs.append(current)
-        current.id, current.started_at = row.number, row.at
+        current.id, current.started_at = row.revision, row.at
         if asked.matches(str(row.repository)):
             current.tags += row.tag is not None
             current.manifests += row.tag is None
@@ -194,26 +194,26 @@ def _list_runs(tx: Transaction, asked: RepositoryPattern, n: int, before: int | 
     return runs
 
 
-def _iter_back(tx: Transaction, number: int | None) -> Iterator[DropRow]:
+def _iter_back(tx: Transaction, revision: int | None) -> Iterator[DropRow]:
     since = clock.now_us() - REACH_US
-    while rows := drops.list_before(tx, number, since, _PAGE):
+    while rows := drops.list_before(tx, revision, since, _PAGE):
         yield from rows
-        number = rows[-1].number
+        revision = rows[-1].revision
 
 
 def _iter_run(tx: Transaction, run: int) -> Iterator[DropRow]:
     """Yield the drops of a run. Raises NotFoundError."""
-    number, at = run, None
-    while rows := drops.list_from(tx, number, _PAGE):
+    revision, at = run, None
+    while rows := drops.list_from(tx, revision, _PAGE):
         for row in rows:
-            if at is None and row.number != run:
+            if at is None and row.revision != run:
                 break
             if at is not None and row.at - at > PAUSE_US:
                 return
             at = row.at
             yield row
         else:
-            number = rows[-1].number + 1
+            revision = rows[-1].revision + 1
             continue
         break
     if at is None:

@@ -46,7 +46,7 @@ def grant(subject: str, pattern: str, *actions: str, number: int = 1) -> GrantRo
 
 def make(*, personal: bool = False, **rows: Any) -> Policy:
     empty: dict[str, Any] = {
-        "number": 7,
+        "revision": 7,
         "users": [user("ann"), user("bob")],
         "memberships": [],
         "robots": [robot("ci")],

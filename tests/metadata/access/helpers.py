@@ -69,7 +69,7 @@ async def write(database: Database, work: Callable[[Transaction], T]) -> T:
 
 
 async def policy_number(database: Database) -> int:
-    return await database.read(policy.read_number)
+    return await database.read(policy.read_revision)
 
 
 CHANGES: dict[str, Callable[[Transaction], object]] = {

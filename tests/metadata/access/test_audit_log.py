@@ -111,7 +111,7 @@ class TestRemovals:
             assert await write(database, go) == await policy_number(database) - 1 == before
             removals = (await database.read(policy.load)).removals
             assert set(removals) == {NAME}
-            assert removals[NAME].number == before + 1
+            assert removals[NAME].revision == before + 1
 
     async def test_one_that_becomes_empty_too(self, database: Database) -> None:
         def work(tx: Transaction) -> None:
@@ -139,7 +139,7 @@ class TestRemovals:
         now = await policy_number(database)
         assert now == before + 1
         removals = (await database.read(policy.load)).removals
-        assert {name: removal.number for name, removal in removals.items()} == dict.fromkeys(
+        assert {name: removal.revision for name, removal in removals.items()} == dict.fromkeys(
             names, now
         )
 
@@ -166,4 +166,4 @@ class TestRemovals:
 def go(tx: Transaction) -> int:
     """Delete the repository. Return the revision of the policy before."""
     repositories.delete(tx, find(tx))
-    return policy.read_number(tx)
+    return policy.read_revision(tx)

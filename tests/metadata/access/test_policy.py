@@ -45,7 +45,7 @@ async def test_what_is_no_change_costs_no_number(database: Database, name: str) 
 async def test_all_is_loaded_as_it_is_together(database: Database) -> None:
     await write(database, add_access)
     loaded = await database.read(policy.load)
-    assert loaded.number == await policy_number(database)
+    assert loaded.revision == await policy_number(database)
     assert [row.name for row in loaded.users] == ["ann"]
     assert loaded.memberships == [("ann", "devs")]
     assert [row.name for row in loaded.robots] == ["ci"]
@@ -79,4 +79,4 @@ async def test_a_change_while_it_is_loaded_is_not_mixed_in(database: Database) -
     now = await policy_number(database)
     await other.close()
     assert asked
-    assert (loaded.number, len(loaded.users)) in {(now - 1, 1), (now, 2)}
+    assert (loaded.revision, len(loaded.users)) in {(now - 1, 1), (now, 2)}

@@ -15,7 +15,7 @@ from registry.metadata.engine.statements import (
     Statement,
     bind,
     bind_limit,
-    insert,
+    insert_into,
 )
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import blobs, manifest_bytes, manifests, tags
@@ -52,7 +52,7 @@ SUM = sa.select(sa.func.sum(_m.size), sa.func.count(), sa.func.max(_m.digest, ty
 LISTED = sa.select(_b.digest).where(_b.digest.in_(sa.bindparam("digests"))).order_by(_b.digest)
 CLOCK = Statement(sa.select(DatabaseClock()))
 INSERT_BLOB = Statement(
-    insert(blobs)
+    insert_into(blobs)
     .values(bind("digest", "size", "store", "key", "state", "created_at"))
     .on_conflict_do_nothing(index_elements=[_b.digest])
 )

@@ -79,7 +79,7 @@ async def test_numbers_follow_commits_under_many_writers(  # noqa: C901
         while True:
             last = done.is_set()
             page = await replicas[0].read(
-                lambda tx: change_feed.list_after(tx, seen[-1].number if seen else 0, 1000)
+                lambda tx: change_feed.list_after(tx, seen[-1].revision if seen else 0, 1000)
             )
             seen.extend(page)
             if last:
@@ -90,7 +90,7 @@ async def test_numbers_follow_commits_under_many_writers(  # noqa: C901
     await asyncio.gather(*(writer(number) for number in range(16)))
     done.set()
     await watching
-    assert [change.number for change in seen] == list(range(1, len(seen) + 1))
+    assert [change.revision for change in seen] == list(range(1, len(seen) + 1))
     assert sorted(change.tag or "" for change in seen) == sorted(committed)
     # The changes of one transaction are adjacent.
     tags = [change.tag for change in seen]

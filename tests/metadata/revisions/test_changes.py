@@ -47,7 +47,7 @@ async def test_every_kind_of_change_is_told_in_full(database: Database) -> None:
     cleared_at = await database.write(clear, actor="bob")
 
     told = await read_all(database)
-    assert [change.number for change in told] == list(range(1, len(told) + 1))
+    assert [change.revision for change in told] == list(range(1, len(told) + 1))
     assert {(change.repository, change.generation) for change in told} == {
         (NAME, repository.generation)
     }
@@ -82,7 +82,7 @@ async def test_is_read_in_pages_without_gaps(database: Database) -> None:
     everything = await read_all(database)
     paged = await read_pages(
         database,
-        lambda tx, last: change_feed.list_after(tx, last.number if last else 0, 4),
+        lambda tx, last: change_feed.list_after(tx, last.revision if last else 0, 4),
     )
     assert paged == everything
 

@@ -40,7 +40,7 @@ async def test_it_begins_with_what_is_there(
 ) -> None:
     number = await bump(other)
     assert watch.latest_known() is None
-    assert (await watch.read()).policy == number == await database.read(policy.read_number)
+    assert (await watch.read()).policy == number == await database.read(policy.read_revision)
 
 
 async def test_a_change_of_another_connection_is_seen(

@@ -23,7 +23,7 @@ from registry.metadata.engine.database import Database
 
 def change(tx):
     tx.change_policy()
-    return policy.read_number(tx) + 1  # as it will be: the counter is taken last
+    return policy.read_revision(tx) + 1  # as it will be: the counter is taken last
 
 async def steps(database):
     while sys.stdin.readline():
@@ -52,7 +52,7 @@ def change(tx: Transaction) -> None:
 async def bump(database: Database) -> int:
     """Change the policy from another connection. Return its new revision."""
     await database.write(change, actor="")
-    return await database.read(policy.read_number)
+    return await database.read(policy.read_revision)
 
 
 @contextlib.contextmanager
