@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from storage.job_threads import Job
+
 T = TypeVar("T")
 
 
@@ -18,6 +20,8 @@ async def run_to_completion(
     be closed and its number reused while the thread still writes: bytes of one upload would end up
     in another file.
     """
+    if isinstance(work, Job):
+        return await _await_job(work, on_abandoned)
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -31,3 +35,14 @@ async def run_to_completion(
             await run_to_completion(on_abandoned(task.result()))
         raise cancelled
     return task.result()
+
+
+async def _await_job(job: Job[T], on_abandoned: Callable[[T], Awaitable[None]] | None) -> T:
+    job.is_held = True
+    try:
+        return await job
+    except asyncio.CancelledError:
+        # The job has ended: a task keeps waiting for a future that refuses to be cancelled.
+        if job.done() and job.exception() is None and on_abandoned is not None:
+            await run_to_completion(on_abandoned(job.result()))
+        raise

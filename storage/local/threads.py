@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from storage.job_threads import JobThreads
 from storage.shield import run_to_completion
 
 T = TypeVar("T")
@@ -18,14 +19,13 @@ class DiskThreads:
 
     def __init__(self) -> None:
         self.readers = ThreadPoolExecutor(THREADS, "disk-read")
-        self._writers = ThreadPoolExecutor(THREADS, "disk-write")
+        self._writers = JobThreads(THREADS, "disk-write")
 
     async def write(
         self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
     ) -> T:
         """Run a job that writes. `on_abandoned` is as in `run_to_completion`."""
-        loop = asyncio.get_running_loop()
-        return await run_to_completion(loop.run_in_executor(self._writers, job), on_abandoned)
+        return await run_to_completion(self._writers.start(job), on_abandoned)
 
     async def read(
         self, job: Callable[[], T], on_abandoned: Callable[[T], Awaitable[None]] | None = None
@@ -35,5 +35,5 @@ class DiskThreads:
         return await run_to_completion(loop.run_in_executor(self.readers, job), on_abandoned)
 
     async def close(self) -> None:
-        for pool in (self._writers, self.readers):
-            await run_to_completion(asyncio.to_thread(pool.shutdown))
+        for close in (self._writers.close, self.readers.shutdown):
+            await run_to_completion(asyncio.to_thread(close))

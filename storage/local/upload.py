@@ -59,6 +59,7 @@ class LocalUpload:
         self._path = path
         self._fd = fd
         self._is_synced = False
+        self._jobs = 0
         self._mutex = threading.Lock()
 
     @classmethod
@@ -92,7 +93,11 @@ class LocalUpload:
                     if last:
                         self._close()
 
-        return await self._threads.write(on_thread)
+        self._jobs += 1
+        try:
+            return await self._threads.write(on_thread)
+        finally:
+            self._jobs -= 1
 
     def _close(self) -> None:
         """Close the descriptor, which releases the lock.
@@ -217,6 +222,11 @@ class LocalUpload:
 
     async def release(self) -> None:
         if self._fd < 0:
+            return
+        if self._is_synced and not self._jobs:
+            # Nothing is left to write, so this does not block. It takes 5 µs, and a job 60.
+            with translate_os_errors("closing staged bytes"):
+                self._close()
             return
 
         def job() -> None:

@@ -22,7 +22,7 @@ from registry.metadata.engine.disk_reserve import ReserveFile
 from registry.metadata.engine.error_translation import translate
 from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
 from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
-from registry.metadata.engine.sqlite import SqliteReader, SqliteWriter
+from registry.metadata.engine.sqlite import CommitListener, SqliteReader, SqliteWriter
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import schema_version
 from storage.shield import run_to_completion
@@ -112,7 +112,7 @@ class Database:
             if isinstance(readers, PostgresReader):
                 begin = partial(readers.submit, work, timeout_s)
                 return await await_with_deadline(begin, self._probe, timeout_s)
-            return await asyncio.wrap_future(readers.submit(work, single=single))
+            return await readers.start(work, single=single)
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             raise translate(error) from None
 
@@ -157,13 +157,17 @@ class Database:
                     shielded=True,
                 )
             else:
-                submitted = writer.submit(work, actor, durable=durable)
-                result = await run_to_completion(asyncio.wrap_future(submitted))
+                result = await run_to_completion(writer.start(work, actor, durable=durable))
         except (sa.exc.SQLAlchemyError, WrongServerError) as error:
             self._written_at = float("-inf")
             raise translate(error) from None
         self._written_at = time.monotonic()
         return result
+
+    def listen(self, listener: CommitListener) -> None:
+        """Tell a listener of the commits of this process to an embedded database."""
+        if isinstance(self._writer, SqliteWriter):
+            self._writer.listener = listener
 
     async def require_writable(self, *, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         """Raise DatabaseUnavailableError unless the database accepts changes.

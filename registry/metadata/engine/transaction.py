@@ -140,6 +140,23 @@ _ADD_CHANGE = Statement(
 
 
 @dataclass(slots=True)
+class GroupChanges:
+    """What the transactions of a group commit changed.
+
+    `repositories` has the repository of each row of the change feed, and `policy` is whether the
+    policy changed.
+    """
+
+    repositories: list[RepositoryName] = field(default_factory=list)
+    policy: bool = False
+
+    def add(self, tx: "Transaction") -> None:
+        """Add a transaction that has written its changes."""
+        self.repositories += [change["repository"] for change in tx.changes]
+        self.policy = self.policy or bool(tx.policy_changes)
+
+
+@dataclass(slots=True)
 class Transaction:
     """One open transaction.
 

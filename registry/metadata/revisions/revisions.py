@@ -41,13 +41,18 @@ _LIST_CHANGED = Statement(
 )
 
 
+def read_heads(tx: Transaction) -> Revisions:
+    """Return the revisions that the transaction sees."""
+    ((feed, policy),) = tx.fetch_all(_READ)
+    return Revisions(feed, policy)
+
+
 def read(tx: Transaction, last: Revisions) -> tuple[Revisions, Changed]:
     """Return the revisions, and the repositories that changed since `last`.
 
     For SQLite, where one read sees one snapshot.
     """
-    ((feed, policy),) = tx.fetch_all(_READ)
-    heads = Revisions(feed, policy)
+    heads = read_heads(tx)
     if not 0 < heads.feed - last.feed <= MOST:
         return heads, unlisted(last, heads)
     return heads, listed(last, heads, tx.fetch_values(_LIST_CHANGED, last=last.feed))

@@ -8,6 +8,7 @@ data_version` takes 2 µs, and 35 µs under load, because it releases the interp
 
 import mmap
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,9 @@ _COPY = 48
 """The size of one copy of the header, in bytes."""
 
 HEADER = 2 * _COPY
+
+_CHANGES = slice(8, 12)
+"""The counter of commits, of 32 bits in the byte order of the machine."""
 
 _IS_INIT = 12
 """The position of the byte that is 1 in a valid header."""
@@ -79,3 +83,9 @@ def read_header(content: mmap.mmap) -> bytes | None:
     """Return the header, or None while a commit is writing it."""
     header = content[:HEADER]
     return header if header[:_COPY] == header[_COPY:] and header[_IS_INIT] == 1 else None
+
+
+def is_next(before: bytes, after: bytes) -> bool:
+    """Return whether exactly one change was committed between two headers."""
+    counts = [int.from_bytes(each[_CHANGES], sys.byteorder) for each in (before, after)]
+    return (counts[0] + 1) % (1 << 32) == counts[1]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from registry.errors import DatabaseUnavailableError
 from registry.metadata.engine.database import Database
 from registry.metadata.revisions import revisions
+from registry.metadata.revisions.own_commits import OwnCommits
 from registry.metadata.revisions.revisions import UNKNOWN, Changed, Revisions
 from registry.metadata.revisions.wal_index import HEADER, map_header, read_header
 
@@ -33,6 +34,7 @@ class RevisionWatch:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._commits = _Commits(database.path) if database.embedded else None
+        self._own = _listen(database, self._commits)
         self._query = _open_query(database)
         self._forget: list[Callable[[Changed], None]] = []
         self._known_in_a_row = 0
@@ -76,7 +78,25 @@ class RevisionWatch:
     def _find_known(self, since: float | None) -> Revisions | None:
         if since is not None and self._began >= since:
             return self._heads
-        return self._heads if self.is_current() else None
+        if self.is_current():
+            return self._heads
+        return self._heads if self._adopt_own_commits() and self.is_current() else None
+
+    def _adopt_own_commits(self) -> bool:
+        """Learn the revisions that this process has committed. Return whether there were any."""
+        adopted = False
+        for commit in self._own.take() if self._own is not None else ():
+            # Other processes may have committed before it. A query then lists what they changed.
+            if commit.feed_before == self._heads.feed and commit.heads.policy >= self._heads.policy:
+                if commit.changed:
+                    self._tell(commit.changed)
+                self._seen, self._heads, self._began = commit.mark, commit.heads, commit.read_at
+                adopted = True
+        return adopted
+
+    def _tell(self, changed: Changed) -> None:
+        for forget in self._forget:
+            forget(changed)
 
     def is_current(self) -> bool:
         """Return whether nothing was committed since the latest revisions were read.
@@ -113,6 +133,7 @@ class RevisionWatch:
     async def _run(self) -> None:
         while self._next is not None:
             asked, self._next = self._next, None
+            last = self._heads
             try:
                 began = time.monotonic()
                 seen = self.read_mark()
@@ -127,10 +148,11 @@ class RevisionWatch:
                         each.exception()
             else:
                 if changed is None or changed:
-                    for forget in self._forget:
-                        forget(changed)
-                self._seen, self._heads, self._began = seen, now, began
-                asked.set_result(now)
+                    self._tell(changed)
+                # Own commits that were adopted meanwhile can be later than the query.
+                if self._heads is last or now.feed >= self._heads.feed:
+                    self._seen, self._heads, self._began = seen, now, began
+                asked.set_result(self._heads)
         self._task = None
 
     def _take(self) -> asyncio.Future[Revisions] | None:
@@ -158,6 +180,14 @@ def _open_query(database: Database) -> "RevisionQuery | None":
     return RevisionQuery(database, database.connections)
 
 
+def _listen(database: Database, commits: "_Commits | None") -> OwnCommits | None:
+    if commits is None:
+        return None
+    own = OwnCommits(commits.find_header)
+    database.listen(own)
+    return own
+
+
 class _Commits:
     """The commits to an embedded database by other connections, in any process."""
 
@@ -181,6 +211,10 @@ class _Commits:
             return None
         self._header = map_header(self._path)
         return read_header(self._header) if self._header is not None else str(value).encode()
+
+    def find_header(self) -> mmap.mmap | None:
+        """Return the mapped header, if `mark` has found it. Called on any thread."""
+        return self._header
 
     def has_mark(self, mark: bytes) -> bool:
         """Return whether the mark is still the same."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry.metadata.revisions import wal_index
-from registry.metadata.revisions.wal_index import HEADER, map_header, read_header
+from registry.metadata.revisions.wal_index import HEADER, is_next, map_header, read_header
 
 
 @pytest.fixture
@@ -148,3 +148,13 @@ def test_a_header_that_is_being_written(path: Path, reader: sqlite3.Connection) 
         file.write(whole)
         file.flush()
         assert read_header(mapped) == whole
+
+
+def test_a_header_follows_another_by_its_counter() -> None:
+    def header(count: int) -> bytes:
+        return bytes(8) + count.to_bytes(4, sys.byteorder) + bytes(HEADER - 12)
+
+    assert is_next(header(1), header(2))
+    assert is_next(header((1 << 32) - 1), header(0))
+    assert not is_next(header(1), header(3))
+    assert not is_next(header(1), header(1))

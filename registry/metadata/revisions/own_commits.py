@@ -1,0 +1,81 @@
+"""Revisions after the commits of this process, so that no query has to read them again (SQLite).
+
+The writer holds SQLite's write lock until its transaction is committed, so nothing else is
+committed between the two reads of the header, unless another process commits just after it.
+"""
+
+import mmap
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from registry.metadata.engine.transaction import GroupChanges, Transaction
+from registry.metadata.revisions import revisions
+from registry.metadata.revisions.revisions import Revisions
+from registry.metadata.revisions.wal_index import is_next, read_header
+from registry.oci.names import RepositoryName
+
+MOST = 64
+"""Commits that are kept until the event loop needs the revisions."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCommit:
+    """The state of the database directly after a commit of this process.
+
+    `feed_before` is the revision of the feed before it, and `changed` are the repositories that it
+    changed. `read_at` is a time before the commit, of `time.monotonic`.
+    """
+
+    mark: bytes
+    heads: Revisions
+    feed_before: int
+    changed: frozenset[RepositoryName]
+    read_at: float
+
+
+class OwnCommits:
+    """The latest commits of this process. The thread of the writer adds them."""
+
+    def __init__(self, find_header: Callable[[], mmap.mmap | None]) -> None:
+        """`find_header` returns the mapped header, if there is one."""
+        self._find_header = find_header
+        self._commits: deque[OwnCommit] = deque(maxlen=MOST)
+        self._last: OwnCommit | None = None
+        self._pending: tuple[bytes, Revisions, GroupChanges, float] | None = None
+
+    def before_commit(self, tx: Transaction, changes: GroupChanges) -> None:
+        """Note the revisions that the transaction leaves, before it is committed."""
+        self._pending = None
+        header = self._find_header()
+        before = None if header is None else read_header(header)
+        if before is not None:
+            read_at = time.monotonic()
+            self._pending = before, self._find_heads(tx, before, changes), changes, read_at
+
+    def _find_heads(self, tx: Transaction, before: bytes, changes: GroupChanges) -> Revisions:
+        last = self._last
+        if last is not None and last.mark == before and not changes.policy:
+            return Revisions(last.heads.feed + len(changes.repositories), last.heads.policy)
+        return revisions.read_heads(tx)
+
+    def after_commit(self) -> None:
+        """Add the commit, unless another process has committed since."""
+        pending, self._pending = self._pending, None
+        header = self._find_header()
+        mark = None if header is None else read_header(header)
+        if pending is None or mark is None:
+            return
+        before, heads, changes, read_at = pending
+        if mark != before and not is_next(before, mark):
+            return
+        names = changes.repositories
+        commit = OwnCommit(mark, heads, heads.feed - len(names), frozenset(names), read_at)
+        self._last = commit
+        self._commits.append(commit)
+
+    def take(self) -> Iterator[OwnCommit]:
+        """Yield the commits that were added since the last call, the oldest first."""
+        while self._commits:
+            yield self._commits.popleft()

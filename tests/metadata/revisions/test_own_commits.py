@@ -1,0 +1,135 @@
+"""Tests of the revisions that the writer of this process hands to the watch (SQLite)."""
+
+import pytest
+
+from registry.metadata.engine import leases
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions import own_commits
+from registry.metadata.revisions.own_commits import OwnCommits
+from registry.metadata.revisions.revisions import Changed
+from registry.metadata.revisions.watch import RevisionWatch
+from registry.oci.names import RepositoryName
+from tests.metadata.revisions.writing import bump, change, make
+from tests.metadata.rows import NAME
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+]
+
+OTHER = RepositoryName("other")
+
+
+@pytest.fixture
+def told(watch: RevisionWatch) -> list[Changed]:
+    """Return the changes that the watch tells its subscribers."""
+    heard: list[Changed] = []
+    watch.subscribe(heard.append)
+    return heard
+
+
+async def test_own_commits_need_no_query(
+    watch: RevisionWatch, database: Database, told: list[Changed], statements: list[str]
+) -> None:
+    first = await watch.read()
+    told.clear()
+    statements.clear()
+    await database.write(lambda tx: make(tx, NAME), actor="")
+    await database.write(lambda tx: make(tx, OTHER), actor="")
+    await database.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
+    await database.write(change, actor="")
+    heads = await watch.read()
+    assert statements == []
+    assert told == [frozenset({NAME}), frozenset({OTHER})]
+    assert heads.policy == first.policy + 1
+    assert heads.feed > first.feed
+    assert watch.latest_known() == heads
+
+
+async def test_they_are_what_a_query_reads(watch: RevisionWatch, database: Database) -> None:
+    await watch.read()
+    for number in range(5):
+        name = RepositoryName(f"r{number}")
+        await database.write(lambda tx, name=name: make(tx, name), actor="")  # type: ignore[misc]
+        fresh = RevisionWatch(database)
+        database.listen(watch._own)  # type: ignore[arg-type]
+        try:
+            assert await watch.read() == await fresh.read()
+        finally:
+            fresh.close()
+
+
+async def test_a_failed_member_changes_nothing(
+    watch: RevisionWatch, database: Database, told: list[Changed]
+) -> None:
+    first = await watch.read()
+    told.clear()
+
+    def fail(tx: Transaction) -> None:
+        make(tx, NAME)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await database.write(fail, actor="")
+    assert await watch.read() == first
+    assert told == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_changes_of_others_are_not_lost(
+    watch: RevisionWatch,
+    database: Database,
+    other: Database,
+    told: list[Changed],
+    *,
+    late: bool,
+) -> None:
+    await watch.read()
+    told.clear()
+    for number in range(10):
+        mine, theirs = RepositoryName(f"mine{number}"), RepositoryName(f"theirs{number}")
+        order = [(database, mine), (other, theirs)]
+        for where, name in order if late else order[::-1]:
+            await where.write(lambda tx, name=name: make(tx, name), actor="")  # type: ignore[misc]
+        policy = await bump(other)
+        assert (await watch.read()).policy == policy
+        names = {name for changed in told for name in changed or ()}
+        assert {mine, theirs} <= names
+
+
+async def test_a_commit_just_after_its_own_is_noticed(
+    watch: RevisionWatch,
+    database: Database,
+    other: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process commits before the header is read, which a lock of ours does not prevent."""
+    await watch.read()
+    numbers: list[int] = []
+    raw = OwnCommits.after_commit
+
+    def late(own: OwnCommits) -> None:
+        with other._writer._engine.begin() as connection:  # type: ignore[union-attr]
+            tx = Transaction(connection, "", 0)
+            change(tx)
+            tx.write_changes()
+        raw(own)
+
+    monkeypatch.setattr(OwnCommits, "after_commit", late)
+    await database.write(change, actor="")
+    monkeypatch.setattr(OwnCommits, "after_commit", raw)
+    numbers = [(await watch.read()).policy, (await RevisionWatch(other).read()).policy]
+    assert numbers[0] == numbers[1]
+
+
+async def test_without_the_comparison_it_is_missed(
+    watch: RevisionWatch,
+    database: Database,
+    other: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The control of the test above."""
+    monkeypatch.setattr(own_commits, "is_next", lambda before, after: before != after)
+    with pytest.raises(AssertionError):
+        await test_a_commit_just_after_its_own_is_noticed(watch, database, other, monkeypatch)
