@@ -6,7 +6,6 @@ Measured: with the busy handler alone, a writer waits 4.6 s and then fails with
 
 import asyncio
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
@@ -15,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ import sqlalchemy as sa
 from registry import clock
 from registry.metadata.engine.statements import run_text
 from registry.metadata.engine.transaction import GroupChanges, SingleRead, Transaction
+from registry.metadata.engine.writer_lock import WriterLock
 from storage.job_threads import Job, JobThreads, Outcome, finish_jobs
 
 logger = logging.getLogger(__name__)
@@ -150,36 +150,6 @@ class SqliteReader:
         self.engine.dispose()
 
 
-class WriterLock:
-    """A fair lock that lets one process at a time write.
-
-    A plain flock is unfair: the process that releases it takes it again before a waiter has woken
-    up. Here the process that waits for `writer` holds `turn`, so that the releasing process queues
-    behind it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-        self._turn = os.open(f"{path}-turn", flags, 0o600)
-        self._writer = os.open(f"{path}-writer", flags, 0o600)
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
-        try:
-            fcntl.flock(self._writer, fcntl.LOCK_EX)
-        finally:
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._writer, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        os.close(self._turn)
-        os.close(self._writer)
-
-
 @dataclass(slots=True)
 class _Member:
     """One caller's transaction in a group."""
@@ -218,11 +188,16 @@ class CommitListener(Protocol):
         """Note that the group is committed, before any caller learns of it."""
 
 
+def _is_open(connection: sa.Connection) -> bool:
+    """Return whether the transaction is open, which SQLite rolls back after some errors."""
+    return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
+
+
 class SqliteWriter:
     """The only thread of this process that writes."""
 
     def __init__(self, path: Path, clock: Callable[[], int]) -> None:
-        self._path = path
+        self._log = f"{path}-wal"
         self._clock = clock
         self._engine = open_engine(path, writer=True)
         self._connection: sa.Connection | None = None
@@ -303,12 +278,15 @@ class SqliteWriter:
         try:
             connection = self._connection = self._connection or self._engine.connect()
             with self._begin(connection, members):
+                if len(members) == 1:
+                    done = 1
+                    self._run_alone(connection, members[0], changes)
                 while done < len(members):
                     done += 1
                     self._run_member(connection, members[done - 1], changes)
                     if time.monotonic() - started > BATCH_SECONDS:
                         break
-                if listener is not None:
+                if listener is not None and _is_open(connection):
                     listener.before_commit(Transaction(connection, "", self._clock()), changes)
             if listener is not None:
                 listener.after_commit()
@@ -346,20 +324,34 @@ class SqliteWriter:
     def _run_member(
         self, connection: sa.Connection, member: _Member, changes: GroupChanges
     ) -> None:
-        transaction = Transaction(connection, member.actor, self._clock())
         # Not `begin_nested`, for which SQLAlchemy compiles two statements each time.
         run_text(connection, "SAVEPOINT member")
         try:
-            member.result = member.work(transaction)
-            transaction.write_changes()
+            transaction = self._do_work(connection, member)
             run_text(connection, "RELEASE member")
             changes.add(transaction)
         except BaseException as error:
-            if not getattr(connection.connection.dbapi_connection, "in_transaction", False):
+            if not _is_open(connection):
                 raise  # a full disk or an I/O error rolled the whole group back
             run_text(connection, "ROLLBACK TO member")
             run_text(connection, "RELEASE member")
             member.error = error
+
+    def _run_alone(self, connection: sa.Connection, member: _Member, changes: GroupChanges) -> None:
+        """Run the only member without a savepoint, for which SQLite copies each changed page."""
+        try:
+            changes.add(self._do_work(connection, member))
+        except BaseException as error:
+            if not _is_open(connection):
+                raise
+            run_text(connection, "ROLLBACK")
+            member.error = error
+
+    def _do_work(self, connection: sa.Connection, member: _Member) -> Transaction:
+        transaction = Transaction(connection, member.actor, self._clock())
+        member.result = member.work(transaction)
+        transaction.write_changes()
+        return transaction
 
     def _checkpoint(self) -> None:
         """Copy the log into the database file if it is due.
@@ -369,7 +361,7 @@ class SqliteWriter:
         """
         self._commits += 1
         try:
-            size = Path(f"{self._path}-wal").stat().st_size
+            size = os.stat(self._log).st_size  # noqa: PTH116 - once for each commit
             self._wal = min(self._wal, size)
             if size < self._wal + CHECKPOINT_GROWTH and self._commits < CHECKPOINT_COMMITS:
                 return

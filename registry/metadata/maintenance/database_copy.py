@@ -17,6 +17,7 @@ from registry.metadata.engine.connections import open_plain_engine
 from registry.metadata.engine.database import parse_url
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.engine.write_freeze import MoveState
+from registry.metadata.engine.writer_lock import WriterLock
 from storage.digest import Digest
 
 ROWS = 500
@@ -147,7 +148,7 @@ def _writing(url: str) -> Iterator[Transaction]:
     place = parse_url(url)
     with contextlib.ExitStack() as stack:
         if place.get_backend_name() == "sqlite":
-            lock = sqlite.WriterLock(_path(place))
+            lock = WriterLock(_path(place))
             stack.callback(lock.close)
             stack.enter_context(lock.held())
             engine = sqlite.open_engine(_path(place), writer=True)

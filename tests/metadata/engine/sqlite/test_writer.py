@@ -48,6 +48,24 @@ def test_an_error_takes_back_its_own_member_alone(path: Path, writer: SqliteWrit
     assert list_ids(path) == ["a", "b", "c"]
 
 
+def test_a_lone_member_that_fails_leaves_nothing(path: Path, writer: SqliteWriter) -> None:
+    def fail(tx: Transaction) -> None:
+        put("never")(tx)
+        raise ZeroDivisionError
+
+    statements: list[str] = []
+    sa.event.listen(
+        writer._engine, "before_cursor_execute", lambda _c, _cursor, sql, *_: statements.append(sql)
+    )
+    assert writer.submit(put("a"), "ann").result(10) == "a"
+    connection = writer._connection
+    assert isinstance(writer.submit(fail, "ann").exception(10), ZeroDivisionError)
+    assert writer.submit(put("b"), "ann").result(10) == "b"
+    assert list_ids(path) == ["a", "b"]
+    assert writer._connection is connection
+    assert not any("SAVEPOINT" in sql for sql in statements)
+
+
 def test_a_commit_that_fails_fails_for_all(path: Path, writer: SqliteWriter) -> None:
     def orphan(tx: Transaction) -> None:
         """Violate a foreign key in a way that only the commit detects."""
