@@ -12,8 +12,8 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +28,7 @@ from registry.logs import cut
 from registry.oci.names import RepositoryName
 from registry.server.head import RequestHead
 from registry.server.response_head import status_line, write_fields
+from registry.server.waiting_requests import Channel, WaitingRequest, WaitingRequests
 from registry.units import Network
 
 MAX_HEAD = 2 << 10
@@ -45,9 +46,6 @@ OVERHEAD = 2048
 COUNT_EVERY = 0.1
 """The time after which repetitions are added to the metrics, in seconds."""
 
-SLOW = 0.001
-"""The time above which a repetition is counted alone, in seconds: the first bucket of metrics."""
-
 _ID = b"x-request-id"
 _REPEATED = frozenset({200, 304})
 _BODILESS = 304
@@ -61,10 +59,13 @@ class Currency(Protocol):
 
     @property
     def policy(self) -> int: ...
+    @property
+    def needs_query(self) -> bool: ...
     def is_current(self) -> bool: ...
     def read_mark(self) -> bytes | None: ...
     def find_mark(self) -> bytes | None: ...
     async def read(self) -> object: ...
+    def start_read(self) -> "asyncio.Future[Any]": ...
     def subscribe(self, forget: Callable[[frozenset[RepositoryName] | None], None]) -> None: ...
 
 
@@ -92,10 +93,8 @@ class _Entry:
     policy: int
     made_at: int
     size: int
-    used: int = 0
-    """The number of repetitions that are not counted in the metrics yet."""
-    seconds: float = 0.0
-    """The time that they took."""
+    uncounted: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """The repetitions that are not counted in the metrics yet: number and time, by bucket."""
 
     def is_valid(self, now: float) -> bool:
         """Return whether the caller is still authenticated."""
@@ -121,6 +120,7 @@ class Answers:
         self._dates: Fields = []
         self._date = b""
         self._closed = False
+        self._waiting = WaitingRequests(currency.start_read, self._repeat_waiting)
         currency.subscribe(self.forget)
         metrics.LATE.add(self)
 
@@ -140,29 +140,46 @@ class Answers:
 
     # Repeating
 
-    def find(self, data: bytes, peer: Peer, dates: Fields) -> bytes | None:
+    def find(self, channel: Channel, data: bytes, peer: Peer) -> bytes | WaitingRequest | None:
         """Return the response to a request, or None if the application has to answer it.
 
-        `data` is the head with the empty line that ends it. `dates` are the header fields that all
-        responses begin with. The request is counted and logged.
+        `data` is the head with the empty line that ends it. If only a query shows whether the
+        response is current, the request waits, and `channel.end_wait` gets the response or None. A
+        request with a response is counted and logged.
         """
         key = _find_key(data, peer)
         entry = self._entries.get(key)
         if entry is None:
             return None
-        began = time.monotonic()
-        currency = self._currency
-        if (
-            entry.policy != currency.policy
-            or not currency.is_current()
-            or not entry.is_valid(began)
-        ):
+        currency, began = self._currency, time.monotonic()
+        if not currency.needs_query:
+            if not currency.is_current():
+                return None
+            return self._repeat(key, entry, peer.client, channel.date, began)
+        if entry.policy != currency.policy or not entry.is_valid(began):
+            return None
+        request = WaitingRequest(channel, data, key, peer.client, began)
+        self._waiting.add(request)
+        return request
+
+    def _repeat_waiting(self, request: WaitingRequest) -> bytes | None:
+        entry = self._entries.get(request.key)  # not the earlier one, which may be out of date
+        if entry is None:
+            return None
+        dates = request.channel.date
+        return self._repeat(request.key, entry, request.client, dates, request.began)
+
+    def _repeat(
+        self, key: bytes, entry: _Entry, client: str, dates: Fields, began: float
+    ) -> bytes | None:
+        """Return the response if the caller still gets it, after the revisions were read."""
+        if entry.policy != self._currency.policy or not entry.is_valid(time.monotonic()):
             return None
         caller = entry.handled.caller
-        if peer.client and peer.client != caller.client:
-            caller = caller._replace(client=cut(peer.client))
+        if client and client != caller.client:
+            caller = caller._replace(client=cut(client))
         terms = entry.terms
-        if terms.admit is not None and not terms.admit(peer.client or terms.address):
+        if terms.admit is not None and not terms.admit(client or terms.address):
             return None
         if terms.note is not None:
             terms.note()
@@ -177,24 +194,24 @@ class Answers:
         return answer
 
     def _count(self, entry: _Entry, seconds: float) -> None:
-        if seconds > SLOW:
-            entry.handled.count(seconds)
-            metrics.ANSWERS_FROM_MEMORY.inc()
-            return
-        if not entry.used:
+        uncounted = entry.uncounted
+        if not uncounted:
             if not self._uncounted:
                 asyncio.get_running_loop().call_later(COUNT_EVERY, self.count)
             self._uncounted.append(entry)
-        entry.used += 1
-        entry.seconds += seconds
+        bucket = metrics.find_duration_bucket(seconds)
+        times, total = uncounted.get(bucket, (0, 0.0))
+        uncounted[bucket] = times + 1, total + seconds
 
     def count(self) -> None:
         """Add the repetitions since the last call to the metrics."""
         for entry in self._uncounted:
-            entry.handled.count(entry.seconds, entry.used)
-            metrics.ANSWERS_FROM_MEMORY.inc(entry.used)
-            entry.used, entry.seconds = 0, 0.0
+            for times, seconds in entry.uncounted.values():
+                entry.handled.count(seconds, times)
+                metrics.ANSWERS_FROM_MEMORY.inc(times)
+            entry.uncounted.clear()
         self._uncounted.clear()
+        self._waiting.count()
 
     def forget(self, changed: frozenset[RepositoryName] | None) -> None:
         """Forget the responses about these repositories, or all if `changed` is None."""

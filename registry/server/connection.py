@@ -6,7 +6,6 @@ time: the next request waits in the kernel until the response is complete.
 """
 
 import asyncio
-import contextlib
 import contextvars
 from typing import Any
 
@@ -20,14 +19,16 @@ from registry.server.body_framing import READ_CHUNKS, READ_FRAMED, ChunkedBody, 
 from registry.server.body_receiver import BodyReceiver, Burst
 from registry.server.buffer_sizes import MAX_DISCARDED, READ_AHEAD, READ_BODY, WRITE_BUFFER
 from registry.server.connection_state import State
-from registry.server.endpoints import describe_connection
+from registry.server.endpoints import describe_connection, end_output
 from registry.server.exchange import Exchange, build_scope
 from registry.server.file_sender import FileSender
 from registry.server.framing_error import FramingError
-from registry.server.head import TLS_HANDSHAKE, check_partial_head, parse_head
+from registry.server.head import parse_head
+from registry.server.head_buffer import HeadBuffer
 from registry.server.places import Refusal, Slot
 from registry.server.refusals import REFUSALS, note_refusal
 from registry.server.response_head import write_refusal
+from registry.server.waiting_requests import WaitingRequest
 from registry.server.write_progress import WriteProgress
 
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
@@ -65,13 +66,12 @@ class Connection(asyncio.BufferedProtocol):
         self._burst: asyncio.Future[Burst] | None = None
         self._answers = answers if slot.refusal is None else None
         self._peer = Peer(b"", "")
+        self.waiting: WaitingRequest | None = None
         self._transport: asyncio.Transport
         self._fixed_scope: dict[str, Any] = {}
         self._state = State.HEAD
         self._deadline = _loop.time() + self._limits.head_timeout
-        self._buffer = bytearray()
-        self._scanned = 0
-        self._asks_head = False
+        self._buffer = HeadBuffer()
         self._kept_alive = False
         self._stopping = False
         self._body: FixedBody | ChunkedBody = FixedBody(0)
@@ -100,6 +100,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
+        self.waiting = None
         self._state = State.CLOSED
         self._clear_buffer()
         self._admission.release(self._slot)
@@ -121,18 +122,20 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if self._state is State.BODY:
                 self._arrives_fast = nbytes >= READ_CHUNKS
-                self._feed_body(data)
+                self._add_body(*self._body.feed(data))
             elif self._state is State.DISCARD:
                 self._discarded += nbytes
                 if self._discarded > MAX_DISCARDED:
                     self.abort()
             elif not self._answer_from_memory(data):
+                self.end_wait(None)
                 self._take(data)
         except FramingError as error:
             self._refuse_request(error)
 
     def eof_received(self) -> bool:
         """Return whether to keep the other direction open after the client has ended its own."""
+        self.end_wait(None)
         if self._state is not State.RESPONSE or self._exchange is None:
             return False  # asyncio then closes the transport
         self._exchange.keep_alive = False
@@ -152,15 +155,32 @@ class Connection(asyncio.BufferedProtocol):
             return False
         if self._stopping or not self._writable.is_set():
             return False
-        answer = self._answers.find(data, self._peer, self.date)
-        if answer is None:
-            return False
+        found = self._answers.find(self, data, self._peer)
+        if isinstance(found, WaitingRequest):
+            self.waiting, self._state = found, State.WAITING
+            self._admission.set_busy(self._slot)
+        elif found is not None:
+            self._repeat(found)
+            self._admission.renew_idle(self._slot)
+        return found is not None
+
+    def _repeat(self, answer: bytes) -> None:
         self.write(answer)
         self._server_state.total_requests += 1
         self._kept_alive = True
         self._deadline = self._loop.time() + self._limits.keep_alive
-        self._admission.renew_idle(self._slot)
-        return True
+
+    def end_wait(self, answer: bytes | None) -> None:
+        """Send the response to the waiting request; None lets the application answer it."""
+        waiting, self.waiting = self.waiting, None
+        if waiting is None:
+            return
+        self._state = State.HEAD
+        if answer is None:
+            self._take(waiting.data)
+        else:
+            self._repeat(answer)
+            self._admission.set_idle(self._slot)
 
     def _take(self, data: bytes) -> None:
         """Buffer bytes of a head or after the request in progress; raise FramingError."""
@@ -175,23 +195,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _read_head(self) -> None:
         """Start the next request if its head is complete; raise FramingError."""
-        if self._buffer.startswith(b"\r\n"):
-            self._scanned = max(0, self._scanned - 2)
-            del self._buffer[:2]  # RFC 9112 section 2.2: ignore an empty line before a request
-        self._asks_head = self._buffer.startswith(b"HEAD ")
-        if self._buffer and self._buffer[0] == TLS_HANDSHAKE:
-            raise FramingError("this port uses HTTP without TLS; use http:// to reach it")
-        end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        if end < 0:
-            self._admission.heads.set_size(self, len(self._buffer))
-            check_partial_head(self._buffer, self._scanned, self._limits.long_query_paths)
-            self._scanned = len(self._buffer)
+        found = self._buffer.take_head(self._limits.long_query_paths)
+        self._admission.heads.set_size(self, len(self._buffer))
+        if found is None:
             self._admission.heads.make_room()
-            return
-        head = bytes(self._buffer[:end])
-        rest = bytes(self._buffer[end + 4 :])
-        self._clear_buffer()
-        self._start_request(head, rest)
+        else:
+            self._start_request(*found)
 
     def _start_request(self, data: bytes, rest: bytes) -> None:
         head = parse_head(data, self._limits.long_query_paths)
@@ -216,12 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
         self._state = State.BODY
-        self._feed_body(rest)
-
-    def _feed_body(self, data: bytes) -> None:
-        """Pass bytes of the body to the application; raise FramingError."""
-        assert self._exchange is not None  # noqa: S101 - there is one in this state
-        self._add_body(*self._body.feed(data))
+        self._add_body(*self._body.feed(rest))
 
     def _add_body(self, piece: bytes, rest: bytes) -> None:
         """Pass on bytes of the body, and keep those after its end."""
@@ -258,13 +262,7 @@ class Connection(asyncio.BufferedProtocol):
         ConnectionError if the client has disconnected, and other OSErrors if the file cannot be
         read.
         """
-        self._transport.set_write_buffer_limits(high=0)
-        await self.drain()
-        self._transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        if self._transport.is_closing():
-            raise ConnectionAbortedError
-        socket = self._transport.get_extra_info("socket")
-        sent, piece = await self._files.send(socket, file, offset, count)
+        sent, piece = await self._files.send_after(self._transport, self.drain, file, offset, count)
         self._progress.written += sent
         self.write(piece)
         return sent + len(piece)
@@ -321,10 +319,8 @@ class Connection(asyncio.BufferedProtocol):
         self._deadline = self._loop.time() + self._limits.linger
         self._clear_buffer()
         self._admission.set_idle(self._slot)
-        self.write(write_refusal(error, self.date, body=not self._asks_head))
-        if self._transport.can_write_eof():
-            with contextlib.suppress(OSError):  # the client has disconnected
-                self._transport.write_eof()
+        self.write(write_refusal(error, self.date, body=not self._buffer.asks_head))
+        end_output(self._transport)
         # Read on: if the connection were reset, a client that is still sending would lose the
         # response.
         self._resume_reading()
@@ -333,6 +329,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection after everything that was written has been sent."""
+        self.waiting = None
         self._state = State.CLOSED
         self._clear_buffer()
         self._admission.set_busy(self._slot)
@@ -340,6 +337,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Abort the connection: unsent data is lost, and the client notices."""
+        self.waiting = None
         self._state = State.CLOSED
         self._transport.abort()
 
@@ -363,6 +361,7 @@ class Connection(asyncio.BufferedProtocol):
     def shutdown(self) -> None:
         """Close once the request in progress is complete (uvicorn calls this as it stops)."""
         self._stopping = True
+        self.end_wait(None)
         if self._exchange is not None:
             self._exchange.keep_alive = False
         elif self._state in {State.HEAD, State.DISCARD}:
@@ -387,7 +386,6 @@ class Connection(asyncio.BufferedProtocol):
     def _clear_buffer(self) -> None:
         self._admission.heads.set_size(self, 0)
         self._buffer.clear()
-        self._scanned = 0
 
     def _pause_reading(self) -> None:
         if self._reading:

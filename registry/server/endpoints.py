@@ -1,6 +1,7 @@
 """The ends of a connection, as the ASGI scope of its requests describes them."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 from registry.http.sendfile import SENDFILE
@@ -26,3 +27,10 @@ def _find_endpoint(transport: asyncio.Transport, name: str) -> tuple[str, int | 
     if isinstance(address, str) and address:
         return address, None
     return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+
+
+def end_output(transport: asyncio.Transport) -> None:
+    """End the direction to the client, who can still send. TLS has no such half-close."""
+    if transport.can_write_eof():
+        with contextlib.suppress(OSError):  # the client has disconnected
+            transport.write_eof()

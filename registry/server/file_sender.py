@@ -3,11 +3,12 @@
 import asyncio
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
 
+from registry.server.buffer_sizes import WRITE_BUFFER
 from storage.shield import run_to_completion
 
 THREADS = 16
@@ -37,6 +38,26 @@ class FileSender:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "sendfile")
         self._free = asyncio.Semaphore(THREADS)
+
+    async def send_after(
+        self,
+        transport: asyncio.Transport,
+        drain: Callable[[], Awaitable[None]],
+        file: int,
+        offset: int,
+        count: int,
+    ) -> tuple[int, bytes]:
+        """Send bytes of a file as `send`, after everything that was written to the transport.
+
+        `drain` waits until the transport has sent nearly all of that. Raises ConnectionError if the
+        client has disconnected.
+        """
+        transport.set_write_buffer_limits(high=0)
+        await drain()
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        if transport.is_closing():
+            raise ConnectionAbortedError
+        return await self.send(transport.get_extra_info("socket"), file, offset, count)
 
     async def send(self, socket: Socket, file: int, offset: int, count: int) -> tuple[int, bytes]:
         """Send up to `count` bytes from `offset` of a file.

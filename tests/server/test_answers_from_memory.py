@@ -1,7 +1,7 @@
 """Answers from memory in servers with one and with several workers, and changes that end them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -12,15 +12,33 @@ from registry.auth.policy.principals import OPERATOR
 from registry.config import load
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
+from tests.support.accounts import SECRET
 from tests.support.authenticated_server import alone
 from tests.support.kit import Kit, image_manifest
+from tests.support.servers.postgres import Cluster
 from tests.support.servers.server import Server, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 
 NAME = RepositoryName("team/app")
 TAG = f"/v2/{NAME}/manifests/1"
+UNVALIDATED = """\
+import asyncio
+from collections import deque
+from registry.server.waiting_requests import WaitingRequests
+
+def add(self, request):
+    batch = deque([request])
+    asyncio.get_running_loop().call_soon(lambda: self._end(batch, succeeded=True))
+
+WaitingRequests.add = add
+"""
+"""Makes a server with PostgreSQL repeat responses without asking the database."""
 HITS = "moorage_answers_from_memory_total "
+
+
+def use_postgres(url: str) -> dict[str, str]:
+    return {"MOORAGE_DATABASE__URL": url, "MOORAGE_AUTH__SECRET": SECRET}
 
 
 async def count_hits(http: httpx.AsyncClient) -> float:
@@ -53,6 +71,22 @@ async def ask_until_remembered(server: Server, http: httpx.AsyncClient) -> None:
     raise AssertionError("no response came from memory")
 
 
+@pytest.fixture(params=["sqlite-1", "sqlite-3", "postgres-1", "postgres-3"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Run a server with one worker, and with several, on each database."""
+    database, _, workers = request.param.partition("-")
+    if database == "sqlite":
+        with serving(Server(tmp_path / "data", int(workers))) as server:
+            yield server
+        return
+    postgres: Cluster = request.getfixturevalue("postgres")
+    with (
+        postgres.database() as url,
+        serving(Server(tmp_path / "data", int(workers), use_postgres(url))) as server,
+    ):
+        yield server
+
+
 @pytest.fixture
 async def opened(server: Server) -> AsyncIterator[Runtime]:
     """Yield the same registry in another process: this one."""
@@ -75,6 +109,28 @@ async def test_a_tag_that_another_process_deletes(
     await opened.registry.manifests.delete(NAME, Tag("1"), OPERATOR)
     assert {answer.status_code for answer in await ask_all(server, TAG)} == {404}
     assert {answer.status_code for answer in await ask_all(server, f"{TAG[:-1]}2")} == {200}
+
+
+async def test_a_memory_that_does_not_wait_for_the_database(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    """The negative control: these tests can fail."""
+    patches = tmp_path / "patches"
+    patches.mkdir()
+    (patches / "sitecustomize.py").write_text(UNVALIDATED)
+    with (
+        postgres.database() as url,
+        serving(Server(tmp_path / "data", 1, use_postgres(url), patches=patches)) as server,
+    ):
+        settings = load(config=None, data=server.data, overrides={}, environ=server.settings)
+        async with (
+            open_runtime(settings) as opened,
+            httpx.AsyncClient(base_url=server.url) as http,
+        ):
+            await push(Kit(http))
+            await ask_until_remembered(server, http)
+            await opened.registry.manifests.delete(NAME, Tag("1"), OPERATOR)
+            assert 200 in {answer.status_code for answer in await ask_all(server, TAG)}
 
 
 async def test_a_tag_that_a_client_moves(server: Server, kit: Kit) -> None:

@@ -40,6 +40,8 @@ class RevisionWatch:
         self._known_in_a_row = 0
         self._seen: bytes | None = None
         self._heads = UNKNOWN
+        self._changes = 0
+        """The number of reads that found a change."""
         self._began = float("-inf")
         self._next: asyncio.Future[Revisions] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -49,12 +51,23 @@ class RevisionWatch:
         """The latest policy revision that was read."""
         return self._heads.policy
 
+    @property
+    def needs_query(self) -> bool:
+        """Whether only a query shows that the revisions are current: on PostgreSQL."""
+        return self._commits is None
+
     def read_mark(self) -> bytes | None:
-        """Return a value that every commit changes; None on PostgreSQL and during a commit."""
-        return self._commits.mark() if self._commits is not None else None
+        """Return a value that every commit changes; None during a commit.
+
+        On PostgreSQL, the value changes when a change is read. Changes that nobody has read yet are
+        passed to all subscribers before the next query answers any caller.
+        """
+        return self._commits.mark() if self._commits is not None else b"%d" % self._changes
 
     def find_mark(self) -> bytes | None:
         """Return the mark as of which the revisions are known, or None if it has changed."""
+        if self._commits is None:
+            return self.read_mark()
         return self._seen if self.is_current() else None
 
     def subscribe(self, forget: Callable[[Changed], None]) -> None:
@@ -118,17 +131,23 @@ class RevisionWatch:
         known = self._find_known(since)
         if known is not None:
             return known
-        # A running query may be older than this request, so the next query answers it.
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_future()
-        waiting = self._next
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
         try:
-            return await asyncio.shield(waiting)
+            return await asyncio.shield(self.start_read())
         except DatabaseUnavailableError as error:
             # A new exception for each caller: the traceback of a shared one would grow with each.
             raise DatabaseUnavailableError(error.message) from None
+
+    def start_read(self) -> asyncio.Future[Revisions]:
+        """Return the result of the next query, which all callers share until it begins.
+
+        A running query may be older than the request of the caller. The caller does not cancel the
+        future.
+        """
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return self._next
 
     async def _run(self) -> None:
         while self._next is not None:
@@ -147,6 +166,8 @@ class RevisionWatch:
                         # Mark the exception as retrieved, because no caller may be left.
                         each.exception()
             else:
+                if changed is None or changed or now != self._heads:
+                    self._changes += 1
                 if changed is None or changed:
                     self._tell(changed)
                 # Own commits that were adopted meanwhile can be later than the query.

@@ -19,7 +19,7 @@ from tests.support.clock import MovableClock
 from tests.support.servers.differential import count_hits
 from tests.support.servers.http_server import answer_lifespan, serving_app
 
-pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
+pytestmark = pytest.mark.anyio
 
 NAME = RepositoryName("team/app")
 MANIFEST = f"/v2/{NAME}/manifests/1"

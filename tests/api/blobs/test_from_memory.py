@@ -20,7 +20,7 @@ from registry.services.content.blobs import SEEN_S
 from registry.services.gc.batch import GcReport
 from storage.digest import Digest
 from storage.local.driver import LocalDriver
-from tests.api.blobs.helpers import DATA, SQLITE, url
+from tests.api.blobs.helpers import DATA, url
 from tests.api.conftest import Api, Started
 from tests.metadata.rows import rows
 from tests.support.clock import MovableClock
@@ -28,7 +28,7 @@ from tests.support.kit import image_manifest
 from tests.support.servers.differential import count_hits
 from tests.support.servers.http_server import answer_lifespan, serving_app
 
-pytestmark = [pytest.mark.anyio, SQLITE]
+pytestmark = pytest.mark.anyio
 
 NAME = "team/app"
 DIGEST = Digest.of(DATA)

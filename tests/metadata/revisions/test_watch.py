@@ -195,6 +195,24 @@ async def test_one_who_leaves_does_not_take_the_answer_along(
     assert (await watch.read()).policy == number + 1
 
 
+async def test_the_mark_shows_the_changes_that_were_read(
+    watch: RevisionWatch, other: Database
+) -> None:
+    await watch.read()
+    before = watch.find_mark()
+    assert before is not None
+    await watch.read()
+    assert watch.find_mark() == before
+    await bump(other)
+    assert (watch.find_mark() == before) is watch.needs_query
+    await watch.read()
+    assert watch.find_mark() not in {None, before}
+    before = watch.find_mark()
+    await other.write(lambda tx: make(tx, NAME), actor="")
+    await watch.read()
+    assert watch.find_mark() not in {None, before}
+
+
 async def fails_for_all(watch: RevisionWatch) -> None:
     told = await asyncio.gather(*(watch.read() for _ in range(20)), return_exceptions=True)
     assert {type(one) for one in told} == {DatabaseUnavailableError}

@@ -24,6 +24,9 @@ class Revisions:
     policy: int = 1
     mark: bytes = b"1"
     seen: bytes | None = b"1"
+    needs_query: bool = False
+    reads: list[asyncio.Future[None]] = field(default_factory=list)
+    """The reads that were started, each of which begins when the test completes it."""
     forget: list[Callable[[frozenset[RepositoryName] | None], None]] = field(default_factory=list)
 
     def is_current(self) -> bool:
@@ -37,6 +40,11 @@ class Revisions:
 
     async def read(self) -> None:
         self.seen = self.mark
+
+    def start_read(self) -> asyncio.Future[None]:
+        if not self.reads or self.reads[-1].done():
+            self.reads.append(asyncio.get_running_loop().create_future())
+        return self.reads[-1]
 
     def subscribe(self, forget: Callable[[frozenset[RepositoryName] | None], None]) -> None:
         self.forget.append(forget)
