@@ -49,7 +49,7 @@ class Event(StrEnum):
     TAG_RESTORE = "tag.restore"
 
 
-_NOWHERE = ClientAddress()
+_NO_ADDRESS = ClientAddress()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Actor:
     """The principal who does something, and the client address."""
 
     name: str
-    origin: ClientAddress = _NOWHERE
+    origin: ClientAddress = _NO_ADDRESS
 
 
 def record(

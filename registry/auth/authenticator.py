@@ -20,7 +20,7 @@ from registry.auth.keys.token_length import require_short
 from registry.auth.policy.actions import Rights, require_pull
 from registry.auth.policy.policy import Policy
 from registry.auth.policy.policy_cache import PolicyCache
-from registry.auth.policy.principals import ANONYMOUS, Principal, of_outside, of_robot, of_user
+from registry.auth.policy.principals import ANONYMOUS, Principal, of_external, of_robot, of_user
 from registry.auth.policy.scopes import Scopes
 from registry.auth.policy.subjects import ROBOT_SIGN_IN
 from registry.auth.settings import AuthSettings
@@ -85,7 +85,7 @@ class Authenticator:
         self._keyring = keyring
         self._issuer = issuer
         self._oidc = oidc
-        self._outside = [*oidc, issuer] if issuer is not None else list(oidc)
+        self._external_issuers = [*oidc, issuer] if issuer is not None else list(oidc)
         self._limiter = SignInLimiter(failed_sign_ins)
         self._signed_in: TtlCache[Principal] = TtlCache(_RECENT, _RECENT_SECONDS)
         self._signing_in = SingleFlight()
@@ -179,7 +179,7 @@ class Authenticator:
         policy = await self.policies.get(since)
         bearer = self._bearers.find(token)
         if bearer is None and self._issuer is not None and self._issuer.is_issuer_of(token):
-            return self._outside_caller(self._issuer, token, policy)
+            return self._external_caller(self._issuer, token, policy)
         if not self.rules.local_users:
             raise TokenInvalidError("the token is not from the issuer that this registry trusts")
         if bearer is None:
@@ -215,7 +215,7 @@ class Authenticator:
         )
 
     @staticmethod
-    def _outside_caller(issuer: "ExternalIssuer", token: str, policy: Policy) -> Caller:
+    def _external_caller(issuer: "ExternalIssuer", token: str, policy: Policy) -> Caller:
         claims = issuer.verify(token)
         scopes = Scopes.from_claims(claims.get("access"))
         made = int(float(claims["iat"]) * _SECOND)
@@ -228,7 +228,7 @@ class Authenticator:
                 frozenset() if gone else scopes.repositories.get(name, frozenset())
             )
 
-        return Caller(of_outside(str(claims.get("sub", ""))), None, None, rights, scopes)
+        return Caller(of_external(str(claims.get("sub", ""))), None, None, rights, scopes)
 
     async def _sign_in(
         self, name: str, password: str, policy: Policy, origin: ClientAddress
@@ -323,10 +323,10 @@ class Authenticator:
         Unknown users take the same path, so that the time of the answer reveals nothing.
         """
 
-        def look(tx: Transaction) -> tuple[float | None, str | None]:
+        def work(tx: Transaction) -> tuple[float | None, str | None]:
             return self._limiter.check(tx, origin, account), users.find_password(tx, name)
 
-        pause, stored = await self._db.read(look)
+        pause, stored = await self._db.read(work)
         user = policy.find_user(name)
         async with self._limiter.turn(origin, pause) as turn:
             right = await self.passwords.verify(password, stored)
@@ -366,10 +366,10 @@ class Authenticator:
 
     async def start(self) -> None:
         """Start to fetch the keys of external issuers."""
-        for issuer in self._outside:
+        for issuer in self._external_issuers:
             await issuer.start()
 
     async def close(self) -> None:
-        for issuer in self._outside:
+        for issuer in self._external_issuers:
             await issuer.stop()
         self.passwords.close()

@@ -40,7 +40,7 @@ _SCHEMA1_MESSAGE = (
 )
 
 
-class Kind(Enum):
+class ManifestKind(Enum):
     """Whether a manifest describes one image or artifact, or a list of manifests."""
 
     IMAGE = "image manifest"
@@ -57,7 +57,7 @@ class Manifest:
 
     raw: bytes = field(repr=False)
     media_type: str
-    kind: Kind
+    kind: ManifestKind
     config: Descriptor | None
     layers: tuple[Descriptor, ...]
     entries: tuple[Descriptor, ...]
@@ -89,9 +89,9 @@ def _parse(raw: bytes, content_type: str | None) -> Manifest:
     fields = read_document(raw)
     media_type = _decide_type(fields, content_type)
     _check_version(fields)
-    kind = Kind.INDEX if media_type in INDEX_TYPES else Kind.IMAGE
+    kind = ManifestKind.INDEX if media_type in INDEX_TYPES else ManifestKind.IMAGE
     _check_shape(fields, kind)
-    config = Descriptor.parse(fields["config"], "config") if kind is Kind.IMAGE else None
+    config = Descriptor.parse(fields["config"], "config") if kind is ManifestKind.IMAGE else None
     subject = fields.get("subject")
     artifact_type = media_type_of(fields, "artifactType")
     if artifact_type is None and config is not None:
@@ -145,11 +145,11 @@ def _check_version(fields: Fields) -> None:
         raise ManifestInvalidError(f"schemaVersion must be {SCHEMA_VERSION}")
 
 
-def _check_shape(fields: Fields, kind: Kind) -> None:
+def _check_shape(fields: Fields, kind: ManifestKind) -> None:
     """Reject a body that lacks its kind's key or has the other's, even null, as containerd does."""
     required, foreign = {
-        Kind.IMAGE: ("config", ("manifests",)),
-        Kind.INDEX: ("manifests", ("config", "layers")),
+        ManifestKind.IMAGE: ("config", ("manifests",)),
+        ManifestKind.INDEX: ("manifests", ("config", "layers")),
     }[kind]
     for key in foreign:
         if key in fields:

@@ -10,7 +10,7 @@ from registry.auth.policy.patterns import RepositoryPattern, minimize
 from registry.clock import rfc3339
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     Page,
     RequestModel,
     ResponseModel,
@@ -50,7 +50,7 @@ class ListEvents(RequestModel, frozen=True):
     `newest_first` reverses the order.
     """
 
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Annotated[Text, Meta(description="The `next` of the previous page.")] = ""
     since: Annotated[datetime, Meta(tz=True)] = datetime.fromisoformat("1970-01-01T00:00:00Z")
     actor: Text = ""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 Last = TypeVar("Last", int, str)
 
-PAGE = 1000
+PAGE_SIZE = 1000
 """The default and the maximum number of entries on a page."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,7 +66,10 @@ Text = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 Number = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Size = Annotated[
     int,
-    Meta(ge=1, description=f"The number of entries on the page. More than {PAGE} means {PAGE}."),
+    Meta(
+        ge=1,
+        description=f"The number of entries on the page. More than {PAGE_SIZE} means {PAGE_SIZE}.",
+    ),
 ]
 
 
@@ -77,7 +80,7 @@ class NoInput(RequestModel, frozen=True):
 class PageRequest(RequestModel, frozen=True):
     """A page of a list by name: `n` entries after `last`."""
 
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Text = ""
 
 
@@ -112,15 +115,15 @@ async def make_visible_page(
     found: list[Row] = []
     has_more = True
     while len(found) <= n and has_more:
-        rows = await read(PAGE, last)
+        rows = await read(PAGE_SIZE, last)
         found += filter(is_visible, rows)
-        has_more = len(rows) == PAGE
+        has_more = len(rows) == PAGE_SIZE
         last = key(rows[-1]) if rows else last
     return make_page(found, n, show, key)
 
 
 def clamp(n: int) -> int:
-    return min(n, PAGE)
+    return min(n, PAGE_SIZE)
 
 
 def write_timestamp(us: int | None) -> str | None:

@@ -7,7 +7,7 @@ from registry.errors import NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     Actions,
     Number,
     Page,
@@ -45,7 +45,7 @@ class GrantDecision(ResponseModel, frozen=True):
 class ListGrants(RequestModel, frozen=True):
     """A page of grants by ID: `n` entries after `last`, of one subject if `subject` is given."""
 
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Number = 0
     subject: SubjectText = ""
 

@@ -10,7 +10,7 @@ from registry.errors import NameInvalidError, NotFoundError
 from registry.oci.names import RepositoryName
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     DigestText,
     DurationText,
     Number,
@@ -53,7 +53,7 @@ class Hold(ResponseModel, frozen=True):
 class ListHolds(RequestModel, frozen=True):
     """A page of holds by ID: `n` entries after `last`, of one repository if it is given."""
 
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Number = 0
     repository: Text = ""
 

@@ -10,7 +10,7 @@ from registry.errors import ConflictError, NotFoundError
 from registry.oci.tag_patterns import TagPattern
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     Number,
     Page,
     Pattern,
@@ -41,7 +41,7 @@ class ImmutableTagRule(ResponseModel, frozen=True):
 class ListImmutableTags(RequestModel, frozen=True):
     """A page of rules by ID: `n` entries after `last`."""
 
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Number = 0
 
 

@@ -7,7 +7,7 @@ from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     NoInput,
     Page,
     PageRequest,
@@ -140,7 +140,7 @@ class PlanRetention(RequestModel, frozen=True):
     """A page of plans by name: at most `n` repositories of the pattern after `last`."""
 
     pattern: Pattern = "**"
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Text = ""
 
 

@@ -5,7 +5,7 @@ from registry.clock import rfc3339
 from registry.errors import ConflictError, NotFoundError
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     Number,
     Page,
     Pattern,
@@ -74,7 +74,7 @@ class ListRuns(RequestModel, frozen=True):
     """
 
     pattern: Pattern = "**"
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Number = 0
 
 
@@ -86,7 +86,7 @@ class ListDrops(RequestModel, frozen=True):
 
     run: Number
     pattern: Pattern = "**"
-    n: Size = PAGE
+    n: Size = PAGE_SIZE
     last: Number = 0
 
 

@@ -22,7 +22,7 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
-    PAGE,
+    PAGE_SIZE,
     DigestText,
     Page,
     PageRequest,
@@ -132,8 +132,8 @@ class AskHistory(RequestModel, frozen=True):
     repository: RepositoryText
     tag: TagText
     n: Annotated[
-        Size, Meta(description=f"The number of changes. More than {PAGE} means {PAGE}.")
-    ] = PAGE
+        Size, Meta(description=f"The number of changes. More than {PAGE_SIZE} means {PAGE_SIZE}.")
+    ] = PAGE_SIZE
 
 
 class RestoreTag(RequestModel, frozen=True):

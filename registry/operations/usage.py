@@ -14,7 +14,13 @@ from registry.errors import (
 from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.operations.context import OperationContext
-from registry.operations.fields import PAGE, RepositoryText, RequestModel, ResponseModel, TagText
+from registry.operations.fields import (
+    PAGE_SIZE,
+    RepositoryText,
+    RequestModel,
+    ResponseModel,
+    TagText,
+)
 from registry.operations.operation import ADMINS, Operation, Permission
 from registry.operations.permissions import administers
 from registry.services.content import usage
@@ -80,7 +86,7 @@ class NamedTag(RequestModel, frozen=True):
 class MeasureFreed(RequestModel, frozen=True):
     """The tags to delete."""
 
-    tags: Annotated[list[NamedTag], Meta(min_length=1, max_length=PAGE)]
+    tags: Annotated[list[NamedTag], Meta(min_length=1, max_length=PAGE_SIZE)]
 
 
 _REPOSITORIES_ADMINS = Permission(

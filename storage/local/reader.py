@@ -15,7 +15,7 @@ from storage.local.threads import DiskThreads
 from storage.piece_budget import PieceBudget
 from storage.shield import run_to_completion
 
-SMALL = 64 << 10
+SMALL_READ = 64 << 10
 """Size of an object, in bytes, up to which it is read when it is opened."""
 
 
@@ -32,7 +32,7 @@ def open_object(path: Path) -> tuple[FileIO, int] | bytes:
         raise
     try:
         size = _find_size(fd)
-        data = _read_all(fd, size) if size <= SMALL else None
+        data = _read_all(fd, size) if size <= SMALL_READ else None
         if data is None:
             return FileIO(fd, "rb"), size
     except BaseException:

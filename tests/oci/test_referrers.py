@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.oci.descriptors import Descriptor
-from registry.oci.manifests import Kind, parse_manifest
+from registry.oci.manifests import ManifestKind, parse_manifest
 from registry.oci.media_types import OCI_INDEX, OCI_MANIFEST
 from registry.oci.referrers import IndexBuilder, fallback_tag
 from storage.digest import Digest
@@ -54,7 +54,7 @@ def test_an_empty_index_has_a_list() -> None:
 @given(ENTRIES)
 def test_an_index_can_be_read_back(entries: list[Descriptor]) -> None:
     index = parse_manifest(build_index(entries), OCI_INDEX)
-    assert index.kind is Kind.INDEX
+    assert index.kind is ManifestKind.INDEX
     assert list(index.entries) == entries
 
 

@@ -169,7 +169,7 @@ def test_files_that_are_not_there(
 def foreign() -> Iterator[Path]:
     """Return a data directory of root, while the process runs as another account."""
     if os.geteuid() != 0:
-        missing("root, who alone can become another user")
+        missing("root, to become another user")
     folder = Path(tempfile.mkdtemp(prefix="moorage-start-"))
     folder.chmod(0o755)
     data = folder / "data"

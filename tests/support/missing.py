@@ -1,4 +1,4 @@
-"""Skips of tests whose client or server is not installed."""
+"""Skips of tests that require a program, a server or a privilege that is missing."""
 
 import os
 import shutil
@@ -8,10 +8,13 @@ import pytest
 
 
 def missing(what: str) -> NoReturn:
-    """Skip the test on a developer's machine. Fail in CI, where everything must be installed."""
+    """Skip the test on a developer's machine. Fail in CI, which must have what tests require.
+
+    `what` is a program, a server or a privilege.
+    """
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing, and CI must have it")
-    pytest.skip(f"{what} is not installed")
+        pytest.fail(f"requires {what}, which CI must have")
+    pytest.skip(f"requires {what}")
 
 
 def require_root_and(*programs: str) -> None:

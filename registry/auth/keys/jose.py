@@ -87,12 +87,12 @@ def verify(
     audience: str,
     types: frozenset[str],
     leeway: float = LEEWAY,
-    outside: bool = False,
+    external: bool = False,
 ) -> dict[str, Any]:
     """Return the claims of a token from `issuer` for `audience` that is valid now.
 
     `types` holds the accepted values of `typ` in lower case. The empty string accepts a token
-    without `typ`. `leeway` is in seconds. An `outside` (external) issuer may add headers and omit
+    without `typ`. `leeway` is in seconds. An `external` (external) issuer may add headers and omit
     `nbf` and `sub`.
 
     Raises TokenInvalidError for any other input.
@@ -102,27 +102,27 @@ def verify(
     if match is None:
         raise TokenInvalidError("the token is not a signed token (JWS)")
     header = _read(_decode(match[1]), "header")
-    key = _find_key(header, keys, types=types, outside=outside)
+    key = _find_key(header, keys, types=types, external=external)
     try:
         payload: bytes = _SIGNATURES.decode(token, key.key, algorithms=[key.algorithm])
     except (jwt.PyJWTError, ValueError, RecursionError):
         # RecursionError: PyJWT parses the header again, deeper in the stack than `_read` did.
         raise TokenInvalidError("the token's signature is invalid") from None
     claims = _read(payload, "claims")
-    _check_names(claims, issuer, audience, outside=outside)
-    require_current(claims, leeway=leeway, outside=outside)
+    _check_names(claims, issuer, audience, external=external)
+    require_current(claims, leeway=leeway, external=external)
     return claims
 
 
 def require_current(
-    claims: Mapping[str, Any], *, leeway: float = LEEWAY, outside: bool = False
+    claims: Mapping[str, Any], *, leeway: float = LEEWAY, external: bool = False
 ) -> None:
     """Raise TokenInvalidError unless the claims are valid now; arguments as in `verify`."""
     now = clock.now_us() / 1_000_000
     if _time(claims, "exp") + leeway <= now:
         raise TokenInvalidError("the token has expired")
     begins = [_time(claims, "iat")]
-    if "nbf" in claims or not outside:
+    if "nbf" in claims or not external:
         begins.append(_time(claims, "nbf"))
     if max(begins) - leeway > now:
         raise TokenInvalidError("the token is not valid yet")
@@ -188,9 +188,9 @@ def _find_key(
     keys: Mapping[str, VerificationKey],
     *,
     types: frozenset[str],
-    outside: bool,
+    external: bool,
 ) -> VerificationKey:
-    if header.keys() & _NEVER or not (outside or header.keys() <= _OWN_HEADER):
+    if header.keys() & _NEVER or not (external or header.keys() <= _OWN_HEADER):
         raise TokenInvalidError("the token's header contains a parameter that is not accepted")
     kind = header.get("typ", "")
     if not isinstance(kind, str) or kind.lower() not in types:
@@ -200,7 +200,7 @@ def _find_key(
     if key is None:
         raise TokenInvalidError(
             "the token does not name its key (kid), but there is more than one"
-            if kid == NAMELESS and keys and outside
+            if kid == NAMELESS and keys and external
             else "the token is signed by an unknown key"
         )
     if header.get("alg") != key.algorithm:
@@ -208,7 +208,7 @@ def _find_key(
     return key
 
 
-def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, outside: bool) -> None:
+def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, external: bool) -> None:
     if claims.get("iss") != issuer:
         raise TokenInvalidError("the token is from another issuer")
     named = claims.get("aud")
@@ -217,7 +217,7 @@ def _check_names(claims: dict[str, Any], issuer: str, audience: str, *, outside:
         raise TokenInvalidError("the token's audience is not a string or a list of strings")
     if audience not in audiences:
         raise TokenInvalidError("the token is for another audience")
-    subject = claims.get("sub", "" if outside else None)
+    subject = claims.get("sub", "" if external else None)
     # The subject is stored and logged, so it has no control characters and no lone surrogates.
     if not (isinstance(subject, str) and len(subject) <= _LONGEST_NAME and subject.isprintable()):
         raise TokenInvalidError("the token's subject is not a valid name")

@@ -38,6 +38,6 @@ def of_robot(name: str, generation: str) -> Principal:
     return Principal(ROBOT_SIGN_IN + name, f"robot:{name}:{generation}")
 
 
-def of_outside(subject: str) -> Principal:
+def of_external(subject: str) -> Principal:
     """Return the principal of a token from an external issuer."""
     return Principal(f"outside:{subject}")

@@ -86,7 +86,7 @@ class ExternalIssuer:
         """
         claims = self._proved.find(token)
         if claims is not None:
-            require_current(claims, outside=True)
+            require_current(claims, external=True)
             return claims
         claims = verify(
             token,
@@ -94,7 +94,7 @@ class ExternalIssuer:
             issuer=self.issuer,
             audience=self._audience,
             types=_TYPES,
-            outside=True,
+            external=True,
         )
         self._proved.put(token, claims)
         return claims

@@ -56,8 +56,8 @@ def find_passphrase(args: argparse.Namespace) -> str:
 def shown(copying: Progress) -> contextlib.AbstractContextManager[None]:
     """Draw the progress while the block runs."""
 
-    def look() -> progress.Progress:
+    def read_progress() -> progress.Progress:
         done = f"{copying.done} of {copying.blobs} blobs" if copying.blobs else copying.rows
         return progress.Progress(copying.read, copying.bytes, done)
 
-    return progress.show(look)
+    return progress.show(read_progress)

@@ -97,7 +97,7 @@ def require_filled(settings: Settings) -> None:
         )
 
 
-def look(settings: Settings) -> None:
+def check_reachable(settings: Settings) -> None:
     """Raise the error with which `prepare` would fail. Creates and changes nothing. Blocks."""
     made = not is_embedded(settings) or _file(settings).exists()
     if made or settings.database.url:  # otherwise `prepare` creates the folder of the file too

@@ -28,17 +28,17 @@ class Progress:
 
 
 @contextlib.contextmanager
-def show(look: Callable[[], Progress]) -> Iterator[None]:
-    """Draw the progress that `look` returns while the block runs.
+def show(read_progress: Callable[[], Progress]) -> Iterator[None]:
+    """Draw the progress that `read_progress` returns while the block runs.
 
-    `look` is called on another thread. Nothing is drawn if the block is part of another one whose
-    progress is drawn.
+    `read_progress` is called on another thread. Nothing is drawn if the block is part of another
+    one whose progress is drawn.
     """
     if not sys.stderr.isatty() or not _terminal.acquire(blocking=False):
         yield
         return
     ended = threading.Event()
-    drawing = threading.Thread(target=_draw, args=(look, ended), daemon=True)
+    drawing = threading.Thread(target=_draw, args=(read_progress, ended), daemon=True)
     drawing.start()
     try:
         yield
@@ -53,7 +53,7 @@ def wait(text: str) -> contextlib.AbstractContextManager[None]:
     return show(lambda: Progress(0, 0, text))
 
 
-def _draw(look: Callable[[], Progress], ended: threading.Event) -> None:
+def _draw(read_progress: Callable[[], Progress], ended: threading.Event) -> None:
     if ended.wait(_DELAY):
         return
     from rich import progress
@@ -72,7 +72,7 @@ def _draw(look: Callable[[], Progress], ended: threading.Event) -> None:
     ) as bar:
         task = bar.add_task("", total=None)
         while True:
-            now = look()
+            now = read_progress()
             bar.update(
                 task,
                 completed=now.done,

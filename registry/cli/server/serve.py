@@ -78,13 +78,13 @@ class _Sockets:
 def _serve(
     settings: Settings, sockets: _Sockets, tls: TlsContext | None, folder: DataDirectory
 ) -> int:
-    alone = settings.http.workers == 1
-    if not alone:
+    is_single = settings.http.workers == 1
+    if not is_single:
         _share_metrics(settings.data)
     open_mode = _OpenModeCheck(settings)
     _try_start(settings, folder, open_mode)
     _greet(settings, sockets.public)
-    if alone:
+    if is_single:
         return min(_work(settings, sockets, tls, folder, open_mode), 1)
     _load_worker()
     gc.freeze()

@@ -185,14 +185,14 @@ def find_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> Prom
     return PromisedBlob(_made(row), until if until >= now else 0)
 
 
-def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
+def touch(tx: Transaction, name: RepositoryName, digest: Digest, extend_by: float) -> bool:
     """Restart the grace period of the blob's link. Returns False if the link no longer exists.
 
-    For the next `ahead` seconds no other `touch` is needed.
+    For the next `extend_by` seconds no other `touch` is needed.
     """
     repository = find_repository(tx, name)
     if repository is not None:
-        queue.touch(tx, CandidateKind.LINK, repository.id, digest, ahead)
+        queue.touch(tx, CandidateKind.LINK, repository.id, digest, extend_by)
     # If it is no longer a candidate, a manifest uses it or it was removed.
     return find(tx, name, digest) is not None
 

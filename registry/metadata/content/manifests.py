@@ -188,14 +188,14 @@ def is_promised(tx: Transaction, name: RepositoryName, digest: Digest) -> bool:
     return row is not None and not row[0]
 
 
-def touch(tx: Transaction, name: RepositoryName, digest: Digest, ahead: float) -> bool:
+def touch(tx: Transaction, name: RepositoryName, digest: Digest, extend_by: float) -> bool:
     """Restart the grace period of the manifest. Returns False if the manifest no longer exists.
 
-    For the next `ahead` seconds no other `touch` is needed.
+    For the next `extend_by` seconds no other `touch` is needed.
     """
     repository = find_repository(tx, name)
     if repository is not None:
-        queue.touch(tx, CandidateKind.MANIFEST, repository.id, digest, ahead)
+        queue.touch(tx, CandidateKind.MANIFEST, repository.id, digest, extend_by)
     # If it is no longer a candidate, it has a retainer or was removed.
     return find(tx, name, digest) is not None
 

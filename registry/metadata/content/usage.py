@@ -141,10 +141,10 @@ def list_tags(tx: Transaction, n: int) -> list[UsageShare]:
     elsewhere = sa.select(_l.digest).where(
         _l.digest == counted.c.digest, _l.repository_id != counted.c.repository_id
     )
-    alone = sa.case((sa.and_(counted.c.holders == 1, ~elsewhere.exists()), _b.size), else_=0)
+    exclusive = sa.case((sa.and_(counted.c.holders == 1, ~elsewhere.exists()), _b.size), else_=0)
     size = _total(_b.size)
     query = (
-        sa.select(sa.type_coerce(_r.name, TEXT), counted.c.tag, size, _total(alone))
+        sa.select(sa.type_coerce(_r.name, TEXT), counted.c.tag, size, _total(exclusive))
         .join(counted, counted.c.repository_id == _r.id)
         .join(blobs, _b.digest == counted.c.digest)
         .where(counted.c.tag != "")

@@ -181,7 +181,7 @@ class Connections:
         self._renewed_at = float("-inf")
         self.engine = open_engine(url, pool)
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        sa.event.listen(self.engine, "handle_error", self._judge)
+        sa.event.listen(self.engine, "handle_error", self._check_read_only)
         self._closed = threading.Event()
         self._trimmer = threading.Thread(target=self._trim, name="sql-trim", daemon=True)
         self._trimmer.start()
@@ -230,7 +230,7 @@ class Connections:
                 if not self.pool.lower_limit():
                     time.sleep(_FULL_PAUSE)
 
-    def _judge(self, context: sa.ExceptionContext) -> None:
+    def _check_read_only(self, context: sa.ExceptionContext) -> None:
         """Treat a server that takes no changes as lost.
 
         After a failover, a proxy leads new connections to the new primary and keeps the old ones

@@ -107,7 +107,7 @@ def _of_manifest(
 
 def _users(
     edge: sa.FromClause,
-    tie: str,
+    edge_kind: str,
     repository_id: sa.ColumnElement[int],
     digest: sa.ColumnElement[Any],
 ) -> Query:
@@ -116,7 +116,7 @@ def _users(
     return (
         sa.select(user.c.digest)
         .join(edge, edge.c.manifest_id == user.c.id)
-        .where(edge.c.repository_id == repository_id, edge.c[f"{tie}_digest"] == digest)
+        .where(edge.c.repository_id == repository_id, edge.c[f"{edge_kind}_digest"] == digest)
     )
 
 

@@ -20,7 +20,7 @@ from storage.digest import Digest
 
 _t, _m, _e, _p, _f = tags.c, manifests.c, manifest_edges.c, pull_times.c, change_feed.c
 
-PAGE = 1000
+PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ def list_tags(tx: Transaction, repository: RepositoryRow) -> list[TagUse]:
     more = True
     while more:
         last = found[-1].name if found else ""
-        query = _tag_uses(repository).where(_t.name > last).order_by(_t.name).limit(PAGE)
+        query = _tag_uses(repository).where(_t.name > last).order_by(_t.name).limit(PAGE_SIZE)
         some = [TagUse(*row) for row in tx.execute(query)]
         found += some
-        more = len(some) == PAGE
+        more = len(some) == PAGE_SIZE
     return found
 
 
@@ -124,12 +124,12 @@ def list_untagged(tx: Transaction, repository: RepositoryRow) -> list[UntaggedMa
             sa.select(_m.id, _m.digest, _m.pushed_at, _is_held())
             .where(_m.repository_id == repository.id, sa.type_coerce(_m.digest, TEXT) > last)
             .order_by(_m.digest)
-            .limit(PAGE)
+            .limit(PAGE_SIZE)
         )
         some = list(tx.execute(query))
         pushed = {digest: (row_id, at) for row_id, digest, at, held in some if not held}
         found += _look(tx, repository, pushed, since)
-        more = len(some) == PAGE
+        more = len(some) == PAGE_SIZE
         last = str(some[-1][1]) if some else last
     return found
 

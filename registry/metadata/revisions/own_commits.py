@@ -29,7 +29,7 @@ class OwnCommit:
     """
 
     mark: bytes
-    heads: Revisions
+    revisions: Revisions
     feed_before: int
     changed: frozenset[RepositoryName]
     read_at: float
@@ -52,13 +52,13 @@ class OwnCommits:
         before = None if header is None else read_header(header)
         if before is not None:
             read_at = time.monotonic()
-            self._pending = before, self._find_heads(tx, before, changes), changes, read_at
+            self._pending = before, self._find_revisions(tx, before, changes), changes, read_at
 
-    def _find_heads(self, tx: Transaction, before: bytes, changes: GroupChanges) -> Revisions:
+    def _find_revisions(self, tx: Transaction, before: bytes, changes: GroupChanges) -> Revisions:
         last = self._last
         if last is not None and last.mark == before and not changes.policy:
-            return Revisions(last.heads.feed + len(changes.repositories), last.heads.policy)
-        return revisions.read_heads(tx)
+            return Revisions(last.revisions.feed + len(changes.repositories), last.revisions.policy)
+        return revisions.read_revisions(tx)
 
     def after_commit(self) -> None:
         """Add the commit, unless another process has committed since."""
@@ -67,11 +67,11 @@ class OwnCommits:
         mark = None if header is None else read_header(header)
         if pending is None or mark is None:
             return
-        before, heads, changes, read_at = pending
+        before, latest, changes, read_at = pending
         if mark != before and not is_next(before, mark):
             return
         names = changes.repositories
-        commit = OwnCommit(mark, heads, heads.feed - len(names), frozenset(names), read_at)
+        commit = OwnCommit(mark, latest, latest.feed - len(names), frozenset(names), read_at)
         self._last = commit
         self._commits.append(commit)
 

@@ -19,7 +19,7 @@ from registry.metadata.engine.connections import (
 )
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S
 from registry.metadata.engine.error_translation import translate
-from registry.metadata.revisions.revisions import MOST, Changed, Revisions, listed, unlisted
+from registry.metadata.revisions.revisions import MAX_LISTED, Changed, Revisions, listed, unlisted
 from registry.oci.names import RepositoryName
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ FULL_PAUSE = 1.0
 # join, the planner would expect millions of rows, because it does not know that the tables have one
 # row each. The start time identifies the server: a pooler may route the next statement elsewhere.
 _QUERY = f"""
-SELECT feed, policy, CASE WHEN feed - $1 BETWEEN 1 AND {MOST} THEN (
+SELECT feed, policy, CASE WHEN feed - $1 BETWEEN 1 AND {MAX_LISTED} THEN (
     SELECT string_agg(repository, ',') FROM change_feed
     WHERE revision > $1 AND revision <= revisions.feed
 ) END, pg_is_in_recovery()::text, current_setting('transaction_read_only'),
@@ -104,14 +104,14 @@ class RevisionQuery:
     async def _ask_through_pool(self, last: Revisions) -> tuple[Revisions, Changed]:
         query = _QUERY.replace("$1", str(last.feed))
         row = await self._database.read(lambda tx: tx.connection.exec_driver_sql(query).one())
-        return self._judge(_Row(*row), last)
+        return self._interpret(_Row(*row), last)
 
     async def _ask_or_connect(self, last: Revisions) -> tuple[Revisions, Changed]:
         if self._session is not None and self._is_stale():
             self.close()
         if self._session is not None:
             try:
-                return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
+                return self._interpret(await self._fetch(self._session.pgconn, last.feed), last)
             except (psycopg.Error, OSError):
                 # The server may have closed the idle connection, which is noticed only now.
                 self.close()
@@ -123,7 +123,7 @@ class RevisionQuery:
             connecting.add_done_callback(_close_late)
             raise
         self._opened_at = time.monotonic()
-        return self._judge(await self._fetch(self._session.pgconn, last.feed), last)
+        return self._interpret(await self._fetch(self._session.pgconn, last.feed), last)
 
     def _is_stale(self) -> bool:
         """Return whether a new connection may lead to a different server than this session."""
@@ -144,7 +144,7 @@ class RevisionQuery:
             raise
         return session
 
-    def _judge(self, row: "_Row", last: Revisions) -> tuple[Revisions, Changed]:
+    def _interpret(self, row: "_Row", last: Revisions) -> tuple[Revisions, Changed]:
         """Return the revisions and the changes; reject a standby.
 
         Raises psycopg.OperationalError if the server is a standby.
@@ -152,17 +152,19 @@ class RevisionQuery:
         if row.standby == "true":
             raise psycopg.OperationalError("the server is a standby")
         self._read_only = row.read_only == "on"
-        heads = Revisions(row.feed, row.policy)
+        revisions = Revisions(row.feed, row.policy)
         if row.server != self._server:
             # The new server's feed may lack changes of the old one, and have as many others.
             if self._server:
                 self._connections.renew()
                 self._renewals = self._connections.renewals
             self._server = row.server
-            return heads, None
+            return revisions, None
         if row.names is None:
-            return heads, unlisted(last, heads)
-        return heads, listed(last, heads, [RepositoryName(name) for name in row.names.split(",")])
+            return revisions, unlisted(last, revisions)
+        return revisions, listed(
+            last, revisions, [RepositoryName(name) for name in row.names.split(",")]
+        )
 
     async def _fetch(self, connection: pq.abc.PGconn, feed: int) -> "_Row":
         if self._connections.settings.transaction_pooling:

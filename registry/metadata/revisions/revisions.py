@@ -9,7 +9,7 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import change_feed, change_feed_revision, policy_revision
 from registry.oci.names import RepositoryName
 
-MOST = 1000
+MAX_LISTED = 1000
 """Number of changes above which caches are dropped instead of updated."""
 
 
@@ -41,7 +41,7 @@ _LIST_CHANGED = Statement(
 )
 
 
-def read_heads(tx: Transaction) -> Revisions:
+def read_revisions(tx: Transaction) -> Revisions:
     """Return the revisions that the transaction sees."""
     ((feed, policy),) = tx.fetch_all(_READ)
     return Revisions(feed, policy)
@@ -52,17 +52,17 @@ def read(tx: Transaction, last: Revisions) -> tuple[Revisions, Changed]:
 
     For SQLite, where one read sees one snapshot.
     """
-    heads = read_heads(tx)
-    if not 0 < heads.feed - last.feed <= MOST:
-        return heads, unlisted(last, heads)
-    return heads, listed(last, heads, tx.fetch_values(_LIST_CHANGED, last=last.feed))
+    revisions = read_revisions(tx)
+    if not 0 < revisions.feed - last.feed <= MAX_LISTED:
+        return revisions, unlisted(last, revisions)
+    return revisions, listed(last, revisions, tx.fetch_values(_LIST_CHANGED, last=last.feed))
 
 
-def unlisted(last: Revisions, heads: Revisions) -> Changed:
+def unlisted(last: Revisions, revisions: Revisions) -> Changed:
     """Return the changes if no row of the feed was read."""
-    return frozenset() if heads.feed == last.feed else None
+    return frozenset() if revisions.feed == last.feed else None
 
 
-def listed(last: Revisions, heads: Revisions, names: list[RepositoryName]) -> Changed:
+def listed(last: Revisions, revisions: Revisions, names: list[RepositoryName]) -> Changed:
     """Return the changes from the rows of the feed, of which some may have been deleted."""
-    return frozenset(names) if len(names) == heads.feed - last.feed else None
+    return frozenset(names) if len(names) == revisions.feed - last.feed else None

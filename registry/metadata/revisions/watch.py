@@ -100,10 +100,13 @@ class RevisionWatch:
         adopted = False
         for commit in self._own.take() if self._own is not None else ():
             # Other processes may have committed before it. A query then lists what they changed.
-            if commit.feed_before == self._heads.feed and commit.heads.policy >= self._heads.policy:
+            if (
+                commit.feed_before == self._heads.feed
+                and commit.revisions.policy >= self._heads.policy
+            ):
                 if commit.changed:
                     self._tell(commit.changed)
-                self._seen, self._heads, self._began = commit.mark, commit.heads, commit.read_at
+                self._seen, self._heads, self._began = commit.mark, commit.revisions, commit.read_at
                 adopted = True
         return adopted
 

@@ -23,7 +23,7 @@ NAME = "snapshot.json"
 METADATA = "metadata.db"
 KEYS = "keys.json"
 
-PAGE = 1000
+PAGE_SIZE = 1000
 """Blobs read from a snapshot at a time."""
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
@@ -123,9 +123,9 @@ async def iter_blobs(file: SnapshotFile, *, whole: bool) -> AsyncIterator[BlobRo
     """Yield the blobs of a snapshot in digest order."""
     last: Digest | None = None
     while True:
-        rows = await asyncio.to_thread(file.list_page, last, PAGE, whole=whole)
+        rows = await asyncio.to_thread(file.list_page, last, PAGE_SIZE, whole=whole)
         for row in rows:
             yield row
-        if len(rows) < PAGE:
+        if len(rows) < PAGE_SIZE:
             return
         last = rows[-1].digest

@@ -55,7 +55,7 @@ class BackupRepository:
 
     def list_ids(self) -> list[str]:
         """Return the ids of the complete snapshots, oldest first."""
-        with self._faults():
+        with self._translate_os_errors():
             names = [path.name for path in self._snapshots.iterdir()]
         return sorted(filter(snapshot.is_id, names))
 
@@ -70,7 +70,7 @@ class BackupRepository:
         """Return the description of a snapshot. Raises BackupError if it is missing or damaged."""
         if name not in self.list_ids():
             raise BackupError(f"no snapshot {name} in {self.folder}")
-        with self._faults():
+        with self._translate_os_errors():
             return snapshot.decode((self._path(name) / snapshot.NAME).read_bytes(), name)
 
     def list_damaged(self, found: Snapshot) -> dict[str, str]:
@@ -87,7 +87,7 @@ class BackupRepository:
             raise BackupError(f"snapshot {found.id} cannot be used: {METADATA} is {reason}")
 
     def _find_fault(self, found: Snapshot, name: str) -> str:
-        with self._faults():
+        with self._translate_os_errors():
             try:
                 actual = snapshot.hash_file(self._path(found.id) / name)
             except FileNotFoundError:
@@ -103,7 +103,7 @@ class BackupRepository:
             raise BackupError(f"{error.filename}: {error.strerror}") from error
 
     def read_keys(self, name: str) -> bytes:
-        with self._faults():
+        with self._translate_os_errors():
             return (self._path(name) / KEYS).read_bytes()
 
     def metadata_of(self, name: str) -> Path:
@@ -114,7 +114,7 @@ class BackupRepository:
 
     def begin(self, name: str) -> Path:
         """Create the directory of an unfinished snapshot."""
-        with self._faults():
+        with self._translate_os_errors():
             path = self.unfinished(name)
             path.mkdir(mode=0o700)
             return path
@@ -124,13 +124,13 @@ class BackupRepository:
         return self._path(name + _PARTIAL)
 
     def write_keys(self, name: str, raw: bytes) -> None:
-        with self._faults():
+        with self._translate_os_errors():
             _write(self.unfinished(name) / KEYS, raw)
 
     def measure(self, name: str, file: str) -> File:
         """Make a file of an unfinished snapshot durable. Return its size and digest."""
         path = self.unfinished(name) / file
-        with self._faults():
+        with self._translate_os_errors():
             path.chmod(0o600)
             _fsync(path)
             return snapshot.hash_file(path)
@@ -138,7 +138,7 @@ class BackupRepository:
     def finish(self, made: Snapshot) -> None:
         """Give the snapshot its final name. All its blobs and files must be durable."""
         partial = self.unfinished(made.id)
-        with self._faults():
+        with self._translate_os_errors():
             _write(partial / snapshot.NAME, snapshot.encode(made))
             _fsync(partial)
             partial.rename(self._path(made.id))
@@ -147,7 +147,7 @@ class BackupRepository:
     def remove(self, name: str) -> None:
         """Delete a snapshot, its name first. Its blobs are not deleted."""
         partial = self.unfinished(name)
-        with self._faults():
+        with self._translate_os_errors():
             self._path(name).rename(partial)
             _fsync(self._snapshots)
             shutil.rmtree(partial)
@@ -162,7 +162,7 @@ class BackupRepository:
         return await self._find_size(digest) == size
 
     async def _find_size(self, digest: Digest) -> int | None:
-        with contextlib.suppress(ObjectMissingError), self._store_faults():
+        with contextlib.suppress(ObjectMissingError), self._translate_store_errors():
             return await self._driver.stat(archive_key(digest))
         return None
 
@@ -172,7 +172,7 @@ class BackupRepository:
         Raises DigestMismatchError if the bytes do not match, BackupError, and the errors of `body`.
         Nothing is stored then.
         """
-        with self._store_faults():
+        with self._translate_store_errors():
             staged = await self._staging.claim(str(uuid.uuid4()))
             try:
                 await staged.resume(0, digest.algorithm, None)
@@ -190,7 +190,7 @@ class BackupRepository:
 
     async def open(self, digest: Digest, size: int) -> Reader | None:
         """Open the blob, or return None if no blob of this size exists. The caller closes it."""
-        with contextlib.suppress(ObjectMissingError), self._store_faults():
+        with contextlib.suppress(ObjectMissingError), self._translate_store_errors():
             reader = await self._driver.open(archive_key(digest))
             if reader.size == size:
                 return reader
@@ -221,7 +221,10 @@ class BackupRepository:
 
     def _list(self, algorithm: str, first: str) -> list[tuple[Digest, int]]:
         found = []
-        with self._faults(), os.scandir(self.folder / shard(algorithm, first)) as entries:
+        with (
+            self._translate_os_errors(),
+            os.scandir(self.folder / shard(algorithm, first)) as entries,
+        ):
             for entry in entries:
                 with contextlib.suppress(ValueError):
                     digest = Digest.parse(f"{algorithm}:{entry.name}")
@@ -229,7 +232,7 @@ class BackupRepository:
         return sorted(found)
 
     async def delete(self, digest: Digest) -> None:
-        with self._store_faults():
+        with self._translate_store_errors():
             await self._driver.delete(archive_key(digest))
 
     # --- the folder ----------------------------------------------------------------------------
@@ -237,13 +240,13 @@ class BackupRepository:
     async def tidy(self) -> None:
         """Delete what a killed command has left. Blobs that it copied are kept."""
         await self.run(self._remove_partial)
-        with self._store_faults():
+        with self._translate_store_errors():
             for name in await self._driver.list_staged():
                 staged = await self._staging.claim(name)
                 await staged.abort()
 
     def _remove_partial(self) -> None:
-        with self._faults():
+        with self._translate_os_errors():
             for path in self._snapshots.glob(f"*{_PARTIAL}"):
                 shutil.rmtree(path)
 
@@ -253,7 +256,7 @@ class BackupRepository:
         return await run_to_completion(asyncio.to_thread(job))
 
     @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
+    def _translate_os_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -261,7 +264,7 @@ class BackupRepository:
             raise BackupError(f"{name}: {error.strerror}") from error
 
     @contextlib.contextmanager
-    def _store_faults(self) -> Iterator[None]:
+    def _translate_store_errors(self) -> Iterator[None]:
         """Convert store errors of this directory to BackupError.
 
         This tells them apart from errors of the registry's store.
@@ -276,16 +279,16 @@ class BackupRepository:
 
 @contextlib.asynccontextmanager
 async def open_target(
-    folder: Path, *, alone: bool, create: bool = False
+    folder: Path, *, exclusive: bool, create: bool = False
 ) -> AsyncIterator[BackupRepository]:
-    """Open a backup directory, exclusively if `alone`.
+    """Open a backup directory, exclusively if `exclusive`.
 
     With `create`, a missing or empty directory is initialized. Raises BackupError.
     """
     driver = create_driver("local", root=folder, ignored=("lock", "snapshots"))
     target = BackupRepository(folder, driver)
     with contextlib.ExitStack() as stack:
-        stack.callback(os.close, await target.run(lambda: _lock(folder, alone, create)))
+        stack.callback(os.close, await target.run(lambda: _lock(folder, exclusive, create)))
         try:
             await driver.start(create=create)
         except StoreError as error:
@@ -296,7 +299,7 @@ async def open_target(
             await driver.close()
 
 
-def _lock(folder: Path, alone: bool, create: bool) -> int:
+def _lock(folder: Path, exclusive: bool, create: bool) -> int:
     """Lock the directory until the returned descriptor is closed."""
     try:
         if create:
@@ -305,12 +308,12 @@ def _lock(folder: Path, alone: bool, create: bool) -> int:
             raise BackupError(f"no backups in {folder}")
         if (folder / "VERSION").exists():
             _complete(folder)
-        flags = os.O_RDWR | os.O_CREAT if alone else os.O_RDONLY
+        flags = os.O_RDWR | os.O_CREAT if exclusive else os.O_RDONLY
         descriptor = os.open(folder / "lock", flags | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise BackupError(f"{folder}: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
         if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:

@@ -9,7 +9,7 @@ from registry.errors import BackupError
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.maintenance.backup_snapshot import SnapshotFile
 from registry.services.backup.progress import Progress
-from registry.services.backup.snapshot import METADATA, NAME, PAGE
+from registry.services.backup.snapshot import METADATA, NAME, PAGE_SIZE
 from registry.services.backup.target import BackupRepository
 from registry.services.blob_copy import for_each
 
@@ -64,7 +64,7 @@ async def iter_named(
 ) -> AsyncIterator[tuple[BlobRow, list[str]]]:
     """Yield each needed blob once, with the snapshots that need it, in digest order."""
     each = iter(_merge([(name, target.open_metadata(name)) for name in names]))
-    while some := await target.run(lambda: list(islice(each, PAGE))):
+    while some := await target.run(lambda: list(islice(each, PAGE_SIZE))):
         for one in some:
             yield one
 
@@ -73,11 +73,11 @@ def _merge(files: list[tuple[str, SnapshotFile]]) -> Iterator[tuple[BlobRow, lis
     """Merge the blob lists of the snapshots, with at most one page of each in memory."""
 
     def walk(name: str, file: SnapshotFile) -> Iterator[tuple[BlobRow, str]]:
-        rows = file.list_page(None, PAGE)
+        rows = file.list_page(None, PAGE_SIZE)
         while rows:
             for row in rows:
                 yield row, name
-            rows = file.list_page(rows[-1].digest, PAGE)
+            rows = file.list_page(rows[-1].digest, PAGE_SIZE)
 
     walks = [walk(name, file) for name, file in files]
     merged = heapq.merge(*walks, key=lambda pair: pair[0].digest)

@@ -22,7 +22,7 @@ from registry.metadata.engine.database import Database
 from registry.metadata.engine.deadlines import LONG_TIMEOUT_S
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.revisions.watch import RevisionWatch
-from registry.oci.manifests import Kind, Manifest, parse_manifest
+from registry.oci.manifests import Manifest, ManifestKind, parse_manifest
 from registry.oci.names import RepositoryName
 from registry.oci.references import Reference, Tag
 from registry.services.content import removal
@@ -293,7 +293,7 @@ class Manifests:
     def _may_be_sparse(self, manifest: Manifest) -> bool:
         return (
             self._settings.allow_sparse_index
-            if manifest.kind is Kind.INDEX
+            if manifest.kind is ManifestKind.INDEX
             else self._settings.allow_sparse_image
         )
 

@@ -133,10 +133,10 @@ class BatchCollector:
     def list_unreadable(self, tx: Transaction, some: Batch) -> set[Digest]:
         """Return the digests of collectable manifests of a group that are unreadable."""
         repository = repositories.find_by_id(tx, some.repository_id)
-        if repository is None or not self._go(repository):
+        if repository is None or not self._deletes_untagged(repository):
             return set()
-        judged = queue.evaluate(tx, some.kind, repository.id, some.digests, self._until)
-        idle = [each.candidate.digest for each in judged if each.is_idle]
+        evaluated = queue.evaluate(tx, some.kind, repository.id, some.digests, self._until)
+        idle = [each.candidate.digest for each in evaluated if each.is_idle]
         return {digest for digest in idle if not _is_readable(tx, repository, digest)}
 
     def collect(self, tx: Transaction, some: Batch, unreadable: set[Digest]) -> BatchResult:
@@ -148,9 +148,9 @@ class BatchCollector:
             queue.delete(tx, some.kind, some.repository_id, some.digests)
             return BatchResult(len(some.digests))
         done = BatchResult(name=str(repository.name))
-        idle = self._judge(tx, some.kind, repository.id, some.digests, done)
+        idle = self._lock_idle(tx, some.kind, repository.id, some.digests, done)
         digests = [each.digest for each in idle]
-        if some.kind is CandidateKind.MANIFEST and not self._go(repository):
+        if some.kind is CandidateKind.MANIFEST and not self._deletes_untagged(repository):
             queue.park(tx, repository.id, digests, self._rules.fingerprint)
             done.examined += len(digests)
             return done
@@ -170,9 +170,9 @@ class BatchCollector:
 
     def preview(self, tx: Transaction, some: Batch) -> BatchResult:
         """Return what `collect` would do."""
-        judged = queue.evaluate(tx, some.kind, some.repository_id, some.digests, self._until)
-        idle = [each.candidate.digest for each in judged if each.is_idle]
-        done = BatchResult(len(judged))
+        evaluated = queue.evaluate(tx, some.kind, some.repository_id, some.digests, self._until)
+        idle = [each.candidate.digest for each in evaluated if each.is_idle]
+        done = BatchResult(len(evaluated))
         sizes = blobs.measure_each(tx, idle)
         if some.kind is CandidateKind.BLOB:
             done.blobs, done.freed = len(sizes), sum(sizes.values())
@@ -185,14 +185,14 @@ class BatchCollector:
             gone = queue.list_last(tx, repository.id, idle, self._until)
             done.links, done.unlinked = len(sizes), sum(sizes.values())
             done.blobs, done.freed = len(gone), sum(sizes[digest] for digest in gone)
-        elif self._go(repository) and not self.list_unreadable(tx, some):
+        elif self._deletes_untagged(repository) and not self.list_unreadable(tx, some):
             done.manifests = len(idle)
         return done
 
-    def _go(self, repository: RepositoryRow) -> bool:
+    def _deletes_untagged(self, repository: RepositoryRow) -> bool:
         return self._rules.deletes_untagged(str(repository.name))
 
-    def _judge(
+    def _lock_idle(
         self,
         tx: Transaction,
         kind: CandidateKind,
@@ -202,11 +202,11 @@ class BatchCollector:
     ) -> list[Candidate]:
         """Return the locked candidates that nothing refers to. Delete the others from the queue."""
         locked = queue.lock(tx, kind, repository_id, digests)
-        judged = queue.evaluate(tx, kind, repository_id, locked, self._until)
-        rest = [each.candidate.digest for each in judged if not each.is_idle]
+        evaluated = queue.evaluate(tx, kind, repository_id, locked, self._until)
+        rest = [each.candidate.digest for each in evaluated if not each.is_idle]
         queue.delete(tx, kind, repository_id, rest)
         done.examined += len(rest)
-        return [each.candidate for each in judged if each.is_idle]
+        return [each.candidate for each in evaluated if each.is_idle]
 
     @staticmethod
     def _collect_manifests(
@@ -237,7 +237,7 @@ class BatchCollector:
     def _collect_blobs(self, tx: Transaction, digests: Sequence[Digest]) -> BatchResult:
         done = BatchResult()
         rows = {row.digest: row for row in blobs.lock_available(tx, digests)}
-        idle = self._judge(tx, CandidateKind.BLOB, NO_REPOSITORY, digests, done)
+        idle = self._lock_idle(tx, CandidateKind.BLOB, NO_REPOSITORY, digests, done)
         gone = [rows[each.digest] for each in idle if each.digest in rows]
         blobs.delete(tx, [row.digest for row in gone])
         pending_deletions.insert_all(tx, [(row.store, row.key) for row in gone], "collected")

@@ -17,7 +17,7 @@ from registry.metadata.gc.state import GcState
 
 logger = logging.getLogger(__name__)
 
-LOOKS = 8
+CHECKS_PER_GRACE = 8
 """Minimum number of clock comparisons per grace period."""
 
 
@@ -25,16 +25,16 @@ LOOKS = 8
 class ClockReading:
     """A reading of both clocks, in microseconds.
 
-    `now` is the database's clock. `boot_id` identifies the boot of this machine, and `steady` holds
-    its boot time clock before and after `now` was read.
+    `now` is the database's clock. `boot_id` identifies the boot of this machine, and `boottime`
+    holds its boot time clock before and after `now` was read.
     """
 
     now: int
     boot_id: str
-    steady: tuple[int, int]
+    boottime: tuple[int, int]
 
 
-def find_jump(row: GcState, look: ClockReading, grace: int) -> int:
+def find_jump(row: GcState, reading: ClockReading, grace: int) -> int:
     """Return the jump of the database's clock in microseconds, or 0 if within `grace`.
 
     After a reboot, or on another machine, the elapsed time is unknown. All time since the last
@@ -42,10 +42,12 @@ def find_jump(row: GcState, look: ClockReading, grace: int) -> int:
     """
     if not row.boot_id:
         return 0
-    if row.boot_id != look.boot_id:
-        jump = look.now - row.clock_checked_at
+    if row.boot_id != reading.boot_id:
+        jump = reading.now - row.clock_checked_at
         return jump if abs(jump) > grace else 0
-    least, most = (look.now - steady - row.clock_offset for steady in reversed(look.steady))
+    least, most = (
+        reading.now - boottime - row.clock_offset for boottime in reversed(reading.boottime)
+    )
     if least > grace:
         return least
     return most if most < -grace else 0
@@ -64,11 +66,13 @@ class ClockGuard:
         A grace period that started at or before the cutoff is over. A grace period that starts
         after this call starts after the cutoff, even if the clock jumps in between.
         """
-        row, look = await self._look()
-        jump = find_jump(row, look, self._grace)
-        is_over = row.clock_jumped_at is not None and look.now >= row.clock_jumped_at + self._grace
-        if jump or is_over or self.is_late(row, look.now):
-            await self._note(row, look, jump, is_over=is_over)
+        row, reading = await self._read_clocks()
+        jump = find_jump(row, reading, self._grace)
+        is_over = (
+            row.clock_jumped_at is not None and reading.now >= row.clock_jumped_at + self._grace
+        )
+        if jump or is_over or self.is_late(row, reading.now):
+            await self._record(row, reading, jump, is_over=is_over)
         if jump:
             logger.warning(
                 "the database clock has jumped by %.0f s: nothing is dropped or collected "
@@ -77,7 +81,9 @@ class ClockGuard:
                 self._grace / SECOND,
             )
             return None
-        return None if row.clock_jumped_at is not None and not is_over else look.now - self._grace
+        return (
+            None if row.clock_jumped_at is not None and not is_over else reading.now - self._grace
+        )
 
     def find_pause(self, tx: Transaction) -> int | None:
         """Return the end of the pause after a clock jump, in microseconds, or None.
@@ -91,10 +97,10 @@ class ClockGuard:
         """Return whether the next comparison of the clocks is due."""
         return (
             row.boot_id != clock.boot_id()
-            or not 0 <= now - row.clock_checked_at < self._grace / LOOKS
+            or not 0 <= now - row.clock_checked_at < self._grace / CHECKS_PER_GRACE
         )
 
-    async def _look(self) -> tuple[GcState, ClockReading]:
+    async def _read_clocks(self) -> tuple[GcState, ClockReading]:
         def work(tx: Transaction) -> tuple[GcState, int]:
             return state.find(tx), state.read_clock(tx)
 
@@ -102,14 +108,16 @@ class ClockGuard:
         row, now = await self._db.read(work)
         return row, ClockReading(now, clock.boot_id(), (before, clock.boottime_us()))
 
-    async def _note(self, row: GcState, look: ClockReading, jump: int, *, is_over: bool) -> None:
-        follows = row.boot_id == look.boot_id and not jump
-        offset = row.clock_offset if follows else look.now - sum(look.steady) // 2
+    async def _record(
+        self, row: GcState, reading: ClockReading, jump: int, *, is_over: bool
+    ) -> None:
+        follows = row.boot_id == reading.boot_id and not jump
+        offset = row.clock_offset if follows else reading.now - sum(reading.boottime) // 2
 
         def work(tx: Transaction) -> None:
-            state.record_clock_check(tx, look.boot_id, offset, look.now)
+            state.record_clock_check(tx, reading.boot_id, offset, reading.now)
             if jump:
-                state.record_clock_jump(tx, look.now, jump)
+                state.record_clock_jump(tx, reading.now, jump)
             elif is_over:
                 state.clear_clock_jump(tx)
 

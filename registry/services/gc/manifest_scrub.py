@@ -22,7 +22,7 @@ from storage.digest import Digest
 
 logger = logging.getLogger(__name__)
 
-PAGE = 16
+PAGE_SIZE = 16
 """Manifests per query."""
 
 READ_BYTES = 4 << 20
@@ -39,7 +39,7 @@ class Unreadable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Seen:
     """Result of reading a manifest of `size` bytes.
 
     `suspect` is set if the result differs from the recorded state.
@@ -64,10 +64,10 @@ class ManifestScrub:
         Returns the last id and the number of checked manifests, 0 at the end.
         """
         count, until = 0, time.monotonic() + seconds
-        while seen := await self._look(last):
+        while seen := await self._list_page(last):
             for each in seen:
                 if each.suspect:
-                    await self._judge(each)
+                    await self._check_again(each)
                 await pace.take(each.size)
             count += len(seen)
             last = seen[-1].id
@@ -75,10 +75,10 @@ class ManifestScrub:
                 break
         return last, count
 
-    async def _look(self, last: int) -> list[_Look]:
-        return await self._db.read(lambda tx: _look(tx, last))
+    async def _list_page(self, last: int) -> list[_Seen]:
+        return await self._db.read(lambda tx: _list_page(tx, last))
 
-    async def _judge(self, seen: _Look) -> None:
+    async def _check_again(self, seen: _Seen) -> None:
         """Check again with the repository locked against pushes, and record the result."""
 
         def work(tx: Transaction) -> bool:
@@ -108,16 +108,16 @@ class ManifestScrub:
         return await self._db.read(unreadable_manifests.count)
 
 
-def _look(tx: Transaction, last: int) -> list[_Look]:
+def _list_page(tx: Transaction, last: int) -> list[_Seen]:
     return [
-        _Look(
+        _Seen(
             each.id,
             each.repository_id,
             each.digest,
             len(each.raw or b""),
             is_readable(each.raw, each.media_type, each.digest) is each.noted,
         )
-        for each in unreadable_manifests.list_stored(tx, last, PAGE, READ_BYTES)
+        for each in unreadable_manifests.list_stored(tx, last, PAGE_SIZE, READ_BYTES)
     ]
 
 

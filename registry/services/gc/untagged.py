@@ -16,7 +16,7 @@ Untagged = Literal["keep", "delete"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class UntaggedRule:
     """An entry of `[[gc.rules]]`: what happens to untagged manifests of matching repositories."""
 
     pattern: RepositoryPattern
@@ -28,7 +28,7 @@ class UntaggedRules:
     """Rules for untagged manifests. The first matching rule decides, otherwise the default."""
 
     default: Untagged = "keep"
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[UntaggedRule, ...] = ()
 
     def deletes_untagged(self, name: str) -> bool:
         """Return whether untagged manifests of the repository are deleted."""
@@ -44,17 +44,17 @@ class UntaggedRules:
         return hashlib.sha256(written.encode()).hexdigest()[:16]
 
 
-def parse_rules(items: list[Any]) -> tuple[Rule, ...]:
+def parse_rules(items: list[Any]) -> tuple[UntaggedRule, ...]:
     """Parse the tables of `[[gc.rules]]`. Raises ConfigError with the location."""
     return tuple(_parse_rule(item, f"[{index}]") for index, item in enumerate(items))
 
 
-def show_rules(rules: tuple[Rule, ...]) -> list[dict[str, str]]:
+def show_rules(rules: tuple[UntaggedRule, ...]) -> list[dict[str, str]]:
     """Return the rules as tables."""
     return [{"pattern": str(rule.pattern), "untagged": rule.untagged} for rule in rules]
 
 
-def _parse_rule(item: object, where: str) -> Rule:
+def _parse_rule(item: object, where: str) -> UntaggedRule:
     if not isinstance(item, Mapping) or set(item) != {"pattern", "untagged"}:
         raise ConfigError(f"{where}: expected a table with pattern and untagged")
     if not isinstance(item["pattern"], str):
@@ -62,12 +62,12 @@ def _parse_rule(item: object, where: str) -> Rule:
     if item["untagged"] not in get_args(Untagged):
         raise ConfigError(f'{where}.untagged: expected "keep" or "delete"')
     try:
-        return Rule(RepositoryPattern.parse(item["pattern"]), item["untagged"])
+        return UntaggedRule(RepositoryPattern.parse(item["pattern"]), item["untagged"])
     except PatternInvalidError as error:
         raise ConfigError(f"{where}.pattern: {error.message}") from error
 
 
 Rules = Annotated[
-    tuple[Rule, ...],
+    tuple[UntaggedRule, ...],
     SettingType("tables of pattern and untagged", list, parse_rules, show_rules, json=True),
 ]

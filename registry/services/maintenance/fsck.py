@@ -31,17 +31,17 @@ from storage.stores import Store, Stores
 
 logger = logging.getLogger(__name__)
 
-PAGE = 500
+PAGE_SIZE = 500
 """Rows per query."""
 
 AT_ONCE = 16
 """Number of concurrent stat requests."""
 
-MOST = 1000
+MAX_FINDINGS = 1000
 """Maximum number of findings kept for display. All findings are counted."""
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """The kind of an inconsistency."""
 
     # A row whose object does not exist or has a different size.
@@ -68,7 +68,7 @@ class RepairAction(StrEnum):
 class Finding:
     """An inconsistency. `digest` is that of the damaged or repaired blob."""
 
-    kind: Kind
+    kind: FindingKind
     store: str
     key: str
     size: int
@@ -86,17 +86,17 @@ class Report:
     objects: int = 0
     rows: int = 0
     young: int = 0
-    counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
+    counts: dict[FindingKind, int] = field(default_factory=lambda: dict.fromkeys(FindingKind, 0))
     open: int = 0
     """Findings that are not repaired yet."""
 
     findings: list[Finding] = field(default_factory=list)
-    """The first findings, at most MOST."""
+    """The first findings, at most MAX_FINDINGS."""
 
     def add(self, finding: Finding) -> None:
         self.counts[finding.kind] += 1
         self.open += finding.action not in {RepairAction.ADOPTED, RepairAction.QUEUED_FOR_DELETION}
-        if len(self.findings) < MOST:
+        if len(self.findings) < MAX_FINDINGS:
             self.findings.append(finding)
         if finding.action is RepairAction.ADOPTED:
             self._settle(finding)
@@ -104,7 +104,7 @@ class Report:
     def _settle(self, adopted: Finding) -> None:
         """Mark earlier findings of the blob that the object was adopted for as repaired."""
         for index, each in enumerate(self.findings):
-            if each.kind is Kind.MISSING and each.digest == adopted.digest:
+            if each.kind is FindingKind.MISSING and each.digest == adopted.digest:
                 self.findings[index] = replace(each, action=RepairAction.ADOPTED)
                 self.open -= 1
 
@@ -153,7 +153,7 @@ class _Comparison:
             ours = {each.key: each for each in page if is_known_key(each.key)}
             for each in page:
                 if each.key not in ours:
-                    self._add(Kind.FOREIGN, each, None, RepairAction.NONE)
+                    self._add(FindingKind.FOREIGN, each, None, RepairAction.NONE)
             if ours:
                 self._require_order([last, *ours])
                 upto = max(ours)
@@ -180,7 +180,7 @@ class _Comparison:
 
     async def _list_rows(self, last: str, upto: str | None) -> list[BlobRow]:
         return await self.db.read(
-            lambda tx: blobs.list_by_key(tx, self.store.name, last, upto, PAGE)
+            lambda tx: blobs.list_by_key(tx, self.store.name, last, upto, PAGE_SIZE)
         )
 
     # --- rows ---------------------------------------------------------------------------------
@@ -200,7 +200,9 @@ class _Comparison:
         if not known and self.repair:
             known = await self.blobs.note(now, BlobState.MISSING)
         action = RepairAction.QUARANTINED if known else RepairAction.NONE
-        self.report.add(Finding(Kind.MISSING, row.store, row.key, row.size, row.digest, action))
+        self.report.add(
+            Finding(FindingKind.MISSING, row.store, row.key, row.size, row.digest, action)
+        )
 
     # --- objects ------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class _Comparison:
             elif self.repair:
                 await self._repair(found)
             else:
-                self._add(Kind.UNOWNED, found, None, RepairAction.NONE)
+                self._add(FindingKind.UNOWNED, found, None, RepairAction.NONE)
 
     async def _repair(self, found: StoredObject) -> None:
         """Adopt the object for a damaged blob, or queue it for deletion.
@@ -231,12 +233,12 @@ class _Comparison:
         except StoreError as error:
             await self.store.driver.check()  # raises if the whole store is unavailable
             logger.warning("cannot read %s from %s: %s", found.key, self.store.name, error)
-            self._add(Kind.UNOWNED, found, None, RepairAction.NONE)
+            self._add(FindingKind.UNOWNED, found, None, RepairAction.NONE)
             return
         if row is not None and await self._adopt(found, row):
-            self._add(Kind.UNOWNED, found, row.digest, RepairAction.ADOPTED)
+            self._add(FindingKind.UNOWNED, found, row.digest, RepairAction.ADOPTED)
         elif await self._queue_deletion(found.key):
-            self._add(Kind.UNOWNED, found, None, RepairAction.QUEUED_FOR_DELETION)
+            self._add(FindingKind.UNOWNED, found, None, RepairAction.QUEUED_FOR_DELETION)
 
     async def _find_heir(self, found: StoredObject) -> BlobRow | None:
         """Return the missing or damaged blob whose content the object holds."""
@@ -302,7 +304,7 @@ class _Comparison:
         return bool(key_ownership.list_unowned(tx, self.store.name, [key]))
 
     def _add(
-        self, kind: Kind, found: StoredObject, digest: Digest | None, action: RepairAction
+        self, kind: FindingKind, found: StoredObject, digest: Digest | None, action: RepairAction
     ) -> None:
         self.report.add(Finding(kind, self.store.name, found.key, found.size, digest, action))
 

@@ -21,8 +21,8 @@ class _Check:
     At most one check runs at a time. After the timeout, a hanging check is abandoned.
     """
 
-    def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
-        self._look = look
+    def __init__(self, probe: Callable[[], Awaitable[None]]) -> None:
+        self._probe = probe
         self._began = 0.0
         self._task: asyncio.Task[str] | None = None
 
@@ -38,7 +38,7 @@ class _Check:
 
     async def _run(self) -> str:
         try:
-            await self._look()
+            await self._probe()
         except DatabaseUnavailableError as error:
             return error.reason or error.message
         except (RegistryError, StoreError) as error:

@@ -33,10 +33,10 @@ __all__ = ["Damaged", "Scrub", "ScrubRow"]
 
 logger = logging.getLogger(__name__)
 
-PAGE = 200
+PAGE_SIZE = 200
 """Maximum number of blobs per call."""
 
-PIECE = 2.0
+SLICE_S = 2.0
 """Seconds per call. A blob in progress is completed."""
 
 DAMAGED = tuple(state for state in BlobState if state is not BlobState.LIVE)
@@ -111,12 +111,12 @@ class Scrub:
         if before is None or not before.is_running:
             return 0
         pace = Throttle(self._settings.limit_rate if rate is None else rate)
-        last, manifests = await self.manifests.check(before.last_manifest_id or 0, pace, PIECE)
+        last, manifests = await self.manifests.check(before.last_manifest_id or 0, pace, SLICE_S)
         if manifests:
             await self._advance(before, replace(before, last_manifest_id=last))
             return manifests
-        rows = await self._db.read(lambda tx: blobs.list_after(tx, before.last_blob, PAGE))
-        after, until = before, time.monotonic() + PIECE
+        rows = await self._db.read(lambda tx: blobs.list_after(tx, before.last_blob, PAGE_SIZE))
+        after, until = before, time.monotonic() + SLICE_S
         for row in rows:
             after = await self._count(after, row, pace)
             if time.monotonic() >= until:
@@ -191,7 +191,7 @@ class Scrub:
                 last = rows[-1].digest
 
     async def _list(self, state: BlobState, last: Digest | None) -> list[BlobRow]:
-        return await self._db.read(lambda tx: blobs.list_in_state(tx, state, last, PAGE))
+        return await self._db.read(lambda tx: blobs.list_in_state(tx, state, last, PAGE_SIZE))
 
     async def _list_tags(self, digest: Digest, most: int) -> list[tuple[RepositoryName, str]]:
         return await self._db.read(

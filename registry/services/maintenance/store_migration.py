@@ -27,7 +27,7 @@ from storage.stores import Store, Stores
 
 logger = logging.getLogger(__name__)
 
-PAGE = 200
+PAGE_SIZE = 200
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Delays in seconds between attempts, after a failure of a store or the database."""
 
@@ -118,11 +118,11 @@ class StoreMigration:
         last: Digest | None = None
         while True:
             rows = await self._db.read(
-                lambda tx, last=last: blobs.list_in(tx, old.name, last, PAGE)  # type: ignore[misc]
+                lambda tx, last=last: blobs.list_in(tx, old.name, last, PAGE_SIZE)  # type: ignore[misc]
             )
             for row in rows:
                 yield row
-            if len(rows) < PAGE:
+            if len(rows) < PAGE_SIZE:
                 return
             last = rows[-1].digest
 
@@ -144,7 +144,7 @@ class StoreMigration:
         try:
             reader = await self._blobs.open(row)
         except BlobUnknownError:
-            await self._note(row, moved, "its bytes are missing or have the wrong size")
+            await self._record_failure(row, moved, "its bytes are missing or have the wrong size")
             return
         try:
             body = read_source(reader, row.size, moved, pace)
@@ -152,13 +152,17 @@ class StoreMigration:
                 moved.blobs += 1
                 moved.bytes += row.size
         except SourceDamagedError:
-            await self._note(row, moved, "its bytes cannot be read completely", damaged=True)
+            await self._record_failure(
+                row, moved, "its bytes cannot be read completely", damaged=True
+            )
         except DigestMismatchError:
-            await self._note(row, moved, "its bytes do not match its digest", damaged=True)
+            await self._record_failure(
+                row, moved, "its bytes do not match its digest", damaged=True
+            )
         finally:
             await reader.close()
 
-    async def _note(
+    async def _record_failure(
         self, row: BlobRow, moved: Moved, reason: str, *, damaged: bool = False
     ) -> None:
         """Record a blob that could not be moved, unless its row has changed in the meantime."""

@@ -14,7 +14,7 @@ class NewestBy(StrEnum):
     PULL = "pull"
 
 
-class Kind(Enum):
+class FieldKind(Enum):
     """The kind of the values of a field."""
 
     TAG_PATTERNS = auto()
@@ -33,7 +33,7 @@ class ConditionField:
     """
 
     name: str
-    kind: Kind
+    kind: FieldKind
     description: str
     text: str = ""
     drops: bool = False
@@ -48,31 +48,31 @@ class ConditionField:
 _ALL = (
     ConditionField(
         "keep",
-        Kind.TAG_PATTERNS,
+        FieldKind.TAG_PATTERNS,
         "Keep tags that match, such as 'v*'.",
         "keep {keep}",
         given_option="--keep-tag",
     ),
     ConditionField(
         "keep_newest",
-        Kind.COUNT,
+        FieldKind.COUNT,
         "Keep the newest N of the tags that no other rule keeps.",
         "keep the newest {keep_newest} by {by}",
     ),
     ConditionField(
         "by",
-        Kind.NEWEST_BY,
+        FieldKind.NEWEST_BY,
         "The event that makes a tag new: push (default) or pull.",
     ),
     ConditionField(
         "keep_per_minor",
-        Kind.COUNT,
+        FieldKind.COUNT,
         "Keep the last N versions of each minor version.",
         "keep the last {keep_per_minor} of each minor version",
     ),
     ConditionField(
         "drop",
-        Kind.TAG_PATTERNS,
+        FieldKind.TAG_PATTERNS,
         "Drop tags that match, such as '*'.",
         "drop {drop}",
         drops=True,
@@ -80,14 +80,14 @@ _ALL = (
     ),
     ConditionField(
         "drop_not_pulled",
-        Kind.DURATION,
+        FieldKind.DURATION,
         "Drop tags that were not used for this long.",
         "drop what was not pulled for {drop_not_pulled}",
         drops=True,
     ),
     ConditionField(
         "drop_untagged",
-        Kind.DURATION,
+        FieldKind.DURATION,
         "Drop manifests that were untagged for this long.",
         "drop what was untagged for {drop_untagged}",
         drops=True,

@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 
 from registry.errors import InputInvalidError
 from registry.oci.tag_patterns import TagPattern
-from registry.services.retention.condition_fields import FIELDS, Kind, NewestBy
+from registry.services.retention.condition_fields import FIELDS, FieldKind, NewestBy
 from registry.units import format_duration, parse_duration
 
 _MOST = (1 << 31) - 1
@@ -85,9 +85,9 @@ class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if "by" in given and self.keep_newest is None:
             raise InputInvalidError("`by` requires `keep_newest`")
         for name, value in given.items():
-            if FIELDS[name].kind is Kind.TAG_PATTERNS:
+            if FIELDS[name].kind is FieldKind.TAG_PATTERNS:
                 parse_tag_patterns(value)
-            elif FIELDS[name].kind is Kind.DURATION:
+            elif FIELDS[name].kind is FieldKind.DURATION:
                 given[name] = _normalize_duration(name, value)
         return replace(self, **given)
 

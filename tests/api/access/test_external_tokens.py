@@ -75,7 +75,7 @@ async def trusting(start_api: Started, issuer: Upstream, **more: str) -> AsyncIt
         **{f"auth.{name}": value for name, value in more.items()},
     }
     async with start_api(settings) as api:
-        await api.opened.access.authenticator._outside[-1]._fetch()
+        await api.opened.access.authenticator._external_issuers[-1]._fetch()
         yield api
 
 
@@ -208,7 +208,7 @@ async def with_rules(start_api: Started, issuer: Upstream) -> AsyncIterator[Api]
     entry = {"issuer": ACTIONS, "jwks_url": issuer.url("/keys"), "rules": rules}
     settings = {**AUTH, "auth.allow_private_addresses": "true", "auth.oidc": json.dumps([entry])}
     async with start_api(settings) as api:
-        await api.opened.access.authenticator._outside[0]._fetch()
+        await api.opened.access.authenticator._external_issuers[0]._fetch()
         accounts = Accounts.of(api.opened)
         await accounts.robot("deploy")
         await accounts.robot("build")

@@ -217,22 +217,22 @@ class TestAliases:
         two = {**issuers, "other": key_of(other)}
         assert thumbprint(generator) not in jose.add_aliases(two)
 
-    @pytest.mark.parametrize("outside", [True, False])
-    def test_a_token_without_a_name_is_taken_where_there_is_one_key(self, outside: bool) -> None:
+    @pytest.mark.parametrize("external", [True, False])
+    def test_a_token_without_a_name_is_taken_where_there_is_one_key(self, external: bool) -> None:
         one = jose.add_aliases({key_of(ED25519).kid: key_of(ED25519)})
         claims = good_claims(ISSUER, AUDIENCE)
         token = assemble({"alg": "EdDSA", "typ": "JWT"}, claims, signer(ED25519))
-        assert verify(token, one, outside=True)["sub"] == claims["sub"]
+        assert verify(token, one, external=True)["sub"] == claims["sub"]
         forgery = assemble(
             {"alg": "EdDSA", "typ": "JWT"},
             claims,
             signer(ed25519.Ed25519PrivateKey.generate()),
         )
         with pytest.raises(TokenInvalidError, match="signature"):
-            verify(forgery, one, outside=True)
+            verify(forgery, one, external=True)
         for keys in (KEYS, jose.add_aliases(KEYS)):
-            with pytest.raises(TokenInvalidError, match="more than one" if outside else "unknown"):
-                verify(token, keys, outside=outside)
+            with pytest.raises(TokenInvalidError, match="more than one" if external else "unknown"):
+                verify(token, keys, external=external)
 
     def test_names_of_the_document_come_first(self) -> None:
         first, second = key_of(ED25519), key_of(P256)

@@ -158,20 +158,20 @@ class TestOutside:
     @pytest.mark.parametrize("claim", ["nbf", "sub"])
     def test_claims_that_may_be_left_out(self, claim: str) -> None:
         token = self.sign({claim: ...}, typ="JWT")
-        assert claim not in verify(token, outside=True)
+        assert claim not in verify(token, external=True)
         with pytest.raises(TokenInvalidError):
             verify(token)
 
     def test_headers_that_are_not_read(self) -> None:
         token = self.sign({}, typ="JWT", x5c=["MIIB"], x5t="AAAA")
-        verify(token, outside=True)
+        verify(token, external=True)
         with pytest.raises(TokenInvalidError):
             verify(token)
 
     def test_no_type(self) -> None:
-        verify(self.sign({}), outside=True, types=self.TYPES)
+        verify(self.sign({}), external=True, types=self.TYPES)
         with pytest.raises(TokenInvalidError, match="type"):
-            verify(self.sign({}), outside=True)
+            verify(self.sign({}), external=True)
 
     @pytest.mark.parametrize(
         "header",
@@ -179,17 +179,17 @@ class TestOutside:
     )
     def test_headers_that_change_what_is_verified(self, header: Mapping[str, Any]) -> None:
         with pytest.raises(TokenInvalidError, match="header"):
-            verify(self.sign({}, **header), outside=True, types=self.TYPES)
+            verify(self.sign({}, **header), external=True, types=self.TYPES)
 
     @pytest.mark.parametrize("claim", ["iss", "aud", "exp", "iat"])
     def test_claims_that_may_not(self, claim: str) -> None:
         with pytest.raises(TokenInvalidError):
-            verify(self.sign({claim: ...}), outside=True, types=self.TYPES)
+            verify(self.sign({claim: ...}), external=True, types=self.TYPES)
 
     @pytest.mark.parametrize("changes", [{"nbf": 4_102_444_800}, {"nbf": None}, {"sub": 1}])
     def test_a_claim_that_is_there_is_judged(self, changes: Mapping[str, Any]) -> None:
         with pytest.raises(TokenInvalidError):
-            verify(self.sign(changes), outside=True, types=self.TYPES)
+            verify(self.sign(changes), external=True, types=self.TYPES)
 
 
 @given(st.text())

@@ -39,12 +39,12 @@ async def test_own_commits_need_no_query(
     await database.write(lambda tx: make(tx, OTHER), actor="")
     await database.write(lambda tx: leases.claim(tx, "gc", "ann", 60), actor="")
     await database.write(change, actor="")
-    heads = await watch.read()
+    latest = await watch.read()
     assert statements == []
     assert told == [frozenset({NAME}), frozenset({OTHER})]
-    assert heads.policy == first.policy + 1
-    assert heads.feed > first.feed
-    assert watch.latest_known() == heads
+    assert latest.policy == first.policy + 1
+    assert latest.feed > first.feed
+    assert watch.latest_known() == latest
 
 
 async def test_they_are_what_a_query_reads(watch: RevisionWatch, database: Database) -> None:

@@ -10,7 +10,7 @@ from registry.metadata.content import repositories
 from registry.metadata.engine import leases
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Change, Transaction
-from registry.metadata.revisions.revisions import MOST, Changed, Revisions
+from registry.metadata.revisions.revisions import MAX_LISTED, Changed, Revisions
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.metadata.tables import change_feed, change_feed_revision
 from registry.oci.names import RepositoryName
@@ -57,7 +57,7 @@ async def test_changes_that_are_too_many_or_no_longer_listed_are_all(
 
     await other.write(lambda tx: change_often(tx, 1), actor="")
     await watch.read()
-    for times, changed in ((MOST, {NAME}), (MOST + 1, None), (1, {NAME})):
+    for times, changed in ((MAX_LISTED, {NAME}), (MAX_LISTED + 1, None), (1, {NAME})):
         told.clear()
         await other.write(lambda tx, times=times: change_often(tx, times), actor="")  # type: ignore[misc]
         await watch.read()

@@ -124,7 +124,7 @@ async def test_many_readers_are_few_queries(
         number = await bump(other)
         queries.clear()
         told = await asyncio.gather(*(watch.read() for _ in range(500)))
-        assert {heads.policy for heads in told} == {number}
+        assert {latest.policy for latest in told} == {number}
         assert 1 <= len(queries) <= 2
 
 
@@ -139,9 +139,9 @@ async def test_nothing_is_asked_where_nothing_was_committed(
         assert watch.latest_known() is None
         return
     threads = threading.active_count()
-    heads = await watch.read()
-    assert {await watch.read() for _ in range(1000)} == {heads}
-    assert watch.latest_known() == heads
+    latest = await watch.read()
+    assert {await watch.read() for _ in range(1000)} == {latest}
+    assert watch.latest_known() == latest
     assert (await watch.read()).policy == number
     assert statements == []
     assert threading.active_count() == threads
@@ -173,7 +173,7 @@ async def test_a_query_that_has_begun_does_not_answer_a_later_question(
     assert not any(asked.done() for asked in [early, *late])
     go_on.set()
     assert (await early).policy == number + 1
-    assert [heads.policy for heads in await asyncio.gather(*late)] == [number + 2] * 3
+    assert [latest.policy for latest in await asyncio.gather(*late)] == [number + 2] * 3
     assert (await watch.read()).policy == number + 2
 
 
@@ -184,7 +184,7 @@ async def test_one_who_leaves_does_not_take_the_answer_along(
     asked = [asyncio.ensure_future(watch.read()) for _ in range(5)]
     await asyncio.sleep(0)
     asked[0].cancel()
-    assert [heads.policy for heads in await asyncio.gather(*asked[1:])] == [number] * 4
+    assert [latest.policy for latest in await asyncio.gather(*asked[1:])] == [number] * 4
     # All callers are cancelled: the next one still gets an answer.
     await bump(other)
     asked = [asyncio.ensure_future(watch.read()) for _ in range(5)]
@@ -277,12 +277,12 @@ async def test_readers_are_never_told_what_is_over(
             last = 0
             while len(mine) < enough or time.monotonic() < end:
                 floor = committed()
-                heads = watch.latest_known()
-                if heads is None:
-                    heads = await watch.read()
+                latest = watch.latest_known()
+                if latest is None:
+                    latest = await watch.read()
                 else:
                     await asyncio.sleep(0)
-                number = heads.policy
+                number = latest.policy
                 assert number >= floor, "what was committed before the question is not in it"
                 assert number >= last, "it went back"
                 last = number

@@ -6,7 +6,7 @@ import pytest
 
 from registry.errors import ManifestInvalidError
 from registry.oci.descriptors import Descriptor
-from registry.oci.manifests import Kind, Manifest, parse_manifest
+from registry.oci.manifests import Manifest, ManifestKind, parse_manifest
 from registry.oci.media_types import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -34,7 +34,7 @@ def test_an_image() -> None:
     assert parse_manifest(raw, OCI_MANIFEST) == Manifest(
         raw=raw,
         media_type=OCI_MANIFEST,
-        kind=Kind.IMAGE,
+        kind=ManifestKind.IMAGE,
         config=Descriptor.parse(CONFIG, ""),
         layers=(Descriptor.parse(descriptor(), ""),),
         entries=(),
@@ -49,7 +49,7 @@ def test_an_index() -> None:
     assert parse_manifest(raw, OCI_INDEX) == Manifest(
         raw=raw,
         media_type=OCI_INDEX,
-        kind=Kind.INDEX,
+        kind=ManifestKind.INDEX,
         config=None,
         layers=(),
         entries=(Descriptor.parse(descriptor(OCI_MANIFEST, b"child"), ""),),
@@ -93,9 +93,9 @@ def test_the_announced_type_is_kept(media_type: str, own: bool) -> None:
 
 @pytest.mark.parametrize("content_type", [None, "", " ; charset=utf-8"])
 def test_without_an_announced_type_the_own_one_counts(content_type: str | None) -> None:
-    assert parse({**IMAGE, "mediaType": DOCKER_MANIFEST}, content_type).kind is Kind.IMAGE
+    assert parse({**IMAGE, "mediaType": DOCKER_MANIFEST}, content_type).kind is ManifestKind.IMAGE
     docker_list = parse({**INDEX, "mediaType": DOCKER_LIST}, content_type)
-    assert (docker_list.media_type, docker_list.kind) == (DOCKER_LIST, Kind.INDEX)
+    assert (docker_list.media_type, docker_list.kind) == (DOCKER_LIST, ManifestKind.INDEX)
 
 
 @pytest.mark.parametrize("own", [{}, {"mediaType": None}, {"mediaType": ""}])

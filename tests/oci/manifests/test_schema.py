@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry.errors import ManifestInvalidError, ManifestTooLargeError
 from registry.oci.descriptors import Descriptor
-from registry.oci.manifests import MAX_MANIFEST_BYTES, Kind, Manifest, parse_manifest
+from registry.oci.manifests import MAX_MANIFEST_BYTES, Manifest, ManifestKind, parse_manifest
 from registry.oci.media_types import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -104,7 +104,7 @@ def test_layers_may_be_absent() -> None:
 @pytest.mark.parametrize("manifests", [None, []])
 def test_manifests_may_be_empty(manifests: object, content_type: str | None) -> None:
     manifest = parse({"schemaVersion": 2, "manifests": manifests}, content_type)
-    assert (manifest.kind, manifest.entries) == (Kind.INDEX, ())
+    assert (manifest.kind, manifest.entries) == (ManifestKind.INDEX, ())
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_anything_like_a_manifest_is_read_or_refused(
         assert manifest.message.encode()
         return
     assert manifest.media_type in MANIFEST_TYPES
-    assert (manifest.config is not None) == (manifest.kind is Kind.IMAGE)
+    assert (manifest.config is not None) == (manifest.kind is ManifestKind.IMAGE)
     assert not (manifest.layers and manifest.entries)
     assert len(manifest.layers) == len(json.loads(manifest.raw).get("layers") or [])
     assert len(manifest.entries) == len(json.loads(manifest.raw).get("manifests") or [])

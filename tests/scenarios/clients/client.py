@@ -55,7 +55,7 @@ def find_program(name: str, package: str, *, path: str = PATH) -> str:
 
 def need_root(what: str) -> None:
     if os.geteuid() != 0:
-        missing(f"root, which {what} needs,")
+        missing(f"root for {what}")
 
 
 def unmount_below(folder: Path) -> None:

@@ -42,7 +42,7 @@ async def push(api: Api, blobs: list[bytes] = BLOBS) -> None:
 async def create(api: Api, folder: Path) -> Progress:
     """Back up the registry in this process, so that a test can intercept each step."""
     progress = Progress()
-    async with open_target(folder, alone=True, create=True) as target:
+    async with open_target(folder, exclusive=True, create=True) as target:
         known = api.opened.registry.blobs
         work = Creator(api.opened.database, known, target, progress, "test")
         await work.run(keys=None, parallel=1)
@@ -265,7 +265,7 @@ async def test_a_folder_of_something_else_is_left_alone(make: Make, target: Path
             assert "no backups in" in told
         assert [path.name for path in target.iterdir()] == ["letter"]
         (target / "letter").unlink()
-        async with open_target(target, alone=True, create=True):
+        async with open_target(target, exclusive=True, create=True):
             for verb in ("create", "list"):
                 assert "another command" in await place.run(verb, target, expect=1)
         await place.run("create", target)

@@ -127,13 +127,13 @@ async def test_what_was_read_of_other_bytes_is_not_noted(
 ) -> None:
     """The manifest is read again while pushes are excluded."""
     digest, image = await yard.push_image(NAME, "latest")
-    real = manifest_scrub.ManifestScrub._judge
+    real = manifest_scrub.ManifestScrub._check_again
 
-    async def judge(reading: manifest_scrub.ManifestScrub, *which: object) -> None:
+    async def check_again(reading: manifest_scrub.ManifestScrub, *which: object) -> None:
         await push_again(yard, digest, image)
         await real(reading, *which)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(manifest_scrub.ManifestScrub, "_judge", judge)
+    monkeypatch.setattr(manifest_scrub.ManifestScrub, "_check_again", check_again)
     await store(yard, digest, b"{")
     await scrub(yard.opened)
     assert await list_known(yard) == {}
@@ -142,12 +142,12 @@ async def test_what_was_read_of_other_bytes_is_not_noted(
 async def test_the_place_among_manifests_survives_the_process(
     yard: Yard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest_scrub, "PAGE", 2)
+    monkeypatch.setattr(manifest_scrub, "PAGE_SIZE", 2)
     digests = [(await yard.push_image(NAME, f"v{n}", str(n)))[0] for n in range(5)]
     scrub = yard.opened.registry.scrub
     await scrub.begin(restart=False)
     with monkeypatch.context() as short:
-        short.setattr("registry.services.maintenance.scrub.PIECE", 0.0)
+        short.setattr("registry.services.maintenance.scrub.SLICE_S", 0.0)
         assert await scrub.run(0) == 2
     for digest in (digests[0], digests[-1]):
         await store(yard, digest, b"{")

@@ -12,7 +12,7 @@ from registry.config import load
 from registry.metadata.content import blobs
 from registry.metadata.content.blobs import BlobRow
 from registry.metadata.engine import migrate
-from registry.services.maintenance.fsck import Kind, RepairAction, Report
+from registry.services.maintenance.fsck import FindingKind, RepairAction, Report
 from storage.digest import Digest
 from storage.driver import Driver
 from storage.local.driver import LocalDriver
@@ -120,5 +120,5 @@ async def fsck(opened: Runtime, *, repair: bool = False, grace: float = 0) -> Re
     return report
 
 
-def describe(report: Report) -> list[tuple[Kind, str, RepairAction]]:
+def describe(report: Report) -> list[tuple[FindingKind, str, RepairAction]]:
     return [(each.kind, each.key, each.action) for each in report.findings]

@@ -12,7 +12,7 @@ from registry.errors import ConflictError
 from registry.metadata.content import blobs, key_ownership
 from registry.services.content.publication import Publication
 from registry.services.maintenance import fsck as module
-from registry.services.maintenance.fsck import Kind, RepairAction, Report
+from registry.services.maintenance.fsck import FindingKind, RepairAction, Report
 from storage.digest import Digest
 from storage.driver import Reader, StoredObject
 from storage.errors import StoreUnavailableError
@@ -80,9 +80,11 @@ async def test_rows_without_objects_are_reported_and_quarantined(api: Api) -> No
     await damage(api.opened.driver, keys[1], short, "short")
 
     report = await fsck(api.opened)
-    assert sorted(describe(report)) == sorted((Kind.MISSING, k, RepairAction.NONE) for k in keys)
+    assert sorted(describe(report)) == sorted(
+        (FindingKind.MISSING, k, RepairAction.NONE) for k in keys
+    )
     assert {each.digest for each in report.findings} == {Digest.of(lost), Digest.of(short)}
-    assert (report.rows, report.open, report.counts[Kind.MISSING]) == (3, 2, 2)
+    assert (report.rows, report.open, report.counts[FindingKind.MISSING]) == (3, 2, 2)
     assert await list_damaged(api.opened) == {}  # reported, not recorded
 
     for _ in range(2):  # a known problem is reported again
@@ -116,11 +118,13 @@ async def test_objects_without_rows_are_removed_after_grace(
     assert (describe(report), report.young, report.open) == ([], len(strays), 0)
     movable_clock.forward(3700)
     report = await fsck(api.opened, grace=3600)
-    assert sorted(describe(report)) == sorted((Kind.UNOWNED, k, RepairAction.NONE) for k in strays)
+    assert sorted(describe(report)) == sorted(
+        (FindingKind.UNOWNED, k, RepairAction.NONE) for k in strays
+    )
     assert (report.open, report.young) == (len(strays), 0)
     report = await fsck(api.opened, repair=True, grace=3600)
     assert sorted(describe(report)) == sorted(
-        (Kind.UNOWNED, k, RepairAction.QUEUED_FOR_DELETION) for k in strays
+        (FindingKind.UNOWNED, k, RepairAction.QUEUED_FOR_DELETION) for k in strays
     )
     assert report.open == 0
     assert await api.opened.registry.deletions.sweep() == len(strays)
@@ -145,10 +149,10 @@ async def test_an_object_is_adopted_by_the_blob_that_needs_it(api: Api, how: str
 
     report = await fsck(api.opened, repair=True)
     found = {key: (kind, action) for kind, key, action in describe(report)}
-    assert found[right] == (Kind.UNOWNED, RepairAction.ADOPTED)
-    assert found[wrong] == (Kind.UNOWNED, RepairAction.QUEUED_FOR_DELETION)
-    assert found.get(row.key, (Kind.MISSING, RepairAction.ADOPTED)) == (
-        Kind.MISSING,
+    assert found[right] == (FindingKind.UNOWNED, RepairAction.ADOPTED)
+    assert found[wrong] == (FindingKind.UNOWNED, RepairAction.QUEUED_FOR_DELETION)
+    assert found.get(row.key, (FindingKind.MISSING, RepairAction.ADOPTED)) == (
+        FindingKind.MISSING,
         RepairAction.ADOPTED,
     )
     assert report.open == 0
@@ -167,7 +171,7 @@ async def test_what_is_not_ours_is_left_alone(api: Api) -> None:
     await write(api.opened.driver, key, b"somebody's")
     for repair in (False, True):
         report = await fsck(api.opened, repair=repair)
-        assert describe(report) == [(Kind.FOREIGN, key, RepairAction.NONE)]
+        assert describe(report) == [(FindingKind.FOREIGN, key, RepairAction.NONE)]
         assert report.open == 1
     assert key in list_stored(api.opened.driver)
 
@@ -191,12 +195,12 @@ async def test_pages_of_objects_meet_pages_of_rows(
     monkeypatch.setattr("storage.s3.bucket.PAGE_SIZE", 2)
     monkeypatch.setattr(module, "AT_ONCE", 2)
     for size in (1, 2, 3, 500):
-        monkeypatch.setattr(module, "PAGE", size)
+        monkeypatch.setattr(module, "PAGE_SIZE", size)
         report = await fsck(api.opened)
         assert (report.rows, report.objects) == (12, 12)
         assert sorted(describe(report)) == sorted(
-            [(Kind.MISSING, row.key, RepairAction.NONE) for row in lost]
-            + [(Kind.UNOWNED, key, RepairAction.NONE) for key in strays]
+            [(FindingKind.MISSING, row.key, RepairAction.NONE) for row in lost]
+            + [(FindingKind.UNOWNED, key, RepairAction.NONE) for key in strays]
         )
 
 
@@ -237,9 +241,9 @@ async def test_an_object_that_cannot_be_read_does_not_stop_the_others(
     with monkeypatch.context() as refusing:
         refusing.setattr(driver, "open", refuse)
         report = await fsck(api.opened, repair=True)
-    found = [each for each in describe(report) if each[0] is Kind.UNOWNED]
+    found = [each for each in describe(report) if each[0] is FindingKind.UNOWNED]
     assert sorted(found) == sorted(
-        (Kind.UNOWNED, key, RepairAction.NONE if key == bad else RepairAction.ADOPTED)
+        (FindingKind.UNOWNED, key, RepairAction.NONE if key == bad else RepairAction.ADOPTED)
         for key in keys
     )
     assert bad in list_stored(driver)
@@ -377,12 +381,12 @@ async def test_two_runs_at_once_do_not_undo_each_other(start: Start) -> None:
 async def test_what_is_found_is_kept_up_to_a_number(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MOST", 2)
+    monkeypatch.setattr(module, "MAX_FINDINGS", 2)
     assert isinstance(api.opened.driver, LocalDriver)
     for n in range(5):
         await write(api.opened.driver, orphan_key(api.opened, b"%d" % n), b"stray")
     report = await fsck(api.opened)
-    assert (len(report.findings), report.counts[Kind.UNOWNED], report.open) == (2, 5, 5)
+    assert (len(report.findings), report.counts[FindingKind.UNOWNED], report.open) == (2, 5, 5)
 
 
 async def test_a_bucket_holds_nothing_else(api: Api) -> None:

@@ -13,7 +13,7 @@ from storage.errors import UploadLockedError
 from storage.local import threads
 from storage.local import upload as upload_module
 from storage.local.driver import LocalDriver
-from storage.local.reader import SMALL
+from storage.local.reader import SMALL_READ
 from storage.local.upload import LocalUpload
 from tests.storage.local.helpers import PATIENCE, Gate, T, a_moment
 from tests.support.kit import list_open_files
@@ -246,7 +246,7 @@ class TestCancelledOpening:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         upload = await local.claim(session)
-        await upload.append(bytes(SMALL + 1), None)
+        await upload.append(bytes(SMALL_READ + 1), None)
         await upload.finish(key)
         real = os.fstat
 

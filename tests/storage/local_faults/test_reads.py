@@ -16,7 +16,7 @@ from storage.errors import (
     StoreUnavailableError,
 )
 from storage.local.driver import LocalDriver
-from storage.local.reader import SMALL
+from storage.local.reader import SMALL_READ
 from storage.local.upload import CHUNK_SIZE
 from tests.storage.local_faults.helpers import failing, hash_of
 from tests.support.kit import list_open_files
@@ -123,7 +123,7 @@ class TestReading:
     async def test_broken_sector(
         self, local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await self.put(local, session, key, bytes(SMALL + 1))
+        await self.put(local, session, key, bytes(SMALL_READ + 1))
         reader = await local.open(key)
 
         async def fail(*_: object) -> bytes:
@@ -171,13 +171,13 @@ class TestReading:
         await reader.close()
         assert list_open_files(path) == []
 
-    @pytest.mark.parametrize("size", [0, SMALL, SMALL + 1])
+    @pytest.mark.parametrize("size", [0, SMALL_READ, SMALL_READ + 1])
     async def test_small_objects_leave_no_file_open(
         self, local: LocalDriver, session: str, key: str, size: int
     ) -> None:
         path = await self.put(local, session, key, bytes(size))
         reader = await local.open(key)
-        assert bool(list_open_files(path)) == (size > SMALL) == (reader.file is not None)
+        assert bool(list_open_files(path)) == (size > SMALL_READ) == (reader.file is not None)
         path.unlink()
         assert b"".join([piece async for piece in reader.read(0, size)]) == bytes(size)
         await reader.close()

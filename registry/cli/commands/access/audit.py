@@ -127,10 +127,10 @@ async def _follow(
     since = clock.rfc3339(clock.read_rfc3339(latest[0].at) - _LATE) if latest else None
     begin = newest[0].at if newest else ""
     shown = {_key(event) for event in newest}
-    heads = {"audit": 0, "feed": 0}
+    numbers = {"audit": 0, "feed": 0}
     while True:
         await asyncio.sleep(_EVERY)
-        last: str | None = f"{max(0, heads['audit'] - _AGAIN)}-{heads['feed']}"
+        last: str | None = f"{max(0, numbers['audit'] - _AGAIN)}-{numbers['feed']}"
         while last is not None:
             page = await operations.send(list_events, **asked, since=since, n=_PAGE, last=last)
             last = page.next
@@ -140,8 +140,8 @@ async def _follow(
             if new:
                 yield new
         for source, number in shown:
-            heads[source] = max(heads[source], number)
-        shown = {key for key in shown if key[1] > heads[key[0]] - _AGAIN}
+            numbers[source] = max(numbers[source], number)
+        shown = {key for key in shown if key[1] > numbers[key[0]] - _AGAIN}
 
 
 def _key(event: AuditEvent) -> tuple[str, int]:

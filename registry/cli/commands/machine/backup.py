@@ -111,7 +111,7 @@ def create(args: argparse.Namespace) -> int:
 
     async def work(opened: Runtime) -> Snapshot:
         keys = Keys(opened.keyring.list_private, passphrase) if args.with_keys else None
-        async with open_target(Path(args.target), alone=True, create=True) as target:
+        async with open_target(Path(args.target), exclusive=True, create=True) as target:
             known, version = opened.registry.blobs, find_version()
             creating = Creator(opened.database, known, target, copying, version)
             with shown(copying):
@@ -157,7 +157,7 @@ def list_all(args: argparse.Namespace) -> int:
         with progress.wait("reading the snapshots"):
             return await target.run(lambda: [_look(target, name) for name in target.list_ids()])
 
-    found = _run(args, work, alone=False)
+    found = _run(args, work, exclusive=False)
     snapshots = [each for each in found if isinstance(each, Snapshot)]
     damaged = [each for each in found if isinstance(each, str)]
     if args.json:
@@ -202,7 +202,7 @@ def verify(args: argparse.Namespace) -> int:
         with shown(reading):
             return names, await verifying.verify(target, names, reading)
 
-    names, wrong = _run(args, work, alone=False)
+    names, wrong = _run(args, work, exclusive=False)
     if args.json:
         output.write_json(
             {
@@ -237,7 +237,7 @@ def prune(args: argparse.Namespace) -> int:
         with progress.wait("removing snapshots"):
             return await pruning.prune(target, keep, dry_run=args.dry_run)
 
-    done = _run(args, work, alone=True)
+    done = _run(args, work, exclusive=True)
     if args.json:
         output.write_json(asdict(done))
     else:
@@ -247,13 +247,13 @@ def prune(args: argparse.Namespace) -> int:
 
 
 def _run(
-    args: argparse.Namespace, work: Callable[[BackupRepository], Awaitable[T]], *, alone: bool
+    args: argparse.Namespace, work: Callable[[BackupRepository], Awaitable[T]], *, exclusive: bool
 ) -> T:
     """Run `work` on the backup directory, without a registry."""
     from registry.services.backup.target import open_target
 
     async def job() -> T:
-        async with open_target(Path(args.target), alone=alone) as target:
+        async with open_target(Path(args.target), exclusive=exclusive) as target:
             return await work(target)
 
     return asyncio.run(job())

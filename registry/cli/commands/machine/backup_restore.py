@@ -31,7 +31,7 @@ def restore(args: argparse.Namespace) -> int:
 
     async def job() -> tuple[Snapshot, bool]:
         async with (
-            open_target(Path(args.target), alone=False) as target,
+            open_target(Path(args.target), exclusive=False) as target,
             open_unprovisioned(settings) as opened,
         ):
             writer, name = opened.registry.blob_writer, opened.stores.current.name

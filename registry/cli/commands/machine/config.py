@@ -55,7 +55,7 @@ def _connect(settings: "Settings") -> None:
     from registry.app import look_at_stores
     from registry.cli.kit import database
 
-    database.look(settings)
+    database.check_reachable(settings)
     with progress.wait("connecting"):
         asyncio.run(look_at_stores(settings))
 

@@ -39,10 +39,10 @@ def check(args: argparse.Namespace) -> int:
     async def work(registry: "Services") -> None:
         rows = await registry.fsck.measure()
 
-        def look() -> progress.Progress:
+        def read_progress() -> progress.Progress:
             return progress.Progress(report.rows, rows, f"{report.rows} of {rows} blobs")
 
-        with progress.show(look):
+        with progress.show(read_progress):
             await registry.fsck.run(report, repair=args.repair, grace=grace)
 
     run(args, work)

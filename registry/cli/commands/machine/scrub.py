@@ -108,7 +108,7 @@ async def _finish(opened: Runtime, *, restart: bool, rate: int | None) -> None:
     blobs, size = await scrub.measure()
     row = await scrub.find()
 
-    def look() -> progress.Progress:
+    def read_progress() -> progress.Progress:
         done, read = (row.blobs, row.bytes) if row is not None else (0, 0)
         return progress.Progress(read, size, f"{done} of {blobs} blobs")
 
@@ -120,7 +120,7 @@ async def _finish(opened: Runtime, *, restart: bool, rate: int | None) -> None:
 
     following = asyncio.create_task(follow())
     try:
-        with progress.show(look):
+        with progress.show(read_progress):
             while await scrub.is_running():
                 await runner.run(job)
                 if await scrub.is_running():

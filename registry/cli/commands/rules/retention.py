@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from registry.cli.kit import client, output
 from registry.cli.kit.parsing import Parser
 from registry.cli.kit.times import write_moment
-from registry.services.retention.condition_fields import FIELDS, Kind, NewestBy
+from registry.services.retention.condition_fields import FIELDS, FieldKind, NewestBy
 from registry.units import format_size
 
 if TYPE_CHECKING:
@@ -90,11 +90,11 @@ def _declare_set(command: Parser) -> None:
         "retention.interval."
     )
     command.add_argument("pattern", metavar="PATTERN", help=_PATTERN)
-    arguments: dict[Kind, dict[str, Any]] = {
-        Kind.TAG_PATTERNS: {"metavar": "GLOB", "nargs": "+", "action": "extend"},
-        Kind.COUNT: {"metavar": "N", "type": int},
-        Kind.DURATION: {"metavar": "DURATION"},
-        Kind.NEWEST_BY: {"choices": [each.value for each in NewestBy]},
+    arguments: dict[FieldKind, dict[str, Any]] = {
+        FieldKind.TAG_PATTERNS: {"metavar": "GLOB", "nargs": "+", "action": "extend"},
+        FieldKind.COUNT: {"metavar": "N", "type": int},
+        FieldKind.DURATION: {"metavar": "DURATION"},
+        FieldKind.NEWEST_BY: {"choices": [each.value for each in NewestBy]},
     }
     for name, field in FIELDS.items():
         summary = field.description.rstrip(".")

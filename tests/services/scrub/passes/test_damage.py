@@ -116,7 +116,7 @@ async def test_it_is_unknown_until_a_push_heals_it_everywhere(api: Api, how: str
 async def test_the_place_survives_the_process(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGE", 3)
+    monkeypatch.setattr(module, "PAGE_SIZE", 3)
     opened_keys: list[str] = []
 
     def watch(driver: Driver) -> None:
@@ -149,7 +149,7 @@ async def test_the_place_survives_the_process(
 async def test_who_lost_the_lease_does_not_set_the_pass_back(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAGE", 2)
+    monkeypatch.setattr(module, "PAGE_SIZE", 2)
     async with start() as api, start() as other:
         await store(api.opened, 6)
         await api.opened.registry.scrub.begin(restart=False)
