@@ -287,6 +287,56 @@ class UpstreamError(RegistryError):
     """Another server that cannot be reached, must not be called, or sent an unusable response."""
 
 
+class UpstreamUnavailableError(UpstreamError):
+    """An upstream registry that does not respond, fails, or is not called for now.
+
+    `retry_after` is the number of seconds until another attempt makes sense, or 0 if unknown.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UpstreamBusyError(UpstreamUnavailableError):
+    """A request to an upstream for which no connection became free in time."""
+
+
+class UpstreamRateLimitedError(UpstreamUnavailableError):
+    """A request above a limit of the upstream.
+
+    `is_pull_limit` is true for a quota of pulls, and false for a limit of all requests.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0, *, is_pull_limit: bool) -> None:
+        super().__init__(message, retry_after)
+        self.is_pull_limit = is_pull_limit
+
+
+class UpstreamAddressError(UpstreamError):
+    """An address that must not be called."""
+
+
+class UpstreamDeniedError(UpstreamError):
+    """Content that the upstream does not deliver to its configured user or anonymously."""
+
+
+class UpstreamCredentialsError(UpstreamDeniedError):
+    """A user name or password that the upstream refuses."""
+
+
+class UpstreamUnknownError(UpstreamError):
+    """Content that the upstream does not have."""
+
+
+class UpstreamProtocolError(UpstreamError):
+    """A response of the upstream that violates HTTP or the OCI distribution-spec."""
+
+
+class UpstreamDigestError(UpstreamProtocolError):
+    """Content of the upstream that does not match its digest."""
+
+
 class RemoteRefusedError(UpstreamError):
     """A request that another registry refused; the message is from that registry."""
 

@@ -6,8 +6,6 @@ cryptography (15 MiB), only if the settings name a server.
 
 from typing import TYPE_CHECKING
 
-from registry.auth.settings import AuthSettings
-from registry.client.settings import UpstreamSettings
 from registry.config import Settings
 
 if TYPE_CHECKING:
@@ -17,22 +15,39 @@ if TYPE_CHECKING:
 
 
 def find_upstream(settings: Settings) -> "Upstream | None":
-    """Return the registry that damaged blobs are fetched from, if the settings name one."""
-    upstream = settings.upstream
-    if not upstream.url:
+    """Return the registry that damaged blobs are fetched from, if the settings name one.
+
+    Raises ConfigError if the settings cannot be used.
+    """
+    section = settings.upstream
+    if not section.url:
         return None
-    from registry.client.upstream import Upstream  # noqa: PLC0415 - see above
+    from registry.client import credentials  # noqa: PLC0415 - see above
+    from registry.client.upstream import Upstream  # noqa: PLC0415
 
-    web = _open_web(settings, upstream)
-    return Upstream(web, upstream)
+    source = None
+    if section.credential_helper:
+        server = credentials.find_helper_key(section.url)
+        source = credentials.from_helper(section.credential_helper, server)
+    elif section.username:
+        source = credentials.from_settings(section.username, section.password)
+    return Upstream(
+        section.url,
+        credentials=source,
+        token_origins=section.token_origins,
+        allow_private=section.allow_private_addresses,
+        ca_file=settings.data / section.ca_file if section.ca_file else None,
+        proxy=section.proxy,
+    )
 
 
-def _open_web(settings: Settings, to: AuthSettings | UpstreamSettings) -> "Web":
-    """Return an HTTP client for other servers, configured by a section of the settings."""
+def _open_web(settings: Settings) -> "Web":
+    """Return the HTTP client for the documents of external issuers."""
     from registry.client.web import Web  # noqa: PLC0415 - see above
 
-    ca_file = settings.data / to.ca_file if to.ca_file else None
-    return Web(allow_private=to.allow_private_addresses, ca_file=ca_file)
+    auth = settings.auth
+    ca_file = settings.data / auth.ca_file if auth.ca_file else None
+    return Web(allow_private=auth.allow_private_addresses, ca_file=ca_file)
 
 
 def compose_issuers(settings: Settings) -> tuple["ExternalIssuer | None", list["OidcIssuer"]]:
@@ -46,7 +61,7 @@ def compose_issuers(settings: Settings) -> tuple["ExternalIssuer | None", list["
         key_source,
     )
 
-    web = _open_web(settings, auth)
+    web = _open_web(settings)
 
     def source(issuer: str, url: str, file: str) -> "KeySource":
         return key_source(web, issuer=issuer, url=url, file=data / file if file else None)

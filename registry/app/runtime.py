@@ -31,6 +31,7 @@ class Runtime:
 
     async def close(self) -> None:
         await self.access.authenticator.close()
+        await self.registry.healer.close()
         self.watch.close()
         await self.stores.close()
         await self.database.close()

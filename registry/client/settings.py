@@ -6,7 +6,7 @@ Every command imports this module, so it imports nothing slow.
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from registry.units import Flag, Secret, Text, Url
+from registry.units import Flag, Origins, Secret, Text, Url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,13 @@ class UpstreamSettings:
     password: Annotated[Secret, "Password or token for the user name."] = field(
         default="", repr=False
     )
+    credential_helper: Annotated[
+        Text, "Docker credential helper instead of a password, such as `ecr-login`."
+    ] = ""
+    token_origins: Annotated[
+        Origins, "Origins of token servers that get the credentials, other than that of the URL."
+    ] = ()
+    proxy: Annotated[Secret, "URL of an HTTP proxy. Empty: none."] = field(default="", repr=False)
     allow_private_addresses: Annotated[
         Flag, "Allow private addresses of the registry, and http to them."
     ] = False

@@ -148,6 +148,10 @@ def _upstream_conflicts(upstream: UpstreamSettings) -> Iterator[str]:
         )
     if bool(upstream.username) != bool(upstream.password):
         yield "upstream.username and upstream.password require each other: set both or neither"
+    if upstream.username and upstream.credential_helper:
+        yield "upstream.username and upstream.credential_helper cannot both be set: remove one"
+    if "*" in upstream.token_origins:
+        yield "upstream.token_origins must list the origins of token servers instead of *"
     if not upstream.url and upstream != UpstreamSettings():
         yield "[upstream] requires upstream.url"
 

@@ -38,6 +38,11 @@ class Healer:
         self._rows: AsyncIterator[BlobRow] | None = None
         self._next = 0.0
 
+    async def close(self) -> None:
+        """Close the connections to the upstream."""
+        if self._upstream is not None:
+            await self._upstream.close()
+
     async def is_due(self) -> bool:
         """Return whether there are damaged blobs and the pause is over."""
         if self._upstream is None or time.monotonic() < self._next:
@@ -63,7 +68,7 @@ class Healer:
         problem = "no repository contains it"
         for name in sorted(names):
             try:
-                async with upstream.open_blob(str(name), str(row.digest), row.size) as body:
+                async with upstream.open_blob(name, row.digest, size=row.size) as body:
                     healed = await self._blob_writer.replace(row, body, retain_old_for=0.0)
             except (UpstreamError, DigestMismatchError) as error:
                 problem = error.message
