@@ -1,4 +1,4 @@
-"""Frozen tree of all settings. The room that uses a section defines its class.
+"""Frozen tree of all settings. The package that uses a section defines its class.
 
 Durations are in seconds, sizes in bytes. The annotation of a field defines how its value is parsed
 and printed, and describes it.

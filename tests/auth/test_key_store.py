@@ -80,47 +80,47 @@ def make_at_once(place: str, secret: str) -> list[list[str]]:
 class Contract:
     """Behavior of every key store."""
 
-    async def test_it_finds_what_it_keeps(self, vault: KeyStore) -> None:
-        assert await vault.find("a") is None
-        assert await vault.add("a", VALUE) == VALUE
-        assert await vault.find("a") == VALUE
-        assert await vault.find("b") is None
+    async def test_it_finds_what_it_keeps(self, key_store: KeyStore) -> None:
+        assert await key_store.find("a") is None
+        assert await key_store.add("a", VALUE) == VALUE
+        assert await key_store.find("a") == VALUE
+        assert await key_store.find("b") is None
 
-    async def test_a_name_keeps_its_value(self, vault: KeyStore) -> None:
-        await vault.add("a", VALUE)
-        assert await vault.add("a", b"another") == VALUE
-        assert await vault.find("a") == VALUE
+    async def test_a_name_keeps_its_value(self, key_store: KeyStore) -> None:
+        await key_store.add("a", VALUE)
+        assert await key_store.add("a", b"another") == VALUE
+        assert await key_store.find("a") == VALUE
 
-    async def test_it_forgets(self, vault: KeyStore) -> None:
-        await vault.add("a", VALUE)
-        await vault.add("b", VALUE)
-        await vault.remove("a")
-        assert await vault.find("a") is None
-        assert await vault.find("b") == VALUE
-        await vault.remove("a")
-        assert await vault.add("a", b"another") == b"another"
+    async def test_it_forgets(self, key_store: KeyStore) -> None:
+        await key_store.add("a", VALUE)
+        await key_store.add("b", VALUE)
+        await key_store.remove("a")
+        assert await key_store.find("a") is None
+        assert await key_store.find("b") == VALUE
+        await key_store.remove("a")
+        assert await key_store.add("a", b"another") == b"another"
 
-    async def test_two_makers_at_once_agree(self, vault: KeyStore) -> None:
+    async def test_two_makers_at_once_agree(self, key_store: KeyStore) -> None:
         values = [bytes([number]) * 32 for number in range(8)]
         for name in ("a", "b", "c"):
-            kept = await asyncio.gather(*(vault.add(name, value) for value in values))
+            kept = await asyncio.gather(*(key_store.add(name, value) for value in values))
             assert len(set(kept)) == 1
             assert kept[0] in values
-            assert await vault.find(name) == kept[0]
+            assert await key_store.find(name) == kept[0]
 
     async def test_makers_of_several_processes_agree(
-        self, vault: KeyStore, place: tuple[str, str]
+        self, key_store: KeyStore, place: tuple[str, str]
     ) -> None:
         one, *others = make_at_once(*place)
         assert len(one) == KEYS
         assert len(set(one)) == KEYS
         assert all(other == one for other in others)
-        assert [await vault.find(f"key{number}") for number in range(KEYS)] == [
+        assert [await key_store.find(f"key{number}") for number in range(KEYS)] == [
             bytes.fromhex(value) for value in one
         ]
 
 
-class TestFileVault(Contract):
+class TestFileKeyStore(Contract):
     """A folder of files that only the owner can read."""
 
     @pytest.fixture
@@ -128,42 +128,42 @@ class TestFileVault(Contract):
         return tmp_path / "data" / "keys"
 
     @pytest.fixture
-    def vault(self, folder: Path) -> KeyStore:
+    def key_store(self, folder: Path) -> KeyStore:
         return FileKeyStore(folder)
 
     @pytest.fixture
     def place(self, folder: Path) -> tuple[str, str]:
         return str(folder), ""
 
-    async def test_nobody_else_can_read(self, vault: KeyStore, folder: Path) -> None:
+    async def test_nobody_else_can_read(self, key_store: KeyStore, folder: Path) -> None:
         before = os.umask(0)
         try:
-            await vault.add("a", VALUE)
+            await key_store.add("a", VALUE)
         finally:
             os.umask(before)
         assert folder.stat().st_mode & 0o777 == 0o700
         assert (folder / "a").stat().st_mode & 0o777 == 0o600
 
-    async def test_nothing_else_is_left(self, vault: KeyStore, folder: Path) -> None:
-        await vault.add("a", VALUE)
-        await vault.add("a", b"another")
+    async def test_nothing_else_is_left(self, key_store: KeyStore, folder: Path) -> None:
+        await key_store.add("a", VALUE)
+        await key_store.add("a", b"another")
         assert [path.name for path in folder.iterdir()] == ["a"]
 
     @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666])
     async def test_a_file_that_others_can_read_is_not_used(
-        self, vault: KeyStore, folder: Path, mode: int
+        self, key_store: KeyStore, folder: Path, mode: int
     ) -> None:
-        await vault.add("a", VALUE)
+        await key_store.add("a", VALUE)
         (folder / "a").chmod(mode)
         with pytest.raises(ConfigError, match="chmod 600"):
-            await vault.find("a")
+            await key_store.find("a")
         (folder / "a").chmod(0o400)
-        assert await vault.find("a") == VALUE
+        assert await key_store.find("a") == VALUE
 
     async def test_a_volume_whose_files_kubernetes_opens_to_its_group_is_used(
-        self, vault: KeyStore, folder: Path
+        self, key_store: KeyStore, folder: Path
     ) -> None:
-        await vault.add("a", VALUE)
+        await key_store.add("a", VALUE)
         # The kubelet does the same at each mount with fsGroup: chown :GROUP, chmod ug+rw, g+s.
         for path in (folder, folder / "a"):
             os.chown(path, -1, os.getegid())
@@ -180,17 +180,17 @@ class TestFileVault(Contract):
 
     async def test_what_cannot_be_read_or_written_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        vault = FileKeyStore(tmp_path / "file" / "keys")
+        key_store = FileKeyStore(tmp_path / "file" / "keys")
         with pytest.raises(ConfigError, match="Not a directory"):
-            await vault.find("a")
+            await key_store.find("a")
         with pytest.raises(ConfigError, match="Not a directory"):
-            await vault.add("a", VALUE)
+            await key_store.add("a", VALUE)
         (tmp_path / "keys" / "a").mkdir(parents=True, mode=0o700)
         with pytest.raises(ConfigError, match="directory"):
             await FileKeyStore(tmp_path / "keys").find("a")
 
 
-class TestDatabaseVault(Contract):
+class TestDatabaseKeyStore(Contract):
     """Rows that are unreadable without the secret from the settings."""
 
     @pytest.fixture
@@ -201,24 +201,24 @@ class TestDatabaseVault(Contract):
         await opened.close()
 
     @pytest.fixture
-    def vault(self, database: Database) -> KeyStore:
+    def key_store(self, database: Database) -> KeyStore:
         return DatabaseKeyStore(database, SECRET)
 
     @pytest.fixture
     def place(self, database_url: str) -> tuple[str, str]:
         return database_url, SECRET
 
-    async def test_replicas_share_it(self, vault: KeyStore, database_url: str) -> None:
-        await vault.add("a", VALUE)
+    async def test_replicas_share_it(self, key_store: KeyStore, database_url: str) -> None:
+        await key_store.add("a", VALUE)
         other = Database(database_url)
         assert await DatabaseKeyStore(other, SECRET).find("a") == VALUE
         await other.close()
 
     async def test_nothing_can_be_read_in_the_row(
-        self, vault: KeyStore, database: Database
+        self, key_store: KeyStore, database: Database
     ) -> None:
-        await vault.add("a", VALUE)
-        await vault.add("b", VALUE)
+        await key_store.add("a", VALUE)
+        await key_store.add("b", VALUE)
         kept = {row.name: bytes(row.value) for row in await rows(database, tables.private_keys)}
         assert set(kept) == {"a", "b"}
         for sealed in kept.values():
@@ -226,31 +226,31 @@ class TestDatabaseVault(Contract):
                 assert readable not in sealed
         assert kept["a"] != kept["b"]
 
-    async def test_another_secret_is_told(self, vault: KeyStore, database: Database) -> None:
-        await vault.add("a", VALUE)
+    async def test_another_secret_is_told(self, key_store: KeyStore, database: Database) -> None:
+        await key_store.add("a", VALUE)
         stranger = DatabaseKeyStore(database, SECRET[::-1])
         with pytest.raises(ConfigError, match="does not decrypt the keys") as caught:
             await stranger.find("a")
         assert SECRET not in str(caught.value)
         with pytest.raises(ConfigError, match="does not decrypt the keys"):
             await stranger.add("a", b"another")
-        assert await vault.find("a") == VALUE
+        assert await key_store.find("a") == VALUE
 
     async def test_a_row_that_was_changed_is_told(
-        self, vault: KeyStore, database: Database
+        self, key_store: KeyStore, database: Database
     ) -> None:
-        await vault.add("a", VALUE)
+        await key_store.add("a", VALUE)
         (row,) = await rows(database, tables.private_keys)
         changed = bytearray(row.value)
         changed[40] ^= 1
         work = tables.private_keys.update().values(value=bytes(changed))
         await database.write(lambda tx: tx.execute(work).rowcount, actor="")
         with pytest.raises(ConfigError, match="does not decrypt the keys"):
-            await vault.find("a")
+            await key_store.find("a")
 
     async def test_without_a_secret_it_names_the_remedy(self, database: Database) -> None:
-        vault = DatabaseKeyStore(database, "")
-        for use in (vault.find("a"), vault.add("a", VALUE)):
+        key_store = DatabaseKeyStore(database, "")
+        for use in (key_store.find("a"), key_store.add("a", VALUE)):
             with pytest.raises(ConfigError, match="openssl rand -hex 32") as caught:
                 await use
             assert 'auth.key_store = "file"' in caught.value.message

@@ -173,14 +173,14 @@ class Watching(DatabaseKeyStore):
 
 
 async def test_the_private_half_is_kept_before_the_public_one_is_seen(database: Database) -> None:
-    vault = Watching(database)
-    keyring = Keyring(database, vault)
+    key_store = Watching(database)
+    keyring = Keyring(database, key_store)
     await keyring.prepare()
     await keyring.add_key()
-    kids = [name for name in vault.public if name != "secrets"]
+    kids = [name for name in key_store.public if name != "secrets"]
     assert len(kids) == 2
     for kid in kids:
-        assert kid not in vault.public[kid]
+        assert kid not in key_store.public[kid]
 
 
 async def test_where_no_key_can_be_kept_there_is_none(database: Database) -> None:

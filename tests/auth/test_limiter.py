@@ -47,7 +47,7 @@ async def database(database_url: str, time: Time, anyio_backend: str) -> AsyncIt
     await opened.close()
 
 
-class Door:
+class LimitedSignIn:
     """The limiter of one worker."""
 
     def __init__(self, database: Database, most: int = MOST) -> None:
@@ -80,60 +80,62 @@ class Door:
 
 
 @pytest.fixture
-def door(database: Database) -> Door:
-    return Door(database)
+def sign_in(database: Database) -> LimitedSignIn:
+    return LimitedSignIn(database)
 
 
 async def test_an_account_that_fails_too_often_waits_where_it_failed(
-    door: Door, time: Time
+    sign_in: LimitedSignIn, time: Time
 ) -> None:
     for _ in range(MOST):
-        assert await door.is_let_in(HOME)
-        await door.fail(HOME, ANN)
+        assert await sign_in.is_let_in(HOME)
+        await sign_in.fail(HOME, ANN)
         time.pass_by(1)
     with pytest.raises(TooManyRequestsError) as caught:
-        await door.fail(HOME, ANN)
+        await sign_in.fail(HOME, ANN)
     # The caller must wait until the oldest failure no longer counts.
     assert caught.value.retry_after == WINDOW - MOST
-    assert await door.is_let_in(CAFE)
+    assert await sign_in.is_let_in(CAFE)
     time.pass_by(WINDOW - MOST + 0.001)
-    assert await door.is_let_in(HOME)
+    assert await sign_in.is_let_in(HOME)
 
 
-async def test_no_other_account_is_kept_out(door: Door) -> None:
+async def test_no_other_account_is_kept_out(sign_in: LimitedSignIn) -> None:
     """Any number of failures for any number of accounts blocks no other account."""
     for account in (ANN, *(f"account {number}" for number in range(20))):
         for _ in range(MOST * 2):
             with contextlib.suppress(TooManyRequestsError):
-                await door.fail(HOME, account)
-    assert not await door.is_let_in(HOME, ANN)
-    assert await door.is_let_in(HOME, BOB)
+                await sign_in.fail(HOME, account)
+    assert not await sign_in.is_let_in(HOME, ANN)
+    assert await sign_in.is_let_in(HOME, BOB)
 
 
-async def test_an_address_that_attacks_gets_few_tries_at_each_account(door: Door) -> None:
+async def test_an_address_that_attacks_gets_few_tries_at_each_account(
+    sign_in: LimitedSignIn,
+) -> None:
     for number in range(MOST):
-        assert await door.check(HOME, BOB) is None
-        await door.fail(HOME, f"account {number}")
+        assert await sign_in.check(HOME, BOB) is None
+        await sign_in.fail(HOME, f"account {number}")
     for _ in range(FEW):
-        assert await door.is_let_in(HOME, BOB)
-        await door.fail(HOME, BOB)
-    assert not await door.is_let_in(HOME, BOB)
-    assert await door.is_let_in(CAFE, BOB)
+        assert await sign_in.is_let_in(HOME, BOB)
+        await sign_in.fail(HOME, BOB)
+    assert not await sign_in.is_let_in(HOME, BOB)
+    assert await sign_in.is_let_in(CAFE, BOB)
 
 
-async def test_the_pause_of_an_address_that_attacks_grows(door: Door) -> None:
+async def test_the_pause_of_an_address_that_attacks_grows(sign_in: LimitedSignIn) -> None:
     pauses = []
     for number in range(MOST * 3):
-        with door.limiter.attempt(HOME, f"account {number}"):
-            pauses.append(await door.check(HOME, f"account {number}"))
-        await door.fail(HOME, f"account {number}")
+        with sign_in.limiter.attempt(HOME, f"account {number}"):
+            pauses.append(await sign_in.check(HOME, f"account {number}"))
+        await sign_in.fail(HOME, f"account {number}")
     assert pauses == [None] * MOST + [number / MOST for number in range(MOST, MOST * 3)]
-    with door.limiter.attempt(CAFE, BOB):
-        assert await door.check(CAFE, BOB) is None
+    with sign_in.limiter.attempt(CAFE, BOB):
+        assert await sign_in.check(CAFE, BOB) is None
 
 
-async def test_its_passwords_are_checked_one_at_a_time(door: Door) -> None:
-    limiter, under_way, most = door.limiter, 0, 0
+async def test_its_passwords_are_checked_one_at_a_time(sign_in: LimitedSignIn) -> None:
+    limiter, under_way, most = sign_in.limiter, 0, 0
     order: list[str] = []
 
     async def check(origin: ClientAddress, name: str, *, right: bool = False) -> None:
@@ -162,124 +164,126 @@ async def test_its_passwords_are_checked_one_at_a_time(door: Door) -> None:
     assert limiter._queues == {}
 
 
-async def test_where_nothing_is_wrong_nobody_waits_for_others(door: Door) -> None:
-    async with door.limiter.turn(HOME, None), door.limiter.turn(HOME, None):
-        assert door.limiter._queues == {}
+async def test_where_nothing_is_wrong_nobody_waits_for_others(sign_in: LimitedSignIn) -> None:
+    async with sign_in.limiter.turn(HOME, None), sign_in.limiter.turn(HOME, None):
+        assert sign_in.limiter._queues == {}
 
 
-async def test_whoever_waits_does_not_prolong_it(door: Door, time: Time) -> None:
+async def test_whoever_waits_does_not_prolong_it(sign_in: LimitedSignIn, time: Time) -> None:
     for _ in range(MOST):
-        await door.fail(HOME, ANN)
+        await sign_in.fail(HOME, ANN)
     for _ in range(int(WINDOW) // 10):
-        assert not await door.is_let_in(HOME)
+        assert not await sign_in.is_let_in(HOME)
         time.pass_by(10)
     time.pass_by(0.001)
-    assert await door.is_let_in(HOME)
+    assert await sign_in.is_let_in(HOME)
 
 
-async def test_the_wait_is_known_without_the_database(door: Door, time: Time) -> None:
+async def test_the_wait_is_known_without_the_database(sign_in: LimitedSignIn, time: Time) -> None:
     for _ in range(MOST):
-        await door.fail(HOME, ANN)
-    assert not await door.is_let_in(HOME)
-    with pytest.raises(TooManyRequestsError) as caught, door.limiter.attempt(HOME, ANN):
+        await sign_in.fail(HOME, ANN)
+    assert not await sign_in.is_let_in(HOME)
+    with pytest.raises(TooManyRequestsError) as caught, sign_in.limiter.attempt(HOME, ANN):
         raise AssertionError
     assert caught.value.retry_after == WINDOW
-    with door.limiter.attempt(HOME, BOB):
+    with sign_in.limiter.attempt(HOME, BOB):
         pass
     time.pass_by(WINDOW + 1)
-    with door.limiter.attempt(HOME, ANN):
+    with sign_in.limiter.attempt(HOME, ANN):
         pass
 
 
-async def test_all_workers_count_together(door: Door, database_url: str) -> None:
-    other = Door(Database(database_url))
+async def test_all_workers_count_together(sign_in: LimitedSignIn, database_url: str) -> None:
+    other = LimitedSignIn(Database(database_url))
     for number in range(MOST):
-        await (door, other)[number % 2].fail(HOME, ANN)
-    assert not await door.is_let_in(HOME)
+        await (sign_in, other)[number % 2].fail(HOME, ANN)
+    assert not await sign_in.is_let_in(HOME)
     assert not await other.is_let_in(HOME)
     await other.database.close()
 
 
-async def test_an_attacker_does_not_lock_her_out(door: Door) -> None:
+async def test_an_attacker_does_not_lock_her_out(sign_in: LimitedSignIn) -> None:
     """Failures from many other addresses do not block a user at the user's own address."""
     for number in range(MOST * 3):
         with contextlib.suppress(TooManyRequestsError):
-            await door.fail(ClientAddress(f"203.0.113.{number}"), ANN)
-    assert await door.is_let_in(HOME, ANN)
+            await sign_in.fail(ClientAddress(f"203.0.113.{number}"), ANN)
+    assert await sign_in.is_let_in(HOME, ANN)
     for _ in range(FEW - 1):
-        await door.fail(HOME, ANN)
-        assert await door.is_let_in(HOME, ANN)
+        await sign_in.fail(HOME, ANN)
+        assert await sign_in.is_let_in(HOME, ANN)
 
 
-async def test_an_attacker_gets_few_tries_from_each_address(door: Door) -> None:
+async def test_an_attacker_gets_few_tries_from_each_address(sign_in: LimitedSignIn) -> None:
     for number in range(MOST):
-        await door.fail(ClientAddress(f"203.0.113.{number}"), ANN)
+        await sign_in.fail(ClientAddress(f"203.0.113.{number}"), ANN)
     for number in range(100, 103):
         origin = ClientAddress(f"203.0.113.{number}")
         for _ in range(FEW):
-            await door.fail(origin, ANN)
+            await sign_in.fail(origin, ANN)
         with pytest.raises(TooManyRequestsError):
-            await door.fail(origin, ANN)
-        assert await door.is_let_in(origin, BOB)
+            await sign_in.fail(origin, ANN)
+        assert await sign_in.is_let_in(origin, BOB)
 
 
-async def test_tries_at_once_are_no_more_than_one_after_the_other(door: Door) -> None:
+async def test_tries_at_once_are_no_more_than_one_after_the_other(sign_in: LimitedSignIn) -> None:
     with contextlib.ExitStack() as trying:
         for _ in range(MOST):
-            trying.enter_context(door.limiter.attempt(HOME, ANN))
+            trying.enter_context(sign_in.limiter.attempt(HOME, ANN))
         with pytest.raises(TooManyRequestsError) as caught:
-            trying.enter_context(door.limiter.attempt(HOME, ANN))
+            trying.enter_context(sign_in.limiter.attempt(HOME, ANN))
         assert caught.value.retry_after == 1
-        with door.limiter.attempt(CAFE, ANN):
+        with sign_in.limiter.attempt(CAFE, ANN):
             pass
-        with door.limiter.attempt(HOME, BOB):
-            assert await door.check(HOME, BOB) == 0  # sequential, so no delay
-    assert await door.is_let_in(HOME)
-    assert door.limiter._trying == {}
+        with sign_in.limiter.attempt(HOME, BOB):
+            assert await sign_in.check(HOME, BOB) == 0  # sequential, so no delay
+    assert await sign_in.is_let_in(HOME)
+    assert sign_in.limiter._trying == {}
 
 
-async def test_failures_and_tries_under_way_count_together(door: Door) -> None:
+async def test_failures_and_tries_under_way_count_together(sign_in: LimitedSignIn) -> None:
     for _ in range(MOST - 2):
-        await door.fail(HOME, ANN)
-    with door.limiter.attempt(HOME, ANN), door.limiter.attempt(HOME, ANN):
-        await door.check(HOME, ANN)
-        with door.limiter.attempt(HOME, ANN), pytest.raises(TooManyRequestsError):
-            await door.check(HOME, ANN)
+        await sign_in.fail(HOME, ANN)
+    with sign_in.limiter.attempt(HOME, ANN), sign_in.limiter.attempt(HOME, ANN):
+        await sign_in.check(HOME, ANN)
+        with sign_in.limiter.attempt(HOME, ANN), pytest.raises(TooManyRequestsError):
+            await sign_in.check(HOME, ANN)
 
 
-async def test_a_network_of_ipv6_is_one_address(door: Door) -> None:
+async def test_a_network_of_ipv6_is_one_address(sign_in: LimitedSignIn) -> None:
     for number in range(MOST):
-        await door.fail(ClientAddress(f"2001:db8:1:2::{number}"), ANN)
-    assert not await door.is_let_in(ClientAddress("2001:db8:1:2:ffff::1"), ANN)
-    assert await door.is_let_in(ClientAddress("2001:db8:1:3::1"), ANN)
+        await sign_in.fail(ClientAddress(f"2001:db8:1:2::{number}"), ANN)
+    assert not await sign_in.is_let_in(ClientAddress("2001:db8:1:2:ffff::1"), ANN)
+    assert await sign_in.is_let_in(ClientAddress("2001:db8:1:3::1"), ANN)
 
 
 async def test_no_limit(database: Database) -> None:
-    door = Door(database, 0)
+    sign_in = LimitedSignIn(database, 0)
     for _ in range(20):
-        await door.fail(HOME, ANN)
-    assert await door.is_let_in(HOME)
+        await sign_in.fail(HOME, ANN)
+    assert await sign_in.is_let_in(HOME)
 
 
-async def test_old_failures_are_forgotten(door: Door, time: Time) -> None:
-    await door.fail(HOME, ANN)
+async def test_old_failures_are_forgotten(sign_in: LimitedSignIn, time: Time) -> None:
+    await sign_in.fail(HOME, ANN)
     time.pass_by(WINDOW + 1)
-    await door.fail(HOME, ANN)
-    assert len(await rows(door.database, tables.sign_in_failures)) == 1
+    await sign_in.fail(HOME, ANN)
+    assert len(await rows(sign_in.database, tables.sign_in_failures)) == 1
 
 
-async def test_the_books_name_only_accounts_that_there_are(door: Door) -> None:
-    await door.fail(HOME, ANN, "ann")
-    await door.fail(CAFE, "hash of a password", None)
-    first, second = await rows(door.database, tables.audit_log)
+async def test_the_audit_log_name_only_accounts_that_there_are(sign_in: LimitedSignIn) -> None:
+    await sign_in.fail(HOME, ANN, "ann")
+    await sign_in.fail(CAFE, "hash of a password", None)
+    first, second = await rows(sign_in.database, tables.audit_log)
     assert (first.actor, first.kind, first.target) == ("-", "sign-in.fail", "ann")
     assert (first.address, first.request_id) == ("192.0.2.1", "r1")
     assert (second.target, second.address) == ("(unknown)", "198.51.100.1")
     assert "password" not in f"{first}{second}"
 
 
-async def test_what_is_remembered_is_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_remembered_is_bounded(
+    sign_in: LimitedSignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("registry.auth.credentials.limiter._MOST_WAITING", 3)
     for number in range(10):
-        door.limiter._remember((f"192.0.2.{number}", ANN), 1)
-    assert list(door.limiter._waiting) == [(f"192.0.2.{number}", ANN) for number in (7, 8, 9)]
+        sign_in.limiter._remember((f"192.0.2.{number}", ANN), 1)
+    assert list(sign_in.limiter._waiting) == [(f"192.0.2.{number}", ANN) for number in (7, 8, 9)]

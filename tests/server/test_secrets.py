@@ -188,7 +188,7 @@ async def test_nothing_is_told_of_a_secret(scene: Scene) -> None:
         "robot.create",
         "access-token.create",
     } <= kinds
-    require_silence(traces, "the books", "\n".join(map(repr, rows)))
+    require_silence(traces, "the audit_log", "\n".join(map(repr, rows)))
 
 
 async def test_the_database_holds_no_secret_as_it_is(scene: Scene) -> None:

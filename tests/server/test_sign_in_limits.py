@@ -194,7 +194,7 @@ async def test_robots_are_never_kept_out(scene: Scene) -> None:
             assert (await scene.sign_in(login, address)).status_code == 200
 
 
-async def test_the_books_tell_of_failures(scene: Scene) -> None:
+async def test_the_audit_log_tell_of_failures(scene: Scene) -> None:
     for name in (scene.alice.name, "the password typed as name"):
         await scene.sign_in(wrong(name), scene.attacker)
     rows = [

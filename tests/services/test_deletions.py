@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 FIRST, SECOND, THIRD = (f"blobs/sha256/{n}{n}/{n}" for n in "123")
 
 
-class Books:
+class Deletions:
     """A store on disk and its pending deletions."""
 
     def __init__(self, database: Database, driver: LocalDriver) -> None:
@@ -34,7 +34,7 @@ class Books:
         path.write_bytes(b"bytes")
         return path
 
-    async def doom(self, key: str, *, not_before: int = 0) -> None:
+    async def insert(self, key: str, *, not_before: int = 0) -> None:
         def work(tx: Transaction) -> None:
             pending_deletions.insert(tx, self.driver.name, key, "test", not_before=not_before)
 
@@ -50,75 +50,75 @@ def movable_clock(monkeypatch: pytest.MonkeyPatch) -> MovableClock:
 
 
 @pytest.fixture
-async def books(
+async def queue(
     movable_clock: MovableClock, database_url: str, tmp_path: Path
-) -> AsyncIterator[Books]:
+) -> AsyncIterator[Deletions]:
     del movable_clock  # The database reads the clock that is patched when it opens.
     database, driver = Database(database_url), LocalDriver(tmp_path / "store")
     await driver.start()
-    yield Books(database, driver)
+    yield Deletions(database, driver)
     await driver.close()
     await database.close()
 
 
 async def test_one_that_cannot_be_removed_keeps_none_behind_it(
-    movable_clock: MovableClock, books: Books
+    movable_clock: MovableClock, queue: Deletions
 ) -> None:
-    stays = books.driver.path(FIRST)
+    stays = queue.driver.path(FIRST)
     stays.mkdir(parents=True)  # unlink cannot remove a directory
     for key in (FIRST, SECOND, THIRD):
-        await books.doom(key)
-    removed = [books.put(SECOND), books.put(THIRD)]
-    assert await books.service.sweep() == 2
+        await queue.insert(key)
+    removed = [queue.put(SECOND), queue.put(THIRD)]
+    assert await queue.service.sweep() == 2
     assert not any(path.exists() for path in removed)
-    assert await books.list() == [FIRST]
-    assert not await books.service.is_any_due()
+    assert await queue.list() == [FIRST]
+    assert not await queue.service.is_any_due()
     stays.rmdir()
     movable_clock.forward(PAUSE_S)
-    assert await books.service.sweep() == 1
-    assert await books.list() == []
+    assert await queue.service.sweep() == 1
+    assert await queue.list() == []
 
 
-async def test_a_store_that_fails_keeps_all(books: Books) -> None:
-    await books.doom(FIRST)
-    path = books.put(FIRST)
-    version = books.driver.path("VERSION")
+async def test_a_store_that_fails_keeps_all(queue: Deletions) -> None:
+    await queue.insert(FIRST)
+    path = queue.put(FIRST)
+    version = queue.driver.path("VERSION")
     text = version.read_bytes()
     version.unlink()  # as if the disk were not mounted
     with pytest.raises(StoreUnavailableError):
-        await books.service.sweep()
-    assert await books.service.is_any_due()  # The deletion is not deferred.
+        await queue.service.sweep()
+    assert await queue.service.is_any_due()  # The deletion is not deferred.
     version.write_bytes(text)
-    assert await books.service.sweep() == 1
+    assert await queue.service.sweep() == 1
     assert not path.exists()
 
 
 @pytest.mark.parametrize("anew", [True, False])
 async def test_bytes_that_come_while_they_are_removed(
-    books: Books, monkeypatch: pytest.MonkeyPatch, *, anew: bool
+    queue: Deletions, monkeypatch: pytest.MonkeyPatch, *, anew: bool
 ) -> None:
     """The writer queues the key again, and the running deletion must not drop that entry."""
-    await books.doom(FIRST)
-    real = books.driver.delete
+    await queue.insert(FIRST)
+    real = queue.driver.delete
 
     async def delete(key: str) -> None:
         await real(key)
         if anew:
-            books.put(key)
-            await books.doom(key)
+            queue.put(key)
+            await queue.insert(key)
 
-    monkeypatch.setattr(books.driver, "delete", delete)
-    await books.service.sweep()
-    assert await books.list() == ([FIRST] if anew else [])
+    monkeypatch.setattr(queue.driver, "delete", delete)
+    await queue.service.sweep()
+    assert await queue.list() == ([FIRST] if anew else [])
     monkeypatch.undo()
-    await books.service.sweep()
-    assert await books.list() == []
-    assert not books.driver.path(FIRST).exists()
+    await queue.service.sweep()
+    assert await queue.list() == []
+    assert not queue.driver.path(FIRST).exists()
 
 
-async def test_keys_of_a_store_that_is_not_open_stay(books: Books) -> None:
-    await books.database.write(
+async def test_keys_of_a_store_that_is_not_open_stay(queue: Deletions) -> None:
+    await queue.database.write(
         lambda tx: pending_deletions.insert(tx, "elsewhere", FIRST, "test"), actor="ann"
     )
-    assert await books.service.sweep() == 0
-    assert await books.list() == [FIRST]
+    assert await queue.service.sweep() == 0
+    assert await queue.list() == [FIRST]

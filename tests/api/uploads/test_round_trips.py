@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from storage.digest import Digest
 from tests.api.conftest import Started
 from tests.api.uploads.helpers import DATA, NAME
-from tests.support.counted import Counted, counted
 from tests.support.kit import require_created, require_session
+from tests.support.query_counter import QueryCounter, count_queries
 from tests.support.servers.postgres import Cluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("driver", ["local"])]
@@ -21,13 +21,13 @@ AT_MOST = {"POST": 8, "PATCH": 5, "PUT": 15}
 
 
 @pytest.fixture
-def proxy(postgres: Cluster) -> Iterator[Counted]:
-    with counted(postgres.port) as running:
+def proxy(postgres: Cluster) -> Iterator[QueryCounter]:
+    with count_queries(postgres.port) as running:
         yield running
 
 
 @pytest.fixture
-def database_url(postgres: Cluster, proxy: Counted) -> Iterator[str]:
+def database_url(postgres: Cluster, proxy: QueryCounter) -> Iterator[str]:
     with postgres.database() as url:
         yield (
             sa.make_url(url)
@@ -36,7 +36,7 @@ def database_url(postgres: Cluster, proxy: Counted) -> Iterator[str]:
         )
 
 
-async def test_of_each_request(start_api: Started, proxy: Counted) -> None:
+async def test_of_each_request(start_api: Started, proxy: QueryCounter) -> None:
     trips: dict[str, int] = {}
     async with start_api() as api:
         for data in (DATA, OTHER):  # the first blob opens connections and creates the repository

@@ -143,7 +143,7 @@ class TestKeys:
         assert sorted(gone) == ["retired", "revoked"]
         assert [row.kid for row in await rows(database, tables.signing_keys)] == ["active"]
 
-    async def test_the_first_in_the_vault_stays(self, replicas: list[Database]) -> None:
+    async def test_the_first_in_the_key_store_stays(self, replicas: list[Database]) -> None:
         values = [bytes([number]) for number in range(8)]
         await race(
             replicas,

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from registry.metadata.engine import migrate
-from tests.metadata.engine.writing import WRITERS, Span
+from tests.metadata.engine.writer_process import WRITERS, Span
 
 ROOT = Path(__file__).resolve().parents[3]
 PROCESSES = 4
@@ -125,7 +125,7 @@ def measure(way: str, folder: Path) -> Outcome:
     path = folder / "moorage.db"
     migrate.upgrade(f"sqlite:///{path}")
     processors, stalls = Processors(), Stalls()
-    command = [sys.executable, "-m", "tests.metadata.engine.writing", way, str(path)]
+    command = [sys.executable, "-m", "tests.metadata.engine.writer_process", way, str(path)]
     processes = [
         subprocess.Popen(
             [*command, f"{number}", f"{SECONDS}"],

@@ -10,7 +10,7 @@ from registry.metadata.revisions.own_commits import OwnCommits
 from registry.metadata.revisions.revisions import Changed
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
-from tests.metadata.revisions.writing import bump, change, make
+from tests.metadata.revisions.changes import bump, change, make
 from tests.metadata.rows import NAME
 
 pytestmark = [

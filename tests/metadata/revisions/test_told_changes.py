@@ -14,7 +14,7 @@ from registry.metadata.revisions.revisions import MAX_LISTED, Changed, Revisions
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.metadata.tables import change_feed, change_feed_revision
 from registry.oci.names import RepositoryName
-from tests.metadata.revisions.writing import bump, make
+from tests.metadata.revisions.changes import bump, make
 from tests.metadata.rows import NAME, find
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.revisions.revisions import Changed, Revisions
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
-from tests.metadata.revisions.writing import bump, make, process
+from tests.metadata.revisions.changes import bump, make, process
 from tests.metadata.rows import NAME, find
 from tests.support.servers.postgres import Cluster
 

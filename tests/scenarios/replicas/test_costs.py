@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.counted import Counted, counted
 from tests.support.flaky import Flaky, flaky
 from tests.support.kit import Kit
+from tests.support.query_counter import QueryCounter, count_queries
 from tests.support.servers.postgres import Cluster
 from tests.support.servers.replicas import Replicas
 from tests.support.servers.seaweed import Bucket
@@ -29,7 +29,7 @@ class Measured:
     """A replica, and the proxies that count its calls to the database and to the bucket."""
 
     kit: Kit
-    database: Counted
+    database: QueryCounter
     store: Flaky
 
     async def trips(self, method: str, path: str, status: int = 200) -> int:
@@ -49,7 +49,7 @@ async def measured(
 ) -> AsyncIterator[Measured]:
     async with AsyncExitStack() as stack:
         url = stack.enter_context(postgres.database())
-        database = stack.enter_context(counted(postgres.port))
+        database = stack.enter_context(count_queries(postgres.port))
         store = stack.enter_context(flaky(bucket.endpoint))
         replicas = Replicas(tmp_path, url, bucket)
         counting = {

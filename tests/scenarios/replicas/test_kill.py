@@ -11,11 +11,11 @@ import pytest
 
 from registry.services.content import upload_leases
 from storage.digest import Digest
+from tests.support.breakpoints import DURING_PATCH, DURING_PUT, Breakpoints
 from tests.support.kit import Kit, codes
 from tests.support.pushing import blob_bytes
 from tests.support.servers.replicas import Replicas, kit_of, running_replicas, until
 from tests.support.servers.server import serving
-from tests.support.stops import DURING_PATCH, DURING_PUT, Stops
 
 pytestmark = [pytest.mark.anyio, pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -46,7 +46,7 @@ class Push:
     def digest(self) -> Digest:
         return Digest.of(self.data)
 
-    async def begin(self, kit: Kit, stops: Stops) -> None:
+    async def begin(self, kit: Kit, stops: Breakpoints) -> None:
         """Push until the point is reached, and stop there."""
         self.location = await kit.start_upload(NAME)
         if self.point == "body of PATCH":
@@ -125,7 +125,7 @@ async def test_sessions_go_on_at_the_other_replica(
 ) -> None:
     # Each stopped push keeps the buffer of a part.
     replicas = own_replicas(**{"storage.upload_concurrency": str(2 * len(POINTS))})
-    stops = Stops(tmp_path / "stops")
+    stops = Breakpoints(tmp_path / "stops")
     replicas.a.patches = stops.patches
     retried = [Push(point, 1) for point in POINTS]
     abandoned = [Push(point, 2) for point in POINTS]

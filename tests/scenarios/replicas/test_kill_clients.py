@@ -11,12 +11,12 @@ import pytest
 from tests.scenarios.clients.client import Client
 from tests.scenarios.clients.conftest import busybox, client_env, docker, home, podman, skopeo
 from tests.scenarios.clients.images import Layout, tar_of
+from tests.support.breakpoints import Breakpoints
 from tests.support.servers.nginx import Nginx
 from tests.support.servers.postgres import Cluster
 from tests.support.servers.replicas import Replicas, kit_of, running_replicas
 from tests.support.servers.seaweed import Seaweed
 from tests.support.servers.server import Server
-from tests.support.stops import Stops
 
 __all__ = ["busybox", "client_env", "docker", "home", "podman", "skopeo"]
 
@@ -38,7 +38,7 @@ class Victims:
     """Replicas, and the points at which the first one can be killed."""
 
     replicas: Replicas
-    stops: Stops
+    stops: Breakpoints
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def victims(
 ) -> Iterator[Victims]:
     folder = tmp_path_factory.mktemp("victims")
     with postgres.database() as url:
-        stops = Stops(folder / "stops")
+        stops = Breakpoints(folder / "stops")
         replicas = Replicas(folder / "replicas", url, seaweed.bucket())
         replicas.a.patches = stops.patches
         with running_replicas(replicas):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from registry import clock
-from tests.services.access.house import House, Time
+from tests.services.access.access_services import House, Time
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from registry.metadata import tables
 from registry.metadata.engine.transaction import Transaction
 from registry.oci.names import RepositoryName
 from registry.services.access import access_tokens
-from tests.services.access.house import (
+from tests.services.access.access_services import (
     APP,
     PASSWORD,
     PULL,

@@ -15,7 +15,7 @@ from registry.errors import (
 from registry.metadata import tables
 from registry.services.access.keys import KeyState
 from tests.metadata.rows import rows
-from tests.services.access.house import (
+from tests.services.access.access_services import (
     HERE,
     OTHER,
     PASSWORD,
@@ -99,13 +99,13 @@ CHANGES: dict[str, tuple[Change, str, str, dict[str, Any]]] = {
 }
 
 
-async def test_every_change_is_one_row_of_the_books(filled: House) -> None:
+async def test_every_change_is_one_row_of_the_audit_log(filled: House) -> None:
     await filled.keys.rotate(ROOT)
     for name, (change, kind, target, detail) in CHANGES.items():
-        last = (await filled.books())[-1].number
+        last = (await filled.audit_log())[-1].number
         began = clock.now_us()
         await change(filled)
-        new = await filled.books(last)
+        new = await filled.audit_log(last)
         assert len(new) == 1, name
         (row,) = new
         assert (row.actor, row.address, row.request_id) == ("root", "192.0.2.9", "request-1")
@@ -115,13 +115,13 @@ async def test_every_change_is_one_row_of_the_books(filled: House) -> None:
         assert began <= row.at <= clock.now_us()
 
 
-async def test_the_books_know_tokens_and_failures(filled: House) -> None:
-    last = (await filled.books())[-1].number
+async def test_the_audit_log_know_tokens_and_failures(filled: House) -> None:
+    last = (await filled.audit_log())[-1].number
     caller = await filled.sign_in("ann", PASSWORD)
     issued = await filled.tokens.issue(caller, wanted(offline=True), HERE)
     for name in ("ann", "a password where a name belongs"):
         assert not await filled.lets_in(name, OTHER)
-    token, known, unknown = await filled.books(last)
+    token, known, unknown = await filled.audit_log(last)
     assert (token.actor, token.kind, token.target) == (
         "ann",
         "token.issue",

@@ -19,7 +19,7 @@ from registry.services.access.groups import Groups
 from registry.services.access.robots import Robots
 from registry.services.access.users import Users
 from tests.metadata.rows import rows
-from tests.services.access.house import PASSWORD, PULL, ROOT, TEAM, House, all_at_once
+from tests.services.access.access_services import PASSWORD, PULL, ROOT, TEAM, House, all_at_once
 
 pytestmark = pytest.mark.anyio
 
@@ -78,13 +78,13 @@ class TestGrants:
     async def test_what_was_not_given_is_not_taken(self, filled: House) -> None:
         """A caller with `admin` can still push, so revoking an implied action must fail visibly."""
         await filled.grant("bob", "admin")
-        before = await filled.books()
+        before = await filled.audit_log()
         for subject, right in (("ann", "delete"), ("bob", "push")):
             with pytest.raises(NotFoundError):
                 await filled.grants.remove(
                     Subject.parse(subject), TEAM, ROOT, parse_rights([right])
                 )
-        assert await filled.books() == before
+        assert await filled.audit_log() == before
 
     @pytest.mark.parametrize("actions", [["push"], ["pull", "push"], ["admin"], ["delete"]])
     async def test_nobody_pushes_without_signing_in(self, house: House, actions: list[str]) -> None:

@@ -10,7 +10,7 @@ from registry.errors import (
 from registry.metadata import tables
 from registry.services.access.keys import KeyState
 from tests.metadata.rows import rows
-from tests.services.access.house import (
+from tests.services.access.access_services import (
     APP,
     DAY,
     HERE,
@@ -105,4 +105,4 @@ async def test_what_no_longer_matters_is_forgotten(time: Time, house: House) -> 
     assert await house.lets_in("ann", PASSWORD)
     assert await house.audit.trim(40 * DAY) == 0
     assert await house.audit.trim(30 * DAY) > 10
-    assert [row.kind for row in await house.books()] == ["sign-in.fail"]  # just now
+    assert [row.kind for row in await house.audit_log()] == ["sign-in.fail"]  # just now

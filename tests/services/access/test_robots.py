@@ -15,7 +15,7 @@ from registry.errors import (
     InputInvalidError,
     TokenInvalidError,
 )
-from tests.services.access.house import (
+from tests.services.access.access_services import (
     HERE,
     ROOT,
     House,

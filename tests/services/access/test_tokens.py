@@ -11,7 +11,17 @@ from registry.errors import (
     CredentialsInvalidError,
     TokenInvalidError,
 )
-from tests.services.access.house import APP, HERE, OTHER, PASSWORD, PULL, ROOT, TEAM, House, wanted
+from tests.services.access.access_services import (
+    APP,
+    HERE,
+    OTHER,
+    PASSWORD,
+    PULL,
+    ROOT,
+    TEAM,
+    House,
+    wanted,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -53,19 +63,19 @@ class TestTokens:
         with pytest.raises(CredentialsInvalidError):
             await filled.tokens.find_refresher(refresh, "moorage", HERE)
 
-    async def test_one_that_is_not_good_is_a_failure_in_the_books(self, filled: House) -> None:
+    async def test_one_that_is_not_good_is_a_failure_in_the_audit_log(self, filled: House) -> None:
         """A valid token is also a failure if it is for another service or its user is disabled."""
         caller = await filled.sign_in("ann", PASSWORD)
         refresh = (await filled.tokens.issue(caller, wanted(offline=True), HERE)).refresh
         assert refresh is not None
-        last = (await filled.books())[-1].number
+        last = (await filled.audit_log())[-1].number
         for text, service in ((refresh[:-1] + "x", "moorage"), (refresh, "other")):
             with pytest.raises(CredentialsInvalidError):
                 await filled.tokens.find_refresher(text, service, HERE)
         await filled.users.change("ann", ROOT, disabled=True)
         with pytest.raises(CredentialsInvalidError):
             await filled.tokens.find_refresher(refresh, "moorage", HERE)
-        booked = [row for row in await filled.books(last) if row.kind == "sign-in.fail"]
+        booked = [row for row in await filled.audit_log(last) if row.kind == "sign-in.fail"]
         assert len(booked) == 3
         assert {row.address for row in booked} == {HERE.address}
 

@@ -21,7 +21,7 @@ from registry.errors import (
 )
 from registry.metadata import tables
 from tests.metadata.rows import rows
-from tests.services.access.house import (
+from tests.services.access.access_services import (
     APP,
     HERE,
     OTHER,
@@ -61,7 +61,7 @@ class TestUsers:
         with pytest.raises(ConflictError):
             await house.users.add("ann", OTHER, ROOT)
         assert await house.lets_in("ann", PASSWORD)
-        assert len(await house.books()) == 1
+        assert len(await house.audit_log()) == 1
 
     async def test_one_name_is_added_once(self, houses: list[House]) -> None:
         errors = await all_at_once([each.users.add("ann", None, ROOT) for each in houses * 4])
@@ -99,9 +99,9 @@ class TestUsers:
             filled.grants.get(999),
             filled.keys.revoke("none", ROOT),
         ]
-        before = await filled.books()
+        before = await filled.audit_log()
         assert await all_at_once(works) == [NotFoundError] * len(works)
-        assert await filled.books() == before
+        assert await filled.audit_log() == before
 
     async def test_another_password_ends_what_the_old_one_began(self, houses: list[House]) -> None:
         here, there = houses
@@ -130,11 +130,11 @@ class TestUsers:
         assert await there.lets_in("ann", PASSWORD)
 
     async def test_a_change_that_changes_nothing_is_not_written_down(self, filled: House) -> None:
-        before = await filled.books()
+        before = await filled.audit_log()
         await filled.users.change("ann", ROOT, disabled=False, admin=False)
         await filled.users.change("ann", ROOT)
         await filled.groups.add_member("devs", "ann", ROOT)
-        assert await filled.books() == before
+        assert await filled.audit_log() == before
         assert await filled.lets_in("ann", PASSWORD)
 
     async def test_the_last_one_stays(self, house: House) -> None:
@@ -162,7 +162,7 @@ class TestUsers:
         )
         assert errors == [ConflictError]
         assert len(await houses[0].users.list_page(10)) == 1
-        removed = [row for row in await houses[0].books() if row.kind == "user.delete"]
+        removed = [row for row in await houses[0].audit_log() if row.kind == "user.delete"]
         assert len(removed) == count - 1
 
 
@@ -203,7 +203,7 @@ class TestImports:
         assert after["bob"] == before["bob"]
         house.auth._signed_in._values.clear()
         assert await house.lets_in("ann", PASSWORD)
-        assert [row.target for row in await house.books() if row.kind == "user.create"] == [
+        assert [row.target for row in await house.audit_log() if row.kind == "user.create"] == [
             "ann",
             "bob",
         ]
@@ -218,7 +218,7 @@ class TestImports:
         assert not await house.lets_in("ann", PASSWORD)
         assert await house.lets_in("bob", PASSWORD)
         assert (await house.users.get("ann")).admin
-        assert len(await house.books()) == 2 + 1  # The third entry is a failed sign-in.
+        assert len(await house.audit_log()) == 2 + 1  # The third entry is a failed sign-in.
 
     async def test_all_or_none(self, house: House) -> None:
         for bad in BAD_LINES:
@@ -228,7 +228,7 @@ class TestImports:
             hidden = bad.rpartition(":")[2]
             assert len(hidden) < 6 or hidden not in caught.value.message
         assert not await house.users.is_any()
-        assert await house.books() == []
+        assert await house.audit_log() == []
 
     async def test_names_as_in_e_mail_addresses(self, house: House) -> None:
         names = ["ann@example.org", "Bob", "_cy", "Ann.Lee+ci@Example.ORG"]
@@ -260,7 +260,7 @@ class TestAdmins:
     async def test_the_last_one_stays(self, house: House) -> None:
         await house.users.add("ann", PASSWORD, ROOT, admin=True)
         await house.users.add("bob", PASSWORD, ROOT)
-        before = len(await house.books())
+        before = len(await house.audit_log())
         for attempt in (
             house.users.change("ann", ROOT, admin=False),
             house.users.change("ann", ROOT, disabled=True),
@@ -268,7 +268,7 @@ class TestAdmins:
         ):
             with pytest.raises(ConflictError, match="moorage user change NAME --admin"):
                 await attempt
-        assert len(await house.books()) == before
+        assert len(await house.audit_log()) == before
         await house.users.change("ann", ROOT, admin=True, disabled=False)
         await house.users.change("bob", ROOT, admin=True)
         await house.users.change("bob", ROOT, disabled=True)

@@ -99,11 +99,11 @@ async def test_one_that_was_broken_off_serves_nobody_and_goes_on(
             lambda tx: list(tx.execute(sa.text("SELECT key FROM blobs")).scalars())
         )
         assert sorted(rows) == list_stored(api.opened.driver)
-    (*_, event) = await books(other)
+    (*_, event) = await audit_log(other)
     assert (event["kind"], event["target"]) == ("backup.restore", done["snapshot"])
 
 
-async def books(place: Place) -> list[dict[str, Any]]:
+async def audit_log(place: Place) -> list[dict[str, Any]]:
     async with place.opened() as api:
         found = await read_audit(api.opened.access.audit)
         return [{"kind": each.kind, "target": each.target} for each in found]

@@ -20,7 +20,7 @@ from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.services.quotas.quotas import Quotas
 from tests.metadata.rows import digest_of, find, held_open, image, rows, void
-from tests.services.quotas.works import (
+from tests.services.quotas.transactions import (
     NAMES,
     delete_manifest,
     link,

@@ -17,7 +17,7 @@ from registry.metadata.engine import migrate, sqlite
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.statements import Statement
 from registry.metadata.engine.transaction import Transaction
-from tests.metadata.engine.sqlite.writing import put
+from tests.metadata.engine.sqlite.writes import put
 from tests.metadata.rows import rows
 
 pytestmark = pytest.mark.anyio

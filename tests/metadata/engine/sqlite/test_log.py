@@ -17,7 +17,7 @@ from registry.metadata.engine import leases, migrate, sqlite
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.sqlite import SqliteWriter
 from registry.metadata.engine.transaction import Transaction
-from tests.metadata.engine.sqlite.writing import flood, list_ids, put
+from tests.metadata.engine.sqlite.writes import flood, list_ids, put
 from tests.metadata.rows import NAME, rows
 from tests.support.missing import missing
 

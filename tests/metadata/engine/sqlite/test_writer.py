@@ -15,7 +15,7 @@ from registry import clock
 from registry.metadata.engine import sqlite
 from registry.metadata.engine.sqlite import SqliteWriter
 from registry.metadata.engine.transaction import Transaction
-from tests.metadata.engine.sqlite.writing import Held, list_ids, put
+from tests.metadata.engine.sqlite.writes import Held, list_ids, put
 
 pytestmark = pytest.mark.anyio
 

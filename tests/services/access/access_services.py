@@ -109,7 +109,7 @@ class House:
             return False
         return True
 
-    async def books(self, after: int = 0) -> list[AuditRow]:
+    async def audit_log(self, after: int = 0) -> list[AuditRow]:
         return await self.database.read(lambda tx: list_rows(tx, 1000, after=after))
 
 

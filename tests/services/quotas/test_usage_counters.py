@@ -19,7 +19,7 @@ from registry.metadata.pattern_filter import EACH
 from registry.metadata.quotas import quotas, usage_counters
 from registry.oci.names import RepositoryName
 from tests.metadata.rows import digest, find, image, rows, void
-from tests.services.quotas.works import (
+from tests.services.quotas.transactions import (
     NAMES,
     PATTERNS,
     SEEDS,

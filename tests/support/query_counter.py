@@ -11,7 +11,7 @@ _ASKS = (b"Q", b"S")
 """Message types after which a client waits: a simple query, and the Sync of an extended query."""
 
 
-class Counted:
+class QueryCounter:
     """Running proxy. `trips` is the number of round trips; the simple queries are recorded too."""
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -67,9 +67,9 @@ def _message(data: bytes, *, started: bool) -> bytes:
 
 
 @contextlib.contextmanager
-def counted(port: int) -> Iterator[Counted]:
+def count_queries(port: int) -> Iterator[QueryCounter]:
     """Run a proxy in front of the PostgreSQL server at `port`."""
-    proxy = Counted(("127.0.0.1", port))
+    proxy = QueryCounter(("127.0.0.1", port))
     try:
         yield proxy
     finally:

@@ -52,7 +52,7 @@ DURING_PATCH = [
 DURING_PUT = ["before _complete", "after _complete", "before link", "after link"]
 
 
-class Stops:
+class Breakpoints:
     """Breakpoints for the servers that load `patches`.
 
     A breakpoint that is set blocks the first request that reaches it forever.

@@ -1,7 +1,7 @@
 """A process that writes to a SQLite file for a while, and reports how long each write waited.
 
-Usage: `python -m tests.metadata.engine.writing queue|busy FILE NUMBER SECONDS`. A line on stdin
-starts it. Times are of CLOCK_MONOTONIC, which all processes share.
+Usage: `python -m tests.metadata.engine.writer_process queue|busy FILE NUMBER SECONDS`. A line on
+stdin starts it. Times are of CLOCK_MONOTONIC, which all processes share.
 """
 
 import asyncio
