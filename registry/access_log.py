@@ -73,21 +73,21 @@ def write(line: AccessLine) -> None:
 
 
 def _write_text(line: AccessLine) -> str:
+    at, request_id, request, caller, status, seconds, bytes_in, bytes_out = line
     return (
-        f"{logs.timestamp(line.at)} INFO  moorage.access request_id={line.request_id} request"
-        f" {_pairs(line.request)} status={line.status}"
-        f" duration_ms={line.seconds * 1000:.1f} bytes_in={line.bytes_in}"
-        f" bytes_out={line.bytes_out} {_pairs(line.caller)}"
+        f"{logs.timestamp(at)} INFO  moorage.access request_id={request_id} request"
+        f" {_pairs(request)} status={status} duration_ms={seconds * 1000:.1f}"
+        f" bytes_in={bytes_in} bytes_out={bytes_out} {_pairs(caller)}"
     )
 
 
 def _write_json(line: AccessLine) -> str:
+    at, request_id, request, caller, status, seconds, bytes_in, bytes_out = line
     return (
-        f'{{"ts": "{logs.timestamp(line.at)}", "level": "info", "logger": "moorage.access",'
-        f' "message": "request", "request_id": "{line.request_id}",'
-        f' {_members(line.request)}, "status": {line.status},'
-        f' "duration_ms": {line.seconds * 1000:.1f}, "bytes_in": {line.bytes_in},'
-        f' "bytes_out": {line.bytes_out}, {_members(line.caller)}}}'
+        f'{{"ts": "{logs.timestamp(at)}", "level": "info", "logger": "moorage.access",'
+        f' "message": "request", "request_id": "{request_id}", {_members(request)},'
+        f' "status": {status}, "duration_ms": {seconds * 1000:.1f},'
+        f' "bytes_in": {bytes_in}, "bytes_out": {bytes_out}, {_members(caller)}}}'
     )
 
 

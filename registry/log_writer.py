@@ -80,15 +80,24 @@ class LogWriter:
                 sys.stderr.write(f"{text}\n")
                 sys.stderr.flush()
             return
-        self._append(text, 2 * MAX_WAITING)
+        if len(self._waiting) >= 2 * MAX_WAITING:
+            self._drop()
+        else:
+            self._waiting.append(text)
+            self._wakes.set()
         self._is_urgent.set()
 
     def write_access(self, line: Line) -> None:
         """Write a line within `DELAY`, formatted by the thread."""
+        waiting = self._waiting
         if self._thread is None:
             self.write(line.format())
+        elif len(waiting) >= MAX_WAITING:
+            self._drop()
         else:
-            self._append(line, MAX_WAITING)
+            waiting.append(line)
+            if not self._wakes.is_set():
+                self._wakes.set()
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> None:
         """Wait until all lines are written, for at most `timeout` seconds."""
@@ -99,15 +108,10 @@ class LogWriter:
         with self._written:
             self._written.wait_for(lambda: not (self._waiting or self._is_writing), timeout)
 
-    def _append(self, line: str | Line, limit: int) -> None:
-        if len(self._waiting) >= limit:
-            with self._written:
-                self._dropped += 1
-            self._on_drop()
-            return
-        self._waiting.append(line)
-        if not self._wakes.is_set():
-            self._wakes.set()
+    def _drop(self) -> None:
+        with self._written:
+            self._dropped += 1
+        self._on_drop()
 
     def _run(self) -> None:
         while True:

@@ -190,10 +190,15 @@ def _format_second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
+@lru_cache(maxsize=4)  # many access lines have the same time
+def _format_millisecond(milliseconds: int) -> str:
+    second, rest = divmod(milliseconds, 1000)
+    return f"{_format_second(second)}.{rest:03d}Z"
+
+
 def timestamp(seconds: float) -> str:
     """Format a time since the epoch in UTC, with milliseconds."""
-    second, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{_format_second(second)}.{milliseconds:03d}Z"
+    return _format_millisecond(round(seconds * 1000))
 
 
 def _escape(text: str) -> str:

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -48,13 +47,8 @@ class DurationHistogram(Histogram):
                 break
 
 
-_DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
-
-
-def find_duration_bucket(seconds: float) -> int:
-    """Return the index of the bucket of REQUEST_DURATION that counts a request of this time."""
-    return bisect_left(_DURATIONS, seconds)
-
+DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600)
+"""The upper bounds of the buckets of REQUEST_DURATION, in seconds."""
 
 REQUESTS = Counter(
     "moorage_requests",
@@ -66,7 +60,7 @@ REQUEST_DURATION = DurationHistogram(
     "moorage_request_duration_seconds",
     "Time from the headers of a request to the last byte of its response, in seconds.",
     ["method", "route"],
-    buckets=_DURATIONS,
+    buckets=DURATIONS,
     registry=REGISTRY,
 )
 ANSWERS_FROM_MEMORY = Counter(

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,6 +112,7 @@ class Answers:
         self, currency: Currency, room: int, trusted_proxies: tuple[Network, ...] = ()
     ) -> None:
         self._currency = currency
+        self._needs_query = currency.needs_query
         self._room = room
         self._trusted = trusted_proxies
         self._size = 0
@@ -152,7 +154,7 @@ class Answers:
         if entry is None:
             return None
         currency, began = self._currency, time.monotonic()
-        if not currency.needs_query:
+        if not self._needs_query:
             if not currency.is_current():
                 return None
             return self._repeat(key, entry, peer.client, channel.date, began)
@@ -173,7 +175,9 @@ class Answers:
         self, key: bytes, entry: _Entry, client: str, dates: Fields, began: float
     ) -> bytes | None:
         """Return the response if the caller still gets it, after the revisions were read."""
-        if entry.policy != self._currency.policy or not entry.is_valid(time.monotonic()):
+        if entry.policy != self._currency.policy or not (
+            entry.terms.validity is ALWAYS or entry.is_valid(time.monotonic())
+        ):
             return None
         caller = entry.handled.caller
         if client and client != caller.client:
@@ -199,7 +203,7 @@ class Answers:
             if not self._uncounted:
                 asyncio.get_running_loop().call_later(COUNT_EVERY, self.count)
             self._uncounted.append(entry)
-        bucket = metrics.find_duration_bucket(seconds)
+        bucket = bisect_left(metrics.DURATIONS, seconds)
         times, total = uncounted.get(bucket, (0, 0.0))
         uncounted[bucket] = times + 1, total + seconds
 
