@@ -27,9 +27,9 @@ class Keyring:
     Public keys are rows of the policy.
     """
 
-    def __init__(self, database: Database, vault: KeyStore) -> None:
+    def __init__(self, database: Database, key_store: KeyStore) -> None:
         self._db = database
-        self._key_store = vault
+        self._key_store = key_store
         self._hasher: Hasher | None = None
         self._private: dict[str, Ed25519PrivateKey] = {}
         self._lock = asyncio.Lock()
