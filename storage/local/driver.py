@@ -3,7 +3,7 @@
 import contextlib
 import re
 import stat
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -68,22 +68,28 @@ class LocalDriver:
         return await self._threads.read(job)
 
     async def iter_objects(self, since: int = 0) -> AsyncIterator[list[StoredObject]]:
-        for shard in all_shards():
-            names = await self._threads.read(partial(self._list_names, shard, since))
-            for start in range(0, len(names), PAGE_SIZE):
-                some = [f"{shard}/{name}" for name in names[start : start + PAGE_SIZE]]
+        shards = iter(all_shards())
+        while found := await self._threads.read(lambda: self._list_next(shards, since)):
+            for start in range(0, len(found), PAGE_SIZE):
+                some = found[start : start + PAGE_SIZE]
                 yield await self._threads.read(partial(self._stat_all, some))
 
-    def _list_names(self, shard: str, since: int) -> list[str]:
+    def _list_next(self, shards: Iterator[str], since: int) -> list[str]:
+        """Return the keys in the next shard that has any; empty after the last shard."""
         with translate_os_errors("listing a directory"):
-            try:
-                # Publishing an object renames a file into the directory.
-                if self.path(shard).stat().st_mtime_ns // 1000 < since:
-                    return []
-                return sorted(path.name for path in self.path(shard).iterdir())
-            except FileNotFoundError:
-                self.directory.require_mounted()
-                return []
+            for shard in shards:
+                directory = self.path(shard)
+                try:
+                    # Publishing an object renames a file into the directory.
+                    if directory.stat().st_mtime_ns // 1000 < since:
+                        continue
+                    names = sorted(path.name for path in directory.iterdir())
+                except FileNotFoundError:
+                    self.directory.require_mounted()
+                    continue
+                if names:
+                    return [f"{shard}/{name}" for name in names]
+        return []
 
     def _stat_all(self, some: list[str]) -> list[StoredObject]:
         """Return metadata of those keys that are regular files."""

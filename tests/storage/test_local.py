@@ -240,6 +240,26 @@ async def test_what_is_no_session_is_not_listed(local: LocalDriver, root: Path) 
     assert await local.list_staged() == []
 
 
+async def test_empty_shards_cost_no_thread_job(
+    local: LocalDriver, session: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[object] = []
+    read = local._threads.read
+
+    async def count(job: Any) -> Any:
+        jobs.append(job)
+        return await read(job)
+
+    monkeypatch.setattr(local._threads, "read", count)
+    assert await list_objects(local) == []
+    assert len(jobs) == 1
+    jobs.clear()
+    await put(local, session, key, b"data")
+    assert [each.key for each in await list_objects(local)] == [key]
+    # The names in its shard, their metadata, and the shards that follow.
+    assert len(jobs) == 3
+
+
 @pytest.mark.parametrize("length", [0, 1, CHUNK_SIZE, 3 * CHUNK_SIZE + 1])
 async def test_objects_are_read_in_pieces(
     local: LocalDriver, session: str, key: str, length: int

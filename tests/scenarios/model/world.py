@@ -9,7 +9,7 @@ import itertools
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -278,7 +278,7 @@ class World:
         overrides = {"database.url": self._url, "storage.min_free_space": "0B"}
         return load(config=None, data=self._folder, overrides=overrides, environ={})
 
-    @property
+    @cached_property
     def storage(self) -> Path:
         return self.settings.storage_root
 
