@@ -12,8 +12,10 @@ from typing import Any
 import botocore.session
 import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
+from argon2 import PasswordHasher
 
 from registry import logs
+from registry.auth.credentials import passwords
 from registry.metadata.engine import migrate
 from registry.metadata.engine.database import Database
 from tests.support import slow, tls_contexts
@@ -110,9 +112,24 @@ def _loggers_as_they_were() -> Iterator[None]:
     yield
     vars(logs._state).update(state)
     for logger, level, handlers, propagate, disabled in before:
-        logger.setLevel(level)
+        if logger.level != level:  # setting it empties the caches of all loggers
+            logger.setLevel(level)
         logger.handlers[:] = handlers
         logger.propagate, logger.disabled = propagate, disabled
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Hash passwords in this process with little work; a hash takes longer than most tests.
+
+    Servers and commands in processes of their own hash as users have it. A test file that is about
+    the work of a hash overrides this fixture.
+    """
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    # Its own, because what a test patches is restored before the other fixtures of the test end.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "PasswordHasher", lambda **_: cheap)
+        yield
 
 
 @pytest.fixture

@@ -25,6 +25,11 @@ RIGHT = "correct horse battery"
 LONG = "long" * 18  # bcrypt reads only 72 bytes.
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords() -> None:
+    """Hash passwords as servers do."""
+
+
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
     made = Passwords()

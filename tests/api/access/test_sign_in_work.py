@@ -30,6 +30,11 @@ BCRYPT = "bcrypt"
 UNKNOWN = Login("unknown", "a guess")
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords() -> None:
+    """Hash passwords as servers do."""
+
+
 @dataclass
 class Watched:
     """Registry that records its work: hashes with their parameters, and SQL statements."""

@@ -21,6 +21,11 @@ MANY = THREADS + WAITING + 10
 """More requests than may wait for a thread."""
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords() -> None:
+    """Hash passwords as servers do."""
+
+
 @pytest.fixture
 def proved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the passwords that were compared with a hash."""
