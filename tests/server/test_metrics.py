@@ -34,7 +34,7 @@ def list_children(pid: int) -> list[int]:
 def test_the_figures_are_of_all_processes_of_the_server(tmp_path: Path, workers: int) -> None:
     before = time.time()
     with (
-        serving(Server(tmp_path / "data", workers)) as server,
+        serving(Server(tmp_path / "data", workers, fresh=True)) as server,
         httpx.Client(base_url=server.url, timeout=30) as http,
     ):
         seen = read(http)

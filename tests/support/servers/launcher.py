@@ -79,7 +79,14 @@ def close() -> None:
 
 
 class Launched(subprocess.Popen[Any]):
-    """A `moorage` process with these arguments. The options are those of `Popen`."""
+    """A `moorage` process with these arguments. The other options are those of `Popen`.
+
+    `afresh` lets it import Moorage again, for a server with several workers.
+    """
+
+    def __init__(self, arguments: list[str], *, afresh: bool = False, **options: Any) -> None:
+        self._afresh = afresh
+        super().__init__(arguments, **options)
 
     _close_pipe_fds: Callable[..., None]
 
@@ -95,6 +102,7 @@ class Launched(subprocess.Popen[Any]):
             "env": dict(os.environ if env is None else env),
             "cwd": str(cwd or Path.cwd()),
             "session": session,
+            "afresh": self._afresh,
         }
         try:
             self.pid = _PREFORK.fork(request, given)

@@ -19,7 +19,6 @@ from typing import Any
 
 import registry
 import storage
-from registry.cli.main import main
 
 REQUEST_SIZE = 1 << 17
 
@@ -37,6 +36,16 @@ def load() -> None:
     # Collections in a copy would write to all pages.
     gc.collect()
     gc.freeze()
+
+
+def forget_moorage() -> None:
+    """Let Moorage be imported again, from libraries that stay loaded.
+
+    prometheus_client chooses how workers share values when it is imported.
+    """
+    for name in list(sys.modules):
+        if name.partition(".")[0] in {"registry", "storage", "prometheus_client"}:
+            del sys.modules[name]
 
 
 def serve(channel: socket.socket) -> bool:
@@ -78,6 +87,8 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     # As a new interpreter does. Processes in the background start with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["moorage", *request["arguments"]]
+    if request["afresh"]:
+        forget_moorage()
     # Buffered by lines where a person reads, as in a new interpreter.
     lines = 1 if os.isatty(1) else -1
     sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115
@@ -94,4 +105,4 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
 if __name__ == "__main__":
     load()
     if serve(socket.socket(fileno=int(sys.argv[1]))):
-        sys.exit(main())
+        sys.exit(importlib.import_module("registry.cli.main").main())

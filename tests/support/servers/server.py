@@ -46,7 +46,10 @@ class Server:
     python: Path | None = None
     """Python of an installed Moorage that runs instead of this checkout."""
     fresh: bool = False
-    """Whether a new interpreter runs the server, as for users. A fork starts a second earlier."""
+    """Whether a new interpreter runs the server, as for users. A fork starts a second earlier.
+
+    `tests/server/test_metrics.py` covers the order of imports of a server with several workers.
+    """
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -86,10 +89,9 @@ class Server:
         checkout = ROOT if self.python is None else None
         path = [str(p) for p in (self.patches, checkout) if p is not None]
         environment = {**environment, "PYTHONPATH": os.pathsep.join(path)}
-        # prometheus_client chooses how workers share values when it is imported.
-        fresh = self.fresh or self.workers > 1
-        if not (fresh or self.python or self.descriptors or self.memory):
-            return launcher.Launched(arguments, env=environment, **options)
+        if not (self.fresh or self.python or self.descriptors or self.memory):
+            afresh = self.workers > 1
+            return launcher.Launched(arguments, afresh=afresh, env=environment, **options)
         limits = {"nofile": self.descriptors, "data": self.memory}
         given = [f"--{name}={value}" for name, value in limits.items() if value]
         limiter = ["prlimit", *given] if given else []
