@@ -177,6 +177,30 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class StagedState:
+    """The state of staged bytes. `size` is in bytes."""
+
+    size: int
+    is_published: bool
+    """Whether `Upload.finish` has published the bytes, so that they never change again."""
+
+
+class StagedReader(Protocol):
+    """Staged bytes that are open for reading while they grow.
+
+    They stay readable after they were published or dropped. Calls may run at the same time.
+    """
+
+    async def stat(self) -> StagedState: ...
+
+    async def read(self, start: int, most: int) -> bytes:
+        """Return at most `most` bytes from `start`; none if there are none yet."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
 class StoredObject:
     """Metadata of a stored object.
 
@@ -244,6 +268,13 @@ class Driver(Protocol):
         """Return every key that may hold bytes of a session whose row has `state` and `claim`.
 
         Empty if the store locks: `abort` and `list_staged` are enough there.
+        """
+        ...
+
+    async def open_staged(self, session: str) -> StagedReader | None:
+        """Open the session's staged bytes for reading, also while a claim appends to them.
+
+        None if there are none, or if the store cannot read staged bytes.
         """
         ...
 

@@ -4,8 +4,14 @@ import time
 from collections.abc import AsyncIterator
 
 from storage.digest import Hasher
-from storage.driver import SessionRecord, StoredObject
+from storage.driver import SessionRecord, StagedReader, StagedState, StoredObject
 from storage.errors import ObjectCorruptError, ObjectMissingError, UploadLockedError
+
+
+class MemoryStaged(bytearray):
+    """The staged bytes of one session."""
+
+    is_published = False
 
 
 class MemoryDriver:
@@ -21,7 +27,7 @@ class MemoryDriver:
         self.name = name
         self.objects: dict[str, bytes] = {}
         self.written: dict[str, int] = {}
-        self.staged: dict[str, bytearray] = {}
+        self.staged: dict[str, MemoryStaged] = {}
         self.held: set[str] = set()
 
     async def start(self, *, create: bool = True) -> None:
@@ -43,6 +49,10 @@ class MemoryDriver:
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         del session, state, claim
         return set()
+
+    async def open_staged(self, session: str) -> StagedReader | None:
+        staged = self.staged.get(session)
+        return None if staged is None else MemoryStagedReader(staged)
 
     async def list_staged(self) -> list[str]:
         return list(self.staged)
@@ -87,7 +97,7 @@ class MemoryUpload:
         self._driver = driver
         self._session = session
         self._open = True
-        self._bytes = driver.staged.setdefault(session, bytearray())
+        self._bytes = driver.staged.setdefault(session, MemoryStaged())
         self.size = len(self._bytes)
 
     def _require_open(self) -> None:
@@ -130,7 +140,9 @@ class MemoryUpload:
 
     async def finish(self, key: str) -> None:
         self._require_open()
-        self._driver.objects[key] = bytes(self._driver.staged.pop(self._session))
+        staged = self._driver.staged.pop(self._session)
+        self._driver.objects[key] = bytes(staged)
+        staged.is_published = True
         self._driver.written[key] = time.time_ns() // 1000
         await self.release()
 
@@ -143,6 +155,22 @@ class MemoryUpload:
         if self._open:
             self._open = False
             self._driver.held.discard(self._session)
+
+
+class MemoryStagedReader:
+    """Staged bytes that grow while they are read."""
+
+    def __init__(self, staged: MemoryStaged) -> None:
+        self._staged = staged
+
+    async def stat(self) -> StagedState:
+        return StagedState(len(self._staged), self._staged.is_published)
+
+    async def read(self, start: int, most: int) -> bytes:
+        return bytes(self._staged[start : start + most])
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to close."""
 
 
 class MemoryReader:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterable
 
 from storage.digest import Digest, Hasher
-from storage.driver import Driver, SessionRecord, Upload
+from storage.driver import Driver, SessionRecord, StagedReader, Upload
 from storage.errors import StoreUnavailableError, UploadDataLostError
 from storage.shield import run_to_completion
 
@@ -43,6 +43,10 @@ class StagingArea:
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         """Return every key that may hold bytes of the session, if only its row knows them."""
         return self._driver.possible_keys(session, state, claim)
+
+    async def open_reader(self, session: str) -> StagedReader | None:
+        """Open the session's bytes for reading while they grow; None if that is not possible."""
+        return await self._driver.open_staged(session)
 
     async def list_sessions(self) -> list[str]:
         return await self._driver.list_staged()

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from storage.driver import Reader, SessionRecord, StoredObject
+from storage.driver import Reader, SessionRecord, StagedReader, StoredObject
 from storage.errors import ObjectMissingError
 from storage.local.directory import StoreDirectory, all_shards, fsync_directory
 from storage.local.os_errors import translate_os_errors
 from storage.local.reader import open_reader
+from storage.local.staged_reader import open_staged_reader
 from storage.local.threads import DiskThreads
 from storage.local.upload import LocalUpload
 from storage.piece_budget import PieceBudget
@@ -51,13 +52,16 @@ class LocalDriver:
 
     async def claim(self, session: str, record: SessionRecord | None = None) -> LocalUpload:
         del record  # the file lock and the file size replace the row
-        if not _SESSION_ID.fullmatch(session):
-            raise ValueError(session)
+        _require_session_id(session)
         return await LocalUpload.claim(self.directory, self._threads, session)
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         del session, state, claim  # the end of the session deletes the file
         return set()
+
+    async def open_staged(self, session: str) -> StagedReader | None:
+        _require_session_id(session)
+        return await open_staged_reader(self.directory.staging / session, self._threads)
 
     async def list_staged(self) -> list[str]:
         def job() -> list[str]:
@@ -147,3 +151,8 @@ class LocalDriver:
 
     async def close(self) -> None:
         await self._threads.close()
+
+
+def _require_session_id(session: str) -> None:
+    if not _SESSION_ID.fullmatch(session):
+        raise ValueError(session)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import NoReturn
 
 from storage import keys, layouts
-from storage.driver import SessionRecord, StoredObject
+from storage.driver import SessionRecord, StagedReader, StoredObject
 from storage.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from storage.s3.bucket import S3Bucket
 from storage.s3.client import LATE_WINDOW_S
@@ -98,6 +98,10 @@ class S3Driver:
         # Each claim since the state was written may have put a tail before it died.
         named = {keys.staged_key(session, n) for n in range(found.claim + 1, claim + 1)}
         return named | {key for key in (found.tail, found.key) if key is not None}
+
+    async def open_staged(self, session: str) -> StagedReader | None:
+        del session  # the parts of an unfinished upload cannot be read
+        return None
 
     async def list_staged(self) -> list[str]:
         return []  # every key is in a row, so there is nothing to list

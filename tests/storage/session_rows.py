@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from storage.digest import Hasher
-from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
+from storage.driver import Driver, Reader, SessionRecord, StagedReader, StoredObject, Upload
 from storage.errors import UploadLockedError
 
 
@@ -60,6 +60,9 @@ class SessionRowDriver:
 
     async def check(self) -> None:
         await self.driver.check()
+
+    async def open_staged(self, session: str) -> StagedReader | None:
+        return await self.driver.open_staged(session)
 
     async def list_staged(self) -> list[str]:
         return await self.driver.list_staged()

@@ -26,7 +26,7 @@ from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S
 from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
 from registry.metadata.engine.transaction import Transaction
 from storage.digest import Hasher
-from storage.driver import Driver, Reader, SessionRecord, StoredObject, Upload
+from storage.driver import Driver, Reader, SessionRecord, StagedReader, StoredObject, Upload
 from storage.factory import create_driver
 
 T = TypeVar("T")
@@ -136,6 +136,9 @@ class MortalDriver:
 
     def possible_keys(self, session: str, state: str, claim: int) -> set[str]:
         return self._driver.possible_keys(session, state, claim)
+
+    async def open_staged(self, session: str) -> StagedReader | None:
+        return await self._driver.open_staged(session)
 
     async def list_staged(self) -> list[str]:
         return await self._driver.list_staged()

@@ -7,11 +7,19 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from storage.digest import Digest, Hasher
-from storage.driver import Driver, Upload
+from storage.driver import Driver, StagedReader, StagedState, Upload
 from storage.errors import ObjectMissingError, UploadLockedError
 from tests.storage.drivers.helpers import MANY, hash_of, key_of, put, read_object
 
 pytestmark = pytest.mark.anyio
+
+CHUNK = 300_000
+
+
+async def open_staged(driver: Driver, session: str) -> StagedReader:
+    reader = await driver.open_staged(session)
+    assert reader is not None
+    return reader
 
 
 async def test_has_a_name_and_says_whether_it_is_shared(driver: Driver) -> None:
@@ -284,3 +292,58 @@ class TestStagedBytes:
         await again.truncate(0)
         assert await read_object(driver, key) == b"published"
         await again.release()
+
+
+@pytest.mark.parametrize("driver", ["local", "memory"], indirect=True)
+class TestStagedReader:
+    """Readers of bytes that are being staged, in the stores that can read them."""
+
+    async def test_reads_what_is_staged_so_far(self, driver: Driver, session: str) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"one", None)
+        reader = await open_staged(driver, session)
+        assert await reader.read(0, 100) == b"one"
+        assert await reader.read(3, 100) == b""
+        await upload.append(MANY, None)
+        assert await reader.stat() == StagedState(3 + len(MANY), is_published=False)
+        assert await reader.read(1, 4) == b"ne" + MANY[:2]
+        ranges = range(0, 3 + len(MANY), CHUNK)
+        pieces = await asyncio.gather(*(reader.read(start, CHUNK) for start in ranges))
+        assert b"".join(pieces) == b"one" + MANY
+        await reader.close()
+        await reader.close()
+        await upload.abort()
+
+    async def test_stays_open_when_the_bytes_are_published(
+        self, driver: Driver, session: str, key: str
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"bytes", None)
+        reader = await open_staged(driver, session)
+        await upload.finish(key)
+        assert await reader.stat() == StagedState(5, is_published=True)
+        await driver.delete(key)
+        assert await reader.read(0, 100) == b"bytes"
+        await reader.close()
+
+    async def test_stays_open_when_the_bytes_are_dropped(
+        self, driver: Driver, session: str
+    ) -> None:
+        upload = await driver.claim(session)
+        await upload.append(b"bytes", None)
+        reader = await open_staged(driver, session)
+        await upload.abort()
+        assert not (await reader.stat()).is_published
+        assert await reader.read(0, 100) == b"bytes"
+        await reader.close()
+
+    async def test_is_none_without_staged_bytes(self, driver: Driver, session: str) -> None:
+        assert await driver.open_staged(session) is None
+
+
+@pytest.mark.parametrize("driver", ["s3"], indirect=True)
+async def test_staged_bytes_in_a_bucket_cannot_be_read(driver: Driver, session: str) -> None:
+    upload = await driver.claim(session)
+    await upload.append(MANY, None)
+    assert await driver.open_staged(session) is None
+    await upload.abort()
