@@ -133,6 +133,23 @@ SCRUB_FINISHED = Gauge(
     multiprocess_mode="mostrecent",
     registry=REGISTRY,
 )
+MIRROR_FILLS = Gauge(
+    "moorage_mirror_fills",
+    "Blobs that are being fetched from upstreams.",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
+)
+MIRROR_RECEIVED_BYTES = Counter(
+    "moorage_mirror_received_bytes",
+    "Bytes of blobs received from upstreams.",
+    registry=REGISTRY,
+)
+MIRROR_FILLS_FAILED = Counter(
+    "moorage_mirror_fills_failed",
+    "Blobs that could not be fetched from an upstream or stored, by cause.",
+    ["cause"],
+    registry=REGISTRY,
+)
 
 
 _TICKS = os.sysconf("SC_CLK_TCK")

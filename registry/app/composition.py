@@ -6,6 +6,7 @@ from registry.app.core import open_core
 from registry.app.gc import compose_gc
 from registry.app.keys import open_key_store
 from registry.app.maintenance import compose_maintenance
+from registry.app.mirrors import compose_mirrors
 from registry.app.quotas import compose_quotas
 from registry.app.retention import compose_retention
 from registry.app.runtime import Runtime
@@ -32,6 +33,7 @@ def compose(settings: Settings, driver: Driver | None = None) -> Runtime:
         **compose_gc(core),
         **compose_retention(core, content["history"]),
         **compose_maintenance(core, content),
+        **compose_mirrors(core, content, quotas["quotas"]),
     )
     keyring = Keyring(core.database, open_key_store(settings, core.database))
     access = compose_access(core, keyring, quotas["quotas"])

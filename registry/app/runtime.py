@@ -30,6 +30,7 @@ class Runtime:
         return self.stores.current.driver
 
     async def close(self) -> None:
+        await self.registry.fills.close()
         await self.access.authenticator.close()
         await self.registry.healer.close()
         self.watch.close()

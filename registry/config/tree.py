@@ -17,6 +17,7 @@ from registry.metadata.engine.settings import DatabaseSettings
 from registry.services.content.settings import ContentSettings
 from registry.services.gc.settings import GcSettings
 from registry.services.maintenance.settings import ScrubSettings
+from registry.services.mirrors.settings import MirrorSettings
 from registry.units import (
     Count,
     Credential,
@@ -153,6 +154,7 @@ class Settings:
     jobs: JobsSettings
     scrub: ScrubSettings
     upstream: UpstreamSettings
+    mirrors: MirrorSettings
     retention: RetentionSettings
     log: LogSettings
     source: Path | None

@@ -22,6 +22,7 @@ from registry.services.maintenance.healer import Healer
 from registry.services.maintenance.health import Health
 from registry.services.maintenance.scrub import Scrub
 from registry.services.maintenance.store_migration import StoreMigration
+from registry.services.mirrors.fills import Fills
 from registry.services.protection.holds import Holds
 from registry.services.protection.immutable_tags import ImmutableTags
 from registry.services.quotas.quotas import Quotas
@@ -58,5 +59,6 @@ class Services:
     healer: Healer
     fsck: Fsck
     quotas: Quotas
+    fills: Fills
     usage: Usage
     health: Health

@@ -143,6 +143,7 @@ def test_the_defaults(tmp_path: Path) -> None:
             "allow_private_addresses": False,
             "ca_file": "",
         },
+        "mirrors": {"max_fills": 16, "spool_size": "4GiB"},
         "retention": {"interval": "1h", "pull_flush_interval": "1m"},
         "log": {"format": "text", "level": "info", "access": True, "probes": True},
     }

@@ -27,6 +27,9 @@ OPERATOR = Principal("operator")
 RETENTION = Principal("retention")
 """The retention rules, regardless of who runs them."""
 
+MIRROR = Principal("mirror")
+"""The registry itself, when it stores content of an upstream."""
+
 
 def of_user(name: str, generation: str) -> Principal:
     """Return the principal of a user who signed in with a password."""

@@ -11,6 +11,9 @@ _l = leases.c
 BACKUP = "backup/"
 """Prefix of the leases of running backups, which block deletions from the stores."""
 
+FILL = "fill/"
+"""Prefix of the leases of blobs that are being fetched from an upstream."""
+
 
 def claim(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     """Take or extend the lease for `seconds`. Returns False if another holder has it."""
@@ -35,20 +38,32 @@ def extend(tx: Transaction, name: str, holder: str, seconds: float) -> bool:
     return tx.execute(sa.update(leases).where(held).values(expires_at=until)).rowcount > 0
 
 
+def replace_holder(tx: Transaction, name: str, holder: str, new: str) -> bool:
+    """Replace the text that names the holder of a lease. Returns False if another holder has it."""
+    held = sa.and_(_l.name == name, _l.holder == holder)
+    return tx.execute(sa.update(leases).where(held).values(holder=new)).rowcount > 0
+
+
+def find_holder(tx: Transaction, name: str) -> str | None:
+    """Return the holder of a lease that has not expired."""
+    query = sa.select(_l.holder).where(_l.name == name, _l.expires_at >= tx.read_clock())
+    return tx.execute(query).scalar_one_or_none()
+
+
 def is_backed_up(tx: Transaction) -> sa.Exists:
     """Return the condition that a backup is running."""
-    return sa.exists().where(_is_of_backup(), _l.expires_at >= tx.read_clock())
+    return sa.exists().where(_is_below(BACKUP), _l.expires_at >= tx.read_clock())
 
 
-def forget_backups(tx: Transaction) -> None:
-    """Delete the leases of killed backups; each backup has its own lease name."""
-    tx.execute(sa.delete(leases).where(_is_of_backup(), _l.expires_at < tx.read_clock()))
+def delete_expired(tx: Transaction, prefix: str) -> None:
+    """Delete the leases of killed processes whose names start with `prefix` and are used once."""
+    tx.execute(sa.delete(leases).where(_is_below(prefix), _l.expires_at < tx.read_clock()))
 
 
-def _is_of_backup() -> sa.ColumnElement[bool]:
-    # A range, so that the index is used. Its end is the character after the last one of BACKUP.
-    end = BACKUP[:-1] + chr(ord(BACKUP[-1]) + 1)
-    return sa.and_(_l.name >= BACKUP, _l.name < end)
+def _is_below(prefix: str) -> sa.ColumnElement[bool]:
+    # A range, so that the index is used. Its end is the character after the last one of the prefix.
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return sa.and_(_l.name >= prefix, _l.name < end)
 
 
 def is_any_backup_running(tx: Transaction) -> bool:

@@ -172,7 +172,7 @@ class Creator:
         lease, hold = leases.BACKUP + name, _Hold()
 
         def begin(tx: Transaction) -> None:
-            leases.forget_backups(tx)
+            leases.delete_expired(tx, leases.BACKUP)
             leases.claim(tx, lease, name, LEASE_S)
             record(tx, Actor(OPERATOR.name), Event.BACKUP_CREATE, name, keys=with_keys)
 

@@ -1,0 +1,1 @@
+"""Mirrors: content of upstream registries."""
