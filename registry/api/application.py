@@ -17,6 +17,7 @@ from registry.errors import EndpointUnknownError, MethodUnknownError
 from registry.http.authorization import Authorizer
 from registry.http.cors import Cors, Preflights
 from registry.http.forwarded import ForwardedHeadersMiddleware
+from registry.http.mirror_paths import MirrorPaths
 from registry.http.path_guard import PathGuard
 from registry.http.prefix import Prefix
 from registry.http.probes import HEALTH, METRICS, READINESS
@@ -52,7 +53,8 @@ def build(
         del paths[METRICS]
     routes += [Route(path, _ReadOnly(path, handler)) for path, handler in paths.items()]
     router = Router(routes, redirect_slashes=False, default=_unknown, lifespan=lifespan)
-    app: ASGIApp = PathGuard(StartGate(router, registry.health))
+    app: ASGIApp = MirrorPaths(router, registry.mirror_lookup)
+    app = PathGuard(StartGate(app, registry.health))
     if http.cors_origins:
         app = Preflights(app, authorizer.sites)
     app = RequestLogMiddleware(app, log_probes=settings.log_probes)

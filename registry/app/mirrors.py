@@ -1,4 +1,4 @@
-"""Mirrors: content of upstream registries."""
+"""Mirrors of other registries."""
 
 from typing import TypedDict
 
@@ -6,16 +6,27 @@ from registry.app.content import ContentServices
 from registry.app.core import Core
 from registry.services.content.publication import Publication
 from registry.services.content.upload_keys import UploadKeys
+from registry.services.maintenance.leases import Leases
 from registry.services.mirrors.blob_receiver import BlobReceiver
+from registry.services.mirrors.blobs import MirroredBlobs
 from registry.services.mirrors.fills import Fills
+from registry.services.mirrors.lookup import MirrorLookup
+from registry.services.mirrors.manifests import MirroredManifests
+from registry.services.mirrors.mirrors import Mirrors
 from registry.services.mirrors.spool import Spool
+from registry.services.mirrors.upstreams import Upstreams
 from registry.services.quotas.quotas import Quotas
 
 
 class MirrorServices(TypedDict):
     """The services of mirrors, as fields of `Services`."""
 
+    mirrors: Mirrors
+    mirror_lookup: MirrorLookup
+    mirrored_manifests: MirroredManifests
+    mirrored_blobs: MirroredBlobs
     fills: Fills
+    upstreams: Upstreams
 
 
 def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> MirrorServices:
@@ -24,6 +35,15 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
     publication = Publication(database, blobs, UploadKeys(database, core.stores))
     receiver = BlobReceiver(core.stores, content["uploads"], publication, quotas)
     spool = Spool(settings.data, settings.mirrors.spool_size)
+    fills = Fills(database, blobs, receiver, spool, most=settings.mirrors.max_fills)
+    upstreams = Upstreams(settings.data)
     return MirrorServices(
-        fills=Fills(database, blobs, receiver, spool, most=settings.mirrors.max_fills)
+        mirrors=Mirrors(database),
+        mirror_lookup=MirrorLookup(database, core.watch),
+        mirrored_manifests=MirroredManifests(
+            database, content["manifests"], upstreams, Leases(database)
+        ),
+        mirrored_blobs=MirroredBlobs(blobs, fills, upstreams),
+        fills=fills,
+        upstreams=upstreams,
     )

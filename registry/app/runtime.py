@@ -32,6 +32,8 @@ class Runtime:
     async def close(self) -> None:
         await self.registry.fills.close()
         await self.access.authenticator.close()
+        await self.registry.mirrored_manifests.close()
+        await self.registry.upstreams.close()
         await self.registry.healer.close()
         self.watch.close()
         await self.stores.close()

@@ -47,6 +47,9 @@ class Event(StrEnum):
     HOLD_DELETE = "hold.delete"
     HOLD_EXPIRE = "hold.expire"
     TAG_RESTORE = "tag.restore"
+    MIRROR_CREATE = "mirror.create"
+    MIRROR_UPDATE = "mirror.update"
+    MIRROR_DELETE = "mirror.delete"
 
 
 _NO_ADDRESS = ClientAddress()

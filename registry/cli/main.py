@@ -53,6 +53,7 @@ NOUNS = (
     _Noun("content", "tag", "Manage tags"),
     _Noun("content", "image", "Manage images: manifests with all that belongs to them"),
     _Noun("content", "usage", "Show how many bytes are used, and what deleting tags would free"),
+    _Noun("content", "mirror", "Mirror other registries"),
     _Noun("access", "user", "Manage users"),
     _Noun("access", "group", "Manage groups of users"),
     _Noun("access", "robot", "Manage robot accounts for CI"),

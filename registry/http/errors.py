@@ -5,6 +5,7 @@ a 4xx. INVALID, NOT_FOUND and CONFLICT are codes of the admin API.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -146,6 +147,8 @@ def error_response(error: Exception, *, standard: bool = True) -> Response:
         response.headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, errors.TooManyRequestsError):
         response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, errors.UpstreamUnavailableError) and error.retry_after:
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after))
     return response
 
 

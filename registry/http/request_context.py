@@ -12,6 +12,7 @@ from registry.auth.caller import ALWAYS, Caller, Validity
 from registry.auth.policy.actions import Action
 from registry.auth.policy.principals import Principal
 from registry.errors import (
+    DeniedError,
     DisabledError,
     MethodUnknownError,
     NameInvalidError,
@@ -22,6 +23,8 @@ from registry.http.reuse import SCOPE, Terms
 from registry.http.settings import ApiSettings
 from registry.oci.names import RepositoryName
 from registry.services.content.settings import ContentSettings
+from registry.services.mirrors.lookup import MirrorSet
+from registry.services.mirrors.mirror import Mirrored
 from registry.services.services import Services
 
 _NUMBER = re.compile(r"[0-9]+")
@@ -40,6 +43,8 @@ class RequestContext:
     authorizer: Authorizer
     caller: Caller
     repository: RepositoryName | None
+    mirrored: Mirrored | None = None
+    """The mirrored repository, if the request reads from a mirror."""
 
     @property
     def principal(self) -> Principal:
@@ -161,19 +166,60 @@ class Endpoint:
         if request.method not in self._entry.methods:
             raise MethodUnknownError(sorted(self._entry.methods))
         action, handler = self._entry.methods[request.method]
-        name = request.path_params.get("name")
-        repository = None if name is None else RepositoryName.parse(name)
+        repository, mirrors, namespace = await self._find_repository(request)
         caller = await self._authorizer.admit(request, action, repository)
         scope["moorage.principal"] = caller.principal.name
         if request.method in self._off:
             left = sorted(self._entry.methods.keys() - self._off.keys())
             raise DisabledError(self._off[request.method], left)
+        mirrored = None
+        if repository is not None and mirrors:
+            if action is Action.PUSH and mirrors.contains(repository):
+                raise _refuse_push(repository)
+            mirrored = mirrors.find(repository) if action is Action.PULL else None
         response = await handler(
             RequestContext(
-                request, self._registry, self._settings, self._authorizer, caller, repository
+                request,
+                self._registry,
+                self._settings,
+                self._authorizer,
+                caller,
+                repository,
+                mirrored,
             )
         )
+        if namespace and isinstance(response, Response):
+            response.headers["OCI-Namespace"] = namespace
         await response(scope, receive, send)
+
+    async def _find_repository(
+        self, request: Request
+    ) -> tuple[RepositoryName | None, MirrorSet | None, str | None]:
+        """Return the repository that the request is about, the mirrors, and the host in `ns`.
+
+        Clients of mirrors name the registry of an image in `ns`. Without mirrors, and for the host
+        of this registry, it is ignored. Raises NameInvalidError, and RepositoryUnknownError if no
+        mirror has images of that registry.
+        """
+        text = request.path_params.get("name")
+        if text is None:
+            return None, None, None
+        mirrors = await self._registry.mirror_lookup.get(request.scope["moorage.began"])
+        name = RepositoryName.parse(text)
+        host = request.query_params.get("ns")
+        if not (host and mirrors and request.method in _READS):
+            return name, mirrors, None
+        if self._authorizer.sites.is_own(request, host):
+            return name, mirrors, None
+        return mirrors.find_of_host(host, name), mirrors, host
+
+
+def _refuse_push(name: RepositoryName) -> DeniedError:
+    return DeniedError(
+        f"{name} belongs to a mirror, which only its upstream changes; push to a repository with "
+        "another prefix",
+        {"action": Action.PUSH.value},
+    )
 
 
 def _list_switched_off(settings: ContentSettings) -> dict[Action, str]:

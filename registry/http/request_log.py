@@ -17,6 +17,7 @@ from registry.errors import (
     ClientDisconnectedError,
     DatabaseUnavailableError,
     NotReadyError,
+    UpstreamError,
 )
 from registry.http.errors import error_response, find_entry
 from registry.http.handled import Handled
@@ -140,7 +141,7 @@ class _Exchange:
         if entry.status >= _SERVER_ERROR and not isinstance(error, NotReadyError):
             # A traceback says nothing if the database is down, and there may be a hundred per
             # second.
-            away = isinstance(error, DatabaseUnavailableError | BusyError)
+            away = isinstance(error, DatabaseUnavailableError | BusyError | UpstreamError)
             logger.error("request failed: %s", error, exc_info=None if away else error)
         _release_frames(error)
         if isinstance(error, ClientDisconnectedError):

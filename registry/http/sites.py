@@ -22,7 +22,8 @@ class Sites:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._local = settings.is_local
-        self._own_name = _read_name(urlsplit(settings.external_url).netloc)
+        self._own_host = urlsplit(settings.external_url).netloc.lower()
+        self._own_name = _read_name(self._own_host)
         self._origins = frozenset(settings.cors_origins)
 
     def require_known_host(self, request: Request) -> None:
@@ -51,6 +52,10 @@ class Sites:
                 "cross-site requests are not allowed; http.cors_origins lists the pages that may "
                 "use this registry"
             )
+
+    def is_own(self, request: Request, host: str) -> bool:
+        """Return whether `host` is the host of this registry, with the port if it has one."""
+        return host.lower() in {self._own_host, str(request.scope["moorage.host"]).lower()}
 
     def allows(self, origin: str) -> bool:
         """Return whether the settings list the origin of a page."""

@@ -22,7 +22,12 @@ from registry.services.maintenance.healer import Healer
 from registry.services.maintenance.health import Health
 from registry.services.maintenance.scrub import Scrub
 from registry.services.maintenance.store_migration import StoreMigration
+from registry.services.mirrors.blobs import MirroredBlobs
 from registry.services.mirrors.fills import Fills
+from registry.services.mirrors.lookup import MirrorLookup
+from registry.services.mirrors.manifests import MirroredManifests
+from registry.services.mirrors.mirrors import Mirrors
+from registry.services.mirrors.upstreams import Upstreams
 from registry.services.protection.holds import Holds
 from registry.services.protection.immutable_tags import ImmutableTags
 from registry.services.quotas.quotas import Quotas
@@ -62,3 +67,8 @@ class Services:
     fills: Fills
     usage: Usage
     health: Health
+    mirrors: Mirrors
+    mirror_lookup: MirrorLookup
+    mirrored_manifests: MirroredManifests
+    mirrored_blobs: MirroredBlobs
+    upstreams: Upstreams

@@ -28,6 +28,7 @@ from registry.metadata.engine.transaction import CandidateKind, Transaction
 from registry.metadata.gc import pending_deletions, queue, unreadable_manifests
 from registry.metadata.gc.queue import Candidate
 from registry.metadata.maintenance import scrub, usage_checks, usage_recount
+from registry.metadata.mirrors import mirror_tags, mirrors
 from registry.metadata.protection import holds, immutable_tags, removed_manifests
 from registry.metadata.quotas import quotas, usage_counters
 from registry.metadata.retention import rules, usage_of_tags
@@ -129,6 +130,8 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "change_feed.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
     "holds.list_over": lambda tx: holds.list_over(tx, 9),
     "holds.list_page": lambda tx: holds.list_page(tx, 9, 1),
+    "mirrors.find": lambda tx: mirrors.find(tx, "hub"),
+    "mirror_tags.find": lambda tx: mirror_tags.find(tx, NAME, Tag("1")),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),
     "removed_manifests.list_due": lambda tx: removed_manifests.list_due(tx, 9, 9),
     "pending_deletions.list_due": lambda tx: pending_deletions.list_due(tx, STORE, 9),

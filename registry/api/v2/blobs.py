@@ -1,135 +1,22 @@
 """Blob endpoints (OCI distribution-spec: end-2 and end-10)."""
 
-import asyncio
 import math
-from collections.abc import AsyncIterator
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
 
+from registry.api.v2.blob_response import BlobContent, BlobResponse
 from registry.auth.caller import Validity
-from registry.errors import RangeInvalidError
+from registry.errors import BlobUnknownError, RangeInvalidError
 from registry.http.caching import FOREVER, cache_headers
 from registry.http.etags import format_date, has_current
 from registry.http.memory import SMALL_BODY
 from registry.http.multipart import Multipart
 from registry.http.ranges import Part, parse_ranges
 from registry.http.request_context import RequestContext
-from registry.http.sendfile import SENDFILE
-from registry.services.content.blobs import SEEN_S, BlobRow, Blobs
+from registry.services.content.blobs import SEEN_S, BlobRow
+from registry.services.mirrors.mirror import Mirrored
 from storage.digest import Digest
 from storage.driver import Reader
-from storage.errors import ObjectCorruptError
-
-WATCHED = 64 << 10
-"""The size of a body, in bytes, up to which it is sent in a few pieces.
-
-A client that disconnects meanwhile is not noticed, which costs less than to watch for it.
-"""
-
-FIRST_STEP = 1 << 20
-"""The number of bytes of a file to send in the first message. The sizes double from there.
-
-The bytes sent are counted by message, and a client that disconnects is noticed between messages.
-"""
-
-MAX_STEP = 8 << 20
-"""The maximum number of bytes of a file to send in one message."""
-
-
-def _headers(row: BlobRow, length: int, caching: dict[str, str]) -> dict[str, str]:
-    return {
-        **caching,
-        "Docker-Content-Digest": str(row.digest),
-        "Content-Length": str(length),
-        "Content-Type": "application/octet-stream",
-        "Accept-Ranges": "bytes",
-        "ETag": f'"{row.digest}"',
-        "Last-Modified": format_date(row.linked_at),
-    }
-
-
-class BlobResponse(Response):
-    """Streams an open blob. The blob is checked and opened before the first header is sent."""
-
-    def __init__(
-        self,
-        blobs: Blobs,
-        row: BlobRow,
-        reader: Reader,
-        part: Part | Multipart | None,
-        caching: dict[str, str],
-    ) -> None:
-        self._part = part if isinstance(part, Multipart) else part or (0, row.size)
-        if isinstance(self._part, Multipart):
-            self._length = self._part.length
-            headers = _headers(row, self._length, caching)
-            headers["Content-Type"] = self._part.media_type
-        else:
-            start, self._length = self._part
-            headers = _headers(row, self._length, caching)
-            if part is not None:
-                headers["Content-Range"] = f"bytes {start}-{start + self._length - 1}/{row.size}"
-        super().__init__(None, 206 if part else 200, headers)
-        self._blobs = blobs
-        self._row = row
-        self._reader = reader
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watching = self._length > WATCHED
-        gone = asyncio.create_task(_wait_until_gone(receive)) if watching else None
-        try:
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
-            async for message in self._iter_body(sendfile=SENDFILE in scope.get("extensions", {})):
-                await send(message)
-                if gone is not None and gone.done():
-                    return  # servers drop data for a closed connection, so stop reading
-        except (ObjectCorruptError, EOFError):
-            # Without a last message, the server aborts the connection, and the client sees that the
-            # length is wrong. A padded or cleanly ended body could pass for the blob.
-            await self._blobs.note_damage(self._row)
-        finally:
-            if gone is not None:
-                gone.cancel()
-            await self._reader.close()
-
-    async def _iter_body(self, *, sendfile: bool) -> AsyncIterator[Message]:
-        """Yield the messages of the body; raise ObjectCorruptError.
-
-        With `sendfile`, the server sends the file itself. It raises EOFError where a reader raises
-        ObjectCorruptError.
-        """
-        left = self._length
-        if isinstance(self._part, Multipart):
-            pieces = self._part.iter_body(self._reader)
-        elif sendfile and self._reader.file is not None:
-            start, end = self._part[0], sum(self._part)
-            at = start
-            while at < end:
-                size = min(max(FIRST_STEP, at - start), MAX_STEP, end - at)
-                file = {"file": self._reader.file, "offset": at, "count": size}
-                at += size
-                yield {"type": SENDFILE, **file, "more_body": at < end}
-            return
-        else:
-            pieces = self._reader.read(*self._part)
-        async for piece in pieces:
-            left -= len(piece)
-            if piece:
-                yield {"type": "http.response.body", "body": piece, "more_body": left > 0}
-        if not self._length:
-            yield {"type": "http.response.body", "body": b"", "more_body": False}
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _elsewhere(digest: Digest, link: str) -> Response:
@@ -152,6 +39,15 @@ def _find_validity(context: RequestContext, promised_until: float = math.inf) ->
 
 async def get_blob(context: RequestContext) -> Response:
     digest = Digest.parse(context.param("digest"))
+    try:
+        return await _get_stored(context, digest)
+    except BlobUnknownError:
+        if context.mirrored is None:
+            raise
+    return await _get_missing(context, context.mirrored, digest)
+
+
+async def _get_stored(context: RequestContext, digest: Digest) -> Response:
     headers = context.request.headers
     caching = cache_headers(context, FOREVER)
     conditional = "if-none-match" in headers or "if-modified-since" in headers
@@ -165,7 +61,8 @@ async def get_blob(context: RequestContext) -> Response:
             dated = {"ETag": f'"{digest}"', "Last-Modified": format_date(row.linked_at)}
             return Response(None, 304, {**dated, **caching})
         if context.request.method == "HEAD":
-            return Response(None, 200, _headers(row, row.size, caching))
+            stored = BlobContent.of_row(row).list_headers(row.size, caching)
+            return Response(None, 200, stored)
     row = await context.registry.blobs.get(context.name, digest)
     asked = headers.get("range")
     if headers.get("if-range") not in {None, f'"{digest}"', format_date(row.linked_at)}:
@@ -179,7 +76,7 @@ async def get_blob(context: RequestContext) -> Response:
         # A bucket answers several ranges with the whole object, so the registry serves them itself.
         several = Multipart(parts, row.size)
         reader = await context.registry.blobs.open(row, several.first_span)
-        return BlobResponse(context.registry.blobs, row, reader, several, caching)
+        return _respond(context, row, reader, several, caching)
     link = await context.registry.blobs.presigned_url(row)
     if link is not None:
         return _elsewhere(digest, link)
@@ -187,7 +84,39 @@ async def get_blob(context: RequestContext) -> Response:
     reader = await context.registry.blobs.open(row, part)
     if part is None and row.size <= SMALL_BODY:
         context.allow_reuse(validity=_find_validity(context))
-    return BlobResponse(context.registry.blobs, row, reader, part, caching)
+    return _respond(context, row, reader, part, caching)
+
+
+def _respond(
+    context: RequestContext,
+    row: BlobRow,
+    reader: Reader,
+    part: Part | Multipart | None,
+    caching: dict[str, str],
+) -> BlobResponse:
+    blobs = context.registry.blobs
+    return BlobResponse(
+        BlobContent.of_row(row), reader, part, caching, lambda: blobs.note_damage(row)
+    )
+
+
+async def _get_missing(context: RequestContext, at: Mirrored, digest: Digest) -> Response:
+    """Return a blob that the mirror has not cached. A fill stores it meanwhile."""
+    caching = cache_headers(context, FOREVER)
+    blobs = context.registry.mirrored_blobs
+    if context.request.method == "HEAD":
+        size = await blobs.get_size(at, digest)
+        return Response(None, 200, BlobContent(digest, size).list_headers(size, caching))
+    reader = await blobs.open(at, digest)
+    if reader is None:
+        return await _get_stored(context, digest)
+    try:
+        parts = parse_ranges(context.request.headers.get("range"), reader.size)
+    except BaseException:
+        await reader.close()
+        raise
+    part = Multipart(parts, reader.size) if len(parts) > 1 else next(iter(parts), None)
+    return BlobResponse(BlobContent(digest, reader.size), reader, part, caching)
 
 
 async def delete_blob(context: RequestContext) -> Response:

@@ -1,6 +1,7 @@
 """Manifest endpoints (OCI distribution-spec: end-3, 7 and 9)."""
 
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ from starlette.responses import Response
 
 from registry.api.v2.quota_warnings import advise
 from registry.auth.audit_log import Actor
+from registry.auth.caller import Validity
 from registry.auth.policy.actions import GrantAction
 from registry.errors import (
     DeniedError,
@@ -25,7 +27,8 @@ from registry.http.memory import AnswerMemory
 from registry.http.request_context import RequestContext
 from registry.oci.manifests import MAX_MANIFEST_BYTES
 from registry.oci.references import Reference, Tag, parse_reference
-from registry.services.content.manifests import StoredManifest, TagCondition, TagRights
+from registry.services.content.manifests import TagCondition, TagRights
+from registry.services.mirrors.manifests import ServedManifest
 from storage.digest import Digest
 
 MAX_TAGS = 100
@@ -39,6 +42,17 @@ TAGS_IN_LINE = 10
 
 OVERRIDE = "Moorage-Override"
 IMMUTABLE = "immutable"
+
+
+_WARN_CODE = 299
+"""The code of a `Warning` that clients show. Source: RFC 7234, section 5.5.7."""
+
+_NOT_IN_WARNING = re.compile(r"[^ !#-\[\]-~]")
+
+
+def _quote(text: str) -> str:
+    """Return the text of a `Warning`, in which no character needs an escape."""
+    return _NOT_IN_WARNING.sub("'", text)
 
 
 def _existing_reference(context: RequestContext) -> Reference:
@@ -101,20 +115,26 @@ async def get_manifest(context: RequestContext) -> Response:
 async def _get_manifest(
     context: RequestContext, reference: Reference, memory: AnswerMemory
 ) -> Response:
-    async def load() -> StoredManifest:
-        return await context.registry.manifests.get(context.name, reference, context.received_at)
+    async def load() -> ServedManifest:
+        registry, since = context.registry, context.received_at
+        if context.mirrored is not None:
+            return await registry.mirrored_manifests.get(context.mirrored, reference, since)
+        return ServedManifest(await registry.manifests.get(context.name, reference, since))
 
     is_head = context.request.method == "HEAD"
-    found = await (load() if is_head else memory.load(load))
+    served = await (load() if is_head else memory.load(load))
     if is_head and isinstance(reference, Digest):
         await context.registry.manifests.promise(context.name, reference)
+    found = served.found
     row = found.row
     # HEAD counts as a pull: Docker sends nothing else for a tag that has not moved.
     note = partial(context.registry.pulls.note, row.id, reference)
     note()
     if not (is_head and context.registry.manifests.promises(context.name, reference)):
-        context.allow_reuse(note)
+        context.allow_reuse(note, Validity(deadline=served.deadline))
     headers = {"Docker-Content-Digest": str(row.digest), "ETag": f'"{row.digest}"'}
+    if served.problem:
+        headers["Warning"] = f'{_WARN_CODE} - "from the cache: {_quote(served.problem)}"'
     headers["Last-Modified"] = format_date(found.modified_at)
     headers |= cache_headers(context, REVALIDATED)
     if has_current(context.request.headers, str(row.digest), found.modified_at):

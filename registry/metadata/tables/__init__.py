@@ -34,6 +34,7 @@ from registry.metadata.tables.maintenance import (
     scrub_state,
     write_freeze,
 )
+from registry.metadata.tables.mirrors import mirror_tags, mirrors
 from registry.metadata.tables.policy import (
     grants,
     policy_changes,
@@ -74,6 +75,8 @@ __all__ = [
     "manifest_edges",
     "manifests",
     "metadata",
+    "mirror_tags",
+    "mirrors",
     "pending_deletions",
     "policy_changes",
     "policy_revision",

@@ -185,13 +185,15 @@ class Manifests:
         condition: TagCondition | None = None,
         rights: TagRights = TagRights(),
         override: Actor | None = None,
+        sparse: bool = False,
     ) -> Pushed:
         """Store a manifest and point all of `set_tags` at it, atomically.
 
         If `digest` is given, the manifest must have that digest. `override` is the actor who
-        overrides immutable tags. Nothing is stored if an error is raised: ManifestInvalidError,
-        DigestMismatchError, ManifestContentMissingError, PreconditionFailedError, DeniedError,
-        QuotaExceededError, ProtectedError.
+        overrides immutable tags. With `sparse`, content that it names may be missing. Nothing is
+        stored if an error is raised: ManifestInvalidError, DigestMismatchError,
+        ManifestContentMissingError, PreconditionFailedError, DeniedError, QuotaExceededError,
+        ProtectedError.
         """
 
         def store(actual: Digest, manifest: Manifest) -> Awaitable[Pushed]:
@@ -204,6 +206,7 @@ class Manifests:
                 condition=condition,
                 rights=rights,
                 override=override,
+                sparse=sparse or self._may_be_sparse(manifest),
             )
 
         if len(raw) < _ON_THREAD:
@@ -222,35 +225,37 @@ class Manifests:
         condition: TagCondition | None,
         rights: TagRights,
         override: Actor | None,
+        sparse: bool,
     ) -> Pushed:
         def work(tx: Transaction) -> None:
             # The lock serializes this push with all others of the repository, so that the
             # conditions and the content found missing cannot change before the write.
             looks = condition is not None or rights.are_bounded
-            lock = looks or self._may_be_sparse(manifest) or _names_more(manifest)
+            lock = looks or sparse or _names_more(manifest)
             repository = repositories.ensure(tx, name, lock=lock)
             for tag in set_tags if looks else ():
                 current = tags.find(tx, repository, tag)
                 rights.check(tag, current, actual)
                 if condition is not None:
                     condition.check(current)
-            edges = self._edges(tx, repository, manifest)
+            edges = _find_edges(tx, repository, manifest, sparse=sparse)
             manifests.put(tx, repository, actual, manifest, edges)
             require_room(tx, name, before=NOBODY)
             removal.set_tags(tx, repository, set_tags, actual, override)
 
-        await self._refuse_early(name, manifest)
+        if not sparse:
+            await self._refuse_early(name, manifest)
         await self._db.write(work, actor=principal.name)
         return Pushed(actual, manifest.subject.digest if manifest.subject else None)
 
     async def _refuse_early(self, name: RepositoryName, manifest: Manifest) -> None:
         """Raise ManifestContentMissingError before the write lock is taken.
 
-        This keeps a long search out of the write transaction. `_edges` searches again in that
+        This keeps a long search out of the write transaction. `_find_edges` searches again in that
         transaction, and its result is the authoritative one.
         """
         required = _required(manifest)
-        if len(required) <= _MANY or self._may_be_sparse(manifest):
+        if len(required) <= _MANY:
             return
 
         def work(tx: Transaction) -> list[Digest]:
@@ -262,33 +267,6 @@ class Manifests:
         missing = await self._db.read(work, timeout_s=LONG_TIMEOUT_S)
         if missing:
             raise ManifestContentMissingError([str(digest) for digest in missing])
-
-    def _edges(self, tx: Transaction, repository: RepositoryRow, manifest: Manifest) -> list[Edge]:
-        """Return the edges of the manifest to the content of the repository.
-
-        Raises ManifestContentMissingError if required content is missing.
-        """
-        parts = [d.digest for d in manifest.layers]
-        if manifest.config is not None:
-            parts.append(manifest.config.digest)
-        entries = [d.digest for d in manifest.entries]
-        linked = blobs.list_linked(tx, repository, parts + entries)
-        live = {digest for digest, state in linked.items() if state is BlobState.LIVE}
-        children = manifests.list_present(tx, repository, entries)
-        missing = _required(manifest) - live - children.keys()
-        if missing and not self._may_be_sparse(manifest):
-            raise ManifestContentMissingError(sorted(str(digest) for digest in missing))
-        # Damaged blobs get an edge as well: another push heals them.
-        edges = {Edge("layer", d.digest, blob=d.digest in linked) for d in manifest.layers}
-        if manifest.config is not None:
-            digest = manifest.config.digest
-            edges.add(Edge("config", digest, blob=digest in linked))
-        for digest in entries:
-            # An entry may refer to a manifest or a blob, whatever its media type, as in BuildKit
-            # caches.
-            child = digest in children
-            edges.add(Edge("entry", digest, blob=digest in linked and not child, child=child))
-        return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
 
     def _may_be_sparse(self, manifest: Manifest) -> bool:
         return (
@@ -330,6 +308,36 @@ class Manifests:
             removal.delete_manifest(tx, repository, row, override)
 
         await self._db.write(work, actor=principal.name, may_use_reserve=True)
+
+
+def _find_edges(
+    tx: Transaction, repository: RepositoryRow, manifest: Manifest, *, sparse: bool
+) -> list[Edge]:
+    """Return the edges of the manifest to the content of the repository.
+
+    Raises ManifestContentMissingError if required content is missing, unless `sparse`.
+    """
+    parts = [d.digest for d in manifest.layers]
+    if manifest.config is not None:
+        parts.append(manifest.config.digest)
+    entries = [d.digest for d in manifest.entries]
+    linked = blobs.list_linked(tx, repository, parts + entries)
+    live = {digest for digest, state in linked.items() if state is BlobState.LIVE}
+    children = manifests.list_present(tx, repository, entries)
+    missing = _required(manifest) - live - children.keys()
+    if missing and not sparse:
+        raise ManifestContentMissingError(sorted(str(digest) for digest in missing))
+    # Damaged blobs get an edge as well: another push heals them.
+    edges = {Edge("layer", d.digest, blob=d.digest in linked) for d in manifest.layers}
+    if manifest.config is not None:
+        digest = manifest.config.digest
+        edges.add(Edge("config", digest, blob=digest in linked))
+    for digest in entries:
+        # An entry may refer to a manifest or a blob, whatever its media type, as in BuildKit
+        # caches.
+        child = digest in children
+        edges.add(Edge("entry", digest, blob=digest in linked and not child, child=child))
+    return sorted(edges, key=lambda edge: (edge.digest, edge.kind))
 
 
 def _read(raw: bytes, content_type: str | None, digest: Digest | None) -> tuple[Digest, Manifest]:

@@ -1,1 +1,1 @@
-"""Mirrors: content of upstream registries."""
+"""Mirrors: other registries whose content this one fetches when it is pulled, and keeps."""

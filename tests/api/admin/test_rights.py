@@ -12,6 +12,8 @@ from registry.oci.names import RepositoryName
 from registry.oci.references import Tag
 from registry.oci.tag_patterns import TagPattern
 from registry.operations.table import BASE, OPERATIONS
+from registry.services.mirrors.mirror import Mirror
+from registry.services.mirrors.options import MirrorOptions
 from registry.services.retention.rules import RetentionRule
 from storage.digest import Digest
 from tests.api.conftest import Api, Started
@@ -67,6 +69,12 @@ list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
 list_events    401 403 403 200 403 200
+list_mirrors   401 403 403 403 403 200
+create_mirror  401 403 403 403 403 201
+get_mirror     401 403 403 403 403 200
+test_mirror    401 403 403 403 403 200
+set_mirror     401 403 403 403 403 200
+delete_mirror  401 403 403 403 403 204
 get_gc_status  401 403 403 403 403 200
 run_gc         401 403 403 403 403 200
 explain_digest 401 403 403 403 403 200
@@ -132,6 +140,8 @@ BODIES: dict[str, dict[str, Any]] = {
         "all_tags": True,
         "dry_run": True,
     },
+    "create_mirror": {"name": "new-{role}", "url": "https://a.example", "prefix": "new/{role}"},
+    "set_mirror": {"url": "https://a.example"},
     "rotate_key": {},
     "revoke_key": {},
     "run_gc": {},
@@ -168,6 +178,10 @@ NAMED = {
     "get_robot": "ci",
     "rotate_robot": "ci",
     "delete_robot": "old",
+    "get_mirror": "hub",
+    "set_mirror": "hub",
+    "test_mirror": "hub",
+    "delete_mirror": "quay",
 }
 # Names that do not exist, as replacements for those that do.
 MISSING = {
@@ -182,6 +196,8 @@ MISSING = {
     "leaver": "nobody",
     "set": "never-set",
     "devs": "no-group",
+    "hub": "no-mirror",
+    "quay": "no-mirror",
     "old-quota": "no-quota",
     "old-{role}": "no-token",
     "old": "no-robot",
@@ -211,6 +227,9 @@ async def _sign_up(api: Api) -> dict[str, Login]:
         await api.opened.access.groups.add(name, OPERATOR)
     for name in ("ci", "old"):
         await accounts.robot(name)
+    for name in ("hub", "quay"):
+        mirror = Mirror(name, RepositoryName(name), "http://127.0.0.1:1", MirrorOptions())
+        await api.opened.registry.mirrors.add(mirror, OPERATOR)
     for role in ROLES:
         await accounts.token("alice", f"old-{role}")
         await api.opened.access.quotas.set(f"old-quota/{role}", 1024, OPERATOR)

@@ -108,6 +108,7 @@ class TestReading:
     ) -> None:
         path = await self.put(local, session, key, bytes(2 * CHUNK_SIZE))
         reader = await local.open(key)
+        path.chmod(0o600)
         os.truncate(path, left)
         got: list[int] = []
 
@@ -160,6 +161,7 @@ class TestReading:
         real = os.pread
 
         def pread(fd: int, size: int, at: int) -> bytes:
+            path.chmod(0o600)
             os.truncate(path, 3)
             return real(fd, size, at)
 

@@ -14,7 +14,11 @@ from registry.metadata.engine.migrate import VERSION, SchemaState
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.gc import pending_deletions, unreadable_manifests
 from registry.metadata.maintenance import scrub
+from registry.metadata.mirrors import mirror_tags, mirrors
+from registry.metadata.mirrors.mirrors import MirrorRow
 from registry.metadata.protection import holds, immutable_tags
+from registry.oci.names import RepositoryName
+from registry.oci.references import Tag
 from tests.metadata.rows import STORE, add, add_access, add_retention, find, image, upload
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -61,6 +65,8 @@ def fill(url: str) -> None:
         pull_times.put(tx, [(row.id, "latest", 0)])
         holds.insert(tx, find(tx).id, row.digest, "evidence", None)
         immutable_tags.insert(tx, "team/**", "v*")
+        mirrors.insert(tx, MirrorRow("hub", RepositoryName("hub"), "https://a.example", "{}"))
+        mirror_tags.put(tx, RepositoryName("hub/a"), Tag("1"), row.digest)
 
     async def job() -> None:
         database = Database(url)

@@ -1,0 +1,186 @@
+"""`moorage mirror`: other registries whose images this one fetches and keeps."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from registry.cli.kit import client, confirmation, output, passwords
+from registry.cli.kit.parsing import Parser
+from registry.errors import InputInvalidError
+from registry.services.mirrors.option_fields import FIELDS, Kind
+from registry.services.mirrors.presets import PRESETS
+
+if TYPE_CHECKING:
+    from registry.operations.mirrors import MirrorInfo
+
+_ARGUMENTS: dict[Kind, dict[str, Any]] = {
+    Kind.TEXT: {},
+    Kind.TEXTS: {"nargs": "+", "action": "extend"},
+    Kind.DURATION: {},
+    Kind.COUNT: {"type": int},
+    Kind.FLAG: {"action": argparse.BooleanOptionalAction, "default": None},
+}
+
+
+def declare(mirrors: Parser) -> None:
+    """Declare the commands."""
+    command = mirrors.add_verb(
+        "add",
+        add,
+        "Mirror another registry",
+        "moorage mirror add docker.io",
+        "moorage mirror add team --upstream https://registry.example.org --prefix mirrors/team",
+    )
+    command.explain(
+        "Its images appear below the prefix, and are fetched when they are pulled. Names that need "
+        "no other options: " + ", ".join(PRESETS) + "."
+    )
+    command.add_argument("name", metavar="NAME", help="name of the mirror")
+    command.add_argument(
+        "--prefix", metavar="PREFIX", help="repositories of the mirror (default: NAME)"
+    )
+    command.add_argument(
+        "--adopt",
+        action="store_true",
+        help="make repositories that exist below the prefix part of the mirror",
+    )
+    change = mirrors.add_verb(
+        "set",
+        set_options,
+        "Change options of a mirror",
+        "moorage mirror set docker.io --tag-ttl 1h",
+    )
+    change.explain("Options that are not given stay. An empty text ('') removes an option.")
+    change.add_argument("name", metavar="NAME", help="name of the mirror")
+    for each in (command, change):
+        each.add_argument("--upstream", metavar="URL", help="URL of the other registry")
+        each.add_argument(
+            "--password-stdin",
+            action="store_true",
+            help="read the password for the upstream from standard input",
+        )
+        for name, field in FIELDS.items():
+            summary = field.description.rstrip(".")
+            given: dict[str, Any] = {"metavar": field.metavar} if field.metavar else {}
+            given |= _ARGUMENTS[field.kind]
+            each.add_argument(
+                field.option,
+                dest=name,
+                help=summary[0].lower() + summary[1:],
+                **given,
+            )
+        each.add_remote(stdin=False)
+    mirrors.add_verb("list", list_all, "List mirrors", "moorage mirror list", url=True)
+    for verb, work, summary in (
+        ("show", show, "Show a mirror and its options"),
+        ("test", test, "Check that the upstream of a mirror answers"),
+        ("remove", remove, "Remove a mirror, and keep the images that it has fetched"),
+    ):
+        example = f"moorage mirror {verb} docker.io"
+        command = mirrors.add_verb(verb, work, summary, example, url=True)
+        command.add_argument("name", metavar="NAME", help="name of the mirror")
+    confirmation.add_option(command)
+
+
+def add(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors import create_mirror
+
+    preset = PRESETS.get(args.name)
+    given = _list_given(args)
+    url = args.upstream
+    if preset is not None and url is None:
+        url = preset.url
+        given = {"hosts": list(preset.hosts), **given}
+    if url is None:
+        raise InputInvalidError(
+            f"{args.name} is not the name of a well-known registry; give the URL with --upstream"
+        )
+    values = {"url": url, "prefix": args.prefix or args.name, "adopt": args.adopt, **given}
+    password = passwords.read_line() if args.password_stdin else None
+    mirror = client.run(
+        args,
+        lambda operations: operations.send(
+            create_mirror, name=args.name, password=password, **values
+        ),
+        create=True,
+    )
+    said = f"Images of {mirror.url} can now be pulled from {mirror.prefix}/…"
+    output.show(mirror, said, as_json=args.json)
+    return 0
+
+
+def _list_given(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that were given. A list of one empty text is an empty list."""
+    given = {name: getattr(args, name) for name in FIELDS}
+    return {
+        name: [text for text in value if text] if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def set_options(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors import get_mirror, set_mirror
+
+    password = passwords.read_line() if args.password_stdin else None
+
+    async def work(operations: client.OperationClient) -> MirrorInfo:
+        before = await operations.send(get_mirror, name=args.name)
+        return await operations.send(
+            set_mirror,
+            name=args.name,
+            url=args.upstream or before.url,
+            password=password,
+            **before.values() | _list_given(args),
+        )
+
+    mirror = client.run(args, work)
+    output.show(mirror, f"Changed the mirror {mirror.name}.", as_json=args.json)
+    return 0
+
+
+def list_all(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors import list_mirrors
+
+    found = client.list_all(args, list_mirrors)
+    if args.json:
+        output.write_json({"mirrors": found})
+    else:
+        rows = [(each.name, f"{each.prefix}/", each.url, " ".join(each.hosts)) for each in found]
+        output.write_table(("NAME", "PREFIX", "UPSTREAM", "HOSTS"), rows)
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors import get_mirror
+
+    mirror = client.call(args, get_mirror, name=args.name)
+    if args.json:
+        output.write_json(mirror)
+        return 0
+    rows = [
+        (name.replace("_", "-"), " ".join(value) if isinstance(value, tuple) else value)
+        for name, value in output.to_json(mirror).items()
+        if value not in ("", ())
+    ]
+    output.write_table(("OPTION", "VALUE"), rows)
+    return 0
+
+
+def test(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors import test_mirror
+
+    found = client.call(args, test_mirror, name=args.name)
+    said = f"The upstream of {found.name} answers." if found.works else f"{found.problem}"
+    output.show(found, said, as_json=args.json)
+    return 0 if found.works else 1
+
+
+def remove(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors import delete_mirror
+
+    client.call(args, delete_mirror, name=args.name)
+    said = f"Removed the mirror {args.name}. What it has fetched stays."
+    output.show({"removed": args.name}, said, as_json=args.json)
+    return 0

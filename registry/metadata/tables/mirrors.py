@@ -1,0 +1,32 @@
+"""Tables of mirrors: other registries whose content this one caches."""
+
+import sqlalchemy as sa
+
+from registry.metadata.tables.base import TEXT, DigestText, NameText, metadata
+
+# An upstream registry, whose repositories appear below `prefix`.
+mirrors = sa.Table(
+    "mirrors",
+    metadata,
+    sa.Column("name", TEXT, primary_key=True),
+    sa.Column("prefix", NameText, nullable=False, unique=True),
+    sa.Column("url", TEXT, nullable=False),
+    # A JSON object (registry/services/mirrors/options.py).
+    sa.Column("options", TEXT, nullable=False),
+    # Null if the options name its source, or for anonymous access.
+    sa.Column("password", TEXT),
+    sa.Column("created_by", TEXT, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.BigInteger, nullable=False),
+)
+
+# Tags of mirrored repositories, as the upstream last confirmed them.
+mirror_tags = sa.Table(
+    "mirror_tags",
+    metadata,
+    sa.Column("repository", NameText, primary_key=True),
+    sa.Column("tag", TEXT, primary_key=True),
+    sa.Column("digest", DigestText, nullable=False),
+    # By the database's clock.
+    sa.Column("checked_at", sa.BigInteger, nullable=False),
+)

@@ -1,0 +1,291 @@
+"""Manifests of mirrors: from the cache while it is current, otherwise from the upstream."""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry.auth.policy.principals import Principal
+from registry.errors import (
+    ManifestInvalidError,
+    ManifestUnknownError,
+    ProtectedError,
+    UpstreamDeniedError,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamUnavailableError,
+    UpstreamUnknownError,
+)
+from registry.metadata.content import blobs, repositories
+from registry.metadata.content.blobs import BlobState
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.metadata.mirrors import mirror_tags
+from registry.metadata.mirrors.mirror_tags import MirrorTag
+from registry.oci.manifests import parse_manifest
+from registry.oci.references import Reference, Tag
+from registry.services.content.manifests import Manifests, StoredManifest
+from registry.services.maintenance.leases import Leases
+from registry.services.mirrors.flights import Flights
+from registry.services.mirrors.mirror import Mirrored
+from registry.services.mirrors.options import read_seconds
+from registry.services.mirrors.upstreams import Upstreams
+from storage.digest import Digest
+
+if TYPE_CHECKING:
+    from registry.client.upstream import Upstream
+
+DECIDE_S = 9.0
+"""The time within which a request is answered, even if the upstream does not respond.
+
+containerd waits 30 s for response headers, and then asks the next registry.
+"""
+
+SEEN_S = 5.0
+"""The time for which an upstream that has responded counts as reachable."""
+
+_MOST_UNKNOWN = 10_000
+_MICROSECOND = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class ServedManifest:
+    """A manifest of a mirror.
+
+    It is current until `deadline` (of `time.monotonic`). If the upstream failed, `problem` says
+    why, and the manifest may be outdated.
+    """
+
+    found: StoredManifest
+    deadline: float = math.inf
+    problem: str = ""
+
+    @property
+    def raw(self) -> bytes:
+        return self.found.raw
+
+
+class MirroredManifests:
+    """Manifests of the repositories of mirrors."""
+
+    def __init__(
+        self, database: Database, manifests: Manifests, upstreams: Upstreams, leases: Leases
+    ) -> None:
+        self._db = database
+        self._manifests = manifests
+        self._upstreams = upstreams
+        self._flights: Flights[ServedManifest] = Flights(leases)
+        self._unknown: OrderedDict[str, float] = OrderedDict()
+        self._seen: dict[str, float] = {}
+
+    async def close(self) -> None:
+        """Cancel the requests to upstreams."""
+        await self._flights.close()
+
+    async def get(self, at: Mirrored, reference: Reference, since: float) -> ServedManifest:
+        """Return a manifest, from the cache or from the upstream.
+
+        `since` is as in `Manifests.get`. Raises ManifestUnknownError if the upstream does not have
+        it or does not deliver it, and UpstreamError if it is not cached and the upstream fails.
+        """
+        if isinstance(reference, Tag):
+            served = await self._find_current(at, reference, since)
+        else:
+            found = await self._find(at, reference, since)
+            served = ServedManifest(found) if found is not None else None
+        if served is None:
+            self._require_not_unknown(at, reference)
+            served = await self._flights.run(
+                f"{at.name}@{reference}",
+                lambda: self._find_current(at, reference, time.monotonic()),
+                lambda: self._fetch(at, reference),
+            )
+        if not served.problem:
+            await self._require_usable(at, served.found)
+        return served
+
+    async def _find(
+        self, at: Mirrored, reference: Reference, since: float
+    ) -> StoredManifest | None:
+        try:
+            return await self._manifests.get(at.name, reference, since)
+        except ManifestUnknownError:
+            return None
+
+    async def _find_current(
+        self, at: Mirrored, reference: Reference, since: float
+    ) -> ServedManifest | None:
+        """Return a cached manifest that needs no look at the upstream."""
+        found = await self._find(at, reference, since)
+        if found is None or isinstance(reference, Digest):
+            return ServedManifest(found) if found is not None else None
+        known = await self._find_tag(at, reference)
+        if known is None or known.digest != found.row.digest:
+            return None
+        left = read_seconds(at.mirror.options.tag_ttl) - known.age * _MICROSECOND
+        return ServedManifest(found, time.monotonic() + left) if left > 0 else None
+
+    async def _find_tag(self, at: Mirrored, tag: Tag) -> MirrorTag | None:
+        return await self._db.read(lambda tx: mirror_tags.find(tx, at.name, tag), single=True)
+
+    async def _fetch(self, at: Mirrored, reference: Reference) -> ServedManifest:
+        """Return the manifest as the upstream has it now, or the cached one if that fails."""
+        try:
+            async with asyncio.timeout(DECIDE_S), self._upstreams.use(at.mirror) as upstream:
+                digest = await self._update(at, reference, upstream)
+                self._seen[at.mirror.name] = time.monotonic()
+        except UpstreamUnknownError as error:
+            self._remember_unknown(at, reference)
+            raise _unknown(at, reference, error.message) from error
+        except (UpstreamError, TimeoutError) as error:
+            problem = error if isinstance(error, UpstreamError) else _not_in_time(at)
+            return await self._find_stale(at, reference, problem)
+        found = await self._manifests.get(at.name, digest or reference, time.monotonic())
+        ttl = read_seconds(at.mirror.options.tag_ttl)
+        deadline = time.monotonic() + ttl if isinstance(reference, Tag) else math.inf
+        return ServedManifest(found, deadline)
+
+    async def _update(
+        self, at: Mirrored, reference: Reference, upstream: "Upstream"
+    ) -> Digest | None:
+        """Bring the cache up to date. Return the digest of the tag.
+
+        None means that the cached tag is immutable here and differs from the upstream's.
+        """
+        if isinstance(reference, Digest):
+            await self._store(at, reference, upstream, ())
+            return reference
+        head = await upstream.head_manifest(at.remote, reference)
+        current = await self._find(at, reference, time.monotonic())
+        if head.digest is None or current is None or current.row.digest != head.digest:
+            try:
+                digest = await self._store(at, head.digest or reference, upstream, (reference,))
+            except ProtectedError:
+                return None
+        else:
+            digest = head.digest
+        await self._db.write(
+            lambda tx: mirror_tags.put(tx, at.name, reference, digest),
+            actor=_principal(at).name,
+            durable=False,
+        )
+        return digest
+
+    async def _store(
+        self, at: Mirrored, reference: Reference, upstream: "Upstream", tags: tuple[Tag, ...]
+    ) -> Digest:
+        """Store a manifest, from the cache or the upstream, and set tags."""
+        cached = None
+        if isinstance(reference, Digest):
+            cached = await self._find(at, reference, time.monotonic())
+        if cached is not None:
+            raw, media_type = cached.raw, cached.row.media_type
+        else:
+            fetched = await upstream.get_manifest(at.remote, reference)
+            raw, media_type = fetched.body, fetched.media_type
+        try:
+            pushed = await self._manifests.put(
+                at.name,
+                raw,
+                media_type,
+                _principal(at),
+                digest=reference if isinstance(reference, Digest) else None,
+                set_tags=tags,
+                sparse=True,
+            )
+        except ManifestInvalidError as error:
+            raise UpstreamProtocolError(
+                f"{at.mirror.url} has a manifest that is invalid: {error.message}"
+            ) from error
+        return pushed.digest
+
+    async def _find_stale(
+        self, at: Mirrored, reference: Reference, problem: UpstreamError
+    ) -> ServedManifest:
+        """Return the cached manifest in spite of the problem, or raise it."""
+        found = await self._find(at, reference, time.monotonic())
+        if found is not None and isinstance(reference, Tag):
+            known = await self._find_tag(at, reference)
+            options = at.mirror.options
+            limit = read_seconds(options.tag_ttl) + read_seconds(options.stale_for)
+            if known is None or known.age * _MICROSECOND > limit:
+                found = None
+        if found is not None:
+            if not await self._is_complete(at, found):
+                raise _incomplete(at, reference, problem)
+            return ServedManifest(found, time.monotonic(), problem.message)
+        if isinstance(problem, UpstreamDeniedError):
+            raise _unknown(at, reference, problem.message) from problem
+        raise problem
+
+    async def _require_usable(self, at: Mirrored, found: StoredManifest) -> None:
+        """Raise ManifestUnknownError if blobs are missing and the upstream cannot be reached.
+
+        A client that gets the manifest would fail at the blob, and not ask its next registry.
+        """
+        seen = self._seen.get(at.mirror.name)
+        if seen is not None and time.monotonic() - seen < SEEN_S:
+            return
+        if await self._is_complete(at, found):
+            return
+        digest = found.row.digest
+        try:
+            async with asyncio.timeout(DECIDE_S), self._upstreams.use(at.mirror) as upstream:
+                await upstream.head_manifest(at.remote, digest)
+        except (UpstreamError, TimeoutError) as error:
+            problem = error if isinstance(error, UpstreamError) else _not_in_time(at)
+            raise _incomplete(at, digest, problem) from error
+        self._seen[at.mirror.name] = time.monotonic()
+
+    async def _is_complete(self, at: Mirrored, found: StoredManifest) -> bool:
+        """Return whether all blobs of the manifest are cached."""
+        manifest = parse_manifest(found.raw, found.row.media_type)
+        wanted = {each.digest for each in manifest.distributable_layers}
+        if manifest.config is not None:
+            wanted.add(manifest.config.digest)
+
+        def work(tx: Transaction) -> bool:
+            repository = repositories.find(tx, at.name)
+            if repository is None:
+                return False
+            linked = blobs.list_linked(tx, repository, sorted(wanted))
+            return all(linked.get(digest) is BlobState.LIVE for digest in wanted)
+
+        return not wanted or await self._db.read(work)
+
+    def _require_not_unknown(self, at: Mirrored, reference: Reference) -> None:
+        until = self._unknown.get(f"{at.name}@{reference}")
+        if until is not None and time.monotonic() < until:
+            raise _unknown(at, reference, "the upstream did not have it a moment ago")
+
+    def _remember_unknown(self, at: Mirrored, reference: Reference) -> None:
+        key = f"{at.name}@{reference}"
+        self._unknown[key] = time.monotonic() + read_seconds(at.mirror.options.negative_ttl)
+        self._unknown.move_to_end(key)
+        while len(self._unknown) > _MOST_UNKNOWN:
+            self._unknown.popitem(last=False)
+
+
+def _principal(at: Mirrored) -> Principal:
+    return Principal(f"mirror:{at.mirror.name}")
+
+
+def _unknown(at: Mirrored, reference: Reference, reason: str) -> ManifestUnknownError:
+    return ManifestUnknownError(
+        f"{reference} is not in {at.remote} of {at.mirror.url}: {reason}",
+        {"reference": str(reference)},
+    )
+
+
+def _incomplete(at: Mirrored, reference: Reference, problem: UpstreamError) -> ManifestUnknownError:
+    return ManifestUnknownError(
+        f"{reference} in {at.name} is cached without all of its blobs, and the upstream fails: "
+        f"{problem.message}",
+        {"reference": str(reference)},
+    )
+
+
+def _not_in_time(at: Mirrored) -> UpstreamUnavailableError:
+    return UpstreamUnavailableError(f"{at.mirror.url} did not respond within {DECIDE_S:g} s")

@@ -1,0 +1,103 @@
+"""The options of a mirror, with their use, apart from their types.
+
+The help of the command line imports this module, so it imports nothing slow.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Kind(Enum):
+    """The kind of the values of an option."""
+
+    TEXT = auto()
+    TEXTS = auto()
+    DURATION = auto()
+    COUNT = auto()
+    FLAG = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class OptionField:
+    """An option of a mirror. `given_option` is its name, if it is not that of the field."""
+
+    name: str
+    kind: Kind
+    description: str
+    metavar: str = ""
+    given_option: str = ""
+
+    @property
+    def option(self) -> str:
+        """The option of `moorage mirror add`."""
+        return self.given_option or "--" + self.name.replace("_", "-")
+
+
+_ALL = (
+    OptionField(
+        "hosts",
+        Kind.TEXTS,
+        "Hosts of registries whose images this mirror has, with the port if it is not 443.",
+        "HOST",
+        "--host",
+    ),
+    OptionField("username", Kind.TEXT, "User name at the upstream.", "NAME"),
+    OptionField(
+        "password_file",
+        Kind.TEXT,
+        "File with the password, relative to the data directory. It is read again when it changes.",
+        "FILE",
+    ),
+    OptionField(
+        "credential_helper",
+        Kind.TEXT,
+        "Program that returns the credentials: `ecr-login` runs docker-credential-ecr-login.",
+        "NAME",
+    ),
+    OptionField(
+        "token_origins",
+        Kind.TEXTS,
+        "Token servers on other origins that may get the credentials.",
+        "URL",
+        "--token-origin",
+    ),
+    OptionField("allow", Kind.TEXTS, "Mirror only upstream repositories that match.", "PATTERN"),
+    OptionField("deny", Kind.TEXTS, "Do not mirror upstream repositories that match.", "PATTERN"),
+    OptionField(
+        "tag_ttl",
+        Kind.DURATION,
+        "Time for which a tag is served without asking the upstream: a duration or `forever`.",
+        "DURATION",
+    ),
+    OptionField(
+        "negative_ttl",
+        Kind.DURATION,
+        "Time for which something unknown upstream is not asked for again.",
+        "DURATION",
+    ),
+    OptionField(
+        "stale_for",
+        Kind.DURATION,
+        "Time for which tags are served without the upstream if it fails: a duration or `forever`.",
+        "DURATION",
+    ),
+    OptionField(
+        "max_connections", Kind.COUNT, "Maximum number of connections to the upstream.", "N"
+    ),
+    OptionField("http_proxy", Kind.TEXT, "Proxy for requests to the upstream.", "URL"),
+    OptionField(
+        "ca_file",
+        Kind.TEXT,
+        "Additional certificate authorities (PEM), relative to the data directory.",
+        "FILE",
+        "--upstream-ca-file",
+    ),
+    OptionField(
+        "allow_private",
+        Kind.FLAG,
+        "Allow private addresses of the upstream, and http to them.",
+    ),
+)
+
+FIELDS = {field.name: field for field in _ALL}
+"""The fields of `MirrorOptions` by name."""

@@ -1,0 +1,101 @@
+"""The clients of the upstreams, one for each mirror, kept open between requests."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.services.mirrors.mirror import Mirror
+
+if TYPE_CHECKING:
+    from registry.client.credentials import Source
+    from registry.client.upstream import Upstream
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A client, and the number of requests that use it."""
+
+    mirror: Mirror
+    upstream: "Upstream"
+    users: int = field(default=0)
+    is_retired: bool = False
+
+
+class Upstreams:
+    """The clients of the upstreams. A changed mirror gets a new one."""
+
+    def __init__(self, data: Path) -> None:
+        """Resolve file names of options relative to the directory `data`."""
+        self._data = data
+        self._opened: dict[str, _Opened] = {}
+        self._retired: list[_Opened] = []
+
+    @contextlib.asynccontextmanager
+    async def use(self, mirror: Mirror) -> AsyncIterator["Upstream"]:
+        """Return the client of a mirror. Raises ConfigError if a file in its options is bad."""
+        opened = self._find(mirror)
+        opened.users += 1
+        try:
+            yield opened.upstream
+        finally:
+            opened.users -= 1
+            if opened.is_retired and not opened.users:
+                self._retired.remove(opened)
+                await opened.upstream.close()
+
+    async def ping(self, mirror: Mirror) -> None:
+        """Check that the upstream answers, and accepts the credentials.
+
+        Raises UpstreamError and ConfigError.
+        """
+        async with self.use(mirror) as upstream:
+            await upstream.ping()
+
+    async def close(self) -> None:
+        """Close all clients."""
+        for opened in [*self._opened.values(), *self._retired]:
+            await opened.upstream.close()
+        self._opened.clear()
+        self._retired.clear()
+
+    def _find(self, mirror: Mirror) -> _Opened:
+        opened = self._opened.get(mirror.name)
+        if opened is not None and opened.mirror == mirror:
+            return opened
+        new = _Opened(mirror, self._open(mirror))
+        self._opened[mirror.name] = new
+        if opened is not None:
+            # An idle client keeps only idle connections, which the upstream closes.
+            opened.is_retired = True
+            if opened.users:
+                self._retired.append(opened)
+        return new
+
+    def _open(self, mirror: Mirror) -> "Upstream":
+        # Most registries call no other server, and httpx takes memory.
+        from registry.client.upstream import Upstream  # noqa: PLC0415
+
+        options = mirror.options
+        return Upstream(
+            mirror.url,
+            credentials=self._find_credentials(mirror),
+            token_origins=options.token_origins,
+            allow_private=options.allow_private,
+            ca_file=self._data / options.ca_file if options.ca_file else None,
+            proxy=options.http_proxy,
+            max_connections=options.max_connections,
+        )
+
+    def _find_credentials(self, mirror: Mirror) -> "Source | None":
+        from registry.client import credentials  # noqa: PLC0415 - see above
+
+        options = mirror.options
+        if options.credential_helper:
+            return credentials.from_helper(options.credential_helper, mirror.url)
+        if options.password_file:
+            return credentials.from_file(options.username, self._data / options.password_file)
+        if mirror.password is not None:
+            return credentials.from_settings(options.username, mirror.password)
+        return None
