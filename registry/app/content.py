@@ -48,7 +48,13 @@ def compose_content(core: Core, quotas: Quotas) -> ContentServices:
     keys = UploadKeys(database, core.stores)
     publication = Publication(database, blobs, keys)
     uploads = UploadSessions(
-        database, core.stores, quotas, keys, publication, most=settings.limits.open_uploads
+        database,
+        core.stores,
+        quotas,
+        keys,
+        publication,
+        watch=core.watch,
+        most=settings.limits.open_uploads,
     )
     return ContentServices(
         repositories=Repositories(database, read_only=read_only),

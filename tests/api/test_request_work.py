@@ -181,15 +181,15 @@ async def test_no_statement_is_built_and_sql_takes_one_hop(start_api: Started) -
                 assert (name, work.hops) == (name, hops)
 
 
-HOPS_ON_SQLITE = {"POST": (1, 0), "PATCH": (2, 2), "PUT": (2, 2)}
+HOPS_ON_SQLITE = {"POST": (1, 0), "PATCH": (1, 2), "PUT": (1, 2)}
 """Hops for SQL and to the disk, for a new blob sent as Docker does.
 
-POST inserts the session. PATCH reads it, locks its file, writes and syncs the bytes, and saves the
-session. PUT reads the session, locks its file, publishes it and links the blob.
+POST inserts the session. PATCH locks its file, writes and syncs the bytes, and saves the session.
+PUT locks the file, publishes it and links the blob. The session is still in memory.
 """
 
 HOPS_ON_POSTGRES = {"POST": (1, 0), "PATCH": (2, 3), "PUT": (2, 2)}
-"""The same. PATCH also syncs the folder of the file."""
+"""The same. Both read the session, and PATCH also syncs the folder of the file."""
 
 
 async def test_the_hops_of_a_push(start_api: Started) -> None:

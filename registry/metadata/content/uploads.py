@@ -16,7 +16,7 @@ from registry.metadata.engine.statements import (
     bind_limit,
     bind_now,
 )
-from registry.metadata.engine.transaction import Transaction
+from registry.metadata.engine.transaction import RowChange, Transaction
 from registry.metadata.tables import repositories, uploads
 from registry.oci.names import RepositoryName
 from storage.digest import Digest
@@ -151,6 +151,7 @@ def _made(row: Row | None) -> UploadRow | None:
 
 def insert(tx: Transaction, row: UploadRow) -> None:
     tx.run(_INSERT, **dict(zip(_NAMES, _list_values(row), strict=True)))
+    tx.row_changes.append(RowChange(row.id, None, row))
 
 
 def find_own(
@@ -176,16 +177,27 @@ def advance(tx: Transaction, row: UploadRow, before: UploadRow) -> bool:
     """
     values = dict(zip(_PROGRESS, _list_progress(row), strict=True))
     old = {"old_offset": before.offset, "old_key": before.key}
-    return tx.run(_ADVANCE, upload_id=row.id, held_claim=row.claim_number, **values, **old) > 0
+    if not tx.run(_ADVANCE, upload_id=row.id, held_claim=row.claim_number, **values, **old):
+        _forget(tx, row.id)
+        return False
+    tx.row_changes.append(RowChange(row.id, before, row))
+    return True
+
+
+def _forget(tx: Transaction, upload_id: str) -> None:
+    """Keep no row of the session in memory."""
+    tx.row_changes.append(RowChange(upload_id, None, None))
 
 
 def save(tx: Transaction, upload_id: str, claim: int, parts: str) -> bool:
     """Save the store's state between acknowledgements. Returns False as `advance` does."""
+    _forget(tx, upload_id)
     return tx.run(_SAVE, upload_id=upload_id, held_claim=claim, parts=parts) > 0
 
 
 def claim(tx: Transaction, upload_id: str, seconds: float) -> UploadRow | None:
     """Claim the session for `seconds`. Returns None if it does not exist or is claimed."""
+    _forget(tx, upload_id)
     return _made(tx.fetch_one(_CLAIM, upload_id=upload_id, lease_us=int(seconds * 1_000_000)))
 
 
@@ -198,11 +210,13 @@ def find_held(tx: Transaction, upload_id: str) -> ClaimState | None:
 def hold(tx: Transaction, upload_id: str, claim: int, seconds: float) -> bool:
     """Extend a claim to `seconds` from now. Returns False as `advance` does."""
     lease_us = int(seconds * 1_000_000)
+    _forget(tx, upload_id)
     return tx.run(_HOLD, upload_id=upload_id, held_claim=claim, lease_us=lease_us) > 0
 
 
 def release(tx: Transaction, upload_id: str, claim: int) -> bool:
     """Release a claim. Returns False as `advance` does."""
+    _forget(tx, upload_id)
     return tx.run(_RELEASE, upload_id=upload_id, held_claim=claim) > 0
 
 
@@ -213,6 +227,7 @@ def delete(tx: Transaction, upload_id: str, claim: int = 0) -> bool:
 
 def take(tx: Transaction, upload_id: str, claim: int) -> UploadRow | None:
     """Delete the session and return it. Returns None where `delete` returns False."""
+    _forget(tx, upload_id)
     return _made(tx.fetch_one(_DELETE, upload_id=upload_id, held_claim=claim))
 
 

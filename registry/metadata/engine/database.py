@@ -20,9 +20,10 @@ from registry.metadata.engine.connections import Connections, WrongServerError
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, await_with_deadline
 from registry.metadata.engine.disk_reserve import ReserveFile
 from registry.metadata.engine.error_translation import translate
+from registry.metadata.engine.group_changes import CommitListener
 from registry.metadata.engine.postgres import PostgresReader, PostgresWriter
 from registry.metadata.engine.settings import DEFAULT, DatabaseSettings
-from registry.metadata.engine.sqlite import CommitListener, SqliteReader, SqliteWriter
+from registry.metadata.engine.sqlite import SqliteReader, SqliteWriter
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.tables import schema_version
 from storage.shield import run_to_completion

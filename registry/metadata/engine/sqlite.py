@@ -19,13 +19,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from registry import clock
+from registry.metadata.engine.group_changes import CommitListener, GroupChanges
 from registry.metadata.engine.statements import run_text
-from registry.metadata.engine.transaction import GroupChanges, SingleRead, Transaction
+from registry.metadata.engine.transaction import SingleRead, Transaction
 from registry.metadata.engine.writer_lock import WriterLock
 from storage.job_threads import Job, JobThreads, Outcome, finish_jobs
 
@@ -178,16 +179,6 @@ def _settle(members: list[_Member], failure: Exception | None) -> None:
         finish_jobs(outcomes)
 
 
-class CommitListener(Protocol):
-    """Learns of the commits of a writer, on its thread."""
-
-    def before_commit(self, tx: Transaction, changes: GroupChanges) -> None:
-        """Receive the transaction of a group, whose statements are done."""
-
-    def after_commit(self) -> None:
-        """Note that the group is committed, before any caller learns of it."""
-
-
 def _is_open(connection: sa.Connection) -> bool:
     """Return whether the transaction is open, which SQLite rolls back after some errors."""
     return bool(getattr(connection.connection.dbapi_connection, "in_transaction", False))
@@ -286,7 +277,9 @@ class SqliteWriter:
                     self._run_member(connection, members[done - 1], changes)
                     if time.monotonic() - started > BATCH_SECONDS:
                         break
-                if listener is not None and _is_open(connection):
+                if listener is not None and not _is_open(connection):
+                    listener = None
+                if listener is not None:
                     listener.before_commit(Transaction(connection, "", self._clock()), changes)
             if listener is not None:
                 listener.after_commit()

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -139,21 +139,16 @@ _ADD_CHANGE = Statement(
 )
 
 
-@dataclass(slots=True)
-class GroupChanges:
-    """What the transactions of a group commit changed.
+class RowChange(NamedTuple):
+    """A row before and after a change. `after` is None if it is deleted or unknown.
 
-    `repositories` has the repository of each row of the change feed, and `policy` is whether the
-    policy changed.
+    `before` is None if the row is complete in `after`. Otherwise `after` has what the transaction
+    wrote, and the rest of `before`.
     """
 
-    repositories: list[RepositoryName] = field(default_factory=list)
-    policy: bool = False
-
-    def add(self, tx: "Transaction") -> None:
-        """Add a transaction that has written its changes."""
-        self.repositories += [change["repository"] for change in tx.changes]
-        self.policy = self.policy or bool(tx.policy_changes)
+    key: str
+    before: Any | None
+    after: Any | None
 
 
 @dataclass(slots=True)
@@ -172,8 +167,13 @@ class Transaction:
     queued: dict[Key, int | None] = field(default_factory=dict)
     # Growth in bytes, by usage counter.
     quota_deltas: Counter[int] = field(default_factory=Counter)
+    # Changes of rows that the process may keep in memory.
+    row_changes: list[RowChange] = field(default_factory=list)
+    # Whether statements ran that may have changed other rows of that kind.
+    may_change_others: bool = False
 
     def execute(self, statement: sa.Executable) -> sa.CursorResult[*tuple[Any, ...]]:
+        self.may_change_others = True
         return self.connection.execute(statement)
 
     def fetch_all(self, statement: Statement, /, **values: Any) -> list[Row]:

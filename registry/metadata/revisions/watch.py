@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import DatabaseUnavailableError
 from registry.metadata.engine.database import Database
@@ -121,6 +121,13 @@ class RevisionWatch:
         """
         commits, seen = self._commits, self._seen
         return commits is not None and seen is not None and commits.has_mark(seen)
+
+    def find_row(self, key: str) -> Any | None:
+        """Return a row that this process has written, if it is provably current.
+
+        `key` is that of its `RowChange`. Always None on PostgreSQL.
+        """
+        return self._own.find_row(key) if self._own is not None else None
 
     async def read(self, since: float | None = None) -> Revisions:
         """Return the revisions as of now, or as of a moment after `since` (of `time.monotonic`).

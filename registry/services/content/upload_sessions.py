@@ -19,6 +19,7 @@ from registry.metadata.content import repositories, uploads
 from registry.metadata.content.uploads import UploadRow
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
+from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
 from registry.services.content.publication import Publication
 from registry.services.content.unowned_objects import UnownedObjects
@@ -71,6 +72,7 @@ class UploadSessions:
         keys: UploadKeys,
         publication: Publication,
         *,
+        watch: RevisionWatch,
         most: int,
     ) -> None:
         """Create the service.
@@ -83,6 +85,7 @@ class UploadSessions:
         self._quotas = quotas
         self._keys = keys
         self._publication = publication
+        self._watch = watch
         self._unowned = UnownedObjects(database, stores)
         self._claims = UploadClaims(keys, UploadLeases(database))
 
@@ -142,6 +145,9 @@ class UploadSessions:
 
         Raises UploadUnknownError if it does not exist in this repository for this principal.
         """
+        row: UploadRow | None = self._watch.find_row(upload_id)
+        if row is not None and row.repository == name and row.principal == principal.name:
+            return row
         row = await self._db.read(
             lambda tx: uploads.find_own(tx, name, principal.name, upload_id), single=True
         )

@@ -1,7 +1,13 @@
-"""Tests of the revisions that the writer of this process hands to the watch (SQLite)."""
+"""Tests of what the writer of this process hands to the watch (SQLite)."""
+
+from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
+from registry.metadata import tables
+from registry.metadata.content import repositories, uploads
+from registry.metadata.content.uploads import UploadRow
 from registry.metadata.engine import leases
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
@@ -133,3 +139,112 @@ async def test_without_the_comparison_it_is_missed(
     monkeypatch.setattr(own_commits, "is_next", lambda before, after: before != after)
     with pytest.raises(AssertionError):
         await test_a_commit_just_after_its_own_is_noticed(watch, database, other, monkeypatch)
+
+
+def make_session(name: RepositoryName = NAME) -> UploadRow:
+    return UploadRow(
+        id="session",
+        repository=name,
+        repository_generation=None,
+        principal="ann",
+        algorithm="sha256",
+        offset=0,
+        prefix_digest=None,
+        store="local",
+        key_generation="generation",
+        key=None,
+    )
+
+
+async def start(database: Database) -> UploadRow:
+    row = make_session()
+    await database.write(lambda tx: uploads.insert(tx, row), actor="")
+    return row
+
+
+async def advance(database: Database, before: UploadRow, offset: int) -> UploadRow:
+    after = replace(before, offset=offset)
+    assert await database.write(lambda tx: uploads.advance(tx, after, before), actor="")
+    return after
+
+
+async def test_a_row_is_known_as_it_was_written(watch: RevisionWatch, database: Database) -> None:
+    await watch.read()
+    row = await start(database)
+    assert watch.find_row(row.id) == row == await database.read(lambda tx: uploads.find(tx, row.id))
+    await database.write(lambda tx: make(tx, OTHER), actor="")
+    assert watch.find_row(row.id) == row
+    row = await advance(database, row, 5)
+    assert watch.find_row(row.id) == row == await database.read(lambda tx: uploads.find(tx, row.id))
+    await database.write(lambda tx: uploads.take(tx, row.id, 0), actor="")
+    assert watch.find_row(row.id) is None
+
+
+async def test_a_row_is_unknown_after_a_commit_of_another_process(
+    watch: RevisionWatch, database: Database, other: Database
+) -> None:
+    await watch.read()
+    row = await start(database)
+    await other.write(lambda tx: uploads.take(tx, row.id, 0), actor="")
+    assert watch.find_row(row.id) is None
+    await database.write(change, actor="")
+    assert watch.find_row(row.id) is None
+
+
+@pytest.mark.parametrize("way", ["deleted", "emptied", "statement"])
+async def test_a_row_is_unknown_after_what_may_change_it(
+    watch: RevisionWatch, database: Database, way: str
+) -> None:
+    def change_sessions(tx: Transaction) -> None:
+        repository = repositories.find(tx, NAME, lock=True)
+        if way == "statement":
+            tx.execute(sa.update(tables.uploads).values(principal="removed:ann"))
+        elif repository is not None and way == "deleted":
+            repositories.delete(tx, repository)
+        elif repository is not None:
+            repositories.remove_if_empty(tx, repository)
+
+    await watch.read()
+    await database.write(lambda tx: repositories.ensure(tx, NAME), actor="")
+    row = await start(database)
+    assert watch.find_row(row.id) == row
+    await database.write(change_sessions, actor="")
+    assert watch.find_row(row.id) is None
+    # A request that read the session before does not bring the rest of its row back.
+    await advance(database, row, 5)
+    assert watch.find_row(row.id) is None
+
+
+async def test_a_claim_leaves_no_row(watch: RevisionWatch, database: Database) -> None:
+    await watch.read()
+    row = await start(database)
+    await database.write(lambda tx: uploads.claim(tx, row.id, 60), actor="")
+    assert watch.find_row(row.id) is None
+
+
+async def test_a_failed_change_leaves_the_row(watch: RevisionWatch, database: Database) -> None:
+    await watch.read()
+    row = await start(database)
+
+    def fail(tx: Transaction) -> None:
+        uploads.take(tx, row.id, 0)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await database.write(fail, actor="")
+    assert watch.find_row(row.id) == row
+
+
+async def test_the_oldest_rows_make_room(
+    watch: RevisionWatch, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_commits, "MOST_ROWS", 2)
+    await watch.read()
+    for number in range(3):
+        row = replace(make_session(), id=f"session{number}")
+        await database.write(lambda tx, row=row: uploads.insert(tx, row), actor="")  # type: ignore[misc]
+    assert [watch.find_row(f"session{number}") is None for number in range(3)] == [
+        True,
+        False,
+        False,
+    ]
