@@ -5,6 +5,7 @@ a name of another site resolves to this machine, can be detected only by the `Ho
 """
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -73,13 +74,21 @@ class Sites:
             return False
         if name in {self._own_name, "localhost"} or name.endswith(".localhost"):
             return True
-        try:
-            address = ip_address(name)
-        except ValueError:
+        is_loopback = _find_loopback(name)
+        if is_loopback is None:
             # Nobody can register a name without a dot, so it is a name of the local network.
             return not self._local and "." not in name
         # A page of another site cannot have a loopback address of this machine as its host.
-        return not self._local or address.is_loopback
+        return not self._local or is_loopback
+
+
+@lru_cache(maxsize=256)
+def _find_loopback(name: str) -> bool | None:
+    """Return whether an address is one of the loopback interface; None if it is no address."""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return None
 
 
 def _read_name(host: str) -> str:

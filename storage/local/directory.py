@@ -41,6 +41,7 @@ class StoreDirectory:
         self.reserve = reserve
         self.staging = root / "staging"
         self._root = root
+        self._marker = f"{root}/VERSION"
         self._ignored = frozenset(ignored)
 
     def path(self, key: str) -> Path:
@@ -130,10 +131,12 @@ class StoreDirectory:
         An empty mount point must not look like a store that has lost every object.
         """
         with translate_os_errors("checking the directory"):
-            if not (self._root / "VERSION").exists():
+            try:
+                os.stat(self._marker)  # noqa: PTH116 - called for each claim
+            except (FileNotFoundError, NotADirectoryError) as error:
                 raise StoreUnavailableError(
                     "the storage directory is missing or empty; is its disk mounted?"
-                )
+                ) from error
 
     def require_free_space(self, size: int) -> None:
         free = os.statvfs(self._root)

@@ -207,7 +207,7 @@ class LocalUpload:
                 raise UploadLockedError
             # The rename is synced with the directory of the object, so the staged name is not.
             self._sync_file(fd)
-            self._path.rename(final)
+            os.rename(self._path, final)  # noqa: PTH104 - without a new Path
             # Not before the rename: staged bytes that could not be published must stay writable.
             os.fchmod(fd, 0o400)
             fsync_directory(final.parent)
