@@ -13,11 +13,20 @@ Every method may raise StoreUnavailableError, or StoreFullError where it adds by
 call ends only after the work that it started on a thread has ended.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from storage.digest import Hasher
+
+Sink = Callable[[Sequence[memoryview]], None]
+"""Takes consecutive bytes on a thread, and may block. They are overwritten after the call."""
+
+Transfer = Callable[[Sink, int], Awaitable[int]]
+"""Pass up to a number of the next bytes of a body to a sink, and return how many.
+
+0 means that the next bytes are received in the ordinary way. Errors of the sink propagate.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +95,11 @@ class Upload(Protocol):
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         """Append `data` and feed it to `hasher`. `size` grows once all of it is written."""
+        ...
+
+    @property
+    def append_now(self) -> "Callable[[Sequence[memoryview], Hasher | None], None] | None":
+        """Do `append` on the calling thread. None if the store cannot."""
         ...
 
     async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:

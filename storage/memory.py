@@ -92,6 +92,7 @@ class MemoryUpload:
     resume_state = ""
     sealed = False
     is_stalled = False
+    append_now = None
 
     def __init__(self, driver: MemoryDriver, session: str) -> None:
         self._driver = driver

@@ -1,11 +1,12 @@
 """Staging of upload sessions: bytes are received, hashed on arrival, verified and published."""
 
 import asyncio
+import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 
 from storage.digest import Digest, Hasher
-from storage.driver import Driver, SessionRecord, StagedReader, Upload
+from storage.driver import Driver, SessionRecord, StagedReader, Transfer, Upload
 from storage.errors import StoreUnavailableError, UploadDataLostError
 from storage.shield import run_to_completion
 
@@ -115,8 +116,16 @@ class StagedUpload:
         self._hasher = running if offset else Hasher(algorithm)
         self._checkpoint = (offset, self._hasher.copy() if self._hasher else None)
 
-    async def append(self, body: AsyncIterable[bytes], *, then_sync: bool = False) -> None:
+    async def append(
+        self,
+        body: AsyncIterable[bytes],
+        transfer: Transfer | None = None,
+        *,
+        then_sync: bool = False,
+    ) -> None:
         """Append the body. One piece is written and hashed on a thread while the next one arrives.
+
+        If the store supports it, the thread of a `transfer` writes and hashes what it receives.
 
         `then_sync` announces a call of `sync`. If the body breaks off, the bytes that arrived
         before are kept and the error propagates. Raises StoreUnavailableError if the body is too
@@ -137,6 +146,8 @@ class StagedUpload:
                         await run_to_completion(writing)
                     writing = asyncio.create_task(self._write(chunk if whole else bytes(buffer)))
                     buffer = bytearray()
+                if transfer is not None:
+                    await self._transfer(transfer, buffer, writing)
             is_whole = True
         finally:
             if writing is not None:
@@ -144,6 +155,28 @@ class StagedUpload:
             if buffer:
                 synced = is_whole and then_sync
                 await run_to_completion(self._write(bytes(buffer), synced=synced))
+
+    async def _transfer(
+        self, transfer: Transfer, buffer: bytearray, writing: asyncio.Task[None] | None
+    ) -> None:
+        """Append the buffer and what the transfer passes on, until it is over or interrupted."""
+        append = self._upload.append_now
+        if append is None:
+            return
+        if writing is not None:
+            await run_to_completion(writing)
+
+        def sink(pieces: Sequence[memoryview]) -> None:
+            if buffer:
+                pieces = [memoryview(bytes(buffer)), *pieces]
+                buffer.clear()
+            append(pieces, self._hasher)
+
+        try:
+            while await transfer(sink, sys.maxsize):
+                pass
+        finally:
+            self.offset = self._upload.size
 
     async def _write(self, piece: bytes, *, synced: bool = False) -> None:
         append = self._upload.append_and_sync if synced else self._upload.append

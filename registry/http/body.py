@@ -10,6 +10,10 @@ from starlette.requests import Request
 
 from registry.errors import BodyStalledError, BodyTooLargeError, ClientDisconnectedError
 from registry.http.memory import SMALL_BODY, MemoryBudget, transfer_timeout
+from storage.driver import Transfer
+
+TRANSFER = "moorage.transfer"
+"""The key in the scope of a request under which the server offers a `Transfer` of its body."""
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
@@ -18,6 +22,12 @@ def read_length(request: Request) -> int | None:
     """Return the length of the body from Content-Length, in bytes; None without a valid one."""
     length = request.headers.get("content-length", "")
     return int(length) if _LENGTH.fullmatch(length) else None
+
+
+def find_transfer(request: Request) -> Transfer | None:
+    """Return what passes bytes of the body to a sink, if the server offers it."""
+    transfer: Transfer | None = request.scope.get(TRANSFER)
+    return transfer
 
 
 MINIMUM_RATE = 500

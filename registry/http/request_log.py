@@ -19,10 +19,12 @@ from registry.errors import (
     NotReadyError,
     UpstreamError,
 )
+from registry.http.body import TRANSFER
 from registry.http.errors import error_response, find_entry
 from registry.http.handled import Handled
 from registry.http.probes import PROBES
 from registry.http.reuse import SCOPE
+from storage.driver import Sink, Transfer
 from storage.errors import StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class RequestLogMiddleware:
             metrics.IN_FLIGHT.dec()
             exchange.note(log_probes=self._log_probes)
             logs.request_id.reset(token)
+            exchange.scope.pop(TRANSFER, None)  # refers to the exchange, which refers to the scope
 
 
 class _Exchange:
@@ -79,6 +82,9 @@ class _Exchange:
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else make_request_id()
+        if TRANSFER in scope:
+            self.scope[TRANSFER] = self._transfer
+            self._inner_transfer: Transfer = scope[TRANSFER]
         self._receive = receive
         self._send = send
         self._status = 0
@@ -97,6 +103,11 @@ class _Exchange:
             self._in += len(message.get("body", b""))
             self._unread = message.get("more_body", False)
         return message
+
+    async def _transfer(self, sink: Sink, most: int) -> int:
+        count = await self._inner_transfer(sink, most)
+        self._in += count
+        return count
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -15,7 +15,8 @@ from uvicorn.server import ServerState
 
 from registry.server.admission import Admission
 from registry.server.answers import Answers, Peer
-from registry.server.body_framing import READ_CHUNKS, READ_FRAMED, ChunkedBody, FixedBody
+from registry.server.body_bursts import BodyBursts
+from registry.server.body_framing import MAX_REST, READ_CHUNKS, READ_FRAMED, ChunkedBody, FixedBody
 from registry.server.body_receiver import BodyReceiver, Burst
 from registry.server.buffer_sizes import MAX_DISCARDED, READ_AHEAD, READ_BODY, WRITE_BUFFER
 from registry.server.connection_state import State
@@ -30,6 +31,7 @@ from registry.server.refusals import REFUSALS, note_refusal
 from registry.server.response_head import write_refusal
 from registry.server.waiting_requests import WaitingRequest
 from registry.server.write_progress import WriteProgress
+from storage.driver import Sink
 
 _HEALTH = frozenset({b"/healthz", b"/readyz", b"/metrics"})
 
@@ -61,9 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = admission.limits
         self._slot = slot
         self._files = files
-        self._bodies: BodyReceiver | None = bodies
-        self._arrives_fast = False
-        self._burst: asyncio.Future[Burst] | None = None
+        self._bursts = BodyBursts(bodies, self._on_burst)
         self._answers = answers if slot.refusal is None else None
         self._peer = Peer(b"", "")
         self.waiting: WaitingRequest | None = None
@@ -90,8 +90,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._progress = WriteProgress(transport, self._limits)
         self._fixed_scope = describe_connection(transport)
-        if self._fixed_scope["scheme"] == "https":
-            self._bodies = None
+        if self._fixed_scope["scheme"] == "http":
+            self._bursts.enable(transport.get_extra_info("socket").fileno())
         if self._answers is not None:
             self._peer = self._answers.find_peer(self._fixed_scope)
         self._slot.member = self
@@ -113,15 +113,14 @@ class Connection(asyncio.BufferedProtocol):
         del sizehint
         if self._state is not State.BODY:
             return _incoming[:READ_FRAMED]
-        wanted = self._exchange is not None and self._exchange.waiting
-        most = READ_BODY if wanted else READ_AHEAD
-        return _incoming[: min(most, self._body.read_size)]
+        is_wanted = self._exchange is not None and self._exchange.waiting
+        return _incoming[: min(READ_BODY if is_wanted else READ_AHEAD, self._body.read_size)]
 
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(_incoming[:nbytes])
         try:
             if self._state is State.BODY:
-                self._arrives_fast = nbytes >= READ_CHUNKS
+                self._bursts.arrives_fast = nbytes >= READ_CHUNKS
                 self._add_body(*self._body.feed(data))
             elif self._state is State.DISCARD:
                 self._discarded += nbytes
@@ -233,7 +232,9 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange.feed(piece, complete=self._body.complete)
         if self._body.complete:
             self._state = State.RESPONSE
-            if rest:
+            if len(rest) > MAX_REST:
+                self._exchange.keep_alive = False  # the client repeats what gets no response
+            elif rest:
                 self._buffer += rest
                 self._pause_reading()
         elif self._exchange.buffered >= READ_AHEAD:
@@ -269,30 +270,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_body(self) -> None:
         """Read more of the body: on a thread if it arrives fast, else by the event loop."""
-        if self._state is not State.BODY or self._burst is not None:
-            return
-        if self._arrives_fast and self._bodies is not None:
-            descriptor = self._transport.get_extra_info("socket").fileno()
-            self._burst = self._bodies.start(descriptor, self._body)
-        if self._burst is None:
-            self._resume_reading()
-        else:
-            self._pause_reading()
-            self._burst.add_done_callback(self._on_burst)
+        if self._state is State.BODY and not self._bursts.is_running:
+            if self._bursts.start(self._body):
+                self._pause_reading()
+            else:
+                self._resume_reading()
 
-    def _on_burst(self, burst: asyncio.Future[Burst]) -> None:
-        self._burst = None
+    async def transfer_body(self, sink: Sink, most: int) -> int:
+        """Do as `Exchange.transfer`, if the body arrives fast."""
+        if self._state is not State.BODY or not self._bursts.is_possible(self._body):
+            return 0
+        self._pause_reading()
+        return await self._bursts.transfer(
+            self._body, sink, most, lambda: self._state is State.BODY
+        )
+
+    def _on_burst(self, received: Burst) -> None:
         if self._state is not State.BODY:
             return  # the connection has ended meanwhile
-        received = burst.result()
         if received.error is not None:
             self._refuse_request(received.error)
-            return
-        if received.data or self._body.complete:
+        elif received.size or self._body.complete:
             self._add_body(received.data, received.rest)
-        else:
-            self._arrives_fast = False
-        if not self._buffer and (self._body.complete or not received.data):
+        if not self._buffer and (self._body.complete or not received.size):
             self._resume_reading()
 
     def on_response_complete(self) -> None:

@@ -8,10 +8,12 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
 
+from registry.http.body import TRANSFER
 from registry.http.sendfile import SENDFILE
 from registry.server.framing_error import FramingError
 from registry.server.head import RequestHead
 from registry.server.response_head import status_line, write_fields
+from storage.driver import Sink
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Channel(Protocol):
     async def drain(self) -> None: ...
     async def send_file(self, file: int, offset: int, count: int) -> int: ...
     def resume_body(self) -> None: ...
+    async def transfer_body(self, sink: Sink, most: int) -> int: ...
     def refuse(self, error: FramingError) -> None: ...
     def abort(self) -> None: ...
     def on_response_complete(self) -> None: ...
@@ -99,8 +102,10 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Run the application, and send an error response if it fails."""
+        # Not kept in the scope of this object, which would then refer to itself.
+        own = {} if self.body_complete else {TRANSFER: self.transfer}
         try:
-            await app(self._scope, self.receive, self.send)
+            await app({**self._scope, **own}, self.receive, self.send)
         except asyncio.CancelledError:
             self._fail(
                 FramingError("the server is shutting down; try again later", 503, "UNAVAILABLE")
@@ -143,6 +148,16 @@ class Exchange:
             finally:
                 self._receiving = False
         return {"type": "http.disconnect"}
+
+    async def transfer(self, sink: Sink, most: int) -> int:
+        """Pass up to `most` of the next bytes of the body to `sink`, on a thread.
+
+        Returns their number; 0 if the next bytes have to be received with `receive`. `sink` is
+        called several times. After an error of it, the body cannot be received any more.
+        """
+        if self._pieces or self.body_complete or self._disconnected or self._owes_continue:
+            return 0
+        return await self._channel.transfer_body(sink, most)
 
     def _take_body(self) -> Message:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,21 +83,21 @@ class LocalUpload:
         return await threads.write(job, on_abandoned=LocalUpload.release)
 
     async def _run(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
-        def on_thread() -> T:
-            with self._mutex, translate_os_errors(doing):
-                if self._fd < 0:
-                    raise UploadLockedError
-                try:
-                    return job(self._fd)
-                finally:
-                    if last:
-                        self._close()
-
         self._jobs += 1
         try:
-            return await self._threads.write(on_thread)
+            return await self._threads.write(lambda: self._run_now(doing, job, last=last))
         finally:
             self._jobs -= 1
+
+    def _run_now(self, doing: str, job: Callable[[int], T], *, last: bool = False) -> T:
+        with self._mutex, translate_os_errors(doing):
+            if self._fd < 0:
+                raise UploadLockedError
+            try:
+                return job(self._fd)
+            finally:
+                if last:
+                    self._close()
 
     def _close(self) -> None:
         """Close the descriptor, which releases the lock.
@@ -119,30 +119,35 @@ class LocalUpload:
             self._is_synced = size > 0
 
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
-        await self._run("writing", lambda fd: self._append(fd, data, hasher))
+        await self._run("writing", lambda fd: self._append(fd, (data,), hasher))
+
+    def append_now(self, pieces: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
+        self._run_now("writing", lambda fd: self._append(fd, pieces, hasher))
 
     async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
         def job(fd: int) -> None:
-            self._append(fd, data, hasher)
+            self._append(fd, (data,), hasher)
             self._sync_file(fd)
 
         await self._run("writing", job)
 
-    def _append(self, fd: int, data: bytes, hasher: Hasher | None) -> None:
-        self._directory.require_free_space(len(data))
+    def _append(self, fd: int, pieces: Sequence[bytes | memoryview], hasher: Hasher | None) -> None:
+        self._directory.require_free_space(sum(map(len, pieces)))
         self._is_synced = False
-        rest = memoryview(data)
         at = self.size
         try:
-            while rest:
-                written = os.pwrite(fd, rest, at)
-                at += written
-                rest = rest[written:]
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    written = os.pwrite(fd, rest, at)
+                    at += written
+                    rest = rest[written:]
         except OSError:
             os.ftruncate(fd, self.size)
             raise
         if hasher is not None:
-            hasher.update(data)
+            for piece in pieces:
+                hasher.update(piece)
         self.size = at
 
     async def truncate(self, size: int) -> None:

@@ -88,6 +88,8 @@ class S3Upload:
     def resume_state(self) -> str:
         return self._parts.state.to_json()
 
+    append_now = None
+
     @property
     def is_stalled(self) -> bool:
         match self._phase:

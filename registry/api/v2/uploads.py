@@ -13,7 +13,7 @@ from registry.errors import (
     UploadOutOfOrderError,
     UploadUnknownError,
 )
-from registry.http.body import iter_body, read_length
+from registry.http.body import find_transfer, iter_body, read_length
 from registry.http.errors import error_response
 from registry.http.ranges import parse_content_range
 from registry.http.request_context import RequestContext
@@ -54,7 +54,8 @@ def _body(context: RequestContext) -> AsyncIterator[bytes]:
 def _chunk(context: RequestContext) -> Chunk:
     span = parse_content_range(context.request.headers.get("content-range"))
     start, length = span or (None, None)
-    return Chunk(_body(context), start, length, read_length(context.request))
+    transfer = find_transfer(context.request)
+    return Chunk(_body(context), start, length, read_length(context.request), transfer)
 
 
 def _upload_id(context: RequestContext) -> str:
@@ -124,7 +125,8 @@ async def _push_whole(context: RequestContext, digest: Digest) -> Response:
     )
     try:
         # Content-Range is ignored: there is no session yet for a 416 to refer to.
-        chunk = Chunk(_body(context), announced=read_length(context.request))
+        announced, transfer = read_length(context.request), find_transfer(context.request)
+        chunk = Chunk(_body(context), announced=announced, transfer=transfer)
         await uploads.complete(
             context.name, context.principal, row.id, chunk, digest, since=context.received_at
         )

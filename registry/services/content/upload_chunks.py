@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from registry.errors import SizeInvalidError, UploadOutOfOrderError
 from registry.services.quotas.quotas import Room
+from storage.driver import Sink, Transfer
 from storage.errors import StoreError, UploadLockedError
 from storage.staging import StagedUpload
 
@@ -15,28 +16,55 @@ class Chunk:
     """A request body.
 
     `start` and `length` are in bytes and set if the request has a Content-Range. `announced` is the
-    Content-Length in bytes.
+    Content-Length in bytes. `transfer` receives parts of the body without the event loop.
     """
 
     body: AsyncIterable[bytes]
     start: int | None = None
     length: int | None = None
     announced: int | None = None
+    transfer: Transfer | None = None
 
 
-async def measured(chunk: Chunk) -> AsyncIterator[bytes]:
-    """Yield the body. Raises SizeInvalidError as soon as its size differs from the stated range."""
-    received = 0
-    async for piece in chunk.body:
-        received += len(piece)
-        if chunk.length is not None and received > chunk.length:
-            break
-        yield piece
-    if chunk.length is not None and received != chunk.length:
-        raise SizeInvalidError(
-            f"the body has a different size than its Content-Range: {chunk.length} bytes",
-            {"announced": chunk.length},
-        )
+class _LimitedBody:
+    """The body of a chunk, which may not exceed its stated range and the room in quotas."""
+
+    def __init__(self, chunk: Chunk, room: Room | None) -> None:
+        self._chunk = chunk
+        self._room = room
+        self._received = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the body.
+
+        Raises SizeInvalidError as soon as its size differs from the stated range, and
+        QuotaExceededError as soon as it does not fit.
+        """
+        length = self._chunk.length
+        async for piece in self._chunk.body:
+            self._received += len(piece)
+            if length is not None and self._received > length:
+                break
+            if self._room is not None:
+                self._room.require(self._received)
+            yield piece
+        if length is not None and self._received != length:
+            raise SizeInvalidError(
+                f"the body has a different size than its Content-Range: {length} bytes",
+                {"announced": length},
+            )
+
+    async def transfer(self, sink: Sink, most: int) -> int:
+        """Pass as much of the body to `sink` as the limits allow. The rest is yielded."""
+        if self._chunk.length is not None:
+            most = min(most, self._chunk.length - self._received)
+        if self._room is not None:
+            most = min(most, self._room.left - self._received)
+        if self._chunk.transfer is None or most <= 0:
+            return 0
+        count = await self._chunk.transfer(sink, most)
+        self._received += count
+        return count
 
 
 async def append_chunk(
@@ -50,12 +78,12 @@ async def append_chunk(
     """
     if chunk.start is not None and chunk.start != staged.offset:
         raise UploadOutOfOrderError(staged.offset)
-    body = measured(chunk)
     if room is not None:
         room.require(chunk.announced or 0)
-        body = room.bound(body)
+    body = _LimitedBody(chunk, room)
+    transfer = body.transfer if chunk.transfer is not None else None
     try:
-        await staged.append(body, then_sync=then_sync)
+        await staged.append(body, transfer, then_sync=then_sync)
     except (SizeInvalidError, StoreError):
         with contextlib.suppress(UploadLockedError):  # a failed sync has dropped all of them
             await staged.rollback()

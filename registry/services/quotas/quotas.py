@@ -1,7 +1,6 @@
 """Quotas: limits for the bytes of blobs and manifests in the repositories of a pattern."""
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
 from registry.auth.audit_log import Actor, Event, record
@@ -78,18 +77,15 @@ class Room:
 
     standing: Standing
 
+    @property
+    def left(self) -> int:
+        """The number of bytes that fit."""
+        return max(self.standing.left, 0)
+
     def require(self, size: int) -> None:
         """Raise QuotaExceededError unless `size` bytes fit. Zero bytes always fit."""
-        if size > max(self.standing.left, 0):
+        if size > self.left:
             raise _exceeded(self.standing)
-
-    async def bound(self, body: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """Yield the body. Raises QuotaExceededError as soon as it does not fit."""
-        received = 0
-        async for piece in body:
-            received += len(piece)
-            self.require(received)
-            yield piece
 
 
 @dataclass(frozen=True, slots=True)

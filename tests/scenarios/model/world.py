@@ -212,6 +212,8 @@ class MortalUpload:
     async def append(self, data: bytes, hasher: Hasher | None) -> None:
         await self._do(lambda: self._upload.append(data, hasher))
 
+    append_now = None
+
     async def append_and_sync(self, data: bytes, hasher: Hasher | None) -> None:
         await self.append(data, hasher)
         await self.sync_bytes()

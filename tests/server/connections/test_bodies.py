@@ -47,10 +47,12 @@ STREAMS: dict[str, bytes] = {
 }
 
 
-async def exchange(stream: bytes, patch: Callable[[], None]) -> tuple[list[object], list[bytes]]:
+async def exchange(
+    stream: bytes, patch: Callable[[], None], app: Echo | None = None
+) -> tuple[list[object], list[bytes]]:
     """Return the requests that the application saw, and the status lines of the answers."""
     patch()
-    echo = Echo()
+    echo = app or Echo()
     async with serving_app(echo, LIMITS) as served:
         wire = await Wire.open(served.port)
         sending = asyncio.create_task(wire.send(stream))

@@ -19,9 +19,9 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 @pytest.fixture
 def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the list of the numbers of bytes that each turn of the event loop parses."""
+    """Return the list of the numbers of bytes that the event loop and threads parse at once."""
     sizes: list[int] = []
-    chunked, fixed = ChunkedBody.feed, FixedBody.feed
+    chunked, fixed, split = ChunkedBody.feed, FixedBody.feed, ChunkedBody.split
 
     def feed_chunked(body: ChunkedBody, data: bytes) -> object:
         sizes.append(len(data))
@@ -31,6 +31,12 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(data))
         return fixed(body, data)
 
+    def split_chunked(body: ChunkedBody, data: bytes | bytearray, at: int, end: int) -> object:
+        if isinstance(data, bytearray):  # the buffer of a thread
+            sizes.append(end - at)
+        return split(body, data, at, end)
+
+    monkeypatch.setattr(ChunkedBody, "split", split_chunked)
     monkeypatch.setattr(ChunkedBody, "feed", feed_chunked)
     monkeypatch.setattr(FixedBody, "feed", feed_fixed)
     return sizes
