@@ -102,8 +102,10 @@ class Exchange:
 
     async def run(self, app: ASGIApp) -> None:
         """Run the application, and send an error response if it fails."""
-        # Not kept in the scope of this object, which would then refer to itself.
-        own = {} if self.body_complete else {TRANSFER: self.transfer}
+        # Not kept in the scope of this object, which would then refer to itself. With TLS, the
+        # application would wait for each write before it receives more.
+        is_offered = not self.body_complete and self._scope["scheme"] == "http"
+        own = {TRANSFER: self.transfer} if is_offered else {}
         try:
             await app({**self._scope, **own}, self.receive, self.send)
         except asyncio.CancelledError:

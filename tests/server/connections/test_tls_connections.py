@@ -17,6 +17,7 @@ from typing import TypeVar
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from registry.http.body import TRANSFER
 from registry.server import admission, listener
 from registry.server.limits import ServerLimits
 from tests.support.servers.certificates import Authority
@@ -340,20 +341,20 @@ async def test_handshakes_do_not_hold_up_a_stop(echo: Echo, context: ssl.SSLCont
             each.abort()
 
 
-async def test_files_are_not_offered_to_be_sent_by_the_kernel(context: ssl.SSLContext) -> None:
+async def test_neither_sendfile_nor_transfers_are_offered(context: ssl.SSLContext) -> None:
     offered: list[object] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
             return
-        offered.append(scope["extensions"])
+        offered.append((scope["extensions"], TRANSFER in scope))
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     async with serving_app(app, tls=context) as served:
         wire = await open_wire(served.port)
-        await wire.send(GET)
+        await wire.send(b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab")
         assert (await wire.read()).status == 204
         wire.abort()
-    assert offered == [{}]
+    assert offered == [({}, False)]
