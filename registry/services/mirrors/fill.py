@@ -69,7 +69,7 @@ class Fill:
         try:
             await _wait(self._begun)
             if self._bytes is None or self.size == 0:
-                await _wait(self._ended)
+                await self.wait_for_end()
         except BaseException:
             await self.release()
             raise
@@ -83,6 +83,10 @@ class Fill:
         self._users -= 1
         if not self._users and self._bytes is not None:
             await self._bytes.close()
+
+    async def wait_for_end(self) -> None:
+        """Wait until the fill has ended. Raises its error."""
+        await _wait(self._ended)
 
     async def wait_beyond(self, position: int) -> int:
         """Return the end of the bytes that may be sent, once it is after `position`.
@@ -136,6 +140,8 @@ class FillReader:
             with self._fill.budget.take() as most:
                 piece = await self._bytes.read(start, min(most, min(end, available) - start))
                 if not piece:
+                    # A fill that fails drops its bytes first.
+                    await self._fill.wait_for_end()
                     raise ObjectCorruptError("the bytes of the fill are gone")
                 start += len(piece)
                 yield piece

@@ -16,7 +16,10 @@ from registry.errors import (
     UpstreamUnknownError,
 )
 from registry.services.mirrors import download
+from registry.services.mirrors.fill import Fill
 from storage.digest import Digest
+from storage.memory import MemoryStaged, MemoryStagedReader
+from storage.piece_budget import PieceBudget
 from tests.services.mirrors.conftest import Open, on_disk, spooling
 from tests.services.mirrors.pulling import (
     CONTENT,
@@ -251,6 +254,22 @@ async def test_resuming_ends_after_attempts_without_progress(opened: Runtime) ->
     assert await count_sessions(opened.database) == 0
 
 
+async def test_bytes_that_are_dropped_early_are_no_damage(anyio_backend: str) -> None:
+    del anyio_backend
+    staged = MemoryStaged(b"bytes")
+    fill = Fill(PieceBudget())
+    fill.begin(100, MemoryStagedReader(staged))
+    reader = await fill.join()
+    assert reader is not None
+    fill.grow(5)
+    staged.clear()
+    reading = asyncio.create_task(read(reader))
+    await asyncio.sleep(0)
+    await fill.end(UpstreamUnavailableError("the upstream failed"))
+    with pytest.raises(UpstreamUnavailableError):
+        await reading
+
+
 async def test_empty_blob_is_complete_before_it_is_answered(opened: Runtime) -> None:
     source = ScriptedSource(content=b"")
     with pytest.raises(UpstreamDigestError):
@@ -342,6 +361,8 @@ async def test_blob_larger_than_the_spool_is_stored_without_readers(
         source = ScriptedSource(len(CONTENT))
         with pytest.raises(BusyError):
             await opened.registry.fills.open(NAME, DIGEST, source)
+        while not source.connections:
+            await asyncio.sleep(0.01)
         source.connections[0].send(CONTENT)
         source.connections[0].finish()
         await idle(opened)
