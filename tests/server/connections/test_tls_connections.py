@@ -354,7 +354,7 @@ async def test_neither_sendfile_nor_transfers_are_offered(context: ssl.SSLContex
 
     async with serving_app(app, tls=context) as served:
         wire = await open_wire(served.port)
-        await wire.send(b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab")
+        await wire.send(b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab")
         assert (await wire.read()).status == 204
         wire.abort()
     assert offered == [({}, False)]
