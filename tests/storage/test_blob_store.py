@@ -64,16 +64,21 @@ async def test_delete(driver: Driver, session: str, key: str) -> None:
         await blobs.check(key, len(DATA))
 
 
+def set_size(path: Path, size: int) -> None:
+    path.chmod(0o600)  # stored files are read-only
+    os.truncate(path, size)
+
+
 def truncate(path: Path) -> None:
-    os.truncate(path, len(DATA) - 1)
+    set_size(path, len(DATA) - 1)
 
 
 def empty(path: Path) -> None:
-    os.truncate(path, 0)
+    set_size(path, 0)
 
 
 def extend(path: Path) -> None:
-    os.truncate(path, len(DATA) + 1)
+    set_size(path, len(DATA) + 1)
 
 
 def remove(path: Path) -> None:
