@@ -108,4 +108,5 @@ class JobThreads:
         with self._lock:
             self._unfinished -= 1
         finish_jobs([(job, result, error)])
-        del error  # its traceback refers to this frame
+        # The traceback of the error refers to this frame, and so must not lead to the job and its data.
+        del job, call, result, error

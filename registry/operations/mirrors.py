@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from registry.clock import rfc3339
-from registry.errors import ConfigError, ConflictError, NotFoundError, UpstreamError
+from registry.errors import ConflictError, NotFoundError, UpstreamError
 from registry.oci.names import RepositoryName
 from registry.operations.context import OperationContext
 from registry.operations.fields import (
@@ -119,7 +119,7 @@ async def test_mirror(context: OperationContext, request: NamedMirror) -> Mirror
     mirror = await context.registry.mirrors.get(request.name)
     try:
         await context.registry.upstreams.ping(mirror)
-    except (UpstreamError, ConfigError) as error:
+    except UpstreamError as error:
         return MirrorTest(mirror.name, False, error.message)
     return MirrorTest(mirror.name, True, None)
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from registry.auth.policy.principals import Principal
@@ -47,6 +47,7 @@ SEEN_S = 5.0
 """The time for which an upstream that has responded counts as reachable."""
 
 _MOST_UNKNOWN = 10_000
+_ON_THREAD = 64 << 10
 _MICROSECOND = 1e-6
 
 
@@ -102,9 +103,10 @@ class MirroredManifests:
                 lambda: self._find_current(at, reference, time.monotonic()),
                 lambda: self._fetch(at, reference),
             )
-        if not served.problem:
-            await self._require_usable(at, served.found)
-        return served
+        if served.problem:
+            return served
+        until = await self._require_usable(at, served.found)
+        return replace(served, deadline=min(served.deadline, until))
 
     async def _find(
         self, at: Mirrored, reference: Reference, since: float
@@ -134,7 +136,7 @@ class MirroredManifests:
         """Return the manifest as the upstream has it now, or the cached one if that fails."""
         try:
             async with asyncio.timeout(DECIDE_S), self._upstreams.use(at.mirror) as upstream:
-                digest = await self._update(at, reference, upstream)
+                await self._update(at, reference, upstream)
                 self._seen[at.mirror.name] = time.monotonic()
         except UpstreamUnknownError as error:
             self._remember_unknown(at, reference)
@@ -142,36 +144,35 @@ class MirroredManifests:
         except (UpstreamError, TimeoutError) as error:
             problem = error if isinstance(error, UpstreamError) else _not_in_time(at)
             return await self._find_stale(at, reference, problem)
-        found = await self._manifests.get(at.name, digest or reference, time.monotonic())
+        found = await self._manifests.get(at.name, reference, time.monotonic())
         ttl = read_seconds(at.mirror.options.tag_ttl)
         deadline = time.monotonic() + ttl if isinstance(reference, Tag) else math.inf
         return ServedManifest(found, deadline)
 
-    async def _update(
-        self, at: Mirrored, reference: Reference, upstream: "Upstream"
-    ) -> Digest | None:
-        """Bring the cache up to date. Return the digest of the tag.
+    async def _update(self, at: Mirrored, reference: Reference, upstream: "Upstream") -> None:
+        """Bring the cache up to date.
 
-        None means that the cached tag is immutable here and differs from the upstream's.
+        A tag that is immutable here stays, whatever the upstream says.
         """
         if isinstance(reference, Digest):
             await self._store(at, reference, upstream, ())
-            return reference
+            return
         head = await upstream.head_manifest(at.remote, reference)
         current = await self._find(at, reference, time.monotonic())
-        if head.digest is None or current is None or current.row.digest != head.digest:
+        if current is not None and current.row.digest == head.digest:
+            digest = current.row.digest
+        else:
             try:
                 digest = await self._store(at, head.digest or reference, upstream, (reference,))
             except ProtectedError:
-                return None
-        else:
-            digest = head.digest
+                if current is None:
+                    raise
+                digest = current.row.digest
         await self._db.write(
             lambda tx: mirror_tags.put(tx, at.name, reference, digest),
             actor=_principal(at).name,
             durable=False,
         )
-        return digest
 
     async def _store(
         self, at: Mirrored, reference: Reference, upstream: "Upstream", tags: tuple[Tag, ...]
@@ -220,16 +221,17 @@ class MirroredManifests:
             raise _unknown(at, reference, problem.message) from problem
         raise problem
 
-    async def _require_usable(self, at: Mirrored, found: StoredManifest) -> None:
-        """Raise ManifestUnknownError if blobs are missing and the upstream cannot be reached.
+    async def _require_usable(self, at: Mirrored, found: StoredManifest) -> float:
+        """Return until when the manifest may be served, a value of `time.monotonic`.
 
-        A client that gets the manifest would fail at the blob, and not ask its next registry.
+        Raises ManifestUnknownError if blobs are missing and the upstream cannot be reached: a
+        client that gets the manifest would fail at the blob, and not ask its next registry.
         """
-        seen = self._seen.get(at.mirror.name)
-        if seen is not None and time.monotonic() - seen < SEEN_S:
-            return
         if await self._is_complete(at, found):
-            return
+            return math.inf
+        seen = self._seen.get(at.mirror.name)
+        if seen is not None and time.monotonic() < seen + SEEN_S:
+            return seen + SEEN_S
         digest = found.row.digest
         try:
             async with asyncio.timeout(DECIDE_S), self._upstreams.use(at.mirror) as upstream:
@@ -238,10 +240,14 @@ class MirroredManifests:
             problem = error if isinstance(error, UpstreamError) else _not_in_time(at)
             raise _incomplete(at, digest, problem) from error
         self._seen[at.mirror.name] = time.monotonic()
+        return time.monotonic() + SEEN_S
 
     async def _is_complete(self, at: Mirrored, found: StoredManifest) -> bool:
         """Return whether all blobs of the manifest are cached."""
-        manifest = parse_manifest(found.raw, found.row.media_type)
+        if len(found.raw) < _ON_THREAD:
+            manifest = parse_manifest(found.raw, found.row.media_type)
+        else:
+            manifest = await asyncio.to_thread(parse_manifest, found.raw, found.row.media_type)
         wanted = {each.digest for each in manifest.distributable_layers}
         if manifest.config is not None:
             wanted.add(manifest.config.digest)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.errors import ConfigError, UpstreamUnavailableError
 from registry.services.mirrors.mirror import Mirror
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ class Upstreams:
 
     @contextlib.asynccontextmanager
     async def use(self, mirror: Mirror) -> AsyncIterator["Upstream"]:
-        """Return the client of a mirror. Raises ConfigError if a file in its options is bad."""
+        """Return the client of a mirror.
+
+        Raises UpstreamUnavailableError if its options cannot be used, for example a missing file.
+        """
         opened = self._find(mirror)
         opened.users += 1
         try:
@@ -48,7 +52,7 @@ class Upstreams:
     async def ping(self, mirror: Mirror) -> None:
         """Check that the upstream answers, and accepts the credentials.
 
-        Raises UpstreamError and ConfigError.
+        Raises UpstreamError.
         """
         async with self.use(mirror) as upstream:
             await upstream.ping()
@@ -64,7 +68,10 @@ class Upstreams:
         opened = self._opened.get(mirror.name)
         if opened is not None and opened.mirror == mirror:
             return opened
-        new = _Opened(mirror, self._open(mirror))
+        try:
+            new = _Opened(mirror, self._open(mirror))
+        except ConfigError as error:
+            raise UpstreamUnavailableError(f"mirror {mirror.name}: {error.message}") from error
         self._opened[mirror.name] = new
         if opened is not None:
             # An idle client keeps only idle connections, which the upstream closes.
@@ -93,7 +100,8 @@ class Upstreams:
 
         options = mirror.options
         if options.credential_helper:
-            return credentials.from_helper(options.credential_helper, mirror.url)
+            key = credentials.find_helper_key(mirror.url)
+            return credentials.from_helper(options.credential_helper, key)
         if options.password_file:
             return credentials.from_file(options.username, self._data / options.password_file)
         if mirror.password is not None:

@@ -6,6 +6,7 @@ import uuid
 import httpx
 import pytest
 
+from registry.services.mirrors.manifests import SEEN_S
 from storage.digest import Digest
 from tests.scenarios.mirrors.conftest import HOST, PREFIX, Image, Place, push, push_index
 from tests.support.kit import Kit, codes
@@ -183,6 +184,37 @@ async def test_denied_patterns_are_not_mirrored(
     assert (await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")).status_code == 200
 
 
+async def test_a_tag_that_is_immutable_here_stays(
+    place: Place, source: Kit, http: httpx.AsyncClient
+) -> None:
+    name, image = new_name(), Image.make("first")
+    base = f"/v2/{PREFIX}/{name}"
+    await push(source, name, "1.0", image)
+    await pull(http, base, "1.0")
+    place.moorage("immutable", "add", f"{PREFIX}/{name}", "1.*")
+    place.moorage("mirror", "set", PREFIX, "--tag-ttl", "0s")
+    try:
+        await push(source, name, "1.0", Image.make("moved"))
+        assert (await pull(http, base, "1.0")).content == image.raw
+    finally:
+        place.moorage("mirror", "set", PREFIX, "--tag-ttl", "1h")
+
+
+async def test_an_option_that_cannot_be_used_is_503(
+    place: Place, source: Kit, http: httpx.AsyncClient
+) -> None:
+    name = new_name()
+    await push(source, name, "1.0", Image.make("unusable"))
+    place.moorage("mirror", "set", PREFIX, "--upstream-ca-file", "missing.pem")
+    try:
+        found = await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")
+        assert (found.status_code, codes(found)) == (503, ["UNAVAILABLE"])
+        assert "missing.pem" in found.text
+    finally:
+        place.moorage("mirror", "set", PREFIX, "--upstream-ca-file", "")
+    assert (await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")).status_code == 200
+
+
 # An upstream that fails
 
 
@@ -258,6 +290,20 @@ async def test_an_incomplete_image_is_404_without_the_upstream(
         found = await http.get(f"{base}/manifests/{reference}")
         assert (found.status_code, codes(found)) == (404, ["MANIFEST_UNKNOWN"])
     place.proxy.accept()
+
+
+async def test_an_incomplete_image_is_not_repeated_from_memory(
+    place: Place, source: Kit, http: httpx.AsyncClient
+) -> None:
+    name, image = new_name(), Image.make("in memory")
+    path = f"/v2/{PREFIX}/{name}/manifests/{Digest.of(image.raw)}"
+    await push(source, name, "1.0", image)
+    for _ in range(3):
+        assert (await http.get(path)).status_code == 200
+    fail(place, "refused")
+    await asyncio.sleep(SEEN_S + 0.5)
+    found = await http.get(path)
+    assert (found.status_code, codes(found)) == (404, ["MANIFEST_UNKNOWN"])
 
 
 async def test_the_mirror_starts_and_serves_what_it_has_without_the_upstream(
