@@ -258,6 +258,7 @@ async def test_a_flood_of_sign_ins_does_not_slow_pulls(tmp_path: Path) -> None:
                 assert time.perf_counter() - started < 60
                 grown = resident(server) - before
     assert statuses <= {401, 429}
-    assert statistics.median(busy) < statistics.median(quiet) * 10 + 0.1
-    assert busy[-4] < quiet[-4] * 10 + 0.5
+    # A pull that waited for the queue of 40 hashes would take seconds.
+    assert statistics.median(busy) < statistics.median(quiet) * 10 + 0.5
+    assert busy[-4] < quiet[-4] * 10 + 2
     assert grown < 150 << 20

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from registry.http.memory import SMALL_BODY
 from tests.support.flaky import Flaky, flaky
 from tests.support.kit import Kit
 from tests.support.query_counter import QueryCounter, count_queries
@@ -66,7 +67,7 @@ async def measured(
 async def test_of_pulls(measured: Measured, request: pytest.FixtureRequest) -> None:
     kit = measured.kit
     digest, _ = await kit.push_image(NAME, "v1")
-    blob = await kit.push_blob(NAME, b"a layer")
+    blob = await kit.push_blob(NAME, bytes(SMALL_BODY + 1))  # too large for memory
     for reference in ("v1", str(digest)):
         for method in ("GET", "HEAD"):
             trips = await measured.trips(method, f"/v2/{NAME}/manifests/{reference}")
