@@ -108,5 +108,5 @@ class JobThreads:
         with self._lock:
             self._unfinished -= 1
         finish_jobs([(job, result, error)])
-        # The traceback of the error refers to this frame, and so must not lead to the job and its data.
+        # The traceback of the error refers to this frame, which must not keep the data of the call.
         del job, call, result, error
