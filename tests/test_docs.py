@@ -125,3 +125,8 @@ def test_headings_have_a_blank_line_before_and_after() -> None:
             if line.startswith("#"):
                 around = [*lines[max(0, number - 1) : number], *lines[number + 1 : number + 2]]
                 assert not any(around), f"{page.name}: {line}"
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
