@@ -81,7 +81,8 @@ async def test_readers_and_writers_share_what_there_is(
     limit(number)
     await work(database)
     assert database.connections
-    assert database.connections.pool.limit == number
+    # A refusal counts what is connecting at that moment, and the limit grows again after a while.
+    assert number <= database.connections.pool.limit <= number + 1
 
 
 async def test_writers_have_their_turn_where_readers_were_first(
