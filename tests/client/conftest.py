@@ -16,6 +16,7 @@ from tests.support.servers.upstream import upstream as running
 
 REPOSITORY = RepositoryName("team/app")
 TAG = Tag("v1")
+STRANGE = "127.0.0.2"
 SHORT = Deadlines(free_s=0.3, connect_s=1.0, headers_s=1.5, progress_s=1.0, progress_bytes=1024)
 
 
@@ -33,6 +34,13 @@ async def calling(url: str, **options: Any) -> AsyncIterator[Upstream]:
 def plain() -> Iterator[Server]:
     """Yield a server with scripted responses."""
     with running() as server:
+        yield server
+
+
+@pytest.fixture
+def strange() -> Iterator[Server]:
+    """Yield a server with scripted responses, on another address."""
+    with running(STRANGE) as server:
         yield server
 
 

@@ -1,5 +1,6 @@
 """A mirror and its upstream, each a real server, with a proxy between them that can fail."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -45,6 +46,15 @@ class Place:
         done = launcher.run(*arguments, "--data", str(self.mirror.data), cwd=self.mirror.data)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    @contextlib.contextmanager
+    def changed(self, options: list[str], before: list[str]) -> Iterator[None]:
+        """Change options of the mirror for the block, and set those of `before` after it."""
+        self.moorage("mirror", "set", PREFIX, *options)
+        try:
+            yield
+        finally:
+            self.moorage("mirror", "set", PREFIX, *before)
 
 
 @pytest.fixture(scope="module")

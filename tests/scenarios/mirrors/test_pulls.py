@@ -116,16 +116,13 @@ async def test_a_tag_is_looked_up_with_one_head_after_its_ttl(
     base = f"/v2/{PREFIX}/{name}"
     await push(source, name, "1.0", image)
     await pull(http, base, "1.0")
-    place.moorage("mirror", "set", PREFIX, "--tag-ttl", "0s")
-    try:
+    with place.changed(["--tag-ttl", "0s"], ["--tag-ttl", "1h"]):
         place.requests()
         assert (await pull(http, base, "1.0")).content == image.raw
         assert place.requests() == [f"HEAD /v2/{name}/manifests/1.0"]
         moved = Image.make("second")
         await push(source, name, "1.0", moved)
         assert (await pull(http, base, "1.0")).content == moved.raw
-    finally:
-        place.moorage("mirror", "set", PREFIX, "--tag-ttl", "1h")
 
 
 async def test_an_index_keeps_its_bytes_and_other_platforms_are_not_fetched(
@@ -173,14 +170,11 @@ async def test_denied_patterns_are_not_mirrored(
 ) -> None:
     name = new_name()
     await push(source, name, "1.0", Image.make("denied"))
-    place.moorage("mirror", "set", PREFIX, "--deny", "team/**")
-    try:
+    with place.changed(["--deny", "team/**"], ["--deny", ""]):
         place.requests()
         found = await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")
         assert found.status_code == 404
         assert place.requests() == []
-    finally:
-        place.moorage("mirror", "set", PREFIX, "--deny", "")
     assert (await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")).status_code == 200
 
 
@@ -192,12 +186,9 @@ async def test_a_tag_that_is_immutable_here_stays(
     await push(source, name, "1.0", image)
     await pull(http, base, "1.0")
     place.moorage("immutable", "add", f"{PREFIX}/{name}", "1.*")
-    place.moorage("mirror", "set", PREFIX, "--tag-ttl", "0s")
-    try:
+    with place.changed(["--tag-ttl", "0s"], ["--tag-ttl", "1h"]):
         await push(source, name, "1.0", Image.make("moved"))
         assert (await pull(http, base, "1.0")).content == image.raw
-    finally:
-        place.moorage("mirror", "set", PREFIX, "--tag-ttl", "1h")
 
 
 async def test_an_option_that_cannot_be_used_is_503(
@@ -205,13 +196,10 @@ async def test_an_option_that_cannot_be_used_is_503(
 ) -> None:
     name = new_name()
     await push(source, name, "1.0", Image.make("unusable"))
-    place.moorage("mirror", "set", PREFIX, "--upstream-ca-file", "missing.pem")
-    try:
+    with place.changed(["--upstream-ca-file", "missing.pem"], ["--upstream-ca-file", ""]):
         found = await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")
         assert (found.status_code, codes(found)) == (503, ["UNAVAILABLE"])
         assert "missing.pem" in found.text
-    finally:
-        place.moorage("mirror", "set", PREFIX, "--upstream-ca-file", "")
     assert (await http.get(f"/v2/{PREFIX}/{name}/manifests/1.0")).status_code == 200
 
 
@@ -237,16 +225,13 @@ async def test_cached_content_is_served_without_the_upstream(
     base = f"/v2/{PREFIX}/{name}"
     await push(source, name, "1.0", image)
     await pull(http, base, "1.0")
-    place.moorage("mirror", "set", PREFIX, "--tag-ttl", "0s")
-    try:
+    with place.changed(["--tag-ttl", "0s"], ["--tag-ttl", "1h"]):
         fail(place, failing)
         found = await pull(http, base, "1.0")
         assert found.content == image.raw
         assert found.headers["warning"].startswith('299 - "from the cache: ')
         # The upstream is not asked, so there is nothing to warn of.
         assert "warning" not in (await pull(http, base, str(Digest.of(image.raw)))).headers
-    finally:
-        place.moorage("mirror", "set", PREFIX, "--tag-ttl", "1h")
 
 
 async def test_a_tag_is_not_served_for_longer_than_stale_for(
@@ -256,13 +241,12 @@ async def test_a_tag_is_not_served_for_longer_than_stale_for(
     base = f"/v2/{PREFIX}/{name}"
     await push(source, name, "1.0", image)
     await pull(http, base, "1.0")
-    place.moorage("mirror", "set", PREFIX, "--tag-ttl", "0s", "--stale-for", "0s")
-    try:
+    with place.changed(
+        ["--tag-ttl", "0s", "--stale-for", "0s"], ["--tag-ttl", "1h", "--stale-for", "30d"]
+    ):
         fail(place, "refused")
         found = await http.get(f"{base}/manifests/1.0")
         assert (found.status_code, codes(found)) == (503, ["UNAVAILABLE"])
-    finally:
-        place.moorage("mirror", "set", PREFIX, "--tag-ttl", "1h", "--stale-for", "30d")
 
 
 async def test_content_that_is_not_cached_is_503_without_the_upstream(
