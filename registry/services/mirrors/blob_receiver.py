@@ -118,11 +118,10 @@ class BlobReceiver:
         if not self._stores.current.staging.supports_locking:
             return False
         try:
-            await self._sessions.cancel(name, MIRROR, session)
+            with contextlib.suppress(UploadUnknownError):  # it has ended already
+                await self._sessions.cancel(name, MIRROR, session)
         except UploadBusyError:
             return False
-        except UploadUnknownError:
-            pass
         return True
 
 

@@ -4,6 +4,7 @@ Their input and output in the admin API and their JSON in the database are made 
 and the descriptions in `option_fields`.
 """
 
+import functools
 import re
 from typing import Annotated, Any, Self
 
@@ -74,8 +75,7 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             if FIELDS[name].kind is Kind.DURATION:
                 given[name] = _normalize_duration(name, value)
         self._check_credentials()
-        for pattern in (*self.allow, *self.deny):
-            RepositoryPattern.parse(pattern)
+        _parse_patterns((*self.allow, *self.deny))
         for url in self.token_origins:
             _require_url("token_origins", url)
         if self.http_proxy:
@@ -104,13 +104,20 @@ class MirrorOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def mirrors(self, repository: str) -> bool:
         """Return whether an upstream repository is mirrored."""
-        if any(RepositoryPattern.parse(each).matches(repository) for each in self.deny):
+        if any(each.matches(repository) for each in _parse_patterns(self.deny)):
             return False
         return not self.allow or any(
-            RepositoryPattern.parse(each).matches(repository) for each in self.allow
+            each.matches(repository) for each in _parse_patterns(self.allow)
         )
 
 
+@functools.lru_cache(maxsize=1024)
+def _parse_patterns(texts: tuple[str, ...]) -> tuple[RepositoryPattern, ...]:
+    """Parse the patterns once, because each request needs them. Raises PatternInvalidError."""
+    return tuple(map(RepositoryPattern.parse, texts))
+
+
+@functools.lru_cache(maxsize=1024)
 def read_seconds(duration: str) -> float:
     """Return the seconds of a duration; infinity for `forever`. Raises ValueError."""
     return float("inf") if duration == FOREVER else parse_duration(duration)

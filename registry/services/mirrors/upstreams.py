@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ class _Opened:
 
     mirror: Mirror
     upstream: "Upstream"
-    users: int = field(default=0)
+    users: int = 0
     is_retired: bool = False
 
 
