@@ -83,18 +83,19 @@ async def test_a_revoked_token_is_replaced_by_the_first_challenge(plain: Server)
 
 
 async def test_many_requests_share_one_token_request(plain: Server) -> None:
-    server = TokenServer(plain, plain)
-    plain.replies["/token"] = Reply(b'{"access_token": "made"}', drip=0.1)
+    TokenServer(plain, plain)
+    plain.replies["/token"] = Reply(b'{"access_token": "made"}', drip=0.5)
     accept_tokens(plain, "made")
-    assert server.realm
     async with calling(plain.url(), credentials=SIGNED_IN) as upstream:
-        first = asyncio.create_task(pull(upstream))
-        others = [asyncio.create_task(pull(upstream)) for _ in range(9)]
-        await asyncio.sleep(0.05)
-        first.cancel()  # the others still get their token
-        await asyncio.gather(*others)
-        await asyncio.gather(first, return_exceptions=True)
-        assert first.cancelled()
+        pulls = [asyncio.create_task(pull(upstream)) for _ in range(10)]
+        while len(plain.requests) < 11:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        for each in pulls[:-1]:  # the last one still gets its token
+            each.cancel()
+        *cancelled, last = await asyncio.gather(*pulls, return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in cancelled)
+        assert last is None
     assert [path for path, _ in sent(plain)].count("/token") == 1
 
 

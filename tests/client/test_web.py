@@ -2,15 +2,10 @@
 
 import asyncio
 import gzip
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from registry.client import web as module
 from registry.client.web import MAX_DOCUMENT, Web
@@ -23,35 +18,8 @@ SEVERAL = pytest.mark.allow_hosts(["127.0.0.1", "127.0.0.2", "127.0.0.3"])
 
 
 @pytest.fixture
-def plain() -> Iterator[Upstream]:
-    with upstream() as server:
-        yield server
-
-
-@pytest.fixture
 def web() -> Web:
     return Web(allow_private=True)
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """Return the answers of a fake name server.
-
-    Each name has a list of answers. Each lookup takes the next one, and the last one repeats.
-    """
-    known: dict[str, list[list[str]]] = {}
-    ask = socket.getaddrinfo
-
-    def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else host
-        if name not in known:
-            return ask(host, port, *args, **kwargs)
-        answers = known[name]
-        addresses = answers.pop(0) if answers[1:] else answers[0]
-        return [found for each in addresses for found in ask(each, port, *args, **kwargs)]
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return known
 
 
 async def test_fetches_a_document(plain: Upstream, web: Web) -> None:
@@ -126,7 +94,7 @@ async def test_a_server_that_speaks_no_http(web: Web) -> None:
 
     async with await asyncio.start_server(speak, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(UpstreamError, match="sent an invalid response") as caught:
+        with pytest.raises(UpstreamError, match="sent an invalid or incomplete response") as caught:
             await web.get_json(f"http://127.0.0.1:{port}/")
     assert "secret-word" not in caught.value.message
 
@@ -215,8 +183,13 @@ class TestAddresses:
         with pytest.raises(UpstreamError, match="must not be called"):
             await web.get_json(f"https://{host}/")
 
-    async def test_http_is_for_private_ones(self, web: Web) -> None:
-        with pytest.raises(UpstreamError, match="by http"):
+    async def test_http_is_for_private_ones(
+        self, web: Web, names: dict[str, list[list[str]]]
+    ) -> None:
+        names["public.test"] = [["8.8.8.8"]]
+        with pytest.raises(UpstreamError, match="must not be called"):
+            await web.get_json("http://public.test/")
+        with pytest.raises(UpstreamError, match="must not be called"):
             await web.get_json("http://8.8.8.8/")
 
     async def test_one_private_address_among_others(
@@ -254,43 +227,3 @@ class TestAddresses:
             monkeypatch.setenv(name, "http://127.0.0.9:9")
         plain.put("/", 1)
         assert await web.get_json(plain.url("/")) == 1
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "keys.json",
-        "//host/keys",
-        "file:///etc/passwd",
-        "ftp://127.0.0.1/",
-        "https://",
-        "https:///keys",
-        "https://user@127.0.0.1/",
-        "https://user:secret-word@127.0.0.1/",
-        "https://:@127.0.0.1/",
-        "https://127.0.0.1:0/",
-        "https://127.0.0.1:70000/",
-        "https://127.0.0.1:x/",
-        "https://127.0.0.1/\n",
-        "https://127.0.0.1/\ud800",
-        "https://[::1/",
-    ],
-)
-async def test_urls_that_name_no_place(web: Web, url: str) -> None:
-    with pytest.raises(UpstreamError, match="URL") as caught:
-        await web.get_json(url)
-    assert "secret-word" not in caught.value.message
-
-
-@given(st.text(max_size=40) | st.text(max_size=40).map("https://{}".format))
-@example("https://\ud800")
-@example("https://%")
-def test_no_url_does_more_than_be_refused(text: str) -> None:
-    try:
-        target = module._parse(text)
-    except UpstreamError:
-        return
-    assert target.scheme in {"http", "https"}
-    assert target.host
-    assert not target.userinfo
