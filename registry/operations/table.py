@@ -10,7 +10,6 @@ from registry.operations import (
     immutable_tags,
     keys,
     me,
-    mirrors,
     quotas,
     repositories,
     retention,
@@ -21,6 +20,7 @@ from registry.operations import (
     usage,
     users,
 )
+from registry.operations.mirrors import mirrors
 from registry.operations.operation import Operation
 
 BASE = "/api/v1"

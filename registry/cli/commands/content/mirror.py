@@ -12,7 +12,7 @@ from registry.services.mirrors.option_fields import FIELDS, Kind
 from registry.services.mirrors.presets import PRESETS
 
 if TYPE_CHECKING:
-    from registry.operations.mirrors import MirrorInfo
+    from registry.operations.mirrors.mirrors import MirrorInfo
 
 _ARGUMENTS: dict[Kind, dict[str, Any]] = {
     Kind.TEXT: {},
@@ -84,7 +84,7 @@ def declare(mirrors: Parser) -> None:
 
 
 def add(args: argparse.Namespace) -> int:
-    from registry.operations.mirrors import create_mirror
+    from registry.operations.mirrors.mirrors import create_mirror
 
     preset = PRESETS.get(args.name)
     given = _list_given(args)
@@ -121,7 +121,7 @@ def _list_given(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def set_options(args: argparse.Namespace) -> int:
-    from registry.operations.mirrors import get_mirror, set_mirror
+    from registry.operations.mirrors.mirrors import get_mirror, set_mirror
 
     password = passwords.read_line() if args.password_stdin else None
 
@@ -141,7 +141,7 @@ def set_options(args: argparse.Namespace) -> int:
 
 
 def list_all(args: argparse.Namespace) -> int:
-    from registry.operations.mirrors import list_mirrors
+    from registry.operations.mirrors.mirrors import list_mirrors
 
     found = client.list_all(args, list_mirrors)
     if args.json:
@@ -153,7 +153,7 @@ def list_all(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    from registry.operations.mirrors import get_mirror
+    from registry.operations.mirrors.mirrors import get_mirror
 
     mirror = client.call(args, get_mirror, name=args.name)
     if args.json:
@@ -169,7 +169,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def test(args: argparse.Namespace) -> int:
-    from registry.operations.mirrors import test_mirror
+    from registry.operations.mirrors.mirrors import test_mirror
 
     found = client.call(args, test_mirror, name=args.name)
     said = f"The upstream of {found.name} answers." if found.works else f"{found.problem}"
@@ -178,7 +178,7 @@ def test(args: argparse.Namespace) -> int:
 
 
 def remove(args: argparse.Namespace) -> int:
-    from registry.operations.mirrors import delete_mirror
+    from registry.operations.mirrors.mirrors import delete_mirror
 
     client.call(args, delete_mirror, name=args.name)
     said = f"Removed the mirror {args.name}. What it has fetched stays."
