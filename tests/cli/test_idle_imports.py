@@ -66,7 +66,6 @@ def _serve(start: list[str], **settings: str) -> set[str]:
 
 
 def test_an_idle_server_loads_only_what_it_needs(start: list[str]) -> None:
-    _serve(start)  # creates the database, for which it loads Alembic
     loaded = _serve(start)
     assert "registry.app.asgi" in loaded
     assert not loaded.intersection(NOT_LOADED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from registry.errors import DatabaseUnavailableError, SchemaError
-from registry.metadata.engine import write_freeze
+from registry.metadata.engine import schema_snapshot, write_freeze
 from registry.metadata.engine.connections import open_plain_engine
 from registry.metadata.engine.database import Database, parse_url
 from registry.metadata.engine.deadlines import REQUEST_TIMEOUT_S, UNAVAILABLE
@@ -100,20 +100,36 @@ def is_bare(url: str) -> bool:
 def upgrade(url: str) -> None:
     """Upgrade the schema. Blocking.
 
-    All migrations are one transaction, so a killed upgrade changes nothing. Raises SchemaError,
-    with the database's message, if the upgrade fails.
+    All migrations are one transaction, so a killed upgrade changes nothing. An empty SQLite
+    database gets the schema of the snapshot instead. Raises SchemaError, with the database's
+    message, if the upgrade fails.
     """
-    # Alembic takes 0.2 s to import, so only migrations import it.
-    from alembic import command  # noqa: PLC0415
-
     engine = open_plain_engine(parse_url(url))
     try:
         with engine.connect() as connection:
-            command.upgrade(alembic_config(connection), "head")
+            if not _create(connection):
+                run_migrations(connection)
     except sa.exc.DBAPIError as error:
         raise SchemaError(
             f"the upgrade of the database failed, and nothing was changed: {error.orig}"
         ) from error
+
+
+def _create(connection: sa.Connection) -> bool:
+    """Create the schema in an empty SQLite database. Return whether no migration is missing."""
+    if connection.dialect.name != "sqlite" or not schema_snapshot.create(connection, _folder()):
+        return False
+    created = connection.scalar(sa.select(schema_version.c.version))
+    connection.rollback()  # Alembic begins the next transaction
+    return created == VERSION
+
+
+def run_migrations(connection: sa.Connection) -> None:
+    """Run the missing migrations."""
+    # Alembic takes 0.2 s to import, so only migrations import it.
+    from alembic import command  # noqa: PLC0415
+
+    command.upgrade(alembic_config(connection), "head")
 
 
 def alembic_config(connection: sa.Connection) -> "Config":
