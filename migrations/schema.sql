@@ -3,7 +3,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL, 
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0003');
+INSERT INTO "alembic_version" VALUES('0004');
 CREATE TABLE audit_log (
 	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
 	detail TEXT NOT NULL, 
@@ -153,7 +153,7 @@ CREATE TABLE mirrors (
 	password TEXT, 
 	created_by TEXT NOT NULL, 
 	created_at BIGINT NOT NULL, 
-	changed_at BIGINT NOT NULL, 
+	changed_at BIGINT NOT NULL, default_for TEXT, 
 	CONSTRAINT pk_mirrors PRIMARY KEY (name), 
 	CONSTRAINT uq_mirrors_prefix UNIQUE (prefix)
 );
@@ -270,7 +270,7 @@ CREATE TABLE schema_version (
 	min_reader INTEGER NOT NULL, 
 	CONSTRAINT pk_schema_version PRIMARY KEY (id)
 );
-INSERT INTO "schema_version" VALUES(1,3,1);
+INSERT INTO "schema_version" VALUES(1,4,1);
 CREATE TABLE scrub_state (
 	id INTEGER NOT NULL, 
 	is_running BOOLEAN NOT NULL, 

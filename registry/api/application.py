@@ -42,7 +42,14 @@ def build(
     routes: list[BaseRoute] = [
         Route(entry.path, Endpoint(entry, registry, settings, authorizer)) for entry in ROUTES
     ]
-    routes.append(Route("/token", TokenEndpoint(authorizer, access.tokens, http.body_idle_timeout)))
+    routes.append(
+        Route(
+            "/token",
+            TokenEndpoint(
+                authorizer, access.tokens, registry.mirror_lookup, http.body_idle_timeout
+            ),
+        )
+    )
     routes += list_admin_routes(registry, access, authorizer, http.body_idle_timeout)
     paths = {
         "/": ops.get_page,

@@ -33,6 +33,7 @@ from registry.http.authorization import (
 from registry.http.body import read_body
 from registry.http.memory import MemoryBudget
 from registry.services.access.tokens import Granted, TokenRequest, Tokens
+from registry.services.mirrors.lookup import MirrorLookup
 
 _FORM = "application/x-www-form-urlencoded"
 _MAX_FORM = 256 * 1024
@@ -50,8 +51,11 @@ Fields = dict[str, list[str]]
 class TokenEndpoint:
     """The ASGI application of `/token`."""
 
-    def __init__(self, authorizer: Authorizer, tokens: Tokens, body_idle: float) -> None:
+    def __init__(
+        self, authorizer: Authorizer, tokens: Tokens, mirrors: MirrorLookup, body_idle: float
+    ) -> None:
         self._authorizer = authorizer
+        self._mirrors = mirrors
         self._tokens = tokens
         self._idle = body_idle
         self._forms = MemoryBudget(_FORMS)
@@ -88,11 +92,8 @@ class TokenEndpoint:
                 f"a query may have at most {_MAX_FIELDS} parameters; ask for fewer scopes"
             )
         query = request.query_params
-        requested = self._request(query.getlist("scope"), query)
-        if query.get("offline_token") == "true":
-            requested = TokenRequest(
-                requested.scopes, requested.service, requested.client, offline=True
-            )
+        is_offline = query.get("offline_token") == "true"
+        requested = await self._request(request, query.getlist("scope"), query, offline=is_offline)
         granted = await self._tokens.issue(caller, requested, find_origin(request))
         given = read_credentials(request)
         again = given.password if requested.offline and isinstance(given, Basic) else ""
@@ -109,11 +110,10 @@ class TokenEndpoint:
             )
         caller = await self._identify(request, self._grants[kind], fields)
         single = QueryParams({key: values[0] for key, values in fields.items()})
-        requested = self._request(fields.get("scope", []), single)
-        if _first(fields, "access_type") == "offline" and kind == "password":
-            requested = TokenRequest(
-                requested.scopes, requested.service, requested.client, offline=True
-            )
+        is_offline = _first(fields, "access_type") == "offline" and kind == "password"
+        requested = await self._request(
+            request, fields.get("scope", []), single, offline=is_offline
+        )
         granted = await self._tokens.issue(caller, requested, find_origin(request))
         # The refresh token does not change, but some clients forget it unless it is sent again.
         again = _first(fields, "refresh_token") if kind == "refresh_token" else None
@@ -188,10 +188,17 @@ class TokenEndpoint:
                     f"the form is not valid, or has more than {_MAX_FIELDS} fields"
                 ) from error
 
-    def _request(self, scopes: list[str], query: QueryParams) -> TokenRequest:
+    async def _request(
+        self, request: Request, scopes: list[str], query: QueryParams, *, offline: bool
+    ) -> TokenRequest:
+        mirrors = await self._mirrors.get(request.scope["moorage.began"])
         client = "".join(c for c in query.get("client_id", "") if c.isprintable())
         return TokenRequest(
-            Scopes.parse(scopes), self._service(query.get("service", "")), client[:_MAX_CLIENT]
+            Scopes.parse(scopes),
+            self._service(query.get("service", "")),
+            client[:_MAX_CLIENT],
+            offline=offline,
+            find_other=mirrors.find_default_name,
         )
 
     def _service(self, named: str) -> str:

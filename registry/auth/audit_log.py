@@ -50,6 +50,7 @@ class Event(StrEnum):
     MIRROR_CREATE = "mirror.create"
     MIRROR_UPDATE = "mirror.update"
     MIRROR_DELETE = "mirror.delete"
+    MIRROR_DEFAULT = "mirror.default"
 
 
 _NO_ADDRESS = ClientAddress()

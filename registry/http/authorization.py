@@ -124,8 +124,14 @@ class Authorizer:
         self._service = settings.auth.challenge_service
         self._warned = float("-inf")
 
-    async def admit(self, request: Request, action: Action, name: RepositoryName | None) -> Caller:
-        """Return the caller, who may do `action` in the repository.
+    async def admit(
+        self,
+        request: Request,
+        action: Action,
+        name: RepositoryName | None,
+        *others: RepositoryName | None,
+    ) -> Caller:
+        """Return the caller, who may do `action` in the repository, or in one of `others`.
 
         Raises UnauthorizedError with a challenge if the caller needs other credentials, DeniedError
         if other credentials would not help, and TooManyRequestsError.
@@ -138,13 +144,18 @@ class Authorizer:
         if caller is not None:
             self.sites.require_known_host(request)
         else:
-            caller = await self._identify(request, action, name, origin)
+            caller = await self._identify(request, action, (name, *others), origin)
         self.limits.check_request(None, find_limited(caller))
         return caller
 
     async def _identify(
-        self, request: Request, action: Action, name: RepositoryName | None, origin: ClientAddress
+        self,
+        request: Request,
+        action: Action,
+        names: tuple[RepositoryName | None, ...],
+        origin: ClientAddress,
     ) -> Caller:
+        name = names[0]
         scope = format_scope(action, name)
         since = request.scope["moorage.began"]
         try:
@@ -154,12 +165,12 @@ class Authorizer:
                 caller = await self.auth.authenticate_password(
                     given.name, given.password, origin, since
                 )
-                if caller.may(action, name):
+                if any(caller.may(action, each) for each in names):
                     return caller
                 raise DeniedError(_write_requirement(action, name), {"action": action.value})
             if isinstance(given, Token):
                 caller = await self.auth.authenticate_token(given.text, since)
-                if caller.may(action, name):
+                if any(caller.may(action, each) for each in names):
                     return caller
                 need = (
                     ""

@@ -21,9 +21,9 @@ from registry.errors import (
 from registry.http.authorization import Authorizer, find_limited, format_scope
 from registry.http.reuse import SCOPE, Terms
 from registry.http.settings import ApiSettings
+from registry.http.targets import Targets
 from registry.oci.names import RepositoryName
 from registry.services.content.settings import ContentSettings
-from registry.services.mirrors.lookup import MirrorSet
 from registry.services.mirrors.mirror import Mirrored
 from registry.services.services import Services
 
@@ -45,6 +45,9 @@ class RequestContext:
     repository: RepositoryName | None
     mirrored: Mirrored | None = None
     """The mirrored repository, if the request reads from a mirror."""
+    is_by_default: bool = False
+    """Whether the request named no mirror. Then the response is not repeated, because it also
+    depends on the repository with the name in the path, which may be created."""
 
     @property
     def principal(self) -> Principal:
@@ -112,7 +115,7 @@ class RequestContext:
         the caller, the policy, and what the change feed records of the repository. `note` is called
         for each repetition.
         """
-        reuse = self.request.scope.get(SCOPE)
+        reuse = self.request.scope.get(SCOPE) if not self.is_by_default else None
         own = self.caller.validity
         if reuse is not None and own is not None:
             limits, principal = self.authorizer.limits, find_limited(self.caller)
@@ -153,6 +156,7 @@ class Endpoint:
         self._registry = registry
         self._settings = settings
         self._authorizer = authorizer
+        self._targets = Targets(registry.mirror_lookup, authorizer.sites)
         off = _list_switched_off(settings.content)
         self._off = {
             method: off[action]
@@ -166,14 +170,17 @@ class Endpoint:
         if request.method not in self._entry.methods:
             raise MethodUnknownError(sorted(self._entry.methods))
         action, handler = self._entry.methods[request.method]
-        repository, mirrors, namespace = await self._find_repository(request)
-        caller = await self._authorizer.admit(request, action, repository)
+        target = await self._targets.find(request, action)
+        repository, mirrors = target.repository, target.mirrors
+        caller = await self._authorizer.admit(request, action, *target.names)
         scope["moorage.principal"] = caller.principal.name
         if request.method in self._off:
             left = sorted(self._entry.methods.keys() - self._off.keys())
             raise DisabledError(self._off[request.method], left)
-        mirrored = None
-        if repository is not None and mirrors:
+        mirrored = default = target.find_default(caller)
+        if default is not None:
+            repository = default.name
+        elif repository is not None and mirrors:
             if action is Action.PUSH and mirrors.contains(repository):
                 raise _refuse_push(repository)
             mirrored = mirrors.find(repository) if action is Action.PULL else None
@@ -186,32 +193,12 @@ class Endpoint:
                 caller,
                 repository,
                 mirrored,
+                default is not None,
             )
         )
-        if namespace and isinstance(response, Response):
-            response.headers["OCI-Namespace"] = namespace
+        if target.namespace and isinstance(response, Response):
+            response.headers["OCI-Namespace"] = target.namespace
         await response(scope, receive, send)
-
-    async def _find_repository(
-        self, request: Request
-    ) -> tuple[RepositoryName | None, MirrorSet | None, str | None]:
-        """Return the repository that the request is about, the mirrors, and the host in `ns`.
-
-        Clients of mirrors name the registry of an image in `ns`. Without mirrors, and for the host
-        of this registry, it is ignored. Raises NameInvalidError, and RepositoryUnknownError if no
-        mirror has images of that registry.
-        """
-        text = request.path_params.get("name")
-        if text is None:
-            return None, None, None
-        mirrors = await self._registry.mirror_lookup.get(request.scope["moorage.began"])
-        name = RepositoryName.parse(text)
-        host = request.query_params.get("ns")
-        if not (host and mirrors and request.method in _READS):
-            return name, mirrors, None
-        if self._authorizer.sites.is_own(request, host):
-            return name, mirrors, None
-        return mirrors.find_of_host(host, name), mirrors, host
 
 
 def _refuse_push(name: RepositoryName) -> DeniedError:

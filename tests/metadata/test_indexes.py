@@ -130,6 +130,7 @@ IN_ORDER: dict[str, Callable[[Transaction], object]] = {
     "change_feed.find_of_tag_at": lambda tx: change_feed.find_of_tag_at(tx, NAME, TAG, 9),
     "holds.list_over": lambda tx: holds.list_over(tx, 9),
     "holds.list_page": lambda tx: holds.list_page(tx, 9, 1),
+    "repositories.is_claimed": lambda tx: repositories.is_claimed(tx, NAME),
     "mirrors.find": lambda tx: mirrors.find(tx, "hub"),
     "mirror_tags.find": lambda tx: mirror_tags.find(tx, NAME, Tag("1")),
     "immutable_tags.list_page": lambda tx: immutable_tags.list_page(tx, 9, 1),

@@ -28,6 +28,7 @@ from registry.metadata.tables import (
     manifest_bytes,
     manifest_edges,
     manifests,
+    removed_repositories,
     repositories,
     repository_blobs,
     tags,
@@ -82,6 +83,14 @@ _BY_NAME = sa.select(*_COLUMNS).where(_r.name == sa.bindparam("name"))
 _FIND = Statement(_BY_NAME)
 _FIND_KEPT = Statement(_BY_NAME.with_for_update(read=True, key_share=True))
 _FIND_LOCKED = Statement(_BY_NAME.with_for_update())
+_IS_CLAIMED = Statement(
+    sa.select(
+        sa.or_(
+            sa.exists().where(_r.name == sa.bindparam("name")),
+            sa.exists().where(removed_repositories.c.name == sa.bindparam("name")),
+        )
+    )
+)
 _FIND_BY_ID = Statement(sa.select(*_COLUMNS).where(_r.id == sa.bindparam("id")))
 
 
@@ -127,6 +136,11 @@ _DETACH_SESSIONS = Statement(
     .where(uploads.c.repository_generation == sa.bindparam("generation"))
     .values(repository_generation=sa.null())
 )
+
+
+def is_claimed(tx: Transaction, name: RepositoryName) -> bool:
+    """Return whether a repository has this name, or had it until some days ago."""
+    return bool(tx.fetch_value(_IS_CLAIMED, name=name))
 
 
 def find(

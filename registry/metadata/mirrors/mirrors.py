@@ -25,6 +25,7 @@ class MirrorRow:
     created_by: str = ""
     created_at: int = 0
     changed_at: int = 0
+    default_for: str | None = None
 
 
 _COLUMNS = (
@@ -36,6 +37,7 @@ _COLUMNS = (
     _m.created_by,
     _m.created_at,
     _m.changed_at,
+    _m.default_for,
 )
 
 
@@ -60,6 +62,13 @@ def update(tx: Transaction, row: MirrorRow) -> MirrorRow:
     statement = sa.update(mirrors).where(_m.name == row.name)
     found = tx.execute(statement.values(**changed, changed_at=tx.now).returning(*_COLUMNS)).one()
     return MirrorRow(*found)
+
+
+def set_default(tx: Transaction, name: str | None, default_for: str | None) -> None:
+    """Make a mirror the default one, for the requests that `default_for` names, or none."""
+    tx.change_policy(Part.NOTHING)
+    tx.execute(sa.update(mirrors).where(_m.default_for.is_not(None)).values(default_for=None))
+    tx.execute(sa.update(mirrors).where(_m.name == name).values(default_for=default_for))
 
 
 def delete(tx: Transaction, name: str) -> bool:

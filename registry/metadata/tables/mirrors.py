@@ -18,6 +18,8 @@ mirrors = sa.Table(
     sa.Column("created_by", TEXT, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.BigInteger, nullable=False),
+    # Set if this is the default mirror: the requests that go to it, `names` or `all`.
+    sa.Column("default_for", TEXT),
 )
 
 # Tags of mirrored repositories, as the upstream last confirmed them.

@@ -16,7 +16,7 @@ from registry.operations.fields import (
     Timestamp,
 )
 from registry.operations.operation import ADMINS, Operation
-from registry.services.mirrors.mirror import Mirror
+from registry.services.mirrors.mirror import DefaultFor, Mirror
 from registry.services.mirrors.options import MirrorOptions
 
 MirrorName = Annotated[
@@ -35,6 +35,8 @@ class MirrorInfo(MirrorOptions, ResponseModel, frozen=True, forbid_unknown_field
     has_password: bool
     created_by: str
     created_at: Timestamp
+    default_for: DefaultFor | None
+    """The requests that the mirror gets although they name none."""
 
 
 class AddMirror(MirrorOptions, RequestModel, frozen=True):
@@ -69,6 +71,23 @@ class MirrorTest(ResponseModel, frozen=True):
     problem: str | None
 
 
+class DefaultMirror(ResponseModel, frozen=True):
+    """The mirror that gets requests for names without a registry, or null.
+
+    With `unknown_ns`, it also gets requests with an `ns` that no mirror has.
+    """
+
+    name: str | None
+    unknown_ns: bool
+
+
+class SetDefaultMirror(RequestModel, frozen=True):
+    """The default mirror. Without a name, requests that name no mirror are refused."""
+
+    name: MirrorName | None = None
+    unknown_ns: bool = True
+
+
 class NamedMirror(RequestModel, frozen=True):
     """The name of a mirror."""
 
@@ -83,6 +102,7 @@ def _show(mirror: Mirror) -> MirrorInfo:
         has_password=mirror.password is not None,
         created_by=mirror.created_by,
         created_at=rfc3339(mirror.created_at),
+        default_for=mirror.default_for,
         **mirror.options.values(),
     )
 
@@ -142,7 +162,25 @@ async def delete_mirror(context: OperationContext, request: NamedMirror) -> None
     await context.registry.mirrors.remove(request.name, context.actor)
 
 
+async def get_default_mirror(context: OperationContext, request: NoInput) -> DefaultMirror:
+    """Return the mirror that gets requests that name none."""
+    del request
+    for mirror in await context.registry.mirrors.list_all():
+        if mirror.default_for is not None:
+            return DefaultMirror(mirror.name, mirror.default_for is DefaultFor.ALL)
+    return DefaultMirror(None, False)
+
+
+async def set_default_mirror(context: OperationContext, request: SetDefaultMirror) -> DefaultMirror:
+    """Choose the mirror that gets requests that name none."""
+    default_for = DefaultFor.ALL if request.unknown_ns else DefaultFor.NAMES
+    await context.registry.mirrors.set_default(request.name, default_for, context.actor)
+    return DefaultMirror(request.name, request.name is not None and request.unknown_ns)
+
+
 OPERATIONS = (
+    Operation("GET", "/default-mirror", get_default_mirror, ADMINS, (ConflictError,)),
+    Operation("PUT", "/default-mirror", set_default_mirror, ADMINS, (NotFoundError,)),
     Operation("GET", "/mirrors", list_mirrors, ADMINS),
     Operation("POST", "/mirrors", create_mirror, ADMINS, (ConflictError,), 201),
     Operation("GET", "/mirrors/{name}", get_mirror, ADMINS, (NotFoundError, ConflictError)),

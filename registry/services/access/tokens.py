@@ -6,6 +6,7 @@ Source: Distribution's specifications token and oauth.
 import contextlib
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from registry.auth.client_address import ClientAddress
 from registry.auth.credentials.secrets import find_secret, new_secret
 from registry.auth.credentials.ttl_cache import TtlCache
 from registry.auth.keys.keyring import Keyring
-from registry.auth.policy.actions import allowed_actions
+from registry.auth.policy.actions import Action, allowed_actions
 from registry.auth.policy.principals import ANONYMOUS
 from registry.auth.policy.scopes import Scopes
 from registry.errors import (
@@ -27,6 +28,7 @@ from registry.errors import (
 from registry.metadata.access import refresh_tokens
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
+from registry.oci.names import RepositoryName
 
 if TYPE_CHECKING:
     from registry.auth.tokens.issuer import Issued
@@ -46,12 +48,14 @@ class TokenRequest:
     """A token request.
 
     `offline` requests a refresh token as well. `client` is the name that the client gives itself.
+    `find_other` returns the repository whose content a client gets for a name without a registry.
     """
 
     scopes: Scopes
     service: str
     client: str
     offline: bool = False
+    find_other: Callable[[RepositoryName], RepositoryName | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +85,7 @@ class Tokens:
             raise DatabaseUnavailableError(
                 "tokens cannot be issued: the access policy is not loaded"
             )
-        access = await self._auth.tokens.issue(
-            caller.principal, _allowed(caller, request.scopes), policy
-        )
+        access = await self._auth.tokens.issue(caller.principal, _allowed(caller, request), policy)
         # A robot from an external issuer gets no refresh token: the issuer vouches only for
         # minutes.
         lasting = caller.principal.credential.startswith(("user:", "secret:"))
@@ -181,14 +183,18 @@ def _fold(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _allowed(caller: Caller, asked: Scopes) -> Scopes:
+def _allowed(caller: Caller, request: TokenRequest) -> Scopes:
     """Return the allowed subset of the requested scopes, in the requested order.
 
-    The result does not say why a name or action is omitted.
+    A pull of a name without a registry can need a repository of the default mirror, which the
+    client does not know. The result does not say why a name or action is omitted.
     """
-    granted = {}
+    granted, asked = {}, request.scopes
     for name, actions in asked.repositories.items():
         allowed = actions & allowed_actions(caller.rights(name))
         if allowed:
             granted[name] = allowed
+        other = request.find_other(name) if Action.PULL in actions else None
+        if other is not None and other not in asked.repositories and caller.could_pull(other):
+            granted[other] = frozenset({Action.PULL})
     return Scopes(granted, asked.catalog)

@@ -2,15 +2,16 @@
 
 import asyncio
 
-from registry.errors import RepositoryUnknownError
+from registry.errors import NameInvalidError, RepositoryUnknownError
 from registry.metadata.access import policy
+from registry.metadata.content import repositories
 from registry.metadata.engine.database import Database
 from registry.metadata.engine.transaction import Transaction
 from registry.metadata.mirrors import mirrors
 from registry.metadata.mirrors.mirrors import MirrorRow
 from registry.metadata.revisions.watch import RevisionWatch
 from registry.oci.names import RepositoryName
-from registry.services.mirrors.mirror import Mirror, Mirrored
+from registry.services.mirrors.mirror import DefaultFor, Mirror, Mirrored
 
 
 class MirrorSet:
@@ -21,6 +22,7 @@ class MirrorSet:
         self._all = [Mirror.of_row(row) for row in rows]
         self._by_prefix = {str(each.prefix): each for each in self._all}
         self._by_host = {host: each for each in self._all for host in each.options.hosts}
+        self._default = next((each for each in self._all if each.default_for), None)
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -43,9 +45,12 @@ class MirrorSet:
     def find_of_host(self, host: str, remote: RepositoryName) -> RepositoryName:
         """Return the repository with the content of a repository of another registry.
 
-        `host` is the value of `ns`. Raises RepositoryUnknownError if no mirror has it.
+        `host` is the value of `ns`. Raises RepositoryUnknownError if no mirror has it, and the
+        default mirror is not for such requests.
         """
         mirror = self._by_host.get(host.lower())
+        if mirror is None and self._default and self._default.default_for is DefaultFor.ALL:
+            mirror = self._default
         if mirror is None:
             raise RepositoryUnknownError(
                 f"no mirror has images of {host[:128]!a}; an admin can add one with moorage mirror "
@@ -53,6 +58,25 @@ class MirrorSet:
                 {"ns": host[:255]},
             )
         return mirror.find_local(remote)
+
+    def find_default(self, name: RepositoryName) -> Mirrored | None:
+        """Return the repository of the default mirror for a name without a registry.
+
+        Returns None if it does not have the name, or if the name is below the prefix of a mirror
+        or has a host as its first component.
+        """
+        first, slash, _ = str(name).partition("/")
+        if self._default is None or (slash and _is_host(first)) or self.contains(name):
+            return None
+        try:
+            return self.find(self._default.find_local(name))
+        except NameInvalidError:  # too long with the prefix
+            return None
+
+    def find_default_name(self, name: RepositoryName) -> RepositoryName | None:
+        """Return the name of the repository that `find_default` returns."""
+        found = self.find_default(name)
+        return found.name if found is not None else None
 
     def _find_above(self, name: str) -> Mirror | None:
         # Prefixes do not overlap, so at most one is above the name.
@@ -82,6 +106,25 @@ class MirrorLookup:
             if self._known.revision < now.policy:
                 self._known = await self._db.read(_load)
             return self._known
+
+    async def is_free(self, name: RepositoryName, cached: RepositoryName | None) -> bool:
+        """Return whether the default mirror may have a name that a request is about.
+
+        A repository of this registry keeps its name, also for some days after its end. If `cached`
+        is given, this repository of the mirror must exist.
+        """
+
+        def work(tx: Transaction) -> bool:
+            if repositories.is_claimed(tx, name):
+                return False
+            return cached is None or repositories.find(tx, cached) is not None
+
+        return await self._db.read(work, single=cached is None)
+
+
+def _is_host(component: str) -> bool:
+    """Return whether clients read the first component of a name as a host."""
+    return "." in component or component == "localhost"
 
 
 def _load(tx: Transaction) -> MirrorSet:

@@ -1,6 +1,7 @@
 """A mirror as it is configured: its prefix, its upstream and its options."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from urllib.parse import urlsplit
 
 import msgspec
@@ -10,6 +11,13 @@ from registry.metadata.mirrors.mirrors import MirrorRow
 from registry.oci.names import RepositoryName
 from registry.services.mirrors.options import MirrorOptions
 from registry.services.mirrors.presets import DOCKER_HUB, LIBRARY, PRESETS
+
+
+class DefaultFor(StrEnum):
+    """The requests that go to the default mirror: those without `ns`, or unknown `ns` as well."""
+
+    NAMES = "names"
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Mirror:
     created_by: str = ""
     created_at: int = 0
     version: int = 0
+    default_for: DefaultFor | None = field(default=None, compare=False)
 
     @classmethod
     def of_row(cls, row: MirrorRow) -> "Mirror":
@@ -44,6 +53,7 @@ class Mirror:
             row.created_by,
             row.created_at,
             row.changed_at,
+            DefaultFor(row.default_for) if row.default_for else None,
         )
 
     @property

@@ -15,12 +15,15 @@ from registry.metadata.engine.transaction import Transaction
 from registry.metadata.mirrors import mirrors
 from registry.metadata.mirrors.mirrors import MirrorRow
 from registry.oci.names import RepositoryName
-from registry.services.mirrors.mirror import Mirror
+from registry.services.mirrors.mirror import DefaultFor, Mirror
 from registry.services.mirrors.options import MirrorOptions
 from registry.units import parse_url
 
 _NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _LONGEST_NAME = 64
+
+REFUSE = "refuse"
+"""The word for no default mirror, which no mirror can have as its name."""
 
 
 class Mirrors:
@@ -48,6 +51,8 @@ class Mirrors:
                 f"invalid name {mirror.name!r:.80}: use at most {_LONGEST_NAME} lowercase letters "
                 "and digits, joined by '.', '_' or '-'"
             )
+        if mirror.name == REFUSE:
+            raise InputInvalidError(f"{REFUSE} stands for no default mirror; use another name")
         mirror = _normalize(mirror)
 
         def work(tx: Transaction) -> MirrorRow:
@@ -97,6 +102,19 @@ class Mirrors:
             return row
 
         return Mirror.of_row(await self._db.write(work, actor=actor.name))
+
+    async def set_default(self, name: str | None, default_for: DefaultFor, actor: Actor) -> None:
+        """Make a mirror that of requests that name none, or refuse them. Raises NotFoundError."""
+
+        def work(tx: Transaction) -> None:
+            mirrors.lock(tx)
+            if name is not None:
+                _find(tx, name)
+            mirrors.set_default(tx, name, default_for)
+            detail = {"for": default_for.value} if name is not None else {}
+            record(tx, actor, Event.MIRROR_DEFAULT, name or REFUSE, **detail)
+
+        await self._db.write(work, actor=actor.name)
 
     async def remove(self, name: str, actor: Actor) -> None:
         """Remove a mirror. Raises NotFoundError."""

@@ -69,6 +69,8 @@ list_keys      401 403 403 403 403 200
 rotate_key     401 403 403 403 403 201
 revoke_key     401 403 403 403 403 204
 list_events    401 403 403 200 403 200
+get_default_mirror 401 403 403 403 403 200
+set_default_mirror 401 403 403 403 403 200
 list_mirrors   401 403 403 403 403 200
 create_mirror  401 403 403 403 403 201
 get_mirror     401 403 403 403 403 200
@@ -141,6 +143,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "dry_run": True,
     },
     "create_mirror": {"name": "new-{role}", "url": "https://a.example", "prefix": "new/{role}"},
+    "set_default_mirror": {"name": "hub"},
     "set_mirror": {"url": "https://a.example"},
     "rotate_key": {},
     "revoke_key": {},

@@ -71,6 +71,25 @@ def declare(mirrors: Parser) -> None:
                 **given,
             )
         each.add_remote(stdin=False)
+    command = mirrors.add_verb(
+        "default",
+        set_default,
+        "Choose the mirror of requests that name none",
+        "moorage mirror default docker.io --without-ns",
+        url=True,
+    )
+    command.explain(
+        "The Docker engine names no registry when it uses a registry mirror. Repositories of this "
+        "registry keep their names. Without NAME, the command shows the choice."
+    )
+    command.add_argument(
+        "name", metavar="NAME", nargs="?", help="name of the mirror, or `refuse` for none"
+    )
+    command.add_argument(
+        "--without-ns",
+        action="store_true",
+        help="refuse requests for other registries (`ns`) that have no mirror",
+    )
     mirrors.add_verb("list", list_all, "List mirrors", "moorage mirror list", url=True)
     for verb, work, summary in (
         ("show", show, "Show a mirror and its options"),
@@ -137,6 +156,28 @@ def set_options(args: argparse.Namespace) -> int:
 
     mirror = client.run(args, work)
     output.show(mirror, f"Changed the mirror {mirror.name}.", as_json=args.json)
+    return 0
+
+
+def set_default(args: argparse.Namespace) -> int:
+    from registry.operations.mirrors.mirrors import get_default_mirror, set_default_mirror
+    from registry.services.mirrors.mirrors import REFUSE
+
+    if args.name is None:
+        found = client.call(args, get_default_mirror)
+    else:
+        name = None if args.name == REFUSE else args.name
+        found = client.call(args, set_default_mirror, name=name, unknown_ns=not args.without_ns)
+    if found.name is None:
+        said = "Requests that name no mirror are refused."
+    elif found.unknown_ns:
+        said = (
+            f"Names without a registry, and images of registries without a mirror, are pulled from "
+            f"{found.name}."
+        )
+    else:
+        said = f"Names without a registry are pulled from {found.name}."
+    output.show(found, said, as_json=args.json)
     return 0
 
 

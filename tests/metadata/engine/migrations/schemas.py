@@ -66,6 +66,7 @@ def fill(url: str) -> None:
         holds.insert(tx, find(tx).id, row.digest, "evidence", None)
         immutable_tags.insert(tx, "team/**", "v*")
         mirrors.insert(tx, MirrorRow("hub", RepositoryName("hub"), "https://a.example", "{}"))
+        mirrors.set_default(tx, "hub", "names")
         mirror_tags.put(tx, RepositoryName("hub/a"), Tag("1"), row.digest)
 
     async def job() -> None:
