@@ -110,7 +110,12 @@ def run_command() -> NoReturn:
     Freeing what the parent has imported would copy most pages, which takes 70 ms of processor time.
     `multiprocessing` ends its processes in the same way.
     """
-    status: int = importlib.import_module("registry.cli.main").main()
+    try:
+        status: int = importlib.import_module("registry.cli.main").main()
+    except SystemExit as error:  # of --help, --version and wrong usage
+        if not isinstance(error.code, int):
+            raise
+        status = error.code
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()
