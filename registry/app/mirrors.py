@@ -43,7 +43,7 @@ def compose_mirrors(core: Core, content: ContentServices, quotas: Quotas) -> Mir
         mirrored_manifests=MirroredManifests(
             database, content["manifests"], upstreams, Leases(database)
         ),
-        mirrored_blobs=MirroredBlobs(blobs, fills, upstreams),
+        mirrored_blobs=MirroredBlobs(database, content["manifests"], fills, upstreams),
         fills=fills,
         upstreams=upstreams,
     )

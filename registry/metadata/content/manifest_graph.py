@@ -26,6 +26,14 @@ _LIST_PRESENT = Statement(
     )
 )
 
+_FIND_PARENT = Statement(
+    sa.select(_m.digest)
+    .join(manifest_edges, _e.manifest_id == _m.id)
+    .where(_e.repository_id == sa.bindparam("repository"))
+    .where(_e.digest == sa.bindparam("digest", type_=_e.digest.type))
+    .limit(1)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -73,6 +81,14 @@ def iter_nodes(tx: Transaction, repository: RepositoryRow) -> Iterator[Node]:
             yield Node(row_id, digest, size, subject, tuple(children.get(row_id, ())))
         more = len(some) == CHUNK
         last = str(some[-1][1]) if some else last
+
+
+def find_parent(tx: Transaction, repository: RepositoryRow, digest: Digest) -> Digest | None:
+    """Return a manifest of the repository that references this blob or manifest, if there is one.
+
+    The target need not be there.
+    """
+    return next(iter(tx.fetch_values(_FIND_PARENT, repository=repository.id, digest=digest)), None)
 
 
 def list_blobs(tx: Transaction, manifest_ids: Collection[int]) -> list[tuple[int, Digest]]:

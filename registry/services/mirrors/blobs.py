@@ -1,10 +1,21 @@
 """Blobs of mirrors that are not cached: from the upstream, which a fill stores meanwhile."""
 
+import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 
-from registry.errors import BlobUnknownError, UpstreamDeniedError, UpstreamUnknownError
-from registry.services.content.blobs import Blobs
+from registry.errors import (
+    BlobUnknownError,
+    ManifestUnknownError,
+    UpstreamDeniedError,
+    UpstreamUnknownError,
+)
+from registry.metadata.content import manifest_graph, repositories
+from registry.metadata.engine.database import Database
+from registry.metadata.engine.transaction import Transaction
+from registry.oci.manifests import parse_manifest
+from registry.services.content.manifests import Manifests
 from registry.services.mirrors.download import Body
 from registry.services.mirrors.fill import FillReader
 from registry.services.mirrors.fills import Fills
@@ -16,8 +27,11 @@ from storage.digest import Digest
 class MirroredBlobs:
     """Blobs that the upstreams of mirrors have."""
 
-    def __init__(self, blobs: Blobs, fills: Fills, upstreams: Upstreams) -> None:
-        self._blobs = blobs
+    def __init__(
+        self, database: Database, manifests: Manifests, fills: Fills, upstreams: Upstreams
+    ) -> None:
+        self._db = database
+        self._manifests = manifests
         self._fills = fills
         self._upstreams = upstreams
 
@@ -41,6 +55,8 @@ class MirroredBlobs:
 
         @contextlib.asynccontextmanager
         async def source(start: int, size: int | None) -> AsyncIterator[Body]:
+            # A size that the manifest does not state could be without end.
+            size = size if size is not None else await self._find_stated_size(at, digest)
             async with (
                 self._upstreams.use(at.mirror) as upstream,
                 upstream.open_blob(at.remote, digest, size=size, start=start) as body,
@@ -49,6 +65,26 @@ class MirroredBlobs:
 
         with _as_unknown(at, digest):
             return await self._fills.open(at.name, digest, source)
+
+    async def _find_stated_size(self, at: Mirrored, digest: Digest) -> int | None:
+        """Return the size of a blob as a cached manifest states it; None if no manifest does."""
+
+        def work(tx: Transaction) -> Digest | None:
+            repository = repositories.find(tx, at.name)
+            if repository is None:
+                return None
+            return manifest_graph.find_parent(tx, repository, digest)
+
+        parent = await self._db.read(work)
+        if parent is None:
+            return None
+        try:
+            found = await self._manifests.get(at.name, parent, time.monotonic())
+        except ManifestUnknownError:  # deleted meanwhile
+            return None
+        manifest = await asyncio.to_thread(parse_manifest, found.raw, found.row.media_type)
+        named = (*manifest.layers, *([manifest.config] if manifest.config else []))
+        return next((each.size for each in named if each.digest == digest), None)
 
 
 @contextlib.contextmanager

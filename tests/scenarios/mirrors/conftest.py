@@ -103,7 +103,10 @@ class Image:
 
     @classmethod
     def make(cls, text: str, size: int = 1000) -> "Image":
-        config, layer = json.dumps({"name": text}).encode(), (text.encode() * size)[:size]
+        return cls.of(json.dumps({"name": text}).encode(), (text.encode() * size)[:size])
+
+    @classmethod
+    def of(cls, config: bytes, layer: bytes) -> "Image":
         return cls(config, layer, image_manifest(config, [layer]))
 
 
