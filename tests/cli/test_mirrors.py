@@ -1,5 +1,7 @@
 """`moorage mirror` on a data directory, and through the API of a server."""
 
+import json
+
 import pytest
 
 from registry.services.mirrors.presets import PRESETS
@@ -81,3 +83,47 @@ def test_test_says_why_the_upstream_does_not_answer(moorage: Moorage) -> None:
     assert (
         "cannot reach http://127.0.0.1:1" in moorage.run("mirror", "test", "near", expect=1).stdout
     )
+
+
+def test_show_prints_the_configuration_of_clients(moorage: Moorage) -> None:
+    moorage.run("mirror", "add", "docker.io")
+    moorage.run("mirror", "add", "quay.io")
+    if "--url" in moorage.where:
+        assert "/v2/quay.io" in moorage.run("mirror", "show", "--format", "k3s").stdout
+    else:
+        said = moorage.fails("mirror", "show", "--format", "k3s")
+        assert "the address of this registry for clients is not known" in said
+    address = ["--address", "https://moorage.example"]
+    one = moorage.run("mirror", "show", "docker.io", "--format", "k3s", *address).stdout
+    assert one.startswith("# /etc/rancher/k3s/registries.yaml\nmirrors:\n")
+    assert "quay.io" not in one
+    both = moorage.json("mirror", "show", "--format", "podman", *address)
+    assert [each["path"].rpartition("/")[2] for each in both["files"]] == ["50-moorage.conf"]
+    assert "quay.io" in both["files"][0]["text"]
+    shown = moorage.run("mirror", "show", "docker.io", "--format", "dockerd", *address)
+    assert json.loads(shown.stdout) == {"registry-mirrors": ["https://moorage.example"]}
+    assert "moorage mirror default docker.io" in shown.stderr
+    moorage.run("mirror", "default", "docker.io", "--without-ns")
+    shown = moorage.run("mirror", "show", "--format", "dockerd", *address)
+    assert shown.stderr == ""
+    assert "no mirror other" in moorage.fails(
+        "mirror", "show", "other", "--format", "k3s", *address
+    )
+    assert "give the name" in moorage.fails("mirror", "show")
+
+
+def test_the_default_mirror_is_chosen_and_refused(moorage: Moorage) -> None:
+    refused = "Requests that name no mirror are refused.\n"
+    moorage.run("mirror", "add", "docker.io")
+    moorage.run("mirror", "add", "quay.io")
+    assert moorage.run("mirror", "default").stdout == refused
+    moorage.run("mirror", "default", "docker.io")
+    moorage.run("mirror", "default", "quay.io", "--without-ns")
+    assert moorage.json("mirror", "default") == {"name": "quay.io", "unknown_ns": False}
+    assert "default_for" not in moorage.run("mirror", "show", "docker.io").stdout
+    assert "no mirror other" in moorage.fails("mirror", "default", "other")
+    assert moorage.run("mirror", "default", "refuse").stdout == refused
+    assert "use another name" in moorage.fails("mirror", "add", "refuse", *UPSTREAM)
+    moorage.run("mirror", "default", "quay.io")
+    moorage.run("mirror", "remove", "quay.io")
+    assert moorage.run("mirror", "default").stdout == refused

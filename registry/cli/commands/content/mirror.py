@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from registry.cli.commands.content import mirror_clients
 from registry.cli.kit import client, confirmation, output, passwords
 from registry.cli.kit.parsing import Parser
 from registry.errors import InputInvalidError
@@ -97,8 +98,12 @@ def declare(mirrors: Parser) -> None:
         ("remove", remove, "Remove a mirror, and keep the images that it has fetched"),
     ):
         example = f"moorage mirror {verb} docker.io"
-        command = mirrors.add_verb(verb, work, summary, example, url=True)
-        command.add_argument("name", metavar="NAME", help="name of the mirror")
+        examples = [example, "moorage mirror show --format k3s"] if work is show else [example]
+        command = mirrors.add_verb(verb, work, summary, *examples, url=True)
+        nargs = "?" if work is show else None
+        command.add_argument("name", metavar="NAME", nargs=nargs, help="name of the mirror")
+        if work is show:
+            mirror_clients.declare(command)
     confirmation.add_option(command)
 
 
@@ -196,6 +201,10 @@ def list_all(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace) -> int:
     from registry.operations.mirrors.mirrors import get_mirror
 
+    if args.format:
+        return mirror_clients.show_files(args)
+    if args.name is None:
+        raise InputInvalidError("give the name of a mirror, or --format for all mirrors")
     mirror = client.call(args, get_mirror, name=args.name)
     if args.json:
         output.write_json(mirror)
@@ -203,7 +212,7 @@ def show(args: argparse.Namespace) -> int:
     rows = [
         (name.replace("_", "-"), " ".join(value) if isinstance(value, tuple) else value)
         for name, value in output.to_json(mirror).items()
-        if value not in ("", ())
+        if value not in ("", (), None)
     ]
     output.write_table(("OPTION", "VALUE"), rows)
     return 0
